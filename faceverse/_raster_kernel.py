@@ -1,0 +1,83 @@
+"""The numba kernel behind ``faceverse.rasterize``: which triangle is seen at which pixel centre."""
+
+import math
+
+import numba
+import numpy as np
+
+
+def _compile(function):
+    """Compile ahead of the first call where the cache folder can be written, else once per process."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)
+
+
+@_compile
+def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inverse_depth, triangle):
+    """Write the index of the nearest triangle into every pixel whose centre it covers.
+
+    Edge values are taken relative to the lexicographically smaller end of each edge. Two triangles that share an edge
+    then compute exactly opposite numbers for it, and the top-left rule settles the zeros: no hole, no double hit.
+
+    Args:
+        vertices_px: (N, V, 3) float: x, y in pixels, depth in metres.
+        faces: (F, 3) integers in 0..V-1; not checked here.
+        near: smallest depth in metres a vertex may have.
+        min_shape: triangles with twice their area at most this fraction of their longest edge squared are skipped.
+        tie: relative step in inverse depth that a later triangle needs to replace an earlier one.
+        cull_backfaces: skip triangles that are clockwise on the screen.
+        inverse_depth: (N, H, W) float64 of zeros; receives 1 / depth of the nearest triangle.
+        triangle: (N, H, W) int64 of -1; receives the index of that triangle.
+    """
+    height, width = triangle.shape[1], triangle.shape[2]
+    for n in range(vertices_px.shape[0]):
+        points, nearest, owner = vertices_px[n], inverse_depth[n], triangle[n]
+        for f in range(faces.shape[0]):
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            az, bz, cz = np.float64(points[a, 2]), np.float64(points[b, 2]), np.float64(points[c, 2])
+            if not (near < az < np.inf and near < bz < np.inf and near < cz < np.inf):
+                continue
+            ax, ay = np.float64(points[a, 0]), np.float64(points[a, 1])
+            bx, by = np.float64(points[b, 0]), np.float64(points[b, 1])
+            cx, cy = np.float64(points[c, 0]), np.float64(points[c, 1])
+
+            # Most triangles of a dense mesh lie between pixel centres: reject them before any arithmetic.
+            first_column = math.ceil(max(min(ax, bx, cx) - 0.5, 0.0))
+            last_column = math.floor(min(max(ax, bx, cx) - 0.5, width - 1.0))
+            if not first_column <= last_column:
+                continue
+            first_row = math.ceil(max(min(ay, by, cy) - 0.5, 0.0))
+            last_row = math.floor(min(max(ay, by, cy) - 0.5, height - 1.0))
+            if not first_row <= last_row:
+                continue
+
+            area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+            longest = max((bx - ax) ** 2 + (by - ay) ** 2, (cx - bx) ** 2 + (cy - by) ** 2)
+            longest = max(longest, (ax - cx) ** 2 + (ay - cy) ** 2)
+            if not min_shape * longest < abs(area) < np.inf or (cull_backfaces and area > 0):
+                continue
+            if area < 0:
+                bx, by, bz, cx, cy, cz, area = cx, cy, cz, bx, by, bz, -area
+
+            # Edge i faces corner i. Edges that go up (y is down) or exactly right are the left and top ones.
+            dx0, dy0, dx1, dy1, dx2, dy2 = cx - bx, cy - by, ax - cx, ay - cy, bx - ax, by - ay
+            keep0, keep1, keep2 = dy0 < 0 or (dy0 == 0 and dx0 > 0), dy1 < 0 or (dy1 == 0 and dx1 > 0), \
+                dy2 < 0 or (dy2 == 0 and dx2 > 0)
+            x0, y0 = (bx, by) if bx < cx or (bx == cx and by < cy) else (cx, cy)
+            x1, y1 = (cx, cy) if cx < ax or (cx == ax and cy < ay) else (ax, ay)
+            x2, y2 = (ax, ay) if ax < bx or (ax == bx and ay < by) else (bx, by)
+            weight0, weight1, weight2 = 1.0 / (az * area), 1.0 / (bz * area), 1.0 / (cz * area)
+            for i in range(int(first_row), int(last_row) + 1):
+                y = i + 0.5
+                row0, row1, row2 = dx0 * (y - y0), dx1 * (y - y1), dx2 * (y - y2)
+                for j in range(int(first_column), int(last_column) + 1):
+                    x = j + 0.5
+                    e0, e1, e2 = row0 - dy0 * (x - x0), row1 - dy1 * (x - x1), row2 - dy2 * (x - x2)
+                    if ((e0 > 0 or (e0 == 0 and keep0)) and (e1 > 0 or (e1 == 0 and keep1))
+                            and (e2 > 0 or (e2 == 0 and keep2))):
+                        value = e0 * weight0 + e1 * weight1 + e2 * weight2
+                        if value > nearest[i, j] * (1.0 + tie):
+                            nearest[i, j] = value
+                            owner[i, j] = f

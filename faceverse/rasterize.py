@@ -1,0 +1,257 @@
+"""Rasterizing: which triangle is seen at every pixel, where in it, and how far away; differentiable in the vertices.
+
+A pixel is hit when its centre (see camera.py) lies in a triangle; a centre on a shared edge belongs to exactly one of
+the two triangles (top-left rule). The triangle of least depth is seen; equal depths go to the lowest triangle index.
+Which triangle is seen is a discrete choice without gradient; where in it, and how deep, is recomputed by torch at the
+covered pixels, and that carries the gradients.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faceverse.errors import ParameterError
+
+NEAR_M = 1e-3
+"""Triangles with a vertex at this depth or nearer are skipped (they are not clipped)."""
+MIN_SHAPE = 1e-6
+"""Triangles lower than this fraction of their longest edge are degenerate and skipped: float32 cannot resolve them."""
+DEPTH_TIE = 1e-9
+"""Relative difference of inverse depth below which two surfaces count as equally near."""
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """What is seen at each pixel of N images.
+
+    Attributes:
+        triangle: (N, H, W) int64, index of the visible triangle, -1 where nothing is hit.
+        barycentric: (N, H, W, 3) perspective-correct weights of its three corners, sum 1 on hits, 0 elsewhere.
+        depth: (N, H, W) metres along the view axis, 0 where nothing is hit.
+    """
+
+    triangle: Tensor
+    barycentric: Tensor
+    depth: Tensor
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(N, H, W) bool, True where a triangle is hit."""
+        return self.triangle >= 0
+
+    @cached_property
+    def covered(self) -> Tensor:
+        """(P,) int64, positions of the hit pixels in the flattened (N * H * W) images."""
+        return self.mask.reshape(-1).nonzero().squeeze(1)
+
+
+def rasterize(
+    vertices_px: Tensor,
+    faces: Tensor,
+    image_size: tuple[int, int],
+    *,
+    backend: str = "auto",
+    cull_backfaces: bool = False,
+) -> Fragments:
+    """Find the visible triangle, the place in it and its depth at every pixel centre.
+
+    Triangles with a vertex at depth <= NEAR_M, with a vertex that is not finite, and degenerate ones are skipped.
+
+    Args:
+        vertices_px: (N, V, 3) float32 or float64: x_px, y_px, depth in metres, positive in front of the camera.
+        faces: (F, 3) integers, indices into the vertices; counter-clockwise on the screen when seen from outside.
+        image_size: (H, W) in pixels.
+        backend: "auto" (the same as "numba"), "numba", "naive" (a slow reference), or "pytorch3d" (if installed).
+        cull_backfaces: skip triangles that are clockwise on the screen.
+
+    Returns:
+        Fragments on the device and in the dtype of ``vertices_px``; ``barycentric`` and ``depth`` are differentiable
+        with respect to it.
+
+    Raises:
+        ParameterError: a wrong shape, dtype, index or image size, an unknown backend, or one that is not installed.
+    """
+    height, width = _check(vertices_px, faces, image_size)
+    if backend not in _BACKENDS:
+        raise ParameterError(f"backend is {backend!r}; use one of {', '.join(map(repr, _BACKENDS))}.")
+    with torch.no_grad():
+        triangle = _BACKENDS[backend](vertices_px.detach(), faces, (height, width), cull_backfaces)
+    triangle = triangle.to(vertices_px.device)
+    barycentric, depth = _locate(vertices_px, faces.to(vertices_px.device), triangle)
+    return Fragments(triangle, barycentric, depth)
+
+
+def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tensor:
+    """Interpolate vertex attributes over the visible surface.
+
+    Args:
+        fragments: what is seen, from :func:`rasterize`.
+        attributes: (N, V, C) or (1, V, C), one row per vertex.
+        faces: (F, 3) integers into the V rows; another array than the one rasterized is fine if it matches it row by
+            row (``uv_faces``).
+
+    Returns:
+        (N, H, W, C), zero where nothing is hit; differentiable in ``attributes`` and ``fragments.barycentric``.
+
+    Raises:
+        ParameterError: ``attributes`` or ``faces`` has a wrong shape or batch size.
+    """
+    count, height, width = fragments.triangle.shape
+    if attributes.ndim != 3 or attributes.shape[0] not in (1, count):
+        raise ParameterError(f"attributes have shape {tuple(attributes.shape)}; expected ({count} or 1, V, C).")
+    _check_faces(faces, attributes.shape[1])
+    corners = _corner_rows(fragments, faces.to(attributes.device), attributes.shape[1] if len(attributes) > 1 else 0)
+    weights = fragments.barycentric.reshape(-1, 3).index_select(0, fragments.covered).to(attributes.dtype)
+    values = _gather(attributes.reshape(-1, attributes.shape[2]), corners)
+    values = sum(weights[:, i : i + 1] * values[:, i] for i in range(3))
+    return _scatter(values, fragments.covered, count * height * width).reshape(count, height, width, -1)
+
+
+def _check(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Validate the arguments of rasterize and return (H, W)."""
+    if vertices_px.ndim != 3 or vertices_px.shape[2] != 3:
+        raise ParameterError(f"vertices_px has shape {tuple(vertices_px.shape)}; expected (N, V, 3): x_px, y_px, metres.")
+    if vertices_px.dtype not in (torch.float32, torch.float64):
+        raise ParameterError(f"vertices_px is {vertices_px.dtype}; expected float32 or float64.")
+    try:
+        height, width = (int(size) for size in image_size)
+    except (TypeError, ValueError):
+        raise ParameterError(f"image_size is {image_size!r}; expected (height, width) in pixels.") from None
+    if height < 1 or width < 1:
+        raise ParameterError(f"image_size is {image_size!r}; height and width must be at least 1 pixel.")
+    _check_faces(faces, vertices_px.shape[1])
+    return height, width
+
+
+def _check_faces(faces: Tensor, vertex_count: int) -> None:
+    """Refuse indices that the kernel would follow out of the array."""
+    if faces.ndim != 2 or faces.shape[1] != 3:
+        raise ParameterError(f"faces have shape {tuple(faces.shape)}; expected (F, 3).")
+    if faces.dtype not in (torch.int64, torch.int32):
+        raise ParameterError(f"faces are {faces.dtype}; expected int64 or int32.")
+    if faces.numel():
+        low, high = (int(bound) for bound in faces.aminmax())
+        if low < 0 or high >= vertex_count:
+            raise ParameterError(f"faces hold indices {low}..{high}, but there are {vertex_count} vertices.")
+
+
+def _gather(rows: Tensor, index: Tensor) -> Tensor:
+    """(R, C) rows at (P, 3) indices -> (P, 3, C)."""
+    return rows.index_select(0, index.reshape(-1)).reshape(*index.shape, rows.shape[1])
+
+
+def _scatter(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """(P, C) values placed at distinct (P,) rows of a (size, C) tensor of zeros."""
+    return values.new_zeros(size, values.shape[1]).index_copy(0, index, values)
+
+
+def _corner_rows(fragments: Fragments, faces: Tensor, stride: int) -> Tensor:
+    """(P, 3) rows of the corners at the covered pixels in a flattened (N * stride, C) array; stride 0: one for all."""
+    count, height, width = fragments.triangle.shape
+    corners = faces.index_select(0, fragments.triangle.reshape(-1).index_select(0, fragments.covered)).long()
+    if count > 1 and stride:
+        corners = corners + (fragments.covered // (height * width) * stride).unsqueeze(1)
+    return corners
+
+
+def _locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor]:
+    """Perspective-correct barycentric weights (N, H, W, 3) and depth (N, H, W) of the visible triangles."""
+    count, height, width = triangle.shape
+    hits = Fragments(triangle, vertices_px, vertices_px)
+    corners = _gather(vertices_px.reshape(-1, 3), _corner_rows(hits, faces, vertices_px.shape[1]))
+    pixel = hits.covered % (height * width)
+    centre = torch.stack((pixel % width, pixel // width), 1).to(vertices_px.dtype) + 0.5
+    # Seen from the pixel centre all numbers stay small: float32 keeps its digits.
+    x, y = (corners[:, :, :2] - centre.unsqueeze(1)).unbind(2)
+    areas = torch.stack([x[:, i] * y[:, j] - y[:, i] * x[:, j] for i, j in ((1, 2), (2, 0), (0, 1))], 1)
+    weights = areas / corners[:, :, 2]
+    total = weights.sum(1, keepdim=True)
+    located = torch.cat((weights / total, areas.sum(1, keepdim=True) / total), 1)
+    located = _scatter(located, hits.covered, triangle.numel()).reshape(count, height, width, 4)
+    return located[..., :3], located[..., 3]
+
+
+def _numba_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
+    """(N, H, W) visible triangles by the compiled kernel, on one core."""
+    try:
+        from faceverse._raster_kernel import fill_triangles
+    except ImportError as error:
+        raise ParameterError(f'The "numba" rasterizer needs numba ({error}): pip install numba') from error
+    triangle = np.full((len(vertices_px), *size), -1, dtype=np.int64)
+    inverse_depth = np.zeros(triangle.shape)
+    fill_triangles(
+        vertices_px.cpu().contiguous().numpy(), faces.cpu().contiguous().numpy(),
+        NEAR_M, MIN_SHAPE, DEPTH_TIE, cull_backfaces, inverse_depth, triangle,
+    )
+    return torch.from_numpy(triangle)
+
+
+def _usable(corners: Tensor, cull_backfaces: bool) -> Tensor:
+    """(F,) bool of the triangles (F, 3, 3) that are in front, finite and not degenerate."""
+    edges = corners[:, (1, 2, 0), :2] - corners[:, :, :2]
+    area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
+    usable = (corners[:, :, 2] > NEAR_M).all(1) & torch.isfinite(corners).all((1, 2)) & torch.isfinite(area)
+    usable &= area.abs() > MIN_SHAPE * (edges**2).sum(2).amax(1)
+    return usable & (area < 0) if cull_backfaces else usable
+
+
+def _naive_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
+    """(N, H, W) visible triangles: every triangle is tested at every pixel."""
+    vertices_px, faces = vertices_px.cpu().double(), faces.cpu().long()
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    x, y = x.double(), y.double()
+    triangle = torch.full((len(vertices_px), *size), -1)
+    for n, corners in enumerate(vertices_px[:, faces]):
+        nearest = torch.zeros(size, dtype=torch.float64)
+        for f in _usable(corners, cull_backfaces).nonzero().squeeze(1).tolist():
+            inside, areas = torch.ones(size, dtype=torch.bool), []
+            flat = corners[f, :, :2]
+            clockwise = torch.linalg.det(flat[1:] - flat[0]) > 0
+            for i, j in ((1, 2), (2, 0), (0, 1)):
+                start, end = (flat[i], flat[j]) if clockwise else (flat[j], flat[i])
+                dx, dy = end - start
+                base = min(start.tolist(), end.tolist())
+                area = dx * (y - base[1]) - dy * (x - base[0])
+                top_left = dy < 0 or (dy == 0 and dx > 0)
+                inside &= (area >= 0) if top_left else (area > 0)
+                areas.append(area)
+            inverse_depth = sum(area / z for area, z in zip(areas, corners[f, :, 2], strict=True)) / sum(areas)
+            wins = inside & (inverse_depth > nearest * (1 + DEPTH_TIE))
+            nearest[wins], triangle[n][wins] = inverse_depth[wins], f
+    return triangle
+
+
+def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
+    """(N, H, W) visible triangles by pytorch3d, whose NDC has +x left, +y up, and +-1 on the shorter side's borders."""
+    try:
+        from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+        from pytorch3d.structures import Meshes
+    except ImportError as error:
+        raise ParameterError(
+            f'The "pytorch3d" rasterizer is not installed ({error}). Install pytorch3d from its source '
+            '(https://github.com/facebookresearch/pytorch3d), or use backend="numba".'
+        ) from error
+    faces = faces.to(vertices_px.device).long()
+    extent = vertices_px.new_tensor([size[1], size[0]])
+    triangle = torch.full((len(vertices_px), *size), -1, device=vertices_px.device)
+    for n, vertices in enumerate(vertices_px):
+        usable = _usable(vertices[faces].double(), cull_backfaces).nonzero().squeeze(1)
+        if not len(usable):
+            continue
+        ndc = torch.cat(((extent - 2 * vertices[:, :2]) / min(size), vertices[:, 2:]), 1).nan_to_num()
+        mesh = Meshes(verts=[ndc.float()], faces=[faces[usable]])
+        index, *_ = rasterize_meshes(mesh, size, blur_radius=0.0, faces_per_pixel=1, perspective_correct=True)
+        index = index[0, :, :, 0]
+        triangle[n] = torch.where(index >= 0, usable[index.clamp(min=0)], index)
+    return triangle
+
+
+_BACKENDS = {
+    "auto": _numba_triangles,
+    "numba": _numba_triangles,
+    "naive": _naive_triangles,
+    "pytorch3d": _pytorch3d_triangles,
+}
