@@ -1,0 +1,75 @@
+"""Spherical-harmonics lighting of a diffuse surface, and the sRGB transfer function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Real spherical harmonics up to order 2, times the Lambertian transfer A_l / pi (1, 2/3, 1/4); constants of
+# Ramamoorthi and Hanrahan 2001, "An Efficient Representation for Irradiance Environment Maps", equations 2, 3 and 8.
+_C0 = 0.282095
+_C1 = 0.488603 * 2 / 3
+_C2 = 1.092548 / 4
+_C3 = 0.315392 / 4
+_C4 = 0.546274 / 4
+
+
+def sh_basis(normals: Tensor) -> Tensor:
+    """Second-order basis of unit normals (..., 3) in camera space -> (..., 9).
+
+    Order: constant; y, z, x; xy, yz, 3z^2 - 1, xz, x^2 - y^2.
+    """
+    x, y, z = normals.unbind(-1)
+    return torch.stack(
+        [
+            torch.full_like(x, _C0),
+            _C1 * y,
+            _C1 * z,
+            _C1 * x,
+            _C2 * x * y,
+            _C2 * y * z,
+            _C3 * (3 * z * z - 1),
+            _C2 * x * z,
+            _C4 * (x * x - y * y),
+        ],
+        dim=-1,
+    )
+
+
+def shading(normals: Tensor, light: Tensor) -> Tensor:
+    """Light that a white diffuser of each normal returns.
+
+    Args:
+        normals: (..., V, 3), unit length, camera space (light stays where it is when the head turns).
+        light: (..., 9, 3) spherical-harmonics coefficients, RGB, linear.
+    Returns:
+        (..., V, 3), linear RGB; may be negative where the truncated series undershoots.
+    """
+    return sh_basis(normals) @ light
+
+
+def ambient_light(level: float = 1.0) -> Tensor:
+    """Coefficients (9, 3) of white light that comes equally from everywhere: shading is `level` for every normal."""
+    light = torch.zeros(9, 3)
+    light[0] = level / _C0
+    return light
+
+
+def default_light() -> Tensor:
+    """Coefficients (9, 3) of a soft studio light: mostly ambient, brighter from the front, above and the left."""
+    light = ambient_light(0.72)
+    light[1] = 0.30
+    light[2] = 0.75
+    light[3] = -0.18
+    return light
+
+
+def linear_from_srgb(srgb: Tensor) -> Tensor:
+    """IEC 61966-2-1 decoding: sRGB in 0..1 to linear light in 0..1."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_from_linear(linear: Tensor) -> Tensor:
+    """IEC 61966-2-1 encoding: linear light to sRGB, clipped to 0..1; the gradient stays finite at zero."""
+    clipped = linear.clamp(0, 1)
+    return torch.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)

@@ -1,0 +1,119 @@
+"""Mesh maths: normals, Catmull-Clark subdivision, seams. Free functions on arrays and tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Cross products (..., F, 3) of the triangles' edges: twice the area long, outward for counter-clockwise faces."""
+    a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
+    return torch.cross(b - a, c - a, dim=-1)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Area-weighted unit normals: vertices (..., V, 3), faces (F, 3) -> (..., V, 3)."""
+    per_face = face_normals(vertices, faces)
+    total = torch.zeros_like(vertices)
+    for k in range(3):
+        total = total.index_add(-2, faces[:, k], per_face)
+    return torch.nn.functional.normalize(total, dim=-1, eps=1e-12)
+
+
+def triangles_from_quads(quads: np.ndarray) -> np.ndarray:
+    """Splits quads (Q, 4) along their first diagonal: (2Q, 3), the two halves of quad q in rows 2q and 2q + 1."""
+    return np.stack([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]], axis=1).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class Subdivision:
+    """Topology of one Catmull-Clark step on a quad mesh: new vertices are corners, then edges, then faces.
+
+    Args:
+        quads: (4Q, 4) of the subdivided mesh; quad q of the coarse mesh becomes rows 4q .. 4q + 3.
+        coarse_quads: (Q, 4).
+        edges: (E, 2) corner indices.
+        edge_faces: (E, 2) indices of the adjacent quads, the second is -1 on the border.
+        vertex_count: number of coarse vertices.
+    """
+
+    quads: np.ndarray
+    coarse_quads: np.ndarray
+    edges: np.ndarray
+    edge_faces: np.ndarray
+    vertex_count: int
+
+
+def subdivision(quads: np.ndarray, vertex_count: int) -> Subdivision:
+    """Prepares one Catmull-Clark step for a manifold quad mesh (Q, 4)."""
+    quads = np.asarray(quads, dtype=np.int64)
+    count = len(quads)
+    sides = np.stack([quads, np.roll(quads, -1, axis=1)], axis=-1).reshape(-1, 2)
+    edges, inverse = np.unique(np.sort(sides, axis=1), axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    edge_faces = np.full((len(edges), 2), -1, dtype=np.int64)
+    owner = np.repeat(np.arange(count), 4)
+    order = np.argsort(inverse, kind="stable")
+    first = np.searchsorted(inverse[order], np.arange(len(edges)))
+    edge_faces[:, 0] = owner[order[first]]
+    shared = np.bincount(inverse, minlength=len(edges)) > 1
+    edge_faces[shared, 1] = owner[order[first[shared] + 1]]
+    side_edge = vertex_count + inverse.reshape(count, 4)
+    centre = vertex_count + len(edges) + np.arange(count)
+    fine = [np.stack([quads[:, k], side_edge[:, k], centre, side_edge[:, k - 1]], axis=1) for k in range(4)]
+    return Subdivision(np.stack(fine, axis=1).reshape(-1, 4), quads, edges, edge_faces, vertex_count)
+
+
+def subdivide_smooth(values: np.ndarray, topology: Subdivision) -> np.ndarray:
+    """Catmull-Clark rule: values (V, C) on the coarse mesh -> (V + E + Q, C). Linear in `values`.
+
+    Reference: Catmull and Clark 1978; border edges and corners follow the cubic B-spline rule.
+    """
+    t = topology
+    face_points = values[t.coarse_quads].mean(axis=1)
+    border = t.edge_faces[:, 1] < 0
+    middle = values[t.edges].mean(axis=1)
+    edge_points = middle.copy()
+    inner = ~border
+    edge_points[inner] = 0.5 * middle[inner] + 0.25 * face_points[t.edge_faces[inner]].sum(axis=1)
+
+    def gather(target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        total = np.zeros_like(values)
+        np.add.at(total, target, source)
+        return total, np.bincount(target, minlength=t.vertex_count)
+
+    around, valence = gather(t.coarse_quads.reshape(-1), np.repeat(face_points, 4, axis=0))
+    ends = t.edges.reshape(-1)
+    middles, degree = gather(ends, np.repeat(middle, 2, axis=0))
+    n = np.maximum(valence, 1)[:, None].astype(values.dtype)
+    points = (around / n + 2 * middles / np.maximum(degree, 1)[:, None] + (n - 3) * values) / n
+    rim_ends = t.edges[border].reshape(-1)
+    rim, rim_degree = gather(rim_ends, np.repeat(middle[border], 2, axis=0))
+    on_rim = rim_degree > 0
+    points[on_rim] = 0.5 * values[on_rim] + 0.5 * rim[on_rim] / rim_degree[on_rim, None]
+    lonely = valence == 0
+    points[lonely] = values[lonely]
+    return np.concatenate([points, edge_points, face_points])
+
+
+def subdivide_flat(values: np.ndarray, topology: Subdivision) -> np.ndarray:
+    """Midpoint rule (no smoothing), for UV coordinates and masks: (V, C) -> (V + E + Q, C)."""
+    t = topology
+    return np.concatenate([values, values[t.edges].mean(axis=1), values[t.coarse_quads].mean(axis=1)])
+
+
+def uniform_laplacian(values: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
+    """Difference of each vertex to the mean of its neighbours: values (V, C), edges (E, 2), degree (V,) -> (V, C)."""
+    total = torch.zeros_like(values)
+    total = total.index_add(0, edges[:, 0], values[edges[:, 1]]).index_add(0, edges[:, 1], values[edges[:, 0]])
+    return values - total / degree[:, None]
+
+
+def unique_edges(faces: np.ndarray) -> np.ndarray:
+    """Undirected edges (E, 2) of triangles (F, 3) or quads (F, 4), each once, sorted."""
+    sides = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
+    return np.unique(np.sort(sides, axis=1), axis=0)

@@ -1,0 +1,327 @@
+"""The linear base face model and its parameters.
+
+Dimensions: N batch, V vertices, F faces, L landmarks, U texture corners, I identity, E expression, A albedo, H, W picture.
+Conventions (axes, units, colours): see camera.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import ParameterError
+from .lighting import default_light
+
+ARKIT_NAMES = tuple(
+    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft cheekSquintRight "
+    "eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight eyeLookOutLeft "
+    "eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward "
+    "jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel "
+    "mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight "
+    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft "
+    "mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight tongueOut".split()
+)
+
+
+@dataclass(frozen=True)
+class FaceParams:
+    """Everything that is different from one picture to the next. NumPy float32.
+
+    Args:
+        identity: (I,) coefficients of unit variance.
+        expression: (E,) weights in 0..1, named by `FaceModel.expression_names`.
+        albedo: (A,) coefficients of unit variance.
+        rotation: (3, 3) head to camera, see camera.py.
+        translation: (3,) metres.
+        light: (9, 3) spherical harmonics, linear RGB, camera space.
+        iris: (3,) colour of the iris, linear RGB.
+        detail: latents of the detail module by name; empty where none was fitted.
+    """
+
+    identity: np.ndarray
+    expression: np.ndarray
+    albedo: np.ndarray
+    rotation: np.ndarray = field(default_factory=lambda: np.eye(3, dtype=np.float32))
+    translation: np.ndarray = field(default_factory=lambda: np.array([0, 0, -0.6], dtype=np.float32))
+    light: np.ndarray = field(default_factory=lambda: default_light().numpy())
+    iris: np.ndarray = field(default_factory=lambda: np.array([0.09, 0.045, 0.02], dtype=np.float32))
+    detail: dict = field(default_factory=dict)
+
+    def replace(self, **changes) -> FaceParams:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Points on the surface: triangle (L,) int64 indices into `faces`, barycentric (L, 3), sigma (L,) trust in metres."""
+
+    triangle: np.ndarray
+    barycentric: np.ndarray
+    sigma: np.ndarray
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A direction of change with a meaning.
+
+    Args:
+        name, unit: such as "age" in "years".
+        minimum, maximum: the range in which an edit stays a plausible head.
+        step: (I + A,) change of identity and albedo coefficients for one unit.
+        estimator: (I + A + 1,) weights, the last is the constant: value = estimator . (identity, albedo, 1).
+    """
+
+    name: str
+    unit: str
+    minimum: float
+    maximum: float
+    step: np.ndarray
+    estimator: np.ndarray
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """The arrays of a face model as stored by `faceverse.weights` (float32 / int64; metres; linear RGB)."""
+
+    mean_vertices: np.ndarray  # (V, 3)
+    identity_modes: np.ndarray  # (I, V, 3)
+    expression_modes: np.ndarray  # (E, V, 3)
+    mean_albedo: np.ndarray  # (V, 3)
+    albedo_modes: np.ndarray  # (A, V, 3)
+    faces: np.ndarray  # (F, 3)
+    uv: np.ndarray  # (U, 2)
+    uv_faces: np.ndarray  # (F, 3)
+    expression_names: tuple[str, ...]
+    regions: dict[str, np.ndarray]
+    landmarks_478: Landmarks
+    landmarks_68: Landmarks
+    attributes: tuple[Attribute, ...] = ()
+    name: str = "unnamed"
+    info: dict = field(default_factory=dict)
+    light_vertex_count: int | None = None  # the first so many vertices are the coarse mesh
+    light_faces: np.ndarray | None = None  # (F_light, 3)
+    light_uv_faces: np.ndarray | None = None  # (F_light, 3)
+
+
+class FaceModel(nn.Module):
+    """A linear face model: `vertices = mean + identity_modes @ identity + expression_modes @ expression`,
+    `albedo = mean_albedo + albedo_modes @ albedo` (Wang et al. 2022, equations 1 and 2).
+
+    The bases are buffers; nothing that can be optimised lives here. Properties show them as NumPy arrays that share
+    the buffers' memory. Build one with `faceverse.load_model()`.
+    """
+
+    def __init__(self, data: ModelData):
+        super().__init__()
+        self.data = data
+        self.name = data.name
+        vertex_count = len(data.mean_vertices)
+        for key, modes in (("identity", data.identity_modes), ("expression", data.expression_modes), ("albedo", data.albedo_modes)):
+            if modes.ndim != 3 or modes.shape[1:] != (vertex_count, 3):
+                raise ParameterError(f"{key}_modes must have shape (K, {vertex_count}, 3), got {modes.shape}")
+            self.register_buffer(f"{key}_basis", torch.from_numpy(np.ascontiguousarray(modes, dtype=np.float32)))
+        self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(data.mean_vertices, dtype=np.float32)))
+        self.register_buffer("albedo_mean", torch.from_numpy(np.ascontiguousarray(data.mean_albedo, dtype=np.float32)))
+        self.register_buffer("face_index", torch.from_numpy(np.ascontiguousarray(data.faces, dtype=np.int64)))
+
+    # -- what it holds ------------------------------------------------------------------------------------------------
+    @property
+    def mean_vertices(self) -> np.ndarray:
+        """(V, 3) metres, head space."""
+        return self.mean.numpy(force=True)
+
+    @property
+    def identity_modes(self) -> np.ndarray:
+        """(I, V, 3) metres per unit of a unit-variance coefficient."""
+        return self.identity_basis.numpy(force=True)
+
+    @property
+    def expression_modes(self) -> np.ndarray:
+        """(E, V, 3) metres at weight 1."""
+        return self.expression_basis.numpy(force=True)
+
+    @property
+    def mean_albedo(self) -> np.ndarray:
+        """(V, 3) linear RGB."""
+        return self.albedo_mean.numpy(force=True)
+
+    @property
+    def albedo_modes(self) -> np.ndarray:
+        """(A, V, 3) linear RGB per unit of a unit-variance coefficient."""
+        return self.albedo_basis.numpy(force=True)
+
+    @property
+    def faces(self) -> np.ndarray:
+        """(F, 3) vertex indices, counter-clockwise from outside."""
+        return self.face_index.numpy(force=True)
+
+    @property
+    def uv(self) -> np.ndarray:
+        """(U, 2) texture coordinates in 0..1, origin top left; the first V rows belong to the vertices in order."""
+        return self.data.uv
+
+    @property
+    def uv_faces(self) -> np.ndarray:
+        """(F, 3) indices into `uv`, corner by corner beside `faces`."""
+        return self.data.uv_faces
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        """Names of the expression modes (ARKit's, in the open model)."""
+        return self.data.expression_names
+
+    @property
+    def regions(self) -> dict[str, np.ndarray]:
+        """Vertex indices by name: face, lips, eyelids, eyeballs, scalp, ears, neck, teeth, tongue, mouth_inside ..."""
+        return self.data.regions
+
+    @property
+    def landmarks_478(self) -> Landmarks:
+        """MediaPipe's 478 points on the surface."""
+        return self.data.landmarks_478
+
+    @property
+    def landmarks_68(self) -> Landmarks:
+        """The 68 points of the iBUG scheme on the surface."""
+        return self.data.landmarks_68
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names that `faceverse.edit` understands, such as age."""
+        return tuple(a.name for a in self.data.attributes)
+
+    @property
+    def info(self) -> dict:
+        """Provenance: sources, licence, seeds, figures."""
+        return self.data.info
+
+    @cached_property
+    def light_version(self) -> FaceModel:
+        """The coarse mesh of the same model (its vertices are the first of the full one's); itself if there is none."""
+        d = self.data
+        if d.light_faces is None:
+            return self
+        keep = slice(0, d.light_vertex_count)
+        return FaceModel(
+            replace(
+                d,
+                mean_vertices=d.mean_vertices[keep],
+                identity_modes=d.identity_modes[:, keep],
+                expression_modes=d.expression_modes[:, keep],
+                mean_albedo=d.mean_albedo[keep],
+                albedo_modes=d.albedo_modes[:, keep],
+                faces=d.light_faces,
+                uv_faces=d.light_uv_faces,
+                regions={k: v[v < d.light_vertex_count] for k, v in d.regions.items()},
+                landmarks_478=_landmarks_on_light(d, d.landmarks_478),
+                landmarks_68=_landmarks_on_light(d, d.landmarks_68),
+                name=f"{d.name} (light)",
+                light_vertex_count=None,
+                light_faces=None,
+                light_uv_faces=None,
+            )
+        )
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+    def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
+        """Head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
+        return evaluate(self.mean, (self.identity_basis, identity), (self.expression_basis, expression))
+
+    def albedo(self, coefficients: Tensor) -> Tensor:
+        """Linear RGB per vertex, not clipped: coefficients (N, A) -> (N, V, 3)."""
+        return evaluate(self.albedo_mean, (self.albedo_basis, coefficients))
+
+    def landmark_bases(self, landmarks: Landmarks) -> LandmarkBases:
+        """The linear model restricted to surface points: exact, because interpolation is linear too."""
+        corners = torch.from_numpy(self.faces[landmarks.triangle]).to(self.mean.device)
+        weights = torch.from_numpy(landmarks.barycentric.astype(np.float32)).to(self.mean.device)[..., None]
+
+        def gather(values: Tensor) -> Tensor:
+            return (values[..., corners, :] * weights).sum(-2)
+
+        return LandmarkBases(gather(self.mean), gather(self.identity_basis), gather(self.expression_basis))
+
+    # -- values -------------------------------------------------------------------------------------------------------
+    def neutral(self) -> FaceParams:
+        """Parameters of the mean head without expression, half a metre and a bit before the camera."""
+        return FaceParams(*(np.zeros(len(b), dtype=np.float32) for b in (self.identity_basis, self.expression_basis, self.albedo_basis)))
+
+    def random(self, seed: int, *, scale: float = 1.0) -> FaceParams:
+        """Parameters of a person that does not exist: identity and albedo drawn from the model's own statistics.
+
+        Args:
+            seed: same seed, same person.
+            scale: standard deviations per coefficient; below 1 is closer to the mean head.
+        """
+        generator = np.random.default_rng(seed)
+        neutral = self.neutral()
+        identity = generator.standard_normal(len(neutral.identity)).astype(np.float32) * scale
+        albedo = generator.standard_normal(len(neutral.albedo)).astype(np.float32) * scale
+        return neutral.replace(identity=identity, albedo=albedo)
+
+    def attributes(self, params: FaceParams) -> dict[str, float]:
+        """Estimates of the named attributes (age in years, for example) of a head."""
+        coefficients = np.concatenate([params.identity, params.albedo, [1.0]])
+        return {a.name: float(a.estimator @ coefficients) for a in self.data.attributes}
+
+
+@dataclass(frozen=True)
+class LandmarkBases:
+    """The model on L surface points: mean (L, 3), identity (I, L, 3), expression (E, L, 3)."""
+
+    mean: Tensor
+    identity: Tensor
+    expression: Tensor
+
+    def points(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
+        """Head-space points: identity (N, I), expression (N, E) or None -> (N, L, 3) metres."""
+        return evaluate(self.mean, (self.identity, identity), (self.expression, expression))
+
+
+def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:
+    """The linear model, the only place where it is written: mean (K, 3) + sum of modes (M, K, 3) @ coefficients (N, M).
+
+    Raises:
+        ParameterError: coefficients of the wrong length.
+    """
+    result = mean.unsqueeze(0)
+    for modes, coefficients in terms:
+        if coefficients is None:
+            continue
+        if coefficients.ndim != 2 or coefficients.shape[1] != modes.shape[0]:
+            raise ParameterError(f"expected coefficients of shape (N, {modes.shape[0]}), got {tuple(coefficients.shape)}")
+        result = result + (coefficients @ modes.flatten(1)).unflatten(1, mean.shape)
+    return result
+
+
+def _landmarks_on_light(data: ModelData, landmarks: Landmarks) -> Landmarks:
+    """Landmarks on the fine triangles moved to the closest points of the coarse ones (of the same quad) on the mean head."""
+    fine_per_coarse = len(data.faces) // len(data.light_faces)
+    points = (data.mean_vertices[data.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
+    quad = landmarks.triangle // (fine_per_coarse * 2)
+    best, triangle, barycentric = np.full(len(points), np.inf), np.zeros(len(points), np.int64), np.zeros((len(points), 3))
+    for half in range(2):
+        index = quad * 2 + half
+        corners = data.mean_vertices[data.light_faces[index]]
+        weights = closest_barycentric(points, corners)
+        distance = np.linalg.norm((corners * weights[..., None]).sum(1) - points, axis=1)
+        closer = distance < best
+        best[closer], triangle[closer], barycentric[closer] = distance[closer], index[closer], weights[closer]
+    return Landmarks(triangle, barycentric.astype(np.float32), landmarks.sigma)
+
+
+def closest_barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Barycentric coordinates (L, 3) of the points (L, 3) in triangles (L, 3, 3), clipped into the triangle."""
+    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    p = points - a
+    d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
+    d20, d21 = (p * ab).sum(1), (p * ac).sum(1)
+    area = np.maximum(d00 * d11 - d01 * d01, 1e-20)
+    v, w = (d11 * d20 - d01 * d21) / area, (d00 * d21 - d01 * d20) / area
+    weights = np.clip(np.stack([1 - v - w, v, w], axis=1), 0, None)
+    return weights / weights.sum(1, keepdims=True)

@@ -1,0 +1,99 @@
+"""What a fit returns: a value, complete in itself, that can be edited, rendered, exported and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .camera import Camera
+from .model import FaceModel, FaceParams
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of the fit did.
+
+    Args:
+        name: such as "landmarks" or "photometric".
+        seconds: wall-clock time.
+        iterations: solver steps taken.
+        loss_terms: weighted loss by term at the end.
+        before, after: total loss at the start and at the end (same terms, same weights).
+        history: total loss per iteration.
+    """
+
+    name: str
+    seconds: float
+    iterations: int
+    loss_terms: dict[str, float]
+    before: float
+    after: float
+    history: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A person's head, as fitted to a photograph. Arrays are NumPy; conventions in camera.py.
+
+    Args:
+        model: the face model that `params` belong to.
+        params: identity, expression, albedo, pose, light.
+        camera: of the photograph.
+        vertices: (V, 3) metres, head space, with expression.
+        neutral_vertices: (V, 3) without expression.
+        albedo: (V, 3) linear RGB of the model (not of the texture).
+        texture: (H, W, 3) uint8 sRGB, the photograph's light divided out.
+        texture_confidence: (H, W) uint8, 255 where the photograph was seen well, 0 where the model filled in.
+        normal_map: (H, W, 3) uint8 tangent space, or None without detail.
+        displacement: (H, W) float32 millimetres along the normal, or None without detail.
+        landmarks_px: (478, 2) as found in the photograph, or None for heads that come from no photograph.
+        projected_landmarks_px: (478, 2) as fitted, None likewise.
+        stages: what happened, in order.
+        warnings: in words.
+        seconds: from photograph to result.
+    """
+
+    model: FaceModel
+    params: FaceParams
+    camera: Camera
+    vertices: np.ndarray
+    neutral_vertices: np.ndarray
+    albedo: np.ndarray
+    texture: np.ndarray
+    texture_confidence: np.ndarray
+    normal_map: np.ndarray | None = None
+    displacement: np.ndarray | None = None
+    landmarks_px: np.ndarray | None = None
+    projected_landmarks_px: np.ndarray | None = None
+    stages: tuple[Stage, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    source: str = ""
+    blendshape_scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def faces(self) -> np.ndarray:
+        """(F, 3) vertex indices."""
+        return self.model.faces
+
+    @property
+    def uv(self) -> np.ndarray:
+        """(U, 2), see `FaceModel.uv`."""
+        return self.model.uv
+
+    @property
+    def uv_faces(self) -> np.ndarray:
+        """(F, 3) indices into `uv`."""
+        return self.model.uv_faces
+
+    def replace(self, **changes) -> FitResult:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        height, width = self.texture.shape[:2]
+        return (
+            f"FitResult({self.source or 'no photograph'}: {len(self.vertices)} vertices, texture {width} x {height}, "
+            f"{len(self.stages)} stages, {self.seconds:.2f} s)"
+        )
