@@ -39,7 +39,9 @@ class Camera:
 
     def __post_init__(self):
         if not self.focal_px > 0 or min(self.image_size) < 1:
-            raise ParameterError(f"camera needs a positive focal length and size, got {self.focal_px}, {self.image_size}")
+            raise ParameterError(
+                f"camera needs a positive focal length and size, got {self.focal_px}, {self.image_size}"
+            )
 
     def cropped(self, box_px: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:
         """The camera of the picture cut to box_px (x0, y0, x1, y1) and scaled to size (height, width).
@@ -50,7 +52,10 @@ class Camera:
         scale = size[0] / (y1 - y0)
         cx, cy = self.principal_point_px
         return replace(
-            self, focal_px=self.focal_px * scale, principal_point_px=((cx - x0) * scale, (cy - y0) * scale), image_size=size
+            self,
+            focal_px=self.focal_px * scale,
+            principal_point_px=((cx - x0) * scale, (cy - y0) * scale),
+            image_size=size,
         )
 
 

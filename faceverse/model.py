@@ -1,6 +1,7 @@
 """The linear base face model and its parameters.
 
-Dimensions: N batch, V vertices, F faces, L landmarks, U texture corners, I identity, E expression, A albedo, H, W picture.
+Dimensions: N batch, V vertices, F faces, L landmarks, U texture corners, I identity, E expression, A albedo;
+H, W picture.
 Conventions (axes, units, colours): see camera.py.
 """
 
@@ -17,13 +18,14 @@ from .errors import ParameterError
 from .lighting import default_light
 
 ARKIT_NAMES = tuple(
-    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft cheekSquintRight "
-    "eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight eyeLookOutLeft "
-    "eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward "
-    "jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel "
-    "mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight "
-    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft "
-    "mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight tongueOut".split()
+    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
+    "cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight "
+    "eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft "
+    "eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft "
+    "mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight "
+    "mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft "
+    "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft "
+    "noseSneerRight tongueOut".split()
 )
 
 
@@ -58,7 +60,7 @@ class FaceParams:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Points on the surface: triangle (L,) int64 indices into `faces`, barycentric (L, 3), sigma (L,) trust in metres."""
+    """Surface points: triangle (L,) int64 indices into `faces`, barycentric (L, 3), sigma (L,) trust in metres."""
 
     triangle: np.ndarray
     barycentric: np.ndarray
@@ -121,7 +123,11 @@ class FaceModel(nn.Module):
         self.data = data
         self.name = data.name
         vertex_count = len(data.mean_vertices)
-        for key, modes in (("identity", data.identity_modes), ("expression", data.expression_modes), ("albedo", data.albedo_modes)):
+        for key, modes in (
+            ("identity", data.identity_modes),
+            ("expression", data.expression_modes),
+            ("albedo", data.albedo_modes),
+        ):
             if modes.ndim != 3 or modes.shape[1:] != (vertex_count, 3):
                 raise ParameterError(f"{key}_modes must have shape (K, {vertex_count}, 3), got {modes.shape}")
             self.register_buffer(f"{key}_basis", torch.from_numpy(np.ascontiguousarray(modes, dtype=np.float32)))
@@ -249,7 +255,12 @@ class FaceModel(nn.Module):
     # -- values -------------------------------------------------------------------------------------------------------
     def neutral(self) -> FaceParams:
         """Parameters of the mean head without expression, half a metre and a bit before the camera."""
-        return FaceParams(*(np.zeros(len(b), dtype=np.float32) for b in (self.identity_basis, self.expression_basis, self.albedo_basis)))
+        return FaceParams(
+            *(
+                np.zeros(len(b), dtype=np.float32)
+                for b in (self.identity_basis, self.expression_basis, self.albedo_basis)
+            )
+        )
 
     def random(self, seed: int, *, scale: float = 1.0) -> FaceParams:
         """Parameters of a person that does not exist: identity and albedo drawn from the model's own statistics.
@@ -294,17 +305,23 @@ def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:
         if coefficients is None:
             continue
         if coefficients.ndim != 2 or coefficients.shape[1] != modes.shape[0]:
-            raise ParameterError(f"expected coefficients of shape (N, {modes.shape[0]}), got {tuple(coefficients.shape)}")
+            raise ParameterError(
+                f"expected coefficients of shape (N, {modes.shape[0]}), got {tuple(coefficients.shape)}"
+            )
         result = result + (coefficients @ modes.flatten(1)).unflatten(1, mean.shape)
     return result
 
 
 def _landmarks_on_light(data: ModelData, landmarks: Landmarks) -> Landmarks:
-    """Landmarks on the fine triangles moved to the closest points of the coarse ones (of the same quad) on the mean head."""
+    """Landmarks moved from the fine triangles to the closest points of the coarse ones (same quad, mean head)."""
     fine_per_coarse = len(data.faces) // len(data.light_faces)
     points = (data.mean_vertices[data.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
     quad = landmarks.triangle // (fine_per_coarse * 2)
-    best, triangle, barycentric = np.full(len(points), np.inf), np.zeros(len(points), np.int64), np.zeros((len(points), 3))
+    best, triangle, barycentric = (
+        np.full(len(points), np.inf),
+        np.zeros(len(points), np.int64),
+        np.zeros((len(points), 3)),
+    )
     for half in range(2):
         index = quad * 2 + half
         corners = data.mean_vertices[data.light_faces[index]]
