@@ -5,6 +5,8 @@ import math
 import numba
 import numpy as np
 
+SMALLEST = np.nextafter(0.0, 1.0)
+
 
 def _compile(function):
     """Compile ahead of the first call where the cache folder can be written, else once per process."""
@@ -61,22 +63,24 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
             if area < 0:
                 bx, by, bz, cx, cy, cz, area = cx, cy, cz, bx, by, bz, -area
 
-            # Edge i faces corner i. Edges that go up (y is down) or exactly right are the left and top ones.
+            # Edge i faces corner i. Edges that go up (y is down) or exactly right are the left and top ones: zero is
+            # inside for them, and outside for the others.
             dx0, dy0, dx1, dy1, dx2, dy2 = cx - bx, cy - by, ax - cx, ay - cy, bx - ax, by - ay
-            keep0, keep1, keep2 = dy0 < 0 or (dy0 == 0 and dx0 > 0), dy1 < 0 or (dy1 == 0 and dx1 > 0), \
-                dy2 < 0 or (dy2 == 0 and dx2 > 0)
+            least0 = 0.0 if dy0 < 0 or (dy0 == 0 and dx0 > 0) else SMALLEST
+            least1 = 0.0 if dy1 < 0 or (dy1 == 0 and dx1 > 0) else SMALLEST
+            least2 = 0.0 if dy2 < 0 or (dy2 == 0 and dx2 > 0) else SMALLEST
             x0, y0 = (bx, by) if bx < cx or (bx == cx and by < cy) else (cx, cy)
             x1, y1 = (cx, cy) if cx < ax or (cx == ax and cy < ay) else (ax, ay)
             x2, y2 = (ax, ay) if ax < bx or (ax == bx and ay < by) else (bx, by)
-            weight0, weight1, weight2 = 1.0 / (az * area), 1.0 / (bz * area), 1.0 / (cz * area)
-            for i in range(int(first_row), int(last_row) + 1):
+            scale = 1.0 / (area * az * bz * cz)
+            weight0, weight1, weight2 = bz * cz * scale, cz * az * scale, az * bz * scale
+            for i in range(first_row, last_row + 1):
                 y = i + 0.5
                 row0, row1, row2 = dx0 * (y - y0), dx1 * (y - y1), dx2 * (y - y2)
-                for j in range(int(first_column), int(last_column) + 1):
+                for j in range(first_column, last_column + 1):
                     x = j + 0.5
                     e0, e1, e2 = row0 - dy0 * (x - x0), row1 - dy1 * (x - x1), row2 - dy2 * (x - x2)
-                    if ((e0 > 0 or (e0 == 0 and keep0)) and (e1 > 0 or (e1 == 0 and keep1))
-                            and (e2 > 0 or (e2 == 0 and keep2))):
+                    if (e0 >= least0) & (e1 >= least1) & (e2 >= least2):
                         value = e0 * weight0 + e1 * weight1 + e2 * weight2
                         if value > nearest[i, j] * (1.0 + tie):
                             nearest[i, j] = value
