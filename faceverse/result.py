@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .camera import Camera
-from .model import FaceModel, FaceParams
+from .model import FaceModel, FaceParams, evaluate
 
 
 @dataclass(frozen=True)
@@ -97,3 +99,25 @@ class FitResult:
             f"FitResult({self.source or 'no photograph'}: {len(self.vertices)} vertices, texture {width} x {height}, "
             f"{len(self.stages)} stages, {self.seconds:.2f} s)"
         )
+
+
+def with_params(result: FitResult, params: FaceParams) -> FitResult:
+    """The same head with other parameters: vertices, neutral_vertices and albedo (clipped to 0..1) follow them.
+
+    Texture and normal map stay as they are; landmarks, stages and warnings go on telling about the fit.
+
+    Raises:
+        ParameterError: coefficients of the wrong length for `result.model`.
+    """
+    model = result.model
+
+    def row(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.float32, ndmin=2)).to(model.mean.device)
+
+    neutral = model.vertices(row(params.identity))[0]
+    return result.replace(
+        params=params,
+        vertices=evaluate(neutral, (model.expression_basis, row(params.expression)))[0].numpy(force=True),
+        neutral_vertices=neutral.numpy(force=True),
+        albedo=model.albedo(row(params.albedo))[0].clamp(0, 1).numpy(force=True),
+    )
