@@ -1,0 +1,135 @@
+"""Fixtures for all tests: pictures, models, fixed seeds, a closed network, and the Khronos glTF validator."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+VALIDATE_JS = """
+const fs = require("fs");
+const validator = require(process.argv[1] + "/gltf-validator");
+validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2])), {maxIssues: 0})
+    .then((report) => console.log(JSON.stringify(report)))
+    .catch((error) => { console.error(String(error)); process.exit(1); });
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    """The same number of threads everywhere, because it decides the order of floating-point sums."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Every test starts from the same random state, in whatever order tests run."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root():
+    """Folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Folder `shared` next to the repository, with photographs that are not part of it."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "faces").is_dir():
+        pytest.skip("no folder ../shared/faces with photographs")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _astronaut():
+    return pytest.importorskip("skimage.data").astronaut()
+
+
+@pytest.fixture
+def astronaut(_astronaut):
+    """The sample photograph, (512, 512, 3) uint8 RGB; a fresh copy for each test."""
+    return _astronaut.copy()
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The open model that ships in weights/."""
+    import faceverse
+
+    return faceverse.load_model()
+
+
+@pytest.fixture(scope="session")
+def toy_model():
+    """A head-like FaceModel of a few hundred vertices, made by formula."""
+    import toy
+
+    return toy.toy_model()
+
+
+def _is_local(sock, address):
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return True
+    host = str(address[0])
+    return host in ("localhost", "::1", "") or host.startswith("127.")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Connections of this process to anything but this machine raise, and so do look-ups of other machines' names.
+
+    Child processes and native code that brings its own sockets are not covered.
+    """
+    real_connect, real_connect_ex, real_lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def refuse(target):
+        raise AssertionError(f"this test may not use the network, but something tried to reach {target}")
+
+    def connect(sock, address):
+        return real_connect(sock, address) if _is_local(sock, address) else refuse(address)
+
+    def connect_ex(sock, address):
+        return real_connect_ex(sock, address) if _is_local(sock, address) else refuse(address)
+
+    def getaddrinfo(host, *args, **kwargs):
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in (None, "", "localhost", "::1", "0.0.0.0") or name.startswith("127."):
+            return real_lookup(host, *args, **kwargs)
+        return refuse(name)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture(scope="session")
+def validate_gltf():
+    """Function (path of a .glb or .gltf) -> report of the Khronos validator as a dict.
+
+    `report["issues"]["numErrors"]` counts the errors, `report["issues"]["messages"]` lists them. The validator
+    is looked for in the node_modules folder that FACEVERSE_GLTF_VALIDATOR names, then in .ci/.
+    """
+    node = shutil.which("node")
+    folder = Path(os.environ.get("FACEVERSE_GLTF_VALIDATOR") or ROOT / ".ci" / "node_modules").resolve()
+    if node is None or not (folder / "gltf-validator").is_dir():
+        pytest.skip("the glTF validator is not installed: `make validator` with npm installs it")
+
+    def validate(path):
+        command = [node, "-e", VALIDATE_JS, str(folder), str(path)]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert answer.returncode == 0, f"the validator could not read {path}: {answer.stderr}"
+        return json.loads(answer.stdout)
+
+    return validate
