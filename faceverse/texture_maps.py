@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from .errors import ParameterError
 from .model import FaceModel
@@ -103,25 +104,8 @@ def _rasterize_uv(model: FaceModel, size: int) -> UvFragments:
 
 
 def _nearest_covered(covered: np.ndarray, distance: int) -> np.ndarray:
-    """(size, size) int64, flat index of the closest covered texel within about `distance` texels, else -1."""
-    size = len(covered)
-    rim = distance + 1
-    source = np.full((size + 2 * rim, size + 2 * rim), -1, np.int64)
-    inner = source[rim:-rim, rim:-rim]
-    inner[covered] = np.flatnonzero(covered)
-    columns = source.shape[1]
-    flat = source.reshape(-1)
-    # Straight neighbours before diagonal ones: rounds then grow an octagon, close to true distance.
-    straight, diagonal = (-1, 1, -columns, columns), (-columns - 1, -columns + 1, columns - 1, columns + 1)
-    for turn in range(distance):
-        known = source >= 0
-        near = np.zeros_like(known)
-        near[1:-1, 1:-1] = known[:-2, 1:-1] | known[2:, 1:-1] | known[1:-1, :-2] | known[1:-1, 2:]
-        if turn % 2:
-            near[1:-1, 1:-1] |= known[:-2, :-2] | known[:-2, 2:] | known[2:, :-2] | known[2:, 2:]
-        frontier = np.flatnonzero(near & ~known)
-        found = np.full(len(frontier), -1, np.int64)
-        for step in straight + diagonal:
-            found = np.where(found < 0, flat[frontier + step], found)
-        flat[frontier] = found
-    return inner.copy()
+    """(size, size) int64, flat index of the closest covered texel within `distance` texels, else -1."""
+    if not covered.any():
+        return np.full(covered.shape, -1, np.int64)
+    away, nearest = distance_transform_edt(~covered, return_indices=True)
+    return np.where(away <= distance, np.ravel_multi_index(tuple(nearest), covered.shape), -1)
