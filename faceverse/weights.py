@@ -1,0 +1,444 @@
+"""Model files: the only code that opens them or talks to the hub.
+
+An open model is one `.safetensors` file on a coarse quad mesh. Subdivision is linear, so positions and modes are
+refined when the file is loaded (`faceverse.mesh`). `ModelFile` describes the arrays, `model_data` refines them,
+`load_model` finds the file and keeps what it has loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import threading
+import uuid
+import warnings
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from .errors import WeightsError
+from .mesh import subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads, unique_edges
+from .model import Attribute, FaceModel, Landmarks, ModelData
+
+OPEN_FILE = "open_base.safetensors"
+FORMAT, FORMAT_VERSION = "faceverse-model", "1"
+WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
+
+_PACKAGE = Path(__file__).resolve().parent
+_MM = 1e-3
+_HUB_NAME = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
+_JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
+_QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
+_LOADING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds: Vc coarse vertices, Q quads, V fine vertices (Vc + edges + Q, in the order of
+    `faceverse.mesh.subdivision`), I identity, E expression, A albedo modes, K attributes. Without subdivision
+    (`faces` and `uv_faces` in place of `quads` and `uv_quads`) everything lies on the V = Vc vertices.
+
+    Args:
+        mean_vertices: (Vc, 3) float32 millimetres, head space.
+        identity_modes: (I, Vc, 3) float16 millimetres per unit of a unit-variance coefficient.
+        expression_modes: (E, Vc, 3) float16 millimetres at weight 1.
+        uv: (Uc, 2) float32, origin top left; row v belongs to vertex v, copies for seams follow.
+        mean_albedo: (V, 3) float16 linear RGB.
+        albedo_modes: (A, V, 3) float16 linear RGB per unit of a unit-variance coefficient.
+        region_bits: (V,) uint16; bit k says that the vertex belongs to the region region_names[k].
+        landmarks_478_triangle, landmarks_68_triangle: (L,) int32 fine triangles
+            (`triangles_from_quads` of the subdivided quads).
+        landmarks_478_barycentric, landmarks_68_barycentric: (L, 3) float32, each row adds up to 1.
+        landmarks_478_sigma, landmarks_68_sigma: (L,) float32 metres.
+        attribute_step: (K, I + A) float32, see `faceverse.model.Attribute`.
+        attribute_estimator: (K, I + A + 1) float32.
+        quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
+        faces, uv_faces: (F, 3) int32, instead of the quads.
+        name: of the model.
+        expression_names: E names.
+        region_names: at most 16 names.
+        attributes: K dictionaries with the keys name, unit, minimum, maximum.
+        info: sources, licence, seeds, figures; anything that JSON can hold.
+    """
+
+    mean_vertices: np.ndarray
+    identity_modes: np.ndarray
+    expression_modes: np.ndarray
+    uv: np.ndarray
+    mean_albedo: np.ndarray
+    albedo_modes: np.ndarray
+    region_bits: np.ndarray
+    landmarks_478_triangle: np.ndarray
+    landmarks_478_barycentric: np.ndarray
+    landmarks_478_sigma: np.ndarray
+    landmarks_68_triangle: np.ndarray
+    landmarks_68_barycentric: np.ndarray
+    landmarks_68_sigma: np.ndarray
+    attribute_step: np.ndarray
+    attribute_estimator: np.ndarray
+    quads: np.ndarray | None = None
+    uv_quads: np.ndarray | None = None
+    faces: np.ndarray | None = None
+    uv_faces: np.ndarray | None = None
+    name: str = "unnamed"
+    expression_names: tuple[str, ...] = ()
+    region_names: tuple[str, ...] = ()
+    attributes: tuple[dict, ...] = ()
+    info: dict = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name, those that are None left out."""
+        values = {key: getattr(self, key) for key in _ARRAY_KEYS}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def write(self, path: str | os.PathLike) -> Path:
+        """Write the file; it appears complete or not at all.
+
+        Raises:
+            WeightsError: an array does not fit (all that is wrong in one message), or the folder cannot be written.
+        """
+        from safetensors.numpy import save
+
+        path = Path(path)
+        _check(self, str(path))
+        metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
+        metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
+        content = save({key: np.ascontiguousarray(value) for key, value in self.arrays().items()}, metadata)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
+        return path
+
+
+_NOT_ARRAYS = ("name", *_JSON_KEYS)
+_ARRAY_KEYS = tuple(f.name for f in fields(ModelFile) if f.name not in _NOT_ARRAYS)
+
+
+# -- reading and checking ---------------------------------------------------------------------------------------------
+def read_model_file(path: str | os.PathLike) -> ModelFile:
+    """Read and check a model file.
+
+    Raises:
+        WeightsError: missing, cut short, not a model of this format, or arrays that do not fit together.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no model file {path}")
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+            _check_format(metadata, path)
+            arrays = {key: opened.get_tensor(key) for key in opened.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+    _check_keys(arrays, path)
+    file = ModelFile(**arrays, name=metadata.get("name", path.stem), **_read_json(metadata, path))
+    _check(file, str(path))
+    return file
+
+
+def content_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file in hexadecimal: says later with which weights a result was made."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_format(metadata: dict[str, str], path: Path) -> None:
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f'{path} is not a face model: its format is {metadata.get("format")!r}, not "{FORMAT}"')
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} has format version {metadata.get('format_version')!r}, this edition reads version "
+            f"{FORMAT_VERSION}: install the edition of faceverse that the file was made for"
+        )
+
+
+def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
+    topology = _TRIANGLE_KEYS if "faces" in arrays and "quads" not in arrays else _QUAD_KEYS
+    expected = {k for k in _ARRAY_KEYS if k not in _QUAD_KEYS + _TRIANGLE_KEYS} | set(topology)
+    missing, extra = sorted(expected - set(arrays)), sorted(set(arrays) - expected)
+    if missing or extra:
+        raise WeightsError(
+            f"{path} does not hold the arrays of a face model: missing {', '.join(missing) or 'none'}; "
+            f"not expected {', '.join(extra) or 'none'}"
+        )
+
+
+def _read_json(metadata: dict[str, str], path: Path) -> dict:
+    values = {}
+    for key, kind in _JSON_KEYS.items():
+        try:
+            value = json.loads(metadata.get(key, ""))
+        except ValueError:
+            value = None
+        if not isinstance(value, kind):
+            raise WeightsError(f"{path}: its metadata entry {key} is missing or not a JSON {kind.__name__}")
+        values[key] = tuple(value) if kind is list else value
+    return values
+
+
+def _check(file: ModelFile, where: str) -> None:
+    """Raise one WeightsError that names every array with a wrong type, shape, index or value."""
+    arrays = file.arrays()
+    problems = _shape_problems(file, arrays) or _value_problems(file, arrays)
+    if problems:
+        raise WeightsError(f"{where}: " + "; ".join(problems))
+
+
+def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
+    has_quads = file.quads is not None
+    polygons, uv_polygons = _topology_keys(file)
+    if {*_QUAD_KEYS, *_TRIANGLE_KEYS} & set(arrays) != {polygons, uv_polygons}:
+        return ["a model has either quads and uv_quads or faces and uv_faces"]
+    count = {key: value.shape[0] if value.ndim else 0 for key, value in arrays.items()}
+    coarse, corners = count["mean_vertices"], 4 if has_quads else 3
+    fine = coarse
+    if has_quads and file.quads.ndim == 2 and file.quads.shape[1] == 4:
+        fine = coarse + len(unique_edges(file.quads)) + len(file.quads)
+    modes, attributes = count["identity_modes"] + count["albedo_modes"], len(file.attributes)
+    expected = {
+        "mean_vertices": ("float32", (coarse, 3)),
+        "identity_modes": ("float16", (count["identity_modes"], coarse, 3)),
+        "expression_modes": ("float16", (len(file.expression_names), coarse, 3)),
+        "uv": ("float32", (count["uv"], 2)),
+        "mean_albedo": ("float16", (fine, 3)),
+        "albedo_modes": ("float16", (count["albedo_modes"], fine, 3)),
+        "region_bits": ("uint16", (fine,)),
+        "attribute_step": ("float32", (attributes, modes)),
+        "attribute_estimator": ("float32", (attributes, modes + 1)),
+        polygons: ("int32", (count[polygons], corners)),
+        uv_polygons: ("int32", (count[polygons], corners)),
+    }
+    for number in (478, 68):
+        expected[f"landmarks_{number}_triangle"] = ("int32", (number,))
+        expected[f"landmarks_{number}_barycentric"] = ("float32", (number, 3))
+        expected[f"landmarks_{number}_sigma"] = ("float32", (number,))
+    return [
+        f"{key} must be {dtype} {shape}, got {arrays[key].dtype} {arrays[key].shape}"
+        for key, (dtype, shape) in expected.items()
+        if arrays[key].dtype != dtype or arrays[key].shape != shape
+    ]
+
+
+def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
+    problems = [f"{k} is empty" for k in ("mean_vertices", *_topology_keys(file)) if not len(arrays[k])]
+    problems += [f"{k} has values that are not finite" for k, v in arrays.items() if not np.isfinite(v).all()]
+    polygons, uv_polygons = (arrays[key] for key in _topology_keys(file))
+    vertex_count, triangle_count = len(file.mean_vertices), len(polygons) * (8 if file.quads is not None else 1)
+    limits = dict.fromkeys(_topology_keys(file)[:1], vertex_count) | {_topology_keys(file)[1]: len(file.uv)}
+    limits |= {f"landmarks_{number}_triangle": triangle_count for number in (478, 68)}
+    for key, limit in limits.items():
+        index = arrays[key]
+        if index.size and not (index.min() >= 0 and index.max() < limit):
+            problems.append(f"{key} must index 0..{limit - 1}, got {index.min()}..{index.max()}")
+    if len(file.uv) < vertex_count or ((uv_polygons < vertex_count) & (uv_polygons != polygons)).any():
+        problems.append("uv must start with one row per vertex, in order, followed by the copies for seams")
+    elif not np.isin(polygons, uv_polygons[uv_polygons == polygons]).all():
+        problems.append("each vertex must use the row of uv that has its own number at one corner or more")
+    for number in (478, 68):
+        weights = arrays[f"landmarks_{number}_barycentric"]
+        if (np.abs(weights.sum(1) - 1) > 1e-3).any() or (weights < -1e-3).any():
+            problems.append(f"landmarks_{number}_barycentric must be rows of weights that add up to 1")
+    if len(file.region_names) > 16 or (file.region_bits >> len(file.region_names)).any():
+        problems.append(f"region_bits uses more bits than the {len(file.region_names)} region names (16 at most)")
+    keys = {"name", "unit", "minimum", "maximum"}
+    if any(not isinstance(a, dict) or set(a) != keys for a in file.attributes):
+        problems.append(f"each attribute must have the keys {', '.join(sorted(keys))}")
+    return problems
+
+
+def _topology_keys(file: ModelFile) -> tuple[str, str]:
+    return _QUAD_KEYS if file.quads is not None else _TRIANGLE_KEYS
+
+
+# -- from the file to the model ---------------------------------------------------------------------------------------
+def model_data(file: ModelFile) -> ModelData:
+    """The arrays of a FaceModel: subdivided once (where the file has quads), in metres, float32 and int64."""
+    mesh = _refined_mesh(file) if file.quads is not None else _plain_mesh(file)
+    positions = {
+        key: _refine(modes, mesh["topology"])
+        for key, modes in (("identity_modes", file.identity_modes), ("expression_modes", file.expression_modes))
+    }
+    arrays = file.arrays()
+    landmarks = {
+        f"landmarks_{number}": Landmarks(
+            arrays[f"landmarks_{number}_triangle"].astype(np.int64),
+            arrays[f"landmarks_{number}_barycentric"],
+            arrays[f"landmarks_{number}_sigma"],
+        )
+        for number in (478, 68)
+    }
+    attributes = tuple(
+        Attribute(**values, step=step, estimator=estimator)
+        for values, step, estimator in zip(file.attributes, file.attribute_step, file.attribute_estimator, strict=True)
+    )
+    return ModelData(
+        mean_vertices=_refine(file.mean_vertices[None], mesh.pop("topology"))[0],
+        mean_albedo=file.mean_albedo.astype(np.float32),
+        albedo_modes=file.albedo_modes.astype(np.float32),
+        expression_names=tuple(file.expression_names),
+        regions={name: np.flatnonzero(file.region_bits >> bit & 1) for bit, name in enumerate(file.region_names)},
+        attributes=attributes,
+        name=file.name,
+        info=dict(file.info),
+        **positions,
+        **landmarks,
+        **mesh,
+    )
+
+
+def _refine(modes_mm: np.ndarray, topology) -> np.ndarray:
+    """Modes (K, Vc, 3) in millimetres to (K, V, 3) float32 in metres; topology None: no subdivision."""
+    modes = modes_mm.astype(np.float32) * np.float32(_MM)
+    if topology is None:
+        return modes
+    count = len(modes)
+    rows = np.ascontiguousarray(modes.transpose(1, 0, 2)).reshape(-1, count * 3)
+    fine = subdivide_smooth(rows, topology).reshape(-1, count, 3)
+    return np.ascontiguousarray(fine.transpose(1, 0, 2))
+
+
+def _plain_mesh(file: ModelFile) -> dict:
+    faces, uv_faces = file.faces.astype(np.int64), file.uv_faces.astype(np.int64)
+    return {"topology": None, "faces": faces, "uv": file.uv, "uv_faces": uv_faces}
+
+
+def _refined_mesh(file: ModelFile) -> dict:
+    """Topology, triangles and UV of the subdivided mesh, and those of the coarse mesh as the light version.
+
+    The UV islands are subdivided as a mesh of their own. Both subdivisions keep the order of quads and corners, so
+    corner c of fine quad q is one point of both; this gives every fine vertex its first UV.
+    """
+    vertex_count = len(file.mean_vertices)
+    topology = subdivision(file.quads, vertex_count)
+    uv_topology = subdivision(file.uv_quads, len(file.uv))
+    uv = subdivide_flat(file.uv, uv_topology)
+
+    own = np.arange(vertex_count + len(topology.edges) + len(topology.coarse_quads))
+    corners, first = np.unique(topology.quads, return_index=True)
+    own[corners] = uv_topology.quads.reshape(-1)[first]
+    own[:vertex_count] = np.arange(vertex_count)
+    order = np.concatenate([own, np.setdiff1d(np.arange(len(uv)), own)])
+    place = np.empty(len(uv), dtype=np.int64)
+    place[order] = np.arange(len(uv))
+    return {
+        "topology": topology,
+        "faces": triangles_from_quads(topology.quads),
+        "uv": uv[order],
+        "uv_faces": triangles_from_quads(place[uv_topology.quads]),
+        "light_vertex_count": vertex_count,
+        "light_faces": triangles_from_quads(topology.coarse_quads),
+        "light_uv_faces": triangles_from_quads(place[uv_topology.coarse_quads]),
+    }
+
+
+# -- finding and loading ----------------------------------------------------------------------------------------------
+def load_model(source: str | os.PathLike = "open") -> FaceModel:
+    """Load a face model; loading the same unchanged file again returns the same object.
+
+    Args:
+        source: "open" for the open model, looked for in the file or folder named by the environment variable
+            FACEVERSE_WEIGHTS, the repository's `weights/`, the installed package, and the hub repository named by
+            FACEVERSE_HUB; or the path of a `.safetensors` file; or "hf://owner/repo@revision", with "/file" behind it
+            where the file is not `open_base.safetensors` (the local cache is asked first, then the network).
+
+    Raises:
+        WeightsError: nothing found (with all that was tried), or the file is damaged or of another kind.
+    """
+    path = find_weights(source)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    with _LOADING:
+        return _load(path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+
+def find_weights(source: str | os.PathLike = "open") -> Path:
+    """The model file that `load_model(source)` would read; see there."""
+    text = os.fspath(source)
+    if text == "open":
+        return _find_open()
+    if text.startswith("hf://"):
+        return _download(text)
+    path = Path(text).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        hint = " Official .npy models cannot be read by this edition." if path.suffix.lower() == ".npy" else ""
+        raise WeightsError(
+            f'expected "open", a .safetensors file or "hf://owner/repo@revision", got "{text}".{hint}'
+        )
+    if not path.is_file():
+        raise WeightsError(f"there is no model file {path}")
+    return path
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, mtime_ns: int, size: int) -> FaceModel:
+    """The last two arguments only tell a file from its successor under the same name."""
+    data = model_data(read_model_file(path))
+    data.info["sha256"] = content_hash(path)
+    return FaceModel(data)
+
+
+def _find_open() -> Path:
+    tried = []
+    chosen = os.environ.get(WEIGHTS_VARIABLE)
+    if chosen:
+        path = Path(chosen).expanduser()
+        path = path / OPEN_FILE if path.is_dir() else path
+        if path.is_file():
+            return path
+        tried.append(f"{WEIGHTS_VARIABLE}={chosen} (no such file)")
+    else:
+        tried.append(f"{WEIGHTS_VARIABLE} (not set)")
+    for path in (_PACKAGE.parent / "weights" / OPEN_FILE, _PACKAGE / "_weights" / OPEN_FILE):
+        if path.is_file():
+            if chosen:
+                warnings.warn(f"{tried[0]}: using {path} instead", stacklevel=4)
+            return path
+        tried.append(f"{path} (no such file)")
+    hub = os.environ.get(HUB_VARIABLE)
+    if hub:
+        try:
+            return _download(hub if hub.startswith("hf://") else f"hf://{hub}")
+        except WeightsError as error:
+            tried.append(f"{HUB_VARIABLE}={hub} ({error})")
+    else:
+        tried.append(f"{HUB_VARIABLE} (not set)")
+    raise WeightsError(f"the open model was not found. Tried: {'; '.join(tried)}")
+
+
+def _download(address: str) -> Path:
+    """A file of the hub: from the local cache if it is there, else over the network."""
+    match = _HUB_NAME.fullmatch(address)
+    if not match:
+        raise WeightsError(f'expected "hf://owner/repo@revision" or "hf://owner/repo@revision/file", got "{address}"')
+    file = match["file"] or OPEN_FILE
+    if not file.endswith(".safetensors"):
+        raise WeightsError(f'"{address}" does not name a .safetensors file')
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise WeightsError(f'"{address}" needs huggingface_hub ({error}): pip install huggingface_hub') from error
+    revision = unquote(match["revision"]) if match["revision"] else None
+    failures = []
+    for place, local in (("local cache", True), ("network", False)):
+        try:
+            return Path(hf_hub_download(match["repo"], file, revision=revision, local_files_only=local))
+        except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+            failures.append(f"{place}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    raise WeightsError(f"could not get {file} of {address}. Tried {'; '.join(failures)}")
