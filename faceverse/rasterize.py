@@ -103,6 +103,9 @@ def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tens
     if attributes.ndim != 3 or attributes.shape[0] not in (1, count):
         raise ParameterError(f"attributes have shape {tuple(attributes.shape)}; expected ({count} or 1, V, C).")
     _check_faces(faces, attributes.shape[1])
+    if len(fragments.covered) and int(fragments.triangle.max()) >= len(faces):
+        needed = int(fragments.triangle.max()) + 1
+        raise ParameterError(f"faces hold {len(faces)} triangles; the fragments refer to at least {needed}.")
     stride = attributes.shape[1] if len(attributes) > 1 else 0
     rows = attributes.movedim(2, 0).reshape(attributes.shape[2], -1)
     values = _gather(rows, _corner_rows(fragments, faces.to(attributes.device), stride))
@@ -157,7 +160,7 @@ def _corner_rows(fragments: Fragments, faces: Tensor, stride: int) -> Tensor:
     """(3, P) corners at the covered pixels as rows of a flattened (N * stride, C) array; stride 0: one for all."""
     count, height, width = fragments.triangle.shape
     triangle = fragments.triangle.reshape(-1).index_select(0, fragments.covered)
-    corners = faces.long().t().contiguous().index_select(1, triangle)
+    corners = faces.index_select(0, triangle).t().long().contiguous()
     if count > 1 and stride:
         corners = corners + fragments.covered // (height * width) * stride
     return corners
@@ -173,7 +176,8 @@ def _locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple[Tenso
     column, row = (torch.arange(size, dtype=rows.dtype, device=rows.device) + 0.5 for size in (width, height))
     x = x - column.expand(triangle.shape).reshape(-1).index_select(0, hits.covered)
     y = y - row.unsqueeze(1).expand(triangle.shape).reshape(-1).index_select(0, hits.covered)
-    areas = torch.stack([x[i] * y[j] - y[i] * x[j] for i, j in ((1, 2), (2, 0), (0, 1))])
+    (x0, x1, x2), (y0, y1, y2) = x.unbind(), y.unbind()
+    areas = torch.stack((x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1))
     weights = areas / depth
     total = weights.sum(0, keepdim=True)
     located = torch.cat((weights, areas.sum(0, keepdim=True))) / total
