@@ -25,7 +25,7 @@ help:
 
 demo: install
 	$(BIN)/python -m faceverse fit sample -o $(OUT)/
-	@echo && echo "Files of the sample photograph:" && ls -1 $(OUT)/sample.* | sed "s|^|  $(CURDIR)/|" && echo
+	@echo && echo "Files of the sample photograph:" && ls -1 $(OUT) | sed "s|^|  $(OUT)/|" && echo
 	@$(MAKE) --no-print-directory serve
 
 serve: install
@@ -41,7 +41,7 @@ lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .
 
 notebooks: $(VENV)/.stamp-dev
-	$(BIN)/jupytext --execute notebooks/*.ipynb
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 # The Khronos glTF validator is an npm package; without npm the tests that need it are skipped.
 validator:
