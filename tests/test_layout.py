@@ -18,9 +18,9 @@ PACKAGE = ROOT / "faceverse"
 # A unit is a module or a subpackage of faceverse; it imports only from rows above its own.
 ROWS = [
     {"errors", "images"},
-    {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "landmarks"},
+    {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "landmarks", "gltf"},
     {"model", "result", "detail"},
-    {"weights", "render", "texture"},
+    {"weights", "render", "texture_maps", "texture"},
     {"fitting", "edit", "export", "training"},
     {"tracking", "__init__", "__main__"},
 ]
@@ -28,6 +28,7 @@ WITHIN_A_ROW = {
     ("images", "errors"),
     ("rasterize", "_raster_kernel"),
     ("result", "model"),
+    ("texture", "texture_maps"),
     ("__init__", "tracking"),
     ("__main__", "tracking"),
     ("__main__", "__init__"),
@@ -231,7 +232,7 @@ def test_optional_packages_stay_at_home(name):
 def test_outside_code_uses_only_public_names(name):
     import faceverse
 
-    assert outside_complaints(name, source_text(name), faceverse.__all__) == []
+    assert outside_complaints(name, source_text(name), getattr(faceverse, "__all__", [])) == []
 
 
 def test_app_is_short():
@@ -330,7 +331,8 @@ def test_rows_are_enforced(name, text, fine):
 
 def test_the_layout_has_no_cycle():
     # The exceptions within a row must not undo what the rows promise.
-    order = ["errors", "images", "_raster_kernel", "rasterize", "model", "result", "tracking", "__init__", "__main__"]
+    order = ["errors", "images", "_raster_kernel", "rasterize", "model", "result"]
+    order += ["texture_maps", "texture", "tracking", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)
     units = [unit for row in ROWS for unit in row]
