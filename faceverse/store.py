@@ -1,0 +1,268 @@
+"""A fit as JSON text and back: what is needed to go on with a head later, on the same face model.
+
+Numbers are float32 in their shortest exact spelling; pictures are PNG in base64. Neither the photograph nor the
+folder that it came from is stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import zlib
+from dataclasses import asdict
+from importlib import metadata
+
+import numpy as np
+from PIL import Image
+
+from .camera import Camera
+from .errors import ParameterError, WeightsError
+from .model import FaceModel, FaceParams
+from .result import FitResult, Stage, with_params
+
+_FORMAT, _VERSION = "faceverse-result", 1
+_LARGEST_SIDE_PX = 8192
+_PARAMS = ("identity", "albedo", "rotation", "translation", "light", "iris")
+
+
+def to_json(result: FitResult) -> str:
+    """The text; about a third larger than its textures are as PNG.
+
+    Raises:
+        ParameterError: a parameter is not finite.
+    """
+    params, camera, model = result.params, result.camera, result.model
+    document = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "library": library_name(),
+        "model": {"name": model.name, "sha256": model.info.get("sha256")},
+        "source": re.split(r"[\\/]", result.source)[-1],
+        "seconds": float(result.seconds),
+        "warnings": list(result.warnings),
+        "camera": {
+            "focal_px": float(camera.focal_px),
+            "principal_point_px": [float(v) for v in camera.principal_point_px],
+            "image_size": [int(v) for v in camera.image_size],
+        },
+        "params": {
+            **{name: _numbers(getattr(params, name)) for name in _PARAMS},
+            "expression": dict(zip(model.expression_names, _numbers(params.expression))),
+            "detail": {name: _numbers(values) for name, values in params.detail.items()},
+        },
+        "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
+        "blendshape_scores": _null_for_nan(result.blendshape_scores),
+        "landmarks_px": _numbers(result.landmarks_px),
+        "projected_landmarks_px": _numbers(result.projected_landmarks_px),
+        "texture_png_base64": _encoded_picture(result.texture),
+        "texture_confidence_png_base64": _encoded_picture(result.texture_confidence),
+        "normal_map_png_base64": _encoded_picture(result.normal_map),
+        "displacement": _packed(result.displacement),
+    }
+    try:
+        return _readable(document) + "\n"
+    except ValueError as error:
+        raise ParameterError("cannot store this result: a parameter is not a finite number") from error
+
+
+def from_json(text: str, model: FaceModel, name: str) -> FitResult:
+    """The result that `to_json` wrote; vertices and albedo are computed by the model.
+
+    Args:
+        model: the face model that the parameters belong to.
+        name: of the file, for messages.
+
+    Raises:
+        ParameterError: the text is damaged or of another kind.
+        WeightsError: the parameters belong to another model.
+    """
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+        if not isinstance(document, dict) or document.get("format") != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT}")
+        if document["version"] != _VERSION:
+            raise ValueError(f"its version is {document['version']!r} and this library reads {_VERSION}")
+        _check_model(document["model"], model, name)
+        return _restored(document, model)
+    except KeyError as error:
+        raise ParameterError(f"cannot restore {name}: it has no {error}; export it again") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ParameterError(f"cannot restore {name}: {reason}; export it again") from error
+
+
+def library_name() -> str:
+    """Name and version of this library, as files state it."""
+    try:
+        return f"faceverse {metadata.version('faceverse')}"
+    except metadata.PackageNotFoundError:
+        return "faceverse"
+
+
+def picture_bytes(pixels: np.ndarray, *, jpeg: bool = False) -> bytes:
+    """Pixels (H, W) or (H, W, 3) uint8 as a PNG or a JPEG file."""
+    stream = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if jpeg:
+        image.save(stream, format="JPEG", quality=95, subsampling=0)
+    else:
+        image.save(stream, format="PNG", compress_level=4)
+    return stream.getvalue()
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+def _numbers(values: np.ndarray | None) -> list | None:
+    """Nested lists of the shortest decimals that give the same float32 back."""
+    if values is None:
+        return None
+    values = np.asarray(values, dtype=np.float32)
+    return np.array([float(str(v)) for v in values.reshape(-1)]).reshape(values.shape).tolist()
+
+
+def _null_for_nan(value):
+    """JSON knows no NaN, and the loss of a stage may be one."""
+    if isinstance(value, dict):
+        return {key: _null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null_for_nan(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _encoded_picture(pixels: np.ndarray | None) -> str | None:
+    return None if pixels is None else base64.b64encode(picture_bytes(pixels)).decode("ascii")
+
+
+def _packed(values: np.ndarray | None) -> dict | None:
+    """A float32 map, compressed."""
+    if values is None:
+        return None
+    content = zlib.compress(np.ascontiguousarray(values, dtype="<f4").tobytes())
+    return {"shape": list(values.shape), "float32_zlib_base64": base64.b64encode(content).decode("ascii")}
+
+
+def _readable(value, depth: int = 0) -> str:
+    """JSON with a line for each entry of the outer two levels, and lists of numbers on one line."""
+    indent = "  " * (depth + 1)
+    if isinstance(value, dict) and value and depth < 2:
+        lines = [f"{indent}{json.dumps(key)}: {_readable(item, depth + 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + "\n" + indent[2:] + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        lines = [indent + _readable(item, depth + 1) for item in value]
+        return "[\n" + ",\n".join(lines) + "\n" + indent[2:] + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+def _refuse_constant(name: str):
+    raise ValueError(f"it contains {name} where a number is expected")
+
+
+def _check_model(wanted: dict, model: FaceModel, name: str) -> None:
+    digest = model.info.get("sha256")
+    same_file = wanted["sha256"] is None or digest is None or wanted["sha256"] == digest
+    if wanted["name"] != model.name or not same_file:
+        raise WeightsError(
+            f"{name} belongs to the face model '{wanted['name']}' (sha256 {str(wanted['sha256'])[:12]}), but the one "
+            f"loaded is '{model.name}' (sha256 {str(digest)[:12]}); load that one and pass it as model="
+        )
+
+
+def _restored(document: dict, model: FaceModel) -> FitResult:
+    stored, camera = document["params"], document["camera"]
+    neutral = model.neutral()
+    values = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
+    weights = stored["expression"]
+    if set(weights) != set(model.expression_names):
+        odd = sorted(set(weights) ^ set(model.expression_names))
+        raise ValueError(f"its expressions are not the model's ({', '.join(odd[:3])})")
+    weights = [weights[key] for key in model.expression_names]
+    values["expression"] = _array(weights, neutral.expression.shape, "expression")
+    values["detail"] = {key: _array(item, None, f"detail {key}") for key, item in stored["detail"].items()}
+    x, y = (float(v) for v in camera["principal_point_px"])
+    height, width = (int(v) for v in camera["image_size"])
+    if not all(map(math.isfinite, (x, y, camera["focal_px"]))):
+        raise ValueError("its camera has a number that is not finite")
+    result = FitResult(
+        model=model,
+        params=neutral,
+        camera=Camera(float(camera["focal_px"]), (x, y), (height, width)),
+        vertices=model.mean_vertices,
+        neutral_vertices=model.mean_vertices,
+        albedo=model.mean_albedo,
+        texture=_picture(document["texture_png_base64"], "RGB", "texture"),
+        texture_confidence=_picture(document["texture_confidence_png_base64"], "L", "texture_confidence"),
+        normal_map=_optional(document["normal_map_png_base64"], _picture, "RGB", "normal_map"),
+        displacement=_optional(document["displacement"], _unpacked),
+        landmarks_px=_optional(document["landmarks_px"], _array, (478, 2), "landmarks_px"),
+        projected_landmarks_px=_optional(
+            document["projected_landmarks_px"], _array, (478, 2), "projected_landmarks_px"
+        ),
+        stages=tuple(_stage(entry) for entry in document["stages"]),
+        warnings=tuple(str(text) for text in document["warnings"]),
+        seconds=float(document["seconds"]),
+        source=str(document["source"]),
+        blendshape_scores={key: _loss(score) for key, score in document["blendshape_scores"].items()},
+    )
+    return with_params(result, FaceParams(**values))
+
+
+def _optional(value, read, *arguments):
+    return None if value is None else read(value, *arguments)
+
+
+def _array(values: list, shape: tuple[int, ...] | None, what: str) -> np.ndarray:
+    """Finite float32 of the shape expected (None: any)."""
+    array = np.array(values, dtype=np.float64)
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{what} should have shape {shape}, but has {array.shape}")
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{what} has a number that is not finite")
+    return array.astype(np.float32)
+
+
+def _picture(text: str, mode: str, what: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if image.mode != mode or max(image.size) > _LARGEST_SIDE_PX:
+                found = f"{image.mode} of {image.width} x {image.height}"
+                raise ValueError(f"{what} is {found}, expected {mode} of at most {_LARGEST_SIDE_PX} pixels a side")
+            return np.array(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{what} is not a complete PNG picture") from error
+
+
+def _unpacked(entry: dict) -> np.ndarray:
+    height, width = (int(v) for v in entry["shape"])
+    if not 0 < height <= _LARGEST_SIDE_PX or not 0 < width <= _LARGEST_SIDE_PX:
+        raise ValueError(f"displacement has a side of {max(height, width)}, not 1 to {_LARGEST_SIDE_PX}")
+    try:
+        packed = base64.b64decode(entry["float32_zlib_base64"], validate=True)
+        # Never unpack more than the shape announces, however much a crafted file may hold.
+        content = zlib.decompressobj().decompress(packed, 4 * height * width + 1)
+    except zlib.error as error:
+        raise ValueError("displacement is damaged") from error
+    values = np.frombuffer(content, dtype="<f4")
+    if len(content) != 4 * height * width or not np.isfinite(values).all():
+        raise ValueError("displacement is damaged")
+    return values.reshape(height, width).astype(np.float32)
+
+
+def _stage(entry: dict) -> Stage:
+    return Stage(
+        name=str(entry["name"]),
+        seconds=float(entry["seconds"]),
+        iterations=int(entry["iterations"]),
+        loss_terms={key: _loss(value) for key, value in entry["loss_terms"].items()},
+        before=_loss(entry["before"]),
+        after=_loss(entry["after"]),
+        history=tuple(_loss(value) for value in entry["history"]),
+    )
+
+
+def _loss(value: float | None) -> float:
+    return math.nan if value is None else float(value)
