@@ -84,12 +84,12 @@ def subdivide_smooth(values: np.ndarray, topology: Subdivision) -> np.ndarray:
     def gather(target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total = np.zeros_like(values)
         np.add.at(total, target, source)
-        return total, np.bincount(target, minlength=t.vertex_count)
+        return total, np.bincount(target, minlength=t.vertex_count).astype(values.dtype)  # int64 would make float64
 
     around, valence = gather(t.coarse_quads.reshape(-1), np.repeat(face_points, 4, axis=0))
     ends = t.edges.reshape(-1)
     middles, degree = gather(ends, np.repeat(middle, 2, axis=0))
-    n = np.maximum(valence, 1)[:, None].astype(values.dtype)
+    n = np.maximum(valence, 1)[:, None]
     points = (around / n + 2 * middles / np.maximum(degree, 1)[:, None] + (n - 3) * values) / n
     rim_ends = t.edges[border].reshape(-1)
     rim, rim_degree = gather(rim_ends, np.repeat(middle[border], 2, axis=0))

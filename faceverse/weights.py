@@ -255,9 +255,15 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
             problems.append(f"landmarks_{number}_barycentric must be rows of weights that add up to 1")
     if len(file.region_names) > 16 or (file.region_bits >> len(file.region_names)).any():
         problems.append(f"region_bits uses more bits than the {len(file.region_names)} region names (16 at most)")
-    keys = {"name", "unit", "minimum", "maximum"}
-    if any(not isinstance(a, dict) or set(a) != keys for a in file.attributes):
-        problems.append(f"each attribute must have the keys {', '.join(sorted(keys))}")
+    for key in ("expression_names", "region_names"):
+        names = getattr(file, key)
+        if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            problems.append(f"{key} must be different strings")
+    kinds = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
+    for attribute in file.attributes:
+        known = isinstance(attribute, dict) and set(attribute) == set(kinds)
+        if not known or any(not isinstance(attribute[key], kind) for key, kind in kinds.items()):
+            problems.append(f"each attribute must be name, unit (text), minimum, maximum (numbers), got {attribute}")
     return problems
 
 
@@ -431,14 +437,19 @@ def _download(address: str) -> Path:
     if not file.endswith(".safetensors"):
         raise WeightsError(f'"{address}" does not name a .safetensors file')
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
     except ImportError as error:
         raise WeightsError(f'"{address}" needs huggingface_hub ({error}): pip install huggingface_hub') from error
     revision = unquote(match["revision"]) if match["revision"] else None
-    failures = []
-    for place, local in (("local cache", True), ("network", False)):
-        try:
-            return Path(hf_hub_download(match["repo"], file, revision=revision, local_files_only=local))
-        except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
-            failures.append(f"{place}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    raise WeightsError(f"could not get {file} of {address}. Tried {'; '.join(failures)}")
+    try:
+        # Not hf_hub_download(local_files_only=True): that one asks a server for the client's own name first.
+        cached = try_to_load_from_cache(match["repo"], file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+        return Path(hf_hub_download(match["repo"], file, revision=revision))
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise WeightsError(
+            f"could not get {file} of {address}. Tried the local cache (not there), the network "
+            f"({type(error).__name__}: {reason})"
+        ) from error
