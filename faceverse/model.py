@@ -103,6 +103,7 @@ class ModelData:
     landmarks_478: Landmarks
     landmarks_68: Landmarks
     attributes: tuple[Attribute, ...] = ()
+    population: np.ndarray | None = None  # (P, I + A) coefficients of heads the model was trained on
     name: str = "unnamed"
     info: dict = field(default_factory=dict)
     light_vertex_count: int | None = None  # the first so many vertices are the coarse mesh
@@ -263,17 +264,28 @@ class FaceModel(nn.Module):
         )
 
     def random(self, seed: int, *, scale: float = 1.0) -> FaceParams:
-        """Parameters of a person that does not exist: identity and albedo drawn from the model's own statistics.
+        """Parameters of a person that does not exist.
+
+        With a stored population, the person resembles one of its heads, so that shape and skin go together and every
+        skin tone is as likely as there; without one, all coefficients are independent and normal.
 
         Args:
             seed: same seed, same person.
             scale: standard deviations per coefficient; below 1 is closer to the mean head.
         """
         generator = np.random.default_rng(seed)
-        neutral = self.neutral()
-        identity = generator.standard_normal(len(neutral.identity)).astype(np.float32) * scale
-        albedo = generator.standard_normal(len(neutral.albedo)).astype(np.float32) * scale
-        return neutral.replace(identity=identity, albedo=albedo)
+        neutral, population = self.neutral(), self.data.population
+        count = len(neutral.identity)
+        identity = generator.standard_normal(count)
+        albedo = generator.standard_normal(len(neutral.albedo))
+        if population is not None and len(population):
+            first, second = population[generator.integers(len(population), size=2)]
+            identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * identity
+            share = generator.uniform(0, 0.3)  # a mixture of two skins is a skin, which a sum of modes need not be
+            albedo = (1 - share) * first[count:] + share * second[count:]
+        return neutral.replace(
+            identity=(scale * identity).astype(np.float32), albedo=(scale * albedo).astype(np.float32)
+        )
 
     def attributes(self, params: FaceParams) -> dict[str, float]:
         """Estimates of the named attributes (age in years, for example) of a head."""

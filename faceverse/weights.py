@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from .errors import WeightsError
-from .mesh import subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads, unique_edges
+from .mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads, unique_edges
 from .model import Attribute, FaceModel, Landmarks, ModelData
 
 OPEN_FILE = "open_base.safetensors"
@@ -30,10 +30,10 @@ FORMAT, FORMAT_VERSION = "faceverse-model", "1"
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
 
 _PACKAGE = Path(__file__).resolve().parent
-_MM = 1e-3
 _HUB_NAME = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
+_OPTIONAL_KEYS = ("population",)
 _LOADING = threading.Lock()
 
 
@@ -59,6 +59,7 @@ class ModelFile:
         attribute_estimator: (K, I + A + 1) float32.
         quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
         faces, uv_faces: (F, 3) int32, instead of the quads.
+        population: (P, I + A) float16, coefficients of heads the model was trained on; optional.
         name: of the model.
         expression_names: E names.
         region_names: at most 16 names.
@@ -85,6 +86,7 @@ class ModelFile:
     uv_quads: np.ndarray | None = None
     faces: np.ndarray | None = None
     uv_faces: np.ndarray | None = None
+    population: np.ndarray | None = None
     name: str = "unnamed"
     expression_names: tuple[str, ...] = ()
     region_names: tuple[str, ...] = ()
@@ -170,7 +172,7 @@ def _check_format(metadata: dict[str, str], path: Path) -> None:
 def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
     topology = _TRIANGLE_KEYS if "faces" in arrays and "quads" not in arrays else _QUAD_KEYS
     expected = {k for k in _ARRAY_KEYS if k not in _QUAD_KEYS + _TRIANGLE_KEYS} | set(topology)
-    missing, extra = sorted(expected - set(arrays)), sorted(set(arrays) - expected)
+    missing, extra = sorted(expected - set(arrays) - set(_OPTIONAL_KEYS)), sorted(set(arrays) - expected)
     if missing or extra:
         raise WeightsError(
             f"{path} does not hold the arrays of a face model: missing {', '.join(missing) or 'none'}; "
@@ -211,6 +213,7 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
         fine = coarse + len(unique_edges(file.quads)) + len(file.quads)
     modes, attributes = count["identity_modes"] + count["albedo_modes"], len(file.attributes)
     expected = {
+        "population": ("float16", (count.get("population"), modes)),
         "mean_vertices": ("float32", (coarse, 3)),
         "identity_modes": ("float16", (count["identity_modes"], coarse, 3)),
         "expression_modes": ("float16", (len(file.expression_names), coarse, 3)),
@@ -230,7 +233,7 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     return [
         f"{key} must be {dtype} {shape}, got {arrays[key].dtype} {arrays[key].shape}"
         for key, (dtype, shape) in expected.items()
-        if arrays[key].dtype != dtype or arrays[key].shape != shape
+        if key in arrays and (arrays[key].dtype != dtype or arrays[key].shape != shape)
     ]
 
 
@@ -239,9 +242,9 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     problems += [f"{k} has values that are not finite" for k, v in arrays.items() if not np.isfinite(v).all()]
     polygons, uv_polygons = (arrays[key] for key in _topology_keys(file))
     vertex_count, triangle_count = len(file.mean_vertices), len(polygons) * (8 if file.quads is not None else 1)
-    limits = dict.fromkeys(_topology_keys(file)[:1], vertex_count) | {_topology_keys(file)[1]: len(file.uv)}
-    limits |= {f"landmarks_{number}_triangle": triangle_count for number in (478, 68)}
-    for key, limit in limits.items():
+    limits = (vertex_count, len(file.uv), triangle_count, triangle_count)
+    keys = (*_topology_keys(file), "landmarks_478_triangle", "landmarks_68_triangle")
+    for key, limit in zip(keys, limits, strict=True):
         index = arrays[key]
         if index.size and not (index.min() >= 0 and index.max() < limit):
             problems.append(f"{key} must index 0..{limit - 1}, got {index.min()}..{index.max()}")
@@ -274,42 +277,44 @@ def _topology_keys(file: ModelFile) -> tuple[str, str]:
 # -- from the file to the model ---------------------------------------------------------------------------------------
 def model_data(file: ModelFile) -> ModelData:
     """The arrays of a FaceModel: subdivided once (where the file has quads), in metres, float32 and int64."""
-    mesh = _refined_mesh(file) if file.quads is not None else _plain_mesh(file)
-    positions = {
-        key: _refine(modes, mesh["topology"])
-        for key, modes in (("identity_modes", file.identity_modes), ("expression_modes", file.expression_modes))
-    }
-    arrays = file.arrays()
-    landmarks = {
-        f"landmarks_{number}": Landmarks(
-            arrays[f"landmarks_{number}_triangle"].astype(np.int64),
-            arrays[f"landmarks_{number}_barycentric"],
-            arrays[f"landmarks_{number}_sigma"],
-        )
-        for number in (478, 68)
-    }
+    if file.quads is None:
+        topology, triangles = None, {key: getattr(file, key).astype(np.int64) for key in _TRIANGLE_KEYS}
+        mesh = {"uv": file.uv, **triangles}
+    else:
+        topology = subdivision(file.quads, len(file.mean_vertices))
+        mesh = _refined_mesh(file, topology)
     attributes = tuple(
         Attribute(**values, step=step, estimator=estimator)
         for values, step, estimator in zip(file.attributes, file.attribute_step, file.attribute_estimator, strict=True)
     )
     return ModelData(
-        mean_vertices=_refine(file.mean_vertices[None], mesh.pop("topology"))[0],
+        mean_vertices=_refine(file.mean_vertices[None], topology)[0],
+        identity_modes=_refine(file.identity_modes, topology),
+        expression_modes=_refine(file.expression_modes, topology),
         mean_albedo=file.mean_albedo.astype(np.float32),
         albedo_modes=file.albedo_modes.astype(np.float32),
         expression_names=tuple(file.expression_names),
         regions={name: np.flatnonzero(file.region_bits >> bit & 1) for bit, name in enumerate(file.region_names)},
         attributes=attributes,
+        population=None if file.population is None else file.population.astype(np.float32),
         name=file.name,
         info=dict(file.info),
-        **positions,
-        **landmarks,
+        landmarks_478=_landmarks(file, 478),
+        landmarks_68=_landmarks(file, 68),
         **mesh,
     )
 
 
-def _refine(modes_mm: np.ndarray, topology) -> np.ndarray:
+def _landmarks(file: ModelFile, number: int) -> Landmarks:
+    triangle, barycentric, sigma = (
+        getattr(file, f"landmarks_{number}_{key}") for key in ("triangle", "barycentric", "sigma")
+    )
+    return Landmarks(triangle.astype(np.int64), barycentric, sigma)
+
+
+def _refine(modes_mm: np.ndarray, topology: Subdivision | None) -> np.ndarray:
     """Modes (K, Vc, 3) in millimetres to (K, V, 3) float32 in metres; topology None: no subdivision."""
-    modes = modes_mm.astype(np.float32) * np.float32(_MM)
+    modes = modes_mm.astype(np.float32) * np.float32(1e-3)
     if topology is None:
         return modes
     count = len(modes)
@@ -318,19 +323,13 @@ def _refine(modes_mm: np.ndarray, topology) -> np.ndarray:
     return np.ascontiguousarray(fine.transpose(1, 0, 2))
 
 
-def _plain_mesh(file: ModelFile) -> dict:
-    faces, uv_faces = file.faces.astype(np.int64), file.uv_faces.astype(np.int64)
-    return {"topology": None, "faces": faces, "uv": file.uv, "uv_faces": uv_faces}
-
-
-def _refined_mesh(file: ModelFile) -> dict:
-    """Topology, triangles and UV of the subdivided mesh, and those of the coarse mesh as the light version.
+def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarray | int]:
+    """Triangles and UV of the subdivided mesh, and those of the coarse mesh as the light version.
 
     The UV islands are subdivided as a mesh of their own. Both subdivisions keep the order of quads and corners, so
     corner c of fine quad q is one point of both; this gives every fine vertex its first UV.
     """
-    vertex_count = len(file.mean_vertices)
-    topology = subdivision(file.quads, vertex_count)
+    vertex_count = topology.vertex_count
     uv_topology = subdivision(file.uv_quads, len(file.uv))
     uv = subdivide_flat(file.uv, uv_topology)
 
@@ -342,7 +341,6 @@ def _refined_mesh(file: ModelFile) -> dict:
     place = np.empty(len(uv), dtype=np.int64)
     place[order] = np.arange(len(uv))
     return {
-        "topology": topology,
         "faces": triangles_from_quads(topology.quads),
         "uv": uv[order],
         "uv_faces": triangles_from_quads(place[uv_topology.quads]),
@@ -366,10 +364,9 @@ def load_model(source: str | os.PathLike = "open") -> FaceModel:
         WeightsError: nothing found (with all that was tried), or the file is damaged or of another kind.
     """
     path = find_weights(source)
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    if not path.is_file():
+        raise WeightsError(f"there is no model file {path}")
+    stat = path.stat()
     with _LOADING:
         return _load(path.resolve(), stat.st_mtime_ns, stat.st_size)
 
@@ -384,11 +381,7 @@ def find_weights(source: str | os.PathLike = "open") -> Path:
     path = Path(text).expanduser()
     if path.suffix.lower() != ".safetensors":
         hint = " Official .npy models cannot be read by this edition." if path.suffix.lower() == ".npy" else ""
-        raise WeightsError(
-            f'expected "open", a .safetensors file or "hf://owner/repo@revision", got "{text}".{hint}'
-        )
-    if not path.is_file():
-        raise WeightsError(f"there is no model file {path}")
+        raise WeightsError(f'expected "open", a .safetensors file or "hf://owner/repo@revision", got "{text}".{hint}')
     return path
 
 

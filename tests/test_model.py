@@ -113,6 +113,18 @@ def test_random_people_have_unit_variance():
     assert abs(drawn.mean()) < 0.1 and drawn.std() == pytest.approx(1, abs=0.05)
 
 
+def test_people_drawn_from_a_population_look_like_it():
+    population = np.random.default_rng(1).normal(size=(400, 13)).astype(np.float32)
+    population[:, 8:] = np.abs(population[:, 8:]) + np.linspace(0, 3, 400)[:, None]
+    model = FaceModel(replace(toy_model().data, population=population))
+    drawn = [model.random(seed) for seed in range(400)]
+    np.testing.assert_array_equal(drawn[3].identity, model.random(3).identity)
+    albedo = np.stack([p.albedo for p in drawn])
+    assert (albedo >= population[:, 8:].min(0)).all() and (albedo <= population[:, 8:].max(0)).all()
+    identity = np.stack([p.identity for p in drawn])
+    assert identity.std() == pytest.approx(1, abs=0.1) and identity.dtype == albedo.dtype == np.float32
+
+
 def test_replace_leaves_the_original_alone():
     params = toy_model().neutral()
     changed = params.replace(identity=np.ones(8, np.float32))

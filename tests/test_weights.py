@@ -122,9 +122,24 @@ def test_a_file_without_subdivision_is_the_same_head(tmp_path):
     assert plain.light_version is plain
 
 
+def test_a_population_is_optional_and_comes_back(tmp_path):
+    population = np.random.default_rng(0).normal(size=(20, 13)).astype(np.float16)
+    replace(toy_file(), population=population).write(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(load_model(tmp_path / "m.safetensors").data.population, population)
+    assert model_data(toy_file()).population is None
+    path = rewrite(tmp_path / "x.safetensors", {"population": population[:, 1:]})
+    refused(path, "population must be float16 (20, 13)")
+
+
 # -- texture coordinates ----------------------------------------------------------------------------------------------
-def test_fine_uv_is_the_bilinear_refinement_of_every_quad():
-    file, data = toy_file(), model_data(toy_file())
+def backwards():
+    """The toy with its quads in reverse order, so that copies at seams come before the vertices' own rows."""
+    return replace(toy_file(), quads=toy_file().quads[::-1], uv_quads=toy_file().uv_quads[::-1])
+
+
+@pytest.mark.parametrize("make", [toy_file, backwards])
+def test_fine_uv_is_the_bilinear_refinement_of_every_quad(make):
+    file, data = make(), model_data(make())
     corners = file.uv[file.uv_quads]
     centre, following = corners.mean(1), np.roll(corners, -1, axis=1)
     fine = [
@@ -136,8 +151,9 @@ def test_fine_uv_is_the_bilinear_refinement_of_every_quad():
     np.testing.assert_allclose(data.uv[data.uv_faces], expected, atol=1e-6)
 
 
-def test_every_vertex_has_its_first_uv_among_its_own_corners():
-    data = model_data(toy_file())
+@pytest.mark.parametrize("make", [toy_file, backwards])
+def test_every_vertex_has_its_first_uv_among_its_own_corners(make):
+    data = model_data(make())
     vertex_count = len(data.mean_vertices)
     assert len(data.uv) >= vertex_count
     mine = np.zeros(vertex_count, dtype=bool)
@@ -147,13 +163,13 @@ def test_every_vertex_has_its_first_uv_among_its_own_corners():
     assert np.array_equal(np.unique(data.uv_faces), np.arange(len(data.uv)))
 
 
-def test_the_light_version_shares_the_uv():
-    file, data = toy_file(), model_data(toy_file())
+@pytest.mark.parametrize("make", [toy_file, backwards])
+def test_the_light_version_shares_the_uv(make):
+    file, data = make(), model_data(make())
     np.testing.assert_array_equal(data.uv[data.light_uv_faces], file.uv[triangles_from_quads(file.uv_quads)])
     np.testing.assert_array_equal(data.uv[: data.light_vertex_count], file.uv[: data.light_vertex_count])
-    light = toy_model().light_version
-    own = light.uv_faces < len(toy_model().mean_vertices)
-    np.testing.assert_array_equal(light.uv_faces[own], light.faces[own])
+    own = data.light_uv_faces < len(data.mean_vertices)
+    np.testing.assert_array_equal(data.light_uv_faces[own], data.light_faces[own])
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -231,6 +247,7 @@ def changed_copy(key, index, value):
         (changed_copy("uv_quads", (3, 1), 0), "uv must start with one row per vertex"),
         (changed_copy("landmarks_478_triangle", 5, 1296), "landmarks_478_triangle must index 0..1295"),
         (changed_copy("landmarks_68_barycentric", (5, 0), 3.0), "landmarks_68_barycentric must be rows of weights"),
+        (changed_copy("landmarks_478_barycentric", 5, (1.5, -0.5, 0)), "478_barycentric must be rows of weights"),
         (changed_copy("mean_vertices", (7, 2), np.nan), "mean_vertices has values that are not finite"),
         (changed_copy("albedo_modes", (1, 7, 2), np.inf), "albedo_modes has values that are not finite"),
         (changed_copy("region_bits", 7, 1 << 12), "region_bits uses more bits than the 10 region names"),
@@ -296,9 +313,9 @@ def test_an_unwritable_folder_is_one_error(tmp_path):
 def test_loading_twice_gives_the_same_object_until_the_file_changes(path):
     first = load_model(path)
     assert load_model(str(path)) is first
-    replace(toy_file(), name="another").write(path)
+    replace(toy_file(), name="TOY").write(path)
     os.utime(path, ns=(1, 1))
-    assert load_model(path).name == "another"
+    assert load_model(path).name == "TOY"
 
 
 @pytest.mark.parametrize(
