@@ -1,0 +1,270 @@
+"""Photometric refinement: the rendered head is brought to look like the photograph, through the differentiable renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import losses
+from ..camera import Camera, project, rotation_from_axis_angle, transform
+from ..lighting import linear_from_srgb, sh_basis, srgb_from_linear
+from ..mesh import vertex_normals
+from ..model import FaceModel
+from ..rasterize import interpolate
+from ..render import render_head
+
+CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
+SIGMA = 0.06  # sRGB deviation between a good rendering and a photograph of skin
+# Regions whose look the model does not know (hair, clothes, what shines or is hidden) vote less or not at all.
+REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0, "eyeballs": 0.25,
+               "eye_sockets": 0.0}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FitState:
+    """What is being fitted, torch float32, without batch dimension; see FaceParams for shapes."""
+
+    identity: Tensor
+    expression: Tensor
+    albedo: Tensor
+    rotation: Tensor
+    translation: Tensor
+    light: Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """The photograph as the photometric stage sees it.
+
+    Args:
+        crop: (1, S, S, 3) sRGB in 0..1.
+        camera: of the crop.
+        landmarks_px: (L, 2) in the crop.
+        landmark_weight: (L,) 1 / px^2 in the crop.
+        expression_prior: (E,) weights to stay close to, from the landmark stage.
+        inside: (1, S, S) 1 where the crop shows the photograph, 0 beyond its edge.
+    """
+
+    crop: Tensor
+    camera: Camera
+    landmarks_px: Tensor
+    landmark_weight: Tensor
+    expression_prior: Tensor
+    inside: Tensor
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """One run of the optimiser.
+
+    Args:
+        name: for people.
+        size_px: side of the crop that is compared.
+        iterations: Adam steps.
+        rates: step size by variable (turn and shift are changes of the pose); variables that are missing stay as they are.
+        photometric: number of independent pixels that the comparison counts as.
+        landmarks: weight of the landmark term.
+        identity, albedo, expression, light: weights of the priors.
+    """
+
+    name: str
+    size_px: int
+    iterations: int
+    rates: dict[str, float]
+    photometric: float = 900.0
+    landmarks: float = 1.0
+    identity: float = 1.0
+    albedo: float = 1.0
+    expression: float = 1.0
+    light: float = 60.0
+
+
+RATES = {"turn": 0.003, "shift": 0.0006, "identity": 0.045, "expression": 0.012, "albedo": 0.05, "light": 0.02}
+STAGES = (
+    StageSettings("photometric coarse", 96, 24, RATES),
+    StageSettings("photometric fine", 176, 24, {k: 0.6 * v for k, v in RATES.items()}),
+)
+EXPRESSION_SIGMA = 0.12
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """State after a stage, weighted loss terms before and after, total loss per iteration."""
+
+    state: FitState
+    before: float
+    after: float
+    terms: dict[str, float]
+    history: tuple[float, ...]
+
+
+def crop_box(landmarks_px: np.ndarray) -> tuple[float, float, float, float]:
+    """Square (x0, y0, x1, y1) around the landmarks, with room for the forehead."""
+    low, high = landmarks_px.min(0), landmarks_px.max(0)
+    centre, side = (low + high) / 2, float((high - low).max()) * CROP_MARGIN
+    return tuple(float(x) for x in (*(centre - side / 2), *(centre + side / 2)))
+
+
+def cut(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resampled square of a photograph: (size, size, 3) uint8, and (size, size) bool where it lies inside the picture."""
+    x0, y0, x1, y1 = box
+    height, width = photo.shape[:2]
+    left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+    right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
+    part = Image.fromarray(photo[top:bottom, left:right])
+    scale = size / (x1 - x0)
+    # Shrinking with an area filter first keeps fine texture from turning into noise.
+    shrink = min(1.0, scale)
+    small = (max(1, round(part.width * shrink)), max(1, round(part.height * shrink)))
+    part = part.resize(small, Image.Resampling.BOX) if small != part.size else part
+    fx, fy = small[0] / (right - left), small[1] / (bottom - top)
+    matrix = ((x1 - x0) / size * fx, 0, (x0 - left) * fx, 0, (y1 - y0) / size * fy, (y0 - top) * fy)
+    pixels = part.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    centre = (np.arange(size) + 0.5) / scale
+    across = (centre + x0 >= 0) & (centre + x0 < width)
+    down = (centre + y0 >= 0) & (centre + y0 < height)
+    return np.asarray(pixels), down[:, None] & across[None]
+
+
+def vertex_votes(model: FaceModel) -> Tensor:
+    """(V, 1) how much each vertex' pixels count in the comparison, 0..1."""
+    votes = torch.ones(len(model.mean_vertices), 1)
+    for name, vote in REGION_VOTE.items():
+        if name in model.regions:
+            votes[torch.from_numpy(np.asarray(model.regions[name]))] = vote
+    return votes
+
+
+def initial_colours(model: FaceModel, state: FitState, target: Target, rounds: int = 3) -> FitState:
+    """Light and albedo for a given shape: alternating linear least squares on the visible vertices' colours."""
+    vertices = model.vertices(state.identity[None], state.expression[None])[0]
+    cam = transform(vertices, state.rotation, state.translation)
+    normals = vertex_normals(cam, model.face_index)
+    pixels = project(cam, target.camera)
+    size = target.camera.image_size[0]
+    grid = (pixels[None, :, None, :2] / size * 2 - 1).float()
+    picture = torch.cat([linear_from_srgb(target.crop), target.inside[..., None]], dim=-1).permute(0, 3, 1, 2)
+    sampled = torch.nn.functional.grid_sample(picture, grid, align_corners=False)[0, :, :, 0].T
+    colour, inside = sampled[:, :3], sampled[:, 3]
+    weight = vertex_votes(model)[:, 0] * (normals[:, 2].clamp_min(0) > 0.25) * (inside > 0.99)
+    chosen = torch.nonzero(weight > 0.5)[:, 0]
+    if len(chosen) < 50:
+        return state
+    colour, basis = colour[chosen], sh_basis(normals[chosen])
+    albedo_mean, albedo_modes = model.albedo_mean[chosen], model.albedo_basis[:, chosen]
+    light, albedo = state.light.clone(), state.albedo.clone()
+    trust = torch.ones(len(chosen), 3)
+    for _ in range(rounds):
+        skin = (albedo_mean + torch.einsum("a,avc->vc", albedo, albedo_modes)).clamp_min(0.01)
+        light = torch.stack([_solve_light(basis * skin[:, c : c + 1], colour[:, c], trust[:, c]) for c in range(3)], -1)
+        shade = (basis @ light).clamp_min(0.05)
+        albedo = _solve_albedo(albedo_modes, colour / shade - albedo_mean, trust * shade)
+        residual = (skin * shade - colour).abs().amax(-1, keepdim=True)
+        trust = (1 / (1 + (residual / 0.06) ** 2)).expand(-1, 3)
+    return replace(state, light=light, albedo=albedo)
+
+
+def _solve_light(rows: Tensor, colour: Tensor, trust: Tensor) -> Tensor:
+    """Ridge solution (9,) of rows (K, 9) @ light = colour (K,); directional light is damped, the constant is free."""
+    damping = 0.004 * len(rows) * torch.tensor([1e-4, 1, 1, 1, 4, 4, 4, 4, 4]) * rows[:, 0].square().mean()
+    left = (rows * trust[:, None]).T @ rows + torch.diag(damping)
+    return torch.linalg.solve(left, (rows * trust[:, None]).T @ colour)
+
+
+def _solve_albedo(modes: Tensor, wanted: Tensor, trust: Tensor) -> Tensor:
+    """MAP coefficients (A,) with unit prior for modes (A, K, 3) to reproduce wanted (K, 3)."""
+    independent = 300.0 / len(wanted)  # neighbouring vertices repeat each other
+    precision = independent / 0.05**2
+    flat, weight = modes.flatten(1), (trust.reshape(-1) ** 2) * precision
+    left = (flat * weight) @ flat.T + torch.eye(len(flat))
+    return torch.linalg.solve(left, (flat * weight) @ wanted.reshape(-1))
+
+
+class PhotometricProblem:
+    """Loss of a state against a target, for one stage's settings.
+
+    Args:
+        model: usually the light mesh.
+        bases: the model on the landmarks of the full mesh.
+        target: at the stage's size.
+        settings: weights.
+    """
+
+    def __init__(self, model: FaceModel, bases, target: Target, settings: StageSettings):
+        self.model, self.bases, self.target, self.settings = model, bases, target, settings
+        self.votes = vertex_votes(model)[None]
+
+    def terms(self, state: FitState) -> dict[str, Tensor]:
+        """Weighted loss terms by name."""
+        s, t = self.settings, self.target
+        vertices = self.model.vertices(state.identity[None], state.expression[None])
+        albedo = self.model.albedo(state.albedo[None]).clamp_min(0.005)
+        shaded = render_head(
+            vertices, albedo, self.model.face_index, state.rotation[None], state.translation[None],
+            state.light[None], t.camera,
+        )  # fmt: skip
+        votes = interpolate(shaded.fragments, self.votes, self.model.face_index)[..., 0].detach() * t.inside
+        picture = srgb_from_linear(shaded.rgb)
+        points = self.bases.points(state.identity[None], state.expression[None])
+        projected = project(transform(points, state.rotation, state.translation), t.camera)[0, :, :2]
+        return {
+            "photometric": s.photometric * losses.robust_photometric(picture, t.crop, votes, SIGMA),
+            "landmarks": s.landmarks * losses.landmark(projected, t.landmarks_px, t.landmark_weight),
+            "identity prior": s.identity * losses.gaussian_prior(state.identity),
+            "expression prior": s.expression
+            * losses.gaussian_prior(state.expression, t.expression_prior, EXPRESSION_SIGMA),
+            "albedo prior": s.albedo * losses.gaussian_prior(state.albedo),
+            "light prior": s.light * losses.light_prior(state.light),
+        }
+
+
+def optimise(problem: PhotometricProblem, state: FitState, on_step=lambda done: None) -> Outcome:
+    """Runs Adam for the stage's iterations and returns the best state seen.
+
+    Args:
+        on_step: called with the fraction done after each step.
+    """
+    rates = problem.settings.rates
+    start = {"turn": torch.zeros(3), "shift": torch.zeros(3)} | {
+        name: getattr(state, name).clone() for name in ("identity", "expression", "albedo", "light")
+    }
+    variables = {name: value.requires_grad_(name in rates) for name, value in start.items()}
+    groups = [{"params": [variables[name]], "lr": rate} for name, rate in rates.items()]
+    optimiser = torch.optim.Adam(groups, betas=(0.85, 0.98))
+    count = problem.settings.iterations
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: 1.0 if i < count // 2 else 0.4)
+    history, best, best_terms, best_loss = [], state, {}, float("inf")
+    for step in range(count + 1):
+        current = _apply(variables, state)
+        terms = problem.terms(current)
+        loss = sum(terms.values())
+        history.append(float(loss.detach()))
+        if history[-1] < best_loss:
+            best_loss, best = history[-1], _detached(current)
+            best_terms = {name: float(value.detach()) for name, value in terms.items()}
+        if step == count:
+            break
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            variables["expression"].clamp_(0, 1)
+        on_step((step + 1) / count)
+    return Outcome(best, history[0], best_loss, best_terms, tuple(history))
+
+
+def _apply(variables: dict[str, Tensor], state: FitState) -> FitState:
+    rotation = rotation_from_axis_angle(variables["turn"]) @ state.rotation
+    return FitState(
+        variables["identity"], variables["expression"], variables["albedo"], rotation,
+        state.translation + variables["shift"], variables["light"],
+    )  # fmt: skip
+
+
+def _detached(state: FitState) -> FitState:
+    return FitState(*(getattr(state, name).detach().clone() for name in FitState.__dataclass_fields__))

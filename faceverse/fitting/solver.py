@@ -1,0 +1,252 @@
+"""Landmark fitting: a damped Gauss-Newton solve for pose, identity and expression, in NumPy.
+
+A few hundred landmarks make a small least-squares problem with a closed-form Jacobian, so this takes milliseconds.
+Expression weights are kept in 0..1 by an active set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..camera import Camera
+from ..model import FaceModel, Landmarks
+
+# Neighbouring landmarks err together: the detector's 478 points carry about as much as this many independent ones.
+INDEPENDENT_POINTS = 90.0
+EXPRESSION_SIGMA = 0.22  # how far a weight may lie from the detector's score
+POSE_STEP_LIMIT = 0.5  # radians per iteration
+DAMPING = 1e-3
+GAZE_SIGMA = 0.6
+
+
+@dataclass(frozen=True)
+class LandmarkModel:
+    """The face model on its landmarks, as NumPy float64.
+
+    Args:
+        mean (L, 3), identity (I, L, 3), expression (E, L, 3): metres.
+        normals: (L, 3) of the mean head.
+        sigma: (L,) metres.
+    """
+
+    mean: np.ndarray
+    identity: np.ndarray
+    expression: np.ndarray
+    normals: np.ndarray
+    sigma: np.ndarray
+    expression_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LandmarkSolution:
+    """Pose, identity and expression that explain the landmarks.
+
+    Args:
+        rotation: (3, 3); translation: (3,) metres; identity: (I,); expression: (E,).
+        history: half the weighted sum of squares after each iteration, the start first.
+    """
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    identity: np.ndarray
+    expression: np.ndarray
+    history: tuple[float, ...]
+    landmark_loss: float = 0.0
+    prior_loss: float = 0.0
+
+
+def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
+    """Cuts the model down to its landmarks."""
+    bases = model.landmark_bases(landmarks)
+    corners = model.mean_vertices[model.faces[landmarks.triangle]].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return LandmarkModel(
+        *(t.numpy(force=True).astype(np.float64) for t in (bases.mean, bases.identity, bases.expression)),
+        normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
+        sigma=np.maximum(landmarks.sigma.astype(np.float64), 4e-4),
+        expression_names=model.expression_names,
+    )
+
+
+def project_points(points: np.ndarray, rotation: np.ndarray, translation: np.ndarray, camera: Camera) -> np.ndarray:
+    """Head-space points (L, 3) to pixels (L, 2)."""
+    cam = points @ rotation.T + translation
+    scale = camera.focal_px / -cam[:, 2]
+    cx, cy = camera.principal_point_px
+    return np.stack([cx + scale * cam[:, 0], cy - scale * cam[:, 1]], axis=1)
+
+
+def initial_pose(points: np.ndarray, observed_px: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation (3, 3) and translation (3,) from a weak-perspective fit of points (L, 3) to pixels (L, 2).
+
+    Reference: DeMenthon and Davis 1995, "Model-based object pose in 25 lines of code".
+    """
+    centre, target = points.mean(0), observed_px.mean(0)
+    affine, *_ = np.linalg.lstsq(points - centre, (observed_px - target) * (1.0, -1.0), rcond=None)
+    rows = affine.T
+    scale = np.sqrt(np.linalg.norm(rows[0]) * np.linalg.norm(rows[1]))
+    u, _, vt = np.linalg.svd(np.stack([rows[0], rows[1], np.cross(rows[0], rows[1]) / scale]) / scale)
+    rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    depth = camera.focal_px / scale
+    cx, cy = camera.principal_point_px
+    place = np.array([(target[0] - cx) * depth / camera.focal_px, (cy - target[1]) * depth / camera.focal_px, -depth])
+    return rotation, place - rotation @ centre
+
+
+def expression_start(names: tuple[str, ...], scores: dict[str, float]) -> np.ndarray:
+    """Expression weights (E,) from the detector's blendshape scores; 0 where it has none."""
+    return np.array([np.clip(scores.get(name, 0.0), 0.0, 1.0) for name in names])
+
+
+def solve_landmarks(
+    lm: LandmarkModel,
+    observed_px: np.ndarray,
+    camera: Camera,
+    expression_prior: np.ndarray,
+    *,
+    start: LandmarkSolution | None = None,
+    fit_identity: bool = True,
+    iterations: int = 12,
+) -> LandmarkSolution:
+    """Minimises landmark distance + identity prior + distance of the expression to its prior.
+
+    Args:
+        lm: the model on its landmarks.
+        observed_px: (L, 2) found in the picture.
+        camera: of the picture.
+        expression_prior: (E,) from `expression_start`.
+        start: solution to start from (video); by default the mean head in a weak-perspective pose.
+        fit_identity: False keeps the identity of `start`.
+        iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
+    """
+    if start is None:
+        points = lm.mean + np.tensordot(expression_prior, lm.expression, axes=1)
+        rotation, translation = initial_pose(points, observed_px, camera)
+        start = LandmarkSolution(rotation, translation, np.zeros(len(lm.identity)), expression_prior.copy(), ())
+    problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expression_prior, fit_identity)
+    state, damping = start, DAMPING
+    loss = problem.loss(state)
+    history = [loss]
+    for _ in range(iterations):
+        candidate = problem.step(state, damping)
+        candidate_loss = problem.loss(candidate)
+        if candidate_loss > loss:
+            damping *= 10
+            if damping > 1e3:
+                break
+            continue
+        gain, state, loss, damping = loss - candidate_loss, candidate, candidate_loss, max(damping / 10, 1e-6)
+        history.append(loss)
+        if gain < 1e-4 * loss:
+            break
+    landmark, prior = problem.terms(state)
+    return replace(state, history=tuple(history), landmark_loss=landmark, prior_loss=prior)
+
+
+class _Problem:
+    """Residuals and Jacobian of the landmark fit."""
+
+    def __init__(self, lm: LandmarkModel, observed: np.ndarray, camera: Camera, prior: np.ndarray, fit_identity: bool):
+        self.lm, self.observed, self.camera, self.prior, self.fit_identity = lm, observed, camera, prior, fit_identity
+        gaze = np.array([name.startswith("eyeLook") for name in lm.expression_names])
+        self.expression_weight = np.where(gaze, 1 / GAZE_SIGMA, 1 / EXPRESSION_SIGMA)
+        self.trust = np.sqrt(INDEPENDENT_POINTS / len(observed))
+
+    def points(self, state: LandmarkSolution) -> np.ndarray:
+        shape = self.lm.mean + np.tensordot(state.identity, self.lm.identity, axes=1)
+        return shape + np.tensordot(state.expression, self.lm.expression, axes=1)
+
+    def weights(self, state: LandmarkSolution) -> np.ndarray:
+        """(L,) per pixel: what faces away counts little, because there the detector guesses."""
+        facing = (self.lm.normals @ state.rotation.T)[:, 2]
+        visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
+        sigma_px = self.lm.sigma * self.camera.focal_px / max(-state.translation[2], 1e-3)
+        return self.trust * visible / sigma_px
+
+    def terms(self, state: LandmarkSolution) -> tuple[float, float]:
+        """Landmark loss and prior loss."""
+        projected = project_points(self.points(state), state.rotation, state.translation, self.camera)
+        residual = (projected - self.observed) * self.weights(state)[:, None]
+        prior = (state.identity**2).sum() + (((state.expression - self.prior) * self.expression_weight) ** 2).sum()
+        return 0.5 * float((residual**2).sum()), 0.5 * float(prior)
+
+    def loss(self, state: LandmarkSolution) -> float:
+        """Half the weighted sum of squares; infinite when the head would lie behind the camera."""
+        if not np.isfinite(state.translation).all() or state.translation[2] > -0.05:
+            return float("inf")
+        return sum(self.terms(state))
+
+    def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
+        """One damped Gauss-Newton step with the expression held in 0..1."""
+        jacobian, residual = self._jacobian(state)
+        hessian = jacobian.T @ jacobian
+        gradient = jacobian.T @ residual
+        identity_count = len(state.identity) if self.fit_identity else 0
+        first = 6 + identity_count
+        diagonal = np.einsum("ii->i", hessian)
+        diagonal[6:first] += 1.0
+        diagonal[first:] += self.expression_weight**2
+        gradient[6:first] += state.identity[:identity_count]
+        gradient[first:] += (state.expression - self.prior) * self.expression_weight**2
+        diagonal *= 1 + damping
+        delta = self._solve_in_box(hessian, gradient, state.expression, first)
+        turn = delta[:3] * min(1.0, POSE_STEP_LIMIT / max(np.linalg.norm(delta[:3]), 1e-12))
+        identity = state.identity + delta[6:first] if self.fit_identity else state.identity
+        return LandmarkSolution(
+            _rotation(turn) @ state.rotation,
+            state.translation + delta[3:6],
+            identity,
+            np.clip(state.expression + delta[first:], 0.0, 1.0),
+            (),
+        )
+
+    def _solve_in_box(
+        self, hessian: np.ndarray, gradient: np.ndarray, expression: np.ndarray, first: int
+    ) -> np.ndarray:
+        """Newton step; weights that would leave 0..1 are moved to the border and the rest is solved again."""
+        delta = np.zeros(len(gradient))
+        free = np.ones(len(gradient), bool)
+        for _ in range(4):
+            fixed = ~free
+            rhs = -gradient[free] - hessian[np.ix_(free, fixed)] @ delta[fixed]
+            delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
+            target = expression + delta[first:]
+            leaving = np.zeros(len(gradient), bool)
+            leaving[first:] = ((target < -1e-9) | (target > 1 + 1e-9)) & free[first:]
+            if not leaving.any():
+                break
+            delta[first:][leaving[first:]] = (np.clip(target, 0, 1) - expression)[leaving[first:]]
+            free &= ~leaving
+        return delta
+
+    def _jacobian(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
+        points = self.points(state)
+        turned = points @ state.rotation.T
+        cam = turned + state.translation
+        depth, f = -cam[:, 2], self.camera.focal_px
+        weight = self.weights(state)
+        # d(x_px, y_px) / d(camera-space point), rows scaled by the weights
+        local = np.zeros((len(points), 2, 3))
+        local[:, 0, 0], local[:, 0, 2] = f / depth, f * cam[:, 0] / depth**2
+        local[:, 1, 1], local[:, 1, 2] = -f / depth, -f * cam[:, 1] / depth**2
+        local *= weight[:, None, None]
+        spin = np.stack([np.cross(axis, turned) for axis in np.eye(3)], axis=-1)
+        to_head = local @ state.rotation
+        blocks = [local @ spin, local]
+        for basis in (self.lm.identity, self.lm.expression)[0 if self.fit_identity else 1 :]:
+            blocks.append(np.einsum("lij,klj->lik", to_head, basis, optimize=True))
+        jacobian = np.concatenate(blocks, axis=2).reshape(len(points) * 2, -1)
+        projected = project_points(points, state.rotation, state.translation, self.camera)
+        return jacobian, ((projected - self.observed) * weight[:, None]).reshape(-1)
+
+
+def _rotation(axis_angle: np.ndarray) -> np.ndarray:
+    """Rodrigues' formula in float64; see camera.rotation_from_axis_angle."""
+    angle = np.linalg.norm(axis_angle)
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = axis_angle / angle
+    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)

@@ -1,0 +1,51 @@
+"""Terms of the fitting loss; each is a scalar in units of "squares of standard deviations", so that they can be added."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROBUST_SCALE = 2.5  # residuals beyond this many deviations lose their vote
+
+
+def robust_photometric(rendered: Tensor, photo: Tensor, weight: Tensor, sigma: float) -> Tensor:
+    """Geman-McClure distance of two pictures, weighted mean over pixels.
+
+    Args:
+        rendered, photo: (N, H, W, 3) sRGB in 0..1.
+        weight: (N, H, W) votes per pixel, 0 where nothing is to be compared.
+        sigma: deviation that is expected where the model is right.
+    Returns:
+        scalar, 0 for equal pictures, at most ROBUST_SCALE^2: what the model cannot explain (hair, glasses) saturates.
+    """
+    square = ((rendered - photo) / sigma).square().sum(-1) / 3
+    saturated = square / (1 + square / ROBUST_SCALE**2)
+    return (saturated * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def robust_weight(rendered: Tensor, photo: Tensor, sigma: float) -> Tensor:
+    """How much each pixel is believed, (N, H, W) in 0..1: the weight that `robust_photometric` implies."""
+    square = ((rendered - photo) / sigma).square().sum(-1) / 3
+    return (1 + square / ROBUST_SCALE**2).reciprocal().square()
+
+
+def landmark(projected_px: Tensor, observed_px: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum of squared distances: (N, L, 2), (N, L, 2), weight (L,) in 1 / px^2 -> scalar."""
+    return ((projected_px - observed_px).square().sum(-1) * weight).sum()
+
+
+def gaussian_prior(coefficients: Tensor, mean: Tensor | float = 0.0, sigma: Tensor | float = 1.0) -> Tensor:
+    """Sum of ((coefficients - mean) / sigma)^2."""
+    return ((coefficients - mean) / sigma).square().sum()
+
+
+def light_prior(light: Tensor) -> Tensor:
+    """Daylight is nearly white and mostly even: distance of light (9, 3) from grey, and size of its directional part."""
+    grey = light.mean(-1, keepdim=True)
+    chroma = (light - grey).square().sum()
+    return 4.0 * chroma + 0.25 * grey[1:].square().sum()
+
+
+def box(values: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Squared excess over [low, high]."""
+    return (torch.relu(low - values).square() + torch.relu(values - high).square()).sum()

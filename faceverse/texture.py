@@ -1,0 +1,270 @@
+"""The photograph as a texture: baked where the surface is seen well, completed elsewhere, light divided out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt, map_coordinates, zoom
+
+from .camera import Camera, project, transform
+from .lighting import linear_from_srgb, sh_basis, srgb_from_linear
+from .mesh import vertex_normals
+from .model import FaceModel, FaceParams
+from .rasterize import rasterize
+from .texture_maps import bake_vertices, uv_fragments
+
+DARKEST_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
+DEPTH_TOLERANCE_M = 0.004
+GRAZING = (0.22, 0.60)  # cosine between surface and view: no trust below the first, full trust above the second
+EDGE_MARGIN = 0.012  # share of the head's size in the picture that is kept clear of outlines
+DARKEST_ALBEDO = 0.004
+IRIS_DEG, PUPIL_DEG, BLEND_DEG = 25.0, 8.5, 2.0  # angles to the gaze axis as seen from the eyeball's centre
+# Trust in a photograph by region: hidden, shiny or dressed parts keep the model's own colour.
+REGION_TRUST = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside": 0.0, "eye_sockets": 0.0, "neck": 0.0}
+MIRROR_TRUST = 0.45
+MAXIMUM_GAIN = np.log(3.0)  # how far completed parts may be from the model's albedo
+
+
+@dataclass(frozen=True)
+class Texture:
+    """rgb (S, S, 3) uint8 sRGB; confidence (S, S) uint8, 255 where the photograph was seen well, 0 where completed."""
+
+    rgb: np.ndarray
+    confidence: np.ndarray
+
+
+def model_texture(model: FaceModel, params: FaceParams, size: int = 512) -> Texture:
+    """Texture of the model's own albedo with painted irises, for heads that come from no photograph."""
+    linear = bake_vertices(model, _model_albedo(model, params), size)
+    linear = paint_irises(model, linear, params.iris)
+    return Texture(_encode(linear), np.zeros((size, size), np.uint8))
+
+
+def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int = 1024) -> Texture:
+    """Texture of a fitted head.
+
+    Args:
+        photo: (H, W, 3) uint8 sRGB.
+        params: as fitted; its light is divided out.
+        camera: of the photograph.
+        size: width and height of the texture.
+    """
+    vertices = _posed(model, params)
+    normals = vertex_normals(vertices, model.face_index)
+    pixels = project(vertices, camera)
+    base = np.maximum(bake_vertices(model, _model_albedo(model, params), size), DARKEST_ALBEDO)
+    place = bake_vertices(model, torch.cat([pixels, normals, vertices], dim=-1).numpy(), size)
+    position_px, depth, normal, point = place[..., :2], place[..., 2], place[..., 3:6], place[..., 6:]
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    view = -point / np.maximum(np.linalg.norm(point, axis=-1, keepdims=True), 1e-6)
+    facing = (normal * view).sum(-1)
+    trust = _smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
+    trust *= _seen(photo.shape[:2], pixels, model, position_px, depth)
+    trust *= bake_vertices(model, _region_trust(model), size)[..., 0]
+    seen = _sample(photo, position_px)
+    shade = _shade(normal, params.light)
+    change = np.log(np.maximum(seen / shade, DARKEST_ALBEDO)) - np.log(base)
+    trust *= _smoothstep((seen.max(-1) - 0.004) / 0.012)  # black is no colour
+    linear = base * np.exp(_complete(model, change, trust.astype(np.float32)))
+    skin = bake_vertices(model, _is_skin(model), size)
+    linear = paint_irises(model, skin * linear + (1 - skin) * base, params.iris)
+    return Texture(_encode(linear), (255 * trust + 0.5).astype(np.uint8))
+
+
+def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) -> np.ndarray | None:
+    """Linear RGB (3,) of the irises, or None when they are too small or the eyes too narrow to tell.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        landmarks_px: (478, 2); 468 and 473 are the irises' centres, the four points after each lie on its border.
+        shade: (3,) light on the eyes, divided out.
+    """
+    found = []
+    for centre, upper, lower in ((468, 159, 145), (473, 386, 374)):
+        middle = landmarks_px[centre]
+        radius = np.linalg.norm(landmarks_px[centre + 1 : centre + 5] - middle, axis=1).mean()
+        opening = landmarks_px[lower, 1] - landmarks_px[upper, 1]
+        if radius < 3 or opening < 0.8 * radius:
+            continue
+        reach = int(np.ceil(radius))
+        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        ring = np.hypot(x, y) / radius
+        # The upper part lies in the lid's shade, the middle is the pupil or its highlight.
+        chosen = (ring > 0.45) & (ring < 0.85) & (y > -0.2 * radius) & (y < 0.6 * radius)
+        rows = np.round(middle[1] + y[chosen]).astype(int)
+        columns = np.round(middle[0] + x[chosen]).astype(int)
+        ok = (rows >= 0) & (rows < photo.shape[0]) & (columns >= 0) & (columns < photo.shape[1])
+        if ok.sum() > 12:
+            colours = linear_from_srgb(torch.from_numpy(photo[rows[ok], columns[ok]] / 255.0)).numpy()
+            found.append(np.median(colours, axis=0))
+    if not found:
+        return None
+    return np.clip(np.mean(found, axis=0) / np.maximum(shade, 0.05), 0.008, 0.30).astype(np.float32)
+
+
+def paint_irises(model: FaceModel, linear: np.ndarray, iris: np.ndarray) -> np.ndarray:
+    """A copy of a linear texture (S, S, 3) with pupil, iris and limbus painted on both eyeballs."""
+    linear, size = linear.copy(), linear.shape[0]
+    fragments = uv_fragments(model, size)
+    corners = model.faces[fragments.triangle]
+    for name in ("eyeball_left", "eyeball_right"):
+        index = model.regions.get(name, np.zeros(0, np.int64))
+        if not len(index):
+            continue
+        member = np.zeros(len(model.mean_vertices), bool)
+        member[index] = True
+        rows, columns = np.nonzero(member[corners].all(-1) & (fragments.triangle >= 0))
+        weights = fragments.barycentric[rows, columns]
+        points = (model.mean_vertices[corners[rows, columns]] * weights[..., None]).sum(1)
+        direction = points - model.mean_vertices[index].mean(0)
+        degrees = np.degrees(np.arccos(np.clip(direction[:, 2] / np.linalg.norm(direction, axis=1), -1, 1)))
+        linear[rows, columns] = _eye_colour(degrees, np.arctan2(direction[:, 1], direction[:, 0]), iris)
+    return linear
+
+
+def _eye_colour(degrees: np.ndarray, around: np.ndarray, iris: np.ndarray) -> np.ndarray:
+    """Linear colours (K, 3) by angle to the gaze axis and angle around it."""
+    sclera = np.array([0.64, 0.60, 0.58])
+    # Fibres: a few incommensurate waves look irregular and need no random numbers.
+    fibres = 1 + 0.16 * np.sin(23 * around + 3 * np.sin(5 * around)) + 0.10 * np.sin(41 * around + 1.3)
+    ring = np.clip((degrees - PUPIL_DEG) / (IRIS_DEG - PUPIL_DEG), 0, 1)
+    shading = (1.25 - 0.55 * ring**3) * fibres
+    colour = np.asarray(iris)[None] * shading[:, None]
+    limbus = np.exp(-(((degrees - IRIS_DEG) / 2.2) ** 2))[:, None]
+    white = _smoothstep((degrees - IRIS_DEG) / BLEND_DEG + 0.5)[:, None]
+    redness = 1 - np.clip((degrees - 35) / 60, 0, 1)[:, None] * np.array([0.05, 0.22, 0.22])
+    eye = (1 - white) * colour + white * sclera * redness
+    eye = eye * (1 - 0.55 * limbus)
+    pupil = _smoothstep((PUPIL_DEG - degrees) / BLEND_DEG + 0.5)[:, None]
+    return (1 - pupil) * eye + pupil * 0.004
+
+
+def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
+    with torch.no_grad():
+        vertices = model.vertices(torch.from_numpy(params.identity)[None], torch.from_numpy(params.expression)[None])
+        return transform(vertices[0], torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
+
+
+def _model_albedo(model: FaceModel, params: FaceParams) -> np.ndarray:
+    with torch.no_grad():
+        return model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(DARKEST_ALBEDO, 1).numpy()
+
+
+def _region_trust(model: FaceModel) -> np.ndarray:
+    trust = np.ones((len(model.mean_vertices), 1), np.float32)
+    for name, value in REGION_TRUST.items():
+        trust[model.regions.get(name, np.zeros(0, np.int64))] = value
+    return trust
+
+
+def _is_skin(model: FaceModel) -> np.ndarray:
+    skin = np.ones((len(model.mean_vertices), 1), np.float32)
+    for name in ("eyeballs", "teeth", "tongue", "mouth_inside"):
+        skin[model.regions.get(name, np.zeros(0, np.int64))] = 0
+    return skin
+
+
+def _seen(shape: tuple[int, int], pixels: torch.Tensor, model: FaceModel, position_px: np.ndarray, depth: np.ndarray):
+    """(S, S) 0..1: the texel lies inside the picture, nothing of the head hides it, and no outline is near."""
+    low, high = pixels[:, :2].min(0).values, pixels[:, :2].max(0).values
+    span = float((high - low).max())
+    size = 512
+    scale = size / (span * 1.02)
+    moved = pixels.clone()
+    moved[:, :2] = (pixels[:, :2] - low + 0.01 * span) * scale
+    fragments = rasterize(moved[None], model.face_index, (size, size))
+    nearest = fragments.depth[0].numpy().copy()
+    mask = fragments.mask[0].numpy()
+    nearest[~mask] = np.inf
+    step = np.zeros_like(mask)
+    filled = np.where(mask, nearest, nearest[mask].max() + 1)
+    for axis in (0, 1):
+        jump = np.abs(np.diff(filled, axis=axis)) > 0.012
+        step |= np.pad(jump, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
+        step |= np.pad(jump, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
+    clear = np.clip(distance_transform_edt(~step) / (EDGE_MARGIN * size) - 0.5, 0, 1)
+    grid = (position_px - low.numpy() + 0.01 * span) * scale
+    column, row = (np.clip(grid[..., k].astype(int), 0, size - 1) for k in (0, 1))
+    visible = depth < nearest[row, column] + DEPTH_TOLERANCE_M
+    inside = (position_px > 1).all(-1) & (position_px[..., 0] < shape[1] - 1) & (position_px[..., 1] < shape[0] - 1)
+    return visible * inside * clear[row, column]
+
+
+def _sample(photo: np.ndarray, position_px: np.ndarray) -> np.ndarray:
+    """Bilinear samples (S, S, 3), linear light; the photograph is shrunk first where it is finer than the texels."""
+    low, high = np.percentile(position_px.reshape(-1, 2), (2, 98), axis=0)
+    texels = 0.75 * position_px.shape[0]
+    shrink = min(1.0, texels / max(float((high - low).max()), 1.0))
+    if shrink < 0.7:
+        size = max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink))
+        photo = np.asarray(_image(photo).resize(size, 4))
+        position_px = position_px * np.array([size[0], size[1]]) / np.array([photo.shape[1], photo.shape[0]]) * shrink
+    linear = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy().astype(np.float32)
+    coordinates = [position_px[..., 1] - 0.5, position_px[..., 0] - 0.5]
+    return np.stack(
+        [map_coordinates(linear[photo[..., c]], coordinates, order=1, mode="nearest") for c in range(3)], axis=-1
+    )
+
+
+def _image(pixels: np.ndarray):
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
+def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Light (S, S, 3) on the surface, kept from falling into noise."""
+    shade = (sh_basis(torch.from_numpy(normal)) @ torch.from_numpy(light)).numpy()
+    front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ torch.from_numpy(light)).numpy()
+    return np.maximum(shade, DARKEST_SHADE * np.maximum(front, 0.05))
+
+
+def _complete(model: FaceModel, change: np.ndarray, trust: np.ndarray) -> np.ndarray:
+    """Extends the photograph's change of albedo (S, S, 3), in logarithms, from where it is trusted to everywhere.
+
+    First the other half of the face where the head is symmetric (the layout is mirrored about u = 0.5), then a smooth
+    membrane, so that there is no seam.
+    """
+    mirrored, mirrored_trust = change[:, ::-1], trust[:, ::-1] * MIRROR_TRUST * (1 - trust)
+    head = bake_vertices(model, _is_skin(model), change.shape[0])[..., 0]
+    mirrored_trust = mirrored_trust * head
+    total = trust + mirrored_trust
+    both = (change * trust[..., None] + mirrored * mirrored_trust[..., None]) / np.maximum(total, 1e-6)[..., None]
+    smooth = np.clip(_membrane(both, total), -MAXIMUM_GAIN, MAXIMUM_GAIN)
+    total = np.clip(total, 0, 1)[..., None]
+    return total * both + (1 - total) * smooth
+
+
+def _membrane(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Pull-push interpolation (Gortler et al. 1996): smooth values everywhere from weighted ones (S, S, C)."""
+    levels = [(values * weight[..., None], weight)]
+    while min(levels[-1][1].shape) > 2:
+        colour, w = levels[-1]
+        colour = colour[: colour.shape[0] // 2 * 2, : colour.shape[1] // 2 * 2]
+        w = w[: w.shape[0] // 2 * 2, : w.shape[1] // 2 * 2]
+        rows, columns = w.shape[0] // 2, w.shape[1] // 2
+        colour = colour.reshape(rows, 2, columns, 2, -1).sum((1, 3))
+        w = w.reshape(rows, 2, columns, 2).sum((1, 3))
+        keep = np.minimum(1.0, 1.0 / np.maximum(w, 1e-6))  # a texel that is full counts once
+        levels.append((colour * keep[..., None], w * keep))
+    colour, w = levels.pop()
+    result = colour / np.maximum(w, 1e-6)[..., None]
+    result = np.where(w[..., None] > 1e-6, result, (colour.sum((0, 1)) / max(w.sum(), 1e-6)))
+    while levels:
+        colour, w = levels.pop()
+        factor = w.shape[0] / result.shape[0], w.shape[1] / result.shape[1], 1
+        upper = zoom(result, factor, order=1, mode="nearest", grid_mode=True)
+        full = np.clip(w, 0, 1)[..., None]
+        result = colour / np.maximum(w, 1e-6)[..., None] * full + upper * (1 - full)
+    return result
+
+
+def _smoothstep(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _encode(linear: np.ndarray) -> np.ndarray:
+    return (srgb_from_linear(torch.from_numpy(linear.astype(np.float32))) * 255 + 0.5).to(torch.uint8).numpy()

@@ -1,0 +1,1 @@
+"""Training: what builds the files in weights/ from openly licensed sources."""

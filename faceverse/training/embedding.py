@@ -1,0 +1,150 @@
+"""Where a landmark detector sees its points on the mesh: found by showing it renderings of the model.
+
+A detector has its own idea of where a contour is. Many heads in many poses are rendered, the detector answers, and for
+each of its points the place on the surface is chosen whose projection agrees best with all the answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..camera import Camera, project, rotation_from_euler_deg, transform
+from ..landmarks import detect_faces
+from ..lighting import default_light, srgb_from_linear
+from ..model import FaceModel, Landmarks
+from ..render import render_head
+
+SIZE = 384
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
+    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+IRIS = tuple(range(468, 478))
+
+
+@dataclass(frozen=True)
+class Views:
+    """R renderings with an answer.
+
+    Args:
+        points_px: (R, V, 2) projected vertices.
+        answers_px: (R, 478, 2) the detector's points.
+        metres_per_px: (R,) at the face.
+        yaw_deg: (R,).
+    """
+
+    points_px: np.ndarray
+    answers_px: np.ndarray
+    metres_per_px: np.ndarray
+    yaw_deg: np.ndarray
+
+
+def show_to_detector(
+    model: FaceModel, count: int, seed: int, progress: Callable[[str], None] = lambda _: None
+) -> Views:
+    """Renders `count` random heads, neutral and not, from the front to 40 degrees, and asks the detector."""
+    rng = np.random.default_rng(seed)
+    camera = Camera(SIZE * 1.7, (SIZE / 2, SIZE / 2), (SIZE, SIZE))
+    points, answers, scale, yaws = [], [], [], []
+    for number in range(count):
+        params = model.random(int(rng.integers(1 << 30)), scale=0.7)
+        expression = torch.from_numpy(_random_expression(model, rng))
+        yaw, pitch = float(rng.uniform(-40, 40)) * (number % 3 > 0), float(rng.uniform(-15, 15))
+        rotation = rotation_from_euler_deg(yaw, pitch, float(rng.uniform(-8, 8)))
+        translation = torch.tensor([*(0.01 * rng.standard_normal(2)), -0.62], dtype=torch.float32)
+        with torch.no_grad():
+            vertices = model.vertices(torch.from_numpy(params.identity)[None], expression[None])
+            albedo = model.albedo(torch.from_numpy(params.albedo)[None]).clamp(0.003, 1)
+            shaded = render_head(
+                vertices, albedo, model.face_index, rotation[None], translation[None], default_light()[None], camera
+            )
+            background = torch.tensor(rng.uniform(0.2, 0.8, 3), dtype=torch.float32)
+            picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), background)
+            projected = project(transform(vertices[0], rotation, translation), camera).numpy()
+        faces = detect_faces((picture.numpy() * 255 + 0.5).astype(np.uint8), max_faces=1)
+        if faces:
+            points.append(projected[:, :2].astype(np.float32))
+            answers.append(faces[0].landmarks_px)
+            scale.append(float(np.median(projected[:, 2])) / camera.focal_px)
+            yaws.append(yaw)
+        if number % 50 == 49:
+            progress(f"shown {number + 1} of {count} renderings to the detector, {len(points)} answered")
+    return Views(np.stack(points), np.stack(answers), np.array(scale), np.array(yaws))
+
+
+def _random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
+    """Two thirds of the faces wear a few random expressions (the jaw among them), one third none."""
+    weights = np.zeros(len(model.expression_names), np.float32)
+    if rng.random() < 0.67:
+        chosen = rng.choice(len(weights), size=4, replace=False)
+        weights[chosen] = rng.uniform(0.1, 0.7, 4)
+        for name in ("jawOpen", "tongueOut"):
+            if name in model.expression_names:
+                weights[model.expression_names.index(name)] = rng.uniform(0, 0.5) if name == "jawOpen" else 0
+    return weights
+
+
+def embed(model: FaceModel, views: Views) -> Landmarks:
+    """Surface points for all 478 landmarks, with the spread of the detector's answers around them.
+
+    Raises:
+        ValueError: fewer than 12 answers, too few to decide.
+    """
+    if len(views.answers_px) < 12:
+        raise ValueError(f"only {len(views.answers_px)} renderings were recognised as faces")
+    count = views.answers_px.shape[1]
+    weight = _view_weights(views, count)
+    candidates = {False: _skin_candidates(model), True: np.asarray(model.regions["eyeballs"])}
+    cost = np.zeros((count, len(model.mean_vertices)))
+    for points, answers, metres, w in zip(views.points_px, views.answers_px, views.metres_per_px, weight, strict=True):
+        p, a = points.astype(np.float64) * metres, answers.astype(np.float64) * metres
+        distance = (a**2).sum(1)[:, None] - 2 * a @ p.T + (p**2).sum(1)[None]
+        cost += w[:, None] * distance
+    cost /= weight.sum(0)[:, None]
+    triangle, barycentric, sigma = (
+        np.zeros(count, np.int64),
+        np.zeros((count, 3), np.float32),
+        np.zeros(count, np.float32),
+    )
+    for landmark in range(count):
+        allowed = candidates[landmark in IRIS]
+        best = allowed[cost[landmark, allowed].argmin()]
+        triangle[landmark], barycentric[landmark], value = _refine(model, views, weight[:, landmark], landmark, best)
+        sigma[landmark] = np.sqrt(max(value, 0) / 2)
+    return Landmarks(triangle, barycentric, sigma)
+
+
+def _skin_candidates(model: FaceModel) -> np.ndarray:
+    """Vertices where a point of the face may lie."""
+    hidden = np.zeros(len(model.mean_vertices), bool)
+    for name in ("eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets"):
+        hidden[model.regions.get(name, np.zeros(0, np.int64))] = True
+    return np.flatnonzero(~hidden)
+
+
+def _view_weights(views: Views, count: int) -> np.ndarray:
+    """(R, L): contour points count in near-frontal views only, where the detector sees the contour the mesh has."""
+    weight = np.ones((len(views.yaw_deg), count))
+    turned = np.abs(views.yaw_deg) > 12
+    weight[np.ix_(turned, FACE_OVAL)] = 0.02
+    return weight
+
+
+def _refine(model: FaceModel, views: Views, weight: np.ndarray, landmark: int, vertex: int):
+    """Best point in the triangles around a vertex: (triangle, barycentric (3,), mean squared error in square metres)."""
+    around = np.flatnonzero((model.faces == vertex).any(axis=1))
+    steps = np.linspace(0, 1, 9)
+    grid = np.array([(1 - u - v, u, v) for u in steps for v in steps if u + v <= 1 + 1e-9])
+    best = (np.inf, int(around[0]), grid[0])
+    target = views.answers_px[:, landmark] * views.metres_per_px[:, None]
+    for triangle in around:
+        corners = views.points_px[:, model.faces[triangle]] * views.metres_per_px[:, None, None]
+        error = ((np.einsum("gk,rkc->rgc", grid, corners) - target[:, None]) ** 2).sum(-1)
+        value = (weight[:, None] * error).sum(0) / weight.sum()
+        if value.min() < best[0]:
+            best = (float(value.min()), int(triangle), grid[value.argmin()])
+    return best[1], best[2].astype(np.float32), best[0]

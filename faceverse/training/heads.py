@@ -1,0 +1,228 @@
+"""A population of heads that do not exist: shapes from the open targets, skins from the open textures.
+
+Every head has known settings (sex, age, weight, ancestry), so that directions with a meaning can be learned from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .sources import ANCESTRIES, HeadMesh, ShapeSource
+
+LOCAL_GROUPS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "chin", "cheek", "ears", "neck", "asym")
+# Targets that move the head as a whole, or change what only a body has: rigid motion is not identity.
+SKIPPED = ("head-trans", "head-age", "asymm-", "neck-double", "mouth-trans-backward")
+# Deviations of the targets' weights, as shares of their full weight: the ends of the sliders are caricatures.
+LOCAL_SIGMA = 0.20
+GROUP_SIGMA = {"head": 0.09, "ears": 0.16, "neck": 0.12, "forehead": 0.15}
+SINGLE_SIGMA = 0.10
+SIDE_SIGMA = 0.05  # left against right
+ASYMMETRY_SIGMA = 0.18
+SIZE_MEAN, SIZE_SIGMA = 1.03, 0.025  # of a head's size against the base head
+SIZE_SHARE = 0.35  # how much of the targets' own variation of size is kept: theirs is twice that of adults
+OPPOSITES = {
+    "decr": "incr",
+    "down": "up",
+    "in": "out",
+    "backward": "forward",
+    "concave": "convex",
+    "compress": "uncompress",
+}
+TEETH_SHIFT = (0.0, 0.0, 0.002)  # metres: back from the lips, which subdivision makes thinner
+GAUSSIAN_PROCESS = ((0.050, 0.0010), (0.022, 0.0005))  # length scale and deviation per axis, metres
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is known of S heads.
+
+    Args:
+        years: (S,) 20..80.
+        male: (S,) 0 female .. 1 male.
+        weight, muscle: (S,) 0..1, 0.5 is average.
+        ancestry: (S, 3) shares that sum to 1, in the order of ANCESTRIES.
+        tone: (S,) skin tone, 0 very light .. 1 very dark.
+    """
+
+    years: np.ndarray
+    male: np.ndarray
+    weight: np.ndarray
+    muscle: np.ndarray
+    ancestry: np.ndarray
+    tone: np.ndarray
+
+
+def draw_settings(count: int, rng: np.random.Generator) -> Settings:
+    """Adults of both sexes, three ancestries in all mixtures and all skin tones."""
+    ancestry = rng.dirichlet((0.45, 0.45, 0.45), size=count)
+    male = np.clip(np.where(rng.random(count) < 0.5, 0.06, 0.94) + 0.09 * rng.standard_normal(count), 0, 1)
+    centre = ancestry @ np.array([0.74, 0.36, 0.24])
+    return Settings(
+        years=rng.uniform(20, 80, count),
+        male=male,
+        weight=rng.beta(2.6, 2.6, count),
+        muscle=rng.beta(3.5, 3.0, count),
+        ancestry=ancestry,
+        tone=np.clip(centre + 0.15 * rng.standard_normal(count), 0, 1),
+    )
+
+
+def _levels(value: float, names: tuple[str, str, str]) -> dict[str, float]:
+    """Weights of three classes for a value in 0..1: linear between neighbours."""
+    if value < 0.5:
+        return {names[0]: 1 - 2 * value, names[1]: 2 * value}
+    return {names[1]: 2 - 2 * value, names[2]: 2 * value - 1}
+
+
+def old_weight(years: float) -> float:
+    """Share of the "old" targets; MakeHuman's young adult is 25, its old person 90."""
+    return float(np.clip((years - 25.0) / 65.0, 0.0, 1.0))
+
+
+class ShapePopulation:
+    """Draws head shapes (Vc, 3) in metres from a ShapeSource."""
+
+    def __init__(self, source: ShapeSource, *, local_sigma: float = LOCAL_SIGMA, deform: bool = True):
+        self.source = source
+        self.head = source.head
+        self.local_sigma = local_sigma
+        self._macro: dict[str, np.ndarray] = {}
+        self.pairs, self.singles = _pair_targets(source)
+        self._deformations = [smooth_modes(self.head, *g) for g in GAUSSIAN_PROCESS] if deform else []
+
+    def macro(self, years: float, male: float, weight: float, muscle: float, ancestry: np.ndarray) -> np.ndarray:
+        """Head of given sex, age, build and ancestry, without individual features: (Vc, 3) metres."""
+        old = old_weight(years)
+        shape = self.head.vertices.copy()
+        for sex, sex_weight in (("female", 1 - male), ("male", male)):
+            for age, age_weight in (("young", 1 - old), ("old", old)):
+                share = sex_weight * age_weight
+                if share < 1e-6:
+                    continue
+                for name, a in zip(ANCESTRIES, ancestry, strict=True):
+                    shape += share * a * self._macro_target(f"{name}-{sex}-{age}")
+                for m, mw in _levels(muscle, ("minmuscle", "averagemuscle", "maxmuscle")).items():
+                    for w, ww in _levels(weight, ("minweight", "averageweight", "maxweight")).items():
+                        shape += share * mw * ww * self._macro_target(f"universal-{sex}-{age}-{m}-{w}")
+        return shape
+
+    def _macro_target(self, name: str) -> np.ndarray:
+        if name not in self._macro:
+            self._macro[name] = self.source.target("macrodetails", name)
+        return self._macro[name]
+
+    def individual(self, rng: np.random.Generator) -> np.ndarray:
+        """Individual features: offsets (Vc, 3) from local targets and smooth random deformation."""
+        offsets = np.zeros_like(self.head.vertices)
+        for (low, high), sigma, mirror in self.pairs:
+            value = rng.standard_normal() * sigma * self.local_sigma / LOCAL_SIGMA
+            values = [value] if mirror is None else value + SIDE_SIGMA * rng.standard_normal(2)
+            for v, (a, b) in zip(values, [(low, high)] if mirror is None else [(low, high), mirror], strict=True):
+                v = float(np.clip(v, -1, 1))
+                offsets += abs(v) * (b if v > 0 else a)
+        for target in self.singles:
+            offsets += min(abs(rng.standard_normal()) * SINGLE_SIGMA, 0.8) * self.local_sigma / LOCAL_SIGMA * target
+        for modes in self._deformations:
+            offsets += modes @ rng.standard_normal((modes.shape[1], 3))
+        return offsets
+
+    def draw(self, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+        """Heads (S, Vc, 3) float32 in metres, rigidly aligned to the base head, eyeballs round."""
+        heads = np.empty((len(settings.years), *self.head.vertices.shape), dtype=np.float32)
+        for i in range(len(heads)):
+            shape = self.macro(
+                settings.years[i], settings.male[i], settings.weight[i], settings.muscle[i], settings.ancestry[i]
+            )
+            shape += self.individual(rng)
+            shape[np.char.startswith(self.head.part, "teeth")] -= TEETH_SHIFT
+            heads[i] = round_eyeballs(shape, self.head) * self._scale(shape, rng)
+        return align(heads, self.head)
+
+    def _scale(self, shape: np.ndarray, rng: np.random.Generator) -> float:
+        """Factor that brings a head to an adult's size, most of the targets' own variation of size removed."""
+        skin = self.head.part == "skin"
+        size = [np.linalg.norm(s[skin] - s[skin].mean(0)) for s in (shape, self.head.vertices)]
+        return (SIZE_MEAN + SIZE_SIGMA * rng.standard_normal()) * (size[1] / size[0]) ** (1 - SIZE_SHARE)
+
+
+def _pair_targets(source: ShapeSource):
+    """Groups the local targets: ((low, high), sigma, mirrored pair or None), and those without a counterpart."""
+    pairs, singles, done = [], [], set()
+    for group in LOCAL_GROUPS:
+        names = source.target_names(group)
+        for name in names:
+            if name in done or any(name.startswith(s) for s in SKIPPED):
+                continue
+            stem, _, ending = name.rpartition("-")
+            other = f"{stem}-{OPPOSITES.get(ending, '')}"
+            if group == "asym" and name.endswith("-l"):
+                done.update((name, f"{stem}-r"))
+                pairs.append(((source.target(group, name), source.target(group, f"{stem}-r")), ASYMMETRY_SIGMA, None))
+                continue
+            if ending in OPPOSITES.values():
+                continue  # visited from its counterpart
+            if other not in names:
+                singles.append(source.target(group, name))
+                continue
+            sigma = GROUP_SIGMA.get(group, LOCAL_SIGMA)
+            pair = (source.target(group, name), source.target(group, other))
+            mirror = None
+            if name.startswith("l-"):
+                right = ("r-" + name[2:], "r-" + other[2:])
+                mirror = tuple(source.target(group, r) for r in right)
+                done.update(right)
+            elif name.startswith("r-"):
+                continue
+            pairs.append((pair, sigma, mirror))
+    return pairs, singles
+
+
+def smooth_modes(head: HeadMesh, length: float, sigma: float, rank: int = 160) -> np.ndarray:
+    """Low-rank factor (Vc, rank) of a Gaussian process over the surface (squared-exponential kernel, Nystroem)."""
+    stride = np.linspace(0, len(head.vertices) - 1, 700).astype(int)
+    anchors = head.vertices[stride]
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * length**2))
+
+    values, vectors = np.linalg.eigh(kernel(anchors, anchors))
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    keep = values > 1e-6 * values[0]
+    return sigma * kernel(head.vertices, anchors) @ (vectors[:, keep] / np.sqrt(values[keep]))
+
+
+def round_eyeballs(shape: np.ndarray, head: HeadMesh) -> np.ndarray:
+    """Replaces each eyeball by the base head's own, moved and scaled: targets may dent a ball, life does not."""
+    result = shape.copy()
+    for side in ("left", "right"):
+        index = head.part == f"eyeball_{side}"
+        base, now = head.vertices[index], shape[index]
+        offset, centre = base - base.mean(0), now.mean(0)
+        scale = np.sqrt(((now - centre) ** 2).sum() / (offset**2).sum())
+        result[index] = centre + scale * offset
+    return result
+
+
+def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
+    """Heads (S, Vc, 3) moved rigidly to their mean by the face's skin; not scaled: size is part of a person."""
+    face = np.flatnonzero((head.part == "skin") & (head.vertices[:, 2] > 0.08) & (head.vertices[:, 1] > 0.64))
+    target = head.vertices[face]
+    for _ in range(rounds):
+        for i in range(len(heads)):
+            rotation, translation = rigid_fit(heads[i][face].astype(np.float64), target)
+            heads[i] = heads[i] @ rotation.T + translation
+        target = heads[:, face].mean(0).astype(np.float64)
+    return heads
+
+
+def rigid_fit(source: np.ndarray, target: np.ndarray, *, scale: bool = False):
+    """Least-squares rotation (3, 3), times a scale if wanted, and translation: source @ R.T + t = target (Umeyama 1991)."""
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, singular, vt = np.linalg.svd(b.T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    if scale:
+        rotation = rotation * ((singular * sign).sum() / (a**2).sum())
+    return rotation, target.mean(0) - source.mean(0) @ rotation.T
