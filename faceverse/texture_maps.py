@@ -75,16 +75,15 @@ def bake_vertices(model: FaceModel, values: np.ndarray, size: int) -> np.ndarray
         raise ParameterError(f"values must have shape ({len(model.mean_vertices)}, C), got {values.shape}")
     fragments = uv_fragments(model, size)
     values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    shown = torch.from_numpy(fragments.triangle.reshape(-1) >= 0)
-    triangle = torch.from_numpy(fragments.triangle.reshape(-1))[shown]
-    weights = torch.from_numpy(fragments.barycentric.reshape(-1, 3))[shown]
-    corners = torch.from_numpy(model.faces)[triangle]
+    shown = fragments.triangle >= 0
+    corners = torch.from_numpy(model.faces[fragments.triangle[shown]])
+    weights = torch.from_numpy(fragments.barycentric[shown])
     baked = sum(values[corners[:, k]] * weights[:, k : k + 1] for k in range(3))
-    on_surface = torch.from_numpy(fragments.covered.reshape(-1))[shown]
+    on_surface = torch.from_numpy(fragments.covered[shown])
     average = baked[on_surface].mean(0) if on_surface.any() else values.mean(0)
-    image = average.repeat(len(shown), 1)
-    image[shown] = baked
-    return image.reshape(size, size, -1).numpy()
+    image = average.repeat(size, size, 1)
+    image[torch.from_numpy(shown)] = baked
+    return image.numpy()
 
 
 def _rasterize_uv(model: FaceModel, size: int) -> UvFragments:
