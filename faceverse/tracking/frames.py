@@ -1,0 +1,101 @@
+"""Frames and their times from video files, folders and iterables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ImageError, ParameterError
+from ..images import read_image
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+
+
+def open_source(source, fps: float) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
+    """Frames with their times, and how many there are where that is known."""
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if path.is_dir():
+            names = sorted((p for p in path.iterdir() if _is_picture(p)), key=_natural_order)
+            if not names:
+                raise ImageError(f"the folder {path} has no pictures ({' '.join(PICTURE_SUFFIXES)})")
+            return ((index / fps, read_image(name).rgb) for index, name in enumerate(names)), len(names)
+        return _open_video(path, fps)
+    if not isinstance(source, Iterable):
+        raise ImageError(f"expected a video file, a folder or an iterable of frames, got {type(source).__name__}")
+    total = len(source) if hasattr(source, "__len__") else None
+    return (_timed(item, index / fps) for index, item in enumerate(source)), total
+
+
+def _timed(item, seconds: float) -> tuple[float, np.ndarray]:
+    """(seconds, frame) from an item of an iterable, which may bring its own time."""
+    if isinstance(item, (tuple, list)) and len(item) == 2 and np.ndim(item[0]) == 0:
+        return float(item[0]), item[1]
+    return seconds, item
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+def _natural_order(path: Path) -> list:
+    """Sort key that puts frame_2 before frame_10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
+
+
+def _open_video(path: Path, fps: float) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
+    if not path.is_file():
+        raise ImageError(f"there is no file {path}; check the name")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said below, in one line
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImageError(f"reading a video needs OpenCV ({error}); pip install opencv-contrib-python") from error
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        raise ImageError(f"{path.name} is not a video that can be read; try an MP4 with H.264")
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return _decode(capture, cv2, fps), count if count > 0 else None
+
+
+def _decode(capture, cv2, fps: float) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames of an opened video, upright; times are the file's, or by its frame rate where they do not increase."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    rate = rate if np.isfinite(rate) and rate > 0 else fps
+    last = None
+    try:
+        while True:
+            read, bgr = capture.read()
+            if not read:
+                return
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if last is not None and not seconds > last:
+                seconds = last + 1 / rate
+            last = seconds
+            yield seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def checked(frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
+    """The frames, each of them a picture of the same size and later than the one before."""
+    last = shape = None
+    for index, (seconds, rgb) in enumerate(frames):
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            got = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise ImageError(f"frame {index}: expected (H, W, 3) uint8 RGB, got {got}")
+        if shape is not None and rgb.shape != shape:
+            sizes = f"{rgb.shape[1]} x {rgb.shape[0]} pixels, those before {shape[1]} x {shape[0]}"
+            raise ImageError(f"frame {index} has {sizes}; all frames of a video must have one size")
+        if not np.isfinite(seconds) or (last is not None and not seconds > last):
+            raise ParameterError(f"times must increase: frame {index} is at {seconds} s, the one before at {last} s")
+        last, shape = seconds, rgb.shape
+        yield seconds, rgb

@@ -1,0 +1,57 @@
+"""Removing jitter from values over time, while fast movements pass.
+
+Every filter runs forwards and backwards and the mean of both is taken: what one run delays, the other advances.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+_SPEED_CUTOFF_HZ = 8.0  # Casiez et al. take 1; a blink is over before a filter as slow as that has noticed it
+
+
+def smooth_values(values: np.ndarray, times_s: np.ndarray, cutoff_hz: float, beta: float) -> np.ndarray:
+    """One-euro filter of values (T, K) at times (T,), each column by itself -> (T, K).
+
+    Args:
+        cutoff_hz: of a value at rest.
+        beta: added cut-off per unit of speed.
+    Reference: Casiez et al. 2012, "1 Euro Filter", equations 2 to 9.
+    """
+    forwards = _filter_values(values, np.diff(times_s), cutoff_hz, beta)
+    backwards = _filter_values(values[::-1], np.diff(times_s)[::-1], cutoff_hz, beta)[::-1]
+    return (forwards + backwards) / 2
+
+
+def smooth_rotations(rotations: Rotation, times_s: np.ndarray, cutoff_hz: float, beta: float) -> Rotation:
+    """One-euro filter of T rotations; steps are taken in the tangent space, `beta` is per radian per second."""
+    order = np.arange(len(times_s))[::-1]
+    forwards = _filter_rotations(rotations, np.diff(times_s), cutoff_hz, beta)
+    backwards = _filter_rotations(rotations[order], np.diff(times_s)[::-1], cutoff_hz, beta)[order]
+    return forwards * Rotation.from_rotvec((forwards.inv() * backwards).as_rotvec() / 2)
+
+
+def _filter_values(values: np.ndarray, steps_s: np.ndarray, cutoff_hz: float, beta: float) -> np.ndarray:
+    result, speed = values.copy(), np.zeros(values.shape[1:])
+    for i, dt in enumerate(steps_s, start=1):
+        speed += _share(_SPEED_CUTOFF_HZ, dt) * ((values[i] - values[i - 1]) / dt - speed)
+        result[i] = result[i - 1] + _share(cutoff_hz + beta * np.abs(speed), dt) * (values[i] - result[i - 1])
+    return result
+
+
+def _filter_rotations(rotations: Rotation, steps_s: np.ndarray, cutoff_hz: float, beta: float) -> Rotation:
+    result = rotations.as_matrix()
+    turns = (rotations[:-1].inv() * rotations[1:]).as_rotvec()
+    current, speed = rotations[0], np.zeros(3)
+    for i, dt in enumerate(steps_s, start=1):
+        speed += _share(_SPEED_CUTOFF_HZ, dt) * (turns[i - 1] / dt - speed)
+        share = _share(cutoff_hz + beta * np.linalg.norm(speed), dt)
+        current = current * Rotation.from_rotvec(share * (current.inv() * rotations[i]).as_rotvec())
+        result[i] = current.as_matrix()
+    return Rotation.from_matrix(result)
+
+
+def _share(cutoff_hz, dt: float):
+    """Weight of the new value in an exponential filter with that cut-off."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * dt))

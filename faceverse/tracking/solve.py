@@ -1,0 +1,120 @@
+"""Identity from several frames, then pose and expression of each frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..camera import Camera
+from ..fitting.solver import (
+    LandmarkModel,
+    LandmarkSolution,
+    expression_start,
+    initial_pose,
+    project_points,
+    solve_landmarks,
+)
+from ..landmarks import DetectedFace
+from ..lighting import default_light
+from ..model import FaceModel, FaceParams
+from .light import Skin
+from .sight import Sight
+
+_IDENTITY_FRAMES = 8
+_ITERATIONS = 3  # a start from the frame before has converged by then
+_LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
+
+
+def identify(seen: list[Sight], landmarks: LandmarkModel, camera: Camera) -> np.ndarray:
+    """Identity (I,): weighted mean of the solutions of the best frame of each part of the sights."""
+    solutions, weights = [], []
+    for part in np.array_split(np.arange(len(seen)), min(_IDENTITY_FRAMES, len(seen))):
+        best = max((seen[i] for i in part), key=_portrait_quality)
+        prior = expression_start(landmarks.expression_names, best.face.blendshapes)
+        solution = solve_landmarks(landmarks, best.face.landmarks_px, camera, prior)
+        solutions.append(solution.identity)
+        weights.append(_portrait_quality(best) * _confidence(_fit_error(landmarks, solution, best.face, camera), best))
+    return np.average(solutions, axis=0, weights=np.maximum(weights, 1e-9)).astype(np.float32)
+
+
+def _portrait_quality(sight: Sight) -> float:
+    """How well a frame shows a shape, above 0: frontal, large, mouth closed, inside the frame."""
+    face = sight.face
+    frontal = 1.0 if face.rotation is None else float(np.clip(face.rotation[2, 2], 0.05, 1.0))
+    calm = 1 - 0.7 * max(face.blendshapes[name] for name in ("jawOpen", "mouthFunnel", "mouthPucker", "cheekPuff"))
+    return frontal**2 * _face_size(face) * calm * max(_share_inside(sight), 0.01)
+
+
+def _share_inside(sight: Sight) -> float:
+    height, width = sight.image_size
+    points = sight.face.landmarks_px
+    return float(((points >= 0) & (points < (width, height))).all(1).mean())
+
+
+def _face_size(face: DetectedFace) -> float:
+    """Pixels: square root of the area of the box."""
+    return float(np.sqrt(np.prod(np.maximum(face.box_px[2:] - face.box_px[:2], 1.0))))
+
+
+def _fit_error(landmarks: LandmarkModel, solution: LandmarkSolution, face: DetectedFace, camera: Camera) -> float:
+    """Root mean square distance of found and fitted landmarks, in sizes of the face."""
+    points = landmarks.mean + np.tensordot(solution.identity, landmarks.identity, axes=1)
+    points = points + np.tensordot(solution.expression, landmarks.expression, axes=1)
+    distance = project_points(points, solution.rotation, solution.translation, camera) - face.landmarks_px
+    return float(np.sqrt((distance**2).sum(1).mean())) / _face_size(face)
+
+
+def _confidence(error: float, sight: Sight) -> float:
+    """Above 0, up to 1; 0 itself means that no face was found."""
+    return max(float(np.exp(-((error / _LOST_FIT) ** 2))) * _share_inside(sight), 1e-3)
+
+
+@dataclass(frozen=True)
+class State:
+    """One frame, solved; without a face only the time is known."""
+
+    seconds: float
+    solution: LandmarkSolution | None = None
+    light: np.ndarray | None = None
+    confidence: float = 0.0
+
+
+class FrameSolver:
+    """Pose, weights and light of one sight after another; each starts from the one before."""
+
+    def __init__(self, model: FaceModel, landmarks: LandmarkModel, person: FaceParams, camera: Camera):
+        shape = landmarks.mean + np.tensordot(person.identity.astype(np.float64), landmarks.identity, axes=1)
+        # With the identity in the mean, and no modes of it, the solver has nothing but pose and weights to find.
+        self._landmarks = replace(landmarks, mean=shape, identity=landmarks.identity[:0])
+        self._camera = camera
+        self._skin = Skin(model, person)
+        self._light = default_light().numpy().astype(np.float64)
+        self._last: LandmarkSolution | None = None
+
+    def __call__(self, sight: Sight) -> State:
+        if sight.face is None:
+            self._last = None  # where the head is after a gap says the picture, not the past
+            return State(sight.seconds)
+        self._last, error = self._solve(sight.face)
+        self._light = self._skin.light(sight, self._last, self._camera, self._light)
+        return State(sight.seconds, self._last, self._light, _confidence(error, sight))
+
+    def _solve(self, face: DetectedFace) -> tuple[LandmarkSolution, float]:
+        """The better of a warm start and, where that fails, a fresh one."""
+        prior = expression_start(self._landmarks.expression_names, face.blendshapes)
+        best, error = None, np.inf
+        if self._last is not None:
+            best = self._refine(face, prior, self._last, _ITERATIONS)
+            error = _fit_error(self._landmarks, best, face, self._camera)
+        if error > _LOST_FIT:
+            points = self._landmarks.mean + np.tensordot(prior, self._landmarks.expression, axes=1)
+            pose = initial_pose(points, face.landmarks_px.astype(np.float64), self._camera)
+            fresh = self._refine(face, prior, LandmarkSolution(*pose, np.zeros(0), prior, ()), 4 * _ITERATIONS)
+            fresh_error = _fit_error(self._landmarks, fresh, face, self._camera)
+            if fresh_error < error or best is None:
+                best, error = fresh, fresh_error
+        return best, error
+
+    def _refine(self, face: DetectedFace, prior: np.ndarray, start: LandmarkSolution, steps: int) -> LandmarkSolution:
+        return solve_landmarks(self._landmarks, face.landmarks_px, self._camera, prior, start=start, iterations=steps)

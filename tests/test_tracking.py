@@ -1,0 +1,393 @@
+"""Tests of faceverse.tracking: a head of the model is rendered over time, and tracking has to find what it did."""
+
+import csv
+import json
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from faceverse.camera import default_camera, rotation_from_euler_deg
+from faceverse.errors import ImageError, NoFaceError, ParameterError, WeightsError
+from faceverse.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
+from faceverse.render import render_head
+from faceverse.result import FitResult
+from faceverse.tracking import Track, track
+from faceverse.tracking.smoothing import smooth_rotations, smooth_values
+from faceverse.weights import load_model
+
+FRAMES, SIZE, FPS = 40, 320, 30.0
+BLINKS = (8, 20)
+BLANK = slice(24, 29)
+
+
+# ------------------------------------------------------------------------------------------------------------ fixtures
+
+
+class Scene:
+    """A head that turns, opens its jaw twice and blinks twice, and the truth about it."""
+
+    def __init__(self, model):
+        self.model, self.person = model, model.random(3)
+        seconds = np.arange(FRAMES) / FPS
+        turn = zip(25 * np.sin(4.7 * seconds), 8 * np.sin(7 * seconds), 4 * np.sin(6.3 * seconds))
+        self.rotation = np.stack([rotation_from_euler_deg(*angles).numpy() for angles in turn])
+        self.translation = np.stack(
+            [0.03 * np.sin(3 * seconds), 0 * seconds, -0.5 + 0.03 * np.cos(4 * seconds)], axis=1
+        ).astype(np.float32)
+        self.expression = np.zeros((FRAMES, len(model.expression_names)), dtype=np.float32)
+        self.weight("jawOpen")[:] = 0.35 * (1 - np.cos(2 * np.pi * seconds / 0.66))
+        blink = sum(np.exp(-(((np.arange(FRAMES) - at) / 1.6) ** 2)) for at in BLINKS)
+        self.weight("eyeBlinkLeft")[:] = self.weight("eyeBlinkRight")[:] = np.minimum(blink, 1)
+        self.frames = [self.render(i) for i in range(FRAMES)]
+
+    def weight(self, name):
+        """(T,) view of the true weights of that name."""
+        return self.expression[:, self.model.expression_names.index(name)]
+
+    def render(self, index):
+        vertices = self.model.vertices(row(self.person.identity), row(self.expression[index]))
+        albedo = self.model.albedo(row(self.person.albedo)).clamp(0, 1)
+        pose = torch.from_numpy(self.rotation[index])[None], torch.from_numpy(self.translation[index])[None]
+        camera = default_camera((2 * SIZE, 2 * SIZE))
+        drawn = render_head(vertices, albedo, self.model.face_index, *pose, default_light()[None], camera)
+        linear = torch.where(drawn.mask[..., None], drawn.rgb, torch.tensor(0.5))
+        linear = torch.nn.functional.avg_pool2d(linear.permute(0, 3, 1, 2), 2)[0].permute(1, 2, 0)
+        return (srgb_from_linear(linear) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def row(values):
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))[None]
+
+
+@pytest.fixture(scope="module")
+def scene():
+    try:
+        return Scene(load_model())
+    except WeightsError as error:
+        pytest.skip(f"the open model is not installed: {error}")
+
+
+@pytest.fixture(scope="module")
+def tracked(scene):
+    return track(scene.frames, scene.model)
+
+
+@pytest.fixture(scope="module")
+def raw(scene):
+    return track(scene.frames, scene.model, smooth=False)
+
+
+@pytest.fixture(scope="module")
+def gap(scene):
+    """Track of the scene with blank frames at the start and in the middle."""
+    frames = [np.full_like(frame, 128) if i < 2 or BLANK.start <= i < BLANK.stop else frame
+              for i, frame in enumerate(scene.frames)]
+    return track(frames, scene.model, smooth=False)
+
+
+def weight(result, name):
+    return result.expression[:, result.expression_names.index(name)]
+
+
+def angle_deg(first, second):
+    """(T,) degrees between rotations (T, 3, 3)."""
+    return np.degrees((Rotation.from_matrix(first).inv() * Rotation.from_matrix(second)).magnitude())
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+# ------------------------------------------------------------------------------------------------- what the head does
+
+
+@pytest.mark.parametrize("which", ["tracked", "raw"])
+def test_recovers_pose(which, scene, request):
+    result = request.getfixturevalue(which)
+    assert rms(angle_deg(result.rotation, scene.rotation)) < 4.5
+    distance = np.linalg.norm(result.translation - scene.translation, axis=1)
+    assert rms(distance) < 0.02
+    # A head that is taken to stand still would miss by much more than that.
+    assert rms(angle_deg(scene.rotation, scene.rotation[:1])) > 12
+
+
+@pytest.mark.parametrize("which", ["tracked", "raw"])
+@pytest.mark.parametrize("name", ["jawOpen", "eyeBlinkLeft", "eyeBlinkRight"])
+def test_weights_follow_the_face(which, name, scene, request):
+    found = weight(request.getfixturevalue(which), name)
+    assert np.corrcoef(found, scene.weight(name))[0, 1] > 0.8
+    assert found.min() >= 0 and found.max() <= 1
+
+
+def test_blinks_survive_smoothing(tracked, raw):
+    for name in ("eyeBlinkLeft", "eyeBlinkRight"):
+        for at in BLINKS:
+            near = slice(at - 2, at + 3)
+            assert weight(tracked, name)[near].max() > 0.8 * weight(raw, name)[near].max()
+
+
+def test_smoothing_calms_a_still_head(scene):
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, 8, (24, *scene.frames[0].shape))
+    frames = np.clip(scene.frames[0] + noise, 0, 255).astype(np.uint8)
+    rough, calm = (track(frames, scene.model, smooth=smooth) for smooth in (False, True))
+    for name in ("expression", "translation", "rotation"):
+        # The detector itself takes a few frames to settle.
+        before, after = (rms(np.diff(getattr(result, name)[8:], axis=0)) for result in (rough, calm))
+        assert 0 < after < 0.7 * before
+
+
+def test_arrays_fit_together(tracked, scene):
+    assert isinstance(tracked, Track) and len(tracked) == FRAMES
+    weights = len(scene.model.expression_names)
+    assert tracked.expression.shape == (FRAMES, weights) and tracked.light.shape == (FRAMES, 9, 3)
+    assert np.allclose(tracked.times_s, np.arange(FRAMES) / FPS)
+    assert np.allclose(tracked.rotation @ tracked.rotation.transpose(0, 2, 1), np.eye(3), atol=1e-5)
+    assert tracked.confidence.min() > 0.5 and tracked.confidence.max() <= 1
+    assert str(FRAMES) in repr(tracked)
+
+
+def test_params_of_a_frame(tracked, scene):
+    params = tracked.params(12)
+    assert np.array_equal(params.identity, tracked.identity.identity)
+    assert np.array_equal(params.expression, tracked.expression[12])
+    assert np.array_equal(tracked.params(-1).rotation, tracked.rotation[-1])
+    params.expression[:] = 9
+    assert tracked.expression[12].max() <= 1
+    for index in (FRAMES, -FRAMES - 1):
+        with pytest.raises(ParameterError, match="frames 0..39"):
+            tracked.params(index)
+    vertices = scene.model.vertices(row(tracked.params(0).identity), row(tracked.params(0).expression))
+    assert torch.isfinite(vertices).all()
+
+
+def test_same_video_same_track(tracked, scene):
+    again = track(scene.frames, scene.model)
+    for name in ("rotation", "translation", "expression", "light", "confidence"):
+        assert np.array_equal(getattr(tracked, name), getattr(again, name)), name
+
+
+# ---------------------------------------------------------------------------------------------------- identity, light
+
+
+def test_given_identity_is_kept(scene):
+    result = track(scene.frames[:6], scene.model, identity=scene.person)
+    assert np.array_equal(result.identity.identity, scene.person.identity)
+    assert np.array_equal(result.params(3).albedo, scene.person.albedo)
+
+
+def test_identity_from_a_fit(scene):
+    nothing = np.zeros((1, 1, 3), np.uint8)
+    camera = default_camera((SIZE, SIZE))
+    shape = np.zeros((1, 3), np.float32)
+    fitted = FitResult(scene.model, scene.person, camera, shape, shape, shape, nothing, nothing[..., 0])
+    result = track(scene.frames[:3], identity=fitted)
+    assert result.model is scene.model
+    assert np.array_equal(result.identity.identity, scene.person.identity)
+
+
+def test_light_follows_the_brightness(scene):
+    linear = linear_from_srgb(torch.arange(256) / 255)
+    half = (srgb_from_linear(linear / 2) * 255 + 0.5).to(torch.uint8).numpy()
+    frames = [scene.frames[i] if i < 5 else half[scene.frames[i]] for i in range(10)]
+    result = track(frames, scene.model, identity=scene.person, smooth=False)
+    # What a white surface returns that faces the camera; single coefficients are not well determined by a face.
+    towards = torch.tensor([[0.0, 0.0, 1.0]])
+    found = shading(towards, torch.from_numpy(result.light))[:, 0].mean(1)
+    true = float(shading(towards, default_light()).mean())
+    assert np.allclose(found, [true] * 5 + [true / 2] * 5, rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"identity": "me"}, "FitResult or FaceParams, got str"),
+        ({"fps": 0}, "above 0"),
+        ({"focal_px": float("nan")}, "above 0"),
+    ],
+)
+def test_wrong_arguments(change, message, toy_model):
+    with pytest.raises(ParameterError, match=message):
+        track([], toy_model, **change)
+
+
+def test_identity_of_another_model(toy_model):
+    alien = toy_model.neutral()
+    with pytest.raises(ParameterError, match=r"identity.identity has shape \(9,\)"):
+        track([], toy_model, identity=alien.replace(identity=np.zeros(len(alien.identity) + 1, np.float32)))
+
+
+# ---------------------------------------------------------------------------------------------------------------- gaps
+
+
+def test_gaps_are_marked_and_held(gap):
+    blank = np.zeros(FRAMES, dtype=bool)
+    blank[:2] = blank[BLANK] = True
+    assert np.array_equal(gap.confidence == 0, blank)
+    assert np.array_equal(gap.rotation[BLANK], np.repeat(gap.rotation[BLANK.start - 1][None], 5, axis=0))
+    assert np.array_equal(gap.expression[:2], np.repeat(gap.expression[2][None], 2, axis=0))
+    assert len(gap) == FRAMES
+
+
+def test_tracking_goes_on_after_a_gap(gap, scene):
+    after = slice(BLANK.stop, None)
+    assert rms(angle_deg(gap.rotation[after], scene.rotation[after])) < 5
+
+
+def test_no_face(toy_model):
+    with pytest.raises(NoFaceError, match="no face was found in any of 3 frames"):
+        track([np.full((120, 160, 3), 90, np.uint8)] * 3, toy_model)
+
+
+# ------------------------------------------------------------------------------------------------------------- sources
+
+
+def test_frames_are_not_kept(scene):
+    alive, references = [], []
+
+    def frames():
+        for i in range(16):
+            frame = scene.frames[i].copy()
+            references.append(weakref.ref(frame))
+            alive.append(sum(reference() is not None for reference in references))
+            yield frame
+
+    track(frames(), scene.model)
+    assert len(alive) == 16 and max(alive) <= 3
+
+
+def test_pairs_bring_their_own_times(scene):
+    times = [5.0, 5.0001, 5.2, 6.0]
+    result = track(zip(times, scene.frames), scene.model)
+    assert result.times_s.tolist() == times
+
+
+def test_folder_of_pictures(scene, tmp_path, tracked):
+    for i in range(12):
+        Image.fromarray(scene.frames[i]).save(tmp_path / f"frame_{i}.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".frame_3.png").write_text("a hidden file")
+    shares = []
+    result = track(tmp_path, scene.model, fps=10, on_progress=lambda stage, share, preview: shares.append(share))
+    assert np.allclose(result.times_s, np.arange(12) / 10)
+    # 10 after 2: in the order of their names as text, the last frame would be number 9.
+    assert angle_deg(result.rotation[-1:], scene.rotation[11:12])[0] < 6
+    assert np.allclose(shares, np.arange(1, 13) / 12)
+
+
+def test_video_file(scene, tmp_path, tracked):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (SIZE, SIZE))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write an MP4")
+    for frame in scene.frames:
+        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    writer.release()
+    result = track(path, scene.model)
+    assert np.allclose(result.times_s, np.arange(FRAMES) / FPS, atol=2e-3)
+    assert rms(angle_deg(result.rotation, tracked.rotation)) < 2
+    # Red and blue in the right order: skin is redder than it is blue.
+    assert np.allclose(result.light[:, 0].mean(0), tracked.light[:, 0].mean(0), rtol=0.1)
+
+
+def test_one_frame(scene):
+    result = track([scene.frames[0]], scene.model)
+    assert len(result) == 1 and result.confidence[0] > 0.5
+
+
+def test_unusable_sources(tmp_path, toy_model, capfd):
+    (tmp_path / "clip.mp4").write_bytes(b"no video at all" * 20)
+    (tmp_path / "empty").mkdir()
+    frame = np.zeros((64, 64, 3), np.uint8)
+    for source, message in (
+        (tmp_path / "missing.mp4", "there is no file"),
+        (tmp_path / "clip.mp4", "clip.mp4 is not a video"),
+        (tmp_path / "empty", "has no pictures"),
+        ([], "no frames"),
+        (7, "an iterable of frames, got int"),
+        ([frame, frame[:32]], "frame 1 has 64 x 32 pixels, those before 64 x 64"),
+        ([frame.astype(float)], "frame 0: expected .* got .* float64"),
+        (frame, "frame 0: expected"),
+    ):
+        with pytest.raises(ImageError, match=message) as caught:
+            track(source, toy_model)
+        assert "\n" not in str(caught.value)
+    assert "clip.mp4" not in capfd.readouterr().err  # OpenCV and FFmpeg keep their own words to themselves
+
+
+def test_times_must_increase(toy_model):
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(ParameterError, match="frame 1 is at 1.0 s, the one before at 1.0 s"):
+        track([(1.0, frame), (1.0, frame)], toy_model)
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def test_csv(tracked, tmp_path):
+    with open(tracked.save(tmp_path / "face.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == FRAMES
+    read = np.array([[float(line[name]) for name in tracked.expression_names] for line in rows])
+    assert np.allclose(read, tracked.expression, atol=1e-5)
+    yaw, pitch, roll = (float(rows[9][f"{name}_deg"]) for name in ("yaw", "pitch", "roll"))
+    assert np.allclose(rotation_from_euler_deg(yaw, pitch, roll).numpy(), tracked.rotation[9], atol=1e-4)
+    assert np.allclose([float(rows[9][f"{axis}_m"]) for axis in "xyz"], tracked.translation[9], atol=1e-5)
+    assert float(rows[9]["time_s"]) == pytest.approx(tracked.times_s[9], abs=1e-6)
+
+
+def test_json(tracked, tmp_path):
+    document = json.loads(tracked.save(tmp_path / "face.json").read_text())
+    assert document["expression_names"] == list(tracked.expression_names)
+    for name in ("times_s", "rotation", "translation", "expression", "light", "confidence"):
+        assert np.allclose(document[name], getattr(tracked, name)), name
+    assert np.allclose(document["identity"], tracked.identity.identity)
+    assert document["camera"]["focal_px"] == tracked.camera.focal_px
+
+
+def test_npz(tracked, tmp_path):
+    with np.load(tracked.save(tmp_path / "face.npz"), allow_pickle=False) as arrays:
+        assert arrays["expression_names"].tolist() == list(tracked.expression_names)
+        for name in ("times_s", "rotation", "translation", "expression", "light", "confidence"):
+            assert np.array_equal(arrays[name], getattr(tracked, name)), name
+
+
+def test_save_is_all_or_nothing(tracked, tmp_path):
+    with pytest.raises(ParameterError, match="must end in one of .csv .json .npz"):
+        tracked.save(tmp_path / "face.fbx")
+    with pytest.raises(ParameterError, match="cannot write"):
+        tracked.save(tmp_path / "no folder" / "face.csv")
+    (tmp_path / "face.csv").mkdir()
+    with pytest.raises(ParameterError, match="cannot write"):
+        tracked.save(tmp_path / "face.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["face.csv"]
+
+
+# ----------------------------------------------------------------------------------------------------------- smoothing
+
+
+def test_filters_keep_what_is_constant_and_do_not_lag():
+    times = np.cumsum(np.random.default_rng(1).uniform(0.01, 0.05, 60))
+    assert np.allclose(smooth_values(np.full((60, 2), 0.3), times, 1.0, 2.0), 0.3)
+    bump = np.exp(-(((times - times[30]) / 0.2) ** 2))[:, None]
+    for beta in (0.5, 8.0):
+        smoothed = smooth_values(bump, times, 1.0, beta)[:, 0]
+        assert abs(float((smoothed * times).sum() / smoothed.sum()) - times[30]) < 0.02
+
+
+def test_rotations_are_smoothed_as_rotations():
+    times = np.arange(50) / 30
+    generator = np.random.default_rng(2)
+    # About 180 degrees, where Euler angles and quaternions' signs jump.
+    turned = Rotation.from_euler("y", 180) * Rotation.from_rotvec(generator.normal(0, 0.02, (50, 3)))
+    clean = Rotation.from_euler("y", 180)
+    smoothed = smooth_rotations(turned, times, 1.0, 1.0)
+    before, after = ((clean.inv() * noisy).magnitude() for noisy in (turned, smoothed))
+    assert rms(after) < 0.6 * rms(before)
+    matrices = smoothed.as_matrix()
+    assert np.allclose(matrices @ matrices.transpose(0, 2, 1), np.eye(3), atol=1e-9)
