@@ -1,0 +1,194 @@
+"""Changing a head: age and other attributes, expression, identity, detail, pose and light.
+
+Conventions (axes, units, colours): see camera.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .errors import ParameterError
+from .lighting import linear_from_srgb, srgb_from_linear
+from .model import Attribute, FaceModel, FaceParams
+from .render import rotation_matrix
+from .result import FitResult, with_params
+from .texture_maps import bake_vertices
+
+MAX_DETAIL = 3.0
+_OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light")
+# The skin's relative change is bounded where the model's albedo is nearly black and a ratio says little.
+_DARKEST_ALBEDO = 0.01
+_MAX_RATIO = 6.0
+
+
+def edit(
+    result: FitResult,
+    *,
+    age: float | None = None,
+    gender: float | None = None,
+    expression: Mapping[str, float] | np.ndarray | None = None,
+    detail: float | None = None,
+    identity: np.ndarray | None = None,
+    rotation=None,
+    light: np.ndarray | None = None,
+    **attributes: float | None,
+) -> FitResult:
+    """A new head with some things changed; the given one stays as it is.
+
+    Attributes are relative, and so edits add up. One that would leave the attribute's range (`model.data.attributes`:
+    minimum, maximum) by the model's own estimate is reduced to the limit, and the result's `warnings` say so. The skin
+    follows: the texture is multiplied by the change of the model's albedo.
+
+    Args:
+        result: the head to start from.
+        age: years, +20 is twenty years older than the head is now.
+        gender: in the attribute's unit, from female to male: +0.3 is more male than the head is now.
+        expression: weights 0..1 by name, the others stay; or all of them, (E,). Values outside are clamped.
+        detail: factor on the depth of the present detail layer, 0..3: 0 is smooth, 1 changes nothing.
+        identity: (I,) coefficients that replace the present ones, before the attributes move them.
+        rotation: head to camera: (yaw, pitch, roll) in degrees or a rotation matrix (3, 3).
+        light: (9, 3) spherical harmonics.
+        **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
+    Raises:
+        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, or `detail` for a head
+            without a detail layer.
+    """
+    model, params = result.model, result.params
+    warnings: list[str] = []
+    if identity is not None:
+        params = params.replace(identity=_array("identity", identity, (len(params.identity),)))
+    if expression is not None:
+        params = params.replace(expression=_expression(model, params.expression, expression, warnings))
+    if rotation is not None:
+        params = params.replace(rotation=rotation_matrix(rotation))
+    if light is not None:
+        params = params.replace(light=_array("light", light, (9, 3)))
+    amounts = {"age": age, "gender": gender, **attributes}
+    params = _move_attributes(model, params, {k: v for k, v in amounts.items() if v is not None}, warnings)
+    edited = with_params(result, params)
+    texture = result.texture
+    if not np.array_equal(params.albedo, result.params.albedo):
+        texture = _recolored(model, texture, result.params.albedo, params.albedo)
+    edited = edited.replace(texture=texture, warnings=result.warnings + tuple(warnings))
+    return edited if detail is None else _with_detail(edited, detail)
+
+
+def _move_attributes(
+    model: FaceModel, params: FaceParams, amounts: Mapping[str, float], warnings: list[str]
+) -> FaceParams:
+    """Identity and albedo coefficients moved along the attributes' directions, all measured from the same start."""
+    known = {attribute.name: attribute for attribute in model.data.attributes}
+    values = model.attributes(params)
+    total = np.zeros(len(params.identity) + len(params.albedo))
+    for name, amount in sorted(amounts.items()):
+        if name not in known:
+            raise ParameterError(_unknown("attribute", name, known, _OTHER_ARGUMENTS))
+        amount = _within_range(known[name], values[name], _number(name, amount), warnings)
+        total += amount * known[name].step
+    if not total.any():
+        return params
+    identity, albedo = np.split(total, [len(params.identity)])
+    return params.replace(
+        identity=(params.identity + identity).astype(np.float32), albedo=(params.albedo + albedo).astype(np.float32)
+    )
+
+
+def _within_range(attribute: Attribute, value: float, amount: float, warnings: list[str]) -> float:
+    """The part of the amount that keeps the estimated value in the attribute's range; never turned round."""
+    # A step moves the estimate by a little less than a unit where the model can only show a part of it.
+    gain = max(float(attribute.estimator[:-1] @ attribute.step), 0.1)
+    room = (attribute.maximum - value if amount > 0 else value - attribute.minimum) / gain
+    allowed = float(np.copysign(min(abs(amount), max(room, 0.0)), amount))
+    if allowed != amount:
+        warnings.append(
+            f"{attribute.name}: changed by {allowed:+.3g} instead of {amount:+.3g}, because this head is estimated at "
+            f"{value:.3g} and the model's range is {attribute.minimum:g} to {attribute.maximum:g} ({attribute.unit})"
+        )
+    return allowed
+
+
+def _expression(model: FaceModel, present: np.ndarray, wanted, warnings: list[str]) -> np.ndarray:
+    """(E,) float32 weights in 0..1; of a mapping, the names it does not hold keep their present weight."""
+    names = model.expression_names
+    if isinstance(wanted, Mapping):
+        weights = np.array(present, dtype=np.float32)
+        for name, weight in wanted.items():
+            if name not in names:
+                raise ParameterError(_unknown("expression", name, names))
+            weights[names.index(name)] = _number(name, weight)
+        given = [names.index(name) for name in wanted]
+    else:
+        weights = _array("expression", wanted, (len(names),))
+        given = range(len(names))
+    for index in sorted(given):
+        if not 0 <= weights[index] <= 1:
+            warnings.append(f"expression {names[index]}: {weights[index]:.3g} is outside 0..1 and was clamped")
+            weights[index] = np.clip(weights[index], 0, 1)
+    return weights
+
+
+def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The texture (H, W, 3) uint8 in linear light times the change of the model's albedo, clipped."""
+    rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.mean.device)
+    old, new = model.albedo(rows).clamp(_DARKEST_ALBEDO, 1).cpu()
+    ratio = (new / old).clamp(1 / _MAX_RATIO, _MAX_RATIO)
+    height, width = texture.shape[:2]
+    baked = torch.from_numpy(bake_vertices(model, ratio.numpy(), max(height, width)))
+    if height != width:
+        resized = torch.nn.functional.interpolate(baked.movedim(2, 0)[None], (height, width), mode="area")
+        baked = resized[0].movedim(0, 2)
+    linear_of_byte = linear_from_srgb(torch.arange(256) / 255)
+    linear = linear_of_byte[torch.from_numpy(np.array(texture)).long()] * baked
+    return (srgb_from_linear(linear) * 255).round().to(torch.uint8).numpy()
+
+
+def _with_detail(result: FitResult, detail: float) -> FitResult:
+    """Displacement and the slope of the normal map times a factor."""
+    factor = _number("detail", detail)
+    if not 0 <= factor <= MAX_DETAIL:
+        raise ParameterError(f"detail must be in 0..{MAX_DETAIL:g}, got {factor:g}")
+    if result.displacement is None and result.normal_map is None:
+        raise ParameterError(
+            "this head carries no detail layer whose strength could change; fit the photograph with detail=True first"
+        )
+    displacement, normal_map = result.displacement, result.normal_map
+    if displacement is not None:
+        displacement = (displacement * factor).astype(np.float32)
+    if normal_map is not None:
+        normals = normal_map.astype(np.float32) / 127.5 - 1
+        # 127.5 means no slope but is not a byte: without this, flat texels would drift with every edit.
+        normals[..., :2][np.isin(normal_map[..., :2], (127, 128))] = 0
+        normals[..., :2] *= factor
+        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+        normal_map = np.clip(np.round((normals + 1) * 127.5), 0, 255).astype(np.uint8)
+    return result.replace(displacement=displacement, normal_map=normal_map)
+
+
+def _number(name: str, value) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+        raise ParameterError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _array(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 copy."""
+    try:
+        array = np.array(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ParameterError(f"{name} must be an array of numbers of shape {shape}, got {value!r}") from None
+    if array.shape != shape:
+        raise ParameterError(f"{name} must have shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ParameterError(f"{name} holds values that are not finite numbers")
+    return array
+
+
+def _unknown(kind: str, name, known, similar=()) -> str:
+    close = difflib.get_close_matches(str(name), [*known, *similar], n=3)
+    if close:
+        return f"there is no {kind} {name!r}; did you mean {' or '.join(map(repr, close))}?"
+    return f"there is no {kind} {name!r}; this model has: {', '.join(known) or 'none'}"
