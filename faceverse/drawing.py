@@ -30,6 +30,7 @@ _CLAY_LIGHTS = (  # direction to the light, camera space; strength of diffuse an
 )
 _WIRE = (0.02, 0.05, 0.12)
 _WIRE_HALF_WIDTH_PX = 0.45
+_WIRE_FADE_PX = 6.0
 
 # Decoding a byte is a look-up: a million texels take milliseconds instead of a power each.
 LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255)
@@ -210,7 +211,7 @@ def _albedo(samples: Samples) -> Tensor:
 
 def _clay(samples: Samples) -> Tensor:
     normals = samples.detailed_normals
-    diffuse = 0.10 + 0.06 * normals[1]
+    diffuse = 0.14 + 0.06 * normals[1]
     gloss = torch.zeros_like(diffuse)
     for direction, strength, shine in _CLAY_LIGHTS:
         to_light = torch.nn.functional.normalize(torch.tensor(direction), dim=0)
@@ -245,6 +246,8 @@ def _wireframe(samples: Samples) -> Tensor:
     heights = area[:, None] / edges.norm(dim=-1).clamp_min(1e-6)
     distance = (samples.weights * heights.index_select(0, samples.triangle).t()).amin(0)
     line = (_WIRE_HALF_WIDTH_PX * samples.per_pixel + 0.5 - distance).clamp(0, 1)
+    # Where triangles are hardly larger than a line, full lines would blacken the picture.
+    line = line * (heights.amin(1) / (_WIRE_FADE_PX * samples.per_pixel)).clamp(0.15, 1)[samples.triangle]
     return _clay(samples) * (1 - line) + torch.tensor(_WIRE)[:, None] * line
 
 

@@ -20,9 +20,8 @@ from .texture_maps import bake_vertices
 
 MAX_DETAIL = 3.0
 _OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light")
-# The skin's relative change is bounded where the model's albedo is nearly black and a ratio says little.
-_DARKEST_ALBEDO = 0.01
-_MAX_RATIO = 6.0
+# Added to both sides of the albedo's ratio: where the model is nearly black, a bare ratio tints hair and pupils.
+_RATIO_SOFTENING = 0.03
 
 
 def edit(
@@ -134,10 +133,9 @@ def _expression(model: FaceModel, present: np.ndarray, wanted, warnings: list[st
 def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The texture (H, W, 3) uint8 in linear light times the change of the model's albedo, clipped."""
     rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.mean.device)
-    old, new = model.albedo(rows).clamp(_DARKEST_ALBEDO, 1).cpu()
-    ratio = (new / old).clamp(1 / _MAX_RATIO, _MAX_RATIO)
+    old, new = model.albedo(rows).clamp(0, 1).cpu() + _RATIO_SOFTENING
     height, width = texture.shape[:2]
-    baked = torch.from_numpy(bake_vertices(model, ratio.numpy(), max(height, width)))
+    baked = torch.from_numpy(bake_vertices(model, (new / old).numpy(), max(height, width)))
     if height != width:
         resized = torch.nn.functional.interpolate(baked.movedim(2, 0)[None], (height, width), mode="area")
         baked = resized[0].movedim(0, 2)
