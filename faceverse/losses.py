@@ -1,4 +1,4 @@
-"""Terms of the fitting loss; each is a scalar in units of "squares of standard deviations", so that they can be added."""
+"""Terms of the fitting loss; each is a scalar in squares of standard deviations, so that they can be added."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def robust_photometric(rendered: Tensor, photo: Tensor, weight: Tensor, sigma: f
     return (saturated * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
+def residual_sigma(rendered: Tensor, photo: Tensor, weight: Tensor) -> float:
+    """Robust deviation of two pictures where votes are cast: how well the model explains this photograph at present.
+
+    Args:
+        rendered, photo: (N, H, W, 3); weight: (N, H, W).
+    Returns:
+        1.48 times the median difference (root mean square over channels) of the pixels that vote at least one half.
+    """
+    difference = (rendered - photo).square().mean(-1).sqrt()[weight > 0.5]
+    return 1.4826 * float(difference.median()) if len(difference) else float("inf")
+
+
 def robust_weight(rendered: Tensor, photo: Tensor, sigma: float) -> Tensor:
     """How much each pixel is believed, (N, H, W) in 0..1: the weight that `robust_photometric` implies."""
     square = ((rendered - photo) / sigma).square().sum(-1) / 3
@@ -40,7 +52,7 @@ def gaussian_prior(coefficients: Tensor, mean: Tensor | float = 0.0, sigma: Tens
 
 
 def light_prior(light: Tensor) -> Tensor:
-    """Daylight is nearly white and mostly even: distance of light (9, 3) from grey, and size of its directional part."""
+    """Light is nearly white and mostly even: distance of light (9, 3) from grey, and size of its directional part."""
     grey = light.mean(-1, keepdim=True)
     chroma = (light - grey).square().sum()
     return 4.0 * chroma + 0.25 * grey[1:].square().sum()

@@ -67,7 +67,9 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     shade = _shade(normal, params.light)
     change = np.log(np.maximum(seen / shade, DARKEST_ALBEDO)) - np.log(base)
     trust *= _smoothstep((seen.max(-1) - 0.004) / 0.012)  # black is no colour
-    linear = base * np.exp(_complete(model, change, trust.astype(np.float32)))
+    hair = bake_vertices(model, _in_region(model, "scalp"), size)[..., 0]
+    trust = _without_background(change, trust, hair, facing).astype(np.float32)
+    linear = base * np.exp(_complete(model, change, trust, hair))
     skin = bake_vertices(model, _is_skin(model), size)
     linear = paint_irises(model, skin * linear + (1 - skin) * base, params.iris)
     return Texture(_encode(linear), (255 * trust + 0.5).astype(np.uint8))
@@ -159,6 +161,12 @@ def _region_trust(model: FaceModel) -> np.ndarray:
     return trust
 
 
+def _in_region(model: FaceModel, name: str) -> np.ndarray:
+    member = np.zeros((len(model.mean_vertices), 1), np.float32)
+    member[model.regions.get(name, np.zeros(0, np.int64))] = 1
+    return member
+
+
 def _is_skin(model: FaceModel) -> np.ndarray:
     skin = np.ones((len(model.mean_vertices), 1), np.float32)
     for name in ("eyeballs", "teeth", "tongue", "mouth_inside"):
@@ -221,18 +229,33 @@ def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
     return np.maximum(shade, DARKEST_SHADE * np.maximum(front, 0.05))
 
 
-def _complete(model: FaceModel, change: np.ndarray, trust: np.ndarray) -> np.ndarray:
+def _without_background(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, facing: np.ndarray) -> np.ndarray:
+    """Trust (S, S) without the skin's texels that, near the outline, look unlike the rest: background, clothes."""
+    skin = (trust > 0.5) & (hair < 0.1) & (facing > 0.8)
+    if skin.sum() < 100:
+        return trust
+    distance = np.abs(change - np.median(change[skin], axis=0)).max(-1)
+    unlike = _smoothstep((distance - 0.45) / 0.4) * (1 - hair)
+    return trust * (1 - unlike * (1 - _smoothstep((facing - 0.65) / 0.2)))
+
+
+def _complete(model: FaceModel, change: np.ndarray, trust: np.ndarray, hair: np.ndarray) -> np.ndarray:
     """Extends the photograph's change of albedo (S, S, 3), in logarithms, from where it is trusted to everywhere.
 
-    First the other half of the face where the head is symmetric (the layout is mirrored about u = 0.5), then a smooth
-    membrane, so that there is no seam.
+    First the other half of the face where the head is symmetric (the layout is mirrored about u = 0.5), then smooth
+    membranes, one through the skin and one through the hair, so that there is no seam and neither stains the other.
     """
     mirrored, mirrored_trust = change[:, ::-1], trust[:, ::-1] * MIRROR_TRUST * (1 - trust)
-    head = bake_vertices(model, _is_skin(model), change.shape[0])[..., 0]
-    mirrored_trust = mirrored_trust * head
+    mirrored_trust = mirrored_trust * bake_vertices(model, _is_skin(model), change.shape[0])[..., 0]
     total = trust + mirrored_trust
     both = (change * trust[..., None] + mirrored * mirrored_trust[..., None]) / np.maximum(total, 1e-6)[..., None]
-    smooth = np.clip(_membrane(both, total), -MAXIMUM_GAIN, MAXIMUM_GAIN)
+    skin = total * (1 - hair)
+    sure = skin > 0.5
+    if sure.any():  # a fringe or a beard must not colour the neck
+        distance = np.abs(both - np.median(both[sure], axis=0)).max(-1)
+        skin = skin * (1 - _smoothstep((distance - 0.4) / 0.4))
+    smooth = (1 - hair[..., None]) * _membrane(both, skin) + hair[..., None] * _membrane(both, total * hair)
+    smooth = np.clip(smooth, -MAXIMUM_GAIN, MAXIMUM_GAIN)
     total = np.clip(total, 0, 1)[..., None]
     return total * both + (1 - total) * smooth
 

@@ -51,20 +51,6 @@ class _Subject:
     progress: Progress
 
 
-def detect(source) -> list[DetectedFace]:
-    """Finds the faces in a photograph, the largest first.
-
-    Args:
-        source: path, PIL image or (H, W, 3) uint8 RGB array.
-    Returns:
-        Faces with 478 landmarks and 52 blendshape scores each; an empty list when there is none. Pixels are those of
-        the photograph as `read_image` returns it (upright, at most 4096 px wide or high).
-    Raises:
-        ImageError: the picture cannot be read.
-    """
-    return detect_faces(read_image(source).rgb)
-
-
 def fit(
     source,
     model: FaceModel | None = None,
@@ -212,7 +198,8 @@ def _preview(mesh: FaceModel, state: FitState, target: Target) -> np.ndarray:
     """Small picture of the current head over the crop: (S, S, 3) uint8."""
     with torch.no_grad():
         shaded = render_head(
-            mesh.vertices(state.identity[None], state.expression[None]), mesh.albedo(state.albedo[None]).clamp_min(0.005),
+            mesh.vertices(state.identity[None], state.expression[None]),
+            mesh.albedo(state.albedo[None]).clamp_min(0.005),
             mesh.face_index, state.rotation[None], state.translation[None], state.light[None], target.camera,
         )  # fmt: skip
         picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), target.crop[0])
@@ -241,23 +228,33 @@ def _finish(subject: _Subject, state: FitState, stages: tuple[Stage, ...], start
         albedo = model.albedo(state.albedo[None])[0].clamp(0, 1)
     textured = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
     subject.progress("texture", 1.0, None)
+    reduced = subject.photo.scale  # results are in pixels of the photograph's own size
     return FitResult(
         model=model,
         params=params,
-        camera=subject.camera,
+        camera=_camera_of_original(subject.camera, reduced),
         vertices=vertices.numpy(),
         neutral_vertices=neutral.numpy(),
         albedo=albedo.numpy(),
         texture=texture.rgb,
         texture_confidence=texture.confidence,
-        landmarks_px=landmarks_px,
-        projected_landmarks_px=projected.numpy(),
+        landmarks_px=landmarks_px / np.float32(reduced),
+        projected_landmarks_px=projected.numpy() / np.float32(reduced),
         stages=(*stages, textured),
         warnings=_warnings(subject, state),
         seconds=time.perf_counter() - started,
         source=subject.photo.name,
         blendshape_scores=dict(subject.face.blendshapes),
     )
+
+
+def _camera_of_original(camera: Camera, scale: float) -> Camera:
+    """The camera of a photograph that was reduced by `scale` before the fit, in its own pixels."""
+    if scale == 1:
+        return camera
+    height, width = camera.image_size
+    original = round(height / scale), round(width / scale)
+    return replace(camera.cropped((0, 0, width, height), original), image_size=original)
 
 
 def _warnings(subject: _Subject, state: FitState) -> tuple[str, ...]:

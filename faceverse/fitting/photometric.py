@@ -1,4 +1,4 @@
-"""Photometric refinement: the rendered head is brought to look like the photograph, through the differentiable renderer."""
+"""Photometric refinement: the differentiable renderer brings the head to look like the photograph."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ from ..rasterize import interpolate
 from ..render import render_head
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
-SIGMA = 0.06  # sRGB deviation between a good rendering and a photograph of skin
+# sRGB deviation between rendering and photograph: measured in each fit and kept within these limits. A picture that
+# the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
+SIGMA_LIMITS = (0.010, 0.050)
+SIGMA_INTERVAL = 5  # steps between two measurements
 # Regions whose look the model does not know (hair, clothes, what shines or is hidden) vote less or not at all.
-REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0, "eyeballs": 0.25,
-               "eye_sockets": 0.0}  # fmt: skip
+REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
+               "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
+
+FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class StageSettings:
         name: for people.
         size_px: side of the crop that is compared.
         iterations: Adam steps.
-        rates: step size by variable (turn and shift are changes of the pose); variables that are missing stay as they are.
+        rates: step size by variable (turn and shift change the pose); variables that are missing stay.
         photometric: number of independent pixels that the comparison counts as.
         landmarks: weight of the landmark term.
         identity, albedo, expression, light: weights of the priors.
@@ -75,18 +80,18 @@ class StageSettings:
     size_px: int
     iterations: int
     rates: dict[str, float]
-    photometric: float = 900.0
-    landmarks: float = 1.0
+    photometric: float = 350.0
+    landmarks: float = 0.2
     identity: float = 1.0
     albedo: float = 1.0
     expression: float = 1.0
     light: float = 60.0
 
 
-RATES = {"turn": 0.003, "shift": 0.0006, "identity": 0.045, "expression": 0.012, "albedo": 0.05, "light": 0.02}
+RATES = {"turn": 0.006, "shift": 0.0012, "identity": 0.09, "expression": 0.024, "albedo": 0.10, "light": 0.04}
 STAGES = (
-    StageSettings("photometric coarse", 96, 24, RATES),
-    StageSettings("photometric fine", 176, 24, {k: 0.6 * v for k, v in RATES.items()}),
+    StageSettings("photometric coarse", 96, 40, RATES),
+    StageSettings("photometric fine", 176, 40, {k: 0.6 * v for k, v in RATES.items()}),
 )
 EXPRESSION_SIGMA = 0.12
 
@@ -110,7 +115,7 @@ def crop_box(landmarks_px: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def cut(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resampled square of a photograph: (size, size, 3) uint8, and (size, size) bool where it lies inside the picture."""
+    """Resampled square of a photograph: (size, size, 3) uint8, and (size, size) bool where the picture has pixels."""
     x0, y0, x1, y1 = box
     height, width = photo.shape[:2]
     left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
@@ -136,6 +141,10 @@ def vertex_votes(model: FaceModel) -> Tensor:
     for name, vote in REGION_VOTE.items():
         if name in model.regions:
             votes[torch.from_numpy(np.asarray(model.regions[name]))] = vote
+    brows = model.mean_vertices[model.regions["eyebrows"]] if len(model.regions.get("eyebrows", ())) else None
+    if brows is not None:
+        above = torch.from_numpy(model.mean_vertices[:, 1] - brows[:, 1].max())
+        votes[:, 0] *= 1 - (1 - FOREHEAD_VOTE) * (above / FOREHEAD_FADE_M).clamp(0, 1)
     return votes
 
 
@@ -197,9 +206,10 @@ class PhotometricProblem:
     def __init__(self, model: FaceModel, bases, target: Target, settings: StageSettings):
         self.model, self.bases, self.target, self.settings = model, bases, target, settings
         self.votes = vertex_votes(model)[None]
+        self.sigma = SIGMA_LIMITS[1]
 
-    def terms(self, state: FitState) -> dict[str, Tensor]:
-        """Weighted loss terms by name."""
+    def terms(self, state: FitState, measure: bool = False) -> dict[str, Tensor]:
+        """Weighted loss terms by name; `measure` first sets the photometric deviation to what is seen at this state."""
         s, t = self.settings, self.target
         vertices = self.model.vertices(state.identity[None], state.expression[None])
         albedo = self.model.albedo(state.albedo[None]).clamp_min(0.005)
@@ -209,10 +219,13 @@ class PhotometricProblem:
         )  # fmt: skip
         votes = interpolate(shaded.fragments, self.votes, self.model.face_index)[..., 0].detach() * t.inside
         picture = srgb_from_linear(shaded.rgb)
+        if measure:
+            seen = losses.residual_sigma(picture.detach(), t.crop, votes)
+            self.sigma = float(np.clip(seen, *SIGMA_LIMITS))
         points = self.bases.points(state.identity[None], state.expression[None])
         projected = project(transform(points, state.rotation, state.translation), t.camera)[0, :, :2]
         return {
-            "photometric": s.photometric * losses.robust_photometric(picture, t.crop, votes, SIGMA),
+            "photometric": s.photometric * losses.robust_photometric(picture, t.crop, votes, self.sigma),
             "landmarks": s.landmarks * losses.landmark(projected, t.landmarks_px, t.landmark_weight),
             "identity prior": s.identity * losses.gaussian_prior(state.identity),
             "expression prior": s.expression
@@ -240,7 +253,10 @@ def optimise(problem: PhotometricProblem, state: FitState, on_step=lambda done: 
     history, best, best_terms, best_loss = [], state, {}, float("inf")
     for step in range(count + 1):
         current = _apply(variables, state)
-        terms = problem.terms(current)
+        measure = step % SIGMA_INTERVAL == 0 and step <= count // 2
+        terms = problem.terms(current, measure)
+        if measure:  # another scale, another loss: what was best before cannot be compared
+            best_loss = float("inf")
         loss = sum(terms.values())
         history.append(float(loss.detach()))
         if history[-1] < best_loss:

@@ -213,7 +213,7 @@ def principal_scores(data: np.ndarray, count: int) -> tuple[np.ndarray, float]:
     values, vectors = np.linalg.eigh(gram)
     values, vectors = values[::-1], vectors[:, ::-1]
     count = min(count, int((values > 1e-9 * values[0]).sum()))
-    # The sign of an eigenvector is arbitrary: the largest score is made positive, so that rebuilding gives the same file.
+    # The sign of an eigenvector is arbitrary: the largest score is made positive, so that rebuilding gives the same.
     chosen = vectors[:, :count]
     chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(0), np.arange(count)])
     return (chosen * np.sqrt(len(data))).astype(np.float32), float(values[:count].sum() / values.clip(0).sum())

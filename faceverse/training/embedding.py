@@ -135,7 +135,7 @@ def _view_weights(views: Views, count: int) -> np.ndarray:
 
 
 def _refine(model: FaceModel, views: Views, weight: np.ndarray, landmark: int, vertex: int):
-    """Best point in the triangles around a vertex: (triangle, barycentric (3,), mean squared error in square metres)."""
+    """Best point in the triangles around a vertex: (triangle, barycentric (3,), mean squared error in metres^2)."""
     around = np.flatnonzero((model.faces == vertex).any(axis=1))
     steps = np.linspace(0, 1, 9)
     grid = np.array([(1 - u - v, u, v) for u in steps for v in steps if u + v <= 1 + 1e-9])

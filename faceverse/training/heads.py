@@ -30,7 +30,14 @@ OPPOSITES = {
     "concave": "convex",
     "compress": "uncompress",
 }
-TEETH_SHIFT = (0.0, 0.0, 0.002)  # metres: back from the lips, which subdivision makes thinner
+# The source's mouth, set right, in metres: upper incisors show below an open lip, the tongue rests on the mouth's floor.
+PART_SHIFTS = {
+    "teeth_upper": (0.0, -0.0045, 0.0015),
+    "teeth_lower": (0.0, -0.0050, 0.0005),
+    "tongue": (0.0, -0.0130, -0.0170),
+}
+TEETH_WIDTH = 0.93  # keeps the molars out of the cheeks
+JAW_CLOSING = 0.035  # weight of jawOpen taken back, because subdivision makes the lips thinner and opens them
 GAUSSIAN_PROCESS = ((0.050, 0.0010), (0.022, 0.0005))  # length scale and deviation per axis, metres
 
 
@@ -89,6 +96,7 @@ class ShapePopulation:
         self.head = source.head
         self.local_sigma = local_sigma
         self._macro: dict[str, np.ndarray] = {}
+        self._jaw_open = source.expression("jawOpen")
         self.pairs, self.singles = _pair_targets(source)
         self._deformations = [smooth_modes(self.head, *g) for g in GAUSSIAN_PROCESS] if deform else []
 
@@ -136,9 +144,16 @@ class ShapePopulation:
                 settings.years[i], settings.male[i], settings.weight[i], settings.muscle[i], settings.ancestry[i]
             )
             shape += self.individual(rng)
-            shape[np.char.startswith(self.head.part, "teeth")] -= TEETH_SHIFT
+            self._set_mouth(shape)
             heads[i] = round_eyeballs(shape, self.head) * self._scale(shape, rng)
         return align(heads, self.head)
+
+    def _set_mouth(self, shape: np.ndarray) -> None:
+        """Closes the lips and puts teeth and tongue in their places, in the given head (Vc, 3)."""
+        shape -= JAW_CLOSING * self._jaw_open
+        for part, shift in PART_SHIFTS.items():
+            shape[self.head.part == part] += shift
+        shape[np.char.startswith(self.head.part, "teeth"), 0] *= TEETH_WIDTH
 
     def _scale(self, shape: np.ndarray, rng: np.random.Generator) -> float:
         """Factor that brings a head to an adult's size, most of the targets' own variation of size removed."""
@@ -218,7 +233,7 @@ def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
 
 
 def rigid_fit(source: np.ndarray, target: np.ndarray, *, scale: bool = False):
-    """Least-squares rotation (3, 3), times a scale if wanted, and translation: source @ R.T + t = target (Umeyama 1991)."""
+    """Least-squares rotation (3, 3), scaled if wanted, and translation: source @ R.T + t = target (Umeyama 1991)."""
     a, b = source - source.mean(0), target - target.mean(0)
     u, singular, vt = np.linalg.svd(b.T @ a)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])

@@ -128,7 +128,7 @@ class SkinPopulation:
         return (skin * np.exp(-np.maximum(d, 0.02)) + (1 - skin) * self.fixed).astype(np.float32)
 
     def _mixture(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Shares of the source skins that resemble the person's age, sex and ancestry; few of them, so that it stays sharp."""
+        """Shares of the source skins that resemble the person's age, sex and ancestry; few, so that it stays sharp."""
         years = np.array([s.years for s in self.skins])
         male = np.array([float(s.male) for s in self.skins])
         kin = np.array([settings.ancestry[index][ANCESTRIES.index(s.ancestry)] for s in self.skins])
