@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .camera import Camera
+from .edit import edit
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .export import export, load_result
 from .fitting import fit
@@ -52,6 +53,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "detect",
+    "edit",
     "export",
     "fit",
     "load_model",

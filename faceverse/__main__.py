@@ -23,6 +23,7 @@ from . import (
     FitResult,
     ParameterError,
     __version__,
+    edit,
     export,
     load_model,
     load_result,
@@ -82,17 +83,20 @@ def _run_fit(options: argparse.Namespace) -> int:
 
 
 def _run_edit(options: argparse.Namespace) -> int:
-    changes = {"age": options.age, "gender": options.gender, "detail": options.detail}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    before = _load(options)
+    given = {"age": options.age, "gender": options.gender, "detail": options.detail, "rotation": _rotation(options)}
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in options.set:
+        if name not in before.model.attribute_names:
+            known = ", ".join(before.model.attribute_names) or "none"
+            raise ParameterError(f"there is no attribute {name!r}; this model has: {known}")
+        changes[name] = value
     if options.expression:
         changes["expression"] = dict(options.expression)
-    rotation = _rotation(options)
-    if rotation is not None:
-        changes["rotation"] = rotation
-    from .edit import edit
-
-    result = edit(_load(options), **changes, **dict(options.set))
-    print(export(result, options.output))
+    after = edit(before, **changes)
+    print(export(after, options.output))
+    for warning in after.warnings[len(before.warnings) :]:
+        print(f"{options.output.stem}: warning: {warning}")
     return 0
 
 
@@ -229,11 +233,11 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     _add_result(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="new file: .json .glb .obj .ply .stl")
     parser.add_argument("--age", type=float, metavar="YEARS", help="years to add, such as +20 or -10")
-    parser.add_argument("--gender", type=float, metavar="G", help="0 female .. 1 male")
-    parser.add_argument("--detail", type=float, metavar="D", help="strength of the wrinkles, 1 as fitted")
+    parser.add_argument("--gender", type=float, metavar="G", help="change towards male, or towards female below 0")
+    parser.add_argument("--detail", type=float, metavar="D", help="factor on the depth of a head's detail layer, 0..3")
     add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
     parser.add_argument("--expression", **add_pairs, help="expression weight 0..1, such as jawOpen=0.5; repeatable")
-    parser.add_argument("--set", **add_pairs, help="any other attribute of the model (see weights info); repeatable")
+    parser.add_argument("--set", **add_pairs, help="change of any attribute that `weights info` lists; repeatable")
     _add_angles(parser)
     _add_model(parser)
 
@@ -280,7 +284,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rasterize", "fit"))
+    parser.add_argument("what", choices=("rasterize", "fit", "track"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 

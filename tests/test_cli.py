@@ -1,0 +1,644 @@
+"""The command line: what it writes, what it says when something is wrong, and the exit codes."""
+
+import csv
+import json
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import faceverse as fv
+from faceverse.__main__ import main
+from faceverse.batch import FORMATS, SUMMARY_COLUMNS, distinct_names
+from faceverse.camera import default_camera
+from faceverse.result import with_params
+from faceverse.weights import find_weights
+
+
+@pytest.fixture
+def toy_result(toy_model):
+    """A smiling person of the toy model, 0.6 m before the camera of a picture of 160 x 120 pixels."""
+    generator = np.random.default_rng(5)
+    expression = np.zeros(len(toy_model.expression_names), np.float32)
+    expression[toy_model.expression_names.index("mouthSmileLeft")] = 0.5
+    params = toy_model.random(1, scale=0.5).replace(expression=expression)
+    blank = fv.FitResult(
+        model=toy_model,
+        params=params,
+        camera=default_camera((160, 120)),
+        vertices=toy_model.mean_vertices,
+        neutral_vertices=toy_model.mean_vertices,
+        albedo=toy_model.mean_albedo,
+        texture=generator.integers(0, 256, (64, 64, 3), dtype=np.uint8),
+        texture_confidence=np.full((64, 64), 255, np.uint8),
+        warnings=("the face is small",),
+    )
+    return with_params(blank, params)
+
+
+@pytest.fixture
+def toy_fit(monkeypatch, toy_model, toy_result):
+    """Replaces the fit by one that knows the answer; returns the list of its calls (photo, options)."""
+    calls = []
+
+    def fit(photo, model, **options):
+        calls.append((photo, options))
+        if options["face"]:
+            raise fv.NoFaceError(f"1 face was found, face={options['face']} asks for another")
+        options["on_progress"]("landmarks", 0.5, None)
+        camera = default_camera(photo.rgb.shape[:2], options["focal_px"])
+        return toy_result.replace(camera=camera, source=photo.name)
+
+    monkeypatch.setattr("faceverse.batch.fit", fit)
+    use_toy_model(monkeypatch, toy_model)
+    return calls
+
+
+def use_toy_model(monkeypatch, toy_model):
+    def load_model(source="open"):
+        if source != "open":
+            raise fv.WeightsError(f"there is no model file {source}")
+        return toy_model
+
+    for place in ("faceverse.batch.load_model", "faceverse.__main__.load_model"):
+        monkeypatch.setattr(place, load_model)
+
+
+@pytest.fixture
+def stored(monkeypatch, tmp_path, toy_model, toy_result):
+    """Path of the toy result as JSON; the commands load the toy model."""
+    use_toy_model(monkeypatch, toy_model)
+    return fv.export(toy_result, tmp_path / "me.json")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return write_photo(tmp_path / "selfie.jpg")
+
+
+def write_photo(path, size=(120, 160), shade=128):
+    Image.new("RGB", size, (shade, 100, 90)).save(path)
+    return path
+
+
+def complaint(capsys, code, argv):
+    """Runs a command that must fail with this code and one line on stderr; returns the line."""
+    if code == 2:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in argv])
+        assert stopped.value.code == 2
+    else:
+        assert main([str(argument) for argument in argv]) == code
+    told = capsys.readouterr()
+    lines = told.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("faceverse") and "Traceback" not in told.err
+    assert told.out == ""
+    return lines[0]
+
+
+def contents(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------- one photograph
+
+
+def test_fit_writes_head_parameters_and_overview(toy_fit, photo, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert main(["fit", str(photo), "-o", str(out)]) == 0
+    assert contents(out) == ["selfie.glb", "selfie.json", "selfie.png"]
+    with Image.open(out / "selfie.png") as overview:
+        assert overview.size[0] == 4 * overview.size[1]
+    assert json.loads((out / "selfie.json").read_text(encoding="utf-8"))["source"] == "selfie"
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert lines[:3] == [str(out / name) for name in contents(out)]
+    assert lines[3].startswith("selfie: ") and lines[3].endswith(" s")
+    assert lines[4] == "selfie: warning: the face is small"
+    assert told.err == ""
+
+
+def test_fit_passes_its_options_on(toy_fit, photo, tmp_path):
+    options = ["--no-detail", "--seed", "7", "--focal-px", "900.5", "--format", "json"]
+    assert main(["fit", str(photo), "-o", str(tmp_path / "out"), *options]) == 0
+    ((read, options),) = toy_fit
+    assert read.rgb.shape == (160, 120, 3) and read.name == "selfie"
+    wanted = {"face": 0, "detail": False, "seed": 7, "focal_px": 900.5}
+    assert {key: options[key] for key in wanted} == wanted
+    assert contents(tmp_path / "out") == ["selfie.json"]
+
+
+def test_fit_writes_every_format(toy_fit, photo, tmp_path):
+    assert main(["fit", str(photo), "-o", str(tmp_path / "out"), "--format", ",".join(FORMATS)]) == 0
+    wanted = {"selfie.mtl", "selfie_texture.png", *(f"selfie.{suffix}" for suffix in FORMATS)}
+    assert set(contents(tmp_path / "out")) == wanted
+
+
+def test_progress_is_drawn_on_a_terminal_and_wiped(toy_fit, photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["fit", str(photo), "-o", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "landmarks" in told.err and "#" in told.err and "landmarks" not in told.out
+    assert told.err.endswith("\r\033[K")
+
+
+def test_fit_knows_the_sample_photograph(toy_fit, tmp_path, astronaut):
+    assert main(["fit", "sample", "-o", str(tmp_path)]) == 0
+    np.testing.assert_array_equal(toy_fit[0][0].rgb, astronaut)
+    assert contents(tmp_path) == ["sample.glb", "sample.json", "sample.png"]
+
+
+def test_missing_scikit_image_is_named(toy_fit, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert "pip install scikit-image" in complaint(capsys, 1, ["fit", "sample", "-o", tmp_path / "out"])
+
+
+def test_a_second_fit_replaces_the_first(toy_fit, photo, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "selfie.json").write_text("old")
+    (tmp_path / "out" / "other.txt").write_text("stays")
+    assert main(["fit", str(photo), "-o", str(tmp_path / "out")]) == 0
+    assert contents(tmp_path / "out") == ["other.txt", "selfie.glb", "selfie.json", "selfie.png"]
+    assert (tmp_path / "out" / "selfie.json").read_text() != "old"
+
+
+# --------------------------------------------------------------------------------------------------------- bad pictures
+
+
+def huge_png(path):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+
+
+def truncated_jpeg(path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+BAD_PICTURES = {
+    "text.jpg": (lambda path: path.write_text("Dear diary, this is no picture."), "is not a picture"),
+    "cut.jpg": (truncated_jpeg, "cut short"),
+    "dot.png": (lambda path: Image.new("RGB", (1, 1)).save(path), "too small"),
+    "huge.png": (huge_png, "too many pixels"),
+    "empty.jpg": (lambda path: path.write_bytes(b""), "empty"),
+    "missing.jpg": (lambda path: None, "there is no file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PICTURES)
+def test_bad_pictures_are_one_line(name, toy_fit, tmp_path, capsys):
+    make, words = BAD_PICTURES[name]
+    make(tmp_path / name)
+    line = complaint(capsys, 1, ["fit", tmp_path / name, "-o", tmp_path / "out"])
+    assert name in line and words in line
+    assert not (tmp_path / "out").exists() and toy_fit == []
+
+
+def test_no_such_face_is_one_line_and_leaves_nothing(toy_fit, photo, tmp_path, capsys):
+    line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "a" / "b", "--face", "5"])
+    assert line == "faceverse: 1 face was found, face=5 asks for another"
+    assert contents(tmp_path) == ["selfie.jpg"]
+
+
+def test_errors_of_several_lines_become_one(toy_fit, photo, tmp_path, capsys, monkeypatch):
+    def fit(*arguments, **options):
+        raise fv.WeightsError("first\nsecond")
+
+    monkeypatch.setattr("faceverse.batch.fit", fit)
+    assert complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"]) == "faceverse: first second"
+
+
+# ------------------------------------------------------------------------------------------------------- output folders
+
+
+def test_output_folder_is_tried_before_the_fit(toy_fit, photo, tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    for out in ("file/out", "file"):
+        line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / out])
+        assert "cannot write into" in line and "-o" in line
+    assert toy_fit == [] and contents(tmp_path) == ["file", "selfie.jpg"]
+
+
+def test_nothing_half_written_when_writing_fails(toy_fit, photo, tmp_path, capsys, monkeypatch):
+    def overview(*arguments):
+        raise fv.ParameterError("no picture today")
+
+    monkeypatch.setattr("faceverse.batch.overview", overview)
+    argv = ["fit", photo, "-o", tmp_path / "out", "--format", "glb,json,png"]
+    assert "no picture today" in complaint(capsys, 1, argv)
+    assert contents(tmp_path) == ["selfie.jpg"]
+
+
+def test_a_folder_in_the_way_is_named_and_nothing_is_moved(toy_fit, photo, tmp_path, capsys):
+    (tmp_path / "out" / "selfie.json").mkdir(parents=True)
+    line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"])
+    assert "selfie.json" in line and "folder" in line
+    assert contents(tmp_path / "out") == ["selfie.json"]
+
+
+def test_the_photograph_is_never_replaced(toy_fit, tmp_path, capsys):
+    photo = write_photo(tmp_path / "me.png")
+    before = photo.read_bytes()
+    assert "would replace the photograph" in complaint(capsys, 1, ["fit", photo, "-o", tmp_path])
+    assert photo.read_bytes() == before and toy_fit == []
+    assert main(["fit", str(photo), "-o", str(tmp_path), "--format", "glb"]) == 0
+
+
+def test_unknown_formats_are_wrong_arguments(toy_fit, photo, tmp_path, capsys):
+    line = complaint(capsys, 2, ["fit", photo, "-o", tmp_path / "out", "--format", "glb,fbx"])
+    assert "fbx" in line and "glb,json,png" in line and not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------- batch
+
+
+def summary(folder):
+    with open(folder / "summary.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_batch_goes_on_after_a_bad_photograph(toy_fit, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    (photos / "deeper").mkdir(parents=True)
+    write_photo(photos / "a.jpg")
+    (photos / "b.jpg").write_text("no picture")
+    write_photo(photos / "c.PNG")
+    (photos / "notes.txt").write_text("not a photograph")
+    write_photo(photos / ".hidden.jpg")
+    write_photo(photos / "deeper" / "d.jpg")
+    out = tmp_path / "out"
+    assert main(["fit", str(photos), "-o", str(out), "--format", "json"]) == 1
+    assert contents(out) == ["a.json", "c.json", "summary.csv"]
+    rows = summary(out)
+    assert tuple(rows[0]) == SUMMARY_COLUMNS == ("file", "status", "seconds", "warnings", "error")
+    assert [(row["file"], row["status"]) for row in rows] == [("a.jpg", "ok"), ("b.jpg", "failed"), ("c.PNG", "ok")]
+    assert rows[0]["warnings"] == "the face is small" and rows[0]["error"] == ""
+    assert "is not a picture" in rows[1]["error"] and all(float(row["seconds"]) >= 0 for row in rows)
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and told.err.startswith("faceverse: b.jpg: ")
+    assert told.out.splitlines()[-2:] == [str(out / "summary.csv"), "2 of 3 photographs fitted"]
+
+
+def test_batch_without_failures_returns_zero(toy_fit, tmp_path):
+    (tmp_path / "photos").mkdir()
+    write_photo(tmp_path / "photos" / "a.jpg")
+    assert main(["fit", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]) == 0
+
+
+def test_batch_survives_a_fault_of_the_library(toy_fit, tmp_path, capsys, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        write_photo(tmp_path / "photos" / name)
+    import faceverse.batch
+
+    working = faceverse.batch.fit
+
+    def fit(photo, model, **options):
+        if photo.name == "a":
+            raise IndexError("a fault")
+        return working(photo, model, **options)
+
+    monkeypatch.setattr("faceverse.batch.fit", fit)
+    assert main(["fit", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--format", "json"]) == 1
+    assert [row["error"] for row in summary(tmp_path / "out")] == ["IndexError: a fault", ""]
+    assert "Traceback" in capsys.readouterr().err  # so that it can be reported
+
+
+def test_an_interrupted_batch_keeps_what_is_done(toy_fit, tmp_path, capsys, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        write_photo(tmp_path / "photos" / name)
+    import faceverse.batch
+
+    working = faceverse.batch.fit
+
+    def fit(photo, model, **options):
+        if photo.name == "b":
+            raise KeyboardInterrupt
+        return working(photo, model, **options)
+
+    monkeypatch.setattr("faceverse.batch.fit", fit)
+    assert main(["fit", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--format", "json"]) == 130
+    assert contents(tmp_path / "out") == ["a.json", "summary.csv"]
+    assert [row["file"] for row in summary(tmp_path / "out")] == ["a.jpg"]
+    assert capsys.readouterr().err == "faceverse: interrupted\n"
+
+
+def test_batch_refuses_useless_folders(toy_fit, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    assert "no photographs" in complaint(capsys, 1, ["fit", photos, "-o", tmp_path / "out"])
+    write_photo(photos / "a.jpg")
+    assert "choose another" in complaint(capsys, 1, ["fit", photos, "-o", photos])
+    assert contents(photos) == ["a.jpg"] and not (tmp_path / "out").exists()
+
+
+def test_batch_needs_a_model_before_it_starts(toy_fit, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    write_photo(tmp_path / "photos" / "a.jpg")
+    argv = ["fit", tmp_path / "photos", "-o", tmp_path / "out", "--model", "no.safetensors"]
+    assert "no model file no.safetensors" in complaint(capsys, 1, argv)
+    assert toy_fit == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.jpg", "b.jpg"], ["a", "b"]),
+        (["me.jpg", "me.png", "ME.webp"], ["me", "me_png", "ME_webp"]),
+        (["a.jpg", "a.png", "a_png.jpg"], ["a", "a_png", "a_png_jpg"]),
+        (["a.jpg", "a_png.jpg", "a.png"], ["a", "a_png", "a_png_2"]),
+    ],
+)
+def test_photographs_of_one_name_get_different_results(files, names):
+    assert distinct_names([Path(file) for file in files]) == names
+
+
+# ------------------------------------------------------------------------------------------------- edit, render, export
+
+
+def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
+    out = tmp_path / "older.json"
+    options = ["--age", "+20", "--expression", "jawOpen=0.8", "--expression", "mouthSmileLeft=0"]
+    assert main(["edit", str(stored), "-o", str(out), *options]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    before, after = fv.load_result(stored, toy_model), fv.load_result(out, toy_model)
+    weights = dict(zip(toy_model.expression_names, after.params.expression))
+    assert weights["jawOpen"] == pytest.approx(0.8) and weights["mouthSmileLeft"] == 0
+    age = toy_model.attributes(after.params)["age"] - toy_model.attributes(before.params)["age"]
+    assert age == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--age", "-10"], {"age": -10}),
+        (["--age", "+20"], {"age": 20}),
+        (["--age=-1.5", "--gender", "0"], {"age": -1.5, "gender": 0}),
+        (["--set", "age=-2", "--set", "gender=+1e-1"], {"age": -2, "gender": 0.1}),
+        (["--expression", "jawOpen=1"], {"expression": {"jawOpen": 1}}),
+        (["--yaw", "-30"], {"rotation": (-30, 0, 0)}),
+        (["--detail", "0.7", "--pitch", ".5", "--roll", "-2"], {"detail": 0.7, "rotation": (0, 0.5, -2)}),
+        ([], {}),
+    ],
+)
+def test_edit_understands_signs(given, expected, stored, toy_result, tmp_path, monkeypatch):
+    changes = []
+    monkeypatch.setattr("faceverse.__main__.edit", lambda result, **kwargs: changes.append(kwargs) or result)
+    assert main(["edit", str(stored), "-o", str(tmp_path / "new.json"), *given]) == 0
+    assert changes == [expected]
+
+
+@pytest.mark.parametrize("pair", ["jawOpen", "jawOpen=wide", "=1", "jawOpen="])
+def test_edit_refuses_pairs_without_a_number(pair, stored, capsys):
+    assert "NAME=VALUE" in complaint(capsys, 2, ["edit", stored, "-o", "x.json", "--expression", pair])
+
+
+@pytest.mark.parametrize("given", [["--expression", "mouthSmile=1"], ["--set", "beauty=1"], ["--set", "result=1"]])
+def test_edit_refuses_unknown_names(given, stored, tmp_path, capsys):
+    line = complaint(capsys, 1, ["edit", stored, "-o", tmp_path / "x.json", *given])
+    assert given[1].split("=")[0] in line and not (tmp_path / "x.json").exists()
+
+
+def test_edit_tells_what_it_could_not_do(stored, tmp_path, capsys):
+    assert main(["edit", str(stored), "-o", str(tmp_path / "x.json"), "--age", "500"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("x: warning: age: ")
+
+
+def test_render_draws_a_picture(stored, tmp_path):
+    first, second, wide = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
+    assert main(["render", str(stored), "-o", str(first), "--mode", "clay", "--size", "64"]) == 0
+    argv = ["render", stored, "-o", second, "--mode", "clay", "--size", "64", "--yaw", "-40", "--background", "00ff00"]
+    assert main([str(argument) for argument in argv]) == 0
+    assert main(["render", str(stored), "-o", str(wide), "--size", "32", "--turntable"]) == 0
+    with Image.open(first) as a, Image.open(second) as b, Image.open(wide) as c:
+        assert a.size == b.size == (64, 64) and c.size == (160, 32)
+        assert a.getpixel((0, 0)) == (255, 255, 255) and b.getpixel((0, 0)) == (0, 255, 0)
+        assert np.abs(np.asarray(a, float) - np.asarray(b, float)).max() > 50
+
+
+def test_render_refuses_what_it_cannot_do(stored, tmp_path, capsys):
+    assert "invalid choice" in complaint(capsys, 2, ["render", stored, "-o", "a.png", "--mode", "xray"])
+    assert "six hexadecimal" in complaint(capsys, 2, ["render", stored, "-o", "a.png", "--background", "red"])
+    assert "size must be" in complaint(capsys, 1, ["render", stored, "-o", tmp_path / "a.png", "--size", "0"])
+    assert ".png" in complaint(capsys, 1, ["render", stored, "-o", tmp_path / "a.bmp", "--size", "16"])
+    assert contents(tmp_path) == ["me.json"]
+
+
+def test_export_writes_other_formats(stored, tmp_path, capsys):
+    assert main(["export", str(stored), str(tmp_path / "full.stl")]) == 0
+    assert main(["export", str(stored), str(tmp_path / "light.stl"), "--light"]) == 0
+    assert (tmp_path / "light.stl").stat().st_size < (tmp_path / "full.stl").stat().st_size
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "full.stl"), str(tmp_path / "light.stl")]
+
+
+def test_export_refuses_unknown_suffixes_and_files(stored, tmp_path, capsys):
+    assert ".glb .obj" in complaint(capsys, 1, ["export", stored, tmp_path / "me.fbx"])
+    assert "cannot write" in complaint(capsys, 1, ["export", stored, tmp_path / "no" / "me.glb"])
+    assert "cannot read" in complaint(capsys, 1, ["export", tmp_path / "none.json", tmp_path / "me.glb"])
+    (tmp_path / "other.json").write_text("{}")
+    assert "other.json" in complaint(capsys, 1, ["export", tmp_path / "other.json", tmp_path / "me.glb"])
+    assert contents(tmp_path) == ["me.json", "other.json"]
+
+
+# ----------------------------------------------------------------------------------- track, weights, train, bench, rest
+
+
+def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model, monkeypatch, capsys):
+    calls = []
+
+    class Found:
+        def save(self, path):
+            Path(path).write_text("frames")
+            return Path(path)
+
+    def track(source, model=None, *, identity=None, smooth=True, on_progress=None):
+        on_progress("frames", 0.5, None)
+        calls.append((source, model, identity, smooth))
+        return Found()
+
+    monkeypatch.setattr("faceverse.__main__.track", track)
+    out = tmp_path / "out"
+    assert main(["track", "clips/clip.mp4", "-o", str(out), "--identity", str(stored), "--no-smooth"]) == 0
+    assert contents(out) == ["clip.csv", "clip.json"]
+    ((source, model, identity, smooth),) = calls
+    assert source == Path("clips/clip.mp4") and model is toy_model and smooth is False
+    assert isinstance(identity, fv.FitResult)
+    assert capsys.readouterr().out.splitlines()[:2] == [str(out / "clip.csv"), str(out / "clip.json")]
+
+
+@pytest.fixture
+def toy_weights(tmp_path, monkeypatch):
+    import toy
+
+    path = toy.toy_file().write(tmp_path / "toy.safetensors")
+    monkeypatch.setenv("FACEVERSE_WEIGHTS", str(path))
+    return path
+
+
+def test_weights_says_what_is_used(toy_weights, capsys):
+    assert main(["weights", "path"]) == 0
+    assert capsys.readouterr().out == f"{toy_weights}\n"
+    assert main(["weights", "info"]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["name"] == "toy" and lines["licence"] == "CC0-1.0" and len(lines["sha256"]) == 64
+    assert "formulas of the tests" in lines["sources"] and "age (years" in lines["attributes"]
+    assert main(["weights", "verify"]) == 0
+    assert lines["sha256"] in capsys.readouterr().out
+
+
+def test_weights_verify_finds_damage(toy_weights, capsys):
+    toy_weights.write_bytes(toy_weights.read_bytes()[:-100])
+    assert "damaged" in complaint(capsys, 1, ["weights", "verify"])
+
+
+def test_weights_says_where_it_looked(tmp_path, capsys):
+    missing = tmp_path / "none.safetensors"
+    assert str(missing) in complaint(capsys, 1, ["weights", "info", "--model", missing])
+
+
+def test_library_warnings_are_one_line(toy_weights, capsys, monkeypatch):
+    def find_weights(source):
+        warnings.warn("using another file instead", stacklevel=1)
+        return toy_weights
+
+    monkeypatch.setattr("faceverse.__main__.find_weights", find_weights)
+    assert main(["weights", "path"]) == 0
+    assert capsys.readouterr().err == "faceverse: warning: using another file instead\n"
+
+
+def test_train_passes_its_options(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def train_base(output, skins, *, heads, seed, report):
+        calls.append((output, skins, heads, seed))
+        report("a step")
+        return output
+
+    monkeypatch.setattr("faceverse.training.base.train_base", train_base)
+    out = tmp_path / "made" / "m.safetensors"
+    assert main(["train", "base", "--skins", "skins.tgz", "-o", str(out), "--heads", "12", "--seed", "3"]) == 0
+    assert calls == [(out, Path("skins.tgz"), 12, 3)]
+    told = capsys.readouterr()
+    assert told.out == f"{out}\n" and told.err == "a step\n"
+    assert ".safetensors" in complaint(capsys, 1, ["train", "base", "--skins", "s", "-o", tmp_path / "m.npy"])
+
+
+def test_bench_hands_over_to_the_script(capfd):
+    if not Path(fv.__file__).resolve().parent.parent.joinpath("benchmarks", "bm_rasterize.py").is_file():
+        pytest.skip("no benchmarks beside the package")
+    assert main(["bench", "rasterize", "--help"]) == 0
+    assert "--repeats" in capfd.readouterr().out
+
+
+def test_bench_says_where_benchmarks_are(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("faceverse.__main__.__file__", str(tmp_path / "faceverse" / "__main__.py"))
+    assert "source repository" in complaint(capsys, 1, ["bench", "fit"])
+
+
+@pytest.mark.parametrize("argv", [[], ["paint"], ["fit"], ["fit", "a.jpg", "--face", "two"], ["weights", "burn"]])
+def test_wrong_arguments_are_one_line(argv, capsys):
+    assert "--help" in complaint(capsys, 2, argv)
+
+
+def test_help_and_version(capsys):
+    for argv, words in ((["--version"], fv.__version__), (["--help"], "track"), (["fit", "--help"], "--focal-px")):
+        with pytest.raises(SystemExit) as stopped:
+            main(argv)
+        assert stopped.value.code == 0 and words in capsys.readouterr().out
+
+
+def test_a_fault_of_the_library_is_not_hidden(toy_fit, photo, tmp_path, monkeypatch):
+    def fit(*arguments, **options):
+        raise IndexError("a fault")
+
+    monkeypatch.setattr("faceverse.batch.fit", fit)
+    with pytest.raises(IndexError):
+        main(["fit", str(photo), "-o", str(tmp_path / "out")])
+    assert contents(tmp_path) == ["selfie.jpg"]
+
+
+# ---------------------------------------------------------------------------------------------------- as a real process
+
+
+def run(*argv, **options):
+    folder = str(Path(fv.__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": folder} | options.pop("env", {})
+    command = [sys.executable, "-m", "faceverse", *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, **options)
+
+
+def test_process_with_a_bad_picture(tmp_path):
+    (tmp_path / "fake.jpg").write_text("no picture")
+    done = run("fit", "fake.jpg", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "fake.jpg is not a picture" in done.stderr
+    assert contents(tmp_path) == ["fake.jpg"]
+
+
+def test_process_whose_reader_has_gone(toy_weights):
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONPATH": str(Path(fv.__file__).parent.parent)}
+    command = [sys.executable, "-m", "faceverse", "weights", "path"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, env=environment)
+    os.close(writing)
+    assert done.returncode == 1 and done.stderr == ""
+
+
+def has_open_model():
+    try:
+        find_weights()
+    except fv.WeightsError:
+        return False
+    return True
+
+
+needs_open_model = pytest.mark.skipif(not has_open_model(), reason="weights/open_base.safetensors is not there")
+
+
+@needs_open_model
+def test_weights_info_of_the_open_model(capsys):
+    assert main(["weights", "info"]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert "CC0" in lines["licence"] and "52 expressions" in lines["modes"] and float(lines["size"].split()[0]) < 10
+
+
+@needs_open_model
+def test_no_face_is_said_in_one_line(tmp_path, capsys):
+    photo = write_photo(tmp_path / "wall.jpg", (640, 480))
+    line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"])
+    assert "no face" in line.lower() and contents(tmp_path) == ["wall.jpg"]
+
+
+@needs_open_model
+def test_two_faces_but_the_sixth_is_wanted(tmp_path, astronaut, capsys):
+    face = astronaut[:330, 90:380]
+    Image.fromarray(np.concatenate([face, face[:, ::-1]], axis=1)).save(tmp_path / "two.png")
+    line = complaint(capsys, 1, ["fit", tmp_path / "two.png", "-o", tmp_path / "out", "--face", "5"])
+    assert "2 faces" in line and "face=5" in line and contents(tmp_path) == ["two.png"]
+
+
+@needs_open_model
+def test_process_fits_edits_and_renders(tmp_path, astronaut):
+    Image.fromarray(astronaut).save(tmp_path / "selfie.png")
+    done = run("fit", "selfie.png", "-o", "out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(tmp_path / "out") == ["selfie.glb", "selfie.json", "selfie.png"]
+    done = run("edit", "out/selfie.json", "-o", "older.json", "--age", "+20", "--expression", "jawOpen=1", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "older.json\n", "")
+    assert main(["render", str(tmp_path / "older.json"), "-o", str(tmp_path / "older.png"), "--size", "128"]) == 0
+    with Image.open(tmp_path / "older.png") as picture:
+        assert np.asarray(picture).std() > 10

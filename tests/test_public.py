@@ -1,0 +1,93 @@
+"""The public surface: which names there are, what they take, and what importing them costs."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import faceverse as fv
+
+SIGNATURES = {
+    "load_model": "source",
+    "detect": "source",
+    "fit": "source model face detail seed focal_px on_progress",
+    "edit": "result expression detail identity rotation light attributes",
+    "render": "result size mode camera rotation background supersample",
+    "export": "result path light",
+    "load_result": "path model",
+    "track": "source model identity smooth on_progress",
+    "overlay": "photo_rgb result mode alpha",
+    "overview": "photo_rgb result size",
+    "read_image": "source",
+    "save_image": "path rgb",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_arguments_are_those_of_the_documentation(name):
+    parameters = inspect.signature(getattr(fv, name)).parameters
+    documented = SIGNATURES[name].split()
+    assert [parameter for parameter in parameters if parameter in documented] == documented
+    others = [parameter for key, parameter in parameters.items() if key not in documented]
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in others)
+
+
+def test_all_names_are_found_by_dir():
+    assert set(fv.__all__) <= set(dir(fv)) and len(fv.__all__) == len(set(fv.__all__))
+
+
+@pytest.mark.parametrize("name", ["edit", "export", "render"])
+def test_functions_win_over_modules_of_the_same_name(name):
+    module = importlib.import_module(f"faceverse.{name}")
+    assert inspect.isfunction(getattr(fv, name)) and getattr(module, name) is getattr(fv, name)
+
+
+def test_errors_have_one_base():
+    kinds = (fv.NoFaceError, fv.ImageError, fv.WeightsError, fv.ParameterError)
+    assert all(issubclass(kind, fv.FaceVerseError) and kind is not fv.FaceVerseError for kind in kinds)
+    assert not issubclass(fv.FaceVerseError, (ValueError, OSError))
+
+
+def test_version_is_that_of_the_package(root):
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1] == fv.__version__
+
+
+def test_import_is_light(root):
+    heavy = "mediapipe numba gradio cv2 matplotlib huggingface_hub plotly skimage torchvision safetensors".split()
+    code = f"import sys, faceverse; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_detect_finds_the_face_where_it_is(astronaut):
+    (face,) = fv.detect(astronaut)
+    assert isinstance(face, fv.DetectedFace) and face.landmarks_px.shape == (478, 2)
+    x0, y0, x1, y1 = face.box_px
+    assert 150 < x0 < 190 and 60 < y0 < 100 and 260 < x1 < 300 and 165 < y1 < 205
+
+
+def test_detect_answers_in_pixels_of_the_original(astronaut):
+    (small,) = fv.detect(astronaut)
+    large = np.asarray(Image.fromarray(astronaut).resize((5120, 5120), Image.Resampling.BICUBIC))
+    photo = fv.read_image(large)
+    assert photo.scale == pytest.approx(0.8)
+    for source in (large, photo):
+        (face,) = fv.detect(source)
+        size = np.ptp(small.landmarks_px, axis=0).max()
+        assert np.abs(face.landmarks_px / 10 - small.landmarks_px).mean() < 0.02 * size
+        np.testing.assert_array_equal(face.box_px[:2], face.landmarks_px.min(axis=0))
+
+
+def test_detect_finds_nothing_on_a_wall():
+    assert fv.detect(np.full((240, 320, 3), 128, np.uint8)) == []
+
+
+def test_detect_refuses_what_is_no_picture(tmp_path):
+    with pytest.raises(fv.ImageError, match="no file"):
+        fv.detect(tmp_path / "none.jpg")
