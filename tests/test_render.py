@@ -63,7 +63,8 @@ def test_sphere_has_the_depth_normals_and_light_of_the_formula():
     vertices, faces = sphere(120, 240)
     camera = Camera(200.0, (32.0, 32.0), (64, 64))
     light = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 9, 3)))
-    pose, translation = torch.eye(3)[None].double(), torch.tensor([[0, 0, -0.6]]).double()
+    # Turning a sphere changes nothing in its picture, as long as normals and light are both in camera space.
+    pose, translation = rotation_from_euler_deg(40, 20, 10)[None].double(), torch.tensor([[0, 0, -0.6]]).double()
     albedo = torch.full((1, len(vertices), 3), 0.5).double()
     shaded = render_head(vertices[None], albedo, faces, pose, translation, light, camera)
     i, j = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
