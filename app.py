@@ -1,0 +1,12 @@
+"""Serves the web page; address and port from GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from demo.page import build, launch_options  # noqa: E402 (Gradio reads the variable when it is imported)
+
+demo = build()
+
+if __name__ == "__main__":
+    demo.launch(**launch_options())

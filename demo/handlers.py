@@ -1,0 +1,307 @@
+"""What the page does, as plain functions: a photograph becomes a head, the head is edited, its files are written."""
+
+from __future__ import annotations
+
+import base64
+import io
+import queue
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import faceverse as fv
+
+from .viewer import file_address, head_pack, model_pack
+
+# Slider of the page -> the ARKit weights that it moves together.
+EXPRESSIONS = {
+    "Open mouth": ("jawOpen",),
+    "Smile": ("mouthSmileLeft", "mouthSmileRight"),
+    "Close eyes": ("eyeBlinkLeft", "eyeBlinkRight"),
+    "Raise brows": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    "Puff cheeks": ("cheekPuff",),
+    "Pucker lips": ("mouthPucker",),
+}
+DOWNLOADS = {"GLB": "glb", "OBJ (zip)": "obj", "PLY": "ply", "STL": "stl", "JSON": "json"}
+
+_STEPS = {
+    "detection": "Looking for the face",
+    "landmarks": "Finding the shape of the head",
+    "photometric coarse": "Matching skin and light",
+    "photometric fine": "Matching the finer features",
+    "texture": "Taking the colours from the photograph",
+}
+_PREVIEW_PX = 384
+_PICTURE_PX = 640
+_numbers = count(1)  # no two files of the page have the same name, so that no browser shows an old one
+
+
+class Stopped(Exception):  # noqa: N818 (not a mistake of anybody)
+    """The visitor has cancelled the fit, or left."""
+
+
+# Answers to the visitor; any other exception is a fault of the program.
+EXPECTED = (fv.FaceVerseError, Stopped)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a fit is: text for the visitor, fraction of the whole in 0..1, new preview as a data address or None."""
+
+    text: str
+    fraction: float
+    preview: str | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the page remembers of a visitor's head.
+
+    Args:
+        fitted: as it came from the photograph.
+        edited: with the age and gender of the sliders.
+        person: number of the fit; the 3D view keeps its camera and expression while this stays the same.
+        face_count: faces in the photograph.
+        photo: file of the photograph, or None: it is kept only while there is another face to choose.
+    """
+
+    fitted: fv.FitResult
+    edited: fv.FitResult
+    person: int
+    face_count: int
+    photo: Path | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Files of the same size: the photograph, the head over it, the head as clay, its texture."""
+
+    photo: Path
+    overlay: Path
+    clay: Path
+    texture: Path
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """End of a fit: the head, and the pixels of its photograph (H, W, 3) uint8, which are not kept."""
+
+    head: Head
+    photo_rgb: np.ndarray
+
+
+# -- photograph -------------------------------------------------------------------------------------------------------
+def claim(upload: str | Path, folder: Path, show_s: float = 5) -> Path:
+    """Copies an upload into the visitor's folder, where nobody else finds it; an earlier photograph is deleted.
+
+    Args:
+        show_s: the upload itself is deleted after this time; until then his browser may load it to show it to him.
+
+    Raises:
+        ImageError: the upload is gone.
+    """
+    upload = Path(upload)
+    for old in folder.glob("photo.*"):
+        old.unlink(missing_ok=True)
+    try:
+        photo = Path(shutil.copyfile(upload, folder / f"photo{upload.suffix.lower()}"))
+    except OSError as error:
+        raise fv.ImageError("the upload was deleted in the meantime; choose the photograph again") from error
+    timer = threading.Timer(show_s, upload.unlink, kwargs={"missing_ok": True})
+    timer.daemon = True
+    timer.start()
+    return photo
+
+
+def sample_photo(folder: Path) -> Path:
+    """The sample photograph (astronaut Eileen Collins, NASA, public domain) as a file, written once."""
+    from skimage.data import astronaut
+
+    path = folder / "astronaut.png"
+    if not path.exists():
+        Image.fromarray(astronaut()).save(path)
+    return path
+
+
+# -- fit --------------------------------------------------------------------------------------------------------------
+def fit(photo: Path, face: int = 0, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[Step | Fitted]:
+    """Fits a head to a photograph.
+
+    Args:
+        photo: a file. It is deleted at the end unless it shows several faces.
+        face: 0 is the largest.
+        is_wanted: asked again and again; False stops the fit.
+
+    Yields:
+        Step while it runs, then one Fitted.
+    Raises:
+        FaceVerseError: what went wrong, in words.
+        Stopped: `is_wanted` said no.
+    """
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def on_progress(stage: str, fraction: float, preview: np.ndarray | None) -> None:
+        if stopped.is_set() or not is_wanted():
+            raise Stopped
+        events.put(Step(_STEPS.get(stage, stage.capitalize()), fraction, _data_address(preview)))
+
+    def work() -> None:
+        try:
+            image = fv.read_image(photo)
+            on_progress("detection", 0.0, image.rgb)
+            faces = fv.detect(image)
+            result = fv.fit(image, face=face, on_progress=on_progress)
+            keeps = photo if len(faces) > 1 else None
+            events.put(Fitted(Head(result, result, next(_numbers), len(faces), keeps), image.rgb))
+        except Exception as error:
+            events.put(error)
+
+    yield Step("Reading the photograph", 0.0)
+    threading.Thread(target=work, daemon=True).start()
+    keep = False
+    try:
+        while not isinstance(event := events.get(), Fitted):
+            if isinstance(event, Exception):
+                raise event
+            yield event
+        keep = event.head.photo is not None
+        yield event
+    finally:
+        stopped.set()
+        if not keep:
+            photo.unlink(missing_ok=True)
+
+
+def explain(error: Exception) -> str:
+    """One sentence for the visitor."""
+    if isinstance(error, fv.FaceVerseError):
+        text = str(error).strip()
+        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    if isinstance(error, Stopped):
+        return "Cancelled."
+    return "Something went wrong on the server. Try again, or try another photograph."
+
+
+def summary(result: fv.FitResult) -> str:
+    """What the fit says about itself: seconds and warnings, as Markdown."""
+    lines = [f"**Done in {result.seconds:.1f} s**: {len(result.vertices):,} vertices, {len(result.faces):,} triangles."]
+    lines += [f"- {explain(fv.FaceVerseError(warning))}" for warning in result.warnings]
+    return "\n".join(lines)
+
+
+# -- edit -------------------------------------------------------------------------------------------------------------
+def slider_values(result: fv.FitResult) -> dict[str, float]:
+    """Where the expression sliders stand for a head: the mean of the weights that each of them moves."""
+    weights = _expression(result)
+    return {label: round(float(np.mean([weights.get(n, 0) for n in names])), 2) for label, names in EXPRESSIONS.items()}
+
+
+def edit(head: Head, age: float, gender: float) -> Head:
+    """The head older by `age` years and shifted by `gender`; both are relative to the photograph.
+
+    Raises:
+        ParameterError: the model knows neither.
+    """
+    if not age and not gender:
+        return replace(head, edited=head.fitted)
+    return replace(head, edited=fv.edit(head.fitted, age=age, gender=gender))
+
+
+def with_expression(head: Head, values: dict[str, float]) -> fv.FitResult:
+    """The edited head with the expression of the sliders; a slider that was not moved leaves its weights alone."""
+    start = slider_values(head.fitted)
+    moved = {
+        name: float(np.clip(values[label], 0, 1))
+        for label, names in EXPRESSIONS.items()
+        for name in names
+        if label in values and abs(values[label] - start[label]) > 1e-6 and name in head.fitted.model.expression_names
+    }
+    return fv.edit(head.edited, expression=moved) if moved else head.edited
+
+
+# -- what the visitor sees --------------------------------------------------------------------------------------------
+def model_file(folder: Path) -> Path:
+    """The part of the 3D view's data that all heads share, written once."""
+    path = folder / f"model-{next(_numbers)}.bin"
+    path.write_bytes(model_pack(fv.load_model()))
+    return path
+
+
+def view(head: Head, folder: Path, model: Path) -> dict:
+    """Value of the 3D view; its files replace those before the last ones, which a browser may be reading still."""
+    number = next(_numbers)
+    same_texture = head.edited.texture is head.fitted.texture
+    texture = folder / f"texture-{head.person}.jpg" if same_texture else folder / f"texture-{number}.jpg"
+    mesh = folder / f"head-{number}.bin"
+    for pattern, keep in (("head-*.bin", mesh), ("texture-*.jpg", texture)):
+        found = sorted(set(folder.glob(pattern)) - {keep}, key=lambda path: path.stat().st_mtime_ns)
+        for old in found[:-1]:
+            old.unlink(missing_ok=True)
+    mesh.write_bytes(head_pack(head.edited))
+    if not texture.exists():
+        Image.fromarray(head.edited.texture).save(texture, quality=92)
+    return {
+        "model": file_address(model),
+        "head": file_address(mesh),
+        "texture": file_address(texture),
+        "person": head.person,
+        "expression": _expression(head.edited),
+        "status": None,
+    }
+
+
+def pictures(head: Head, photo_rgb: np.ndarray, folder: Path) -> Pictures:
+    """Writes the pictures below the 3D view, cut to the head."""
+    number = next(_numbers)
+    panels = np.split(fv.overview(photo_rgb, head.fitted, _PICTURE_PX), 4, axis=1)
+    files = {}
+    for name, panel in zip(("photo", "overlay", "clay", "texture"), panels, strict=True):
+        for old in folder.glob(f"{name}-*.webp"):
+            old.unlink(missing_ok=True)
+        files[name] = folder / f"{name}-{number}.webp"
+        Image.fromarray(panel).save(files[name], quality=90)
+    return Pictures(**files)
+
+
+def download(head: Head, kind: str, values: dict[str, float], folder: Path) -> Path:
+    """Writes the head as it stands on the sliders.
+
+    Args:
+        kind: glb, obj, ply, stl or json; obj gives a zip with the mesh, its material and its texture.
+        values: of the expression sliders.
+    """
+    result = with_expression(head, values)
+    if kind != "obj":
+        return fv.export(result, folder / f"head.{kind}")
+    parts = folder / "obj"
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    fv.export(result, parts / "head.obj")
+    path = folder / "head_obj.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in sorted(parts.iterdir()):
+            archive.write(part, part.name)
+    shutil.rmtree(parts)
+    return path
+
+
+def _expression(result: fv.FitResult) -> dict[str, float]:
+    return {n: round(float(w), 4) for n, w in zip(result.model.expression_names, result.params.expression)}
+
+
+def _data_address(preview: np.ndarray | None) -> str | None:
+    if preview is None:
+        return None
+    image = Image.fromarray(preview)
+    image.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,352 @@
+"""What the web page does, without a browser: its handlers as functions, its visitors, the files of its 3D view."""
+
+import json
+import os
+import threading
+import time
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+import faceverse as fv
+
+pytest.importorskip("gradio")
+handlers = pytest.importorskip("demo.handlers")
+from demo import viewer  # noqa: E402
+from demo.visits import MAX_IDLE_S, Visits  # noqa: E402
+from faceverse.camera import default_camera  # noqa: E402
+from faceverse.result import FitResult, with_params  # noqa: E402
+
+
+def result_of(model, seed=1, **expression):
+    weights = np.array([expression.get(name, 0) for name in model.expression_names], np.float32)
+    params = model.random(seed).replace(expression=weights)
+    blank = FitResult(
+        model=model,
+        params=params,
+        camera=default_camera((64, 64)),
+        vertices=model.mean_vertices,
+        neutral_vertices=model.mean_vertices,
+        albedo=model.mean_albedo,
+        texture=np.full((64, 64, 3), 150, np.uint8),
+        texture_confidence=np.zeros((64, 64), np.uint8),
+    )
+    return with_params(blank, params)
+
+
+@pytest.fixture
+def head(toy_model):
+    result = result_of(toy_model, jawOpen=0.3, mouthSmileLeft=0.2, mouthSmileRight=0.4, noseSneerLeft=0.5)
+    return handlers.Head(result, result, 7, 1, None)
+
+
+@pytest.fixture
+def photo(astronaut, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(astronaut).save(path)
+    return path
+
+
+def read_pack(content):
+    """A reader for tests: values and arrays of a pack by name."""
+    size = int(np.frombuffer(content, "<u4", 1)[0])
+    header = json.loads(content[4 : 4 + size])
+    arrays = {
+        name: np.frombuffer(content, entry["type"], entry["length"], 4 + size + entry["start"])
+        for name, entry in header["arrays"].items()
+    }
+    return header["values"] | arrays
+
+
+def wait_for(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+# ------------------------------------------------------------------------------------------------------ the photograph
+
+
+def test_an_upload_moves_into_the_visitors_folder(tmp_path):
+    upload, folder = tmp_path / "Me.JPG", tmp_path / "visitor"
+    folder.mkdir()
+    (folder / "photo.png").write_bytes(b"earlier")
+    upload.write_bytes(b"now")
+    claimed = handlers.claim(upload, folder, show_s=0)
+    assert claimed.read_bytes() == b"now"
+    assert list(folder.iterdir()) == [claimed]
+    assert wait_for(lambda: not upload.exists())
+
+
+def test_an_upload_that_is_gone_is_reported(tmp_path):
+    with pytest.raises(fv.ImageError, match="choose the photograph again"):
+        handlers.claim(tmp_path / "gone.jpg", tmp_path)
+
+
+def test_fit_reports_progress_and_deletes_the_photograph(photo, astronaut):
+    *steps, fitted = handlers.fit(photo)
+    assert all(isinstance(step, handlers.Step) for step in steps)
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] <= 1
+    assert any((step.preview or "").startswith("data:image/jpeg;base64,") for step in steps)
+    assert not {step.text for step in steps} & set(handlers._STEPS), "stages are named in words"
+    assert fitted.head.face_count == 1 and fitted.head.photo is None
+    assert np.array_equal(fitted.photo_rgb, astronaut)
+    assert not photo.exists()
+    assert "Done in" in handlers.summary(fitted.head.fitted)
+
+
+def test_a_photograph_of_several_faces_is_kept_for_the_choice(photo, toy_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fv, "detect", lambda image: [None, None])
+    monkeypatch.setattr(fv, "fit", lambda image, face, on_progress: asked.append(face) or result_of(toy_model))
+    *_, fitted = handlers.fit(photo, face=1)
+    assert asked == [1]
+    assert fitted.head.face_count == 2
+    assert fitted.head.photo == photo and photo.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (np.full((200, 200, 3), 128, np.uint8), fv.NoFaceError, "No face"),
+        (np.zeros((1, 1, 3), np.uint8), fv.ImageError, "1 x 1"),
+        (b"dear diary, this is not a picture", fv.ImageError, "photo.jpg"),
+    ],
+)
+def test_what_cannot_be_fitted_becomes_a_sentence(tmp_path, content, error, words):
+    path = tmp_path / "photo.jpg"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        Image.fromarray(content).save(path)
+    with pytest.raises(error) as caught:
+        list(handlers.fit(path))
+    sentence = handlers.explain(caught.value)
+    assert words.lower() in sentence.lower()
+    assert sentence[0].isupper() and sentence.endswith(".") and "\n" not in sentence
+    assert str(tmp_path) not in sentence, "a visitor has no use for folders of the server"
+    assert not path.exists()
+
+
+def test_faults_of_the_program_are_not_shown():
+    assert "secret" not in handlers.explain(RuntimeError("secret"))
+
+
+@pytest.mark.parametrize("how", ["closed", "unwanted"])
+def test_a_fit_stops_when_nobody_wants_it(photo, monkeypatch, how):
+    ended = threading.Event()
+    wanted = [True]
+
+    def endless(image, face, on_progress):
+        try:
+            while True:
+                on_progress("landmarks", 0.5, None)
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(fv, "detect", lambda image: [None])
+    monkeypatch.setattr(fv, "fit", endless)
+    run = handlers.fit(photo, is_wanted=lambda: wanted[0])
+    assert [next(run).text for _ in range(3)][-1] == "Finding the shape of the head"
+    if how == "closed":
+        run.close()
+    else:
+        wanted[0] = False
+        with pytest.raises(handlers.Stopped):
+            list(run)
+    assert ended.wait(10)
+    assert not photo.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- the 3D view
+
+
+def test_model_pack_blends_like_the_model(toy_model):
+    pack = read_pack(viewer.model_pack(toy_model))
+    assert pack["names"] == list(toy_model.expression_names)
+    for number in (0, pack["names"].index("jawOpen"), len(pack["names"]) - 1):
+        vertices = np.zeros_like(toy_model.mean_vertices)
+        part = slice(*pack["offsetStart"][number : number + 2])
+        offsets = pack["offset"].reshape(-1, 3)[part] * pack["offsetScale"][number]
+        vertices[pack["offsetVertex"][part]] = offsets
+        assert np.abs(vertices - toy_model.expression_modes[number]).max() < 2.1e-5
+    corners = pack["cornerFaces"]
+    assert np.array_equal(pack["vertexOfCorner"][corners], toy_model.faces.reshape(-1))
+    assert np.array_equal(pack["uv"].reshape(-1, 2)[corners], toy_model.uv[toy_model.uv_faces.reshape(-1)])
+
+
+def test_head_pack_holds_the_neutral_head(head):
+    pack = read_pack(viewer.head_pack(head.fitted))
+    assert np.array_equal(pack["neutral"].reshape(-1, 3), head.fitted.neutral_vertices)
+
+
+def test_view_points_to_files_and_keeps_only_the_latest(head, tmp_path):
+    model = tmp_path / "model.bin"
+    for _ in range(4):
+        value = handlers.view(head, tmp_path, model)
+    assert len(list(tmp_path.glob("head-*.bin"))) == 2
+    for name in ("head", "texture"):
+        address = value[name].removeprefix("gradio_api/file=")
+        assert os.path.exists(address) and address.startswith(str(tmp_path))
+    assert value["person"] == 7
+    assert value["expression"]["jawOpen"] == pytest.approx(0.3)
+    json.dumps(value)
+
+
+# -------------------------------------------------------------------------------------------------------------- editing
+
+
+def test_sliders_start_at_the_fitted_expression(head):
+    values = handlers.slider_values(head.fitted)
+    assert values["Open mouth"] == pytest.approx(0.3)
+    assert values["Smile"] == pytest.approx(0.3), "the mean of left and right"
+
+
+def test_age_changes_the_head_and_zero_brings_it_back(head):
+    older = handlers.edit(head, 30, 0)
+    assert np.abs(older.edited.neutral_vertices - head.fitted.neutral_vertices).max() > 0
+    assert older.fitted is head.fitted and older.person == head.person
+    assert handlers.edit(older, 0, 0).edited is head.fitted
+
+
+def test_only_sliders_that_moved_change_the_expression(head):
+    values = handlers.slider_values(head.fitted)
+    assert handlers.with_expression(head, values) is head.edited
+    weights = handlers._expression(handlers.with_expression(head, values | {"Open mouth": 0.9}))
+    assert weights["jawOpen"] == pytest.approx(0.9)
+    assert weights["mouthSmileLeft"] == pytest.approx(0.2), "the fitted asymmetry stays"
+    assert weights["noseSneerLeft"] == pytest.approx(0.5)
+    weights = handlers._expression(handlers.with_expression(head, values | {"Smile": 0.8}))
+    assert weights["mouthSmileLeft"] == weights["mouthSmileRight"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("kind", handlers.DOWNLOADS.values())
+def test_downloads_hold_the_head_of_the_sliders(head, kind, tmp_path, toy_model):
+    values = handlers.slider_values(head.fitted) | {"Open mouth": 1.0}
+    path = handlers.download(handlers.edit(head, 20, 0), kind, values, tmp_path)
+    assert path.parent == tmp_path
+    wanted = handlers.with_expression(handlers.edit(head, 20, 0), values)
+    if kind == "json":
+        assert np.allclose(fv.load_result(path, toy_model).vertices, wanted.vertices, atol=1e-6)
+        return
+    if kind == "obj":
+        with zipfile.ZipFile(path) as archive:
+            assert sorted(archive.namelist()) == ["head.mtl", "head.obj", "head_texture.png"]
+            archive.extractall(tmp_path / "unpacked")
+        path = tmp_path / "unpacked" / "head.obj"
+    mesh = trimesh.load(path, force="mesh", process=False)
+    expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices  # a GLB holds its expression as weights
+    scale = 1000 if kind == "stl" else 1
+    assert np.allclose(mesh.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+
+
+def test_pictures_are_of_one_size(model, astronaut, tmp_path):
+    result = fv.fit(astronaut)
+    files = handlers.pictures(handlers.Head(result, result, 1, 1, None), astronaut, tmp_path)
+    sizes = {Image.open(path).size for path in (files.photo, files.overlay, files.clay, files.texture)}
+    assert len(sizes) == 1
+    difference = np.asarray(Image.open(files.photo), int) - np.asarray(Image.open(files.overlay), int)
+    assert 0.1 < (np.abs(difference).max(-1) > 8).mean() < 0.9, "the head covers a part of the photograph"
+
+
+# ------------------------------------------------------------------------------------------------------------- visitors
+
+
+def test_visitors_have_folders_of_their_own_that_go_with_them(tmp_path):
+    visits = Visits(tmp_path)
+    first, second = visits.of("one"), visits.of("two")
+    assert visits.of("one") is first
+    assert first.folder != second.folder
+    assert "one" not in first.folder.name
+    assert Visits(tmp_path).of("one").folder != first.folder, "names do not follow from the session alone"
+    (first.folder / "head.glb").write_bytes(b"x")
+    visits.leave("one")
+    assert first.gone and not first.folder.exists()
+    assert second.folder.exists() and not second.gone
+    visits.leave("never came")
+
+
+def test_visitors_are_forgotten_when_idle(tmp_path):
+    visits = Visits(tmp_path)
+    visit = visits.of("one")
+    visits.forget_idle()
+    assert not visit.gone
+    visit.last_seen_s -= MAX_IDLE_S + 1
+    assert visits.of("one") is not visit
+    assert visit.gone
+
+
+def test_folders_of_an_earlier_run_are_deleted(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "photo.jpg").write_bytes(b"x")
+    past = time.time() - MAX_IDLE_S - 60
+    os.utime(old, (past, past))
+    Visits(tmp_path)
+    assert not old.exists() and new.exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch, no_network):
+    from demo.page import Page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return Page(Visits(tmp_path / "visits"))
+
+
+def test_page_of_a_photograph_without_a_face(page, tmp_path):
+    request = SimpleNamespace(session_hash="a visitor")
+    upload = tmp_path / "grey.png"
+    Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(upload)
+    started = page.take({"path": str(upload)}, request)
+    assert started[page.view]["status"]["text"]
+    *_, last = page.fit(0, request)
+    assert "No face was found" in last[page.message] and "fv-error" in last[page.message]
+    assert last[page.view]["status"] is None and "head" not in last[page.view]
+    visit = page.visits.of("a visitor")
+    assert visit.photo is None and list(visit.folder.iterdir()) == []
+
+
+def test_page_takes_only_uploads(page):
+    owner, thief = SimpleNamespace(session_hash="one"), SimpleNamespace(session_hash="two")
+    secret = page.visits.of("one").folder / "photo.png"
+    secret.write_bytes(b"x")
+    answer = page.take({"path": str(secret)}, thief)
+    assert "fv-error" in answer[page.message]
+    assert page.visits.of("two").photo is None
+    assert secret.exists()
+    assert page.take(None, owner) == {page.message: ""}
+
+
+def test_page_escapes_what_it_shows():
+    from demo.page import _error_line
+
+    assert "<script>" not in _error_line("<script>")
+
+
+def test_page_from_sample_to_head_and_away(page, tmp_path):
+    request = SimpleNamespace(session_hash="a visitor")
+    page.take_sample(request)
+    answers = list(page.fit(0, request))
+    shown = {key: value for answer in answers for key, value in answer.items()}
+    assert shown[page.view]["head"] and shown[page.view]["status"] is None
+    assert os.path.exists(shown[page.clay])
+    link = page._saver("stl")(request, *[0.0] * len(page.expressions), 0, 0)
+    assert 'download="head.stl"' in link
+    older = page.change(20, 0, request)[page.view]
+    assert older["head"] != shown[page.view]["head"] and older["person"] == shown[page.view]["person"]
+    folder = page.visits.of("a visitor").folder
+    page.leave(request)
+    assert not folder.exists()
+    assert "Choose the photograph again" in page.change(10, 0, request)[page.message]

@@ -1,0 +1,67 @@
+"""Terms of the fitting loss against values worked out by hand."""
+
+import pytest
+import torch
+
+from faceverse import losses
+
+
+def picture(value, size=4):
+    return torch.full((1, size, size, 3), float(value))
+
+
+def test_equal_pictures_cost_nothing():
+    weight = torch.ones(1, 4, 4)
+    assert losses.robust_photometric(picture(0.3), picture(0.3), weight, 0.05) == 0
+
+
+def test_small_differences_count_as_squares_of_deviations():
+    value = losses.robust_photometric(picture(0.301), picture(0.3), torch.ones(1, 4, 4), 0.05)
+    assert float(value) == pytest.approx((0.001 / 0.05) ** 2, rel=1e-3)
+
+
+def test_large_differences_saturate():
+    value = losses.robust_photometric(picture(1), picture(0), torch.ones(1, 4, 4), 0.01)
+    assert float(value) == pytest.approx(losses.ROBUST_SCALE**2, rel=0.01)
+    assert float(value) < losses.ROBUST_SCALE**2
+
+
+def test_pixels_without_a_vote_do_not_count():
+    rendered, weight = picture(0.3), torch.ones(1, 4, 4)
+    rendered[:, :2] = 1.0
+    weight[:, :2] = 0
+    assert losses.robust_photometric(rendered, picture(0.3), weight, 0.05) == 0
+
+
+def test_robust_weight_is_the_derivative_of_the_loss():
+    """Iteratively reweighted least squares: d loss / d square = weight."""
+    photo = picture(0.3, 1)
+    rendered = (photo + 0.08).requires_grad_()
+    losses.robust_photometric(rendered, photo, torch.ones(1, 1, 1), 0.05).backward()
+    weight = losses.robust_weight(rendered.detach(), photo, 0.05)
+    expected = weight[..., None] * 2 * 0.08 / 0.05**2 / 3
+    torch.testing.assert_close(rendered.grad, expected.expand_as(rendered.grad))
+
+
+def test_residual_sigma_ignores_a_minority():
+    noise = 0.02 * torch.randn(1, 64, 64, 1).expand(-1, -1, -1, 3)
+    photo = torch.full((1, 64, 64, 3), 0.5)
+    rendered = photo + noise
+    rendered[:, :16] = 1.0  # a quarter is hair
+    sigma = losses.residual_sigma(rendered, photo, torch.ones(1, 64, 64))
+    assert 0.015 < sigma < 0.04
+
+
+def test_landmark_term_is_a_weighted_sum_of_squares():
+    found, projected = torch.zeros(1, 3, 2), torch.tensor([[[3.0, 4.0], [0, 1], [0, 0]]])
+    assert float(losses.landmark(projected, found, torch.tensor([1.0, 2.0, 5.0]))) == 27
+
+
+def test_light_prior_prefers_white_and_even_light():
+    even = torch.zeros(9, 3)
+    even[0] = 3.0
+    tinted, directed = even.clone(), even.clone()
+    tinted[0, 0] += 0.5
+    directed[3] += 0.5
+    assert losses.light_prior(even) == 0
+    assert losses.light_prior(tinted) > 0 and losses.light_prior(directed) > 0

@@ -1,0 +1,120 @@
+"""Photograph to texture: what was seen comes back, what was not is completed, nothing else gets in."""
+
+import numpy as np
+import pytest
+
+import faceverse as fv
+from faceverse import texture
+from faceverse.camera import Camera, rotation_from_euler_deg
+from faceverse.lighting import ambient_light
+from faceverse.result import FitResult
+from faceverse.texture_maps import uv_coverage
+
+SIZE = 256
+CAMERA = Camera(1150.0, (256.0, 256.0), (512, 512))
+GREEN = (0, 255, 0)
+
+
+def smooth_skin(size, seed=0):
+    """A texture (size, size, 3) uint8 of skin colours that vary slowly."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(-35, 35, (6, 6, 1)) + np.array([190, 145, 120])
+    return np.clip(texture.zoom(coarse, (size / 6, size / 6, 1), order=1), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def scene(model):
+    """A random head with a known texture under even light, and its picture before a green background."""
+    params = model.random(4).replace(
+        rotation=rotation_from_euler_deg(12, 4, 0).numpy(), light=ambient_light(0.9).numpy()
+    )
+    zeros = np.zeros_like(model.mean_vertices)
+    result = FitResult(
+        model=model, params=params, camera=CAMERA, vertices=zeros, neutral_vertices=zeros, albedo=zeros,
+        texture=smooth_skin(SIZE), texture_confidence=np.zeros((SIZE, SIZE), np.uint8),
+    )  # fmt: skip
+    result = fv.edit(result, identity=params.identity)
+    picture = fv.render(result, camera=CAMERA, background=GREEN).rgb
+    return result, texture.bake_photo(picture, model, params, CAMERA, SIZE)
+
+
+def test_seen_texels_come_back(scene):
+    result, baked = scene
+    seen = baked.confidence > 230
+    assert seen.mean() > 0.2
+    difference = np.abs(baked.rgb[seen].astype(float) - result.texture[seen])
+    assert difference.mean() < 6
+
+
+def test_hidden_texels_are_completed_in_the_seen_tone(scene, model):
+    result, baked = scene
+    back = uv_coverage(model, SIZE).copy()
+    back[:, SIZE // 8 : -SIZE // 8] = False  # what is left lies at the seam behind
+    back[int(0.86 * SIZE) :] = False
+    assert (baked.confidence[back] == 0).all()
+    front = baked.rgb[baked.confidence > 230].mean(0)
+    assert (baked.rgb[back].mean(0) > 0.25 * front).all()
+
+
+def test_background_does_not_get_in(scene):
+    _, baked = scene
+    rgb = baked.rgb.astype(int)
+    greenish = (rgb[..., 1] > rgb[..., 0] + 25) & (rgb[..., 1] > rgb[..., 2] + 25)
+    assert greenish.mean() < 0.001
+
+
+def test_brighter_light_gives_the_same_texture(scene, model):
+    """Light is divided out: half of it in photograph and parameters leaves the texture as it was."""
+    result, baked = scene
+    dim = result.replace(params=result.params.replace(light=0.5 * result.params.light))
+    picture = fv.render(dim, camera=CAMERA, background=GREEN).rgb
+    again = texture.bake_photo(picture, model, dim.params, CAMERA, SIZE)
+    seen = (baked.confidence > 230) & (again.confidence > 230)
+    assert np.abs(again.rgb[seen].astype(float) - baked.rgb[seen]).mean() < 4
+
+
+def test_irises_are_round_and_of_the_given_colour(model):
+    blue = model.neutral().replace(iris=np.array([0.02, 0.06, 0.20], np.float32))
+    painted = texture.model_texture(model, blue, 1024).rgb.astype(int)
+    index = model.regions["eyeball_left"]
+    direction = model.mean_vertices[index] - model.mean_vertices[index].mean(0)
+    degrees = np.degrees(np.arccos(direction[:, 2] / np.linalg.norm(direction, axis=1)))
+    place = (model.uv[index] * 1024).astype(int)
+    colour = painted[place[:, 1], place[:, 0]]
+    pupil, iris, white = colour[degrees < 5], colour[(degrees > 11) & (degrees < 21)], colour[(degrees > 35) & (degrees < 60)]
+    assert pupil.mean() < 30
+    assert (iris[:, 2] > iris[:, 0] + 30).mean() > 0.9
+    assert white.mean() > 170
+
+
+def test_iris_colour_is_measured(model):
+    photo = np.full((100, 200, 3), 230, np.uint8)
+    y, x = np.mgrid[:100, :200]
+    landmarks = np.zeros((478, 2), np.float32)
+    for centre, first, upper, lower in (((60, 50), 468, 159, 145), ((140, 50), 473, 386, 374)):
+        distance = np.hypot(x - centre[0], y - centre[1])
+        photo[distance < 12] = (60, 90, 140)
+        photo[distance < 4] = 5
+        landmarks[first] = centre
+        landmarks[first + 1 : first + 5] = np.array(centre) + 12 * np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])
+        landmarks[upper], landmarks[lower] = (centre[0], 40), (centre[0], 61)
+    found = texture.iris_colour(photo, landmarks, np.ones(3))
+    expected = ((np.array([60, 90, 140]) / 255 + 0.055) / 1.055) ** 2.4
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    landmarks[[145, 374]] = landmarks[[159, 386]] + (0, 3)  # closed eyes
+    assert texture.iris_colour(photo, landmarks, np.ones(3)) is None
+
+
+def test_membrane_keeps_values_and_fills_between():
+    values, weight = np.zeros((64, 64, 1)), np.zeros((64, 64))
+    values[:, :8], weight[:, :8] = 1.0, 1
+    weight[:, -8:] = 1
+    filled = texture._membrane(values, weight)[..., 0]
+    np.testing.assert_allclose(filled[:, :8], 1.0, atol=1e-6)
+    np.testing.assert_allclose(filled[:, -8:], 0.0, atol=1e-6)
+    middle = filled.mean(0)
+    assert 0.2 < middle[32] < 0.8 and middle[20] > middle[44]
+
+
+def test_membrane_without_any_data_is_zero():
+    assert np.abs(texture._membrane(np.ones((32, 32, 3)), np.zeros((32, 32)))).max() == 0
