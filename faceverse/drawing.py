@@ -30,7 +30,7 @@ _CLAY_LIGHTS = (  # direction to the light, camera space; strength of diffuse an
 )
 _WIRE = (0.02, 0.05, 0.12)
 _WIRE_HALF_WIDTH_PX = 0.45
-_WIRE_FADE_PX = 6.0
+_WIRE_FADE_PX = 10.0
 
 # Decoding a byte is a look-up: a million texels take milliseconds instead of a power each.
 LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255)
@@ -247,7 +247,8 @@ def _wireframe(samples: Samples) -> Tensor:
     distance = (samples.weights * heights.index_select(0, samples.triangle).t()).amin(0)
     line = (_WIRE_HALF_WIDTH_PX * samples.per_pixel + 0.5 - distance).clamp(0, 1)
     # Where triangles are hardly larger than a line, full lines would blacken the picture.
-    line = line * (heights.amin(1) / (_WIRE_FADE_PX * samples.per_pixel)).clamp(0.15, 1)[samples.triangle]
+    triangle_px = float(area.nan_to_num().mean()) ** 0.5 / samples.per_pixel
+    line = line * min(max(triangle_px / _WIRE_FADE_PX, 0.2), 1)
     return _clay(samples) * (1 - line) + torch.tensor(_WIRE)[:, None] * line
 
 

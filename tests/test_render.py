@@ -77,12 +77,12 @@ def test_sphere_has_the_depth_normals_and_light_of_the_formula():
     assert inner.sum() > 2000
     assert bool(shaded.mask[0][inner].all())
     torch.testing.assert_close(shaded.depth[0][inner], depth[inner], atol=1e-4, rtol=0)
-    torch.testing.assert_close(shaded.normals_cam[0][inner], normal[inner], atol=1e-2, rtol=0)
+    torch.testing.assert_close(shaded.normals_cam[0][inner], normal[inner], atol=2e-2, rtol=0)
     x, y, z = normal[inner].unbind(-1)
     terms = [0 * x + 0.282095, 0.325735 * y, 0.325735 * z, 0.325735 * x, 0.273137 * x * y, 0.273137 * y * z]
     terms += [0.078848 * (3 * z * z - 1), 0.273137 * x * z, 0.1365685 * (x * x - y * y)]
     expected = 0.5 * torch.stack(terms, dim=-1) @ light[0]
-    torch.testing.assert_close(shaded.rgb[0][inner], expected, atol=1e-2, rtol=0)
+    torch.testing.assert_close(shaded.rgb[0][inner], expected, atol=2e-2, rtol=0)
 
 
 def test_gradients_agree_with_differences(toy_model):
