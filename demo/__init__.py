@@ -1,1 +1,1 @@
-"""The web page: `page.build()` makes the Gradio app, `handlers` does the work, `viewer` writes what the 3D view reads."""
+"""The web page: `page` is the Gradio app, `handlers` what it does, `viewer` the files of its 3D view."""

@@ -107,11 +107,11 @@ def claim(upload: str | Path, folder: Path, show_s: float = 5) -> Path:
     Raises:
         ImageError: the upload is gone.
     """
-    upload = Path(upload)
-    for old in folder.glob("photo.*"):
-        old.unlink(missing_ok=True)
+    upload, place = Path(upload), folder / "photo"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     try:
-        photo = Path(shutil.copyfile(upload, folder / f"photo{upload.suffix.lower()}"))
+        photo = Path(shutil.copyfile(upload, place / upload.name))  # messages tell the name that he knows
     except OSError as error:
         raise fv.ImageError("the upload was deleted in the meantime; choose the photograph again") from error
     timer = threading.Timer(show_s, upload.unlink, kwargs={"missing_ok": True})
@@ -184,7 +184,8 @@ def explain(error: Exception) -> str:
     """One sentence for the visitor."""
     if isinstance(error, fv.FaceVerseError):
         text = str(error).strip()
-        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+        start = text[:1].upper() if text.split(" ")[0].isalpha() else text[:1]  # not the name of a file
+        return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
     if isinstance(error, Stopped):
         return "Cancelled."
     return "Something went wrong on the server. Try again, or try another photograph."

@@ -212,7 +212,8 @@ class Page:
         """The sample photograph takes the way of an upload."""
         visit = self.visits.of(request.session_hash)
         shown = handlers.sample_photo(self.visits.root)
-        visit.photo = Path(shutil.copyfile(shown, visit.folder / "photo.png"))
+        copy = shutil.copyfile(shown, visit.folder / shown.name)
+        visit.photo = handlers.claim(copy, visit.folder, show_s=0)
         return self._started(visit) | {self.photo: str(shown), self.face: gr.Radio(value=0, visible=False)}
 
     def begin(self, request: gr.Request) -> dict:

@@ -75,11 +75,12 @@ def wait_for(condition, seconds=10):
 def test_an_upload_moves_into_the_visitors_folder(tmp_path):
     upload, folder = tmp_path / "Me.JPG", tmp_path / "visitor"
     folder.mkdir()
-    (folder / "photo.png").write_bytes(b"earlier")
+    (tmp_path / "other.png").write_bytes(b"earlier")
+    earlier = handlers.claim(tmp_path / "other.png", folder)
     upload.write_bytes(b"now")
     claimed = handlers.claim(upload, folder, show_s=0)
-    assert claimed.read_bytes() == b"now"
-    assert list(folder.iterdir()) == [claimed]
+    assert claimed.read_bytes() == b"now" and claimed.name == "Me.JPG"
+    assert folder in claimed.parents and not earlier.exists()
     assert wait_for(lambda: not upload.exists())
 
 
@@ -88,8 +89,17 @@ def test_an_upload_that_is_gone_is_reported(tmp_path):
         handlers.claim(tmp_path / "gone.jpg", tmp_path)
 
 
-def test_fit_reports_progress_and_deletes_the_photograph(photo, astronaut):
-    *steps, fitted = handlers.fit(photo)
+@pytest.fixture(scope="module")
+def sample_fit(tmp_path_factory):
+    """Events of the sample photograph's fit, and the file that it started from."""
+    pytest.importorskip("skimage.data")
+    folder = tmp_path_factory.mktemp("sample")
+    path = handlers.claim(handlers.sample_photo(folder), folder, show_s=60)
+    return list(handlers.fit(path)), path
+
+
+def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
+    (*steps, fitted), photo = sample_fit
     assert all(isinstance(step, handlers.Step) for step in steps)
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] <= 1
@@ -129,7 +139,7 @@ def test_what_cannot_be_fitted_becomes_a_sentence(tmp_path, content, error, word
         list(handlers.fit(path))
     sentence = handlers.explain(caught.value)
     assert words.lower() in sentence.lower()
-    assert sentence[0].isupper() and sentence.endswith(".") and "\n" not in sentence
+    assert (sentence[0].isupper() or sentence.startswith(path.name)) and sentence.endswith(".") and "\n" not in sentence
     assert str(tmp_path) not in sentence, "a visitor has no use for folders of the server"
     assert not path.exists()
 
@@ -247,9 +257,9 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, tmp_path, toy_model)
     assert np.allclose(mesh.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
 
 
-def test_pictures_are_of_one_size(model, astronaut, tmp_path):
-    result = fv.fit(astronaut)
-    files = handlers.pictures(handlers.Head(result, result, 1, 1, None), astronaut, tmp_path)
+def test_pictures_are_of_one_size(sample_fit, tmp_path):
+    fitted = sample_fit[0][-1]
+    files = handlers.pictures(fitted.head, fitted.photo_rgb, tmp_path)
     sizes = {Image.open(path).size for path in (files.photo, files.overlay, files.clay, files.texture)}
     assert len(sizes) == 1
     difference = np.asarray(Image.open(files.photo), int) - np.asarray(Image.open(files.overlay), int)
@@ -315,7 +325,8 @@ def test_page_of_a_photograph_without_a_face(page, tmp_path):
     assert "No face was found" in last[page.message] and "fv-error" in last[page.message]
     assert last[page.view]["status"] is None and "head" not in last[page.view]
     visit = page.visits.of("a visitor")
-    assert visit.photo is None and list(visit.folder.iterdir()) == []
+    assert visit.photo is None
+    assert [path for path in visit.folder.rglob("*") if path.is_file()] == []
 
 
 def test_page_takes_only_uploads(page):

@@ -1,0 +1,254 @@
+"""The web page in a real browser: Debian's Chromium driven by Playwright, against a server of its own."""
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+FIT_MS = 90_000
+PHOTO_INPUT = "#fv-photo input[type=file]"
+
+
+@pytest.fixture(scope="module")
+def server(root, tmp_path_factory):
+    """Address of app.py in a process of its own, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_TEMP_DIR": str(folder),
+    }
+    log = folder / "server.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=root, env=environment, stdout=output, stderr=output)
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        wait_for_first_byte(address, process, log)
+        yield address, folder
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+def wait_for_first_byte(address, process, log, seconds=90):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(address, timeout=5).read(1)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"no answer from the app:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    data = pytest.importorskip("skimage.data")
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(data.astronaut()).save(folder / "astronaut.jpg", quality=95)
+    Image.fromarray(data.coffee()).save(folder / "coffee.jpg")
+    (folder / "diary.jpg").write_text("dear diary, this is not a picture")
+    return folder
+
+
+@contextmanager
+def visit(browser, address, size=DESKTOP, theme="light"):
+    """A page of a new visitor, ready for a photograph; at the end nothing may have gone wrong in it."""
+    context = browser.new_context(viewport=size, color_scheme=theme, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    try:
+        page.goto(address)
+        page.wait_for_selector(PHOTO_INPUT, state="attached")
+        page.wait_for_selector(".fv-stage")
+        yield page
+        assert page.errors == []
+        hosts = {urlsplit(url).netloc for url in page.requests if not url.startswith(("data:", "blob:"))}
+        assert hosts == {urlsplit(address).netloc}, "the page talks to its own server only"
+    finally:
+        context.close()
+
+
+def wait_for_head(page):
+    page.wait_for_selector('.fv-stage[data-state="ready"][data-drawn]', timeout=FIT_MS)
+
+
+def canvas_pixels(page):
+    """(H, W, 3) int of the 3D view as it is on the screen."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    picture = page.locator(".fv-stage").screenshot()
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), int)
+
+
+def changed_pixels(before, after):
+    return int((np.abs(after - before).max(axis=-1) > 24).sum())
+
+
+def drag(page, slider, fraction):
+    """Moves the handle of a slider to a fraction of its width."""
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.1 * box["width"], y)
+    page.mouse.down()
+    for part in np.linspace(0.1, fraction, 6):
+        page.mouse.move(box["x"] + part * box["width"], y)
+    page.mouse.up()
+
+
+@pytest.fixture(scope="module")
+def fitted(browser, server, photos):
+    """The page of a visitor who has uploaded the astronaut's photograph."""
+    with visit(browser, server[0]) as page:
+        page.set_input_files(PHOTO_INPUT, photos / "astronaut.jpg")
+        page.wait_for_selector('.fv-stage[data-state="busy"] .fv-bar', timeout=FIT_MS)
+        wait_for_head(page)
+        yield page
+
+
+def test_a_photograph_becomes_a_head_in_skin_colours(fitted):
+    pixels = canvas_pixels(fitted)
+    height, width, _ = pixels.shape
+    middle = pixels[int(0.3 * height) : int(0.6 * height), int(0.45 * width) : int(0.55 * width)]
+    assert middle.std(axis=(0, 1)).max() > 8, "a face has features"
+    assert middle[..., 0].mean() > middle[..., 2].mean() + 15, "skin is redder than blue"
+    corner = pixels[20:80, 20:80].reshape(-1, 3)
+    assert np.ptp(corner, axis=0).max() < 30, "the background is even"
+    assert "Done in" in fitted.inner_text("#fv-report")
+
+
+def test_pictures_of_the_fit_are_shown(fitted):
+    for name in ("#fv-overlay img", "#fv-results .image-container img, #fv-results .image-frame img"):
+        fitted.wait_for_selector(name)
+    fitted.wait_for_function(
+        "() => [...document.querySelectorAll('#fv-results img')].every((image) => image.naturalWidth > 0)"
+    )
+    assert fitted.locator("#fv-results img").count() >= 4
+
+
+def test_expression_slider_moves_the_head_without_a_request(fitted):
+    before = canvas_pixels(fitted)
+    requests = len(fitted.requests)
+    drag(fitted, fitted.locator("#fv-expressions input[type=range]").first, 0.9)
+    fitted.wait_for_timeout(300)
+    assert fitted.requests[requests:] == []
+    fitted.evaluate("window.scrollTo(0, 0)")
+    assert changed_pixels(before, canvas_pixels(fitted)) > 1000, "the mouth opens"
+
+
+def test_dragging_turns_the_head_and_an_edit_keeps_the_view(fitted):
+    fitted.evaluate("window.scrollTo(0, 0)")
+    front = canvas_pixels(fitted)
+    box = fitted.locator(".fv-canvas").bounding_box()
+    fitted.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    fitted.mouse.down()
+    fitted.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    fitted.mouse.up()
+    turned = canvas_pixels(fitted)
+    assert changed_pixels(front, turned) > 5000
+    with fitted.expect_response(lambda response: "head-" in response.url, timeout=FIT_MS):
+        drag(fitted, fitted.locator("#fv-age input[type=range]"), 0.95)
+    fitted.wait_for_timeout(1500)
+    fitted.evaluate("window.scrollTo(0, 0)")
+    older = canvas_pixels(fitted)
+    assert 200 < changed_pixels(turned, older) < changed_pixels(front, older), "older, seen from the same side"
+
+
+def test_downloaded_glb_opens_and_has_its_expressions(fitted, tmp_path):
+    with fitted.expect_download(timeout=60_000) as download:
+        fitted.click("#fv-download-glb")
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    mesh = trimesh.load(path, force="mesh")
+    assert 0.2 < mesh.extents[1] < 0.4, "metres"
+    assert mesh.visual.uv is not None
+    assert b'"jawOpen"' in path.read_bytes()
+    assert "MB" in fitted.inner_text("#fv-saved")
+
+
+def test_a_second_visitor_sees_nothing_of_the_first(fitted, browser, server):
+    with visit(browser, server[0]) as page:
+        page.wait_for_timeout(500)
+        assert page.get_attribute(".fv-stage", "data-state") == "empty"
+        assert not page.is_visible("#fv-results")
+
+
+def test_photographs_without_a_face_and_no_photographs_are_explained(browser, server, photos):
+    with visit(browser, server[0]) as page:
+        page.set_input_files(PHOTO_INPUT, photos / "coffee.jpg")
+        assert "No face was found" in page.inner_text("#fv-message .fv-error")
+        assert page.get_attribute(".fv-stage", "data-state") == "empty"
+        assert "Traceback" not in page.content()
+    with visit(browser, server[0]) as page:
+        page.set_input_files(PHOTO_INPUT, photos / "diary.jpg")
+        assert page.inner_text("#fv-message .fv-error").startswith("diary.jpg is not a picture")
+
+
+def test_phone_and_dark_theme_cancel_and_leave(browser, server):
+    address, folder = server
+    with visit(browser, address, PHONE, "dark") as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        page.click("#fv-sample")
+        page.click("#fv-cancel")
+        page.wait_for_selector('.fv-stage[data-state="empty"]', state="attached")
+        page.click("#fv-sample")
+        wait_for_head(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        top = "document.querySelector('.fv-stage').getBoundingClientRect().top"
+        page.wait_for_function(f"() => {top} < 0.6 * window.innerHeight")  # the head comes into sight
+        dark = canvas_pixels(page)[20:60, 20:60].mean()
+        assert dark < 110
+        theirs = {path.parent for path in (folder / "faceverse").glob("*/head-*.bin")}
+        assert theirs
+    newest = max(theirs, key=lambda path: path.stat().st_mtime if path.exists() else 0)
+    end = time.monotonic() + 40
+    while newest.exists() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not newest.exists(), "the files of a visitor go with him"
