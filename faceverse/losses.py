@@ -41,9 +41,17 @@ def robust_weight(rendered: Tensor, photo: Tensor, sigma: float) -> Tensor:
     return (1 + square / ROBUST_SCALE**2).reciprocal().square()
 
 
-def landmark(projected_px: Tensor, observed_px: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum of squared distances: (N, L, 2), (N, L, 2), weight (L,) in 1 / px^2 -> scalar."""
-    return ((projected_px - observed_px).square().sum(-1) * weight).sum()
+def landmark(projected_px: Tensor, observed_px: Tensor, weight: Tensor, factor: Tensor | None = None) -> Tensor:
+    """Sum of squared distances in deviations, less what the detector's habits explain.
+
+    Args:
+        projected_px, observed_px: (L, 2).
+        weight: (L,) 1 / px.
+        factor: (2L, K) from `faceverse.fitting.solver.habit_factor`.
+    """
+    residual = ((projected_px - observed_px) * weight[:, None]).reshape(-1)
+    loss = residual.square().sum()
+    return loss if factor is None else loss - (factor.T @ residual).square().sum()
 
 
 def gaussian_prior(coefficients: Tensor, mean: Tensor | float = 0.0, sigma: Tensor | float = 1.0) -> Tensor:
@@ -56,8 +64,3 @@ def light_prior(light: Tensor) -> Tensor:
     grey = light.mean(-1, keepdim=True)
     chroma = (light - grey).square().sum()
     return 4.0 * chroma + 0.25 * grey[1:].square().sum()
-
-
-def box(values: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Squared excess over [low, high]."""
-    return (torch.relu(low - values).square() + torch.relu(values - high).square()).sum()

@@ -60,11 +60,20 @@ class FaceParams:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Surface points: triangle (L,) int64 indices into `faces`, barycentric (L, 3), sigma (L,) trust in metres."""
+    """Points on the surface that a detector finds in pictures.
+
+    Args:
+        triangle: (L,) int64 indices into `faces`.
+        barycentric: (L, 3).
+        sigma: (L,) metres, deviation per axis of the detector's answers from the point.
+        habits: (K, L, 2) metres right and up in the picture, ways in which the detector errs with many points at once
+            (per unit of a unit-variance coefficient); part of sigma. None where they were not measured.
+    """
 
     triangle: np.ndarray
     barycentric: np.ndarray
     sigma: np.ndarray
+    habits: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -341,7 +350,7 @@ def _landmarks_on_light(data: ModelData, landmarks: Landmarks) -> Landmarks:
         distance = np.linalg.norm((corners * weights[..., None]).sum(1) - points, axis=1)
         closer = distance < best
         best[closer], triangle[closer], barycentric[closer] = distance[closer], index[closer], weights[closer]
-    return Landmarks(triangle, barycentric.astype(np.float32), landmarks.sigma)
+    return replace(landmarks, triangle=triangle, barycentric=barycentric.astype(np.float32))
 
 
 def closest_barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ _PACKAGE = Path(__file__).resolve().parent
 _HUB_NAME = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
-_OPTIONAL_KEYS = ("population",)
+_OPTIONAL_KEYS = ("population", "landmarks_478_habits")
 _LOADING = threading.Lock()
 
 
@@ -59,6 +59,7 @@ class ModelFile:
         attribute_estimator: (K, I + A + 1) float32.
         quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
         faces, uv_faces: (F, 3) int32, instead of the quads.
+        landmarks_478_habits: (K, 478, 2) float16 millimetres, see `faceverse.model.Landmarks`; optional.
         population: (P, I + A) float16, coefficients of heads the model was trained on; optional.
         name: of the model.
         expression_names: E names.
@@ -86,6 +87,7 @@ class ModelFile:
     uv_quads: np.ndarray | None = None
     faces: np.ndarray | None = None
     uv_faces: np.ndarray | None = None
+    landmarks_478_habits: np.ndarray | None = None
     population: np.ndarray | None = None
     name: str = "unnamed"
     expression_names: tuple[str, ...] = ()
@@ -214,6 +216,7 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     modes, attributes = count["identity_modes"] + count["albedo_modes"], len(file.attributes)
     expected = {
         "population": ("float16", (count.get("population"), modes)),
+        "landmarks_478_habits": ("float16", (count.get("landmarks_478_habits"), 478, 2)),
         "mean_vertices": ("float32", (coarse, 3)),
         "identity_modes": ("float16", (count["identity_modes"], coarse, 3)),
         "expression_modes": ("float16", (len(file.expression_names), coarse, 3)),
@@ -306,10 +309,11 @@ def model_data(file: ModelFile) -> ModelData:
 
 
 def _landmarks(file: ModelFile, number: int) -> Landmarks:
-    triangle, barycentric, sigma = (
-        getattr(file, f"landmarks_{number}_{key}") for key in ("triangle", "barycentric", "sigma")
+    triangle, barycentric, sigma, habits = (
+        getattr(file, f"landmarks_{number}_{key}", None) for key in ("triangle", "barycentric", "sigma", "habits")
     )
-    return Landmarks(triangle.astype(np.int64), barycentric, sigma)
+    habits = None if habits is None else habits.astype(np.float32) * np.float32(1e-3)
+    return Landmarks(triangle.astype(np.int64), barycentric, sigma, habits)
 
 
 def _refine(modes_mm: np.ndarray, topology: Subdivision | None) -> np.ndarray:

@@ -115,7 +115,8 @@ def toy_scene(toy_model):
         cam = points @ state.rotation.T + state.translation
         landmarks = torch.stack([64 - 300 * cam[:, 0] / cam[:, 2], 64 + 300 * cam[:, 1] / cam[:, 2]], -1)
     target = photometric.Target(
-        srgb_from_linear(shaded.rgb), camera, landmarks, torch.full((478,), 0.02), state.expression, torch.ones(1, 128, 128)
+        srgb_from_linear(shaded.rgb), camera, landmarks, torch.full((478,), 0.15), torch.zeros(956, 0),
+        state.expression, torch.ones(1, 128, 128)
     )
     return state, target, bases
 

@@ -53,8 +53,18 @@ def test_residual_sigma_ignores_a_minority():
 
 
 def test_landmark_term_is_a_weighted_sum_of_squares():
-    found, projected = torch.zeros(1, 3, 2), torch.tensor([[[3.0, 4.0], [0, 1], [0, 0]]])
-    assert float(losses.landmark(projected, found, torch.tensor([1.0, 2.0, 5.0]))) == 27
+    found, projected = torch.zeros(3, 2), torch.tensor([[3.0, 4.0], [0, 1], [0, 0]])
+    assert float(losses.landmark(projected, found, torch.tensor([1.0, 2.0, 5.0]))) == 29
+
+
+def test_habits_of_the_detector_are_forgiven():
+    """A shift of all points, if it is a habit of great spread, costs almost nothing; the same distance at random does."""
+    found, weight = torch.zeros(8, 2), torch.ones(8)
+    habit = torch.tensor([[1.0, 0.0]]).expand(8, 2).reshape(-1, 1) * 10
+    factor = habit / torch.sqrt(1 + habit.square().sum())
+    together = losses.landmark(found + torch.tensor([2.0, 0.0]), found, weight, factor)
+    apart = losses.landmark(found + torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).repeat(4, 1), found, weight, factor)
+    assert float(together) < 0.1 and float(apart) == pytest.approx(32)
 
 
 def test_light_prior_prefers_white_and_even_light():

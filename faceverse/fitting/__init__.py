@@ -21,11 +21,12 @@ from ..texture import bake_photo, iris_colour
 from ..weights import load_model
 from .photometric import STAGES, FitState, PhotometricProblem, Target, crop_box, cut, initial_colours, optimise
 from .solver import (
-    INDEPENDENT_POINTS,
     LandmarkModel,
     LandmarkSolution,
     expression_start,
+    habit_factor,
     landmark_model,
+    point_weights,
     solve_landmarks,
 )
 
@@ -181,14 +182,15 @@ def _target(subject: _Subject, state: FitState, size: int) -> Target:
     camera = subject.camera.cropped(box, (size, size))
     scale = size / (box[3] - box[1])
     landmarks = (subject.face.landmarks_px - np.array(box[:2])) * scale
-    facing = (subject.landmarks.normals @ state.rotation.double().numpy().T)[:, 2]
-    sigma_px = subject.landmarks.sigma * camera.focal_px / -float(state.translation[2])
-    weight = np.clip((facing + 0.15) / 0.45, 0.03, 1.0) ** 2 / sigma_px**2 * INDEPENDENT_POINTS / len(landmarks)
+    depth_m = -float(state.translation[2])
+    weight = point_weights(subject.landmarks, state.rotation.double().numpy(), depth_m, camera.focal_px)
+    factor = habit_factor(subject.landmarks, weight, camera.focal_px / depth_m)
     return Target(
         torch.from_numpy(pixels.astype(np.float32) / 255)[None],
         camera,
         torch.from_numpy(landmarks.astype(np.float32)),
         torch.from_numpy(weight.astype(np.float32)),
+        torch.from_numpy(factor.astype(np.float32)),
         state.expression.clone(),
         torch.from_numpy(inside.astype(np.float32))[None],
     )

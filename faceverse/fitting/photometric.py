@@ -49,7 +49,8 @@ class Target:
         crop: (1, S, S, 3) sRGB in 0..1.
         camera: of the crop.
         landmarks_px: (L, 2) in the crop.
-        landmark_weight: (L,) 1 / px^2 in the crop.
+        landmark_weight: (L,) 1 / px in the crop.
+        landmark_factor: (2L, K) the detector's habits, see solver.habit_factor.
         expression_prior: (E,) weights to stay close to, from the landmark stage.
         inside: (1, S, S) 1 where the crop shows the photograph, 0 beyond its edge.
     """
@@ -58,6 +59,7 @@ class Target:
     camera: Camera
     landmarks_px: Tensor
     landmark_weight: Tensor
+    landmark_factor: Tensor
     expression_prior: Tensor
     inside: Tensor
 
@@ -81,7 +83,7 @@ class StageSettings:
     iterations: int
     rates: dict[str, float]
     photometric: float = 350.0
-    landmarks: float = 0.2
+    landmarks: float = 1.0
     identity: float = 1.0
     albedo: float = 1.0
     expression: float = 1.0
@@ -226,7 +228,7 @@ class PhotometricProblem:
         projected = project(transform(points, state.rotation, state.translation), t.camera)[0, :, :2]
         return {
             "photometric": s.photometric * losses.robust_photometric(picture, t.crop, votes, self.sigma),
-            "landmarks": s.landmarks * losses.landmark(projected, t.landmarks_px, t.landmark_weight),
+            "landmarks": s.landmarks * losses.landmark(projected, t.landmarks_px, t.landmark_weight, t.landmark_factor),
             "identity prior": s.identity * losses.gaussian_prior(state.identity),
             "expression prior": s.expression
             * losses.gaussian_prior(state.expression, t.expression_prior, EXPRESSION_SIGMA),

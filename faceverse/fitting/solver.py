@@ -13,11 +13,12 @@ import numpy as np
 from ..camera import Camera
 from ..model import FaceModel, Landmarks
 
-# Neighbouring landmarks err together: the detector's 478 points carry about as much as this many independent ones.
-INDEPENDENT_POINTS = 90.0
+# What is left after the detector's habits still repeats in neighbours: 478 points count as this many independent ones.
+INDEPENDENT_POINTS = 150.0
 EXPRESSION_SIGMA = 0.22  # how far a weight may lie from the detector's score
 # Scores that the detector is good at; without these the jaw and the gaze explain what lips and lids did.
 SURE_SIGMA = {"jawOpen": 0.06, "eyeBlinkLeft": 0.08, "eyeBlinkRight": 0.08, "tongueOut": 0.02, "mouthClose": 0.10}
+SMALLEST_SIGMA_M = 4e-4
 POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
 GAZE_SIGMA = 0.35
@@ -30,7 +31,8 @@ class LandmarkModel:
     Args:
         mean (L, 3), identity (I, L, 3), expression (E, L, 3): metres.
         normals: (L, 3) of the mean head.
-        sigma: (L,) metres.
+        sigma: (L,) metres, deviation of single points.
+        habits: (K, L, 2) metres, ways in which the detector errs with many points at once; K may be 0.
     """
 
     mean: np.ndarray
@@ -38,6 +40,7 @@ class LandmarkModel:
     expression: np.ndarray
     normals: np.ndarray
     sigma: np.ndarray
+    habits: np.ndarray
     expression_names: tuple[str, ...]
 
 
@@ -63,11 +66,14 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
     """Cuts the model down to its landmarks."""
     bases = model.landmark_bases(landmarks)
     corners = model.mean_vertices[model.faces[landmarks.triangle]].astype(np.float64)
+    habits = np.zeros((0, len(landmarks.triangle), 2)) if landmarks.habits is None else landmarks.habits
+    own = landmarks.sigma.astype(np.float64) ** 2 - (habits.astype(np.float64) ** 2).sum((0, 2)) / 2
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     return LandmarkModel(
         *(t.numpy(force=True).astype(np.float64) for t in (bases.mean, bases.identity, bases.expression)),
         normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
-        sigma=np.maximum(landmarks.sigma.astype(np.float64), 4e-4),
+        sigma=np.sqrt(np.maximum(own, SMALLEST_SIGMA_M**2)),
+        habits=habits.astype(np.float64),
         expression_names=model.expression_names,
     )
 
@@ -78,6 +84,24 @@ def project_points(points: np.ndarray, rotation: np.ndarray, translation: np.nda
     scale = camera.focal_px / -cam[:, 2]
     cx, cy = camera.principal_point_px
     return np.stack([cx + scale * cam[:, 0], cy - scale * cam[:, 1]], axis=1)
+
+
+def point_weights(lm: LandmarkModel, rotation: np.ndarray, depth_m: float, focal_px: float) -> np.ndarray:
+    """(L,) 1 / px: the inverse deviation of each point; what faces away counts little, because there it is guessed."""
+    facing = (lm.normals @ rotation.T)[:, 2]
+    visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
+    return np.sqrt(INDEPENDENT_POINTS / len(lm.sigma)) * visible * depth_m / (lm.sigma * focal_px)
+
+
+def habit_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float) -> np.ndarray:
+    """Factor B (2L, K) of what the detector's habits explain away of weighted residuals r: the loss is r.r - |B^T r|^2.
+
+    That is the landmark term after integrating over the habits' unit-variance coefficients (Woodbury's identity).
+    """
+    scaled = lm.habits * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
+    columns = scaled.reshape(len(lm.habits), -1).T
+    left = np.linalg.cholesky(np.eye(columns.shape[1]) + columns.T @ columns)
+    return np.linalg.solve(left, columns.T).T
 
 
 def initial_pose(points: np.ndarray, observed_px: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -157,25 +181,26 @@ class _Problem:
         for name, sigma in SURE_SIGMA.items():
             if name in lm.expression_names:
                 self.expression_weight[lm.expression_names.index(name)] = 1 / sigma
-        self.trust = np.sqrt(INDEPENDENT_POINTS / len(observed))
 
     def points(self, state: LandmarkSolution) -> np.ndarray:
         shape = self.lm.mean + np.tensordot(state.identity, self.lm.identity, axes=1)
         return shape + np.tensordot(state.expression, self.lm.expression, axes=1)
 
     def weights(self, state: LandmarkSolution) -> np.ndarray:
-        """(L,) per pixel: what faces away counts little, because there the detector guesses."""
-        facing = (self.lm.normals @ state.rotation.T)[:, 2]
-        visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
-        sigma_px = self.lm.sigma * self.camera.focal_px / max(-state.translation[2], 1e-3)
-        return self.trust * visible / sigma_px
+        """(L,) per pixel, see `point_weights`."""
+        return point_weights(self.lm, state.rotation, max(-state.translation[2], 1e-3), self.camera.focal_px)
+
+    def factor(self, state: LandmarkSolution) -> np.ndarray:
+        """(2L, K), see `habit_factor`."""
+        return habit_factor(self.lm, self.weights(state), self.camera.focal_px / max(-state.translation[2], 1e-3))
 
     def terms(self, state: LandmarkSolution) -> tuple[float, float]:
         """Landmark loss and prior loss."""
         projected = project_points(self.points(state), state.rotation, state.translation, self.camera)
-        residual = (projected - self.observed) * self.weights(state)[:, None]
+        residual = ((projected - self.observed) * self.weights(state)[:, None]).reshape(-1)
+        landmarks = (residual**2).sum() - ((self.factor(state).T @ residual) ** 2).sum()
         prior = (state.identity**2).sum() + (((state.expression - self.prior) * self.expression_weight) ** 2).sum()
-        return 0.5 * float((residual**2).sum()), 0.5 * float(prior)
+        return 0.5 * float(landmarks), 0.5 * float(prior)
 
     def loss(self, state: LandmarkSolution) -> float:
         """Half the weighted sum of squares; infinite when the head would lie behind the camera."""
@@ -186,8 +211,10 @@ class _Problem:
     def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
         """One damped Gauss-Newton step with the expression held in 0..1."""
         jacobian, residual = self._jacobian(state)
-        hessian = jacobian.T @ jacobian
-        gradient = jacobian.T @ residual
+        factor = self.factor(state)
+        explained = factor.T @ jacobian
+        hessian = jacobian.T @ jacobian - explained.T @ explained
+        gradient = jacobian.T @ residual - explained.T @ (factor.T @ residual)
         identity_count = len(state.identity) if self.fit_identity else 0
         first = 6 + identity_count
         diagonal = np.einsum("ii->i", hessian)

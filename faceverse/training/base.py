@@ -21,7 +21,7 @@ from .unwrap import unwrap
 
 IDENTITY_MODES = 150
 ALBEDO_MODES = 30
-POPULATION = 400  # heads whose coefficients are stored, for drawing random people
+POPULATION = 320  # heads whose coefficients are stored, for drawing random people
 MODEL_VERSION = "0.1"
 REGIONS = (
     "face", "lips", "eyelids", "eyeballs", "scalp", "ears", "neck", "teeth", "tongue", "mouth_inside",
@@ -384,6 +384,7 @@ def with_landmarks(file: ModelFile, landmarks: Landmarks) -> ModelFile:
         landmarks_478_triangle=landmarks.triangle.astype(np.int32),
         landmarks_478_barycentric=landmarks.barycentric.astype(np.float32),
         landmarks_478_sigma=landmarks.sigma.astype(np.float32),
+        landmarks_478_habits=None if landmarks.habits is None else (landmarks.habits * 1e3).astype(np.float16),
         landmarks_68_triangle=landmarks.triangle[pick].astype(np.int32),
         landmarks_68_barycentric=landmarks.barycentric[pick].astype(np.float32),
         landmarks_68_sigma=landmarks.sigma[pick].astype(np.float32),

@@ -24,6 +24,7 @@ FACE_OVAL = (
     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 IRIS = tuple(range(468, 478))
+HABITS = 48  # ways of erring that are kept
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,18 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
         best = allowed[cost[landmark, allowed].argmin()]
         triangle[landmark], barycentric[landmark], value = _refine(model, views, weight[:, landmark], landmark, best)
         sigma[landmark] = np.sqrt(max(value, 0) / 2)
-    return Landmarks(triangle, barycentric, sigma)
+    return Landmarks(triangle, barycentric, sigma, _habits(model, views, triangle, barycentric))
+
+
+def _habits(model: FaceModel, views: Views, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+    """(K, L, 2) principal components (about zero) of the answers' errors, metres, y up."""
+    corners = views.points_px[:, model.faces[triangle]]
+    errors = views.answers_px - (corners * barycentric[None, ..., None]).sum(2)
+    errors = errors * views.metres_per_px[:, None, None] * np.array([1.0, -1.0])
+    _, values, modes = np.linalg.svd(errors.reshape(len(errors), -1), full_matrices=False)
+    modes = modes[:HABITS] * (values[:HABITS, None] / np.sqrt(len(errors)))
+    modes *= np.sign(modes[np.arange(len(modes)), np.abs(modes).argmax(1)])[:, None]
+    return modes.reshape(len(modes), -1, 2).astype(np.float32)
 
 
 def _skin_candidates(model: FaceModel) -> np.ndarray:

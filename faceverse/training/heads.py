@@ -30,7 +30,7 @@ OPPOSITES = {
     "concave": "convex",
     "compress": "uncompress",
 }
-# The source's mouth, set right, in metres: upper incisors show below an open lip, the tongue rests on the mouth's floor.
+# The source's mouth, set right, in metres: upper teeth show below an open lip, the tongue rests on the mouth's floor.
 PART_SHIFTS = {
     "teeth_upper": (0.0, -0.0045, 0.0015),
     "teeth_lower": (0.0, -0.0050, 0.0005),
