@@ -35,9 +35,7 @@ def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
     with torch.no_grad():
         vertices = model.vertices(identity, weights)
         albedo = model.albedo(torch.from_numpy(params.albedo)[None]).clamp(0.003, 1)
-        shaded = render_head(
-            vertices, albedo, model.face_index, rotation[None], translation[None], light[None], camera
-        )
+        shaded = render_head(vertices, albedo, model.face_index, rotation[None], translation[None], light[None], camera)
         background = torch.from_numpy(rng.uniform(0.1, 0.9, 3)).float()
         picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), background)
         points = model.landmark_bases(model.landmarks_478).points(identity, weights)[0]
@@ -97,7 +95,9 @@ def speed(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
         totals.append(time.perf_counter() - started)
     height, width = photo.shape[:2]
     print(f"fit of {width} x {height} pixels ({width * height / 1e6:.1f} megapixels), {repeats} warm runs")
-    print(f"  first {totals[0]:.2f} s, warm median {statistics.median(totals[1:]):.2f} s, least {min(totals[1:]):.2f} s")
+    print(
+        f"  first {totals[0]:.2f} s, warm median {statistics.median(totals[1:]):.2f} s, least {min(totals[1:]):.2f} s"
+    )
     for index, stage in enumerate(results[-1].stages):
         median = statistics.median(r.stages[index].seconds for r in results[1:])
         loss = f", loss {stage.before:.0f} -> {stage.after:.0f}" if stage.loss_terms else ""

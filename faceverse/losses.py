@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 ROBUST_SCALE = 2.5  # residuals beyond this many deviations lose their vote

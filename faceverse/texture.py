@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, map_coordinates, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
 
 from .camera import Camera, project, transform
 from .lighting import linear_from_srgb, sh_basis, srgb_from_linear
@@ -20,6 +20,7 @@ DEPTH_TOLERANCE_M = 0.004
 GRAZING = (0.22, 0.60)  # cosine between surface and view: no trust below the first, full trust above the second
 EDGE_MARGIN = 0.012  # share of the head's size in the picture that is kept clear of outlines
 DARKEST_ALBEDO = 0.004
+HAIRLINE = 0.012  # width of the transition between skin and hair, share of the texture
 IRIS_DEG, PUPIL_DEG, BLEND_DEG = 25.0, 8.5, 2.0  # angles to the gaze axis as seen from the eyeball's centre
 # Trust in a photograph by region: hidden, shiny or dressed parts keep the model's own colour.
 REGION_TRUST = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside": 0.0, "eye_sockets": 0.0, "neck": 0.0}
@@ -67,8 +68,10 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     shade = _shade(normal, params.light)
     change = np.log(np.maximum(seen / shade, DARKEST_ALBEDO)) - np.log(base)
     trust *= _smoothstep((seen.max(-1) - 0.004) / 0.012)  # black is no colour
-    hair = bake_vertices(model, _in_region(model, "scalp"), size)[..., 0]
-    trust = _without_background(change, trust, hair, facing).astype(np.float32)
+    hair = gaussian_filter(bake_vertices(model, _in_region(model, "scalp"), size)[..., 0], HAIRLINE * size)
+    doubtful = 1 - _smoothstep((facing - 0.65) / 0.2)
+    doubtful = np.maximum(doubtful, bake_vertices(model, _in_region(model, "ears"), size)[..., 0])
+    trust = _without_background(change, trust, hair, doubtful).astype(np.float32)
     linear = base * np.exp(_complete(model, change, trust, hair))
     skin = bake_vertices(model, _is_skin(model), size)
     linear = paint_irises(model, skin * linear + (1 - skin) * base, params.iris)
@@ -229,14 +232,14 @@ def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
     return np.maximum(shade, DARKEST_SHADE * np.maximum(front, 0.05))
 
 
-def _without_background(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, facing: np.ndarray) -> np.ndarray:
-    """Trust (S, S) without the skin's texels that, near the outline, look unlike the rest: background, clothes."""
-    skin = (trust > 0.5) & (hair < 0.1) & (facing > 0.8)
+def _without_background(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
+    """Trust (S, S) without the skin's texels that, at doubtful places, look unlike the rest: background, clothes."""
+    skin = (trust > 0.5) & (hair < 0.1) & (doubtful < 0.1)
     if skin.sum() < 100:
         return trust
     distance = np.abs(change - np.median(change[skin], axis=0)).max(-1)
     unlike = _smoothstep((distance - 0.45) / 0.4) * (1 - hair)
-    return trust * (1 - unlike * (1 - _smoothstep((facing - 0.65) / 0.2)))
+    return trust * (1 - unlike * doubtful)
 
 
 def _complete(model: FaceModel, change: np.ndarray, trust: np.ndarray, hair: np.ndarray) -> np.ndarray:

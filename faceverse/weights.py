@@ -309,11 +309,9 @@ def model_data(file: ModelFile) -> ModelData:
 
 
 def _landmarks(file: ModelFile, number: int) -> Landmarks:
-    triangle, barycentric, sigma, habits = (
-        getattr(file, f"landmarks_{number}_{key}", None) for key in ("triangle", "barycentric", "sigma", "habits")
-    )
-    habits = None if habits is None else habits.astype(np.float32) * np.float32(1e-3)
-    return Landmarks(triangle.astype(np.int64), barycentric, sigma, habits)
+    keys = ("triangle", "barycentric", "sigma", "habits")
+    triangle, *trust, habits = (getattr(file, f"landmarks_{number}_{key}", None) for key in keys)
+    return Landmarks(triangle.astype(np.int64), *trust, None if habits is None else habits * np.float32(1e-3))
 
 
 def _refine(modes_mm: np.ndarray, topology: Subdivision | None) -> np.ndarray:

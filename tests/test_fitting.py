@@ -115,8 +115,13 @@ def toy_scene(toy_model):
         cam = points @ state.rotation.T + state.translation
         landmarks = torch.stack([64 - 300 * cam[:, 0] / cam[:, 2], 64 + 300 * cam[:, 1] / cam[:, 2]], -1)
     target = photometric.Target(
-        srgb_from_linear(shaded.rgb), camera, landmarks, torch.full((478,), 0.15), torch.zeros(956, 0),
-        state.expression, torch.ones(1, 128, 128)
+        srgb_from_linear(shaded.rgb),
+        camera,
+        landmarks,
+        torch.full((478,), 0.15),
+        torch.zeros(956, 0),
+        state.expression,
+        torch.ones(1, 128, 128),
     )
     return state, target, bases
 
@@ -147,7 +152,9 @@ def test_optimiser_comes_closer_to_the_truth(toy_model, toy_scene):
         rotation=rotation_from_euler_deg(10, 1, 2),
     )
     problem = photometric.PhotometricProblem(toy_model, bases, target, photometric.STAGES[0])
-    outcome = photometric.optimise(problem, start)
+    modes = len(state.identity), len(state.expression)
+    curvature = torch.cat([torch.full((n,), v) for n, v in zip((3, 3, *modes), (400, 1e4, 1, 25), strict=True)])
+    outcome = photometric.optimise(problem, start, torch.diag(curvature))
     before = toy_model.vertices(start.identity[None]) - toy_model.vertices(state.identity[None])
     after = toy_model.vertices(outcome.state.identity[None]) - toy_model.vertices(state.identity[None])
     assert after.norm() < 0.7 * before.norm()
@@ -265,7 +272,8 @@ def test_missing_second_face_is_said(model, astronaut):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"face": -1}, {"face": True}, {"face": 0.5}, {"seed": "a"}, {"focal_px": 0}, {"focal_px": float("nan")}]
+    "arguments",
+    [{"face": -1}, {"face": True}, {"face": 0.5}, {"seed": "a"}, {"focal_px": 0}, {"focal_px": float("nan")}],
 )
 def test_wrong_arguments_are_refused(arguments, astronaut, model):
     with pytest.raises(fv.ParameterError, match=next(iter(arguments))):

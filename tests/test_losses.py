@@ -58,7 +58,7 @@ def test_landmark_term_is_a_weighted_sum_of_squares():
 
 
 def test_habits_of_the_detector_are_forgiven():
-    """A shift of all points, if it is a habit of great spread, costs almost nothing; the same distance at random does."""
+    """A shift of all points costs almost nothing if it is a habit of great spread; moving them apart does."""
     found, weight = torch.zeros(8, 2), torch.ones(8)
     habit = torch.tensor([[1.0, 0.0]]).expand(8, 2).reshape(-1, 1) * 10
     factor = habit / torch.sqrt(1 + habit.square().sum())

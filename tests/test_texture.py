@@ -51,7 +51,7 @@ def test_hidden_texels_are_completed_in_the_seen_tone(scene, model):
     back = uv_coverage(model, SIZE).copy()
     back[:, SIZE // 8 : -SIZE // 8] = False  # what is left lies at the seam behind
     back[int(0.86 * SIZE) :] = False
-    assert (baked.confidence[back] == 0).all()
+    assert (baked.confidence[back] == 0).mean() > 0.95  # an ear may reach in
     front = baked.rgb[baked.confidence > 230].mean(0)
     assert (baked.rgb[back].mean(0) > 0.25 * front).all()
 
@@ -81,7 +81,11 @@ def test_irises_are_round_and_of_the_given_colour(model):
     degrees = np.degrees(np.arccos(direction[:, 2] / np.linalg.norm(direction, axis=1)))
     place = (model.uv[index] * 1024).astype(int)
     colour = painted[place[:, 1], place[:, 0]]
-    pupil, iris, white = colour[degrees < 5], colour[(degrees > 11) & (degrees < 21)], colour[(degrees > 35) & (degrees < 60)]
+    pupil, iris, white = (
+        colour[degrees < 5],
+        colour[(degrees > 11) & (degrees < 21)],
+        colour[(degrees > 35) & (degrees < 60)],
+    )
     assert pupil.mean() < 30
     assert (iris[:, 2] > iris[:, 0] + 30).mean() > 0.9
     assert white.mean() > 170

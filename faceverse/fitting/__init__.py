@@ -144,6 +144,7 @@ def _fit_photometric(subject: _Subject, solution: LandmarkSolution) -> tuple[Fit
         *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.rotation, solution.translation)),
         default_light(),
     )
+    curvature = torch.from_numpy(solution.hessian)
     stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
     total = sum(s.iterations for s in STAGES)
     for number, settings in enumerate(STAGES):
@@ -155,6 +156,7 @@ def _fit_photometric(subject: _Subject, solution: LandmarkSolution) -> tuple[Fit
         outcome = optimise(
             PhotometricProblem(mesh, bases, target, settings),
             state,
+            curvature,
             lambda part, name=settings.name, first=done, share=share: subject.progress(
                 name, first + share * part, None
             ),

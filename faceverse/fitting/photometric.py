@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,7 +73,7 @@ class StageSettings:
         name: for people.
         size_px: side of the crop that is compared.
         iterations: Adam steps.
-        rates: step size by variable (turn and shift change the pose); variables that are missing stay.
+        shape_rate, albedo_rate, light_rate: step sizes, in deviations (shape, albedo) and in light.
         photometric: number of independent pixels that the comparison counts as.
         landmarks: weight of the landmark term.
         identity, albedo, expression, light: weights of the priors.
@@ -81,20 +82,22 @@ class StageSettings:
     name: str
     size_px: int
     iterations: int
-    rates: dict[str, float]
-    photometric: float = 350.0
-    landmarks: float = 1.0
+    shape_rate: float = 0.10
+    albedo_rate: float = 0.10
+    light_rate: float = 0.04
+    photometric: float = 700.0
+    landmarks: float = 0.4
     identity: float = 1.0
     albedo: float = 1.0
     expression: float = 1.0
     light: float = 60.0
 
 
-RATES = {"turn": 0.006, "shift": 0.0012, "identity": 0.09, "expression": 0.024, "albedo": 0.10, "light": 0.04}
 STAGES = (
-    StageSettings("photometric coarse", 96, 40, RATES),
-    StageSettings("photometric fine", 176, 40, {k: 0.6 * v for k, v in RATES.items()}),
+    StageSettings("photometric coarse", 96, 40),
+    StageSettings("photometric fine", 176, 40, shape_rate=0.06, albedo_rate=0.06, light_rate=0.025),
 )
+ADAM_BETAS = (0.85, 0.98)
 EXPRESSION_SIGMA = 0.12
 
 
@@ -237,25 +240,32 @@ class PhotometricProblem:
         }
 
 
-def optimise(problem: PhotometricProblem, state: FitState, on_step=lambda done: None) -> Outcome:
+def optimise(
+    problem: PhotometricProblem,
+    state: FitState,
+    curvature: Tensor,
+    on_step: Callable[[float], None] = lambda done: None,
+) -> Outcome:
     """Runs Adam for the stage's iterations and returns the best state seen.
 
+    Shape and pose are moved along axes that the landmarks determine equally well: pose, identity and expression trade
+    off against each other in the picture, and plain gradients crawl along that valley.
+
     Args:
+        curvature: (K, K) Hessian of the landmark stage in turn, shift, identity and expression.
         on_step: called with the fraction done after each step.
     """
-    rates = problem.settings.rates
-    start = {"turn": torch.zeros(3), "shift": torch.zeros(3)} | {
-        name: getattr(state, name).clone() for name in ("identity", "expression", "albedo", "light")
-    }
-    variables = {name: value.requires_grad_(name in rates) for name, value in start.items()}
-    groups = [{"params": [variables[name]], "lr": rate} for name, rate in rates.items()]
-    optimiser = torch.optim.Adam(groups, betas=(0.85, 0.98))
-    count = problem.settings.iterations
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: 1.0 if i < count // 2 else 0.4)
+    settings = problem.settings
+    axes = torch.linalg.inv(torch.linalg.cholesky(curvature.double())).T.float()
+    variables = [torch.zeros(len(axes)), state.albedo.clone(), state.light.clone()]
+    rates = (settings.shape_rate, settings.albedo_rate, settings.light_rate)
+    moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in variables]
     history, best, best_terms, best_loss = [], state, {}, float("inf")
-    for step in range(count + 1):
-        current = _apply(variables, state)
-        measure = step % SIGMA_INTERVAL == 0 and step <= count // 2
+    for step in range(settings.iterations + 1):
+        for variable in variables:
+            variable.requires_grad_(True)
+        current = _moved(state, axes @ variables[0], variables[1], variables[2])
+        measure = step % SIGMA_INTERVAL == 0 and step <= settings.iterations // 2
         terms = problem.terms(current, measure)
         if measure:  # another scale, another loss: what was best before cannot be compared
             best_loss = float("inf")
@@ -264,24 +274,42 @@ def optimise(problem: PhotometricProblem, state: FitState, on_step=lambda done: 
         if history[-1] < best_loss:
             best_loss, best = history[-1], _detached(current)
             best_terms = {name: float(value.detach()) for name, value in terms.items()}
-        if step == count:
+        if step == settings.iterations:
             break
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        with torch.no_grad():
-            variables["expression"].clamp_(0, 1)
-        on_step((step + 1) / count)
+        gradients = torch.autograd.grad(loss, variables)
+        slower = 1.0 if step < settings.iterations // 2 else 0.4
+        variables = [
+            adam_step(v.detach(), g, m, step + 1, rate * slower)
+            for v, g, m, rate in zip(variables, gradients, moments, rates, strict=True)
+        ]
+        on_step((step + 1) / settings.iterations)
     return Outcome(best, history[0], best_loss, best_terms, tuple(history))
 
 
-def _apply(variables: dict[str, Tensor], state: FitState) -> FitState:
-    rotation = rotation_from_axis_angle(variables["turn"]) @ state.rotation
+def adam_step(value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> Tensor:
+    """The next value (Kingma and Ba 2015, algorithm 1); updates the moments in place.
+
+    torch.optim.Adam does the same, but its first use imports the compiler stack, which takes longer than a whole fit.
+    """
+    first, second = moments
+    first.lerp_(gradient, 1 - ADAM_BETAS[0])
+    second.lerp_(gradient.square(), 1 - ADAM_BETAS[1])
+    mean = first / (1 - ADAM_BETAS[0] ** step)
+    deviation = (second / (1 - ADAM_BETAS[1] ** step)).sqrt()
+    return value - rate * mean / (deviation + 1e-8)
+
+
+def _moved(state: FitState, change: Tensor, albedo: Tensor, light: Tensor) -> FitState:
+    """The state after a change (K,) of turn, shift, identity and expression."""
+    turn, shift, identity, expression = change.split([3, 3, len(state.identity), len(state.expression)])
     return FitState(
-        variables["identity"], variables["expression"], variables["albedo"], rotation,
-        state.translation + variables["shift"], variables["light"],
-    )  # fmt: skip
+        state.identity + identity,
+        (state.expression + expression).clamp(0, 1),
+        albedo,
+        rotation_from_axis_angle(turn) @ state.rotation,
+        state.translation + shift,
+        light,
+    )
 
 
 def _detached(state: FitState) -> FitState:

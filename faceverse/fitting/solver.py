@@ -51,6 +51,8 @@ class LandmarkSolution:
     Args:
         rotation: (3, 3); translation: (3,) metres; identity: (I,); expression: (E,).
         history: half the weighted sum of squares after each iteration, the start first.
+        landmark_loss, prior_loss: its two parts at the end.
+        hessian: (K, K) curvature at the end, in turn (3), shift (3), identity (if it was fitted) and expression.
     """
 
     rotation: np.ndarray
@@ -60,6 +62,7 @@ class LandmarkSolution:
     history: tuple[float, ...]
     landmark_loss: float = 0.0
     prior_loss: float = 0.0
+    hessian: np.ndarray | None = None
 
 
 def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
@@ -99,7 +102,7 @@ def habit_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float)
     That is the landmark term after integrating over the habits' unit-variance coefficients (Woodbury's identity).
     """
     scaled = lm.habits * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
-    columns = scaled.reshape(len(lm.habits), -1).T
+    columns = scaled.reshape(len(lm.habits), 2 * len(weight)).T
     left = np.linalg.cholesky(np.eye(columns.shape[1]) + columns.T @ columns)
     return np.linalg.solve(left, columns.T).T
 
@@ -168,7 +171,8 @@ def solve_landmarks(
         if gain < 1e-4 * loss:
             break
     landmark, prior = problem.terms(state)
-    return replace(state, history=tuple(history), landmark_loss=landmark, prior_loss=prior)
+    hessian, _ = problem.normal_equations(state)
+    return replace(state, history=tuple(history), landmark_loss=landmark, prior_loss=prior, hessian=hessian)
 
 
 class _Problem:
@@ -208,8 +212,8 @@ class _Problem:
             return float("inf")
         return sum(self.terms(state))
 
-    def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
-        """One damped Gauss-Newton step with the expression held in 0..1."""
+    def normal_equations(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
+        """Hessian (K, K) and gradient (K,) of the loss in turn, shift, identity (if it is fitted) and expression."""
         jacobian, residual = self._jacobian(state)
         factor = self.factor(state)
         explained = factor.T @ jacobian
@@ -222,7 +226,13 @@ class _Problem:
         diagonal[first:] += self.expression_weight**2
         gradient[6:first] += state.identity[:identity_count]
         gradient[first:] += (state.expression - self.prior) * self.expression_weight**2
-        diagonal *= 1 + damping
+        return hessian, gradient
+
+    def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
+        """One damped Gauss-Newton step with the expression held in 0..1."""
+        hessian, gradient = self.normal_equations(state)
+        np.einsum("ii->i", hessian)[...] *= 1 + damping
+        first = len(gradient) - len(state.expression)
         delta = self._solve_in_box(hessian, gradient, state.expression, first)
         turn = delta[:3] * min(1.0, POSE_STEP_LIMIT / max(np.linalg.norm(delta[:3]), 1e-12))
         identity = state.identity + delta[6:first] if self.fit_identity else state.identity
