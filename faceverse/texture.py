@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from .camera import Camera, project, transform
 from .lighting import linear_from_srgb, sh_basis, srgb_from_linear
@@ -55,26 +55,27 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     vertices = _posed(model, params)
     normals = vertex_normals(vertices, model.face_index)
     pixels = project(vertices, camera)
-    base = np.maximum(bake_vertices(model, _model_albedo(model, params), size), DARKEST_ALBEDO)
-    place = bake_vertices(model, torch.cat([pixels, normals, vertices], dim=-1).numpy(), size)
-    position_px, depth, normal, point = place[..., :2], place[..., 2], place[..., 3:6], place[..., 6:]
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    flags = [_region_trust(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
+    values = [_model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy(), *flags]
+    baked = bake_vertices(model, np.concatenate(values, axis=1), size)
+    base, position_px, depth = np.maximum(baked[..., :3], DARKEST_ALBEDO), baked[..., 3:5], baked[..., 5]
+    normal, point = baked[..., 6:9], baked[..., 9:12]
+    region_trust, scalp, ears, skin = (baked[..., k] for k in range(12, 16))
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     view = -point / np.maximum(np.linalg.norm(point, axis=-1, keepdims=True), 1e-6)
     facing = (normal * view).sum(-1)
     trust = _smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
     trust *= _seen(photo.shape[:2], pixels, model, position_px, depth)
-    trust *= bake_vertices(model, _region_trust(model), size)[..., 0]
+    trust *= region_trust
     seen = _sample(photo, position_px)
     shade = _shade(normal, params.light)
     change = np.log(np.maximum(seen / shade, DARKEST_ALBEDO)) - np.log(base)
     trust *= _smoothstep((seen.max(-1) - 0.004) / 0.012)  # black is no colour
-    hair = gaussian_filter(bake_vertices(model, _in_region(model, "scalp"), size)[..., 0], HAIRLINE * size)
-    doubtful = 1 - _smoothstep((facing - 0.65) / 0.2)
-    doubtful = np.maximum(doubtful, bake_vertices(model, _in_region(model, "ears"), size)[..., 0])
+    hair = gaussian_filter(scalp, HAIRLINE * size, truncate=2.5)
+    doubtful = np.maximum(1 - _smoothstep((facing - 0.65) / 0.2), ears)
     trust = _without_background(change, trust, hair, doubtful).astype(np.float32)
-    linear = base * np.exp(_complete(model, change, trust, hair))
-    skin = bake_vertices(model, _is_skin(model), size)
-    linear = paint_irises(model, skin * linear + (1 - skin) * base, params.iris)
+    linear = base * np.exp(_complete(change, trust, hair, skin) * skin[..., None])
+    linear = paint_irises(model, linear, params.iris)
     return Texture(_encode(linear), (255 * trust + 0.5).astype(np.uint8))
 
 
@@ -242,22 +243,22 @@ def _without_background(change: np.ndarray, trust: np.ndarray, hair: np.ndarray,
     return trust * (1 - unlike * doubtful)
 
 
-def _complete(model: FaceModel, change: np.ndarray, trust: np.ndarray, hair: np.ndarray) -> np.ndarray:
+def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """Extends the photograph's change of albedo (S, S, 3), in logarithms, from where it is trusted to everywhere.
 
     First the other half of the face where the head is symmetric (the layout is mirrored about u = 0.5), then smooth
     membranes, one through the skin and one through the hair, so that there is no seam and neither stains the other.
     """
     mirrored, mirrored_trust = change[:, ::-1], trust[:, ::-1] * MIRROR_TRUST * (1 - trust)
-    mirrored_trust = mirrored_trust * bake_vertices(model, _is_skin(model), change.shape[0])[..., 0]
+    mirrored_trust = mirrored_trust * skin
     total = trust + mirrored_trust
     both = (change * trust[..., None] + mirrored * mirrored_trust[..., None]) / np.maximum(total, 1e-6)[..., None]
-    skin = total * (1 - hair)
-    sure = skin > 0.5
+    plain = total * (1 - hair)
+    sure = plain > 0.5
     if sure.any():  # a fringe or a beard must not colour the neck
         distance = np.abs(both - np.median(both[sure], axis=0)).max(-1)
-        skin = skin * (1 - _smoothstep((distance - 0.4) / 0.4))
-    smooth = (1 - hair[..., None]) * _membrane(both, skin) + hair[..., None] * _membrane(both, total * hair)
+        plain = plain * (1 - _smoothstep((distance - 0.4) / 0.4))
+    smooth = (1 - hair[..., None]) * _membrane(both, plain) + hair[..., None] * _membrane(both, total * hair)
     smooth = np.clip(smooth, -MAXIMUM_GAIN, MAXIMUM_GAIN)
     total = np.clip(total, 0, 1)[..., None]
     return total * both + (1 - total) * smooth
@@ -265,26 +266,21 @@ def _complete(model: FaceModel, change: np.ndarray, trust: np.ndarray, hair: np.
 
 def _membrane(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Pull-push interpolation (Gortler et al. 1996): smooth values everywhere from weighted ones (S, S, C)."""
-    levels = [(values * weight[..., None], weight)]
-    while min(levels[-1][1].shape) > 2:
-        colour, w = levels[-1]
-        colour = colour[: colour.shape[0] // 2 * 2, : colour.shape[1] // 2 * 2]
-        w = w[: w.shape[0] // 2 * 2, : w.shape[1] // 2 * 2]
-        rows, columns = w.shape[0] // 2, w.shape[1] // 2
-        colour = colour.reshape(rows, 2, columns, 2, -1).sum((1, 3))
-        w = w.reshape(rows, 2, columns, 2).sum((1, 3))
-        keep = np.minimum(1.0, 1.0 / np.maximum(w, 1e-6))  # a texel that is full counts once
-        levels.append((colour * keep[..., None], w * keep))
-    colour, w = levels.pop()
-    result = colour / np.maximum(w, 1e-6)[..., None]
-    result = np.where(w[..., None] > 1e-6, result, (colour.sum((0, 1)) / max(w.sum(), 1e-6)))
-    while levels:
-        colour, w = levels.pop()
-        factor = w.shape[0] / result.shape[0], w.shape[1] / result.shape[1], 1
-        upper = zoom(result, factor, order=1, mode="nearest", grid_mode=True)
-        full = np.clip(w, 0, 1)[..., None]
-        result = colour / np.maximum(w, 1e-6)[..., None] * full + upper * (1 - full)
-    return result
+    resize = torch.nn.functional.interpolate
+    w = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))[None, None]
+    colour = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).permute(2, 0, 1)[None] * w
+    levels = [(colour, w)]
+    while min(w.shape[-2:]) > 2:
+        colour, w = (4 * torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True) for x in levels[-1])
+        keep = w.clamp_min(1).reciprocal()  # a texel that is full counts once
+        colour, w = colour * keep, w * keep
+        levels.append((colour, w))
+    result = (colour.sum((2, 3)) / w.sum().clamp_min(1e-6))[..., None, None]
+    for colour, w in reversed(levels):
+        upper = resize(result, w.shape[-2:], mode="bilinear", align_corners=False)
+        full = w.clamp(0, 1)
+        result = colour / w.clamp_min(1e-6) * full + upper * (1 - full)
+    return result[0].permute(1, 2, 0).numpy()
 
 
 def _smoothstep(x: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import zoom
 
 import faceverse as fv
 from faceverse import texture
@@ -19,7 +20,7 @@ def smooth_skin(size, seed=0):
     """A texture (size, size, 3) uint8 of skin colours that vary slowly."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(-35, 35, (6, 6, 1)) + np.array([190, 145, 120])
-    return np.clip(texture.zoom(coarse, (size / 6, size / 6, 1), order=1), 0, 255).astype(np.uint8)
+    return np.clip(zoom(coarse, (size / 6, size / 6, 1), order=1), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
