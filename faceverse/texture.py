@@ -132,7 +132,7 @@ def paint_irises(model: FaceModel, linear: np.ndarray, iris: np.ndarray) -> np.n
 
 def _eye_colour(degrees: np.ndarray, around: np.ndarray, iris: np.ndarray) -> np.ndarray:
     """Linear colours (K, 3) by angle to the gaze axis and angle around it."""
-    sclera = np.array([0.64, 0.60, 0.58])
+    sclera = np.array([0.50, 0.455, 0.44])
     # Fibres: a few incommensurate waves look irregular and need no random numbers.
     fibres = 1 + 0.16 * np.sin(23 * around + 3 * np.sin(5 * around)) + 0.10 * np.sin(41 * around + 1.3)
     ring = np.clip((degrees - PUPIL_DEG) / (IRIS_DEG - PUPIL_DEG), 0, 1)

@@ -98,7 +98,7 @@ STAGES = (
     StageSettings("photometric fine", 176, 40, shape_rate=0.06, albedo_rate=0.06, light_rate=0.025),
 )
 ADAM_BETAS = (0.85, 0.98)
-EXPRESSION_SIGMA = 0.12
+EXPRESSION_SIGMA = 0.06  # of the weights around the landmark stage's
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@ from ..model import FaceModel, Landmarks
 
 # What is left after the detector's habits still repeats in neighbours: 478 points count as this many independent ones.
 INDEPENDENT_POINTS = 150.0
-EXPRESSION_SIGMA = 0.22  # how far a weight may lie from the detector's score
+EXPRESSION_SIGMA = 0.15  # how far a weight may lie from the detector's score
 # Scores that the detector is good at; without these the jaw and the gaze explain what lips and lids did.
-SURE_SIGMA = {"jawOpen": 0.06, "eyeBlinkLeft": 0.08, "eyeBlinkRight": 0.08, "tongueOut": 0.02, "mouthClose": 0.10}
+SURE_SIGMA = {
+    "jawOpen": 0.04, "jawLeft": 0.05, "jawRight": 0.05, "jawForward": 0.06, "mouthLeft": 0.08, "mouthRight": 0.08,
+    "mouthClose": 0.10, "cheekPuff": 0.08, "tongueOut": 0.02, "eyeBlinkLeft": 0.08, "eyeBlinkRight": 0.08,
+}  # fmt: skip
 SMALLEST_SIGMA_M = 4e-4
 POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
