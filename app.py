@@ -6,7 +6,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from demo.page import build, launch_options  # noqa: E402 (Gradio reads the variable when it is imported)
 
-demo = build()
+page = build()
+demo = page.demo
 
 if __name__ == "__main__":
-    demo.launch(**launch_options())
+    demo.launch(prevent_thread_lock=True, **launch_options())
+    page.warm_up()
+    demo.block_thread()

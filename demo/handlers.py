@@ -6,6 +6,7 @@ import base64
 import io
 import queue
 import shutil
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -98,25 +99,28 @@ class Fitted:
 
 
 # -- photograph -------------------------------------------------------------------------------------------------------
-def claim(upload: str | Path, folder: Path, show_s: float = 5) -> Path:
+def claim(upload: str | Path, folder: Path, show_s: float | None = 5) -> Path:
     """Copies an upload into the visitor's folder, where nobody else finds it; an earlier photograph is deleted.
 
     Args:
         show_s: the upload itself is deleted after this time; until then his browser may load it to show it to him.
+            None keeps it.
 
     Raises:
         ImageError: the upload is gone.
     """
-    upload, place = Path(upload), folder / "photo"
-    shutil.rmtree(place, ignore_errors=True)
+    upload, place = Path(upload), folder / f"photo-{next(_numbers)}"  # an older fit deletes its own photograph only
+    for older in folder.glob("photo-*/"):
+        shutil.rmtree(older, ignore_errors=True)
     place.mkdir()
     try:
         photo = Path(shutil.copyfile(upload, place / upload.name))  # messages tell the name that he knows
     except OSError as error:
         raise fv.ImageError("the upload was deleted in the meantime; choose the photograph again") from error
-    timer = threading.Timer(show_s, upload.unlink, kwargs={"missing_ok": True})
-    timer.daemon = True
-    timer.start()
+    if show_s is not None:
+        timer = threading.Timer(show_s, upload.unlink, kwargs={"missing_ok": True})
+        timer.daemon = True
+        timer.start()
     return photo
 
 
@@ -178,6 +182,15 @@ def fit(photo: Path, face: int = 0, is_wanted: Callable[[], bool] = lambda: True
         stopped.set()
         if not keep:
             photo.unlink(missing_ok=True)
+
+
+def rehearse(folder: Path, model: Path) -> None:
+    """A fit of the sample photograph that nobody sees."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        *_, fitted = fit(claim(sample_photo(folder), place, show_s=None))
+        view(fitted.head, place, model)
+        pictures(fitted.head, fitted.photo_rgb, place)
 
 
 def explain(error: Exception) -> str:

@@ -7,10 +7,10 @@ import html
 import importlib.util
 import json
 import logging
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 import gradio as gr
@@ -73,14 +73,14 @@ def _theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
-def build(root: Path | None = None) -> gr.Blocks:
-    """The app, ready to launch.
+def build(root: Path | None = None) -> Page:
+    """The page; its `demo` is the app, ready to launch.
 
     Args:
         root: for the visitors' files, inside Gradio's upload folder (GRADIO_TEMP_DIR); by default a folder there.
     """
     gr.set_static_paths([ASSETS, THREE_JS.parent])
-    return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse")).demo
+    return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse"))
 
 
 class Page:
@@ -88,6 +88,7 @@ class Page:
 
     def __init__(self, visits: Visits):
         self.visits = visits
+        self._runs = count(1)
         self._model_lock = threading.Lock()
         self._model_file: Path | None = None
         atexit.register(visits.close)
@@ -100,7 +101,17 @@ class Page:
                     self._lay_out_result()
             self._connect()
         self.demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=4)
-        threading.Thread(target=lambda: self.model_file, daemon=True).start()
+
+    def warm_up(self) -> None:
+        """Loads the models and compiles the kernels in the background, so that the first visitor need not wait."""
+
+        def work() -> None:
+            try:
+                handlers.rehearse(self.visits.root, self.model_file)
+            except Exception as error:
+                _log.error("the rehearsal failed", exc_info=error)
+
+        threading.Thread(target=work, daemon=True).start()
 
     # -- layout -------------------------------------------------------------------------------------------------------
     def _lay_out_input(self) -> None:
@@ -108,6 +119,7 @@ class Page:
             label="Photograph", type="filepath", sources=["upload", "webcam", "clipboard"], height=330, image_mode=None,
             buttons=[], webcam_options=gr.WebcamOptions(mirror=False), elem_id="fv-photo",
         )  # fmt: skip
+        self.ticket = gr.Number(0, visible="hidden")  # a new number starts a fit
         self.message = gr.HTML(elem_id="fv-message")
         self.sample = gr.Button("Use the sample photograph", elem_id="fv-sample")
         self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="fv-cancel")
@@ -128,16 +140,17 @@ class Page:
         with gr.Column(visible=False, elem_id="fv-results") as self.results:
             with gr.Group(), gr.Row(elem_id="fv-expressions"):
                 self.expressions = {
-                    label: gr.Slider(0, 1, 0, step=0.01, label=label, min_width=200)
+                    label: gr.Slider(0, 1, 0, step=0.01, label=label, min_width=200, buttons=[])
                     for label in EXPRESSIONS
                 }
             with gr.Group(), gr.Row(elem_id="fv-attributes"):
                 self.age = gr.Slider(
-                    -40, 40, 0, step=1, label="Age", info="years younger or older", min_width=200, elem_id="fv-age"
-                )
+                    -40, 40, 0, step=1, label="Age", info="years younger or older", min_width=200, buttons=[],
+                    elem_id="fv-age",
+                )  # fmt: skip
                 self.gender = gr.Slider(
                     -1, 1, 0, step=0.05, label="Gender", info="more feminine or more masculine", min_width=200,
-                    elem_id="fv-gender",
+                    buttons=[], elem_id="fv-gender",
                 )  # fmt: skip
             gr.Markdown("**Download** the head as the sliders show it:", elem_id="fv-download-title")
             with gr.Row(elem_id="fv-downloads"):
@@ -160,22 +173,20 @@ class Page:
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         lively = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
         sliders = [*self.expressions.values(), self.age, self.gender]
-        started = [self.message, self.sample, self.cancel, self.face, self.report, self.view]
-        shown = [*started, self.results, self.overlay, self.clay, self.texture, self.saved, *sliders]
-        fit = {
-            "fn": self.fit, "inputs": self.face, "outputs": shown, "show_progress": "hidden",
-            "concurrency_id": "fit", "concurrency_limit": 1, "api_visibility": "private",
-        }  # fmt: skip
+        started = [self.ticket, self.message, self.sample, self.cancel, self.face, self.report, self.view]
+        shown = [*started[1:], self.results, self.overlay, self.clay, self.texture, self.saved, *sliders]
         self.demo.load(self.greet, None, self.view, **quick)
         self.demo.unload(self.leave)
-        fits = [
-            # The file as it was uploaded, EXIF data and all, is for the library to read, not for Gradio.
-            self.photo.input(self.take, self.photo, started, preprocess=False, **quick).success(**fit),
-            self.sample.click(self.take_sample, None, [self.photo, *started], **quick).success(**fit),
-            self.face.input(self.begin, None, started, **quick).success(**fit),
-        ]
-        self.cancel.click(self.give_up, None, started, cancels=fits, **quick)
-        self.photo.clear(self.clear, None, shown, cancels=fits, **quick)
+        # The file as it was uploaded, EXIF data and all, is for the library to read, not for Gradio.
+        self.photo.input(self.take, self.photo, started, preprocess=False, **quick)
+        self.photo.clear(self.clear, None, shown, **quick)
+        self.sample.click(self.take_sample, None, [self.photo, *started], **quick)
+        self.face.input(self.begin, None, started, **quick)
+        self.cancel.click(self.give_up, None, started, **quick)
+        self.ticket.change(
+            self.fit, self.face, shown, concurrency_id="fit", concurrency_limit=1, show_progress="hidden",
+            api_visibility="private",
+        )  # fmt: skip
         for label, slider in self.expressions.items():
             slider.input(None, slider, None, js=MOVE_EXPRESSION % json.dumps(EXPRESSIONS[label]))
         for slider in (self.age, self.gender):
@@ -212,8 +223,7 @@ class Page:
         """The sample photograph takes the way of an upload."""
         visit = self.visits.of(request.session_hash)
         shown = handlers.sample_photo(self.visits.root)
-        copy = shutil.copyfile(shown, visit.folder / shown.name)
-        visit.photo = handlers.claim(copy, visit.folder, show_s=0)
+        visit.photo = handlers.claim(shown, visit.folder, show_s=None)
         return self._started(visit) | {self.photo: str(shown), self.face: gr.Radio(value=0, visible=False)}
 
     def begin(self, request: gr.Request) -> dict:
@@ -222,19 +232,26 @@ class Page:
         return self._ended(visit, AWAY) if visit.photo is None else self._started(visit)
 
     def fit(self, face: int | None, request: gr.Request) -> Iterator[dict]:
-        """Runs the fit and shows how far it is."""
+        """Runs the fit and shows how far it is. It stops when the visitor cancels it, starts another one or leaves."""
         visit = self.visits.of(request.session_hash)
-        if visit.photo is None:
-            yield {self.message: ""}
-            return
+        run = visit.run
+
+        def is_wanted() -> bool:
+            return visit.run == run and not visit.gone
+
         try:
-            for event in handlers.fit(visit.photo, face or 0, lambda: not visit.gone):
+            for event in handlers.fit(visit.photo, face or 0, is_wanted) if visit.photo else ():
+                if not is_wanted():
+                    break
                 if isinstance(event, Step):
                     yield {self.view: {**visit.view, "status": asdict(event)}}
                 else:
                     yield from self._finished(visit, event)
         except Exception as error:
-            yield self._ended(visit, self._complaint(error))
+            if is_wanted():
+                yield self._ended(visit, self._complaint(error))
+                return
+        yield {self.message: ""}
 
     def _finished(self, visit: Visit, fitted: Fitted) -> Iterator[dict]:
         """The 3D view first, because it is what the visitor waits for; then the pictures."""
@@ -271,7 +288,6 @@ class Page:
         self.visits.leave(request.session_hash)
         return self._ended(self.visits.of(request.session_hash), "") | {
             self.results: gr.Column(visible=False),
-            self.report: "",
         }
 
     def change(self, age: float, gender: float, request: gr.Request) -> dict:
@@ -303,7 +319,9 @@ class Page:
     # -- parts of answers ---------------------------------------------------------------------------------------------
     def _started(self, visit: Visit) -> dict:
         step = Step("Waiting for a free place", 0.0)
+        visit.run = next(self._runs)
         return {
+            self.ticket: visit.run,
             self.message: "",
             self.report: "",
             self.sample: gr.Button(visible=False),
@@ -313,6 +331,7 @@ class Page:
 
     def _ended(self, visit: Visit, complaint: str) -> dict:
         """Without a new head: the photograph goes, an older head stays."""
+        visit.run = 0
         if visit.photo is not None:
             visit.photo.unlink(missing_ok=True)
         visit.photo = None
@@ -321,6 +340,7 @@ class Page:
             self.sample: gr.Button(visible=True),
             self.cancel: gr.Button(visible=False),
             self.face: gr.Radio(visible=False),
+            self.report: "" if visit.head is None else handlers.summary(visit.head.fitted),
             self.view: {"model": file_address(self.model_file), **visit.view, "status": None},
         }
 

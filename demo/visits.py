@@ -22,6 +22,7 @@ class Visit:
     Args:
         folder: his files; the name cannot be guessed.
         photo: his photograph while it is needed, in that folder.
+        run: number of the fit that he waits for; 0 if there is none.
         head: what `handlers` remembers of his head.
         view: last value of the 3D view.
         last_seen_s: monotonic clock.
@@ -30,6 +31,7 @@ class Visit:
 
     folder: Path
     photo: Path | None = None
+    run: int = 0
     head: Head | None = None
     view: dict = field(default_factory=dict)
     last_seen_s: float = field(default_factory=time.monotonic)

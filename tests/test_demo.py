@@ -94,7 +94,7 @@ def sample_fit(tmp_path_factory):
     """Events of the sample photograph's fit, and the file that it started from."""
     pytest.importorskip("skimage.data")
     folder = tmp_path_factory.mktemp("sample")
-    path = handlers.claim(handlers.sample_photo(folder), folder, show_s=60)
+    path = handlers.claim(handlers.sample_photo(folder), folder, show_s=None)
     return list(handlers.fit(path)), path
 
 
@@ -327,6 +327,38 @@ def test_page_of_a_photograph_without_a_face(page, tmp_path):
     visit = page.visits.of("a visitor")
     assert visit.photo is None
     assert [path for path in visit.folder.rglob("*") if path.is_file()] == []
+
+
+def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
+    request = SimpleNamespace(session_hash="a visitor")
+
+    def endless(image, face, on_progress):
+        while True:
+            on_progress("landmarks", 0.5, None)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(fv, "fit", endless)
+    assert page.take_sample(request)[page.ticket] != page.take_sample(request)[page.ticket], "each one starts a fit"
+    run = page.fit(0, request)
+    assert next(run)[page.view]["status"]
+    assert page.give_up(request)[page.view]["status"] is None
+    assert list(run) == [{page.message: ""}], "what was shown by the cancelling stays"
+    assert page.visits.of("a visitor").photo is None
+    assert list(page.fit(0, request)) == [{page.message: ""}], "one that waited does not begin"
+
+
+def test_page_offers_other_faces(page, monkeypatch, toy_model):
+    request = SimpleNamespace(session_hash="a visitor")
+    asked = []
+    monkeypatch.setattr(fv, "detect", lambda image: [None, None])
+    monkeypatch.setattr(fv, "fit", lambda image, face, on_progress: asked.append(face) or result_of(toy_model))
+    monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
+    page.take_sample(request)
+    first = next(answer for answer in page.fit(0, request) if page.face in answer)
+    assert first[page.face].visible and len(first[page.face].choices) == 2
+    page.begin(request)
+    list(page.fit(1, request))
+    assert asked == [0, 1]
 
 
 def test_page_takes_only_uploads(page):
