@@ -102,7 +102,7 @@ class PosedHead:
 
     def texture(self, camera: Camera) -> Tensor:
         """(3, H, W) linear light, reduced by halves until a texel is about as large as a sample."""
-        texture = LINEAR_OF_BYTE[torch.from_numpy(self.result.texture).long()].movedim(2, 0)
+        texture = LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0)
         a, b, c = project(self.vertices_cam, camera)[self.faces].unbind(1)
         on_screen = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
         a, b, c = (self.uv * torch.tensor([texture.shape[2], texture.shape[1]]))[self.uv_faces].unbind(1)

@@ -20,6 +20,7 @@ DEPTH_TOLERANCE_M = 0.004
 GRAZING = (0.22, 0.60)  # cosine between surface and view: no trust below the first, full trust above the second
 EDGE_MARGIN = 0.012  # share of the head's size in the picture that is kept clear of outlines
 DARKEST_ALBEDO = 0.004
+INSIDE_OF_LIDS = (0.26, 0.12, 0.10)  # linear; what a moving lid may uncover
 HAIRLINE = 0.012  # width of the transition between skin and hair, share of the texture
 IRIS_DEG, PUPIL_DEG, BLEND_DEG = 25.0, 8.5, 2.0  # angles to the gaze axis as seen from the eyeball's centre
 # Trust in a photograph by region: hidden, shiny or dressed parts keep the model's own colour.
@@ -155,7 +156,9 @@ def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
 
 def _model_albedo(model: FaceModel, params: FaceParams) -> np.ndarray:
     with torch.no_grad():
-        return model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(DARKEST_ALBEDO, 1).numpy()
+        albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(DARKEST_ALBEDO, 1).numpy()
+    albedo[model.regions.get("eye_sockets", np.zeros(0, np.int64))] = INSIDE_OF_LIDS
+    return albedo
 
 
 def _region_trust(model: FaceModel) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Files of a head, read back by other readers, and the JSON that restores it."""
 
+import importlib
 import io
 import json
 import os
@@ -455,7 +456,8 @@ def test_json_can_be_read_by_people(result, tmp_path):
 
 def test_json_restores_with_the_open_model_by_default(result, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("faceverse.export.load_model", lambda source: asked.append(source) or result.model)
+    module = importlib.import_module("faceverse.export")  # the attribute of that name is the function
+    monkeypatch.setattr(module, "load_model", lambda source: asked.append(source) or result.model)
     assert_same_params(result.params, load_result(export(result, tmp_path / "me.json")).params)
     assert asked == ["open"]
 

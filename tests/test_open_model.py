@@ -219,7 +219,7 @@ def test_eyes_turn_where_their_expression_looks(model, name, axis, sign):
     rotation, shift = rigid_fit(before, after)
     assert 8 < angle_deg(rotation) < 40
     assert np.linalg.norm(before @ rotation.T + shift - after, axis=1).max() < 5e-4, "a ball stays a ball"
-    assert np.linalg.norm(sphere_centre(after) - sphere_centre(before)) < 2.5e-3, "it stays in its socket"
+    assert np.linalg.norm(sphere_centre(after) - sphere_centre(before)) < 5e-4, "it turns on the spot"
 
 
 def uv_owners(model, order, size=1024):

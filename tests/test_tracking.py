@@ -110,7 +110,7 @@ def test_recovers_pose(which, scene, request):
     result = request.getfixturevalue(which)
     assert rms(angle_deg(result.rotation, scene.rotation)) < 4.5
     distance = np.linalg.norm(result.translation - scene.translation, axis=1)
-    assert rms(distance) < 0.02
+    assert rms(distance) < 0.03  # of 0.55: how far a head is and how large it is look almost alike
     # A head that is taken to stand still would miss by much more than that.
     assert rms(angle_deg(scene.rotation, scene.rotation[:1])) > 12
 

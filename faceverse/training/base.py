@@ -14,7 +14,7 @@ from ..mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision
 from ..model import ARKIT_NAMES, FaceModel, Landmarks
 from ..weights import ModelFile, content_hash, model_data
 from .embedding import embed, show_to_detector
-from .heads import Settings, ShapePopulation, draw_settings, smooth_modes
+from .heads import Settings, ShapePopulation, draw_settings, rigid_fit, smooth_modes, sphere_centre
 from .skin import PART_COLOURS, SkinMasks, SkinPopulation, eyeball_colours, sample_texture
 from .sources import HeadMesh, ShapeSource, load_skins, skins_digest
 from .unwrap import unwrap
@@ -94,7 +94,7 @@ def train_base(
     shapes -= assembly.origin.astype(np.float32)
     mean, modes, scores, kept = shape_basis(shapes, vertex_weights(assembly), IDENTITY_MODES)
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
-    expressions = np.stack([source.expression(name) for name in ARKIT_NAMES])
+    expressions = turn_eyes(np.stack([source.expression(name) for name in ARKIT_NAMES]), source.head, mean)
     file = _first_file(assembly, mean, modes, expressions)
     masks = skin_masks(assembly, source, np.zeros(len(assembly.source_uv)))
     file = _with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed), None)
@@ -179,6 +179,22 @@ def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, 
     regions["scalp"] = rest & ~regions["neck"]
     regions["eyebrows"] = np.zeros(len(fine), bool)
     return regions
+
+
+def turn_eyes(expressions: np.ndarray, head: HeadMesh, mean: np.ndarray) -> np.ndarray:
+    """Expressions (E, Vc, 3) with eyeballs that turn about the mean head's eyes; the source's lie elsewhere.
+
+    Args:
+        mean: (Vc, 3) the mean head.
+    """
+    turned = expressions.copy()
+    for side in ("left", "right"):
+        ball = np.flatnonzero(head.part == f"eyeball_{side}")
+        source, centre = head.vertices[ball], sphere_centre(mean[ball])
+        for k in np.flatnonzero(np.abs(expressions[:, ball]).max(axis=(1, 2)) > 1e-4):
+            rotation, _ = rigid_fit(source, source + expressions[k, ball])
+            turned[k, ball] = (mean[ball] - centre) @ rotation.T + centre - mean[ball]
+    return turned
 
 
 def vertex_weights(assembly: Assembly) -> np.ndarray:

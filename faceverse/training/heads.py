@@ -232,6 +232,12 @@ def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
     return heads
 
 
+def sphere_centre(points: np.ndarray) -> np.ndarray:
+    """Centre (3,) of the sphere through points (K, 3), by linear least squares."""
+    design = np.concatenate([2 * points, np.ones((len(points), 1))], axis=1)
+    return np.linalg.lstsq(design, (points**2).sum(1), rcond=None)[0][:3]
+
+
 def rigid_fit(source: np.ndarray, target: np.ndarray, *, scale: bool = False):
     """Least-squares rotation (3, 3), scaled if wanted, and translation: source @ R.T + t = target (Umeyama 1991)."""
     a, b = source - source.mean(0), target - target.mean(0)
