@@ -247,10 +247,10 @@ def portrait(result: fv.FitResult, size: int, mode: str = "color", yaw_deg: floa
 
 def close_up(result: fv.FitResult, size: int, yaw_deg: float = 0.0) -> np.ndarray:
     """(size, size, 3) uint8, the face without scalp and neck: where expressions happen."""
-    whole = fv.render(result, int(2.3 * size), rotation=(yaw_deg, 0, 0)).rgb
+    whole = fv.render(result, int(2.05 * size), rotation=(yaw_deg, 0, 0)).rgb
     rows, columns = (np.flatnonzero((whole < 250).any(-1).any(axis)) for axis in (1, 0))
-    top = int(rows[0] + 0.33 * np.ptp(rows))
-    left = int(columns.mean() - 0.4 * size)
+    top = int(rows[0] + 0.29 * np.ptp(rows))
+    left = int(columns.mean() - 0.44 * size)
     return whole[top : top + size, left : left + size]
 
 
