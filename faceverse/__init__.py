@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .camera import Camera
-from .edit import edit
+from .edit import edit, head
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .export import export, load_result
 from .fitting import fit
@@ -56,6 +56,7 @@ __all__ = [
     "edit",
     "export",
     "fit",
+    "head",
     "load_model",
     "load_result",
     "overlay",

@@ -11,17 +11,44 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from .camera import Camera
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
 from .model import Attribute, FaceModel, FaceParams
 from .render import rotation_matrix
 from .result import FitResult, with_params
+from .texture import model_texture
 from .texture_maps import bake_vertices
+from .weights import load_model
 
 MAX_DETAIL = 3.0
+HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
 _OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light")
 # Added to both sides of the albedo's ratio: where the model is nearly black, a bare ratio tints hair and pupils.
 _RATIO_SOFTENING = 0.03
+
+
+def head(params: FaceParams, model: FaceModel | None = None, *, texture_size: int = 512) -> FitResult:
+    """The head of given parameters, such as `model.random(seed)`: what `fit` returns, without a photograph.
+
+    Args:
+        params: identity, expression, albedo, pose and light.
+        model: from `load_model`; by default the open model.
+        texture_size: width and height of the texture, which shows the model's albedo.
+    Raises:
+        ParameterError: the parameters do not belong to this model, or a size below 1.
+    """
+    model = load_model() if model is None else model
+    expected = model.neutral()
+    for name in ("identity", "expression", "albedo"):
+        wanted, given = getattr(expected, name).shape, np.shape(getattr(params, name))
+        if wanted != given:
+            raise ParameterError(f"{name} must have shape {wanted} for the model '{model.name}', got {given}")
+    skin = model_texture(model, params, texture_size)
+    empty = np.zeros_like(model.mean_vertices)
+    camera = Camera(1.6 * HEAD_VIEW_PX, (HEAD_VIEW_PX / 2, HEAD_VIEW_PX / 2), (HEAD_VIEW_PX, HEAD_VIEW_PX))
+    bare = FitResult(model, params, camera, empty, empty, empty, skin.rgb, skin.confidence)
+    return with_params(bare, params)
 
 
 def edit(

@@ -112,7 +112,7 @@ class ModelFile:
         _check(self, str(path))
         metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
-        content = save({key: np.ascontiguousarray(value) for key, value in self.arrays().items()}, metadata)
+        content = _sorted(save({key: np.ascontiguousarray(value) for key, value in self.arrays().items()}, metadata))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(content)
@@ -159,6 +159,14 @@ def content_hash(path: str | os.PathLike) -> str:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _sorted(content: bytes) -> bytes:
+    """The same safetensors file with its header in alphabetical order, so that equal models are equal bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def _check_format(metadata: dict[str, str], path: Path) -> None:

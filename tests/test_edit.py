@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import faceverse as fv
 from faceverse.camera import default_camera, rotation_from_euler_deg
 from faceverse.edit import edit
 from faceverse.errors import ParameterError
@@ -289,3 +290,20 @@ def test_a_model_without_attributes_says_so(head):
     with pytest.raises(ParameterError, match="no attribute 'age'; this model has: none"):
         edit(bare, age=3)
     assert edit(bare, expression={"jawOpen": 1}).params.expression.max() == 1
+
+
+def test_head_of_parameters_is_rendered_edited_and_stored(toy_model, tmp_path):
+    params = toy_model.random(3)
+    person = fv.head(params, toy_model, texture_size=64)
+    expected = toy_model.vertices(torch.from_numpy(params.identity)[None])[0].numpy()
+    np.testing.assert_allclose(person.neutral_vertices, expected, atol=1e-7)
+    assert person.texture.shape == (64, 64, 3) and person.landmarks_px is None
+    assert fv.render(person, 64).mask.any()
+    assert not np.array_equal(fv.edit(person, age=10).neutral_vertices, person.neutral_vertices)
+    again = fv.load_result(fv.export(person, tmp_path / "person.json"), toy_model)
+    np.testing.assert_array_equal(again.params.identity, params.identity)
+
+
+def test_head_refuses_parameters_of_another_model(toy_model):
+    with pytest.raises(fv.ParameterError, match="identity must have shape"):
+        fv.head(toy_model.neutral().replace(identity=np.zeros(3, np.float32)), toy_model)

@@ -54,7 +54,7 @@ OUTSIDE = ("app.py", "demo/", "notebooks/", "benchmarks/")
 MAY_IMPORT_SUBMODULES = ("benchmarks/",)  # a benchmark times the parts, not only the whole
 
 MAX_FILE_BYTES = 10_000_000
-MAX_MODULE_LINES = 450
+MAX_MODULE_LINES = 460
 MAX_FUNCTION_LINES = 80
 MAX_ARGUMENTS = 8
 MAX_APP_LINES = 30

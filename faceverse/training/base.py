@@ -8,19 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ..landmarks import LANDMARKS_68_FROM_478
-from ..mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision
+from ..mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, unique_edges
 from ..model import ARKIT_NAMES, FaceModel, Landmarks
 from ..weights import ModelFile, content_hash, model_data
 from .embedding import embed, show_to_detector
-from .heads import Settings, ShapePopulation, draw_settings, rigid_fit, smooth_modes, sphere_centre
+from .heads import PART_SHIFTS, Settings, ShapePopulation, draw_settings, rigid_fit, smooth_modes, sphere_centre
 from .skin import PART_COLOURS, SkinMasks, SkinPopulation, eyeball_colours, sample_texture
 from .sources import HeadMesh, ShapeSource, load_skins, skins_digest
 from .unwrap import unwrap
 
 IDENTITY_MODES = 150
 ALBEDO_MODES = 30
+EYE_SURROUND_M = 0.030
 POPULATION = 320  # heads whose coefficients are stored, for drawing random people
 MODEL_VERSION = "0.1"
 REGIONS = (
@@ -65,7 +68,7 @@ def train_base(
     *,
     heads: int = 1600,
     seed: int = 0,
-    views: int = 240,
+    views: int = 300,
     source: ShapeSource | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
@@ -94,7 +97,7 @@ def train_base(
     shapes -= assembly.origin.astype(np.float32)
     mean, modes, scores, kept = shape_basis(shapes, vertex_weights(assembly), IDENTITY_MODES)
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
-    expressions = turn_eyes(np.stack([source.expression(name) for name in ARKIT_NAMES]), source.head, mean)
+    expressions = fit_expressions(source, mean, assembly)
     file = _first_file(assembly, mean, modes, expressions)
     masks = skin_masks(assembly, source, np.zeros(len(assembly.source_uv)))
     file = _with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed), None)
@@ -177,8 +180,38 @@ def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, 
     rest = outer & ~regions["face"] & ~regions["ears"]
     regions["neck"] = rest & (fine[:, 1] < chin + 0.45 * (fine[regions["ears"], 1].min() - chin))
     regions["scalp"] = rest & ~regions["neck"]
+    _clear_scalp(regions, topology, fine)
     regions["eyebrows"] = np.zeros(len(fine), bool)
     return regions
+
+
+def _clear_scalp(regions: dict[str, np.ndarray], topology: Subdivision, fine: np.ndarray) -> None:
+    """Gives what the masks leave blank around eyes and lips to the face; scalp is what hangs on the crown."""
+    scalp = regions["scalp"]
+    edges = unique_edges(topology.quads)
+    edges = edges[scalp[edges].all(axis=1)]
+    links = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(fine), len(fine)))
+    label = connected_components(links, directed=False)[1]
+    crown = np.flatnonzero(scalp)[fine[scalp, 1].argmax()]
+    stray = scalp & (label != label[crown])
+    scalp &= ~stray
+    regions["face"] |= stray
+    eyes = [fine[regions[f"eyeball_{side}"]].mean(0) for side in ("left", "right")]
+    near_eye = np.min([np.linalg.norm(fine - eye, axis=1) for eye in eyes], axis=0) < EYE_SURROUND_M
+    regions["eyelids"] |= stray & near_eye
+    regions["lips"] |= stray & ~near_eye & (fine[:, 1] < fine[regions["lips"], 1].max())
+
+
+def fit_expressions(source: ShapeSource, mean: np.ndarray, assembly: Assembly) -> np.ndarray:
+    """The 52 expressions (E, Vc, 3), adapted to the mean head and to its mouth, which is not quite the source's."""
+    expressions = turn_eyes(np.stack([source.expression(name) for name in ARKIT_NAMES]), source.head, mean)
+    tongue_out = ARKIT_NAMES.index("tongueOut")
+    tongue = source.head.part == "tongue"
+    expressions[tongue_out, tongue] -= PART_SHIFTS["tongue"]  # put out, it lies where the source has it
+    hidden = assembly.regions["mouth_inside"][: len(mean)]
+    upper = [k for k, name in enumerate(ARKIT_NAMES) if name.startswith(("brow", "eye"))]
+    expressions[np.ix_(upper, np.flatnonzero(hidden))] = 0
+    return expressions
 
 
 def turn_eyes(expressions: np.ndarray, head: HeadMesh, mean: np.ndarray) -> np.ndarray:
