@@ -40,10 +40,10 @@ CELLS = {  # left, top, right, bottom on the map
 # Target scale on the map (the face's is 1) and weight in the energy, by region of the head.
 REGIONS = {
     "face": (1.0, 1.0),
-    "around": (0.38, 0.03),
-    "neck": (0.38, 0.2),
-    "ears": (0.42, 0.5),
-    "inside": (0.25, 0.02),
+    "around": (0.30, 0.03),
+    "neck": (0.30, 0.2),
+    "ears": (0.38, 0.5),
+    "inside": (0.20, 0.02),
 }
 SCALE_SMOOTHING = 6  # passes that spread the steps of the target scale over neighbouring quads
 FAN_WEIGHT = 0.01  # of the triangles that keep the mouth's slit open
