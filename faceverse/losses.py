@@ -34,12 +34,6 @@ def residual_sigma(rendered: Tensor, photo: Tensor, weight: Tensor) -> float:
     return 1.4826 * float(difference.median()) if len(difference) else float("inf")
 
 
-def robust_weight(rendered: Tensor, photo: Tensor, sigma: float) -> Tensor:
-    """How much each pixel is believed, (N, H, W) in 0..1: the weight that `robust_photometric` implies."""
-    square = ((rendered - photo) / sigma).square().sum(-1) / 3
-    return (1 + square / ROBUST_SCALE**2).reciprocal().square()
-
-
 def landmark(projected_px: Tensor, observed_px: Tensor, weight: Tensor, factor: Tensor | None = None) -> Tensor:
     """Sum of squared distances in deviations, less what the detector's habits explain.
 

@@ -106,13 +106,6 @@ def subdivide_flat(values: np.ndarray, topology: Subdivision) -> np.ndarray:
     return np.concatenate([values, values[t.edges].mean(axis=1), values[t.coarse_quads].mean(axis=1)])
 
 
-def uniform_laplacian(values: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
-    """Difference of each vertex to the mean of its neighbours: values (V, C), edges (E, 2), degree (V,) -> (V, C)."""
-    total = torch.zeros_like(values)
-    total = total.index_add(0, edges[:, 0], values[edges[:, 1]]).index_add(0, edges[:, 1], values[edges[:, 0]])
-    return values - total / degree[:, None]
-
-
 def unique_edges(faces: np.ndarray) -> np.ndarray:
     """Undirected edges (E, 2) of triangles (F, 3) or quads (F, 4), each once, sorted."""
     sides = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)

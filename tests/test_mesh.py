@@ -10,7 +10,6 @@ from faceverse.mesh import (
     subdivide_smooth,
     subdivision,
     triangles_from_quads,
-    uniform_laplacian,
     unique_edges,
     vertex_normals,
 )
@@ -172,10 +171,6 @@ def test_normals_have_the_right_gradient():
     assert torch.autograd.gradcheck(lambda v: vertex_normals(v, faces), vertices.requires_grad_(), fast_mode=True)
 
 
-def test_unique_edges_and_laplacian():
+def test_unique_edges_of_a_cube():
     edges = unique_edges(CUBE_QUADS)
     assert len(edges) == 12 and (edges[:, 0] < edges[:, 1]).all()
-    degree = torch.full((8,), 3.0, dtype=torch.float64)
-    vertices = torch.from_numpy(CUBE)
-    # Each cube corner has three neighbours; their mean is a third of the corner.
-    torch.testing.assert_close(uniform_laplacian(vertices, torch.from_numpy(edges), degree), vertices * 2 / 3)
