@@ -85,3 +85,34 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
                     if (e0 >= least0) & (e1 >= least1) & (e2 >= least2) & (value > nearest[i, j] * (1.0 + tie)):
                         nearest[i, j] = value
                         owner[i, j] = f
+
+
+@_compile
+def locate_triangles(vertices_px, faces, triangle, barycentric, depth):
+    """Write where in its triangle each pixel's centre lies; with gradients, ``faceverse.rasterize`` does this in torch.
+
+    Args:
+        vertices_px: (N, V, 3) float: x, y in pixels, depth in metres.
+        faces: (F, 3) integers in 0..V-1.
+        triangle: (N, H, W) int64 from ``fill_triangles``.
+        barycentric: (N, H, W, 3) float, receives perspective-correct weights, 0 where nothing is hit.
+        depth: (N, H, W) float, receives metres, 0 where nothing is hit.
+    """
+    for n in range(triangle.shape[0]):
+        for row in range(triangle.shape[1]):
+            for column in range(triangle.shape[2]):
+                f = triangle[n, row, column]
+                if f < 0:
+                    barycentric[n, row, column, :] = 0
+                    depth[n, row, column] = 0
+                    continue
+                a, b, c = vertices_px[n, faces[f, 0]], vertices_px[n, faces[f, 1]], vertices_px[n, faces[f, 2]]
+                x, y = column + 0.5, row + 0.5
+                x0, y0, x1, y1, x2, y2 = a[0] - x, a[1] - y, b[0] - x, b[1] - y, c[0] - x, c[1] - y
+                area0, area1, area2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
+                weight0, weight1, weight2 = area0 / a[2], area1 / b[2], area2 / c[2]
+                total = weight0 + weight1 + weight2
+                barycentric[n, row, column, 0] = weight0 / total
+                barycentric[n, row, column, 1] = weight1 / total
+                barycentric[n, row, column, 2] = weight2 / total
+                depth[n, row, column] = (area0 + area1 + area2) / total

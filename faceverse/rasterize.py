@@ -80,6 +80,9 @@ def rasterize(
     with torch.no_grad():
         triangle = _BACKENDS[backend](vertices_px.detach(), faces, (height, width), cull_backfaces)
     triangle = triangle.to(vertices_px.device)
+    wants_gradient = torch.is_grad_enabled() and vertices_px.requires_grad
+    if backend in ("auto", "numba") and not wants_gradient and vertices_px.device.type == "cpu":
+        return Fragments(triangle, *_numba_locate(vertices_px.detach(), faces, triangle))
     barycentric, depth = _locate(vertices_px, faces.to(vertices_px.device), triangle)
     return Fragments(triangle, barycentric, depth)
 
@@ -198,6 +201,19 @@ def _numba_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], 
         NEAR_M, MIN_SHAPE, DEPTH_TIE, cull_backfaces, inverse_depth, triangle,
     )
     return torch.from_numpy(triangle)
+
+
+def _numba_locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor]:
+    """`_locate` without gradients, by the compiled kernel."""
+    from faceverse._raster_kernel import locate_triangles
+
+    barycentric = vertices_px.new_empty((*triangle.shape, 3))
+    depth = vertices_px.new_empty(triangle.shape)
+    locate_triangles(
+        vertices_px.contiguous().numpy(), faces.cpu().contiguous().numpy(), triangle.numpy(),
+        barycentric.numpy(), depth.numpy(),
+    )  # fmt: skip
+    return barycentric, depth
 
 
 def _usable(corners: Tensor, cull_backfaces: bool) -> Tensor:

@@ -358,3 +358,19 @@ def test_kernel_compiles_without_a_writable_cache_folder(monkeypatch):
 
 def abs_difference(a, b):
     return abs(a - b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_places_are_the_same_with_and_without_gradients(dtype):
+    """Without gradients the kernel computes the weights, with them torch does."""
+    generator = torch.Generator().manual_seed(5)
+    vertices = torch.rand(2, 60, 3, generator=generator, dtype=dtype) * torch.tensor([40.0, 30.0, 1.0], dtype=dtype)
+    vertices[..., 2] += 0.3
+    faces = torch.randint(0, 60, (50, 3), generator=generator)
+    plain = rasterize(vertices, faces, (30, 40))
+    tracked = rasterize(vertices.clone().requires_grad_(), faces, (30, 40))
+    assert not plain.barycentric.requires_grad and tracked.barycentric.requires_grad and plain.mask.any()
+    torch.testing.assert_close(plain.triangle, tracked.triangle)
+    tolerance = {"atol": 1e-4, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 1e-10, "rtol": 1e-9}
+    torch.testing.assert_close(plain.barycentric, tracked.barycentric.detach(), **tolerance)
+    torch.testing.assert_close(plain.depth, tracked.depth.detach(), **tolerance)
