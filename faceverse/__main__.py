@@ -284,7 +284,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rasterize", "fit", "track"))
+    parser.add_argument("what", choices=("rasterize", "fit", "base", "track"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 
