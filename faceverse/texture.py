@@ -18,6 +18,7 @@ from .texture_maps import bake_vertices, uv_fragments
 DARKEST_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
 DEPTH_TOLERANCE_M = 0.004
 GRAZING = (0.22, 0.60)  # cosine between surface and view: no trust below the first, full trust above the second
+SCALP_GRAZING = (0.45, 0.70)
 EDGE_MARGIN = 0.012  # share of the head's size in the picture that is kept clear of outlines
 DARKEST_ALBEDO = 0.004
 INSIDE_OF_LIDS = (0.26, 0.12, 0.10)  # linear; what a moving lid may uncover
@@ -72,7 +73,11 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     shade = _shade(normal, params.light)
     change = np.log(np.maximum(seen / shade, DARKEST_ALBEDO)) - np.log(base)
     trust *= _smoothstep((seen.max(-1) - 0.004) / 0.012)  # black is no colour
-    hair = gaussian_filter(scalp, HAIRLINE * size, truncate=2.5)
+    # Where the model's scalp is as light as its skin, at the nape and the temples, there is skin.
+    darker = np.log(np.median(base[(skin > 0.5) & (scalp < 0.5)], axis=0)) - np.log(base)
+    hair = gaussian_filter(scalp * _smoothstep(darker.mean(-1) / 0.9), HAIRLINE * size, truncate=2.5)
+    # Near the outline of the scalp a photograph shows hair that stands off, or what is behind it.
+    trust = trust * (1 - hair * (1 - _smoothstep((facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))))
     doubtful = np.maximum(1 - _smoothstep((facing - 0.65) / 0.2), ears)
     trust = _without_background(change, trust, hair, doubtful).astype(np.float32)
     linear = base * np.exp(_complete(change, trust, hair, skin) * skin[..., None])
@@ -256,15 +261,20 @@ def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, skin: np.
     mirrored_trust = mirrored_trust * skin
     total = trust + mirrored_trust
     both = (change * trust[..., None] + mirrored * mirrored_trust[..., None]) / np.maximum(total, 1e-6)[..., None]
-    plain = total * (1 - hair)
-    sure = plain > 0.5
-    if sure.any():  # a fringe or a beard must not colour the neck
-        distance = np.abs(both - np.median(both[sure], axis=0)).max(-1)
-        plain = plain * (1 - _smoothstep((distance - 0.4) / 0.4))
-    smooth = (1 - hair[..., None]) * _membrane(both, plain) + hair[..., None] * _membrane(both, total * hair)
+    skin_part, hair_part = (_typical(both, total * share) for share in (1 - hair, hair))
+    smooth = (1 - hair[..., None]) * _membrane(both, skin_part) + hair[..., None] * _membrane(both, hair_part)
     smooth = np.clip(smooth, -MAXIMUM_GAIN, MAXIMUM_GAIN)
     total = np.clip(total, 0, 1)[..., None]
     return total * both + (1 - total) * smooth
+
+
+def _typical(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weights (S, S) without values (S, S, 3) far from their median: a fringe must not colour the neck."""
+    sure = weight > 0.5
+    if not sure.any():
+        return weight
+    distance = np.abs(values - np.median(values[sure], axis=0)).max(-1)
+    return weight * (1 - _smoothstep((distance - 0.4) / 0.4))
 
 
 def _membrane(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
