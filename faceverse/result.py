@@ -22,7 +22,7 @@ class Stage:
         iterations: solver steps taken.
         loss_terms: weighted loss by term at the end.
         before, after: total loss at the start and at the end (same terms, same weights).
-        history: total loss per iteration.
+        history: total loss per iteration; photometric stages weigh pixels anew now and then, where it may step.
     """
 
     name: str

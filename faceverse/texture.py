@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from .camera import Camera, project, transform
@@ -218,20 +219,14 @@ def _sample(photo: np.ndarray, position_px: np.ndarray) -> np.ndarray:
     texels = 0.75 * position_px.shape[0]
     shrink = min(1.0, texels / max(float((high - low).max()), 1.0))
     if shrink < 0.7:
-        size = max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink))
-        photo = np.asarray(_image(photo).resize(size, 4))
-        position_px = position_px * np.array([size[0], size[1]]) / np.array([photo.shape[1], photo.shape[0]]) * shrink
+        size = np.array([max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink))])
+        position_px = position_px * (size / np.array([photo.shape[1], photo.shape[0]])).astype(np.float32)
+        photo = np.asarray(Image.fromarray(photo).resize(tuple(size.tolist()), Image.Resampling.BOX))
     linear = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy().astype(np.float32)
     coordinates = [position_px[..., 1] - 0.5, position_px[..., 0] - 0.5]
     return np.stack(
         [map_coordinates(linear[photo[..., c]], coordinates, order=1, mode="nearest") for c in range(3)], axis=-1
     )
-
-
-def _image(pixels: np.ndarray):
-    from PIL import Image
-
-    return Image.fromarray(pixels)
 
 
 def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:

@@ -70,7 +70,8 @@ def fit(
         face: which one, when there are several; 0 is the largest.
         detail: fit the detail module as well, where its weights are installed. This edition ships none, so the head
             carries the base model's shape and the photograph's texture.
-        seed: of everything random; same photograph, seed and versions give the same result.
+        seed: of everything random. The stages of this edition draw nothing, so the result does not depend on it: same
+            photograph and versions, same result.
         focal_px: focal length in pixels of the photograph; by default from EXIF, else that of a 40 mm lens.
         on_progress: called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None).
     Returns:
@@ -83,7 +84,6 @@ def fit(
     started = time.perf_counter()
     _check_arguments(face, seed, focal_px)
     model = load_model() if model is None else model
-    torch.manual_seed(seed)
     progress = on_progress or (lambda stage, fraction, preview: None)
     photo = read_image(source)
     progress("detection", 0.0, None)
@@ -144,12 +144,12 @@ def _fit_photometric(subject: _Subject, solution: LandmarkSolution) -> tuple[Fit
         *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.rotation, solution.translation)),
         default_light(),
     )
-    curvature = torch.from_numpy(solution.hessian)
+    curvature, expression = torch.from_numpy(solution.hessian), state.expression
     stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
     total = sum(s.iterations for s in STAGES)
     for number, settings in enumerate(STAGES):
         started = time.perf_counter()
-        target = _target(subject, state, settings.size_px)
+        target = _target(subject, state, expression, settings.size_px)
         if number == 0:
             state = initial_colours(mesh, state, target)
         share = STAGE_SHARE["photometric"] * settings.iterations / total
@@ -177,8 +177,8 @@ def _fit_photometric(subject: _Subject, solution: LandmarkSolution) -> tuple[Fit
     return state, stages
 
 
-def _target(subject: _Subject, state: FitState, size: int) -> Target:
-    """The photograph cut and scaled around the face."""
+def _target(subject: _Subject, state: FitState, expression: torch.Tensor, size: int) -> Target:
+    """The photograph cut and scaled around the face; the expression of the landmark stage is its prior."""
     box = crop_box(subject.face.landmarks_px)
     pixels, inside = cut(subject.photo.rgb, box, size)
     camera = subject.camera.cropped(box, (size, size))
@@ -193,7 +193,7 @@ def _target(subject: _Subject, state: FitState, size: int) -> Target:
         torch.from_numpy(landmarks.astype(np.float32)),
         torch.from_numpy(weight.astype(np.float32)),
         torch.from_numpy(factor.astype(np.float32)),
-        state.expression.clone(),
+        expression,
         torch.from_numpy(inside.astype(np.float32))[None],
     )
 

@@ -103,7 +103,9 @@ EXPRESSION_SIGMA = 0.06  # of the weights around the landmark stage's
 
 @dataclass(frozen=True)
 class Outcome:
-    """State after a stage, weighted loss terms before and after, total loss per iteration."""
+    """State after a stage, total loss before and after and its terms with the deviation measured last, and the total
+    per iteration with the deviation of that moment (so the history may step where a new one was measured).
+    """
 
     state: FitState
     before: float
@@ -283,7 +285,9 @@ def optimise(
             for v, g, m, rate in zip(variables, gradients, moments, rates, strict=True)
         ]
         on_step((step + 1) / settings.iterations)
-    return Outcome(best, history[0], best_loss, best_terms, tuple(history))
+    with torch.no_grad():
+        before = float(sum(problem.terms(state).values()))
+    return Outcome(best, before, best_loss, best_terms, tuple(history))
 
 
 def adam_step(value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> Tensor:
