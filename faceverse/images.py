@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from .errors import ImageError
+from .files import write_whole
 
 MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
 MIN_SHORT_SIDE_PX = 32
@@ -112,16 +112,9 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
     image_format, options = _SAVE_OPTIONS[path.suffix.lower()]
     if image_format == "JPEG" and rgb.ndim == 3:
         rgb = rgb[:, :, :3]
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with open(temporary, "xb") as file:
-            Image.fromarray(np.ascontiguousarray(rgb)).save(file, format=image_format, **options)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ImageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(content, format=image_format, **options)
+    return write_whole(path, content.getvalue(), ImageError)
 
 
 def _read_file(path: Path) -> Photo:

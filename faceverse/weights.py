@@ -13,7 +13,6 @@ import json
 import os
 import re
 import threading
-import uuid
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from .errors import WeightsError
+from .files import write_whole
 from .mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads, unique_edges
 from .model import Attribute, FaceModel, Landmarks, ModelData
 
@@ -108,19 +108,11 @@ class ModelFile:
         """
         from safetensors.numpy import save
 
-        path = Path(path)
         _check(self, str(path))
         metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
         content = _sorted(save({key: np.ascontiguousarray(value) for key, value in self.arrays().items()}, metadata))
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
-        return path
+        return write_whole(Path(path), content, WeightsError)
 
 
 _NOT_ARRAYS = ("name", *_JSON_KEYS)

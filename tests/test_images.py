@@ -404,7 +404,11 @@ def test_failed_save_keeps_the_old_file(tmp_path, rgb, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full_disk)
+    def half_written(target, content):
+        target.open("wb").write(content[:10])
+        full_disk()
+
+    monkeypatch.setattr(type(path), "write_bytes", half_written)
     with pytest.raises(ImageError, match="No space left"):
         save_image(path, rgb)
     assert path.read_bytes() == before

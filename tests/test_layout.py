@@ -17,7 +17,7 @@ PACKAGE = ROOT / "faceverse"
 
 # A unit is a module or a subpackage of faceverse; it imports only from rows above its own.
 ROWS = [
-    {"errors", "images"},
+    {"errors", "files", "images"},
     {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "landmarks", "gltf"},
     {"model", "result", "detail"},
     {"weights", "render", "drawing", "texture_maps", "texture", "store"},
@@ -25,7 +25,9 @@ ROWS = [
     {"tracking", "batch", "__init__", "__main__"},
 ]
 WITHIN_A_ROW = {
+    ("files", "errors"),
     ("images", "errors"),
+    ("images", "files"),
     ("rasterize", "_raster_kernel"),
     ("result", "model"),
     ("texture", "texture_maps"),
@@ -54,7 +56,7 @@ OUTSIDE = ("app.py", "demo/", "notebooks/", "benchmarks/")
 MAY_IMPORT_SUBMODULES = ("benchmarks/",)  # a benchmark times the parts, not only the whole
 
 MAX_FILE_BYTES = 10_000_000
-MAX_MODULE_LINES = 460
+MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 80
 MAX_ARGUMENTS = 8
 MAX_APP_LINES = 30
@@ -333,7 +335,7 @@ def test_rows_are_enforced(name, text, fine):
 
 def test_the_layout_has_no_cycle():
     # The exceptions within a row must not undo what the rows promise.
-    order = ["errors", "images", "_raster_kernel", "rasterize", "model", "result"]
+    order = ["errors", "files", "images", "_raster_kernel", "rasterize", "model", "result"]
     order += ["drawing", "render", "texture_maps", "texture", "tracking", "batch", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 
 from ..camera import Camera, euler_deg_from_rotation
 from ..errors import ParameterError
+from ..files import write_whole
 from ..model import FaceModel, FaceParams
 
 
@@ -85,15 +85,7 @@ class Track:
         suffix = path.suffix.lower()
         if suffix not in _WRITERS:
             raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
-        temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-        try:
-            temporary.write_bytes(_WRITERS[suffix](self))
-            os.replace(temporary, path)
-        except OSError as error:
-            raise ParameterError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        return write_whole(path, _WRITERS[suffix](self), ParameterError)
 
 
 def _csv(track: Track) -> bytes:

@@ -1,0 +1,28 @@
+"""Writing files so that they appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from .errors import FaceVerseError
+
+
+def write_whole(path: Path, content: bytes, error: type[FaceVerseError]) -> Path:
+    """Writes beside the target and moves; what was there before stays until the new file is complete.
+
+    Args:
+        error: raised, with one sentence, when the place cannot be written.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as problem:
+        raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
+    finally:
+        # A parent that is no folder cannot hold a rest either.
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+    return path
