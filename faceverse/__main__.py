@@ -33,7 +33,8 @@ from . import (
     turntable,
 )
 from .batch import FORMATS, SAMPLE, FitOptions, Progress, complain, fit_file, fit_folder, output_folder
-from .weights import content_hash, find_weights
+from .model_file import content_hash
+from .weights import find_weights
 
 TRACK_FORMATS = ("csv", "json", "npz")
 RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")

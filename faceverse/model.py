@@ -112,6 +112,7 @@ class ModelData:
     landmarks_478: Landmarks
     landmarks_68: Landmarks
     attributes: tuple[Attribute, ...] = ()
+    expression_gain: np.ndarray | None = None  # (E, I) change of each expression's size per unit of identity
     population: np.ndarray | None = None  # (P, I + A) coefficients of heads the model was trained on
     name: str = "unnamed"
     info: dict = field(default_factory=dict)

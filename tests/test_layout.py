@@ -19,7 +19,7 @@ PACKAGE = ROOT / "faceverse"
 ROWS = [
     {"errors", "files", "images"},
     {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "landmarks", "gltf"},
-    {"model", "result", "detail"},
+    {"model", "model_file", "result", "detail"},
     {"weights", "render", "drawing", "texture_maps", "texture", "store"},
     {"fitting", "edit", "export", "training"},
     {"tracking", "batch", "__init__", "__main__"},
@@ -44,7 +44,7 @@ HOMES = {
     "numba": ("faceverse/rasterize.py", "faceverse/_raster_kernel.py", "benchmarks/"),
     "pytorch3d": ("faceverse/rasterize.py", "faceverse/_raster_kernel.py", "benchmarks/"),
     "huggingface_hub": ("faceverse/weights.py",),
-    "safetensors": ("faceverse/weights.py", "faceverse/training/"),
+    "safetensors": ("faceverse/model_file.py", "faceverse/training/"),
     "anny": ("faceverse/training/",),
     "igl": ("faceverse/training/", "benchmarks/"),
     "gradio": ("app.py", "demo/"),

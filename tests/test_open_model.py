@@ -13,11 +13,12 @@ from scipy.spatial import cKDTree
 from faceverse.camera import Camera, project, transform
 from faceverse.mesh import subdivide_smooth, subdivision
 from faceverse.model import ARKIT_NAMES
+from faceverse.model_file import content_hash, read_model_file
 from faceverse.rasterize import rasterize
 from faceverse.training.embedding import IRIS
 from faceverse.training.heads import rigid_fit
 from faceverse.training.sources import ANCESTRIES, ShapeSource
-from faceverse.weights import content_hash, find_weights, read_model_file
+from faceverse.weights import find_weights
 
 OUTER = ("face", "lips", "eyelids", "ears", "neck")
 INNER = ("eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets")

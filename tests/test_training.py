@@ -21,8 +21,12 @@ from PIL import Image
 from faceverse.camera import Camera, project, rotation_from_euler_deg, transform
 from faceverse.errors import WeightsError
 from faceverse.model import ARKIT_NAMES
+from faceverse.model_file import read_model_file
 from faceverse.training import skin as skins_module
-from faceverse.training.base import brow_mask, learn_attributes, principal_scores, shape_basis, train_base
+from faceverse.training.attributes import learn_attributes
+from faceverse.training.base import train_base
+from faceverse.training.basis import principal_scores, shape_basis
+from faceverse.training.colour import brow_mask
 from faceverse.training.embedding import FACE_OVAL, HABITS, IRIS, Views, embed
 from faceverse.training.head_regions import boundary_edges, boundary_loop, directed_edges
 from faceverse.training.heads import (
@@ -45,7 +49,7 @@ from faceverse.training.sources import (
     load_skins,
     skins_digest,
 )
-from faceverse.weights import load_model, read_model_file
+from faceverse.weights import load_model
 
 EVEN = np.full(3, 1 / 3)
 
@@ -448,9 +452,7 @@ def skin_population():
         for years in (25.0, 72.0)
     ]
     one = np.eye(6)
-    masks = SkinMasks(
-        skin=1 - one[5], face=one[:4].sum(0), scalp=one[4], lips=one[1], lids=one[2], brows=one[3]
-    )
+    masks = SkinMasks(skin=1 - one[5], face=one[:4].sum(0), scalp=one[4], lips=one[1], lids=one[2], brows=one[3])
     uv = np.stack([np.linspace(0.1, 0.9, 6), np.full(6, 0.5)], axis=1)
     return SkinPopulation(skins, uv, masks, rng.standard_normal((6, 4)), np.full((6, 3), 0.25))
 

@@ -17,10 +17,11 @@ from faceverse import weights
 from faceverse.errors import WeightsError
 from faceverse.mesh import triangles_from_quads
 from faceverse.model import FaceModel
-from faceverse.weights import ModelFile, content_hash, find_weights, load_model, model_data, read_model_file
+from faceverse.model_file import ModelFile, content_hash, read_model_file
+from faceverse.weights import find_weights, load_model, model_data
 from toy import REGIONS, toy_file, toy_model
 
-METADATA = {"format": "faceverse-model", "format_version": "1", "name": "toy"}
+METADATA = {"format": "faceverse-model", "format_version": "2", "name": "toy"}
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_another_kind_of_safetensors_file_is_refused(tmp_path):
 
 
 def test_another_format_version_is_refused(tmp_path):
-    refused(rewrite(tmp_path / "x.safetensors", metadata={"format_version": "2"}), "'2'", "reads version 1")
+    refused(rewrite(tmp_path / "x.safetensors", metadata={"format_version": "3"}), "'3'", "reads version 2")
 
 
 def test_missing_and_extra_arrays_are_listed_together(tmp_path):
@@ -249,7 +250,7 @@ def changed_copy(key, index, value):
         (changed_copy("landmarks_68_barycentric", (5, 0), 3.0), "landmarks_68_barycentric must be rows of weights"),
         (changed_copy("landmarks_478_barycentric", 5, (1.5, -0.5, 0)), "478_barycentric must be rows of weights"),
         (changed_copy("mean_vertices", (7, 2), np.nan), "mean_vertices has values that are not finite"),
-        (changed_copy("albedo_modes", (1, 7, 2), np.inf), "albedo_modes has values that are not finite"),
+        (changed_copy("mean_albedo", (7, 2), np.inf), "mean_albedo has values that are not finite"),
         (changed_copy("region_bits", 7, 1 << 12), "region_bits uses more bits than the 10 region names"),
     ],
 )
@@ -266,7 +267,7 @@ def shaped_for(arrays):
     count = len(file.mean_vertices) + len(np.unique(np.sort(sides, axis=1), axis=0)) + len(file.quads)
     return arrays | {
         "mean_albedo": np.zeros((count, 3), np.float16),
-        "albedo_modes": np.zeros((5, count, 3), np.float16),
+        "albedo_modes": np.zeros((5, count, 3), np.int8),
         "region_bits": np.zeros(count, np.uint16),
     }
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from faceverse.mesh import subdivide_smooth, subdivision, triangles_from_quads
 from faceverse.model import ARKIT_NAMES, FaceModel
-from faceverse.weights import ModelFile, model_data
+from faceverse.model_file import ModelFile, pack_albedo
+from faceverse.weights import model_data
 
 REGIONS = ("face", "lips", "eyelids", "eyeballs", "scalp", "ears", "neck", "teeth", "tongue", "mouth_inside")
 IDENTITY, ALBEDO = 8, 5
@@ -49,6 +50,7 @@ def toy_file() -> ModelFile:
     fine = subdivide_smooth(vertices, topology)
     region_bits = _regions(fine, np.round(subdivide_smooth(part[:, None].astype(float), topology)[:, 0]))
     mean_albedo, albedo_modes = _albedo(fine, region_bits)
+    packed, scale = pack_albedo(albedo_modes)
     triangle, barycentric = _landmarks(fine, triangles_from_quads(topology.quads))
     step, estimator = _attributes()
     return ModelFile(
@@ -57,7 +59,8 @@ def toy_file() -> ModelFile:
         expression_modes=_expression_modes(vertices, part).astype(np.float16),
         uv=uv.astype(np.float32),
         mean_albedo=mean_albedo.astype(np.float16),
-        albedo_modes=albedo_modes.astype(np.float16),
+        albedo_modes=packed,
+        albedo_scale=scale,
         region_bits=region_bits,
         landmarks_478_triangle=triangle.astype(np.int32),
         landmarks_478_barycentric=barycentric.astype(np.float32),
@@ -98,9 +101,7 @@ def _mesh() -> tuple[np.ndarray, ...]:
     row, column = np.indices((rings - 1, columns)).reshape(2, -1)
     corner_row, corner_column = row[:, None] + [0, 0, 1, 1], column[:, None] + [0, 1, 1, 0]
     quads = [corner_row * columns + corner_column % columns]
-    corner_uv = [
-        np.stack([0.02 + 0.96 * corner_column / columns, 0.70 - 0.68 * corner_row / (rings - 1)], axis=-1)
-    ]
+    corner_uv = [np.stack([0.02 + 0.96 * corner_column / columns, 0.70 - 0.68 * corner_row / (rings - 1)], axis=-1)]
     ring = (rings - 1) * columns
     i = np.arange(columns // 2 - 1)
     cap = np.stack([i, i + 1, columns - 2 - i, columns - 1 - i], axis=1)
