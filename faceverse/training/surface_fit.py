@@ -1,0 +1,384 @@
+"""The linear model fitted to points of a surface: pose, identity and expression, by point-to-plane ICP.
+
+Every scan point looks for the closest point of the model, not the other way round: holes then simply give no points,
+noise averages out over all of them, and point clouds need neither triangles nor normals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.spatial.transform import Rotation
+
+from ..errors import FaceVerseError, ParameterError
+from ..model import FaceModel, closest_barycentric
+from .heads import rigid_fit
+
+# How much a scan point counts where it meets the model; hair, collars and the eyes' wet gloss are no skin.
+REGION_TRUST = {"face": 1.0, "lips": 1.0, "eyelids": 1.0, "ears": 0.5, "neck": 0.25, "scalp": 0.15}
+FACE_REGIONS = ("face", "lips", "eyelids")
+SMALLEST_SIGMA_M = 2e-4
+INDEPENDENT_POINTS = 4000.0  # neighbouring scan points err together: all of them count as so many
+NORMAL_AGREEMENT = 0.5  # cosine below which a scan point and the model's surface are two different things
+LANDMARK_SIGMA_M = 2.5e-3  # of landmarks found in renderings
+INDEPENDENT_LANDMARKS = 60.0
+
+
+@dataclass(frozen=True)
+class SurfacePoints:
+    """P points of a surface.
+
+    Args:
+        points: (P, 3) metres.
+        normals: (P, 3) unit length, outward; None where not known.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray | None = None
+
+    def moved(self, matrix: np.ndarray, translation: np.ndarray) -> SurfacePoints:
+        """All points x as matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
+        scale = np.cbrt(np.linalg.det(matrix))
+        normals = None if self.normals is None else self.normals @ (matrix / scale).T
+        return SurfacePoints(self.points @ matrix.T + translation, normals)
+
+    def chosen(self, rows: np.ndarray) -> SurfacePoints:
+        """Some of the points, by index or mask."""
+        return SurfacePoints(self.points[rows], None if self.normals is None else self.normals[rows])
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Where P points touch a mesh.
+
+    Args:
+        triangle: (P,) the closest triangle.
+        barycentric: (P, 3) in it.
+        normals: (P, 3) of the mesh there, interpolated, unit length.
+        offset: (P,) metres from the mesh to the points along the normals.
+        distance: (P,) metres.
+    """
+
+    triangle: np.ndarray
+    barycentric: np.ndarray
+    normals: np.ndarray
+    offset: np.ndarray
+    distance: np.ndarray
+
+
+@dataclass(frozen=True)
+class SurfaceFit:
+    """The model as it lies in a scan.
+
+    Args:
+        identity: (I,); expression: (E,).
+        matrix, translation: (3, 3) scaled rotation and (3,): head space = scan @ matrix.T + translation.
+        vertices: (V, 3) metres, head space.
+        sigma: metres, robust deviation of the scan's points from the model.
+    """
+
+    identity: np.ndarray
+    expression: np.ndarray
+    matrix: np.ndarray
+    translation: np.ndarray
+    vertices: np.ndarray
+    sigma: float
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What is fitted, and how.
+
+    Args:
+        expression: (E,) 0..1, the weights expected, to which the fit is drawn.
+        expression_sigma: (E,) how far each may lie from that; 0 keeps it.
+        scale: whether the scan's size is unknown.
+        reach_m: distances at the first and the last iteration beyond which a point is no part of the head.
+        iterations: point-to-plane steps.
+        points: how many of the scan's points are used.
+        landmarks: (L, 3) found in the scan, in the order of the model's 478; not finite where none was found.
+    """
+
+    expression: np.ndarray
+    expression_sigma: np.ndarray
+    scale: bool = False
+    reach_m: tuple[float, float] = (0.02, 0.006)
+    iterations: int = 18
+    points: int = 8000
+    landmarks: np.ndarray | None = None
+
+
+# -- meshes -----------------------------------------------------------------------------------------------------------
+def require_igl():
+    """The package igl, which knows the closest point of a mesh.
+
+    Raises:
+        FaceVerseError: it is not installed.
+    """
+    try:
+        import igl
+    except ImportError as error:
+        raise FaceVerseError(f"registering scans needs libigl ({error}): pip install libigl trimesh") from error
+    return igl
+
+
+def mesh_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) area-weighted unit normals, float64."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    total = np.stack(
+        [np.bincount(faces.reshape(-1), np.repeat(normal[:, k], 3), len(vertices)) for k in range(3)], axis=1
+    )
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
+
+
+def touch(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Contact:
+    """The closest places on a mesh (V, 3), (F, 3) for points (P, 3)."""
+    squared, triangle, closest = require_igl().point_mesh_squared_distance(
+        np.ascontiguousarray(points, np.float64),
+        np.ascontiguousarray(vertices, np.float64),
+        np.ascontiguousarray(faces, np.int64),
+    )
+    corners = faces[triangle]
+    barycentric = closest_barycentric(closest, vertices[corners].astype(np.float64))
+    normals = (mesh_normals(vertices, faces)[corners] * barycentric[..., None]).sum(1)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
+    offset = ((points - closest) * normals).sum(1)
+    return Contact(triangle, barycentric, normals, offset, np.sqrt(squared))
+
+
+def spread_points(points: SurfacePoints, count: int) -> SurfacePoints:
+    """At most `count` of the points, the same ones every time."""
+    if len(points.points) <= count:
+        return points
+    return points.chosen(np.random.default_rng(0).permutation(len(points.points))[:count])
+
+
+class ModelSurface:
+    """The parts of a model's surface that scans show, and how far each is trusted."""
+
+    def __init__(self, model: FaceModel):
+        self.model = model
+        self.faces = model.faces
+        count = len(model.mean_vertices)
+        vertex_trust, face = np.zeros(count), np.zeros(count, bool)
+        for name, value in REGION_TRUST.items():
+            vertex_trust[model.regions[name]] = value
+        for name in FACE_REGIONS:
+            face[model.regions[name]] = True
+        self.vertex_trust, self.face_vertices = vertex_trust, face
+        self.trust = vertex_trust[self.faces].min(1)
+        self.face_triangles = face[self.faces].all(1)
+        sides = np.sort(self.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+        edges, times = np.unique(sides, axis=0, return_counts=True)
+        border = np.zeros(count, bool)
+        border[edges[times == 1]] = True
+        self.trust[border[self.faces].any(1)] = 0  # what hangs beyond the collar is closest to its rim
+
+    def weights(self, contact: Contact, normals: np.ndarray | None, reach_m: float) -> np.ndarray:
+        """(P,) 0..1: trust in each pairing, 0 for what cannot be the same surface."""
+        weight = self.trust[contact.triangle] * (contact.distance < reach_m)
+        if normals is not None:
+            weight = weight * ((normals * contact.normals).sum(1) > NORMAL_AGREEMENT)
+        return weight
+
+
+# -- the fit ----------------------------------------------------------------------------------------------------------
+def fit_model(
+    surface: ModelSurface, points: SurfacePoints, matrix: np.ndarray, translation: np.ndarray, task: FitTask
+) -> SurfaceFit:
+    """Pose, identity and expression of the model in a scan that is roughly aligned.
+
+    Args:
+        points: of the scan, in its own space.
+        matrix, translation: scan to head space, roughly: head = scan @ matrix.T + translation.
+    """
+    points = spread_points(points, task.points)
+    model = surface.model
+    modes = np.concatenate([model.identity_modes, model.expression_modes]).astype(np.float64)
+    modes = np.ascontiguousarray(modes.transpose(1, 0, 2)).reshape(len(model.mean_vertices), -1)
+    state = SurfaceFit(
+        np.zeros(len(model.identity_modes)), task.expression.astype(np.float64), matrix, translation,
+        _vertices(model, modes, np.zeros(len(model.identity_modes)), task.expression), task.reach_m[0] / 3,
+    )  # fmt: skip
+    for reach in np.geomspace(*task.reach_m, task.iterations):
+        state = _step(surface, points, modes, state, task, reach)
+    return state
+
+
+def _vertices(model: FaceModel, modes: np.ndarray, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
+    """(V, 3) float64: the same linear model as `faceverse.model.evaluate`, on modes (V, (I + E) * 3)."""
+    coefficients = np.kron(np.concatenate([identity, expression])[:, None], np.eye(3))
+    return model.mean_vertices + modes @ coefficients
+
+
+def _step(
+    surface: ModelSurface, points: SurfacePoints, modes: np.ndarray, state: SurfaceFit, task: FitTask, reach: float
+) -> SurfaceFit:
+    """One point-to-plane step in all unknowns: turn, shift, size, identity, expression."""
+    moved = points.moved(state.matrix, state.translation)
+    contact = touch(moved.points, state.vertices, surface.faces)
+    weight = surface.weights(contact, moved.normals, reach)
+    used = weight > 0
+    if used.sum() < 50:
+        raise ParameterError("the scan's surface lies nowhere near the model's face")
+    offset, trust = contact.offset[used], weight[used]
+    inner = offset[trust >= 1] if (trust >= 1).any() else offset
+    sigma = max(1.4826 * float(np.median(np.abs(inner))), SMALLEST_SIGMA_M)
+    trust = trust * np.clip(1 - (offset / (4.0 * sigma)) ** 2, 0, None) ** 2  # Tukey's biweight
+    share = min(1.0, INDEPENDENT_POINTS / used.sum())
+    root = np.sqrt(share * trust) / sigma
+    normals = contact.normals[used]
+    columns = _columns(surface, modes, contact, used)
+    x = moved.points[used]
+    centre = x.mean(0)
+    turn, size = np.cross(x - centre, normals), ((x - centre) * normals).sum(1, keepdims=True)
+    # A residual is normal . (scan point - model point): moving the scan adds, moving the model takes away.
+    jacobian = np.concatenate([turn, normals, size, -columns], axis=1) * root[:, None]
+    hessian, gradient = jacobian.T @ jacobian, jacobian.T @ (root * offset)
+    if task.landmarks is not None:
+        _add_landmarks(surface, modes, state, task, centre, (hessian, gradient))
+    return _solve(surface.model, modes, state, task, (hessian, gradient, centre, sigma))
+
+
+def _columns(surface: ModelSurface, modes: np.ndarray, contact: Contact, used: np.ndarray) -> np.ndarray:
+    """(P, I + E) metres along the normal that each mode moves the model's closest points."""
+    corners, weights = surface.faces[contact.triangle[used]], contact.barycentric[used]
+    rows = np.repeat(np.arange(len(corners)), 3)
+    gather = csr_matrix((weights.reshape(-1), (rows, corners.reshape(-1))), shape=(len(corners), len(modes)))
+    at_points = (gather @ modes).reshape(len(corners), -1, 3)
+    return np.matmul(at_points, contact.normals[used][:, :, None])[..., 0]
+
+
+def _add_landmarks(surface: ModelSurface, modes: np.ndarray, state: SurfaceFit, task: FitTask, centre, system) -> None:
+    """Adds the distances between the scan's landmarks and the model's, in all three axes, to the normal equations."""
+    hessian, gradient = system
+    places = surface.model.landmarks_478
+    found = np.isfinite(task.landmarks).all(1)
+    corners, weights = surface.faces[places.triangle[found]], places.barycentric[found].astype(np.float64)
+    on_model = (state.vertices[corners] * weights[..., None]).sum(1)
+    x = task.landmarks[found] @ state.matrix.T + state.translation
+    residual = x - on_model
+    root = np.sqrt(INDEPENDENT_LANDMARKS / max(found.sum(), 1)) / np.hypot(LANDMARK_SIGMA_M, places.sigma[found])
+    root = root / np.sqrt(1 + (np.linalg.norm(residual, axis=1) * root / root.max() / 0.01) ** 2)
+    at_points = np.einsum("lc,lckx->lkx", weights, modes.reshape(len(modes), -1, 3)[corners], optimize=True)
+    for axis in range(3):
+        unit = np.eye(3)[axis]
+        turn = np.cross(x - centre, unit[None].repeat(len(x), 0))
+        jacobian = np.concatenate(
+            [turn, unit[None].repeat(len(x), 0), (x - centre)[:, axis : axis + 1], -at_points[:, :, axis]], axis=1
+        )
+        jacobian *= root[:, None]
+        hessian += jacobian.T @ jacobian
+        gradient += jacobian.T @ (root * residual[:, axis])
+
+
+def _solve(model: FaceModel, modes: np.ndarray, state: SurfaceFit, task: FitTask, system) -> SurfaceFit:
+    """Newton step with priors; expression weights stay in 0..1."""
+    hessian, gradient, centre, sigma = system
+    count = len(state.identity)
+    first = 7 + count
+    diagonal = np.einsum("ii->i", hessian)
+    diagonal[:7] += 1e-9
+    diagonal[7:first] += 1.0
+    gradient[7:first] += state.identity
+    free = np.ones(len(gradient), bool)
+    free[6] = task.scale
+    loose = task.expression_sigma > 0
+    free[first:] = loose
+    strength = np.where(loose, 1 / np.maximum(task.expression_sigma, 1e-6) ** 2, 0.0)
+    diagonal[first:] += strength
+    gradient[first:] += strength * (state.expression - task.expression)
+    delta = np.zeros(len(gradient))
+    for _ in range(4):
+        fixed = ~free
+        rhs = -gradient[free] - hessian[np.ix_(free, fixed)] @ delta[fixed]
+        delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
+        target = state.expression + delta[first:]
+        leaving = ((target < -1e-9) | (target > 1 + 1e-9)) & free[first:]
+        if not leaving.any():
+            break
+        delta[first:][leaving] = (np.clip(target, 0, 1) - state.expression)[leaving]
+        free[first:] &= ~leaving
+    motion = (1 + delta[6]) * Rotation.from_rotvec(delta[:3]).as_matrix()
+    identity, expression = state.identity + delta[7:first], np.clip(state.expression + delta[first:], 0, 1)
+    return replace(
+        state,
+        identity=identity,
+        expression=expression,
+        matrix=motion @ state.matrix,
+        translation=motion @ (state.translation - centre) + centre + delta[3:6],
+        vertices=_vertices(model, modes, identity, expression),
+        sigma=sigma,
+    )
+
+
+# -- how far a model reaches ------------------------------------------------------------------------------------------
+def fit_to_surface(
+    model: FaceModel,
+    vertices: np.ndarray,
+    faces: np.ndarray | None,
+    matrix: np.ndarray | None = None,
+    translation: np.ndarray | None = None,
+    *,
+    scale: bool = True,
+) -> tuple[np.ndarray, float]:
+    """The model's closest neutral head to a scan: identity and a similarity, no expression, no other deformation.
+
+    Args:
+        vertices: (S, 3) of the scan, in any unit; those in no triangle do not count where there are triangles.
+        faces: (F, 3), or None for a point cloud.
+        matrix, translation: rough alignment, head space in metres = scan @ matrix.T + translation; by default the
+            scan already lies in head space.
+        scale: whether the size may change.
+
+    Returns:
+        The fitted head (V, 3) in the space of the scan, and the mean distance in metres (in head space) of the scan's
+        face points to its surface: of those points whose closest place on the model is in the face.
+    """
+    surface = ModelSurface(model)
+    vertices = np.asarray(vertices, np.float64)
+    normals = None
+    if faces is not None:
+        used = np.unique(faces)
+        normals = mesh_normals(vertices, np.asarray(faces))[used]
+        vertices = vertices[used]
+    points = SurfacePoints(vertices, normals)
+    nothing = np.zeros(len(model.expression_modes))
+    task = FitTask(nothing, nothing, scale=scale, iterations=25, points=12000)
+    matrix = np.eye(3) if matrix is None else np.asarray(matrix, np.float64)
+    translation = np.zeros(3) if translation is None else np.asarray(translation, np.float64)
+    fit = fit_model(surface, points, matrix, translation, task)
+    distance = face_distances(surface, points.moved(fit.matrix, fit.translation), fit.vertices, task.reach_m[1])
+    back = np.linalg.inv(fit.matrix)
+    return (fit.vertices - fit.translation) @ back.T, float(distance.mean())
+
+
+def face_distances(
+    surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, reach_m: float = np.inf
+) -> np.ndarray:
+    """(K,) metres: distances of the scan's face points (head space) to the head (V, 3) they belong to."""
+    contact = touch(points.points, vertices, surface.faces)
+    weight = surface.weights(contact, points.normals, reach_m)
+    return contact.distance[(weight > 0) & surface.face_triangles[contact.triangle]]
+
+
+def align_landmarks(model: FaceModel, landmarks: np.ndarray, rows: np.ndarray, *, scale: bool = True):
+    """Similarity that brings a scan's landmarks (478, 3) onto the mean head's: matrix (3, 3), translation (3,).
+
+    Also returns the median distance in metres that is left. Only `rows` are used; the worst third is left out of a
+    second round, because single landmarks may have met hair or nothing.
+    """
+    places = model.landmarks_478
+    target = (model.mean_vertices[model.faces[places.triangle]] * places.barycentric[..., None]).sum(1)
+    rows = rows[np.isfinite(landmarks[rows]).all(1)]
+    if len(rows) < 20:
+        raise ParameterError(f"only {len(rows)} landmarks lie on the scan's surface")
+    chosen = rows
+    for _ in range(3):
+        matrix, translation = rigid_fit(landmarks[chosen], target[chosen].astype(np.float64), scale=scale)
+        distance = np.linalg.norm(landmarks[rows] @ matrix.T + translation - target[rows], axis=1)
+        chosen = rows[distance <= np.quantile(distance, 0.67)]
+    return matrix, translation, float(np.median(distance))
