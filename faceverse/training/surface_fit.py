@@ -22,8 +22,8 @@ FACE_REGIONS = ("face", "lips", "eyelids")
 SMALLEST_SIGMA_M = 2e-4
 INDEPENDENT_POINTS = 4000.0  # neighbouring scan points err together: all of them count as so many
 NORMAL_AGREEMENT = 0.5  # cosine below which a scan point and the model's surface are two different things
-LANDMARK_SIGMA_M = 2.5e-3  # of landmarks found in renderings
-INDEPENDENT_LANDMARKS = 60.0
+LANDMARK_SIGMA_M = 4e-3  # of landmarks found in renderings
+INDEPENDENT_LANDMARKS = 40.0
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,9 @@ def fit_model(
 
 
 def _vertices(model: FaceModel, modes: np.ndarray, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
-    """(V, 3) float64: the same linear model as `faceverse.model.evaluate`, on modes (V, (I + E) * 3)."""
-    coefficients = np.kron(np.concatenate([identity, expression])[:, None], np.eye(3))
-    return model.mean_vertices + modes @ coefficients
+    """(V, 3) float64: the same model as `FaceModel.vertices`, on modes (V, (I + E) * 3)."""
+    coefficients = np.concatenate([identity, model.gain_of(identity) * expression])
+    return model.mean_vertices + modes @ np.kron(coefficients[:, None], np.eye(3))
 
 
 def _step(
@@ -231,7 +231,8 @@ def _step(
     share = min(1.0, INDEPENDENT_POINTS / used.sum())
     root = np.sqrt(share * trust) / sigma
     normals = contact.normals[used]
-    columns = _columns(surface, modes, contact, used)
+    gain = np.concatenate([np.ones(len(state.identity)), surface.model.gain_of(state.identity)])
+    columns = _columns(surface, modes, contact, used) * gain
     x = moved.points[used]
     centre = x.mean(0)
     turn, size = np.cross(x - centre, normals), ((x - centre) * normals).sum(1, keepdims=True)
@@ -239,7 +240,7 @@ def _step(
     jacobian = np.concatenate([turn, normals, size, -columns], axis=1) * root[:, None]
     hessian, gradient = jacobian.T @ jacobian, jacobian.T @ (root * offset)
     if task.landmarks is not None:
-        _add_landmarks(surface, modes, state, task, centre, (hessian, gradient))
+        _add_landmarks(surface, (modes, gain), state, task, centre, (hessian, gradient))
     return _solve(surface.model, modes, state, task, (hessian, gradient, centre, sigma))
 
 
@@ -252,9 +253,9 @@ def _columns(surface: ModelSurface, modes: np.ndarray, contact: Contact, used: n
     return np.matmul(at_points, contact.normals[used][:, :, None])[..., 0]
 
 
-def _add_landmarks(surface: ModelSurface, modes: np.ndarray, state: SurfaceFit, task: FitTask, centre, system) -> None:
+def _add_landmarks(surface: ModelSurface, basis, state: SurfaceFit, task: FitTask, centre, system) -> None:
     """Adds the distances between the scan's landmarks and the model's, in all three axes, to the normal equations."""
-    hessian, gradient = system
+    (modes, gain), (hessian, gradient) = basis, system
     places = surface.model.landmarks_478
     found = np.isfinite(task.landmarks).all(1)
     corners, weights = surface.faces[places.triangle[found]], places.barycentric[found].astype(np.float64)
@@ -268,7 +269,8 @@ def _add_landmarks(surface: ModelSurface, modes: np.ndarray, state: SurfaceFit, 
         unit = np.eye(3)[axis]
         turn = np.cross(x - centre, unit[None].repeat(len(x), 0))
         jacobian = np.concatenate(
-            [turn, unit[None].repeat(len(x), 0), (x - centre)[:, axis : axis + 1], -at_points[:, :, axis]], axis=1
+            [turn, unit[None].repeat(len(x), 0), (x - centre)[:, axis : axis + 1], -at_points[:, :, axis] * gain],
+            axis=1,
         )
         jacobian *= root[:, None]
         hessian += jacobian.T @ jacobian

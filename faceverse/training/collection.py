@@ -1,0 +1,280 @@
+"""A folder of scans becomes a model: `python -m faceverse train base --scans DIR -o MODEL.safetensors`.
+
+Every scan is registered in a process of its own and kept beside the output, in MODEL.scans/, so that a stopped run goes
+on where it was. What cannot be used is set aside with the reason, in MODEL.scans/report.csv.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from ..errors import FaceVerseError, WeightsError
+from ..files import write_whole
+from ..model import FaceParams
+from ..model_file import content_hash, read_model_file
+from ..weights import find_weights, load_model
+from .registration import Registration, Report, register
+from .scan_files import NEUTRAL, ScanError, ScanFile, find_scans, load_frames
+from .scan_model import BASE_HEADS, model_from_scans
+from .surface_fit import require_igl
+
+ALL = "all"
+FEWEST_SCANS = 2
+REGISTRATION_VERSION = 1  # what older editions registered is registered again
+COLUMNS = ("scan", "identity", "expression", "status", "reason", *(f.name for f in fields(Report)))
+USED, ASIDE, OTHER = "used", "set aside", "other expression"
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan: its registration, or the reason why it is set aside."""
+
+    scan: ScanFile
+    registration: Registration | None = None
+    reason: str = ""
+
+
+def train_from_scans(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    model: str = "open",
+    neutral: str = NEUTRAL,
+    jobs: int | None = None,
+    modes: int | None = None,
+    report: Callable[[str], None] = print,
+    on_progress: Callable[[str, float], None] = lambda label, fraction: None,
+) -> Path:
+    """Registers all neutral scans of a folder and trains a model from them.
+
+    Call it under `if __name__ == "__main__":` where it may start processes.
+
+    Args:
+        folder: see `find_scans`.
+        output: the `.safetensors` file to write; registered heads are kept beside it in `<stem>.scans/`.
+        model: the base model, see `faceverse.load_model`.
+        neutral: which expression is the neutral one where names say identity_expression; "all": every scan is.
+        jobs: processes; by default one for each core.
+        modes: identity modes; by default as many as the base model has.
+        report: receives a line for each scan that is set aside, and a summary.
+        on_progress: receives the scan just finished and the share 0..1 of those done.
+
+    Raises:
+        ScanError: no scans, or too few that can be used.
+        WeightsError: no base model, or the output cannot be written.
+    """
+    require_igl()
+    output, base_path = Path(output), find_weights(model)
+    if output.exists() and output.samefile(base_path):
+        raise WeightsError(f"{output} is the base model itself; choose another file for the new one")
+    scans = find_scans(folder)
+    chosen = [scan for scan in scans if neutral == ALL or scan.expression in (None, neutral)]
+    if not chosen:
+        known = ", ".join(sorted({scan.expression for scan in scans}))
+        raise ScanError(f"{folder} has no neutral scan {neutral!r}; its expressions are {known}")
+    load_model(model)
+    work = output.with_name(f"{output.stem}.scans")
+    done: dict[str, Outcome] = {}
+    on_progress("registering", 0.0)
+    try:
+        for outcome in registered(chosen, work, base_path, jobs or os.cpu_count() or 1):
+            done[outcome.scan.name] = outcome
+            if outcome.reason:
+                report(f"{outcome.scan.name} is set aside: {outcome.reason}")
+            on_progress(outcome.scan.name, len(done) / len(chosen))
+    finally:
+        _write_report(scans, chosen, done, work)
+    heads = [done[scan.name].registration for scan in chosen if done[scan.name].registration is not None]
+    report(f"{len(heads)} of {len(chosen)} scans registered; figures in {work / 'report.csv'}")
+    if len(heads) < FEWEST_SCANS:
+        raise ScanError(f"{len(heads)} of {len(chosen)} scans can be used, a model needs {FEWEST_SCANS} or more")
+    base = read_model_file(base_path)
+    file = model_from_scans(base, heads, modes)
+    info = _info(base.info, heads, content_hash(base_path))
+    return replace(file, name=output.stem, info=info).write(output)
+
+
+def _info(base: dict, heads: list[Registration], sha256: str) -> dict:
+    colored = sum(head.albedo is not None for head in heads)
+    return {
+        "version": base.get("version", ""),
+        "licence": f"that of the scans, and of the base model: {base.get('licence', 'not known')}",
+        "sources": {"base model": sha256, "scans": len(heads), "scans with colour": colored},
+        "base_model_counts_for_heads": BASE_HEADS,
+        "mean_distance_mm": round(float(np.mean([head.report.mean_mm for head in heads])), 4),
+        "unit": base.get("unit", "metres after loading"),
+    }
+
+
+# -- registering many -------------------------------------------------------------------------------------------------
+def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iterator[Outcome]:
+    """Outcomes as they come; what lies finished in the work folder comes first and costs nothing.
+
+    Args:
+        work: folder for the registered heads, made where missing.
+        base: the base model's file.
+        jobs: processes; with 1 everything happens in this one.
+    """
+    sha256, waiting = content_hash(base), []
+    for scan in scans:
+        outcome = load_outcome(scan, work, _key(scan, sha256))
+        if outcome is None:
+            waiting.append(scan)
+        else:
+            yield outcome
+    task = partial(register_file, work=work, base=base, sha256=sha256)
+    if jobs == 1 or len(waiting) < 2:
+        for scan in waiting:
+            yield _outcome(scan, *task(scan), work, sha256)
+        return
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn"), _start_worker)
+        try:
+            futures = {pool.submit(task, scan): scan for scan in waiting}
+            for future in as_completed(futures):
+                yield _outcome(futures[future], *future.result(), work, sha256)
+        except BrokenProcessPool as error:
+            raise ScanError(
+                "a process was ended from outside, perhaps for lack of memory; run the same command again with fewer "
+                "--jobs: what is finished is kept"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(scan: ScanFile, finished: bool, reason: str, work: Path, sha256: str) -> Outcome:
+    return (load_outcome(scan, work, _key(scan, sha256)) if finished else None) or Outcome(scan, reason=reason)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile compute with one thread each: the cores are shared by scan, not by matrix."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    torch.set_num_threads(1)
+
+
+def register_file(scan: ScanFile, *, work: Path, base: Path, sha256: str) -> tuple[bool, str]:
+    """Registers one scan and keeps the result; whether there is one to load, and otherwise the reason.
+
+    A fault of this library is a reason too, but not kept: the work on the other scans must not be lost with it.
+    """
+    key = _key(scan, sha256)
+    try:
+        found = register(load_frames(scan.path), load_model(base))
+    except FaceVerseError as error:
+        _keep(work / f"{scan.name}.npz", {"key": np.array(key), "reason": np.array(" ".join(str(error).split()))})
+        return True, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return False, f"fault in the registration ({type(error).__name__}: {error})"
+    _keep(work / f"{scan.name}.npz", {"key": np.array(key), **_arrays(found)})
+    return True, ""
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def _key(scan: ScanFile, sha256: str) -> str:
+    """Changes when the scan, the base model or the way of registering changes."""
+    stat = scan.path.stat()
+    text = json.dumps([REGISTRATION_VERSION, sha256, scan.path.name, stat.st_size, stat.st_mtime_ns])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
+    write_whole(path, content.getvalue(), WeightsError)
+
+
+def _arrays(found: Registration) -> dict[str, np.ndarray]:
+    arrays = {
+        "vertices": found.vertices,
+        "displacement": found.displacement,
+        "identity": found.params.identity,
+        "expression": found.params.expression,
+        "matrix": found.matrix,
+        "translation": found.translation,
+        "weights": found.weights,
+        "report": np.array([getattr(found.report, f.name) for f in fields(Report)], np.float64),
+    }
+    return arrays if found.albedo is None else arrays | {"albedo": found.albedo.astype(np.float16)}
+
+
+def load_outcome(scan: ScanFile, work: Path, key: str) -> Outcome | None:
+    """What is kept of a scan; None if nothing, or if the scan, the base model or the edition has changed since."""
+    path = work / f"{scan.name}.npz"
+    try:
+        with np.load(path) as kept:
+            if str(kept["key"]) != key:
+                return None
+            if "reason" in kept:
+                return Outcome(scan, reason=str(kept["reason"]))
+            return Outcome(scan, _registration(kept))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None  # missing, or the rest of something else: it is made again
+
+
+def _registration(kept) -> Registration:
+    whole = {"points", "frames"}
+    values = zip(fields(Report), kept["report"], strict=True)
+    report = Report(**{f.name: int(value) if f.name in whole else float(value) for f, value in values})
+    return Registration(
+        kept["vertices"],
+        kept["displacement"],
+        FaceParams(kept["identity"], kept["expression"], np.zeros(0, np.float32)),
+        kept["matrix"],
+        kept["translation"],
+        kept["albedo"].astype(np.float32) if "albedo" in kept else None,
+        kept["weights"],
+        report,
+    )
+
+
+def _write_report(scans: list[ScanFile], chosen: list[ScanFile], done: dict[str, Outcome], work: Path) -> None:
+    """report.csv: a row for each scan of the folder; those that were not reached have no status."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    for scan in scans:
+        row = {"scan": scan.name, "identity": scan.identity, "expression": scan.expression or ""}
+        outcome = done.get(scan.name)
+        if scan not in chosen:
+            row["status"] = OTHER
+        if outcome is not None:
+            row |= {"status": ASIDE if outcome.reason else USED, "reason": outcome.reason}
+            row |= outcome.registration.report.row() if outcome.registration else {}
+        writer.writerow(row)
+    if work.is_dir():
+        write_whole(work / "report.csv", text.getvalue().encode("utf-8", "backslashreplace"), WeightsError)

@@ -1,0 +1,233 @@
+"""Bending a fitted head onto a scan: a smooth displacement of the coarse mesh, then relief along the normals.
+
+What is unknown are the coarse control vertices; what is measured lies on the subdivided surface. Stiffness is a
+length: features of the displacement that are narrower are smoothed away, and it falls from step to step (optimal-step
+ICP, Amberg et al. 2007, with a bending energy of the displacement in place of their affine maps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix, diags, eye, hstack, kron, vstack
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
+
+from ..mesh import Subdivision, subdivision, unique_edges
+from ..model import FaceModel
+from .surface_fit import ModelSurface, SurfacePoints, mesh_normals, require_igl, spread_points, touch
+
+STIFFNESS_M = (0.030, 0.016, 0.009, 0.006, 0.0045)
+REACH_M = (0.008, 0.006, 0.005, 0.004, 0.004)
+RELIEF_STIFFNESS_M = 0.0020
+LARGEST_RELIEF_M = 0.002
+HOLD = 1e-4  # against sliding along the surface, relative to the data
+POINTS = 40_000
+FULL_DENSITY = 0.5  # points per fine vertex's share of the surface, relative to the scan's own, that count as seen
+PART_NEIGHBOURS = 60
+
+
+@dataclass(frozen=True)
+class Bent:
+    """A head after bending.
+
+    Args:
+        displacement: (Vc, 3) metres, of the coarse control mesh beyond the model's own.
+        vertices: (V, 3) metres, the subdivided surface with relief.
+        weights: (V,) 0..1, how well the scan shows the surface there.
+    """
+
+    displacement: np.ndarray
+    vertices: np.ndarray
+    weights: np.ndarray
+
+
+def subdivision_matrix(topology: Subdivision) -> csr_matrix:
+    """(V, Vc): the Catmull-Clark rule of `faceverse.mesh.subdivide_smooth` as a matrix."""
+    t, count = topology, topology.vertex_count
+    quads, edges, border = t.coarse_quads, t.edges, t.edge_faces[:, 1] < 0
+
+    def spread(index: np.ndarray) -> csr_matrix:
+        """(K, N): one at each index of the rows (K, M)."""
+        rows = np.repeat(np.arange(len(index)), index.shape[1])
+        return csr_matrix((np.ones(index.size), (rows, index.reshape(-1))), shape=(len(index), count))
+
+    face_points, middles = spread(quads) / 4, spread(edges) / 2
+    inner = np.flatnonzero(~border)
+    to_faces = coo_matrix(
+        (np.full(2 * len(inner), 0.25), (np.repeat(inner, 2), t.edge_faces[inner].reshape(-1))),
+        shape=(len(edges), len(quads)),
+    ).tocsr()
+    edge_points = diags(np.where(border, 1.0, 0.5)) @ middles + to_faces @ face_points
+    valence = np.bincount(quads.reshape(-1), minlength=count)
+    degree = np.bincount(edges.reshape(-1), minlength=count)
+    around, ends = spread(quads).T @ face_points, spread(edges).T @ middles
+    n = np.maximum(valence, 1).astype(np.float64)
+    inside = diags(1 / n**2) @ around + diags(2 / (n * np.maximum(degree, 1))) @ ends + diags((n - 3) / n)
+    rim = edges[border]
+    rim_degree = np.bincount(rim.reshape(-1), minlength=count)
+    on_rim = diags(0.5 / np.maximum(rim_degree, 1)) @ (spread(rim).T @ middles[border]) + 0.5 * eye(count)
+    rule = np.where(valence == 0, 2, np.where(rim_degree > 0, 1, 0))
+    points = sum(diags((rule == k).astype(float)) @ part for k, part in enumerate((inside, on_rim, eye(count))))
+    return vstack([points, edge_points, face_points]).tocsr()
+
+
+class Bender:
+    """Everything about a model's topology that bending needs; made once, used for many scans."""
+
+    def __init__(self, model: FaceModel):
+        self.model, self.surface = model, ModelSurface(model)
+        data = model.data
+        if data.light_faces is None:
+            self.coarse_faces, self.matrix = model.faces, eye(len(model.mean_vertices), format="csr")
+        else:
+            halves = data.light_faces.reshape(-1, 2, 3)
+            quads = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1)
+            self.coarse_faces = data.light_faces
+            self.matrix = subdivision_matrix(subdivision(quads, data.light_vertex_count))
+
+    @property
+    def coarse_count(self) -> int:
+        """Vc."""
+        return self.matrix.shape[1]
+
+    @cached_property
+    def _neighbourhood(self) -> csr_matrix:
+        """(V, V) how often two vertices are one or two edges apart."""
+        edges = unique_edges(self.model.faces)
+        links = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(self.model.mean_vertices),) * 2)
+        near = (links + links.T + eye(links.shape[0])).tocsr()
+        return near @ near
+
+    def spread(self, seen: np.ndarray, area: np.ndarray) -> np.ndarray:
+        """Shares (V,) 0..1 averaged over each vertex's neighbourhood: small vertices may have met no point."""
+        return (self._neighbourhood @ (seen * area)) / (self._neighbourhood @ area)
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """(Vc,) number of the connected piece of the coarse mesh; 0 is the skin."""
+        faces = self.coarse_faces
+        sides = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).T
+        links = coo_matrix((np.ones(sides.shape[1]), sides), shape=(self.coarse_count,) * 2)
+        label = connected_components(links, directed=False)[1]
+        face = np.flatnonzero(self.surface.face_vertices[: self.coarse_count])
+        skin = np.bincount(label[face]).argmax()
+        return np.where(label == skin, 0, np.where(label == 0, skin, label))
+
+    @cached_property
+    def bending(self) -> csr_matrix:
+        """(Vc, Vc) bending energy of a displacement of the coarse mesh, per m^2."""
+        mean = np.ascontiguousarray(self.model.mean_vertices[: self.coarse_count], np.float64)
+        return bending_energy(mean, self.coarse_faces)
+
+    @cached_property
+    def fine_bending(self) -> csr_matrix:
+        """(V, V), the same for the fine mesh."""
+        return bending_energy(np.ascontiguousarray(self.model.mean_vertices, np.float64), self.model.faces)
+
+
+def bending_energy(vertices: np.ndarray, faces: np.ndarray) -> csr_matrix:
+    """L^T M^-1 L of the cotangent Laplacian: the integral of the squared Laplacian of a function on a mesh."""
+    laplacian = require_igl().cotmatrix(vertices, np.ascontiguousarray(faces, np.int64))
+    return (laplacian.T @ diags(1 / vertex_areas(vertices, faces)) @ laplacian).tocsr()
+
+
+def vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V,) m^2, a third of the triangles around each vertex; tiny rather than zero."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return np.maximum(np.bincount(faces.reshape(-1), np.repeat(area / 3, 3), len(vertices)), 1e-10)
+
+
+# -- bending ----------------------------------------------------------------------------------------------------------
+def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: float = 0.0) -> Bent:
+    """Bends a fitted head onto a scan.
+
+    Args:
+        vertices: (V, 3) metres, head space, as the model fits the scan; its first Vc vertices are not its control mesh.
+        points: of the scan, head space, spread evenly over it.
+        finest_m: features narrower than this are noise.
+    """
+    coarse = np.zeros((bender.coarse_count, 3))
+    start = vertices.astype(np.float64)
+    for stiffness, reach in zip(STIFFNESS_M, REACH_M, strict=True):
+        now = start + bender.matrix @ coarse
+        seen, offset = measure(bender.surface, now, spread_points(points, POINTS), reach)
+        coarse = _solve(bender, now, (seen, offset), coarse, max(stiffness, finest_m))
+    coarse = with_parts(bender, coarse)
+    now = start + bender.matrix @ coarse
+    seen, offset = measure(bender.surface, now, points, REACH_M[-1])
+    vertices = now + _relief(bender, now, (seen, offset), max(RELIEF_STIFFNESS_M, finest_m))
+    return Bent(coarse, vertices, bender.spread(seen, vertex_areas(now, bender.model.faces)))
+
+
+def measure(surface: ModelSurface, vertices: np.ndarray, points: SurfacePoints, reach_m: float):
+    """What a scan says about each vertex of a head.
+
+    Returns:
+        (V,) 0..1 how much of the surface around a vertex the scan shows (times the trust in the region), and (V,)
+        metres along the normal from the vertex to the scan.
+    """
+    contact = touch(points.points, vertices, surface.faces)
+    weight = surface.weights(contact, points.normals, reach_m)
+    inner = (weight > 0) & surface.face_triangles[contact.triangle]
+    spread = 1.4826 * np.median(np.abs(contact.offset[inner])) if inner.any() else reach_m
+    weight = weight * np.clip(1 - (contact.offset / max(5 * spread, 1e-3)) ** 2, 0, None) ** 2
+    corners = surface.faces[contact.triangle]
+    share = weight[:, None] * contact.barycentric
+    count = len(vertices)
+    total = np.bincount(corners.reshape(-1), share.reshape(-1), count)
+    offset = np.bincount(corners.reshape(-1), (share * contact.offset[:, None]).reshape(-1), count)
+    density = total / vertex_areas(vertices, surface.faces)
+    face = surface.face_vertices & (density > 0)
+    full = FULL_DENSITY * total[face].sum() / vertex_areas(vertices, surface.faces)[face].sum() if face.any() else 1.0
+    seen = np.clip(density / full, 0, 1) * np.minimum(1.0, surface.vertex_trust)
+    return seen, offset / np.maximum(total, 1e-12)
+
+
+def _solve(bender: Bender, vertices: np.ndarray, data, coarse: np.ndarray, stiffness_m: float) -> np.ndarray:
+    """Displacement (Vc, 3) of the coarse mesh, smooth over stiffness_m, that meets the measured offsets."""
+    seen, offset = data
+    normals = mesh_normals(vertices, bender.model.faces)
+    area = vertex_areas(vertices, bender.model.faces)
+    skin = np.flatnonzero(bender.parts == 0)
+    used = np.flatnonzero(seen > 0)
+    rule = bender.matrix[used][:, skin]
+    rows = hstack([diags(normals[used, axis]) @ rule for axis in range(3)]).tocsr()
+    weight = seen[used] * area[used]
+    target = offset[used] + (normals[used] * (bender.matrix[used] @ coarse)).sum(1)
+    smooth = stiffness_m**4 * bender.bending[skin][:, skin] + HOLD * diags(np.full(len(skin), area.mean()))
+    system = rows.T @ diags(weight) @ rows + kron(eye(3), smooth)
+    solution = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(
+        rows.T @ (weight * target)
+    )
+    result = coarse.copy()
+    result[skin] = solution.reshape(3, -1).T
+    return result
+
+
+def with_parts(bender: Bender, coarse: np.ndarray) -> np.ndarray:
+    """The displacement (Vc, 3) with eyeballs, teeth and tongue moved, each as a whole, with the skin around them."""
+    mean = bender.model.mean_vertices[: bender.coarse_count]
+    near_skin = np.flatnonzero((bender.parts == 0) & bender.surface.face_vertices[: bender.coarse_count])
+    tree = cKDTree(mean[near_skin])
+    result = coarse.copy()
+    for part in np.setdiff1d(np.unique(bender.parts), [0]):
+        rows = np.flatnonzero(bender.parts == part)
+        _, neighbours = tree.query(mean[rows].mean(0), k=min(PART_NEIGHBOURS, len(near_skin)))
+        result[rows] = coarse[near_skin[neighbours]].mean(0)
+    return result
+
+
+def _relief(bender: Bender, vertices: np.ndarray, data, stiffness_m: float) -> np.ndarray:
+    """(V, 3) displacement of the fine mesh along its normals: what the coarse mesh cannot follow."""
+    seen, offset = data
+    area = vertex_areas(vertices, bender.model.faces)
+    weight = seen * area
+    system = diags(weight + HOLD * area.mean()) + stiffness_m**4 * bender.fine_bending
+    height = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(weight * offset)
+    height = np.clip(height, -LARGEST_RELIEF_M, LARGEST_RELIEF_M)
+    return mesh_normals(vertices, bender.model.faces) * height[:, None]

@@ -1,0 +1,353 @@
+"""A scan brought to the model's topology: face, pose, model, bending, colour, and a verdict.
+
+Steps: the face is found in renderings (scan_landmarks), the model is fitted to the surface (surface_fit), the fitted
+head bends onto it (nonrigid), colours are read off. A scan that cannot be trusted raises ScanError with the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from ..model import FaceModel, FaceParams
+from .nonrigid import Bender, Bent, bend
+from .scan_files import Scan, ScanError, merge_scans, moved
+from .scan_landmarks import FaceInScan, find_face
+from .surface_fit import FitTask, ModelSurface, SurfaceFit, SurfacePoints, face_distances, fit_model, touch
+
+HEAD_RADIUS_M = 0.20  # what is further from the head's origin is no head
+SAMPLES = 60_000
+FEWEST_POINTS = 1000  # on a head; below that a face is a guess of the model
+# Expressions that a head may wear by accident while it should be neutral; the others are not told from its shape.
+ACCIDENTS = ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen")
+EXPRESSION_SIGMA = 0.15  # how far a weight may lie from the detector's score
+FRAME_ROUNDS = 5
+# A scan is set aside beyond these.
+LARGEST_MODEL_MM, LARGEST_MEAN_MM, SMALLEST_COVERAGE = 3.0, 1.0, 0.4
+NOISE_SHARE = 1.0  # a noisy scan may lie further from the smooth head, by so many deviations of its noise
+TARGET_NOISE_M = 1.5e-4  # noise is averaged over enough points to fall below this
+COLOR_REACH_M = 0.002
+COLOR_TRUST = 0.3
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of one registration, distances in millimetres from the scan's face points to the surface.
+
+    Args:
+        mean_mm, median_mm, p95_mm: of the registered head.
+        model_mm: mean, of the model before bending.
+        landmark_mm: median distance of the landmarks to the mean head's after alignment.
+        noise_mm: deviation of the scan's points from their own smoothed surface.
+        coverage: 0..1, share of the face's vertices that the scan shows.
+        unit_m: metres per unit of the scan; 0 where it is none of the usual ones, and size was estimated.
+        points: number of the scan's points on the head.
+        frames: number of frames used.
+        largest_expression: weight 0..1 of the strongest expression found.
+        seconds: spent.
+    """
+
+    mean_mm: float
+    median_mm: float
+    p95_mm: float
+    model_mm: float
+    landmark_mm: float
+    noise_mm: float
+    coverage: float
+    unit_m: float
+    points: int
+    frames: int
+    largest_expression: float
+    seconds: float
+
+    def row(self) -> dict[str, str]:
+        """The figures as text, by name."""
+        return {f.name: f"{getattr(self, f.name):.4g}" for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A scan in the model's topology, head space.
+
+    Args:
+        vertices: (V, 3) float32 metres.
+        displacement: (Vc, 3) float32 metres, of the coarse control mesh beyond `params`; without the finest relief.
+        params: identity and expression of the model in the scan.
+        matrix, translation: scan to head space, metres: head = scan @ matrix.T + translation (scaled rotation).
+        albedo: (V, 3) float32 linear RGB, NaN where the scan does not show the skin; None without colours.
+        weights: (V,) float32 0..1, how well the scan shows the surface there.
+        report: figures.
+    """
+
+    vertices: np.ndarray
+    displacement: np.ndarray
+    params: FaceParams
+    matrix: np.ndarray
+    translation: np.ndarray
+    albedo: np.ndarray | None
+    weights: np.ndarray
+    report: Report
+
+
+@lru_cache(maxsize=2)
+def bender_of(model: FaceModel) -> Bender:
+    """The model's `Bender`, kept for the next scan."""
+    return Bender(model)
+
+
+def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = True) -> Registration:
+    """Brings a scan to the model's topology.
+
+    Args:
+        scan: of any unit and orientation; or several frames of one head whose poses are not known.
+        model: the face model.
+        neutral: the head was asked to keep still: only closed lids and an open jaw are taken for expressions, and all
+            else for its shape.
+
+    Raises:
+        ScanError: there is no face, or the result cannot be trusted; the message is the reason.
+    """
+    started = time.perf_counter()
+    frames = [scan] if isinstance(scan, Scan) else list(scan)
+    if sum(len(frame.vertices) for frame in frames) < FEWEST_POINTS:
+        count = sum(len(frame.vertices) for frame in frames)
+        raise ScanError(f"too few points: {count}, a head needs {FEWEST_POINTS} or more")
+    bender = bender_of(model)
+    used, scan, found = _one_scan(frames, model, bender.surface)
+    head = moved(scan, found.matrix, found.translation)
+    points = head_points(head)
+    task = _task(model, found, neutral)
+    fit = fit_model(bender.surface, points, np.eye(3), np.zeros(3), task)
+    head, points = moved(head, fit.matrix, fit.translation), points.moved(fit.matrix, fit.translation)
+    noise, spacing = roughness(head)
+    bent = bend(bender, fit.vertices, points, finest_m=spacing * noise / TARGET_NOISE_M)
+    report = _report(bender.surface, points, fit, bent)
+    report = replace(
+        report,
+        landmark_mm=1e3 * found.error_m,
+        noise_mm=1e3 * noise,
+        unit_m=found.unit_m or 0.0,
+        points=len(head.vertices),
+        frames=used,
+        seconds=time.perf_counter() - started,
+    )
+    _judge(report)
+    params = model.neutral().replace(identity=_float(fit.identity), expression=_float(fit.expression))
+    return Registration(
+        vertices=_float(bent.vertices),
+        displacement=_float(bent.displacement),
+        params=params,
+        matrix=fit.matrix @ found.matrix,
+        translation=fit.matrix @ found.translation + fit.translation,
+        albedo=read_albedo(bender.surface, head, bent) if scan.has_color else None,
+        weights=_float(bent.weights),
+        report=report,
+    )
+
+
+def _float(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def _task(model: FaceModel, found: FaceInScan, neutral: bool) -> FitTask:
+    """How the model is fitted: expressions near the detector's scores."""
+    names = model.expression_names
+    free = np.array([not neutral or name in ACCIDENTS for name in names])
+    scores = np.array([found.blendshapes.get(name, 0.0) for name in names])
+    landmarks = found.landmarks @ found.matrix.T + found.translation
+    return FitTask(scores * free, EXPRESSION_SIGMA * free, scale=found.unit_m is None, landmarks=landmarks)
+
+
+# -- points -----------------------------------------------------------------------------------------------------------
+def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
+    """At most `count` points spread evenly over a scan that lies in head space, the same ones every time.
+
+    Triangles at the border of a scan are left out, because there it is least sure.
+
+    Raises:
+        ScanError: too little of it is a head.
+    """
+    near = np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M
+    if near.sum() < FEWEST_POINTS:
+        raise ScanError(f"too few points on the head: {near.sum()}, {FEWEST_POINTS} or more are needed")
+    rng = np.random.default_rng(0)
+    if head.faces is None:
+        rows = rng.permutation(np.flatnonzero(near))[:count]
+        return SurfacePoints(head.vertices[rows])
+    faces = head.faces[near[head.faces].all(1)]
+    faces = faces[~_border(faces, len(near))[faces].any(1)]
+    a, b, c = (head.vertices[faces[:, k]] for k in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    if not len(faces) or area.sum() <= 0:
+        raise ScanError("its triangles do not make a surface")
+    # Evenly spaced places along the sum of the areas, instead of drawn ones: no clumps.
+    places = (np.arange(count) + 0.5) / count * area.sum()
+    triangle = np.searchsorted(area.cumsum(), places).clip(0, len(faces) - 1)
+    u, v = np.sqrt(rng.random(count)), rng.random(count)
+    weights = np.stack([1 - u, u * (1 - v), u * v], axis=1)[..., None]
+    normals = (head.normals[faces[triangle]] * weights).sum(1)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
+    points = SurfacePoints((head.vertices[faces[triangle]] * weights).sum(1), normals)
+    # Any order of corners is found in files: normals have to point away from the head.
+    return points if (points.normals * points.points).sum() > 0 else SurfacePoints(points.points, -normals)
+
+
+def _border(faces: np.ndarray, count: int) -> np.ndarray:
+    """(N,) bool: vertices on an edge that only one triangle has."""
+    sides = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    code, times = np.unique(sides[:, 0] * np.int64(count) + sides[:, 1], return_counts=True)
+    border = np.zeros(count, bool)
+    border[code[times == 1] // count] = True
+    border[code[times == 1] % count] = True
+    return border
+
+
+def roughness(head: Scan, samples: int = 3000, neighbours: int = 24) -> tuple[float, float]:
+    """Noise of a scan near the face: the points' deviation from planes through their neighbours, and their spacing.
+
+    Both in metres. What bends within a few millimetres counts as noise, so the median over the face is taken.
+    """
+    vertices = head.vertices[(np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M) & (head.vertices[:, 2] > 0.02)]
+    tree = cKDTree(vertices)
+    chosen = vertices[np.random.default_rng(0).permutation(len(vertices))[:samples]]
+    distance, index = tree.query(chosen, k=min(neighbours, len(vertices)))
+    around = vertices[index] - vertices[index].mean(1, keepdims=True)
+    smallest = np.linalg.eigvalsh(np.einsum("pki,pkj->pij", around, around) / max(index.shape[1] - 3, 1))[:, 0]
+    radius = np.median(distance[:, -1])
+    return float(np.sqrt(np.median(smallest.clip(0)))), float(radius * np.sqrt(np.pi / index.shape[1]))
+
+
+# -- frames -----------------------------------------------------------------------------------------------------------
+def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tuple[int, Scan, FaceInScan]:
+    """How many frames were used, all of them as one scan, and where its face is."""
+    if len(frames) == 1:
+        return 1, frames[0], find_face(frames[0], model)
+    placed, first, reason = [], None, ""
+    for frame in frames:
+        try:
+            found = find_face(frame, model)
+        except ScanError as error:
+            reason = str(error)
+            continue
+        first = first or found
+        placed.append(moved(frame, found.matrix, found.translation))
+    if not placed:
+        raise ScanError(f"none of its {len(frames)} frames can be used: {reason}")
+    landmarks = first.landmarks @ first.matrix.T + first.translation
+    whole = replace(first, matrix=np.eye(3), translation=np.zeros(3), landmarks=landmarks)
+    return len(placed), merge_scans(_joined(placed, model, surface, whole)), whole
+
+
+def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: FaceInScan) -> list[Scan]:
+    """Frames (head space, roughly) moved rigidly so that one head explains them all."""
+    task = replace(_task(model, found, True), iterations=8, landmarks=None, scale=False)
+    for _ in range(FRAME_ROUNDS):
+        points = [head_points(frame, SAMPLES // len(frames)) for frame in frames]
+        everything = SurfacePoints(
+            *(np.concatenate([getattr(p, key) for p in points]) for key in ("points", "normals"))
+        )
+        fit = fit_model(surface, everything, np.eye(3), np.zeros(3), task)
+        for k, frame in enumerate(frames):
+            rotation, translation = _settle(surface, points[k].moved(fit.matrix, fit.translation), fit.vertices)
+            frames[k] = moved(frame, rotation @ fit.matrix, rotation @ fit.translation + translation)
+    return frames
+
+
+def _settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, rounds: int = 4):
+    """Rotation (3, 3) and translation (3,) that lay points onto a head (V, 3): ICP with a fixed surface."""
+    rotation, translation = np.eye(3), np.zeros(3)
+    for _ in range(rounds):
+        now = points.moved(rotation, translation)
+        contact = touch(now.points, vertices, surface.faces)
+        weight = surface.weights(contact, now.normals, 0.006)
+        used = weight > 0
+        x, normals, offset = now.points[used], contact.normals[used], contact.offset[used]
+        jacobian = np.concatenate([np.cross(x, normals), normals], axis=1) * weight[used, None]
+        motion = np.linalg.lstsq(jacobian, -weight[used] * offset, rcond=None)[0]
+        turn = Rotation.from_rotvec(motion[:3]).as_matrix()
+        rotation, translation = turn @ rotation, turn @ translation + motion[3:]
+    return rotation, translation
+
+
+# -- verdict and colour -----------------------------------------------------------------------------------------------
+def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent: Bent) -> Report:
+    """The figures that come from distances; the others are filled in by the caller."""
+    model_mm = 1e3 * face_distances(surface, points, fit.vertices, 0.01)
+    distance = 1e3 * face_distances(surface, points, bent.vertices, 0.01)
+    if not len(distance):
+        raise ScanError("nothing of it lies on the model's face")
+    return Report(
+        mean_mm=float(distance.mean()),
+        median_mm=float(np.median(distance)),
+        p95_mm=float(np.quantile(distance, 0.95)),
+        model_mm=float(model_mm.mean()) if len(model_mm) else np.inf,
+        coverage=float((bent.weights[surface.face_vertices] > 0.5).mean()),
+        largest_expression=float(fit.expression.max(initial=0.0)),
+        landmark_mm=0.0, noise_mm=0.0, unit_m=0.0, points=0, frames=1, seconds=0.0,
+    )  # fmt: skip
+
+
+def _judge(report: Report) -> None:
+    """Raises ScanError with the reason when the figures say that the registration cannot be trusted."""
+    if report.coverage < SMALLEST_COVERAGE:
+        raise ScanError(
+            f"it shows only {100 * report.coverage:.0f} % of the face, {100 * SMALLEST_COVERAGE:.0f} % are needed"
+        )
+    allowed = NOISE_SHARE * report.noise_mm
+    for what, value, limit in (
+        ("the fitted model", report.model_mm, LARGEST_MODEL_MM + allowed),
+        ("the registered head", report.mean_mm, LARGEST_MEAN_MM + allowed),
+    ):
+        if value > limit:
+            raise ScanError(f"{what} lies {value:.2f} mm from it on average, {limit:.2f} mm is the limit")
+
+
+def read_albedo(surface: ModelSurface, head: Scan, bent: Bent) -> np.ndarray:
+    """Colours (V, 3) linear RGB of a scan (head space) at a registered head; NaN where the scan does not show skin.
+
+    Each vertex takes the mean of the scan's colour there and in the middle of the triangles around it.
+    """
+    faces, vertices = surface.faces, bent.vertices
+    places = np.concatenate([vertices, vertices[faces].mean(1)])
+    colour, good = _colors_near(head, places)
+    owner = np.concatenate([np.arange(len(vertices)), faces.reshape(-1)])
+    source = np.concatenate([np.arange(len(vertices)), np.repeat(len(vertices) + np.arange(len(faces)), 3)])
+    share = good[source].astype(np.float64)
+    total = np.bincount(owner, share, len(vertices))
+    mixed = np.stack([np.bincount(owner, share * colour[source, c], len(vertices)) for c in range(3)], axis=1)
+    shown = (total > 0) & (bent.weights > COLOR_TRUST * np.minimum(1, surface.vertex_trust))
+    shown &= surface.vertex_trust > 0
+    return np.where(shown[:, None], mixed / np.maximum(total, 1e-9)[:, None], np.nan).astype(np.float32)
+
+
+def _colors_near(head: Scan, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scan's linear RGB (P, 3) nearest to places (P, 3), and whether it is near enough (P,)."""
+    if head.faces is None:
+        distance, index = cKDTree(head.vertices).query(places, k=4)
+        return head.color_at(index, np.full(index.shape, 0.25)), distance[:, -1] < 2 * COLOR_REACH_M
+    near = np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M
+    faces = head.faces[near[head.faces].all(1)]
+    contact = touch(places, head.vertices, faces)
+    return head.color_at(faces[contact.triangle], contact.barycentric), contact.distance < COLOR_REACH_M
+
+
+def fill_albedo(model: FaceModel, albedo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Completes an albedo (V, 3) with gaps (NaN): there the model's own skin of the most similar tint is taken.
+
+    Returns:
+        (V, 3) float32 linear RGB, and the coefficients (A,) of the model's skin.
+    """
+    known = np.isfinite(albedo).all(1)
+    modes = model.albedo_modes[:, known].reshape(len(model.albedo_modes), -1).astype(np.float64)
+    difference = np.where(known[:, None], albedo - model.mean_albedo, 0)[known].reshape(-1).astype(np.float64)
+    noise = 0.05**2 * max(known.sum() / 300, 1)  # neighbouring vertices say the same: 300 independent ones
+    coefficients = np.linalg.solve(modes @ modes.T + noise * np.eye(len(modes)), modes @ difference)
+    own = model.albedo(torch.from_numpy(coefficients.astype(np.float32))[None])[0].numpy()
+    return np.where(known[:, None], albedo, own).clip(0, 1).astype(np.float32), coefficients.astype(np.float32)

@@ -1,0 +1,386 @@
+"""Reading scans of heads: meshes, point clouds and RGB-D frames, and finding them in a folder.
+
+A scan keeps its own unit and axes; registration finds out what they are. Formats and layouts: docs/scans.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import binary_erosion, gaussian_filter
+
+from ..camera import Camera
+from ..errors import FaceVerseError
+from ..images import read_image
+from ..lighting import linear_from_srgb
+from .surface_fit import mesh_normals
+
+MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".off", ".stl", ".ply")
+CLOUD_SUFFIX = ".xyz"
+RGBD_SUFFIX = ".rgbd.json"
+# Of several files with one name the first is the scan: the official dataset has a registered .ply beside each .obj.
+PREFERENCE = (".obj", RGBD_SUFFIX, ".glb", ".gltf", ".off", ".stl", ".ply", CLOUD_SUFFIX)
+NEUTRAL = "01"
+_IDENTITY_EXPRESSION = re.compile(r"(?P<identity>\d{2,})_(?P<expression>\d{2})")
+
+SMOOTHING_M = 0.003  # depth is smoothed over so much before normals are taken from it
+LARGEST_STEP = (4.0, 0.004)  # neighbours in depth: so many pixel sizes, plus so many metres, are one surface
+GRAZING = 0.25  # cosine to the line of sight below which a depth camera guesses
+BORDER_PX = 2  # pixels at the border of a surface mix it with what is behind
+
+
+class ScanError(FaceVerseError):
+    """A scan cannot be read or used; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Texture:
+    """A picture on a mesh.
+
+    Args:
+        uv: (N, 2) of the scan's vertices, origin top left, in 0..1.
+        rgb: (H, W, 3) uint8 sRGB.
+    """
+
+    uv: np.ndarray
+    rgb: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A surface as somebody measured it.
+
+    Args:
+        vertices: (N, 3) float64 in the scan's own unit and axes.
+        faces: (F, 3) int64, or None for a point cloud.
+        normals: (N, 3) unit length, or None for a point cloud.
+        colors: (N, 3) float32 linear RGB, or None.
+        texture: a picture, which goes before the colours; or None.
+        unit_m: metres per unit where the file says so, else None.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray | None = None
+    normals: np.ndarray | None = None
+    colors: np.ndarray | None = None
+    texture: Texture | None = None
+    unit_m: float | None = None
+
+    @property
+    def has_color(self) -> bool:
+        """Whether the surface's colour is known."""
+        return self.colors is not None or self.texture is not None
+
+    def color_at(self, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Linear RGB (P, 3) at mixtures of vertices: corners (P, K) with weights (P, K) that add up to 1."""
+        if self.texture is None:
+            return (self.colors[corners] * weights[..., None]).sum(1)
+        height, width = self.texture.rgb.shape[:2]
+        place = (self.texture.uv[corners] * weights[..., None]).sum(1) % 1.0
+        column = np.minimum((place[:, 0] * width).astype(int), width - 1)
+        row = np.minimum((place[:, 1] * height).astype(int), height - 1)
+        return LINEAR_OF_BYTE[self.texture.rgb[row, column]]
+
+
+LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255).numpy()
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan in a folder.
+
+    Args:
+        name: path inside the folder without its ending.
+        identity: who it is, where the name says so, else the name.
+        expression: such as "01", or None where the name says nothing.
+    """
+
+    name: str
+    path: Path
+    identity: str
+    expression: str | None
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+def find_scans(folder: str | Path) -> list[ScanFile]:
+    """All scans in a folder and the folders in it, by name; of several files with one name the first of PREFERENCE.
+
+    Raises:
+        ScanError: the folder is missing or holds no scan.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ScanError(f"there is no folder {folder}")
+    found: dict[str, tuple[int, Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        suffix = RGBD_SUFFIX if path.name.lower().endswith(RGBD_SUFFIX) else path.suffix.lower()
+        if suffix not in PREFERENCE or any(part.startswith(".") for part in inside.parts) or not path.is_file():
+            continue
+        name = inside.as_posix()[: -len(suffix)]
+        found[name] = min(found.get(name, (len(PREFERENCE), path)), (PREFERENCE.index(suffix), path))
+    if not found:
+        raise ScanError(f"there are no scans in {folder}; looked for {' '.join(PREFERENCE)}")
+    return [_scan_file(name, path) for name, (_, path) in sorted(found.items())]
+
+
+def _scan_file(name: str, path: Path) -> ScanFile:
+    match = _IDENTITY_EXPRESSION.fullmatch(Path(name).name)
+    return ScanFile(name, path, match["identity"] if match else name, match["expression"] if match else None)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def load_scan(path: str | Path) -> Scan:
+    """A mesh (.obj .ply .glb .off .stl), a point cloud (.ply .xyz) or an RGB-D recording of known poses.
+
+    Raises:
+        ScanError: the file is missing, damaged, empty or of another kind.
+    """
+    frames = load_frames(path)
+    if len(frames) > 1:
+        raise ScanError(f"{Path(path).name} has {len(frames)} frames without poses; read them with load_frames")
+    return frames[0]
+
+
+def load_frames(path: str | Path) -> list[Scan]:
+    """Like `load_scan`; an RGB-D recording without poses gives one scan for each frame, in that camera's space."""
+    path = Path(path)
+    if not path.is_file():
+        raise ScanError(f"there is no file {path}")
+    if not path.stat().st_size:
+        raise ScanError(f"{path.name} is empty: the file has no bytes")
+    if path.name.lower().endswith(RGBD_SUFFIX):
+        return _read_recording(path)
+    suffix = path.suffix.lower()
+    if suffix == CLOUD_SUFFIX:
+        return [_checked(_read_cloud(path), path)]
+    if suffix not in MESH_SUFFIXES:
+        raise ScanError(f"{path.name} is no scan that can be read; expected one of {' '.join(PREFERENCE)}")
+    return [_checked(_read_mesh(path), path)]
+
+
+def _read_cloud(path: Path) -> Scan:
+    """Rows of x y z, or x y z r g b with colours in 0..255."""
+    try:
+        rows = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise ScanError(f"{path.name} is damaged or no point cloud ({_first_line(error)})") from error
+    if rows.size and rows.shape[1] not in (3, 6):
+        raise ScanError(f"{path.name} must hold rows of 3 or 6 numbers, got {rows.shape[1]}")
+    colors = LINEAR_OF_BYTE[np.clip(np.nan_to_num(rows[:, 3:]), 0, 255).astype(int)] if rows.shape[1] == 6 else None
+    return Scan(rows[:, :3].reshape(-1, 3), colors=colors)
+
+
+def _read_mesh(path: Path) -> Scan:
+    try:
+        import trimesh
+        from trimesh.resolvers import FilePathResolver
+    except ImportError as error:
+        raise ScanError(f"reading scans needs trimesh ({error}): pip install libigl trimesh") from error
+    try:
+        if path.suffix.lower() == ".obj":
+            # Comments and names in any encoding; trimesh would need a package to guess which.
+            text, resolver = io.StringIO(path.read_text("utf-8", errors="replace")), FilePathResolver(path)
+            scene = trimesh.load_scene(text, file_type="obj", resolver=resolver, process=False)
+        else:
+            scene = trimesh.load_scene(path, process=False)
+        parts = scene.dump()
+    except Exception as error:  # trimesh's readers raise whatever the damage leads to
+        raise ScanError(f"{path.name} is damaged or no mesh ({_first_line(error)})") from error
+    scans = [_from_trimesh(part) for part in parts if len(getattr(part, "vertices", ()))]
+    if not scans:
+        raise ScanError(f"{path.name} is empty: it holds no points")
+    return scans[0] if len(scans) == 1 else merge_scans(scans)
+
+
+def _from_trimesh(part) -> Scan:
+    vertices, visual = np.asarray(part.vertices, np.float64), getattr(part, "visual", None)
+    faces = np.asarray(part.faces, np.int64) if len(getattr(part, "faces", ())) else None
+    kind = getattr(visual, "kind", None)
+    if faces is None:
+        colors = getattr(part, "colors", None)
+        return Scan(vertices, colors=_linear(colors) if np.shape(colors)[:1] == (len(vertices),) else None)
+    if kind == "texture" and visual.uv is not None and len(visual.uv) == len(vertices):
+        material = visual.material
+        image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+        if image is not None:
+            uv = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # trimesh has its origin at the bottom left
+            return Scan(vertices, faces, texture=Texture(uv, np.asarray(image.convert("RGB"))))
+    return Scan(vertices, faces, colors=_linear(visual.vertex_colors) if kind in ("vertex", "face") else None)
+
+
+def _linear(colors: np.ndarray) -> np.ndarray:
+    return LINEAR_OF_BYTE[np.asarray(colors)[:, :3].astype(np.uint8)]
+
+
+def _checked(scan: Scan, path: Path) -> Scan:
+    """The scan without points that are not finite and what hangs on them."""
+    good = np.isfinite(scan.vertices).all(1)
+    if not good.any():
+        raise ScanError(f"{path.name} is empty: it holds no points")
+    faces = scan.faces
+    if faces is not None:
+        if faces.min() < 0 or faces.max() >= len(good):
+            raise ScanError(f"{path.name} is damaged: its triangles use points that it does not have")
+        good &= np.bincount(faces[good[faces].all(1)].reshape(-1), minlength=len(good)) > 0
+        if not good.any():
+            raise ScanError(f"{path.name} is empty: none of its triangles can be used")
+    return with_normals(cut(scan, good))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+# -- depth ------------------------------------------------------------------------------------------------------------
+def scan_from_depth(depth_m: np.ndarray, camera: Camera, rgb: np.ndarray | None = None) -> Scan:
+    """The surface that one depth picture shows, in camera space (see camera.py).
+
+    Args:
+        depth_m: (H, W) metres along the view axis; 0 or not finite where nothing was measured.
+        camera: its camera.
+        rgb: (H, W, 3) uint8 sRGB from the same camera, or None.
+
+    Raises:
+        ScanError: shapes that do not fit, or nothing measured.
+    """
+    depth = np.asarray(depth_m, np.float64)
+    if depth.ndim != 2 or depth.shape != tuple(camera.image_size):
+        raise ScanError(f"a depth picture of {camera.image_size} is expected, got {depth.shape}")
+    if rgb is not None and rgb.shape != (*depth.shape, 3):
+        raise ScanError(f"the colours must be {(*depth.shape, 3)} like the depth picture, got {rgb.shape}")
+    cx, cy = camera.principal_point_px
+    return _surface(depth, (camera.focal_px, camera.focal_px), (cx - 0.5, cy - 0.5), rgb)
+
+
+def _surface(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float, float], rgb) -> Scan:
+    """As `scan_from_depth`; the centre counts from the middle of the first pixel."""
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
+    if not depth.any():
+        raise ScanError("the depth picture is empty: nothing was measured")
+    row, column = np.indices(depth.shape)
+    ray = np.stack([(column - centre[0]) / focal[0], (centre[1] - row) / focal[1], -np.ones(depth.shape)], axis=-1)
+    joined = _joined(depth, max(focal))
+    normals, valid = _depth_normals(depth, ray, joined, SMOOTHING_M * max(focal) / float(np.median(depth[depth > 0])))
+    valid &= -(normals * ray).sum(-1) > GRAZING * np.linalg.norm(ray, axis=-1)
+    number = np.arange(depth.size).reshape(depth.shape)
+    a, b, c, d = number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]
+    faces = np.concatenate([np.stack([a, b, c], axis=-1)[joined], np.stack([a, c, d], axis=-1)[joined]])
+    colors = None if rgb is None else LINEAR_OF_BYTE[rgb].reshape(-1, 3)
+    scan = Scan((ray * depth[..., None]).reshape(-1, 3), faces, normals.reshape(-1, 3), colors, unit_m=1.0)
+    return cut(scan, valid.reshape(-1))
+
+
+def _joined(depth: np.ndarray, focal_px: float) -> np.ndarray:
+    """(H - 1, W - 1) bool: squares of four neighbours that lie on one surface."""
+    four = np.stack([depth[:-1, :-1], depth[1:, :-1], depth[1:, 1:], depth[:-1, 1:]])
+    step = LARGEST_STEP[0] * four.max(0) / focal_px + LARGEST_STEP[1]
+    return (four.min(0) > 0) & (np.ptp(four, axis=0) < step)
+
+
+def _depth_normals(depth: np.ndarray, ray: np.ndarray, joined: np.ndarray, sigma_px: float):
+    """Normals (H, W, 3) of the smoothed surface, towards the camera; and which pixels (H, W) have neighbours."""
+    valid = np.zeros(depth.shape, bool)
+    for rows, columns in ((slice(-1), slice(-1)), (slice(1, None), slice(-1)), (slice(1, None), slice(1, None)),
+                          (slice(-1), slice(1, None))):  # fmt: skip
+        valid[rows, columns] |= joined
+    valid = binary_erosion(valid, iterations=BORDER_PX)
+    points = ray * smooth_depth(depth, valid, sigma_px)[..., None]
+    normals = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
+    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-20), valid
+
+
+def smooth_depth(depth: np.ndarray, valid: np.ndarray, sigma_px: float) -> np.ndarray:
+    """(H, W) depth averaged over valid neighbours with a Gaussian; 0 where there is none."""
+    weight = gaussian_filter(valid.astype(np.float64), sigma_px)
+    total = gaussian_filter(np.where(valid, depth, 0.0), sigma_px)
+    return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 0.0)
+
+
+def _read_recording(path: Path) -> list[Scan]:
+    """Frames of an .rgbd.json, merged where all have poses."""
+    try:
+        entry = json.loads(path.read_text("utf-8"))
+        focal, centre = (float(entry["fx"]), float(entry["fy"])), (float(entry["cx"]), float(entry["cy"]))
+        unit, frames = float(entry.get("depth_unit_m", 0.001)), list(entry["frames"])
+        poses = [np.array(frame.get("camera_to_world", np.full((4, 4), np.nan)), float) for frame in frames]
+        files = [(str(frame["depth"]), frame.get("color")) for frame in frames]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScanError(f"{path.name} is no description of RGB-D frames ({_first_line(error)})") from error
+    if not frames or any(pose.shape != (4, 4) for pose in poses):
+        raise ScanError(f"{path.name} must list one frame or more, each camera_to_world a 4 x 4 matrix")
+    scans = []
+    for depth_name, color_name in files:
+        depth = _read_depth(path.parent / depth_name) * unit
+        rgb = None if color_name is None else read_image(path.parent / color_name).rgb
+        if rgb is not None and rgb.shape[:2] != depth.shape:
+            raise ScanError(f"{path.name}: {color_name} must have the size of {depth_name}")
+        scans.append(_surface(depth, focal, centre, rgb))
+    if not np.isfinite(poses).all():
+        return scans
+    flip = np.diag([1.0, -1.0, -1.0])  # those cameras have y down and z forward
+    return [merge_scans([moved(s, p[:3, :3] @ flip, p[:3, 3]) for s, p in zip(scans, poses, strict=True)])]
+
+
+def _read_depth(path: Path) -> np.ndarray:
+    try:
+        depth = np.load(path) if path.suffix.lower() == ".npy" else np.asarray(Image.open(path))
+    except (OSError, ValueError, EOFError) as error:
+        raise ScanError(f"the depth picture {path.name} cannot be read ({_first_line(error)})") from error
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu":
+        raise ScanError(f"the depth picture {path.name} must have one channel of numbers, got {depth.shape}")
+    return depth.astype(np.float64)
+
+
+# -- handling ---------------------------------------------------------------------------------------------------------
+def with_normals(scan: Scan) -> Scan:
+    """The scan with area-weighted normals, where it has triangles and no normals."""
+    if scan.faces is None or scan.normals is not None:
+        return scan
+    return replace(scan, normals=mesh_normals(scan.vertices, scan.faces))
+
+
+def cut(scan: Scan, keep: np.ndarray) -> Scan:
+    """The scan's vertices where keep (N,) is true, with the triangles that have only such corners."""
+    if keep.all():
+        return scan
+    number = np.cumsum(keep) - 1
+    return replace(
+        scan,
+        vertices=scan.vertices[keep],
+        faces=None if scan.faces is None else number[scan.faces[keep[scan.faces].all(1)]],
+        normals=None if scan.normals is None else scan.normals[keep],
+        colors=None if scan.colors is None else scan.colors[keep],
+        texture=None if scan.texture is None else replace(scan.texture, uv=scan.texture.uv[keep]),
+    )
+
+
+def moved(scan: Scan, matrix: np.ndarray, translation: np.ndarray) -> Scan:
+    """The scan with all points x at matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
+    rotation = matrix / np.cbrt(np.linalg.det(matrix))
+    normals = None if scan.normals is None else scan.normals @ rotation.T
+    return replace(scan, vertices=scan.vertices @ matrix.T + translation, normals=normals)
+
+
+def merge_scans(scans: list[Scan]) -> Scan:
+    """Several scans in one space as one; textures become colours of the vertices."""
+    start = np.cumsum([0, *(len(scan.vertices) for scan in scans)])
+    has_faces = all(scan.faces is not None for scan in scans)
+    colors = None
+    if all(scan.has_color for scan in scans):
+        own = [np.arange(len(scan.vertices))[:, None] for scan in scans]
+        colors = np.concatenate([s.color_at(i, np.ones(i.shape)) for s, i in zip(scans, own)]).astype(np.float32)
+    return Scan(
+        np.concatenate([scan.vertices for scan in scans]),
+        np.concatenate([scan.faces + k for scan, k in zip(scans, start)]) if has_faces else None,
+        np.concatenate([s.normals for s in scans]) if all(s.normals is not None for s in scans) else None,
+        colors,
+        unit_m=scans[0].unit_m,
+    )

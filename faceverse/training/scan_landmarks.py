@@ -1,0 +1,240 @@
+"""Finding the face in a scan of unknown unit and axes: the scan is rendered, the landmark detector looks at it.
+
+First from all around until a face is seen, then, with the camera in front of that face, from several sides; the
+pictures' depth takes the detector's points back onto the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from ..camera import Camera, project, rotation_from_euler_deg
+from ..errors import ParameterError
+from ..landmarks import LANDMARK_COUNT, DetectedFace, detect_faces
+from ..lighting import srgb_from_linear
+from ..model import FaceModel
+from ..rasterize import Fragments, rasterize
+from .embedding import FACE_OVAL, IRIS
+from .scan_files import Scan, ScanError, cut, smooth_depth
+from .surface_fit import align_landmarks
+
+UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimetres": 0.1, "metres": 1.0}
+UNIT_TOLERANCE = 1.35  # adult heads are alike enough to tell any two of these units apart
+FITTING_M = 0.008  # median distance of found landmarks to the mean head's after alignment: more is no face
+SEARCH_SIZES_PX = (256, 640)
+SEARCH_TRIANGLES = 60_000
+CLOSE_SIZE_PX, CLOSE_FOCAL, CLOSE_DISTANCE_M = 512, 1.9, 0.62
+CLOSE_VIEWS_DEG = ((0, 0), (-22, 0), (22, 0), (0, 14), (0, -14))  # yaw, pitch
+CLAY = np.array([0.60, 0.42, 0.34])
+SURFACE_POINTS = np.setdiff1d(np.arange(LANDMARK_COUNT), [*FACE_OVAL, *IRIS])  # a contour is where one looks from
+
+
+@dataclass(frozen=True)
+class FaceInScan:
+    """Where the face is.
+
+    Args:
+        matrix, translation: scan to head space, metres: head = scan @ matrix.T + translation (scaled rotation).
+        unit_m: metres per unit of the scan, or None where it is none of UNITS_M; the scale is an estimate then.
+        landmarks: (478, 3) in the scan's space; not finite where none was found.
+        blendshapes: the detector's scores in the view from the front.
+        error_m: median distance of the landmarks to the mean head's.
+    """
+
+    matrix: np.ndarray
+    translation: np.ndarray
+    unit_m: float | None
+    landmarks: np.ndarray
+    blendshapes: dict[str, float]
+    error_m: float
+
+
+@dataclass(frozen=True)
+class ScanPicture:
+    """What a camera sees of a scan: rgb (H, W, 3) uint8, depth (H, W) metres and 0 beside it."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+
+
+def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
+    """Where the face is in a scan of any unit and orientation.
+
+    Raises:
+        ScanError: no face was seen from any side.
+    """
+    light = _thinned(scan, SEARCH_TRIANGLES)
+    for matrix, translation, size in _around(light):
+        camera = Camera(size * 1.9, (size / 2, size / 2), (size, size))
+        picture = scan_picture(light, matrix, translation, camera)
+        for face in detect_faces(picture.rgb, max_faces=2) if picture.depth.any() else ():
+            points = _on_scan(face, picture, camera, matrix, translation)
+            try:
+                first, shift, error = align_landmarks(model, points, SURFACE_POINTS)
+            except ParameterError:
+                continue
+            if error < FITTING_M and (found := _look_closer(scan, model, first, shift)) is not None:
+                return found
+    raise ScanError("no face was found in it, seen from all sides")
+
+
+def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Scan to camera: matrix, translation and picture size of the views to try, the likely ones first."""
+    middle = np.median(scan.vertices, axis=0)
+    radius = float(np.quantile(np.linalg.norm(scan.vertices - middle, axis=1), 0.97)) * 1.05
+    middle = (scan.vertices.min(0) + scan.vertices.max(0)) / 2 if radius == 0 else middle
+    upright = Rotation.create_group("O")  # axes of files: every choice of up and forward
+    upright = upright[np.argsort(upright.magnitude(), kind="stable")]
+    tilted = Rotation.from_euler("yx", (20, 15), degrees=True) * Rotation.create_group("I")
+    for size, rotations in zip(SEARCH_SIZES_PX, (Rotation.concatenate([upright, tilted]), upright)):
+        for rotation in rotations.as_matrix():
+            matrix = rotation * (0.15 / max(radius, 1e-12))
+            yield matrix, np.array([0, 0, -0.62]) - matrix @ middle, size
+
+
+def _look_closer(scan: Scan, model: FaceModel, matrix: np.ndarray, translation: np.ndarray) -> FaceInScan | None:
+    """The face as seen from in front of it and beside, or None when it is not seen there."""
+    camera = Camera(CLOSE_SIZE_PX * CLOSE_FOCAL, (CLOSE_SIZE_PX / 2,) * 2, (CLOSE_SIZE_PX,) * 2)
+    near = np.linalg.norm(scan.vertices @ matrix.T + translation, axis=1) < 0.25
+    scan = cut(scan, near)
+    for _ in range(2):
+        seen = _several_views(scan, matrix, translation, camera)
+        if seen is None:
+            return None
+        landmarks, blendshapes = seen
+        try:
+            matrix, translation, error = align_landmarks(model, landmarks, SURFACE_POINTS)
+        except ParameterError:
+            return None
+    if error > FITTING_M:
+        return None
+    unit = scan.unit_m or _unit(np.cbrt(np.linalg.det(matrix)))
+    if unit is not None:
+        rigid, offset, error = align_landmarks(model, landmarks * unit, SURFACE_POINTS, scale=False)
+        matrix, translation = rigid * unit, offset
+    return FaceInScan(matrix, translation, unit, landmarks, blendshapes, error)
+
+
+def _several_views(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera):
+    """Landmarks (478, 3) in the scan's space, the middle of all views, and the scores of the first; or None."""
+    found, blendshapes = np.full((len(CLOSE_VIEWS_DEG), LANDMARK_COUNT, 3), np.nan), None
+    for points, (yaw, pitch) in zip(found, CLOSE_VIEWS_DEG):
+        turn = rotation_from_euler_deg(yaw, pitch).numpy().astype(np.float64)
+        to_camera = turn @ matrix
+        offset = turn @ translation + (0, 0, -CLOSE_DISTANCE_M)
+        picture = scan_picture(scan, to_camera, offset, camera)
+        faces = detect_faces(picture.rgb, max_faces=1)
+        if not faces and not (yaw or pitch):
+            return None
+        if faces:
+            blendshapes = blendshapes or faces[0].blendshapes
+            points[:] = _on_scan(faces[0], picture, camera, to_camera, offset)
+    # The middle of the views, and not their mean: in one of them a point may have fallen through a hole.
+    middle = np.full((LANDMARK_COUNT, 3), np.nan)
+    seen = np.isfinite(found).all(2).sum(0) >= 2
+    middle[seen] = np.nanmedian(found[:, seen], axis=0)
+    return middle, blendshapes
+
+
+def _unit(scale: float) -> float | None:
+    """The unit whose size is closest to the scale, if one is close."""
+    unit = min(UNITS_M.values(), key=lambda value: abs(np.log(value / scale)))
+    return unit if abs(np.log(unit / scale)) < np.log(UNIT_TOLERANCE) else None
+
+
+def _on_scan(face: DetectedFace, picture: ScanPicture, camera: Camera, matrix, translation) -> np.ndarray:
+    """(478, 3) the detector's points on the surface, in the scan's space; NaN where there is none."""
+    height, width = picture.depth.shape
+    column, row = np.floor(face.landmarks_px).astype(int).T
+    inside = (column >= 1) & (column < width - 1) & (row >= 1) & (row < height - 1)
+    near = np.stack([
+        picture.depth[np.clip(row + i, 0, height - 1), np.clip(column + j, 0, width - 1)]
+        for i in (-1, 0, 1) for j in (-1, 0, 1)
+    ])  # fmt: skip
+    depth = np.where(inside & (near > 0).all(0), np.median(near, axis=0), np.nan)
+    x, y = ((face.landmarks_px - camera.principal_point_px) / camera.focal_px).T
+    cam = np.stack([x * depth, -y * depth, -depth], axis=1)
+    return (cam - translation) @ np.linalg.inv(matrix).T
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+def scan_picture(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera) -> ScanPicture:
+    """A picture of the scan: in its own colours without light where it has any, else in clay lit from the front.
+
+    Args:
+        matrix, translation: scan to camera space, metres.
+    """
+    vertices = scan.vertices @ matrix.T + translation
+    faces, owner = scan.faces, None
+    if faces is None:
+        vertices, faces, owner = _discs(vertices)
+    px = project(torch.from_numpy(vertices), camera)[None]
+    hits = rasterize(px, torch.from_numpy(faces), camera.image_size)
+    depth, mask = hits.depth[0].numpy(), hits.mask[0].numpy()
+    rgb = np.full((*depth.shape, 3), 0.5)
+    if scan.has_color:
+        rgb[mask] = _seen_colors(scan, faces, owner, hits)
+    elif mask.any():
+        rgb[mask] = _clay(depth, mask, camera)[mask]
+    encoded = srgb_from_linear(torch.from_numpy(rgb)).numpy()
+    return ScanPicture((encoded.clip(0, 1) * 255 + 0.5).astype(np.uint8), depth)
+
+
+def _seen_colors(scan: Scan, faces: np.ndarray, owner: np.ndarray | None, hits: Fragments) -> np.ndarray:
+    """(P, 3) linear RGB of the covered pixels."""
+    corners = faces[hits.triangle[0].numpy()[hits.mask[0].numpy()]]
+    if owner is not None:
+        return scan.colors[owner[corners[:, 0]]]
+    return scan.color_at(corners, hits.barycentric[0].numpy()[hits.mask[0].numpy()])
+
+
+def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
+    """(H, W, 3) linear RGB of a matt surface, from its depth, which is smoothed as much as it is rough."""
+    pixel_m = float(np.median(depth[mask])) / camera.focal_px
+    rough = np.abs(depth - smooth_depth(depth, mask, 1.5))[mask]
+    sigma = float(np.clip(4.0 * np.median(rough) / pixel_m, 0.8, 5.0))
+    smooth = np.where(mask, smooth_depth(depth, mask, sigma), np.nan)
+    down, right = (np.nan_to_num(slope) / pixel_m for slope in np.gradient(smooth))
+    normal = np.stack([right, -down, np.ones_like(depth)], axis=-1)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    light = np.array([0.25, 0.55, 0.80]) / np.linalg.norm([0.25, 0.55, 0.80])
+    shade = 0.30 + 0.70 * np.clip(normal @ light, 0, None)
+    return CLAY * gaussian_filter(shade, 0.6)[..., None]
+
+
+def _discs(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (N, 3) in camera space as overlapping squares (4N, 3), triangles (2N, 3), and the owner of each corner."""
+    some = points[:: max(1, len(points) // 2000)]
+    gap = np.median(cKDTree(points).query(some, k=min(4, len(points)))[0][:, -1])
+    corner = 0.75 * gap * np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    first = 4 * np.arange(len(points))[:, None]
+    faces = np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
+    return (points[:, None] + corner).reshape(-1, 3), faces, np.repeat(np.arange(len(points)), 4)
+
+
+def _thinned(scan: Scan, triangles: int) -> Scan:
+    """A scan with fewer triangles or points, for looking around: vertices in one cell of a grid become one."""
+    if (len(scan.vertices) if scan.faces is None else len(scan.faces)) <= triangles:
+        return scan
+    if scan.faces is None:
+        keep = np.zeros(len(scan.vertices), bool)
+        keep[np.random.default_rng(0).permutation(len(keep))[:triangles]] = True
+        return cut(scan, keep)
+    low, high = np.quantile(scan.vertices, (0.01, 0.99), axis=0)
+    cell = float(np.linalg.norm(high - low)) / np.sqrt(triangles)
+    _, first, number = np.unique(
+        np.round((scan.vertices - low) / cell).astype(np.int64), axis=0, return_index=True, return_inverse=True
+    )
+    faces = number.reshape(-1)[scan.faces]
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
+    colors = None
+    if scan.has_color:
+        colors = scan.color_at(first[:, None], np.ones((len(first), 1)))
+    return Scan(scan.vertices[first], faces, colors=colors, unit_m=scan.unit_m)

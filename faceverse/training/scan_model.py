@@ -1,0 +1,157 @@
+"""A new model from registered scans: the base model's file with another mean, other modes, and all else carried over.
+
+The base model counts for BASE_HEADS heads beside the scans: means and covariances are added in that proportion. A few
+scans shift the base model towards them, hundreds of them replace it, and in between there is no jump; what no scan
+says anything about stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..mesh import triangles_from_quads
+from ..model import GAIN_RANGE, FaceModel
+from ..model_file import ModelFile, pack_albedo
+from ..weights import model_data
+from .basis import REGION_WEIGHT, principal_scores
+from .nonrigid import vertex_areas
+from .registration import Registration, fill_albedo
+
+BASE_HEADS = 30.0
+SHAPE_DOUBT_MM, COLOR_DOUBT = 0.03, 0.003  # differences that count as none when coefficients are carried over
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A basis merged from examples and another basis.
+
+    Args:
+        mean: (K, 3); modes: (M, K, 3) per unit of a unit-variance coefficient.
+        forth: (M, M0), forth_offset: (M,): coefficients in the new basis = forth @ old ones + forth_offset.
+        back: (M0, M), back_offset: (M0,): the other way.
+    """
+
+    mean: np.ndarray
+    modes: np.ndarray
+    forth: np.ndarray
+    forth_offset: np.ndarray
+    back: np.ndarray
+    back_offset: np.ndarray
+
+
+def merge_basis(
+    examples: np.ndarray, base: tuple[np.ndarray, np.ndarray], weights: np.ndarray, count: int, doubt: float
+) -> Merged:
+    """Weighted principal components of examples (S, K, 3) and of a base model that counts for BASE_HEADS more.
+
+    Args:
+        base: its mean (K, 3) and modes (M0, K, 3).
+        weights: (K,) that add up to 1.
+        count: modes wanted.
+        doubt: differences (root of the weighted mean square) that count as none between the two bases.
+    """
+    mean0, modes0 = (values.astype(np.float64) for values in base)
+    number, total = len(examples), len(examples) + BASE_HEADS
+    own = examples.mean(0, dtype=np.float64)
+    mean = (number * own + BASE_HEADS * mean0) / total
+    rows = np.concatenate([
+        (examples - own) / np.sqrt(total),
+        modes0 * np.sqrt(BASE_HEADS / total),
+        (own - mean0)[None] * np.sqrt(number * BASE_HEADS) / total,
+    ]).reshape(number + len(modes0) + 1, -1)  # fmt: skip
+    root = np.repeat(np.sqrt(weights), 3)
+    scores, _ = principal_scores(rows * root, count)  # as if every row were one of len(rows) heads
+    modes = (scores.T.astype(np.float64) @ rows / np.sqrt(len(rows))).reshape(-1, *mean.shape)
+    flat, flat0 = (m.reshape(len(m), -1) * root for m in (modes, modes0))
+    shift = ((mean - mean0).reshape(-1)) * root
+    into_new = np.linalg.solve(flat @ flat.T + doubt**2 * np.eye(len(flat)), flat)
+    into_old = np.linalg.solve(flat0 @ flat0.T + doubt**2 * np.eye(len(flat0)), flat0)
+    return Merged(mean, modes, into_new @ flat0.T, -into_new @ shift, into_old @ flat.T, into_old @ shift)
+
+
+def model_from_scans(base: ModelFile, registered: Sequence[Registration], modes: int | None = None) -> ModelFile:
+    """The base model's file taught by registered neutral heads.
+
+    Args:
+        registered: heads registered to `base`.
+        modes: identity modes of the new model; by default as many as the base model has.
+    """
+    shapes = np.stack([neutral_control(base, head) for head in registered])
+    shape = merge_basis(
+        shapes, (base.mean_vertices, base.identity_modes), _shape_weights(base), modes or len(base.identity_modes),
+        SHAPE_DOUBT_MM,
+    )  # fmt: skip
+    model = FaceModel(model_data(base))
+    albedos = [fill_albedo(model, head.albedo)[0] for head in registered if head.albedo is not None]
+    color = _merge_color(model, albedos) if albedos else None
+    file = replace(
+        base,
+        mean_vertices=shape.mean.astype(np.float32),
+        identity_modes=shape.modes.astype(np.float16),
+        **_carried(base, shape, color),
+    )
+    if color is None:
+        return file
+    packed, scale = pack_albedo(color.modes)
+    return replace(file, mean_albedo=color.mean.clip(0, 1).astype(np.float16), albedo_modes=packed, albedo_scale=scale)
+
+
+def neutral_control(base: ModelFile, head: Registration) -> np.ndarray:
+    """(Vc, 3) millimetres: the control mesh of a registered head without its expression."""
+    identity = head.params.identity.astype(np.float64)
+    moved = np.tensordot(identity, base.identity_modes.astype(np.float64), axes=1)
+    return base.mean_vertices + moved + 1e3 * head.displacement
+
+
+def _shape_weights(base: ModelFile) -> np.ndarray:
+    """(Vc,) weights of the control vertices: area times importance, as in the base model's own training."""
+    faces = base.faces if base.quads is None else triangles_from_quads(base.quads)
+    weights = vertex_areas(base.mean_vertices.astype(np.float64), faces.astype(np.int64))
+    for bit, name in enumerate(base.region_names):
+        inside = (base.region_bits[: len(weights)] >> bit & 1).astype(bool)
+        weights[inside] *= REGION_WEIGHT.get(name, 1.0)
+    return weights / weights.sum()
+
+
+def _merge_color(model: FaceModel, albedos: list[np.ndarray]) -> Merged:
+    """The basis of the albedo, in which every vertex counts by its area."""
+    weights = vertex_areas(model.mean_vertices.astype(np.float64), model.faces)
+    base = (model.mean_albedo, model.albedo_modes)
+    return merge_basis(np.stack(albedos), base, weights / weights.sum(), len(model.albedo_modes), COLOR_DOUBT)
+
+
+def _unchanged(modes: np.ndarray) -> Merged:
+    """A basis that stays as it is."""
+    same, nothing = np.eye(len(modes)), np.zeros(len(modes))
+    return Merged(np.zeros(modes.shape[1:]), modes, same, nothing, same, nothing)
+
+
+def _carried(base: ModelFile, shape: Merged, color: Merged | None) -> dict[str, np.ndarray]:
+    """Attributes, population and gains of the base model, told in the new coefficients."""
+    count, tints = len(base.identity_modes), len(base.albedo_modes)
+    if color is None:
+        color = _unchanged(base.albedo_modes)
+
+    def forth(rows: np.ndarray, offset: bool) -> np.ndarray:
+        parts = [rows[:, :count] @ shape.forth.T, rows[:, count : count + tints] @ color.forth.T]
+        offsets = (shape.forth_offset, color.forth_offset)
+        return np.concatenate([p + o * offset for p, o in zip(parts, offsets, strict=True)], axis=1)
+
+    estimator = base.attribute_estimator.astype(np.float64)
+    constant = estimator[:, -1] + estimator[:, :count] @ shape.back_offset + estimator[:, count:-1] @ color.back_offset
+    told = [estimator[:, :count] @ shape.back, estimator[:, count:-1] @ color.back, constant[:, None]]
+    carried = {
+        "attribute_step": forth(base.attribute_step.astype(np.float64), False).astype(np.float32),
+        "attribute_estimator": np.concatenate(told, axis=1).astype(np.float32),
+    }
+    if base.population is not None:
+        carried["population"] = forth(base.population.astype(np.float64), True).astype(np.float16)
+    if base.expression_gain is not None:
+        gain = base.expression_gain.astype(np.float64)
+        at_mean = np.clip(1 + gain @ shape.back_offset, *GAIN_RANGE)
+        carried["expression_gain"] = (gain @ shape.back / at_mean[:, None]).astype(np.float16)
+        carried["expression_modes"] = (base.expression_modes * at_mean[:, None, None]).astype(np.float16)
+    return carried
