@@ -23,7 +23,6 @@ from faceverse.errors import WeightsError
 from faceverse.model import ARKIT_NAMES
 from faceverse.model_file import read_model_file
 from faceverse.training import skin as skins_module
-from faceverse.training.attributes import learn_attributes
 from faceverse.training.base import train_base
 from faceverse.training.basis import principal_scores, shape_basis
 from faceverse.training.colour import brow_mask
@@ -383,25 +382,6 @@ def test_shape_basis_rebuilds_its_heads_and_weights_what_counts():
     weights = np.repeat([1.0, 1e-4], 25)
     _, modes, _, _ = shape_basis(shapes, weights, 1)
     assert np.abs(modes[0, :25]).mean() > 0.7, "the first mode must explain the side that counts"
-
-
-def test_attributes_recover_known_directions():
-    rng = np.random.default_rng(9)
-    settings = draw_settings(3000, rng)
-    directions = 0.5 * rng.standard_normal((6, 20))
-    columns = [settings.years / 20, 2 * settings.male - 1, 2 * settings.weight - 1, *settings.ancestry.T]
-    coefficients = np.stack(columns, axis=1) @ directions + 0.05 * rng.standard_normal((3000, 20))
-    descriptions, steps, estimators = learn_attributes(coefficients, settings)
-    assert [d["name"] for d in descriptions] == ["age", "gender", "weight", *ANCESTRIES]
-    np.testing.assert_allclose(20 * steps[0], directions[0], atol=0.02)
-    np.testing.assert_allclose(steps[1:3], directions[1:3], atol=0.02)
-    # Shares add up to one: only differences between their directions can be known.
-    np.testing.assert_allclose(steps[3:] - steps[3], directions[3:] - directions[3], atol=0.03)
-    np.testing.assert_allclose(steps[3:].sum(0), 0, atol=1e-5)
-    answers = np.concatenate([coefficients, np.ones((3000, 1))], axis=1) @ estimators.T
-    assert np.abs(answers[:, 0] - settings.years).mean() < 3
-    assert np.abs(answers[:, 1] - (2 * settings.male - 1)).mean() < 0.15
-    assert np.abs(answers[:, 3:] - settings.ancestry).mean() < 0.1
 
 
 # ------------------------------------------------------------------------------------------------------------ the skins

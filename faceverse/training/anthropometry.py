@@ -33,17 +33,31 @@ MIDLINE = {
 PAIRED = {  # the subject's left side; the right side is its mirror image
     "euryon": (7577,),
     "frontotemporale": (10412,),
-    "superciliare": (6979,),
+    "brow_medial": (6983,),
+    "superciliare": (6979, 6980),
+    "brow_lateral": (6999, 6981),
+    "forehead_side": (11923, 7598),  # 2 cm above the brow
+    "temple": (7034, 11809),
     "maxillofrontale": (6893, 6899),  # beside the sellion, half-way back to the corner of the eye
+    "nasal_side": (11864, 6974),  # flank of the bridge, where it turns backwards
+    "tip_side": (7046, 11668),
+    "alar_crease": (11669,),
     "endocanthion": (6848,),
     "exocanthion": (6805,),
     "palpebrale_superius": (6785,),
     "palpebrale_inferius": (13370,),
     "orbitale": (11829,),
+    "lateral_orbit": (6970, 6991),
+    "malare": (11793, 11706, 11790),  # the cheekbone's foremost place
     "zygion": (7572,),
+    "bucca": (11767, 11768),  # the middle of the cheek
     "alare": (11672,),
     "cheilion": (10404,),
     "gonion": (7597,),
+    "jaw_body": (7617,),  # lower edge of the jaw, half-way to the chin
+    "chin_side": (11821, 11784),
+    "neck_side": (7473, 7537),
+    "helix": (12043, 12038, 12044, 12040),
     "tragion": (12067,),
     "superaurale": (12012,),
     "subaurale": (12027,),

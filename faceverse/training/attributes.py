@@ -1,43 +1,367 @@
-"""Directions of change with a meaning, learned from the known settings of the population."""
+"""Named directions of change: what the population's settings do to a head, and what its features measure.
+
+Global attributes (age, gender, weight, ancestries) are learned from the known settings of the population. A global's
+step is what the settings do in truth: the multiple regression of the coefficients on them. Its estimator is the best
+linear unbiased one, so that a step changes its own estimate by a unit and the others' by nothing.
+
+Local attributes are measures of a feature (`LOCALS`) in millimetres or degrees, linearised at the mean head, minus
+what is expected for a head of the same estimated globals: 0 is typical for such a person, +3 means 3 mm more. Making a
+head older therefore leaves its local values alone. A local's step is the smallest change, in the population's own
+measure and with as little as possible moved elsewhere on the head, that changes its estimate by a unit and no other at
+all; it leaves the albedo alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ..model_file import ModelFile
+from .anthropometry import landmarks
 from .heads import Settings
+from .sources import ANCESTRIES, HeadMesh
+
+Points = dict[str, np.ndarray]  # landmarks (S, 3) in millimetres
+
+ESTIMATION_NOISE = 0.1  # variance by which a fitted coefficient is in doubt, added to the residual covariance
+LOCALITY = 40.0  # cost of a mean square millimetre moved elsewhere, beside squared coefficients
+FREE_MM, BOUND_MM = 12.0, 35.0  # from the feature's own landmarks: no cost before, full cost after
+LARGEST_STEP = 4.0  # of coefficients for a deviation of the attribute; a longer one is no slider
+RANGE_DEVIATIONS = 2.5
 
 
-def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Settings) -> ModelFile:
-    """The file with its attributes, learned from coefficients (S, I + A) of S heads of known settings."""
-    descriptions, steps, estimators = learn_attributes(coefficients.astype(np.float64), settings)
-    return replace(file, attributes=descriptions, attribute_step=steps, attribute_estimator=estimators)
+@dataclass(frozen=True)
+class Local:
+    """A measure of a feature.
 
-
-def learn_attributes(coefficients: np.ndarray, settings: Settings):
-    """Directions with a meaning: regression of coefficients (S, I + A) on the known settings, and back.
-
-    Returns:
-        descriptions, steps (K, I + A), estimators (K, I + A + 1), see `faceverse.model.Attribute`.
+    Args:
+        name: the keyword of `faceverse.edit`.
+        unit: "mm" or "degrees".
+        measure: landmarks of S heads -> (S,).
+        places: landmarks around which the head may change for it.
     """
-    table = {
-        "age": (settings.years, "years", 18.0, 90.0),
-        "gender": (2 * settings.male - 1, "-1 female .. 1 male", -1.3, 1.3),
-        "weight": (2 * settings.weight - 1, "-1 light .. 1 heavy", -1.3, 1.3),
-        "african": (settings.ancestry[:, 0], "share", 0.0, 1.0),
-        "asian": (settings.ancestry[:, 1], "share", 0.0, 1.0),
-        "caucasian": (settings.ancestry[:, 2], "share", 0.0, 1.0),
-    }
-    values = np.stack([column for column, *_ in table.values()], axis=1)
-    centred = values - values.mean(0)
-    # The three shares add up to one, so the system has no unique answer; the pseudo-inverse takes the smallest.
-    steps = np.linalg.pinv(centred, rcond=1e-6) @ (coefficients - coefficients.mean(0))
-    design = np.concatenate([coefficients, np.ones((len(coefficients), 1))], axis=1)
-    ridge = 1e-3 * len(design) * np.eye(design.shape[1])
-    estimators = np.linalg.solve(design.T @ design + ridge, design.T @ values).T
-    descriptions = tuple(
-        {"name": name, "unit": unit, "minimum": low, "maximum": high} for name, (_, unit, low, high) in table.items()
+
+    name: str
+    unit: str
+    measure: Callable[[Points], np.ndarray]
+    places: tuple[str, ...]
+
+
+# -- measures of features ---------------------------------------------------------------------------------------------
+def _across(*names: str) -> Callable[[Points], np.ndarray]:
+    """Distance from left to right, mean of the named pairs."""
+    return lambda p: np.mean([_length(p[f"{n}_left"] - p[f"{n}_right"]) for n in names], axis=0)
+
+
+def _between(first: str, second: str) -> Callable[[Points], np.ndarray]:
+    return lambda p: np.mean([_length(a - b) for a, b in zip(_sides(p, first), _sides(p, second), strict=True)], axis=0)
+
+
+def _along(axis: int, plus: str, minus: str) -> Callable[[Points], np.ndarray]:
+    """How much farther one landmark is along an axis than another; mean of both sides."""
+    return lambda p: _middle(p, plus)[:, axis] - _middle(p, minus)[:, axis]
+
+
+def _farther_out(outer: str, inner: str) -> Callable[[Points], np.ndarray]:
+    """How much farther from the middle one landmark is than another, mean of both sides."""
+    return lambda p: (_across(outer)(p) - _across(inner)(p)) / 2
+
+
+def _sides(p: Points, name: str) -> list[np.ndarray]:
+    return [p[name]] if name in p else [p[f"{name}_left"], p[f"{name}_right"]]
+
+
+def _middle(p: Points, name: str) -> np.ndarray:
+    return np.mean(_sides(p, name), axis=0)
+
+
+def _length(vector: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vector, axis=-1)
+
+
+def _slope(rise: np.ndarray, run: np.ndarray) -> np.ndarray:
+    return np.degrees(np.arctan2(rise, run))
+
+
+def _side_slope(inner: str, outer: str) -> Callable[[Points], np.ndarray]:
+    """Degrees by which the outer landmark stands higher than the inner one, mean of both sides."""
+
+    def measure(p: Points) -> np.ndarray:
+        out = [b - a for a, b in zip(_sides(p, inner), _sides(p, outer), strict=True)]
+        return np.mean([_slope(d[:, 1], np.abs(d[:, 0])) for d in out], axis=0)
+
+    return measure
+
+
+def _over(place: str, first: str, second: str, sideways: float) -> Callable[[Points], np.ndarray]:
+    """How far a landmark stands out between two others, forwards and, with a share, to its side."""
+
+    def out(p: Points, name: str) -> np.ndarray:
+        return sideways * _across(name)(p) / 2 + np.sqrt(1 - sideways**2) * _middle(p, name)[:, 2]
+
+    return lambda p: out(p, place) - (out(p, first) + out(p, second)) / 2
+
+
+def _nose_hump(p: Points) -> np.ndarray:
+    """Distance of the bridge in front of the line from root to tip."""
+    chord, bridge = (p[name] - p["sellion"] for name in ("pronasale", "rhinion"))
+    return (bridge[:, 1] * chord[:, 2] - bridge[:, 2] * chord[:, 1]) / _length(chord[:, 1:])
+
+
+def _lip_protrusion(p: Points) -> np.ndarray:
+    """How far the lips stand in front of the line from the base of the nose to the chin."""
+    lips = (p["labiale_superius"] + p["labiale_inferius"]) / 2
+    share = (p["subnasale"][:, 1] - lips[:, 1]) / (p["subnasale"][:, 1] - p["pogonion"][:, 1])
+    return lips[:, 2] - (1 - share) * p["subnasale"][:, 2] - share * p["pogonion"][:, 2]
+
+
+def _jaw_angle(p: Points) -> np.ndarray:
+    """How steeply the lower edge of the jaw falls towards the chin."""
+    fall = _middle(p, "gonion") - p["gnathion"]
+    return _slope(fall[:, 1], -fall[:, 2])
+
+
+def _forehead_slope(p: Points) -> np.ndarray:
+    rise = p["trichion"] - p["glabella"]
+    return _slope(-rise[:, 2], rise[:, 1])
+
+
+def _eye_depth(p: Points) -> np.ndarray:
+    rim = (_middle(p, "superciliare") + _middle(p, "orbitale") + _middle(p, "lateral_orbit")) / 3
+    return rim[:, 2] - _middle(p, "pupil")[:, 2]
+
+
+EYE = ("endocanthion", "exocanthion", "palpebrale_superius", "palpebrale_inferius", "pupil")
+LOCALS = (
+    Local("forehead_height", "mm", _between("glabella", "trichion"), ("trichion", "vertex", "forehead_side")),
+    Local("forehead_width", "mm", _across("frontotemporale"), ("frontotemporale", "forehead_side", "temple")),
+    Local("forehead_slope", "degrees", _forehead_slope, ("trichion", "glabella", "vertex", "forehead_side")),
+    Local("temple_width", "mm", _across("temple"), ("temple",)),
+    Local("brow_ridge", "mm", _along(2, "superciliare", "forehead_side"), ("superciliare", "glabella", "brow_lateral")),
+    Local("brow_height", "mm", _along(1, "superciliare", "pupil"), ("superciliare", "brow_lateral", "brow_medial")),
+    Local("brow_angle", "degrees", _side_slope("brow_medial", "brow_lateral"), ("brow_medial", "brow_lateral")),
+    Local("eye_size", "mm", _between("palpebrale_superius", "palpebrale_inferius"), EYE),
+    Local("eye_width", "mm", _between("endocanthion", "exocanthion"), EYE),
+    Local("eye_spacing", "mm", _across("pupil"), EYE),
+    Local("eye_tilt", "mm", _along(1, "exocanthion", "endocanthion"), EYE),
+    Local("eye_depth", "mm", _eye_depth, EYE),
+    Local("nose_width", "mm", _across("alare"), ("alare", "alar_crease")),
+    Local("nose_length", "mm", _along(1, "sellion", "subnasale"), ("subnasale", "alare", "pronasale")),
+    Local("nose_protrusion", "mm", _along(2, "pronasale", "alar_crease"), ("pronasale", "rhinion", "subnasale")),
+    Local("nose_hump", "mm", _nose_hump, ("rhinion", "nasal_side")),
+    Local("nose_tip_height", "mm", _along(1, "pronasale", "subnasale"), ("pronasale", "subnasale", "tip_side")),
+    Local("nose_bridge_width", "mm", _across("nasal_side", "maxillofrontale"), ("nasal_side", "maxillofrontale")),
+    Local("cheekbone_width", "mm", _across("zygion"), ("zygion", "malare")),
+    Local("cheekbone_prominence", "mm", _over("malare", "lateral_orbit", "bucca", 0.6), ("malare",)),
+    Local("cheek_fullness", "mm", _over("bucca", "malare", "jaw_body", 0.8), ("bucca",)),
+    Local("philtrum_length", "mm", _along(1, "subnasale", "labiale_superius"), ("labiale_superius", "subnasale")),
+    Local("upper_lip_fullness", "mm", _along(1, "labiale_superius", "stomion"), ("labiale_superius", "stomion")),
+    Local("lower_lip_fullness", "mm", _along(1, "stomion", "labiale_inferius"), ("labiale_inferius", "stomion")),
+    Local("lip_protrusion", "mm", _lip_protrusion, ("labiale_superius", "labiale_inferius", "cheilion")),
+    Local("mouth_width", "mm", _across("cheilion"), ("cheilion",)),
+    Local("lip_corner_height", "mm", _along(1, "cheilion", "stomion"), ("cheilion",)),
+    Local("jaw_width", "mm", _across("gonion"), ("gonion", "jaw_body")),
+    Local("jaw_angle", "degrees", _jaw_angle, ("gonion", "jaw_body")),
+    Local("chin_height", "mm", _along(1, "labiale_inferius", "menton"), ("menton", "pogonion", "chin_side")),
+    Local("chin_prominence", "mm", _along(2, "pogonion", "subnasale"), ("pogonion", "menton", "sublabiale")),
+    Local("chin_width", "mm", _across("chin_side"), ("chin_side",)),
+    Local("ear_size", "mm", _between("superaurale", "subaurale"), ("superaurale", "subaurale", "tragion", "helix")),
+    Local("ear_protrusion", "mm", _farther_out("helix", "tragion"), ("helix", "superaurale", "subaurale")),
+    Local("neck_width", "mm", _across("neck_side"), ("neck_side",)),
+)
+
+
+def local_values(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
+    """The measures of LOCALS, each (S,), of heads (S, Vc, 3) in metres: millimetres and degrees, nothing subtracted."""
+    p = landmarks(1e3 * np.asarray(heads, dtype=np.float64), head)
+    return {local.name: local.measure(p) for local in LOCALS}
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Settings, head: HeadMesh) -> ModelFile:
+    """The file with its attributes.
+
+    Args:
+        file: with its shape; the mean head and the modes are measured.
+        coefficients: (S, I + A) of S heads of known settings.
+        settings: of these heads.
+        head: the mesh that the file's coarse vertices belong to.
+    """
+    modes = file.identity_modes.astype(np.float64)
+    mean = file.mean_vertices.astype(np.float64)
+    coefficients = coefficients.astype(np.float64)
+    everybody = learn_globals(coefficients, settings)
+    gradients = measure_gradients(mean, modes, head)
+    costs = Costs(modes, place_distances(mean, head), vertex_areas(mean, head.quads))
+    features = learn_locals(gradients, everybody, coefficients, costs)
+    learned = Learned.joined(everybody, features)
+    return replace(
+        file,
+        attributes=learned.descriptions,
+        attribute_step=learned.steps.astype(np.float32),
+        attribute_estimator=learned.estimators.astype(np.float32),
     )
-    return descriptions, steps.astype(np.float32), estimators.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Attributes as a model file holds them.
+
+    Args:
+        descriptions: K dictionaries name, unit, minimum, maximum.
+        steps: (K, I + A) change of the coefficients for a unit.
+        estimators: (K, I + A + 1), the last column is the constant.
+    """
+
+    descriptions: tuple[dict, ...]
+    steps: np.ndarray
+    estimators: np.ndarray
+
+    @staticmethod
+    def joined(first: Learned, second: Learned) -> Learned:
+        return Learned(
+            first.descriptions + second.descriptions,
+            np.concatenate([first.steps, second.steps]),
+            np.concatenate([first.estimators, second.estimators]),
+        )
+
+
+# -- globals ----------------------------------------------------------------------------------------------------------
+def learn_globals(coefficients: np.ndarray, settings: Settings) -> Learned:
+    """Age, gender, weight and ancestry from coefficients (S, I + A) of heads of known settings.
+
+    The steps are a multiple regression of the coefficients on the settings. With S the covariance of what the settings
+    leave open, the estimator is the best linear unbiased one, E = (G S^-1 G^T)^-1 G S^-1 for steps G: E G^T = 1.
+    Ancestries share a whole: they are learned as two contrasts, and a step towards one takes as much from the others.
+    Skin tone is held constant: it has all values in every ancestry, and no straight way through linear light leads from
+    light to dark skin.
+    """
+    contrasts = np.linalg.svd(np.ones((1, 3)))[2][1:]  # (2, 3), orthonormal
+    columns = [settings.years, 2 * settings.male - 1, 2 * settings.weight - 1, *(contrasts @ settings.ancestry.T)]
+    values = np.stack([*columns, settings.tone], axis=1)
+    centre, middle = coefficients.mean(0), values.mean(0)
+    steps = np.linalg.lstsq(values - middle, coefficients - centre, rcond=None)[0]
+    left = coefficients - centre - (values - middle) @ steps
+    doubt = left.T @ left / len(left) + ESTIMATION_NOISE * np.eye(left.shape[1])
+    weighted = np.linalg.solve(doubt, steps.T)  # S^-1 G^T
+    estimators = np.linalg.pinv(steps @ weighted, rcond=1e-9, hermitian=True) @ weighted.T
+    constants = middle - estimators @ centre
+    shares = slice(3, 5)
+    steps = np.concatenate([steps[:3], 1.5 * contrasts.T @ steps[shares]])  # +1, and -1/2 for each of the others
+    constants = np.concatenate([constants[:3], 1 / 3 + contrasts.T @ constants[shares]])
+    estimators = np.concatenate([estimators[:3], contrasts.T @ estimators[shares]])
+    descriptions = (
+        _description("age", "years", 18.0, 80.0),
+        _description("gender", "-1 female .. 1 male", -1.3, 1.3),
+        _description("weight", "-1 light .. 1 heavy", -1.3, 1.3),
+        *(_description(name, "share", 0.0, 1.0) for name in ANCESTRIES),
+    )
+    return Learned(descriptions, steps, np.concatenate([estimators, constants[:, None]], axis=1))
+
+
+def _description(name: str, unit: str, minimum: float, maximum: float) -> dict:
+    return {"name": name, "unit": unit, "minimum": minimum, "maximum": maximum}
+
+
+# -- locals -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Costs:
+    """What a change of the identity costs, attribute by attribute.
+
+    Args:
+        modes: (I, Vc, 3) millimetres per unit of a unit-variance coefficient.
+        distances: (K, Vc) millimetres from the places of each local attribute.
+        areas: (Vc,) shares of the surface.
+    """
+
+    modes: np.ndarray
+    distances: np.ndarray
+    areas: np.ndarray
+
+    def inverse(self, which: int) -> np.ndarray:
+        """Inverse (I, I) of M = 1 + LOCALITY * sum over vertices of weight * |displacement|^2."""
+        ramp = np.clip((self.distances[which] - FREE_MM) / (BOUND_MM - FREE_MM), 0, 1)
+        weights = self.areas * ramp**2 * (3 - 2 * ramp)
+        moved = (self.modes * np.sqrt(weights)[:, None]).reshape(len(self.modes), -1)
+        return np.linalg.inv(np.eye(len(moved)) + LOCALITY * moved @ moved.T)
+
+
+def measure_gradients(mean: np.ndarray, modes: np.ndarray, head: HeadMesh) -> np.ndarray:
+    """(K, I) change of each local measure per unit of an identity coefficient, by central differences at the mean head.
+
+    Args:
+        mean: (Vc, 3) millimetres.
+        modes: (I, Vc, 3) millimetres.
+    """
+    step = 0.1  # a tenth of a deviation: small beside a head, large beside rounding
+    ends = [local_values(1e-3 * (mean + sign * step * modes), head) for sign in (1, -1)]
+    return np.stack([(ends[0][local.name] - ends[1][local.name]) / (2 * step) for local in LOCALS])
+
+
+def place_distances(mean: np.ndarray, head: HeadMesh) -> np.ndarray:
+    """(K, Vc) millimetres from each vertex of the mean head (Vc, 3) to the nearest place of each local attribute."""
+    p = landmarks(mean[None], head)
+    trees = [cKDTree(np.concatenate([s for place in local.places for s in _sides(p, place)])) for local in LOCALS]
+    return np.stack([tree.query(mean)[0] for tree in trees])
+
+
+def vertex_areas(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
+    """(Vc,) share of the surface that belongs to each vertex."""
+    a, b = vertices[quads[:, 2]] - vertices[quads[:, 0]], vertices[quads[:, 3]] - vertices[quads[:, 1]]
+    area = np.bincount(quads.reshape(-1), np.repeat(_length(np.cross(a, b)), 4), len(vertices))
+    return area / area.sum()
+
+
+def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.ndarray, costs: Costs) -> Learned:
+    """The local attributes that the model can move one by one; one whose step would be too long is left out.
+
+    Args:
+        gradients: (K, I) of the measures of LOCALS.
+        everybody: the global attributes.
+        coefficients: (S, I + A), for the spread of the values.
+        costs: of a change.
+    """
+    count = gradients.shape[1]
+    measures = np.concatenate([gradients, np.zeros((len(gradients), coefficients.shape[1] - count))], axis=1)
+    fixed = everybody.estimators[:, :-1]
+    # What is expected of a head's estimated globals; the pseudo-inverse, because the three ancestries are two numbers.
+    expected = everybody.steps.T @ np.linalg.pinv(fixed @ everybody.steps.T, rcond=1e-6) @ fixed
+    estimators = measures - measures @ expected
+    constants = -estimators @ coefficients.mean(0)
+    spread = (coefficients @ estimators.T).std(0)
+    inverses = [costs.inverse(k) for k in range(len(gradients))]
+    fixed = fixed[:, :count] / (coefficients @ fixed.T).std(0)[:, None]
+    kept = list(range(len(gradients)))
+    while True:
+        bound = np.concatenate([estimators[kept, :count] / spread[kept, None], fixed])
+        steps = np.stack([_constrained(inverses[k], bound, row) for row, k in enumerate(kept)])
+        missed = np.abs(steps @ bound.T - np.eye(len(kept), len(bound))).max(1)
+        badness = np.where(missed < 0.01, np.linalg.norm(steps, axis=1), np.inf)
+        if badness.max(initial=0) <= LARGEST_STEP:
+            break
+        kept.pop(int(badness.argmax()))
+    albedo = np.zeros((len(kept), coefficients.shape[1] - count))
+    return Learned(
+        tuple(_local_description(LOCALS[k], spread[k]) for k in kept),
+        np.concatenate([steps / spread[kept, None], albedo], axis=1),
+        np.concatenate([estimators[kept], constants[kept, None]], axis=1),
+    )
+
+
+def _constrained(inverse: np.ndarray, bound: np.ndarray, which: int) -> np.ndarray:
+    """Cheapest x (I,) with bound (K, I) @ x = 1 at one row and 0 at all others: M^-1 B^T (B M^-1 B^T)^-1 e."""
+    spanned = inverse @ bound.T
+    return spanned @ np.linalg.pinv(bound @ spanned, rcond=1e-9, hermitian=True)[:, which]
+
+
+def _local_description(local: Local, spread: float) -> dict:
+    """The range is RANGE_DEVIATIONS to both sides, rounded to a number of one or two digits."""
+    limit = RANGE_DEVIATIONS * spread
+    power = 10.0 ** np.floor(np.log10(limit))
+    limit = float(
+        power * min((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), key=lambda digit: abs(np.log(limit / power / digit)))
+    )
+    return _description(local.name, local.unit, -limit, limit)

@@ -80,7 +80,7 @@ def train_base(
     file = replace(file, population=coefficients[:POPULATION].astype(np.float16))
     model = FaceModel(model_data(file))
     file = with_landmarks(file, embed(model, show_to_detector(model, views, seed + 1, report)))
-    file = with_attributes(file, coefficients, settings)
+    file = with_attributes(file, coefficients, settings, assembly.head)
     info = {
         "version": MODEL_VERSION,
         "licence": LICENCE,
