@@ -60,7 +60,7 @@ def test_shipped_model_is_small_and_complete(model):
     assert 15_000 < len(model.mean_vertices) < 25_000
     assert 4_000 < len(model.light_version.mean_vertices) < 5_500
     assert len(model.landmarks_478.triangle) == 478 and len(model.landmarks_68.triangle) == 68
-    assert model.attribute_names == ("age", "gender", "weight", *ANCESTRIES)
+    assert model.attribute_names[:6] == ("age", "gender", "weight", *ANCESTRIES)
 
 
 def test_shipped_model_says_where_it_comes_from(model):
