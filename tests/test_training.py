@@ -22,10 +22,8 @@ from faceverse.camera import Camera, project, rotation_from_euler_deg, transform
 from faceverse.errors import WeightsError
 from faceverse.model import ARKIT_NAMES
 from faceverse.model_file import read_model_file
-from faceverse.training import skin as skins_module
 from faceverse.training.base import train_base
 from faceverse.training.basis import principal_scores, shape_basis
-from faceverse.training.colour import brow_mask
 from faceverse.training.embedding import FACE_OVAL, HABITS, IRIS, Views, embed
 from faceverse.training.head_regions import boundary_edges, boundary_loop, directed_edges
 from faceverse.training.heads import (
@@ -38,13 +36,11 @@ from faceverse.training.heads import (
     round_eyeballs,
     smooth_modes,
 )
-from faceverse.training.skin import SkinMasks, SkinPopulation, density, eyeball_colours, sample_texture, tone_density
 from faceverse.training.sources import (
     ANCESTRIES,
     PARTS,
     HeadMesh,
     ShapeSource,
-    Skin,
     load_skins,
     skins_digest,
 )
@@ -382,103 +378,6 @@ def test_shape_basis_rebuilds_its_heads_and_weights_what_counts():
     weights = np.repeat([1.0, 1e-4], 25)
     _, modes, _, _ = shape_basis(shapes, weights, 1)
     assert np.abs(modes[0, :25]).mean() > 0.7, "the first mode must explain the side that counts"
-
-
-# ------------------------------------------------------------------------------------------------------------ the skins
-
-
-def test_tone_ramp_gets_darker_in_every_channel():
-    colours = np.exp(-tone_density(np.linspace(0, 1, 50)))
-    assert (np.diff(colours, axis=0) < 0).all()
-    assert colours[0].mean() > 0.5 and colours[-1].mean() < 0.05
-    assert (colours[:, 0] > colours[:, 1]).all() and (colours[:, 1] > colours[:, 2]).all(), "skin is red before blue"
-
-
-def test_density_adds_what_light_multiplies():
-    grey = np.array([0.2, 0.5, 1.0])
-    linear = np.where(grey <= 0.04045, grey / 12.92, ((grey + 0.055) / 1.055) ** 2.4)
-    np.testing.assert_allclose(density(grey), -np.log(linear), atol=1e-6)
-    assert np.isfinite(density(np.zeros(3))).all()
-
-
-def test_textures_are_sampled_with_v_upwards():
-    pixels = np.zeros((4, 8, 3), np.uint8)
-    pixels[0, :, 0], pixels[:, 7, 1] = 100, 200  # red in the top row, green in the last column
-    bottom_left, top_left, bottom_right = sample_texture(pixels, np.array([[0.01, 0.01], [0.01, 0.99], [0.99, 0.01]]))
-    assert bottom_left.tolist() == [0, 0, 0]
-    np.testing.assert_allclose(top_left, [100, 0, 0], atol=0.5)
-    np.testing.assert_allclose(bottom_right, [0, 200, 0], atol=0.5)
-    centre = np.array([[(7 + 0.5) / 8, 1 - (0 + 0.5) / 4], [7 / 8, 1 - 0.5 / 4]])
-    np.testing.assert_allclose(sample_texture(pixels, centre), [[100, 200, 0], [100, 100, 0]], atol=0.5)
-
-
-def test_eyeballs_have_pupil_iris_and_white_along_the_gaze():
-    axis = np.array([0.0, 0.0, 1.0])
-    degrees = np.radians([0, 18, 60, 180])
-    ball = np.stack([0.012 * np.sin(degrees), 0 * degrees, 0.012 * np.cos(degrees)], axis=1) + [0.03, 0, 0.05]
-    colours = eyeball_colours(ball, np.array([0.03, 0, 0.05]), axis)
-    for row, name in enumerate(("pupil", "iris", "sclera", "sclera")):
-        np.testing.assert_allclose(colours[row], skins_module.PART_COLOURS[name], atol=1e-6)
-
-
-@pytest.fixture
-def skin_population():
-    """Six vertices: plain face, lips, lids, brows, scalp, and one that is not skin."""
-    rng = np.random.default_rng(0)
-    skins = [
-        Skin(f"{ancestry}{male}", years, ancestry, bool(male), rng.integers(90, 160, (16, 16, 3), dtype=np.uint8))
-        for ancestry in ANCESTRIES
-        for male in (0, 1)
-        for years in (25.0, 72.0)
-    ]
-    one = np.eye(6)
-    masks = SkinMasks(skin=1 - one[5], face=one[:4].sum(0), scalp=one[4], lips=one[1], lids=one[2], brows=one[3])
-    uv = np.stack([np.linspace(0.1, 0.9, 6), np.full(6, 0.5)], axis=1)
-    return SkinPopulation(skins, uv, masks, rng.standard_normal((6, 4)), np.full((6, 3), 0.25))
-
-
-def people(count=60, **changes):
-    return replace(draw_settings(count, np.random.default_rng(1)), **changes)
-
-
-def paint(population, settings):
-    rng = np.random.default_rng(7)
-    return np.stack([population.draw(settings, k, rng) for k in range(len(settings.years))])
-
-
-def test_skins_are_colours_and_repeat_with_their_seed(skin_population):
-    albedo = paint(skin_population, people())
-    assert albedo.shape == (60, 6, 3) and albedo.dtype == np.float32
-    assert albedo.min() > 0 and albedo.max() < 1
-    np.testing.assert_allclose(albedo[:, 5], 0.25)
-    np.testing.assert_array_equal(albedo, paint(skin_population, people()))
-    assert albedo[:, 0].std(0).min() > 0.02
-
-
-def test_darker_tones_give_darker_faces_and_age_greys_the_hair(skin_population):
-    light, dark = (paint(skin_population, people(tone=np.full(60, tone))) for tone in (0.2, 0.8))
-    assert (light[:, 0] > dark[:, 0]).all(axis=1).mean() > 0.95
-    black_haired = np.tile([1.0, 0.0, 0.0], (60, 1))
-    young, old = (
-        paint(skin_population, people(years=np.full(60, y), ancestry=black_haired, tone=np.full(60, 0.7)))
-        for y in (25.0, 80.0)
-    )
-    assert young[:, 3].mean() < young[:, 0].mean(), "black brows are darker than the skin"
-    assert old[:, 3].mean() > 1.5 * young[:, 3].mean()
-
-
-def test_brow_mask_covers_two_strips_above_the_eyes(model):
-    mask = brow_mask(model, model.landmarks_478)
-    assert mask.shape == (len(model.mean_vertices),) and mask.min() == 0 and mask.max() <= 1
-    where = model.mean_vertices[mask > 0.5]
-    left, right = where[where[:, 0] > 0], where[where[:, 0] < 0]
-    assert len(left) > 10 and 0.6 < len(left) / len(right) < 1.6
-    for side, strip in (("left", left), ("right", right)):
-        eye = model.mean_vertices[model.regions[f"eyeball_{side}"]].mean(0)
-        assert 0.008 < (strip[:, 1] - eye[1]).mean() < 0.03
-        assert strip[:, 1].min() > eye[1] + 0.004
-        assert np.ptp(strip[:, 0]) > 2.5 * np.ptp(strip[:, 1])
-        assert np.abs(strip[:, 0]).min() > 0.004, "brows must not meet"
 
 
 # -------------------------------------------------------------------------------------------------------- the landmarks

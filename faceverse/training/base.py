@@ -16,7 +16,7 @@ from ..weights import model_data
 from .assembly import REGIONS, Assembly, assemble
 from .attributes import with_attributes
 from .basis import shape_basis, vertex_weights
-from .colour import ALBEDO_MODES, SkinTask, brow_mask, skin_masks, with_skin
+from .colour import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_skin
 from .embedding import embed, show_to_detector
 from .expressions import fit_expressions
 from .heads import ShapePopulation, draw_settings
@@ -67,13 +67,13 @@ def train_base(
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
     expressions = fit_expressions(source, mean, assembly)
     file = _first_file(assembly, mean, modes, expressions)
-    masks = skin_masks(assembly, source, np.zeros(len(assembly.source_uv)))
+    masks = skin_masks(assembly, source)
     file, _ = with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed))
     report("first look at the landmarks, without brows")
     landmarks = embed(
         FaceModel(model_data(file)), show_to_detector(FaceModel(model_data(file)), views // 3, seed, report)
     )
-    masks = skin_masks(assembly, source, brow_mask(FaceModel(model_data(file)), landmarks))
+    masks = skin_masks(assembly, source, brow_lines(FaceModel(model_data(file)), landmarks))
     file, albedo_scores = with_skin(file, assembly, SkinTask(textures, masks, settings, heads, seed))
     report(f"{ALBEDO_MODES} albedo modes carry {100 * file.info['albedo_variance_kept']:.1f} % of the variance")
     coefficients = np.concatenate([scores, albedo_scores], axis=1)

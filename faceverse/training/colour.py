@@ -1,26 +1,50 @@
-"""Albedo of the base model: where what is painted, the mean and the modes."""
+"""Albedo of the base model: where what is painted, the mean and the modes.
+
+Albedo is linear light from the first step to the file, because light times albedo is linear there; what varies is
+drawn on scales that look even (melanin index, logarithms) and only then turned into linear light.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from scipy.sparse import coo_matrix, diags
+from scipy.spatial import cKDTree
 
-from ..mesh import subdivide_flat
+from ..mesh import subdivide_flat, subdivide_smooth, triangles_from_quads, unique_edges, vertex_normals
 from ..model import FaceModel, Landmarks
 from ..model_file import ModelFile, pack_albedo
-from ..weights import model_data
 from .assembly import REGIONS, Assembly
 from .basis import principal_scores
-from .heads import Settings, smooth_modes
-from .skin import PART_COLOURS, SkinMasks, SkinPopulation, eyeball_colours, sample_texture
+from .deformation import smooth_modes
+from .heads import Settings
+from .parts import fixed_colours
+from .skin import Canvas, SkinPopulation, sample_texture
+from .skin_fields import Brows, SkinFields, skin_fields
 from .sources import ShapeSource
 
-ALBEDO_MODES = 30
+ALBEDO_MODES = 50
+SMOOTH_LENGTH, FINE_FIELDS, FINE_ROUNDS = 0.035, 6, 3
+# How much a region counts in the modes, by area: small parts that people look at more, what is hidden little.
+IMPORTANCE = {
+    "lips": 3.0,
+    "eyelids": 2.0,
+    "eyebrows": 3.0,
+    "ears": 0.4,
+    "scalp": 0.5,
+    "neck": 0.16,
+    "eyeballs": 0.0,
+    "eye_sockets": 0.0,
+    "teeth": 0.0,
+    "tongue": 0.0,
+    "mouth_inside": 0.0,
+}
 BROWS = (
     ((70, 63, 105, 66, 107), (46, 53, 52, 65, 55)),
     ((300, 293, 334, 296, 336), (276, 283, 282, 295, 285)),
-)  # MediaPipe: upper and lower edge, right then left
+)  # MediaPipe: upper and lower edge from the temple to the nose, right then left
 
 
 @dataclass(frozen=True)
@@ -28,60 +52,55 @@ class SkinTask:
     """Textures, where to paint, whose settings, how many people, seed."""
 
     textures: list
-    masks: SkinMasks
+    masks: SkinFields
     settings: Settings
     count: int
     seed: int
 
 
-def skin_masks(assembly: Assembly, source: ShapeSource, brows: np.ndarray) -> SkinMasks:
-    """Soft masks (V,) on the fine vertices."""
+def skin_masks(assembly: Assembly, source: ShapeSource, brows: Brows | None = None) -> SkinFields:
+    """Where skins are painted, on the fine vertices of the source's own head."""
 
     def mask(name: str) -> np.ndarray:
         return np.clip(sample_texture(source.mask(name), assembly.source_uv)[:, 0], 0, 1)
 
-    r = assembly.regions
-    outer = ~(r["eyeballs"] | r["teeth"] | r["tongue"] | r["mouth_inside"])
-    return SkinMasks(
-        skin=outer.astype(np.float64),
-        face=mask("face") * outer,
-        scalp=r["scalp"] * (1 - mask("face")) * 0.7,
-        lips=mask("lips") * outer,
-        lids=mask("eyelids") * outer,
-        brows=brows * outer,
-    )
+    vertices = subdivide_smooth(assembly.head.vertices, assembly.topology)
+    return skin_fields(vertices, assembly.regions, mask("lips"), mask("eyelids"), mask("ears"), brows)
 
 
-def brow_mask(model: FaceModel, landmarks: Landmarks) -> np.ndarray:
-    """(V,) 0..1: hairs between the upper and the lower edge of the brows, thinner towards the temple."""
+def brow_lines(model: FaceModel, landmarks: Landmarks) -> Brows:
+    """Places on the brows, between their upper and their lower edge as the landmarks show them."""
     points = (model.mean_vertices[model.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
-    mask = np.zeros(len(model.mean_vertices))
+    v = model.mean_vertices
+    along, across = np.zeros(len(v)), np.full(len(v), np.inf)
     for upper, lower in BROWS:
         top, bottom = points[list(upper)], points[list(lower)]
         steps = np.linspace(0, 4, 60)
         line = np.stack([np.interp(steps, range(5), (0.55 * top + 0.45 * bottom)[:, c]) for c in range(3)], axis=1)
-        half = np.interp(steps, range(5), 0.40 * np.linalg.norm(top - bottom, axis=1)) * np.linspace(0.55, 1.0, 60)
-        distance = np.linalg.norm(model.mean_vertices[:, None] - line[None], axis=2)
-        near = distance / np.maximum(half, 0.0018)[None]
-        mask = np.maximum(mask, np.clip(1.6 - near.min(axis=1), 0, 1))
-    return mask
+        half = np.interp(steps, range(5), 0.40 * np.linalg.norm(top - bottom, axis=1)).mean()
+        distance = np.linalg.norm(v[:, None] - line[None], axis=2) / max(half, 0.0018)
+        nearest = distance.argmin(1)
+        sign = np.where(v[:, 1] > line[nearest, 1], 1.0, -1.0)
+        closer = distance.min(1) < np.abs(across)
+        along[closer] = 1 - steps[nearest[closer]] / 4
+        across[closer] = (sign * distance.min(1))[closer]
+    return Brows(along, across)
 
 
 def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[ModelFile, np.ndarray]:
     """The file with mean albedo, albedo modes and the region of the brows; and the people's scores (S, A)."""
     rng = np.random.default_rng((task.seed, 2))
-    fixed = fixed_colours(assembly, model_data(file).mean_vertices)
-    smooth = subdivide_flat(smooth_modes(assembly.head, 0.035, 1.0), assembly.topology)
-    population = SkinPopulation(task.textures, assembly.source_uv, task.masks, smooth, fixed)
+    population = SkinPopulation(task.textures, canvas(assembly, task.masks))
     albedos = np.stack([population.draw(task.settings, i, rng) for i in range(task.count)])
     mean = albedos.mean(0)
     albedos -= mean
     flat = albedos.reshape(task.count, -1)
-    area = np.where(assembly.regions["face"] | assembly.regions["ears"], 1.0, 0.35).astype(np.float32)
-    scores, kept = principal_scores(flat * np.repeat(area, 3), ALBEDO_MODES)
-    modes, scale = pack_albedo(((scores.T @ flat) / task.count).reshape(-1, *mean.shape))
     bits = file.region_bits & ~np.uint16(1 << REGIONS.index("eyebrows"))
-    bits[task.masks.brows > 0.5] |= np.uint16(1 << REGIONS.index("eyebrows"))
+    bits[task.masks.brows.mask > 0.5] |= np.uint16(1 << REGIONS.index("eyebrows"))
+    weight = np.sqrt(albedo_weights(assembly, task.masks)).astype(np.float32)
+    # The coarse vertices are a fair sample of the fine ones, at a quarter of the cost.
+    scores, kept = principal_scores(flat[:, : 3 * len(weight)] * np.repeat(weight, 3), ALBEDO_MODES)
+    modes, scale = pack_albedo(((scores.T @ flat) / task.count).reshape(-1, *mean.shape))
     file = replace(
         file,
         mean_albedo=mean.astype(np.float16),
@@ -95,13 +114,46 @@ def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[Mode
     return file, scores
 
 
-def fixed_colours(assembly: Assembly, vertices: np.ndarray) -> np.ndarray:
-    """Linear colours (V, 3) of eyes, teeth, tongue and the mouth's inside; grey on skin, where it is not used."""
-    colours = np.full((len(vertices), 3), 0.5)
-    for name in ("teeth", "tongue", "mouth_inside"):
-        colours[assembly.regions[name]] = PART_COLOURS[name]
-    for side in ("left", "right"):
-        ball = assembly.regions[f"eyeball_{side}"]
-        centre = vertices[ball].mean(0)
-        colours[ball] = eyeball_colours(vertices[ball], centre, np.array([0.0, 0.0, 1.0]))
-    return colours
+def albedo_weights(assembly: Assembly, fields: SkinFields) -> np.ndarray:
+    """(Vc,) how much the coarse vertices count in the albedo's modes: area times importance."""
+    vertices, quads = assembly.head.vertices, assembly.head.quads
+    diagonals = vertices[quads[:, 2:]] - vertices[quads[:, :2]]
+    area = 0.5 * np.linalg.norm(np.cross(diagonals[:, 0], diagonals[:, 1]), axis=1)
+    weight = np.bincount(quads.reshape(-1), np.repeat(area / 4, 4), len(vertices))
+    parts = {**assembly.regions, "eyebrows": fields.brows.mask > 0.5}
+    for name, importance in IMPORTANCE.items():
+        weight[parts[name][: len(weight)]] *= importance
+    return weight / weight.sum()
+
+
+def canvas(assembly: Assembly, fields: SkinFields) -> Canvas:
+    """The surface that skins are painted on: the source's own head, whose two sides mirror each other."""
+    head, topology = assembly.head, assembly.topology
+    vertices = subdivide_smooth(head.vertices, topology)
+    triangles = torch.from_numpy(triangles_from_quads(topology.quads).astype(np.int64))
+    _, mirror = cKDTree(vertices).query(vertices * (-1, 1, 1))
+    upper, lower = (
+        subdivide_flat((head.part == f"teeth_{row}")[:, None].astype(np.float64), topology)[:, 0] > 0.99
+        for row in ("upper", "lower")
+    )
+    return Canvas(
+        uv=assembly.source_uv,
+        mirror=mirror,
+        fields=fields,
+        normals=vertex_normals(torch.from_numpy(vertices), triangles).numpy(),
+        smooth=subdivide_flat(smooth_modes(head, SMOOTH_LENGTH, 1.0, rank=160), topology),
+        fine=fine_fields(topology.quads, len(vertices)),
+        fixed=fixed_colours(assembly.regions, vertices, upper, lower),
+    )
+
+
+def fine_fields(quads: np.ndarray, vertex_count: int) -> np.ndarray:
+    """(V, FINE_FIELDS) unit-variance noise that varies over a few edges: always the same, so that modes can hold it."""
+    edges = unique_edges(quads)
+    ends = np.concatenate([edges, edges[:, ::-1]])
+    links = coo_matrix((np.ones(len(ends)), ends.T), shape=(vertex_count, vertex_count)).tocsr()
+    average = diags(1 / np.maximum(np.asarray(links.sum(1))[:, 0], 1)) @ links
+    noise = np.random.default_rng(11).standard_normal((vertex_count, FINE_FIELDS))
+    for _ in range(FINE_ROUNDS):
+        noise = 0.5 * noise + 0.5 * (average @ noise)
+    return (noise - noise.mean(0)) / noise.std(0)

@@ -1,66 +1,44 @@
 """A population of skins: colour per vertex, in linear light.
 
-The twenty textures are taken apart in optical density (minus the logarithm of reflectance, in which pigments add):
-a pattern (lips, age, blotches, shaved hair) and a tone. Patterns are mixed, tones drawn anew along a ramp over all
-human skin, and what the textures lack is painted: brows, lash lines, redness that varies slowly over the face.
+The photographic skins are taken apart into melanin, blood and shade (see `pigment`). What varies slowly in the shade
+is the light they were taken in and is removed. Patterns of a few skins that resemble a person in age, sex and ancestry
+are mixed, as they are or mirrored, and put on melanin and blood drawn anew over all human skin. Hair on scalp, brows
+and chin, lashes, lips, redness and freckles are painted from traits drawn per person; what the textures show of these
+is removed before. Coverage by hair is a mixture of areas, hence of linear light.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..lighting import linear_from_srgb
-from .heads import Settings
+from ..lighting import linear_from_srgb, sh_basis
+from .pigment import melanin_index, pigment_table, unmix
+from .skin_fields import SkinFields, smoothstep
 from .sources import ANCESTRIES, Skin
+from .traits import Traits, draw_traits
 
-# Skin tones (sRGB, from very light to very dark) that the ramp passes through; chosen by eye to follow ITA 60 .. -50.
-TONE_RAMP_SRGB = (
-    (238, 206, 187),
-    (226, 184, 156),
-    (205, 156, 122),
-    (171, 120, 87),
-    (124, 83, 60),
-    (86, 57, 44),
-    (58, 40, 33),
-)
-HAIR_SRGB = {"black": (22, 18, 17), "brown": (58, 40, 28), "blond": (148, 116, 78), "grey": (140, 136, 132)}
-HAEMOGLOBIN = np.array([0.12, 1.0, 0.72])  # density per channel: blood absorbs green most
-MELANIN = np.array([0.62, 0.80, 1.0])
+if TYPE_CHECKING:
+    from .heads import Settings
+
 DARKEST = 0.004
-PART_COLOURS = {  # linear RGB of what is not skin
-    "sclera": (0.66, 0.62, 0.60),
-    "iris": (0.09, 0.045, 0.02),
-    "pupil": (0.006, 0.006, 0.006),
-    "teeth": (0.62, 0.56, 0.45),
-    "tongue": (0.36, 0.12, 0.11),
-    "mouth_inside": (0.085, 0.022, 0.020),
-}
-
-
-@dataclass(frozen=True)
-class SkinMasks:
-    """Where skins are painted, on V fine vertices, each (V,) in 0..1.
-
-    Args:
-        skin: everything but eyes, teeth, tongue and the mouth's inside.
-        face: the face without hair.
-        scalp: where the textures show shaved hair.
-        lips, lids, brows: as they say.
-    """
-
-    skin: np.ndarray
-    face: np.ndarray
-    scalp: np.ndarray
-    lips: np.ndarray
-    lids: np.ndarray
-    brows: np.ndarray
+SLOW_FIELDS = 24  # strongest of the smooth fields, by which people differ; more than the modes could hold
+PATTERN_SIGMA = (0.10, 0.22, 0.07)  # of melanin index, log blood and shade in the face; stronger textures are damped
+LIGHT_SIGMA = 3.0  # of the light's harmonics against the slow variation, when light is sought in the shade
+LIP_PATTERN = 0.8  # of what the textures show within the lips
+SHADE_KEPT = 0.7  # of the fine shade: folds and pores look flat without it
+# Density per channel of the blood in lips, which have no horny layer to hide it (blood absorbs green most).
+LIP_BLOOD = np.array([0.32, 0.84, 0.68])
+SEAM = np.array([0.22, 0.42, 0.40])  # of the wet rims where the lips touch
+NOSTRIL = np.array([1.0, 1.35, 1.4])
+LASHES = np.array([0.020, 0.014, 0.011])
 
 
 def density(srgb: np.ndarray) -> np.ndarray:
-    """Optical density of sRGB colours in 0..1 (any shape)."""
+    """Optical density, minus the logarithm of linear light, of sRGB colours in 0..1 (any shape)."""
     linear = linear_from_srgb(torch.from_numpy(np.asarray(srgb, dtype=np.float64))).numpy()
     return -np.log(np.maximum(linear, DARKEST))
 
@@ -78,11 +56,62 @@ def sample_texture(pixels: np.ndarray, uv: np.ndarray) -> np.ndarray:
     return top * (1 - fy) + bottom * fy
 
 
-def tone_density(tone: np.ndarray) -> np.ndarray:
-    """Density (..., 3) of a plain skin of given tone in 0 (very light) .. 1 (very dark)."""
-    ramp = density(np.array(TONE_RAMP_SRGB) / 255.0)
-    position = np.asarray(tone, dtype=np.float64) * (len(ramp) - 1)
-    return np.stack([np.interp(position, np.arange(len(ramp)), ramp[:, c]) for c in range(3)], axis=-1)
+@dataclass(frozen=True)
+class Canvas:
+    """The surface skins are painted on, V vertices.
+
+    Args:
+        uv: (V, 2) in the sources' texture space.
+        mirror: (V,) the vertex on the other side of the face.
+        fields: where what is painted.
+        normals: (V, 3) of unit length.
+        smooth: (V, K) slowly varying unit-variance fields, strongest first.
+        fine: (V, F) unit-variance fields that vary over millimetres.
+        fixed: (V, 3) linear colour of everything that is not skin.
+    """
+
+    uv: np.ndarray
+    mirror: np.ndarray
+    fields: SkinFields
+    normals: np.ndarray
+    smooth: np.ndarray
+    fine: np.ndarray
+    fixed: np.ndarray
+
+
+def patterns(skins: list[Skin], canvas: Canvas) -> np.ndarray:
+    """(S, V, 3) melanin index, log blood and shade of each skin, as deviations from its plain skin, without what is
+    painted anew."""
+    f = canvas.fields
+    own = f.skin * (1 - smoothstep((f.hairline + 0.020) / 0.014)) * (1 - 0.85 * f.lid_margin) * (1 - f.lips)
+    plain = (own * (1 - f.ears) * (1 - f.orbit) * smoothstep((0.045 - np.abs(f.hairline + 0.05)) / 0.02)) > 0.5
+    # Light on a face varies slowly, and with the direction of the surface.
+    directions = sh_basis(torch.from_numpy(canvas.normals)).numpy()
+    lit = np.concatenate([canvas.smooth, LIGHT_SIGMA * directions], axis=1)
+    result = []
+    for skin in skins:
+        d = density(sample_texture(skin.pixels, canvas.uv) / 255.0)
+        parts = unmix(d, np.median(d[plain], axis=0))
+        # Lips keep their own shades but not their colour; brows of the textures would double the painted ones.
+        lips = parts - (f.lips[:, None] * parts).sum(0) / f.lips.sum()
+        parts = parts - (plain[:, None] * parts).sum(0) / plain.sum()
+        slow = _slow(parts, canvas.smooth, own)
+        parts[:, 2] = SHADE_KEPT * (parts[:, 2] - _slow(parts[:, 2], lit, own))
+        slow[:, 2] = 0
+        parts *= 1 - f.brow_smear[:, None] * (0.6, 0.3, 0.9)
+        parts = slow + own[:, None] * (parts - slow)
+        parts += f.lips[:, None] * (LIP_PATTERN * lips - parts)
+        parts *= np.minimum(1, PATTERN_SIGMA / np.maximum(parts[plain].std(0), 1e-6))
+        result.append(np.clip(parts, *(np.array(PATTERN_SIGMA) * np.array([[-3], [3]]))) * f.skin[:, None])
+    return np.stack(result)
+
+
+def _slow(values: np.ndarray, smooth: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The slowly varying part (V, ...) of values where the weight (V,) is 1, continued to where it is 0: regression on
+    a Gaussian process, whose factor is `smooth` (V, K); far away it fades."""
+    weighted = smooth * weight[:, None]
+    normal = weighted.T @ smooth + 1e-3 * len(smooth) * np.eye(smooth.shape[1])
+    return smooth @ np.linalg.solve(normal, weighted.T @ values)
 
 
 class SkinPopulation:
@@ -90,73 +119,88 @@ class SkinPopulation:
 
     Args:
         skins: the source textures.
-        uv: (V, 2) of the fine vertices in the sources' texture space.
-        masks: where what is painted.
-        smooth_modes: (V, K) slowly varying unit-variance fields, for redness.
-        fixed: (V, 3) linear colour of everything that is not skin.
+        canvas: the surface.
     """
 
-    def __init__(
-        self, skins: list[Skin], uv: np.ndarray, masks: SkinMasks, smooth_modes: np.ndarray, fixed: np.ndarray
-    ):
-        self.skins, self.masks, self.smooth, self.fixed = skins, masks, smooth_modes, fixed
-        plain = masks.face * (1 - masks.lips) * (1 - masks.lids)
-        self.patterns = []
-        for skin in skins:
-            d = density(sample_texture(skin.pixels, uv) / 255.0)
-            self.patterns.append(d - (plain[:, None] * d).sum(0) / plain.sum())
-        self.patterns = np.stack(self.patterns)
+    def __init__(self, skins: list[Skin], canvas: Canvas):
+        self.skins, self.canvas = skins, canvas
+        self.patterns = patterns(skins, canvas).astype(np.float32)
+        f = canvas.fields
+        patches = smoothstep((canvas.fine - 0.9) / 0.9)
+        half = canvas.fine.shape[1] // 2
+        sunny = np.clip(f.cheeks + f.nose + 0.4 * smoothstep((f.brows.across > 0) * (0.06 + f.hairline) / 0.03), 0, 1)
+        self.freckles = patches[:, :half] * np.clip(1.3 * f.cheeks + f.nose, 0, 1)[:, None]
+        self.spots = patches[:, half:] * (f.skin * (1 - f.lips) * (0.35 + 0.65 * sunny))[:, None]
+        self.forehead = np.exp(-0.5 * ((f.hairline + 0.03) / 0.015) ** 2) * (1 - f.cheeks)
+        self.own = f.skin * (1 - smoothstep((f.hairline + 0.01) / 0.02))
 
     def draw(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
         """Albedo (V, 3), linear RGB, of person `index`."""
-        m, years = self.masks, settings.years[index]
-        pattern = np.tensordot(self._mixture(settings, index, rng), self.patterns, axes=1) * rng.uniform(0.75, 1.25)
-        base = tone_density(settings.tone[index]) + 0.05 * rng.standard_normal() * HAEMOGLOBIN
-        base = base + 0.05 * rng.standard_normal() * np.array([0.0, 0.1, 1.0])
-        d = base + pattern
-        flush = 0.05 * self.smooth @ rng.standard_normal(self.smooth.shape[1])
-        blotch = 0.03 * self.smooth @ rng.standard_normal(self.smooth.shape[1])
-        d += (m.face * flush)[:, None] * HAEMOGLOBIN + (m.face * blotch)[:, None] * MELANIN
-        d += m.lips[:, None] * (0.16 * rng.standard_normal() * HAEMOGLOBIN + 0.10 * rng.standard_normal())
-        d += m.lids[:, None] * rng.uniform(0.3, 0.9)
-        hair = self._hair(settings, index, rng)
-        brow = (m.brows * rng.uniform(0.35, 0.95) * (0.8 if years > 60 else 1.0))[:, None]
-        d += brow * (hair - d)
-        scalp = (m.scalp * rng.uniform(0.3, 0.8))[:, None]
-        d += scalp * (0.5 * hair + 0.5 * d - d)
-        skin = m.skin[:, None]
-        return (skin * np.exp(-np.maximum(d, 0.02)) + (1 - skin) * self.fixed).astype(np.float32)
+        traits = draw_traits(settings, index, rng)
+        return self.paint(traits, self._pattern(settings, index, rng), rng)
 
-    def _mixture(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Shares of the source skins that resemble the person's age, sex and ancestry; few, so that it stays sharp."""
+    def paint(self, traits: Traits, pattern: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Albedo (V, 3), linear RGB: traits on a pattern (V, 3) of melanin index, log blood and shade; `rng` draws
+        slow variations of the pigments and where patches lie."""
+        f = self.canvas.fields
+        index, log_blood = self._pigments(traits, pattern, rng)
+        d = pigment_table(traits.pheomelanin)(index, log_blood) + pattern[:, 2:]
+        d += (f.lips * traits.lip_blood)[:, None] * LIP_BLOOD
+        d += f.seam[:, None] * SEAM + f.nostrils[:, None] * NOSTRIL
+        linear = np.exp(-np.maximum(d, 0.02))
+        for share, colour in self._hairs(traits, rng):
+            linear += share[:, None] * (colour - linear)
+        skin = f.skin[:, None]
+        return (skin * linear + (1 - skin) * self.canvas.fixed).astype(np.float32)
+
+    def _pigments(self, traits: Traits, pattern: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Melanin index and log blood, each (V,)."""
+        f, slow = self.canvas.fields, self.canvas.smooth[:, :SLOW_FIELDS]
+        slow = slow @ (rng.standard_normal((slow.shape[1], 2)) * (0.05, 0.10))
+        index = melanin_index(traits.melanin) + pattern[:, 0] + slow[:, 0] * self.own
+        index = index + traits.shadows[0] * f.orbit + traits.shadows[1] * f.under_eye
+        index = index + self.freckles @ (traits.freckles * rng.gamma(2, 0.5, self.freckles.shape[1]))
+        index = index + self.spots @ (traits.spots * rng.gamma(1, 1, self.spots.shape[1]))
+        # Lips hold less melanin than the skin around them, the lower one much less.
+        lighter = f.lips * (0.13 - 0.10 * f.upper)
+        index = index + lighter * (melanin_index(0.012) - index) + f.lips * traits.lip_melanin
+        flush = np.stack([f.cheeks, f.nose, f.ears, f.chin, self.forehead], axis=1) @ traits.flush
+        log_blood = np.log(traits.blood) + pattern[:, 1] + slow[:, 1] * self.own + flush
+        return index, log_blood + 1.5 * traits.shadows[1] * f.under_eye + 0.6 * f.lips
+
+    def _hairs(self, t: Traits, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Shares (V,) of the surface that hair covers, and its colours (3,), in the order of painting."""
+        f, slow = self.canvas.fields, self.canvas.smooth[:, :SLOW_FIELDS]
+        ragged = 0.0025 * slow[:, :12] @ rng.standard_normal(min(12, slow.shape[1]))
+        front, temples, top = t.recession
+        line = f.hairline - front * (1 - f.temples) - temples * f.temples + ragged
+        scalp = t.scalp * smoothstep(0.5 + line / 0.021) * (1 - top * f.top) * (1 - 0.8 * t.thin_crown * f.crown)
+        beard = (t.beard + (t.moustache - t.beard) * f.moustache) * (0.6 + 0.4 * f.moustache)
+        beard = beard * smoothstep(0.5 + (f.beard + ragged) / 0.016) * (1 - f.lips) ** 2
+        lashes = f.lid_margin**1.5 * (t.lashes[1] + (t.lashes[0] - t.lashes[1]) * f.upper)
+        covers = ((beard, t.beard_hair), (scalp, t.hair), (self.brow_share(t), t.brow_hair), (lashes, LASHES))
+        return [(np.clip(share, 0, 0.95) * f.skin, colour) for share, colour in covers]
+
+    def brow_share(self, t: Traits) -> np.ndarray:
+        """(V,) share of the surface that the brows cover: bushy at the nose, arched, thin at the tail."""
+        along, across = self.canvas.fields.brows.along, self.canvas.fields.brows.across
+        middle = t.brow_shift + t.brow_arch * (np.exp(-0.5 * ((along - 0.62) / 0.2) ** 2) - 0.4)
+        half = t.brow_width * np.interp(along, (0, 0.12, 0.6, 1), (0.8, 1.0, 0.95, 0.5))
+        inside = smoothstep(0.5 + (half - np.abs(across - middle)) / 1.1)
+        ends = smoothstep(0.35 + along / 0.14) * smoothstep((1.02 * t.brow_tail - along) / 0.25)
+        return t.brow * inside * ends
+
+    def _pattern(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
+        """(V, 3): shares of the source skins that resemble the person, few, so that it stays sharp; each mirrored or
+        not, so that no side is always the same."""
         years = np.array([s.years for s in self.skins])
         male = np.array([float(s.male) for s in self.skins])
         kin = np.array([settings.ancestry[index][ANCESTRIES.index(s.ancestry)] for s in self.skins])
         fit = np.exp(-(((years - settings.years[index]) / 16) ** 2) / 2) + 1e-4
         fit *= 0.02 + np.where(male > 0.5, settings.male[index], 1 - settings.male[index])
-        fit *= 0.05 + kin
+        fit *= 0.15 + kin
         shares = fit * rng.gamma(0.6, size=len(fit))
-        return shares / shares.sum()
-
-    def _hair(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Density (3,) of the hair: black to blond by ancestry and chance, grey with age."""
-        d = {name: density(np.array(colour) / 255.0) for name, colour in HAIR_SRGB.items()}
-        light = settings.ancestry[index][2] * rng.random()
-        hair = (
-            d["black"]
-            + (d["brown"] - d["black"]) * min(1, 2 * light)
-            + (d["blond"] - d["brown"]) * max(0, 2 * light - 1)
-        )
-        grey = np.clip((settings.years[index] - 42) / 35 + 0.15 * rng.standard_normal(), 0, 1)
-        return hair + grey * (d["grey"] - hair)
-
-
-def eyeball_colours(vertices: np.ndarray, centre: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Linear colours (K, 3) of eyeball vertices (K, 3): pupil, iris and white by the angle to the gaze axis."""
-    direction = vertices - centre
-    cosine = direction @ axis / np.linalg.norm(direction, axis=1)
-    degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    white = np.clip((degrees - 22) / 6, 0, 1)[:, None]
-    pupil = np.clip((11 - degrees) / 4, 0, 1)[:, None]
-    colour = {k: np.array(v) for k, v in PART_COLOURS.items()}
-    return (1 - pupil) * ((1 - white) * colour["iris"] + white * colour["sclera"]) + pupil * colour["pupil"]
+        shares *= rng.uniform(0.9, 1.4) / shares.sum()
+        mirrored = rng.random(len(shares)) < 0.5
+        plain = np.tensordot(np.where(mirrored, 0, shares), self.patterns, axes=1)
+        return plain + np.tensordot(np.where(mirrored, shares, 0), self.patterns, axes=1)[self.canvas.mirror]
