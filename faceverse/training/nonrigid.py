@@ -201,12 +201,16 @@ def _solve(bender: Bender, vertices: np.ndarray, data, coarse: np.ndarray, stiff
     target = offset[used] + (normals[used] * (bender.matrix[used] @ coarse)).sum(1)
     smooth = stiffness_m**4 * bender.bending[skin][:, skin] + HOLD * diags(np.full(len(skin), area.mean()))
     system = rows.T @ diags(weight) @ rows + kron(eye(3), smooth)
-    solution = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(
-        rows.T @ (weight * target)
-    )
+    solution = _solve_definite(system, rows.T @ (weight * target))
     result = coarse.copy()
     result[skin] = solution.reshape(3, -1).T
     return result
+
+
+def _solve_definite(system: csr_matrix, right: np.ndarray) -> np.ndarray:
+    """The solution of a symmetric positive definite system, which needs no pivoting."""
+    options = {"SymmetricMode": True}
+    return splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve(right)
 
 
 def with_parts(bender: Bender, coarse: np.ndarray) -> np.ndarray:
@@ -228,6 +232,6 @@ def _relief(bender: Bender, vertices: np.ndarray, data, stiffness_m: float) -> n
     area = vertex_areas(vertices, bender.model.faces)
     weight = seen * area
     system = diags(weight + HOLD * area.mean()) + stiffness_m**4 * bender.fine_bending
-    height = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(weight * offset)
+    height = _solve_definite(system, weight * offset)
     height = np.clip(height, -LARGEST_RELIEF_M, LARGEST_RELIEF_M)
     return mesh_normals(vertices, bender.model.faces) * height[:, None]

@@ -33,6 +33,7 @@ FRAME_ROUNDS = 5
 LARGEST_MODEL_MM, LARGEST_MEAN_MM, SMALLEST_COVERAGE = 3.0, 1.0, 0.4
 NOISE_SHARE = 1.0  # a noisy scan may lie further from the smooth head, by so many deviations of its noise
 TARGET_NOISE_M = 1.5e-4  # noise is averaged over enough points to fall below this
+PLANE_M = 0.0035
 COLOR_REACH_M = 0.002
 COLOR_TRUST = 0.3
 
@@ -209,7 +210,7 @@ def _border(faces: np.ndarray, count: int) -> np.ndarray:
     return border
 
 
-def roughness(head: Scan, samples: int = 3000, neighbours: int = 24) -> tuple[float, float]:
+def roughness(head: Scan, samples: int = 3000) -> tuple[float, float]:
     """Noise of a scan near the face: the points' deviation from planes through their neighbours, and their spacing.
 
     Both in metres. What bends within a few millimetres counts as noise, so the median over the face is taken.
@@ -217,6 +218,8 @@ def roughness(head: Scan, samples: int = 3000, neighbours: int = 24) -> tuple[fl
     vertices = head.vertices[(np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M) & (head.vertices[:, 2] > 0.02)]
     tree = cKDTree(vertices)
     chosen = vertices[np.random.default_rng(0).permutation(len(vertices))[:samples]]
+    # Neighbours within a few millimetres: wider than the noise is deep, narrower than a face bends.
+    neighbours = int(np.clip(np.median(tree.query_ball_point(chosen, PLANE_M, return_length=True)), 16, 200))
     distance, index = tree.query(chosen, k=min(neighbours, len(vertices)))
     around = vertices[index] - vertices[index].mean(1, keepdims=True)
     smallest = np.linalg.eigvalsh(np.einsum("pki,pkj->pij", around, around) / max(index.shape[1] - 3, 1))[:, 0]
@@ -247,7 +250,7 @@ def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tu
 
 def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: FaceInScan) -> list[Scan]:
     """Frames (head space, roughly) moved rigidly so that one head explains them all."""
-    task = replace(_task(model, found, True), iterations=8, landmarks=None, scale=False)
+    task = replace(_task(model, found, True), iterations=5, landmarks=None, scale=False)
     for _ in range(FRAME_ROUNDS):
         points = [head_points(frame, SAMPLES // len(frames)) for frame in frames]
         everything = SurfacePoints(

@@ -83,7 +83,8 @@ class Scan:
         if self.texture is None:
             return (self.colors[corners] * weights[..., None]).sum(1)
         height, width = self.texture.rgb.shape[:2]
-        place = (self.texture.uv[corners] * weights[..., None]).sum(1) % 1.0
+        place = (self.texture.uv[corners] * weights[..., None]).sum(1)
+        place = np.where((place < 0) | (place > 1), place % 1.0, place)  # beyond its border a texture repeats
         column = np.minimum((place[:, 0] * width).astype(int), width - 1)
         row = np.minimum((place[:, 1] * height).astype(int), height - 1)
         return LINEAR_OF_BYTE[self.texture.rgb[row, column]]

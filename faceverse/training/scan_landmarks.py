@@ -20,16 +20,17 @@ from ..errors import ParameterError
 from ..landmarks import LANDMARK_COUNT, DetectedFace, detect_faces
 from ..lighting import srgb_from_linear
 from ..model import FaceModel
-from ..rasterize import Fragments, rasterize
+from ..rasterize import rasterize
 from .embedding import FACE_OVAL, IRIS
 from .scan_files import Scan, ScanError, cut, smooth_depth
 from .surface_fit import align_landmarks
 
 UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimetres": 0.1, "metres": 1.0}
-UNIT_TOLERANCE = 1.35  # adult heads are alike enough to tell any two of these units apart
+UNIT_TOLERANCE = 1.2  # heads of adults differ less in size, and any two of these units more
 FITTING_M = 0.008  # median distance of found landmarks to the mean head's after alignment: more is no face
-SEARCH_SIZES_PX = (256, 640)
+SEARCH_SIZES_PX = (256, 512)
 SEARCH_TRIANGLES = 60_000
+SOLID_POINTS = 200_000
 CLOSE_SIZE_PX, CLOSE_FOCAL, CLOSE_DISTANCE_M = 512, 1.9, 0.62
 CLOSE_VIEWS_DEG = ((0, 0), (-22, 0), (22, 0), (0, 14), (0, -14))  # yaw, pitch
 CLAY = np.array([0.60, 0.42, 0.34])
@@ -70,6 +71,7 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
     Raises:
         ScanError: no face was seen from any side.
     """
+    scan = _solid(scan)
     light = _thinned(scan, SEARCH_TRIANGLES)
     for matrix, translation, size in _around(light):
         camera = Camera(size * 1.9, (size / 2, size / 2), (size, size))
@@ -169,30 +171,20 @@ def scan_picture(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera
     """A picture of the scan: in its own colours without light where it has any, else in clay lit from the front.
 
     Args:
+        scan: with triangles.
         matrix, translation: scan to camera space, metres.
     """
-    vertices = scan.vertices @ matrix.T + translation
-    faces, owner = scan.faces, None
-    if faces is None:
-        vertices, faces, owner = _discs(vertices)
-    px = project(torch.from_numpy(vertices), camera)[None]
-    hits = rasterize(px, torch.from_numpy(faces), camera.image_size)
+    px = project(torch.from_numpy(scan.vertices @ matrix.T + translation), camera)[None]
+    hits = rasterize(px, torch.from_numpy(scan.faces), camera.image_size)
     depth, mask = hits.depth[0].numpy(), hits.mask[0].numpy()
     rgb = np.full((*depth.shape, 3), 0.5)
     if scan.has_color:
-        rgb[mask] = _seen_colors(scan, faces, owner, hits)
+        corners = scan.faces[hits.triangle[0].numpy()[mask]]
+        rgb[mask] = scan.color_at(corners, hits.barycentric[0].numpy()[mask])
     elif mask.any():
         rgb[mask] = _clay(depth, mask, camera)[mask]
     encoded = srgb_from_linear(torch.from_numpy(rgb)).numpy()
     return ScanPicture((encoded.clip(0, 1) * 255 + 0.5).astype(np.uint8), depth)
-
-
-def _seen_colors(scan: Scan, faces: np.ndarray, owner: np.ndarray | None, hits: Fragments) -> np.ndarray:
-    """(P, 3) linear RGB of the covered pixels."""
-    corners = faces[hits.triangle[0].numpy()[hits.mask[0].numpy()]]
-    if owner is not None:
-        return scan.colors[owner[corners[:, 0]]]
-    return scan.color_at(corners, hits.barycentric[0].numpy()[hits.mask[0].numpy()])
 
 
 def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
@@ -209,24 +201,33 @@ def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
     return CLAY * gaussian_filter(shade, 0.6)[..., None]
 
 
-def _discs(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3) in camera space as overlapping squares (4N, 3), triangles (2N, 3), and the owner of each corner."""
-    some = points[:: max(1, len(points) // 2000)]
-    gap = np.median(cKDTree(points).query(some, k=min(4, len(points)))[0][:, -1])
-    corner = 0.75 * gap * np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+def _solid(scan: Scan) -> Scan:
+    """A point cloud as a mesh to look at: each point a square in the plane of its neighbours, and overlapping them."""
+    if scan.faces is not None:
+        return scan
+    scan = _fewer_points(scan, SOLID_POINTS)
+    points = scan.vertices
+    distance, index = cKDTree(points).query(points, k=min(8, len(points)))
+    around = points[index] - points[index].mean(1, keepdims=True)
+    _, axes = np.linalg.eigh(np.einsum("pki,pkj->pij", around, around))
+    along, across = (1.5 * distance[:, 4:5] * axes[:, :, k] for k in (2, 1))
+    corners = np.stack([points - along, points - across, points + along, points + across], axis=1)
     first = 4 * np.arange(len(points))[:, None]
     faces = np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
-    return (points[:, None] + corner).reshape(-1, 3), faces, np.repeat(np.arange(len(points)), 4)
+    colors = None if scan.colors is None else np.repeat(scan.colors, 4, axis=0)
+    return Scan(corners.reshape(-1, 3), faces, colors=colors, unit_m=scan.unit_m)
+
+
+def _fewer_points(scan: Scan, count: int) -> Scan:
+    keep = np.zeros(len(scan.vertices), bool)
+    keep[np.random.default_rng(0).permutation(len(keep))[:count]] = True
+    return cut(scan, keep)
 
 
 def _thinned(scan: Scan, triangles: int) -> Scan:
-    """A scan with fewer triangles or points, for looking around: vertices in one cell of a grid become one."""
-    if (len(scan.vertices) if scan.faces is None else len(scan.faces)) <= triangles:
+    """A scan with fewer triangles, for looking around: vertices in one cell of a grid become one."""
+    if len(scan.faces) <= triangles:
         return scan
-    if scan.faces is None:
-        keep = np.zeros(len(scan.vertices), bool)
-        keep[np.random.default_rng(0).permutation(len(keep))[:triangles]] = True
-        return cut(scan, keep)
     low, high = np.quantile(scan.vertices, (0.01, 0.99), axis=0)
     cell = float(np.linalg.norm(high - low)) / np.sqrt(triangles)
     _, first, number = np.unique(

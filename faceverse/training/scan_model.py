@@ -16,12 +16,14 @@ from ..mesh import triangles_from_quads
 from ..model import GAIN_RANGE, FaceModel
 from ..model_file import ModelFile, pack_albedo
 from ..weights import model_data
-from .basis import REGION_WEIGHT, principal_scores
+from .assembly import REGION_WEIGHT
+from .basis import principal_scores
 from .nonrigid import vertex_areas
 from .registration import Registration, fill_albedo
 
 BASE_HEADS = 30.0
-SHAPE_DOUBT_MM, COLOR_DOUBT = 0.03, 0.003  # differences that count as none when coefficients are carried over
+EXTRA_TINTS = 10  # albedo modes beside as many as the base model has: scans bring colours that it cannot mix
+SHAPE_DOUBT_MM, COLOR_DOUBT = 0.01, 0.0005  # differences that count as none when coefficients are carried over
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _merge_color(model: FaceModel, albedos: list[np.ndarray]) -> Merged:
     """The basis of the albedo, in which every vertex counts by its area."""
     weights = vertex_areas(model.mean_vertices.astype(np.float64), model.faces)
     base = (model.mean_albedo, model.albedo_modes)
-    return merge_basis(np.stack(albedos), base, weights / weights.sum(), len(model.albedo_modes), COLOR_DOUBT)
+    count = len(model.albedo_modes) + min(len(albedos), EXTRA_TINTS)
+    return merge_basis(np.stack(albedos), base, weights / weights.sum(), count, COLOR_DOUBT)
 
 
 def _unchanged(modes: np.ndarray) -> Merged:
