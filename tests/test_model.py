@@ -238,3 +238,17 @@ def test_the_toys_uv_covers_no_place_twice():
     assert covered.max() == 1 and covered.mean() > 0.6
     assert model.uv.min() >= 0 and model.uv.max() <= 1
     assert len(model.uv) > len(model.mean_vertices) and len(toy_file().uv) > len(toy_file().mean_vertices)
+
+
+def test_random_people_have_irises_of_human_colours_and_dark_skin_has_dark_ones(toy_model):
+    people = [toy_model.random(seed) for seed in range(60)]
+    irises = np.stack([person.iris for person in people])
+    assert irises.dtype == np.float32 and irises.shape == (60, 3)
+    assert 0 < irises.min() and irises.max() < 0.25
+    np.testing.assert_array_equal(people[3].iris, toy_model.random(3).iris)
+    dark = FaceModel(replace(toy_model.data, mean_albedo=np.full_like(toy_model.mean_albedo, 0.05)))
+    browns = np.stack([dark.random(seed, scale=0.0).iris for seed in range(60)])
+    assert (browns[:, 0] > browns[:, 2]).all() and len(np.unique(browns[:, 0])) > 10
+    light = FaceModel(replace(toy_model.data, mean_albedo=np.full_like(toy_model.mean_albedo, 0.7)))
+    blue = np.stack([light.random(seed, scale=0.0).iris for seed in range(60)])
+    assert 3 < (blue[:, 2] > blue[:, 0]).sum() < 30

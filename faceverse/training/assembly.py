@@ -18,6 +18,16 @@ REGIONS = (
     "face", "lips", "eyelids", "eyeballs", "scalp", "ears", "neck", "teeth", "tongue", "mouth_inside",
     "eyebrows", "eye_sockets", "eyeball_left", "eyeball_right",
 )  # fmt: skip
+# How much a region counts in the shape basis: what a photograph shows counts most.
+REGION_WEIGHT = {
+    "scalp": 0.05,
+    "neck": 0.03,
+    "ears": 0.2,
+    "mouth_inside": 0.05,
+    "eye_sockets": 0.05,
+    "teeth": 0.1,
+    "tongue": 0.02,
+}
 
 
 @dataclass(frozen=True)
@@ -104,3 +114,17 @@ def _clear_scalp(regions: dict[str, np.ndarray], topology: Subdivision, fine: np
     near_eye = np.min([np.linalg.norm(fine - eye, axis=1) for eye in eyes], axis=0) < EYE_SURROUND_M
     regions["eyelids"] |= stray & near_eye
     regions["lips"] |= stray & ~near_eye & (fine[:, 1] < fine[regions["lips"], 1].max())
+
+
+def vertex_weights(assembly: Assembly) -> np.ndarray:
+    """(Vc,) weights of the coarse vertices in the shape basis: the root of the area times importance.
+
+    The mesh is finer where faces have their features; full weight by area would spend modes on cheeks and forehead.
+    """
+    vertices, quads = assembly.head.vertices, assembly.head.quads
+    a, b = vertices[quads[:, 2]] - vertices[quads[:, 0]], vertices[quads[:, 3]] - vertices[quads[:, 1]]
+    area = 0.5 * np.linalg.norm(np.cross(a, b), axis=1)
+    weight = np.sqrt(np.bincount(quads.reshape(-1), np.repeat(area / 4, 4), len(vertices)))
+    for name, importance in REGION_WEIGHT.items():
+        weight[assembly.regions[name][: len(vertices)]] *= importance
+    return weight / weight.sum()

@@ -4,30 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from .assembly import Assembly
-
-# How much a region counts in the shape basis: what a photograph shows counts most.
-REGION_WEIGHT = {
-    "scalp": 0.12,
-    "neck": 0.08,
-    "ears": 0.4,
-    "mouth_inside": 0.05,
-    "eye_sockets": 0.05,
-    "teeth": 0.1,
-    "tongue": 0.02,
-}
-
-
-def vertex_weights(assembly: Assembly) -> np.ndarray:
-    """(Vc,) weights of the coarse vertices in the shape basis: area times importance."""
-    vertices, quads = assembly.head.vertices, assembly.head.quads
-    a, b = vertices[quads[:, 2]] - vertices[quads[:, 0]], vertices[quads[:, 3]] - vertices[quads[:, 1]]
-    area = 0.5 * np.linalg.norm(np.cross(a, b), axis=1)
-    weight = np.bincount(quads.reshape(-1), np.repeat(area / 4, 4), len(vertices))
-    for name, importance in REGION_WEIGHT.items():
-        weight[assembly.regions[name][: len(vertices)]] *= importance
-    return weight / weight.sum()
-
 
 def shape_basis(shapes: np.ndarray, weights: np.ndarray, count: int):
     """Weighted principal components of shapes (S, Vc, 3).

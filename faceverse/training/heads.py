@@ -9,19 +9,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .calibration import calibrate
+from .deformation import PROCESSES, Process, SmoothDeformation
+from .eyes import EyeSeats
+from .mouth import MouthSetter
 from .sources import ANCESTRIES, HeadMesh, ShapeSource
 
 LOCAL_GROUPS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "chin", "cheek", "ears", "neck", "asym")
 # Targets that move the head as a whole, or change what only a body has: rigid motion is not identity.
 SKIPPED = ("head-trans", "head-age", "asymm-", "neck-double", "mouth-trans-backward")
 # Deviations of the targets' weights, as shares of their full weight: the ends of the sliders are caricatures.
-LOCAL_SIGMA = 0.20
+LOCAL_SIGMA = 0.18
 GROUP_SIGMA = {"head": 0.09, "ears": 0.16, "neck": 0.12, "forehead": 0.15}
 SINGLE_SIGMA = 0.10
 SIDE_SIGMA = 0.05  # left against right
-ASYMMETRY_SIGMA = 0.18
+ASYMMETRY_SIGMA = 0.12
 SIZE_MEAN, SIZE_SIGMA = 1.03, 0.025  # of a head's size against the base head
 SIZE_SHARE = 0.35  # how much of the targets' own variation of size is kept: theirs is twice that of adults
+WEIGHT_FACTOR = 1.6  # the targets' weight is the body's, and hardly reaches the face, where people's shows
 OPPOSITES = {
     "decr": "incr",
     "down": "up",
@@ -30,15 +35,6 @@ OPPOSITES = {
     "concave": "convex",
     "compress": "uncompress",
 }
-# The source's mouth, set right, in metres: upper teeth show below an open lip, the tongue rests on the mouth's floor.
-PART_SHIFTS = {
-    "teeth_upper": (0.0, -0.0045, 0.0015),
-    "teeth_lower": (0.0, -0.0050, 0.0005),
-    "tongue": (0.0, -0.0130, -0.0170),
-}
-TEETH_WIDTH = 0.93  # keeps the molars out of the cheeks
-JAW_CLOSING = 0.035  # weight of jawOpen taken back, because subdivision makes the lips thinner and opens them
-GAUSSIAN_PROCESS = ((0.050, 0.0010), (0.022, 0.0005))  # length scale and deviation per axis, metres
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,10 @@ def draw_settings(count: int, rng: np.random.Generator) -> Settings:
 
 
 def _levels(value: float, names: tuple[str, str, str]) -> dict[str, float]:
-    """Weights of three classes for a value in 0..1: linear between neighbours."""
-    if value < 0.5:
-        return {names[0]: 1 - 2 * value, names[1]: 2 * value}
-    return {names[1]: 2 - 2 * value, names[2]: 2 * value - 1}
+    """Weights of three classes for a value: linear between neighbours in 0..1, and on the same lines beyond."""
+    end = names[0] if value < 0.5 else names[2]
+    share = abs(2 * value - 1)
+    return {end: share, names[1]: 1 - share}
 
 
 def old_weight(years: float) -> float:
@@ -89,20 +85,36 @@ def old_weight(years: float) -> float:
 
 
 class ShapePopulation:
-    """Draws head shapes (Vc, 3) in metres from a ShapeSource."""
+    """Draws head shapes (Vc, 3) in metres from a ShapeSource.
 
-    def __init__(self, source: ShapeSource, *, local_sigma: float = LOCAL_SIGMA, deform: bool = True):
+    Args:
+        source: base mesh and targets.
+        local_sigma: deviation of the local targets' weights.
+        processes: smooth random deformations to add; none for what the targets alone can make.
+        calibrated: sizes follow published anthropometry, see `faceverse.training.calibration`.
+    """
+
+    def __init__(
+        self,
+        source: ShapeSource,
+        *,
+        local_sigma: float = LOCAL_SIGMA,
+        processes: tuple[Process, ...] = PROCESSES,
+        calibrated: bool = True,
+    ):
         self.source = source
         self.head = source.head
         self.local_sigma = local_sigma
         self._macro: dict[str, np.ndarray] = {}
-        self._jaw_open = source.expression("jawOpen")
+        self._eyes, self._mouth = EyeSeats(self.head), MouthSetter(self.head)
         self.pairs, self.singles = _pair_targets(source)
-        self._deformations = [smooth_modes(self.head, *g) for g in GAUSSIAN_PROCESS] if deform else []
+        self._deformation = SmoothDeformation(self.head, processes)
+        self._calibrated = calibrated
 
     def macro(self, years: float, male: float, weight: float, muscle: float, ancestry: np.ndarray) -> np.ndarray:
         """Head of given sex, age, build and ancestry, without individual features: (Vc, 3) metres."""
         old = old_weight(years)
+        weight = 0.5 + WEIGHT_FACTOR * (weight - 0.5)
         shape = self.head.vertices.copy()
         for sex, sex_weight in (("female", 1 - male), ("male", male)):
             for age, age_weight in (("young", 1 - old), ("old", old)):
@@ -132,28 +144,23 @@ class ShapePopulation:
                 offsets += abs(v) * (b if v > 0 else a)
         for target in self.singles:
             offsets += min(abs(rng.standard_normal()) * SINGLE_SIGMA, 0.8) * self.local_sigma / LOCAL_SIGMA * target
-        for modes in self._deformations:
-            offsets += modes @ rng.standard_normal((modes.shape[1], 3))
-        return offsets
+        return offsets + self._deformation.draw(rng)
 
     def draw(self, settings: Settings, rng: np.random.Generator) -> np.ndarray:
-        """Heads (S, Vc, 3) float32 in metres, rigidly aligned to the base head, eyeballs round."""
+        """Heads (S, Vc, 3) float32 in metres, rigidly aligned to the base head, eyes and mouths set right."""
         heads = np.empty((len(settings.years), *self.head.vertices.shape), dtype=np.float32)
         for i in range(len(heads)):
             shape = self.macro(
                 settings.years[i], settings.male[i], settings.weight[i], settings.muscle[i], settings.ancestry[i]
             )
             shape += self.individual(rng)
-            self._set_mouth(shape)
-            heads[i] = round_eyeballs(shape, self.head) * self._scale(shape, rng)
+            heads[i] = shape * self._scale(shape, rng)
+        heads = align(heads, self.head)
+        if self._calibrated:
+            heads = calibrate(heads, self.head, settings.male, settings.ancestry)
+        for i in range(len(heads)):
+            heads[i] = self._mouth.set(self._eyes.seat(heads[i].astype(np.float64)))
         return align(heads, self.head)
-
-    def _set_mouth(self, shape: np.ndarray) -> None:
-        """Closes the lips and puts teeth and tongue in their places, in the given head (Vc, 3)."""
-        shape -= JAW_CLOSING * self._jaw_open
-        for part, shift in PART_SHIFTS.items():
-            shape[self.head.part == part] += shift
-        shape[np.char.startswith(self.head.part, "teeth"), 0] *= TEETH_WIDTH
 
     def _scale(self, shape: np.ndarray, rng: np.random.Generator) -> float:
         """Factor that brings a head to an adult's size, most of the targets' own variation of size removed."""
@@ -194,32 +201,6 @@ def _pair_targets(source: ShapeSource):
     return pairs, singles
 
 
-def smooth_modes(head: HeadMesh, length: float, sigma: float, rank: int = 160) -> np.ndarray:
-    """Low-rank factor (Vc, rank) of a Gaussian process over the surface (squared-exponential kernel, Nystroem)."""
-    stride = np.linspace(0, len(head.vertices) - 1, 700).astype(int)
-    anchors = head.vertices[stride]
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * length**2))
-
-    values, vectors = np.linalg.eigh(kernel(anchors, anchors))
-    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
-    keep = values > 1e-6 * values[0]
-    return sigma * kernel(head.vertices, anchors) @ (vectors[:, keep] / np.sqrt(values[keep]))
-
-
-def round_eyeballs(shape: np.ndarray, head: HeadMesh) -> np.ndarray:
-    """Replaces each eyeball by the base head's own, moved and scaled: targets may dent a ball, life does not."""
-    result = shape.copy()
-    for side in ("left", "right"):
-        index = head.part == f"eyeball_{side}"
-        base, now = head.vertices[index], shape[index]
-        offset, centre = base - base.mean(0), now.mean(0)
-        scale = np.sqrt(((now - centre) ** 2).sum() / (offset**2).sum())
-        result[index] = centre + scale * offset
-    return result
-
-
 def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
     """Heads (S, Vc, 3) moved rigidly to their mean by the face's skin; not scaled: size is part of a person."""
     face = np.flatnonzero((head.part == "skin") & (head.vertices[:, 2] > 0.08) & (head.vertices[:, 1] > 0.64))
@@ -230,12 +211,6 @@ def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
             heads[i] = heads[i] @ rotation.T + translation
         target = heads[:, face].mean(0).astype(np.float64)
     return heads
-
-
-def sphere_centre(points: np.ndarray) -> np.ndarray:
-    """Centre (3,) of the sphere through points (K, 3), by linear least squares."""
-    design = np.concatenate([2 * points, np.ones((len(points), 1))], axis=1)
-    return np.linalg.lstsq(design, (points**2).sum(1), rcond=None)[0][:3]
 
 
 def rigid_fit(source: np.ndarray, target: np.ndarray, *, scale: bool = False):

@@ -1,0 +1,111 @@
+"""Smooth random deformations of the head: what the sculpted targets lack.
+
+A Gaussian process over the surface (Luethi et al. 2018, "Gaussian process morphable models"), mostly along the
+outward direction, because a shift along the surface changes no shape, and mostly symmetric, because people are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .head_regions import find_mouth_pocket, inside_lids, mirror_map, quad_areas, quad_normals, radius
+from .sources import HeadMesh
+
+SYMMETRIC_SHARE = 0.85  # of the variance
+OUTWARD_BLUR_M = 0.015  # over which outward directions are averaged, so that folds move as one
+_EYE_REACH = 1.2  # radii from the eyeball's surface to where the process has its full strength
+
+
+@dataclass(frozen=True)
+class Process:
+    """One term of the process.
+
+    Args:
+        length: metres, length scale of the squared-exponential kernel.
+        outward, along: metres, deviation along the outward direction, and per axis of the rest.
+        near_eyes: factor on both at the eyeballs, which are round and covered by lids.
+    """
+
+    length: float
+    outward: float
+    along: float
+    near_eyes: float
+
+
+PROCESSES = (
+    Process(0.050, 0.0015, 0.0004, 1.0),
+    Process(0.025, 0.0011, 0.0002, 0.5),
+    Process(0.012, 0.0006, 0.0001, 0.2),
+)
+
+
+class SmoothDeformation:
+    """Draws deformations of a base head that is symmetric about x = 0.
+
+    Args:
+        head: the base head.
+        processes: the terms that are added up.
+    """
+
+    def __init__(self, head: HeadMesh, processes: tuple[Process, ...] = PROCESSES):
+        self._mirror = mirror_map(head.vertices)
+        self._outward = outward_directions(head)
+        distance = _eye_distance(head)
+        self._terms = []
+        for p in processes:
+            strength = p.near_eyes + (1 - p.near_eyes) * np.clip(distance / _EYE_REACH, 0, 1)
+            self._terms.append((p, smooth_modes(head, p.length, 1.0), strength[:, None]))
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Offsets (Vc, 3) in metres."""
+        offsets = np.zeros_like(self._outward)
+        a, b = np.sqrt(SYMMETRIC_SHARE), np.sqrt(1 - SYMMETRIC_SHARE)
+        for process, modes, strength in self._terms:
+            field = modes @ rng.standard_normal((modes.shape[1], 4))
+            same = (field + field[self._mirror]) / np.sqrt(2)
+            opposite = (field - field[self._mirror]) / np.sqrt(2)
+            field, turned = a * same + b * opposite, a * opposite + b * same  # sideways, symmetry turns the sign
+            along = np.stack([turned[:, 1], field[:, 2], field[:, 3]], axis=1)
+            offsets += strength * (process.outward * field[:, :1] * self._outward + process.along * along)
+        return offsets
+
+
+def smooth_modes(head: HeadMesh, length: float, sigma: float, rank: int = 300) -> np.ndarray:
+    """Low-rank factor (Vc, rank) of a Gaussian process over the surface (squared-exponential kernel, Nystroem)."""
+    stride = np.linspace(0, len(head.vertices) - 1, 700).astype(int)
+    anchors = head.vertices[stride]
+    values, vectors = np.linalg.eigh(_kernel(anchors, anchors, length))
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    keep = values > 1e-6 * values[0]
+    return sigma * _kernel(head.vertices, anchors, length) @ (vectors[:, keep] / np.sqrt(values[keep]))
+
+
+def outward_directions(head: HeadMesh) -> np.ndarray:
+    """Unit vectors (Vc, 3) out of the head: the skin's normals, averaged over 15 mm.
+
+    What lies inside (lids' back, mouth, eyes, teeth) gets the direction of the skin near it, and moves along with it.
+    """
+    vertices, quads = head.vertices, head.quads
+    hidden = inside_lids(vertices, quads, head.part) | (head.part[quads[:, 0]] != "skin")
+    hidden[find_mouth_pocket(vertices, quads, head.part)] = True
+    seen = quads[~hidden]
+    centre, normal = vertices[seen].mean(axis=1), quad_normals(vertices, seen) * quad_areas(vertices, seen)[:, None]
+    directions = np.concatenate(
+        [_kernel(block, centre, OUTWARD_BLUR_M) @ normal for block in np.array_split(vertices, 10)]
+    )
+    return directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:
+    return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * length**2))
+
+
+def _eye_distance(head: HeadMesh) -> np.ndarray:
+    """(Vc,) distance from the nearer eyeball's surface in radii, negative inside."""
+    distance = np.full(len(head.vertices), np.inf)
+    for side in ("left", "right"):
+        ball = head.vertices[head.part == f"eyeball_{side}"]
+        distance = np.minimum(distance, np.linalg.norm(head.vertices - ball.mean(axis=0), axis=1) / radius(ball) - 1)
+    return distance
