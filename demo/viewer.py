@@ -2,7 +2,8 @@
 
 A pack is a little-endian uint32 with the length of a JSON header, the header {"values": ..., "arrays": {name: {type,
 start, length}}}, and the arrays, each aligned to four bytes. The model's pack (mesh, texture coordinates, expressions)
-is the same for every head, so a browser loads it once; a head's pack holds only its neutral vertices.
+is the same for every head, so a browser loads it once; a head's pack holds only its neutral vertices and how large each
+expression is on it.
 """
 
 from __future__ import annotations
@@ -48,10 +49,11 @@ def model_pack(model: fv.FaceModel) -> bytes:
 
 
 def head_pack(result: fv.FitResult) -> bytes:
-    """Neutral vertices of a head, and the point that the camera looks at."""
+    """Neutral vertices of a head, the size of each expression on it, and the point that the camera looks at."""
     vertices = result.neutral_vertices.astype(np.float32)
+    gain = result.model.gain_of(result.params.identity)
     center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    return _pack({"center": center.tolist()}, {"neutral": vertices})
+    return _pack({"center": center.tolist()}, {"neutral": vertices, "gain": gain})
 
 
 def file_address(path: Path) -> str:

@@ -100,7 +100,7 @@ def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
             offset[vertex],
             (_normals(model, result.neutral_vertices + offset) - normals)[vertex] if with_normals else None,
         )
-        for name, offset in zip(model.expression_names, model.expression_modes)
+        for name, offset in zip(model.expression_names, model.expression_modes_of(result.params.identity))
     )
     mesh = GltfMesh(
         name="head",

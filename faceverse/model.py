@@ -29,6 +29,9 @@ ARKIT_NAMES = tuple(
 )
 
 
+_LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
+
+
 @dataclass(frozen=True)
 class FaceParams:
     """Everything that is different from one picture to the next. NumPy float32.
@@ -121,9 +124,20 @@ class ModelData:
     light_uv_faces: np.ndarray | None = None  # (F_light, 3)
 
 
+GAIN_RANGE = (0.5, 2.0)
+# Iris colours, linear RGB, from common to rare; the later ones go with light skin only.
+DARK_IRISES = ((0.03, 0.015, 0.008), (0.06, 0.03, 0.013), (0.09, 0.045, 0.02))
+LIGHT_IRISES = ((0.11, 0.075, 0.03), (0.10, 0.11, 0.06), (0.11, 0.14, 0.17))
+LIGHT_SKIN = (0.30, 0.55)  # luminance of the mean albedo at which light irises begin, and are as common as dark ones
+
+
 class FaceModel(nn.Module):
-    """A linear face model: `vertices = mean + identity_modes @ identity + expression_modes @ expression`,
+    """A linear face model: `vertices = mean + identity_modes @ identity + expression_modes @ (gain * expression)`,
     `albedo = mean_albedo + albedo_modes @ albedo` (Wang et al. 2022, equations 1 and 2).
+
+    The gain is 1 in models that store none, and the equation is the paper's. In others it lets the size of each
+    expression follow the head, `gain = 1 + expression_gain @ identity` (see `gain`): wide eyes need a longer way to
+    close. For each person the model is linear in the expression all the same.
 
     The bases are buffers; nothing that can be optimised lives here. Properties show them as NumPy arrays that share
     the buffers' memory. Build one with `faceverse.load_model()`.
@@ -145,6 +159,15 @@ class FaceModel(nn.Module):
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(data.mean_vertices, dtype=np.float32)))
         self.register_buffer("albedo_mean", torch.from_numpy(np.ascontiguousarray(data.mean_albedo, dtype=np.float32)))
         self.register_buffer("face_index", torch.from_numpy(np.ascontiguousarray(data.faces, dtype=np.int64)))
+        gain = data.expression_gain
+        if gain is not None and gain.shape != (len(data.expression_modes), len(data.identity_modes)):
+            raise ParameterError(
+                f"expression_gain must have shape {(len(data.expression_modes), len(data.identity_modes))}, "
+                f"got {gain.shape}"
+            )
+        self.register_buffer(
+            "gain_basis", None if gain is None else torch.from_numpy(np.ascontiguousarray(gain, dtype=np.float32))
+        )
 
     # -- what it holds ------------------------------------------------------------------------------------------------
     @property
@@ -247,7 +270,26 @@ class FaceModel(nn.Module):
     # -- the model ----------------------------------------------------------------------------------------------------
     def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
         """Head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
+        expression = scaled(expression, identity, self.gain_basis)
         return evaluate(self.mean, (self.identity_basis, identity), (self.expression_basis, expression))
+
+    def gain(self, identity: Tensor) -> Tensor:
+        """Size of each expression on heads, over that on the mean head: identity (N, I) -> (N, E), in GAIN_RANGE.
+
+        Differentiable; ones for a model without gains.
+        """
+        if self.gain_basis is None:
+            return identity.new_ones(len(identity), len(self.expression_basis))
+        return expression_gain(self.gain_basis, identity)
+
+    def gain_of(self, identity: np.ndarray) -> np.ndarray:
+        """Gains (E,) float32 of the head with coefficients (I,), see `gain`."""
+        row = torch.from_numpy(np.array(identity, dtype=np.float32, ndmin=2)).to(self.mean.device)
+        return self.gain(row)[0].numpy(force=True)
+
+    def expression_modes_of(self, identity: np.ndarray) -> np.ndarray:
+        """The expression modes (E, V, 3) on the head with coefficients (I,), metres at weight 1."""
+        return self.expression_modes * self.gain_of(identity)[:, None, None]
 
     def albedo(self, coefficients: Tensor) -> Tensor:
         """Linear RGB per vertex, not clipped: coefficients (N, A) -> (N, V, 3)."""
@@ -261,7 +303,9 @@ class FaceModel(nn.Module):
         def gather(values: Tensor) -> Tensor:
             return (values[..., corners, :] * weights).sum(-2)
 
-        return LandmarkBases(gather(self.mean), gather(self.identity_basis), gather(self.expression_basis))
+        return LandmarkBases(
+            gather(self.mean), gather(self.identity_basis), gather(self.expression_basis), self.gain_basis
+        )
 
     # -- values -------------------------------------------------------------------------------------------------------
     def neutral(self) -> FaceParams:
@@ -293,9 +337,19 @@ class FaceModel(nn.Module):
             identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * identity
             share = generator.uniform(0, 0.3)  # a mixture of two skins is a skin, which a sum of modes need not be
             albedo = (1 - share) * first[count:] + share * second[count:]
-        return neutral.replace(
-            identity=(scale * identity).astype(np.float32), albedo=(scale * albedo).astype(np.float32)
+        albedo = (scale * albedo).astype(np.float32)
+        iris = self._random_iris(albedo, generator)
+        return neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
+
+    def _random_iris(self, albedo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Linear RGB (3,): brown for most, and hazel, green or grey-blue for some people of light skin."""
+        skin = self.regions.get("face", slice(None))
+        luminance = float(
+            self.albedo(torch.from_numpy(albedo).to(self.mean.device)[None])[0, skin].mean(0).cpu() @ _LUMINANCE
         )
+        share = 0.5 * np.clip((luminance - LIGHT_SKIN[0]) / (LIGHT_SKIN[1] - LIGHT_SKIN[0]), 0, 1)
+        colours = LIGHT_IRISES if generator.random() < share else DARK_IRISES
+        return (np.array(colours[generator.integers(3)]) * generator.uniform(0.8, 1.2)).astype(np.float32)
 
     def attributes(self, params: FaceParams) -> dict[str, float]:
         """Estimates of the named attributes (age in years, for example) of a head."""
@@ -305,15 +359,35 @@ class FaceModel(nn.Module):
 
 @dataclass(frozen=True)
 class LandmarkBases:
-    """The model on L surface points: mean (L, 3), identity (I, L, 3), expression (E, L, 3)."""
+    """The model on L surface points: mean (L, 3), identity (I, L, 3), expression (E, L, 3), gain (E, I) or None."""
 
     mean: Tensor
     identity: Tensor
     expression: Tensor
+    gain: Tensor | None = None
 
     def points(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
         """Head-space points: identity (N, I), expression (N, E) or None -> (N, L, 3) metres."""
+        expression = scaled(expression, identity, self.gain)
         return evaluate(self.mean, (self.identity, identity), (self.expression, expression))
+
+
+def expression_gain(gain: Tensor, identity: Tensor) -> Tensor:
+    """Gains (N, E) of heads (N, I) from their change per unit of identity (E, I); the only place of this formula.
+
+    Raises:
+        ParameterError: coefficients of the wrong length.
+    """
+    if identity.ndim != 2 or identity.shape[1] != gain.shape[1]:
+        raise ParameterError(f"expected coefficients of shape (N, {gain.shape[1]}), got {tuple(identity.shape)}")
+    return (1 + identity @ gain.T).clamp(*GAIN_RANGE)
+
+
+def scaled(expression: Tensor | None, identity: Tensor, gain: Tensor | None) -> Tensor | None:
+    """Expression weights (N, E) times the gains of heads (N, I); as they are where the model has no gain (E, I)."""
+    if expression is None or gain is None:
+        return expression
+    return expression_gain(gain, identity) * expression
 
 
 def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:

@@ -56,6 +56,7 @@ class Head {
       this.geometry.setAttribute(name, attribute);
     }
     this.weights = new Float32Array(model.names.length);
+    this.gain = new Float32Array(model.names.length).fill(1);
   }
 
   blend() {
@@ -63,7 +64,7 @@ class Head {
     this.vertices.set(this.neutral);
     for (let k = 0; k < names.length; k++) {
       if (!this.weights[k]) continue;
-      const factor = this.weights[k] * offsetScale[k];
+      const factor = this.weights[k] * this.gain[k] * offsetScale[k];
       for (let i = offsetStart[k]; i < offsetStart[k + 1]; i++) {
         const at = 3 * offsetVertex[i];
         this.vertices[at] += factor * offset[3 * i];
@@ -244,6 +245,7 @@ class Viewer {
       this.scene.add(this.mesh);
     }
     this.head.neutral.set(pack.neutral);
+    this.head.gain.set(pack.gain);
     if (value.person !== this.person) {
       this.person = value.person;
       this.wanted = { ...value.expression };

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ..camera import Camera
-from ..model import FaceModel, Landmarks
+from ..model import FaceModel, Landmarks, expression_gain
 
 # What is left after the detector's habits still repeats in neighbours: 478 points count as this many independent ones.
 INDEPENDENT_POINTS = 150.0
@@ -36,6 +37,7 @@ class LandmarkModel:
         normals: (L, 3) of the mean head.
         sigma: (L,) metres, deviation of single points.
         habits: (K, L, 2) metres, ways in which the detector errs with many points at once; K may be 0.
+        gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
     """
 
     mean: np.ndarray
@@ -45,6 +47,26 @@ class LandmarkModel:
     sigma: np.ndarray
     habits: np.ndarray
     expression_names: tuple[str, ...]
+    gain: np.ndarray | None = None
+
+    def expression_of(self, identity: np.ndarray) -> np.ndarray:
+        """The expression modes (E, L, 3) on the head with coefficients (I,)."""
+        if self.gain is None:
+            return self.expression
+        gain = expression_gain(torch.from_numpy(self.gain), torch.from_numpy(identity[None])).numpy()[0]
+        return self.expression * gain[:, None, None]
+
+    def points(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """Head-space points (L, 3): identity (I,), expression (E,)."""
+        shape = self.mean + np.tensordot(identity, self.identity, axes=1)
+        return shape + np.tensordot(expression, self.expression_of(identity), axes=1)
+
+    def of_person(self, identity: np.ndarray) -> LandmarkModel:
+        """The model of one person (I,): the identity in the mean, no modes of it, expressions of that head's size."""
+        identity = np.asarray(identity, np.float64)
+        shape = self.mean + np.tensordot(identity, self.identity, axes=1)
+        expression = self.expression_of(identity)
+        return replace(self, mean=shape, identity=self.identity[:0], expression=expression, gain=None)
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,7 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
         sigma=np.sqrt(np.maximum(own, SMALLEST_SIGMA_M**2)),
         habits=habits.astype(np.float64),
         expression_names=model.expression_names,
+        gain=None if bases.gain is None else bases.gain.numpy(force=True).astype(np.float64),
     )
 
 
@@ -190,8 +213,7 @@ class _Problem:
                 self.expression_weight[lm.expression_names.index(name)] = 1 / sigma
 
     def points(self, state: LandmarkSolution) -> np.ndarray:
-        shape = self.lm.mean + np.tensordot(state.identity, self.lm.identity, axes=1)
-        return shape + np.tensordot(state.expression, self.lm.expression, axes=1)
+        return self.lm.points(state.identity, state.expression)
 
     def weights(self, state: LandmarkSolution) -> np.ndarray:
         """(L,) per pixel, see `point_weights`."""
@@ -280,7 +302,9 @@ class _Problem:
         spin = np.stack([np.cross(axis, turned) for axis in np.eye(3)], axis=-1)
         to_head = local @ state.rotation
         blocks = [local @ spin, local]
-        for basis in (self.lm.identity, self.lm.expression)[0 if self.fit_identity else 1 :]:
+        # How the size of an expression changes with the identity is left out: small against what both do themselves.
+        expression = self.lm.expression_of(state.identity)
+        for basis in (self.lm.identity, expression)[0 if self.fit_identity else 1 :]:
             blocks.append(np.einsum("lij,klj->lik", to_head, basis, optimize=True))
         jacobian = np.concatenate(blocks, axis=2).reshape(len(points) * 2, -1)
         projected = project_points(points, state.rotation, state.translation, self.camera)

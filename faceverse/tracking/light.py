@@ -28,7 +28,7 @@ class Skin:
             neutral = model.vertices(_row(person.identity, model))[0]
             normals = vertex_normals(neutral, model.face_index)[index]
             albedo = model.albedo(_row(person.albedo, model))[0, index].clamp(0.02, 1.0)
-            modes = model.expression_basis[:, index]
+            modes = model.expression_basis[:, index] * model.gain(_row(person.identity, model))[0, :, None, None]
         self._neutral, self._normals, self._albedo, self._modes = (
             tensor.numpy(force=True).astype(np.float64) for tensor in (neutral[index], normals, albedo, modes)
         )

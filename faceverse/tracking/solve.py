@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -59,8 +59,7 @@ def _face_size(face: DetectedFace) -> float:
 
 def _fit_error(landmarks: LandmarkModel, solution: LandmarkSolution, face: DetectedFace, camera: Camera) -> float:
     """Root mean square distance of found and fitted landmarks, in sizes of the face."""
-    points = landmarks.mean + np.tensordot(solution.identity, landmarks.identity, axes=1)
-    points = points + np.tensordot(solution.expression, landmarks.expression, axes=1)
+    points = landmarks.points(solution.identity, solution.expression)
     distance = project_points(points, solution.rotation, solution.translation, camera) - face.landmarks_px
     return float(np.sqrt((distance**2).sum(1).mean())) / _face_size(face)
 
@@ -84,9 +83,8 @@ class FrameSolver:
     """Pose, weights and light of one sight after another; each starts from the one before."""
 
     def __init__(self, model: FaceModel, landmarks: LandmarkModel, person: FaceParams, camera: Camera):
-        shape = landmarks.mean + np.tensordot(person.identity.astype(np.float64), landmarks.identity, axes=1)
         # With the identity in the mean, and no modes of it, the solver has nothing but pose and weights to find.
-        self._landmarks = replace(landmarks, mean=shape, identity=landmarks.identity[:0])
+        self._landmarks = landmarks.of_person(person.identity)
         self._camera = camera
         self._skin = Skin(model, person)
         self._light = default_light().numpy().astype(np.float64)
@@ -108,7 +106,7 @@ class FrameSolver:
             best = self._refine(face, prior, self._last, _ITERATIONS)
             error = _fit_error(self._landmarks, best, face, self._camera)
         if error > _LOST_FIT:
-            points = self._landmarks.mean + np.tensordot(prior, self._landmarks.expression, axes=1)
+            points = self._landmarks.points(np.zeros(0), prior)
             pose = initial_pose(points, face.landmarks_px.astype(np.float64), self._camera)
             fresh = self._refine(face, prior, LandmarkSolution(*pose, np.zeros(0), prior, ()), 4 * _ITERATIONS)
             fresh_error = _fit_error(self._landmarks, fresh, face, self._camera)

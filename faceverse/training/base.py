@@ -13,12 +13,13 @@ from ..landmarks import LANDMARKS_68_FROM_478
 from ..model import ARKIT_NAMES, FaceModel, Landmarks
 from ..model_file import ModelFile, content_hash
 from ..weights import model_data
-from .assembly import REGIONS, Assembly, assemble
+from .assembly import REGIONS, Assembly, assemble, vertex_weights
 from .attributes import with_attributes
-from .basis import shape_basis, vertex_weights
+from .basis import shape_basis
 from .colour import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_skin
 from .embedding import embed, show_to_detector
 from .expressions import fit_expressions
+from .gains import expression_gain
 from .heads import ShapePopulation, draw_settings
 from .sources import ShapeSource, load_skins, skins_digest
 
@@ -34,7 +35,7 @@ def train_base(
     output: str | Path,
     skins: str | Path,
     *,
-    heads: int = 1600,
+    heads: int = 2000,
     seed: int = 0,
     views: int = 300,
     source: ShapeSource | None = None,
@@ -66,7 +67,8 @@ def train_base(
     mean, modes, scores, kept = shape_basis(shapes, vertex_weights(assembly), IDENTITY_MODES)
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
     expressions = fit_expressions(source, mean, assembly)
-    file = _first_file(assembly, mean, modes, expressions)
+    gain = expression_gain(shapes, scores, mean, assembly, expressions).astype(np.float16)
+    file = replace(_first_file(assembly, mean, modes, expressions), expression_gain=gain)
     masks = skin_masks(assembly, source)
     file, _ = with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed))
     report("first look at the landmarks, without brows")

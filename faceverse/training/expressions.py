@@ -1,38 +1,191 @@
-"""The 52 expressions of the base model: the source's ARKit shapes, adapted to the mean head."""
+"""The 52 expressions of the base model: the source's ARKit shapes, made to behave on the mean head.
+
+What each shape stands for is in Apple's documentation of ARFaceAnchor.BlendShapeLocation. The source's own shapes are
+made the same on both sides, some are made stronger or milder, their creases are smoothed; eyes and lids are built on
+the head's own eyeballs (see lids), and lips that have to stay closed are closed again.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sparse
 
+from ..mesh import unique_edges
 from ..model import ARKIT_NAMES
 from .assembly import Assembly
-from .heads import PART_SHIFTS, rigid_fit, sphere_centre
-from .sources import HeadMesh, ShapeSource
+from .head_regions import mirror_map
+from .heads import rigid_fit
+from .lids import GAZE_DEG, LID_DEG, Lids
+from .mouth import COLUMNS, LIP_OVERLAP_M, MouthSetter
+from .rings import eye_grids
+from .sources import ShapeSource
+
+# Mixtures of source shapes, for those whose own are too weak, too strong or too high (weights by name).
+MIXTURES = {
+    "mouthSmile": {"mouthSmile": 0.85, "mouthDimple": 0.40, "mouthUpperUp": 0.10},
+    "browInnerUp": {"browInnerUp": 1.35},
+    "browOuterUp": {"browOuterUp": 1.1},
+    "noseSneer": {"noseSneer": 1.5, "mouthUpperUp": 0.2},
+    "cheekSquint": {"cheekSquint": 0.9},
+    "cheekPuff": {"cheekPuff": 1.3},
+    "mouthStretch": {"mouthStretch": 1.4},
+    "mouthDimple": {"mouthDimple": 1.1},
+    "mouthFrown": {"mouthFrown": 1.2},
+    "mouthLowerDown": {"mouthLowerDown": 1.4},
+    "mouthRollUpper": {"mouthRollUpper": 0.75},
+    "mouthShrugUpper": {"mouthShrugUpper": 0.8},
+}
+SMOOTHING = {  # rounds of averaging of a shape's offsets over the face around lids and lips
+    "mouthSmile": 12, "cheekPuff": 20, "cheekSquint": 6, "mouthDimple": 20, "mouthLeft": 20, "mouthRight": 20,
+    "mouthRollUpper": 25, "mouthRollLower": 15, "mouthStretch": 20, "mouthFrown": 15, "mouthPress": 15,
+}  # fmt: skip
+SMOOTHING_ELSE = 4
+# Gap between the lips in the middle, metres, of shapes that part them less or more than their source.
+LIP_GAP_M = {"mouthSmile": 0.0030}
+UPPER_SHARE = {"mouthSmile": 0.15}  # how much of the way to that gap the upper lip goes
+CLOSED = (
+    "cheekPuff", "jawForward", "jawLeft", "jawRight", "mouthDimple", "mouthFrown", "mouthLeft", "mouthRight",
+    "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthStretch",
+    "mouthShrugUpper", "noseSneer",
+)  # fmt: skip
+_SIDE_BLEND_M = 0.006  # from the middle, over which a one-sided share of a correction grows from none to all
 
 
 def fit_expressions(source: ShapeSource, mean: np.ndarray, assembly: Assembly) -> np.ndarray:
-    """The 52 expressions (E, Vc, 3), adapted to the mean head and to its mouth, which is not quite the source's."""
-    expressions = turn_eyes(np.stack([source.expression(name) for name in ARKIT_NAMES]), source.head, mean)
-    tongue_out = ARKIT_NAMES.index("tongueOut")
-    tongue = source.head.part == "tongue"
-    expressions[tongue_out, tongue] -= PART_SHIFTS["tongue"]  # put out, it lies where the source has it
-    hidden = assembly.regions["mouth_inside"][: len(mean)]
-    upper = [k for k, name in enumerate(ARKIT_NAMES) if name.startswith(("brow", "eye"))]
-    expressions[np.ix_(upper, np.flatnonzero(hidden))] = 0
-    return expressions
+    """The 52 expressions (E, Vc, 3) in metres at weight 1, for the mean head (Vc, 3) in the assembly's space.
 
-
-def turn_eyes(expressions: np.ndarray, head: HeadMesh, mean: np.ndarray) -> np.ndarray:
-    """Expressions (E, Vc, 3) with eyeballs that turn about the mean head's eyes; the source's lie elsewhere.
-
-    Args:
-        mean: (Vc, 3) the mean head.
+    They are built on the mean head made symmetric: left and right are each other's mirror image to the last bit.
     """
-    turned = expressions.copy()
-    for side in ("left", "right"):
-        ball = np.flatnonzero(head.part == f"eyeball_{side}")
-        source, centre = head.vertices[ball], sphere_centre(mean[ball])
-        for k in np.flatnonzero(np.abs(expressions[:, ball]).max(axis=(1, 2)) > 1e-4):
-            rotation, _ = rigid_fit(source, source + expressions[k, ball])
-            turned[k, ball] = (mean[ball] - centre) @ rotation.T + centre - mean[ball]
-    return turned
+    return _Builder(source, np.asarray(mean, np.float64), assembly).build()
+
+
+def base_name(name: str) -> str:
+    """The name of an expression without its side; jawLeft and mouthLeft are directions and keep theirs."""
+    if name in ("jawLeft", "jawRight", "mouthLeft", "mouthRight"):
+        return name
+    return name.removesuffix("Left").removesuffix("Right")
+
+
+class _Builder:
+    """Steps of `fit_expressions`; `both[name]` is a symmetric expression, or the sum of its two sides."""
+
+    def __init__(self, source: ShapeSource, mean: np.ndarray, assembly: Assembly):
+        self.source, self.head, self.assembly = source, source.head, assembly
+        self.mirror = mirror_map(self.head.vertices)
+        self.mean = 0.5 * (mean + self._mirrored(mean))
+        self.mouth = MouthSetter(self.head)
+        grids = eye_grids(self.head)
+        self.lids = {side: Lids(self.head, grids[side], self.mean, side) for side in grids}
+        self.smooth, self.free = _averaging(self.head.quads, len(mean)), self._free_to_smooth(grids)
+        self.hidden = assembly.regions["mouth_inside"][: len(mean)]
+
+    def build(self) -> np.ndarray:
+        shapes = {name: self._shape(name) for name in ARKIT_NAMES if not name.endswith("Right")}
+        for name in ("jawLeft", "mouthLeft"):
+            shapes[name.replace("Left", "Right")] = self._mirrored(shapes[name])
+        self._set_lips(shapes)
+        result = [shapes[n] if n in shapes else self._mirrored(shapes[n[:-5] + "Left"]) for n in ARKIT_NAMES]
+        return np.stack(result).astype(np.float32)
+
+    def _mirrored(self, offsets: np.ndarray) -> np.ndarray:
+        return offsets[..., self.mirror, :] * np.array([-1.0, 1.0, 1.0])
+
+    # -- one shape -----------------------------------------------------------------------------------------------------
+    def _shape(self, name: str) -> np.ndarray:
+        """An expression of the middle or of the left side."""
+        base = base_name(name)
+        if base in GAZE_DEG or base in LID_DEG or base == "eyeBlink":
+            return self._eye(base)
+        weights = MIXTURES.get(base, {base: 1.0})
+        shape = sum(weight * self._source(part, name != base) for part, weight in weights.items())
+        shape = self._smoothed(shape, SMOOTHING.get(base, SMOOTHING_ELSE))
+        if name.startswith(("brow", "eye", "cheekSquint", "nose")):
+            shape[self.hidden] = 0
+        if name.startswith("jaw"):
+            teeth = self.head.part == "teeth_lower"
+            rotation, shift = rigid_fit(self.head.vertices[teeth], self.head.vertices[teeth] + shape[teeth])
+            at = self.mean[teeth] + self.assembly.origin
+            shape[teeth] = at @ rotation.T + shift - at
+        if name == "tongueOut":
+            tongue = self.head.part == "tongue"
+            shape[tongue] += self.head.vertices[tongue] + self._mouth_shift() - self.mean[tongue]
+        for side in ("left", "right") if name == base else ("left",):
+            shape = self.lids[side].clear(shape)
+        return shape
+
+    def _source(self, base: str, one_sided: bool) -> np.ndarray:
+        """A source shape (Vc, 3), the mean of left and mirrored right, or of itself and its mirror image."""
+        if one_sided:
+            left, right = self.source.expression(f"{base}Left"), self.source.expression(f"{base}Right")
+        elif base.endswith("Left"):
+            left, right = self.source.expression(base), self.source.expression(base[:-4] + "Right")
+        else:
+            left = right = self.source.expression(base)
+        shape = 0.5 * (left + self._mirrored(right))
+        for side in ("left", "right"):
+            shape[self.head.part == f"eyeball_{side}"] = 0
+        return shape
+
+    def _eye(self, base: str) -> np.ndarray:
+        """An expression of the left eye that is built, not taken from the source."""
+        lids = self.lids["left"]
+        if base == "eyeBlink":
+            return lids.blink()
+        shape = lids.gaze(*GAZE_DEG[base]) if base in GAZE_DEG else np.zeros_like(self.mean)
+        return shape + lids.follow(*LID_DEG[base]) if base in LID_DEG else shape
+
+    def _mouth_shift(self) -> np.ndarray:
+        """(3,) from the source's line between the lips to the mean head's, in the middle."""
+        ring = self.mouth.lips.grid.rings[self.mouth.lips.grid.line]
+        middle = [ring[0], ring[len(ring) // 2]]
+        return (self.mean[middle] - self.head.vertices[middle]).mean(axis=0)
+
+    # -- creases -------------------------------------------------------------------------------------------------------
+    def _free_to_smooth(self, grids: dict) -> np.ndarray:
+        """(Vc, 1) share of averaging: 1 on the face, falling to 0 over the rings around lids and lips."""
+        free = (self.head.part == "skin").astype(np.float64)
+        for grid in (*grids.values(), self.mouth.lips.grid):
+            outside = np.clip((np.arange(len(grid.rings)) - grid.line - 3) / 6, 0, 1)
+            np.minimum.at(free, grid.rings, np.broadcast_to(outside[:, None], grid.rings.shape))
+        return free[:, None]
+
+    def _smoothed(self, offsets: np.ndarray, rounds: int) -> np.ndarray:
+        result = offsets.copy()
+        for _ in range(rounds):
+            result += 0.5 * self.free * (self.smooth @ result - result)
+        return result
+
+    # -- lips ----------------------------------------------------------------------------------------------------------
+    def _set_lips(self, shapes: dict[str, np.ndarray]) -> None:
+        """Gives shapes of the mouth that keep it closed, and those with a gap of their own, the gap they should have,
+        and lips their flesh. What two sides need together, each side gets its share of."""
+        for name in shapes:
+            if not base_name(name).startswith(("mouth", "cheekPuff", "jaw", "nose")) or name == "mouthClose":
+                continue
+            shape = shapes[name]
+            if name == base_name(name):
+                shapes[name] = self._with_lips(name, self.mean + shape) - self.mean
+            else:
+                both = self.mean + shape + self._mirrored(shape)
+                share = np.clip(0.5 + 0.5 * self.mean[:, :1] / _SIDE_BLEND_M, 0, 1)
+                shapes[name] = shape + share * (self._with_lips(base_name(name), both) - both)
+        opened = self.mean + shapes["jawOpen"]
+        closed = self.mouth.with_gap(opened + shapes["mouthClose"], -LIP_OVERLAP_M)
+        shapes["mouthClose"] = self.mouth.with_flesh(closed) - opened
+
+    def _with_lips(self, base: str, moved: np.ndarray) -> np.ndarray:
+        """A head (Vc, 3) in an expression, with the gap between its lips and the flesh that they should have."""
+        if base in LIP_GAP_M:
+            across = np.sin(np.linspace(0, np.pi, COLUMNS + 2)[1:-1]) ** 0.7
+            gap = LIP_GAP_M[base] * across - LIP_OVERLAP_M * (1 - across)
+            moved = self.mouth.with_gap(moved, gap, UPPER_SHARE.get(base, 0.5))
+        elif base in CLOSED:
+            moved = self.mouth.with_gap(moved, -LIP_OVERLAP_M)
+        return self.mouth.with_flesh(moved)
+
+
+def _averaging(quads: np.ndarray, count: int) -> sparse.csr_matrix:
+    """(Vc, Vc): the mean over a vertex's neighbours."""
+    edges = unique_edges(quads)
+    links = sparse.coo_matrix((np.ones(2 * len(edges)), np.concatenate([edges, edges[:, ::-1]]).T), (count, count))
+    return sparse.diags(1 / np.maximum(np.asarray(links.sum(axis=1)).ravel(), 1)) @ links.tocsr()

@@ -59,12 +59,12 @@ def find_mouth_pocket(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray)
     """
     skin = np.flatnonzero(part[quads[:, 0]] == "skin")
     mesh = quads[skin]
-    straight = _straight_ahead(mesh)
+    straight = straight_ahead(mesh)
     on_axis = np.abs(vertices[:, 0]) < ON_AXIS
     loops: dict[tuple[int, ...], np.ndarray] = {}
     for edge in straight:
         if on_axis[edge[0]] and not on_axis[edge[1]]:
-            loop = _follow(straight, edge)
+            loop = follow_loop(straight, edge)
             if loop is not None and on_axis[loop].sum() == 2:
                 loops.setdefault(tuple(sorted(loop.tolist())), loop)
     if not loops:
@@ -149,7 +149,7 @@ def boundary_loop(quads: np.ndarray) -> np.ndarray:
     return np.array(loop)
 
 
-def _straight_ahead(quads: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
+def straight_ahead(quads: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
     """Directed edge -> the edge straight ahead of it, where four quads meet."""
     sides = directed_edges(quads)
     turn_left = dict(zip(map(tuple, sides.tolist()), np.roll(quads, -2, axis=1).reshape(-1).tolist()))
@@ -157,7 +157,7 @@ def _straight_ahead(quads: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]
     return {(a, b): (b, turn_left[c, b]) for (a, b), c in turn_left.items() if valence[b] == 4 and (c, b) in turn_left}
 
 
-def _follow(straight: dict, edge: tuple[int, int]) -> np.ndarray | None:
+def follow_loop(straight: dict, edge: tuple[int, int]) -> np.ndarray | None:
     """Vertices of the edge loop through a directed edge, None when it ends or crosses itself."""
     loop, seen, here = [], set(), edge
     while here is not None and here[0] not in seen:

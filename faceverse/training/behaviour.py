@@ -1,0 +1,112 @@
+"""Do the expressions of a model behave? Figures of closed eyes and mouths, of eyeballs and of mirror images.
+
+Everything is measured on the full mesh of a FaceModel, as a viewer shows it; areas are what a camera sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from ..camera import rotation_from_euler_deg
+from ..model import FaceModel
+from ..rasterize import rasterize
+
+PIXEL_M = 0.00015
+_HALF_SIDE_M = 0.075  # of the square that is looked at, about the middle of the face's features
+_DISTANCE_M = 0.6
+# Directions from which closed eyes and mouths are looked at: yaw and pitch of the head in degrees.
+VIEWS_DEG = ((0, 0), (-35, 0), (35, 0), (0, 15), (0, -15))
+# What stays inside a closed mouth, and behind closed lids.
+MOUTH_PARTS, EYE_PARTS = ("teeth", "tongue", "mouth_inside"), ("eyeballs",)
+
+
+def posed(model: FaceModel, weights: dict[str, float], identity: np.ndarray | None = None) -> np.ndarray:
+    """Vertices (V, 3) of a head (I,), the mean one by default, with expressions by name.
+
+    A name without its side, such as "eyeBlink", sets both sides.
+    """
+    names = model.expression_names
+    expression = np.zeros(len(names), np.float32)
+    for name, weight in weights.items():
+        for full in [name] if name in names else [f"{name}Left", f"{name}Right"]:
+            expression[names.index(full)] = weight
+    identity = model.neutral().identity if identity is None else identity
+    row = torch.from_numpy(np.array(identity, np.float32, ndmin=2))
+    return model.vertices(row, torch.from_numpy(expression[None]))[0].numpy(force=True)
+
+
+def members(model: FaceModel, *names: str) -> np.ndarray:
+    """(V,) bool: vertices of any of the regions."""
+    chosen = np.zeros(len(model.mean_vertices), bool)
+    for name in names:
+        chosen[model.regions[name]] = True
+    return chosen
+
+
+def visible_mm2(
+    model: FaceModel, vertices: np.ndarray, parts: Iterable[str], views_deg: Iterable[tuple] = VIEWS_DEG
+) -> float:
+    """Largest area, over the views, that is seen of parts of a head (V, 3): square millimetres."""
+    flags = torch.from_numpy(members(model, *parts))
+    faces = model.face_index.cpu()
+    inside = flags[faces].all(dim=1)
+    eyes = vertices[members(model, "eyeballs")].mean(axis=0)
+    lips = vertices[members(model, "lips")].mean(axis=0)
+    centre = torch.from_numpy(0.5 * (eyes + lips)).float()
+    side = int(2 * _HALF_SIDE_M / PIXEL_M)
+    counts = []
+    for yaw, pitch in views_deg:
+        turned = (torch.from_numpy(vertices).float() - centre) @ rotation_from_euler_deg(yaw, pitch, 0).T
+        depth = _DISTANCE_M - turned[:, 2]
+        scale = _DISTANCE_M / PIXEL_M / depth
+        projected = torch.stack([side / 2 + turned[:, 0] * scale, side / 2 - turned[:, 1] * scale, depth], dim=1)
+        hits = rasterize(projected[None], faces, (side, side))
+        counts.append(int(inside[hits.triangle[0][hits.mask[0]]].sum()))
+    return max(counts) * (1e3 * PIXEL_M) ** 2
+
+
+def lid_clearance_mm(model: FaceModel, vertices: np.ndarray) -> float:
+    """Least distance of the skin around the eyes from the eyeballs of a head (V, 3); negative inside a ball.
+
+    The balls are taken as spheres about their middle as large as their furthest vertex.
+    """
+    skin = ~members(model, "eyeballs", "teeth", "tongue")
+    least = []
+    for side in ("left", "right"):
+        ball = vertices[members(model, f"eyeball_{side}")]
+        centre = ball.mean(axis=0)
+        size = np.linalg.norm(ball - centre, axis=1).max()
+        least.append(np.linalg.norm(vertices[skin] - centre, axis=1).min() - size)
+    return float(1e3 * min(least))
+
+
+def eye_turn(model: FaceModel, name: str) -> tuple[float, float]:
+    """Angle in degrees by which an expression turns its eyeball, and how far the ball's vertices leave the sphere
+    about its middle at rest, millimetres."""
+    side = "left" if name.endswith("Left") else "right"
+    ball = members(model, f"eyeball_{side}")
+    rest = model.mean_vertices[ball].astype(np.float64)
+    centre = rest.mean(axis=0)
+    before = rest - centre
+    after = before + model.expression_modes[model.expression_names.index(name)][ball]
+    change = np.abs(np.linalg.norm(after, axis=1) - np.linalg.norm(before, axis=1)).max()
+    u, _, vt = np.linalg.svd(after.T @ before)
+    cosine = (np.trace(u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), float(1e3 * change)
+
+
+def mirror_error_mm(model: FaceModel, mirror: np.ndarray) -> dict[str, float]:
+    """Largest distance between each left expression and the mirror image of its right one, by the left one's name.
+
+    Args:
+        mirror: (Vc,) reflection of each vertex of the light mesh, `head_regions.mirror_map` of the base head.
+    """
+    light, errors = model.light_version, {}
+    for name in (name for name in light.expression_names if name.endswith("Left")):
+        pair = (light.expression_names.index(name), light.expression_names.index(name[:-4] + "Right"))
+        left, right = light.expression_modes[list(pair)]
+        errors[name] = float(1e3 * np.abs(left - right[mirror] * np.float32([-1, 1, 1])).max())
+    return errors

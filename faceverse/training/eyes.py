@@ -1,0 +1,105 @@
+"""Eyes that sit in their lids: eyeballs of drawn heads, and the lids' way around them.
+
+The targets of the sources move lids and eyeballs apart; in life the lids lie on the ball.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..mesh import subdivide_smooth, subdivision
+from .head_regions import radius
+from .rings import eye_grids
+from .sources import HeadMesh
+
+_BALL_SIGMA, _DEPTH_SIGMA, _FIT_SIGMA = 0.04, 0.10, 0.03  # in radii: of the ball's size, its depth, the lids' fit
+_LID_RINGS = 3  # rings from the lids' inner edge to the front, by which a ball is fitted into its lids
+_INDEPENDENT = 8  # the rim's vertices err together: they count as so many
+_SOCKET = 1.015  # radii: the skin behind the lids lies as close to the ball as it can, so that lids never show it
+_RIM_LIMIT = 1.09  # radii: how far the rim behind the lids' front may lie from the ball's middle
+
+
+def round_ball(head: HeadMesh, side: str) -> np.ndarray:
+    """Vertices (B, 3) of an eyeball of the base head about its middle, in radii, moved so that the *subdivided* ball is
+    as round as its quads allow; its radius stays what subdivision makes of the base head's."""
+    ball = np.flatnonzero(head.part == f"eyeball_{side}")
+    place = np.full(len(head.vertices), -1)
+    place[ball] = np.arange(len(ball))
+    quads = place[head.quads[head.part[head.quads[:, 0]] == f"eyeball_{side}"]]
+    topology = subdivision(quads, len(ball))
+    refine = subdivide_smooth(np.eye(len(ball)), topology)
+    vertices = head.vertices[ball] - head.vertices[ball].mean(axis=0)
+    vertices = vertices / radius(vertices)
+    size = np.linalg.norm(refine @ vertices, axis=1).mean()
+    for _ in range(5):
+        fine = refine @ vertices
+        wanted = fine * (size / np.linalg.norm(fine, axis=1, keepdims=True))
+        vertices = vertices + np.linalg.lstsq(refine, wanted - fine, rcond=None)[0]
+    return vertices
+
+
+class EyeSeats:
+    """Puts round eyeballs into the lids of heads of the source's topology, and the lids in front of them.
+
+    Args:
+        head: the base head, whose eyes sit well.
+    """
+
+    def __init__(self, head: HeadMesh):
+        self._grids = eye_grids(head)
+        self._ball = {side: np.flatnonzero(head.part == f"eyeball_{side}") for side in self._grids}
+        self._base = {side: round_ball(head, side) for side in self._grids}
+        self._ratio = {
+            side: self._distance(head.vertices, side) / radius(head.vertices[ball]) for side, ball in self._ball.items()
+        }
+
+    def _distance(self, shape: np.ndarray, side: str) -> np.ndarray:
+        """(K, S) distances of the lids' grid from the ball's middle."""
+        return np.linalg.norm(shape[self._grids[side].rings] - shape[self._ball[side]].mean(axis=0), axis=-1)
+
+    def seat(self, shape: np.ndarray) -> np.ndarray:
+        """The head (Vc, 3) with balls that are round, of one size and fill their lids, and with no lid inside a ball.
+
+        Each ball is the base head's own, scaled and moved in depth so that the lids' rim is as far from its middle, in
+        radii, as there. Socket and the lids' inner edge then lie on it, and no lid is nearer than on the base head: all
+        are moved along the radius.
+        """
+        result = shape.copy()
+        fits = {side: self._fit(shape, side) for side in self._grids}
+        size = np.mean([fit[0] for fit in fits.values()])
+        for side, (_, centre) in fits.items():
+            grid = self._grids[side]
+            result[self._ball[side]] = centre + size * self._base[side]
+            offset = result[grid.rings] - centre
+            distance = np.linalg.norm(offset, axis=-1)
+            wanted = np.clip(distance / size, *self._bounds(side))
+            result[grid.rings] = centre + offset * (wanted * size / distance)[..., None]
+        return result
+
+    def _bounds(self, side: str) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest distance (K, S) of the grid's vertices from a ball's middle, in radii."""
+        line, ratio = self._grids[side].line, self._ratio[side]
+        least, most = ratio.copy(), np.full_like(ratio, np.inf)
+        least[line + 1 :] = ratio[line + 1 :].min(axis=1, keepdims=True)
+        least[:line] = most[:line] = _SOCKET
+        least[line] = most[line] = 1.0
+        most[line + 1] = _RIM_LIMIT
+        return least, most
+
+    def _fit(self, shape: np.ndarray, side: str) -> tuple[float, np.ndarray]:
+        """Radius and centre (3,) of the ball that suits the lids' rim: Gauss-Newton with the head's own as prior."""
+        grid, ball = self._grids[side], shape[self._ball[side]]
+        rows = slice(grid.line + 1, grid.line + 1 + _LID_RINGS)
+        rim, ratio = shape[grid.rings[rows]].reshape(-1, 3), self._ratio[side][rows].reshape(-1)
+        middle, own = ball.mean(axis=0), radius(ball)
+        prior = np.array([1 / _DEPTH_SIGMA, 1 / _BALL_SIGMA])
+        change = np.zeros(2)  # of depth and size, in the ball's own radii
+        for _ in range(4):
+            offset = (rim - middle) / own - (0, 0, change[0])
+            distance = np.linalg.norm(offset, axis=1)
+            jacobian = np.stack([-offset[:, 2] / distance, -ratio], axis=1) / _FIT_SIGMA
+            residual = (distance - ratio * (1 + change[1])) / _FIT_SIGMA
+            normal = jacobian.T @ jacobian / len(rim) * _INDEPENDENT + np.diag(prior**2)
+            gradient = jacobian.T @ residual / len(rim) * _INDEPENDENT + prior**2 * change
+            change -= np.linalg.solve(normal, gradient)
+        return own * (1 + change[1]), middle + (0, 0, change[0] * own)

@@ -1,0 +1,197 @@
+"""Expressions of the eyes, built on the head they are for: eyeballs turn, lids slide over them.
+
+Each lid is moved about an axis through the eyeball's middle, parallel to the line between the corners of the eye. A
+blend shape goes there in a straight line, which cuts across the ball; so a lid ends a little further out than it began,
+as much as keeps it outside half-way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .head_regions import radius
+from .rings import Grid
+from .sources import HeadMesh
+
+# Degrees away from the nose and up at weight 1: how far eyes turn before the head does; forced, they reach about 45.
+GAZE_DEG = {"eyeLookIn": (-25.0, 0.0), "eyeLookOut": (25.0, 0.0), "eyeLookUp": (0.0, 20.0), "eyeLookDown": (0.0, -25.0)}
+# How far upper and lower lid follow, degrees at the middle of the eye: with the gaze, and in a wide stare.
+LID_DEG = {"eyeLookUp": (12.0, 4.0), "eyeLookDown": (-14.0, -5.0), "eyeWide": (10.0, -3.0)}
+LOWER_LID_SHARE = 0.12  # of the opening that the lower lid closes in a blink
+OVERLAP_M = 0.0005  # by which lids that meet overlap, so that subdivision leaves no slit
+CLOSED_M = 0.0002  # overlap of the coarse lids from which the subdivided ones show no slit
+_PLACES = np.linspace(0.12, 0.88, 9)  # along the eye, where lids have to meet
+_MARGIN_RINGS = 3  # rings of the lid's margin, from its inner edge to the front
+# How far skin follows the margin, ring by ring from the margin outwards, and from the inner edge into the socket.
+_OUTWARDS = (1.0, 1.0, 0.98, 0.93, 0.83, 0.66, 0.44, 0.20, 0.06)
+_INWARDS = (0.95, 0.88, 0.78, 0.66, 0.54, 0.42, 0.30, 0.18, 0.08, 0.0)
+_HALFWAY = (1.0, 1.02, 1.05)  # radii: least distance of the margin's rings from the ball's middle, half-way
+_CLOSED_LID = 1.17  # radii: what bulges more than this is drawn over the ball
+_FLATTENING = 0.3
+
+
+class Lids:
+    """The lids around one eyeball.
+
+    Args:
+        head: the base head, for its parts.
+        grid: of the lids of this eye.
+        vertices: (Vc, 3) the head that the expressions are for, in metres.
+        side: "left" or "right".
+    """
+
+    def __init__(self, head: HeadMesh, grid: Grid, vertices: np.ndarray, side: str):
+        self.vertices, self.grid = vertices, grid
+        self.outward = 1.0 if side == "left" else -1.0
+        self.ball = np.flatnonzero(head.part == f"eyeball_{side}")
+        self.centre = vertices[self.ball].mean(axis=0)
+        self.radius = radius(vertices[self.ball])
+        offset = vertices[grid.rings] - self.centre
+        corner = self.outward * offset[grid.line + 1, :, 0]
+        self.inner, self.outer = int(corner.argmin()), int(corner.argmax())
+        axis = offset[grid.line + 1, self.outer] - offset[grid.line + 1, self.inner]
+        axis *= self.outward  # to the left for both eyes: a positive turn lowers the lid
+        self.axis = axis / np.linalg.norm(axis)
+        self.along = offset @ self.axis
+        forward = np.array([0.0, 0.0, 1.0]) - self.axis[2] * self.axis
+        forward /= np.linalg.norm(forward)
+        self.elevation = np.arctan2(offset @ np.cross(forward, self.axis), offset @ forward)
+        self.is_upper = self._upper_spokes(offset)
+        self.offset = offset
+
+    def _upper_spokes(self, offset: np.ndarray) -> np.ndarray:
+        """(S,) bool: spokes between the corners on the side of the brow."""
+        spokes = np.arange(offset.shape[1])
+        between = (spokes - self.inner) % len(spokes) < (self.outer - self.inner) % len(spokes)
+        height = offset[self.grid.line + 2, :, 1]
+        upper = between if height[between].mean() > height[~between].mean() else ~between
+        upper[[self.inner, self.outer]] = False
+        return upper
+
+    # -- shapes: offsets (Vc, 3) of the whole head ---------------------------------------------------------------------
+    def gaze(self, right_deg: float, up_deg: float) -> np.ndarray:
+        """The ball, turned away from the nose and up by the given angles."""
+        yaw, pitch = np.radians(self.outward * right_deg), np.radians(-up_deg)
+        about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+        about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+        result = np.zeros_like(self.vertices)
+        ball = self.vertices[self.ball] - self.centre
+        result[self.ball] = ball @ (about_y @ about_x).T - ball
+        return result
+
+    def blink(self) -> np.ndarray:
+        """Both lids moved until they meet near the lower one."""
+        upper, lower = self._curves()
+        opening = upper - lower
+        slack = OVERLAP_M / self.radius
+        turn = np.where(self.is_upper, -(1 - LOWER_LID_SHARE) * opening - slack, LOWER_LID_SHARE * opening + slack)
+        turn[:, [self.inner, self.outer]] = 0
+        return self._moved(turn, drawn=True)
+
+    def follow(self, upper_deg: float, lower_deg: float) -> np.ndarray:
+        """Lids that move up by the given angles in the middle of the eye, less towards its corners."""
+        upper, lower = self._curves()
+        share = (upper - lower) / (upper - lower).max(axis=1, keepdims=True)
+        turn = np.radians(np.where(self.is_upper, upper_deg, lower_deg)) * share
+        turn[:, [self.inner, self.outer]] = 0
+        return self._moved(turn, drawn=False)
+
+    def clear(self, offsets: np.ndarray) -> np.ndarray:
+        """Offsets (Vc, 3) changed where they would bring a lid into the ball, all the way or half-way."""
+        result = offsets.copy()
+        least = np.minimum(np.linalg.norm(self.offset, axis=-1), self._least()[:, None])
+        for share in (0.5, 1.0):
+            now = self.offset + share * result[self.grid.rings]
+            distance = np.linalg.norm(now, axis=-1)
+            push = np.maximum(least - distance, 0) / share
+            result[self.grid.rings] += now * (push / distance)[..., None]
+        return result
+
+    def opening(self, vertices: np.ndarray) -> np.ndarray:
+        """Distance between the margins' fronts in the middle of the eye, metres: heads (..., Vc, 3) -> (...)."""
+        ring = self.grid.rings[self.grid.line + 1]
+        middle = 0.5 * (self.along[self.grid.line + 1, self.inner] + self.along[self.grid.line + 1, self.outer])
+        nearness = np.abs(self.along[self.grid.line + 1] - middle)
+        heights = []
+        for lid in (self.is_upper, ~self.is_upper):
+            chosen = np.flatnonzero(lid)[np.argsort(nearness[lid])[:3]]
+            heights.append(vertices[..., ring[chosen], 1].mean(axis=-1))
+        return heights[0] - heights[1]
+
+    def gaps(self, vertices: np.ndarray) -> np.ndarray:
+        """Distance (R, C) of upper and lower lid along y at places from corner to corner, metres, negative where they
+        overlap: a row for each ring from the lids' inner edge to the front."""
+        rows = []
+        for ring in self.grid.rings[self.grid.line : self.grid.line + _MARGIN_RINGS]:
+            points = vertices[ring]
+            along = (points - points[self.inner]) @ self.axis
+            along = along / along[self.outer]
+            curves = []
+            for lid in (self.is_upper, ~self.is_upper):
+                lid = np.union1d(np.flatnonzero(lid), (self.inner, self.outer))
+                lid = lid[np.argsort(along[lid])]
+                curves.append(np.interp(_PLACES, along[lid], points[lid, 1]))
+            rows.append(curves[0] - curves[1])
+        return np.array(rows)
+
+    def weight_to_close(self, vertices: np.ndarray, blink: np.ndarray) -> float:
+        """Weight of the blink's offsets (Vc, 3) at which the lids of a head (Vc, 3) meet everywhere."""
+        gap = self.gaps(vertices)
+        closing = np.maximum(gap - self.gaps(vertices + blink), 1e-5)
+        return float(((gap + CLOSED_M) / closing).min(axis=0).max())
+
+    # -- how they are made ---------------------------------------------------------------------------------------------
+    def _curves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Elevation of the upper and of the lower lid (K, S), each ring's own, at the place along the eye of each of
+        its spokes; rings without an opening have those of the nearest that has one."""
+        upper, lower = np.empty_like(self.along), np.empty_like(self.along)
+        first, last = self.grid.line, self.grid.line + _MARGIN_RINGS
+        for k in range(len(self.along)):
+            ring = min(max(k, first), last)
+            for target, lid in ((upper, self.is_upper), (lower, ~self.is_upper)):
+                lid = lid.copy()
+                lid[[self.inner, self.outer]] = True
+                order = np.argsort(self.along[ring, lid])
+                target[k] = np.interp(self.along[ring], self.along[ring, lid][order], self.elevation[ring, lid][order])
+        return upper, lower
+
+    def _follows(self) -> np.ndarray:
+        """(K,) how far each ring follows the margin."""
+        line, count = self.grid.line, len(self.grid.rings)
+        follows = np.zeros(count)
+        follows[line : line + _MARGIN_RINGS + 1] = 1
+        outwards = follows[line + _MARGIN_RINGS + 1 :]
+        outwards[: len(_OUTWARDS)] = _OUTWARDS[: len(outwards)]
+        inwards = follows[:line][::-1]
+        inwards[: len(_INWARDS)] = _INWARDS[: len(inwards)]
+        return follows
+
+    def _least(self) -> np.ndarray:
+        """(K,) least distance of each ring from the ball's middle, metres."""
+        least = np.full(len(self.grid.rings), _HALFWAY[-1])
+        least[: self.grid.line + 1] = _HALFWAY[0]
+        least[self.grid.line : self.grid.line + len(_HALFWAY)] = _HALFWAY
+        return least * self.radius
+
+    def _moved(self, turn: np.ndarray, *, drawn: bool) -> np.ndarray:
+        """Offsets (Vc, 3) of lids turned up by (K, S) radians of their margin."""
+        turn = turn * self._follows()[:, None]
+        turned = _rotate(self.offset, self.axis, -turn)
+        distance = np.linalg.norm(self.offset, axis=-1)
+        wanted = distance.copy()
+        if drawn:
+            share = np.clip(-turn / np.abs(turn).max(), 0, 1)
+            wanted -= _FLATTENING * share * np.maximum(distance - _CLOSED_LID * self.radius, 0)
+        least = np.minimum(self._least()[:, None], distance)
+        # |d + w n| / 2 = least, for the offset d at rest and the direction n of the end.
+        root = np.sqrt(np.maximum(4 * least**2 - (distance * np.sin(turn)) ** 2, 0))
+        wanted = np.maximum(wanted, root - distance * np.cos(turn))
+        result = np.zeros_like(self.vertices)
+        result[self.grid.rings] = turned * (wanted / distance)[..., None] - self.offset
+        return result
+
+
+def _rotate(points: np.ndarray, axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Points (..., 3) turned about a unit axis by (...) radians (Rodrigues)."""
+    cosine, sine = np.cos(angle)[..., None], np.sin(angle)[..., None]
+    return points * cosine + np.cross(axis, points) * sine + axis * (points @ axis)[..., None] * (1 - cosine)

