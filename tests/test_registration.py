@@ -1,6 +1,7 @@
 """Registration: the parts on the toy head, and whole scans of known truth on the open model."""
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from faceverse.mesh import subdivide_smooth, subdivision
+from faceverse.training import scan_landmarks
 from faceverse.training.nonrigid import (
     Bender,
     bend,
@@ -297,7 +299,8 @@ def test_too_few_points(model):
 
 
 def test_no_face(model, monkeypatch):
-    monkeypatch.setattr("faceverse.training.scan_landmarks.SEARCH_SIZES_PX", (256,))
+    around = scan_landmarks._around
+    monkeypatch.setattr(scan_landmarks, "_around", lambda scan: islice(around(scan), 12))
     ball = trimesh.creation.icosphere(subdivisions=4, radius=100)
     with pytest.raises(ScanError, match="no face"):
         register(Scan(np.asarray(ball.vertices), np.asarray(ball.faces)), model)
@@ -355,6 +358,14 @@ def test_scans_in_no_known_unit_keep_their_shape(model, stand_in):
     assert np.cbrt(np.linalg.det(found.matrix)) == pytest.approx(0.001 / 0.0137, rel=0.1)
 
 
+def test_face_upside_down_is_turned_upright(model):
+    head, color = person(model, 5), model.albedo(torch.from_numpy(model.random(5).albedo)[None])[0].numpy().clip(0, 1)
+    over = Rotation.from_euler("xz", (20, 180), degrees=True).as_matrix()
+    found = find_face(Scan(head @ over.T, model.faces, colors=color), model)
+    turn = Rotation.from_matrix(found.matrix @ over / found.unit_m)
+    assert np.rad2deg(turn.magnitude()) < 8
+
+
 def test_a_cloud_shows_its_face(model, stand_in):
     made = stand_in[0]
     found = find_face(Scan(made.scan.vertices / 10), model)
@@ -365,9 +376,10 @@ def test_a_cloud_shows_its_face(model, stand_in):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_depth_frames_give_the_head(model, count):
+def test_depth_frames_give_the_head(model, count, monkeypatch):
     from benchmarks.bm_registration import depth_figures, depth_frame
 
+    monkeypatch.setattr("faceverse.training.registration.FRAME_ROUNDS", 3)
     head = person(model, 3)
     frames = [depth_frame(model, head, yaw, number) for number, yaw in enumerate((0, -30)[:count])]
     found = register([scan for scan, _ in frames], model)

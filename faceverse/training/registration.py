@@ -124,10 +124,10 @@ def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = T
     used, scan, found = _one_scan(frames, model, bender.surface)
     head = moved(scan, found.matrix, found.translation)
     points = head_points(head)
-    task = _task(model, found, neutral)
+    noise, spacing = roughness(head)
+    task = replace(_task(model, found, neutral), noise_m=noise)
     fit = fit_model(bender.surface, points, np.eye(3), np.zeros(3), task)
     head, points = moved(head, fit.matrix, fit.translation), points.moved(fit.matrix, fit.translation)
-    noise, spacing = roughness(head)
     bent = bend(bender, fit.vertices, points, finest_m=spacing * noise / TARGET_NOISE_M)
     report = _report(bender.surface, points, fit, bent)
     report = replace(

@@ -28,6 +28,7 @@ from .surface_fit import align_landmarks
 UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimetres": 0.1, "metres": 1.0}
 UNIT_TOLERANCE = 1.2  # heads of adults differ less in size, and any two of these units more
 FITTING_M = 0.008  # median distance of found landmarks to the mean head's after alignment: more is no face
+SURE_M = 0.0045  # above it the view from another side may be better: a face upside down looks like a face, too
 SEARCH_SIZES_PX = (256, 512)
 SEARCH_TRIANGLES = 60_000
 SOLID_POINTS = 200_000
@@ -73,7 +74,10 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
     """
     scan = _solid(scan)
     light = _thinned(scan, SEARCH_TRIANGLES)
+    best = None
     for matrix, translation, size in _around(light):
+        if best is not None and size != SEARCH_SIZES_PX[0]:
+            break
         camera = Camera(size * 1.9, (size / 2, size / 2), (size, size))
         picture = scan_picture(light, matrix, translation, camera)
         for face in detect_faces(picture.rgb, max_faces=2) if picture.depth.any() else ():
@@ -82,9 +86,14 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
                 first, shift, error = align_landmarks(model, points, SURFACE_POINTS)
             except ParameterError:
                 continue
-            if error < FITTING_M and (found := _look_closer(scan, model, first, shift)) is not None:
-                return found
-    raise ScanError("no face was found in it, seen from all sides")
+            found = _look_closer(scan, model, first, shift) if error < FITTING_M else None
+            if found is not None and (best is None or found.error_m < best.error_m):
+                best = found
+            if best is not None and best.error_m < SURE_M:
+                return best
+    if best is None:
+        raise ScanError("no face was found in it, seen from all sides")
+    return best
 
 
 def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

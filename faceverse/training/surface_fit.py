@@ -20,10 +20,12 @@ from .heads import rigid_fit
 REGION_TRUST = {"face": 1.0, "lips": 1.0, "eyelids": 1.0, "ears": 0.5, "neck": 0.25, "scalp": 0.15}
 FACE_REGIONS = ("face", "lips", "eyelids")
 SMALLEST_SIGMA_M = 2e-4
-INDEPENDENT_POINTS = 4000.0  # neighbouring scan points err together: all of them count as so many
+# Neighbouring scan points err together, by what the model cannot reach: all of them count as so many. More bring the
+# surfaces closer, fewer keep the vertices where they belong.
+INDEPENDENT_POINTS, POINTS_FOR_REACH = 1200.0, 4000.0
 NORMAL_AGREEMENT = 0.5  # cosine below which a scan point and the model's surface are two different things
 LANDMARK_SIGMA_M = 4e-3  # of landmarks found in renderings
-INDEPENDENT_LANDMARKS = 40.0
+INDEPENDENT_LANDMARKS = 60.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class FitTask:
         reach_m: distances at the first and the last iteration beyond which a point is no part of the head.
         iterations: point-to-plane steps.
         points: how many of the scan's points are used.
+        independent_points: what the model cannot reach counts as so many measurements, see INDEPENDENT_POINTS.
+        noise_m: deviation of the scan's own noise, which is another one in every point.
         landmarks: (L, 3) found in the scan, in the order of the model's 478; not finite where none was found.
     """
 
@@ -107,6 +111,8 @@ class FitTask:
     reach_m: tuple[float, float] = (0.02, 0.006)
     iterations: int = 18
     points: int = 8000
+    independent_points: float = INDEPENDENT_POINTS
+    noise_m: float = 0.0
     landmarks: np.ndarray | None = None
 
 
@@ -228,8 +234,7 @@ def _step(
     inner = offset[trust >= 1] if (trust >= 1).any() else offset
     sigma = max(1.4826 * float(np.median(np.abs(inner))), SMALLEST_SIGMA_M)
     trust = trust * np.clip(1 - (offset / (4.0 * sigma)) ** 2, 0, None) ** 2  # Tukey's biweight
-    share = min(1.0, INDEPENDENT_POINTS / used.sum())
-    root = np.sqrt(share * trust) / sigma
+    root = np.sqrt(trust / used.sum() / _variance_of_mean(sigma, int(used.sum()), task))
     normals = contact.normals[used]
     gain = np.concatenate([np.ones(len(state.identity)), surface.model.gain_of(state.identity)])
     columns = _columns(surface, modes, contact, used) * gain
@@ -242,6 +247,12 @@ def _step(
     if task.landmarks is not None:
         _add_landmarks(surface, (modes, gain), state, task, centre, (hessian, gradient))
     return _solve(surface.model, modes, state, task, (hessian, gradient, centre, sigma))
+
+
+def _variance_of_mean(sigma: float, count: int, task: FitTask) -> float:
+    """m^2: how far the mean of `count` offsets of deviation sigma may be off, by what the model lacks and by noise."""
+    lacking = max(sigma**2 - task.noise_m**2, (0.3 * sigma) ** 2)
+    return lacking / min(task.independent_points, count) + min(task.noise_m, sigma) ** 2 / count
 
 
 def _columns(surface: ModelSurface, modes: np.ndarray, contact: Contact, used: np.ndarray) -> np.ndarray:
@@ -349,7 +360,7 @@ def fit_to_surface(
         vertices = vertices[used]
     points = SurfacePoints(vertices, normals)
     nothing = np.zeros(len(model.expression_modes))
-    task = FitTask(nothing, nothing, scale=scale, iterations=25, points=12000)
+    task = FitTask(nothing, nothing, scale=scale, iterations=25, points=12000, independent_points=POINTS_FOR_REACH)
     matrix = np.eye(3) if matrix is None else np.asarray(matrix, np.float64)
     translation = np.zeros(3) if translation is None else np.asarray(translation, np.float64)
     fit = fit_model(surface, points, matrix, translation, task)
