@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import head, labelled, save, sheet
+from bm_base import JAW_BESIDE, head, labelled, save, sheet
 
 import faceverse as fv
 from faceverse.camera import rotation_from_euler_deg
@@ -29,7 +29,6 @@ from faceverse.training.sources import ShapeSource
 
 CLOSED_JAW = {"jawOpen": 1.0, "mouthClose": 1.0}
 HALF_CLOSED_JAW = {"jawOpen": 0.5, "mouthClose": 0.5}
-JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
 DISTANCE_M, CENTRE_M = 0.6, (0.0, -0.045, 0.05)  # of the camera from the point that it looks at in the head
 COMBINATIONS = (
     {"mouthSmile": 1.0, "jawOpen": 0.3}, {"mouthSmile": 1.0, "cheekSquint": 1.0}, {"eyeBlink": 1.0},

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bm_base import held_out_heads
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
 import faceverse as fv
 from faceverse.camera import project, rotation_from_euler_deg, transform
 from faceverse.lighting import srgb_from_linear
-from faceverse.mesh import subdivide_smooth, subdivision, vertex_normals
+from faceverse.mesh import vertex_normals
 from faceverse.rasterize import interpolate, rasterize
-from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit
+from faceverse.training.heads import rigid_fit
 from faceverse.training.registration import Registration, register
 from faceverse.training.scan_files import (
     Scan,
@@ -33,10 +34,8 @@ from faceverse.training.scan_files import (
     scan_from_depth,
 )
 from faceverse.training.scan_landmarks import find_face
-from faceverse.training.sources import ShapeSource
 from faceverse.training.surface_fit import ModelSurface, fit_to_surface, mesh_normals, touch
 
-HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.28  # as in bm_base: features 1.4 times as pronounced as in training
 HIDDEN = ("teeth", "tongue", "mouth_inside", "eye_sockets")  # what no scanner sees
 CELL_M, NOISE_M, HOLES, MILLIMETRES = 0.0016, 1.5e-4, 6, 1000.0
 DEPTH_CAMERA, DEPTH_M, DEPTH_NOISE_M = fv.Camera(900.0, (320.0, 240.0), (480, 640)), 0.55, 1e-3
@@ -61,17 +60,13 @@ class StandIn:
 
 
 # -- making scans -----------------------------------------------------------------------------------------------------
-def held_out_heads(model: fv.FaceModel, count: int) -> np.ndarray:
+def aligned_heads(model: fv.FaceModel, count: int) -> np.ndarray:
     """(count, V, 3) metres: heads of another generator setting, laid onto the model's mean head by their faces."""
-    source, rng = ShapeSource(), np.random.default_rng(HELD_OUT_SEED)
-    drawn = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA).draw(draw_settings(count, rng), rng)
-    topology = subdivision(source.head.quads, len(source.head.vertices))
     face = ModelSurface(model).face_vertices
     heads = []
-    for coarse in drawn:
-        fine = subdivide_smooth(coarse.astype(np.float64), topology)
-        rotation, translation = rigid_fit(fine[face], model.mean_vertices[face].astype(np.float64))
-        heads.append(fine @ rotation.T + translation)
+    for head in held_out_heads(count):
+        rotation, translation = rigid_fit(head[face], model.mean_vertices[face].astype(np.float64))
+        heads.append(head @ rotation.T + translation)
     return np.stack(heads)
 
 
@@ -220,7 +215,7 @@ def main() -> None:
         distances = reach_on_scans(model, options.scans)
         print(f"reach: {np.mean(list(distances.values())):.3f} mm mean distance of {len(distances)} scans' face points")
         return
-    heads = held_out_heads(model, options.heads)
+    heads = aligned_heads(model, options.heads)
     print(f"{options.heads} stand-ins for scans, noise {1e3 * NOISE_M:.2f} mm; millimetres on the face:")
     for number, head in enumerate(heads):
         color = model.albedo(torch.from_numpy(model.random(number).albedo)[None])[0].numpy() if number % 2 else None

@@ -25,7 +25,7 @@ def calibrate(heads: np.ndarray, head: HeadMesh, male: np.ndarray, ancestry: np.
     """Heads with means and deviations of the surveys.
 
     Args:
-        heads: (S, Vc, 3) metres, aligned to each other.
+        heads: (S, Vc, 3) metres, aligned to each other; some hundred, because sizes are set right for all together.
         head: the base head.
         male: (S,) 0 female .. 1 male.
         ancestry: (S, 3) shares in the order of ANCESTRIES.
@@ -35,7 +35,7 @@ def calibrate(heads: np.ndarray, head: HeadMesh, male: np.ndarray, ancestry: np.
     heads = np.array(heads, dtype=np.float32)
     mean = heads.mean(axis=0)
     centred = (heads - mean).reshape(len(heads), -1)
-    scores, _ = principal_scores(centred, min(COMPONENTS, len(heads) // 4))
+    scores, _ = principal_scores(centred, min(COMPONENTS, max(1, len(heads) // 4)))
     modes = ((scores.T @ centred) / len(heads)).reshape(-1, *mean.shape)
     names, means, deviations = wanted(male, ancestry)
     effect = (_table(mean + modes, head, names) - _table(mean - modes, head, names)) / 2
