@@ -93,7 +93,7 @@ class PosedHead:
         vertices, faces, uv_faces = result.vertices, result.faces, result.uv_faces
         data = result.model.data
         if mode == "wireframe" and data.light_faces is not None:
-            vertices, faces, uv_faces = vertices[: data.light_vertex_count], data.light_faces, data.light_uv_faces
+            faces, uv_faces = data.light_vertices[data.light_faces], data.light_uv_faces
         vertices_cam = as_tensor(vertices @ pose.T + translation)
         faces, uv_faces = (torch.from_numpy(np.ascontiguousarray(f, dtype=np.int64)) for f in (faces, uv_faces))
         return cls(

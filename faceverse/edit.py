@@ -14,7 +14,8 @@ import torch
 from .camera import Camera
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
-from .model import Attribute, FaceModel, FaceParams
+from .model import FaceModel, FaceParams
+from .model_data import Attribute
 from .render import rotation_matrix
 from .result import FitResult, with_params
 from .texture import model_texture

@@ -192,9 +192,9 @@ def _stl(result: FitResult, path: Path) -> dict[Path, bytes]:
 
 
 def _light(result: FitResult) -> FitResult:
-    """The same head on the coarse mesh, whose vertices are the first of the full one's."""
+    """The same head on the coarse mesh."""
     light = result.model.light_version
-    keep = slice(0, len(light.mean_vertices))
+    keep = slice(None) if light is result.model else result.model.data.light_vertices
     return result.replace(
         model=light,
         vertices=result.vertices[keep],

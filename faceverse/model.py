@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .errors import ParameterError
 from .lighting import default_light
+from .model_data import Landmarks, ModelData, on_light_mesh
 
 ARKIT_NAMES = tuple(
     "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
@@ -38,7 +39,7 @@ class FaceParams:
 
     Args:
         identity: (I,) coefficients of unit variance.
-        expression: (E,) weights in 0..1, named by `FaceModel.expression_names`.
+        expression: (E,) weights named by `FaceModel.expression_names`, in 0..1 (or `FaceModel.expression_limits`).
         albedo: (A,) coefficients of unit variance.
         rotation: (3, 3) head to camera, see camera.py.
         translation: (3,) metres.
@@ -59,69 +60,6 @@ class FaceParams:
     def replace(self, **changes) -> FaceParams:
         """A copy with some fields changed."""
         return replace(self, **changes)
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """Points on the surface that a detector finds in pictures.
-
-    Args:
-        triangle: (L,) int64 indices into `faces`.
-        barycentric: (L, 3).
-        sigma: (L,) metres, deviation per axis of the detector's answers from the point.
-        habits: (K, L, 2) metres right and up in the picture, ways in which the detector errs with many points at once
-            (per unit of a unit-variance coefficient); part of sigma. None where they were not measured.
-    """
-
-    triangle: np.ndarray
-    barycentric: np.ndarray
-    sigma: np.ndarray
-    habits: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A direction of change with a meaning.
-
-    Args:
-        name, unit: such as "age" in "years".
-        minimum, maximum: the range in which an edit stays a plausible head.
-        step: (I + A,) change of identity and albedo coefficients for one unit.
-        estimator: (I + A + 1,) weights, the last is the constant: value = estimator . (identity, albedo, 1).
-    """
-
-    name: str
-    unit: str
-    minimum: float
-    maximum: float
-    step: np.ndarray
-    estimator: np.ndarray
-
-
-@dataclass(frozen=True)
-class ModelData:
-    """The arrays of a face model as stored by `faceverse.weights` (float32 / int64; metres; linear RGB)."""
-
-    mean_vertices: np.ndarray  # (V, 3)
-    identity_modes: np.ndarray  # (I, V, 3)
-    expression_modes: np.ndarray  # (E, V, 3)
-    mean_albedo: np.ndarray  # (V, 3)
-    albedo_modes: np.ndarray  # (A, V, 3)
-    faces: np.ndarray  # (F, 3)
-    uv: np.ndarray  # (U, 2)
-    uv_faces: np.ndarray  # (F, 3)
-    expression_names: tuple[str, ...]
-    regions: dict[str, np.ndarray]
-    landmarks_478: Landmarks
-    landmarks_68: Landmarks
-    attributes: tuple[Attribute, ...] = ()
-    expression_gain: np.ndarray | None = None  # (E, I) change of each expression's size per unit of identity
-    population: np.ndarray | None = None  # (P, I + A) coefficients of heads the model was trained on
-    name: str = "unnamed"
-    info: dict = field(default_factory=dict)
-    light_vertex_count: int | None = None  # the first so many vertices are the coarse mesh
-    light_faces: np.ndarray | None = None  # (F_light, 3)
-    light_uv_faces: np.ndarray | None = None  # (F_light, 3)
 
 
 GAIN_RANGE = (0.5, 2.0)
@@ -216,19 +154,30 @@ class FaceModel(nn.Module):
         return self.data.expression_names
 
     @property
+    def expression_limits(self) -> np.ndarray:
+        """(E, 2) float32, least and greatest weight of each expression; 0 and 1 for blendshapes."""
+        limits = self.data.expression_limits
+        return np.tile(np.float32([0, 1]), (len(self.expression_basis), 1)) if limits is None else limits
+
+    @property
     def regions(self) -> dict[str, np.ndarray]:
         """Vertex indices by name: face, lips, eyelids, eyeballs, scalp, ears, neck, teeth, tongue, mouth_inside ..."""
         return self.data.regions
 
     @property
-    def landmarks_478(self) -> Landmarks:
-        """MediaPipe's 478 points on the surface."""
+    def landmarks_478(self) -> Landmarks | None:
+        """MediaPipe's 478 points on the surface; None for models that know fewer."""
         return self.data.landmarks_478
 
     @property
     def landmarks_68(self) -> Landmarks:
         """The 68 points of the iBUG scheme on the surface."""
         return self.data.landmarks_68
+
+    @property
+    def fit_landmarks(self) -> Landmarks:
+        """What a photograph is fitted with: the 478 points, or the 68 where the model knows no more."""
+        return self.data.landmarks_68 if self.data.landmarks_478 is None else self.data.landmarks_478
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
@@ -242,30 +191,8 @@ class FaceModel(nn.Module):
 
     @cached_property
     def light_version(self) -> FaceModel:
-        """The coarse mesh of the same model (its vertices are the first of the full one's); itself if there is none."""
-        d = self.data
-        if d.light_faces is None:
-            return self
-        keep = slice(0, d.light_vertex_count)
-        return FaceModel(
-            replace(
-                d,
-                mean_vertices=d.mean_vertices[keep],
-                identity_modes=d.identity_modes[:, keep],
-                expression_modes=d.expression_modes[:, keep],
-                mean_albedo=d.mean_albedo[keep],
-                albedo_modes=d.albedo_modes[:, keep],
-                faces=d.light_faces,
-                uv_faces=d.light_uv_faces,
-                regions={k: v[v < d.light_vertex_count] for k, v in d.regions.items()},
-                landmarks_478=_landmarks_on_light(d, d.landmarks_478),
-                landmarks_68=_landmarks_on_light(d, d.landmarks_68),
-                name=f"{d.name} (light)",
-                light_vertex_count=None,
-                light_faces=None,
-                light_uv_faces=None,
-            )
-        )
+        """The coarse mesh of the same model (`data.light_vertices` of the full one); itself if there is none."""
+        return self if self.data.light_faces is None else FaceModel(on_light_mesh(self.data))
 
     # -- the model ----------------------------------------------------------------------------------------------------
     def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
@@ -406,35 +333,3 @@ def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:
             )
         result = result + (coefficients @ modes.flatten(1)).unflatten(1, mean.shape)
     return result
-
-
-def _landmarks_on_light(data: ModelData, landmarks: Landmarks) -> Landmarks:
-    """Landmarks moved from the fine triangles to the closest points of the coarse ones (same quad, mean head)."""
-    fine_per_coarse = len(data.faces) // len(data.light_faces)
-    points = (data.mean_vertices[data.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
-    quad = landmarks.triangle // (fine_per_coarse * 2)
-    best, triangle, barycentric = (
-        np.full(len(points), np.inf),
-        np.zeros(len(points), np.int64),
-        np.zeros((len(points), 3)),
-    )
-    for half in range(2):
-        index = quad * 2 + half
-        corners = data.mean_vertices[data.light_faces[index]]
-        weights = closest_barycentric(points, corners)
-        distance = np.linalg.norm((corners * weights[..., None]).sum(1) - points, axis=1)
-        closer = distance < best
-        best[closer], triangle[closer], barycentric[closer] = distance[closer], index[closer], weights[closer]
-    return replace(landmarks, triangle=triangle, barycentric=barycentric.astype(np.float32))
-
-
-def closest_barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Barycentric coordinates (L, 3) of the points (L, 3) in triangles (L, 3, 3), clipped into the triangle."""
-    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    p = points - a
-    d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
-    d20, d21 = (p * ab).sum(1), (p * ac).sum(1)
-    area = np.maximum(d00 * d11 - d01 * d01, 1e-20)
-    v, w = (d11 * d20 - d01 * d21) / area, (d00 * d21 - d01 * d20) / area
-    weights = np.clip(np.stack([1 - v - w, v, w], axis=1), 0, None)
-    return weights / weights.sum(1, keepdims=True)

@@ -18,8 +18,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from .errors import WeightsError
+from .landmarks import LANDMARKS_68_FROM_478
 from .mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads
-from .model import Attribute, FaceModel, Landmarks, ModelData
+from .model import FaceModel
+from .model_data import Attribute, Landmarks, ModelData
 from .model_file import ModelFile, content_hash, read_model_file
 
 OPEN_FILE = "open_base.safetensors"
@@ -69,7 +71,9 @@ def _float32(values: np.ndarray | None) -> np.ndarray | None:
 def _landmarks(file: ModelFile, number: int) -> Landmarks:
     keys = ("triangle", "barycentric", "sigma", "habits")
     triangle, *trust, habits = (getattr(file, f"landmarks_{number}_{key}", None) for key in keys)
-    return Landmarks(triangle.astype(np.int64), *trust, None if habits is None else habits * np.float32(1e-3))
+    habits = None if habits is None else habits * np.float32(1e-3)
+    detected = np.array(LANDMARKS_68_FROM_478) if number == 68 else None
+    return Landmarks(triangle.astype(np.int64), *trust, habits, detected)
 
 
 def _refine(modes_mm: np.ndarray, topology: Subdivision | None) -> np.ndarray:
@@ -104,7 +108,7 @@ def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarra
         "faces": triangles_from_quads(topology.quads),
         "uv": uv[order],
         "uv_faces": triangles_from_quads(place[uv_topology.quads]),
-        "light_vertex_count": vertex_count,
+        "light_vertices": np.arange(vertex_count),
         "light_faces": triangles_from_quads(topology.coarse_quads),
         "light_uv_faces": triangles_from_quads(place[uv_topology.coarse_quads]),
     }

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "faceverse"
 ROWS = [
     {"errors", "files", "images"},
     {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "landmarks", "gltf"},
-    {"model", "model_file", "result", "detail"},
+    {"model_data", "model", "model_file", "result", "detail"},
     {"weights", "render", "drawing", "texture_maps", "texture", "store"},
     {"fitting", "edit", "export", "training"},
     {"tracking", "batch", "__init__", "__main__"},
@@ -29,6 +29,7 @@ WITHIN_A_ROW = {
     ("images", "errors"),
     ("images", "files"),
     ("rasterize", "_raster_kernel"),
+    ("model", "model_data"),
     ("result", "model"),
     ("texture", "texture_maps"),
     ("render", "drawing"),

@@ -8,7 +8,8 @@ import torch
 
 from faceverse.errors import ParameterError
 from faceverse.mesh import vertex_normals
-from faceverse.model import ARKIT_NAMES, FaceModel, FaceParams, closest_barycentric, evaluate
+from faceverse.model import ARKIT_NAMES, FaceModel, FaceParams, evaluate
+from faceverse.model_data import closest_barycentric
 from toy import POINTS_68, REGIONS, toy_file, toy_model
 
 
@@ -154,7 +155,7 @@ def test_light_vertices_are_the_first_of_the_full_model():
     light = model.light_version
     identity, expression = coefficients(model)
     full, coarse = model.vertices(identity, expression), light.vertices(identity, expression)
-    assert coarse.shape[1] == model.data.light_vertex_count < full.shape[1]
+    assert coarse.shape[1] == len(model.data.light_vertices) < full.shape[1]
     torch.testing.assert_close(coarse, full[:, : coarse.shape[1]])
     albedo = torch.ones(1, 5)
     torch.testing.assert_close(light.albedo(albedo), model.albedo(albedo)[:, : coarse.shape[1]])
@@ -176,15 +177,20 @@ def test_light_landmarks_stay_close_to_the_full_ones():
         assert distance_mm.mean() < 2 and distance_mm.max() < 8
 
 
-def test_light_landmarks_lie_in_the_quad_of_their_fine_triangle():
+def test_light_landmarks_are_the_closest_points_of_the_coarse_mesh():
     model = toy_model()
-    np.testing.assert_array_equal(
-        model.light_version.landmarks_478.triangle // 2, model.landmarks_478.triangle // 8
-    )
+    light = model.light_version
+    wanted = surface_points(model, model.landmarks_478, model.mean_vertices)
+    found = surface_points(light, light.landmarks_478, light.mean_vertices)
+    corners = light.mean_vertices[light.faces]
+    for point, given in zip(wanted[::7], found[::7], strict=True):
+        weights = closest_barycentric(np.tile(point, (len(corners), 1)), corners)
+        least = np.linalg.norm((corners * weights[..., None]).sum(1) - point, axis=1).min()
+        assert np.linalg.norm(given - point) < least + 1e-6
 
 
 def test_a_model_without_a_coarse_mesh_is_its_own_light_version():
-    model = FaceModel(replace(toy_model().data, light_vertex_count=None, light_faces=None, light_uv_faces=None))
+    model = FaceModel(replace(toy_model().data, light_vertices=None, light_faces=None, light_uv_faces=None))
     assert model.light_version is model
 
 

@@ -76,7 +76,7 @@ def test_subdivision_matrix_is_the_subdivision(shape, toy_model):
         quads, count = grid(4), 18  # two vertices in no quad
     else:
         halves = toy_model.data.light_faces.reshape(-1, 2, 3)
-        quads, count = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1), toy_model.data.light_vertex_count
+        quads, count = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1), len(toy_model.data.light_vertices)
     topology = subdivision(quads, count)
     values = np.random.default_rng(0).standard_normal((count, 3))
     np.testing.assert_allclose(subdivision_matrix(topology) @ values, subdivide_smooth(values, topology), atol=1e-12)

@@ -213,7 +213,7 @@ def test_wireframe_draws_lines_over_clay(head):
 
 def test_wireframe_shows_the_light_mesh(head):
     assert head.model.data.light_faces is not None
-    no_light = {"light_faces": None, "light_uv_faces": None, "light_vertex_count": None}
+    no_light = {"light_faces": None, "light_uv_faces": None, "light_vertices": None}
     plain = head.replace(model=FaceModel(dataclasses.replace(head.model.data, **no_light)))
     light, full = (render(h, 256, "wireframe").rgb for h in (head, plain))
     assert full[..., 0].mean() < light[..., 0].mean()  # four times as many triangles, about twice as much line

@@ -87,7 +87,7 @@ class Bender:
             halves = data.light_faces.reshape(-1, 2, 3)
             quads = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1)
             self.coarse_faces = data.light_faces
-            self.matrix = subdivision_matrix(subdivision(quads, data.light_vertex_count))
+            self.matrix = subdivision_matrix(subdivision(quads, len(data.light_vertices)))
 
     @property
     def coarse_count(self) -> int:
