@@ -1,4 +1,4 @@
-"""Files of a head: .glb .obj .ply .stl for other programs, .json to go on with later.
+"""Files of a head: .glb .obj .ply .stl for other programs, .json to go on with later, .npy for the original's code.
 
 Meshes are in head space (see camera.py): metres, +y up, the face looks along +z; the pose of the photograph is left
 out. Only .stl is in millimetres, because a printing program takes its numbers, which carry no unit, for millimetres.
@@ -20,8 +20,11 @@ from .errors import ParameterError
 from .gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
 from .mesh import vertex_normals
 from .model import FaceModel
+from .official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
+from .pickles import read_npy
 from .result import FitResult
 from .store import from_json, library_name, picture_bytes, to_json
+from .texture import head_of
 from .weights import load_model
 
 # Surface, its regions of the model, its roughness; a triangle belongs to the last surface that has all its corners.
@@ -46,7 +49,9 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False) -
             .ply: head with its expression, binary, colours of the texture at the vertices.
             .stl: head with its expression, binary, millimetres.
             .json: everything that `load_result` needs, texture included; no mesh.
-        light: write the model's coarse mesh (no difference in a .json).
+            .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
+            its default camera looks at; no texture.
+        light: write the model's coarse mesh (no difference in a .json or .npy).
 
     Returns:
         `path` as a Path.
@@ -60,7 +65,7 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False) -
         raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
     if not (np.isfinite(result.vertices).all() and np.isfinite(result.neutral_vertices).all()):
         raise ParameterError(f"cannot write {path.name}: the head has vertices that are not finite; check its params")
-    head = _light(result) if light and suffix != ".json" else result
+    head = _light(result) if light and suffix not in (".json", ".npy") else result
     _write_all(_WRITERS[suffix](head, path))
     return path
 
@@ -69,20 +74,26 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
     """Restore what `export` wrote to a .json: parameters and texture exactly, vertices and albedo by the model.
 
     Args:
+        path: a .json, or a .npy with coefficients that the original FaceVerse code stored: pose, shape, expression and
+            light of that head, seen by the original's default camera, with the model's albedo as its texture.
         model: the face model the parameters belong to; None loads the open one.
 
     Raises:
-        ParameterError: the file is missing, damaged or of another kind.
-        WeightsError: the parameters belong to another model.
+        ParameterError: the file is missing, damaged or of another kind, or has another model's number of coefficients.
+        WeightsError: the parameters belong to another model, or the .npy holds what could run code.
     """
     path = Path(path)
+    model = load_model("open") if model is None else model
+    if path.suffix.lower() == ".npy":
+        params = params_from_coefficients(model, stored_coefficients(read_npy(path), path.name))
+        return head_of(model, params, camera_of(model), source=path.name)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ParameterError(f"cannot restore {path.name}: it is not a text file") from error
-    return from_json(text, load_model("open") if model is None else model, path.name)
+    return from_json(text, model, path.name)
 
 
 # -- writers: the content of each file by its path, the main file last -------------------------------------------------
@@ -249,6 +260,10 @@ def _sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
     return np.round(top * (1 - y) + bottom * y).astype(np.uint8)
 
 
+def _npy(result: FitResult, path: Path) -> dict[Path, bytes]:
+    return {path: npy_bytes(coefficients_from_params(result.model, result.params))}
+
+
 def _json(result: FitResult, path: Path) -> dict[Path, bytes]:
     return {path: to_json(result).encode("utf-8", "replace")}
 
@@ -280,4 +295,4 @@ def _write_all(files: dict[Path, bytes]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-_WRITERS = {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl, ".json": _json}
+_WRITERS = {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl, ".json": _json, ".npy": _npy}

