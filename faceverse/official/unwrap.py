@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-_HEAD = (0.01, 0.01, 0.99, 0.86)  # left, top, right, bottom of the head's chart
-_PARTS = (0.01, 0.875, 0.99, 0.99)  # strip of the charts of eyeballs, teeth and tongue
+from ..rasterize import rasterize
+
+_OUTSIDE = (0.01, 0.01, 0.99, 0.72)  # left, top, right, bottom of the chart of what is seen from outside
+_INSIDE = (0.01, 0.735, 0.99, 0.87)  # mouth, nostrils, what lies behind the ears
+_PARTS = (0.01, 0.885, 0.99, 0.99)  # eyeballs, teeth, tongue
 _GAP = 0.01
+_GRID = 1536
+_OVERHANG_RAD = 0.35  # how far triangles may reach over the cut at the back
+_LEAST_SEEN = 0.5  # share of a triangle that must be seen from outside
 
 
 def unwrap_head(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cylinder for the head, cut at the back; the other parts seen from the front, each from its own middle.
-
-    Surfaces behind each other on the same ray (inside of the mouth, back of the ears) share texels.
+    """A cylinder with a spherical top for the head, cut at the back; what it hides on a chart of its own; the other
+    parts seen from the front, each around its own middle.
 
     Args:
         vertices: (V, 3) metres, head space.
@@ -22,42 +28,52 @@ def unwrap_head(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> t
         uv (U, 2) with origin top left, its first V rows in the order of the vertices; uv_faces (F, 3).
     """
     count = len(vertices)
-    head = slice(0, int(parts[0]) if len(parts) else count)
-    uv = np.zeros((count, 2))
-    middle = vertices[head].mean(0)
-    angle = np.arctan2(vertices[:, 0] - middle[0], vertices[:, 2] - middle[2])
-    uv[head, 0], uv[head, 1] = angle[head], -vertices[head, 1]
-    is_head = np.zeros(count, bool)
-    is_head[head] = True
-    uv, uv_faces = _cut_at_the_back(uv, faces, angle, is_head)
-    of_head = np.concatenate([is_head, np.ones(len(uv) - count, bool)])
-    uv[of_head] = _fitted(uv[of_head], _HEAD)
+    end = int(parts[0]) if len(parts) else count
+    of_head = (faces < end).all(1)
+    around, radius = _around(vertices, vertices[:end])
+    corners = around[faces].astype(np.float64)
+    across = of_head & (np.ptp(corners[..., 0], axis=1) > np.pi)
+    corners[..., 0] += 2 * np.pi * (across[:, None] & (corners[..., 0] < 0))
+    corners[..., 0] = corners[..., 0].clip(max=np.pi + _OVERHANG_RAD)
+    place = np.zeros((len(faces), 3, 2))
+    place[of_head] = _fitted(corners[of_head], _OUTSIDE)
+    outside = of_head.copy()
+    outside[of_head] = _seen(place[of_head], radius[faces[of_head]])
+    inside = of_head & ~outside
+    if inside.any():
+        place[inside] = _fitted(corners[inside], _INSIDE)
     bounds = [*map(int, parts), count] if len(parts) else []
-    charts = [slice(a, b) for a, b in zip(bounds, bounds[1:]) if b > a]
+    charts = [(a, b) for a, b in zip(bounds, bounds[1:]) if b > a]
     width = (_PARTS[2] - _PARTS[0]) / max(len(charts), 1)
-    for number, chart in enumerate(charts):
+    side = min(width - _GAP, _PARTS[3] - _PARTS[1])  # square cells keep eyeballs round
+    for number, (first, last) in enumerate(charts):
+        chosen = ~of_head & (faces >= first).all(1) & (faces < last).all(1)
         left = _PARTS[0] + number * width
-        # Square cells keep eyeballs round.
-        side = min(width - _GAP, _PARTS[3] - _PARTS[1])
-        uv[chart] = _fitted(_from_the_middle(vertices[chart]), (left, _PARTS[1], left + side, _PARTS[1] + side))
-    return uv.astype(np.float32), uv_faces
+        flat = _fitted(_from_the_middle(vertices[first:last]), (left, _PARTS[1], left + side, _PARTS[1] + side))
+        place[chosen] = flat[faces[chosen] - first]
+    return _numbered(faces, place, count)
 
 
-def _cut_at_the_back(uv: np.ndarray, faces: np.ndarray, angle: np.ndarray, is_head: np.ndarray):
-    """Triangles that reach over the back get copies of their vertices from the other side, one turn further."""
-    corners = angle[faces]
-    across = (np.ptp(corners, axis=1) > np.pi) & is_head[faces].all(1)
-    far = across[:, None] & (corners < 0)
-    wanted = np.unique(faces[far])
-    kept = np.unique(faces[~far])
-    moved = np.setdiff1d(wanted, kept)  # needed on the other side only: no copy
-    uv = uv.copy()
-    uv[moved, 0] += 2 * np.pi
-    copied = np.intersect1d(wanted, kept)
-    place = np.arange(len(uv))
-    place[copied] = len(uv) + np.arange(len(copied))
-    uv_faces = np.where(far, place[faces], faces)
-    return np.concatenate([uv, uv[copied] + np.array([2 * np.pi, 0])]), uv_faces
+def _around(vertices: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(V, 2) angle about the head's axis and way down, in radians, and (V,) the distance that decides what hides."""
+    middle = (head.min(0) + head.max(0)) / 2
+    x, y, z = (vertices - middle).T
+    flat = np.hypot(x, z)
+    girth = float(np.median(np.hypot(*(head - middle)[:, [0, 2]].T)))
+    down = np.where(y > 0, -np.arctan2(y, flat), -y / girth)
+    return np.stack([np.arctan2(x, z), down], axis=1), np.where(y > 0, np.hypot(flat, y), flat)
+
+
+def _seen(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """(F,) which triangles, at corners (F, 3, 2) of the chart, nothing further out hides: most of each must be seen."""
+    count = len(place)
+    depth = 1 + radius.max() - radius
+    pixels = np.concatenate([place * _GRID, depth[..., None]], axis=2).reshape(1, -1, 3)
+    hits = rasterize(torch.from_numpy(pixels), torch.arange(3 * count).reshape(-1, 3), (_GRID, _GRID))
+    found = hits.triangle[hits.triangle >= 0].numpy()
+    one, two = place[:, 1] - place[:, 0], place[:, 2] - place[:, 0]
+    area = np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2 * _GRID**2
+    return np.bincount(found, minlength=count) > _LEAST_SEEN * area
 
 
 def _from_the_middle(points: np.ndarray) -> np.ndarray:
@@ -70,6 +86,18 @@ def _from_the_middle(points: np.ndarray) -> np.ndarray:
 
 
 def _fitted(points: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Points (K, 2) stretched to a box."""
-    low, size = points.min(0), np.maximum(np.ptp(points, axis=0), 1e-12)
+    """Points (..., 2) stretched to a box."""
+    flat = points.reshape(-1, 2)
+    low, size = flat.min(0), np.maximum(np.ptp(flat, axis=0), 1e-12)
     return np.array(box[:2]) + (points - low) / size * (np.array(box[2:]) - np.array(box[:2]))
+
+
+def _numbered(faces: np.ndarray, place: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (F, 3, 2) as uv (U, 2): each vertex' first place in its own row, its other places behind all vertices."""
+    keys = np.concatenate([faces.reshape(-1, 1), np.round(place.reshape(-1, 2) * 1e6).astype(np.int64)], axis=1)
+    places, first, corner = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    is_own = np.diff(places[:, 0], prepend=-1) > 0
+    row = np.where(is_own, places[:, 0], count + np.cumsum(~is_own) - 1)
+    uv = np.full((count + int((~is_own).sum()), 2), 0.5, np.float32)
+    uv[row] = place.reshape(-1, 2)[first]
+    return uv, row[corner.reshape(-1)].reshape(faces.shape)
