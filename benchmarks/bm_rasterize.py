@@ -1,9 +1,10 @@
-"""Time of the rasterizer on a head-like mesh of about 34,000 triangles, on one core.
+"""Time of the rasterizer on a head-like mesh of about 34,000 triangles, on one core, with each backend there is.
 
 Run: python benchmarks/bm_rasterize.py [--size 256] [--repeats 30]
 """
 
 import argparse
+import importlib.util
 import math
 import statistics
 import time
@@ -32,9 +33,10 @@ def head_like_sphere(rows: int, columns: int, size: int) -> tuple[torch.Tensor, 
     return vertices_px.reshape(1, -1, 3), faces
 
 
-def milliseconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:
+def milliseconds(function: Callable[[], object], repeats: int, warm_up: bool = True) -> tuple[float, float]:
     """(median, least) milliseconds of a call, after one call to warm up."""
-    function()
+    if warm_up:
+        function()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -66,6 +68,18 @@ def time_step(vertices_px: torch.Tensor, faces: torch.Tensor, size: int, repeats
         torch.autograd.grad(image.mean(), (vertices_px, attributes))
 
     return milliseconds(step, repeats)
+
+
+def time_pytorch3d(vertices_px: torch.Tensor, faces: torch.Tensor, size: int) -> tuple[tuple[float, float], int]:
+    """One call of pytorch3d on the CPU, which takes seconds, and at how many pixels its answer is not numba's."""
+    rasterize(vertices_px, faces[:1], (size, size), backend="pytorch3d")  # loads it
+    answers = [rasterize(vertices_px, faces, (size, size), backend="numba").triangle]
+
+    def call() -> None:
+        answers.append(rasterize(vertices_px, faces, (size, size), backend="pytorch3d").triangle)
+
+    times = milliseconds(call, 1, warm_up=False)
+    return times, int((answers[0] != answers[1]).sum())
 
 
 def show(name: str, times: tuple[float, float]) -> None:
@@ -101,6 +115,14 @@ def main() -> None:
     scaled = naive[0] * len(faces) / len(small_faces)
     print(f"naive / numba on {len(faces)} triangles: about {scaled / whole[0]:.0f} "
           f"(naive not run but scaled by the number of triangles, to {scaled / 1e3:.0f} s)")
+
+    if importlib.util.find_spec("pytorch3d") is None:
+        print("\npytorch3d is not installed (docs/backends.md)")
+        return
+    theirs, different = time_pytorch3d(vertices_px, faces, size)
+    print(f"\npytorch3d on the CPU, {len(faces)} triangles, one call:")
+    show("pytorch3d", theirs)
+    print(f"pytorch3d / numba, both measured: {theirs[0] / whole[0]:.0f}; pixels that differ: {different}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ SMALLEST = np.nextafter(0.0, 1.0)
 
 
 def _compile(function):
-    """Compile ahead of the first call where the cache folder can be written, else once per process."""
+    """Compile at the first call: once per machine where numba finds a folder to keep the result, else once per process.
+
+    Folders, in this order: NUMBA_CACHE_DIR, __pycache__ beside this file, the user's own cache.
+    """
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:

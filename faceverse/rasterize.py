@@ -4,10 +4,14 @@ A pixel is hit when its centre (see camera.py) lies in a triangle; a centre on a
 the two triangles (top-left rule). The triangle of least depth is seen; equal depths go to the lowest triangle index.
 Which triangle is seen is a discrete choice without gradient; where in it, and how deep, is recomputed by torch at the
 covered pixels, and that carries the gradients.
+
+Several backends make that choice, and make the same one; docs/backends.md says which is for whom.
 """
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -21,6 +25,14 @@ MIN_SHAPE = 1e-6
 """Triangles lower than this fraction of their longest edge are degenerate and skipped: float32 cannot resolve them."""
 DEPTH_TIE = 1e-9
 """Relative difference of inverse depth below which two surfaces count as equally near."""
+VARIABLE = "FACEVERSE_RASTERIZER"
+"""The environment variable with the name of the backend that "auto" stands for."""
+CANDIDATES = 8
+"""Triangles per pixel that pytorch3d is asked for (its own default): more than one where a centre lies on an edge."""
+FLOAT32_TIE = 1e-5
+"""Relative difference of depths below which pytorch3d's order of two triangles is not believed."""
+WIDEST_PX = 1e15
+"""Triangles of this extent are kept from pytorch3d, where their area would overflow."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,9 @@ def rasterize(
         vertices_px: (N, V, 3) float32 or float64: x_px, y_px, depth in metres, positive in front of the camera.
         faces: (F, 3) integers, indices into the vertices; counter-clockwise on the screen when seen from outside.
         image_size: (H, W) in pixels.
-        backend: "auto" (the same as "numba"), "numba", "naive" (a slow reference), or "pytorch3d" (if installed).
+        backend: "numba", "naive" (a slow reference), "pytorch3d" (if installed), or "auto": what the environment
+            variable FACEVERSE_RASTERIZER names, else "pytorch3d" for vertices outside the CPU where it works, else
+            "numba". They see the same triangles.
         cull_backfaces: skip triangles that are clockwise on the screen.
 
     Returns:
@@ -75,16 +89,47 @@ def rasterize(
         ParameterError: a wrong shape, dtype, index or image size, an unknown backend, or one that is not installed.
     """
     height, width = _check(vertices_px, faces, image_size)
-    if backend not in _BACKENDS:
-        raise ParameterError(f"backend is {backend!r}; use one of {', '.join(map(repr, _BACKENDS))}.")
+    if backend != "auto":
+        _check_backend(backend, "backend")
+    else:
+        backend = choose_backend(vertices_px.device.type, os.environ.get(VARIABLE, ""), pytorch3d_works_on)
     with torch.no_grad():
-        triangle = _BACKENDS[backend](vertices_px.detach(), faces, (height, width), cull_backfaces)
+        triangle = BACKENDS[backend](vertices_px.detach(), faces, (height, width), cull_backfaces)
     triangle = triangle.to(vertices_px.device)
     wants_gradient = torch.is_grad_enabled() and vertices_px.requires_grad
-    if backend in ("auto", "numba") and not wants_gradient and vertices_px.device.type == "cpu":
+    if backend == "numba" and not wants_gradient and vertices_px.device.type == "cpu":
         return Fragments(triangle, *_numba_locate(vertices_px.detach(), faces, triangle))
     barycentric, depth = _locate(vertices_px, faces.to(vertices_px.device), triangle)
     return Fragments(triangle, barycentric, depth)
+
+
+def choose_backend(device_type: str, variable: str, pytorch3d_works: Callable[[str], bool]) -> str:
+    """The backend that "auto" stands for.
+
+    Args:
+        device_type: of the vertices' device, "cpu" for example.
+        variable: value of FACEVERSE_RASTERIZER; empty and "auto" leave the choice to the device.
+        pytorch3d_works: answers for a device type; not asked for the CPU, where numba is a thousand times faster.
+
+    Raises:
+        ParameterError: the variable names no backend.
+    """
+    variable = variable.strip()
+    if variable not in ("", "auto"):
+        _check_backend(variable, f"The environment variable {VARIABLE}")
+        return variable
+    return "pytorch3d" if device_type != "cpu" and pytorch3d_works(device_type) else "numba"
+
+
+@cache
+def pytorch3d_works_on(device_type: str) -> bool:
+    """Whether pytorch3d is installed, loads and was built for this kind of device; found out with one triangle."""
+    try:
+        vertices = torch.tensor([[[0.2, 0.2, 1.0], [0.3, 2.9, 1.0], [2.9, 0.4, 1.0]]], device=device_type)
+        faces = torch.tensor([[0, 1, 2]], device=device_type)
+        return bool((_pytorch3d_triangles(vertices, faces, (2, 2), False) == 0).any())
+    except (ParameterError, RuntimeError, TypeError):  # a TypeError comes from devices without float64
+        return False
 
 
 def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tensor:
@@ -133,6 +178,13 @@ def _check(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> t
     return height, width
 
 
+def _check_backend(name: str, what: str) -> None:
+    """Refuse a name that is no backend; `what` says where it comes from."""
+    if name not in BACKENDS:
+        names = ", ".join(map(repr, ("auto", *BACKENDS)))
+        raise ParameterError(f"{what} is {name!r}; use one of {names}.")
+
+
 def _check_faces(faces: Tensor, vertex_count: int) -> None:
     """Refuse indices that the kernel would follow out of the array."""
     if faces.ndim != 2 or faces.shape[1] != 3:
@@ -156,7 +208,7 @@ def _gather(rows: Tensor, corners: Tensor) -> Tensor:
 def _scatter(values: Tensor, covered: Tensor, shape: torch.Size) -> Tensor:
     """(C, P) values placed at the covered pixels of images (N, H, W) -> (N, H, W, C), zero elsewhere."""
     images = values.new_zeros(len(values), shape.numel()).index_copy_(1, covered, values)
-    return images.reshape(-1, *shape).movedim(0, 3)
+    return images.reshape(len(values), *shape).movedim(0, 3)
 
 
 def _corner_rows(fragments: Fragments, faces: Tensor, stride: int) -> Tensor:
@@ -225,59 +277,131 @@ def _usable(corners: Tensor, cull_backfaces: bool) -> Tensor:
     return usable & (area < 0) if cull_backfaces else usable
 
 
+def _hits(corners: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether points lie in triangles by the top-left rule, and 1 / depth of the triangles there.
+
+    Args:
+        corners: (..., 3, 3) float64, three points (x_px, y_px, depth) per triangle.
+        x, y: float64, of a shape that broadcasts with the triangles'.
+    """
+    points = corners.unbind(-2)
+    (ax, ay), (bx, by), (cx, cy) = (point[..., :2].unbind(-1) for point in points)
+    clockwise = ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax) > 0).unsqueeze(-1)
+    inside, areas = True, []
+    for i, j in ((1, 2), (2, 0), (0, 1)):
+        start = torch.where(clockwise, points[i], points[j])[..., :2]
+        end = torch.where(clockwise, points[j], points[i])[..., :2]
+        dx, dy = (end - start).unbind(-1)
+        # Edge values are relative to the lexicographically smaller end: exactly opposite in the two triangles.
+        start_is_less = (start[..., 0] < end[..., 0]) | ((start[..., 0] == end[..., 0]) & (start[..., 1] < end[..., 1]))
+        base_x, base_y = torch.where(start_is_less.unsqueeze(-1), start, end).unbind(-1)
+        area = dx * (y - base_y) - dy * (x - base_x)
+        top_left = (dy < 0) | ((dy == 0) & (dx > 0))
+        inside = inside & ((area > 0) | (top_left & (area == 0)))
+        areas.append(area)
+    inverse_depth = sum(area / point[..., 2] for area, point in zip(areas, points)) / sum(areas)
+    return inside, inverse_depth
+
+
 def _naive_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
     """(N, H, W) visible triangles: every triangle is tested at every pixel."""
     vertices_px, faces = vertices_px.cpu().double(), faces.cpu().long()
-    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-    x, y = x.double(), y.double()
-    triangle = torch.full((len(vertices_px), *size), -1)
+    rows, columns = (torch.arange(length, dtype=torch.float64, device="cpu") + 0.5 for length in size)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    triangle = torch.full((len(vertices_px), *size), -1, device="cpu")
     for n, corners in enumerate(vertices_px[:, faces]):
-        nearest = torch.zeros(size, dtype=torch.float64)
+        nearest = torch.zeros_like(x)
         for f in _usable(corners, cull_backfaces).nonzero().squeeze(1).tolist():
-            inside, areas = torch.ones(size, dtype=torch.bool), []
-            flat = corners[f, :, :2]
-            clockwise = torch.linalg.det(flat[1:] - flat[0]) > 0
-            for i, j in ((1, 2), (2, 0), (0, 1)):
-                start, end = (flat[i], flat[j]) if clockwise else (flat[j], flat[i])
-                dx, dy = end - start
-                base = min(start.tolist(), end.tolist())
-                area = dx * (y - base[1]) - dy * (x - base[0])
-                top_left = dy < 0 or (dy == 0 and dx > 0)
-                inside &= (area >= 0) if top_left else (area > 0)
-                areas.append(area)
-            inverse_depth = sum(area / z for area, z in zip(areas, corners[f, :, 2], strict=True)) / sum(areas)
+            inside, inverse_depth = _hits(corners[f], x, y)
             wins = inside & (inverse_depth > nearest * (1 + DEPTH_TIE))
             nearest[wins], triangle[n][wins] = inverse_depth[wins], f
     return triangle
 
 
-def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
-    """(N, H, W) visible triangles by pytorch3d, whose NDC has +x left, +y up, and +-1 on the shorter side's borders."""
+def _import_pytorch3d() -> tuple:
+    """(rasterize_meshes, Meshes) of pytorch3d, or one line that says what to install."""
     try:
-        from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+        from pytorch3d.renderer import rasterize_meshes
         from pytorch3d.structures import Meshes
-    except ImportError as error:
+    except (ImportError, OSError) as error:
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pytorch3d")
+        state = "is not installed" if missing else "is installed but does not load"
         raise ParameterError(
-            f'The "pytorch3d" rasterizer is not installed ({error}). Install pytorch3d from its source '
-            '(https://github.com/facebookresearch/pytorch3d), or use backend="numba".'
+            f'The "pytorch3d" rasterizer {state} ({" ".join(str(error).split())}): install it as docs/backends.md says '
+            '(pip install easypytorch3d==0.7.9.post1 with a matching torch, or a build from source), or use '
+            'backend="numba".'
         ) from error
+    return rasterize_meshes, Meshes
+
+
+def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
+    """(N, H, W) visible triangles by pytorch3d: it finds the nearest ones, float64 decides between close ones.
+
+    Its own float32 test leaves pixels empty whose centre lies on an edge, and knows no order among equal depths.
+    """
+    rasterize_meshes, meshes = _import_pytorch3d()
     faces = faces.to(vertices_px.device).long()
-    extent = vertices_px.new_tensor([size[1], size[0]])
     triangle = torch.full((len(vertices_px), *size), -1, device=vertices_px.device)
     for n, vertices in enumerate(vertices_px):
-        usable = _usable(vertices[faces].double(), cull_backfaces).nonzero().squeeze(1)
-        if not len(usable):
+        corners = vertices[faces].double()
+        rows = _on_picture(corners, size, cull_backfaces).nonzero().squeeze(1)
+        if not len(rows):
             continue
-        ndc = torch.cat(((extent - 2 * vertices[:, :2]) / min(size), vertices[:, 2:]), 1).nan_to_num()
-        mesh = Meshes(verts=[ndc.float()], faces=[faces[usable]])
-        index, *_ = rasterize_meshes(mesh, size, blur_radius=0.0, faces_per_pixel=1, perspective_correct=True)
-        index = index[0, :, :, 0]
-        triangle[n] = torch.where(index >= 0, usable[index.clamp(min=0)], index)
+        # Its screen has +x left, +y up, and -1 and 1 at the borders of the shorter side.
+        extent = vertices.new_tensor([size[1], size[0]])
+        screen = torch.cat(((extent - 2 * vertices[:, :2]) / min(size), vertices[:, 2:]), 1).float().nan_to_num()
+        # What float32 cannot tell from the inside counts as inside, up to a pixel.
+        reach = min(2**-21 * max(1.0, float(screen[faces[rows], :2].abs().max())), 2 / min(size))
+        try:
+            index, depth, _, distance = rasterize_meshes(
+                meshes(verts=[screen], faces=[faces[rows]]), size, blur_radius=reach**2, faces_per_pixel=CANDIDATES,
+                max_faces_per_bin=len(rows),  # with fewer, bins overflow on some devices and drop triangles
+                perspective_correct=True, clip_barycentric_coords=True,
+            )  # fmt: skip
+        except RuntimeError as error:
+            if "Not compiled" not in str(error):
+                raise
+            raise ParameterError(
+                f'This build of pytorch3d cannot work on the device "{vertices.device}"; use another build '
+                '(docs/backends.md), backend="numba", or tensors on the CPU.'
+            ) from error
+        index, depth, distance = index[0], depth[0], distance[0, :, :, 0]
+        candidates = torch.where(index >= 0, rows[index.clamp(min=0)], index)
+        triangle[n] = candidates[:, :, 0]
+        close = (candidates[:, :, 1] >= 0) & (depth[:, :, 1] <= depth[:, :, 0] * (1 + FLOAT32_TIE))
+        doubtful = (candidates[:, :, 0] >= 0) & (close | (distance.abs() < reach**2))
+        triangle[n][doubtful] = _decide(corners, candidates[doubtful], doubtful.nonzero())
     return triangle
 
 
-_BACKENDS = {
-    "auto": _numba_triangles,
+def _on_picture(corners: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
+    """(F,) bool of the usable triangles (F, 3, 3) that pytorch3d needs: their bounding boxes meet the pixel centres."""
+    low, high = corners[:, :, :2].amin(1), corners[:, :, :2].amax(1)
+    last = corners.new_tensor([size[1], size[0]]) - 0.5
+    meets = (high >= 0.5).all(1) & (low <= last).all(1)
+    return _usable(corners, cull_backfaces) & meets & (high - low < WIDEST_PX).all(1)
+
+
+def _decide(corners: Tensor, candidates: Tensor, pixels: Tensor) -> Tensor:
+    """(P,) the triangle seen among a few at each of some pixels, -1 for none.
+
+    Args:
+        corners: (F, 3, 3) float64.
+        candidates: (P, K) triangles from near to far, -1 where there are fewer.
+        pixels: (P, 2) row and column.
+    """
+    y, x = (pixels.double() + 0.5).unsqueeze(-1).unbind(1)
+    inside, inverse_depth = _hits(corners[candidates.clamp(min=0)], x, y)
+    inverse_depth = torch.where(inside & (candidates >= 0), inverse_depth, 0)
+    nearest = inverse_depth.amax(1, keepdim=True)
+    wins = (nearest > 0) & (inverse_depth * (1 + DEPTH_TIE) >= nearest)
+    lowest = torch.where(wins, candidates, len(corners)).amin(1)
+    # With all places taken, the one that is hit may be missing: then the nearest, which is next to it.
+    unknown = torch.where(candidates[:, -1] >= 0, candidates[:, 0], -1)
+    return torch.where(wins.any(1), lowest, unknown)
+
+
+BACKENDS = {
     "numba": _numba_triangles,
     "naive": _naive_triangles,
     "pytorch3d": _pytorch3d_triangles,

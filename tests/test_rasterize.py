@@ -1,23 +1,51 @@
 """The rasterizer: the same cases on every backend, values against oracles, gradients, and messages."""
 
 import importlib.util
+import os
+import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch3d_stand_in
 import torch
 
 from faceverse.errors import ParameterError
-from faceverse.rasterize import Fragments, interpolate, rasterize
+from faceverse.rasterize import (
+    BACKENDS,
+    Fragments,
+    choose_backend,
+    interpolate,
+    pytorch3d_works_on,
+    rasterize,
+)
 
+ROOT = Path(__file__).resolve().parent.parent
 HAS_PYTORCH3D = importlib.util.find_spec("pytorch3d") is not None
-BACKENDS = [
-    "naive",
-    "numba",
-    pytest.param("pytorch3d", marks=pytest.mark.skipif(not HAS_PYTORCH3D, reason="pytorch3d is not installed")),
-]
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
+needs_pytorch3d = pytest.mark.skipif(not HAS_PYTORCH3D, reason="pytorch3d is not installed (docs/backends.md)")
 TRIANGLE = torch.tensor([[0, 1, 2]])
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """`import pytorch3d` gives the stand-in."""
+    names = {"pytorch3d": None, "pytorch3d.renderer": "rasterize_meshes", "pytorch3d.structures": "Meshes"}
+    for name, attribute in names.items():
+        module = types.ModuleType(name)
+        if attribute:
+            setattr(module, attribute, getattr(pytorch3d_stand_in, attribute))
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture(params=["naive", "numba", "stand-in", pytest.param("pytorch3d", marks=needs_pytorch3d)])
+def backend(request):
+    """Every backend by name; pytorch3d twice, as a stand-in that every machine has, and the real one."""
+    if request.param != "stand-in":
+        return request.param
+    request.getfixturevalue("stand_in")
+    return "pytorch3d"
 
 
 def scene(*points, dtype=torch.float64):
@@ -42,7 +70,6 @@ def patch(rows, columns, size_px, depth, dtype=torch.float64):
     return vertices, faces
 
 
-@each_backend
 @pytest.mark.parametrize("image_size", [(12, 12), (9, 17), (17, 9)])
 def test_single_triangle_matches_a_linear_solve(backend, image_size):
     points = np.array([[1.3, 0.7, 0.5], [2.1, 8.2, 0.9], [8.4, 4.9, 1.7]])
@@ -61,7 +88,6 @@ def test_single_triangle_matches_a_linear_solve(backend, image_size):
     assert 20 < fragments.mask.sum() < 40
 
 
-@pytest.mark.parametrize("backend", ["naive", "numba"])
 def test_top_left_rule_on_edges_through_pixel_centres(backend):
     square = scene((0.5, 0.5, 1), (8.5, 0.5, 1), (8.5, 8.5, 1), (0.5, 8.5, 1))
     expected = torch.zeros(10, 10, dtype=torch.int64)
@@ -71,7 +97,6 @@ def test_top_left_rule_on_edges_through_pixel_centres(backend):
         assert torch.equal(hits, expected)
 
 
-@pytest.mark.parametrize("backend", ["naive", "numba"])
 def test_fan_around_a_pixel_centre_hits_it_once(backend):
     angles = torch.linspace(0, 2 * torch.pi, 8)[:-1]
     ring = torch.stack((5.5 + 4 * angles.cos(), 5.5 + 4 * angles.sin(), torch.ones(7)), 1)
@@ -81,7 +106,6 @@ def test_fan_around_a_pixel_centre_hits_it_once(backend):
     assert hits[5, 5] == 1 and hits.max() == 1
 
 
-@each_backend
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mesh_has_no_hole_and_no_double_hit(backend, dtype):
     vertices, faces = patch(6, 6, 16, 1.0, dtype)
@@ -90,7 +114,6 @@ def test_mesh_has_no_hole_and_no_double_hit(backend, dtype):
     assert rasterize(vertices, faces, (16, 16), backend=backend).mask.all()
 
 
-@each_backend
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_nearer_triangle_hides_the_farther(backend, order):
     vertices = scene((-9, -9, 2), (-9, 40, 2), (40, -9, 2), (2.2, 2.3, 1), (2.2, 7.1, 1), (7.3, 2.2, 1))
@@ -100,7 +123,6 @@ def test_nearer_triangle_hides_the_farther(backend, order):
     assert fragments.depth[0, 3, 3] == pytest.approx(1) and fragments.depth[0, 9, 9] == pytest.approx(2)
 
 
-@each_backend
 def test_intersecting_triangles_are_split_where_their_depths_cross(backend):
     vertices = scene((-50, -50, 1), (-50, 100, 1), (100, -50, 1), (-50, -50, 0.8), (-50, 100, 0.8), (100, -50, 1.4))
     fragments = rasterize(vertices, torch.tensor([[0, 1, 2], [3, 4, 5]]), (6, 6), backend=backend)
@@ -111,7 +133,6 @@ def test_intersecting_triangles_are_split_where_their_depths_cross(backend):
     assert (fragments.triangle[..., :3] == 1).all() and (fragments.triangle[..., 3:] == 0).all()
 
 
-@pytest.mark.parametrize("backend", ["naive", "numba"])
 @pytest.mark.parametrize("times", [0, 1, 2])
 def test_equal_depth_goes_to_the_lowest_index(backend, times):
     vertices = scene((0.3, 0.4, 0.5), (9.7, 0.9, 0.8), (3.3, 8.8, 1.1))
@@ -120,7 +141,6 @@ def test_equal_depth_goes_to_the_lowest_index(backend, times):
         assert (fragments.triangle[fragments.mask] == 0).all() and fragments.mask.any()
 
 
-@each_backend
 def test_attributes_are_perspective_correct(backend):
     # A strip that recedes from depth 1 at x = 0 to depth 3 at x = 8. At the pixel centre x = 4.5 the share of the far
     # side is (4.5 / 8 / 3) / (3.5 / 8 / 1 + 4.5 / 8 / 3) = 0.3, not 4.5 / 8.
@@ -135,7 +155,6 @@ def test_attributes_are_perspective_correct(backend):
     assert not image[0, :, 8].any() and not fragments.mask[0, :, 8].any()
 
 
-@each_backend
 def test_batch_equals_one_by_one(backend):
     generator = torch.Generator().manual_seed(3)
     vertices = torch.rand(3, 12, 3, generator=generator) * torch.tensor([14.0, 10, 1]) + torch.tensor([0, 0, 0.5])
@@ -172,7 +191,6 @@ UNSEEN = {
 }
 
 
-@each_backend
 @pytest.mark.parametrize("points", UNSEEN.values(), ids=UNSEEN.keys())
 def test_unseen_triangles_leave_the_rest_intact(backend, points):
     fragments = rasterize(scene(*points), TRIANGLE, (10, 10), backend=backend)
@@ -185,7 +203,6 @@ def test_unseen_triangles_leave_the_rest_intact(backend, points):
     assert torch.isfinite(with_backdrop.grad).all() and with_backdrop.grad.any()
 
 
-@each_backend
 def test_backfaces_are_drawn_unless_culled(backend):
     # Counter-clockwise on the screen (y down): from the top to the bottom left to the bottom right.
     vertices = scene((5.1, 1.2, 1), (1.3, 8.1, 1), (8.7, 8.4, 1))
@@ -197,34 +214,149 @@ def test_backfaces_are_drawn_unless_culled(backend):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("cull_backfaces", [False, True])
-def test_numba_equals_naive_on_random_meshes(seed, cull_backfaces):
+def test_backends_agree_on_random_meshes(backend, seed, cull_backfaces):
     generator = torch.Generator().manual_seed(seed)
     vertices = torch.rand(2, 40, 3, generator=generator) * torch.tensor([30.0, 24, 1]) - torch.tensor([3.0, 2, 0.1])
     if seed % 2:
         vertices[..., :2] = vertices[..., :2].round() + 0.5
     faces = torch.randint(0, 40, (50, 3), generator=generator)
-    fast, slow = (rasterize(vertices, faces, (20, 24), backend=name, cull_backfaces=cull_backfaces)
-                  for name in ("numba", "naive"))
-    assert torch.equal(fast.triangle, slow.triangle) and fast.mask.any() and not fast.mask.all()
-    torch.testing.assert_close(fast.barycentric.sum(-1), fast.mask.float())
-    assert fast.barycentric.min() > -1e-4
+    image_size = [(20, 24), (24, 20), (22, 22)][seed % 3]
+    ours, slow = (rasterize(vertices, faces, image_size, backend=name, cull_backfaces=cull_backfaces)
+                  for name in (backend, "naive"))
+    assert torch.equal(ours.triangle, slow.triangle) and ours.mask.any() and not ours.mask.all()
+    torch.testing.assert_close(ours.barycentric.sum(-1), ours.mask.float())
+    assert ours.barycentric.min() > -1e-4
 
 
-@pytest.mark.skipif(not HAS_PYTORCH3D, reason="pytorch3d is not installed")
+@pytest.mark.parametrize("image_size", [(24, 24), (16, 40), (40, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_backends_agree_on_thousands_of_small_triangles(backend, image_size, dtype):
+    vertices, faces = patch(40, 40, 40, 1.0, dtype)
+    vertices[..., 2] += 0.2 * torch.sin(vertices[..., 0] / 3) * torch.cos(vertices[..., 1] / 4)
+    vertices = torch.cat((vertices, vertices + torch.tensor([0.3, 0.2, 0.01], dtype=dtype)), 1)
+    faces = torch.cat((faces, faces + vertices.shape[1] // 2))
+    ours, numba = (rasterize(vertices, faces, image_size, backend=name) for name in (backend, "numba"))
+    assert len(faces) > 6000 and ours.mask.all() and torch.equal(ours.triangle, numba.triangle)
+
+
+@pytest.mark.parametrize("far_px", [1e2, 1e4, 1e6])
+def test_triangles_far_wider_than_the_picture(backend, far_px):
+    far = [(-far_px, -far_px, 1), (far_px, -far_px, 1), (far_px, far_px, 1), (-far_px, far_px, 1)]
+    vertices = scene(*far, (8.3, 7.7, 0.8))
+    faces = torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+    ours, slow = (rasterize(vertices, faces, (16, 17), backend=name) for name in (backend, "naive"))
+    assert ours.mask.all() and torch.equal(ours.triangle, slow.triangle) and len(ours.triangle.unique()) == 4
+
+
+def test_a_quad_has_no_gap_along_its_diagonal(backend):
+    # Every pixel centre of the diagonal lies exactly on the shared edge.
+    vertices = scene((0, 0, 1), (16, 0, 1), (16, 16, 1), (0, 16, 1), dtype=torch.float32)
+    fragments = rasterize(vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]), (16, 16), backend=backend)
+    row, column = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    assert torch.equal(fragments.triangle[0], (column < row).long())
+
+
+@needs_pytorch3d
 @pytest.mark.parametrize("image_size", [(20, 20), (20, 31), (31, 20)])
-def test_pytorch3d_equals_numba_on_random_meshes(image_size):
-    generator = torch.Generator().manual_seed(0)
-    vertices = torch.rand(2, 40, 3, generator=generator) * torch.tensor([30.0, 30, 1]) + torch.tensor([0, 0, 0.5])
-    faces = torch.randint(0, 40, (50, 3), generator=generator)
-    ours, theirs = (rasterize(vertices, faces, image_size, backend=name) for name in ("numba", "pytorch3d"))
-    assert torch.equal(ours.triangle, theirs.triangle)
+def test_stand_in_answers_like_pytorch3d(image_size):
+    from pytorch3d.renderer import rasterize_meshes
+    from pytorch3d.structures import Meshes
+
+    vertices = torch.rand(40, 3) * torch.tensor([3.0, 3, 1]) + torch.tensor([-1.5, -1.5, 0.5])
+    faces = torch.randint(0, 40, (30, 3))
+    options = {"blur_radius": 1e-3, "faces_per_pixel": 5, "perspective_correct": True, "clip_barycentric_coords": True}
+    options["max_faces_per_bin"] = 30
+    theirs = rasterize_meshes(Meshes([vertices], [faces]), image_size, **options)
+    ours = pytorch3d_stand_in.rasterize_meshes(pytorch3d_stand_in.Meshes([vertices], [faces]), image_size, **options)
+    assert torch.equal(ours[0], theirs[0]) and (ours[0] >= 0).any() and (ours[0] < 0).any()
+    assert (ours[3] > 0).any() and (ours[3] < 0).any()
+    for mine, real in zip(ours[1:], theirs[1:]):
+        torch.testing.assert_close(mine, real, atol=1e-4, rtol=1e-4)
 
 
-def test_auto_is_numba_and_int32_faces_are_the_same():
+@pytest.mark.parametrize(
+    ("device_type", "variable", "works", "expected"),
+    [
+        ("cpu", "", True, "numba"),
+        ("cpu", "pytorch3d", False, "pytorch3d"),
+        ("gpu", "", True, "pytorch3d"),
+        ("gpu", "", False, "numba"),
+        ("gpu", "auto", True, "pytorch3d"),
+        ("gpu", "numba", True, "numba"),
+        ("gpu", " naive ", True, "naive"),
+    ],
+)
+def test_auto_is_the_variable_or_what_suits_the_device(device_type, variable, works, expected):
+    asked = []
+    assert choose_backend(device_type, variable, lambda kind: asked.append(kind) or works) == expected
+    # Asking imports pytorch3d, so it is not asked for nothing.
+    assert asked == (["gpu"] if device_type == "gpu" and variable in ("", "auto") else [])
+
+
+def test_variable_with_a_wrong_name_lists_the_right_ones(monkeypatch):
+    monkeypatch.setenv("FACEVERSE_RASTERIZER", "opengl")
+    square = scene((1, 1, 1), (1, 8, 1), (8, 1, 1)), TRIANGLE, (4, 4)
+    names = "FACEVERSE_RASTERIZER is 'opengl'; use one of 'auto', 'numba', 'naive', 'pytorch3d'"
+    with pytest.raises(ParameterError, match=names):
+        rasterize(*square)
+    assert rasterize(*square, backend="numba").mask.any()
+
+
+def test_variable_reaches_render_head(monkeypatch, toy_model):
+    from faceverse.camera import default_camera
+    from faceverse.render import render_head
+
+    monkeypatch.delenv("FACEVERSE_RASTERIZER", raising=False)
+    calls = []
+
+    def spy(vertices_px, faces, size, cull_backfaces):
+        calls.append(size)
+        return torch.zeros(len(vertices_px), *size, dtype=torch.int64)
+
+    monkeypatch.setitem(BACKENDS, "pytorch3d", spy)
+    vertices, faces = torch.tensor(toy_model.mean_vertices)[None], torch.tensor(toy_model.faces).long()
+    pose = torch.eye(3)[None], torch.tensor([[0, 0, -0.6]]), torch.ones(1, 9, 3), default_camera((6, 8))
+    render_head(vertices, torch.ones_like(vertices), faces, *pose)
+    assert not calls
+    render_head(vertices, torch.ones_like(vertices), faces, *pose, backend="pytorch3d")
+    monkeypatch.setenv("FACEVERSE_RASTERIZER", "pytorch3d")
+    render_head(vertices, torch.ones_like(vertices), faces, *pose)
+    assert calls == [(6, 8), (6, 8)]
+
+
+@pytest.fixture
+def fresh_probe():
+    pytorch3d_works_on.cache_clear()
+    yield
+    pytorch3d_works_on.cache_clear()
+
+
+def test_one_triangle_tells_whether_pytorch3d_works(monkeypatch, fresh_probe, stand_in):
+    assert pytorch3d_works_on("cpu") and not pytorch3d_works_on("meta")
+    pytorch3d_works_on.cache_clear()
+    monkeypatch.setitem(sys.modules, "pytorch3d.renderer", None)
+    assert not pytorch3d_works_on("cpu")
+
+
+@pytest.mark.parametrize("error", ["Not compiled with GPU support", "out of memory"])
+def test_build_without_the_device_says_so(monkeypatch, fresh_probe, stand_in, error):
+    def refuse(*arguments, **options):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(sys.modules["pytorch3d.renderer"], "rasterize_meshes", refuse)
+    assert not pytorch3d_works_on("cpu")
+    kind, message = (ParameterError, "build of pytorch3d.*numba") if "GPU" in error else (RuntimeError, error)
+    with pytest.raises(kind, match=message):
+        rasterize(scene((1, 1, 1), (1, 8, 1), (8, 1, 1)), TRIANGLE, (4, 4), backend="pytorch3d")
+
+
+def test_auto_is_numba_and_int32_faces_are_the_same(backend):
     vertices, faces = patch(5, 5, 12, 0.6)
     first = rasterize(vertices, faces, (12, 12))
-    for other in (rasterize(vertices, faces, (12, 12), backend="numba"), rasterize(vertices, faces.int(), (12, 12))):
-        assert torch.equal(first.triangle, other.triangle) and torch.equal(first.barycentric, other.barycentric)
+    for name, indices in (("numba", faces), (backend, faces.int()), ("auto", faces.int())):
+        other = rasterize(vertices, indices, (12, 12), backend=name)
+        assert torch.equal(first.triangle, other.triangle)
+        torch.testing.assert_close(first.barycentric, other.barycentric)
     image = interpolate(first, vertices, faces)
     assert torch.equal(image, interpolate(first, vertices, faces.int()))
 
@@ -252,25 +384,27 @@ def test_interpolate_takes_a_second_index_array():
     torch.testing.assert_close(image, expected)
 
 
-def test_no_triangle_and_empty_image():
+def test_no_triangle_and_no_picture_of_any(backend):
     vertices = scene((1, 1, 1), (1, 8, 1), (8, 1, 1))
-    fragments = rasterize(vertices, torch.zeros(0, 3, dtype=torch.int64), (4, 5))
-    assert not fragments.mask.any()
-    assert interpolate(fragments, torch.rand(1, 3, 2), torch.zeros(0, 3, dtype=torch.int64)).shape == (1, 4, 5, 2)
+    none = torch.zeros(0, 3, dtype=torch.int64)
+    fragments = rasterize(vertices, none, (4, 5), backend=backend)
+    assert not fragments.mask.any() and fragments.depth.shape == (1, 4, 5)
+    assert interpolate(fragments, torch.rand(1, 3, 2), none).shape == (1, 4, 5, 2)
+    assert rasterize(vertices[:0], TRIANGLE, (4, 5), backend=backend).barycentric.shape == (0, 4, 5, 3)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_gradcheck(batch):
+def test_gradcheck(backend, batch):
     generator = torch.Generator().manual_seed(1)
     vertices, faces = patch(4, 4, 5, 0.7)
     vertices = vertices + 0.2 * torch.rand(batch, *vertices.shape[1:], generator=generator, dtype=torch.float64)
     attributes = torch.rand(batch, vertices.shape[1], 2, generator=generator, dtype=torch.float64)
 
     def image_and_depth(vertices, attributes):
-        fragments = rasterize(vertices, faces, (5, 6))
+        fragments = rasterize(vertices, faces, (5, 6), backend=backend)
         return interpolate(fragments, attributes, faces), fragments.depth
 
-    assert rasterize(vertices, faces, (5, 6)).mask.sum() > 20
+    assert rasterize(vertices, faces, (5, 6), backend=backend).mask.sum() > 20
     assert torch.autograd.gradcheck(image_and_depth, (vertices.requires_grad_(), attributes.requires_grad_()))
     shared = attributes[:1].detach().requires_grad_()
     assert torch.autograd.gradcheck(lambda value: image_and_depth(vertices.detach(), value)[0], (shared,))
@@ -332,12 +466,44 @@ def test_wrong_arguments_are_named():
 
 
 @pytest.mark.parametrize(
-    ("backend", "module"), [("numba", "faceverse._raster_kernel"), ("pytorch3d", "pytorch3d.structures")]
+    ("name", "module"), [("numba", "faceverse._raster_kernel"), ("pytorch3d", "pytorch3d.structures")]
 )
-def test_missing_backend_says_what_to_install(monkeypatch, backend, module):
+def test_missing_backend_says_what_to_install(monkeypatch, stand_in, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ParameterError, match=f"(?i){backend}.*install"):
-        rasterize(scene((1, 1, 1), (1, 8, 1), (8, 1, 1)), TRIANGLE, (4, 4), backend=backend)
+    with pytest.raises(ParameterError, match=f"(?i){name}.*install"):
+        rasterize(scene((1, 1, 1), (1, 8, 1), (8, 1, 1)), TRIANGLE, (4, 4), backend=name)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'raise ImportError("libc10_gpu.so: cannot open shared object file")',
+        'raise ImportError("_C.so: undefined symbol:\\n  _ZN3c10")',
+        'raise OSError("libcudart.so.13: cannot open shared object file")',
+        "import a_package_that_is_not_there",
+    ],
+)
+def test_pytorch3d_that_does_not_load_says_so_in_one_line(monkeypatch, tmp_path, code):
+    for name in [name for name in sys.modules if name.split(".")[0] == "pytorch3d"]:
+        monkeypatch.delitem(sys.modules, name)
+    package = tmp_path / "pytorch3d"
+    package.mkdir()
+    (package / "__init__.py").write_text(code + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ParameterError, match="installed but does not load.*docs/backends.md.*numba") as caught:
+        rasterize(scene((1, 1, 1), (1, 8, 1), (8, 1, 1)), TRIANGLE, (4, 4), backend="pytorch3d")
+    assert "\n" not in str(caught.value)
+
+
+def test_only_what_is_used_is_imported(tmp_path):
+    (tmp_path / "pytorch3d.py").write_text("raise SystemExit('pytorch3d was imported')\n")
+    code = (
+        "import sys, torch; from faceverse.rasterize import rasterize; assert 'numba' not in sys.modules;"
+        "rasterize(torch.ones(1, 3, 3), torch.tensor([[0, 1, 2]]), (4, 4))"
+    )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]), FACEVERSE_RASTERIZER="")
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_kernel_compiles_without_a_writable_cache_folder(monkeypatch):
