@@ -29,6 +29,7 @@ IRIS_DEG, PUPIL_DEG, BLEND_DEG = 25.0, 8.5, 2.0  # angles to the gaze axis as se
 # Trust in a photograph by region: hidden, shiny or dressed parts keep the model's own colour.
 REGION_TRUST = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside": 0.0, "eye_sockets": 0.0, "neck": 0.0}
 MIRROR_TRUST = 0.45
+MIRROR_TOLERANCE_M = 0.01
 MAXIMUM_GAIN = np.log(3.0)  # how far completed parts may be from the model's albedo
 
 
@@ -71,10 +72,12 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     pixels = project(vertices, camera)
     flags = [_region_trust(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
     values = [_model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy(), *flags]
+    values.append(model.mean_vertices)
     baked = bake_vertices(model, np.concatenate(values, axis=1), size)
     base, position_px, depth = np.maximum(baked[..., :3], DARKEST_ALBEDO), baked[..., 3:5], baked[..., 5]
     normal, point = baked[..., 6:9], baked[..., 9:12]
     region_trust, scalp, ears, skin = (baked[..., k] for k in range(12, 16))
+    mirrored = _is_mirrored(baked[..., 16:19])
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     view = -point / np.maximum(np.linalg.norm(point, axis=-1, keepdims=True), 1e-6)
     facing = (normal * view).sum(-1)
@@ -92,7 +95,7 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     trust = trust * (1 - hair * (1 - _smoothstep((facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))))
     doubtful = np.maximum(1 - _smoothstep((facing - 0.65) / 0.2), ears)
     trust = _without_background(change, trust, hair, doubtful).astype(np.float32)
-    linear = base * np.exp(_complete(change, trust, hair, skin) * skin[..., None])
+    linear = base * np.exp(_complete(change, trust, hair, skin * mirrored) * skin[..., None])
     linear = paint_irises(model, linear, params.iris)
     return Texture(_encode(linear), (255 * trust + 0.5).astype(np.uint8))
 
@@ -257,14 +260,20 @@ def _without_background(change: np.ndarray, trust: np.ndarray, hair: np.ndarray,
     return trust * (1 - unlike * doubtful)
 
 
-def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _is_mirrored(position: np.ndarray) -> np.ndarray:
+    """(S, S) where the texel opposite of u = 0.5 shows the same place on the other side of the mean head (S, S, 3)."""
+    opposite = position[:, ::-1] * np.float32([-1, 1, 1])
+    return np.linalg.norm(opposite - position, axis=-1) < MIRROR_TOLERANCE_M
+
+
+def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
     """Extends the photograph's change of albedo (S, S, 3), in logarithms, from where it is trusted to everywhere.
 
-    First the other half of the face where the head is symmetric (the layout is mirrored about u = 0.5), then smooth
-    membranes, one through the skin and one through the hair, so that there is no seam and neither stains the other.
+    First the other half of the face where head and layout are `symmetric` (S, S) about u = 0.5, then smooth membranes,
+    one through the skin and one through the hair, so that there is no seam and neither stains the other.
     """
     mirrored, mirrored_trust = change[:, ::-1], trust[:, ::-1] * MIRROR_TRUST * (1 - trust)
-    mirrored_trust = mirrored_trust * skin
+    mirrored_trust = mirrored_trust * symmetric
     total = trust + mirrored_trust
     both = (change * trust[..., None] + mirrored * mirrored_trust[..., None]) / np.maximum(total, 1e-6)[..., None]
     skin_part, hair_part = (_typical(both, total * share) for share in (1 - hair, hair))

@@ -30,6 +30,8 @@ from .conventions import (
 from .reader import Reader
 from .unwrap import unwrap_head
 
+BROWS = slice(17, 27)
+"""The rows of both brows among the 68 points."""
 COMPONENT_LIMIT = 3.0
 """Greatest weight, in deviations, of the unnamed expressions of versions 0 and 1."""
 V4_LIMIT = 1.2
@@ -140,7 +142,7 @@ def _read(reader: Reader, convention: Convention):
             faces=np.ascontiguousarray(ours),
             uv=uv,
             uv_faces=uv_faces,
-            regions=_regions(extra["skinmask"], parts, count),
+            regions=_regions(extra["skinmask"], parts, landmarks[68], count),
             landmarks_478=points.get(478),
             landmarks_68=points[68],
             name=f"FaceVerse version {version}",
@@ -295,10 +297,10 @@ def _at_vertices(faces: np.ndarray, vertices: np.ndarray, number: int) -> Landma
     return Landmarks(triangle, barycentric, sigma, None, detected)
 
 
-def _regions(mask: np.ndarray | None, parts: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def _regions(mask: np.ndarray | None, parts: np.ndarray, points: np.ndarray, count: int) -> dict[str, np.ndarray]:
     head = int(parts[0]) if len(parts) else count
     skin = np.arange(head) if mask is None else np.flatnonzero(np.asarray(mask[:head]) > 0.5)
-    regions = {"face": skin if len(skin) else np.arange(head)}
+    regions = {"face": skin if len(skin) else np.arange(head), "eyebrows": np.unique(points[BROWS])}
     if len(parts) > 2:
         regions["eyeball_left"], regions["eyeball_right"] = np.arange(*parts[:2]), np.arange(*parts[1:3])
         regions["eyeballs"] = np.arange(parts[0], parts[2])
