@@ -25,7 +25,8 @@ def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
     expression = np.zeros(len(model.expression_names), np.float32)
     if number % 2:
         expression[rng.choice(len(expression), 5, replace=False)] = rng.uniform(0.1, 0.6, 5)
-        expression[model.expression_names.index("tongueOut")] = 0
+        if "tongueOut" in model.expression_names:
+            expression[model.expression_names.index("tongueOut")] = 0
     rotation = rotation_from_euler_deg(rng.uniform(-30, 30), rng.uniform(-12, 12), rng.uniform(-8, 8))
     translation = torch.tensor([*(0.01 * rng.standard_normal(2)), -rng.uniform(0.5, 0.9)], dtype=torch.float32)
     camera = Camera(size * 1.6 * float(-translation[2]) / 0.62, (size / 2, size / 2), (size, size))
@@ -38,7 +39,7 @@ def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
         shaded = render_head(vertices, albedo, model.face_index, rotation[None], translation[None], light[None], camera)
         background = torch.from_numpy(rng.uniform(0.1, 0.9, 3)).float()
         picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), background)
-        points = model.landmark_bases(model.landmarks_478).points(identity, weights)[0]
+        points = model.landmark_bases(model.fit_landmarks).points(identity, weights)[0]
         landmarks = project(transform(points, rotation, translation), camera)[:, :2]
         neutral = model.vertices(identity)[0]
     return {
@@ -62,7 +63,7 @@ def shape_error_mm(found: np.ndarray, truth: np.ndarray, face: np.ndarray) -> fl
 
 def recover(model: fv.FaceModel, count: int) -> None:
     """Prints what is found again of `count` heads."""
-    rows, face = [], model.regions["face"]
+    rows, face = [], model.regions.get("face", slice(None))
     for number in range(count):
         truth = draw_head(model, number)
         try:
@@ -71,7 +72,7 @@ def recover(model: fv.FaceModel, count: int) -> None:
             print(f"  head {number}: no face found")
             continue
         turn = result.params.rotation @ truth["rotation"].T
-        eyes = np.linalg.norm(truth["landmarks_px"][33] - truth["landmarks_px"][263])
+        eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
         rows.append(
             (
                 np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))),
@@ -104,7 +105,7 @@ def speed(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
         print(f"  {stage.name:20s} {median:6.2f} s, {stage.iterations} iterations{loss}")
     r = results[-1]
     eyes = np.linalg.norm(r.landmarks_px[33] - r.landmarks_px[263])
-    error = np.linalg.norm(r.landmarks_px - r.projected_landmarks_px, axis=1).mean()
+    error = np.linalg.norm(r.matched_landmarks_px - r.projected_landmarks_px, axis=1).mean()
     print(f"  overlay: found and projected landmarks {100 * error / eyes:.2f} % of the eye distance apart")
     print(f"  peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 

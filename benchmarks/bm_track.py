@@ -25,7 +25,7 @@ from faceverse.weights import load_model
 def frames(model: FaceModel, count: int, height: int) -> Iterator[np.ndarray]:
     """A head that turns by 25 degrees to each side and talks, in wide pictures (H, W, 3)."""
     person, camera = model.random(0), default_camera((height, height * 16 // 9))
-    jaw = model.expression_names.index("jawOpen")
+    jaw = model.expression_names.index("jawOpen") if "jawOpen" in model.expression_names else 0
     identity, albedo = (torch.from_numpy(values)[None] for values in (person.identity, person.albedo))
     for i in range(count):
         expression = torch.zeros(1, len(model.expression_names))
@@ -59,7 +59,7 @@ def main() -> None:
         start = time.perf_counter()
         sights = list(sights_of(((i / 30, picture) for i, picture in enumerate(pictures)), detector, None, None))
         seeing = time.perf_counter() - start
-    camera, landmarks = default_camera((height, width)), landmark_model(model, model.landmarks_478)
+    camera, landmarks = default_camera((height, width)), landmark_model(model, model.fit_landmarks)
     start = time.perf_counter()
     person = model.neutral().replace(identity=identify(sights[:60], landmarks, camera))
     identifying = time.perf_counter() - start

@@ -212,10 +212,17 @@ def summary(result: fv.FitResult) -> str:
 
 
 # -- edit -------------------------------------------------------------------------------------------------------------
+def usable_sliders(model: fv.FaceModel) -> tuple[str, ...]:
+    """The sliders that move something: labels of EXPRESSIONS, and the attributes age and gender."""
+    moving = [label for label, names in EXPRESSIONS.items() if set(names) & set(model.expression_names)]
+    return (*moving, *(name for name in ("age", "gender") if name in model.attribute_names))
+
+
 def slider_values(result: fv.FitResult) -> dict[str, float]:
-    """Where the expression sliders stand for a head: the mean of the weights that each of them moves."""
+    """Where the expression sliders stand for a head: the mean of the weights that each of them moves, 0 for none."""
     weights = _expression(result)
-    return {label: round(float(np.mean([weights.get(n, 0) for n in names])), 2) for label, names in EXPRESSIONS.items()}
+    moved = {label: [weights[n] for n in names if n in weights] for label, names in EXPRESSIONS.items()}
+    return {label: round(float(np.mean(present)), 2) if present else 0.0 for label, present in moved.items()}
 
 
 def edit(head: Head, age: float, gender: float) -> Head:
@@ -226,7 +233,7 @@ def edit(head: Head, age: float, gender: float) -> Head:
     """
     if not age and not gender:
         return replace(head, edited=head.fitted)
-    return replace(head, edited=fv.edit(head.fitted, age=age, gender=gender))
+    return replace(head, edited=fv.edit(head.fitted, age=age or None, gender=gender or None))
 
 
 def with_expression(head: Head, values: dict[str, float]) -> fv.FitResult:

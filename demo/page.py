@@ -258,7 +258,7 @@ class Page:
         head = visit.head = fitted.head
         visit.photo = head.photo
         visit.view = handlers.view(head, visit.folder, self.model_file)
-        values = handlers.slider_values(head.fitted)
+        values, usable = handlers.slider_values(head.fitted), handlers.usable_sliders(head.fitted.model)
         choices = [(f"{number + 1}" if number else "1 (largest)", number) for number in range(head.face_count)]
         yield {
             self.view: visit.view,
@@ -268,9 +268,12 @@ class Page:
             self.face: gr.Radio(choices=choices, visible=head.face_count > 1),
             self.report: handlers.summary(head.fitted),
             self.saved: "",
-            **{slider: values[label] for label, slider in self.expressions.items()},
-            self.age: 0,
-            self.gender: 0,
+            **{
+                slider: gr.Slider(value=values[label], visible=label in usable)
+                for label, slider in self.expressions.items()
+            },
+            self.age: gr.Slider(value=0, visible="age" in usable),
+            self.gender: gr.Slider(value=0, visible="gender" in usable),
         }
         files = handlers.pictures(head, fitted.photo_rgb, visit.folder)
         yield {

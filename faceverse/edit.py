@@ -74,7 +74,8 @@ def edit(
         result: the head to start from.
         age: years, +20 is twenty years older than the head is now.
         gender: in the attribute's unit, from female to male: +0.3 is more male than the head is now.
-        expression: weights 0..1 by name, the others stay; or all of them, (E,). Values outside are clamped.
+        expression: weights by name, the others stay; or all of them, (E,). Values outside the model's limits
+            (`FaceModel.expression_limits`, 0..1 for blendshapes) are clamped.
         detail: factor on the depth of the present detail layer, 0..3: 0 is smooth, 1 changes nothing.
         identity: (I,) coefficients that replace the present ones, before the attributes move them.
         rotation: head to camera: (yaw, pitch, roll) in degrees or a rotation matrix (3, 3).
@@ -113,7 +114,7 @@ def _move_attributes(
     total = np.zeros(len(params.identity) + len(params.albedo))
     for name, amount in sorted(amounts.items()):
         if name not in known:
-            raise ParameterError(_unknown("attribute", name, known, _OTHER_ARGUMENTS))
+            raise ParameterError(_unknown_attribute(model, name, known))
         amount = _within_range(known[name], values[name], _number(name, amount), warnings)
         total += amount * known[name].step
     if not total.any():
@@ -139,22 +140,24 @@ def _within_range(attribute: Attribute, value: float, amount: float, warnings: l
 
 
 def _expression(model: FaceModel, present: np.ndarray, wanted, warnings: list[str]) -> np.ndarray:
-    """(E,) float32 weights in 0..1; of a mapping, the names it does not hold keep their present weight."""
+    """(E,) float32 weights within their limits; of a mapping, the names it does not hold keep their present weight."""
     names = model.expression_names
     if isinstance(wanted, Mapping):
         weights = np.array(present, dtype=np.float32)
         for name, weight in wanted.items():
             if name not in names:
-                raise ParameterError(_unknown("expression", name, names))
+                raise ParameterError(_unknown_expression(model, name))
             weights[names.index(name)] = _number(name, weight)
         given = [names.index(name) for name in wanted]
     else:
         weights = _array("expression", wanted, (len(names),))
         given = range(len(names))
     for index in sorted(given):
-        if not 0 <= weights[index] <= 1:
-            warnings.append(f"expression {names[index]}: {weights[index]:.3g} is outside 0..1 and was clamped")
-            weights[index] = np.clip(weights[index], 0, 1)
+        low, high = model.expression_limits[index]
+        if not low <= weights[index] <= high:
+            outside = f"{weights[index]:.3g} is outside {low:g}..{high:g}"
+            warnings.append(f"expression {names[index]}: {outside} and was clamped")
+            weights[index] = np.clip(weights[index], low, high)
     return weights
 
 
@@ -211,6 +214,22 @@ def _array(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ParameterError(f"{name} holds values that are not finite numbers")
     return array
+
+
+def _unknown_attribute(model: FaceModel, name: str, known: Mapping[str, Attribute]) -> str:
+    if known or difflib.get_close_matches(name, _OTHER_ARGUMENTS, n=1):
+        return _unknown("attribute", name, known, _OTHER_ARGUMENTS)
+    return f"the model '{model.name}' has no attributes, so {name} cannot be changed; edit its identity instead"
+
+
+def _unknown_expression(model: FaceModel, name) -> str:
+    names = model.expression_names
+    if model.data.named_expressions or not names:
+        return _unknown("expression", name, names)
+    return (
+        f"there is no expression {name!r}: the model '{model.name}' has no named expressions; its {len(names)} "
+        f"components are called {names[0]} to {names[-1]}"
+    )
 
 
 def _unknown(kind: str, name, known, similar=()) -> str:

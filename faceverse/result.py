@@ -50,7 +50,8 @@ class FitResult:
         normal_map: (H, W, 3) uint8 tangent space, or None without detail.
         displacement: (H, W) float32 millimetres along the normal, or None without detail.
         landmarks_px: (478, 2) as found in the photograph, or None for heads that come from no photograph.
-        projected_landmarks_px: (478, 2) as fitted, None likewise.
+        projected_landmarks_px: (L, 2) as fitted, a row for each point of `model.fit_landmarks` (478, or 68 and fewer
+            for models that know no more), None likewise. `matched_landmarks_px` are the same points as found.
         stages: what happened, in order.
         warnings: in words.
         seconds: from photograph to result.
@@ -88,6 +89,12 @@ class FitResult:
     def uv_faces(self) -> np.ndarray:
         """(F, 3) indices into `uv`."""
         return self.model.uv_faces
+
+    @property
+    def matched_landmarks_px(self) -> np.ndarray | None:
+        """(L, 2) the rows of `landmarks_px` that `projected_landmarks_px` was fitted to, in its order."""
+        detected = self.model.fit_landmarks.detected
+        return self.landmarks_px if self.landmarks_px is None or detected is None else self.landmarks_px[detected]
 
     def replace(self, **changes) -> FitResult:
         """A copy with some fields changed."""

@@ -200,7 +200,10 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
         displacement=_optional(document["displacement"], _unpacked),
         landmarks_px=_optional(document["landmarks_px"], _array, (478, 2), "landmarks_px"),
         projected_landmarks_px=_optional(
-            document["projected_landmarks_px"], _array, (478, 2), "projected_landmarks_px"
+            document["projected_landmarks_px"],
+            _array,
+            (len(model.fit_landmarks.triangle), 2),
+            "projected_landmarks_px",
         ),
         stages=tuple(_stage(entry) for entry in document["stages"]),
         warnings=tuple(str(text) for text in document["warnings"]),

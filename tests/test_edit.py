@@ -287,8 +287,11 @@ def test_refused_detail(detailed, detail):
 
 def test_a_model_without_attributes_says_so(head):
     bare = head.replace(model=FaceModel(dataclasses.replace(head.model.data, attributes=())))
-    with pytest.raises(ParameterError, match="no attribute 'age'; this model has: none"):
+    with pytest.raises(ParameterError, match="the model 'toy' has no attributes, so age cannot be changed"):
         edit(bare, age=3)
+    with pytest.raises(ParameterError, match="no attribute 'expresion'; did you mean 'expression'"):
+        edit(bare, expresion={})
+    assert edit(bare, age=None, gender=None).warnings == bare.warnings
     assert edit(bare, expression={"jawOpen": 1}).params.expression.max() == 1
 
 

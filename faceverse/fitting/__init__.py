@@ -23,7 +23,6 @@ from .photometric import STAGES, FitState, PhotometricProblem, Target, crop_box,
 from .solver import (
     LandmarkModel,
     LandmarkSolution,
-    expression_start,
     habit_factor,
     landmark_model,
     point_weights,
@@ -95,7 +94,7 @@ def fit(
     if focal_px is not None:
         focal_px = focal_px * photo.scale
     camera = default_camera(photo.rgb.shape[:2], focal_px or photo.focal_px)
-    subject = _Subject(model, photo, chosen, camera, landmark_model(model, model.landmarks_478), progress)
+    subject = _Subject(model, photo, chosen, camera, landmark_model(model, model.fit_landmarks), progress)
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
     solution, landmark_stage = _fit_landmarks(subject)
     state, photometric_stages = _fit_photometric(subject, solution)
@@ -120,8 +119,8 @@ def _missing_face(count: int, face: int) -> str:
 
 def _fit_landmarks(subject: _Subject) -> tuple[LandmarkSolution, Stage]:
     started = time.perf_counter()
-    prior = expression_start(subject.model.expression_names, subject.face.blendshapes)
-    solution = solve_landmarks(subject.landmarks, subject.face.landmarks_px, subject.camera, prior)
+    lm, face = subject.landmarks, subject.face
+    solution = solve_landmarks(lm, lm.found(face.landmarks_px), subject.camera, lm.prior.mean(face.blendshapes))
     stage = Stage(
         "landmarks",
         time.perf_counter() - started,
@@ -137,7 +136,7 @@ def _fit_landmarks(subject: _Subject) -> tuple[LandmarkSolution, Stage]:
 def _fit_photometric(subject: _Subject, solution: LandmarkSolution) -> tuple[FitState, list[Stage]]:
     """Albedo and light in closed form, then all variables together, coarse to fine, on the light mesh."""
     mesh = subject.model.light_version
-    bases = subject.model.landmark_bases(subject.model.landmarks_478)
+    bases = subject.model.landmark_bases(subject.model.fit_landmarks)
     state = FitState(
         *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.identity, solution.expression)),
         torch.zeros(len(subject.model.albedo_basis)),
@@ -183,7 +182,7 @@ def _target(subject: _Subject, state: FitState, expression: torch.Tensor, size: 
     pixels, inside = cut(subject.photo.rgb, box, size)
     camera = subject.camera.cropped(box, (size, size))
     scale = size / (box[3] - box[1])
-    landmarks = (subject.face.landmarks_px - np.array(box[:2])) * scale
+    landmarks = (subject.landmarks.found(subject.face.landmarks_px) - np.array(box[:2])) * scale
     depth_m = -float(state.translation[2])
     weight = point_weights(subject.landmarks, state.rotation.double().numpy(), depth_m, camera.focal_px)
     factor = habit_factor(subject.landmarks, weight, camera.focal_px / depth_m)
@@ -227,7 +226,7 @@ def _finish(subject: _Subject, state: FitState, stages: tuple[Stage, ...], start
     with torch.no_grad():
         vertices = model.vertices(state.identity[None], state.expression[None])[0]
         neutral = model.vertices(state.identity[None])[0]
-        points = model.landmark_bases(model.landmarks_478).points(state.identity[None], state.expression[None])[0]
+        points = model.landmark_bases(model.fit_landmarks).points(state.identity[None], state.expression[None])[0]
         projected = project(transform(points, state.rotation, state.translation), subject.camera)[:, :2]
         albedo = model.albedo(state.albedo[None])[0].clamp(0, 1)
     textured = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)

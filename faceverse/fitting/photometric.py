@@ -17,6 +17,7 @@ from ..mesh import vertex_normals
 from ..model import FaceModel
 from ..rasterize import interpolate
 from ..render import render_head
+from .prior import expression_prior
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
 # sRGB deviation between rendering and photograph: measured in each fit and kept within these limits. A picture that
@@ -28,6 +29,7 @@ REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "te
                "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
 
 FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
+MOST_COLOURS = 6000  # vertices whose colours give the first albedo; more of them repeat each other
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,6 @@ STAGES = (
     StageSettings("photometric fine", 176, 40, shape_rate=0.06, albedo_rate=0.06, light_rate=0.025),
 )
 ADAM_BETAS = (0.85, 0.98)
-EXPRESSION_SIGMA = 0.06  # of the weights around the landmark stage's
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def initial_colours(model: FaceModel, state: FitState, target: Target, rounds: i
     chosen = torch.nonzero(weight > 0.5)[:, 0]
     if len(chosen) < 50:
         return state
+    chosen = chosen[:: -(-len(chosen) // MOST_COLOURS)]
     colour, basis = colour[chosen], sh_basis(normals[chosen])
     albedo_mean, albedo_modes = model.albedo_mean[chosen], model.albedo_basis[:, chosen]
     light, albedo = state.light.clone(), state.albedo.clone()
@@ -213,6 +215,9 @@ class PhotometricProblem:
     def __init__(self, model: FaceModel, bases, target: Target, settings: StageSettings):
         self.model, self.bases, self.target, self.settings = model, bases, target, settings
         self.votes = vertex_votes(model)[None]
+        prior = expression_prior(model)
+        self.expression_sigma = torch.from_numpy(prior.refined_sigma.astype(np.float32))
+        self.expression_limits = torch.from_numpy(prior.limits.astype(np.float32))
         self.sigma = SIGMA_LIMITS[1]
 
     def terms(self, state: FitState, measure: bool = False) -> dict[str, Tensor]:
@@ -236,7 +241,7 @@ class PhotometricProblem:
             "landmarks": s.landmarks * losses.landmark(projected, t.landmarks_px, t.landmark_weight, t.landmark_factor),
             "identity prior": s.identity * losses.gaussian_prior(state.identity),
             "expression prior": s.expression
-            * losses.gaussian_prior(state.expression, t.expression_prior, EXPRESSION_SIGMA),
+            * losses.gaussian_prior(state.expression, t.expression_prior, self.expression_sigma),
             "albedo prior": s.albedo * losses.gaussian_prior(state.albedo),
             "light prior": s.light * losses.light_prior(state.light),
         }
@@ -266,7 +271,7 @@ def optimise(
     for step in range(settings.iterations + 1):
         for variable in variables:
             variable.requires_grad_(True)
-        current = _moved(state, axes @ variables[0], variables[1], variables[2])
+        current = _moved(state, axes @ variables[0], *variables[1:], problem.expression_limits)
         measure = step % SIGMA_INTERVAL == 0 and step <= settings.iterations // 2
         terms = problem.terms(current, measure)
         if measure:  # another scale, another loss: what was best before cannot be compared
@@ -303,12 +308,12 @@ def adam_step(value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], s
     return value - rate * mean / (deviation + 1e-8)
 
 
-def _moved(state: FitState, change: Tensor, albedo: Tensor, light: Tensor) -> FitState:
-    """The state after a change (K,) of turn, shift, identity and expression."""
+def _moved(state: FitState, change: Tensor, albedo: Tensor, light: Tensor, limits: Tensor) -> FitState:
+    """The state after a change (K,) of turn, shift, identity and expression, whose weights keep to limits (E, 2)."""
     turn, shift, identity, expression = change.split([3, 3, len(state.identity), len(state.expression)])
     return FitState(
         state.identity + identity,
-        (state.expression + expression).clamp(0, 1),
+        (state.expression + expression).clamp(limits[:, 0], limits[:, 1]),
         albedo,
         rotation_from_axis_angle(turn) @ state.rotation,
         state.translation + shift,

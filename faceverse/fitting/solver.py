@@ -1,7 +1,7 @@
 """Landmark fitting: a damped Gauss-Newton solve for pose, identity and expression, in NumPy.
 
 A few hundred landmarks make a small least-squares problem with a closed-form Jacobian, so this takes milliseconds.
-Expression weights are kept in 0..1 by an active set.
+Expression weights are kept within their limits by an active set.
 """
 
 from __future__ import annotations
@@ -13,19 +13,13 @@ import torch
 
 from ..camera import Camera
 from ..model import FaceModel, Landmarks, expression_gain
+from .prior import ExpressionPrior, expression_prior
 
-# What is left after the detector's habits still repeats in neighbours: 478 points count as this many independent ones.
+# What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
 INDEPENDENT_POINTS = 150.0
-EXPRESSION_SIGMA = 0.15  # how far a weight may lie from the detector's score
-# Scores that the detector is good at; without these the jaw and the gaze explain what lips and lids did.
-SURE_SIGMA = {
-    "jawOpen": 0.04, "jawLeft": 0.05, "jawRight": 0.05, "jawForward": 0.06, "mouthLeft": 0.08, "mouthRight": 0.08,
-    "mouthClose": 0.10, "cheekPuff": 0.08, "tongueOut": 0.02, "eyeBlinkLeft": 0.08, "eyeBlinkRight": 0.08,
-}  # fmt: skip
 SMALLEST_SIGMA_M = 4e-4
 POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
-GAZE_SIGMA = 0.35
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,8 @@ class LandmarkModel:
         normals: (L, 3) of the mean head.
         sigma: (L,) metres, deviation of single points.
         habits: (K, L, 2) metres, ways in which the detector errs with many points at once; K may be 0.
+        prior: of the expression weights.
+        detected: (L,) which of the detector's points each one is; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
     """
 
@@ -46,8 +42,13 @@ class LandmarkModel:
     normals: np.ndarray
     sigma: np.ndarray
     habits: np.ndarray
-    expression_names: tuple[str, ...]
+    prior: ExpressionPrior
+    detected: np.ndarray | None = None
     gain: np.ndarray | None = None
+
+    def found(self, landmarks_px: np.ndarray) -> np.ndarray:
+        """Those (L, 2) of the detector's points (478, 2) that the model knows."""
+        return landmarks_px if self.detected is None else landmarks_px[self.detected]
 
     def expression_of(self, identity: np.ndarray) -> np.ndarray:
         """The expression modes (E, L, 3) on the head with coefficients (I,)."""
@@ -102,7 +103,8 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
         normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
         sigma=np.sqrt(np.maximum(own, SMALLEST_SIGMA_M**2)),
         habits=habits.astype(np.float64),
-        expression_names=model.expression_names,
+        prior=expression_prior(model),
+        detected=landmarks.detected,
         gain=None if bases.gain is None else bases.gain.numpy(force=True).astype(np.float64),
     )
 
@@ -119,7 +121,7 @@ def point_weights(lm: LandmarkModel, rotation: np.ndarray, depth_m: float, focal
     """(L,) 1 / px: the inverse deviation of each point; what faces away counts little, because there it is guessed."""
     facing = (lm.normals @ rotation.T)[:, 2]
     visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
-    return np.sqrt(INDEPENDENT_POINTS / len(lm.sigma)) * visible * depth_m / (lm.sigma * focal_px)
+    return np.sqrt(min(INDEPENDENT_POINTS / len(lm.sigma), 1.0)) * visible * depth_m / (lm.sigma * focal_px)
 
 
 def habit_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float) -> np.ndarray:
@@ -150,16 +152,11 @@ def initial_pose(points: np.ndarray, observed_px: np.ndarray, camera: Camera) ->
     return rotation, place - rotation @ centre
 
 
-def expression_start(names: tuple[str, ...], scores: dict[str, float]) -> np.ndarray:
-    """Expression weights (E,) from the detector's blendshape scores; 0 where it has none."""
-    return np.array([np.clip(scores.get(name, 0.0), 0.0, 1.0) for name in names])
-
-
 def solve_landmarks(
     lm: LandmarkModel,
     observed_px: np.ndarray,
     camera: Camera,
-    expression_prior: np.ndarray,
+    expected: np.ndarray,
     *,
     start: LandmarkSolution | None = None,
     fit_identity: bool = True,
@@ -169,18 +166,18 @@ def solve_landmarks(
 
     Args:
         lm: the model on its landmarks.
-        observed_px: (L, 2) found in the picture.
+        observed_px: (L, 2) found in the picture, see `LandmarkModel.found`.
         camera: of the picture.
-        expression_prior: (E,) from `expression_start`.
+        expected: (E,) weights to expect, see `ExpressionPrior.mean`.
         start: solution to start from (video); by default the mean head in a weak-perspective pose.
         fit_identity: False keeps the identity of `start`.
         iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
     """
     if start is None:
-        points = lm.mean + np.tensordot(expression_prior, lm.expression, axes=1)
+        points = lm.mean + np.tensordot(expected, lm.expression, axes=1)
         rotation, translation = initial_pose(points, observed_px, camera)
-        start = LandmarkSolution(rotation, translation, np.zeros(len(lm.identity)), expression_prior.copy(), ())
-    problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expression_prior, fit_identity)
+        start = LandmarkSolution(rotation, translation, np.zeros(len(lm.identity)), expected.copy(), ())
+    problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity)
     state, damping = start, DAMPING
     loss = problem.loss(state)
     history = [loss]
@@ -204,13 +201,9 @@ def solve_landmarks(
 class _Problem:
     """Residuals and Jacobian of the landmark fit."""
 
-    def __init__(self, lm: LandmarkModel, observed: np.ndarray, camera: Camera, prior: np.ndarray, fit_identity: bool):
-        self.lm, self.observed, self.camera, self.prior, self.fit_identity = lm, observed, camera, prior, fit_identity
-        gaze = np.array([name.startswith("eyeLook") for name in lm.expression_names])
-        self.expression_weight = np.where(gaze, 1 / GAZE_SIGMA, 1 / EXPRESSION_SIGMA)
-        for name, sigma in SURE_SIGMA.items():
-            if name in lm.expression_names:
-                self.expression_weight[lm.expression_names.index(name)] = 1 / sigma
+    def __init__(self, lm: LandmarkModel, observed: np.ndarray, camera: Camera, expected: np.ndarray, identity: bool):
+        self.lm, self.observed, self.camera, self.expected, self.fit_identity = lm, observed, camera, expected, identity
+        self.expression_weight = 1 / lm.prior.sigma
 
     def points(self, state: LandmarkSolution) -> np.ndarray:
         return self.lm.points(state.identity, state.expression)
@@ -228,7 +221,7 @@ class _Problem:
         projected = project_points(self.points(state), state.rotation, state.translation, self.camera)
         residual = ((projected - self.observed) * self.weights(state)[:, None]).reshape(-1)
         landmarks = (residual**2).sum() - ((self.factor(state).T @ residual) ** 2).sum()
-        prior = (state.identity**2).sum() + (((state.expression - self.prior) * self.expression_weight) ** 2).sum()
+        prior = (state.identity**2).sum() + (((state.expression - self.expected) * self.expression_weight) ** 2).sum()
         return 0.5 * float(landmarks), 0.5 * float(prior)
 
     def loss(self, state: LandmarkSolution) -> float:
@@ -250,11 +243,11 @@ class _Problem:
         diagonal[6:first] += 1.0
         diagonal[first:] += self.expression_weight**2
         gradient[6:first] += state.identity[:identity_count]
-        gradient[first:] += (state.expression - self.prior) * self.expression_weight**2
+        gradient[first:] += (state.expression - self.expected) * self.expression_weight**2
         return hessian, gradient
 
     def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
-        """One damped Gauss-Newton step with the expression held in 0..1."""
+        """One damped Gauss-Newton step with the expression held within its limits."""
         hessian, gradient = self.normal_equations(state)
         np.einsum("ii->i", hessian)[...] *= 1 + damping
         first = len(gradient) - len(state.expression)
@@ -265,14 +258,15 @@ class _Problem:
             _rotation(turn) @ state.rotation,
             state.translation + delta[3:6],
             identity,
-            np.clip(state.expression + delta[first:], 0.0, 1.0),
+            self.lm.prior.clipped(state.expression + delta[first:]),
             (),
         )
 
     def _solve_in_box(
         self, hessian: np.ndarray, gradient: np.ndarray, expression: np.ndarray, first: int
     ) -> np.ndarray:
-        """Newton step; weights that would leave 0..1 are moved to the border and the rest is solved again."""
+        """Newton step; weights that would leave their limits are moved to the border and the rest is solved again."""
+        low, high = self.lm.prior.limits.T
         delta = np.zeros(len(gradient))
         free = np.ones(len(gradient), bool)
         for _ in range(4):
@@ -281,10 +275,10 @@ class _Problem:
             delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
             target = expression + delta[first:]
             leaving = np.zeros(len(gradient), bool)
-            leaving[first:] = ((target < -1e-9) | (target > 1 + 1e-9)) & free[first:]
+            leaving[first:] = ((target < low - 1e-9) | (target > high + 1e-9)) & free[first:]
             if not leaving.any():
                 break
-            delta[first:][leaving[first:]] = (np.clip(target, 0, 1) - expression)[leaving[first:]]
+            delta[first:][leaving[first:]] = (np.clip(target, low, high) - expression)[leaving[first:]]
             free &= ~leaving
         return delta
 

@@ -77,7 +77,7 @@ def track(
             message = f"no face was found in any of {len(waiting)} frames"
             raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
         camera = default_camera(waiting[0].image_size, focal_px)
-        landmarks = landmark_model(model, model.landmarks_478)
+        landmarks = landmark_model(model, model.fit_landmarks)
         if person is None:
             person = model.neutral().replace(identity=identify(seen, landmarks, camera))
         solver = FrameSolver(model, landmarks, person, camera)
@@ -112,7 +112,7 @@ def _assemble(model: FaceModel, person: FaceParams, camera: Camera, states: list
     if smooth:
         rotation = smooth_rotations(rotation, times, *_ROTATION_FILTER)
         translation = smooth_values(translation, times, *_TRANSLATION_FILTER)
-        expression = smooth_values(expression, times, *_WEIGHT_FILTER)
+        expression = np.clip(smooth_values(expression, times, *_WEIGHT_FILTER), *model.expression_limits.T)
     has_face = np.array([state.solution is not None for state in states])
     source = np.maximum(np.cumsum(has_face) - 1, 0)
     rotation, translation, expression, light = (

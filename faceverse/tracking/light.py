@@ -63,7 +63,7 @@ def _ridge(rows: np.ndarray, values: np.ndarray, trust: np.ndarray, prior: np.nd
 
 def _skin_vertices(model: FaceModel) -> np.ndarray:
     """Evenly chosen vertices of bare skin."""
-    skin = model.regions.get("face", np.unique(model.faces[model.landmarks_478.triangle]))
+    skin = model.regions.get("face", np.unique(model.faces[model.fit_landmarks.triangle]))
     for name in ("lips", "eyelids", "eyebrows", "eyeballs", "eye_sockets", "mouth_inside", "teeth", "tongue", "scalp"):
         skin = np.setdiff1d(skin, model.regions.get(name, ()))
     return skin[np.linspace(0, len(skin) - 1, min(_POINTS, len(skin))).astype(np.int64)]

@@ -28,7 +28,7 @@ class Track:
         camera: of the video, the same for all frames.
         times_s: (T,) float64 seconds, increasing.
         rotation: (T, 3, 3) head to camera; translation: (T, 3) metres.
-        expression: (T, E) in 0..1, columns as in `expression_names`.
+        expression: (T, E) in 0..1 (or `FaceModel.expression_limits`), columns as in `expression_names`.
         light: (T, 9, 3) spherical harmonics, relative to the identity's albedo.
         confidence: (T,) 0..1, falls with the distance between landmarks and model; 0 where no face was found: such a
             frame repeats the values of the last one with a face, frames before the first face those of the first.

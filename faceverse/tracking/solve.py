@@ -10,7 +10,6 @@ from ..camera import Camera
 from ..fitting.solver import (
     LandmarkModel,
     LandmarkSolution,
-    expression_start,
     initial_pose,
     project_points,
     solve_landmarks,
@@ -31,8 +30,8 @@ def identify(seen: list[Sight], landmarks: LandmarkModel, camera: Camera) -> np.
     solutions, weights = [], []
     for part in np.array_split(np.arange(len(seen)), min(_IDENTITY_FRAMES, len(seen))):
         best = max((seen[i] for i in part), key=_portrait_quality)
-        prior = expression_start(landmarks.expression_names, best.face.blendshapes)
-        solution = solve_landmarks(landmarks, best.face.landmarks_px, camera, prior)
+        observed, expected = landmarks.found(best.face.landmarks_px), landmarks.prior.mean(best.face.blendshapes)
+        solution = solve_landmarks(landmarks, observed, camera, expected)
         solutions.append(solution.identity)
         weights.append(_portrait_quality(best) * _confidence(_fit_error(landmarks, solution, best.face, camera), best))
     return np.average(solutions, axis=0, weights=np.maximum(weights, 1e-9)).astype(np.float32)
@@ -60,7 +59,8 @@ def _face_size(face: DetectedFace) -> float:
 def _fit_error(landmarks: LandmarkModel, solution: LandmarkSolution, face: DetectedFace, camera: Camera) -> float:
     """Root mean square distance of found and fitted landmarks, in sizes of the face."""
     points = landmarks.points(solution.identity, solution.expression)
-    distance = project_points(points, solution.rotation, solution.translation, camera) - face.landmarks_px
+    distance = project_points(points, solution.rotation, solution.translation, camera)
+    distance -= landmarks.found(face.landmarks_px)
     return float(np.sqrt((distance**2).sum(1).mean())) / _face_size(face)
 
 
@@ -100,19 +100,24 @@ class FrameSolver:
 
     def _solve(self, face: DetectedFace) -> tuple[LandmarkSolution, float]:
         """The better of a warm start and, where that fails, a fresh one."""
-        prior = expression_start(self._landmarks.expression_names, face.blendshapes)
+        expected = self._landmarks.prior.mean(face.blendshapes)
         best, error = None, np.inf
         if self._last is not None:
-            best = self._refine(face, prior, self._last, _ITERATIONS)
+            best = self._refine(face, expected, self._last, _ITERATIONS)
             error = _fit_error(self._landmarks, best, face, self._camera)
         if error > _LOST_FIT:
-            points = self._landmarks.points(np.zeros(0), prior)
-            pose = initial_pose(points, face.landmarks_px.astype(np.float64), self._camera)
-            fresh = self._refine(face, prior, LandmarkSolution(*pose, np.zeros(0), prior, ()), 4 * _ITERATIONS)
+            points = self._landmarks.points(np.zeros(0), expected)
+            observed = self._landmarks.found(face.landmarks_px).astype(np.float64)
+            pose = initial_pose(points, observed, self._camera)
+            fresh = LandmarkSolution(*pose, np.zeros(0), expected, ())
+            fresh = self._refine(face, expected, fresh, 4 * _ITERATIONS)
             fresh_error = _fit_error(self._landmarks, fresh, face, self._camera)
             if fresh_error < error or best is None:
                 best, error = fresh, fresh_error
         return best, error
 
-    def _refine(self, face: DetectedFace, prior: np.ndarray, start: LandmarkSolution, steps: int) -> LandmarkSolution:
-        return solve_landmarks(self._landmarks, face.landmarks_px, self._camera, prior, start=start, iterations=steps)
+    def _refine(
+        self, face: DetectedFace, expected: np.ndarray, start: LandmarkSolution, steps: int
+    ) -> LandmarkSolution:
+        observed = self._landmarks.found(face.landmarks_px)
+        return solve_landmarks(self._landmarks, observed, self._camera, expected, start=start, iterations=steps)
