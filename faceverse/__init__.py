@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .camera import Camera
+from .detail_file import load_detail
 from .edit import edit, head
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .export import export, load_result
@@ -57,6 +58,7 @@ __all__ = [
     "export",
     "fit",
     "head",
+    "load_detail",
     "load_model",
     "load_result",
     "overlay",

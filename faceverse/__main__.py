@@ -25,6 +25,7 @@ from . import (
     __version__,
     edit,
     export,
+    load_detail,
     load_model,
     load_result,
     render,
@@ -33,8 +34,9 @@ from . import (
     turntable,
 )
 from .batch import FORMATS, SAMPLE, FitOptions, Progress, complain, fit_file, fit_folder, output_folder
+from .detail_file import save_detail
 from .model_file import content_hash
-from .weights import find_weights
+from .weights import convert_model, find_weights
 
 TRACK_FORMATS = ("csv", "json", "npz")
 OPEN_MODEL = Path("weights/open_base.safetensors")
@@ -159,6 +161,18 @@ def _run_weights(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_convert(options: argparse.Namespace) -> int:
+    if options.to == "safetensors" and options.output.suffix.lower() != ".safetensors":
+        raise ParameterError(f"the new file's name must end in .safetensors, got {options.output.name}")
+    with output_folder(options.output.parent):
+        if Path(options.input).suffix.lower() in (".pt", ".pth"):
+            print(save_detail(load_detail(options.input), options.output))
+            return 0
+        model = load_model(options.input, strict=not options.keep_unknown)
+        print(convert_model(model, options.output, to="arrays" if options.to == "safetensors" else options.to))
+    return 0
+
+
 def _run_train(options: argparse.Namespace) -> int:
     if options.output is None:
         if options.scans:
@@ -280,7 +294,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     _add_result(parser)
-    parser.add_argument("output", type=Path, help="new file: .glb .obj .ply .stl .json")
+    parser.add_argument("output", type=Path, help="new file: .glb .obj .ply .stl .json, .npy for the original's code")
     parser.add_argument("--light", action="store_true", help="the coarse mesh")
     _add_model(parser)
 
@@ -295,8 +309,20 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("info", "path", "verify"))
-    _add_model(parser)
+    actions = parser.add_subparsers(metavar="action", dest="action", required=True)
+    for name, what in (
+        ("info", "what the model file holds"),
+        ("path", "where the model file lies"),
+        ("verify", "read the whole file and print its hash"),
+    ):
+        _add_model(actions.add_parser(name, help=what))
+    what = "a model or detail file in another format: official .npy and .pt to .safetensors, any model to official-v2"
+    convert = actions.add_parser("convert", help=what, description=what[0].upper() + what[1:] + ".")
+    convert.add_argument("input", help="official .npy or .pt, .safetensors, or the word open")
+    convert.add_argument("output", type=Path, help="new file: .safetensors, or .npy with --to official-v2")
+    convert.add_argument("--to", choices=("safetensors", "official-v2"), default="safetensors", help="format to write")
+    convert.add_argument("--keep-unknown", action="store_true", help="leave keys alone that a version does not have")
+    convert.set_defaults(run=_run_convert)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from .model import FaceModel, FaceParams
 from .model_data import Attribute
 from .render import rotation_matrix
 from .result import FitResult, with_params
-from .texture import model_texture
+from .texture import head_of
 from .texture_maps import bake_vertices
 from .weights import load_model
 
@@ -45,11 +45,8 @@ def head(params: FaceParams, model: FaceModel | None = None, *, texture_size: in
         wanted, given = getattr(expected, name).shape, np.shape(getattr(params, name))
         if wanted != given:
             raise ParameterError(f"{name} must have shape {wanted} for the model '{model.name}', got {given}")
-    skin = model_texture(model, params, texture_size)
-    empty = np.zeros_like(model.mean_vertices)
     camera = Camera(1.6 * HEAD_VIEW_PX, (HEAD_VIEW_PX / 2, HEAD_VIEW_PX / 2), (HEAD_VIEW_PX, HEAD_VIEW_PX))
-    bare = FitResult(model, params, camera, empty, empty, empty, skin.rgb, skin.confidence)
-    return with_params(bare, params)
+    return head_of(model, params, camera, texture_size)
 
 
 def edit(

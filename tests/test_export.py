@@ -354,7 +354,7 @@ def test_export_replaces_an_older_file_and_leaves_nothing_else(result, tmp_path,
 
 @pytest.mark.parametrize("name", ["me.fbx", "me", "me.glb.zip"])
 def test_unknown_suffix_is_refused_with_the_known_ones(result, tmp_path, name):
-    with pytest.raises(ParameterError, match=r"me.* must end in one of \.glb \.obj \.ply \.stl \.json$"):
+    with pytest.raises(ParameterError, match=r"me.* must end in one of \.glb \.obj \.ply \.stl \.json \.npy$"):
         export(result, tmp_path / name)
     assert not any(tmp_path.iterdir())
 

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "faceverse"
 # A unit is a module or a subpackage of faceverse; it imports only from rows above its own.
 ROWS = [
     {"errors", "files", "images", "pickles"},
-    {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "stylegan", "stylegan_layers", "landmarks", "gltf"},
+    {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "landmarks", "gltf"}
+    | {"stylegan", "stylegan_layers"},
     {"model_data", "model_arrays", "model", "model_file", "result", "detail", "official"},
     {"weights", "detail_file", "render", "drawing", "texture_maps", "texture", "store"},
     {"fitting", "edit", "export", "training"},

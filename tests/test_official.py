@@ -391,3 +391,12 @@ def test_gains_are_part_of_the_stored_weights():
     stored = coefficients_from_params(model, params)
     np.testing.assert_allclose(stored[8:60], 0.5 * model.gain_of(params.identity), rtol=1e-5)
     np.testing.assert_allclose(params_from_coefficients(model, stored).expression, 0.5, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- fitting
+@pytest.mark.slow
+def test_the_open_model_in_the_official_layout_fits_the_same_head(tmp_path, astronaut):
+    model = fv.load_model()
+    again = fv.load_model(convert_model(model, tmp_path / "open.npy", to="official-v2"))
+    ours, theirs = (fv.fit(astronaut, m) for m in (model, again))
+    assert np.linalg.norm(ours.vertices - theirs.vertices, axis=1).max() < 5e-5

@@ -13,7 +13,8 @@ from PIL import Image
 import faceverse as fv
 
 SIGNATURES = {
-    "load_model": "source",
+    "load_model": "source strict",
+    "load_detail": "sources",
     "detect": "source",
     "fit": "source model face detail seed focal_px on_progress",
     "edit": "result expression detail identity rotation light attributes",
@@ -60,6 +61,7 @@ def test_version_is_that_of_the_package(root):
 
 def test_import_is_light(root):
     heavy = "mediapipe numba gradio cv2 matplotlib huggingface_hub plotly skimage torchvision safetensors".split()
+    heavy += ["pytorch3d"]
     code = f"import sys, faceverse; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")

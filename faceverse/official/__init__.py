@@ -6,6 +6,7 @@
 
 from .coefficients import camera_of, coefficients_from_params, params_from_coefficients, stored_coefficients
 from .evaluate import evaluate
+from .generators import load_detail_layout, load_generator
 from .layout import model_data
 from .writer import npy_bytes, official_v2
 
@@ -13,6 +14,8 @@ __all__ = [
     "camera_of",
     "coefficients_from_params",
     "evaluate",
+    "load_detail_layout",
+    "load_generator",
     "model_data",
     "npy_bytes",
     "official_v2",
