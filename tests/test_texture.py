@@ -110,10 +110,10 @@ def test_iris_colour_is_measured(model):
 
 
 def test_membrane_keeps_values_and_fills_between():
-    values, weight = np.zeros((64, 64, 1)), np.zeros((64, 64))
-    values[:, :8], weight[:, :8] = 1.0, 1
+    values, weight = np.zeros((1, 64, 64)), np.zeros((64, 64))
+    values[:, :, :8], weight[:, :8] = 1.0, 1
     weight[:, -8:] = 1
-    filled = texture._membrane(values, weight)[..., 0]
+    filled = texture._membrane(values, weight)[0]
     np.testing.assert_allclose(filled[:, :8], 1.0, atol=1e-6)
     np.testing.assert_allclose(filled[:, -8:], 0.0, atol=1e-6)
     middle = filled.mean(0)
@@ -121,4 +121,4 @@ def test_membrane_keeps_values_and_fills_between():
 
 
 def test_membrane_without_any_data_is_zero():
-    assert np.abs(texture._membrane(np.ones((32, 32, 3)), np.zeros((32, 32)))).max() == 0
+    assert np.abs(texture._membrane(np.ones((3, 32, 32)), np.zeros((32, 32)))).max() == 0
