@@ -35,8 +35,32 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class View:
+    """One of several photographs of a person, as fitted. NumPy float32; conventions in camera.py.
+
+    Args:
+        source: name of the photograph.
+        camera: of the photograph, in its own pixels.
+        rotation: (3, 3); translation: (3,) metres: pose of the head.
+        expression: (E,) weights.
+        light: (9, 3), see lighting.py.
+        landmarks_px: (478, 2) as found in the photograph.
+        projected_landmarks_px: (L, 2) as fitted, see `FitResult`.
+    """
+
+    source: str
+    camera: Camera
+    rotation: np.ndarray
+    translation: np.ndarray
+    expression: np.ndarray
+    light: np.ndarray
+    landmarks_px: np.ndarray
+    projected_landmarks_px: np.ndarray
+
+
+@dataclass(frozen=True)
 class FitResult:
-    """A person's head, as fitted to a photograph. Arrays are NumPy; conventions in camera.py.
+    """A person's head, as fitted to a photograph or to several. Arrays are NumPy; conventions in camera.py.
 
     Args:
         model: the face model that `params` belong to.
@@ -55,6 +79,8 @@ class FitResult:
         stages: what happened, in order.
         warnings: in words.
         seconds: from photograph to result.
+        views: pose, expression and light in each of several photographs, the first one (whose pose, expression and
+            light `params` has) included; empty for a fit to one photograph.
     """
 
     model: FaceModel
@@ -74,6 +100,7 @@ class FitResult:
     seconds: float = 0.0
     source: str = ""
     blendshape_scores: dict[str, float] = field(default_factory=dict)
+    views: tuple[View, ...] = ()
 
     @property
     def faces(self) -> np.ndarray:

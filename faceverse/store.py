@@ -21,10 +21,11 @@ from PIL import Image
 from .camera import Camera
 from .errors import ParameterError, WeightsError
 from .model import FaceModel, FaceParams
-from .result import FitResult, Stage, with_params
+from .result import FitResult, Stage, View, with_params
 
 _FORMAT, _VERSION = "faceverse-result", 1
 _LARGEST_SIDE_PX = 8192
+_VIEW_ARRAYS = ("rotation", "translation", "light", "landmarks_px", "projected_landmarks_px")
 _PARAMS = ("identity", "albedo", "rotation", "translation", "light", "iris")
 
 
@@ -40,14 +41,10 @@ def to_json(result: FitResult) -> str:
         "version": _VERSION,
         "library": library_name(),
         "model": {"name": model.name, "sha256": model.info.get("sha256")},
-        "source": re.split(r"[\\/]", result.source)[-1],
+        "source": _without_folder(result.source),
         "seconds": float(result.seconds),
         "warnings": list(result.warnings),
-        "camera": {
-            "focal_px": float(camera.focal_px),
-            "principal_point_px": [float(v) for v in camera.principal_point_px],
-            "image_size": [int(v) for v in camera.image_size],
-        },
+        "camera": _camera_numbers(camera),
         "params": {
             **{name: _numbers(getattr(params, name)) for name in _PARAMS},
             "expression": dict(zip(model.expression_names, _numbers(params.expression))),
@@ -62,6 +59,8 @@ def to_json(result: FitResult) -> str:
         "normal_map_png_base64": _encoded_picture(result.normal_map),
         "displacement": _packed(result.displacement),
     }
+    if result.views:
+        document["views"] = [_view_entry(view, model) for view in result.views]
     try:
         return _readable(document) + "\n"
     except ValueError as error:
@@ -122,6 +121,27 @@ def _numbers(values: np.ndarray | None) -> list | None:
     return np.array([float(str(v)) for v in values.reshape(-1)]).reshape(values.shape).tolist()
 
 
+def _without_folder(source: str) -> str:
+    return re.split(r"[\\/]", source)[-1]
+
+
+def _camera_numbers(camera: Camera) -> dict:
+    return {
+        "focal_px": float(camera.focal_px),
+        "principal_point_px": [float(v) for v in camera.principal_point_px],
+        "image_size": [int(v) for v in camera.image_size],
+    }
+
+
+def _view_entry(view: View, model: FaceModel) -> dict:
+    return {
+        "source": _without_folder(view.source),
+        "camera": _camera_numbers(view.camera),
+        **{name: _numbers(getattr(view, name)) for name in _VIEW_ARRAYS},
+        "expression": dict(zip(model.expression_names, _numbers(view.expression))),
+    }
+
+
 def _null_for_nan(value):
     """JSON knows no NaN, and the loss of a stage may be one."""
     if isinstance(value, dict):
@@ -173,24 +193,15 @@ def _check_model(wanted: dict, model: FaceModel, name: str) -> None:
 
 
 def _restored(document: dict, model: FaceModel) -> FitResult:
-    stored, camera = document["params"], document["camera"]
+    stored = document["params"]
     neutral = model.neutral()
     values = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
-    weights = stored["expression"]
-    if set(weights) != set(model.expression_names):
-        odd = sorted(set(weights) ^ set(model.expression_names))
-        raise ValueError(f"its expressions are not the model's ({', '.join(odd[:3])})")
-    weights = [weights[key] for key in model.expression_names]
-    values["expression"] = _array(weights, neutral.expression.shape, "expression")
+    values["expression"] = _weights(stored["expression"], model)
     values["detail"] = {key: _array(item, None, f"detail {key}") for key, item in stored["detail"].items()}
-    x, y = (float(v) for v in camera["principal_point_px"])
-    height, width = (int(v) for v in camera["image_size"])
-    if not all(map(math.isfinite, (x, y, camera["focal_px"]))):
-        raise ValueError("its camera has a number that is not finite")
     result = FitResult(
         model=model,
         params=neutral,
-        camera=Camera(float(camera["focal_px"]), (x, y), (height, width)),
+        camera=_camera(document["camera"]),
         vertices=model.mean_vertices,
         neutral_vertices=model.mean_vertices,
         albedo=model.mean_albedo,
@@ -210,8 +221,36 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
         seconds=float(document["seconds"]),
         source=str(document["source"]),
         blendshape_scores={key: _loss(score) for key, score in document["blendshape_scores"].items()},
+        views=tuple(_view(entry, model) for entry in document.get("views", ())),
     )
     return with_params(result, FaceParams(**values))
+
+
+def _camera(entry: dict) -> Camera:
+    x, y = (float(v) for v in entry["principal_point_px"])
+    height, width = (int(v) for v in entry["image_size"])
+    if not all(map(math.isfinite, (x, y, entry["focal_px"]))):
+        raise ValueError("its camera has a number that is not finite")
+    return Camera(float(entry["focal_px"]), (x, y), (height, width))
+
+
+def _weights(stored: dict[str, float], model: FaceModel) -> np.ndarray:
+    """Expression weights (E,) in the model's order."""
+    if set(stored) != set(model.expression_names):
+        odd = sorted(set(stored) ^ set(model.expression_names))
+        raise ValueError(f"its expressions are not the model's ({', '.join(odd[:3])})")
+    names = model.expression_names
+    return _array([stored[key] for key in names], (len(names),), "expression")
+
+
+def _view(entry: dict, model: FaceModel) -> View:
+    shapes = ((3, 3), (3,), (9, 3), (478, 2), (len(model.fit_landmarks.triangle), 2))
+    return View(
+        source=str(entry["source"]),
+        camera=_camera(entry["camera"]),
+        expression=_weights(entry["expression"], model),
+        **{name: _array(entry[name], shape, name) for name, shape in zip(_VIEW_ARRAYS, shapes, strict=True)},
+    )
 
 
 def _optional(value, read, *arguments):

@@ -1,0 +1,76 @@
+"""Choosing one of the faces that were found: by index, the largest, or the one at a place in the photograph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+import numpy as np
+
+from ..errors import NoFaceError, ParameterError
+from ..landmarks import DetectedFace
+
+LARGEST = "largest"
+RIVAL_SIZE = 0.6  # of the largest face's size: smaller ones are people in the background
+
+FaceChoice = int | str | tuple[float, float]
+
+
+def check_choice(face) -> None:
+    """Refuses what cannot name a face.
+
+    Raises:
+        ParameterError: neither an index from 0 on, nor "largest", nor a point (x, y).
+    """
+    is_index = isinstance(face, (int, np.integer)) and not isinstance(face, bool) and face >= 0
+    if not (is_index or isinstance(face, str) and face == LARGEST or is_point(face)):
+        raise ParameterError(f"face must be 0 (the largest), 1, 2 ..., 'largest' or a point (x, y), got {face!r}")
+
+
+def is_point(face) -> bool:
+    """Whether this is a place in a photograph: two finite numbers."""
+    if not isinstance(face, (Sequence, np.ndarray)) or isinstance(face, str) or len(face) != 2:
+        return False
+    return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in face)
+
+
+def choose_face(found: list[DetectedFace], face: FaceChoice, scale: float = 1.0) -> DetectedFace:
+    """The face that is asked for.
+
+    Args:
+        found: largest first, in pixels of the picture that was searched.
+        face: index into `found`; "largest"; or a point (x, y) in pixels of the photograph's own size: the face whose
+            box contains it, the one with the nearest centre where several do, else the one with the nearest box.
+        scale: size of the picture that was searched over the photograph's own.
+
+    Raises:
+        NoFaceError: no face was found, or fewer than the index asks for.
+    """
+    if not found:
+        raise NoFaceError(
+            "no face was found; use a photograph in which the face is well lit and at least 60 pixels wide"
+        )
+    if is_point(face):
+        point = np.array([float(v) for v in face]) * scale
+        return min(found, key=lambda one: _distances(one, point))
+    index = 0 if isinstance(face, str) else int(face)
+    if index >= len(found):
+        count = len(found)
+        were = "1 face was" if count == 1 else f"{count} faces were"
+        rest = f" to face={count - 1}" if count > 1 else ""
+        raise NoFaceError(f"{were} found, so face={index} does not exist; use face=0{rest}")
+    return found[index]
+
+
+def rivals(found: list[DetectedFace]) -> int:
+    """How many faces are large enough to be meant, the largest included."""
+    sizes = [math.sqrt(float(np.prod(np.maximum(one.box_px[2:] - one.box_px[:2], 0)))) for one in found]
+    return sum(size >= RIVAL_SIZE * sizes[0] for size in sizes)
+
+
+def _distances(one: DetectedFace, point: np.ndarray) -> tuple[float, float]:
+    """Pixels from the point (2,) to the box, 0 inside, and to its centre."""
+    low, high = one.box_px[:2].astype(np.float64), one.box_px[2:].astype(np.float64)
+    outside = np.maximum(np.maximum(low - point, point - high), 0)
+    return float(np.linalg.norm(outside)), float(np.linalg.norm((low + high) / 2 - point))

@@ -1,0 +1,227 @@
+"""One face in one photograph: what is known of it before a fit, and what a fit makes of it afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..camera import Camera, default_camera, euler_deg_from_rotation, project, transform
+from ..images import Photo
+from ..landmarks import DetectedFace
+from ..lighting import default_light, sh_basis, srgb_from_linear
+from ..model import FaceModel, FaceParams
+from ..render import render_head
+from ..result import FitResult, Stage
+from ..texture import Texture, bake_photo, iris_colour
+from .choice import FaceChoice, choose_face, is_point, rivals
+from .photometric import FitState, Target, crop_box, cut
+from .solver import LandmarkModel, LandmarkSolution, habit_factor, landmark_model, point_weights, solve_landmarks
+
+EYE_CORNERS = (33, 263)  # MediaPipe: outer corners of the right and the left eye
+SMALL_FACE_PX = 40
+TURNED_DEG = 40
+DARK_LEVEL = 45
+TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
+STAGE_SHARE = {"detection": 0.06, "landmarks": 0.12, "photometric": 0.62, "texture": 0.20}  # of the progress bar
+
+Progress = Callable[[str, float, np.ndarray | None], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is known before the fit: the model, the photograph, the face in it, its camera.
+
+    Args:
+        unclear: how many faces could have been meant, where nobody said which one; else 1.
+    """
+
+    model: FaceModel
+    photo: Photo
+    face: DetectedFace
+    camera: Camera
+    landmarks: LandmarkModel
+    unclear: int = 1
+
+
+def find_subject(
+    photo: Photo, found: list[DetectedFace], model: FaceModel, face: FaceChoice, focal_px: float | None
+) -> Subject:
+    """The face that is asked for, ready for the fit.
+
+    Args:
+        photo: as read.
+        found: the faces in it, largest first.
+        face: see `choice.choose_face`.
+        focal_px: in pixels of the photograph's own size, or None.
+
+    Raises:
+        NoFaceError: no face, or fewer than `face` asks for.
+    """
+    chosen = choose_face(found, face, photo.scale)
+    if focal_px is not None:
+        focal_px = focal_px * photo.scale
+    camera = default_camera(photo.rgb.shape[:2], focal_px or photo.focal_px)
+    unclear = 1 if isinstance(face, str) or is_point(face) or face != 0 else rivals(found)
+    return Subject(model, photo, chosen, camera, landmark_model(model, model.fit_landmarks), unclear)
+
+
+def solve_subject(subject: Subject, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
+    """Pose, identity and expression from the landmarks; with those of a known person, pose and expression only."""
+    lm, face = landmarks or subject.landmarks, subject.face
+    return solve_landmarks(lm, lm.found(face.landmarks_px), subject.camera, lm.prior.mean(face.blendshapes))
+
+
+def first_state(subject: Subject, solution: LandmarkSolution) -> FitState:
+    """Where the photometric stages start: the landmarks' shape and pose, the model's mean albedo, even light."""
+    return FitState(
+        *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.identity, solution.expression)),
+        torch.zeros(len(subject.model.albedo_basis)),
+        *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.rotation, solution.translation)),
+        default_light(),
+    )
+
+
+def target_of(subject: Subject, state: FitState, expression: torch.Tensor, size: int) -> Target:
+    """The photograph cut and scaled around the face; the expression of the landmark stage is its prior."""
+    box = crop_box(subject.face.landmarks_px)
+    pixels, inside = cut(subject.photo.rgb, box, size)
+    camera = subject.camera.cropped(box, (size, size))
+    scale = size / (box[3] - box[1])
+    landmarks = (subject.landmarks.found(subject.face.landmarks_px) - np.array(box[:2])) * scale
+    depth_m = -float(state.translation[2])
+    weight = point_weights(subject.landmarks, state.rotation.double().numpy(), depth_m, camera.focal_px)
+    factor = habit_factor(subject.landmarks, weight, camera.focal_px / depth_m)
+    return Target(
+        torch.from_numpy(pixels.astype(np.float32) / 255)[None],
+        camera,
+        torch.from_numpy(landmarks.astype(np.float32)),
+        torch.from_numpy(weight.astype(np.float32)),
+        torch.from_numpy(factor.astype(np.float32)),
+        expression,
+        torch.from_numpy(inside.astype(np.float32))[None],
+    )
+
+
+def preview_of(mesh: FaceModel, state: FitState, target: Target) -> np.ndarray:
+    """Small picture of the current head over the crop: (S, S, 3) uint8."""
+    with torch.no_grad():
+        shaded = render_head(
+            mesh.vertices(state.identity[None], state.expression[None]),
+            mesh.albedo(state.albedo[None]).clamp_min(0.005),
+            mesh.face_index, state.rotation[None], state.translation[None], state.light[None], target.camera,
+        )  # fmt: skip
+        picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), target.crop[0])
+    return (picture * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def fitted_params(subject: Subject, state: FitState) -> FaceParams:
+    """The state as parameters, with the colour of the irises where the photograph shows it."""
+    params = FaceParams(**{name: getattr(state, name).numpy() for name in FitState.__dataclass_fields__})
+    front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.light).numpy()
+    iris = iris_colour(subject.photo.rgb, subject.face.landmarks_px, front)
+    return params if iris is None else replace(params, iris=iris)
+
+
+def texture_size(subject: Subject) -> int:
+    """The size of texture that this photograph can fill."""
+    height = float(np.ptp(subject.face.landmarks_px[:, 1]))
+    return next(size for least, size in TEXTURE_SIZES if height >= least)
+
+
+def bake_subject(subject: Subject, params: FaceParams, size: int) -> Texture:
+    """The photograph as a texture of size x size."""
+    return bake_photo(subject.photo.rgb, subject.model, params, subject.camera, size)
+
+
+def projected_landmarks(subject: Subject, state: FitState) -> np.ndarray:
+    """(L, 2) the fitted points in pixels of the photograph's own size."""
+    model = subject.model
+    with torch.no_grad():
+        points = model.landmark_bases(model.fit_landmarks).points(state.identity[None], state.expression[None])[0]
+        projected = project(transform(points, state.rotation, state.translation), subject.camera)[:, :2]
+    return projected.numpy() / np.float32(subject.photo.scale)
+
+
+def found_landmarks(subject: Subject) -> np.ndarray:
+    """(478, 2) the detector's points in pixels of the photograph's own size."""
+    return subject.face.landmarks_px / np.float32(subject.photo.scale)
+
+
+def own_camera(subject: Subject) -> Camera:
+    """The camera in pixels of the photograph's own size."""
+    return _camera_of_original(subject.camera, subject.photo.scale)
+
+
+def head_result(
+    subject: Subject, state: FitState, params: FaceParams, texture: Texture, stages: tuple[Stage, ...], started: float
+) -> FitResult:
+    """The head as `fit` returns it.
+
+    Args:
+        started: `time.perf_counter()` when the fit began.
+    """
+    model = subject.model
+    with torch.no_grad():
+        vertices = model.vertices(state.identity[None], state.expression[None])[0]
+        neutral = model.vertices(state.identity[None])[0]
+        albedo = model.albedo(state.albedo[None])[0].clamp(0, 1)
+    return FitResult(
+        model=model,
+        params=params,
+        camera=own_camera(subject),
+        vertices=vertices.numpy(),
+        neutral_vertices=neutral.numpy(),
+        albedo=albedo.numpy(),
+        texture=texture.rgb,
+        texture_confidence=texture.confidence,
+        landmarks_px=found_landmarks(subject),
+        projected_landmarks_px=projected_landmarks(subject, state),
+        stages=stages,
+        warnings=spoken_warnings(subject, state),
+        seconds=time.perf_counter() - started,
+        source=subject.photo.name,
+        blendshape_scores=dict(subject.face.blendshapes),
+    )
+
+
+def spoken_warnings(subject: Subject, state: FitState, far_side: bool = True) -> tuple[str, ...]:
+    """What a user should know about the quality of the result, in words.
+
+    Args:
+        far_side: whether nothing else shows the side of a turned face that is hidden in this photograph.
+    """
+    said = []
+    if subject.unclear > 1:
+        said.append(f"{subject.unclear} faces were found and the largest was taken; face= chooses another")
+    height, width = subject.photo.rgb.shape[:2]
+    points = subject.face.landmarks_px
+    eyes = float(np.linalg.norm(points[EYE_CORNERS[0]] - points[EYE_CORNERS[1]]))
+    if eyes < SMALL_FACE_PX:
+        said.append(
+            f"the face is small: {eyes:.0f} px between the outer eye corners, {SMALL_FACE_PX} or more work best"
+        )
+    yaw = euler_deg_from_rotation(state.rotation)[0]
+    if far_side and abs(yaw) > TURNED_DEG:
+        said.append(f"the face is turned {abs(yaw):.0f} degrees; its far side is guessed")
+    outside = (points < 0).any(1) | (points[:, 0] > width) | (points[:, 1] > height)
+    if outside.mean() > 0.02:
+        said.append("part of the face lies outside the picture; it is guessed")
+    x0, y0, x1, y1 = (
+        int(np.clip(v, 0, limit)) for v, limit in zip(subject.face.box_px, (width, height) * 2, strict=True)
+    )
+    if x1 > x0 and y1 > y0 and subject.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL:
+        said.append("the face is very dark; colours are uncertain")
+    return tuple(said)
+
+
+def _camera_of_original(camera: Camera, scale: float) -> Camera:
+    """The camera of a photograph that was reduced by `scale` before the fit, in its own pixels."""
+    if scale == 1:
+        return camera
+    height, width = camera.image_size
+    original = round(height / scale), round(width / scale)
+    return replace(camera.cropped((0, 0, width, height), original), image_size=original)

@@ -1,0 +1,315 @@
+"""Choosing a face, several photographs of one person, and textures merged from them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import coffee
+
+import faceverse as fv
+from faceverse.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
+from faceverse.fitting import several, solver, subject
+from faceverse.fitting.choice import choose_face, rivals
+from faceverse.landmarks import DetectedFace
+from faceverse.lighting import default_light
+from faceverse.result import View, with_params
+from faceverse.texture import Texture, head_of
+from faceverse.texture_merge import merge_textures, pixel_density
+
+CAMERA = Camera(900.0, (256.0, 256.0), (512, 512))
+YAWS_DEG = (0, 32, -32)
+
+
+# -- choosing a face --------------------------------------------------------------------------------------------------
+def face_at(x0, y0, x1, y1):
+    return DetectedFace(np.float32([x0, y0, x1, y1]), np.zeros((478, 2), np.float32), np.zeros(478), {}, None)
+
+
+FOUND = [face_at(0, 0, 100, 100), face_at(80, 80, 170, 170), face_at(300, 0, 330, 30)]
+
+
+@pytest.mark.parametrize(
+    ("face", "chosen"),
+    [
+        (0, 0),
+        (np.int64(2), 2),
+        ("largest", 0),
+        ((40, 40), 0),
+        ((82, 84), 0),  # in both boxes: nearer to the centre of the first
+        ((98, 98), 1),
+        ((160, 10), 0),  # in none: 60 pixels from the first, 70 from the second
+        ((1000.0, -5.0), 2),
+        (np.array([310, 10]), 2),
+    ],
+)
+def test_face_by_index_size_and_place(face, chosen):
+    assert choose_face(FOUND, face) is FOUND[chosen]
+
+
+def test_points_are_in_pixels_of_the_photograph_itself():
+    assert choose_face(FOUND, (600, 20), scale=0.5) is FOUND[2]
+
+
+def test_only_faces_of_similar_size_could_be_meant():
+    assert rivals(FOUND) == 2 and rivals(FOUND[:1]) == 1
+
+
+@pytest.mark.parametrize("face", ["left", (1, 2, 3), (1,), (float("nan"), 3), (True, 2), None, ("1", "2"), -1, 1.5])
+def test_what_names_no_face_is_refused(face, astronaut, model):
+    with pytest.raises(fv.ParameterError, match="face must be 0"):
+        fv.fit(astronaut, model, face=face)
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"face": [0]}, "face is a list of 1 for 2 photographs"),
+        ({"focal_px": [900.0, 900.0, 900.0]}, "focal_px is a list of 3 for 2 photographs"),
+        ({"face": [0, "left"]}, "face must be 0"),
+        ({"focal_px": [900.0, 0]}, "focal_px must be a positive"),
+    ],
+)
+def test_lists_need_an_entry_for_each_photograph(arguments, message, astronaut, model):
+    with pytest.raises(fv.ParameterError, match=message):
+        fv.fit([astronaut, astronaut], model, **arguments)
+
+
+def test_an_empty_list_is_refused(model):
+    with pytest.raises(fv.ParameterError, match="no photograph"):
+        fv.fit([], model)
+
+
+def test_the_photograph_without_a_face_is_named(astronaut, model):
+    with pytest.raises(fv.NoFaceError, match=r"photograph 2 \(photo\): no face was found"):
+        fv.fit([astronaut, coffee()], model)
+    with pytest.raises(fv.NoFaceError, match=r"photograph 1 \(photo\): 1 face was found, so face=3 does not exist"):
+        fv.fit((astronaut, astronaut), model, face=[3, 0])
+
+
+# -- landmarks of several photographs ---------------------------------------------------------------------------------
+def solutions_of_a_toy(lm, seed, views=3, noise_px=3.0):
+    """Solutions of single pictures of one toy head, with noisy landmarks, and its identity."""
+    rng = np.random.default_rng(seed)
+    identity = 0.8 * rng.standard_normal(len(lm.identity))
+    none = np.zeros(len(lm.expression))
+    found = []
+    for yaw in (0, 30, -30)[:views]:
+        rotation = rotation_from_euler_deg(yaw, 4, 2).double().numpy()
+        pixels = solver.project_points(lm.points(identity, none), rotation, np.array([0, 0, -0.7]), CAMERA)
+        noisy = pixels + rng.normal(0, noise_px, pixels.shape)
+        found.append(solver.solve_landmarks(lm, noisy, CAMERA, none))
+    return found, identity
+
+
+@pytest.fixture(scope="module")
+def toy_landmarks(toy_model):
+    return solver.landmark_model(toy_model, toy_model.landmarks_478)
+
+
+def test_joint_identity_is_closer_than_those_of_single_photographs(toy_landmarks):
+    single, joint = [], []
+    for seed in range(6):
+        found, truth = solutions_of_a_toy(toy_landmarks, seed)
+        single.append(np.mean([np.linalg.norm(one.identity - truth) for one in found]))
+        joint.append(np.linalg.norm(several.joint_identity(toy_landmarks, found) - truth))
+    assert np.mean(joint) < 0.85 * np.mean(single)
+
+
+def test_joint_identity_of_one_photograph_is_its_own(toy_landmarks):
+    found, _ = solutions_of_a_toy(toy_landmarks, 0, views=1)
+    np.testing.assert_allclose(several.joint_identity(toy_landmarks, found), found[0].identity, atol=1e-8)
+
+
+def test_identities_of_different_heads_lie_further_apart(toy_landmarks):
+    people = [solutions_of_a_toy(toy_landmarks, seed, noise_px=1.0)[0] for seed in range(5)]
+    same = [several.identity_distance(toy_landmarks, one[0], one[k]) for one in people for k in (1, 2)]
+    other = [several.identity_distance(toy_landmarks, a[0], b[0]) for a in people for b in people if a is not b]
+    assert np.mean(other) > 2 * np.mean(same)
+    assert several.identity_distance(toy_landmarks, people[0][0], people[0][0]) == 0
+
+
+def test_joint_curvature_of_one_photograph_is_its_own_and_of_two_shares_the_identity(toy_landmarks):
+    found, _ = solutions_of_a_toy(toy_landmarks, 0, views=2)
+    np.testing.assert_array_equal(several.joint_curvature(found[:1]).numpy(), found[0].hessian)
+    joint = several.joint_curvature(found).numpy()
+    count = len(found[0].identity)
+    assert len(joint) == 2 * len(found[0].hessian) - count
+    shared = slice(12, 12 + count)
+    own = sum(one.hessian[6 : 6 + count, 6 : 6 + count] for one in found) - np.eye(count)
+    np.testing.assert_allclose(joint[shared, shared], own)
+    assert np.abs(joint[:6, 6:12]).max() == 0
+
+
+# -- merged textures --------------------------------------------------------------------------------------------------
+def flat(colour, confidence):
+    rgb = np.broadcast_to(np.uint8(colour), (*confidence.shape, 3)).copy()
+    return Texture(rgb, (255 * confidence).astype(np.uint8))
+
+
+def halves(size=128, overlap=30):
+    """Confidence of two photographs, each of which sees one half and a strip of the other."""
+    x = np.broadcast_to(np.arange(size), (size, size))
+    return (x < size // 2 + overlap).astype(float), (x >= size // 2 - overlap).astype(float)
+
+
+def test_photographs_of_other_brightness_leave_no_seam():
+    left, right = halves()
+    merged = merge_textures([flat((180, 140, 120), left), flat((150, 125, 110), right)], [left, right])
+    assert np.abs(merged.rgb.astype(int) - (180, 140, 120)).max() <= 1
+    assert (merged.confidence == 255).all()
+
+
+def test_each_place_shows_the_photograph_that_sees_it_best():
+    left, right = halves()
+    stripes = flat((170, 140, 120), left)
+    stripes.rgb[::2] += 12
+    plain = flat((176, 146, 126), right)
+    density = np.broadcast_to(np.linspace(1, 0.2, 128, dtype=np.float32), (128, 128))
+    merged = merge_textures([stripes, plain], [density, density[:, ::-1]]).rgb.astype(float)
+    contrast = np.abs(np.diff(merged[..., 0], axis=0)).mean(0)
+    assert contrast[:58].min() > 10 and contrast[70:].max() < 1
+
+
+def test_what_nobody_saw_keeps_the_first_completion():
+    left, right = halves()
+    left[80:] = right[80:] = 0
+    first, second = flat((180, 140, 120), left), flat((180, 140, 120), right)
+    first.rgb[90:], second.rgb[90:] = (60, 40, 30), (0, 255, 0)
+    merged = merge_textures([first, second], [left, right])
+    assert np.abs(merged.rgb[90:].astype(int) - (60, 40, 30)).max() <= 1
+    assert (merged.confidence[80:] == 0).all()
+
+
+def test_pixel_density_is_that_of_the_picture(toy_model):
+    """A head at distance d shows focal_px / d pixels per metre where it faces the camera, none at its back."""
+    params = toy_model.neutral().replace(translation=np.float32([0, 0, -2.0]))
+    camera = Camera(4000.0, (256.0, 256.0), (512, 512))
+    density = pixel_density(toy_model, params, camera, 128)
+    assert density.max() == pytest.approx(4000 / 2 / 1000, rel=0.06)
+    back = params.replace(rotation=rotation_from_euler_deg(180, 0, 0).numpy())
+    assert ((density > 0) & (pixel_density(toy_model, back, camera, 128) > 0)).mean() < 0.02
+
+
+# -- whole fits -------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def person(model):
+    """A random head in three poses under three lights: pictures, focal length, and the head."""
+    truth = model.random(7002)
+    pictures, camera = [], Camera(1150.0, (256.0, 256.0), (512, 512))
+    head = head_of(model, truth.replace(translation=np.float32([0, 0, -0.7])), camera)
+    for number, yaw in enumerate(YAWS_DEG):
+        light = default_light().numpy() * (0.9 + 0.1 * number)
+        light[1] += (-0.2, 0.2, 0.0)[number]
+        pose = head.params.replace(rotation=rotation_from_euler_deg(yaw, 3, 0).numpy(), light=light.astype(np.float32))
+        pictures.append(fv.render(with_params(head, pose), camera=camera, background=(90, 110, 130)).rgb)
+    return pictures, camera.focal_px, head
+
+
+@pytest.fixture(scope="module")
+def together(person, model):
+    pictures, focal_px, _ = person
+    events = []
+    result = fv.fit(pictures, model, focal_px=focal_px, on_progress=lambda *event: events.append(event))
+    return result, events
+
+
+def shape_error_mm(found, truth, region):
+    """Mean distance of vertices after the best rigid motion and scale."""
+    a, b = (v[region].astype(np.float64) - v[region].mean(0) for v in (found, truth))
+    u, s, vt = np.linalg.svd(b.T @ a)
+    sign = np.array([1, 1, np.linalg.det(u @ vt)])
+    moved = a @ ((u * sign) @ vt).T * ((s * sign).sum() / (a**2).sum())
+    return 1000 * np.linalg.norm(moved - b, axis=1).mean()
+
+
+def test_three_photographs_find_the_head_better_than_one(person, together, model):
+    pictures, focal_px, head = person
+    face = model.regions["face"]
+    alone = [fv.fit(picture, model, focal_px=focal_px) for picture in pictures]
+    errors = [shape_error_mm(one.neutral_vertices, head.neutral_vertices, face) for one in alone]
+    assert shape_error_mm(together[0].neutral_vertices, head.neutral_vertices, face) < np.mean(errors)
+    seen = [(one.texture_confidence > 128).sum() for one in (*alone, together[0])]
+    assert seen[-1] > 1.2 * max(seen[:-1])
+
+
+def test_there_is_a_view_for_each_photograph(together):
+    result, _ = together
+    assert len(result.views) == 3
+    yaws = [euler_deg_from_rotation(torch.from_numpy(view.rotation))[0] for view in result.views]
+    np.testing.assert_allclose(yaws, YAWS_DEG, atol=4)
+    first = result.views[0]
+    for name in ("rotation", "translation", "expression", "light"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(result.params, name))
+    np.testing.assert_array_equal(first.projected_landmarks_px, result.projected_landmarks_px)
+    for view in result.views:
+        eyes = np.linalg.norm(view.landmarks_px[33] - view.landmarks_px[263])
+        assert np.linalg.norm(view.landmarks_px - view.projected_landmarks_px, axis=1).mean() < 0.04 * eyes
+        head = result.model.vertices(*(torch.from_numpy(v)[None] for v in (result.params.identity, view.expression)))
+        posed = transform(head[0], torch.from_numpy(view.rotation), torch.from_numpy(view.translation))
+        assert posed[:, 2].max() < -0.3 and view.camera == result.camera
+
+
+def test_progress_and_stages_cover_all_photographs(together):
+    result, events = together
+    fractions = [fraction for _, fraction, _ in events]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    names = ["detection", "landmarks", "photometric coarse", "photometric fine", "texture"]
+    assert [stage.name for stage in result.stages] == names
+    for stage in result.stages[1:4]:
+        assert stage.after < stage.before and stage.after == pytest.approx(sum(stage.loss_terms.values()), rel=1e-4)
+    assert result.warnings == ()
+
+
+def test_one_photograph_in_a_list_is_a_single_fit(astronaut, model):
+    single, listed = fv.fit(astronaut, model), fv.fit([astronaut], model, face=["largest"])
+    np.testing.assert_array_equal(single.params.identity, listed.params.identity)
+    np.testing.assert_array_equal(single.texture, listed.texture)
+    assert listed.views == () == single.views
+
+
+def test_views_survive_a_file(together, tmp_path, model):
+    result, _ = together
+    path = fv.export(result, tmp_path / "me.json")
+    again = fv.load_result(path, model)
+    assert len(again.views) == 3
+    for before, after in zip(result.views, again.views, strict=True):
+        assert (before.source, before.camera) == (after.source, after.camera)
+        for name in View.__dataclass_fields__.keys() - {"source", "camera"}:
+            np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["views"][1]["light"] = [[0.5]]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(fv.ParameterError, match=r"light should have shape \(9, 3\)"):
+        fv.load_result(path, model)
+    del document["views"]  # as files of a single photograph are
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert fv.load_result(path, model).views == ()
+
+
+def test_warnings_name_the_photograph(person, model, monkeypatch):
+    pictures, focal_px, _ = person
+    monkeypatch.setattr(several, "OTHER_PERSON", 0.01)
+    monkeypatch.setattr(subject, "SMALL_FACE_PX", 500)
+    said = fv.fit(pictures[:2], model, focal_px=focal_px).warnings
+    assert sum("(photo): the face is small" in text for text in said) == 2
+    assert said[-1].startswith("photograph 2 (photo) seems to show another person")
+
+
+def test_different_people_are_noticed_and_one_person_is_not(shared, model):
+    faces = shared / "faces"
+    same = fv.fit([faces / "obama.jpg", faces / "obama2.jpg"], model)
+    assert same.warnings == () and [view.source for view in same.views] == ["obama", "obama2"]
+    said = fv.fit([faces / "obama.jpg", faces / "biden.jpg"], model).warnings
+    assert any("photograph 2 (biden) seems to show another person" in text for text in said)
+
+
+def test_two_people_need_a_choice(shared, model):
+    path = shared / "faces/two_people.jpg"
+    boxes = [face.box_px for face in fv.detect(path)]
+    unsaid = fv.fit(path, model)
+    assert any("2 faces were found" in text for text in unsaid.warnings)
+    asked = fv.fit(path, model, face=tuple(float(v) for v in (boxes[1][:2] + boxes[1][2:]) / 2))
+    np.testing.assert_allclose(asked.landmarks_px.min(0), boxes[1][:2], atol=1)
+    assert not any("faces were found" in text for text in asked.warnings)
