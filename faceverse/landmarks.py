@@ -210,9 +210,12 @@ def _close(landmarker) -> None:
 def _search(picture: Image.Image, side: float) -> Iterator[DetectedFace]:
     """Faces in overlapping square windows of `side` pixels that cover the picture."""
     columns, rows = (_window_starts(length, side) for length in picture.size)
+    # One reduced picture for all windows, which overlap, is cheaper than reducing each.
+    factor = max(1, int(side // _WINDOW_PX))
+    reduced = picture.reduce(factor) if factor > 1 else picture
     for y in rows:
         for x in columns:
-            yield from _detect_window(picture, x, y, side)
+            yield from _detect_window(picture, x, y, side, reduced, factor)
 
 
 def _window_starts(length: int, side: float) -> list[float]:
@@ -231,9 +234,11 @@ def _look_closer(picture: Image.Image, face: DetectedFace) -> DetectedFace | Non
     return next((closer for closer in found if _is_same(closer, face)), None)
 
 
-def _detect_window(picture: Image.Image, x: float, y: float, side: float) -> list[DetectedFace]:
-    """Plausible faces in one square window, in pixels of the picture."""
-    window = _cut_window(picture, x, y, side)
+def _detect_window(
+    picture: Image.Image, x: float, y: float, side: float, reduced: Image.Image | None = None, factor: int = 1
+) -> list[DetectedFace]:
+    """Plausible faces in a square window, in pixels of the picture; `reduced` is it `factor` times smaller."""
+    window = _cut_window(reduced or picture, x / factor, y / factor, side / factor)
     result = _shared_landmarker().detect(_mediapipe_image(window))
     faces = _faces_of(result, (x, y, side, side))
     return [face for face in faces if _is_plausible(face, picture.size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,73 @@ def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area-weighted unit normals: vertices (..., V, 3), faces (F, 3) -> (..., V, 3)."""
-    per_face = face_normals(vertices, faces)
-    total = torch.zeros_like(vertices)
-    for k in range(3):
-        total = total.index_add(-2, faces[:, k], per_face)
+    # Only what is differentiated again and again is worth the search for each vertex' triangles.
+    fans = _fans(faces, vertices.shape[-2]) if vertices.requires_grad else None
+    if fans is None:
+        per_face = face_normals(vertices, faces)
+        total = torch.zeros_like(vertices)
+        for k in range(3):
+            total = total.index_add(-2, faces[:, k], per_face)
+    else:
+        total = _SumOfFaceNormals.apply(vertices, *fans)
     return torch.nn.functional.normalize(total, dim=-1, eps=1e-12)
+
+
+class _SumOfFaceNormals(torch.autograd.Function):
+    """Sum of the face normals around each vertex, by gathering alone: adding in place is the slowest thing that a fit
+    did. Arguments: vertices (..., V, 3), corners (3F,) and slots (K * V,) of `_fans`."""
+
+    @staticmethod
+    def forward(ctx, vertices: Tensor, corners: Tensor, slots: Tensor) -> Tensor:
+        first, second, third = vertices.index_select(-2, corners).chunk(3, dim=-2)
+        one, two = second - first, third - first
+        ctx.save_for_backward(one, two, corners, slots)
+        normals = torch.cross(one, two, dim=-1)
+        # Three copies, because a slot names a corner of a triangle.
+        return _gathered(torch.cat([normals] * 3, dim=-2), slots, vertices.shape[-2])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        one, two, corners, slots = ctx.saved_tensors
+        per_face = sum(gradient.index_select(-2, corners).chunk(3, dim=-2))
+        of_one, of_two = torch.cross(two, per_face, dim=-1), torch.cross(per_face, one, dim=-1)
+        per_corner = torch.cat([-(of_one + of_two), of_one, of_two], dim=-2)
+        return _gathered(per_corner, slots, gradient.shape[-2]), None, None
+
+
+def _gathered(per_corner: Tensor, slots: Tensor, vertex_count: int) -> Tensor:
+    """Values (..., 3F, 3) of corners summed at their vertices (..., V, 3)."""
+    padded = torch.nn.functional.pad(per_corner, (0, 0, 0, 1))
+    return padded.index_select(-2, slots).unflatten(-2, (-1, vertex_count)).sum(-3)
+
+
+_MOST_FACES = 16  # around a vertex; the slots of meshes with wider fans would be mostly empty
+_known_fans: dict[tuple[int, int, int], tuple[weakref.ref, tuple[Tensor, Tensor] | None]] = {}
+
+
+def _fans(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None:
+    """Vertex of each corner (3F,), first corners first, and the corners around each vertex (K * V,), 3F where there is
+    none; None where a vertex has more than _MOST_FACES triangles. Computed once per faces (F, 3)."""
+    key = (id(faces), faces._version, vertex_count)
+    known = _known_fans.get(key)
+    if known is not None and known[0]() is faces:
+        return known[1]
+    fans = _make_fans(faces, vertex_count)
+    _known_fans[key] = weakref.ref(faces, lambda _: _known_fans.pop(key, None)), fans
+    return fans
+
+
+def _make_fans(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None:
+    corners = faces.t().reshape(-1).long()
+    count = torch.bincount(corners, minlength=vertex_count)
+    widest = int(count.max()) if len(corners) else 0
+    if not 0 < widest <= _MOST_FACES:
+        return None
+    column = torch.arange(widest, device=faces.device)[:, None]
+    place = (count.cumsum(0) - count + column).clamp_max(len(corners) - 1)
+    slots = torch.argsort(corners, stable=True)[place]
+    return corners, torch.where(column < count, slots, len(corners)).reshape(-1)
 
 
 def triangles_from_quads(quads: np.ndarray) -> np.ndarray:

@@ -17,11 +17,11 @@ PACKAGE = ROOT / "faceverse"
 
 # A unit is a module or a subpackage of faceverse; it imports only from rows above its own.
 ROWS = [
-    {"errors", "files", "images", "pickles"},
+    {"errors", "files", "images", "pickles", "threads"},
     {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "landmarks", "gltf"}
     | {"stylegan", "stylegan_layers"},
     {"model_data", "model_arrays", "model", "model_file", "result", "detail", "official"},
-    {"weights", "detail_file", "render", "drawing", "texture_maps", "texture", "store"},
+    {"weights", "detail_file", "render", "drawing", "texture_maps", "texture", "texture_merge", "store"},
     {"fitting", "edit", "export", "training"},
     {"tracking", "batch", "__init__", "__main__"},
 ]
@@ -42,6 +42,8 @@ WITHIN_A_ROW = {
     ("official", "model"),
     ("official", "detail"),
     ("texture", "texture_maps"),
+    ("texture_merge", "texture"),
+    ("texture_merge", "texture_maps"),
     ("render", "drawing"),
     ("__init__", "tracking"),
     ("__main__", "tracking"),
@@ -52,6 +54,8 @@ WITHIN_A_ROW = {
 # Where a package may be imported; every other file of the repository, tests apart, does without it.
 HOMES = {
     "mediapipe": ("faceverse/landmarks.py",),
+    "dlib": ("benchmarks/",),
+    "threadpoolctl": ("faceverse/threads.py",),
     "numba": ("faceverse/rasterize.py", "faceverse/_raster_kernel.py", "benchmarks/"),
     "pytorch3d": ("faceverse/rasterize.py", "faceverse/_raster_kernel.py", "benchmarks/"),
     "huggingface_hub": ("faceverse/weights.py",),
@@ -355,7 +359,7 @@ def test_the_layout_has_no_cycle():
     order = ["errors", "files", "images", "pickles", "_raster_kernel", "rasterize", "stylegan_layers", "stylegan"]
     order += ["model_data"]
     order += ["model_arrays", "model", "model_file", "detail", "official", "result"]
-    order += ["drawing", "render", "texture_maps", "texture", "tracking", "batch", "__init__", "__main__"]
+    order += ["drawing", "render", "texture_maps", "texture", "texture_merge", "tracking", "batch", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)
     units = [unit for row in ROWS for unit in row]

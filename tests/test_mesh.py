@@ -174,3 +174,37 @@ def test_normals_have_the_right_gradient():
 def test_unique_edges_of_a_cube():
     edges = unique_edges(CUBE_QUADS)
     assert len(edges) == 12 and (edges[:, 0] < edges[:, 1]).all()
+
+
+def slow_normals(vertices, faces):
+    total = torch.zeros_like(vertices)
+    for a, b, c in faces.tolist():
+        normal = torch.linalg.cross(vertices[b] - vertices[a], vertices[c] - vertices[a])
+        for corner in (a, b, c):
+            total = total.index_add(0, torch.tensor([corner]), normal[None])
+    return torch.nn.functional.normalize(total, dim=-1, eps=1e-12)
+
+
+@pytest.mark.parametrize("fan", [5, 40])
+def test_vertex_normals_and_their_gradients_equal_adding_one_by_one(fan):
+    """A narrow fan is gathered, a wide one added up; a vertex of no triangle has no normal."""
+    generator = torch.Generator().manual_seed(fan)
+    ring = torch.arange(1, fan + 1)
+    faces = torch.stack([torch.zeros_like(ring), ring, ring.roll(-1)], dim=1)
+    vertices = torch.randn(fan + 2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(fan + 2, 3, generator=generator, dtype=torch.float64)
+    found, wanted = vertex_normals(vertices, faces), slow_normals(vertices, faces)
+    torch.testing.assert_close(found, wanted)
+    assert not found[-1].any()
+    gradients = [torch.autograd.grad((n * weights).sum(), vertices)[0] for n in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+    batch = torch.stack([vertices, vertices * 2 + 1])
+    torch.testing.assert_close(vertex_normals(batch, faces), torch.stack([wanted, wanted]))
+
+
+def test_vertex_normals_follow_faces_that_change():
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    faces = torch.tensor([[0, 1, 2]])
+    assert vertex_normals(vertices, faces)[0, 2] == 1
+    faces.copy_(torch.tensor([[0, 2, 1]]))
+    assert vertex_normals(vertices, faces)[0, 2] == -1

@@ -12,6 +12,7 @@ from ..images import read_image
 from ..landmarks import detect_faces
 from ..model import FaceModel
 from ..result import FitResult, Stage
+from ..threads import one_thread
 from ..weights import load_model
 from .choice import FaceChoice, check_choice
 from .photometric import STAGES, FitState, PhotometricProblem, initial_colours, optimise
@@ -33,6 +34,7 @@ from .subject import (
 )
 
 
+@one_thread()
 def fit(
     source,
     model: FaceModel | None = None,

@@ -21,6 +21,7 @@ from ..fitting.solver import landmark_model
 from ..landmarks import VideoDetector
 from ..model import FaceModel, FaceParams
 from ..result import FitResult
+from ..threads import one_thread
 from ..weights import load_model
 from .frames import checked, open_source
 from .result import Track
@@ -67,7 +68,7 @@ def track(
         raise ParameterError(f"fps and focal_px must be above 0, got {fps} and {focal_px}")
     model, person = _choose_person(model, identity)
     frames, total = open_source(source, fps)
-    with VideoDetector(max_faces=1) as detector:
+    with one_thread(), VideoDetector(max_faces=1) as detector:
         sights = sights_of(checked(frames), detector, total, on_progress)
         waiting = list(until_known(sights))
         if not waiting:

@@ -1,0 +1,37 @@
+"""A block on one thread, and what was before it."""
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from faceverse.threads import one_thread
+
+
+def blas_threads():
+    np.linalg.solve(np.eye(2), np.ones(2))
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_block_has_one_thread_and_gives_the_others_back(two_threads):
+    before = blas_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1 and blas_threads() <= {1}
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2 and blas_threads() == before
+
+
+def test_an_error_gives_them_back_too(two_threads):
+    with pytest.raises(KeyError), one_thread():
+        raise KeyError("x")
+    assert torch.get_num_threads() == 2
