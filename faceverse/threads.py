@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 
@@ -16,18 +15,12 @@ def one_thread() -> Iterator[None]:
     A fit is thousands of small operations, which a second thread does not make faster. But its threads wait for each
     other by spinning, and when another program takes one of two cores, that wait makes a fit ten times as long.
     """
+    from threadpoolctl import threadpool_limits
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with _libraries().limit(limits=1, user_api="blas"):
+        with threadpool_limits(limits=1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
-
-
-@cache
-def _libraries():
-    """The linear algebra libraries of this process; looking for them takes longer than limiting them."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
