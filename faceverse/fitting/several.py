@@ -29,10 +29,10 @@ from .photometric import (
     adam_step,
     initial_colours,
 )
+from .remarks import TURNED_DEG
 from .solver import LandmarkModel, LandmarkSolution
 from .subject import (
     STAGE_SHARE,
-    TURNED_DEG,
     Progress,
     Subject,
     bake_subject,

@@ -19,12 +19,9 @@ from ..result import FitResult, Stage
 from ..texture import Texture, bake_photo, iris_colour
 from .choice import FaceChoice, choose_face, is_point, rivals
 from .photometric import FitState, Target, crop_box, cut
+from .remarks import Evidence, remarks
 from .solver import LandmarkModel, LandmarkSolution, habit_factor, landmark_model, point_weights, solve_landmarks
 
-EYE_CORNERS = (33, 263)  # MediaPipe: outer corners of the right and the left eye
-SMALL_FACE_PX = 40
-TURNED_DEG = 40
-DARK_LEVEL = 45
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
 STAGE_SHARE = {"detection": 0.06, "landmarks": 0.12, "photometric": 0.62, "texture": 0.20}  # of the progress bar
 
@@ -189,33 +186,9 @@ def head_result(
 
 
 def spoken_warnings(subject: Subject, state: FitState, far_side: bool = True) -> tuple[str, ...]:
-    """What a user should know about the quality of the result, in words.
-
-    Args:
-        far_side: whether nothing else shows the side of a turned face that is hidden in this photograph.
-    """
-    said = []
-    if subject.unclear > 1:
-        said.append(f"{subject.unclear} faces were found and the largest was taken; face= chooses another")
-    height, width = subject.photo.rgb.shape[:2]
-    points = subject.face.landmarks_px
-    eyes = float(np.linalg.norm(points[EYE_CORNERS[0]] - points[EYE_CORNERS[1]]))
-    if eyes < SMALL_FACE_PX:
-        said.append(
-            f"the face is small: {eyes:.0f} px between the outer eye corners, {SMALL_FACE_PX} or more work best"
-        )
-    yaw = euler_deg_from_rotation(state.rotation)[0]
-    if far_side and abs(yaw) > TURNED_DEG:
-        said.append(f"the face is turned {abs(yaw):.0f} degrees; its far side is guessed")
-    outside = (points < 0).any(1) | (points[:, 0] > width) | (points[:, 1] > height)
-    if outside.mean() > 0.02:
-        said.append("part of the face lies outside the picture; it is guessed")
-    x0, y0, x1, y1 = (
-        int(np.clip(v, 0, limit)) for v, limit in zip(subject.face.box_px, (width, height) * 2, strict=True)
-    )
-    if x1 > x0 and y1 > y0 and subject.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL:
-        said.append("the face is very dark; colours are uncertain")
-    return tuple(said)
+    """What a user should know about the quality of the result, in words; see `remarks.remarks`."""
+    yaw_deg = euler_deg_from_rotation(state.rotation)[0]
+    return remarks(Evidence(subject.photo, subject.face, yaw_deg, subject.unclear), far_side)
 
 
 def _camera_of_original(camera: Camera, scale: float) -> Camera:
