@@ -33,8 +33,19 @@ from . import (
     track,
     turntable,
 )
-from .batch import FORMATS, SAMPLE, FitOptions, Progress, complain, fit_file, fit_folder, output_folder
+from .batch import (
+    FORMATS,
+    SAMPLE,
+    FitOptions,
+    Progress,
+    complain,
+    find_photos,
+    fit_each,
+    fit_person,
+    output_folder,
+)
 from .detail_file import save_detail
+from .fitting.choice import FaceChoice, check_choice
 from .model_file import content_hash
 from .weights import convert_model, find_weights
 
@@ -76,14 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 def _run_fit(options: argparse.Namespace) -> int:
-    chosen = FitOptions(
-        options.model, options.face, options.detail, options.seed, options.focal_px, formats=options.formats
-    )
+    faces = tuple(options.face or [0])
+    chosen = FitOptions(options.model, faces, options.detail, options.seed, options.focal_px, formats=options.formats)
     with output_folder(options.output) as folder:
-        if options.input != SAMPLE and Path(options.input).is_dir():
-            return 1 if fit_folder(Path(options.input), folder, chosen) else 0
-        fit_file(options.input, folder, chosen)
-    return 0
+        photos = find_photos(options.inputs, folder)
+        one_file = options.inputs == [SAMPLE] or len(options.inputs) == 1 and not Path(options.inputs[0]).is_dir()
+        if options.together or one_file:
+            fit_person(photos, folder, chosen)
+            return 0
+        return 1 if fit_each(photos, folder, chosen) else 0
 
 
 def _run_edit(options: argparse.Namespace) -> int:
@@ -246,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    _add_fit(command("fit", _run_fit, "head from a photograph, or from each photograph in a folder"))
+    _add_fit(command("fit", _run_fit, "head from a photograph, from each of many, or from several of one person"))
     _add_edit(command("edit", _run_edit, "change a fitted head"))
     _add_render(command("render", _run_render, "picture of a fitted head"))
     _add_export(command("export", _run_export, "model file of a fitted head for other programs"))
@@ -258,9 +270,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help=f"photograph, folder of photographs, or the word {SAMPLE}")
+    text = f"photographs, folders of photographs, or the word {SAMPLE}"
+    parser.add_argument("inputs", nargs="+", metavar="input", help=text)
     _add_folder(parser)
-    parser.add_argument("--face", type=int, default=0, metavar="N", help="which face, 0 is the largest (default)")
+    text = "all photographs show one person: one head, named after the first photograph"
+    parser.add_argument("--together", action="store_true", help=text)
+    text = "which face: 0 or largest (default), 1, 2 ..., or a place in pixels; once, or once for each photograph"
+    parser.add_argument("--face", action="append", type=_face, metavar="N|X,Y", help=text)
     parser.add_argument("--no-detail", dest="detail", action="store_false", help="base model only, no wrinkles")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same result (default 0)")
     parser.add_argument("--focal-px", type=float, metavar="F", help="focal length in pixels of the photograph")
@@ -382,6 +398,18 @@ def _count(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+
+
+def _face(text: str) -> FaceChoice:
+    if text == "largest":
+        return text
+    try:
+        face = tuple(float(part) for part in text.split(",")) if "," in text else int(text)
+        check_choice(face)
+        return face
+    except (ValueError, ParameterError):
+        message = f"expected 0 (the largest), 1, 2 ..., largest, or a place X,Y in pixels, got {text!r}"
+    raise argparse.ArgumentTypeError(message)
 
 
 def _pair(text: str) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""From photographs to files, as the command line does it: one photograph or a folder of them.
+"""From photographs to files, as the command line does it: one photograph, many, or several of one person.
 
 What is written for one photograph appears complete or not at all, and nothing is overwritten that was a photograph.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from .errors import FaceVerseError, ImageError, ParameterError
 from .export import export
 from .fitting import fit
+from .fitting.choice import FaceChoice
 from .images import Photo, read_image, save_image
 from .render import overview
 from .result import FitResult
@@ -39,12 +40,13 @@ class FitOptions:
 
     Args:
         model: see `faceverse.load_model`.
-        face, detail, seed, focal_px: see `faceverse.fit`.
+        faces: which face, see `faceverse.fit`: one choice for all photographs, or one for each of them.
+        detail, seed, focal_px: see `faceverse.fit`.
         formats: of FORMATS; "png" is the overview, the others are what `faceverse.export` writes.
     """
 
     model: str = "open"
-    face: int = 0
+    faces: tuple[FaceChoice, ...] = (0,)
     detail: bool = True
     seed: int = 0
     focal_px: float | None = None
@@ -86,93 +88,32 @@ def complain(message: str) -> None:
     print("faceverse:", " ".join(message.split()), file=sys.stderr, flush=True)
 
 
-# -- one photograph ---------------------------------------------------------------------------------------------------
-def fit_file(source: Path | str, folder: Path, options: FitOptions) -> None:
-    """Fit one photograph, or the sample photograph for the word "sample", and print what was written.
+# -- what is given ----------------------------------------------------------------------------------------------------
+def find_photos(given: Sequence[str], output: Path) -> list[Path | str]:
+    """The photographs that are meant: files as they are, instead of a folder its photographs by name.
 
     Args:
-        folder: exists and can be written, see `output_folder`.
+        given: files, folders and the word "sample", which stays a str.
+        output: folder for the results.
 
     Raises:
-        FaceVerseError: anything that is wrong with the photograph, the model or the options.
+        FaceVerseError: a folder has no photographs or cannot be read, or a photograph is there twice.
     """
-    started = time.perf_counter()
-    if source == SAMPLE:
-        photo = sample_photo()
-    else:
-        photo = read_image(source)
-        _refuse_to_replace(Path(source), folder, photo.name, options.formats)
-    with Progress() as progress:
-        result = _fit(photo, options, progress)
-        paths = _write(photo, result, folder, photo.name, options.formats)
-    print(*paths, sep="\n")
-    print(f"{photo.name}: {time.perf_counter() - started:.1f} s")
-    for warning in result.warnings:
-        print(f"{photo.name}: warning: {warning}")
-
-
-def sample_photo() -> Photo:
-    """The portrait of an astronaut that comes with scikit-image.
-
-    Raises:
-        ImageError: scikit-image is not installed.
-    """
-    try:
-        from skimage import data
-    except ImportError as error:
-        message = "the sample photograph is part of scikit-image, which is not installed; pip install scikit-image"
-        raise ImageError(message) from error
-    return replace(read_image(data.astronaut()), name=SAMPLE)
-
-
-def _fit(photo: Photo, options: FitOptions, progress: Progress) -> FitResult:
-    return fit(
-        photo,
-        load_model(options.model),
-        face=options.face,
-        detail=options.detail,
-        seed=options.seed,
-        focal_px=options.focal_px,
-        on_progress=progress,
-    )
-
-
-# -- a folder ---------------------------------------------------------------------------------------------------------
-def fit_folder(source: Path, folder: Path, options: FitOptions) -> int:
-    """Fit all photographs in a folder; what goes wrong with one goes into summary.csv, and the next one follows.
-
-    Returns:
-        How many of them failed.
-
-    Raises:
-        FaceVerseError: there are no photographs, no model, or the summary cannot be written.
-    """
-    sources = _photos_in(source, folder)
-    load_model(options.model)  # before the first photograph: without a model none can succeed
-    rows: list[dict[str, str]] = []
-    try:
-        with Progress() as progress:
-            for index, (path, name) in enumerate(zip(sources, distinct_names(sources), strict=True)):
-                progress.begin(f"{index + 1}/{len(sources)} {path.name}", index / len(sources), 1 / len(sources))
-                rows.append(_summary_row(path, name, folder, options, progress))
-    finally:
-        _write_summary(rows, folder / SUMMARY)
-    failed = sum(row["status"] != "ok" for row in rows)
-    print(folder / SUMMARY)
-    print(f"{len(rows) - failed} of {len(rows)} photographs fitted")
-    return failed
-
-
-def distinct_names(sources: Sequence[Path]) -> list[str]:
-    """A name for the results of each photograph: me.jpg gives me, and me.png after it gives me_png."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for path in sources:
-        plain = f"{path.stem}_{path.suffix[1:]}"
-        candidates = [path.stem, plain, *(f"{plain}_{k}" for k in range(2, len(sources) + 2))]
-        names.append(next(candidate for candidate in candidates if candidate.lower() not in taken))
-        taken.add(names[-1].lower())
-    return names
+    found: list[Path | str] = []
+    for one in given:
+        if one == SAMPLE:
+            found.append(one)
+        elif os.path.isdir(one):
+            found += _photos_in(Path(one), output)
+        else:
+            found.append(Path(one))
+    seen = set()
+    for one in found:
+        place = one if one == SAMPLE else os.path.realpath(one)
+        if place in seen:
+            raise ParameterError(f"{one} is given twice; give each photograph once")
+        seen.add(place)
+    return found
 
 
 def _photos_in(source: Path, output: Path) -> list[Path]:
@@ -189,13 +130,132 @@ def _photos_in(source: Path, output: Path) -> list[Path]:
     return photos
 
 
-def _summary_row(source: Path, name: str, folder: Path, options: FitOptions, progress: Progress) -> dict[str, str]:
-    """Fit and write one photograph of a folder: its line of the summary, by column."""
+def distinct_names(sources: Sequence[Path | str]) -> list[str]:
+    """A name for the results of each photograph: me.jpg gives me, me.png after it me_png, trip/me.jpg trip_me."""
+    names: list[str] = []
+    taken: set[str] = set()
+    files: set[str] = set()
+    for path in map(Path, sources):
+        elsewhere = path.name.lower() in files and path.parent.name
+        plain = "_".join(filter(None, (path.stem, path.suffix[1:])))
+        candidates = [path.stem, *([f"{elsewhere}_{path.stem}"] if elsewhere else []), plain]
+        candidates += [f"{plain}_{k}" for k in range(2, len(sources) + 2)]
+        names.append(next(candidate for candidate in candidates if candidate.lower() not in taken))
+        taken.add(names[-1].lower())
+        files.add(path.name.lower())
+    return names
+
+
+def _check_faces(faces: Sequence[FaceChoice], count: int) -> None:
+    if len(faces) not in (1, count):
+        photographs = "1 photograph" if count == 1 else f"{count} photographs"
+        raise ParameterError(f"--face is given {len(faces)} times for {photographs}; give it once, or once for each")
+
+
+# -- one person -------------------------------------------------------------------------------------------------------
+def fit_person(sources: Sequence[Path | str], folder: Path, options: FitOptions) -> None:
+    """Fit one photograph of a person, or several together, and print what was written, named after the first one.
+
+    Args:
+        sources: from `find_photos`.
+        folder: exists and can be written, see `output_folder`.
+
+    Raises:
+        FaceVerseError: anything that is wrong with the photographs, the model or the options.
+    """
     started = time.perf_counter()
-    row = dict.fromkeys(SUMMARY_COLUMNS, "") | {"file": source.name, "status": "ok"}
+    _check_faces(options.faces, len(sources))
+    photos = [_open(source) for source in sources]
+    name = photos[0].name
+    _refuse_to_replace(sources, folder, [name], options.formats)
+    with Progress() as progress:
+        result = _fit(photos, options, progress)
+        paths = _write(photos[0], result, folder, name, options.formats)
+    print(*paths, sep="\n")
+    print(f"{name}: {time.perf_counter() - started:.1f} s")
+    for warning in result.warnings:
+        print(f"{name}: warning: {warning}")
+
+
+def _open(source: Path | str) -> Photo:
+    return sample_photo() if source == SAMPLE else read_image(source)
+
+
+def sample_photo() -> Photo:
+    """The portrait of an astronaut that comes with scikit-image.
+
+    Raises:
+        ImageError: scikit-image is not installed.
+    """
     try:
-        photo = read_image(source)
-        result = _fit(photo, options, progress)
+        from skimage import data
+    except ImportError as error:
+        message = "the sample photograph is part of scikit-image, which is not installed; pip install scikit-image"
+        raise ImageError(message) from error
+    return replace(read_image(data.astronaut()), name=SAMPLE)
+
+
+def _fit(photos: list[Photo], options: FitOptions, progress: Progress) -> FitResult:
+    return fit(
+        photos if len(photos) > 1 else photos[0],
+        load_model(options.model),
+        face=list(options.faces) if len(options.faces) > 1 else options.faces[0],
+        detail=options.detail,
+        seed=options.seed,
+        focal_px=options.focal_px,
+        on_progress=progress,
+    )
+
+
+# -- many people ------------------------------------------------------------------------------------------------------
+def fit_each(sources: Sequence[Path | str], folder: Path, options: FitOptions) -> int:
+    """Fit photographs one by one; what goes wrong with one goes into summary.csv, and the next one follows.
+
+    Args:
+        sources: from `find_photos`.
+        folder: exists and can be written, see `output_folder`.
+
+    Returns:
+        How many of them failed.
+
+    Raises:
+        FaceVerseError: there is no model, results would replace a photograph, or the summary cannot be written.
+    """
+    _check_faces(options.faces, len(sources))
+    names = distinct_names(sources)
+    _refuse_to_replace(sources, folder, names, options.formats)
+    load_model(options.model)  # before the first photograph: without a model none can succeed
+    faces = options.faces if len(options.faces) > 1 else options.faces * len(sources)
+    each = zip(sources, _labels(sources), names, faces, strict=True)
+    rows: list[dict[str, str]] = []
+    try:
+        with Progress() as progress:
+            for index, (source, label, name, face) in enumerate(each):
+                progress.begin(f"{index + 1}/{len(sources)} {label}", index / len(sources), 1 / len(sources))
+                rows.append(_summary_row(source, label, name, folder, replace(options, faces=(face,)), progress))
+    finally:
+        _write_summary(rows, folder / SUMMARY)
+    failed = sum(row["status"] != "ok" for row in rows)
+    print(folder / SUMMARY)
+    print(f"{len(rows) - failed} of {len(rows)} photographs fitted")
+    return failed
+
+
+def _labels(sources: Sequence[Path | str]) -> list[str]:
+    """What messages and the summary call each photograph: its file's name, with the folder where two have the same."""
+    names = [Path(source).name for source in sources]
+    return [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
+
+
+def _summary_row(
+    source: Path | str, label: str, name: str, folder: Path, options: FitOptions, progress: Progress
+) -> dict[str, str]:
+    """Fit and write one photograph of many: its line of the summary, by column."""
+    started = time.perf_counter()
+    row = dict.fromkeys(SUMMARY_COLUMNS, "") | {"file": label, "status": "ok"}
+    try:
+        photo = _open(source)
+        result = _fit([photo], options, progress)
         paths = _write(photo, result, folder, name, options.formats)
         row["warnings"] = "; ".join(result.warnings)
         progress.clear()
@@ -203,7 +263,7 @@ def _summary_row(source: Path, name: str, folder: Path, options: FitOptions, pro
     except FaceVerseError as error:
         row |= {"status": "failed", "error": " ".join(str(error).split())}
         progress.clear()
-        complain(f"{source.name}: {error}")
+        complain(f"{label}: {error}")
     except BrokenPipeError:
         raise
     except Exception as error:  # a fault of this library; the work on the other photographs must not be lost with it
@@ -249,12 +309,18 @@ def output_folder(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _refuse_to_replace(source: Path, folder: Path, name: str, formats: Sequence[str]) -> None:
+def _refuse_to_replace(
+    sources: Sequence[Path | str], folder: Path, names: Sequence[str], formats: Sequence[str]
+) -> None:
     """A photograph me.png must survive a fit whose overview would be me.png in the same folder."""
-    for suffix in formats:
-        target = folder / f"{name}.{suffix}"
-        if target.exists() and target.samefile(source):
-            raise ParameterError(f"the results would replace the photograph {source}; choose another folder with -o")
+    photographs = [source for source in sources if source != SAMPLE and os.path.exists(source)]
+    endings = [f".{suffix}" for suffix in formats] + ["_texture.png"] * ("obj" in formats)
+    for target in (folder / f"{name}{ending}" for name in names for ending in endings):
+        for source in photographs if target.exists() else ():
+            if target.samefile(source):
+                raise ParameterError(
+                    f"the results would replace the photograph {source}; choose another folder with -o"
+                )
 
 
 def _write(photo: Photo, result: FitResult, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

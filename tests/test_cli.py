@@ -45,12 +45,13 @@ def toy_result(toy_model):
 
 @pytest.fixture
 def toy_fit(monkeypatch, toy_model, toy_result):
-    """Replaces the fit by one that knows the answer; returns the list of its calls (photo, options)."""
+    """Replaces the fit by one that knows the answer and two faces; the list of its calls (photo or photos, options)."""
     calls = []
 
-    def fit(photo, model, **options):
-        calls.append((photo, options))
-        if options["face"]:
+    def fit(source, model, **options):
+        calls.append((source, options))
+        photo = source[0] if isinstance(source, list) else source
+        if isinstance(options["face"], int) and options["face"] > 1:
             raise fv.NoFaceError(f"1 face was found, face={options['face']} asks for another")
         options["on_progress"]("landmarks", 0.5, None)
         camera = default_camera(photo.rgb.shape[:2], options["focal_px"])
@@ -86,6 +87,11 @@ def photo(tmp_path):
 def write_photo(path, size=(120, 160), shade=128):
     Image.new("RGB", size, (shade, 100, 90)).save(path)
     return path
+
+
+def write_photos(folder, *names):
+    folder.mkdir(exist_ok=True)
+    return [write_photo(folder / name) for name in names]
 
 
 def complaint(capsys, code, argv):
@@ -359,10 +365,133 @@ def test_batch_needs_a_model_before_it_starts(toy_fit, tmp_path, capsys):
         (["me.jpg", "me.png", "ME.webp"], ["me", "me_png", "ME_webp"]),
         (["a.jpg", "a.png", "a_png.jpg"], ["a", "a_png", "a_png_jpg"]),
         (["a.jpg", "a_png.jpg", "a.png"], ["a", "a_png", "a_png_2"]),
+        (["x/me.jpg", "y/me.jpg", "z/ME.JPG", "x/me.png"], ["me", "y_me", "z_ME", "me_png"]),
+        (["x/me.jpg", "y_me.jpg", "y/me.jpg", "me.jpg"], ["me", "y_me", "me_jpg", "me_jpg_2"]),
+        (["sample", "a/sample.jpg", "b/sample"], ["sample", "sample_jpg", "b_sample"]),
     ],
 )
 def test_photographs_of_one_name_get_different_results(files, names):
     assert distinct_names([Path(file) for file in files]) == names
+
+
+# ---------------------------------------------------------------------------------------------------- several inputs
+
+
+@pytest.mark.parametrize(
+    ("given", "face"),
+    [
+        ([], 0),
+        (["--face", "1"], 1),
+        (["--face", "largest"], "largest"),
+        (["--face", "40,25.5"], (40, 25.5)),
+        (["--face=-3,1e2"], (-3, 100)),
+    ],
+)
+def test_a_face_is_chosen_by_number_size_or_place(given, face, toy_fit, photo, tmp_path):
+    assert main(["fit", str(photo), "-o", str(tmp_path / "out"), "--format", "json", *given]) == 0
+    assert toy_fit[0][1]["face"] == face
+
+
+@pytest.mark.parametrize("face", ["two", "-1", "1.5", "3,", "1,2,3", "nan,1", "0,inf", "", "1e3"])
+def test_what_names_no_face_is_a_wrong_argument(face, toy_fit, photo, capsys):
+    line = complaint(capsys, 2, ["fit", photo, f"--face={face}"])
+    assert "expected 0 (the largest), 1, 2 ..., largest, or a place X,Y in pixels" in line and toy_fit == []
+
+
+def test_several_photographs_are_fitted_one_by_one(toy_fit, tmp_path, capsys):
+    first, second = write_photos(tmp_path, "b.jpg", "a.jpg")
+    (tmp_path / "bad.jpg").write_text("no picture")
+    inputs = [str(first), str(tmp_path / "bad.jpg"), str(tmp_path / "gone.jpg"), str(second), "sample"]
+    out = tmp_path / "out"
+    assert main(["fit", *inputs, "-o", str(out), "--format", "json"]) == 1
+    assert contents(out) == ["a.json", "b.json", "sample.json", "summary.csv"]
+    rows = [(row["file"], row["status"]) for row in summary(out)]
+    files = ["b.jpg", "bad.jpg", "gone.jpg", "a.jpg", "sample"]
+    assert rows == list(zip(files, ["ok", "failed", "failed", "ok", "ok"], strict=True))
+    assert [source.name for source, _ in toy_fit] == ["b", "a", "sample"]
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-2:] == [str(out / "summary.csv"), "3 of 5 photographs fitted"]
+    assert [line.split(":")[1] for line in told.err.splitlines()] == [" bad.jpg", " gone.jpg"]
+
+
+def test_folders_and_files_can_be_mixed_and_share_names(toy_fit, tmp_path):
+    write_photos(tmp_path / "x", "me.jpg", "you.jpg")
+    write_photos(tmp_path / "y", "me.jpg")
+    out = tmp_path / "out"
+    assert main(["fit", str(tmp_path / "y" / "me.jpg"), str(tmp_path / "x"), "-o", str(out), "--format", "json"]) == 0
+    assert contents(out) == ["me.json", "summary.csv", "x_me.json", "you.json"]
+    twins = [str(tmp_path / folder / "me.jpg") for folder in "yx"]
+    assert [row["file"] for row in summary(out)] == [*twins, "you.jpg"]
+    assert [source.name for source, _ in toy_fit] == ["me", "me", "you"]
+
+
+def test_each_photograph_can_have_its_own_face(toy_fit, tmp_path, capsys):
+    photos = write_photos(tmp_path / "photos", "a.jpg", "b.jpg")
+    argv = ["fit", *map(str, photos), "-o", str(tmp_path / "out"), "--format", "json"]
+    assert main([*argv, "--face", "1", "--face", "20,30"]) == 0
+    assert main([*argv, "--face", "1"]) == 0
+    assert [options["face"] for _, options in toy_fit] == [1, (20, 30), 1, 1]
+    capsys.readouterr()
+    line = complaint(capsys, 1, [*argv, "--face", "0", "--face", "0", "--face", "0"])
+    assert line == "faceverse: --face is given 3 times for 2 photographs; give it once, or once for each"
+    line = complaint(capsys, 1, ["fit", photos[0], "-o", tmp_path / "new", "--face", "0", "--face", "1"])
+    assert "2 times for 1 photograph;" in line and not (tmp_path / "new").exists()
+
+
+def test_photographs_of_one_person_make_one_head(toy_fit, tmp_path, capsys):
+    photos = write_photos(tmp_path, "front.jpg", "left.jpg", "right.png")
+    out = tmp_path / "out"
+    assert main(["fit", *map(str, photos), "--together", "-o", str(out), "--seed", "3"]) == 0
+    assert contents(out) == ["front.glb", "front.json", "front.png"]
+    ((sources, options),) = toy_fit
+    assert [one.name for one in sources] == ["front", "left", "right"]
+    assert options["face"] == 0 and options["seed"] == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [str(out / name) for name in contents(out)]
+    assert lines[3].startswith("front: ") and lines[4:] == ["front: warning: the face is small"]
+
+
+def test_a_folder_can_be_one_person(toy_fit, tmp_path):
+    write_photos(tmp_path / "me", "c.jpg", "a.jpg", "b.jpg")
+    faces = ["--face", "largest", "--face", "1", "--face", "5,6"]
+    argv = ["fit", str(tmp_path / "me"), "--together", "-o", str(tmp_path / "out"), "--format", "json", *faces]
+    assert main(argv) == 0
+    assert contents(tmp_path / "out") == ["a.json"]
+    ((sources, options),) = toy_fit
+    assert [one.name for one in sources] == ["a", "b", "c"] and options["face"] == ["largest", 1, (5, 6)]
+
+
+def test_together_with_one_photograph_is_an_ordinary_fit(toy_fit, photo, tmp_path):
+    assert main(["fit", str(photo), "--together", "-o", str(tmp_path / "out")]) == 0
+    ((source, options),) = toy_fit
+    assert source.name == "selfie" and options["face"] == 0
+    assert contents(tmp_path / "out") == ["selfie.glb", "selfie.json", "selfie.png"]
+
+
+def test_one_bad_photograph_of_a_person_stops_the_fit(toy_fit, photo, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    line = complaint(capsys, 1, ["fit", photo, tmp_path / "bad.jpg", "--together", "-o", tmp_path / "out"])
+    assert "bad.jpg is not a picture" in line and toy_fit == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("together", [[], ["--together"]])
+def test_a_photograph_given_twice_is_refused(together, toy_fit, photo, tmp_path, capsys):
+    argv = ["fit", photo, tmp_path / "." / "x" / ".." / "selfie.jpg", "-o", tmp_path / "out", *together]
+    assert complaint(capsys, 1, argv).endswith("is given twice; give each photograph once") and toy_fit == []
+
+
+@pytest.mark.parametrize("together", [[], ["--together"]])
+def test_no_photograph_of_several_is_replaced(together, toy_fit, tmp_path, capsys):
+    other, photo = write_photos(tmp_path / "x", "me.jpg")[0], write_photo(tmp_path / "me.png")
+    before = photo.read_bytes()
+    line = complaint(capsys, 1, ["fit", other, photo, "-o", tmp_path, *together])
+    assert f"would replace the photograph {photo}" in line and photo.read_bytes() == before and toy_fit == []
+
+
+def test_the_texture_of_an_obj_does_not_replace_a_photograph(toy_fit, tmp_path, capsys):
+    photos = write_photos(tmp_path, "me.jpg", "me_texture.png")
+    argv = ["fit", *photos, "-o", tmp_path, "--format", "obj"]
+    assert "would replace the photograph" in complaint(capsys, 1, argv) and toy_fit == []
 
 
 # ------------------------------------------------------------------------------------------------- edit, render, export
