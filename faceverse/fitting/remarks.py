@@ -1,19 +1,48 @@
-"""What a user should know about a fit, in words: each remark says what it means for the result and what to do."""
+"""What a user should know about a fit, in words: each remark says what it means for the result and what to do.
+
+The limits lie well away from what good photographs reach, because nobody reads warnings that are often wrong. What
+cannot be told apart is not said: a cover of the skin's own colour, or one that passes for a shadow, goes unnoticed.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from ..images import Photo
 from ..landmarks import DetectedFace
+from .photometric import crop_box, cut
 
-EYE_CORNERS = (33, 263)  # MediaPipe: outer corners of the right and the left eye
+# MediaPipe's points: outer corners of the right and the left eye; around the face from the brows down; and around what
+# is no skin in there, both eyes and the opening of the mouth.
+EYE_CORNERS = (33, 263)
+FACE_OUTLINE = (
+    *(356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127),
+    *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
+)
+HOLES = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+    (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
+)
+
 SMALL_FACE_PX = 40
 TURNED_DEG = 40
 OUTSIDE_SHARE = 0.02  # of the detected points
 DARK_LEVEL = 45
+WHITE_LEVEL, WHITE_SHARE = 250, 0.05
+# Good photographs and drawn heads that are turned less than that: 1.5 to 3.1; stretched, upside down or half hidden:
+# 4.3 to 5. Of heads turned further the detector guesses the far side: up to 5.4 without anything being wrong.
+MISFIT_PERCENT = 4.0
+# Good photographs, also with cast shadows: at most 0.05; black beards: 0.15; a cover over a third of a face: 0.2 to 0.4.
+STRANGE_LEVELS, STRANGE_SHARE = 51, 0.20
+# Sharp photographs: 0.6 to 1.4; blurred by 4 % of the eye distance: 2.8 to 3.5, by 6 %: 4.1 to 4.8.
+BLUR_PERCENT = 3.5
+CROP_PX = 176  # side of the pictures in which the head is compared with the photograph
+REBLUR_PX = 2.0
 
 
 @dataclass(frozen=True)
@@ -24,12 +53,17 @@ class Evidence:
         photo: as it was fitted.
         face: the face in it.
         yaw_deg: how far the fitted head is turned.
+        matched_px, projected_px: (L, 2) the same points as found and as fitted, in pixels of `photo`.
+        drawn: (S, S, 3) uint8, the fitted head drawn over the square `crop_box` of the photograph.
         unclear: how many faces could have been meant, where nobody said which one; else 1.
     """
 
     photo: Photo
     face: DetectedFace
     yaw_deg: float
+    matched_px: np.ndarray
+    projected_px: np.ndarray
+    drawn: np.ndarray
     unclear: int = 1
 
 
@@ -42,21 +76,115 @@ def remarks(seen: Evidence, far_side: bool = True) -> tuple[str, ...]:
     said = []
     if seen.unclear > 1:
         said.append(f"{seen.unclear} faces were found and the largest was taken; face= chooses another")
-    height, width = seen.photo.rgb.shape[:2]
-    points = seen.face.landmarks_px
-    eyes = float(np.linalg.norm(points[EYE_CORNERS[0]] - points[EYE_CORNERS[1]]))
-    if eyes < SMALL_FACE_PX:
+    eyes = eye_distance(seen.face.landmarks_px)
+    small = eyes < SMALL_FACE_PX
+    if small:
         said.append(
             f"the face is small: {eyes:.0f} px between the outer eye corners, {SMALL_FACE_PX} or more work best"
         )
     if far_side and abs(seen.yaw_deg) > TURNED_DEG:
         said.append(f"the face is turned {abs(seen.yaw_deg):.0f} degrees; its far side is guessed")
-    outside = (points < 0).any(1) | (points[:, 0] > width) | (points[:, 1] > height)
-    if outside.mean() > OUTSIDE_SHARE:
-        said.append("part of the face lies outside the picture; it is guessed")
-    x0, y0, x1, y1 = (
-        int(np.clip(v, 0, limit)) for v, limit in zip(seen.face.box_px, (width, height) * 2, strict=True)
-    )
-    if x1 > x0 and y1 > y0 and seen.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL:
-        said.append("the face is very dark; colours are uncertain")
-    return tuple(said)
+    if outside_share(seen.face.landmarks_px, seen.photo.rgb.shape[:2]) > OUTSIDE_SHARE:
+        said.append("part of the face lies outside the picture; it is guessed, a photograph of the whole face shows it")
+    misfit = misfit_percent(seen)
+    if abs(seen.yaw_deg) <= TURNED_DEG and misfit > MISFIT_PERCENT:
+        said.append(
+            f"the head fits the face poorly: {misfit:.1f} % of the eye distance off on average, 2 to 3 % are usual; "
+            "take an upright, undistorted photograph of the whole face"
+        )
+    return (*said, *_remarks_on_pixels(seen, small))
+
+
+def _remarks_on_pixels(seen: Evidence, small: bool) -> list[str]:
+    """Remarks on light, cover and sharpness; a small face is not sharp, which has been said then."""
+    said = []
+    points, size = seen.face.landmarks_px, len(seen.drawn)
+    box = crop_box(points)
+    crop, inside = cut(seen.photo.rgb, box, size)
+    face, skin = face_masks((points - np.array(box[:2])) * size / (box[2] - box[0]), size)
+    face, skin = face & inside, skin & inside
+    if _is_dark(seen):
+        said.append("the face is very dark; colours are uncertain, more light on it helps")
+    white = white_share(crop, skin)
+    if white > WHITE_SHARE:
+        said.append(f"{white:.0%} of the face is overexposed; colours and shape are guessed there, less light helps")
+    strange = strange_share(crop, seen.drawn, skin)
+    if strange > STRANGE_SHARE:
+        said.append(
+            f"{strange:.0%} of the face looks unlike skin, as if covered; what covers it ends up in the texture, "
+            "and shape is guessed there: use a photograph with nothing before the face"
+        )
+    if not small and 100 * blur_px(crop, face) > BLUR_PERCENT * eye_distance(points) * size / (box[2] - box[0]):
+        said.append("the face is very blurred; shape and texture are coarse, a sharper photograph shows more")
+    return said
+
+
+# -- measures ---------------------------------------------------------------------------------------------------------
+def eye_distance(points_px: np.ndarray) -> float:
+    """Pixels between the outer eye corners of the detector's points (478, 2)."""
+    return float(np.linalg.norm(points_px[EYE_CORNERS[0]] - points_px[EYE_CORNERS[1]]))
+
+
+def outside_share(points_px: np.ndarray, image_size: tuple[int, int]) -> float:
+    """Share 0..1 of the points (L, 2) that lie outside a picture of (height, width)."""
+    height, width = image_size
+    return float(((points_px < 0).any(1) | (points_px[:, 0] > width) | (points_px[:, 1] > height)).mean())
+
+
+def misfit_percent(seen: Evidence) -> float:
+    """Mean distance of fitted from found points, in % of the eye distance of the same face seen from the front."""
+    eyes = eye_distance(seen.face.landmarks_px) / np.cos(np.radians(seen.yaw_deg))
+    return 100 * float(np.linalg.norm(seen.matched_px - seen.projected_px, axis=1).mean()) / max(eyes, 1e-6)
+
+
+def face_masks(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks (size, size) bool: the face from the brows down, and without eyes and mouth; points (478, 2)."""
+
+    def inside(*outlines: tuple[int, ...]) -> np.ndarray:
+        picture = Image.new("1", (size, size))
+        for outline in outlines:
+            ImageDraw.Draw(picture).polygon([tuple(map(float, points[row])) for row in outline], fill=1)
+        return np.array(picture)
+
+    face = inside(FACE_OUTLINE)
+    return face, face & ~inside(*HOLES)
+
+
+def white_share(crop: np.ndarray, skin: np.ndarray) -> float:
+    """Share 0..1 of the pixels in a mask (S, S) that are clipped white in a picture (S, S, 3) uint8."""
+    return float((crop[skin] >= WHITE_LEVEL).all(-1).mean()) if skin.any() else 0.0
+
+
+def strange_share(crop: np.ndarray, drawn: np.ndarray, skin: np.ndarray) -> float:
+    """Share 0..1 of the pixels in a mask (S, S) where the fitted head looks nothing like the photograph.
+
+    Args:
+        crop, drawn: (S, S, 3) uint8 photograph and head, whose fitted colour and light follow what is skin.
+    """
+    difference = np.sqrt(((crop[skin].astype(np.float32) - drawn[skin]) ** 2).mean(-1))
+    return float((difference > STRANGE_LEVELS).mean()) if skin.any() else 0.0
+
+
+def blur_px(crop: np.ndarray, face: np.ndarray) -> float:
+    """Standard deviation in pixels of what blurs the sharpest things in a mask (S, S) of a picture (S, S, 3) uint8.
+
+    The squared gradients of an edge of width s add up to a number in proportion to 1 / s, and blurring it again by r
+    makes it sqrt(s^2 + r^2) wide, so that the ratio of the two sums tells s. Noise counts as sharp.
+    """
+
+    def energy(grey: np.ndarray) -> float:
+        down, across = np.gradient(grey)
+        return float((down**2 + across**2)[face].sum())
+
+    grey = crop.astype(np.float32).mean(-1)
+    before = energy(grey)
+    if before == 0:
+        return 0.0
+    ratio = min(energy(gaussian_filter(grey, REBLUR_PX)) / before, 0.999)
+    return REBLUR_PX * ratio / float(np.sqrt(1 - ratio**2))
+
+
+def _is_dark(seen: Evidence) -> bool:
+    height, width = seen.photo.rgb.shape[:2]
+    x0, y0, x1, y1 = (int(np.clip(v, 0, limit)) for v, limit in zip(seen.face.box_px, (width, height) * 2, strict=True))
+    return x1 > x0 and y1 > y0 and seen.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL

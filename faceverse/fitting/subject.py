@@ -19,7 +19,7 @@ from ..result import FitResult, Stage
 from ..texture import Texture, bake_photo, iris_colour
 from .choice import FaceChoice, choose_face, is_point, rivals
 from .photometric import FitState, Target, crop_box, cut
-from .remarks import Evidence, remarks
+from .remarks import CROP_PX, Evidence, remarks
 from .solver import LandmarkModel, LandmarkSolution, habit_factor, landmark_model, point_weights, solve_landmarks
 
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
@@ -187,8 +187,17 @@ def head_result(
 
 def spoken_warnings(subject: Subject, state: FitState, far_side: bool = True) -> tuple[str, ...]:
     """What a user should know about the quality of the result, in words; see `remarks.remarks`."""
-    yaw_deg = euler_deg_from_rotation(state.rotation)[0]
-    return remarks(Evidence(subject.photo, subject.face, yaw_deg, subject.unclear), far_side)
+    target = target_of(subject, state, state.expression, CROP_PX)
+    seen = Evidence(
+        photo=subject.photo,
+        face=subject.face,
+        yaw_deg=euler_deg_from_rotation(state.rotation)[0],
+        matched_px=subject.landmarks.found(subject.face.landmarks_px),
+        projected_px=projected_landmarks(subject, state) * np.float32(subject.photo.scale),
+        drawn=preview_of(subject.model.light_version, state, target),
+        unclear=subject.unclear,
+    )
+    return remarks(seen, far_side)
 
 
 def _camera_of_original(camera: Camera, scale: float) -> Camera:
