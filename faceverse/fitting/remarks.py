@@ -37,7 +37,7 @@ WHITE_LEVEL, WHITE_SHARE = 250, 0.05
 # Good photographs and drawn heads that are turned less than that: 1.5 to 3.1; stretched, upside down or half hidden:
 # 4.3 to 5. Of heads turned further the detector guesses the far side: up to 5.4 without anything being wrong.
 MISFIT_PERCENT = 4.0
-# Good photographs, also with cast shadows: at most 0.05; black beards: 0.15; a cover over a third of a face: 0.2 to 0.4.
+# Good photographs, also with cast shadows: at most 0.05; black beards: 0.15; a third of a face covered: 0.2 to 0.4.
 STRANGE_LEVELS, STRANGE_SHARE = 51, 0.20
 # Sharp photographs: 0.6 to 1.4; blurred by 4 % of the eye distance: 2.8 to 3.5, by 6 %: 4.1 to 4.8.
 BLUR_PERCENT = 3.5
