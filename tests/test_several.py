@@ -9,7 +9,7 @@ from skimage.data import coffee
 
 import faceverse as fv
 from faceverse.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
-from faceverse.fitting import several, solver, subject
+from faceverse.fitting import remarks, several, solver
 from faceverse.fitting.choice import choose_face, rivals
 from faceverse.landmarks import DetectedFace
 from faceverse.lighting import default_light
@@ -291,7 +291,7 @@ def test_views_survive_a_file(together, tmp_path, model):
 def test_warnings_name_the_photograph(person, model, monkeypatch):
     pictures, focal_px, _ = person
     monkeypatch.setattr(several, "OTHER_PERSON", 0.01)
-    monkeypatch.setattr(subject, "SMALL_FACE_PX", 500)
+    monkeypatch.setattr(remarks, "SMALL_FACE_PX", 500)
     said = fv.fit(pictures[:2], model, focal_px=focal_px).warnings
     assert sum("(photo): the face is small" in text for text in said) == 2
     assert said[-1].startswith("photograph 2 (photo) seems to show another person")
