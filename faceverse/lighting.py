@@ -36,6 +36,24 @@ def sh_basis(normals: Tensor) -> Tensor:
     )
 
 
+def sh_basis_gradient(normals: Tensor) -> Tensor:
+    """Derivative (..., 9, 3) of `sh_basis` with respect to the components of the normals (..., 3)."""
+    x, y, z = normals.unbind(-1)
+    o, i = torch.zeros_like(x), torch.ones_like(x)
+    rows = (
+        (o, o, o),
+        (o, _C1 * i, o),
+        (o, o, _C1 * i),
+        (_C1 * i, o, o),
+        (_C2 * y, _C2 * x, o),
+        (o, _C2 * z, _C2 * y),
+        (o, o, 6 * _C3 * z),
+        (_C2 * z, o, _C2 * x),
+        (2 * _C4 * x, -2 * _C4 * y, o),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
 def shading(normals: Tensor, light: Tensor) -> Tensor:
     """Light that a white diffuser of each normal returns.
 
@@ -73,3 +91,10 @@ def srgb_from_linear(linear: Tensor) -> Tensor:
     """IEC 61966-2-1 encoding: linear light to sRGB, clipped to 0..1; the gradient stays finite at zero."""
     clipped = linear.clamp(0, 1)
     return torch.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def srgb_slope(linear: Tensor) -> Tensor:
+    """Derivative of `srgb_from_linear`; 0 where it clips."""
+    inside = (linear > 0) & (linear < 1)
+    curve = 1.055 / 2.4 * linear.clamp_min(0.0031308) ** (1 / 2.4 - 1)
+    return torch.where(linear <= 0.0031308, torch.full_like(linear, 12.92), curve) * inside

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ..errors import ParameterError
 from ..images import read_image
@@ -14,8 +14,9 @@ from ..model import FaceModel
 from ..result import FitResult, Stage
 from ..threads import one_thread
 from ..weights import load_model
+from .appearance import fit_appearance
 from .choice import FaceChoice, check_choice
-from .photometric import STAGES, FitState, PhotometricProblem, initial_colours, optimise
+from .prior import IdentityPrior
 from .several import fit_several
 from .solver import LandmarkSolution
 from .subject import (
@@ -24,12 +25,9 @@ from .subject import (
     Subject,
     bake_subject,
     find_subject,
-    first_state,
     fitted_params,
     head_result,
-    preview_of,
     solve_subject,
-    target_of,
     texture_size,
 )
 
@@ -89,7 +87,9 @@ def fit(
     progress("landmarks", STAGE_SHARE["detection"], None)
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
     solution, landmark_stage = _fit_landmarks(subject)
-    state, photometric_stages = _fit_photometric(subject, solution, progress)
+    subject = replace(subject, camera=solution.camera)
+    prior = IdentityPrior.of_anybody(len(solution.identity))
+    (state,), photometric_stages = fit_appearance([subject], [solution], prior, progress)
     begun = time.perf_counter()
     progress("texture", 1 - STAGE_SHARE["texture"], None)
     params = fitted_params(subject, state)
@@ -132,39 +132,3 @@ def _fit_landmarks(subject: Subject) -> tuple[LandmarkSolution, Stage]:
         solution.history,
     )
     return solution, stage
-
-
-def _fit_photometric(subject: Subject, solution: LandmarkSolution, progress: Progress) -> tuple[FitState, list[Stage]]:
-    """Albedo and light in closed form, then all variables together, coarse to fine, on the light mesh."""
-    mesh = subject.model.light_version
-    bases = subject.model.landmark_bases(subject.model.fit_landmarks)
-    state = first_state(subject, solution)
-    curvature, expression = torch.from_numpy(solution.hessian), state.expression
-    stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
-    total = sum(s.iterations for s in STAGES)
-    for number, settings in enumerate(STAGES):
-        started = time.perf_counter()
-        target = target_of(subject, state, expression, settings.size_px)
-        if number == 0:
-            state = initial_colours(mesh, state, target)
-        share = STAGE_SHARE["photometric"] * settings.iterations / total
-        outcome = optimise(
-            PhotometricProblem(mesh, bases, target, settings),
-            state,
-            curvature,
-            lambda part, name=settings.name, first=done, share=share: progress(name, first + share * part, None),
-        )
-        state, done = outcome.state, done + share
-        progress(settings.name, done, preview_of(mesh, state, target))
-        stages.append(
-            Stage(
-                settings.name,
-                time.perf_counter() - started,
-                settings.iterations,
-                outcome.terms,
-                outcome.before,
-                outcome.after,
-                outcome.history,
-            )  # fmt: skip
-        )
-    return state, stages

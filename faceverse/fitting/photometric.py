@@ -1,4 +1,8 @@
-"""Photometric refinement: the differentiable renderer brings the head to look like the photograph."""
+"""Photometric refinement: pose, shape, expression, skin and light move until the head looks like the photographs.
+
+Damped Gauss-Newton steps on the colours of the visible skin (`surface`), the landmarks and the priors, coarse to fine,
+for one photograph or several of one person at once: identity and albedo are shared, all else is each photograph's own.
+"""
 
 from __future__ import annotations
 
@@ -8,107 +12,73 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from .. import losses
-from ..camera import Camera, project, rotation_from_axis_angle, transform
-from ..lighting import linear_from_srgb, sh_basis, srgb_from_linear
-from ..mesh import vertex_normals
-from ..model import FaceModel
-from ..rasterize import interpolate
-from ..render import render_head
-from .prior import expression_prior
+from ..camera import Camera
+from ..lighting import linear_from_srgb
+from .prior import IdentityPrior
+from .solver import DAMPING, NEAREST_M, LandmarkTerm, damped_step, turned
+from .surface import LIGHT_SIZE, Comparison, FitState, Look, Surface
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
-# sRGB deviation between rendering and photograph: measured in each fit and kept within these limits. A picture that
-# the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
-SIGMA_LIMITS = (0.010, 0.050)
-SIGMA_INTERVAL = 5  # steps between two measurements
-# Regions whose look the model does not know (hair, clothes, what shines or is hidden) vote less or not at all.
-REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
-               "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
-
-FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
-MOST_COLOURS = 6000  # vertices whose colours give the first albedo; more of them repeat each other
-
-
-@dataclass(frozen=True)
-class FitState:
-    """What is being fitted, torch float32, without batch dimension; see FaceParams for shapes."""
-
-    identity: Tensor
-    expression: Tensor
-    albedo: Tensor
-    rotation: Tensor
-    translation: Tensor
-    light: Tensor
+MEASURED_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
+TRIES = 4  # with more and more damping, before a stage gives up
 
 
 @dataclass(frozen=True)
 class Target:
-    """The photograph as the photometric stage sees it.
+    """A photograph as the photometric stage sees it.
 
     Args:
-        crop: (1, S, S, 3) sRGB in 0..1.
+        crop: (S, S, 3) float32 sRGB in 0..1.
+        inside: (S, S) bool, True where the crop shows the photograph, False beyond its edge.
         camera: of the crop.
-        landmarks_px: (L, 2) in the crop.
-        landmark_weight: (L,) 1 / px in the crop.
-        landmark_factor: (2L, K) the detector's habits, see solver.habit_factor.
-        expression_prior: (E,) weights to stay close to, from the landmark stage.
-        inside: (1, S, S) 1 where the crop shows the photograph, 0 beyond its edge.
+        landmarks: the points in the crop.
+        expression: (E,) weights to stay close to, from the landmark stage.
     """
 
-    crop: Tensor
+    crop: np.ndarray
+    inside: np.ndarray
     camera: Camera
-    landmarks_px: Tensor
-    landmark_weight: Tensor
-    landmark_factor: Tensor
-    expression_prior: Tensor
-    inside: Tensor
+    landmarks: LandmarkTerm
+    expression: np.ndarray
 
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One run of the optimiser.
+    """One run of the solver.
 
     Args:
         name: for people.
         size_px: side of the crop that is compared.
-        iterations: Adam steps.
-        shape_rate, albedo_rate, light_rate: step sizes, in deviations (shape, albedo) and in light.
-        photometric: number of independent pixels that the comparison counts as.
+        iterations: Gauss-Newton steps at most.
+        independent: of samples, see `surface.Comparison`.
         landmarks: weight of the landmark term.
-        identity, albedo, expression, light: weights of the priors.
+        light: weight of the prior on light.
+        tolerance: the stage ends when the loss falls by less than this share of itself.
     """
 
     name: str
     size_px: int
     iterations: int
-    shape_rate: float = 0.10
-    albedo_rate: float = 0.10
-    light_rate: float = 0.04
-    photometric: float = 700.0
-    landmarks: float = 0.4
-    identity: float = 1.0
-    albedo: float = 1.0
-    expression: float = 1.0
+    independent: float = 2000.0
+    landmarks: float = 0.15
     light: float = 60.0
+    tolerance: float = 1e-3
 
 
 STAGES = (
-    StageSettings("photometric coarse", 96, 40),
-    StageSettings("photometric fine", 176, 40, shape_rate=0.06, albedo_rate=0.06, light_rate=0.025),
+    StageSettings("photometric coarse", 96, 6),
+    StageSettings("photometric fine", 192, 6),
 )
-ADAM_BETAS = (0.85, 0.98)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """State after a stage, total loss before and after and its terms with the deviation measured last, and the total
-    per iteration with the deviation of that moment (so the history may step where a new one was measured).
+    """States of the photographs after a stage; total loss before and after and its terms, as the photographs' colours
+    are trusted at the end; and the total per step as they were trusted then (so the history may step).
     """
 
-    state: FitState
+    states: list[FitState]
     before: float
     after: float
     terms: dict[str, float]
@@ -143,183 +113,194 @@ def cut(photo: np.ndarray, box: tuple[float, float, float, float], size: int) ->
     return np.asarray(pixels), down[:, None] & across[None]
 
 
-def vertex_votes(model: FaceModel) -> Tensor:
-    """(V, 1) how much each vertex' pixels count in the comparison, 0..1."""
-    votes = torch.ones(len(model.mean_vertices), 1)
-    for name, vote in REGION_VOTE.items():
-        if name in model.regions:
-            votes[torch.from_numpy(np.asarray(model.regions[name]))] = vote
-    brows = model.mean_vertices[model.regions["eyebrows"]] if len(model.regions.get("eyebrows", ())) else None
-    if brows is not None:
-        above = torch.from_numpy(model.mean_vertices[:, 1] - brows[:, 1].max())
-        votes[:, 0] *= 1 - (1 - FOREHEAD_VOTE) * (above / FOREHEAD_FADE_M).clamp(0, 1)
-    return votes
-
-
-def initial_colours(model: FaceModel, state: FitState, target: Target, rounds: int = 3) -> FitState:
-    """Light and albedo for a given shape: alternating linear least squares on the visible vertices' colours."""
-    vertices = model.vertices(state.identity[None], state.expression[None])[0]
-    cam = transform(vertices, state.rotation, state.translation)
-    normals = vertex_normals(cam, model.face_index)
-    pixels = project(cam, target.camera)
-    size = target.camera.image_size[0]
-    grid = (pixels[None, :, None, :2] / size * 2 - 1).float()
-    picture = torch.cat([linear_from_srgb(target.crop), target.inside[..., None]], dim=-1).permute(0, 3, 1, 2)
-    sampled = torch.nn.functional.grid_sample(picture, grid, align_corners=False)[0, :, :, 0].T
-    colour, inside = sampled[:, :3], sampled[:, 3]
-    weight = vertex_votes(model)[:, 0] * (normals[:, 2].clamp_min(0) > 0.25) * (inside > 0.99)
-    chosen = torch.nonzero(weight > 0.5)[:, 0]
+def initial_colours(surface: Surface, state: FitState, target: Target, rounds: int = 3) -> FitState:
+    """Light and albedo for a given shape: alternating linear least squares on the visible samples' colours."""
+    look = Comparison(surface, target.crop, target.inside, target.camera, 1.0).look(state)
+    chosen = np.flatnonzero((surface.votes > 0.5) & (look.weight > 0))
     if len(chosen) < 50:
         return state
-    chosen = chosen[:: -(-len(chosen) // MOST_COLOURS)]
-    colour, basis = colour[chosen], sh_basis(normals[chosen])
-    albedo_mean, albedo_modes = model.albedo_mean[chosen], model.albedo_basis[:, chosen]
-    light, albedo = state.light.clone(), state.albedo.clone()
-    trust = torch.ones(len(chosen), 3)
+    colour = linear_from_srgb(torch.from_numpy(look.seen[chosen, :3])).numpy()
+    basis, mean, modes = look.basis[chosen], surface.albedo_mean[chosen], surface.albedo[chosen]
+    light, albedo = state.light, state.albedo
+    trust = np.ones((len(chosen), 3))
     for _ in range(rounds):
-        skin = (albedo_mean + torch.einsum("a,avc->vc", albedo, albedo_modes)).clamp_min(0.01)
-        light = torch.stack([_solve_light(basis * skin[:, c : c + 1], colour[:, c], trust[:, c]) for c in range(3)], -1)
-        shade = (basis @ light).clamp_min(0.05)
-        albedo = _solve_albedo(albedo_modes, colour / shade - albedo_mean, trust * shade)
-        residual = (skin * shade - colour).abs().amax(-1, keepdim=True)
-        trust = (1 / (1 + (residual / 0.06) ** 2)).expand(-1, 3)
+        skin = np.maximum(mean + modes @ albedo, 0.01)
+        light = np.stack([_solve_light(basis * skin[:, c : c + 1], colour[:, c], trust[:, c]) for c in range(3)], -1)
+        shade = np.maximum(basis @ light, 0.05)
+        albedo = _solve_albedo(modes, colour / shade - mean, trust * shade)
+        residual = np.abs(skin * shade - colour).max(-1, keepdims=True)
+        trust = np.repeat(1 / (1 + (residual / 0.06) ** 2), 3, axis=1)
     return replace(state, light=light, albedo=albedo)
 
 
-def _solve_light(rows: Tensor, colour: Tensor, trust: Tensor) -> Tensor:
+def _solve_light(rows: np.ndarray, colour: np.ndarray, trust: np.ndarray) -> np.ndarray:
     """Ridge solution (9,) of rows (K, 9) @ light = colour (K,); directional light is damped, the constant is free."""
-    damping = 0.004 * len(rows) * torch.tensor([1e-4, 1, 1, 1, 4, 4, 4, 4, 4]) * rows[:, 0].square().mean()
-    left = (rows * trust[:, None]).T @ rows + torch.diag(damping)
-    return torch.linalg.solve(left, (rows * trust[:, None]).T @ colour)
+    damping = 0.004 * len(rows) * np.array([1e-4, 1, 1, 1, 4, 4, 4, 4, 4]) * (rows[:, 0] ** 2).mean()
+    weighted = (rows * trust[:, None]).T
+    return np.linalg.solve(weighted @ rows + np.diag(damping), weighted @ colour)
 
 
-def _solve_albedo(modes: Tensor, wanted: Tensor, trust: Tensor) -> Tensor:
-    """MAP coefficients (A,) with unit prior for modes (A, K, 3) to reproduce wanted (K, 3)."""
+def _solve_albedo(modes: np.ndarray, wanted: np.ndarray, trust: np.ndarray) -> np.ndarray:
+    """MAP coefficients (A,) with unit prior for modes (K, 3, A) to reproduce wanted (K, 3)."""
     independent = 300.0 / len(wanted)  # neighbouring vertices repeat each other
     precision = independent / 0.05**2
-    flat, weight = modes.flatten(1), (trust.reshape(-1) ** 2) * precision
-    left = (flat * weight) @ flat.T + torch.eye(len(flat))
-    return torch.linalg.solve(left, (flat * weight) @ wanted.reshape(-1))
+    flat, weight = modes.reshape(-1, modes.shape[2]), trust.reshape(-1) ** 2 * precision
+    left = (flat.T * weight) @ flat + np.eye(flat.shape[1])
+    return np.linalg.solve(left, (flat.T * weight) @ wanted.reshape(-1))
 
 
-class PhotometricProblem:
-    """Loss of a state against a target, for one stage's settings.
+def light_precision() -> np.ndarray:
+    """(27, 27) of losses.light_prior as a quadratic form: light @ matrix @ light is the prior of light (9, 3)."""
+    grey, chroma = np.full((3, 3), 1 / 9), np.eye(3) - 1 / 3
+    directed = np.diag([0.0, *[0.25] * 8])
+    return np.kron(np.eye(9), 4.0 * chroma) + np.kron(directed, grey)
+
+
+class Refinement:
+    """The loss of several photographs' states over one identity and one albedo.
 
     Args:
-        model: usually the light mesh.
-        bases: the model on the landmarks of the full mesh.
-        target: at the stage's size.
+        surface: of the model.
+        targets: one for each of P photographs.
         settings: weights.
+        identity: what is expected of the person.
     """
 
-    def __init__(self, model: FaceModel, bases, target: Target, settings: StageSettings):
-        self.model, self.bases, self.target, self.settings = model, bases, target, settings
-        self.votes = vertex_votes(model)[None]
-        prior = expression_prior(model)
-        self.expression_sigma = torch.from_numpy(prior.refined_sigma.astype(np.float32))
-        self.expression_limits = torch.from_numpy(prior.limits.astype(np.float32))
-        self.sigma = SIGMA_LIMITS[1]
+    def __init__(self, surface: Surface, targets: list[Target], settings: StageSettings, identity: IdentityPrior):
+        self.sizes, self.targets, self.settings, self.identity = surface.sizes, targets, settings, identity
+        self.comparisons = [
+            Comparison(surface, t.crop, t.inside, t.camera, settings.independent) for t in targets
+        ]  # fmt: skip
+        self.light = settings.light * light_precision()
 
-    def terms(self, state: FitState, measure: bool = False) -> dict[str, Tensor]:
-        """Weighted loss terms by name; `measure` first sets the photometric deviation to what is seen at this state."""
-        s, t = self.settings, self.target
-        vertices = self.model.vertices(state.identity[None], state.expression[None])
-        albedo = self.model.albedo(state.albedo[None]).clamp_min(0.005)
-        shaded = render_head(
-            vertices, albedo, self.model.face_index, state.rotation[None], state.translation[None],
-            state.light[None], t.camera,
-        )  # fmt: skip
-        votes = interpolate(shaded.fragments, self.votes, self.model.face_index)[..., 0].detach() * t.inside
-        picture = srgb_from_linear(shaded.rgb)
-        if measure:
-            seen = losses.residual_sigma(picture.detach(), t.crop, votes)
-            self.sigma = float(np.clip(seen, *SIGMA_LIMITS))
-        points = self.bases.points(state.identity[None], state.expression[None])
-        projected = project(transform(points, state.rotation, state.translation), t.camera)[0, :, :2]
-        return {
-            "photometric": s.photometric * losses.robust_photometric(picture, t.crop, votes, self.sigma),
-            "landmarks": s.landmarks * losses.landmark(projected, t.landmarks_px, t.landmark_weight, t.landmark_factor),
-            "identity prior": s.identity * losses.gaussian_prior(state.identity),
-            "expression prior": s.expression
-            * losses.gaussian_prior(state.expression, t.expression_prior, self.expression_sigma),
-            "albedo prior": s.albedo * losses.gaussian_prior(state.albedo),
-            "light prior": s.light * losses.light_prior(state.light),
-        }
+    def looks(self, states: list[FitState]) -> list[Look]:
+        """All photographs' colours."""
+        return [comparison.look(state) for comparison, state in zip(self.comparisons, states, strict=True)]
+
+    def measure(self, looks: list[Look]) -> bool:
+        """Sets how far each photograph is trusted by what is seen at present; whether anything changed."""
+        before = [comparison.sigma for comparison in self.comparisons]
+        for comparison, look in zip(self.comparisons, looks, strict=True):
+            comparison.measure(look)
+        return before != [comparison.sigma for comparison in self.comparisons]
+
+    def terms(self, states: list[FitState], looks: list[Look]) -> dict[str, float]:
+        """Weighted loss terms by name, each half a sum of squares."""
+        terms = dict.fromkeys(("photometric", "landmarks", "expression prior", "light prior"), 0.0)
+        for target, comparison, state, look in zip(self.targets, self.comparisons, states, looks, strict=True):
+            off = (state.expression - target.expression) / target.landmarks.lm.prior.refined_sigma
+            light = state.light.reshape(-1)
+            terms["photometric"] += comparison.loss(look)
+            terms["landmarks"] += self.settings.landmarks * target.landmarks.loss(state)
+            terms["expression prior"] += 0.5 * float((off**2).sum())
+            terms["light prior"] += 0.5 * float(light @ self.light @ light)
+        terms["identity prior"] = self.identity.loss(states[0].identity)
+        terms["albedo prior"] = 0.5 * float((states[0].albedo ** 2).sum())
+        return terms
+
+    def equations(self, states: list[FitState], looks: list[Look]) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `places`."""
+        count = self.sizes.identity + self.sizes.albedo + len(states) * self._own
+        hessian, gradient = np.zeros((count, count)), np.zeros(count)
+        for number, known in enumerate(zip(self.targets, self.comparisons, states, looks, strict=True)):
+            places = self.places(number)
+            own_hessian, own_gradient = self._of_one(*known)
+            hessian[np.ix_(places, places)] += own_hessian
+            gradient[places] += own_gradient
+        person = slice(0, self.sizes.identity)
+        hessian[person, person] += self.identity.precision
+        gradient[person] += self.identity.precision @ (states[0].identity - self.identity.mean)
+        skin = np.arange(self.sizes.identity, self.sizes.identity + self.sizes.albedo)
+        hessian[skin, skin] += 1.0
+        gradient[skin] += states[0].albedo
+        return hessian, gradient
+
+    def _of_one(self, target: Target, comparison: Comparison, state: FitState, look: Look):
+        """What one photograph adds, in the order of `Sizes`, without the priors of the person."""
+        hessian, gradient = comparison.equations(state, look)
+        _, _, expression, _, light = self.sizes.blocks
+        shape = slice(0, expression.stop)
+        landmark_hessian, landmark_gradient = target.landmarks.equations(state)
+        hessian[shape, shape] += self.settings.landmarks * landmark_hessian
+        gradient[shape] += self.settings.landmarks * landmark_gradient
+        precision = target.landmarks.lm.prior.refined_sigma ** -2.0
+        hessian[expression, expression] += np.diag(precision)
+        gradient[expression] += precision * (state.expression - target.expression)
+        hessian[light, light] += self.light
+        gradient[light] += self.light @ state.light.reshape(-1)
+        return hessian, gradient
+
+    @property
+    def _own(self) -> int:
+        return 6 + self.sizes.expression + LIGHT_SIZE
+
+    def places(self, number: int) -> np.ndarray:
+        """Where one photograph's unknowns, in the order of `Sizes`, stand among those of all: the person's identity and
+        albedo first, then turn, shift, expression and light of each photograph."""
+        person = self.sizes.identity + self.sizes.albedo
+        own = person + number * self._own + np.arange(self._own)
+        pose, expression, light = np.split(own, np.cumsum([6, self.sizes.expression]))
+        identity, albedo = np.split(np.arange(person), [self.sizes.identity])
+        return np.concatenate([pose, identity, expression, albedo, light])
+
+    def step(self, states: list[FitState], equations: tuple[np.ndarray, np.ndarray], damping: float) -> list[FitState]:
+        """All states after one damped step, expressions within their limits."""
+        pose, identity, expression, albedo, light = self.sizes.blocks
+        places = [self.places(number) for number in range(len(states))]
+        limits = [t.landmarks.lm.prior.limits for t in self.targets]
+        room = [limit - state.expression[:, None] for limit, state in zip(limits, states, strict=True)]
+        rows = np.concatenate([own[expression] for own in places])
+        delta = damped_step(*equations, damping, rows, np.concatenate(room))
+        moved = []
+        for state, own, limit in zip(states, places, limits, strict=True):
+            change = delta[own]
+            moved.append(
+                FitState(
+                    identity=state.identity + change[identity],
+                    expression=np.clip(state.expression + change[expression], *limit.T),
+                    albedo=state.albedo + change[albedo],
+                    rotation=turned(state.rotation, change[pose][:3]),
+                    translation=state.translation + change[pose][3:],
+                    light=state.light + change[light].reshape(9, 3),
+                )
+            )
+        return moved
 
 
-def optimise(
-    problem: PhotometricProblem,
-    state: FitState,
-    curvature: Tensor,
-    on_step: Callable[[float], None] = lambda done: None,
+def refine(
+    problem: Refinement, states: list[FitState], on_step: Callable[[float], None] = lambda done: None
 ) -> Outcome:
-    """Runs Adam for the stage's iterations and returns the best state seen.
-
-    Shape and pose are moved along axes that the landmarks determine equally well: pose, identity and expression trade
-    off against each other in the picture, and plain gradients crawl along that valley.
+    """Gauss-Newton with Levenberg and Marquardt's damping until nothing improves.
 
     Args:
-        curvature: (K, K) Hessian of the landmark stage in turn, shift, identity and expression.
+        states: one for each photograph, with the same identity and albedo.
         on_step: called with the fraction done after each step.
     """
-    settings = problem.settings
-    axes = torch.linalg.inv(torch.linalg.cholesky(curvature.double())).T.float()
-    variables = [torch.zeros(len(axes)), state.albedo.clone(), state.light.clone()]
-    rates = (settings.shape_rate, settings.albedo_rate, settings.light_rate)
-    moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in variables]
-    history, best, best_terms, best_loss = [], state, {}, float("inf")
-    for step in range(settings.iterations + 1):
-        for variable in variables:
-            variable.requires_grad_(True)
-        current = _moved(state, axes @ variables[0], *variables[1:], problem.expression_limits)
-        measure = step % SIGMA_INTERVAL == 0 and step <= settings.iterations // 2
-        terms = problem.terms(current, measure)
-        if measure:  # another scale, another loss: what was best before cannot be compared
-            best_loss = float("inf")
-        loss = sum(terms.values())
-        history.append(float(loss.detach()))
-        if history[-1] < best_loss:
-            best_loss, best = history[-1], _detached(current)
-            best_terms = {name: float(value.detach()) for name, value in terms.items()}
-        if step == settings.iterations:
+    first, settings, damping = states, problem.settings, DAMPING
+    looks = problem.looks(states)
+    problem.measure(looks)
+    loss = sum(problem.terms(states, looks).values())
+    history = [loss]
+    for number in range(settings.iterations):
+        equations = problem.equations(states, looks)
+        for _ in range(TRIES):
+            moved = problem.step(states, equations, damping)
+            if all(state.translation[2] < NEAREST_M for state in moved):
+                seen = problem.looks(moved)
+                moved_loss = sum(problem.terms(moved, seen).values())
+                if moved_loss < loss:
+                    break
+            damping = max(10 * damping, 1e-2)
+        else:
             break
-        gradients = torch.autograd.grad(loss, variables)
-        slower = 1.0 if step < settings.iterations // 2 else 0.4
-        variables = [
-            adam_step(v.detach(), g, m, step + 1, rate * slower)
-            for v, g, m, rate in zip(variables, gradients, moments, rates, strict=True)
-        ]
-        on_step((step + 1) / settings.iterations)
-    with torch.no_grad():
-        before = float(sum(problem.terms(state).values()))
-    return Outcome(best, before, best_loss, best_terms, tuple(history))
-
-
-def adam_step(value: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> Tensor:
-    """The next value (Kingma and Ba 2015, algorithm 1); updates the moments in place.
-
-    torch.optim.Adam does the same, but its first use imports the compiler stack, which takes longer than a whole fit.
-    """
-    first, second = moments
-    first.lerp_(gradient, 1 - ADAM_BETAS[0])
-    second.lerp_(gradient.square(), 1 - ADAM_BETAS[1])
-    mean = first / (1 - ADAM_BETAS[0] ** step)
-    deviation = (second / (1 - ADAM_BETAS[1] ** step)).sqrt()
-    return value - rate * mean / (deviation + 1e-8)
-
-
-def _moved(state: FitState, change: Tensor, albedo: Tensor, light: Tensor, limits: Tensor) -> FitState:
-    """The state after a change (K,) of turn, shift, identity and expression, whose weights keep to limits (E, 2)."""
-    turn, shift, identity, expression = change.split([3, 3, len(state.identity), len(state.expression)])
-    return FitState(
-        state.identity + identity,
-        (state.expression + expression).clamp(limits[:, 0], limits[:, 1]),
-        albedo,
-        rotation_from_axis_angle(turn) @ state.rotation,
-        state.translation + shift,
-        light,
-    )
-
-
-def _detached(state: FitState) -> FitState:
-    return FitState(*(getattr(state, name).detach().clone() for name in FitState.__dataclass_fields__))
+        gain, states, looks, loss, damping = loss - moved_loss, moved, seen, moved_loss, max(damping / 10, 1e-4)
+        history.append(loss)
+        on_step((number + 1) / settings.iterations)
+        if number < MEASURED_STEPS and problem.measure(looks):
+            loss = sum(problem.terms(states, looks).values())
+        elif gain < settings.tolerance * loss:
+            break
+    on_step(1.0)
+    terms = problem.terms(states, looks)
+    before = sum(problem.terms(first, problem.looks(first)).values())
+    return Outcome(states, before, sum(terms.values()), terms, tuple(history))

@@ -1,4 +1,4 @@
-"""What is expected of expression weights: where they lie before the landmarks are seen, and how surely."""
+"""What is expected of identity and expression: where they lie before the picture is seen, and how surely."""
 
 from __future__ import annotations
 
@@ -46,6 +46,29 @@ class ExpressionPrior:
     def clipped(self, weights: np.ndarray) -> np.ndarray:
         """Weights (..., E) held within their limits."""
         return np.clip(weights, self.limits[:, 0], self.limits[:, 1])
+
+
+@dataclass(frozen=True)
+class IdentityPrior:
+    """Normal distribution of the identity coefficients before the picture is seen. NumPy float64.
+
+    Args:
+        mean: (I,).
+        precision: (I, I) inverse covariance.
+    """
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+    @classmethod
+    def of_anybody(cls, count: int) -> IdentityPrior:
+        """What the model says: independent, mean 0, variance 1."""
+        return cls(np.zeros(count), np.eye(count))
+
+    def loss(self, identity: np.ndarray) -> float:
+        """Half the squared distance (I,) in deviations."""
+        off = identity - self.mean
+        return 0.5 * float(off @ self.precision @ off)
 
 
 def expression_prior(model: FaceModel) -> ExpressionPrior:

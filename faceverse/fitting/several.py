@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..camera import euler_deg_from_rotation
 from ..errors import NoFaceError
@@ -17,18 +15,9 @@ from ..model import FaceModel, FaceParams
 from ..result import FitResult, Stage, View
 from ..texture import Texture
 from ..texture_merge import merge_textures, pixel_density
+from .appearance import fit_appearance
 from .choice import FaceChoice
-from .photometric import (
-    SIGMA_INTERVAL,
-    STAGES,
-    FitState,
-    Outcome,
-    PhotometricProblem,
-    _detached,
-    _moved,
-    adam_step,
-    initial_colours,
-)
+from .prior import IdentityPrior
 from .remarks import TURNED_DEG
 from .solver import LandmarkModel, LandmarkSolution
 from .subject import (
@@ -37,20 +26,17 @@ from .subject import (
     Subject,
     bake_subject,
     find_subject,
-    first_state,
     fitted_params,
     found_landmarks,
     head_result,
     own_camera,
-    preview_of,
     projected_landmarks,
     solve_subject,
     spoken_warnings,
-    target_of,
     texture_size,
 )
+from .surface import FitState
 
-SHARED = ("identity prior", "albedo prior")  # terms of the person, which count once and not per photograph
 # Of `identity_distance`; photographs of one person reach 0.7, of different persons 0.9 to 1.0.
 OTHER_PERSON = 0.9
 
@@ -79,8 +65,12 @@ def fit_several(
     alone = [solve_subject(subject) for subject in subjects]
     identity = joint_identity(subjects[0].landmarks, alone)
     together = _with_identity(subjects, identity)
+    subjects = [
+        replace(subject, camera=solution.camera) for subject, solution in zip(subjects, together, strict=True)
+    ]
     landmarks = _landmark_stage(alone, together, identity, time.perf_counter() - begun)
-    states, photometric = _fit_photometric(subjects, together, joint_curvature(alone), progress)
+    prior = IdentityPrior.of_anybody(len(identity))
+    states, photometric = fit_appearance(subjects, together, prior, progress)
     begun = time.perf_counter()
     progress("texture", 1 - STAGE_SHARE["texture"], None)
     params = [fitted_params(subject, state) for subject, state in zip(subjects, states, strict=True)]
@@ -108,7 +98,7 @@ def _label(number: int, photo: Photo) -> str:
 
 def _is_turned_alike(states: list[FitState]) -> bool:
     """Whether no photograph shows the side that is far in the others."""
-    yaws = [euler_deg_from_rotation(state.rotation)[0] for state in states]
+    yaws = [euler_deg_from_rotation(state.tensor("rotation")[0])[0] for state in states]
     return min(yaws) > TURNED_DEG or max(yaws) < -TURNED_DEG
 
 
@@ -189,132 +179,6 @@ def identity_distance(lm: LandmarkModel, a: LandmarkSolution, b: LandmarkSolutio
     return float(np.sqrt(difference @ both @ difference / max(np.trace(both), 1e-12)))
 
 
-# -- photometric ------------------------------------------------------------------------------------------------------
-def _places(number: int, photos: int, identity: int, expression: int) -> np.ndarray:
-    """Where turn, shift, identity and expression of one photograph stand among the variables of all of them."""
-    first = 6 * photos
-    own = first + identity + expression * number
-    return np.concatenate(
-        [6 * number + np.arange(6), first + np.arange(identity), own + np.arange(expression)]
-    )  # fmt: skip
-
-
-def joint_curvature(alone: list[LandmarkSolution]) -> Tensor:
-    """(K, K) Hessian of all photographs' landmarks in their poses, the identity, and their expressions."""
-    photos, identity, expression = len(alone), len(alone[0].identity), len(alone[0].expression)
-    size = 6 * photos + identity + expression * photos
-    joint = np.zeros((size, size))
-    for number, solution in enumerate(alone):
-        places = _places(number, photos, identity, expression)
-        joint[np.ix_(places, places)] += solution.hessian
-    shared = 6 * photos + np.arange(identity)
-    joint[shared, shared] -= photos - 1.0  # the prior counts once
-    return torch.from_numpy(joint)
-
-
-def _fit_photometric(
-    subjects: list[Subject], solutions: list[LandmarkSolution], curvature: Tensor, progress: Progress
-) -> tuple[list[FitState], list[Stage]]:
-    """As for one photograph: colours in closed form, then all variables of all photographs, coarse to fine."""
-    model = subjects[0].model
-    mesh, bases = model.light_version, model.landmark_bases(model.fit_landmarks)
-    states = [first_state(subject, solution) for subject, solution in zip(subjects, solutions, strict=True)]
-    expressions = [state.expression for state in states]
-    stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
-    total = sum(s.iterations for s in STAGES)
-    for number, settings in enumerate(STAGES):
-        started = time.perf_counter()
-        # The detector errs alike in photographs of one person, so that more of them tell less than each did alone.
-        settings = replace(settings, landmarks=settings.landmarks / len(subjects) ** 0.5)
-        targets = [target_of(*known, settings.size_px) for known in zip(subjects, states, expressions, strict=True)]
-        if number == 0:
-            states = _initial_colours(mesh, states, targets)
-        share = STAGE_SHARE["photometric"] * settings.iterations / total
-        problems = [PhotometricProblem(mesh, bases, target, settings) for target in targets]
-
-        def on_step(part: float, name=settings.name, first=done, share=share) -> None:
-            progress(name, first + share * part, None)
-
-        joint = _optimise(problems, states, curvature, on_step)
-        states, done, outcome = joint.states, done + share, joint.outcome
-        progress(settings.name, done, preview_of(mesh, states[0], targets[0]))
-        spent = time.perf_counter() - started
-        stages.append(
-            Stage(
-                settings.name, spent, settings.iterations, outcome.terms, outcome.before, outcome.after, outcome.history
-            )
-        )
-    return states, stages
-
-
-def _initial_colours(mesh: FaceModel, states: list[FitState], targets: list) -> list[FitState]:
-    """The mean of the photographs' albedos, and the light of each for it."""
-    alone = [initial_colours(mesh, *pair) for pair in zip(states, targets, strict=True)]
-    albedo = torch.stack([state.albedo for state in alone]).mean(0)
-    lit = [
-        initial_colours(mesh, replace(state, albedo=albedo), target, rounds=1)
-        for state, target in zip(alone, targets, strict=True)
-    ]
-    return [replace(state, albedo=albedo) for state in lit]
-
-
-@dataclass(frozen=True)
-class _Joint:
-    """States of the photographs, which share identity and albedo, and the outcome of the sum of their losses."""
-
-    states: list[FitState]
-    outcome: Outcome
-
-
-def _optimise(problems: list[PhotometricProblem], states: list[FitState], curvature: Tensor, on_step) -> _Joint:
-    """`photometric.optimise` for the sum of several problems over one identity and one albedo."""
-    settings = problems[0].settings
-    axes = torch.linalg.inv(torch.linalg.cholesky(curvature.double())).T.float()
-    sizes = len(problems), len(states[0].identity), len(states[0].expression)
-    places = [torch.from_numpy(_places(number, *sizes)) for number in range(len(problems))]
-    lights = torch.stack([state.light for state in states])
-    variables = [torch.zeros(len(axes)), states[0].albedo.clone(), lights]
-    rates = (settings.shape_rate, settings.albedo_rate, settings.light_rate)
-    moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in variables]
-    history, best, best_terms, best_loss = [], states, {}, float("inf")
-    for step in range(settings.iterations + 1):
-        leaves = [(axes @ variables[0]).requires_grad_(True), *(v.requires_grad_(True) for v in variables[1:])]
-        measure = step % SIGMA_INTERVAL == 0 and step <= settings.iterations // 2
-        gradients, terms, current = [torch.zeros_like(v) for v in leaves], {}, []
-        for number, (problem, state) in enumerate(zip(problems, states, strict=True)):
-            light = leaves[2][number]
-            moved = _moved(state, leaves[0][places[number]], leaves[1], light, problem.expression_limits)
-            own = _own_terms(problem.terms(moved, measure), number)
-            for gradient, part in zip(gradients, torch.autograd.grad(sum(own.values()), leaves), strict=True):
-                gradient += part
-            for name, value in own.items():
-                terms[name] = terms.get(name, 0.0) + float(value.detach())
-            current.append(_detached(moved))
-        if measure:  # another scale, another loss: what was best before cannot be compared
-            best_loss = float("inf")
-        history.append(sum(terms.values()))
-        if history[-1] < best_loss:
-            best_loss, best, best_terms = history[-1], current, terms
-        if step == settings.iterations:
-            break
-        gradients[0] = axes.T @ gradients[0]
-        slower = 1.0 if step < settings.iterations // 2 else 0.4
-        variables = [
-            adam_step(v.detach(), g, m, step + 1, rate * slower)
-            for v, g, m, rate in zip(variables, gradients, moments, rates, strict=True)
-        ]
-        on_step((step + 1) / settings.iterations)
-    with torch.no_grad():
-        start = zip(problems, states, strict=True)
-        before = sum(float(sum(_own_terms(p.terms(state), k).values())) for k, (p, state) in enumerate(start))
-    return _Joint(best, Outcome(best[0], before, best_loss, best_terms, tuple(history)))
-
-
-def _own_terms(terms: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    """What photograph `number` adds to the joint loss: the first one brings the priors of the person."""
-    return {name: value for name, value in terms.items() if number == 0 or name not in SHARED}
-
-
 # -- result -----------------------------------------------------------------------------------------------------------
 def _one_texture(subjects: list[Subject], params: list[FaceParams], progress: Progress) -> Texture:
     size = max(texture_size(subject) for subject in subjects)
@@ -333,7 +197,7 @@ def _view(subject: Subject, state: FitState) -> View:
     return View(
         source=subject.photo.name,
         camera=own_camera(subject),
-        **{name: getattr(state, name).numpy() for name in ("rotation", "translation", "expression", "light")},
+        **{name: state.tensor(name)[0].numpy() for name in ("rotation", "translation", "expression", "light")},
         landmarks_px=found_landmarks(subject),
         projected_landmarks_px=projected_landmarks(subject, state),
     )

@@ -20,6 +20,8 @@ INDEPENDENT_POINTS = 150.0
 SMALLEST_SIGMA_M = 4e-4
 POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
+FOCAL_STEP_LIMIT = 0.5  # of the logarithm, per iteration
+NEAREST_M = -0.05  # z of a head that is still before the camera
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class LandmarkSolution:
         rotation: (3, 3); translation: (3,) metres; identity: (I,); expression: (E,).
         history: half the weighted sum of squares after each iteration, the start first.
         landmark_loss, prior_loss: its two parts at the end.
-        hessian: (K, K) curvature at the end, in turn (3), shift (3), identity (if it was fitted) and expression.
+        hessian: (K, K) curvature at the end, in turn (3), shift (3), identity (if it was fitted) and expression;
+            what is left of it when the focal length adapts, if that was fitted.
+        camera: with the focal length found.
     """
 
     rotation: np.ndarray
@@ -89,6 +93,7 @@ class LandmarkSolution:
     landmark_loss: float = 0.0
     prior_loss: float = 0.0
     hessian: np.ndarray | None = None
+    camera: Camera | None = None
 
 
 def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
@@ -160,9 +165,13 @@ def solve_landmarks(
     *,
     start: LandmarkSolution | None = None,
     fit_identity: bool = True,
+    focal_sigma: float = 0.0,
     iterations: int = 12,
 ) -> LandmarkSolution:
     """Minimises landmark distance + identity prior + distance of the expression to its prior.
+
+    A wrong focal length makes noses of near faces too small or too large. The points alone say little about it, so that
+    it is fitted with a prior where it is not known.
 
     Args:
         lm: the model on its landmarks.
@@ -171,13 +180,15 @@ def solve_landmarks(
         expected: (E,) weights to expect, see `ExpressionPrior.mean`.
         start: solution to start from (video); by default the mean head in a weak-perspective pose.
         fit_identity: False keeps the identity of `start`.
+        focal_sigma: deviation of the camera's focal length as a logarithm; 0 where it is known.
         iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
     """
     if start is None:
         points = lm.mean + np.tensordot(expected, lm.expression, axes=1)
         rotation, translation = initial_pose(points, observed_px, camera)
         start = LandmarkSolution(rotation, translation, np.zeros(len(lm.identity)), expected.copy(), ())
-    problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity)
+    start = replace(start, camera=camera)
+    problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity, focal_sigma)
     state, damping = start, DAMPING
     loss = problem.loss(state)
     history = [loss]
@@ -194,115 +205,183 @@ def solve_landmarks(
         if gain < 1e-4 * loss:
             break
     landmark, prior = problem.terms(state)
-    hessian, _ = problem.normal_equations(state)
+    hessian = problem.curvature(state)
     return replace(state, history=tuple(history), landmark_loss=landmark, prior_loss=prior, hessian=hessian)
 
 
-class _Problem:
-    """Residuals and Jacobian of the landmark fit."""
+@dataclass(frozen=True)
+class LandmarkTerm:
+    """Squared distance of the projected points to those found, in deviations, less what the habits explain.
 
-    def __init__(self, lm: LandmarkModel, observed: np.ndarray, camera: Camera, expected: np.ndarray, identity: bool):
-        self.lm, self.observed, self.camera, self.expected, self.fit_identity = lm, observed, camera, expected, identity
-        self.expression_weight = 1 / lm.prior.sigma
+    Args:
+        lm: the model on its landmarks.
+        observed_px: (L, 2) found in the picture.
+        camera: of the picture.
+        weight: (L,) 1 / px, see `point_weights`.
+        factor: (2L, K), see `habit_factor`.
+    """
 
-    def points(self, state: LandmarkSolution) -> np.ndarray:
-        return self.lm.points(state.identity, state.expression)
+    lm: LandmarkModel
+    observed_px: np.ndarray
+    camera: Camera
+    weight: np.ndarray
+    factor: np.ndarray
 
-    def weights(self, state: LandmarkSolution) -> np.ndarray:
-        """(L,) per pixel, see `point_weights`."""
-        return point_weights(self.lm, state.rotation, max(-state.translation[2], 1e-3), self.camera.focal_px)
+    def residual(self, state) -> np.ndarray:
+        """(2L,) weighted, for a state with identity, expression, rotation and translation."""
+        points = self.lm.points(state.identity, state.expression)
+        projected = project_points(points, state.rotation, state.translation, self.camera)
+        return ((projected - self.observed_px) * self.weight[:, None]).reshape(-1)
 
-    def factor(self, state: LandmarkSolution) -> np.ndarray:
-        """(2L, K), see `habit_factor`."""
-        return habit_factor(self.lm, self.weights(state), self.camera.focal_px / max(-state.translation[2], 1e-3))
+    def loss(self, state) -> float:
+        """Half the square."""
+        residual = self.residual(state)
+        return 0.5 * float((residual**2).sum() - ((self.factor.T @ residual) ** 2).sum())
 
-    def terms(self, state: LandmarkSolution) -> tuple[float, float]:
-        """Landmark loss and prior loss."""
-        projected = project_points(self.points(state), state.rotation, state.translation, self.camera)
-        residual = ((projected - self.observed) * self.weights(state)[:, None]).reshape(-1)
-        landmarks = (residual**2).sum() - ((self.factor(state).T @ residual) ** 2).sum()
-        prior = (state.identity**2).sum() + (((state.expression - self.expected) * self.expression_weight) ** 2).sum()
-        return 0.5 * float(landmarks), 0.5 * float(prior)
-
-    def loss(self, state: LandmarkSolution) -> float:
-        """Half the weighted sum of squares; infinite when the head would lie behind the camera."""
-        if not np.isfinite(state.translation).all() or state.translation[2] > -0.05:
-            return float("inf")
-        return sum(self.terms(state))
-
-    def normal_equations(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
-        """Hessian (K, K) and gradient (K,) of the loss in turn, shift, identity (if it is fitted) and expression."""
-        jacobian, residual = self._jacobian(state)
-        factor = self.factor(state)
-        explained = factor.T @ jacobian
+    def equations(
+        self, state, fit_identity: bool = True, fit_focal: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (K, K) and gradient (K,) in turn, shift, identity (if it is fitted), expression and the
+        logarithm of the focal length (if it is fitted)."""
+        jacobian, residual = self._jacobian(state, fit_identity), self.residual(state)
+        if fit_focal:
+            found = (self.observed_px - self.camera.principal_point_px) * self.weight[:, None]
+            jacobian = np.concatenate([jacobian, (residual + found.reshape(-1))[:, None]], axis=1)
+        explained = self.factor.T @ jacobian
         hessian = jacobian.T @ jacobian - explained.T @ explained
-        gradient = jacobian.T @ residual - explained.T @ (factor.T @ residual)
-        identity_count = len(state.identity) if self.fit_identity else 0
-        first = 6 + identity_count
-        diagonal = np.einsum("ii->i", hessian)
-        diagonal[6:first] += 1.0
-        diagonal[first:] += self.expression_weight**2
-        gradient[6:first] += state.identity[:identity_count]
-        gradient[first:] += (state.expression - self.expected) * self.expression_weight**2
-        return hessian, gradient
+        return hessian, jacobian.T @ residual - explained.T @ (self.factor.T @ residual)
 
-    def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
-        """One damped Gauss-Newton step with the expression held within its limits."""
-        hessian, gradient = self.normal_equations(state)
-        np.einsum("ii->i", hessian)[...] *= 1 + damping
-        first = len(gradient) - len(state.expression)
-        delta = self._solve_in_box(hessian, gradient, state.expression, first)
-        turn = delta[:3] * min(1.0, POSE_STEP_LIMIT / max(np.linalg.norm(delta[:3]), 1e-12))
-        identity = state.identity + delta[6:first] if self.fit_identity else state.identity
-        return LandmarkSolution(
-            _rotation(turn) @ state.rotation,
-            state.translation + delta[3:6],
-            identity,
-            self.lm.prior.clipped(state.expression + delta[first:]),
-            (),
-        )
-
-    def _solve_in_box(
-        self, hessian: np.ndarray, gradient: np.ndarray, expression: np.ndarray, first: int
-    ) -> np.ndarray:
-        """Newton step; weights that would leave their limits are moved to the border and the rest is solved again."""
-        low, high = self.lm.prior.limits.T
-        delta = np.zeros(len(gradient))
-        free = np.ones(len(gradient), bool)
-        for _ in range(4):
-            fixed = ~free
-            rhs = -gradient[free] - hessian[np.ix_(free, fixed)] @ delta[fixed]
-            delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
-            target = expression + delta[first:]
-            leaving = np.zeros(len(gradient), bool)
-            leaving[first:] = ((target < low - 1e-9) | (target > high + 1e-9)) & free[first:]
-            if not leaving.any():
-                break
-            delta[first:][leaving[first:]] = (np.clip(target, low, high) - expression)[leaving[first:]]
-            free &= ~leaving
-        return delta
-
-    def _jacobian(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
-        points = self.points(state)
+    def _jacobian(self, state, fit_identity: bool) -> np.ndarray:
+        points = self.lm.points(state.identity, state.expression)
         turned = points @ state.rotation.T
         cam = turned + state.translation
         depth, f = -cam[:, 2], self.camera.focal_px
-        weight = self.weights(state)
         # d(x_px, y_px) / d(camera-space point), rows scaled by the weights
         local = np.zeros((len(points), 2, 3))
         local[:, 0, 0], local[:, 0, 2] = f / depth, f * cam[:, 0] / depth**2
         local[:, 1, 1], local[:, 1, 2] = -f / depth, -f * cam[:, 1] / depth**2
-        local *= weight[:, None, None]
+        local *= self.weight[:, None, None]
         spin = np.stack([np.cross(axis, turned) for axis in np.eye(3)], axis=-1)
         to_head = local @ state.rotation
         blocks = [local @ spin, local]
         # How the size of an expression changes with the identity is left out: small against what both do themselves.
         expression = self.lm.expression_of(state.identity)
-        for basis in (self.lm.identity, expression)[0 if self.fit_identity else 1 :]:
+        for basis in (self.lm.identity, expression)[0 if fit_identity else 1 :]:
             blocks.append(np.einsum("lij,klj->lik", to_head, basis, optimize=True))
-        jacobian = np.concatenate(blocks, axis=2).reshape(len(points) * 2, -1)
-        projected = project_points(points, state.rotation, state.translation, self.camera)
-        return jacobian, ((projected - self.observed) * weight[:, None]).reshape(-1)
+        return np.concatenate(blocks, axis=2).reshape(len(points) * 2, -1)
+
+
+class _Problem:
+    """The landmark fit: its loss and its steps."""
+
+    def __init__(
+        self, lm: LandmarkModel, observed: np.ndarray, camera: Camera, expected: np.ndarray, identity: bool,
+        focal_sigma: float = 0.0,
+    ):  # fmt: skip
+        self.lm, self.observed, self.camera, self.expected, self.fit_identity = lm, observed, camera, expected, identity
+        self.expression_weight = 1 / lm.prior.sigma
+        self.focal_weight = 1 / focal_sigma if focal_sigma > 0 else 0.0
+
+    def term(self, state: LandmarkSolution) -> LandmarkTerm:
+        """The landmarks as they count in a state's pose."""
+        camera, depth = state.camera or self.camera, max(-state.translation[2], 1e-3)
+        weight = point_weights(self.lm, state.rotation, depth, camera.focal_px)
+        factor = habit_factor(self.lm, weight, camera.focal_px / depth)
+        return LandmarkTerm(self.lm, self.observed, camera, weight, factor)
+
+    def terms(self, state: LandmarkSolution) -> tuple[float, float]:
+        """Landmark loss and prior loss."""
+        prior = (state.identity**2).sum() + (((state.expression - self.expected) * self.expression_weight) ** 2).sum()
+        return self.term(state).loss(state), 0.5 * float(prior + (self._longer(state) * self.focal_weight) ** 2)
+
+    def _longer(self, state: LandmarkSolution) -> float:
+        """Logarithm of the state's focal length over the expected one."""
+        return float(np.log((state.camera or self.camera).focal_px / self.camera.focal_px))
+
+    def loss(self, state: LandmarkSolution) -> float:
+        """Half the weighted sum of squares; infinite when the head would lie behind the camera."""
+        if not np.isfinite(state.translation).all() or state.translation[2] > NEAREST_M:
+            return float("inf")
+        return sum(self.terms(state))
+
+    def normal_equations(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
+        """Hessian (K, K) and gradient (K,) of the loss, see `LandmarkTerm.equations`."""
+        hessian, gradient = self.term(state).equations(state, self.fit_identity, self.focal_weight > 0)
+        first = 6 + self._identity_count(state)
+        diagonal, last = np.einsum("ii->i", hessian), first + len(state.expression)
+        diagonal[6:first] += 1.0
+        diagonal[first:last] += self.expression_weight**2
+        diagonal[last:] += self.focal_weight**2
+        gradient[6:first] += state.identity[: first - 6]
+        gradient[first:last] += (state.expression - self.expected) * self.expression_weight**2
+        gradient[last:] += self._longer(state) * self.focal_weight**2
+        return hessian, gradient
+
+    def _identity_count(self, state: LandmarkSolution) -> int:
+        return len(state.identity) if self.fit_identity else 0
+
+    def curvature(self, state: LandmarkSolution) -> np.ndarray:
+        """The Hessian without the focal length, which adapts."""
+        hessian, _ = self.normal_equations(state)
+        if not self.focal_weight:
+            return hessian
+        across = hessian[:-1, -1]
+        return hessian[:-1, :-1] - np.outer(across, across) / hessian[-1, -1]
+
+    def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
+        """One damped Gauss-Newton step with the expression held within its limits."""
+        hessian, gradient = self.normal_equations(state)
+        first = 6 + self._identity_count(state)
+        last = first + len(state.expression)
+        room = self.lm.prior.limits - state.expression[:, None]
+        delta = damped_step(hessian, gradient, damping, np.arange(first, last), room)
+        camera = state.camera
+        if self.focal_weight:
+            longer = np.exp(np.clip(delta[-1], -FOCAL_STEP_LIMIT, FOCAL_STEP_LIMIT))
+            camera = replace(camera, focal_px=float(camera.focal_px * longer))
+        return LandmarkSolution(
+            turned(state.rotation, delta[:3]),
+            state.translation + delta[3:6],
+            state.identity + delta[6:first] if self.fit_identity else state.identity,
+            self.lm.prior.clipped(state.expression + delta[first:last]),
+            (),
+            camera=camera,
+        )
+
+
+def damped_step(
+    hessian: np.ndarray, gradient: np.ndarray, damping: float, rows: np.ndarray, room: np.ndarray
+) -> np.ndarray:
+    """Newton step (K,) of which some rows have to stay within limits.
+
+    Variables that would leave their limits are moved to the border and the rest is solved again (an active set).
+
+    Args:
+        hessian (K, K), gradient (K,): of the loss.
+        damping: share by which the diagonal is raised (Levenberg and Marquardt).
+        rows: (R,) indices of the limited variables.
+        room: (R, 2) least and greatest change of each.
+    """
+    hessian = hessian.copy()
+    np.einsum("ii->i", hessian)[...] *= 1 + damping
+    delta = np.zeros(len(gradient))
+    free = np.ones(len(gradient), bool)
+    for _ in range(4):
+        fixed = ~free
+        rhs = -gradient[free] - hessian[np.ix_(free, fixed)] @ delta[fixed]
+        delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
+        wanted = delta[rows]
+        leaving = ((wanted < room[:, 0] - 1e-9) | (wanted > room[:, 1] + 1e-9)) & free[rows]
+        if not leaving.any():
+            break
+        delta[rows[leaving]] = np.clip(wanted, *room.T)[leaving]
+        free[rows[leaving]] = False
+    return delta
+
+
+def turned(rotation: np.ndarray, axis_angle: np.ndarray) -> np.ndarray:
+    """A rotation (3, 3) turned further about an axis (3,) in camera space, by POSE_STEP_LIMIT radians at most."""
+    return _rotation(axis_angle * min(1.0, POSE_STEP_LIMIT / max(np.linalg.norm(axis_angle), 1e-12))) @ rotation
 
 
 def _rotation(axis_angle: np.ndarray) -> np.ndarray:

@@ -18,10 +18,20 @@ from ..render import render_head
 from ..result import FitResult, Stage
 from ..texture import Texture, bake_photo, iris_colour
 from .choice import FaceChoice, choose_face, is_point, rivals
-from .photometric import FitState, Target, crop_box, cut
+from .photometric import Target, crop_box, cut
 from .remarks import CROP_PX, Evidence, remarks
-from .solver import LandmarkModel, LandmarkSolution, habit_factor, landmark_model, point_weights, solve_landmarks
+from .solver import (
+    LandmarkModel,
+    LandmarkSolution,
+    LandmarkTerm,
+    habit_factor,
+    landmark_model,
+    point_weights,
+    solve_landmarks,
+)
+from .surface import DARKEST, FitState
 
+FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
 STAGE_SHARE = {"detection": 0.06, "landmarks": 0.12, "photometric": 0.62, "texture": 0.20}  # of the progress bar
 
@@ -34,6 +44,7 @@ class Subject:
 
     Args:
         unclear: how many faces could have been meant, where nobody said which one; else 1.
+        lens_known: whether the camera's focal length was given or stored in the file.
     """
 
     model: FaceModel
@@ -42,6 +53,7 @@ class Subject:
     camera: Camera
     landmarks: LandmarkModel
     unclear: int = 1
+    lens_known: bool = True
 
 
 def find_subject(
@@ -61,64 +73,70 @@ def find_subject(
     chosen = choose_face(found, face, photo.scale)
     if focal_px is not None:
         focal_px = focal_px * photo.scale
-    camera = default_camera(photo.rgb.shape[:2], focal_px or photo.focal_px)
+    known = focal_px or photo.focal_px
+    camera = default_camera(photo.rgb.shape[:2], known)
     unclear = 1 if isinstance(face, str) or is_point(face) or face != 0 else rivals(found)
-    return Subject(model, photo, chosen, camera, landmark_model(model, model.fit_landmarks), unclear)
+    lm = landmark_model(model, model.fit_landmarks)
+    return Subject(model, photo, chosen, camera, lm, unclear, lens_known=known is not None)
 
 
 def solve_subject(subject: Subject, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
     """Pose, identity and expression from the landmarks; with those of a known person, pose and expression only."""
     lm, face = landmarks or subject.landmarks, subject.face
-    return solve_landmarks(lm, lm.found(face.landmarks_px), subject.camera, lm.prior.mean(face.blendshapes))
+    expected = lm.prior.mean(face.blendshapes)
+    found = lm.found(face.landmarks_px)
+    return solve_landmarks(lm, found, subject.camera, expected, focal_sigma=0.0 if subject.lens_known else FOCAL_SIGMA)
 
 
 def first_state(subject: Subject, solution: LandmarkSolution) -> FitState:
     """Where the photometric stages start: the landmarks' shape and pose, the model's mean albedo, even light."""
     return FitState(
-        *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.identity, solution.expression)),
-        torch.zeros(len(subject.model.albedo_basis)),
-        *(torch.from_numpy(np.asarray(x, np.float32)) for x in (solution.rotation, solution.translation)),
-        default_light(),
+        identity=solution.identity,
+        expression=solution.expression,
+        albedo=np.zeros(len(subject.model.albedo_basis)),
+        rotation=solution.rotation,
+        translation=solution.translation,
+        light=default_light().double().numpy(),
     )
 
 
-def target_of(subject: Subject, state: FitState, expression: torch.Tensor, size: int) -> Target:
-    """The photograph cut and scaled around the face; the expression of the landmark stage is its prior."""
+def target_of(subject: Subject, state: FitState, expression: np.ndarray, size: int) -> Target:
+    """The photograph cut and scaled around the face.
+
+    Args:
+        expression: (E,) of the landmark stage, to stay close to.
+        size: side in pixels.
+    """
     box = crop_box(subject.face.landmarks_px)
     pixels, inside = cut(subject.photo.rgb, box, size)
     camera = subject.camera.cropped(box, (size, size))
-    scale = size / (box[3] - box[1])
-    landmarks = (subject.landmarks.found(subject.face.landmarks_px) - np.array(box[:2])) * scale
+    lm = subject.landmarks
+    observed = (lm.found(subject.face.landmarks_px).astype(np.float64) - box[:2]) * size / (box[3] - box[1])
     depth_m = -float(state.translation[2])
-    weight = point_weights(subject.landmarks, state.rotation.double().numpy(), depth_m, camera.focal_px)
-    factor = habit_factor(subject.landmarks, weight, camera.focal_px / depth_m)
-    return Target(
-        torch.from_numpy(pixels.astype(np.float32) / 255)[None],
-        camera,
-        torch.from_numpy(landmarks.astype(np.float32)),
-        torch.from_numpy(weight.astype(np.float32)),
-        torch.from_numpy(factor.astype(np.float32)),
-        expression,
-        torch.from_numpy(inside.astype(np.float32))[None],
-    )
+    weight = point_weights(lm, state.rotation, depth_m, camera.focal_px)
+    factor = habit_factor(lm, weight, camera.focal_px / depth_m)
+    term = LandmarkTerm(lm, observed, camera, weight, factor)
+    return Target(pixels.astype(np.float32) / 255, inside, camera, term, expression)
 
 
 def preview_of(mesh: FaceModel, state: FitState, target: Target) -> np.ndarray:
     """Small picture of the current head over the crop: (S, S, 3) uint8."""
     with torch.no_grad():
         shaded = render_head(
-            mesh.vertices(state.identity[None], state.expression[None]),
-            mesh.albedo(state.albedo[None]).clamp_min(0.005),
-            mesh.face_index, state.rotation[None], state.translation[None], state.light[None], target.camera,
+            mesh.vertices(state.tensor("identity"), state.tensor("expression")),
+            mesh.albedo(state.tensor("albedo")).clamp_min(DARKEST),
+            mesh.face_index, state.tensor("rotation"), state.tensor("translation"), state.tensor("light"),
+            target.camera,
         )  # fmt: skip
-        picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), target.crop[0])
+        crop = torch.from_numpy(target.crop)
+        picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), crop)
     return (picture * 255 + 0.5).to(torch.uint8).numpy()
 
 
 def fitted_params(subject: Subject, state: FitState) -> FaceParams:
     """The state as parameters, with the colour of the irises where the photograph shows it."""
-    params = FaceParams(**{name: getattr(state, name).numpy() for name in FitState.__dataclass_fields__})
-    front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.light).numpy()
+    params = FaceParams(**{name: state.tensor(name)[0].numpy() for name in FitState.__dataclass_fields__})
+    front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.tensor("light")[0]).numpy()
     iris = iris_colour(subject.photo.rgb, subject.face.landmarks_px, front)
     return params if iris is None else replace(params, iris=iris)
 
@@ -138,8 +156,10 @@ def projected_landmarks(subject: Subject, state: FitState) -> np.ndarray:
     """(L, 2) the fitted points in pixels of the photograph's own size."""
     model = subject.model
     with torch.no_grad():
-        points = model.landmark_bases(model.fit_landmarks).points(state.identity[None], state.expression[None])[0]
-        projected = project(transform(points, state.rotation, state.translation), subject.camera)[:, :2]
+        bases = model.landmark_bases(model.fit_landmarks)
+        points = bases.points(state.tensor("identity"), state.tensor("expression"))[0]
+        posed = transform(points, state.tensor("rotation")[0], state.tensor("translation")[0])
+        projected = project(posed, subject.camera)[:, :2]
     return projected.numpy() / np.float32(subject.photo.scale)
 
 
@@ -163,9 +183,9 @@ def head_result(
     """
     model = subject.model
     with torch.no_grad():
-        vertices = model.vertices(state.identity[None], state.expression[None])[0]
-        neutral = model.vertices(state.identity[None])[0]
-        albedo = model.albedo(state.albedo[None])[0].clamp(0, 1)
+        vertices = model.vertices(state.tensor("identity"), state.tensor("expression"))[0]
+        neutral = model.vertices(state.tensor("identity"))[0]
+        albedo = model.albedo(state.tensor("albedo"))[0].clamp(0, 1)
     return FitResult(
         model=model,
         params=params,
@@ -191,7 +211,7 @@ def spoken_warnings(subject: Subject, state: FitState, far_side: bool = True) ->
     seen = Evidence(
         photo=subject.photo,
         face=subject.face,
-        yaw_deg=euler_deg_from_rotation(state.rotation)[0],
+        yaw_deg=euler_deg_from_rotation(state.tensor("rotation")[0])[0],
         matched_px=subject.landmarks.found(subject.face.landmarks_px),
         projected_px=projected_landmarks(subject, state) * np.float32(subject.photo.scale),
         drawn=preview_of(subject.model.light_version, state, target),

@@ -1,0 +1,370 @@
+"""The model's skin against a photograph: residuals of colour at points of the surface, and how they change.
+
+Each visible vertex of the light mesh predicts a colour (albedo times light at its normal) and finds one in the
+photograph where it is projected to. What the residuals do when pose, shape, colour and light change is written down
+in closed form, row by row, so that Gauss-Newton steps need no renderer but a depth buffer.
+
+Reference: Romdhani and Vetter 2005, "Estimating 3D shape and texture using pixel intensity, edges, specular highlights,
+texture constraints and a prior"; robust weights of Geman and McClure 1987. Conventions: see camera.py.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from ..camera import Camera, project, transform
+from ..lighting import sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
+from ..losses import ROBUST_SCALE
+from ..model import FaceModel, expression_gain
+from ..rasterize import rasterize
+
+# sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
+# the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
+SIGMA_LIMITS = (0.010, 0.050)
+# Regions whose look the model does not know (hair, clothes, what shines or is hidden) vote less or not at all.
+REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
+               "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
+FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
+MOST_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
+LEAST_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
+HIDDEN_M = 0.004  # behind what the depth buffer holds
+DARKEST = 0.005  # albedo
+LIGHT_SIZE = 27
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of coefficients, and where each block of a photograph's unknowns lies: turn, shift, identity,
+    expression, albedo, light (9 x 3, row by row)."""
+
+    identity: int
+    expression: int
+    albedo: int
+
+    @property
+    def total(self) -> int:
+        """Number of unknowns."""
+        return 6 + self.identity + self.expression + self.albedo + LIGHT_SIZE
+
+    @property
+    def blocks(self) -> tuple[slice, slice, slice, slice, slice]:
+        """Pose (6), identity, expression, albedo and light."""
+        ends = np.cumsum([0, 6, self.identity, self.expression, self.albedo, LIGHT_SIZE])
+        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+
+
+@dataclass(frozen=True)
+class FitState:
+    """What is being fitted, NumPy float64; see FaceParams for shapes."""
+
+    identity: np.ndarray
+    expression: np.ndarray
+    albedo: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    light: np.ndarray
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One of the values as a batch of one, float32."""
+        return torch.from_numpy(np.asarray(getattr(self, name), np.float32))[None]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A mesh at K sample vertices and at the U vertices of the triangles around them. NumPy, float32 and int64.
+
+    Args:
+        mesh: the model.
+        votes: (K,) how much each sample counts, above 0 and at most 1.
+        place: (K,) the samples among the U vertices.
+        corners: (P, 3) triangles around the samples, the sample's own corner first, as indices into the U vertices.
+        sums: (K, P) sparse: which of those triangles belong to each sample.
+        mean: (U, 3); identity: (3U, I); expression: (3U, E) metres.
+        albedo_mean: (K, 3); albedo: (K, 3, A) linear RGB.
+        gain: (E, I) or None, see `FaceModel`.
+        rows, columns: (K + 3P,) sample and vertex of each block of the geometry's Jacobian, positions first.
+    """
+
+    mesh: FaceModel
+    votes: np.ndarray
+    place: np.ndarray
+    corners: np.ndarray
+    sums: sparse.csr_matrix
+    mean: np.ndarray
+    identity: np.ndarray
+    expression: np.ndarray
+    albedo_mean: np.ndarray
+    albedo: np.ndarray
+    gain: np.ndarray | None
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def sizes(self) -> Sizes:
+        """Numbers of coefficients."""
+        return Sizes(self.identity.shape[1], self.expression.shape[1], self.albedo.shape[2])
+
+    def gains(self, identity: np.ndarray) -> np.ndarray:
+        """(E,) factors on the expressions of a head (I,)."""
+        if self.gain is None:
+            return np.ones(self.expression.shape[1], np.float32)
+        coefficients = torch.from_numpy(np.asarray(identity, np.float32))[None]
+        return expression_gain(torch.from_numpy(self.gain), coefficients).numpy()[0]
+
+    def colours(self, albedo: np.ndarray) -> np.ndarray:
+        """(K, 3) albedo of the samples for coefficients (A,)."""
+        return np.maximum(self.albedo_mean + self.albedo @ albedo.astype(np.float32), DARKEST)
+
+
+_surfaces: weakref.WeakKeyDictionary[FaceModel, Surface] = weakref.WeakKeyDictionary()
+
+
+def surface_of(mesh: FaceModel) -> Surface:
+    """The samples of a mesh, computed once."""
+    if mesh not in _surfaces:
+        _surfaces[mesh] = _sampled(mesh)
+    return _surfaces[mesh]
+
+
+def vertex_votes(model: FaceModel) -> np.ndarray:
+    """(V,) how much each vertex counts in the comparison, 0..1."""
+    votes = np.ones(len(model.mean_vertices), np.float32)
+    for name, vote in REGION_VOTE.items():
+        if name in model.regions:
+            votes[np.asarray(model.regions[name])] = vote
+    if len(model.regions.get("eyebrows", ())):
+        above = model.mean_vertices[:, 1] - model.mean_vertices[model.regions["eyebrows"], 1].max()
+        votes *= 1 - (1 - FOREHEAD_VOTE) * np.clip(above / FOREHEAD_FADE_M, 0, 1)
+    return votes
+
+
+def _sampled(mesh: FaceModel) -> Surface:
+    votes = vertex_votes(mesh)
+    samples = np.flatnonzero((votes > 0) & np.isin(np.arange(len(votes)), mesh.faces))
+    samples = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    number = np.full(len(votes), -1)
+    number[samples] = np.arange(len(samples))
+    turned = np.concatenate([np.roll(mesh.faces, -k, axis=1) for k in range(3)]).astype(np.int64)
+    turned = turned[number[turned[:, 0]] >= 0]
+    own = number[turned[:, 0]]
+    used, corners = np.unique(turned, return_inverse=True)
+    corners = corners.reshape(-1, 3)
+    pairs, place = len(corners), np.searchsorted(used, samples)
+    identity, expression = (
+        np.ascontiguousarray(basis.numpy(force=True)[:, used].reshape(len(basis), -1).T)
+        for basis in (mesh.identity_basis, mesh.expression_basis)
+    )
+    return Surface(
+        mesh=mesh,
+        votes=votes[samples],
+        place=place,
+        corners=corners,
+        sums=sparse.csr_matrix((np.ones(pairs, np.float32), (own, np.arange(pairs))), shape=(len(samples), pairs)),
+        mean=mesh.mean_vertices[used].astype(np.float32),
+        identity=identity,
+        expression=expression,
+        albedo_mean=mesh.albedo_mean.numpy(force=True)[samples],
+        albedo=np.ascontiguousarray(mesh.albedo_basis.numpy(force=True)[:, samples].transpose(1, 2, 0)),
+        gain=None if mesh.gain_basis is None else mesh.gain_basis.numpy(force=True),
+        rows=np.concatenate([np.arange(len(samples)), own, own, own]),
+        columns=np.concatenate([place, corners[:, 0], corners[:, 1], corners[:, 2]]),
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """A state against a photograph, at the K samples. NumPy float32, camera space.
+
+    Args:
+        turned: (U, 3) the vertices, rotated but not shifted.
+        edges: two (P, 3), from each triangle's first corner to its second and third.
+        area: (K,) length of the summed face normals; normals: (K, 3) unit.
+        points: (K, 3); scale: (K,) pixels per metre there.
+        seen: (K, 9) the photograph's sRGB and its derivatives to the right and downwards.
+        weight: (K,) votes times visible size, 0 where nothing is to be compared.
+        albedo, shade, linear: (K, 3); basis: (K, 9) of the light; linear is albedo times shade.
+        residual: (K, 3) predicted minus photographed sRGB.
+    """
+
+    turned: np.ndarray
+    edges: tuple[np.ndarray, np.ndarray]
+    area: np.ndarray
+    normals: np.ndarray
+    points: np.ndarray
+    scale: np.ndarray
+    seen: np.ndarray
+    weight: np.ndarray
+    albedo: np.ndarray
+    shade: np.ndarray
+    linear: np.ndarray
+    basis: np.ndarray
+    residual: np.ndarray
+
+
+class Comparison:
+    """A surface against one photograph.
+
+    Args:
+        surface: of the model.
+        crop: (S, S, 3) float32 sRGB in 0..1.
+        inside: (S, S) bool, where the crop shows the photograph.
+        camera: of the crop.
+        independent: number of independent samples that the comparison counts as where the model is right to SIGMA[0];
+            a picture that is further from the model errs in larger patches and counts as fewer of them.
+    """
+
+    def __init__(self, surface: Surface, crop: np.ndarray, inside: np.ndarray, camera: Camera, independent: float):
+        self.surface, self.camera, self.independent = surface, camera, independent
+        down, across = np.gradient(crop, axis=(0, 1))
+        self.picture = np.concatenate([crop, across, down, inside[..., None]], axis=-1, dtype=np.float32)
+        self.sigma = SIGMA_LIMITS[1]
+
+    def look(self, state: FitState) -> Look:
+        """Predicts and finds the colours of all samples."""
+        s, c, size = self.surface, self.camera, self.camera.image_size[0]
+        rotation, light = state.rotation.astype(np.float32), state.light.astype(np.float32)
+        weights = (s.gains(state.identity) * state.expression).astype(np.float32)
+        shape = s.mean + (s.identity @ state.identity.astype(np.float32) + s.expression @ weights).reshape(-1, 3)
+        turned = shape @ rotation.T
+        placed = turned + state.translation.astype(np.float32)
+        first, second, third = (placed[s.corners[:, k]] for k in range(3))
+        edges = second - first, third - first
+        summed = s.sums @ np.cross(*edges)
+        area = np.maximum(np.linalg.norm(summed, axis=1), 1e-20)
+        normals, points = summed / area[:, None], placed[s.place]
+        depth = np.maximum(-points[:, 2], 1e-3)
+        scale = c.focal_px / depth
+        x = c.principal_point_px[0] + scale * points[:, 0]
+        y = c.principal_point_px[1] - scale * points[:, 1]
+        found = _sampled_at(self.picture, x, y)
+        facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
+        within = (x > 1) & (x < size - 1) & (y > 1) & (y < size - 1) & (found[:, 9] > 0.99)
+        seen = within & (facing > LEAST_FACING) & (depth < self._nearest(state, x, y) + HIDDEN_M)
+        albedo, basis = s.colours(state.albedo), sh_basis(torch.from_numpy(normals)).numpy()
+        shade = basis @ light
+        linear = albedo * shade
+        predicted = srgb_from_linear(torch.from_numpy(linear)).numpy()
+        return Look(
+            turned, edges, area, normals, points, scale, found[:, :9], s.votes * seen * area * facing * scale**2,
+            albedo, shade, linear, basis, predicted - found[:, :3],
+        )  # fmt: skip
+
+    def _nearest(self, state: FitState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(K,) metres, depth of what is seen at pixels; infinite where the head is not."""
+        mesh, size = self.surface.mesh, self.camera.image_size[0]
+        with torch.no_grad():
+            vertices = mesh.vertices(state.tensor("identity"), state.tensor("expression"))
+            posed = transform(vertices, state.tensor("rotation"), state.tensor("translation"))
+            buffer = rasterize(project(posed, self.camera), mesh.face_index, self.camera.image_size).depth[0].numpy()
+        depth = buffer[np.clip(y.astype(int), 0, size - 1), np.clip(x.astype(int), 0, size - 1)]
+        return np.where(depth > 0, depth, np.inf)
+
+    def measure(self, look: Look) -> None:
+        """Sets the deviation to what is seen: 1.48 times the weighted median difference, within SIGMA_LIMITS."""
+        used = look.weight > 0
+        if used.sum() < 30:
+            return
+        difference, weight = np.sqrt((look.residual[used] ** 2).mean(1)), look.weight[used]
+        order = np.argsort(difference)
+        below = np.cumsum(weight[order])
+        median = difference[order][np.searchsorted(below, below[-1] / 2)]
+        self.sigma = float(np.clip(1.4826 * median, *SIGMA_LIMITS))
+
+    @property
+    def trust(self) -> float:
+        """Number of independent samples at the deviation that was measured."""
+        return self.independent * SIGMA_LIMITS[0] / self.sigma
+
+    def loss(self, look: Look) -> float:
+        """Half the robust squared distance, weighted mean over the samples times `trust`; saturates with hair, glasses
+        and hands, like losses.robust_photometric."""
+        square = (look.residual**2).mean(1) / self.sigma**2
+        saturated = square / (1 + square / ROBUST_SCALE**2)
+        return 0.5 * self.trust * float((look.weight * saturated).sum() / max(look.weight.sum(), 1e-9))
+
+    def equations(self, state: FitState, look: Look) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `Sizes`.
+
+        How the size of an expression changes with the identity is left out: small against what both do themselves.
+        """
+        square = (look.residual**2).mean(1) / self.sigma**2
+        weight = look.weight * self.trust / (3 * self.sigma**2 * max(look.weight.sum(), 1e-9))
+        root = np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)
+        rows = np.flatnonzero(root > 0)
+        jacobian = self._jacobian(state, look, root.astype(np.float32), rows)
+        residual = (look.residual * root[:, None])[rows].T.reshape(-1).astype(np.float32)
+        return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
+
+    def _jacobian(self, state: FitState, look: Look, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""
+        s, slope = self.surface, srgb_slope(torch.from_numpy(look.linear)).numpy() * root[:, None]
+        shape, turn, shift = self._geometry(state, look, slope * look.albedo, root, rows)
+        identity, expression, albedo, light = self.surface.sizes.blocks[1:]
+        jacobian = np.zeros((3, len(rows), s.sizes.total), np.float32)
+        jacobian[..., 0:3], jacobian[..., 3:6] = turn[:, rows], shift[:, rows]
+        jacobian[..., identity] = (shape @ s.identity).reshape(3, len(rows), -1)
+        jacobian[..., expression] = (shape @ s.expression).reshape(3, len(rows), -1) * s.gains(state.identity)
+        for channel in range(3):
+            jacobian[channel, :, albedo] = (slope * look.shade)[rows, channel, None] * s.albedo[rows, channel]
+            lit = (slope * look.albedo)[rows, channel, None] * look.basis[rows]
+            jacobian[channel, :, light][:, channel::3] = lit
+        return jacobian.reshape(3 * len(rows), -1)
+
+    def _geometry(self, state: FitState, look: Look, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
+        """How the residuals change: with the vertices in head space (3R, 3U) sparse, with turn and shift (3, K, 3).
+
+        Args:
+            factor: (K, 3) change of a residual with the shading of its channel.
+        """
+        s, count = self.surface, len(look.points)
+        # The photograph is read elsewhere when a point moves, and the light falls differently when its normal turns.
+        moved = _by_position(look, root)
+        bend = np.einsum("kbd,bc->ckd", sh_basis_gradient(torch.from_numpy(look.normals)).numpy(), state.light)
+        bend = bend.astype(np.float32) * factor.T[..., None]
+        bend = (bend - (bend * look.normals).sum(-1, keepdims=True) * look.normals) / look.area[:, None]
+        own = s.rows[count : count + len(s.corners)]
+        one, two = look.edges
+        of_second, of_third = np.cross(two, bend[:, own]), np.cross(bend[:, own], one)
+        blocks = np.concatenate([moved, -(of_second + of_third), of_second, of_third], axis=1)
+        turn = np.cross(look.turned[s.columns], blocks)
+        turn = np.stack([_summed(s, channel) for channel in turn])
+        values = blocks @ state.rotation.astype(np.float32)
+        columns = (3 * s.columns[:, None] + np.arange(3)).reshape(-1)
+        first = np.repeat(s.rows, 3)
+        matrix = sparse.csr_matrix(
+            (values.reshape(-1), (np.concatenate([first + k * count for k in range(3)]), np.tile(columns, 3))),
+            shape=(3 * count, s.mean.size),
+        )
+        return matrix[np.concatenate([rows + k * count for k in range(3)])], turn, moved
+
+
+def _summed(surface: Surface, blocks: np.ndarray) -> np.ndarray:
+    """Rows (K + 3P, 3) added up for each sample (K, 3)."""
+    count, pairs = len(surface.place), len(surface.corners)
+    triangles = blocks[count:].reshape(3, pairs, 3).sum(0)
+    return blocks[:count] + surface.sums @ triangles
+
+
+def _by_position(look: Look, root: np.ndarray) -> np.ndarray:
+    """(3 channels, K, 3) change of the residuals with the samples' places, times root (K,)."""
+    scaled = root * look.scale
+    across, down = (look.seen[:, 3:6] * scaled[:, None]).T, (look.seen[:, 6:9] * scaled[:, None]).T
+    depth = np.maximum(-look.points[:, 2], 1e-3)
+    along = down * (look.points[:, 1] / depth) - across * (look.points[:, 0] / depth)
+    return np.stack([-across, down, along], axis=-1)
+
+
+def _sampled_at(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(K, C) bilinear samples of a picture (H, W, C) at pixel coordinates, held at its edges."""
+    height, width = picture.shape[:2]
+    x, y = np.clip(x - 0.5, 0, width - 1.001), np.clip(y - 0.5, 0, height - 1.001)
+    left, top = x.astype(int), y.astype(int)
+    right, low = (x - left)[:, None].astype(np.float32), (y - top)[:, None].astype(np.float32)
+    upper = picture[top, left] * (1 - right) + picture[top, left + 1] * right
+    lower = picture[top + 1, left] * (1 - right) + picture[top + 1, left + 1] * right
+    return upper * (1 - low) + lower * low
