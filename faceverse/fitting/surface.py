@@ -11,7 +11,7 @@ texture constraints and a prior"; robust weights of Geman and McClure 1987. Conv
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class Surface:
     """A mesh at K sample vertices and at the U vertices of the triangles around them. NumPy, float32 and int64.
 
     Args:
-        mesh: the model.
+        mesh: the model; None only in the store of `surface_of`.
         votes: (K,) how much each sample counts, above 0 and at most 1.
         place: (K,) the samples among the U vertices.
         corners: (P, 3) triangles around the samples, the sample's own corner first, as indices into the U vertices.
@@ -90,7 +90,7 @@ class Surface:
         rows, columns: (K + 3P,) sample and vertex of each block of the geometry's Jacobian, positions first.
     """
 
-    mesh: FaceModel
+    mesh: FaceModel | None
     votes: np.ndarray
     place: np.ndarray
     corners: np.ndarray
@@ -127,8 +127,9 @@ _surfaces: weakref.WeakKeyDictionary[FaceModel, Surface] = weakref.WeakKeyDictio
 def surface_of(mesh: FaceModel) -> Surface:
     """The samples of a mesh, computed once."""
     if mesh not in _surfaces:
-        _surfaces[mesh] = _sampled(mesh)
-    return _surfaces[mesh]
+        # What is stored must not hold its own key, which would then never be freed.
+        _surfaces[mesh] = replace(_sampled(mesh), mesh=None)
+    return replace(_surfaces[mesh], mesh=mesh)
 
 
 def vertex_votes(model: FaceModel) -> np.ndarray:
