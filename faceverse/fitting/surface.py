@@ -308,13 +308,14 @@ class Comparison:
         identity, expression, albedo, light = self.surface.sizes.blocks[1:]
         jacobian = np.zeros((3, len(rows), s.sizes.total), np.float32)
         jacobian[..., 0:3], jacobian[..., 3:6] = turn[:, rows], shift[:, rows]
-        jacobian[..., identity] = (shape @ s.identity).reshape(3, len(rows), -1)
-        jacobian[..., expression] = (shape @ s.expression).reshape(3, len(rows), -1) * s.gains(state.identity)
+        jacobian[..., identity] = (shape @ s.identity).reshape(3, len(rows), s.sizes.identity)
+        expressed = (shape @ s.expression).reshape(3, len(rows), s.sizes.expression)
+        jacobian[..., expression] = expressed * s.gains(state.identity)
         for channel in range(3):
             jacobian[channel, :, albedo] = (slope * look.shade)[rows, channel, None] * s.albedo[rows, channel]
             lit = (slope * look.albedo)[rows, channel, None] * look.basis[rows]
             jacobian[channel, :, light][:, channel::3] = lit
-        return jacobian.reshape(3 * len(rows), -1)
+        return jacobian.reshape(3 * len(rows), s.sizes.total)
 
     def _geometry(self, state: FitState, look: Look, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
         """How the residuals change: with the vertices in head space (3R, 3U) sparse, with turn and shift (3, K, 3).
