@@ -107,7 +107,8 @@ def test_habits_of_the_detector_are_forgiven(toy_landmarks):
     factor = solver.habit_factor(lm, weight, CAMERA.focal_px / -translation[2])
     aside = np.tile([[2.0, 0.0]], (len(pixels), 1))
     apart = aside * np.where(np.arange(len(pixels)) % 2, 1, -1)[:, None]
-    together, separate = (solver.LandmarkTerm(lm, pixels + d, CAMERA, weight, factor).loss(state) for d in (aside, apart))
+    terms = (solver.LandmarkTerm(lm, pixels + wrong, CAMERA, weight, factor) for wrong in (aside, apart))
+    together, separate = (term.loss(state) for term in terms)
     assert separate == pytest.approx(0.5 * len(pixels)) and together < 0.01 * separate
     plain = solver.LandmarkTerm(lm, pixels + aside, CAMERA, weight, factor[:, :0])
     assert plain.loss(state) == pytest.approx(0.5 * len(pixels))

@@ -5,7 +5,16 @@ import pytest
 import torch
 from scipy.special import sph_harm_y
 
-from faceverse.lighting import ambient_light, default_light, linear_from_srgb, sh_basis, shading, srgb_from_linear
+from faceverse.lighting import (
+    ambient_light,
+    default_light,
+    linear_from_srgb,
+    sh_basis,
+    sh_basis_gradient,
+    shading,
+    srgb_from_linear,
+    srgb_slope,
+)
 
 ORDER = [(0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)]
 
@@ -82,6 +91,16 @@ def test_shading_takes_batches_and_gradients():
     assert torch.autograd.gradcheck(shading, (normals, light))
 
 
+@pytest.mark.parametrize("shape", [(), (7,), (2, 5)])
+def test_gradient_of_the_basis_is_what_autograd_finds(shape):
+    """Off the unit sphere too: the polynomial is differentiated, not its restriction to unit normals."""
+    points = torch.randn(*shape, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gradient = sh_basis_gradient(points)
+    assert gradient.shape == (*shape, 9, 3)
+    for got, point in zip(gradient.reshape(-1, 9, 3), points.reshape(-1, 3)):
+        torch.testing.assert_close(got, torch.autograd.functional.jacobian(sh_basis, point))
+
+
 @pytest.mark.parametrize(
     "srgb, linear", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.21404114), (0.04045, 0.0031308), (118 / 255, 0.18116424)]
 )
@@ -103,3 +122,10 @@ def test_encoding_clips_and_has_a_finite_gradient_everywhere():
     assert encoded[0].item() == 0 and encoded[-1].item() == pytest.approx(1)
     encoded.sum().backward()
     assert torch.isfinite(linear.grad).all() and linear.grad[4] > 0
+
+
+def test_slope_of_the_srgb_curve_is_what_autograd_finds():
+    linear = torch.tensor([-0.5, 1e-6, 0.001, 0.0031, 0.0032, 0.02, 0.4, 0.999, 3.0], dtype=torch.float64)
+    (expected,) = torch.autograd.grad(srgb_from_linear(linear.requires_grad_()).sum(), linear)
+    torch.testing.assert_close(srgb_slope(linear.detach()), expected)
+    assert srgb_slope(linear.detach())[[0, -1]].eq(0).all()

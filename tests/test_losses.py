@@ -33,30 +33,6 @@ def test_pixels_without_a_vote_do_not_count():
     assert losses.robust_photometric(rendered, picture(0.3), weight, 0.05) == 0
 
 
-def test_residual_sigma_ignores_a_minority():
-    noise = 0.02 * torch.randn(1, 64, 64, 1).expand(-1, -1, -1, 3)
-    photo = torch.full((1, 64, 64, 3), 0.5)
-    rendered = photo + noise
-    rendered[:, :16] = 1.0  # a quarter is hair
-    sigma = losses.residual_sigma(rendered, photo, torch.ones(1, 64, 64))
-    assert 0.015 < sigma < 0.04
-
-
-def test_landmark_term_is_a_weighted_sum_of_squares():
-    found, projected = torch.zeros(3, 2), torch.tensor([[3.0, 4.0], [0, 1], [0, 0]])
-    assert float(losses.landmark(projected, found, torch.tensor([1.0, 2.0, 5.0]))) == 29
-
-
-def test_habits_of_the_detector_are_forgiven():
-    """A shift of all points costs almost nothing if it is a habit of great spread; moving them apart does."""
-    found, weight = torch.zeros(8, 2), torch.ones(8)
-    habit = torch.tensor([[1.0, 0.0]]).expand(8, 2).reshape(-1, 1) * 10
-    factor = habit / torch.sqrt(1 + habit.square().sum())
-    together = losses.landmark(found + torch.tensor([2.0, 0.0]), found, weight, factor)
-    apart = losses.landmark(found + torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).repeat(4, 1), found, weight, factor)
-    assert float(together) < 0.1 and float(apart) == pytest.approx(32)
-
-
 def test_light_prior_prefers_white_and_even_light():
     even = torch.zeros(9, 3)
     even[0] = 3.0

@@ -1,5 +1,6 @@
 """Choosing a face, several photographs of one person, and textures merged from them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,8 +10,10 @@ from skimage.data import coffee
 
 import faceverse as fv
 from faceverse.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
-from faceverse.fitting import remarks, several, solver
+from faceverse.fitting import photometric, remarks, several, solver
 from faceverse.fitting.choice import choose_face, rivals
+from faceverse.fitting.prior import IdentityPrior
+from faceverse.fitting.surface import FitState, surface_of
 from faceverse.landmarks import DetectedFace
 from faceverse.lighting import default_light
 from faceverse.result import View, with_params
@@ -130,16 +133,82 @@ def test_identities_of_different_heads_lie_further_apart(toy_landmarks):
     assert several.identity_distance(toy_landmarks, people[0][0], people[0][0]) == 0
 
 
-def test_joint_curvature_of_one_photograph_is_its_own_and_of_two_shares_the_identity(toy_landmarks):
-    found, _ = solutions_of_a_toy(toy_landmarks, 0, views=2)
-    np.testing.assert_array_equal(several.joint_curvature(found[:1]).numpy(), found[0].hessian)
-    joint = several.joint_curvature(found).numpy()
-    count = len(found[0].identity)
-    assert len(joint) == 2 * len(found[0].hessian) - count
-    shared = slice(12, 12 + count)
-    own = sum(one.hessian[6 : 6 + count, 6 : 6 + count] for one in found) - np.eye(count)
-    np.testing.assert_allclose(joint[shared, shared], own)
-    assert np.abs(joint[:6, 6:12]).max() == 0
+def toy_photographs(model, lm, yaws=(0, 30)):
+    """States of one person with expressions and lights of their own, and targets that show smooth waves."""
+    rng = np.random.default_rng(1)
+    identity, albedo = 0.5 * rng.standard_normal(len(lm.identity)), 0.3 * rng.standard_normal(len(model.albedo_basis))
+    camera = Camera(300.0, (64.0, 64.0), (128, 128))
+    y, x = np.indices((128, 128)) / 20
+    picture = (0.5 + 0.1 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).astype(np.float32)
+    states, targets = [], []
+    for yaw in yaws:
+        expression = rng.uniform(0.1, 0.3, len(lm.expression))
+        rotation = rotation_from_euler_deg(yaw, 4, 2).double().numpy()
+        light = default_light().double().numpy() * rng.uniform(0.8, 1.2)
+        states.append(FitState(identity, expression, albedo, rotation, np.array([0, 0, -0.6]), light))
+        pixels = solver.project_points(lm.points(identity, expression), rotation, np.array([0, 0, -0.6]), camera) + 1
+        term = solver.LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
+        targets.append(photometric.Target(picture, np.ones((128, 128), bool), camera, term, expression - 0.05))
+    return states, targets
+
+
+def refinement(model, targets):
+    prior = IdentityPrior.of_anybody(len(model.identity_basis))
+    return photometric.Refinement(surface_of(model), targets, photometric.STAGES[0], prior)
+
+
+def test_places_of_one_photograph_are_all_and_two_share_the_person(toy_model, toy_landmarks):
+    _, targets = toy_photographs(toy_model, toy_landmarks)
+    one, two = refinement(toy_model, targets[:1]), refinement(toy_model, targets)
+    total = one.sizes.total
+    assert sorted(one.places(0)) == list(range(total))
+    first, second = two.places(0), two.places(1)
+    person = len(toy_model.identity_basis) + len(toy_model.albedo_basis)
+    assert sorted(set(first) | set(second)) == list(range(2 * total - person))
+    _, identity, _, albedo, _ = two.sizes.blocks
+    shared = np.zeros(total, bool)
+    shared[identity] = shared[albedo] = True
+    np.testing.assert_array_equal(first[shared], second[shared])
+    assert set(first) & set(second) == set(first[shared])
+
+
+def test_equations_of_two_photographs_are_those_of_each_with_the_person_counted_once(toy_model, toy_landmarks):
+    states, targets = toy_photographs(toy_model, toy_landmarks)
+    both = refinement(toy_model, targets)
+    hessian, gradient = both.equations(states, both.looks(states))
+    _, identity, _, albedo, _ = both.sizes.blocks
+    expected, slope = np.zeros_like(hessian), np.zeros_like(gradient)
+    for number, (state, target) in enumerate(zip(states, targets, strict=True)):
+        alone, places = refinement(toy_model, [target]), both.places(number)
+        own_hessian, own_gradient = alone.equations([state], alone.looks([state]))
+        order = alone.places(0)
+        expected[np.ix_(places, places)] += own_hessian[np.ix_(order, order)]
+        slope[places] += own_gradient[order]
+    for block, value in ((identity, states[0].identity), (albedo, states[0].albedo)):
+        rows = both.places(0)[block]
+        expected[rows, rows] -= 1  # the unit prior, which each of them has
+        slope[rows] -= value
+    np.testing.assert_allclose(hessian, expected, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(gradient, slope, atol=1e-9 * np.abs(slope).max())
+    # What is a photograph's own meets nothing of the other's.
+    apart = [np.setdiff1d(both.places(k), both.places(1 - k)) for k in (0, 1)]
+    assert not hessian[np.ix_(*apart)].any() and hessian[np.ix_(apart[0], apart[0])].any()
+
+
+def test_one_step_keeps_the_person_common_and_expressions_within_limits(toy_model, toy_landmarks):
+    states, targets = toy_photographs(toy_model, toy_landmarks)
+    states = [dataclasses.replace(s, expression=0.01 * s.expression) for s in states]
+    targets = [dataclasses.replace(t, expression=np.zeros_like(t.expression)) for t in targets]
+    problem = refinement(toy_model, targets)
+    moved = problem.step(states, problem.equations(states, problem.looks(states)), 1e-3)
+    for name in ("identity", "albedo"):
+        np.testing.assert_array_equal(getattr(moved[0], name), getattr(moved[1], name))
+        assert not np.allclose(getattr(moved[0], name), getattr(states[0], name))
+    for name in ("rotation", "translation", "light", "expression"):
+        change = [getattr(after, name) - getattr(before, name) for after, before in zip(moved, states, strict=True)]
+        assert change[0].any() and not np.allclose(*change)
+    assert min(s.expression.min() for s in moved) >= 0 and max(s.expression.max() for s in moved) <= 1
+    assert any((s.expression < 1e-9).any() for s in moved)
 
 
 # -- merged textures --------------------------------------------------------------------------------------------------

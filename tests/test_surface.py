@@ -210,7 +210,7 @@ def test_what_lies_behind_the_nose_has_no_weight(toy_model):
 
 
 def is_hidden(point, corners, least_m=0.008):
-    """Whether a triangle (F, 3, 3) crosses the way from the camera to a point, well before it (Moeller and Trumbore)."""
+    """Whether a triangle (F, 3, 3) lies between the camera and a point, well before it (Moeller and Trumbore)."""
     origin, one, two = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     across = np.cross(point, two)
     size = (one * across).sum(1)
