@@ -21,6 +21,9 @@ from .surface import LIGHT_SIZE, Comparison, FitState, Look, Surface
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
 MEASURED_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
+EVEN_LIGHT = 2.55  # first coefficient of the default light: the prior is in its measure
+LEVEL_WEIGHT, USUAL_LEVEL = 1.0, 1.1  # a deviation of an eighth (with the stages' weight), around this share of EVEN_LIGHT
+DARKEST_LIGHT = 0.1  # of that, below which no measure is taken
 TRIES = 4  # with more and more damping, before a stage gives up
 
 
@@ -149,11 +152,24 @@ def _solve_albedo(modes: np.ndarray, wanted: np.ndarray, trust: np.ndarray) -> n
     return np.linalg.solve(left, (flat.T * weight) @ wanted.reshape(-1))
 
 
-def light_precision() -> np.ndarray:
-    """(27, 27) of losses.light_prior as a quadratic form: light @ matrix @ light is the prior of light (9, 3)."""
-    grey, chroma = np.full((3, 3), 1 / 9), np.eye(3) - 1 / 3
-    directed = np.diag([0.0, *[0.25] * 8])
-    return np.kron(np.eye(9), 4.0 * chroma) + np.kron(directed, grey)
+def light_rows(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The prior of light as residuals (36,) and their Jacobian (36, 27): light (9, 3) is nearly white and mostly even.
+
+    That is relative to the even part: an absolute prior would be cheapest in the dark, with skin as bright as snow. How
+    strong light is comes last, as a logarithm: exposure aims at skin and white walls that are bright but not white.
+    """
+    grey, even = np.full((1, 3), 1 / 3), np.zeros(LIGHT_SIZE)
+    even[:3] = 1 / (3 * EVEN_LIGHT)
+    chroma = 2.0 * np.kron(np.eye(9), np.eye(3) - 1 / 3)
+    directed = 0.5 * np.kron(np.eye(9)[1:], grey)
+    rows, values = np.concatenate([chroma, directed]), light.reshape(-1)
+    level = even @ values
+    if level < DARKEST_LIGHT:
+        level, even = DARKEST_LIGHT, np.zeros(LIGHT_SIZE)
+    residual = rows @ values / level
+    jacobian = rows / level - np.outer(residual, even) / level
+    strength = LEVEL_WEIGHT * np.log(level / USUAL_LEVEL)
+    return np.append(residual, strength), np.vstack([jacobian, LEVEL_WEIGHT * even / level])
 
 
 class Refinement:
@@ -171,7 +187,6 @@ class Refinement:
         self.comparisons = [
             Comparison(surface, t.crop, t.inside, t.camera, settings.independent) for t in targets
         ]  # fmt: skip
-        self.light = settings.light * light_precision()
 
     def looks(self, states: list[FitState]) -> list[Look]:
         """All photographs' colours."""
@@ -189,11 +204,11 @@ class Refinement:
         terms = dict.fromkeys(("photometric", "landmarks", "expression prior", "light prior"), 0.0)
         for target, comparison, state, look in zip(self.targets, self.comparisons, states, looks, strict=True):
             off = (state.expression - target.expression) / target.landmarks.lm.prior.refined_sigma
-            light = state.light.reshape(-1)
+            light, _ = light_rows(state.light)
             terms["photometric"] += comparison.loss(look)
             terms["landmarks"] += self.settings.landmarks * target.landmarks.loss(state)
             terms["expression prior"] += 0.5 * float((off**2).sum())
-            terms["light prior"] += 0.5 * float(light @ self.light @ light)
+            terms["light prior"] += 0.5 * self.settings.light * float(light @ light)
         terms["identity prior"] = self.identity.loss(states[0].identity)
         terms["albedo prior"] = 0.5 * float((states[0].albedo ** 2).sum())
         return terms
@@ -226,8 +241,9 @@ class Refinement:
         precision = target.landmarks.lm.prior.refined_sigma ** -2.0
         hessian[expression, expression] += np.diag(precision)
         gradient[expression] += precision * (state.expression - target.expression)
-        hessian[light, light] += self.light
-        gradient[light] += self.light @ state.light.reshape(-1)
+        residual, jacobian = light_rows(state.light)
+        hessian[light, light] += self.settings.light * jacobian.T @ jacobian
+        gradient[light] += self.settings.light * jacobian.T @ residual
         return hessian, gradient
 
     @property
