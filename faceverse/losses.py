@@ -27,7 +27,10 @@ def robust_photometric(rendered: Tensor, photo: Tensor, weight: Tensor, sigma: f
 
 
 def light_prior(light: Tensor) -> Tensor:
-    """Light is nearly white and mostly even: distance of light (9, 3) from grey, and size of its directional part."""
+    """Light is nearly white and mostly even: distance of light (9, 3) from grey, and size of its directional part.
+
+    Both are relative to its strength in `fitting.photometric.light_rows`.
+    """
     grey = light.mean(-1, keepdim=True)
     chroma = (light - grey).square().sum()
     return 4.0 * chroma + 0.25 * grey[1:].square().sum()

@@ -182,6 +182,20 @@ def test_a_surer_focal_length_moves_less(toy_landmarks, near_face):
     assert lengths[0] == pytest.approx(CAMERA.focal_px, rel=0.01)
 
 
+def test_focal_prior_pulls_back_to_what_is_expected(toy_landmarks, near_face):
+    expected = np.zeros(len(toy_landmarks.expression))
+    start = solver.solve_landmarks(toy_landmarks, near_face[1], CAMERA, expected)
+    longer = dataclasses.replace(CAMERA, focal_px=CAMERA.focal_px * np.exp(0.1))
+    state = dataclasses.replace(start, camera=longer)
+    sure, unsure = (
+        solver._Problem(toy_landmarks, near_face[1], CAMERA, expected, True, sigma) for sigma in (0.05, 1e6)
+    )
+    (hessian, gradient), (free_hessian, free_gradient) = (p.normal_equations(state) for p in (sure, unsure))
+    assert gradient[-1] - free_gradient[-1] == pytest.approx(0.1 / 0.05**2)
+    assert hessian[-1, -1] - free_hessian[-1, -1] == pytest.approx(1 / 0.05**2)
+    assert sure.terms(state)[1] - unsure.terms(state)[1] == pytest.approx(0.5 * (0.1 / 0.05) ** 2)
+
+
 def test_curvature_is_without_the_focal_length_and_less_for_it(toy_landmarks, near_face):
     """What adapts cannot hold the rest in place: the curvature left is never above that with a known lens."""
     expected = np.zeros(len(toy_landmarks.expression))
@@ -366,11 +380,28 @@ def shifted(problem, state, change):
     )  # fmt: skip
 
 
-def test_light_precision_is_the_prior_of_light():
-    for seed in range(5):
-        light = np.random.default_rng(seed).normal(size=(9, 3))
-        form = light.reshape(-1) @ photometric.light_precision() @ light.reshape(-1)
-        assert form == pytest.approx(float(light_prior(torch.from_numpy(light))))
+@pytest.mark.parametrize("seed", range(3))
+def test_light_rows_are_the_prior_of_light_in_its_own_measure(seed):
+    light = np.random.default_rng(seed).normal(size=(9, 3))
+    light[0] += 3
+    level = light[0].mean() / photometric.EVEN_LIGHT
+    residual, _ = photometric.light_rows(light)
+    assert (residual[:-1] ** 2).sum() == pytest.approx(float(light_prior(torch.from_numpy(light / level))))
+    brighter, _ = photometric.light_rows(2 * light)
+    np.testing.assert_allclose(brighter[:-1], residual[:-1])
+    assert brighter[-1] - residual[-1] == pytest.approx(photometric.LEVEL_WEIGHT * np.log(2))
+
+
+@pytest.mark.parametrize("even", [3.0, 0.3, 0.1, -1.0])
+def test_light_rows_have_the_jacobian_that_they_claim(even):
+    """In the dark too, where no measure is taken."""
+    light = 0.2 * np.random.default_rng(0).normal(size=(9, 3))
+    light[0] = even
+    residual, jacobian = photometric.light_rows(light)
+    assert residual.shape == (36,) and jacobian.shape == (36, 27) and np.isfinite(residual).all()
+    steps = 1e-6 * np.eye(27).reshape(27, 9, 3)
+    numeric = [(photometric.light_rows(light + s)[0] - photometric.light_rows(light - s)[0]) / 2e-6 for s in steps]
+    np.testing.assert_allclose(jacobian, np.transpose(numeric), atol=1e-6 * np.abs(jacobian).max())
 
 
 def test_cut_is_consistent_with_the_cropped_camera():
