@@ -219,6 +219,15 @@ def _train_from_scans(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_regressor(options: argparse.Namespace) -> int:
+    from .training.regressor import train_regressor
+
+    given = {name: getattr(options, name) for name in ("samples", "seed", "cache")}
+    with output_folder(options.output.parent):
+        print(train_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+    return 0
+
+
 def _run_bench(options: argparse.Namespace) -> int:
     script = Path(__file__).resolve().parent.parent / "benchmarks" / f"bm_{options.what}.py"
     if not script.is_file():
@@ -356,6 +365,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     base.add_argument("--jobs", type=_count, metavar="N", help="scans: processes (default: one for each core)")
     base.add_argument("--modes", type=_count, metavar="N", help="scans: identity modes (default: as the base model)")
     _add_model(base)
+    start = what.add_parser("regressor", help="the learned start of fits, from random portraits of the open model")
+    start.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    start.add_argument("--samples", type=_count, default=12000, metavar="N", help="portraits (default 12000)")
+    start.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
+    start.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, for going on later")
+    start.set_defaults(run=_run_regressor)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,9 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import numpy as np
@@ -29,7 +31,8 @@ from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
 from .pickles import read_npy
 
-OPEN_FILE = "open_base.safetensors"
+OPEN_FILE, START_FILE = "open_base.safetensors", "open_start.safetensors"
+START_FORMAT, START_VERSION = "faceverse-start", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
 
@@ -223,6 +226,45 @@ def _find_open() -> Path:
     else:
         tried.append(f"{HUB_VARIABLE} (not set)")
     raise WeightsError(f"the open model was not found. Tried: {'; '.join(tried)}")
+
+
+# -- the learned start ------------------------------------------------------------------------------------------------
+def read_start(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+    """Arrays of the learned start of a fit (`faceverse.fitting.start`) for the model file with this hash.
+
+    It is looked for beside the open model: in the folder that FACEVERSE_WEIGHTS names, in the repository's `weights/`
+    and in the installed package.
+
+    Returns:
+        None where there is no such file, or only another model's.
+    Raises:
+        WeightsError: the file is damaged or of another kind.
+    """
+    chosen = Path(os.environ.get(WEIGHTS_VARIABLE) or _PACKAGE / "_weights").expanduser()
+    folders = (chosen if chosen.is_dir() else chosen.parent, _PACKAGE.parent / "weights", _PACKAGE / "_weights")
+    for path in (folder / START_FILE for folder in folders):
+        if path.is_file():
+            stat = path.stat()
+            made_for, arrays = _read_start(path.resolve(), stat.st_mtime_ns, stat.st_size)
+            if made_for == model_sha256:
+                return arrays
+    return None
+
+
+@functools.lru_cache(maxsize=4)
+def _read_start(path: Path, mtime_ns: int, size: int) -> tuple[str, Mapping[str, np.ndarray]]:
+    """The hash of the model that a start was made for, and its arrays; see `_load` for the last two arguments."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            text = opened.metadata() or {}
+            arrays = {key: opened.get_tensor(key) for key in opened.keys()}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+    if (text.get("format"), text.get("version")) != (START_FORMAT, START_VERSION):
+        raise WeightsError(f"{path} is no learned start of format {START_FORMAT} {START_VERSION}; install it again")
+    return text.get("model_sha256", ""), MappingProxyType(arrays)
 
 
 def _download(address: str) -> Path:

