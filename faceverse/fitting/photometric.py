@@ -22,7 +22,7 @@ from .surface import LIGHT_SIZE, Comparison, FitState, Look, Surface
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
 MEASURED_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
 EVEN_LIGHT = 2.55  # first coefficient of the default light: the prior is in its measure
-LEVEL_WEIGHT, USUAL_LEVEL = 1.0, 1.1  # a deviation of an eighth (with the stages' weight), around this share of EVEN_LIGHT
+LEVEL_WEIGHT, USUAL_LEVEL = 1.0, 1.1  # deviation about an eighth with the stages' weight; share of EVEN_LIGHT
 DARKEST_LIGHT = 0.1  # of that, below which no measure is taken
 TRIES = 4  # with more and more damping, before a stage gives up
 
@@ -199,13 +199,20 @@ class Refinement:
             comparison.measure(look)
         return before != [comparison.sigma for comparison in self.comparisons]
 
-    def terms(self, states: list[FitState], looks: list[Look]) -> dict[str, float]:
-        """Weighted loss terms by name, each half a sum of squares."""
+    def terms(
+        self, states: list[FitState], looks: list[Look], seen_from: list[Look] | None = None
+    ) -> dict[str, float]:
+        """Weighted loss terms by name, each half a sum of squares.
+
+        Args:
+            seen_from: looks whose samples are to be compared, see `Comparison.loss`; by default `looks` themselves.
+        """
         terms = dict.fromkeys(("photometric", "landmarks", "expression prior", "light prior"), 0.0)
-        for target, comparison, state, look in zip(self.targets, self.comparisons, states, looks, strict=True):
+        known = zip(self.targets, self.comparisons, states, looks, seen_from or looks, strict=True)
+        for target, comparison, state, look, before in known:
             off = (state.expression - target.expression) / target.landmarks.lm.prior.refined_sigma
             light, _ = light_rows(state.light)
-            terms["photometric"] += comparison.loss(look)
+            terms["photometric"] += comparison.loss(look, before.weight)
             terms["landmarks"] += self.settings.landmarks * target.landmarks.loss(state)
             terms["expression prior"] += 0.5 * float((off**2).sum())
             terms["light prior"] += 0.5 * self.settings.light * float(light @ light)
@@ -303,19 +310,19 @@ def refine(
             moved = problem.step(states, equations, damping)
             if all(state.translation[2] < NEAREST_M for state in moved):
                 seen = problem.looks(moved)
-                moved_loss = sum(problem.terms(moved, seen).values())
-                if moved_loss < loss:
+                gain = loss - sum(problem.terms(moved, seen, looks).values())
+                if gain > 0:
                     break
             damping = max(10 * damping, 1e-2)
         else:
             break
-        gain, states, looks, loss, damping = loss - moved_loss, moved, seen, moved_loss, max(damping / 10, 1e-4)
-        history.append(loss)
+        history.append(loss - gain)
         on_step((number + 1) / settings.iterations)
-        if number < MEASURED_STEPS and problem.measure(looks):
-            loss = sum(problem.terms(states, looks).values())
-        elif gain < settings.tolerance * loss:
+        states, looks, damping = moved, seen, max(damping / 10, 1e-4)
+        measured = number < MEASURED_STEPS and problem.measure(looks)
+        if not measured and gain < settings.tolerance * loss:
             break
+        loss = sum(problem.terms(states, looks).values())
     on_step(1.0)
     terms = problem.terms(states, looks)
     before = sum(problem.terms(first, problem.looks(first)).values())

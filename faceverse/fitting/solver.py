@@ -13,7 +13,7 @@ import torch
 
 from ..camera import Camera
 from ..model import FaceModel, Landmarks, expression_gain
-from .prior import ExpressionPrior, expression_prior
+from .prior import ExpressionPrior, IdentityPrior, expression_prior
 
 # What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
 INDEPENDENT_POINTS = 150.0
@@ -36,6 +36,7 @@ class LandmarkModel:
         prior: of the expression weights.
         detected: (L,) which of the detector's points each one is; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
+        person: of the identity; None: anybody, see `IdentityPrior.of_anybody`.
     """
 
     mean: np.ndarray
@@ -47,6 +48,12 @@ class LandmarkModel:
     prior: ExpressionPrior
     detected: np.ndarray | None = None
     gain: np.ndarray | None = None
+    person: IdentityPrior | None = None
+
+    @property
+    def expected_person(self) -> IdentityPrior:
+        """The prior of the identity."""
+        return self.person or IdentityPrior.of_anybody(len(self.identity))
 
     def found(self, landmarks_px: np.ndarray) -> np.ndarray:
         """Those (L, 2) of the detector's points (478, 2) that the model knows."""
@@ -69,7 +76,7 @@ class LandmarkModel:
         identity = np.asarray(identity, np.float64)
         shape = self.mean + np.tensordot(identity, self.identity, axes=1)
         expression = self.expression_of(identity)
-        return replace(self, mean=shape, identity=self.identity[:0], expression=expression, gain=None)
+        return replace(self, mean=shape, identity=self.identity[:0], expression=expression, gain=None, person=None)
 
 
 @dataclass(frozen=True)
@@ -184,9 +191,9 @@ def solve_landmarks(
         iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
     """
     if start is None:
-        points = lm.mean + np.tensordot(expected, lm.expression, axes=1)
+        points = lm.points(lm.expected_person.mean, expected)
         rotation, translation = initial_pose(points, observed_px, camera)
-        start = LandmarkSolution(rotation, translation, np.zeros(len(lm.identity)), expected.copy(), ())
+        start = LandmarkSolution(rotation, translation, lm.expected_person.mean, expected.copy(), ())
     start = replace(start, camera=camera)
     problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity, focal_sigma)
     state, damping = start, DAMPING
@@ -279,6 +286,7 @@ class _Problem:
         focal_sigma: float = 0.0,
     ):  # fmt: skip
         self.lm, self.observed, self.camera, self.expected, self.fit_identity = lm, observed, camera, expected, identity
+        self.person = lm.expected_person
         self.expression_weight = 1 / lm.prior.sigma
         self.focal_weight = 1 / focal_sigma if focal_sigma > 0 else 0.0
 
@@ -291,8 +299,9 @@ class _Problem:
 
     def terms(self, state: LandmarkSolution) -> tuple[float, float]:
         """Landmark loss and prior loss."""
-        prior = (state.identity**2).sum() + (((state.expression - self.expected) * self.expression_weight) ** 2).sum()
-        return self.term(state).loss(state), 0.5 * float(prior + (self._longer(state) * self.focal_weight) ** 2)
+        off = (state.expression - self.expected) * self.expression_weight
+        prior = (off**2).sum() + (self._longer(state) * self.focal_weight) ** 2
+        return self.term(state).loss(state), self.person.loss(state.identity) + 0.5 * float(prior)
 
     def _longer(self, state: LandmarkSolution) -> float:
         """Logarithm of the state's focal length over the expected one."""
@@ -309,10 +318,11 @@ class _Problem:
         hessian, gradient = self.term(state).equations(state, self.fit_identity, self.focal_weight > 0)
         first = 6 + self._identity_count(state)
         diagonal, last = np.einsum("ii->i", hessian), first + len(state.expression)
-        diagonal[6:first] += 1.0
         diagonal[first:last] += self.expression_weight**2
         diagonal[last:] += self.focal_weight**2
-        gradient[6:first] += state.identity[: first - 6]
+        if self.fit_identity:
+            hessian[6:first, 6:first] += self.person.precision
+            gradient[6:first] += self.person.precision @ (state.identity - self.person.mean)
         gradient[first:last] += (state.expression - self.expected) * self.expression_weight**2
         gradient[last:] += self._longer(state) * self.focal_weight**2
         return hessian, gradient

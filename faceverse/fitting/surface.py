@@ -215,12 +215,14 @@ class Comparison:
         crop: (S, S, 3) float32 sRGB in 0..1.
         inside: (S, S) bool, where the crop shows the photograph.
         camera: of the crop.
-        independent: number of independent samples that the comparison counts as where the model is right to SIGMA[0];
-            a picture that is further from the model errs in larger patches and counts as fewer of them.
+        independent: number of independent samples that the comparison counts as where the model is right to
+            SIGMA_LIMITS[0], at most all; a picture that is further from the model errs in larger patches and counts as
+            fewer of them.
     """
 
     def __init__(self, surface: Surface, crop: np.ndarray, inside: np.ndarray, camera: Camera, independent: float):
-        self.surface, self.camera, self.independent = surface, camera, independent
+        self.surface, self.camera = surface, camera
+        self.independent = min(independent, float(len(surface.votes)))
         down, across = np.gradient(crop, axis=(0, 1))
         self.picture = np.concatenate([crop, across, down, inside[..., None]], axis=-1, dtype=np.float32)
         self.sigma = SIGMA_LIMITS[1]
@@ -281,12 +283,20 @@ class Comparison:
         """Number of independent samples at the deviation that was measured."""
         return self.independent * SIGMA_LIMITS[0] / self.sigma
 
-    def loss(self, look: Look) -> float:
+    def loss(self, look: Look, weight: np.ndarray | None = None) -> float:
         """Half the robust squared distance, weighted mean over the samples times `trust`; saturates with hair, glasses
-        and hands, like losses.robust_photometric."""
+        and hands, like losses.robust_photometric.
+
+        Args:
+            weight: (K,) to use in place of the look's own, of which a sample that is not seen any more counts as wrong.
+                Steps are judged with the weights they started from: else turning away from what does not fit would pay.
+        """
         square = (look.residual**2).mean(1) / self.sigma**2
         saturated = square / (1 + square / ROBUST_SCALE**2)
-        return 0.5 * self.trust * float((look.weight * saturated).sum() / max(look.weight.sum(), 1e-9))
+        if weight is None:
+            weight = look.weight
+        saturated[look.weight == 0] = ROBUST_SCALE**2
+        return 0.5 * self.trust * float((weight * saturated).sum() / max(weight.sum(), 1e-9))
 
     def equations(self, state: FitState, look: Look) -> tuple[np.ndarray, np.ndarray]:
         """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `Sizes`.
