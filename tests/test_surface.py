@@ -296,7 +296,7 @@ def test_fine_meshes_are_thinned(toy_model, monkeypatch):
     assert 50 < len(some.votes) <= 100 < len(every.votes)
     assert some.sizes == every.sizes and len(some.mean) < len(every.mean)
     state, picture = state_of(toy_model), smooth_picture()
-    few, all_of_them = (Comparison(s, picture, EVERYWHERE, CAMERA, 1000.0) for s in (some, every))
+    few, all_of_them = (Comparison(s, picture, EVERYWHERE, CAMERA, 80.0) for s in (some, every))
     loss = [one.loss(one.look(state)) for one in (few, all_of_them)]
     assert loss[0] == pytest.approx(loss[1], rel=0.1)  # a mean, so that it does not grow with the samples
 

@@ -14,6 +14,8 @@ from .solver import LandmarkSolution
 from .subject import STAGE_SHARE, Progress, Subject, first_state, preview_of, target_of
 from .surface import FitState, Surface, surface_of
 
+GUESSED = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
+
 
 def fit_appearance(
     subjects: list[Subject], solutions: list[LandmarkSolution], identity: IdentityPrior, progress: Progress
@@ -36,7 +38,8 @@ def fit_appearance(
     for number, settings in enumerate(STAGES):
         started = time.perf_counter()
         # The detector errs alike in photographs of one person, so that more of them tell less than each did alone.
-        settings = replace(settings, landmarks=settings.landmarks / len(subjects) ** 0.5)
+        weight = settings.landmarks / len(subjects) ** 0.5
+        settings = replace(settings, landmarks=weight if subjects[0].landmarks.learned else GUESSED * weight)
         targets = [target_of(*known, settings.size_px) for known in zip(subjects, states, expressions, strict=True)]
         if number == 0:
             states = first_colours(surface, states, targets)

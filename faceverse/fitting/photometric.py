@@ -64,7 +64,7 @@ class StageSettings:
     size_px: int
     iterations: int
     independent: float = 2000.0
-    landmarks: float = 0.15
+    landmarks: float = 0.5
     light: float = 60.0
     tolerance: float = 1e-3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,9 @@ SURE_SIGMA = {
     "jawOpen": 0.04, "jawLeft": 0.05, "jawRight": 0.05, "jawForward": 0.06, "mouthLeft": 0.08, "mouthRight": 0.08,
     "mouthClose": 0.10, "cheekPuff": 0.08, "tongueOut": 0.02, "eyeBlinkLeft": 0.08, "eyeBlinkRight": 0.08,
 }  # fmt: skip
+# Of these a learned start is believed. Mouths move in combinations that its portraits, drawn at random, do not have: it
+# takes a smile that shows teeth for one with an open jaw, and the detector, which learned from people, knows better.
+LEARNED = ("brow", "eye", "cheek", "nose")
 UNSCORED_SIGMA = 1.0  # at most, and a sixth of the range where that is less
 REFINED_SIGMA = 0.06  # of scored weights around the landmark stage's, when the picture is compared
 REFINED_SHARE = 0.4  # the same for the others, as a share of their deviation in the landmark stage
@@ -42,6 +45,15 @@ class ExpressionPrior:
         """(E,) weights to expect with the detector's scores by name; 0 where it gives none."""
         expected = [scores.get(name, 0.0) if scored else 0.0 for name, scored in zip(self.names, self.scored)]
         return self.clipped(np.array(expected, np.float64))
+
+    def surer(self, sigma: np.ndarray) -> np.ndarray:
+        """(E,) bool, where a learned start with these deviations (E,) knows more than the detector's score."""
+        learned = np.array([name.startswith(LEARNED) for name in self.names])
+        return self.scored & learned & (sigma < self.sigma)
+
+    def with_start(self, sigma: np.ndarray) -> ExpressionPrior:
+        """The prior with the deviations (E,) of a learned start where it is surer."""
+        return replace(self, sigma=np.where(self.surer(sigma), sigma, self.sigma))
 
     def clipped(self, weights: np.ndarray) -> np.ndarray:
         """Weights (..., E) held within their limits."""

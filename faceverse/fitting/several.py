@@ -37,9 +37,6 @@ from .subject import (
 )
 from .surface import FitState
 
-# Of `identity_distance`; photographs of one person reach 0.7, of different persons 0.9 to 1.0.
-OTHER_PERSON = 0.9
-
 
 def fit_several(
     photos: list[Photo],
@@ -62,7 +59,8 @@ def fit_several(
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
     progress("landmarks", STAGE_SHARE["detection"], None)
     begun = time.perf_counter()
-    alone = [solve_subject(subject) for subject in subjects]
+    # What the start says of the person comes from the same landmarks, which err alike in all photographs.
+    alone = [solve_subject(subject, replace(subject.landmarks, person=None)) for subject in subjects]
     identity = joint_identity(subjects[0].landmarks, alone)
     together = _with_identity(subjects, identity)
     subjects = [
@@ -87,7 +85,7 @@ def fit_several(
     ]
     return result.replace(
         views=tuple(_view(subject, state) for subject, state in pairs),
-        warnings=(*said, *_strangers(subjects, alone)),
+        warnings=tuple(said),
     )
 
 
@@ -143,8 +141,9 @@ def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.nda
 
 def _with_identity(subjects: list[Subject], identity: np.ndarray) -> list[LandmarkSolution]:
     """Pose and expression of the known person in each photograph."""
-    person = subjects[0].landmarks.of_person(identity)
-    return [replace(solve_subject(subject, person), identity=identity) for subject in subjects]
+    people = [subject.landmarks.of_person(identity) for subject in subjects]
+    solved = [solve_subject(*pair) for pair in zip(subjects, people, strict=True)]
+    return [replace(solution, identity=identity) for solution in solved]
 
 
 def _landmark_stage(
@@ -157,26 +156,6 @@ def _landmark_stage(
     before = sum(s.history[0] for s in alone)
     steps = sum(len(s.history) - 1 for s in (*alone, *together))
     return Stage("landmarks", seconds, steps, terms, before, sum(terms.values()))
-
-
-def _strangers(subjects: list[Subject], alone: list[LandmarkSolution]) -> list[str]:
-    """A warning when the photographs' own identities lie further apart than those of one person do."""
-    farthest, who = 0.0, 0
-    for number in range(1, len(alone)):
-        distance = identity_distance(subjects[0].landmarks, alone[0], alone[number])
-        if distance > farthest:
-            farthest, who = distance, number
-    if farthest < OTHER_PERSON:
-        return []
-    return [f"{_label(who, subjects[who].photo)} seems to show another person than the first; the head is a mixture"]
-
-
-def identity_distance(lm: LandmarkModel, a: LandmarkSolution, b: LandmarkSolution) -> float:
-    """How far two photographs' identities lie apart, in deviations: 1 is typical for what both photographs tell."""
-    precision = [_identity_precision(lm, s) - np.eye(len(lm.identity)) for s in (a, b)]
-    both = precision[0] @ np.linalg.solve(precision[0] + precision[1] + np.eye(len(lm.identity)), precision[1])
-    difference = a.identity - b.identity
-    return float(np.sqrt(difference @ both @ difference / max(np.trace(both), 1e-12)))
 
 
 # -- result -----------------------------------------------------------------------------------------------------------

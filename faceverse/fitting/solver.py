@@ -14,6 +14,7 @@ import torch
 from ..camera import Camera
 from ..model import FaceModel, Landmarks, expression_gain
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
+from .start import Start
 
 # What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
 INDEPENDENT_POINTS = 150.0
@@ -37,6 +38,7 @@ class LandmarkModel:
         detected: (L,) which of the detector's points each one is; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
         person: of the identity; None: anybody, see `IdentityPrior.of_anybody`.
+        learned: whether sigma and habits are those of faces that are turned like this one, see `with_start`.
     """
 
     mean: np.ndarray
@@ -49,6 +51,7 @@ class LandmarkModel:
     detected: np.ndarray | None = None
     gain: np.ndarray | None = None
     person: IdentityPrior | None = None
+    learned: bool = False
 
     @property
     def expected_person(self) -> IdentityPrior:
@@ -70,6 +73,18 @@ class LandmarkModel:
         """Head-space points (L, 3): identity (I,), expression (E,)."""
         shape = self.mean + np.tensordot(identity, self.identity, axes=1)
         return shape + np.tensordot(expression, self.expression_of(identity), axes=1)
+
+    def with_start(self, start: Start) -> LandmarkModel:
+        """The model with what a learned start says about this face: the detector's errors, identity, expression."""
+        known = slice(None) if self.detected is None else self.detected
+        return replace(
+            self,
+            sigma=np.maximum(start.sigma[known], SMALLEST_SIGMA_M),
+            habits=start.habits[:, known],
+            prior=self.prior.with_start(start.expression_sigma),
+            person=IdentityPrior(start.identity, np.linalg.inv(start.covariance)),
+            learned=True,
+        )
 
     def of_person(self, identity: np.ndarray) -> LandmarkModel:
         """The model of one person (I,): the identity in the mean, no modes of it, expressions of that head's size."""

@@ -29,12 +29,18 @@ class Start:
         covariance: (I, I) of the identity.
         expression: (E,) mean, within 0..1.
         expression_sigma: (E,) deviations.
+        points_px: (478, 2) the detector's points without what it errs by in faces that are turned like this one.
+        habits: (K, 478, 2) metres, ways in which it errs with many points at once.
+        sigma: (478,) metres, deviation of single points.
     """
 
     identity: np.ndarray
     covariance: np.ndarray
     expression: np.ndarray
     expression_sigma: np.ndarray
+    points_px: np.ndarray
+    habits: np.ndarray
+    sigma: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class StartNetwork:
         mirrored_identity (I, I), mirrored_offset (I,): coefficients of a head's mirror image from its own.
         yaw_deg: (B,) least turn of each of B bins, ascending from 0.
         covariance (B, I, I), expression_sigma (B, E): of the errors in each bin.
+        unit_m: (1,) metres per unit of the template.
+        turned_deg: (T,) turn to the subject's left for which the detector's errors are known, ascending from about 0.
+        bias (T, 478, 2), habits (T, K, 478, 2), sigma (T, 478): metres, y up: its mean errors there, the commonest ways
+            in which it errs with many points at once, and the deviation that is left of single points.
     """
 
     template: np.ndarray
@@ -70,6 +80,11 @@ class StartNetwork:
     yaw_deg: np.ndarray
     covariance: np.ndarray
     expression_sigma: np.ndarray
+    unit_m: np.ndarray
+    turned_deg: np.ndarray
+    bias: np.ndarray
+    habits: np.ndarray
+    sigma: np.ndarray
 
     def predict(self, face: DetectedFace, camera: Camera) -> Start:
         """Identity and expression of a detected face.
@@ -83,14 +98,34 @@ class StartNetwork:
         reflected = aligned_inputs(self.mirrored(face, size[1]), size, self.template)
         both = self.evaluate(np.stack([aligned.values, reflected.values]))
         identity, expression = self.mean_of_both(both[:1], both[1:])
-        yaw_deg = np.degrees(np.arcsin(np.clip(-aligned.rotation[2, 0], -1, 1)))
-        place = self.bin_of(yaw_deg)
+        place = self.bin_of(aligned.yaw_deg)
+        bias, habits, sigma = self.errors_at(aligned.yaw_deg)
+        shift_px = bias * np.float32([1, -1]) * (aligned.scale / float(self.unit_m[0]))
         return Start(
             identity[0].astype(np.float64),
             self.covariance[place].astype(np.float64),
             np.clip(expression[0], 0, 1).astype(np.float64),
             self.expression_sigma[place].astype(np.float64),
+            (face.landmarks_px - shift_px).astype(np.float32),
+            habits.astype(np.float64),
+            sigma.astype(np.float64),
         )
+
+    def errors_at(self, yaw_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The detector's bias (478, 2), habits (K, 478, 2) and deviations (478,) at a turn to either side.
+
+        The bias is interpolated; the others are those of the nearest turn that is known.
+        """
+        turn = abs(float(yaw_deg))
+        nearest = int(np.abs(self.turned_deg - turn).argmin())
+        place = float(np.interp(turn, self.turned_deg, np.arange(len(self.turned_deg))))
+        low, high = int(np.floor(place)), int(np.ceil(place))
+        bias = (1 - (place - low)) * self.bias[low] + (place - low) * self.bias[high]
+        habits, sigma = self.habits[nearest], self.sigma[nearest]
+        if yaw_deg < 0:
+            other, flip = self.mirrored_points, np.float32([-1, 1])
+            bias, habits, sigma = bias[other] * flip, habits[:, other] * flip, sigma[other]
+        return bias, habits, sigma
 
     def evaluate(self, values: np.ndarray) -> np.ndarray:
         """The layers: inputs (N, 1434 + P) -> (N, I + E), identity and expression."""
@@ -135,10 +170,17 @@ class Inputs:
     Args:
         values: (1434 + P,) the turned points, then pose and scores.
         rotation: (3, 3) head to camera, by the detector's own depth.
+        scale: pixels per unit of the template.
     """
 
     values: np.ndarray
     rotation: np.ndarray
+    scale: float
+
+    @property
+    def yaw_deg(self) -> float:
+        """Turn of the head, positive to the subject's left, -90..90."""
+        return float(np.degrees(np.arcsin(np.clip(-self.rotation[2, 0], -1, 1))))
 
 
 def aligned_inputs(face: DetectedFace, image_size: tuple[int, int], template: np.ndarray) -> Inputs:
@@ -162,13 +204,14 @@ def aligned_inputs(face: DetectedFace, image_size: tuple[int, int], template: np
     scores = [face.blendshapes.get(name, 0.0) for name in BLENDSHAPE_NAMES]
     pose = [*rotation.reshape(-1), *beside, np.log(scale / camera.focal_px), np.log(min(scale, SHARP_PX))]
     values = np.concatenate([(turned / scale).reshape(-1), pose, scores])
-    return Inputs(values.astype(np.float32), rotation)
+    return Inputs(values.astype(np.float32), rotation, scale)
 
 
-def template_of(points: np.ndarray) -> np.ndarray:
-    """Landmarks (478, 3) of a mean head, centred and scaled to a mean square length of 1."""
+def template_of(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Landmarks (478, 3) of a mean head, centred and scaled to a mean square length of 1; and metres per unit."""
     centred = np.asarray(points, np.float64) - np.mean(points, axis=0)
-    return (centred / np.sqrt((centred**2).sum(1).mean())).astype(np.float32)
+    unit_m = float(np.sqrt((centred**2).sum(1).mean()))
+    return (centred / unit_m).astype(np.float32), unit_m
 
 
 def load_start(model: FaceModel) -> StartNetwork | None:

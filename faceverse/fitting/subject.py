@@ -29,6 +29,7 @@ from .solver import (
     point_weights,
     solve_landmarks,
 )
+from .start import load_start
 from .surface import DARKEST, FitState
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
@@ -44,6 +45,8 @@ class Subject:
 
     Args:
         unclear: how many faces could have been meant, where nobody said which one; else 1.
+        points_px: (L, 2) the model's landmarks as far as the detector is believed.
+        expected: (E,) weights of the expression to expect.
         lens_known: whether the camera's focal length was given or stored in the file.
     """
 
@@ -52,6 +55,8 @@ class Subject:
     face: DetectedFace
     camera: Camera
     landmarks: LandmarkModel
+    points_px: np.ndarray
+    expected: np.ndarray
     unclear: int = 1
     lens_known: bool = True
 
@@ -77,15 +82,19 @@ def find_subject(
     camera = default_camera(photo.rgb.shape[:2], known)
     unclear = 1 if isinstance(face, str) or is_point(face) or face != 0 else rivals(found)
     lm = landmark_model(model, model.fit_landmarks)
-    return Subject(model, photo, chosen, camera, lm, unclear, lens_known=known is not None)
+    points_px, expected = chosen.landmarks_px, lm.prior.mean(chosen.blendshapes)
+    network = load_start(model)
+    if network is not None:
+        start = network.predict(chosen, camera)
+        expected = np.where(lm.prior.surer(start.expression_sigma), start.expression, expected)
+        lm, points_px = lm.with_start(start), start.points_px
+    return Subject(model, photo, chosen, camera, lm, lm.found(points_px), expected, unclear, known is not None)
 
 
 def solve_subject(subject: Subject, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
     """Pose, identity and expression from the landmarks; with those of a known person, pose and expression only."""
-    lm, face = landmarks or subject.landmarks, subject.face
-    expected = lm.prior.mean(face.blendshapes)
-    found = lm.found(face.landmarks_px)
-    return solve_landmarks(lm, found, subject.camera, expected, focal_sigma=0.0 if subject.lens_known else FOCAL_SIGMA)
+    lm, focal_sigma = landmarks or subject.landmarks, 0.0 if subject.lens_known else FOCAL_SIGMA
+    return solve_landmarks(lm, subject.points_px, subject.camera, subject.expected, focal_sigma=focal_sigma)
 
 
 def first_state(subject: Subject, solution: LandmarkSolution) -> FitState:
@@ -111,7 +120,7 @@ def target_of(subject: Subject, state: FitState, expression: np.ndarray, size: i
     pixels, inside = cut(subject.photo.rgb, box, size)
     camera = subject.camera.cropped(box, (size, size))
     lm = subject.landmarks
-    observed = (lm.found(subject.face.landmarks_px).astype(np.float64) - box[:2]) * size / (box[3] - box[1])
+    observed = (subject.points_px.astype(np.float64) - box[:2]) * size / (box[3] - box[1])
     depth_m = -float(state.translation[2])
     weight = point_weights(lm, state.rotation, depth_m, camera.focal_px)
     factor = habit_factor(lm, weight, camera.focal_px / depth_m)
@@ -212,7 +221,7 @@ def spoken_warnings(subject: Subject, state: FitState, far_side: bool = True) ->
         photo=subject.photo,
         face=subject.face,
         yaw_deg=euler_deg_from_rotation(state.tensor("rotation")[0])[0],
-        matched_px=subject.landmarks.found(subject.face.landmarks_px),
+        matched_px=subject.points_px,
         projected_px=projected_landmarks(subject, state) * np.float32(subject.photo.scale),
         drawn=preview_of(subject.model.light_version, state, target),
         unclear=subject.unclear,

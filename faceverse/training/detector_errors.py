@@ -1,0 +1,68 @@
+"""How far the landmark detector's points lie from where they are, by the turn of the face.
+
+It errs most in turned faces, whose far side it guesses, and in the same way each time. What is the same is taken off
+its answers; the commonest ways in which it errs with many points at once are what a fit should not believe.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..fitting.start import StartNetwork, aligned_inputs
+from ..model import FaceModel
+from .portraits import Samples
+
+TURNS_DEG = (0.0, 5.0, 15.0, 26.0, 38.0, 50.0)  # least turn of each bin
+HABITS = 48  # ways of erring that are kept
+WORST = 0.05  # share of the answers in each bin that are left out: there the detector saw something else
+LEAST_SIGMA_M = 1e-4
+FEWEST = 40  # answers in a bin; with fewer, those of all bins are taken
+
+
+def detector_errors(model: FaceModel, samples: Samples, network: StartNetwork) -> dict[str, np.ndarray]:
+    """The fields `turned_deg`, `bias`, `habits` and `sigma` of a network, measured on samples.
+
+    Args:
+        network: for its template and what it knows of mirror images.
+    """
+    yaw_deg, errors = np.zeros(len(samples)), errors_px(model, samples)
+    for number in range(len(samples)):
+        aligned = aligned_inputs(samples.face(number), tuple(samples.photo_size[number]), network.template)
+        yaw_deg[number] = aligned.yaw_deg
+        errors[number] *= float(network.unit_m[0]) / aligned.scale
+    right = yaw_deg < 0  # mirrored, so that all faces are turned to the same side
+    errors[right] = errors[right][:, network.mirrored_points] * np.float32([-1, 1])
+    turn = np.abs(yaw_deg)
+    bins = [(turn >= least) & (turn < most) for least, most in zip(TURNS_DEG, (*TURNS_DEG[1:], np.inf), strict=True)]
+    parts = [_of_bin(errors[rows if rows.sum() >= FEWEST else slice(None)]) for rows in bins]
+    means = [turn[rows].mean() if rows.any() else least for rows, least in zip(bins, TURNS_DEG, strict=True)]
+    bias, habits, sigma = (np.stack(values).astype(np.float32) for values in zip(*parts, strict=True))
+    return {"turned_deg": np.array(means, np.float32), "bias": bias, "habits": habits, "sigma": sigma}
+
+
+def errors_px(model: FaceModel, samples: Samples) -> np.ndarray:
+    """(N, 478, 2) float32 pixels, y up: found less true places of the points in the photographs."""
+    bases = model.landmark_bases(model.landmarks_478)
+    with torch.no_grad():
+        points = bases.points(torch.from_numpy(samples.identity), torch.from_numpy(samples.expression)).numpy()
+    posed = np.einsum("nlk,njk->nlj", points, samples.rotation) + samples.translation[:, None]
+    ahead = samples.focal_px[:, None] / -posed[..., 2]
+    middle = samples.photo_size[:, None, ::-1] / 2
+    true_px = middle + np.stack([ahead * posed[..., 0], -ahead * posed[..., 1]], axis=-1)
+    return ((samples.landmarks_px - true_px) * (1, -1)).astype(np.float32)
+
+
+def _of_bin(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bias (478, 2), habits (K, 478, 2) and deviation (478,) of errors (N, 478, 2)."""
+    size = (errors**2).sum((1, 2))
+    errors = errors[size <= np.quantile(size, 1 - WORST)]
+    bias = errors.mean(0)
+    rest = (errors - bias).reshape(len(errors), -1).astype(np.float64)
+    _, values, modes = np.linalg.svd(rest, full_matrices=False)
+    kept = np.zeros((HABITS, rest.shape[1]))
+    found = min(HABITS, len(modes))
+    kept[:found] = modes[:found] * (values[:found, None] / np.sqrt(len(rest)))
+    kept *= np.sign(kept[np.arange(HABITS), np.abs(kept).argmax(1)])[:, None]
+    left = np.maximum((rest**2).mean(0) - (kept**2).sum(0), 0).reshape(-1, 2).mean(1)
+    return bias, kept.reshape(HABITS, -1, 2), np.sqrt(left).clip(LEAST_SIGMA_M)
