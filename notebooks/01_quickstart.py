@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -281,9 +283,8 @@ for name, value in last.loss_terms.items():
 # ### 4.2 The loss, step by step
 #
 # One curve for each stage with a search, from 0 at the bottom to 1 at the top: the loss divided by its own start,
-# because the stages look at pictures of different sizes. The landmark stage uses the Gauss-Newton method, which knows
-# the curvature of its loss and is done in a few steps; the photometric stages use Adam, which takes many small steps
-# downhill, and at times one uphill.
+# because the stages look at pictures of different sizes. All use the Gauss-Newton method, which knows the curvature of
+# its loss and is done in a few steps. A photometric curve may rise where the picture's noise is measured anew.
 
 # %%
 searches = [stage for stage in result.stages if stage.history]
@@ -429,7 +430,7 @@ assert np.allclose(older.neutral_vertices - result.neutral_vertices, by_modes, a
 # feature, and the estimates of all others stay where they are.
 
 # %%
-changes = {"nose_width": +6, "jaw_width": +10, "lower_lip_fullness": +2}
+changes = {"nose_width": +4, "jaw_width": +8, "lower_lip_fullness": +2}
 for name, amount in changes.items():
     changed = fv.edit(neutral_face, **{name: amount})
     before, after = model.attributes(neutral_face.params), model.attributes(changed.params)
