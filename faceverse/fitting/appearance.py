@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..result import Stage
+from .lips import with_closed_lips
 from .photometric import STAGES, Refinement, Target, initial_colours, refine
 from .prior import IdentityPrior
 from .solver import LandmarkSolution
@@ -56,7 +57,11 @@ def fit_appearance(
         stages.append(
             Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history)
         )
-    return states, stages
+    closed = [
+        with_closed_lips(subject.landmarks, state, subject.face.landmarks_px, subject.camera)
+        for subject, state in zip(subjects, states, strict=True)
+    ]
+    return closed, stages
 
 
 def first_colours(surface: Surface, states: list[FitState], targets: list[Target]) -> list[FitState]:
