@@ -31,8 +31,8 @@ from PIL import Image
 
 import faceverse as fv
 from faceverse.batch import PHOTO_SUFFIXES
+from faceverse.fitting import subject
 from faceverse.fitting.photometric import crop_box, cut
-from faceverse.fitting.subject import find_subject, solve_subject
 from faceverse.lighting import srgb_from_linear
 from faceverse.rasterize import interpolate
 from faceverse.render import render_head
@@ -104,8 +104,7 @@ def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitRe
 def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the landmark stage alone finds: neutral head (V, 3), rotation (3, 3), its landmarks in pixels (L, 2)."""
     photo = fv.read_image(rgb)
-    subject = find_subject(photo, fv.detect(photo.rgb), model, 0, None)
-    solution = solve_subject(subject)
+    solution = subject.solve_subject(subject.find_subject(photo, fv.detect(photo.rgb), model, 0, None))
     identity, expression = (
         torch.from_numpy(values.astype(np.float32))[None] for values in (solution.identity, solution.expression)
     )
@@ -363,6 +362,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
     parser.add_argument("--only", choices=("heads", "photos", "speed"), help="by default all that can be done")
     parser.add_argument("--heads", type=int, default=40, metavar="N", help="heads of known truth (default: 40)")
+    parser.add_argument("--without-start", action="store_true", help="fit without the learned start")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the heads beside what was found")
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photographs to fit")
     parser.add_argument("--photo", type=Path, help="for the clock (default: the astronaut enlarged to 12 megapixels)")
@@ -383,6 +383,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     """The parts asked for; the clock goes first, while memory is untouched."""
     model = fv.load_model(options.model)
+    if options.without_start:
+        subject.load_start = lambda model: None
     if options.only in (None, "speed"):
         speed_part(model, _twelve_megapixels(options.photo), options.repeats)
     if options.only in (None, "heads"):
