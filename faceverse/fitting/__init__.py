@@ -28,6 +28,7 @@ from .subject import (
     fitted_params,
     head_result,
     solve_subject,
+    spoken_warnings,
     texture_size,
 )
 
@@ -59,8 +60,8 @@ def fit(
             carries the base model's shape and the photograph's texture.
         seed: of everything random. The stages of this edition draw nothing, so the result does not depend on it: same
             photograph and versions, same result.
-        focal_px: focal length in pixels of the photograph; by default from EXIF, else that of a 40 mm lens. A list has
-            one, or None, for each photograph.
+        focal_px: focal length in pixels of the photograph; by default from EXIF, else fitted, with a 40 mm lens as what
+            is expected. A list has one, or None, for each photograph.
         on_progress: called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None).
     Returns:
         FitResult.
@@ -96,9 +97,9 @@ def fit(
     texture = bake_subject(subject, params, texture_size(subject))
     textured = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
     progress("texture", 1.0, None)
-    return head_result(
-        subject, state, params, texture, (detected, landmark_stage, *photometric_stages, textured), started
-    )
+    stages = (detected, landmark_stage, *photometric_stages, textured)
+    said = spoken_warnings(subject, state)
+    return head_result(subject, state, params, texture, stages, said, started)
 
 
 def _one_each(value, count: int, name: str) -> list:

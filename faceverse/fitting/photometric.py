@@ -300,7 +300,7 @@ def refine(
         on_step: called with the fraction done after each step.
     """
     first, settings, damping = states, problem.settings, DAMPING
-    looks = problem.looks(states)
+    looks = first_looks = problem.looks(states)
     problem.measure(looks)
     loss = sum(problem.terms(states, looks).values())
     history = [loss]
@@ -325,5 +325,5 @@ def refine(
         loss = sum(problem.terms(states, looks).values())
     on_step(1.0)
     terms = problem.terms(states, looks)
-    before = sum(problem.terms(first, problem.looks(first)).values())
+    before = sum(problem.terms(first, first_looks).values())
     return Outcome(states, before, sum(terms.values()), terms, tuple(history))

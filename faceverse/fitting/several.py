@@ -76,17 +76,14 @@ def fit_several(
     textured = Stage("texture", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
     stages = (detected, landmarks, *photometric, textured)
-    result = head_result(subjects[0], states[0], replace(params[0], iris=iris), texture, stages, started)
     pairs = list(zip(subjects, states, strict=True))
-    said = [
+    said = tuple(
         f"{_label(number, subject.photo)}: {text}"
         for number, (subject, state) in enumerate(pairs)
         for text in spoken_warnings(subject, state, far_side=_is_turned_alike(states))
-    ]
-    return result.replace(
-        views=tuple(_view(subject, state) for subject, state in pairs),
-        warnings=tuple(said),
     )
+    result = head_result(subjects[0], states[0], replace(params[0], iris=iris), texture, stages, said, started)
+    return result.replace(views=tuple(_view(subject, state) for subject, state in pairs))
 
 
 def _label(number: int, photo: Photo) -> str:

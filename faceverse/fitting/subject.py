@@ -183,11 +183,18 @@ def own_camera(subject: Subject) -> Camera:
 
 
 def head_result(
-    subject: Subject, state: FitState, params: FaceParams, texture: Texture, stages: tuple[Stage, ...], started: float
+    subject: Subject,
+    state: FitState,
+    params: FaceParams,
+    texture: Texture,
+    stages: tuple[Stage, ...],
+    warnings: tuple[str, ...],
+    started: float,
 ) -> FitResult:
     """The head as `fit` returns it.
 
     Args:
+        warnings: see `spoken_warnings`.
         started: `time.perf_counter()` when the fit began.
     """
     model = subject.model
@@ -207,7 +214,7 @@ def head_result(
         landmarks_px=found_landmarks(subject),
         projected_landmarks_px=projected_landmarks(subject, state),
         stages=stages,
-        warnings=spoken_warnings(subject, state),
+        warnings=warnings,
         seconds=time.perf_counter() - started,
         source=subject.photo.name,
         blendshape_scores=dict(subject.face.blendshapes),
