@@ -34,6 +34,7 @@ from .stylegan_layers import (
 
 _MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the rest
 _LARGEST = 8192
+_WINDOW_MARGIN = 4  # pixels of the coarse level around a window; zeros at a cut reach less than three of them inwards
 _MISSING_NOISE_SEED = 0
 _LAYOUT = torch.channels_last  # of all maps in memory; a third faster than the usual one on a CPU
 
@@ -55,13 +56,15 @@ class ConditionalGenerator(nn.Module):
     Fresh weights are those that training starts from (see `EqualLinear`): unit normal, noise weights 0, styles 1.
 
     Args:
-        size: S, side of pictures and condition maps in pixels, a power of two from 8. The condition joins from 8 to
-            S / 2 before each doubling, so that a generator of size 8 ignores it.
+        size: S, side of pictures in pixels, a power of two from 8.
         style_dim: D, length of z and of a latent.
         mapping_layers: of the mapping network.
         image_channels: of the picture.
         condition_channels: of the condition maps.
         channels: width of each resolution 4, 8 ... S; None: `official_channels(size)`.
+        condition_size: T, side of the condition maps, a power of two from 8 to S; None: S. A smooth condition says as
+            much in small maps, and then costs little. It joins from 8 to T / 2 before each doubling, so that a
+            generator with T = 8 ignores it.
     Raises:
         ParameterError: an argument is out of range, or `channels` lacks a resolution.
     """
@@ -75,15 +78,19 @@ class ConditionalGenerator(nn.Module):
         image_channels: int = 3,
         condition_channels: int = 6,
         channels: Mapping[int, int] | None = None,
+        condition_size: int | None = None,
     ):
         super().__init__()
         _check_size(size)
+        condition_size = size if condition_size is None else condition_size
+        _check_size(condition_size, "condition_size", size)
         counts = {"style_dim": style_dim, "image_channels": image_channels, "condition_channels": condition_channels}
         for name, value in {**counts, "mapping_layers": mapping_layers}.items():
             if not isinstance(value, int) or value < 1:
                 raise ParameterError(f"{name} must be a whole number from 1, got {value!r}")
         self.size, self.style_dim, self.channels = size, style_dim, _checked_channels(size, channels)
         self.image_channels, self.condition_channels = image_channels, condition_channels
+        self.condition_size = condition_size
         self.noise_sizes = (4, *(side for side in self.channels if side > 4 for _ in range(2)))
         self.latent_count = 2 * (size.bit_length() - 1) - 2
 
@@ -91,7 +98,7 @@ class ConditionalGenerator(nn.Module):
         self.style = nn.Sequential(PixelNorm(), *layers)
         widths = list(self.channels.values())
         self._add_synthesis(widths)
-        self._add_condition(widths)
+        self._add_condition([width for side, width in self.channels.items() if side <= condition_size])
         self.noises = nn.Module()
         for layer, side in enumerate(self.noise_sizes):
             self.noises.register_buffer(f"noise_{layer}", torch.randn(1, 1, side, side))
@@ -119,7 +126,7 @@ class ConditionalGenerator(nn.Module):
 
         Args:
             z: (N, D), unit normal where the pictures should be typical.
-            condition: (N or 1, condition_channels, S, S).
+            condition: (N or 1, condition_channels, T, T).
             noise: one map per layer, (N or 1, 1, 4, 4), then two each of 8, 16 ... S; None: the stored maps.
         Returns:
             image (N, image_channels, S, S); latents (N, L, D).
@@ -135,12 +142,12 @@ class ConditionalGenerator(nn.Module):
         return self.style(z)[:, None].repeat(1, self.latent_count, 1)
 
     def encode(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """What the condition contributes to the synthesis, for `synthesis`; from S / 2 down to 8.
+        """What the condition contributes to the synthesis, for `synthesis`; from T / 2 down to 8.
 
         Args:
-            condition: (N or 1, condition_channels, S, S).
+            condition: (N or 1, condition_channels, T, T).
         """
-        self._check("condition", condition, (None, self.condition_channels, self.size, self.size))
+        self._check("condition", condition, (None, self.condition_channels, *[self.condition_size] * 2))
         maps, parts = self.cond_convs1(condition.contiguous(memory_format=_LAYOUT)), []
         for halve, join in zip(self.cond_convs, self.comb_convs):
             maps = halve(maps)
@@ -152,25 +159,80 @@ class ConditionalGenerator(nn.Module):
     ) -> Tensor:
         """Picture (N, image_channels, S, S) of latents (N, L, D); condition and noise as in `forward`, or what
         `encode` made of the condition."""
-        self._check("latents", latents, (None, self.latent_count, self.style_dim))
-        noise = self._checked_noise(noise, len(latents))
-        parts = self.encode(condition) if isinstance(condition, Tensor) else tuple(condition)
-        if len(parts) != len(self.comb_convs):
-            raise ParameterError(f"condition must be maps or what encode returned, got {len(parts)} tensors")
-        if any(len(part) not in (1, len(latents)) for part in parts):
-            raise ParameterError(f"condition has a batch of {len(parts[0])}, the latents have one of {len(latents)}")
+        parts, noise = self._checked_inputs(latents, condition, noise)
+        maps, image = self._start(latents, noise)
+        for step in range(len(self.to_rgbs)):
+            maps, image = self._doubled(step, maps, image, latents, parts, noise)
+        return image
 
+    def window_synthesis(
+        self,
+        latents: Tensor,
+        condition: Tensor | Sequence[Tensor],
+        noise: Sequence[Tensor] | None = None,
+        *,
+        whole: int = 128,
+        corner: tuple[int, int] = (0, 0),
+        side: int = 128,
+    ) -> tuple[Tensor, Tensor]:
+        """The whole picture at a low resolution, and a window of the full one: what training looks at, for a fraction
+        of the work.
+
+        Args:
+            latents, condition, noise: as in `synthesis`.
+            whole: resolution, below S, of the first picture: the sum of the layers up to there.
+            corner: row and column of the window's first pixel, multiples of S / whole.
+            side: of the window, a multiple of S / whole.
+        Returns:
+            (N, image_channels, whole, whole), and (N, image_channels, side, side), which is cut out of what
+            `synthesis` returns.
+        Raises:
+            ParameterError: as in `synthesis`, or such a window does not exist.
+        """
+        parts, noise = self._checked_inputs(latents, condition, noise)
+        _check_window(self.size, whole, corner, side)
+        factor = self.size // whole
+        first = [max(0, edge // factor - _WINDOW_MARGIN) for edge in corner]
+        last = [min(whole, (edge + side) // factor + _WINDOW_MARGIN) for edge in corner]
+
+        def cut(maps: Tensor) -> Tensor:
+            scale = maps.shape[2] // whole
+            rows, columns = (slice(a * scale, b * scale) for a, b in zip(first, last))
+            return maps[:, :, rows, columns] if scale else maps
+
+        maps, image = self._start(latents, noise)
+        steps = whole.bit_length() - 3
+        for step in range(steps):
+            maps, image = self._doubled(step, maps, image, latents, parts, noise)
+        picture, maps, window = image, cut(maps), cut(image)
+        parts, noise = [cut(part) for part in parts], [cut(values) for values in noise]
+        for step in range(steps, len(self.to_rgbs)):
+            maps, window = self._doubled(step, maps, window, latents, parts, noise)
+        row, column = (edge - low * factor for edge, low in zip(corner, first))
+        return picture, window[:, :, row : row + side, column : column + side]
+
+    def _start(self, latents: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps and picture of side 4."""
         maps = self.input.input.expand(len(latents), -1, -1, -1).contiguous(memory_format=_LAYOUT)
         maps = self.conv1(maps, latents[:, 0], noise[0])
-        image = self.to_rgb1(maps, latents[:, 1])
-        for step, to_image in enumerate(self.to_rgbs):
-            layer = 2 * step + 1
-            if step > 0:
-                maps = self.comb_convs[-step](maps, parts[-step])
-            maps = self.convs[layer - 1](maps, latents[:, layer], noise[layer])
-            maps = self.convs[layer](maps, latents[:, layer + 1], noise[layer + 1])
-            image = to_image(maps, latents[:, layer + 2], image)
-        return image
+        return maps, self.to_rgb1(maps, latents[:, 1])
+
+    def _doubled(
+        self,
+        step: int,
+        maps: Tensor,
+        image: Tensor,
+        latents: Tensor,
+        parts: Sequence[Tensor],
+        noise: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Maps and picture of twice the resolution."""
+        layer = 2 * step + 1
+        if 0 < step <= len(parts):
+            maps = self.comb_convs[-step](maps, parts[-step])
+        maps = self.convs[layer - 1](maps, latents[:, layer], noise[layer])
+        maps = self.convs[layer](maps, latents[:, layer + 1], noise[layer + 1])
+        return maps, self.to_rgbs[step](maps, latents[:, layer + 2], image)
 
     def make_noise(self, seed: int, count: int = 1) -> list[Tensor]:
         """Unit normal noise maps for `forward`, (count, 1, 4, 4) and so on; the same on every device."""
@@ -200,6 +262,19 @@ class ConditionalGenerator(nn.Module):
                 f"of them with .to()"
             )
 
+    def _checked_inputs(
+        self, latents: Tensor, condition: Tensor | Sequence[Tensor], noise: Sequence[Tensor] | None
+    ) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+        """Parts of the condition, and noise maps."""
+        self._check("latents", latents, (None, self.latent_count, self.style_dim))
+        noise = self._checked_noise(noise, len(latents))
+        parts = self.encode(condition) if isinstance(condition, Tensor) else tuple(condition)
+        if len(parts) != len(self.comb_convs):
+            raise ParameterError(f"condition must be maps or what encode returned, got {len(parts)} tensors")
+        if any(len(part) not in (1, len(latents)) for part in parts):
+            raise ParameterError(f"condition has a batch of {len(parts[0])}, the latents have one of {len(latents)}")
+        return parts, noise
+
     def _checked_noise(self, noise: Sequence[Tensor] | None, count: int) -> Sequence[Tensor]:
         if noise is None:
             return list(self.noises.buffers())
@@ -212,9 +287,19 @@ class ConditionalGenerator(nn.Module):
         return noise
 
 
-def _check_size(size: int) -> None:
-    if not isinstance(size, int) or not 8 <= size <= _LARGEST or size & (size - 1):
-        raise ParameterError(f"size must be a power of two from 8 to {_LARGEST}, got {size!r}")
+def _check_size(size: int, name: str = "size", largest: int = _LARGEST) -> None:
+    if not isinstance(size, int) or not 8 <= size <= largest or size & (size - 1):
+        raise ParameterError(f"{name} must be a power of two from 8 to {largest}, got {size!r}")
+
+
+def _check_window(size: int, whole: int, corner: tuple[int, int], side: int) -> None:
+    _check_size(whole, "whole", size // 2)
+    factor = size // whole
+    if side < 1 or side % factor or any(edge % factor or not 0 <= edge <= size - side for edge in corner):
+        raise ParameterError(
+            f"a window starts at a multiple of {factor}, has a side that is one, and lies inside of {size} x {size}; "
+            f"got one of {side} at {tuple(corner)}"
+        )
 
 
 def _checked_channels(size: int, channels: Mapping[int, int] | None) -> dict[int, int]:
@@ -291,6 +376,7 @@ def _empty_generator(state: Mapping[str, Tensor], name: str) -> ConditionalGener
             image_channels=_vote(state, *((key, 1) for key in state if re.fullmatch(r"to_rgb(1|s\.\d+)\.bias", key))),
             condition_channels=_vote(state, ("cond_convs1.0.weight", 1)),
             channels=channels,
+            condition_size=min(8 << _count(r"cond_convs\.(\d{1,3})\..*", state), 4 << steps),
         )
 
 

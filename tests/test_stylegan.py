@@ -508,3 +508,50 @@ def test_parity_with_the_original(kind):
     for key, value in found.items():
         wanted = expected[f"{kind}_{key}"]
         assert np.abs(value - wanted).max() < 1e-5 * np.abs(wanted).max(), key
+
+
+# ---------------------------------------------------------------------------------------- small conditions and windows
+def lively(**options):
+    """A generator whose noise and biases matter, as after training."""
+    generator = torch.manual_seed(3) and ConditionalGenerator(64, style_dim=8, mapping_layers=2, **options)
+    with torch.no_grad():
+        for name, values in generator.named_parameters():
+            if name.endswith(("noise.weight", ".bias")):
+                values.add_(0.3 * torch.randn_like(values))
+    return generator.double()
+
+
+@pytest.mark.parametrize("condition_size", [8, 16, 64])
+@pytest.mark.parametrize(("corner", "side"), [((0, 0), 16), ((20, 36), 24), ((40, 40), 24), ((0, 0), 64)])
+def test_a_window_is_cut_out_of_the_full_picture(condition_size, corner, side):
+    generator = lively(channels=dict.fromkeys((4, 8, 16, 32, 64), 6), condition_size=condition_size)
+    condition = torch.randn(2, 6, condition_size, condition_size, dtype=torch.float64)
+    latents = generator.mapping(torch.randn(2, 8, dtype=torch.float64))
+    noise = [values.double() for values in generator.make_noise(5)]
+    full = generator.synthesis(latents, condition, noise)
+    whole, window = generator.window_synthesis(latents, condition, noise, whole=16, corner=corner, side=side)
+    assert whole.shape == (2, 3, 16, 16)
+    row, column = corner
+    torch.testing.assert_close(window, full[:, :, row : row + side, column : column + side])
+
+
+NO_WINDOWS = [(64, (0, 0), 16), (16, (2, 0), 16), (16, (52, 0), 16), (16, (0, 0), 6)]
+
+
+@pytest.mark.parametrize(("whole", "corner", "side"), NO_WINDOWS)
+def test_windows_that_do_not_exist_are_refused(whole, corner, side):
+    generator = lively(channels=dict.fromkeys((4, 8, 16, 32, 64), 4))
+    z = torch.zeros(1, 8, dtype=torch.float64)
+    condition = torch.zeros(1, 6, 64, 64, dtype=torch.float64)
+    with pytest.raises(ParameterError, match="window starts|whole must be"):
+        generator.window_synthesis(generator.mapping(z), condition, whole=whole, corner=corner, side=side)
+
+
+def test_a_small_condition_is_read_off_the_tensors_and_refused_above_the_size():
+    generator = lively(channels=dict.fromkeys((4, 8, 16, 32, 64), 4), condition_size=16)
+    again = generator_from_state(generator.state_dict(), "small")
+    assert again.condition_size == 16 and len(again.comb_convs) == 1
+    z, condition = torch.randn(1, 8, dtype=torch.float64), torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(again(z, condition)[0], generator(z, condition)[0])
+    with pytest.raises(ParameterError, match="condition_size must be a power of two from 8 to 64"):
+        ConditionalGenerator(64, condition_size=128)
