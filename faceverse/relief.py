@@ -1,0 +1,327 @@
+"""Relief of a head: displacement maps in texture space, the normals that they make, and maps of the mesh beneath them.
+
+A displacement is (S, S) millimetres along the base surface's normal, + outwards, and holds structure finer than about
+8 mm. Maps are square, in the UV of the model; for texel centres see texture_maps.py, for axes and units camera.py.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from .errors import ParameterError
+from .mesh import vertex_normals
+from .model import FaceModel, FaceParams
+from .texture_maps import bake_planes, bake_vertices, uv_fragments
+
+BAND_SIGMAS_MM = (3.0, 1.0)
+"""Standard deviations of the Gaussians between the coarse, medium and fine bands."""
+NO_DETAIL_REGIONS = ("eyeballs", "teeth", "tongue", "mouth_inside", "gums")
+"""Regions whose triangles show no relief."""
+_MM_PER_TEXEL_AT_512 = 0.58
+_ALBEDO_CENTRE, _ALBEDO_SCALE, _POSITION_SCALE_M = 0.35, 0.25, 0.1
+_LEAST_SINE = 0.2  # of the angle between the texture's axes on the surface; more skewed triangles are slivers
+_LEAST_TEXEL_MM = 1e-3
+
+_cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+# -- mesh and maps ----------------------------------------------------------------------------------------------------
+def position_map(model: FaceModel, vertices: np.ndarray, size: int) -> np.ndarray:
+    """The mesh (V, 3) as a map (size, size, 3) float32 in its unit: the exact surface point at each texel's centre.
+
+    Padded as `bake_vertices` does.
+
+    Raises:
+        ParameterError: vertices of another mesh, or a size as in `uv_fragments`.
+    """
+    return bake_vertices(model, _checked_vertices(model, vertices), size)
+
+
+def vertex_values(model: FaceModel, values: np.ndarray) -> np.ndarray:
+    """Reads a map at the vertices.
+
+    Args:
+        values: (S, S) or (S, S, C).
+    Returns:
+        (V,) or (V, C) float32, by bilinear lookup; the mean over a vertex' places in the texture. Vertices without a
+        place have the value of the nearest texel to their row of `uv`.
+    Raises:
+        ParameterError: not a square map.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim not in (2, 3) or values.shape[0] != values.shape[1] or not values.size:
+        raise ParameterError(f"a map must have shape (S, S) or (S, S, C), got {values.shape}")
+    vertex_count = len(model.mean_vertices)
+    owner = np.full(len(model.uv), -1, np.int64)
+    owner[: min(vertex_count, len(owner))] = np.arange(min(vertex_count, len(owner)))
+    owner[model.uv_faces] = model.faces
+    used = np.flatnonzero(owner >= 0)
+    found = sample(values, model.uv[used])
+    flat = found.reshape(len(used), -1)
+    count = np.bincount(owner[used], minlength=vertex_count)
+    total = np.stack([np.bincount(owner[used], column, minlength=vertex_count) for column in flat.T], axis=1)
+    return (total / np.maximum(count, 1)[:, None]).astype(np.float32).reshape(vertex_count, *values.shape[2:])
+
+
+def sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Bilinear lookup: a map (S, S) or (S, S, C) at uv (K, 2) -> (K,) or (K, C)."""
+    size = np.array(values.shape[1::-1])
+    position = np.clip(uv * size - 0.5, 0, size - 1)
+    low = np.floor(position).astype(np.int64)
+    high = np.minimum(low + 1, size - 1)
+    x, y = ((position - low).astype(values.dtype).T).reshape(2, -1, *[1] * (values.ndim - 2))
+    top = values[low[:, 1], low[:, 0]] * (1 - x) + values[low[:, 1], high[:, 0]] * x
+    bottom = values[high[:, 1], low[:, 0]] * (1 - x) + values[high[:, 1], high[:, 0]] * x
+    return top * (1 - y) + bottom * y
+
+
+def relief_mask(model: FaceModel, size: int) -> np.ndarray:
+    """(size, size) bool, True where the surface can have relief: covered texels but for eyes, teeth and mouth."""
+    return uv_fragments(model, size).covered & (_charts(model, size)[0] > 0)
+
+
+def split_bands(displacement: np.ndarray) -> np.ndarray:
+    """Coarse, medium and fine parts (3, S, S) float32 of a displacement (S, S); their sum is the displacement.
+
+    The bands are parted by Gaussians of `BAND_SIGMAS_MM`, at the face's 0.58 mm per texel of a map of 512.
+    """
+    displacement = np.asarray(displacement, dtype=np.float32)
+    if displacement.ndim != 2 or displacement.shape[0] != displacement.shape[1]:
+        raise ParameterError(f"a displacement must have shape (S, S), got {displacement.shape}")
+    texels_per_mm = len(displacement) / 512 / _MM_PER_TEXEL_AT_512
+    wide, narrow = (gaussian_filter(displacement, sigma * texels_per_mm, mode="nearest") for sigma in BAND_SIGMAS_MM)
+    return np.stack([wide, narrow - wide, displacement - narrow])
+
+
+def condition_maps(model: FaceModel, params: FaceParams, size: int) -> np.ndarray:
+    """What the detail generator is told of a head: (6, size, size) float32.
+
+    Three channels of linear albedo, (albedo - 0.35) / 0.25, and three of the neutral mesh, (position - centroid of the
+    mean face) / 0.1 m.
+    """
+    identity, albedo = (torch.from_numpy(np.array(c, np.float32, ndmin=2)) for c in (params.identity, params.albedo))
+    neutral = model.vertices(identity.to(model.mean.device))[0].numpy(force=True)
+    colours = model.albedo(albedo.to(model.mean.device))[0].clamp(0, 1).numpy(force=True)
+    centroid = model.mean_vertices[model.regions.get("face", slice(None))].mean(axis=0)
+    values = np.concatenate([(colours - _ALBEDO_CENTRE) / _ALBEDO_SCALE, (neutral - centroid) / _POSITION_SCALE_M], 1)
+    return bake_planes(model, values, size)
+
+
+# -- normals ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TangentFrame:
+    """The surface under a map of S x S texels: where displacement points, and how far apart texels lie on it.
+
+    Attributes:
+        tangent_u: (3, S, S) unit vectors along u, within the surface.
+        tangent_v: (3, S, S) unit vectors across tangent_u, within the surface, against v (up in the picture).
+        normal: (3, S, S) unit, outwards.
+        texel_u_mm: (S, S) millimetres of surface from a texel to the next along u.
+        texel_v_mm: (S, S) likewise along v.
+        cosine: (S, S) of the angle between the directions along u and against v on the surface; 0 without skew.
+        chart: (S, S) int64, which piece of the texture layout a texel belongs to, 1 and up; 0 outside all of them and
+            on regions that have no relief.
+    """
+
+    tangent_u: Tensor
+    tangent_v: Tensor
+    normal: Tensor
+    texel_u_mm: Tensor
+    texel_v_mm: Tensor
+    cosine: Tensor
+    chart: Tensor
+
+    @classmethod
+    def of(cls, model: FaceModel, vertices: np.ndarray, size: int) -> TangentFrame:
+        """The frame of a mesh (V, 3) metres, in the space of its vertices.
+
+        Directions are those of a glTF normal map: the mean over the triangles around each texture coordinate,
+        interpolated between them.
+
+        Raises:
+            ParameterError: vertices of another mesh, or a size as in `uv_fragments`.
+        """
+        vertices = _checked_vertices(model, vertices)
+        faces = torch.from_numpy(np.ascontiguousarray(model.faces))
+        normals = vertex_normals(torch.from_numpy(np.ascontiguousarray(vertices, np.float32)), faces)
+        along_u, along_v = _surface_derivatives(model, vertices)
+        normal = torch.nn.functional.normalize(torch.from_numpy(bake_planes(model, normals.numpy(), size)), dim=0)
+        step_u = _within(_bake_corners(model, along_u / size, size), normal)
+        step_up = _within(_bake_corners(model, -along_v / size, size), normal)
+        length_u, length_up = step_u.norm(dim=0).clamp_min(1e-12), step_up.norm(dim=0).clamp_min(1e-12)
+        tangent_u = step_u / length_u
+        across = torch.linalg.cross(normal, tangent_u, dim=0)
+        tangent_v = across * torch.where((across * step_up).sum(0) < 0, -1.0, 1.0)
+        return cls(
+            tangent_u,
+            tangent_v,
+            normal,
+            (1000 * length_u).clamp_min(_LEAST_TEXEL_MM),
+            (1000 * length_up).clamp_min(_LEAST_TEXEL_MM),
+            (tangent_u * step_up).sum(0) / length_up,
+            torch.from_numpy(_charts(model, size)[0]),
+        )
+
+    def to(self, target) -> TangentFrame:
+        """The frame in another floating-point type or on another device."""
+        return TangentFrame(
+            *(
+                value.to(target) if value.is_floating_point() or not isinstance(target, torch.dtype) else value
+                for value in vars(self).values()
+            )
+        )
+
+
+def surface_slopes(frame: TangentFrame, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope of a displacement (..., S, S) mm along tangent_u and along tangent_v, millimetres per millimetre.
+
+    Differences are central, one-sided at the edge of a chart, and zero where there is no relief.
+    """
+    rise_u = _difference(displacement, frame.chart, -1) / frame.texel_u_mm
+    rise_up = -_difference(displacement, frame.chart, -2) / frame.texel_v_mm
+    sine = (1 - frame.cosine**2).clamp_min(0).sqrt().clamp_min(_LEAST_SINE)
+    return rise_u, (rise_up - frame.cosine * rise_u) / sine
+
+
+def detailed_normals(frame: TangentFrame, displacement: Tensor) -> Tensor:
+    """Normals of the displaced surface, differentiable.
+
+    Args:
+        displacement: (N, S, S) or (S, S) mm, S as in the frame.
+    Returns:
+        (N, 3, S, S) unit vectors in the space of the frame's vertices, N = 1 for a single map.
+    Raises:
+        ParameterError: a displacement of another size.
+    """
+    displacement = displacement[None] if displacement.ndim == 2 else displacement
+    if displacement.ndim != 3 or displacement.shape[1:] != frame.texel_u_mm.shape:
+        raise ParameterError(
+            f"the displacement must have shape {tuple(frame.texel_u_mm.shape)} like its frame, "
+            f"got {tuple(displacement.shape)}"
+        )
+    along_u, along_v = (slope[:, None] for slope in surface_slopes(frame, displacement))
+    return torch.nn.functional.normalize(frame.normal - along_u * frame.tangent_u - along_v * frame.tangent_v, dim=1)
+
+
+def normal_map(model: FaceModel, vertices: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    """The tangent-space normal map of a displaced mesh.
+
+    Args:
+        vertices: (V, 3) metres.
+        displacement: (S, S) mm.
+    Returns:
+        (S, S, 3) uint8 as in glTF: red along u, green against v, blue outwards; padded around each chart.
+    Raises:
+        ParameterError: vertices of another mesh, or a displacement that is not a square map of finite numbers.
+    """
+    displacement = checked_displacement(displacement)
+    size = len(displacement)
+    frame = TangentFrame.of(model, vertices, size)
+    along_u, along_v = surface_slopes(frame, torch.from_numpy(displacement))
+    normals = torch.nn.functional.normalize(torch.stack([-along_u, -along_v, torch.ones_like(along_u)]), dim=0)
+    source = _charts(model, size)[1]
+    encoded = ((normals.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8).reshape(3, -1)
+    padded = np.where(source >= 0, encoded[:, source], np.uint8([[128], [128], [255]]))
+    return np.ascontiguousarray(padded.reshape(3, size, size).transpose(1, 2, 0))
+
+
+def checked_displacement(displacement: np.ndarray) -> np.ndarray:
+    """The displacement as float32.
+
+    Raises:
+        ParameterError: it is not a square map of finite numbers.
+    """
+    displacement = np.asarray(displacement, dtype=np.float32)
+    if displacement.ndim != 2 or displacement.shape[0] != displacement.shape[1] or not displacement.size:
+        raise ParameterError(f"a displacement must have shape (S, S), got {displacement.shape}")
+    if not np.isfinite(displacement).all():
+        raise ParameterError("the displacement has values that are not finite")
+    return np.ascontiguousarray(displacement)
+
+
+def _difference(values: Tensor, chart: Tensor, axis: int) -> Tensor:
+    """Change of values (..., S, S) per texel along an axis, from neighbours in the same chart alone."""
+    step = values.diff(dim=axis)
+    inside = chart.narrow(axis, 1, chart.shape[axis] - 1) == chart.narrow(axis, 0, chart.shape[axis] - 1)
+    inside = (inside & (chart.narrow(axis, 0, chart.shape[axis] - 1) > 0)).to(values.dtype)
+    before, after = ((1, 0), (0, 1)) if axis == -1 else ((0, 0, 1, 0), (0, 0, 0, 1))
+    pad = torch.nn.functional.pad
+    total = pad(step * inside, before) + pad(step * inside, after)
+    return total / (pad(inside, before) + pad(inside, after)).clamp_min(1)
+
+
+def _within(vectors: Tensor, normal: Tensor) -> Tensor:
+    """The part (3, S, S) of vectors that lies in the surface."""
+    return vectors - normal * (vectors * normal).sum(0)
+
+
+def _surface_derivatives(model: FaceModel, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """dP/du and dP/dv (U, 3), the means over the triangles around each texture coordinate by their area in UV."""
+    edges = vertices[model.faces[:, 1:]] - vertices[model.faces[:, :1]]
+    du, dv = np.moveaxis(model.uv[model.uv_faces[:, 1:]] - model.uv[model.uv_faces[:, :1]], -1, 0).astype(float)
+    area = du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0]
+    sign = np.sign(area)[:, None]
+    along_u = sign * (edges[:, 0] * dv[:, 1:] - edges[:, 1] * dv[:, :1])
+    along_v = sign * (edges[:, 1] * du[:, :1] - edges[:, 0] * du[:, 1:])
+    rows, count = model.uv_faces.reshape(-1), len(model.uv)
+
+    def gathered(per_face: np.ndarray) -> np.ndarray:
+        return np.bincount(rows, np.repeat(per_face, 3), minlength=count)
+
+    total = np.maximum(gathered(np.abs(area)), 1e-15)[:, None]
+    return tuple(np.stack([gathered(column) for column in values.T], axis=1) / total for values in (along_u, along_v))
+
+
+def _bake_corners(model: FaceModel, values: np.ndarray, size: int) -> Tensor:
+    """Values (U, C) at the texture coordinates painted into a map (C, size, size); zero away from the charts."""
+    per_model = _cache.setdefault(model, {})
+    key = ("corners", size)
+    if key not in per_model:
+        fragments = uv_fragments(model, size)
+        triangle = np.maximum(fragments.triangle.reshape(-1), 0)  # weights are zero where there is none
+        rows = np.arange(0, 3 * size * size + 1, 3, dtype=np.int32)
+        columns = model.uv_faces[triangle].astype(np.int32).reshape(-1)
+        shape = size * size, len(model.uv)
+        per_model[key] = csr_array((fragments.barycentric.reshape(-1), columns, rows), shape=shape)
+    baked = per_model[key] @ values.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(baked.T).reshape(-1, size, size))
+
+
+def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chart of each texel (size, size), see `TangentFrame`, and for padding the flat index (size^2,) of the covered
+    texel that each texel repeats, -1 for none; computed once per model and size."""
+    per_model = _cache.setdefault(model, {})
+    key = ("charts", size)
+    if key not in per_model:
+        fragments = uv_fragments(model, size)
+        uv_faces = model.uv_faces
+        links = np.concatenate([uv_faces[:, :2], uv_faces[:, 1:]]).T
+        graph = coo_array((np.ones(links.shape[1], bool), tuple(links)), shape=(len(model.uv),) * 2)
+        of_face = connected_components(graph, directed=False)[1][uv_faces[:, 0]] + 1
+        smooth = np.zeros(len(model.mean_vertices), bool)
+        smooth[np.concatenate([np.array([], np.int64), *_no_detail(model)])] = True
+        of_face[smooth[model.faces].all(axis=1)] = 0
+        chart = np.where(fragments.covered, of_face[np.maximum(fragments.triangle, 0)], 0).astype(np.int64)
+        nearest = distance_transform_edt(~fragments.covered, return_distances=False, return_indices=True)
+        source = np.ravel_multi_index(tuple(nearest), chart.shape)
+        per_model[key] = chart, np.where(fragments.triangle >= 0, source, -1).reshape(-1)
+    return per_model[key]
+
+
+def _no_detail(model: FaceModel) -> list[np.ndarray]:
+    return [np.asarray(model.regions[name]) for name in NO_DETAIL_REGIONS if name in model.regions]
+
+
+def _checked_vertices(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
+    vertices = np.asarray(vertices)
+    if vertices.shape != model.mean_vertices.shape:
+        raise ParameterError(f"vertices must have shape {model.mean_vertices.shape}, got {vertices.shape}")
+    return vertices
