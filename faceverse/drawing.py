@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .camera import Camera, project
 from .errors import ParameterError
+from .gltf import tangents
 from .lighting import linear_from_srgb, shading
 from .mesh import vertex_normals
 from .rasterize import Fragments, rasterize
@@ -102,7 +103,21 @@ class PosedHead:
 
     def texture(self, camera: Camera) -> Tensor:
         """(3, H, W) linear light, reduced by halves until a texel is about as large as a sample."""
-        texture = LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0)
+        return self._reduced(LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0), camera)
+
+    def normal_map(self, camera: Camera) -> Tensor:
+        """(3, H, W) tangent-space vectors, reduced likewise; shorter than 1 where relief has been averaged."""
+        return self._reduced(torch.tensor(self.result.normal_map).float().movedim(2, 0) / 127.5 - 1, camera)
+
+    @cached_property
+    def tangents(self) -> Tensor:
+        """(U, 4) frame of the normal map at each texture coordinate, camera space, as `gltf.tangents` defines it."""
+        owner = torch.zeros(len(self.uv), dtype=torch.int64)
+        owner[self.uv_faces.reshape(-1)] = self.faces.reshape(-1)
+        corners = (self.vertices_cam[owner], self.normals[owner], self.uv, self.uv_faces)
+        return torch.from_numpy(tangents(*(values.numpy() for values in corners)))
+
+    def _reduced(self, texture: Tensor, camera: Camera) -> Tensor:
         a, b, c = project(self.vertices_cam, camera)[self.faces].unbind(1)
         on_screen = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
         a, b, c = (self.uv * torch.tensor([texture.shape[2], texture.shape[1]]))[self.uv_faces].unbind(1)
@@ -178,21 +193,12 @@ class Samples:
         """(3, P) normals, bent by the tangent-space normal map if there is one (glTF: red along u, green against v)."""
         if self.head.result.normal_map is None:
             return self.normals
-        bend = self.looked_up(torch.from_numpy(self.head.result.normal_map).float().movedim(2, 0) / 127.5 - 1)
-        a, b, c = self.head.vertices_cam[self.head.faces].unbind(1)
-        uv_a, uv_b, uv_c = self.head.uv[self.head.uv_faces].unbind(1)
-        (du1, dv1), (du2, dv2) = ((corner - uv_a).unbind(1) for corner in (uv_b, uv_c))
-        # Only directions matter, so the sign is all that is needed of the determinant.
-        sign = torch.sign(du1 * dv2 - du2 * dv1)[:, None]
-        along_u = sign * ((b - a) * dv2[:, None] - (c - a) * dv1[:, None])
-        against_v = -sign * ((c - a) * du1[:, None] - (b - a) * du2[:, None])
+        bend = self.looked_up(self.head.normal_map(self.camera))
+        frame = self.interpolated(self.head.tangents, self.head.uv_faces)
         normals = self.normals
-        axes = []
-        for axis in (along_u, against_v):
-            axis = axis.index_select(0, self.triangle).t()
-            axis = axis - normals * (axis * normals).sum(0)
-            axes.append(torch.nn.functional.normalize(axis, dim=0))
-        return torch.nn.functional.normalize(bend[0] * axes[0] + bend[1] * axes[1] + bend[2] * normals, dim=0)
+        along_u = torch.nn.functional.normalize(frame[:3] - normals * (frame[:3] * normals).sum(0), dim=0)
+        against_v = torch.linalg.cross(normals, along_u, dim=0) * torch.sign(frame[3])
+        return torch.nn.functional.normalize(bend[0] * along_u + bend[1] * against_v + bend[2] * normals, dim=0)
 
 
 def _color(samples: Samples) -> Tensor:
@@ -222,7 +228,7 @@ def _clay(samples: Samples) -> Tensor:
 
 
 def _normal(samples: Samples) -> Tensor:
-    return linear_from_srgb(samples.normals * 0.5 + 0.5)
+    return linear_from_srgb(samples.detailed_normals * 0.5 + 0.5)
 
 
 def _depth(samples: Samples) -> Tensor:

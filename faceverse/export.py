@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from .dense import DenseMesh, dense_mesh
 from .errors import ParameterError
 from .gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
 from .mesh import vertex_normals
 from .model import FaceModel
 from .official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
 from .pickles import read_npy
+from .relief import sample
 from .result import FitResult
 from .store import from_json, library_name, picture_bytes, to_json
 from .texture import head_of
@@ -36,10 +38,11 @@ _SURFACES = (
 )
 _ROUGHNESS_SIZE_PX = 512
 _PNG_UP_TO_PX = 1024  # larger textures go into a GLB as JPEG
+_ROWS_AT_ONCE = 100_000
 _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
 
 
-def export(result: FitResult, path: str | os.PathLike, *, light: bool = False) -> Path:
+def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, dense: bool = False) -> Path:
     """Write a head to a file whose suffix says what it holds.
 
     Args:
@@ -52,12 +55,15 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False) -
             .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
             its default camera looks at; no texture.
         light: write the model's coarse mesh (no difference in a .json or .npy).
+        dense: write wrinkles and pores as geometry, in a mesh of up to about 600,000 triangles (.obj, .ply, .stl; a
+            .glb shows them by its normal map).
 
     Returns:
         `path` as a Path.
 
     Raises:
-        ParameterError: unknown suffix, a folder that is missing or cannot be written, vertices that are not finite.
+        ParameterError: unknown suffix, a folder that is missing or cannot be written, vertices that are not finite;
+            `dense` for another suffix, for a head without displacement, or together with `light`.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -65,8 +71,15 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False) -
         raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
     if not (np.isfinite(result.vertices).all() and np.isfinite(result.neutral_vertices).all()):
         raise ParameterError(f"cannot write {path.name}: the head has vertices that are not finite; check its params")
+    if dense:
+        _check_dense(result, path, light)
+        _write_all(_MESH_WRITERS[suffix](result, path, dense_mesh(result, len(result.displacement))))
+        return path
     head = _light(result) if light and suffix not in (".json", ".npy") else result
-    _write_all(_WRITERS[suffix](head, path))
+    if suffix in _MESH_WRITERS:
+        _write_all(_MESH_WRITERS[suffix](head, path, _mesh_of(head)))
+    else:
+        _write_all(_WRITERS[suffix](head, path))
     return path
 
 
@@ -131,21 +144,37 @@ def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
     return {path: write_glb(mesh, material, library_name())}
 
 
-def _obj(result: FitResult, path: Path) -> dict[Path, bytes]:
+def _check_dense(result: FitResult, path: Path, light: bool) -> None:
+    if path.suffix.lower() not in _MESH_WRITERS:
+        suffixes = " ".join(_MESH_WRITERS)
+        raise ParameterError(f"cannot write {path.name} as a dense mesh: the name must end in one of {suffixes}")
+    if light:
+        raise ParameterError(f"cannot write {path.name} both light and dense; choose one")
+    if result.displacement is None:
+        raise ParameterError(f"cannot write {path.name} as a dense mesh: this head has no displacement")
+
+
+def _mesh_of(result: FitResult) -> DenseMesh:
+    """The head's own mesh, in the form of a dense one."""
     model = result.model
+    normals, source = _normals(model, result.vertices), np.arange(len(model.faces))
+    return DenseMesh(result.vertices, normals, model.faces, model.uv, model.uv_faces, source)
+
+
+def _obj(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
     # Readers split these two lines at blanks.
     stem = re.sub(r"\s+", "_", path.stem)
     material_path, texture_path = path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}_texture.png")
-    flipped = model.uv * np.float32([1, -1]) + np.float32([0, 1])
+    flipped = mesh.uv * np.float32([1, -1]) + np.float32([0, 1])
     lines = [
         f"# {library_name()}: metres, +y up\nmtllib {material_path.name}\no head\n",
-        _rows("v %.7f %.7f %.7f\n", result.vertices),
+        _rows("v %.7f %.7f %.7f\n", mesh.vertices),
         _rows("vt %.6f %.6f\n", flipped),
-        _rows("vn %.5f %.5f %.5f\n", _normals(model, result.vertices)),
+        _rows("vn %.5f %.5f %.5f\n", mesh.normals),
     ]
     materials = [f"# {library_name()}\n"]
-    corners = np.stack([model.faces, model.uv_faces, model.faces], axis=-1) + 1
-    surface = _surface_of_faces(model)
+    corners = np.stack([mesh.faces, mesh.uv_faces, mesh.faces], axis=-1) + 1
+    surface = _surface_of_faces(result.model)[mesh.source_face]
     for index, (name, _, roughness) in enumerate(_SURFACES):
         if (surface == index).any():
             lines.append(f"g {name}\nusemtl {name}\n")
@@ -165,18 +194,18 @@ def _obj(result: FitResult, path: Path) -> dict[Path, bytes]:
 
 def _rows(template: str, values: np.ndarray) -> str:
     """The template filled with each row of values."""
-    return template * len(values) % tuple(values.reshape(-1).tolist())
+    parts = (values[start : start + _ROWS_AT_ONCE] for start in range(0, len(values), _ROWS_AT_ONCE))
+    return "".join(template * len(part) % tuple(part.reshape(-1).tolist()) for part in parts)
 
 
-def _ply(result: FitResult, path: Path) -> dict[Path, bytes]:
-    model = result.model
-    count = len(result.vertices)
+def _ply(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+    count = len(mesh.vertices)
     vertices = np.empty(count, [("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
-    vertices["position"] = result.vertices
-    vertices["normal"] = _normals(model, result.vertices)
-    vertices["color"] = _sample(result.texture, model.uv[:count])
-    faces = np.empty(len(model.faces), [("corners", "u1"), ("vertices", "<i4", 3)])
-    faces["corners"], faces["vertices"] = 3, model.faces
+    vertices["position"] = mesh.vertices
+    vertices["normal"] = mesh.normals
+    vertices["color"] = np.round(sample(result.texture.astype(np.float32), mesh.vertex_uv)).astype(np.uint8)
+    faces = np.empty(len(mesh.faces), [("corners", "u1"), ("vertices", "<i4", 3)])
+    faces["corners"], faces["vertices"] = 3, mesh.faces
     properties = [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
     properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
     header = [
@@ -192,8 +221,8 @@ def _ply(result: FitResult, path: Path) -> dict[Path, bytes]:
     return {path: "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()}
 
 
-def _stl(result: FitResult, path: Path) -> dict[Path, bytes]:
-    corners = result.vertices[result.faces].astype(np.float32) * 1000
+def _stl(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+    corners = mesh.vertices[mesh.faces].astype(np.float32) * 1000
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     triangles = np.zeros(len(corners), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
     triangles["normal"] = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-12)
@@ -248,18 +277,6 @@ def _roughness_map(model: FaceModel) -> np.ndarray:
     return np.stack([np.full_like(green, 255), green, np.zeros_like(green)], axis=-1)
 
 
-def _sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """Bilinear lookup: texture (H, W, 3) uint8, uv (K, 2) -> (K, 3) uint8."""
-    size = np.array(texture.shape[1::-1])
-    position = np.clip(uv * size - 0.5, 0, size - 1)
-    low = np.floor(position).astype(np.int64)
-    high = np.minimum(low + 1, size - 1)
-    x, y = (position - low).T[:, :, None]
-    top = texture[low[:, 1], low[:, 0]] * (1 - x) + texture[low[:, 1], high[:, 0]] * x
-    bottom = texture[high[:, 1], low[:, 0]] * (1 - x) + texture[high[:, 1], high[:, 0]] * x
-    return np.round(top * (1 - y) + bottom * y).astype(np.uint8)
-
-
 def _npy(result: FitResult, path: Path) -> dict[Path, bytes]:
     return {path: npy_bytes(coefficients_from_params(result.model, result.params))}
 
@@ -295,4 +312,5 @@ def _write_all(files: dict[Path, bytes]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-_WRITERS = {".glb": _glb, ".obj": _obj, ".ply": _ply, ".stl": _stl, ".json": _json, ".npy": _npy}
+_MESH_WRITERS = {".obj": _obj, ".ply": _ply, ".stl": _stl}
+_WRITERS = {".glb": _glb, **_MESH_WRITERS, ".json": _json, ".npy": _npy}

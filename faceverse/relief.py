@@ -23,12 +23,15 @@ from .texture_maps import bake_planes, bake_vertices, uv_fragments
 
 BAND_SIGMAS_MM = (3.0, 1.0)
 """Standard deviations of the Gaussians between the coarse, medium and fine bands."""
-NO_DETAIL_REGIONS = ("eyeballs", "teeth", "tongue", "mouth_inside", "gums")
+NO_RELIEF_REGIONS = ("eyeballs", "teeth", "tongue", "mouth_inside", "gums")
 """Regions whose triangles show no relief."""
+STRAIN_SIGMA_MM = 3.0
+LARGEST_STRAIN = 0.6
 _MM_PER_TEXEL_AT_512 = 0.58
 _ALBEDO_CENTRE, _ALBEDO_SCALE, _POSITION_SCALE_M = 0.35, 0.25, 0.1
 _LEAST_SINE = 0.2  # of the angle between the texture's axes on the surface; more skewed triangles are slivers
 _LEAST_TEXEL_MM = 1e-3
+_PASSAGE_TEXELS_AT_512 = 4  # from full relief to none at the edge of a chart
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -83,9 +86,32 @@ def sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
     return top * (1 - y) + bottom * y
 
 
-def relief_mask(model: FaceModel, size: int) -> np.ndarray:
-    """(size, size) bool, True where the surface can have relief: covered texels but for eyes, teeth and mouth."""
-    return uv_fragments(model, size).covered & (_charts(model, size)[0] > 0)
+def relief_weight(model: FaceModel, size: int) -> np.ndarray:
+    """(size, size) float32, share of a displacement that shows: 0 outside the charts and on eyes, teeth and inside the
+    mouth, 1 on the skin, with a smooth passage within the charts, so that no seam has a step.
+
+    Raises:
+        ParameterError: a size as in `uv_fragments`.
+    """
+    per_model = _cache.setdefault(model, {})
+    key = ("weight", size)
+    if key not in per_model:
+        chart = _charts(model, size)[0]
+        border = chart == 0
+        border[:, 1:] |= chart[:, 1:] != chart[:, :-1]
+        border[1:] |= chart[1:] != chart[:-1]
+        away = distance_transform_edt(~border) if border.any() else np.full(border.shape, np.inf)
+        share = np.clip((away - 0.5) / max(_PASSAGE_TEXELS_AT_512 * size / 512, 1.5), 0, 1)
+        per_model[key] = np.where(border, 0, share * share * (3 - 2 * share)).astype(np.float32)
+    return per_model[key].copy()
+
+
+def without_relief(model: FaceModel) -> np.ndarray:
+    """(V,) bool, vertices of the regions without relief; a triangle has none if all its corners are among them."""
+    smooth = np.zeros(len(model.mean_vertices), bool)
+    for name in NO_RELIEF_REGIONS:
+        smooth[model.regions.get(name, [])] = True
+    return smooth
 
 
 def split_bands(displacement: np.ndarray) -> np.ndarray:
@@ -127,8 +153,7 @@ class TangentFrame:
         texel_u_mm: (S, S) millimetres of surface from a texel to the next along u.
         texel_v_mm: (S, S) likewise along v.
         cosine: (S, S) of the angle between the directions along u and against v on the surface; 0 without skew.
-        chart: (S, S) int64, which piece of the texture layout a texel belongs to, 1 and up; 0 outside all of them and
-            on regions that have no relief.
+        weight: (S, S) share of a displacement that shows, 0..1, see `relief_weight`.
     """
 
     tangent_u: Tensor
@@ -137,7 +162,7 @@ class TangentFrame:
     texel_u_mm: Tensor
     texel_v_mm: Tensor
     cosine: Tensor
-    chart: Tensor
+    weight: Tensor
 
     @classmethod
     def of(cls, model: FaceModel, vertices: np.ndarray, size: int) -> TangentFrame:
@@ -167,26 +192,19 @@ class TangentFrame:
             (1000 * length_u).clamp_min(_LEAST_TEXEL_MM),
             (1000 * length_up).clamp_min(_LEAST_TEXEL_MM),
             (tangent_u * step_up).sum(0) / length_up,
-            torch.from_numpy(_charts(model, size)[0]),
+            torch.from_numpy(relief_weight(model, size)),
         )
 
-    def to(self, target) -> TangentFrame:
+    def to(self, target: torch.dtype | torch.device | str) -> TangentFrame:
         """The frame in another floating-point type or on another device."""
-        return TangentFrame(
-            *(
-                value.to(target) if value.is_floating_point() or not isinstance(target, torch.dtype) else value
-                for value in vars(self).values()
-            )
-        )
+        return TangentFrame(*(value.to(target) for value in vars(self).values()))
 
 
 def surface_slopes(frame: TangentFrame, displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope of a displacement (..., S, S) mm along tangent_u and along tangent_v, millimetres per millimetre.
-
-    Differences are central, one-sided at the edge of a chart, and zero where there is no relief.
-    """
-    rise_u = _difference(displacement, frame.chart, -1) / frame.texel_u_mm
-    rise_up = -_difference(displacement, frame.chart, -2) / frame.texel_v_mm
+    """Slope of a displacement (..., S, S) mm along tangent_u and along tangent_v, millimetres per millimetre."""
+    shown = displacement * frame.weight
+    rise_u = _difference(shown, -1) / frame.texel_u_mm
+    rise_up = -_difference(shown, -2) / frame.texel_v_mm
     sine = (1 - frame.cosine**2).clamp_min(0).sqrt().clamp_min(_LEAST_SINE)
     return rise_u, (rise_up - frame.cosine * rise_u) / sine
 
@@ -247,15 +265,85 @@ def checked_displacement(displacement: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(displacement)
 
 
-def _difference(values: Tensor, chart: Tensor, axis: int) -> Tensor:
-    """Change of values (..., S, S) per texel along an axis, from neighbours in the same chart alone."""
-    step = values.diff(dim=axis)
-    inside = chart.narrow(axis, 1, chart.shape[axis] - 1) == chart.narrow(axis, 0, chart.shape[axis] - 1)
-    inside = (inside & (chart.narrow(axis, 0, chart.shape[axis] - 1) > 0)).to(values.dtype)
-    before, after = ((1, 0), (0, 1)) if axis == -1 else ((0, 0, 1, 0), (0, 0, 0, 1))
-    pad = torch.nn.functional.pad
-    total = pad(step * inside, before) + pad(step * inside, after)
-    return total / (pad(inside, before) + pad(inside, after)).clamp_min(1)
+# -- strain -----------------------------------------------------------------------------------------------------------
+def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.ndarray:
+    """How the expression of a head stretches its skin.
+
+    Returns:
+        (3, size, size) float32: the Green strain E_uu, E_uv, E_vv between the neutral and the expressive mesh, in the
+        unit frame (tangent_u, tangent_v) of the neutral one, smoothed by about 3 mm and within +-0.6. A line of skin
+        along a unit vector d becomes sqrt(1 + 2 d.E.d) times as long. Zero where there is no skin.
+    Raises:
+        ParameterError: coefficients of another model, or a size as in `uv_fragments`.
+    """
+    identity, expression = (
+        torch.from_numpy(np.array(c, np.float32, ndmin=2)).to(model.mean.device)
+        for c in (params.identity, params.expression)
+    )
+    neutral = model.vertices(identity)[0].numpy(force=True)
+    expressive = model.vertices(identity, expression)[0].numpy(force=True)
+    return surface_strain(model, neutral, expressive, TangentFrame.of(model, neutral, size))
+
+
+def surface_strain(model: FaceModel, before: np.ndarray, after: np.ndarray, frame: TangentFrame) -> np.ndarray:
+    """`expression_strain` between two meshes (V, 3), in the frame of the first one."""
+    size = len(frame.weight)
+    tensor = _vertex_strain(model, before.astype(np.float64), after.astype(np.float64))
+    weight = frame.weight.numpy(force=True)
+    sigma = STRAIN_SIGMA_MM / _MM_PER_TEXEL_AT_512 * size / 512
+    share = gaussian_filter(weight, sigma, mode="constant")
+    baked = bake_planes(model, tensor, size)
+    # What lies beyond the edge of a chart is another part of the head, and has no say.
+    smooth = [gaussian_filter(plane * weight, sigma, mode="constant") for plane in baked]
+    xx, yy, zz, xy, xz, yz = np.stack(smooth) / np.maximum(share, 1e-6)
+    symmetric = np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).reshape(3, 3, size, size)
+    along_u, along_v = frame.tangent_u.numpy(force=True), frame.tangent_v.numpy(force=True)
+    of_u, of_v = (np.einsum("ijab,jab->iab", symmetric, axis) for axis in (along_u, along_v))
+    strain = np.stack([(along_u * of_u).sum(0), (along_u * of_v).sum(0), (along_v * of_v).sum(0)])
+    return (strain.clip(-LARGEST_STRAIN, LARGEST_STRAIN) * weight).astype(np.float32)
+
+
+def compression(strain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest compression of a strain (3, S, S), see `expression_strain`.
+
+    Returns:
+        magnitude: (S, S), the least principal strain with its sign turned, 0 where nothing is compressed.
+        angle: (S, S) radians from tangent_u towards tangent_v, the direction in which the skin is shortened most;
+            wrinkles run across it.
+    """
+    along_u, mixed, along_v = strain
+    half = (along_u - along_v) / 2
+    least = (along_u + along_v) / 2 - np.hypot(half, mixed)
+    return np.maximum(-least, 0), np.arctan2(mixed, half) / 2 + np.float32(np.pi / 2)
+
+
+def _vertex_strain(model: FaceModel, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Green strain at the vertices, the mean over their triangles by area: (V, 6) xx, yy, zz, xy, xz, yz."""
+    edges, bent = (v[model.faces[:, 1:]] - v[model.faces[:, :1]] for v in (before, after))
+    first, second = edges[:, 0], edges[:, 1]
+    a, b, c = (first * first).sum(1), (first * second).sum(1), (second * second).sum(1)
+    square = np.maximum(a * c - b * b, 1e-20)[:, None]  # of twice the area
+    dual = (first * c[:, None] - second * b[:, None]) / square, (second * a[:, None] - first * b[:, None]) / square
+    change = [
+        ((bent[:, i] * bent[:, j]).sum(1) - (edges[:, i] * edges[:, j]).sum(1)) / 2 for i, j in ((0, 0), (0, 1), (1, 1))
+    ]
+    area = np.sqrt(square[:, 0])
+    rows, count = model.faces.reshape(-1), len(before)
+    total = np.maximum(np.bincount(rows, np.repeat(area, 3), minlength=count), 1e-15)
+    tensor = np.empty((count, 6))
+    for column, (i, j) in enumerate(((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))):
+        one, two = dual
+        component = change[0] * one[:, i] * one[:, j] + change[2] * two[:, i] * two[:, j]
+        component += change[1] * (one[:, i] * two[:, j] + two[:, i] * one[:, j])
+        tensor[:, column] = np.bincount(rows, np.repeat(component * area, 3), minlength=count) / total
+    return tensor
+
+
+def _difference(values: Tensor, axis: int) -> Tensor:
+    """Central difference (..., S, S) per texel along an axis. What shows of a displacement is zero where a chart ends,
+    so that nothing mixes charts."""
+    ahead, behind = ((-1, 1), (1, -1)) if axis == -1 else ((0, 0, -1, 1), (0, 0, 1, -1))
+    return (torch.nn.functional.pad(values, ahead) - torch.nn.functional.pad(values, behind)) / 2
 
 
 def _within(vectors: Tensor, normal: Tensor) -> Tensor:
@@ -296,8 +384,8 @@ def _bake_corners(model: FaceModel, values: np.ndarray, size: int) -> Tensor:
 
 
 def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chart of each texel (size, size), see `TangentFrame`, and for padding the flat index (size^2,) of the covered
-    texel that each texel repeats, -1 for none; computed once per model and size."""
+    """Connected piece of the layout that each texel belongs to (size, size), 0 for none and for regions without relief;
+    and the flat index (size^2,) of the covered texel that each texel repeats, -1 for none. Once per model and size."""
     per_model = _cache.setdefault(model, {})
     key = ("charts", size)
     if key not in per_model:
@@ -306,18 +394,12 @@ def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
         links = np.concatenate([uv_faces[:, :2], uv_faces[:, 1:]]).T
         graph = coo_array((np.ones(links.shape[1], bool), tuple(links)), shape=(len(model.uv),) * 2)
         of_face = connected_components(graph, directed=False)[1][uv_faces[:, 0]] + 1
-        smooth = np.zeros(len(model.mean_vertices), bool)
-        smooth[np.concatenate([np.array([], np.int64), *_no_detail(model)])] = True
-        of_face[smooth[model.faces].all(axis=1)] = 0
+        of_face[without_relief(model)[model.faces].all(axis=1)] = 0
         chart = np.where(fragments.covered, of_face[np.maximum(fragments.triangle, 0)], 0).astype(np.int64)
         nearest = distance_transform_edt(~fragments.covered, return_distances=False, return_indices=True)
         source = np.ravel_multi_index(tuple(nearest), chart.shape)
         per_model[key] = chart, np.where(fragments.triangle >= 0, source, -1).reshape(-1)
     return per_model[key]
-
-
-def _no_detail(model: FaceModel) -> list[np.ndarray]:
-    return [np.asarray(model.regions[name]) for name in NO_DETAIL_REGIONS if name in model.regions]
 
 
 def _checked_vertices(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
