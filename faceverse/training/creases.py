@@ -1,0 +1,344 @@
+"""Creases of the face: which of 64 numbers says what, and the relief of lines that they describe.
+
+A line is a smooth function t(s) in the coordinates of its family (see crease_fields.py) with a strength that varies along
+it, so everything here is smooth in the numbers z.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .crease_fields import CreaseFields, Family
+from .skin_fields import smoothstep
+
+Z_DIM = 64
+FACTORS = (
+    "age", "masculinity", "photoageing",
+    "forehead_depth", "forehead_count", "forehead_height", "forehead_wave", "forehead_asymmetry", "forehead_phase",
+    "frown_depth", "frown_number", "frown_tilt",
+    "crow_left", "crow_right", "crow_spread", "crow_phase",
+    "under_eye_left", "under_eye_right", "eye_bags", "dark_circles",
+    "nasolabial_left", "nasolabial_right", "nasolabial_length", "marionette_left", "marionette_right",
+    "chin_crease", "chin_texture", "upper_lip_lines", "lip_creases", "lip_phase", "cheek_lines",
+    "neck_lines", "neck_phase", "nose_lines",
+    "fine_lines", "pore_depth", "pore_extent", "roughness",
+    "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble", "brow_relief", "mottling", "eyelid_lines",
+)  # fmt: skip
+AGE_MEAN, AGE_SPREAD = 45.0, 16.0
+_HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases that belong to lines, not to people
+
+
+class Person:
+    """The named numbers of a vector z (64,), and what age makes of them."""
+
+    def __init__(self, z: np.ndarray):
+        self.z = np.asarray(z, dtype=np.float64)
+        self.years = AGE_MEAN + AGE_SPREAD * self["age"]
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.z[FACTORS.index(name)])
+
+    def grown(self, onset: float, full: float, photoageing: float = 4.0) -> float:
+        """About 0 well before the age `onset`, 1 at `full`, growing on; years count for more in aged skin."""
+        years = self.years + photoageing * self["photoageing"]
+
+        def ramp(at: float) -> float:
+            return np.logaddexp(0, (at - onset) / 7)
+
+        return ramp(years) / ramp(full)
+
+    def varied(self, name: str, spread: float = 0.4) -> float:
+        """A factor around 1 by the number of that name."""
+        return float(np.exp(spread * np.clip(self[name], -3, 3)))
+
+    @property
+    def male(self) -> float:
+        """Depth of lines by sex, around 1."""
+        return float(np.exp(0.13 * np.clip(self["masculinity"], -1.5, 1.5)))
+
+
+# ------------------------------------------------------------------------------------------------------------ the lines
+
+
+def profile(t: np.ndarray, shoulders: float = 0.35) -> np.ndarray:
+    """Height across a crease of depth 1 and unit half width: a narrow rounded valley between raised shoulders."""
+    near = np.exp(-0.5 * t * t)
+    wide = np.exp(-0.5 * (t / 2.4) ** 2)
+    rise = np.exp(-0.5 * ((np.abs(t) - 3.6) / 1.7) ** 2)
+    return -0.62 * near - 0.38 * wide + shoulders * rise
+
+
+def wander(
+    s: np.ndarray, line: int, phase: float, wavelengths=(43.0, 17.0, 7.5), sizes=(1.0, 0.45, 0.16)
+) -> np.ndarray:
+    """A smooth random function of the way along a line, of deviation about 0.8."""
+    total = np.zeros_like(s)
+    for k, (wavelength, size) in enumerate(zip(wavelengths, sizes)):
+        angle = np.float32(_HASH[line % 96, k] + (0.8 + 0.35 * k) * phase)
+        total += np.float32(size) * np.sin(np.float32(2 * np.pi / wavelength) * s + angle)
+    return total
+
+
+def window(s: np.ndarray, start: float, end: float, soft: float) -> np.ndarray:
+    """1 between start and end, tapering over `soft` outside."""
+    return smoothstep((s - start) / soft + 1) * smoothstep((end - s) / soft + 1)
+
+
+def _line(family: Family, t: np.ndarray, strength: np.ndarray, width_mm: float, shoulders: float = 0.35) -> np.ndarray:
+    """Heights (N,) of one line: t (N,) the distance from it, strength (N,) or a number, in millimetres of depth."""
+    width = np.hypot(np.float32(width_mm), family.least_mm)
+    return (strength * (np.float32(width_mm) / width) ** 0.5) * profile(t / width, shoulders)
+
+
+def _broken(s: np.ndarray, line: int, phase: float, gap: float = 0.35) -> np.ndarray:
+    """0..1 along a line, here and there nearly 0."""
+    return smoothstep((wander(s, line + 31, phase, (29.0, 11.0, 5.0), (1, 0.6, 0.3)) + 1.3 - 2 * gap) / 1.2)
+
+
+def crease_relief(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray | None = None) -> np.ndarray:
+    """The relief of all creases.
+
+    Args:
+        z: (64,), see FACTORS.
+        warp_mm: (S, S) small shifts across the lines that make them less regular; None draws the plain lines.
+    Returns:
+        (S, S) float32 millimetres outwards.
+    """
+    person = Person(z)
+    out = np.zeros(fields.size * fields.size, np.float32)
+    shift = None if warp_mm is None else warp_mm.reshape(-1)
+
+    def add(name: str, draw, *numbers) -> None:
+        family = fields.families[name]
+        t = family.t if shift is None or name.startswith("crow") else family.t + shift[family.at]
+        out[family.at] += family.inside * draw(family, family.s, t, person, *numbers)
+
+    for name, draw in (
+        ("forehead", _forehead), ("frown", _frown), ("root", _root), ("chin", _chin), ("above_lip", _above_lip),
+        ("below_lip", _below_lip), ("lips", _lips), ("neck", _neck),
+    ):  # fmt: skip
+        add(name, draw)
+    for half, key in (("right", 0), ("left", 48)):
+        for name, draw in (
+            ("crow", _crow), ("under_eye", _under_eye), ("upper_lid", _upper_lid), ("nasolabial", _nasolabial),
+            ("marionette", _marionette), ("bunny", _bunny),
+        ):  # fmt: skip
+            add(f"{name}_{half}", draw, half, key)
+    return out.reshape(fields.size, fields.size)
+
+
+def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
+    phase = 1.3 * person["forehead_phase"]
+    depth = 0.30 * person.grown(37, 66) * person.varied("forehead_depth", 0.5) * person.male
+    count = 3.4 + 0.9 * person["forehead_count"]
+    lowest = 9.5 + 1.6 * person["forehead_height"]
+    spacing = 6.6 + 0.35 * person["forehead_height"] - 0.25 * person["forehead_count"]
+    waves = 0.55 * person.varied("forehead_wave", 0.4)
+    lean = smoothstep(0.5 + s / 60) - 0.5
+    side = np.exp(0.5 * person["forehead_asymmetry"] * lean)
+    out = np.zeros_like(t)
+    for k in range(7):
+        present = float(smoothstep(count - k + 0.5))
+        if present < 0.01:
+            continue
+        height = lowest + spacing * k + 0.7 * np.sin(_HASH[k, 6] + phase) + 0.7 * person["forehead_asymmetry"] * lean
+        reach = 31 - 2.2 * k + 3 * np.sin(_HASH[k, 7] + phase)
+        ends = window(s, -reach + 5 * np.sin(_HASH[k, 5] + 2 * phase), reach, 17)
+        line = height + waves * wander(s, k, phase)
+        strength = present * depth * (0.8 + 0.3 * np.sin(_HASH[k, 4] + 1.7 * phase)) * side
+        out += _line(family, t - line, strength * ends * (0.45 + 0.55 * _broken(s, k, phase)), 0.62, 0.42)
+        # A fine line beside it that leaves it and comes back.
+        beside = line + 2.3 * np.sin(_HASH[k, 3] + s / 15 + phase) + 0.5
+        fine = 0.38 * strength * ends * _broken(s, k + 10, phase, 0.75)
+        out += _line(family, t - beside - 0.3 * wander(s, k + 20, phase), fine, 0.38, 0.2)
+    return out
+
+
+def _frown(family: Family, s, t, person: Person) -> np.ndarray:
+    depth = 0.36 * person.grown(36, 62) * person.varied("frown_depth", 0.5) * person.male
+    number = 1.9 + 0.6 * person["frown_number"]
+    tilt = 0.16 + 0.08 * person["frown_tilt"]
+    phase = 1.2 * person["frown_tilt"] + 0.9 * person["frown_number"]
+    both = float(smoothstep((number - 1) / 0.9))
+    middle = 0.6 * float(smoothstep(1.75 - number)) + 0.5 * float(smoothstep(number - 2.0))
+    out = np.zeros_like(t)
+    for sign, k in ((-1, 40), (1, 41)):
+        place = sign * (6.6 + 0.7 * np.sin(_HASH[k, 3] + phase)) - sign * tilt * (s - 2) * 0.5
+        strength = depth * (0.25 + 0.75 * both) * (0.85 + 0.25 * np.sin(_HASH[k, 4] + phase))
+        line = place + 0.45 * wander(s, k, phase, (25.0, 11.0, 6.0))
+        out += _line(family, t - line, strength * window(s, -2, 9, 8), 0.62, 0.45)
+        line = line + sign * (2.8 + 0.06 * s)
+        out += _line(family, t - line, 0.3 * strength * window(s, 0, 6, 7) * _broken(s, k, phase, 0.5), 0.4, 0.2)
+    line = 0.8 * np.sin(phase) + 0.5 * wander(s, 42, phase, (25.0, 11.0, 6.0))
+    return out + _line(family, t - line, middle * depth * window(s, -1, 10, 8), 0.55, 0.4)
+
+
+def _root(family: Family, s, t, person: Person) -> np.ndarray:
+    depth = 0.20 * person.grown(42, 68) * person.varied("nose_lines", 0.6)
+    phase = person["nose_lines"]
+    out = np.zeros_like(t)
+    for k, height in ((43, 1.5), (44, -2.4)):
+        line = height + 0.5 * wander(s, k, phase, (23.0, 9.0, 5.0))
+        strength = depth * (1 if height > 0 else 0.5) * window(s, -6, 6, 5)
+        out += _line(family, t - line, strength, 0.6, 0.35)
+    return out
+
+
+def _chin(family: Family, s, t, person: Person) -> np.ndarray:
+    depth = (0.06 + 0.22 * person.grown(38, 68)) * person.varied("chin_crease", 0.5) * person.male
+    phase = 0.8 * person["chin_crease"]
+    line = 0.5 * wander(s, 45, phase, (41.0, 19.0, 9.0))
+    out = _line(family, t - line, depth * window(s, -11, 11, 10), 1.25, 0.3)
+    return out + _line(family, t - line - 2.6, 0.3 * depth * window(s, -7, 8, 7) * _broken(s, 46, phase), 0.5, 0.2)
+
+
+def _above_lip(family: Family, s, t, person: Person) -> np.ndarray:
+    """s is the height above the lip, t the place along it."""
+    depth = 0.20 * person.grown(52, 76, 6.0) * person.varied("upper_lip_lines", 0.55)
+    depth *= float(np.exp(-0.35 * np.clip(person["masculinity"], -1.5, 1.5)))
+    return _comb(family, s, t, depth, 3.3, 12, 6.5, 0.8 * person["lip_phase"], 50)
+
+
+def _below_lip(family: Family, s, t, person: Person) -> np.ndarray:
+    depth = 0.10 * person.grown(56, 78, 6.0) * person.varied("upper_lip_lines", 0.5)
+    return _comb(family, s, t, depth, 4.1, 7, 4.0, 0.8 * person["lip_phase"] + 1, 66)
+
+
+def _comb(family: Family, s, t, depth: float, spacing: float, half_count: int, length: float, phase: float, key: int):
+    """Short lines side by side, each of its own length and depth."""
+    out = np.zeros_like(t)
+    for k in range(-half_count // 2, half_count // 2 + 1):
+        table = _HASH[(key + k) % 96]
+        place = spacing * (k + 0.5) + 0.9 * np.sin(table[0] + phase)
+        # Few lines cross the groove in the middle.
+        own = (0.55 + 0.45 * np.sin(table[1] + 0.7 * phase)) * (1 - 0.75 * np.exp(-0.5 * (place / 2.5) ** 2))
+        reach = length * (0.7 + 0.3 * np.sin(table[2] + phase))
+        line = place + 0.35 * wander(s, key + k, phase, (17.0, 8.0, 4.0)) + 0.05 * s * np.sin(table[3] + phase)
+        near = np.abs(t - line) < 5
+        out[near] += _part(family, near, (t - line), depth * own * window(s, -0.5, reach, 3.2), 0.48, 0.35)
+    return out
+
+
+def _part(family: Family, near: np.ndarray, t: np.ndarray, strength: np.ndarray, width: float, shoulders: float):
+    least = family.least_mm[near]
+    wide = np.hypot(np.float32(width), least)
+    return strength[near] * (width / wide) ** 0.5 * profile(t[near] / wide, shoulders)
+
+
+def _lips(family: Family, s, t, person: Person) -> np.ndarray:
+    """Folds across the lips, finest in the middle and fading towards the skin."""
+    depth = (0.055 + 0.05 * person.grown(40, 75)) * person.varied("lip_creases", 0.35)
+    phase = 0.8 * person["lip_phase"]
+    bend = t + 0.5 * wander(s + 0.3 * t, 81, phase, (19.0, 9.0, 5.0)) + np.where(s > 0, 0.9, 0.0)
+    upper = smoothstep(0.5 + s / 1.5)
+    folds = np.zeros_like(t)
+    for k, (wavelength, size) in enumerate(((2.1, 1.0), (3.4, 0.8), (1.45, 0.5), (5.9, 0.6))):
+        folds += size * np.sin(2 * np.pi * bend / wavelength + _HASH[82 + k, 0] + _HASH[82 + k, 1] * upper + phase)
+    folds = -np.abs(folds - 0.4) + 0.9
+    middle = 0.5 + 0.5 * np.exp(-0.5 * (t / 11) ** 2)
+    return depth * middle * np.clip(folds, -1.6, 0.9) * (0.7 + 0.3 * wander(s + t, 86, phase, (7.0, 5.0, 3.0)))
+
+
+def _neck(family: Family, s, t, person: Person) -> np.ndarray:
+    depth = (0.08 + 0.34 * person.grown(40, 68)) * person.varied("neck_lines", 0.45)
+    phase = person["neck_phase"]
+    out = np.zeros_like(t)
+    for k, height in enumerate((-5.0, -15.0, -27.0)):
+        line = height + 2.5 * np.sin(_HASH[88 + k, 0] + phase) + 1.6 * wander(s, 88 + k, phase, (61.0, 27.0, 12.0))
+        strength = depth * (0.75 + 0.35 * np.sin(_HASH[88 + k, 1] + phase)) * window(s, -38, 38, 16)
+        out += _line(family, t - line, strength * (0.5 + 0.5 * _broken(s, 88 + k, phase)), 0.9, 0.3)
+    return out
+
+
+def _crow(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+    """s is the distance from the corner's centre, t the angle upwards."""
+    phase = 1.1 * person["crow_phase"] + (0.4 if half == "left" else 0.0)
+    depth = 0.24 * person.grown(36, 64, 6.0) * person.varied(f"crow_{half}", 0.4) * person.male
+    spread = 0.92 + 0.13 * person["crow_spread"]
+    out = np.zeros_like(t)
+    for k, angle in enumerate((0.78, 0.52, 0.28, 0.06, -0.17, -0.40, -0.64, -0.88)):
+        table = _HASH[(key + k + 3) % 96]
+        start = 10.5 + 1.5 * np.sin(table[1] + phase) + 3 * abs(angle)
+        reach = start + 9 + 4.5 * np.sin(table[2] + phase) + 6 * float(np.tanh(depth / 0.2))
+        # Lines above the corner rise, those below it bend down over the cheek.
+        bend = spread * angle * (1 + 0.010 * (s - 12)) + 0.07 * np.sin(table[0] + phase)
+        away = (t - bend) * s - 0.45 * wander(s, key + k, phase, (23.0, 9.0, 5.0))
+        strength = depth * (0.62 + 0.38 * np.sin(table[3] + 1.3 * phase)) * window(s, start, reach, 7)
+        near = np.abs(away) < 6
+        out[near] += _part(family, near, away, strength * (0.55 + 0.45 * _broken(s, key + k, phase)), 0.5, 0.42)
+        fine = away - 1.5 - 0.9 * np.sin(table[4] + phase + s / 9)
+        near = np.abs(fine) < 4
+        strength = 0.4 * strength * _broken(s, key + k + 7, phase, 0.6)
+        out[near] += _part(family, near, fine, strength, 0.36, 0.25)
+    return out
+
+
+def _under_eye(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+    """s runs from the inner corner outwards, t is the distance below the lid's rim."""
+    own = person.varied(f"under_eye_{half}", 0.4)
+    phase = 0.7 * person["crow_phase"] + 0.5 * person["eye_bags"] + (0.3 if half == "left" else 0.0)
+    depth = 0.15 * person.grown(36, 68, 6.0) * own
+    out = np.zeros_like(t)
+    for k, (below, first, last, size) in enumerate(
+        ((2.6, 5, 23, 0.55), (4.8, 3, 27, 1.0), (7.2, 7, 30, 0.7), (9.6, 10, 31, 0.6), (12.0, 13, 31, 0.4))
+    ):
+        line = below + 0.05 * (s - 12) + 0.35 * wander(s, key + 60 + k, phase, (21.0, 10.0, 5.0))
+        strength = size * depth * window(s, first, last, 6) * (0.4 + 0.6 * _broken(s, key + 60 + k, phase, 0.45))
+        out += _line(family, t - line, strength, 0.42, 0.4)
+    # The lower border of the bag runs from the inner corner down and outwards.
+    bag = (0.05 + 0.26 * person.grown(42, 70)) * person.varied("eye_bags", 0.5) * own**0.5
+    border = 6.0 + 7.5 * smoothstep((s + 4) / 20) - 2.2 * smoothstep((s - 14) / 16) + 0.4 * wander(s, key + 67, phase)
+    return out + _line(family, t - border, bag * window(s, 3, 17, 6), 1.25, 0.45)
+
+
+def _upper_lid(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+    depth = (0.03 + 0.10 * person.grown(40, 68)) * person.varied("eyelid_lines", 0.5)
+    phase = person["eyelid_lines"]
+    out = np.zeros_like(t)
+    for k, (height, size) in enumerate(((2.2, 0.6), (4.2, 1.0), (6.0, 0.6))):
+        line = height + 0.3 * wander(s, key + 70 + k, phase, (19.0, 9.0, 5.0))
+        out += _line(family, t - line, size * depth * window(s, 3, 22, 6) * window(t, 0.8, 6.5, 1.5), 0.4, 0.3)
+    return out
+
+
+def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+    own = person.varied(f"nasolabial_{half}", 0.4)
+    depth = (0.07 + 0.42 * person.grown(38, 68)) * own * person.male**0.5
+    phase = 0.8 * person["nasolabial_length"] + (0.5 if half == "left" else 0.0)
+    length = 41 + 4 * person["nasolabial_length"] + 7 * float(np.tanh(depth))
+    line = 0.45 * wander(s, key + 20, phase, (47.0, 21.0, 9.0))
+    strength = depth * window(s, 4, length - 8, 11)
+    # The cheek hangs over the fold: a steeper wall and a fuller shoulder on its outer side.
+    away = t - line
+    skewed = np.where(away > 0, away * 0.80, away * 1.1)
+    out = _line(family, skewed, strength, 1.05, 0.32) + 0.18 * strength * np.exp(-0.5 * ((away - 5.2) / 2.2) ** 2)
+    fine = strength * _broken(s, key + 22, phase, 0.65)
+    out += _line(family, away + 1.9 - 0.02 * s, 0.22 * fine, 0.42, 0.2)
+    out += _line(family, away - 2.6 - 0.9 * np.sin(s / 9 + phase), 0.20 * fine, 0.42, 0.2)
+    cheek = 0.17 * person.grown(50, 74, 6.0) * person.varied("cheek_lines", 0.6)
+    for k, (place, first, last) in enumerate(((8.5, 14, 36), (14.5, 18, 40), (20.5, 20, 40))):
+        bowed = place + 0.7 * wander(s, key + 25 + k, phase + person["cheek_lines"], (37.0, 15.0, 7.0))
+        size = cheek * (1, 0.75, 0.55)[k] * window(s, first, last, 9)
+        out += _line(family, t - bowed, size * (0.4 + 0.6 * _broken(s, key + 25 + k, phase)), 0.62, 0.4)
+    return out
+
+
+def _marionette(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+    depth = 0.34 * person.grown(46, 70) * person.varied(f"marionette_{half}", 0.45)
+    phase = 0.8 * person["nasolabial_length"] + (0.8 if half == "left" else 0.0)
+    line = 0.4 * wander(s, key + 30, phase, (31.0, 13.0, 7.0))
+    reach = 11 + 7 * float(np.tanh(depth / 0.3))
+    out = _line(family, t - line, depth * window(s, 1, reach, 7), 0.85, 0.4)
+    beside = line + 2.4 + 0.8 * np.sin(s / 8 + phase)
+    return out + _line(
+        family, t - beside, 0.3 * depth * window(s, 3, reach, 6) * _broken(s, key + 31, phase), 0.45, 0.2
+    )
+
+
+def _bunny(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+    depth = 0.10 * person.grown(42, 68) * person.varied("nose_lines", 0.6)
+    out = np.zeros_like(t)
+    for k, place in enumerate((0.0, -3.4, -6.4)):
+        line = place + 0.35 * wander(s, key + 35 + k, person["nose_lines"], (17.0, 8.0, 5.0))
+        out += _line(family, t - line, depth * (1, 0.8, 0.5)[k] * window(s, 0, 7, 5), 0.5, 0.35)
+    return out

@@ -1,0 +1,191 @@
+"""High-fidelity skin as maps: synthetic scans by age and sex, and the samples that the detail generator learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, zoom
+
+from ..errors import ParameterError
+from ..lighting import srgb_from_linear
+from ..model import FaceModel, FaceParams
+from ..relief import condition_maps, split_bands
+from .crease_fields import CreaseFields
+from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_relief
+from .skin_grain import BLOOD, MELANIN, GrainFields, grain, noise
+from .skin_surface import GRID, SkinSurface
+
+DISPLACEMENT_RANGE_MM = (-0.8, 0.5)
+ALBEDO_LOG_RANGE = (-1.2, 0.4)
+COARSEST_MM = 8.0  # deviation of the Gaussian that is taken off: what is wider belongs to the base model
+FACE_MM_PER_TEXEL = 0.58  # of a map of GRID texels
+ALBEDO_LOG_SCALE = 0.35  # of the generator's pictures
+BAND_SCALES_MM = (0.25, 0.10, 0.05)
+CONDITION_SIZE, IMAGE_SIZE = 128, 512
+AGES = (18.0, 80.0)
+PAIRED = 0.7  # correlation of what the two sides of a face have in common
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+
+
+@dataclass(frozen=True)
+class DetailMaps:
+    """Fine skin on top of a base head, in its texture space.
+
+    Args:
+        displacement: (S, S) float32 millimetres outwards.
+        albedo_log: (S, S, 3) float32, natural logarithm of detailed over base albedo, linear light.
+        seen: (S, S) bool, where a real scan had data; None: everywhere.
+    """
+
+    displacement: np.ndarray
+    albedo_log: np.ndarray
+    seen: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class DetailSurface:
+    """A model's surface prepared for maps of `size` x `size` texels; made once and used for every sample."""
+
+    skin: SkinSurface
+    creases: CreaseFields
+    grain: GrainFields
+
+    @classmethod
+    def of(cls, model: FaceModel, size: int = IMAGE_SIZE) -> DetailSurface:
+        """The surface of a model.
+
+        Raises:
+            ParameterError: the model lacks landmarks or regions, or a size outside 64..2048.
+        """
+        skin = SkinSurface.of(model, size)
+        return cls(skin, CreaseFields.of(skin), GrainFields.of(skin))
+
+    @property
+    def size(self) -> int:
+        """Texels a side."""
+        return self.skin.size
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the generator learns from, float32: condition (6, 128, 128), image (6, 512, 512), z (64,).
+
+    The picture's channels are log albedo / 0.35 (3) and the bands of the displacement / (0.25, 0.10, 0.05) mm.
+    """
+
+    condition: np.ndarray
+    image: np.ndarray
+    z: np.ndarray
+
+
+def random_z(rng: np.random.Generator, age_years: float, masculinity: float) -> np.ndarray:
+    """The numbers (64,) float32 of a random skin of that age and sex (-1 female .. 1 male).
+
+    All but the first two are of unit variance; those of the two sides of a face go together.
+    """
+    z = rng.standard_normal(Z_DIM)
+    z[0], z[1] = (age_years - AGE_MEAN) / AGE_SPREAD, masculinity
+    for name in FACTORS:
+        if name.endswith("_left"):
+            left, right = FACTORS.index(name), FACTORS.index(name.replace("_left", "_right"))
+            z[left] = PAIRED * z[right] + np.sqrt(1 - PAIRED**2) * z[left]
+    return z.astype(np.float32)
+
+
+def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: float = 0.35) -> DetailMaps:
+    """A synthetic scan of the skin that z describes.
+
+    Creases are a smooth function of z; the seed draws the places of pores, hairs, spots and fine lines.
+
+    Args:
+        z: (64,), see `creases.FACTORS`.
+        tone: mean luminance of the base albedo, linear 0..1; freckles and redness show less on dark skin.
+    Raises:
+        ParameterError: z of another shape or not finite.
+    """
+    z = np.asarray(z, dtype=np.float64)
+    if z.shape != (Z_DIM,) or not np.isfinite(z).all():
+        raise ParameterError(f"z must be {Z_DIM} finite numbers, got shape {z.shape}")
+    rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 8])
+    size, inside = surface.size, surface.skin.inside
+    texel_mm = FACE_MM_PER_TEXEL * GRID / size
+    warp = 0.16 * noise(rng, size, 2.2 / texel_mm)
+    depth = 1 + 0.14 * noise(rng, size, 2.5 / texel_mm)
+    creases = crease_relief(surface.creases, z, warp) * depth
+    relief, albedo = grain(surface.skin, surface.grain, z, rng, float(tone))
+    valley = np.minimum(creases, 0)
+    pale = min(1.0, float(tone) / 0.3)
+    albedo += valley * -(0.30 * MELANIN + 0.55 * pale * BLOOD)[:, None, None]
+    relief = without_coarse(relief + creases, inside) * inside
+    relief = _bounded(relief, *DISPLACEMENT_RANGE_MM)
+    albedo = _bounded(albedo * inside, *ALBEDO_LOG_RANGE)
+    return DetailMaps(relief, np.ascontiguousarray(albedo.transpose(1, 2, 0)))
+
+
+def without_coarse(displacement: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """A displacement (S, S) less its own Gaussian of `COARSEST_MM`, taken within weight (S, S) only."""
+    size = len(displacement)
+    step = max(1, size // GRID * 4)
+    sigma = COARSEST_MM / FACE_MM_PER_TEXEL * size / GRID / step
+
+    def reduced(values: np.ndarray) -> np.ndarray:
+        return values.reshape(size // step, step, size // step, step).mean((1, 3))
+
+    total = gaussian_filter(reduced(displacement * weight), sigma)
+    coarse = total / np.maximum(gaussian_filter(reduced(weight), sigma), 1e-3)
+    if step > 1:
+        coarse = zoom(coarse, step, order=1, mode="nearest", grid_mode=True)
+    return (displacement - coarse).astype(np.float32)
+
+
+def _bounded(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values bent into low..high, unchanged near 0."""
+    bound = np.where(values < 0, np.float32(-low), np.float32(high))
+    return (bound * np.tanh(values / bound)).astype(np.float32)
+
+
+def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: int) -> Sample:
+    """The sample number `index`: a random person of the model with skin of the person's age and sex.
+
+    Args:
+        surface: of the same model, usually 512 texels a side, which is also the picture's size.
+    """
+    rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 3])
+    params = model.random(int(rng.integers(2**31)))
+    z = random_z(rng, *age_and_masculinity(model, params, rng))
+    maps = synthetic_detail(surface, z, int(rng.integers(2**31)), albedo_tone(model, params))
+    return Sample(condition_maps(model, params, CONDITION_SIZE), picture_of(maps), z)
+
+
+def age_and_masculinity(
+    model: FaceModel, params: FaceParams, rng: np.random.Generator | None = None
+) -> tuple[float, float]:
+    """Years within `AGES` and -1.5..1.5 as the model estimates them; with `rng`, not quite."""
+    known = model.attributes(params)
+    years, male = known.get("age", AGE_MEAN), known.get("gender", 0.0)
+    if rng is not None:
+        years, male = years + 3 * rng.standard_normal(), male + 0.15 * rng.standard_normal()
+    return float(np.clip(years, *AGES)), float(np.clip(male, -1.5, 1.5))
+
+
+def albedo_tone(model: FaceModel, params: FaceParams) -> float:
+    """Mean luminance of the face's albedo, linear light."""
+    albedo = model.albedo(torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2)).to(model.mean.device))[0]
+    skin = model.regions.get("face", slice(None))
+    return float(np.clip(albedo.numpy(force=True)[skin], 0, 1).mean(0) @ _LUMINANCE)
+
+
+def picture_of(maps: DetailMaps) -> np.ndarray:
+    """Maps as the generator's picture (6, S, S) float32, see `Sample`."""
+    bands = split_bands(maps.displacement) / np.array(BAND_SCALES_MM)[:, None, None]
+    return np.concatenate([maps.albedo_log.transpose(2, 0, 1) / ALBEDO_LOG_SCALE, bands]).astype(np.float32)
+
+
+def detail_sheet(maps: list[DetailMaps]) -> np.ndarray:
+    """A contact sheet (H, W, 3) uint8 of maps: relief above, change of colour below."""
+    reliefs = [np.clip(128 + 350 * m.displacement, 0, 255)[..., None].repeat(3, 2) for m in maps]
+    linear = [torch.from_numpy(0.3 * np.exp(m.albedo_log)).clamp(0, 1) for m in maps]
+    colours = [255 * srgb_from_linear(colour).numpy() for colour in linear]
+    return np.concatenate([np.concatenate(row, axis=1) for row in (reliefs, colours)]).clip(0, 255).astype(np.uint8)
