@@ -1,0 +1,330 @@
+"""Training samples of the detail generators: drawn once by many processes, kept in small files, read in windows.
+
+A sample is a function of its number, so that a run which was broken off goes on where it was, and more can be added
+later. Letters: N batch, C image channels, K condition channels, S full size, W size of the whole picture, T window.
+
+Samples are never mirrored: a named factor of z (a deeper crease on one side, say) would then say the opposite of what
+the picture shows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ParameterError, WeightsError
+from ..files import write_whole
+from ..threads import one_thread
+
+SHARD = 16  # samples in one file
+HELD_OUT = 0.1  # of the samples, the last ones: they are measured against, never trained on
+VERSION = 1  # of the files
+_SPREAD_FROM = 64  # samples whose deviation stands for all
+_LEAST_SPREAD = 1e-3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a generator should answer to a condition.
+
+    Args:
+        condition: (K, s, s) float32 condition maps.
+        image: (C, S, S) float32, zero where there is no detail.
+        z: (D,) float32 the random vector that it was made from; None where nobody knows, as of a scan.
+        mask: (S, S) bool, where the image was seen; None: everywhere.
+    """
+
+    condition: np.ndarray
+    image: np.ndarray
+    z: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """Sizes of all samples: sides in texels, counts of channels.
+
+    Args:
+        size: S of the images.
+        condition_size: s of the condition maps; divides S or is S.
+        whole: W of the area-reduced images, divides S.
+        image_channels, condition_channels, style_dim: C, K, D.
+    """
+
+    size: int
+    condition_size: int
+    whole: int
+    image_channels: int
+    condition_channels: int
+    style_dim: int
+
+    @property
+    def record(self) -> np.dtype:
+        """One sample as stored."""
+        whole = (self.image_channels, self.whole, self.whole)
+        condition = (self.condition_channels, self.condition_size, self.condition_size)
+        return np.dtype(
+            [
+                ("image", np.int8, (self.image_channels, self.size, self.size)),
+                ("largest", np.float32, (self.image_channels,)),
+                ("whole", np.float16, whole),
+                ("condition", np.float16, condition),
+                ("z", np.float32, (self.style_dim,)),
+                ("known", np.bool_),
+                ("seen", np.uint8, (self.size, self.size // 8)),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as the training takes them, float32.
+
+    Args:
+        condition: (N, K, s, s).
+        whole: (N, C, W, W).
+        window: (N, C, T, T) of the full image, first texel at the corner that was asked for.
+        z: (N, D), zeros where not known.
+        known: (N,) bool, whether z is known.
+        whole_seen, window_seen: (N, 1, W, W) and (N, 1, T, T), share that was seen.
+    """
+
+    condition: Tensor
+    whole: Tensor
+    window: Tensor
+    z: Tensor
+    known: Tensor
+    whole_seen: Tensor
+    window_seen: Tensor
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------------
+def to_bytes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C, S, S) as int8 and the largest magnitude (C,) of each channel.
+
+    The bytes hold square roots: steps are fine where values are small, so that smooth skin shows no terraces that a
+    discriminator could tell data by, and are at most 0.8 % of the largest value elsewhere. Zero stays zero.
+    """
+    largest = np.maximum(np.abs(image).max(axis=(1, 2)), 1e-12).astype(np.float32)
+    root = np.sqrt(np.abs(image) / largest[:, None, None]) * np.sign(image)
+    return np.rint(127 * root).astype(np.int8), largest
+
+
+def from_bytes(stored: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """(..., C, H, W) float32 of what `to_bytes` made."""
+    root = stored.astype(np.float32) / 127
+    return root * np.abs(root) * largest[..., None, None]
+
+
+def reduced(maps: Tensor, size: int) -> Tensor:
+    """Mean over areas: (N, C, S, S) -> (N, C, size, size)."""
+    return maps if maps.shape[-1] == size else F.avg_pool2d(maps, maps.shape[-1] // size)
+
+
+def condition_window(condition: Tensor, size: int, corner: tuple[int, int], side: int) -> Tensor:
+    """The window of the condition maps (N, K, s, s) enlarged to `size`, without enlarging the rest.
+
+    Args:
+        size: of the enlarged maps, a multiple of s.
+        corner: row and column of the window's first texel, multiples of size / s.
+        side: of the window, a multiple of size / s.
+    Returns:
+        (N, K, side, side), bilinear.
+    """
+    scale = size // condition.shape[-1]
+    (row, column), inner = (start // scale for start in corner), side // scale
+    if scale == 1:
+        return condition[..., row : row + side, column : column + side]
+    padded = F.pad(condition, (1, 1, 1, 1), mode="replicate")
+    cut = padded[..., row : row + inner + 2, column : column + inner + 2]
+    enlarged = F.interpolate(cut, scale_factor=scale, mode="bilinear", align_corners=False)
+    return enlarged[..., scale:-scale, scale:-scale]
+
+
+# -- drawing ----------------------------------------------------------------------------------------------------------
+def draw_data(
+    sample: Callable[[int], Sample],
+    shape: DataShape,
+    folder: str | Path,
+    count: int,
+    *,
+    made_for: str = "",
+    workers: int = 2,
+    progress: Callable[[str], None] = print,
+) -> DetailData:
+    """Draws the samples that the folder lacks and opens all of them.
+
+    Args:
+        sample: number -> `Sample`, the same one each time; a function of a module, or a `functools.partial` of one,
+            as other processes must find it.
+        count: of samples, rounded up to whole files of 16.
+        made_for: what the samples depend on besides their number (seed, model, versions): any text.
+        workers: processes; 0 draws in this one.
+        progress: receives a line per file.
+    Raises:
+        ParameterError: too few samples, or the folder holds samples of another kind.
+        WeightsError: the folder cannot be written.
+    """
+    folder, shards = Path(folder), -(-count // SHARD)
+    if count < 2 * SHARD:
+        raise ParameterError(f"at least {2 * SHARD} samples are needed to train and to measure, got {count}")
+    _claim(folder, {"version": VERSION, "made_for": made_for, **shape.__dict__})
+    missing = [number for number in range(shards) if not _path(folder, number).is_file()]
+    if missing and workers:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+            running = [pool.submit(_draw_shard, sample, shape, folder, number) for number in missing]
+            for done, future in enumerate(as_completed(running), shards - len(missing) + 1):
+                future.result()
+                progress(f"samples: {SHARD * done} of {SHARD * shards}")
+    else:
+        for done, number in enumerate(missing, shards - len(missing) + 1):
+            _draw_shard(sample, shape, folder, number)
+            progress(f"samples: {SHARD * done} of {SHARD * shards}")
+    return DetailData(folder, shape, shards)
+
+
+def _claim(folder: Path, content: dict) -> None:
+    """Writes down what the folder's samples are; an error where they are something else."""
+    path = folder / "samples.json"
+    if path.is_file():
+        if json.loads(path.read_text()) != content:
+            raise ParameterError(f"{folder} holds samples that were drawn otherwise; name an empty folder")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise WeightsError(f"cannot make the folder {folder}: {problem.strerror}") from problem
+    write_whole(path, json.dumps(content, indent=1, sort_keys=True).encode(), WeightsError)
+
+
+def _path(folder: Path, shard: int) -> Path:
+    return folder / f"samples_{shard:05d}.npy"
+
+
+def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path, shard: int) -> None:
+    """One file of samples; it appears complete or not at all."""
+    records = np.zeros(SHARD, shape.record)
+    with one_thread():
+        for place in range(SHARD):
+            records[place] = _stored(sample(shard * SHARD + place), shape)
+    content = io.BytesIO()
+    np.save(content, records)
+    write_whole(_path(folder, shard), content.getvalue(), WeightsError)
+
+
+def _stored(sample: Sample, shape: DataShape) -> tuple:
+    """A sample as a record."""
+    expected = {
+        "image": (shape.image_channels, shape.size, shape.size),
+        "condition": (shape.condition_channels, shape.condition_size, shape.condition_size),
+        "z": (shape.style_dim,),
+        "mask": (shape.size, shape.size),
+    }
+    for name, form in expected.items():
+        value = getattr(sample, name, None)
+        if value is None and name in ("z", "mask"):
+            continue
+        if np.shape(value) != form or not np.isfinite(value).all():
+            raise ParameterError(f"a sample's {name} must be {form} finite numbers, got {np.shape(value)}")
+    mask = getattr(sample, "mask", None)
+    seen = np.ones((shape.size, shape.size), bool) if mask is None else np.asarray(mask, bool)
+    image = np.asarray(sample.image, np.float32) * seen
+    whole = reduced(torch.from_numpy(image)[None], shape.whole)[0].numpy()
+    z = np.zeros(shape.style_dim, np.float32) if sample.z is None else sample.z
+    return (*to_bytes(image), whole, sample.condition, z, sample.z is not None, np.packbits(seen, axis=1))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+class DetailData:
+    """Samples in a folder, read as they are needed; the last tenth is held out.
+
+    Args:
+        folder: that `draw_data` filled.
+        shape: sizes of the samples.
+        shards: files to use, from the first.
+    """
+
+    def __init__(self, folder: Path, shape: DataShape, shards: int):
+        self.shape = shape
+        self._shards = [np.load(_path(Path(folder), number), mmap_mode="r") for number in range(shards)]
+        self._held_out = max(SHARD, round(HELD_OUT * len(self)))
+
+    def __len__(self) -> int:
+        return SHARD * len(self._shards)
+
+    @property
+    def training(self) -> range:
+        """Numbers of the samples to train on."""
+        return range(len(self) - self._held_out)
+
+    @property
+    def held_out(self) -> range:
+        """Numbers of the samples to measure against."""
+        return range(len(self) - self._held_out, len(self))
+
+    def records(self, numbers: np.ndarray) -> list[np.void]:
+        """Stored samples, not read yet."""
+        return [self._shards[number // SHARD][number % SHARD] for number in numbers]
+
+    def batch(self, numbers: np.ndarray, corner: tuple[int, int] = (0, 0), side: int | None = None) -> Batch:
+        """Samples by number, their images cut to a window.
+
+        Args:
+            corner: row and column of the window's first texel.
+            side: of the window; None: the whole image.
+        """
+        side = self.shape.size if side is None else side
+        rows, columns = (slice(start, start + side) for start in corner)
+        chosen = self.records(numbers)
+        windows = [from_bytes(record["image"][:, rows, columns], record["largest"]) for record in chosen]
+        seen = [np.unpackbits(record["seen"], axis=1) for record in chosen]
+        seen = torch.from_numpy(np.stack(seen)[:, None].astype(np.float32))
+
+        def stacked(name: str) -> Tensor:
+            return torch.from_numpy(np.stack([record[name] for record in chosen]).astype(np.float32))
+
+        return Batch(
+            condition=stacked("condition"),
+            whole=stacked("whole"),
+            window=torch.from_numpy(np.stack(windows)),
+            z=stacked("z"),
+            known=stacked("known") > 0,
+            whole_seen=reduced(seen, self.shape.whole),
+            window_seen=seen[..., rows, columns],
+        )
+
+    @cached_property
+    def region(self) -> np.ndarray:
+        """(W, W) bool, where any image has detail: what counts in measures and losses."""
+        first = self.records(np.arange(min(len(self.training), _SPREAD_FROM)))
+        return np.any([np.any(record["whole"] != 0, axis=0) for record in first], axis=0)
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """First row, first column, end row, end column of the region, in texels of the full size."""
+        scale = self.shape.size // self.shape.whole
+        rows, columns = (np.flatnonzero(self.region.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            raise ParameterError("all samples are empty: there is nothing to learn")
+        return tuple(int(scale * edge) for edge in (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """(C, 1, 1) deviation of each channel where there is detail; networks and measures see channels over it."""
+        first = self.records(np.arange(min(len(self.training), _SPREAD_FROM)))
+        full = np.kron(self.region, np.ones([self.shape.size // self.shape.whole] * 2)).astype(bool)
+        square = [np.square(from_bytes(record["image"], record["largest"])[:, full]).mean(1) for record in first]
+        deviation = np.sqrt(np.mean(square, axis=0)).clip(_LEAST_SPREAD)
+        return torch.from_numpy(deviation.astype(np.float32)).reshape(-1, 1, 1)

@@ -1,0 +1,74 @@
+"""The discriminators of the detail generators: is this picture data, given its condition?
+
+The residual discriminator of Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", narrow, with
+the condition maps beside the picture. Letters: N batch, C image channels, K condition channels, T side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ParameterError
+from ..stylegan_layers import BiasAct, EqualConv, EqualLinear, ResBlock
+
+WIDTHS = (32, 48, 64, 96, 128)
+_GROUP = 4  # samples whose deviation is one feature
+_LAYOUT = torch.channels_last  # faster than the usual one on a CPU
+
+
+class Discriminator(nn.Module):
+    """A number per picture, high for data.
+
+    Args:
+        side: T, a power of two from 8.
+        image_channels: C.
+        condition_channels: K.
+        widths: at T, T / 2, T / 4 ...; the last one goes on down to 4.
+    Raises:
+        ParameterError: side is no power of two from 8.
+    """
+
+    def __init__(self, side: int, image_channels: int, condition_channels: int, widths: Sequence[int] = WIDTHS):
+        super().__init__()
+        if not isinstance(side, int) or side < 8 or side & (side - 1):
+            raise ParameterError(f"a discriminator's side must be a power of two from 8, got {side!r}")
+        steps = side.bit_length() - 3
+        widths = [widths[min(step, len(widths) - 1)] for step in range(steps + 1)]
+        self.first = nn.Sequential(EqualConv(image_channels + condition_channels, widths[0], 1), BiasAct(widths[0]))
+        self.blocks = nn.Sequential(*(ResBlock(a, b) for a, b in zip(widths, widths[1:])))
+        self.last = nn.Sequential(EqualConv(widths[-1] + 1, widths[-1], 3, padding=1), BiasAct(widths[-1]))
+        self.hidden = EqualLinear(widths[-1] * 16, widths[-1], activate=True)
+        self.answer = EqualLinear(widths[-1], 1)
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """(N,) answers for pictures (N, C, T, T) with condition maps (N, K, T, T)."""
+        maps = torch.cat([image, condition], dim=1).contiguous(memory_format=_LAYOUT)
+        maps = self.blocks(self.first(maps))
+        maps = self.last(torch.cat([maps, _deviation(maps)], dim=1))
+        return self.answer(self.hidden(maps.flatten(1)))[:, 0].float()
+
+
+def _deviation(maps: Tensor) -> Tensor:
+    """(N, 1, h, w): how much the samples of a group differ; a generator that always answers the same gives itself
+    away (Karras et al. 2018, section 3)."""
+    count = len(maps)
+    group = next(size for size in range(min(_GROUP, count), 0, -1) if count % size == 0)
+    members = maps.float().reshape(group, count // group, *maps.shape[1:])
+    deviation = (members.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    return deviation.repeat(group).reshape(count, 1, 1, 1).expand(-1, 1, *maps.shape[2:]).to(maps.dtype)
+
+
+def gradient_penalty(discriminator: Discriminator, image: Tensor, condition: Tensor) -> Tensor:
+    """Mean squared slope of the answers for data (R1 of Mescheder et al. 2018), a scalar with gradients.
+
+    Args:
+        image: (N, C, T, T) data.
+        condition: (N, K, T, T).
+    """
+    image = image.detach().requires_grad_()
+    answers = discriminator(image, condition)
+    (slope,) = torch.autograd.grad(answers.sum(), image, create_graph=True)
+    return slope.square().sum((1, 2, 3)).mean()

@@ -1,0 +1,391 @@
+"""The detail generators as plans, and one step of their training; the loop around it is `generators`.
+
+Two discriminators look at what is cheap to make: the whole picture at a low resolution, and a window of the full one.
+The loss is the non-saturating logistic one with R1 (Karras et al. 2020), and where the random vector z of a sample is
+known, the low frequencies must also be the sample's: creases are a function of z, pores are not.
+
+What StyleGAN2 has and this does not: adaptive augmentation, as the samples are synthetic and there can be as many as
+are needed; path length regularisation, as latents are fitted near the mean only, with a prior on them; mirrored
+samples, see `detail_data`. Letters as there.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import FaceVerseError, ParameterError
+from ..stylegan import ConditionalGenerator
+from .detail_data import Batch, DataShape, DetailData, condition_window, reduced
+from .discriminator import WIDTHS, Discriminator, gradient_penalty
+
+BAND_SCALES_MM = (0.25, 0.10, 0.05)
+"""Millimetres of 1 in the channels of the coarse, medium and fine displacement."""
+ALBEDO_LOG_SCALE = 0.35
+"""Natural logarithm of the albedo's factor of 1 in its channels."""
+
+
+_GAMMA_PACE, _GAMMA_RANGE = 0.02, (0.01, 1e4)  # per step and unit of the loss
+
+
+# -- what is trained --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class GeneratorPlan:
+    """A kind of generator.
+
+    Args:
+        kind: "detail" or "expression".
+        shape: sizes of conditions, images and z.
+        channels: width by resolution, see `ConditionalGenerator`.
+        window: T, side of the windows that one discriminator sees.
+        groups: name -> channels that belong together.
+        mapping_layers: of the mapping network.
+        critic_widths: of the discriminators, see `Discriminator`.
+        tied: first entries of z that belong to the condition (age and sex): never drawn on their own.
+    """
+
+    kind: str
+    shape: DataShape
+    channels: dict[int, int]
+    window: int
+    groups: dict[str, tuple[int, ...]]
+    mapping_layers: int = 4
+    critic_widths: tuple[int, ...] = WIDTHS
+    tied: int = 0
+
+    def generator(self) -> ConditionalGenerator:
+        """With fresh weights."""
+        return ConditionalGenerator(
+            self.shape.size,
+            style_dim=self.shape.style_dim,
+            mapping_layers=self.mapping_layers,
+            image_channels=self.shape.image_channels,
+            condition_channels=self.shape.condition_channels,
+            channels=self.channels,
+            condition_size=self.shape.condition_size,
+        )
+
+    def critics(self) -> torch.nn.ModuleList:
+        """Discriminators of the whole picture and of windows, with fresh weights."""
+        counts = self.shape.image_channels, self.shape.condition_channels, self.critic_widths
+        return torch.nn.ModuleList(Discriminator(side, *counts) for side in (self.shape.whole, self.window))
+
+
+_DETAIL_WIDTHS = {4: 128, 8: 128, 16: 128, 32: 128, 64: 96, 128: 64, 256: 32, 512: 16}
+_EXPRESSION_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16}
+
+
+def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
+    """The generator of albedo and displacement from a head's albedo and shape.
+
+    Args:
+        size: of the maps, 32 to 512.
+        narrower: factor by which all widths are smaller.
+    """
+    return GeneratorPlan(
+        "detail",
+        DataShape(size, min(128, size), _whole(size, 4), image_channels=6, condition_channels=6, style_dim=64),
+        _widths(_DETAIL_WIDTHS, size, narrower),
+        min(128, size),
+        {"albedo": (0, 1, 2), "displacement": (3, 4, 5)},
+        critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
+        tied=2,
+    )
+
+
+def expression_plan(size: int = 256, narrower: int = 1) -> GeneratorPlan:
+    """The generator of the displacement that an expression adds, from the displacement at rest and the strain.
+
+    Args:
+        size: of the maps, 32 to 256.
+        narrower: factor by which all widths are smaller.
+    """
+    return GeneratorPlan(
+        "expression",
+        DataShape(size, size, _whole(size, 2), image_channels=3, condition_channels=6, style_dim=64),
+        _widths(_EXPRESSION_WIDTHS, size, narrower),
+        min(128, size),
+        {"displacement": (0, 1, 2)},
+        critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
+        tied=2,
+    )
+
+
+def _whole(size: int, factor: int) -> int:
+    return max(size // factor, min(32, size // 2))
+
+
+def _widths(widths: dict[int, int], size: int, narrower: int) -> dict[int, int]:
+    if size not in widths or size < 32 or not isinstance(narrower, int) or narrower < 1:
+        raise ParameterError(
+            f"size must be a power of two from 32 to {max(widths)} and narrower a whole number from 1, "
+            f"got {size!r} and {narrower!r}"
+        )
+    return {side: max(8, width // narrower) for side, width in widths.items() if side <= size}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is trained.
+
+    Args:
+        batch: N.
+        rate: learning rate of Adam.
+        warm_up_rate: that of the generator at the start of the warm-up, from where it falls geometrically to `rate`.
+        mapping_rate: factor on the rate of the mapping network, which by itself learns a hundred times slower than the
+            rest: too slow for runs of some thousand steps in which z has known meanings.
+        warm_up: share of the run with the matching loss alone.
+        matching: weight of the matching loss at the start and at the end of the rest.
+        fresh: share of samples that get another z than their own, so that all of z is trained, not the samples' only.
+        low_pass: texels over which a window is averaged before it is matched.
+        first_contrast: of a fresh generator's pictures, relative to StyleGAN2's.
+        first_noise: weight of a fresh generator's noise maps.
+        gamma: weight of R1 at the start. It follows the discriminators: one that is nearly always right teaches
+            nothing, and the right weight depends on sizes, data and how far the generator is.
+        critic: loss of a discriminator that R1's weight is led to; 1.39 is one that guesses, 0 one that knows.
+        penalty_every: steps from one R1 to the next, per discriminator.
+        average: samples over which the averaged generator forgets half.
+        bfloat16: convolutions in bfloat16.
+    """
+
+    batch: int = 8
+    rate: float = 2e-3
+    warm_up_rate: float = 1e-2
+    mapping_rate: float = 10.0
+    warm_up: float = 0.1
+    matching: tuple[float, float] = (20.0, 3.0)
+    fresh: float = 0.25
+    low_pass: int = 4
+    first_contrast: float = 0.1
+    first_noise: float = 0.5
+    gamma: float = 20.0
+    critic: float = 0.9
+    penalty_every: int = 16
+    average: float = 5000.0
+    bfloat16: bool = True
+
+
+@dataclass
+class Losses:
+    """Of one step; NaN where it has no such part."""
+
+    critic: float = float("nan")
+    adversarial: float = float("nan")
+    matching: float = float("nan")
+    penalty: float = float("nan")
+
+
+# -- one step ---------------------------------------------------------------------------------------------------------
+class Training:
+    """Networks, optimisers and the number of steps made. Every step's random numbers come from seed and number alone.
+
+    Args:
+        plan: what is trained.
+        settings: how.
+        data: on what.
+        seed: of weights, order, z and noise.
+    """
+
+    def __init__(self, plan: GeneratorPlan, settings: Settings, data: DetailData, seed: int = 0):
+        self.plan, self.settings, self.data, self.seed = plan, settings, data, seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.generator, self.critics = plan.generator(), plan.critics()
+        with torch.no_grad():
+            # A fresh generator's pictures are strong noise, which a short run would first have to unlearn.
+            for name, weight in self.generator.named_parameters():
+                if name.startswith("to_rgb") and name.endswith("conv.weight"):
+                    weight.mul_(settings.first_contrast)
+                # From a weight of zero no step leads away on average: noise would be found by chance, and late.
+                if name.endswith("noise.weight"):
+                    weight.fill_(settings.first_noise)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        lazy = settings.penalty_every / (settings.penalty_every + 1)
+        mapping = list(self.generator.style.parameters())
+        others = [part for name, part in self.generator.named_parameters() if not name.startswith("style.")]
+        self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": others}], settings.rate, betas=(0.0, 0.99))
+        # R1's own steps are extra ones, hence the correction (Karras et al. 2020, appendix B).
+        self.critic_optimizer = torch.optim.Adam(
+            self.critics.parameters(), settings.rate * lazy, betas=(0.0, 0.99**lazy)
+        )
+        self.steps, self.seconds = 0, 0.0
+        self.gamma = [settings.gamma] * len(self.critics)
+        region = torch.from_numpy(data.region)[None, None].float()
+        self._region = region / region.mean()
+
+    def step(self, progress: float) -> Losses:
+        """One step of all networks.
+
+        Args:
+            progress: 0..1, how far the run is.
+        """
+        settings, rng = self.settings, np.random.default_rng([self.seed, self.steps])
+        numbers = rng.choice(self.data.training, settings.batch, replace=False)
+        corner = self.random_corner(rng)
+        batch = self.data.batch(numbers, corner, self.plan.window)
+        fresh = torch.from_numpy(rng.random(settings.batch) < settings.fresh)
+        known = batch.known & ~fresh
+        drawn = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        own = known[:, None] | (batch.known[:, None] & (torch.arange(batch.z.shape[1]) < self.plan.tied))
+        z = torch.where(own, batch.z, torch.randn(batch.z.shape, generator=drawn))
+        pictures = self._pictures(batch, z, drawn, corner)
+        losses = Losses()
+        self._set_rate(progress)
+        adversarial = progress >= settings.warm_up
+        conditions = self._conditions(batch, corner)
+        data = [found / self.data.spread for found in (batch.whole, batch.window)]
+        if adversarial:
+            losses.critic = self._critic_step(pictures, data, conditions)
+            losses.penalty = self._penalty_step(data, conditions)
+        loss = torch.zeros(())
+        if adversarial:
+            loss = self._adversarial(pictures, conditions)
+            losses.adversarial = float(loss.detach())
+        if known.any():
+            matching = self._matching(pictures, data, known)
+            losses.matching = float(matching.detach())
+            loss = loss + self._matching_weight(progress) * matching
+        if loss.requires_grad:
+            _descend(self.optimizer, loss)
+        self.steps += 1
+        self._follow()
+        if not np.isfinite([value for value in asdict(losses).values() if value == value]).all():
+            raise FaceVerseError(f"the training diverged at step {self.steps}; resume with a lower rate")
+        return losses
+
+    def random_corner(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Of a window whose middle is inside the box of the detail."""
+        shape, side = self.plan.shape, self.plan.window
+        # The window's cut must fall between texels of the low resolution and of the condition.
+        grid = max(shape.size // shape.whole, shape.size // shape.condition_size)
+        top, left, bottom, right = self.data.box
+        corner = []
+        for low, high in ((top, bottom), (left, right)):
+            low, high = (min(max(edge, 0), shape.size - side) for edge in (low - side // 4, high - 3 * side // 4))
+            corner.append(grid * int(rng.integers(low // grid, max(high, low) // grid + 1)))
+        return corner[0], corner[1]
+
+    def _precision(self):
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16)
+
+    def _pictures(self, batch: Batch, z: Tensor, drawn: torch.Generator, corner: tuple[int, int]) -> list[Tensor]:
+        """Whole and window that the generator makes, in deviations of the data."""
+        noise = [torch.randn(len(z), 1, side, side, generator=drawn) for side in self.generator.noise_sizes]
+        latents, shape = self.generator.mapping(z), self.plan.shape
+        with self._precision():
+            whole, window = self.generator.window_synthesis(
+                latents, batch.condition, noise, whole=shape.whole, corner=corner, side=self.plan.window
+            )
+        # Of a scan's unseen parts the data is zero; so are the pictures then, for the discriminators to compare.
+        spread = self.data.spread
+        return [whole.float() / spread * batch.whole_seen, window.float() / spread * batch.window_seen]
+
+    def _conditions(self, batch: Batch, corner: tuple[int, int]) -> list[Tensor]:
+        shape = self.plan.shape
+        whole = batch.condition
+        if shape.whole > shape.condition_size:
+            whole = condition_window(whole, shape.whole, (0, 0), shape.whole)
+        return [
+            reduced(whole, shape.whole),
+            condition_window(batch.condition, shape.size, corner, self.plan.window),
+        ]
+
+    def _critic_step(self, pictures: list[Tensor], data: list[Tensor], conditions: list[Tensor]) -> float:
+        self.critics.requires_grad_(True)
+        losses = []
+        with self._precision():
+            for critic, drawn, real, condition in zip(self.critics, pictures, data, conditions):
+                answers = critic(drawn.detach(), condition), -critic(real, condition)
+                losses.append(sum(F.softplus(answer).mean() for answer in answers))
+        _descend(self.critic_optimizer, sum(losses))
+        found = [float(loss.detach()) for loss in losses]
+        for number, loss in enumerate(found):
+            gamma = self.gamma[number] * np.exp(_GAMMA_PACE * (self.settings.critic - loss))
+            self.gamma[number] = float(np.clip(gamma, *_GAMMA_RANGE))
+        return sum(found) / len(found)
+
+    def _penalty_step(self, data: list[Tensor], conditions: list[Tensor]) -> float:
+        """R1 of one discriminator, where it is its turn: they take turns so that steps take equally long."""
+        every = self.settings.penalty_every
+        turn = {0: 0, every // 2: 1}.get(self.steps % every)
+        if turn is None:
+            return float("nan")
+        penalty = gradient_penalty(self.critics[turn], data[turn], conditions[turn])
+        _descend(self.critic_optimizer, 0.5 * self.gamma[turn] * every * penalty)
+        return float(penalty.detach())
+
+    def _adversarial(self, pictures: list[Tensor], conditions: list[Tensor]) -> Tensor:
+        self.critics.requires_grad_(False)
+        with self._precision():
+            answers = [critic(*given) for critic, *given in zip(self.critics, pictures, conditions)]
+        return sum(F.softplus(-answer).mean() for answer in answers)
+
+    def _matching(self, pictures: list[Tensor], data: list[Tensor], known: Tensor) -> Tensor:
+        """Mean absolute difference of low frequencies, in deviations of the data."""
+        whole, window = (made[known] - real[known] for made, real in zip(pictures, data))
+        averaged = F.avg_pool2d(window, min(self.settings.low_pass, window.shape[-1]))
+        return (whole.abs() * self._region).mean() + averaged.abs().mean()
+
+    def _matching_weight(self, progress: float) -> float:
+        """Falls geometrically once the discriminators take part."""
+        first, last = self.settings.matching
+        share = (progress - self.settings.warm_up) / max(1 - self.settings.warm_up, 1e-6)
+        return first * (last / first) ** min(max(share, 0.0), 1.0)
+
+    def _set_rate(self, progress: float) -> None:
+        settings = self.settings
+        share = min(progress / settings.warm_up, 1.0) if settings.warm_up > 0 else 1.0
+        rate = settings.warm_up_rate * (settings.rate / settings.warm_up_rate) ** share
+        for group, factor in zip(self.optimizer.param_groups, (settings.mapping_rate, 1.0)):
+            group["lr"] = rate * factor
+
+    def _follow(self) -> None:
+        """The averaged generator; it forgets faster at the start."""
+        seen = self.steps * self.settings.batch
+        half_life = min(self.settings.average, 0.1 * seen)
+        share = 1 - 0.5 ** (self.settings.batch / half_life)
+        ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(ours, theirs, share)
+
+    # -- state ----------------------------------------------------------------------------------------------------
+    def state(self) -> dict:
+        """All that a run needs to go on as if it had not stopped."""
+        parts = ("generator", "critics", "average", "optimizer", "critic_optimizer")
+        state = {name: getattr(self, name).state_dict() for name in parts}
+        return {
+            **state,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "gamma": self.gamma,
+            "made_for": self._made_for(),
+        }
+
+    def load(self, state: dict) -> None:
+        """Goes on from `state()`.
+
+        Raises:
+            ParameterError: it is another plan's, other settings' or another seed's.
+        """
+        if state["made_for"] != self._made_for():
+            raise ParameterError(
+                "the work folder holds a run with other settings: name an empty folder, or resume=False"
+            )
+        for name in ("generator", "critics", "average", "optimizer", "critic_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.steps, self.seconds, self.gamma = state["steps"], state["seconds"], list(state["gamma"])
+
+    def _made_for(self) -> str:
+        return json.dumps([asdict(self.plan), asdict(self.settings), self.seed, len(self.data)], sort_keys=True)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
