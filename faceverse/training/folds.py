@@ -1,0 +1,277 @@
+"""Folds of the skin that an expression throws, and the samples that the expression generator learns from.
+
+The lines are those of `creases`: where a person has a crease at rest the skin folds first. How deep an expression folds
+them follows from the compression of the skin across each line; between the lines, strongly compressed skin wrinkles by
+itself, across the direction of its compression. Without strain there is no fold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from ..model import FaceModel
+from ..relief import TangentFrame, compression, expression_strain, split_bands, surface_slopes
+from .creases import FACTORS, CreaseFields, Family, crease_relief
+from .detail_data import Sample
+from .scans import BAND_SCALES_MM, DetailSurface, age_and_masculinity, albedo_tone, random_z, synthetic_detail
+from .skin_fields import smoothstep
+
+FOLD_SIZE = 256
+FACE_MM_PER_TEXEL = 297.0 / FOLD_SIZE
+LARGEST_FOLD_MM = (-1.1, 0.7)
+TAUT = 0.4  # compression that skin bears without a fold over its stretch the other way, as taut skin narrows
+_FULL_AGE = 1.4  # the age, in deviations, at which `creases` draws full lines; the depth by age is this file's own
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How the skin of a family of lines folds.
+
+    Args:
+        from_strain: compression across the lines that throws no fold yet.
+        full_strain: compression beyond that at which a fold is nearly as deep as it gets.
+        depth: of the fold then, over that of the family's full crease at rest.
+        reach_mm: along the skin over which neighbouring compression has a say.
+    """
+
+    from_strain: float = 0.03
+    full_strain: float = 0.14
+    depth: float = 1.6
+    reach_mm: float = 4.0
+
+
+_HABITS = {
+    "forehead": Habit(0.01, 0.08, 2.6, 14.0),
+    "frown": Habit(0.02, 0.14, 1.3, 4.0),
+    "root": Habit(0.01, 0.08, 2.2, 5.0),
+    "chin": Habit(0.03, 0.15, 1.6, 4.0),
+    "above_lip": Habit(0.03, 0.12, 1.6, 3.0),
+    "below_lip": Habit(0.03, 0.12, 1.8, 3.0),
+    "lips": Habit(0.03, 0.15, 1.3, 3.0),
+    "neck": Habit(0.04, 0.20, 1.4, 8.0),
+    "crow": Habit(0.03, 0.14, 1.7, 6.0),
+    "under_eye": Habit(0.04, 0.15, 1.7, 4.0),
+    "upper_lid": Habit(0.05, 0.20, 1.2, 3.0),
+    "nasolabial": Habit(0.02, 0.15, 1.7, 9.0),
+    "marionette": Habit(0.03, 0.15, 1.5, 4.0),
+    "bunny": Habit(0.02, 0.08, 3.2, 4.0),
+}
+
+
+@dataclass(frozen=True)
+class FoldSurface:
+    """A model's surface prepared for folds; made once and used for every sample.
+
+    Args:
+        detail: of `FOLD_SIZE`, with the lines and the masks.
+        across: by family, (2, N) unit vectors (tangent_u, tangent_v) across its lines at its texels.
+        waves: (O, 2, S, S) float32 noise of unit deviation in O orientations, wavelength 4 to 7 mm; two fields for
+            each, which a person mixes.
+        dimples: (2, S, S) likewise without orientation.
+    """
+
+    detail: DetailSurface
+    across: dict[str, np.ndarray]
+    waves: np.ndarray
+    dimples: np.ndarray
+
+    @classmethod
+    def of(cls, model: FaceModel) -> FoldSurface:
+        """The surface of a model.
+
+        Raises:
+            ParameterError: the model lacks landmarks or regions.
+        """
+        detail = DetailSurface.of(model, FOLD_SIZE)
+        frame = TangentFrame.of(model, model.mean_vertices, FOLD_SIZE)
+        across = {name: _across(frame, family) for name, family in detail.creases.families.items()}
+        rng = np.random.default_rng(11)
+        waves = np.stack([[_wave(rng, angle) for _ in range(2)] for angle in _ORIENTATIONS])
+        dimples = np.stack([_unit(_band(rng.standard_normal((FOLD_SIZE,) * 2), 1.1, 2.6)) for _ in range(2)])
+        return cls(detail, across, waves.astype(np.float32), dimples.astype(np.float32))
+
+
+_ORIENTATIONS = np.arange(8) * np.pi / 8
+
+
+def fold_displacement(
+    surface: FoldSurface, strain: np.ndarray, z: np.ndarray, seed: int, detail: np.ndarray | None = None
+) -> np.ndarray:
+    """What an expression adds to the displacement of a face at rest.
+
+    Args:
+        strain: (3, S, S) of the expression, see `relief.expression_strain`; S is `FOLD_SIZE`.
+        z: (64,) the person, see `creases.FACTORS`; the first number, age, deepens the folds. Smooth in z.
+        seed: of small irregularities that nobody can foretell.
+        detail: (S, S) mm displacement at rest; its creases flatten where the skin is stretched across them.
+    Returns:
+        (S, S) float32 mm, exactly zero for no strain; folds reach a little beyond the strained skin.
+    """
+    z = np.asarray(z, np.float64)
+    rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 17])
+    folds = _lines(surface, strain, z, rng) + _wrinkles(surface, strain, z) + _dimpled_chin(surface, strain, z)
+    low, high = LARGEST_FOLD_MM
+    bound = np.where(folds < 0, -low, high)
+    folds = bound * np.tanh(folds / bound)
+    if detail is not None:
+        folds = folds - _flattened(detail, strain)
+    return (folds * surface.detail.skin.inside).astype(np.float32)
+
+
+def training_sample(model: FaceModel, surface: FoldSurface, index: int, seed: int) -> Sample:
+    """The sample number `index`: a random person of the model with a random expression.
+
+    Returns:
+        condition (6, 256, 256): the bands of the displacement at rest over `BAND_SCALES_MM`, and the strain. image
+        (3, 256, 256): the bands of what the expression adds, over the same scales. z (64,): of `creases.FACTORS`.
+    """
+    rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 5])
+    params = model.random(int(rng.integers(2**31)))
+    params = params.replace(expression=random_expression(model, rng))
+    z = random_z(rng, *age_and_masculinity(model, params, rng))
+    tone = albedo_tone(model, params)
+    rest = synthetic_detail(surface.detail, z, int(rng.integers(2**31)), tone).displacement
+    strain = expression_strain(model, params, FOLD_SIZE)
+    added = fold_displacement(surface, strain, z, int(rng.integers(2**31)), rest)
+    scales = np.float32(BAND_SCALES_MM)[:, None, None]
+    return Sample(np.concatenate([split_bands(rest) / scales, strain]), split_bands(added) / scales, z)
+
+
+def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
+    """Weights (E,) float32 of one to four shapes together, both sides mostly alike; every eighth face is at rest."""
+    names = model.expression_names
+    weights = np.zeros(len(names), np.float32)
+    if rng.random() < 1 / 8:
+        return weights
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(name.removesuffix("Left").removesuffix("Right"), []).append(index)
+    kinds = sorted(kind for kind in groups if not kind.startswith(("eyeLook", "tongue")))
+    for kind in rng.choice(kinds, size=rng.integers(1, 5), replace=False):
+        amount = rng.uniform(0.25, 1.0)
+        for index in groups[kind]:
+            own = rng.normal(1, 0.12) if rng.random() < 0.9 else 0.0
+            weights[index] = np.clip(amount * own, *model.expression_limits[index])
+    return weights
+
+
+# -- how deep ---------------------------------------------------------------------------------------------------------
+def _depth_by_age(z: np.ndarray) -> float:
+    """1 at the middle age; old skin folds deeper."""
+    return float(np.exp(0.36 * np.clip(z[0], -2, 2)))
+
+
+def _lines(surface: FoldSurface, strain: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The creases of the person, each as deep as the skin is compressed across it."""
+    grown = z.copy()
+    grown[FACTORS.index("age")] = _FULL_AGE
+    size = FOLD_SIZE
+    uneven = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 7 / FACE_MM_PER_TEXEL)
+    uneven = (1 + 0.25 * uneven / uneven.std()).clip(0.3, 1.7).reshape(-1)
+    families = {}
+    for name, family in surface.detail.creases.families.items():
+        habit = _HABITS[name.removesuffix("_left").removesuffix("_right")]
+        folded = _folded(family, surface.across[name], strain, habit)
+        families[name] = replace(family, inside=family.inside * folded * uneven[family.at])
+    warp = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 3 / FACE_MM_PER_TEXEL)
+    relief = crease_relief(CreaseFields(size, families), grown, 0.12 * warp / warp.std())
+    return _depth_by_age(z) * relief
+
+
+def _folded(family: Family, across: np.ndarray, strain: np.ndarray, habit: Habit) -> np.ndarray:
+    """(N,) depth of the folds over that of the full crease."""
+    along_u, mixed, along_v = strain.reshape(3, -1)[:, family.at]
+    u, v = across
+    squeezed = np.zeros(FOLD_SIZE * FOLD_SIZE, np.float32)
+    across_lines = along_u * u * u + 2 * mixed * u * v + along_v * v * v
+    taut = TAUT * np.maximum(along_u + along_v - across_lines, 0)
+    squeezed[family.at] = np.maximum(-across_lines - taut - habit.from_strain, 0)
+    if not squeezed.any():
+        return squeezed[family.at]
+    sigma = habit.reach_mm / FACE_MM_PER_TEXEL
+    spread = gaussian_filter(squeezed.reshape(FOLD_SIZE, -1), sigma, mode="constant").reshape(-1)[family.at]
+    return habit.depth * (1 - np.exp(-spread / (0.5 * habit.full_strain)))
+
+
+def _wrinkles(surface: FoldSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """(S, S) mm, small wrinkles across the direction of compression wherever it is strong."""
+    squeezed, angle = compression(strain)
+    # Where skin is squeezed from all sides there is no direction for wrinkles to follow.
+    stretched = strain[0] + strain[2] + squeezed
+    one_way = np.clip(1 - np.maximum(-stretched, 0) / np.maximum(squeezed, 1e-6), 0.3, 1)
+    one_way *= 1 - 0.6 * surface.detail.skin.forehead
+    folded = np.maximum(squeezed - TAUT * np.maximum(stretched, 0) - 0.06, 0)
+    strength = _depth_by_age(z) * one_way * 0.15 * (1 - np.exp(-folded / 0.20))
+    total = np.zeros_like(squeezed)
+    for k, orientation in enumerate(_ORIENTATIONS):
+        share = np.maximum(np.cos(2 * (angle - orientation)), 0) ** 3
+        phase = 0.9 * z[48 + k]
+        total += share * (np.cos(phase) * surface.waves[k, 0] + np.sin(phase) * surface.waves[k, 1])
+    return strength * _valleys(total) * (1 - surface.detail.skin.lips)
+
+
+def _dimpled_chin(surface: FoldSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """(S, S) mm, the cobbles of a chin whose muscle draws its skin together."""
+    squeezed = compression(strain)[0]
+    stretched = strain[0] + strain[2] + squeezed
+    squeezed = (squeezed - TAUT * np.maximum(stretched - 0.1, 0)) * surface.detail.skin.chin
+    phase = 0.9 * z[FACTORS.index("chin_texture")]
+    field = np.cos(phase) * surface.dimples[0] + np.sin(phase) * surface.dimples[1]
+    strength = 0.22 * _depth_by_age(z) ** 0.5 * smoothstep((squeezed - 0.01) / 0.08)
+    return strength * _valleys(field)
+
+
+def _valleys(field: np.ndarray) -> np.ndarray:
+    """A field of unit deviation with narrow valleys and broad backs, mean about zero."""
+    return 0.5 - 1.25 * np.logaddexp(0, 1.8 * (field - 0.35)) / 1.8
+
+
+def _flattened(detail: np.ndarray, strain: np.ndarray) -> np.ndarray:
+    """(S, S) mm, the part of the creases at rest that stretching takes away: of the coarse and the medium band, where
+    the skin is stretched across them."""
+    broad = split_bands(detail)[:2].sum(0)
+    up, right = -np.gradient(broad, axis=0), np.gradient(broad, axis=1)
+    sigma = 2 / FACE_MM_PER_TEXEL
+    uu, uv, vv = (gaussian_filter(product, sigma) for product in (right * right, right * up, up * up))
+    angle = np.arctan2(2 * uv, uu - vv) / 2
+    u, v = np.cos(angle), np.sin(angle)
+    stretch = strain[0] * u * u + 2 * strain[1] * u * v + strain[2] * v * v
+    return 0.75 * (1 - np.exp(-np.maximum(stretch - 0.02, 0) / 0.12)) * broad
+
+
+# -- prepared once ----------------------------------------------------------------------------------------------------
+def _across(frame: TangentFrame, family: Family) -> np.ndarray:
+    """(2, N) unit vectors along which the family's t grows, in the unit frame of the surface."""
+    size = FOLD_SIZE
+    known = np.zeros(size * size, bool)
+    known[family.at] = True
+    values = np.zeros(size * size, np.float32)
+    values[family.at] = family.t
+    nearest = distance_transform_edt(~known.reshape(size, size), return_distances=False, return_indices=True)
+    filled = gaussian_filter(values.reshape(size, size)[tuple(nearest)], 1.5)
+    plain = replace(frame, weight=torch.ones_like(frame.weight))
+    slopes = torch.stack(surface_slopes(plain, torch.from_numpy(filled))).numpy().reshape(2, -1)[:, family.at]
+    return slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-9)
+
+
+def _wave(rng: np.random.Generator, angle: float) -> np.ndarray:
+    """Noise (S, S) whose crests run across the direction `angle` (from u towards up), of unit deviation."""
+    size = FOLD_SIZE
+    up, right = np.meshgrid(-np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
+    per_mm = np.hypot(up, right) / FACE_MM_PER_TEXEL
+    turned = np.cos(2 * (np.arctan2(up, right) - angle))
+    kept = np.exp(-0.5 * ((per_mm - 1 / 5.5) / 0.05) ** 2) * np.exp((turned - 1) / 0.12)
+    return _unit(np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * kept).real)
+
+
+def _band(noise: np.ndarray, fine_mm: float, coarse_mm: float) -> np.ndarray:
+    narrow, wide = (gaussian_filter(noise, mm / FACE_MM_PER_TEXEL, mode="wrap") for mm in (fine_mm, coarse_mm))
+    return narrow / narrow.std() - wide / wide.std() * 0.5
+
+
+def _unit(noise: np.ndarray) -> np.ndarray:
+    return (noise - noise.mean()) / noise.std()
