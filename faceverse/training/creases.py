@@ -1,7 +1,7 @@
 """Creases of the face: which of 64 numbers says what, and the relief of lines that they describe.
 
-A line is a smooth function t(s) in the coordinates of its family (see crease_fields.py) with a strength that varies along
-it, so everything here is smooth in the numbers z.
+A line is a smooth function t(s) in the coordinates of its family (see crease_fields.py) with a strength that varies
+along it, so everything here is smooth in the numbers z.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def profile(t: np.ndarray, shoulders: float = 0.35) -> np.ndarray:
 
 
 def wander(
-    s: np.ndarray, line: int, phase: float, wavelengths=(43.0, 17.0, 7.5), sizes=(1.0, 0.45, 0.16)
+    s: np.ndarray, line: int, phase: float, wavelengths=(43.0, 17.0, 7.5), sizes=(1.0, 0.42, 0.10)
 ) -> np.ndarray:
     """A smooth random function of the way along a line, of deviation about 0.8."""
     total = np.zeros_like(s)
@@ -129,7 +129,7 @@ def crease_relief(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray | Non
 
 def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
     phase = 1.3 * person["forehead_phase"]
-    depth = 0.30 * person.grown(37, 66) * person.varied("forehead_depth", 0.5) * person.male
+    depth = 0.34 * person.grown(37, 66) * person.varied("forehead_depth", 0.5) * person.male
     count = 3.4 + 0.9 * person["forehead_count"]
     lowest = 9.5 + 1.6 * person["forehead_height"]
     spacing = 6.6 + 0.35 * person["forehead_height"] - 0.25 * person["forehead_count"]
@@ -146,7 +146,7 @@ def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
         ends = window(s, -reach + 5 * np.sin(_HASH[k, 5] + 2 * phase), reach, 17)
         line = height + waves * wander(s, k, phase)
         strength = present * depth * (0.8 + 0.3 * np.sin(_HASH[k, 4] + 1.7 * phase)) * side
-        out += _line(family, t - line, strength * ends * (0.45 + 0.55 * _broken(s, k, phase)), 0.62, 0.42)
+        out += _line(family, t - line, strength * ends * (0.5 + 0.5 * _broken(s, k, phase)), 0.74, 0.5)
         # A fine line beside it that leaves it and comes back.
         beside = line + 2.3 * np.sin(_HASH[k, 3] + s / 15 + phase) + 0.5
         fine = 0.38 * strength * ends * _broken(s, k + 10, phase, 0.75)
@@ -157,16 +157,17 @@ def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
 def _frown(family: Family, s, t, person: Person) -> np.ndarray:
     depth = 0.36 * person.grown(36, 62) * person.varied("frown_depth", 0.5) * person.male
     number = 1.9 + 0.6 * person["frown_number"]
-    tilt = 0.16 + 0.08 * person["frown_tilt"]
+    tilt = 0.05 + 0.08 * person["frown_tilt"]
     phase = 1.2 * person["frown_tilt"] + 0.9 * person["frown_number"]
     both = float(smoothstep((number - 1) / 0.9))
     middle = 0.6 * float(smoothstep(1.75 - number)) + 0.5 * float(smoothstep(number - 2.0))
     out = np.zeros_like(t)
     for sign, k in ((-1, 40), (1, 41)):
-        place = sign * (6.6 + 0.7 * np.sin(_HASH[k, 3] + phase)) - sign * tilt * (s - 2) * 0.5
+        place = sign * (6.4 + 0.9 * np.sin(_HASH[k, 3] + phase)) + sign * (tilt * (s - 4) - 0.012 * (s - 4) ** 2)
         strength = depth * (0.25 + 0.75 * both) * (0.85 + 0.25 * np.sin(_HASH[k, 4] + phase))
-        line = place + 0.45 * wander(s, k, phase, (25.0, 11.0, 6.0))
-        out += _line(family, t - line, strength * window(s, -2, 9, 8), 0.62, 0.45)
+        line = place + 0.55 * wander(s, k, phase, (25.0, 11.0, 6.0))
+        top = 5 + 3.5 * np.sin(_HASH[k, 5] + 1.5 * phase)
+        out += _line(family, t - line, strength * window(s, -3, top, 8), 0.74, 0.5)
         line = line + sign * (2.8 + 0.06 * s)
         out += _line(family, t - line, 0.3 * strength * window(s, 0, 6, 7) * _broken(s, k, phase, 0.5), 0.4, 0.2)
     line = 0.8 * np.sin(phase) + 0.5 * wander(s, 42, phase, (25.0, 11.0, 6.0))
@@ -194,7 +195,7 @@ def _chin(family: Family, s, t, person: Person) -> np.ndarray:
 
 def _above_lip(family: Family, s, t, person: Person) -> np.ndarray:
     """s is the height above the lip, t the place along it."""
-    depth = 0.20 * person.grown(52, 76, 6.0) * person.varied("upper_lip_lines", 0.55)
+    depth = 0.25 * person.grown(52, 76, 6.0) * person.varied("upper_lip_lines", 0.55)
     depth *= float(np.exp(-0.35 * np.clip(person["masculinity"], -1.5, 1.5)))
     return _comb(family, s, t, depth, 3.3, 12, 6.5, 0.8 * person["lip_phase"], 50)
 
@@ -253,7 +254,7 @@ def _neck(family: Family, s, t, person: Person) -> np.ndarray:
 def _crow(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
     """s is the distance from the corner's centre, t the angle upwards."""
     phase = 1.1 * person["crow_phase"] + (0.4 if half == "left" else 0.0)
-    depth = 0.24 * person.grown(36, 64, 6.0) * person.varied(f"crow_{half}", 0.4) * person.male
+    depth = 0.28 * person.grown(36, 64, 6.0) * person.varied(f"crow_{half}", 0.4) * person.male
     spread = 0.92 + 0.13 * person["crow_spread"]
     out = np.zeros_like(t)
     for k, angle in enumerate((0.78, 0.52, 0.28, 0.06, -0.17, -0.40, -0.64, -0.88)):
@@ -303,36 +304,51 @@ def _upper_lid(family: Family, s, t, person: Person, half: str, key: int) -> np.
 
 def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
     own = person.varied(f"nasolabial_{half}", 0.4)
-    depth = (0.07 + 0.42 * person.grown(38, 68)) * own * person.male**0.5
+    depth = (0.08 + 0.46 * person.grown(38, 68)) * own * person.male**0.5
     phase = 0.8 * person["nasolabial_length"] + (0.5 if half == "left" else 0.0)
     length = 41 + 4 * person["nasolabial_length"] + 7 * float(np.tanh(depth))
-    line = 0.45 * wander(s, key + 20, phase, (47.0, 21.0, 9.0))
-    strength = depth * window(s, 4, length - 8, 11)
-    # The cheek hangs over the fold: a steeper wall and a fuller shoulder on its outer side.
+    line = 0.75 * wander(s, key + 20, phase, (47.0, 21.0, 9.0), (1.0, 0.4, 0.1))
+    strength = depth * window(s, 5, length - 9, 13) * (0.85 + 0.15 * wander(s, key + 21, phase))
+    # The cheek hangs over the fold: a soft valley, sharp at its bottom, with a full shoulder on its outer side.
     away = t - line
-    skewed = np.where(away > 0, away * 0.80, away * 1.1)
-    out = _line(family, skewed, strength, 1.05, 0.32) + 0.18 * strength * np.exp(-0.5 * ((away - 5.2) / 2.2) ** 2)
+    out = -0.55 * strength * np.exp(-0.5 * (away / np.where(away > 0, 3.0, 2.2)) ** 2)
+    out += 0.40 * strength * np.exp(-0.5 * ((away - 6.5) / 2.8) ** 2)
+    sharp = 0.55 * strength * (0.45 + 0.55 * _broken(s, key + 23, phase, 0.2))
+    out += _line(family, away, sharp, 0.70, 0.2)
     fine = strength * _broken(s, key + 22, phase, 0.65)
-    out += _line(family, away + 1.9 - 0.02 * s, 0.22 * fine, 0.42, 0.2)
-    out += _line(family, away - 2.6 - 0.9 * np.sin(s / 9 + phase), 0.20 * fine, 0.42, 0.2)
-    cheek = 0.17 * person.grown(50, 74, 6.0) * person.varied("cheek_lines", 0.6)
-    for k, (place, first, last) in enumerate(((8.5, 14, 36), (14.5, 18, 40), (20.5, 20, 40))):
-        bowed = place + 0.7 * wander(s, key + 25 + k, phase + person["cheek_lines"], (37.0, 15.0, 7.0))
-        size = cheek * (1, 0.75, 0.55)[k] * window(s, first, last, 9)
-        out += _line(family, t - bowed, size * (0.4 + 0.6 * _broken(s, key + 25 + k, phase)), 0.62, 0.4)
+    out += _line(family, away + 1.9 - 0.03 * s, 0.20 * fine, 0.42, 0.2)
+    out += _line(family, away - 2.6 - 0.9 * np.sin(s / 9 + phase), 0.18 * fine, 0.42, 0.2)
+    return out + _cheek(family, s, t, person, phase, key + 25)
+
+
+def _cheek(family: Family, s, t, person: Person, phase: float, key: int) -> np.ndarray:
+    """Short bowed lines over the cheek, each with an end and a course of its own."""
+    depth = 0.13 * person.grown(52, 74, 6.0) * person.varied("cheek_lines", 0.7)
+    phase = phase + person["cheek_lines"]
+    out = np.zeros_like(t)
+    for k, (place, first, last, size) in enumerate(
+        ((8.0, 13, 21, 0.8), (10.5, 25, 37, 1.0), (14.5, 17, 31, 0.9), (18.5, 27, 40, 0.7), (22.0, 15, 28, 0.6))
+    ):
+        table = _HASH[key + k]
+        first, last = first + 3 * np.sin(table[5] + phase), last + 3 * np.sin(table[6] + phase)
+        lean = (0.10 + 0.10 * np.sin(table[7] + phase)) * (s - first) - 0.010 * (s - first) ** 2
+        bowed = place + lean + 0.6 * wander(s, key + k, phase, (31.0, 13.0, 7.0))
+        strength = size * depth * window(s, first, last, 8) * (0.3 + 0.7 * _broken(s, key + k, phase, 0.45))
+        out += _line(family, t - bowed, strength, 0.6, 0.45)
     return out
 
 
 def _marionette(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
     depth = 0.34 * person.grown(46, 70) * person.varied(f"marionette_{half}", 0.45)
     phase = 0.8 * person["nasolabial_length"] + (0.8 if half == "left" else 0.0)
-    line = 0.4 * wander(s, key + 30, phase, (31.0, 13.0, 7.0))
+    line = 0.7 * wander(s, key + 30, phase, (31.0, 13.0, 7.0), (1.0, 0.5, 0.15))
     reach = 11 + 7 * float(np.tanh(depth / 0.3))
-    out = _line(family, t - line, depth * window(s, 1, reach, 7), 0.85, 0.4)
-    beside = line + 2.4 + 0.8 * np.sin(s / 8 + phase)
-    return out + _line(
-        family, t - beside, 0.3 * depth * window(s, 3, reach, 6) * _broken(s, key + 31, phase), 0.45, 0.2
-    )
+    strength = depth * window(s, 1, reach, 7)
+    away = t - line
+    out = -0.4 * strength * np.exp(-0.5 * (away / 2.2) ** 2) + 0.2 * strength * np.exp(-0.5 * ((away - 4.5) / 2) ** 2)
+    out += _line(family, away, 0.6 * strength * (0.4 + 0.6 * _broken(s, key + 32, phase)), 0.75, 0.35)
+    beside = away - 2.4 - 0.8 * np.sin(s / 6 + phase)
+    return out + _line(family, beside, 0.18 * strength * _broken(s, key + 31, phase, 0.6), 0.5, 0.2)
 
 
 def _bunny(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:

@@ -111,13 +111,13 @@ def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: flo
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 8])
     size, inside = surface.size, surface.skin.inside
     texel_mm = FACE_MM_PER_TEXEL * GRID / size
-    warp = 0.16 * noise(rng, size, 2.2 / texel_mm)
+    warp = 0.12 * noise(rng, size, 2.4 / texel_mm)
     depth = 1 + 0.14 * noise(rng, size, 2.5 / texel_mm)
     creases = crease_relief(surface.creases, z, warp) * depth
     relief, albedo = grain(surface.skin, surface.grain, z, rng, float(tone))
     valley = np.minimum(creases, 0)
     pale = min(1.0, float(tone) / 0.3)
-    albedo += valley * -(0.30 * MELANIN + 0.55 * pale * BLOOD)[:, None, None]
+    albedo += valley * -(0.24 * MELANIN + 0.22 * pale * BLOOD)[:, None, None]
     relief = without_coarse(relief + creases, inside) * inside
     relief = _bounded(relief, *DISPLACEMENT_RANGE_MM)
     albedo = _bounded(albedo * inside, *ALBEDO_LOG_RANGE)

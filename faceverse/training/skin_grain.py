@@ -159,7 +159,7 @@ def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) 
 
 
 def _pores(surface, fields, person, rng, pale, relief, albedo) -> None:
-    depth = 0.055 * person.varied("pore_depth", 0.4) * (1 + 0.25 * np.clip(person["masculinity"], -1, 1))
+    depth = 0.060 * person.varied("pore_depth", 0.4) * (1 + 0.25 * np.clip(person["masculinity"], -1, 1))
     depth *= 0.75 + 0.35 * person.grown(15, 60)
     extent = person.varied("pore_extent", 0.25)
     size = np.clip(fields.pore_size * extent, 0, 1.3)
@@ -177,7 +177,7 @@ def _pores(surface, fields, person, rng, pale, relief, albedo) -> None:
         pits += dots(surface.size, both, np.concatenate([own, own]) * 0.55, sigma * texel)
     pits *= fields.pore_share
     relief -= pits
-    albedo += (1.6 * pits) * (0.5 * MELANIN + 0.7 * pale * BLOOD + 0.25 * DARK)[:, None, None]
+    albedo += (0.9 * pits) * (0.5 * MELANIN + 0.7 * pale * BLOOD + 0.25 * DARK)[:, None, None]
 
 
 def _fine_lines(surface, fields, person, rng, pale, relief, albedo) -> None:
@@ -207,7 +207,7 @@ def _fine_lines(surface, fields, person, rng, pale, relief, albedo) -> None:
 def _orange_peel(surface, fields, person, rng, pale, relief, albedo) -> None:
     texel = surface.size / GRID
     strength = (0.013 + 0.010 * person.grown(35, 70)) * person.varied("roughness", 0.35)
-    where = surface.bare * (1 - 0.8 * surface.lips) * (0.7 + 0.5 * surface.cheeks + 0.5 * surface.nose)
+    where = surface.bare * (1 - 0.8 * surface.lips) * (0.6 + 0.5 * surface.cheeks + 0.4 * surface.nose)
     relief += strength * where * (noise(rng, surface.size, 1.9 * texel) + 0.8 * noise(rng, surface.size, 3.6 * texel))
     relief += 0.6 * strength * where * rng.standard_normal(relief.shape, dtype=np.float32) * 0.5
     dimpled = 0.05 * max(0.0, person["chin_texture"]) * person.grown(30, 60)
@@ -257,13 +257,15 @@ def _tones(surface, fields, person, rng, pale, relief, albedo) -> None:
 
 
 def _freckles(surface, fields, person, rng, pale, relief, albedo) -> None:
+    """Freckles gather in clouds over nose and cheeks, and are of every strength down to none."""
     amount = float(smoothstep((person["freckles"] - 0.2) / 2.2)) * pale
     texel = surface.size / GRID
-    place = np.clip(0.25 + 1.0 * surface.nose + 0.9 * surface.cheeks + 0.3 * surface.forehead, 0, 1)
-    share = place * surface.bare * (1 - surface.lips) * (1 - surface.eyelids)
-    for spacing, sigma, chance in ((2.0, 0.75, 0.55), (3.6, 1.25, 0.35)):
-        spots, flat = scattered(rng, surface, spacing, share * chance * (0.06 * pale + amount))
-        own = (0.10 + 0.30 * amount) * np.exp(0.5 * rng.standard_normal(len(flat)))
+    place = np.clip(0.10 + 1.0 * surface.nose + 0.9 * surface.cheeks + 0.12 * surface.forehead, 0, 1)
+    cloud = smoothstep((noise(rng, surface.size, 9 * texel) + 1.6 - 0.8 * place) / 2.2)
+    share = place * cloud * surface.bare * (1 - surface.lips) * (1 - surface.eyelids)
+    for spacing, sigma, chance in ((1.7, 0.65, 0.55), (2.6, 0.95, 0.40), (4.4, 1.4, 0.25)):
+        spots, flat = scattered(rng, surface, spacing, share * chance * (0.05 * pale + amount))
+        own = (0.05 + 0.20 * amount) * np.exp(0.6 * rng.standard_normal(len(flat)))
         albedo += dots(surface.size, spots, own, sigma * texel) * MELANIN[:, None, None]
 
 
