@@ -14,12 +14,15 @@ import trimesh
 from PIL import Image
 
 from faceverse.camera import Camera
+from faceverse.dense import dense_mesh
 from faceverse.errors import FaceVerseError, ParameterError, WeightsError
 from faceverse.export import export, load_result
 from faceverse.gltf import GltfMaterial, GltfMesh, MorphTarget, tangents, write_glb
 from faceverse.mesh import vertex_normals
 from faceverse.model import ARKIT_NAMES, FaceModel
+from faceverse.relief import TangentFrame, detailed_normals, normal_map
 from faceverse.result import FitResult, Stage, with_params
+from faceverse.texture_maps import uv_fragments
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".json")
 COMPONENT_TYPES = {5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -56,6 +59,14 @@ def with_other_texture(result, size):
     return result.replace(texture=texture.astype(np.uint8), texture_confidence=np.zeros((size, size), np.uint8))
 
 
+def with_relief(result, size):
+    """With waves in u and v as displacement, and their normal map on the neutral head."""
+    wave = np.sin(np.arange(size) * 2 * np.pi / 16)
+    displacement = (0.8 * (wave[:, None] + wave[None])).astype(np.float32)
+    bent = normal_map(result.model, result.neutral_vertices, displacement)
+    return result.replace(displacement=displacement, normal_map=bent)
+
+
 class Glb:
     """A reader for tests, written from the specification and independent of the writer."""
 
@@ -78,7 +89,7 @@ class Glb:
 
     def values(self, accessor):
         entry = self.document["accessors"][accessor]
-        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[entry["type"]]
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}[entry["type"]]
         kind = COMPONENT_TYPES[entry["componentType"]]
         if "bufferView" in entry:
             array = np.frombuffer(self.bytes_of(entry["bufferView"]), kind).reshape(-1, width).copy()
@@ -177,9 +188,33 @@ def test_glb_embeds_large_textures_as_jpeg(result, tmp_path):
 
 
 def test_glb_embeds_the_normal_map(result, tmp_path):
-    normal_map = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    glb = read_glb(export(result.replace(normal_map=normal_map), tmp_path / "me.glb"))
-    assert np.array_equal(glb.picture(glb.document["materials"][0]["normalTexture"])[1], normal_map)
+    texels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    glb = read_glb(export(result.replace(normal_map=texels), tmp_path / "me.glb"))
+    assert np.array_equal(glb.picture(glb.document["materials"][0]["normalTexture"])[1], texels)
+
+
+def test_glb_normal_map_in_the_files_own_frame_gives_the_detailed_normals(result, tmp_path):
+    """What a viewer computes from TANGENT, NORMAL and the picture is what `detailed_normals` says."""
+    size = 128
+    relief = with_relief(result, size)
+    glb = read_glb(export(relief, tmp_path / "me.glb"))
+    bend = glb.picture(glb.document["materials"][0]["normalTexture"])[1] / 127.5 - 1
+    fragments = uv_fragments(result.model, size)
+    corners = glb.corners().reshape(-1, 3)[fragments.triangle[fragments.covered]]
+    weights = fragments.barycentric[fragments.covered][..., None]
+    normal, tangent = ((glb.attribute(name)[corners] * weights).sum(1) for name in ("NORMAL", "TANGENT"))
+    bitangent = np.cross(normal, tangent[:, :3]) * tangent[:, 3:]
+    x, y, z = (bend[fragments.covered][:, k : k + 1] for k in range(3))
+    shown = x * tangent[:, :3] + y * bitangent + z * normal
+    shown /= np.linalg.norm(shown, axis=1, keepdims=True)
+    frame = TangentFrame.of(result.model, result.neutral_vertices, size)
+    flat, detailed = (
+        np.moveaxis(normals.numpy(), 0, 2)[fragments.covered]
+        for normals in (frame.normal, detailed_normals(frame, torch.from_numpy(relief.displacement))[0])
+    )
+    away, bent = (np.degrees(np.arccos((n * detailed).sum(1).clip(-1, 1))) for n in (shown, flat))
+    assert np.mean(bent) > 5
+    assert np.percentile(away, 90) < 1.5
 
 
 @pytest.mark.parametrize("mirror", [1, -1])
@@ -218,10 +253,12 @@ def test_glb_opens_in_trimesh(result, tmp_path):
     assert mesh.visual.material.baseColorTexture.size == (64, 64)
 
 
-@pytest.mark.parametrize("case", ["full", "light", "normal map", "jpeg", "still expression"])
+@pytest.mark.parametrize("case", ["full", "light", "normal map", "relief", "jpeg", "still expression"])
 def test_glb_passes_the_khronos_validator(result, tmp_path, validate_gltf, case):
     if case == "normal map":
         result = result.replace(normal_map=np.full((16, 16, 3), (128, 128, 255), np.uint8))
+    elif case == "relief":
+        result = with_relief(result, 64)
     elif case == "jpeg":
         result = with_other_texture(result, 2048)
     elif case == "still expression":
@@ -337,6 +374,53 @@ def test_stl_is_in_millimetres(result, tmp_path):
 def test_light_files_hold_the_coarse_mesh(result, tmp_path, suffix):
     scene = trimesh.load_scene(export(result, tmp_path / f"me{suffix}", light=True), process=False)
     assert sum(len(mesh.faces) for mesh in scene.geometry.values()) == len(result.model.light_version.faces)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".stl"])
+def test_dense_files_hold_the_displaced_mesh(result, tmp_path, suffix):
+    relief = with_relief(result, 64)
+    expected = dense_mesh(relief, 64)
+    scale = 1000 if suffix == ".stl" else 1
+    scene = trimesh.load_scene(export(relief, tmp_path / f"me{suffix}", dense=True), process=False)
+    meshes = list(scene.geometry.values())
+    assert sum(len(mesh.faces) for mesh in meshes) == len(expected.faces) > 2 * len(result.faces)
+    triangles = np.concatenate([mesh.triangles for mesh in meshes]) / scale
+    wanted = expected.vertices[expected.faces]
+    assert np.allclose(np.sort(triangles, axis=0), np.sort(wanted, axis=0), atol=1e-6)
+    if suffix == ".ply":
+        assert np.abs(meshes[0].vertex_normals - expected.normals).max() < 1e-5
+        plain = trimesh.load(export(relief, tmp_path / "plain.ply"), process=False)
+        colours = meshes[0].visual.vertex_colors[: len(result.vertices), :3].astype(int)
+        seam = np.bincount(np.unique(np.stack([result.faces, result.uv_faces]).reshape(2, -1), axis=1)[0]) > 1
+        assert np.array_equal(colours[~seam], plain.visual.vertex_colors[~seam, :3])
+
+
+def test_dense_obj_keeps_materials_and_texture_coordinates(result, tmp_path):
+    relief = with_relief(result, 64)
+    mesh = dense_mesh(relief, 64)
+    positions, uv, normals, materials = read_obj(export(relief, tmp_path / "me.obj", dense=True))
+    assert set(materials) == {"skin", "lips", "mouth", "eyes"}
+    together = np.concatenate([positions, uv], axis=-1)
+    expected = np.concatenate([mesh.vertices[mesh.faces], mesh.uv[mesh.uv_faces] * [1, -1] + [0, 1]], axis=-1)
+    assert np.allclose(np.sort(together, axis=0), np.sort(expected, axis=0), atol=2e-6)
+    assert np.allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("me.glb", {}, r"cannot write me\.glb as a dense mesh: the name must end in one of \.obj \.ply \.stl$"),
+        ("me.json", {}, "the name must end in one of"),
+        ("me.npy", {}, "the name must end in one of"),
+        ("me.ply", {"light": True}, r"cannot write me\.ply both light and dense; choose one$"),
+        ("me.ply", {"smooth": True}, r"cannot write me\.ply as a dense mesh: this head has no displacement$"),
+    ],
+)
+def test_what_cannot_be_dense_is_refused(result, tmp_path, name, options, message):
+    relief = result if options.pop("smooth", False) else with_relief(result, 16)
+    with pytest.raises(ParameterError, match=message):
+        export(relief, tmp_path / name, dense=True, **options)
+    assert not any(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------------------------------------- the folder

@@ -12,6 +12,7 @@ from faceverse.camera import Camera, default_camera, project, rotation_from_eule
 from faceverse.errors import ParameterError
 from faceverse.lighting import ambient_light, linear_from_srgb, srgb_from_linear
 from faceverse.model import FaceModel, Landmarks, ModelData
+from faceverse.relief import TangentFrame, detailed_normals, normal_map
 from faceverse.render import head_box_px, overlay, overview, render, render_head, rotation_matrix, turntable
 from faceverse.result import FitResult, with_params
 
@@ -290,6 +291,43 @@ def test_normal_map_bends_the_light():
     assert centre(up, from_above) > centre(flat, from_above) + 20
     assert abs(centre(up, from_right) - centre(flat, from_right)) <= 1
     assert centre(right, from_right, "clay") < centre(None, from_right, "clay")  # clay's main light is on the left
+
+
+def test_mode_normal_shows_the_normal_map():
+    right = np.full((8, 8, 3), (218, 128, 218), np.uint8)
+    tilted = render(plane_result(right), 32, "normal").rgb[16, 16]
+    assert np.abs(tilted.astype(int) - (218, 128, 218)).max() <= 2
+
+
+def test_a_fine_normal_map_is_averaged_before_it_is_looked_up():
+    """A head far away: bumps smaller than samples show as the smooth surface, without sparkle."""
+    bumps = np.random.default_rng(0).integers(0, 2, (1024, 1024, 1))
+    texels = np.where(bumps, np.uint8([218, 128, 218]), np.uint8([38, 128, 218])).astype(np.uint8)
+    rough, smooth = (render(plane_result(normals), 40, "clay") for normals in (texels, None))
+    inside = binary_erosion(smooth.mask, iterations=2)
+    assert inside.sum() > 100
+    assert np.abs(rough.rgb[inside].astype(int) - smooth.rgb[inside]).max() <= 8
+
+
+def test_a_sheared_map_bends_along_the_surface(toy_model):
+    """Pictures of a normal map agree with the normals that it was made from, wherever the map is skewed or turned."""
+    size = 256
+    wave = np.sin(np.arange(size) * 2 * np.pi / 32)
+    displacement = (0.6 * (wave[:, None] + wave[None])).astype(np.float32)
+    result = make_result(toy_model, translation=np.float32([0, 0, -0.7]))
+    bent = normal_map(toy_model, result.vertices, displacement)
+    frame = TangentFrame.of(toy_model, result.vertices, size)
+    detailed = detailed_normals(frame, torch.from_numpy(displacement))[0].numpy()
+    colours = np.round((detailed.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
+    # The normals as a texture, read with the same interpolation.
+    as_texture = render(result.replace(texture=colours), 200, "albedo", rotation=(0, 0, 0))
+    as_normals = render(result.replace(normal_map=bent), 200, "normal", rotation=(0, 0, 0))
+    plain = render(result, 200, "normal", rotation=(0, 0, 0))
+    inside = binary_erosion(as_texture.mask, iterations=3)
+    apart = np.abs(as_normals.rgb[inside].astype(int) - as_texture.rgb[inside])
+    bending = np.abs(as_normals.rgb[inside].astype(int) - plain.rgb[inside])
+    assert bending.mean() > 5
+    assert np.median(apart) <= 3 and apart.mean() < 0.3 * bending.mean()
 
 
 # --------------------------------------------------------------------------------------------------------------- views
