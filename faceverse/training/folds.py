@@ -49,7 +49,7 @@ _HABITS = {
     "frown": Habit(0.02, 0.14, 1.3, 4.0),
     "root": Habit(0.01, 0.08, 2.2, 5.0),
     "chin": Habit(0.03, 0.15, 1.6, 4.0),
-    "above_lip": Habit(0.03, 0.12, 1.6, 3.0),
+    "above_lip": Habit(0.03, 0.12, 1.2, 3.0),
     "below_lip": Habit(0.03, 0.12, 1.8, 3.0),
     "lips": Habit(0.03, 0.15, 1.3, 3.0),
     "neck": Habit(0.04, 0.20, 1.4, 8.0),
@@ -68,6 +68,7 @@ class FoldSurface:
 
     Args:
         detail: of `FOLD_SIZE`, with the lines and the masks.
+        frame: of the mean head, all of whose texels count.
         across: by family, (2, N) unit vectors (tangent_u, tangent_v) across its lines at its texels.
         waves: (O, 2, S, S) float32 noise of unit deviation in O orientations, wavelength 4 to 7 mm; two fields for
             each, which a person mixes.
@@ -75,6 +76,7 @@ class FoldSurface:
     """
 
     detail: DetailSurface
+    frame: TangentFrame
     across: dict[str, np.ndarray]
     waves: np.ndarray
     dimples: np.ndarray
@@ -88,13 +90,25 @@ class FoldSurface:
         """
         detail = DetailSurface.of(model, FOLD_SIZE)
         frame = TangentFrame.of(model, model.mean_vertices, FOLD_SIZE)
+        frame = replace(frame, weight=torch.ones_like(frame.weight))
         across = {name: _across(frame, family) for name, family in detail.creases.families.items()}
         rng = np.random.default_rng(11)
         waves = np.stack([[_wave(rng, angle) for _ in range(2)] for angle in _ORIENTATIONS])
         dimples = np.stack([_unit(_band(rng.standard_normal((FOLD_SIZE,) * 2), 1.1, 2.6)) for _ in range(2)])
-        return cls(detail, across, waves.astype(np.float32), dimples.astype(np.float32))
+        return cls(detail, frame, across, waves.astype(np.float32), dimples.astype(np.float32))
 
 
+_FOLDING = (
+    "browDown",
+    "browInnerUp",
+    "browOuterUp",
+    "cheekSquint",
+    "eyeSquint",
+    "mouthPucker",
+    "mouthSmile",
+    "noseSneer",
+)
+_OFTEN = 3.0  # times as often as the others, which fold the skin little
 _ORIENTATIONS = np.arange(8) * np.pi / 8
 
 
@@ -118,7 +132,7 @@ def fold_displacement(
     bound = np.where(folds < 0, -low, high)
     folds = bound * np.tanh(folds / bound)
     if detail is not None:
-        folds = folds - _flattened(detail, strain)
+        folds = folds - _flattened(surface, detail, strain)
     return (folds * surface.detail.skin.inside).astype(np.float32)
 
 
@@ -151,7 +165,8 @@ def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
     for index, name in enumerate(names):
         groups.setdefault(name.removesuffix("Left").removesuffix("Right"), []).append(index)
     kinds = sorted(kind for kind in groups if not kind.startswith(("eyeLook", "tongue")))
-    for kind in rng.choice(kinds, size=rng.integers(1, 5), replace=False):
+    share = np.array([_OFTEN if kind in _FOLDING else 1.0 for kind in kinds])
+    for kind in rng.choice(kinds, size=rng.integers(1, 5), replace=False, p=share / share.sum()):
         amount = rng.uniform(0.25, 1.0)
         for index in groups[kind]:
             own = rng.normal(1, 0.12) if rng.random() < 0.9 else 0.0
@@ -206,9 +221,10 @@ def _wrinkles(surface: FoldSurface, strain: np.ndarray, z: np.ndarray) -> np.nda
     one_way *= 1 - 0.6 * surface.detail.skin.forehead
     folded = np.maximum(squeezed - TAUT * np.maximum(stretched, 0) - 0.06, 0)
     strength = _depth_by_age(z) * one_way * 0.15 * (1 - np.exp(-folded / 0.20))
+    in_map = _angle_in_map(surface.frame, angle)
     total = np.zeros_like(squeezed)
     for k, orientation in enumerate(_ORIENTATIONS):
-        share = np.maximum(np.cos(2 * (angle - orientation)), 0) ** 3
+        share = np.maximum(np.cos(2 * (in_map - orientation)), 0) ** 3
         phase = 0.9 * z[48 + k]
         total += share * (np.cos(phase) * surface.waves[k, 0] + np.sin(phase) * surface.waves[k, 1])
     return strength * _valleys(total) * (1 - surface.detail.skin.lips)
@@ -230,17 +246,24 @@ def _valleys(field: np.ndarray) -> np.ndarray:
     return 0.5 - 1.25 * np.logaddexp(0, 1.8 * (field - 0.35)) / 1.8
 
 
-def _flattened(detail: np.ndarray, strain: np.ndarray) -> np.ndarray:
+def _flattened(surface: FoldSurface, detail: np.ndarray, strain: np.ndarray) -> np.ndarray:
     """(S, S) mm, the part of the creases at rest that stretching takes away: of the coarse and the medium band, where
     the skin is stretched across them."""
     broad = split_bands(detail)[:2].sum(0)
-    up, right = -np.gradient(broad, axis=0), np.gradient(broad, axis=1)
+    right, up = (slope.numpy() for slope in surface_slopes(surface.frame, torch.from_numpy(broad)))
     sigma = 2 / FACE_MM_PER_TEXEL
     uu, uv, vv = (gaussian_filter(product, sigma) for product in (right * right, right * up, up * up))
     angle = np.arctan2(2 * uv, uu - vv) / 2
     u, v = np.cos(angle), np.sin(angle)
     stretch = strain[0] * u * u + 2 * strain[1] * u * v + strain[2] * v * v
     return 0.75 * (1 - np.exp(-np.maximum(stretch - 0.02, 0) / 0.12)) * broad
+
+
+def _angle_in_map(frame: TangentFrame, angle: np.ndarray) -> np.ndarray:
+    """The direction in the map (S, S), from u towards up, in which waves must run to run along `angle` on the skin."""
+    cosine = frame.cosine.numpy()
+    along_up = np.cos(angle) * cosine + np.sin(angle) * np.sqrt(np.maximum(1 - cosine**2, 0))
+    return np.arctan2(along_up * frame.texel_v_mm.numpy(), np.cos(angle) * frame.texel_u_mm.numpy())
 
 
 # -- prepared once ----------------------------------------------------------------------------------------------------
@@ -253,8 +276,7 @@ def _across(frame: TangentFrame, family: Family) -> np.ndarray:
     values[family.at] = family.t
     nearest = distance_transform_edt(~known.reshape(size, size), return_distances=False, return_indices=True)
     filled = gaussian_filter(values.reshape(size, size)[tuple(nearest)], 1.5)
-    plain = replace(frame, weight=torch.ones_like(frame.weight))
-    slopes = torch.stack(surface_slopes(plain, torch.from_numpy(filled))).numpy().reshape(2, -1)[:, family.at]
+    slopes = torch.stack(surface_slopes(frame, torch.from_numpy(filled))).numpy().reshape(2, -1)[:, family.at]
     return slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-9)
 
 
