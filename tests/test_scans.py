@@ -3,6 +3,8 @@ import pytest
 
 from faceverse import load_model
 from faceverse.errors import ParameterError
+from faceverse.mesh import vertex_normals
+from faceverse.relief import sample, split_bands
 from faceverse.texture_maps import bake_planes
 from faceverse.training.creases import FACTORS, Z_DIM, crease_relief
 from faceverse.training.scans import (
@@ -173,3 +175,99 @@ def test_picture_holds_the_maps(surface):
     assert np.allclose(total, maps.displacement, atol=1e-5)
     assert np.allclose(picture[:3] * 0.35, maps.albedo_log.transpose(2, 0, 1), atol=1e-6)
     assert detail_sheet([maps, maps]).shape == (2 * SIZE, 2 * SIZE, 3)
+
+
+# ----------------------------------------------------------------------------------------------------------- real scans
+
+
+def stand_in_scan(model, maps):
+    """The mean head's face, subdivided twice and displaced, in millimetres and turned; and its registration."""
+    from faceverse.training.registration import Registration, Report
+    from faceverse.training.scan_files import Scan
+
+    normals = vertex_normals(model.mean, model.face_index).numpy()
+    keep = np.isin(model.faces, model.regions["face"]).all(1)
+    corners = np.concatenate([model.mean_vertices, normals], 1)[model.faces[keep]]
+    corners = np.concatenate([corners, model.uv[model.uv_faces[keep]]], axis=2)
+    for _ in range(2):
+        a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+        ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
+        corners = np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+    points, index = np.unique(corners.reshape(-1, 8).round(7), axis=0, return_inverse=True)
+    normals = points[:, 3:6] / np.linalg.norm(points[:, 3:6], axis=1, keepdims=True)
+    height = sample(maps.displacement[..., None], points[:, 6:8].astype(np.float32))[:, 0]
+    vertices = points[:, :3] + 0.001 * height[:, None] * normals
+    turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    colours = (0.3 * np.exp(sample(maps.albedo_log, points[:, 6:8].astype(np.float32)))).astype(np.float32)
+    scan = Scan(1000 * vertices @ turn, index.reshape(-1, 3).astype(np.int64), colors=colours)
+    figures = Report(0.1, 0.09, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.2, 5.0)
+    weights = np.ones(len(model.mean_vertices), np.float32)
+    albedo = np.full_like(model.mean_albedo, 0.3)
+    return scan, Registration(
+        model.mean_vertices, np.zeros((1, 3)), model.neutral(), turn * 0.001, np.zeros(3), albedo, weights, figures
+    )
+
+
+def test_detail_of_a_scan_is_that_of_its_surface(model, surface):
+    pytest.importorskip("igl")
+    from faceverse.training.scan_detail import ScanDetail, detail_of_scan, scan_sample
+
+    truth = synthetic_detail(surface, random_z(np.random.default_rng(2), 72, 0.5), 2)
+    scan, found = stand_in_scan(model, truth)
+    maps, params = detail_of_scan(model, surface, scan, found)
+    inner = maps.seen & (surface.skin.bare > 0.9)
+    assert inner.sum() > 0.8 * (surface.skin.bare > 0.9).sum()
+    measured, known = split_bands(maps.displacement)[0][inner], split_bands(truth.displacement)[0][inner]
+    assert np.corrcoef(measured, known)[0, 1] > 0.9
+    assert np.corrcoef(maps.displacement[inner], truth.displacement[inner])[0, 1] > 0.85
+    colours = [a[..., 1][inner & (surface.skin.beard < 0.1)] for a in (maps.albedo_log, truth.albedo_log)]
+    assert np.corrcoef(*colours)[0, 1] > 0.6
+    assert not maps.displacement[~maps.seen].any() and not maps.albedo_log[~maps.seen].any()
+    sample_of_scan = scan_sample(model, ScanDetail("scan", params, maps))
+    assert sample_of_scan.image.shape == (6, SIZE, SIZE) and sample_of_scan.seen is maps.seen
+
+
+def test_a_cloud_of_points_shows_no_detail(model, surface):
+    from faceverse.training.registration import Registration
+    from faceverse.training.scan_detail import detail_of_scan
+    from faceverse.training.scan_files import Scan, ScanError
+
+    found = Registration(model.mean_vertices, None, model.neutral(), np.eye(3), np.zeros(3), None, None, None)
+    with pytest.raises(ScanError, match="cloud of points"):
+        detail_of_scan(model, surface, Scan(np.zeros((10, 3))), found)
+
+
+def test_scans_of_a_folder_come_from_their_registrations(model, surface, tmp_path, monkeypatch):
+    from faceverse.training import scan_detail
+    from faceverse.training.collection import Outcome
+    from faceverse.training.scan_files import Scan
+
+    files = ["001_01.ply", "002_01.ply", "003_01.ply", "001_02.ply"]
+    for name in files:
+        (tmp_path / name).write_bytes(b"")
+    maps, seen = synthetic_detail(surface, person(50), 0), []
+
+    def outcomes(scans, work, base, jobs):
+        seen.extend(scan.name for scan in scans)
+        yield Outcome(scans[0], registration=object())
+        yield Outcome(scans[1], reason="there is no face")
+        yield Outcome(scans[2], registration=object())
+
+    frames = {"001_01": [Scan(np.zeros((3, 3)))], "003_01": [Scan(np.zeros((3, 3)))] * 2}
+    monkeypatch.setattr(scan_detail, "registered", outcomes)
+    monkeypatch.setattr(scan_detail, "load_frames", lambda path: frames[path.stem])
+    monkeypatch.setattr(scan_detail, "detail_of_scan", lambda *_: (maps, model.neutral()))
+    lines = []
+    found = list(scan_detail.scans_from_registered(tmp_path, tmp_path / "work", model, surface, report=lines.append))
+    assert seen == ["001_01", "002_01", "003_01"]
+    assert [(d.name, d.maps is maps) for d in found] == [("001_01", True)]
+    assert "no face" in lines[0] and "depth frames" in lines[1]
+
+
+def test_a_folder_without_neutral_scans_is_refused(model, surface, tmp_path):
+    from faceverse.training.scan_detail import scans_from_registered
+    from faceverse.training.scan_files import ScanError
+
+    (tmp_path / "001_02.ply").write_bytes(b"")
+    with pytest.raises(ScanError, match="no neutral scan '01'"):
+        next(scans_from_registered(tmp_path, tmp_path / "work", model, surface))

@@ -72,12 +72,14 @@ class DetailSurface:
 class Sample:
     """What the generator learns from, float32: condition (6, 128, 128), image (6, 512, 512), z (64,).
 
-    The picture's channels are log albedo / 0.35 (3) and the bands of the displacement / (0.25, 0.10, 0.05) mm.
+    The picture's channels are log albedo / 0.35 (3) and the bands of the displacement / (0.25, 0.10, 0.05) mm. `seen`
+    (512, 512) bool is where a real scan had data; None: everywhere.
     """
 
     condition: np.ndarray
     image: np.ndarray
     z: np.ndarray
+    seen: np.ndarray | None = None
 
 
 def random_z(rng: np.random.Generator, age_years: float, masculinity: float) -> np.ndarray:
@@ -124,11 +126,11 @@ def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: flo
     return DetailMaps(relief, np.ascontiguousarray(albedo.transpose(1, 2, 0)))
 
 
-def without_coarse(displacement: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """A displacement (S, S) less its own Gaussian of `COARSEST_MM`, taken within weight (S, S) only."""
+def without_coarse(displacement: np.ndarray, weight: np.ndarray, coarsest_mm: float = COARSEST_MM) -> np.ndarray:
+    """A displacement (S, S) less its own Gaussian of deviation `coarsest_mm`, taken within weight (S, S) only."""
     size = len(displacement)
     step = max(1, size // GRID * 4)
-    sigma = COARSEST_MM / FACE_MM_PER_TEXEL * size / GRID / step
+    sigma = coarsest_mm / FACE_MM_PER_TEXEL * size / GRID / step
 
     def reduced(values: np.ndarray) -> np.ndarray:
         return values.reshape(size // step, step, size // step, step).mean((1, 3))

@@ -241,7 +241,7 @@ def _stubble(surface, fields, person, rng, pale, relief, albedo) -> None:
 def _tones(surface, fields, person, rng, pale, relief, albedo) -> None:
     """Uneven pigment, redness, dark rings under the eyes."""
     texel = surface.size / GRID
-    uneven = (0.022 + 0.022 * person.grown(35, 70)) * person.varied("mottling", 0.4)
+    uneven = (0.015 + 0.017 * person.grown(35, 70)) * person.varied("mottling", 0.4)
     skin = surface.bare * (1 - surface.lips)
     cloud = noise(rng, surface.size, 3.0 * texel) + 0.9 * noise(rng, surface.size, 8.0 * texel)
     melanin = uneven * skin * cloud
@@ -249,7 +249,7 @@ def _tones(surface, fields, person, rng, pale, relief, albedo) -> None:
     place = 0.55 * surface.nose + 0.5 * surface.cheeks + 0.25 * surface.chin
     veins = np.maximum(noise(rng, surface.size, 2.2 * texel) + 0.5 * noise(rng, surface.size, 1.0 * texel), -1)
     blood = skin * (0.10 * flush * place + (0.035 + 0.035 * max(flush, 0)) * (place + 0.25) * veins)
-    blood += 0.05 * skin * noise(rng, surface.size, 5.0 * texel)
+    blood += 0.03 * skin * noise(rng, surface.size, 5.0 * texel)
     ring = 0.07 * person["dark_circles"] + 0.06 * person.grown(40, 70)
     melanin += ring * surface.under_eye * (0.7 + 0.3 * (1 - pale))
     albedo += melanin * MELANIN[:, None, None] + blood * (pale * 0.8 + 0.2) * BLOOD[:, None, None]
