@@ -39,13 +39,14 @@ class Person:
         return float(self.z[FACTORS.index(name)])
 
     def grown(self, onset: float, full: float, photoageing: float = 4.0) -> float:
-        """About 0 well before the age `onset`, 1 at `full`, growing on; years count for more in aged skin."""
+        """About 0 well before the age `onset`, 1.2 at `full`, growing on; years count for more in aged skin."""
         years = self.years + photoageing * self["photoageing"]
 
         def ramp(at: float) -> float:
             return np.logaddexp(0, (at - onset) / 7)
 
-        return ramp(years) / ramp(full)
+        share = float(ramp(years) / ramp(full))
+        return share * (1 + 0.2 * min(share, 1.0))
 
     def varied(self, name: str, spread: float = 0.4) -> float:
         """A factor around 1 by the number of that name."""
@@ -142,10 +143,10 @@ def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
         if present < 0.01:
             continue
         height = lowest + spacing * k + 0.7 * np.sin(_HASH[k, 6] + phase) + 0.7 * person["forehead_asymmetry"] * lean
-        reach = 31 - 2.2 * k + 3 * np.sin(_HASH[k, 7] + phase)
-        ends = window(s, -reach + 5 * np.sin(_HASH[k, 5] + 2 * phase), reach, 17)
+        reach = 29 - 2.0 * k + 7 * np.sin(_HASH[k, 7] + phase)
+        ends = window(s, -reach + 9 * np.sin(_HASH[k, 5] + 2 * phase), reach, 20)
         line = height + waves * wander(s, k, phase)
-        strength = present * depth * (0.8 + 0.3 * np.sin(_HASH[k, 4] + 1.7 * phase)) * side
+        strength = present * depth * (0.72 + 0.38 * np.sin(_HASH[k, 4] + 1.7 * phase)) * side
         out += _line(family, t - line, strength * ends * (0.5 + 0.5 * _broken(s, k, phase)), 0.74, 0.5)
         # A fine line beside it that leaves it and comes back.
         beside = line + 2.3 * np.sin(_HASH[k, 3] + s / 15 + phase) + 0.5

@@ -199,6 +199,14 @@ def _fine_lines(surface, fields, person, rng, pale, relief, albedo) -> None:
         band = noise(rng, size, sigma) - 0.7 * noise(rng, size, 3 * sigma)
         line = _along(course, band.reshape(-1)) / 2.2
         net -= np.maximum(line - 0.35, 0) * wide * share
+    # Old skin has longer lines between the creases, along the lines of tension.
+    long = np.zeros(size * size, np.float32)
+    long[fields.at] = _along(fields.courses[2], (noise(rng, size, 1.5 * texel)).reshape(-1))
+    line = _along(fields.courses[2], long) / 5.5
+    depth = 0.050 * person.grown(50, 74, 6.0) * person.varied("fine_lines", 0.5)
+    net -= (
+        np.maximum(line - 0.4, 0) * depth * (0.4 + 0.8 * (surface.cheeks + surface.eye_corner)).reshape(-1)[fields.at]
+    )
     net *= (place * surface.bare).reshape(-1)[fields.at]
     relief.reshape(-1)[fields.at] += net
     albedo.reshape(3, -1)[:, fields.at] += (1.2 * net) * -(0.5 * MELANIN + 0.4 * pale * BLOOD)[:, None]
