@@ -195,21 +195,20 @@ def _chin(family: Family, s, t, person: Person) -> np.ndarray:
 
 
 def _above_lip(family: Family, s, t, person: Person) -> np.ndarray:
-    """s is the height above the lip, t the place along it."""
     depth = 0.25 * person.grown(52, 76, 6.0) * person.varied("upper_lip_lines", 0.55)
     depth *= float(np.exp(-0.35 * np.clip(person["masculinity"], -1.5, 1.5)))
-    return _comb(family, s, t, depth, 3.3, 12, 6.5, 0.8 * person["lip_phase"], 50)
+    return _comb(family, t, depth, 0.8 * person["lip_phase"], 3.3, 12, 6.5, 50)
 
 
 def _below_lip(family: Family, s, t, person: Person) -> np.ndarray:
     depth = 0.10 * person.grown(56, 78, 6.0) * person.varied("upper_lip_lines", 0.5)
-    return _comb(family, s, t, depth, 4.1, 7, 4.0, 0.8 * person["lip_phase"] + 1, 66)
+    return _comb(family, t, depth, 0.8 * person["lip_phase"] + 1, 4.1, 7, 4.0, 66)
 
 
-def _comb(family: Family, s, t, depth: float, spacing: float, half_count: int, length: float, phase: float, key: int):
-    """Short lines side by side, each of its own length and depth."""
-    out = np.zeros_like(t)
-    for k in range(-half_count // 2, half_count // 2 + 1):
+def _comb(family: Family, t, depth: float, phase: float, spacing: float, count: int, length: float, key: int):
+    """Short lines side by side, each of its own length and depth; s is the height above the lip, t the place along it."""
+    s, out = family.s, np.zeros_like(t)
+    for k in range(-count // 2, count // 2 + 1):
         table = _HASH[(key + k) % 96]
         place = spacing * (k + 0.5) + 0.9 * np.sin(table[0] + phase)
         # Few lines cross the groove in the middle.

@@ -279,34 +279,37 @@ def _freckles(surface, fields, person, rng, pale, relief, albedo) -> None:
 
 def _blemishes(surface, fields, person, rng, pale, relief, albedo) -> None:
     """Moles, spots of age and scars of acne, one by one."""
+
+    def put(where: np.ndarray, radius_mm: float, ragged: float, height_mm: float, colour: np.ndarray) -> None:
+        rows, columns, soft = _spot(surface, rng, where, radius_mm, ragged)
+        relief[rows, columns] += np.float32(height_mm) * soft**1.5
+        albedo[:, rows, columns] += soft * colour.astype(np.float32)[:, None, None]
+
     skin = surface.bare * (1 - surface.lips) * (1 - surface.eyelids)
     shown = 0.35 + 0.65 * pale
     for _ in range(rng.poisson(3.0 * person.varied("moles", 0.7))):
         radius = 0.55 * np.exp(0.35 * rng.standard_normal())
         raised = 0.10 * max(0.0, rng.standard_normal() * radius)
-        _blob(surface, rng, skin, radius, 0.25, raised, rng.uniform(0.35, 0.9) * shown * MELANIN, relief, albedo)
+        put(skin, radius, 0.25, raised, rng.uniform(0.35, 0.9) * shown * MELANIN)
     spots = 14 * person.grown(52, 74, 8.0) * person.varied("age_spots", 0.7) * (0.3 + 0.7 * pale)
     where = skin * np.clip(0.35 + 0.7 * surface.forehead + 0.7 * surface.cheeks, 0, 1)
     for _ in range(rng.poisson(min(spots, 60.0))):
         radius = 1.5 * np.exp(0.45 * rng.standard_normal())
-        _blob(surface, rng, where, radius, 0.55, 0.0, rng.uniform(0.10, 0.32) * shown * MELANIN, relief, albedo)
+        put(where, radius, 0.55, 0.0, rng.uniform(0.10, 0.32) * shown * MELANIN)
     scars = 45 * float(smoothstep((person["acne_scars"] - 0.7) / 1.8))
     where = skin * np.clip(surface.cheeks + 0.35 * surface.chin + 0.2 * surface.forehead, 0, 1)
     for _ in range(rng.poisson(scars)):
         radius = 0.75 * np.exp(0.35 * rng.standard_normal())
-        deep = -0.14 * np.exp(0.4 * rng.standard_normal())
-        _blob(surface, rng, where, radius, 0.5, deep, rng.uniform(0, 0.12) * pale * BLOOD, relief, albedo)
+        put(where, radius, 0.5, -0.14 * np.exp(0.4 * rng.standard_normal()), rng.uniform(0, 0.12) * pale * BLOOD)
 
 
-def _blob(surface, rng, where, radius_mm, ragged, height_mm, colour, relief, albedo) -> None:
-    """One spot with a ragged border at a place drawn from the mask `where`."""
+def _spot(surface, rng, where: np.ndarray, radius_mm: float, ragged: float):
+    """Rows, columns and heights 0..1 there of one spot with a ragged border, at a place drawn from a mask (S, S)."""
     size = surface.size
-    for _ in range(40):
-        row, column = rng.integers(size, size=2)
-        if rng.random() < where[row, column]:
-            break
-    else:
-        return
+    total = np.cumsum(where.sum(1))
+    row = int(np.searchsorted(total, rng.random() * total[-1]))
+    along = np.cumsum(where[row])
+    column = int(np.searchsorted(along, rng.random() * along[-1]))
     radius = radius_mm * surface.texels_per_mm[row, column]
     reach = int(2.2 * radius + 3)
     rows = slice(max(0, row - reach), min(size, row + reach + 1))
@@ -315,6 +318,4 @@ def _blob(surface, rng, where, radius_mm, ragged, height_mm, colour, relief, alb
     turn = np.arctan2(down, right)
     edge = 1 + ragged * sum(np.sin(k * turn + rng.uniform(0, 7)) * rng.uniform(0.1, 0.5) / k for k in (1, 2, 3, 5))
     soft = smoothstep(1.15 - 0.5 * np.hypot(down, right) / (radius * np.maximum(edge, 0.4)))
-    soft = (soft * where[rows, columns] / max(float(where[row, column]), 0.05)).clip(0, 1).astype(np.float32)
-    relief[rows, columns] += np.float32(height_mm) * soft**1.5
-    albedo[:, rows, columns] += soft * np.asarray(colour, np.float32)[:, None, None]
+    return rows, columns, (soft * (where[rows, columns] > 0)).astype(np.float32)
