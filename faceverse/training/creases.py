@@ -167,7 +167,7 @@ def _frown(family: Family, s, t, person: Person) -> np.ndarray:
         place = sign * (6.4 + 0.9 * np.sin(_HASH[k, 3] + phase)) + sign * (tilt * (s - 4) - 0.012 * (s - 4) ** 2)
         strength = depth * (0.25 + 0.75 * both) * (0.85 + 0.25 * np.sin(_HASH[k, 4] + phase))
         line = place + 0.55 * wander(s, k, phase, (25.0, 11.0, 6.0))
-        top = 5 + 3.5 * np.sin(_HASH[k, 5] + 1.5 * phase)
+        top = 3 + 3.5 * np.sin(_HASH[k, 5] + 1.5 * phase)
         out += _line(family, t - line, strength * window(s, -3, top, 8), 0.74, 0.5)
         line = line + sign * (2.8 + 0.06 * s)
         out += _line(family, t - line, 0.3 * strength * window(s, 0, 6, 7) * _broken(s, k, phase, 0.5), 0.4, 0.2)
@@ -206,7 +206,7 @@ def _below_lip(family: Family, s, t, person: Person) -> np.ndarray:
 
 
 def _comb(family: Family, t, depth: float, phase: float, spacing: float, count: int, length: float, key: int):
-    """Short lines side by side, each of its own length and depth; s is the height above the lip, t the place along it."""
+    """Short lines side by side, each of its own length and depth; s is the way from the lip, t the place along it."""
     s, out = family.s, np.zeros_like(t)
     for k in range(-count // 2, count // 2 + 1):
         table = _HASH[(key + k) % 96]
@@ -264,7 +264,9 @@ def _crow(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarr
         # Lines above the corner rise, those below it bend down over the cheek.
         bend = spread * angle * (1 + 0.010 * (s - 12)) + 0.07 * np.sin(table[0] + phase)
         away = (t - bend) * s - 0.45 * wander(s, key + k, phase, (23.0, 9.0, 5.0))
-        strength = depth * (0.62 + 0.38 * np.sin(table[3] + 1.3 * phase)) * window(s, start, reach, 7)
+        # Lines that rise to the brow are shallow.
+        own = (0.62 + 0.38 * np.sin(table[3] + 1.3 * phase)) * (0.6 if angle > 0.6 else 1.0)
+        strength = depth * own * window(s, start, reach, 8)
         near = np.abs(away) < 6
         out[near] += _part(family, near, away, strength * (0.55 + 0.45 * _broken(s, key + k, phase)), 0.5, 0.42)
         fine = away - 1.5 - 0.9 * np.sin(table[4] + phase + s / 9)

@@ -160,7 +160,7 @@ def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) 
 
 def _pores(surface, fields, person, rng, pale, relief, albedo) -> None:
     depth = 0.060 * person.varied("pore_depth", 0.4) * (1 + 0.25 * np.clip(person["masculinity"], -1, 1))
-    depth *= 0.75 + 0.35 * person.grown(15, 60)
+    depth *= 0.60 + 0.38 * person.grown(15, 60)
     extent = person.varied("pore_extent", 0.25)
     size = np.clip(fields.pore_size * extent, 0, 1.3)
     slack = 0.5 * float(smoothstep((person.years - 35) / 35))
