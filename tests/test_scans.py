@@ -128,6 +128,13 @@ def test_stubble_belongs_to_men(surface):
     assert shade[1] < shade[0] - 0.02
 
 
+@pytest.mark.parametrize("factor", ["stubble", "freckles"])
+def test_small_maps_are_no_darker_than_large_ones(model, surface, factor):
+    z = person(30, masculinity=1.0, **{factor: 1.5})
+    small, large = (synthetic_detail(s, z, 1).albedo_log.mean() for s in (DetailSurface.of(model, 128), surface))
+    assert small == pytest.approx(large, rel=0.15)
+
+
 def test_dark_skin_shows_fewer_freckles(surface):
     plain, freckled = person(25), person(25, freckles=2.5)
     change = [

@@ -138,11 +138,11 @@ def splat(size: int, place: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 
 def dots(size: int, place: np.ndarray, depth: np.ndarray, sigma_texels: float) -> np.ndarray:
-    """Gaussian dots of height `depth` (P,) at places (P, 2)."""
-    sigma = max(sigma_texels, 0.3)
-    # Splatting spreads a point over about half a texel; the peak of what comes out is depth.
-    spread = np.hypot(sigma, 0.42)
-    return gaussian_filter(splat(size, place, depth * (2 * np.pi * spread**2)), sigma, mode="nearest", truncate=3)
+    """Gaussian dots of height `depth` (P,) at places (P, 2); too small for the texels, they keep their volume."""
+    # Splatting spreads a point over 0.42 texels; at 512 the peak of what comes out is depth.
+    spread = np.hypot(sigma_texels, 0.42 * size / GRID)
+    amount = splat(size, place, depth * (2 * np.pi * spread**2))
+    return gaussian_filter(amount, max(sigma_texels, 0.3), mode="nearest", truncate=3)
 
 
 def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) -> np.ndarray:
