@@ -10,6 +10,7 @@ import torch
 from faceverse.errors import ParameterError
 from faceverse.stylegan import ConditionalGenerator, generator_from_state
 from faceverse.threads import one_thread
+from faceverse.training import folds, generators, scans
 from faceverse.training.detail_data import (
     DataShape,
     Sample,
@@ -21,14 +22,28 @@ from faceverse.training.detail_data import (
 )
 from faceverse.training.discriminator import Discriminator, gradient_penalty
 from faceverse.training.generator_step import GeneratorPlan, Settings, Training, detail_plan, expression_plan
-from faceverse.training.generators import Budget, figures, made, train_generator
+from faceverse.training.generators import (
+    Budget,
+    figures,
+    made,
+    train_detail,
+    train_expression,
+    train_generator,
+)
 from faceverse.training.patch_distance import diversity, patch_distance
+from toy import toy_model
 
 SHAPE = DataShape(32, 16, 16, image_channels=3, condition_channels=2, style_dim=4)
 PLAN = GeneratorPlan(
     "expression", SHAPE, {4: 16, 8: 16, 16: 16, 32: 12}, 16, {"displacement": (0, 1, 2)}, 2, critic_widths=(12, 16)
 )
 QUICK = Settings(batch=8, warm_up=0.3, average=500, first_noise=0.25, bfloat16=False)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 def blobs(number: int, known: bool = True, seed: int = 0) -> Sample:
@@ -181,7 +196,6 @@ def test_diversity_counts_deviations():
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-@one_thread()
 def test_training_brings_generated_maps_closer_to_the_data(data):
     training = Training(PLAN, QUICK, data, seed=3)
     before = figures(training.average, data, PLAN)
@@ -199,7 +213,6 @@ def test_training_brings_generated_maps_closer_to_the_data(data):
     assert error(batch.z) < 0.85 * error(-batch.z)  # the depth is a function of z
 
 
-@one_thread()
 def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(data):
     whole, first, second = trained(data, 0), trained(data, 0), trained(data, 0)
     for step in range(12):
@@ -268,3 +281,31 @@ def test_plans_fit_their_generators():
     assert detail_plan().channels[512] == 16 and detail_plan().shape.whole == 128
     with pytest.raises(ParameterError, match="power of two from 32"):
         detail_plan(48)
+
+
+@pytest.mark.parametrize("trainer", [train_detail, train_expression])
+def test_synthetic_people_are_the_samples(trainer, monkeypatch, tmp_path):
+    """Smaller plans learn from the area means of the full maps."""
+    full = {train_detail: detail_plan, train_expression: expression_plan}[trainer]().shape
+    rng = np.random.default_rng(0)
+    condition = rng.standard_normal((full.condition_channels, *[full.condition_size] * 2), np.float32)
+    image = rng.standard_normal((full.image_channels, *[full.size] * 2), np.float32)
+    numbers = []
+
+    def drawn(model, surface, number, seed):
+        numbers.append((number, seed))
+        return Sample(condition, image, np.ones(64, np.float32))
+
+    for source in (scans, folds):
+        monkeypatch.setattr(source, "training_sample", drawn)
+    for name in ("_skin", "_folds"):
+        monkeypatch.setattr(generators, name, lambda model: None)
+    plan = {train_detail: detail_plan, train_expression: expression_plan}[trainer](32, narrower=16)
+    budget = Budget(steps=1, samples=32, workers=0, threads=1)
+    _, info = trainer(toy_model(), tmp_path, budget, plan=plan, seed=7, progress=lambda _: None)
+    assert numbers == [(number, 7) for number in range(32)] and "seed 7" in info["samples_made_for"]
+    stored = np.load(tmp_path / "samples" / "samples_00000.npy")[0]
+    expected = image.reshape(full.image_channels, 32, full.size // 32, 32, full.size // 32).mean((2, 4))
+    assert from_bytes(stored["image"], stored["largest"]) == pytest.approx(
+        expected, abs=0.02 * float(np.abs(expected).max())
+    )

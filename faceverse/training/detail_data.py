@@ -166,8 +166,7 @@ def draw_data(
     """Draws the samples that the folder lacks and opens all of them.
 
     Args:
-        sample: number -> `Sample`, the same one each time; a function of a module, or a `functools.partial` of one,
-            as other processes must find it.
+        sample: number -> `Sample`, the same one each time; it goes to other processes, so that a lambda will not do.
         count: of samples, rounded up to whole files of 16.
         made_for: what the samples depend on besides their number (seed, model, versions): any text.
         workers: processes; 0 draws in this one.
@@ -183,8 +182,9 @@ def draw_data(
     missing = [number for number in range(shards) if not _path(folder, number).is_file()]
     if missing and workers:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-            running = [pool.submit(_draw_shard, sample, shape, folder, number) for number in missing]
+        count = min(workers, len(missing))
+        with ProcessPoolExecutor(count, context, _prepare, (sample, shape, folder)) as pool:
+            running = [pool.submit(_draw_prepared, number) for number in missing]
             for done, future in enumerate(as_completed(running), shards - len(missing) + 1):
                 future.result()
                 progress(f"samples: {SHARD * done} of {SHARD * shards}")
@@ -211,6 +211,18 @@ def _claim(folder: Path, content: dict) -> None:
 
 def _path(folder: Path, shard: int) -> Path:
     return folder / f"samples_{shard:05d}.npy"
+
+
+_prepared: list[tuple[Callable[[int], Sample], DataShape, Path]] = []
+
+
+def _prepare(*given) -> None:
+    """In each process, once: what the samples come from may be large."""
+    _prepared[:] = [given]
+
+
+def _draw_prepared(shard: int) -> None:
+    _draw_shard(*_prepared[0], shard)
 
 
 def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path, shard: int) -> None:

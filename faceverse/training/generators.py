@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
 from ..files import write_whole
+from ..model import FaceModel
 from ..stylegan import ConditionalGenerator
-from .detail_data import DetailData, Sample, draw_data
-from .generator_step import BAND_SCALES_MM, GeneratorPlan, Losses, Settings, Training
+from . import folds, scans
+from .detail_data import DetailData, Sample, draw_data, reduced
+from .generator_step import BAND_SCALES_MM, GeneratorPlan, Losses, Settings, Training, detail_plan, expression_plan
 from .patch_distance import PatchDistance, diversity, patch_distance
 
 SAMPLES = 2000
@@ -36,6 +39,62 @@ _AT_ONCE = 4  # full pictures
 FACE_MAP_MM = 297.0  # side of the maps on the face
 _SHADE = 1.2  # grey level (0..1) of a slope of 45 degrees
 _COLUMNS = ("step", "minutes", *(loss.name for loss in fields(Losses)), "distance", "ratio", "diversity", "noise")
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class SyntheticDetail:
+    """Number -> sample of the detail generator: a random person's synthetic scan.
+
+    Args:
+        model: whose surface it is.
+        seed: same seed and number, same sample.
+        size: of the images, 32 to 512; maps are drawn at 512 and reduced.
+    """
+
+    model: FaceModel
+    seed: int
+    size: int = scans.IMAGE_SIZE
+
+    def __call__(self, number: int) -> Sample:
+        return _reduced(scans.training_sample(self.model, _skin(self.model), number, self.seed), self.size)
+
+
+@dataclass(frozen=True)
+class SyntheticFolds:
+    """Number -> sample of the expression generator: what a random expression adds to a random person's skin.
+
+    Args:
+        model: whose surface and expressions they are.
+        seed: same seed and number, same sample.
+        size: of conditions and images, 32 to 256; maps are drawn at 256 and reduced.
+    """
+
+    model: FaceModel
+    seed: int
+    size: int = folds.FOLD_SIZE
+
+    def __call__(self, number: int) -> Sample:
+        return _reduced(folds.training_sample(self.model, _folds(self.model), number, self.seed), self.size)
+
+
+@lru_cache(1)
+def _skin(model: FaceModel) -> scans.DetailSurface:
+    return scans.DetailSurface.of(model)
+
+
+@lru_cache(1)
+def _folds(model: FaceModel) -> folds.FoldSurface:
+    return folds.FoldSurface.of(model)
+
+
+def _reduced(sample: Sample, size: int) -> Sample:
+    """Means over areas; the condition is at most as large as the image."""
+
+    def smaller(maps: np.ndarray) -> np.ndarray:
+        return reduced(torch.from_numpy(np.asarray(maps, np.float32))[None], min(size, maps.shape[-1]))[0].numpy()
+
+    return Sample(smaller(sample.condition), smaller(sample.image), sample.z)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
@@ -321,6 +380,36 @@ def train_generator(
     finally:
         torch.set_num_threads(threads)
     return finished(run.training.average, _info(run, made_for))
+
+
+def train_detail(
+    model: FaceModel, work: str | Path, budget: Budget, *, plan: GeneratorPlan | None = None, seed: int = 0, **options
+) -> tuple[dict[str, Tensor], dict]:
+    """Trains the generator of a head's detail on synthetic scans.
+
+    Args:
+        model: whose texture space and people it is for.
+        plan: by default `detail_plan()`.
+        seed: of samples and training.
+        work, budget, options: and the result, as in `train_generator`.
+    """
+    plan = detail_plan() if plan is None else plan
+    source = SyntheticDetail(model, seed, plan.shape.size)
+    return train_generator(plan, source, work, budget, seed=seed, made_for=_made_for(model, seed), **options)
+
+
+def train_expression(
+    model: FaceModel, work: str | Path, budget: Budget, *, plan: GeneratorPlan | None = None, seed: int = 0, **options
+) -> tuple[dict[str, Tensor], dict]:
+    """Trains the generator of what expressions add, on synthetic folds; arguments as in `train_detail`, and by default
+    `expression_plan()`."""
+    plan = expression_plan() if plan is None else plan
+    source = SyntheticFolds(model, seed, plan.shape.size)
+    return train_generator(plan, source, work, budget, seed=seed, made_for=_made_for(model, seed), **options)
+
+
+def _made_for(model: FaceModel, seed: int) -> str:
+    return f"model {model.info.get('sha256', model.name)}, seed {seed}"
 
 
 def _info(run: Run, made_for: str) -> dict:
