@@ -255,7 +255,7 @@ def test_unseen_parts_of_a_scan_are_not_learned_from(tmp_path):
 def test_run_in_bfloat16_writes_log_sheets_and_a_loadable_state(tmp_path):
     lines = []
     arguments = PLAN, blobs, tmp_path
-    settings = Settings(batch=4, warm_up=0.2)
+    settings = Settings(batch=4, warm_up=0.2, bfloat16=True)
     budget = Budget(steps=4, samples=32, workers=0, threads=1)
     state, info = train_generator(*arguments, budget, settings=settings, progress=lines.append)
     assert (tmp_path / "sheet_000004.png").stat().st_size > 1000

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ParameterError
 from ..stylegan_layers import BiasAct, EqualConv, EqualLinear, ResBlock
 
-WIDTHS = (32, 48, 64, 96, 128)
+WIDTHS = (24, 40, 64, 96, 128)
 _GROUP = 4  # samples whose deviation is one feature
 _LAYOUT = torch.channels_last  # faster than the usual one on a CPU
 

@@ -31,7 +31,7 @@ ALBEDO_LOG_SCALE = 0.35
 """Natural logarithm of the albedo's factor of 1 in its channels."""
 
 
-_GAMMA_PACE, _GAMMA_RANGE = 0.02, (0.01, 1e4)  # per step and unit of the loss
+_GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # per step and unit of the loss
 
 
 # -- what is trained --------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class GeneratorPlan:
         return torch.nn.ModuleList(Discriminator(side, *counts) for side in (self.shape.whole, self.window))
 
 
-_DETAIL_WIDTHS = {4: 128, 8: 128, 16: 128, 32: 128, 64: 96, 128: 64, 256: 32, 512: 16}
+_DETAIL_WIDTHS = {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32, 256: 24, 512: 16}
 _EXPRESSION_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16}
 
 
@@ -151,7 +151,7 @@ class Settings:
         critic: loss of a discriminator that R1's weight is led to; 1.39 is one that guesses, 0 one that knows.
         penalty_every: steps from one R1 to the next, per discriminator.
         average: samples over which the averaged generator forgets half.
-        bfloat16: convolutions in bfloat16.
+        bfloat16: convolutions in bfloat16: on a CPU hardly faster, as most of the time goes into memory.
     """
 
     batch: int = 8
@@ -163,12 +163,12 @@ class Settings:
     fresh: float = 0.25
     low_pass: int = 4
     first_contrast: float = 0.1
-    first_noise: float = 0.5
-    gamma: float = 20.0
+    first_noise: float = 0.25
+    gamma: float = 50.0
     critic: float = 0.9
     penalty_every: int = 16
     average: float = 5000.0
-    bfloat16: bool = True
+    bfloat16: bool = False
 
 
 @dataclass
