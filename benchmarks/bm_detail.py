@@ -17,7 +17,7 @@ import torch
 
 import faceverse as fv
 from faceverse.training.detail_data import DetailData
-from faceverse.training.generator_step import GeneratorPlan, detail_plan, expression_plan
+from faceverse.training.generator_step import GeneratorPlan, detail_plan, expression_plan, in_units
 from faceverse.training.generators import (
     Budget,
     figures,
@@ -75,7 +75,8 @@ def measure(work: Path, kind: str, count: int) -> None:
     state = torch.load(work / "state.pt", weights_only=True)
     generator.load_state_dict(state["average"])
     print(f"{kind}: step {state['steps']}, {state['seconds'] / 60:.0f} minutes")
-    show(generator, DetailData(work / "samples", plan.shape, shards), plan, count)
+    data = DetailData(work / "samples", plan.shape, shards)
+    show(in_units(generator, data.spread), data, plan, count)
 
 
 def from_scratch(minutes: float, size: int, kind: str, work: Path) -> None:

@@ -21,7 +21,7 @@ from faceverse.training.detail_data import (
     to_bytes,
 )
 from faceverse.training.discriminator import Discriminator, gradient_penalty
-from faceverse.training.generator_step import GeneratorPlan, Settings, Training, detail_plan, expression_plan
+from faceverse.training.generator_step import GeneratorPlan, Settings, Training, detail_plan, expression_plan, in_units
 from faceverse.training.generators import (
     Budget,
     figures,
@@ -198,19 +198,26 @@ def test_diversity_counts_deviations():
 # -- training ---------------------------------------------------------------------------------------------------------
 def test_training_brings_generated_maps_closer_to_the_data(data):
     training = Training(PLAN, QUICK, data, seed=3)
-    before = figures(training.average, data, PLAN)
+    before = figures(training.result(), data, PLAN)
     for step in range(300):
         training.step(step / 300)
-    after = figures(training.average, data, PLAN)
+    after = figures(training.result(), data, PLAN)
     assert after.distance.mean < 0.6 * before.distance.mean
     assert after.noise > 0.005  # the texture is nobody's but the noise's
     batch = data.batch(np.array(data.held_out))
 
     def error(z):
-        return (made(training.average, batch.condition, z, 0) - batch.window)[:, :2].abs().mean()
+        return (made(training.result(), batch.condition, z, 0) - batch.window)[:, :2].abs().mean()
 
     assert error(batch.z) < 0.6 * batch.window[:, :2].abs().mean()  # the places are the condition's
     assert error(batch.z) < 0.85 * error(-batch.z)  # the depth is a function of z
+
+
+def test_generator_in_units_makes_scaled_pictures(data):
+    generator, spread = trained(data, 1).average, torch.tensor([2.0, 0.1, 30.0]).view(3, 1, 1)
+    batch = data.batch(np.arange(2))
+    pictures = [made(given, batch.condition, batch.z, 0) for given in (generator, in_units(generator, spread))]
+    torch.testing.assert_close(pictures[0] * spread, pictures[1], rtol=1e-4, atol=1e-5)
 
 
 def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(data):

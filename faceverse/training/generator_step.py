@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -283,8 +284,7 @@ class Training:
                 latents, batch.condition, noise, whole=shape.whole, corner=corner, side=self.plan.window
             )
         # Of a scan's unseen parts the data is zero; so are the pictures then, for the discriminators to compare.
-        spread = self.data.spread
-        return [whole.float() / spread * batch.whole_seen, window.float() / spread * batch.window_seen]
+        return [whole.float() * batch.whole_seen, window.float() * batch.window_seen]
 
     def _conditions(self, batch: Batch, corner: tuple[int, int]) -> list[Tensor]:
         shape = self.plan.shape
@@ -338,6 +338,10 @@ class Training:
         share = (progress - self.settings.warm_up) / max(1 - self.settings.warm_up, 1e-6)
         return first * (last / first) ** min(max(share, 0.0), 1.0)
 
+    def result(self) -> ConditionalGenerator:
+        """The averaged generator, in the units of the data."""
+        return in_units(self.average, self.data.spread)
+
     def _set_rate(self, progress: float) -> None:
         settings = self.settings
         share = min(progress / settings.warm_up, 1.0) if settings.warm_up > 0 else 1.0
@@ -383,6 +387,19 @@ class Training:
 
     def _made_for(self) -> str:
         return json.dumps([asdict(self.plan), asdict(self.settings), self.seed, len(self.data)], sort_keys=True)
+
+
+def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGenerator:
+    """A copy whose pictures are multiplied by a factor (C, 1, 1) per channel.
+
+    Generators are trained in deviations of the data, so that all channels learn equally fast.
+    """
+    scaled = copy.deepcopy(generator)
+    with torch.no_grad():
+        for name, value in scaled.named_parameters():
+            if re.fullmatch(r"to_rgb(1|s\.\d+)\.(conv\.weight|bias)", name):
+                value.mul_(spread[None] if name.endswith("bias") else spread[None, ..., None])
+    return scaled
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

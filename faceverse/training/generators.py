@@ -287,11 +287,12 @@ class Run:
             values = [value for step in passed if (value := getattr(step, loss.name)) == value]
             row[loss.name] = f"{np.mean(values):.4f}" if values else ""
         if report:
-            self.figures = found = figures(training.average, training.data, training.plan)
+            generator = training.result()
+            self.figures = found = figures(generator, training.data, training.plan)
             row |= {"distance": f"{found.distance.mean:.4f}", "ratio": f"{found.ratio:.3f}"}
             row |= {"diversity": f"{found.diversity:.3f}", "noise": f"{found.noise:.3f}"}
             picture = io.BytesIO()
-            sheet(training.average, training.data, training.plan).save(picture, "PNG")
+            sheet(generator, training.data, training.plan).save(picture, "PNG")
             write_whole(self.work / f"sheet_{training.steps:06d}.png", picture.getvalue(), WeightsError)
         self.rows.append(row)
         self.progress(", ".join(f"{name} {value}" for name, value in row.items() if value != ""))
@@ -379,7 +380,7 @@ def train_generator(
         run.go(budget.minutes, budget.steps, budget.report_minutes)
     finally:
         torch.set_num_threads(threads)
-    return finished(run.training.average, _info(run, made_for))
+    return finished(run.training.result(), _info(run, made_for))
 
 
 def train_detail(
