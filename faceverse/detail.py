@@ -1,7 +1,8 @@
 """Detail beyond a linear model: generators that refine albedo and geometry maps, and the mesh that is read off them.
 
-Everything here is in the conventions of the files it came from (see `faceverse.official`): geometry maps hold positions
-in the units and axes of the base model that the generators were trained with, albedo maps run from -1 to 1.
+Modules come in two kinds. Official ones keep the conventions of their files (see `faceverse.official`): geometry maps
+hold positions in the units and axes of the base model that the generators were trained with, albedo maps run from -1 to
+1. Open ones carry a `ReliefCode`: they make displacements and changes of albedo, and `faceverse.skin_detail` uses them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,30 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import ParameterError
+from .skin_reader import SkinReader
 from .stylegan import ConditionalGenerator
 
 CHANNELS = {"detail": (6, 6), "expression": (6, 3)}
 """Condition and image channels of the generators of a `DetailModule`."""
+
+
+@dataclass(frozen=True)
+class ReliefCode:
+    """What the pictures and random vectors of open generators mean.
+
+    Args:
+        factors: names of the first entries of z, unit normals each; the others have no name.
+        age: (years at which the factor "age" is zero, years to a unit).
+        albedo_scale: change of the logarithm of albedo to a unit of a picture's first three channels.
+        band_scales_mm: displacement to a unit of the coarse, the medium and the fine channel.
+        layout: which texture layout they were trained in, see `skin_detail.layout_digest`; empty: any.
+    """
+
+    factors: tuple[str, ...] = ()
+    age: tuple[float, float] = (45.0, 16.0)
+    albedo_scale: float = 0.35
+    band_scales_mm: tuple[float, float, float] = (0.25, 0.10, 0.05)
+    layout: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +65,11 @@ class DetailModule:
     Args:
         detail: makes albedo and geometry maps, 3 + 3 channels, from those of the linear model without expression.
         expression: makes the geometry map of the expressive face, 3 channels, from the detailed geometry with the
-            linear expression's offsets, and these offsets, 3 + 3 channels.
-        layout: the mesh that is read off the maps.
+            linear expression's offsets, and these offsets, 3 + 3 channels; an open one makes what the expression adds
+            to the displacement, in three bands, from the displacement's bands and the strain of the skin.
+        layout: the mesh that is read off the maps; official modules only.
+        code: open modules only.
+        reader: open modules only; where fits of the detail start.
         name: for messages and results.
         info: where the parts came from; anything that JSON can hold.
     Raises:
@@ -55,6 +79,8 @@ class DetailModule:
     detail: ConditionalGenerator | None = None
     expression: ConditionalGenerator | None = None
     layout: DetailLayout | None = None
+    code: ReliefCode | None = None
+    reader: SkinReader | None = None
     name: str = "unnamed"
     info: dict = field(default_factory=dict)
 
@@ -66,6 +92,8 @@ class DetailModule:
                     f"the {kind} generator must turn {channels[0]} channels into {channels[1]}, this one turns "
                     f"{generator.condition_channels} into {generator.image_channels}"
                 )
+        if self.code is not None:
+            return  # displacements of any sizes can be added
         sizes = {kind: getattr(self, kind).size for kind in CHANNELS if getattr(self, kind) is not None}
         if self.layout is not None:
             sizes["layout"] = len(self.layout.mask)

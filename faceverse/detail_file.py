@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .detail import CHANNELS, DetailLayout, DetailModule
+from .detail import CHANNELS, DetailLayout, DetailModule, ReliefCode
 from .errors import ParameterError, WeightsError
 from .files import write_whole
 from .official.generators import built, detail_layout, generator_state, read_tensors, split_by_kind
 from .pickles import read_checkpoint, read_npy
+from .skin_reader import SkinReader, reader_from_state
 from .stylegan import ConditionalGenerator
+from .weights import find_beside_open
 
 FORMAT, FORMAT_VERSION = "faceverse-detail", "1"
+OPEN_FILES = ("open_detail.safetensors", "open_expression.safetensors")
 
 _SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
 _LAYOUT_KEYS = {
@@ -32,7 +36,7 @@ _LAYOUT_KEYS = {
 
 @dataclass(frozen=True)
 class _Part:
-    """A part that was found and not yet built: one of "detail", "expression", "layout"; "" is anything else."""
+    """A part that was found and not yet built: "detail", "expression", "reader", "layout", or "" for anything else."""
 
     kind: str
     path: Path
@@ -45,23 +49,48 @@ class _Part:
 def load_detail(*sources: str | os.PathLike) -> DetailModule:
     """The generators and the mesh for detail that a linear model cannot express.
 
+        fv.load_detail()                                                                # the open ones
         fv.load_detail("faceverse_ckpt_detail_v1_124000.pt", "faceverse_detail_v1.npy")
 
     Args:
-        sources: official checkpoints and `faceverse_detail_v*.npy`, files of `save_detail`, or folders, of which all
-            files are taken that are parts of a detail module. What a file is, its content says: a generator of 6 image
-            channels refines albedo and geometry, one of 3 the expression. No code in a file is run.
+        sources: none, or "open", for the open generators that come with faceverse; else official checkpoints and
+            `faceverse_detail_v*.npy`, files of `save_detail`, or folders, of which all files are taken that are parts
+            of a detail module. What a file is, its content says: a generator of 6 image channels refines albedo and
+            geometry, one of 3 the expression. No code in a file is run.
     Returns:
         The module, with None for parts that no source has; the generators' weights are frozen.
     Raises:
         WeightsError: no such file, a damaged one, one that holds nothing of a detail module, two of one kind, parts
-            that do not fit together, or no source at all: no open detail weights exist yet.
+            that do not fit together, or the open files are not installed.
     """
-    if not sources or "open" in sources:
+    if not sources or sources == ("open",):
+        return _loaded(tuple((path, path.stat().st_mtime_ns) for path in _open_files()))
+    return _load(sources)
+
+
+def has_open_detail() -> bool:
+    """Whether the open generators are installed."""
+    return find_beside_open(OPEN_FILES[0]) is not None
+
+
+def _open_files() -> list[Path]:
+    found = {name: find_beside_open(name) for name in OPEN_FILES}
+    if found[OPEN_FILES[0]] is None:
         raise WeightsError(
-            "no open detail weights ship with faceverse yet: pass the official checkpoints (.pt) and "
-            "faceverse_detail_v*.npy, a folder with them, or a .safetensors file written by save_detail"
+            f"the open detail weights ({OPEN_FILES[0]}) are not installed beside the open model: install "
+            f"faceverse again, or pass the official checkpoints (.pt) and faceverse_detail_v*.npy, or a .safetensors "
+            f"file written by save_detail"
         )
+    return [path for path in found.values() if path is not None]
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(files: tuple[tuple[Path, int], ...]) -> DetailModule:
+    """The open module, read once; the second number of each file makes a changed one new."""
+    return _load(tuple(path for path, _ in files))
+
+
+def _load(sources: Iterable[str | os.PathLike]) -> DetailModule:
     parts: dict[str, _Part] = {}
     for part in (part for source in sources for part in _recognised(source)):
         if part.kind in parts:
@@ -71,7 +100,7 @@ def load_detail(*sources: str | os.PathLike) -> DetailModule:
     name, info = _origin(parts)
     built_parts = {kind: _built(part) for kind, part in parts.items()}
     try:
-        return DetailModule(**built_parts, name=name, info=info)
+        return DetailModule(**built_parts, code=_code(parts.values()), name=name, info=info)
     except ParameterError as error:
         raise WeightsError(f"{', '.join(str(part.path) for part in parts.values())}: {error}") from error
 
@@ -113,7 +142,7 @@ def _parts(path: Path) -> list[_Part]:
             f"{FORMAT_VERSION}: install the edition of faceverse that the file was made for"
         )
     kinds = split_by_kind(tensors)
-    if strange := set(kinds) - {*CHANNELS, "layout"}:
+    if strange := set(kinds) - {*CHANNELS, "layout", "reader"}:
         raise WeightsError(f"{path} holds parts that a detail module does not have: {_some(sorted(strange))}")
     return [_Part(kind, path, content, metadata=metadata) for kind, content in kinds.items()]
 
@@ -133,7 +162,9 @@ def _generator_part(path: Path, content: Mapping) -> _Part:
     return _Part(kind, path, state, made)
 
 
-def _built(part: _Part) -> ConditionalGenerator | DetailLayout:
+def _built(part: _Part) -> ConditionalGenerator | DetailLayout | SkinReader:
+    if part.kind == "reader":
+        return reader_from_state(part.content, str(part.path))
     if part.kind != "layout":
         return built(part.content, str(part.path))
     if part.metadata.get("format") != FORMAT:
@@ -143,6 +174,21 @@ def _built(part: _Part) -> ConditionalGenerator | DetailLayout:
     lengths = {"side": "uvmask", "keypoint_count": "keypoints"}
     lengths = {name: len(raw[key]) for name, key in lengths.items() if key in raw and raw[key].ndim}
     return detail_layout(raw, str(part.path), **lengths)
+
+
+def _code(parts: Iterable[_Part]) -> ReliefCode | None:
+    """What the parts of an open module say of their numbers."""
+    texts = {part.metadata["code"] if "code" in part.metadata else "" for part in parts if part.kind in CHANNELS}
+    if texts <= {""}:
+        return None
+    if len(texts) > 1:
+        listed = ", ".join(str(part.path) for part in parts)
+        raise WeightsError(f"{listed} were not made for each other: pass generators of one training, or one of them")
+    try:
+        stored = json.loads(texts.pop())
+        return ReliefCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{next(iter(parts)).path}: its metadata entry code is damaged ({error})") from error
 
 
 def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:
@@ -165,9 +211,12 @@ def _some(names: Iterable[object]) -> str:
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
-def save_detail(module: DetailModule, path: str | os.PathLike) -> Path:
+def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool = False) -> Path:
     """Write all parts to one .safetensors file, number for number; it appears complete or not at all.
 
+    Args:
+        compact: as float16, without the generators' stored noise (reading draws it from a fixed seed): for generators
+            that are always given their noise.
     Raises:
         ParameterError: the module is empty.
         WeightsError: another suffix, or the folder cannot be written.
@@ -178,10 +227,13 @@ def save_detail(module: DetailModule, path: str | os.PathLike) -> Path:
     if path.suffix.lower() != ".safetensors":
         raise WeightsError(f"a detail module is written to a .safetensors file, not to {path.name}")
     tensors = {}
-    for kind in CHANNELS:
-        generator = getattr(module, kind)
-        if generator is not None:
-            tensors |= {f"{kind}.{key}": value.contiguous() for key, value in generator.state_dict().items()}
+    for kind in (*CHANNELS, "reader"):
+        network = getattr(module, kind)
+        if network is not None:
+            state = network.state_dict()
+            if compact:
+                state = {key: value.half() for key, value in state.items() if not key.startswith("noises.")}
+            tensors |= {f"{kind}.{key}": value.contiguous() for key, value in state.items()}
     if module.layout is not None:
         arrays = {key: np.ascontiguousarray(getattr(module.layout, key)) for key in _LAYOUT_KEYS}
         tensors |= {f"layout.{key}": torch.from_numpy(value) for key, value in arrays.items()}
@@ -193,4 +245,6 @@ def save_detail(module: DetailModule, path: str | os.PathLike) -> Path:
         "name": module.name,
         "info": json.dumps(module.info),
     }
+    if module.code is not None:
+        metadata["code"] = json.dumps(asdict(module.code))
     return write_whole(path, save(tensors, metadata), WeightsError)

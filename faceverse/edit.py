@@ -12,19 +12,23 @@ import numpy as np
 import torch
 
 from .camera import Camera
+from .detail_file import load_detail
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
 from .model import FaceModel, FaceParams
 from .model_data import Attribute
 from .render import rotation_matrix
 from .result import FitResult, with_params
+from .skin_detail import aged, mixed, random_detail, shown_albedo, with_detail
 from .texture import head_of
 from .texture_maps import bake_vertices
 from .weights import load_model
 
 MAX_DETAIL = 3.0
 HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
-_OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light")
+DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, 9), "fine": slice(9, None)}
+"""Rows of the detail generator's latents, see `edit`: those of up to 64 texels a side, and the rest."""
+_OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light", "detail_seed", "detail_from")
 # Added to both sides of the albedo's ratio: where the model is nearly black, a bare ratio tints hair and pupils.
 _RATIO_SOFTENING = 0.03
 
@@ -59,6 +63,9 @@ def edit(
     identity: np.ndarray | None = None,
     rotation=None,
     light: np.ndarray | None = None,
+    detail_seed: int | None = None,
+    detail_from: FitResult | None = None,
+    detail_layers: str = "all",
     **attributes: float | None,
 ) -> FitResult:
     """A new head with some things changed; the given one stays as it is.
@@ -69,19 +76,25 @@ def edit(
 
     Args:
         result: the head to start from.
-        age: years, +20 is twenty years older than the head is now.
+        age: years, +20 is twenty years older than the head is now; its skin ages with it.
         gender: in the attribute's unit, from female to male: +0.3 is more male than the head is now.
         expression: weights by name, the others stay; or all of them, (E,). Values outside the model's limits
             (`FaceModel.expression_limits`, 0..1 for blendshapes) are clamped.
-        detail: factor on the depth of the present detail layer, 0..3: 0 is smooth, 1 changes nothing.
+        detail: strength of the skin's detail, 0..3: 0 is smooth, 1 as it was fitted or made. Of a head whose detail is
+            a bare displacement, without latents, it is a factor on the present depth.
         identity: (I,) coefficients that replace the present ones, before the attributes move them.
         rotation: head to camera: (yaw, pitch, roll) in degrees or a rotation matrix (3, 3).
         light: (9, 3) spherical harmonics.
+        detail_seed: gives the head other skin, of its own age and sex: 0 to 2^24 - 1, each seed another.
+        detail_from: gives it the detail of that head.
+        detail_layers: what `detail_from` brings: "all", "coarse" (creases; the pores stay), or "fine" (the reverse).
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
         ParameterError: an unknown name, a value that is not a finite number, a wrong shape, or `detail` for a head
             without a detail layer.
+        WeightsError: `detail_seed` without the open detail weights.
     """
+    result = _with_other_detail(result, detail_seed, detail_from, detail_layers)
     model, params = result.model, result.params
     warnings: list[str] = []
     if identity is not None:
@@ -94,12 +107,55 @@ def edit(
         params = params.replace(light=_array("light", light, (9, 3)))
     amounts = {"age": age, "gender": gender, **attributes}
     params = _move_attributes(model, params, {k: v for k, v in amounts.items() if v is not None}, warnings)
+    known = result.detail_module is not None
+    if age is not None and params.detail and known:
+        years = model.attributes(params)["age"] - model.attributes(result.params)["age"]
+        params = params.replace(detail=aged(result.detail_module, params.detail, years))
+    if detail is not None and params.detail:
+        params = params.replace(detail=params.detail | {"strength": np.float32(_strength(detail))})
     edited = with_params(result, params)
     texture = result.texture
     if not np.array_equal(params.albedo, result.params.albedo):
         texture = _recolored(model, texture, result.params.albedo, params.albedo)
     edited = edited.replace(texture=texture, warnings=result.warnings + tuple(warnings))
-    return edited if detail is None else _with_detail(edited, detail)
+    if params.detail and known:
+        return with_detail(edited, shown_albedo(result)) if _moves_skin(result.params, params) else edited
+    if detail is None:
+        return edited
+    before = float(result.params.detail.get("strength", 1.0))
+    if not before:
+        raise ParameterError("the detail was turned off, and its module is not installed to make it again")
+    return _with_factor(edited, _strength(detail) / before)
+
+
+def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
+    """The head with random or somebody else's detail."""
+    if layers not in DETAIL_LAYERS:
+        raise ParameterError(f"detail_layers must be one of {', '.join(DETAIL_LAYERS)}, got {layers!r}")
+    if seed is None and other is None:
+        return result
+    if seed is not None and other is not None:
+        raise ParameterError("give detail_seed or detail_from, not both")
+    if other is not None and not other.params.detail:
+        raise ParameterError("detail_from carries no detail; fit its photograph with detail=True first")
+    module = (other or result).detail_module or load_detail()
+    if other is None:
+        latents = random_detail(module, result.model, result.params, seed)
+        latents |= {"strength": result.params.detail.get("strength", latents["strength"])}
+    elif layers == "all":
+        latents = other.params.detail | {"strength": result.params.detail.get("strength", np.float32(1))}
+    else:
+        if result.detail_module is not module:
+            raise ParameterError("single layers can be exchanged between heads whose detail is of the same module")
+        latents = mixed(result.params.detail, other.params.detail, DETAIL_LAYERS[layers])
+    changed = result.replace(params=result.params.replace(detail=latents), detail_module=module)
+    return with_detail(changed, shown_albedo(result))
+
+
+def _moves_skin(before: FaceParams, after: FaceParams) -> bool:
+    """Whether the detail has to be made anew."""
+    same = all(np.array_equal(getattr(before, n), getattr(after, n)) for n in ("identity", "expression", "albedo"))
+    return not (same and before.detail is after.detail)
 
 
 def _move_attributes(
@@ -172,11 +228,15 @@ def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after:
     return (srgb_from_linear(linear) * 255).round().to(torch.uint8).numpy()
 
 
-def _with_detail(result: FitResult, detail: float) -> FitResult:
+def _strength(detail: float) -> float:
+    strength = _number("detail", detail)
+    if not 0 <= strength <= MAX_DETAIL:
+        raise ParameterError(f"detail must be in 0..{MAX_DETAIL:g}, got {strength:g}")
+    return strength
+
+
+def _with_factor(result: FitResult, factor: float) -> FitResult:
     """Displacement and the slope of the normal map times a factor."""
-    factor = _number("detail", detail)
-    if not 0 <= factor <= MAX_DETAIL:
-        raise ParameterError(f"detail must be in 0..{MAX_DETAIL:g}, got {factor:g}")
     if result.displacement is None and result.normal_map is None:
         raise ParameterError(
             "this head carries no detail layer whose strength could change; fit the photograph with detail=True first"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .camera import Camera
+from .detail import DetailModule
 from .model import FaceModel, FaceParams, evaluate
 
 
@@ -101,6 +102,7 @@ class FitResult:
     source: str = ""
     blendshape_scores: dict[str, float] = field(default_factory=dict)
     views: tuple[View, ...] = ()
+    detail_module: DetailModule | None = None
 
     @property
     def faces(self) -> np.ndarray:

@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 
 from .camera import Camera
+from .detail import DetailModule
+from .detail_file import has_open_detail, load_detail
 from .errors import ParameterError, WeightsError
 from .model import FaceModel, FaceParams
 from .result import FitResult, Stage, View, with_params
@@ -26,6 +28,7 @@ from .result import FitResult, Stage, View, with_params
 _FORMAT, _VERSION = "faceverse-result", 1
 _LARGEST_SIDE_PX = 8192
 _VIEW_ARRAYS = ("rotation", "translation", "light", "landmarks_px", "projected_landmarks_px")
+_LONGEST_LIST, _LONGEST_LATENTS = 4096, 1 << 24
 _PARAMS = ("identity", "albedo", "rotation", "translation", "light", "iris")
 
 
@@ -48,8 +51,9 @@ def to_json(result: FitResult) -> str:
         "params": {
             **{name: _numbers(getattr(params, name)) for name in _PARAMS},
             "expression": dict(zip(model.expression_names, _numbers(params.expression))),
-            "detail": {name: _numbers(values) for name, values in params.detail.items()},
+            "detail": {name: _packed_or_numbers(values) for name, values in params.detail.items()},
         },
+        "detail_module": result.detail_module and result.detail_module.name,
         "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
         "blendshape_scores": _null_for_nan(result.blendshape_scores),
         "landmarks_px": _numbers(result.landmarks_px),
@@ -165,6 +169,15 @@ def _packed(values: np.ndarray | None) -> dict | None:
     return {"shape": list(values.shape), "float32_zlib_base64": base64.b64encode(content).decode("ascii")}
 
 
+def _packed_or_numbers(values: np.ndarray) -> dict | list:
+    """Long vectors, such as noise, as half floats and compressed: that is as exact as noise has to be."""
+    values = np.asarray(values, dtype=np.float32)
+    if values.size <= _LONGEST_LIST:
+        return _numbers(values)
+    content = zlib.compress(values.astype("<f2").tobytes())
+    return {"length": values.size, "float16_zlib_base64": base64.b64encode(content).decode("ascii")}
+
+
 def _readable(value, depth: int = 0) -> str:
     """JSON with a line for each entry of the outer two levels, and lists of numbers on one line."""
     indent = "  " * (depth + 1)
@@ -197,7 +210,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     neutral = model.neutral()
     values = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
     values["expression"] = _weights(stored["expression"], model)
-    values["detail"] = {key: _array(item, None, f"detail {key}") for key, item in stored["detail"].items()}
+    values["detail"] = {key: _latents(item, f"detail {key}") for key, item in stored["detail"].items()}
     result = FitResult(
         model=model,
         params=neutral,
@@ -222,8 +235,28 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
         source=str(document["source"]),
         blendshape_scores={key: _loss(score) for key, score in document["blendshape_scores"].items()},
         views=tuple(_view(entry, model) for entry in document.get("views", ())),
+        detail_module=_module_named(document.get("detail_module")),
     )
     return with_params(result, FaceParams(**values))
+
+
+def _module_named(name: str | None) -> DetailModule | None:
+    """The open module for heads that have its detail. Those of another one keep what they look like; to change their
+    detail, its module has to be given (`FitResult.replace(detail_module=...)`)."""
+    if name is None or not has_open_detail():
+        return None
+    module = load_detail()
+    return module if module.name == name else None
+
+
+def _latents(item: list | dict, what: str) -> np.ndarray:
+    """What `_packed_or_numbers` wrote."""
+    if not isinstance(item, dict):
+        return _array(item, None, what)
+    length = int(item["length"])
+    if not 0 < length <= _LONGEST_LATENTS:
+        raise ValueError(f"{what} has {length} numbers, not 1 to {_LONGEST_LATENTS}")
+    return _unzipped(item["float16_zlib_base64"], "<f2", length, what)
 
 
 def _camera(entry: dict) -> Camera:
@@ -282,16 +315,24 @@ def _unpacked(entry: dict) -> np.ndarray:
     height, width = (int(v) for v in entry["shape"])
     if not 0 < height <= _LARGEST_SIDE_PX or not 0 < width <= _LARGEST_SIDE_PX:
         raise ValueError(f"displacement has a side of {max(height, width)}, not 1 to {_LARGEST_SIDE_PX}")
+    values = _unzipped(entry["float32_zlib_base64"], "<f4", height * width, "displacement")
+    return values.reshape(height, width)
+
+
+def _unzipped(text: str, kind: str, length: int, what: str) -> np.ndarray:
+    """(length,) finite float32."""
+    size = length * np.dtype(kind).itemsize
     try:
-        packed = base64.b64decode(entry["float32_zlib_base64"], validate=True)
-        # Never unpack more than the shape announces, however much a crafted file may hold.
-        content = zlib.decompressobj().decompress(packed, 4 * height * width + 1)
+        # Never unpack more than is announced, however much a crafted file may hold.
+        content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
     except zlib.error as error:
-        raise ValueError("displacement is damaged") from error
-    values = np.frombuffer(content, dtype="<f4")
-    if len(content) != 4 * height * width or not np.isfinite(values).all():
-        raise ValueError("displacement is damaged")
-    return values.reshape(height, width).astype(np.float32)
+        raise ValueError(f"{what} is damaged") from error
+    if len(content) != size:
+        raise ValueError(f"{what} is damaged")
+    values = np.frombuffer(content, dtype=kind).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} is damaged")
+    return values
 
 
 def _stage(entry: dict) -> Stage:

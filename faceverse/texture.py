@@ -14,6 +14,7 @@ from .lighting import linear_from_srgb, sh_basis, srgb_from_linear
 from .mesh import vertex_normals
 from .model import FaceModel, FaceParams
 from .rasterize import rasterize
+from .relief import TangentFrame, detailed_normals
 from .result import FitResult, with_params
 from .texture_maps import bake_planes, bake_vertices, uv_fragments
 
@@ -60,15 +61,37 @@ def head_of(
     return with_params(bare, params)
 
 
-def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int = 1024) -> Texture:
-    """Texture of a fitted head.
+@dataclass(frozen=True)
+class Sighting:
+    """What a photograph shows of each texel of a fitted head, in maps with their channels first.
 
-    Args:
-        photo: (H, W, 3) uint8 sRGB.
-        params: as fitted; its light is divided out.
-        camera: of the photograph.
-        size: width and height of the texture.
+    Attributes:
+        vertices_cam: (V, 3) the posed head.
+        base: (3, S, S) the model's own albedo, linear, not black.
+        normal: (3, S, S) unit, camera space.
+        facing: (S, S) cosine between surface and view.
+        position_px: (2, S, S) where the texel lies in the photograph.
+        seen: (3, S, S) its colour there, linear light.
+        trust: (S, S) 0..1: well seen, nothing before it, neither black nor of a part that photographs do not show.
+        scalp, ears, skin, mirrored: (S, S) 0..1, what the texel belongs to, and whether head and layout are symmetric
+            about it.
     """
+
+    vertices_cam: torch.Tensor
+    base: np.ndarray
+    normal: np.ndarray
+    facing: np.ndarray
+    position_px: np.ndarray
+    seen: np.ndarray
+    trust: np.ndarray
+    scalp: np.ndarray
+    ears: np.ndarray
+    skin: np.ndarray
+    mirrored: np.ndarray
+
+
+def sight(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> Sighting:
+    """Looks up each texel of a map of size x size in the photograph; for the arguments see `bake_photo`."""
     vertices = _posed(model, params)
     normals = vertex_normals(vertices, model.face_index)
     pixels = project(vertices, camera)
@@ -77,29 +100,56 @@ def bake_photo(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: 
     values.append(model.mean_vertices)
     # Maps have their channels first: what is done channel by channel is several times faster so.
     baked = bake_planes(model, np.concatenate(values, axis=1), size)
-    base, position_px, depth = np.maximum(baked[:3], DARKEST_ALBEDO), baked[3:5], baked[5]
-    normal, point = baked[6:9], baked[9:12]
-    region_trust, scalp, ears, skin = baked[12:16]
-    mirrored = _is_mirrored(baked[16:19])
+    position_px, depth, normal, point = baked[3:5], baked[5], baked[6:9], baked[9:12]
     normal = normal / np.maximum(_length(normal), 1e-6)
     facing = -np.einsum("cij,cij->ij", normal, point) / np.maximum(_length(point), 1e-6)
     trust = _smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
     trust *= _seen(photo.shape[:2], pixels, model, position_px, depth)
-    trust *= region_trust
+    trust *= baked[12]
     seen = _sample(photo, position_px)
+    trust *= _smoothstep((seen.max(0) - 0.004) / 0.012)  # black is no colour
+    base = np.maximum(baked[:3], DARKEST_ALBEDO)
+    return Sighting(vertices, base, normal, facing, position_px, seen, trust, *baked[13:16], _is_mirrored(baked[16:19]))
+
+
+def bake_photo(
+    photo: np.ndarray,
+    model: FaceModel,
+    params: FaceParams,
+    camera: Camera,
+    size: int = 1024,
+    displacement: np.ndarray | None = None,
+) -> Texture:
+    """Texture of a fitted head.
+
+    Args:
+        photo: (H, W, 3) uint8 sRGB.
+        params: as fitted; its light is divided out.
+        camera: of the photograph.
+        size: width and height of the texture.
+        displacement: (S, S) mm, the fitted relief, whose shading is divided out as well; in any resolution.
+    """
+    sighting = sight(photo, model, params, camera, size)
+    base, skin, hair = sighting.base, sighting.skin, sighting.scalp
+    normal = sighting.normal
+    if displacement is not None:
+        relief = torch.from_numpy(np.array(displacement, np.float32))[None, None]
+        relief = torch.nn.functional.interpolate(relief, (size, size), mode="bicubic", align_corners=False)[0, 0]
+        frame = TangentFrame.of(model, sighting.vertices_cam.numpy(), size)
+        normal = detailed_normals(frame, relief)[0].numpy()
     shade = _shade(normal, params.light)
     log_base = np.log(base)
-    change = np.log(np.maximum(seen / shade, DARKEST_ALBEDO)) - log_base
-    trust *= _smoothstep((seen.max(0) - 0.004) / 0.012)  # black is no colour
+    change = np.log(np.maximum(sighting.seen / shade, DARKEST_ALBEDO)) - log_base
     # Where the model's scalp is as light as its skin, at the nape and the temples, there is skin.
-    tone = np.median(base[:, (skin > 0.5) & (scalp < 0.5)], axis=1)
+    tone = np.median(base[:, (skin > 0.5) & (hair < 0.5)], axis=1)
     darker = (np.log(tone)[:, None, None] - log_base).mean(0)
-    hair = gaussian_filter(scalp * _smoothstep(darker / 0.9), HAIRLINE * size, truncate=2.5)
+    hair = gaussian_filter(hair * _smoothstep(darker / 0.9), HAIRLINE * size, truncate=2.5)
     # Near the outline of the scalp a photograph shows hair that stands off, or what is behind it.
-    trust = trust * (1 - hair * (1 - _smoothstep((facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))))
-    doubtful = np.maximum(1 - _smoothstep((facing - 0.65) / 0.2), ears)
+    outline = 1 - _smoothstep((sighting.facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))
+    trust = sighting.trust * (1 - hair * outline)
+    doubtful = np.maximum(1 - _smoothstep((sighting.facing - 0.65) / 0.2), sighting.ears)
     trust = _without_background(change, trust, hair, doubtful).astype(np.float32)
-    linear = base * np.exp(_complete(change, trust, hair, skin * mirrored) * skin)
+    linear = base * np.exp(_complete(change, trust, hair, skin * sighting.mirrored) * skin)
     linear = paint_irises(model, np.ascontiguousarray(np.moveaxis(linear, 0, 2)), params.iris)
     return Texture(_encode(linear), (255 * trust + 0.5).astype(np.uint8))
 

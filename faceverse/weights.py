@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote
@@ -240,15 +240,23 @@ def read_start(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
     Raises:
         WeightsError: the file is damaged or of another kind.
     """
+    for path in _beside_open(START_FILE):
+        stat = path.stat()
+        made_for, arrays = _read_start(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        if made_for == model_sha256:
+            return arrays
+    return None
+
+
+def find_beside_open(name: str) -> Path | None:
+    """Path of a file that ships with the open model; None where it is not installed. For where, see `read_start`."""
+    return next(_beside_open(name), None)
+
+
+def _beside_open(name: str) -> Iterator[Path]:
     chosen = Path(os.environ.get(WEIGHTS_VARIABLE) or _PACKAGE / "_weights").expanduser()
     folders = (chosen if chosen.is_dir() else chosen.parent, _PACKAGE.parent / "weights", _PACKAGE / "_weights")
-    for path in (folder / START_FILE for folder in folders):
-        if path.is_file():
-            stat = path.stat()
-            made_for, arrays = _read_start(path.resolve(), stat.st_mtime_ns, stat.st_size)
-            if made_for == model_sha256:
-                return arrays
-    return None
+    return (folder / name for folder in folders if (folder / name).is_file())
 
 
 @functools.lru_cache(maxsize=4)

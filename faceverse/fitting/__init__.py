@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..detail import DetailModule
 from ..errors import ParameterError
 from ..images import read_image
 from ..landmarks import detect_faces
@@ -16,12 +17,12 @@ from ..threads import one_thread
 from ..weights import load_model
 from .appearance import fit_appearance
 from .choice import FaceChoice, check_choice
+from .pace import STAGE_SHARE, Progress, paced
 from .prior import IdentityPrior
 from .several import fit_several
+from .skin_stage import chosen_module, fitted_skin
 from .solver import LandmarkSolution
 from .subject import (
-    STAGE_SHARE,
-    Progress,
     Subject,
     bake_subject,
     find_subject,
@@ -30,6 +31,7 @@ from .subject import (
     solve_subject,
     spoken_warnings,
     texture_size,
+    with_skin,
 )
 
 
@@ -39,7 +41,7 @@ def fit(
     model: FaceModel | None = None,
     *,
     face: FaceChoice | list[FaceChoice] = 0,
-    detail: bool = True,
+    detail: bool | DetailModule = True,
     seed: int = 0,
     focal_px: float | list[float | None] | None = None,
     on_progress: Progress | None = None,
@@ -56,10 +58,12 @@ def fit(
         face: which one, when there are several: 0 or "largest" for the largest, 1, 2 ... for the next ones, or a point
             (x, y) in pixels of the photograph's own size: the face there, or the nearest to it. A list has a choice
             for each photograph.
-        detail: fit the detail module as well, where its weights are installed. This edition ships none, so the head
-            carries the base model's shape and the photograph's texture.
-        seed: of everything random. The stages of this edition draw nothing, so the result does not depend on it: same
-            photograph and versions, same result.
+        detail: fit the skin's detail as well: wrinkles, pores, moles. True: with the open detail module, where it is
+            installed and was trained for this model's texture layout; False: the base model's shape alone, in a
+            fraction of the time; or a module from `load_detail`. Of several photographs the one that shows the skin
+            finest says what it is like.
+        seed: of everything random, which is the detail that the photograph does not show: same photograph, seed and
+            versions, same result.
         focal_px: focal length in pixels of the photograph; by default from EXIF, else fitted, with a 40 mm lens as what
             is expected. A list has one, or None, for each photograph.
         on_progress: called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None).
@@ -78,10 +82,11 @@ def fit(
     for one, focal in zip(faces, focals, strict=True):
         _check_arguments(one, seed, focal)
     model = load_model() if model is None else model
-    progress = on_progress or (lambda stage, fraction, preview: None)
+    module = chosen_module(detail, model)
+    progress = paced(on_progress or (lambda stage, fraction, preview: None), module is not None)
     if len(sources) > 1:
         photos = [read_image(one) for one in sources]
-        return fit_several(photos, model, faces, focals, progress, started)
+        return fit_several(photos, model, (faces, focals), module, seed, progress, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
     subject = find_subject(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
@@ -91,15 +96,17 @@ def fit(
     subject = replace(subject, camera=solution.camera)
     prior = IdentityPrior.of_anybody(len(solution.identity))
     (state,), photometric_stages = fit_appearance([subject], [solution], prior, progress)
+    params = fitted_params(subject, state)
+    skin = fitted_skin(subject, params, module, seed, progress)
     begun = time.perf_counter()
     progress("texture", 1 - STAGE_SHARE["texture"], None)
-    params = fitted_params(subject, state)
-    texture = bake_subject(subject, params, texture_size(subject))
+    texture = bake_subject(subject, params, texture_size(subject), skin)
     textured = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
     progress("texture", 1.0, None)
-    stages = (detected, landmark_stage, *photometric_stages, textured)
+    stages = (detected, landmark_stage, *photometric_stages, *(skin.stages if skin else ()), textured)
     said = spoken_warnings(subject, state)
-    return head_result(subject, state, params, texture, stages, said, started)
+    result = with_skin(head_result(subject, state, params, texture, stages, said, started), module, skin)
+    return result.replace(seconds=time.perf_counter() - started)
 
 
 def _one_each(value, count: int, name: str) -> list:

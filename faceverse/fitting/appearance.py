@@ -9,10 +9,11 @@ import numpy as np
 
 from ..result import Stage
 from .lips import with_closed_lips
+from .pace import STAGE_SHARE, Progress
 from .photometric import STAGES, Refinement, Target, initial_colours, refine
 from .prior import IdentityPrior
 from .solver import LandmarkSolution
-from .subject import STAGE_SHARE, Progress, Subject, first_state, preview_of, target_of
+from .subject import Subject, first_state, preview_of, target_of
 from .surface import FitState, Surface, surface_of
 
 GUESSED = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
@@ -54,9 +55,7 @@ def fit_appearance(
         progress(settings.name, done, preview_of(mesh, states[0], targets[0]))
         spent = time.perf_counter() - started
         steps = len(outcome.history) - 1
-        stages.append(
-            Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history)
-        )
+        stages.append(Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history))
     closed = [
         with_closed_lips(subject.landmarks, state, subject.face.landmarks_px, subject.camera)
         for subject, state in zip(subjects, states, strict=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..camera import euler_deg_from_rotation
+from ..detail import DetailModule
 from ..errors import NoFaceError
 from ..images import Photo
 from ..landmarks import detect_faces
@@ -17,12 +18,12 @@ from ..texture import Texture
 from ..texture_merge import merge_textures, pixel_density
 from .appearance import fit_appearance
 from .choice import FaceChoice
+from .pace import STAGE_SHARE, Progress
 from .prior import IdentityPrior
 from .remarks import TURNED_DEG
+from .skin_stage import FittedSkin, fitted_skin
 from .solver import LandmarkModel, LandmarkSolution
 from .subject import (
-    STAGE_SHARE,
-    Progress,
     Subject,
     bake_subject,
     find_subject,
@@ -34,28 +35,34 @@ from .subject import (
     solve_subject,
     spoken_warnings,
     texture_size,
+    with_skin,
 )
 from .surface import FitState
+
+FINENESS_SIZE = 128  # of the map in which photographs are compared
 
 
 def fit_several(
     photos: list[Photo],
     model: FaceModel,
-    faces: list[FaceChoice],
-    focals: list[float | None],
+    choices: tuple[list[FaceChoice], list[float | None]],
+    module: DetailModule | None,
+    seed: int,
     progress: Progress,
     started: float,
 ) -> FitResult:
     """The joint fit to two or more photographs, see `faceverse.fit`.
 
     Args:
-        faces, focals: one for each photograph.
+        choices: faces and focal lengths, one for each photograph.
+        module: of the skin's detail, or None.
+        seed: of what no photograph shows of it.
         started: `time.perf_counter()` when the fit began.
 
     Raises:
         NoFaceError: a photograph without the face that is asked for, with its number and name.
     """
-    subjects = _find_subjects(photos, model, faces, focals, progress)
+    subjects = _find_subjects(photos, model, *choices, progress)
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
     progress("landmarks", STAGE_SHARE["detection"], None)
     begun = time.perf_counter()
@@ -63,19 +70,19 @@ def fit_several(
     alone = [solve_subject(subject, replace(subject.landmarks, person=None)) for subject in subjects]
     identity = joint_identity(subjects[0].landmarks, alone)
     together = _with_identity(subjects, identity)
-    subjects = [
-        replace(subject, camera=solution.camera) for subject, solution in zip(subjects, together, strict=True)
-    ]
+    subjects = [replace(subject, camera=solution.camera) for subject, solution in zip(subjects, together, strict=True)]
     landmarks = _landmark_stage(alone, together, identity, time.perf_counter() - begun)
     prior = IdentityPrior.of_anybody(len(identity))
     states, photometric = fit_appearance(subjects, together, prior, progress)
+    params = [fitted_params(subject, state) for subject, state in zip(subjects, states, strict=True)]
+    finest = max(range(len(subjects)), key=lambda k: _fineness(subjects[k], params[k]))
+    skin = fitted_skin(subjects[finest], params[finest], module, seed, progress)
     begun = time.perf_counter()
     progress("texture", 1 - STAGE_SHARE["texture"], None)
-    params = [fitted_params(subject, state) for subject, state in zip(subjects, states, strict=True)]
-    texture = _one_texture(subjects, params, progress)
+    texture = _one_texture(subjects, params, skin, progress)
     textured = Stage("texture", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
-    stages = (detected, landmarks, *photometric, textured)
+    stages = (detected, landmarks, *photometric, *(skin.stages if skin else ()), textured)
     pairs = list(zip(subjects, states, strict=True))
     said = tuple(
         f"{_label(number, subject.photo)}: {text}"
@@ -83,7 +90,15 @@ def fit_several(
         for text in spoken_warnings(subject, state, far_side=_is_turned_alike(states))
     )
     result = head_result(subjects[0], states[0], replace(params[0], iris=iris), texture, stages, said, started)
-    return result.replace(views=tuple(_view(subject, state) for subject, state in pairs))
+    result = with_skin(result, module, skin)
+    return result.replace(
+        views=tuple(_view(subject, state) for subject, state in pairs), seconds=time.perf_counter() - started
+    )
+
+
+def _fineness(subject: Subject, params: FaceParams) -> float:
+    """Pixels of the photograph that show the skin: the mean over the texture of their density, squared."""
+    return float((pixel_density(subject.model, params, subject.camera, FINENESS_SIZE) ** 2).mean())
 
 
 def _label(number: int, photo: Photo) -> str:
@@ -156,11 +171,13 @@ def _landmark_stage(
 
 
 # -- result -----------------------------------------------------------------------------------------------------------
-def _one_texture(subjects: list[Subject], params: list[FaceParams], progress: Progress) -> Texture:
+def _one_texture(
+    subjects: list[Subject], params: list[FaceParams], skin: FittedSkin | None, progress: Progress
+) -> Texture:
     size = max(texture_size(subject) for subject in subjects)
     textures, densities = [], []
     for number, (subject, one) in enumerate(zip(subjects, params, strict=True)):
-        textures.append(bake_subject(subject, one, size))
+        textures.append(bake_subject(subject, one, size, skin))
         densities.append(pixel_density(subject.model, one, subject.camera, size))
         done = (number + 1) / (len(subjects) + 1)
         progress("texture", 1 - STAGE_SHARE["texture"] * (1 - done), None)

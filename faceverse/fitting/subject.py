@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from ..camera import Camera, default_camera, euler_deg_from_rotation, project, transform
+from ..detail import DetailModule
 from ..images import Photo
 from ..landmarks import DetectedFace
 from ..lighting import default_light, sh_basis, srgb_from_linear
 from ..model import FaceModel, FaceParams
+from ..relief import normal_map
 from ..render import render_head
 from ..result import FitResult, Stage
+from ..skin_detail import multiplied, resized
 from ..texture import Texture, bake_photo, iris_colour
 from .choice import FaceChoice, choose_face, is_point, rivals
 from .photometric import Target, crop_box, cut
 from .remarks import CROP_PX, Evidence, remarks
+from .skin_stage import FittedSkin
 from .solver import (
     LandmarkModel,
     LandmarkSolution,
@@ -34,9 +37,6 @@ from .surface import DARKEST, FitState
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
-STAGE_SHARE = {"detection": 0.06, "landmarks": 0.12, "photometric": 0.62, "texture": 0.20}  # of the progress bar
-
-Progress = Callable[[str, float, np.ndarray | None], None]
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,24 @@ def texture_size(subject: Subject) -> int:
     return next(size for least, size in TEXTURE_SIZES if height >= least)
 
 
-def bake_subject(subject: Subject, params: FaceParams, size: int) -> Texture:
-    """The photograph as a texture of size x size."""
-    return bake_photo(subject.photo.rgb, subject.model, params, subject.camera, size)
+def bake_subject(subject: Subject, params: FaceParams, size: int, skin: FittedSkin | None = None) -> Texture:
+    """The photograph as a texture of size x size, without the shading of the skin's relief."""
+    relief = None if skin is None else skin.displacement
+    return bake_photo(subject.photo.rgb, subject.model, params, subject.camera, size, relief)
+
+
+def with_skin(result: FitResult, module: DetailModule | None, skin: FittedSkin | None) -> FitResult:
+    """The head with its skin's detail, whose colours are added where the photograph did not show them."""
+    if skin is None:
+        return result
+    unseen = resized(torch.from_numpy(1 - result.texture_confidence / np.float32(255)), len(skin.albedo_log))
+    return result.replace(
+        params=result.params.replace(detail=skin.latents),
+        detail_module=module,
+        displacement=skin.displacement,
+        normal_map=normal_map(result.model, result.vertices, skin.displacement),
+        texture=multiplied(result.texture, skin.albedo_log * unseen[..., None].numpy()),
+    )
 
 
 def projected_landmarks(subject: Subject, state: FitState) -> np.ndarray:

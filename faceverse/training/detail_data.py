@@ -41,14 +41,16 @@ class Sample:
     Args:
         condition: (K, s, s) float32 condition maps.
         image: (C, S, S) float32, zero where there is no detail.
-        z: (D,) float32 the random vector that it was made from; None where nobody knows, as of a scan.
+        z: (D,) float32 the random vector that it was made from; None where nobody knows.
         mask: (S, S) bool, where the image was seen; None: everywhere.
+        known: whether all of z is known; of a scan only age and sex are.
     """
 
     condition: np.ndarray
     image: np.ndarray
     z: np.ndarray | None = None
     mask: np.ndarray | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Batch:
         whole: (N, C, W, W).
         window: (N, C, T, T) of the full image, first texel at the corner that was asked for.
         z: (N, D), zeros where not known.
-        known: (N,) bool, whether z is known.
+        known: (N,) bool, whether all of z is known.
         whole_seen, window_seen: (N, 1, W, W) and (N, 1, T, T), share that was seen.
     """
 
@@ -255,7 +257,8 @@ def _stored(sample: Sample, shape: DataShape) -> tuple:
     image = np.asarray(sample.image, np.float32) * seen
     whole = reduced(torch.from_numpy(image)[None], shape.whole)[0].numpy()
     z = np.zeros(shape.style_dim, np.float32) if sample.z is None else sample.z
-    return (*to_bytes(image), whole, sample.condition, z, sample.z is not None, np.packbits(seen, axis=1))
+    known = sample.z is not None and getattr(sample, "known", True)
+    return (*to_bytes(image), whole, sample.condition, z, known, np.packbits(seen, axis=1))
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

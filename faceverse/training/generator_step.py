@@ -25,6 +25,7 @@ from ..errors import FaceVerseError, ParameterError
 from ..stylegan import ConditionalGenerator
 from .detail_data import Batch, DataShape, DetailData, condition_window, reduced
 from .discriminator import WIDTHS, Discriminator, gradient_penalty
+from .texture_loss import texture_loss
 
 BAND_SCALES_MM = (0.25, 0.10, 0.05)
 """Millimetres of 1 in the channels of the coarse, medium and fine displacement."""
@@ -141,8 +142,11 @@ class Settings:
         warm_up_rate: that of the generator at the start of the warm-up, from where it falls geometrically to `rate`.
         mapping_rate: factor on the rate of the mapping network, which by itself learns a hundred times slower than the
             rest: too slow for runs of some thousand steps in which z has known meanings.
-        warm_up: share of the run with the matching loss alone.
-        matching: weight of the matching loss at the start and at the end of the rest.
+        warm_up: share of the run in which rates fall.
+        adversarial: share of the run from which the discriminators take part. Before, losses alone teach that need no
+            second network to be any good: they take a run of an hour further than a discriminator would.
+        matching: weight of the matching loss at the start and at the end of the part with discriminators.
+        texture: weight of the texture loss.
         fresh: share of samples that get another z than their own, so that all of z is trained, not the samples' only.
         low_pass: texels over which a window is averaged before it is matched.
         first_contrast: of a fresh generator's pictures, relative to StyleGAN2's.
@@ -160,7 +164,9 @@ class Settings:
     warm_up_rate: float = 1e-2
     mapping_rate: float = 10.0
     warm_up: float = 0.1
-    matching: tuple[float, float] = (20.0, 3.0)
+    adversarial: float = 0.6
+    matching: tuple[float, float] = (10.0, 5.0)
+    texture: float = 5.0
     fresh: float = 0.25
     low_pass: int = 4
     first_contrast: float = 0.1
@@ -179,6 +185,7 @@ class Losses:
     critic: float = float("nan")
     adversarial: float = float("nan")
     matching: float = float("nan")
+    texture: float = float("nan")
     penalty: float = float("nan")
 
 
@@ -210,7 +217,7 @@ class Training:
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         mapping = list(self.generator.style.parameters())
         others = [part for name, part in self.generator.named_parameters() if not name.startswith("style.")]
-        self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": others}], settings.rate, betas=(0.0, 0.99))
+        self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": others}], settings.rate, betas=(0.5, 0.99))
         # R1's own steps are extra ones, hence the correction (Karras et al. 2020, appendix B).
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(), settings.rate * lazy, betas=(0.0, 0.99**lazy)
@@ -233,12 +240,13 @@ class Training:
         fresh = torch.from_numpy(rng.random(settings.batch) < settings.fresh)
         known = batch.known & ~fresh
         drawn = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        own = known[:, None] | (batch.known[:, None] & (torch.arange(batch.z.shape[1]) < self.plan.tied))
+        told = batch.known | (batch.z != 0).any(1)
+        own = known[:, None] | (told[:, None] & (torch.arange(batch.z.shape[1]) < self.plan.tied))
         z = torch.where(own, batch.z, torch.randn(batch.z.shape, generator=drawn))
         pictures = self._pictures(batch, z, drawn, corner)
         losses = Losses()
         self._set_rate(progress)
-        adversarial = progress >= settings.warm_up
+        adversarial = progress >= settings.adversarial
         conditions = self._conditions(batch, corner)
         data = [found / self.data.spread for found in (batch.whole, batch.window)]
         if adversarial:
@@ -252,6 +260,10 @@ class Training:
             matching = self._matching(pictures, data, known)
             losses.matching = float(matching.detach())
             loss = loss + self._matching_weight(progress) * matching
+        if settings.texture:
+            texture = texture_loss(pictures[1], data[1], known, drawn)
+            losses.texture = float(texture.detach())
+            loss = loss + settings.texture * texture
         if loss.requires_grad:
             _descend(self.optimizer, loss)
         self.steps += 1
@@ -327,15 +339,16 @@ class Training:
         return sum(F.softplus(-answer).mean() for answer in answers)
 
     def _matching(self, pictures: list[Tensor], data: list[Tensor], known: Tensor) -> Tensor:
-        """Mean absolute difference of low frequencies, in deviations of the data."""
+        """Huber's loss of low frequencies, in deviations of the data: creases are rare, and a mean absolute difference
+        would be content with none."""
         whole, window = (made[known] - real[known] for made, real in zip(pictures, data))
         averaged = F.avg_pool2d(window, min(self.settings.low_pass, window.shape[-1]))
-        return (whole.abs() * self._region).mean() + averaged.abs().mean()
+        return (_huber(whole) * self._region).mean() + _huber(averaged).mean()
 
     def _matching_weight(self, progress: float) -> float:
         """Falls geometrically once the discriminators take part."""
         first, last = self.settings.matching
-        share = (progress - self.settings.warm_up) / max(1 - self.settings.warm_up, 1e-6)
+        share = (progress - self.settings.adversarial) / max(1 - self.settings.adversarial, 1e-6)
         return first * (last / first) ** min(max(share, 0.0), 1.0)
 
     def result(self) -> ConditionalGenerator:
@@ -400,6 +413,10 @@ def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGene
             if re.fullmatch(r"to_rgb(1|s\.\d+)\.(conv\.weight|bias)", name):
                 value.mul_(spread[None] if name.endswith("bias") else spread[None, ..., None])
     return scaled
+
+
+def _huber(difference: Tensor) -> Tensor:
+    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -1,0 +1,31 @@
+"""How the progress of a fit is told: which share of the time each stage takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+STAGE_SHARE = {"detection": 0.06, "landmarks": 0.12, "photometric": 0.62, "texture": 0.20}  # without detail
+DETAIL_STARTS, DETAIL_ENDS = 0.35, 0.9  # where there is a detail stage
+
+Progress = Callable[[str, float, np.ndarray | None], None]
+"""Called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None)."""
+
+
+def paced(progress: Progress, detailed: bool) -> Progress:
+    """A progress that leaves room for the detail stage between the stages before it and the texture."""
+    if not detailed:
+        return progress
+    before = 1 - STAGE_SHARE["texture"]
+
+    def scaled(stage: str, fraction: float, preview: np.ndarray | None) -> None:
+        if stage == "texture":
+            fraction = DETAIL_ENDS + (1 - DETAIL_ENDS) * (fraction - before) / (1 - before)
+        elif stage == "detail":
+            fraction = DETAIL_STARTS + (DETAIL_ENDS - DETAIL_STARTS) * fraction
+        else:
+            fraction = DETAIL_STARTS * fraction / before
+        progress(stage, fraction, preview)
+
+    return scaled

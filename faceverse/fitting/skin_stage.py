@@ -1,0 +1,313 @@
+"""The detail stages of a fit: latents and noise of the detail generator, then of the expression's, from a photograph.
+
+As in the paper (Wang et al. 2022, section 4.3) both are found by gradient, first the latents and noise maps of the
+detail generator, then those of the expression generator; what is compared is the skin in texture space (see
+`skin_view`). The start is what a small network reads off the same maps. A tenth of the skin is held out of all steps:
+a stage that does not explain it better than before is not kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..camera import Camera
+from ..detail import DetailModule
+from ..detail_file import has_open_detail, load_detail
+from ..errors import ParameterError
+from ..model import FaceModel, FaceParams
+from ..relief import condition_maps, relief_weight
+from ..result import Stage
+from ..skin_detail import (
+    check_open,
+    fold_condition,
+    known_factors,
+    layout_digest,
+    maps_of,
+    random_detail,
+    read_bands,
+    read_picture,
+    resized,
+)
+from .pace import Progress
+from .skin_view import SkinView, look_at_skin, shade_sensitivity
+
+LEAST_TEXELS = 0.02  # share of the map that has to show skin
+COARSEST_PHOTO_TEXELS = 3.0  # blur of the photograph from which it shows no detail at all
+SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
+OUTLIER = 4.0  # sigmas beyond which a texel counts no more
+CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
+NOISE_FROM = 16  # side of the smallest noise maps that are fitted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stage goes: steps, and how fast latents and noise maps move (Adam)."""
+
+    name: str
+    steps: int
+    latent_rate: float
+    noise_rate: float
+
+
+DETAIL = Plan("detail", 24, 0.04, 0.12)
+EXPRESSION = Plan("expression detail", 10, 0.05, 0.0)
+
+
+@dataclass(frozen=True)
+class FittedSkin:
+    """Latents for `FaceParams.detail`, and what was done for them.
+
+    Args:
+        latents: see `skin_detail`.
+        displacement: (S, S) mm, with the folds of the expression.
+        albedo_log: (S, S, 3).
+        stages: of the fit.
+        seen: whether the photograph had a say; else the detail is what somebody of that age and sex could have.
+    """
+
+    latents: dict[str, np.ndarray]
+    displacement: np.ndarray
+    albedo_log: np.ndarray
+    stages: tuple[Stage, ...]
+    seen: bool
+
+
+def chosen_module(detail: bool | DetailModule, model: FaceModel) -> DetailModule | None:
+    """The module that a fit uses; see `faceverse.fit`.
+
+    Raises:
+        ParameterError: a module that cannot be used on this model, or something else.
+    """
+    if isinstance(detail, DetailModule):
+        return check_open(detail, model)
+    if not isinstance(detail, (bool, np.bool_)):
+        raise ParameterError(f"detail must be True, False or a module from load_detail, got {detail!r}")
+    if not detail or not has_open_detail():
+        return None
+    module = load_detail()
+    return module if module.code.layout in ("", layout_digest(model)) else None
+
+
+def fitted_skin(subject, params: FaceParams, module: DetailModule | None, seed: int, progress: Progress):
+    """`fit_skin` of a `Subject`, or None without a module."""
+    if module is None:
+        return None
+    progress("detail", 0.0, None)
+    photo, model, camera = subject.photo.rgb, subject.model, subject.camera
+    return fit_skin(photo, model, params, camera, module, seed, lambda share: progress("detail", share, None))
+
+
+def fit_skin(
+    photo: np.ndarray,
+    model: FaceModel,
+    params: FaceParams,
+    camera: Camera,
+    module: DetailModule,
+    seed: int = 0,
+    on_step: Callable[[float], None] = lambda share: None,
+) -> FittedSkin:
+    """Detail of the skin in a photograph.
+
+    Args:
+        photo: (H, W, 3) uint8 sRGB.
+        params: the fitted head.
+        camera: of the photograph.
+        module: an open one.
+        seed: of what the photograph does not show.
+        on_step: called with the share done.
+    Raises:
+        ParameterError: not an open module, or not such a seed.
+    """
+    fitting = _Fitting(module, model, params, random_detail(module, model, params, seed))
+    view = look_at_skin(photo, model, params, camera, module.detail.size)
+    if view.blur_texels > COARSEST_PHOTO_TEXELS or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
+        return fitting.finished(view, (), False)
+    stages = [fitting.fit_detail(view, lambda share: on_step(0.8 * share))]
+    if fitting.has_folds:
+        stages.append(fitting.fit_expression(view, lambda share: on_step(0.8 + 0.2 * share)))
+    return fitting.finished(view, tuple(stages), True)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Latents (1, L, D), displacement (S, S) mm with the folds of the expression, and its usual error, mm."""
+
+    latents: Tensor
+    displacement: Tensor
+    sigma_mm: float
+
+
+class _Fitting:
+    """One fit: the present latents and what they make."""
+
+    def __init__(self, module: DetailModule, model: FaceModel, params: FaceParams, latents: dict[str, np.ndarray]):
+        self.module, self.model, self.params, self.latents = module, model, params, latents
+        size = module.detail.size
+        self.mask = torch.from_numpy(relief_weight(model, size))
+        condition = torch.from_numpy(condition_maps(model, params, module.detail.condition_size))[None]
+        with torch.no_grad():
+            self.parts = module.detail.encode(condition)
+        self.has_folds = module.expression is not None and bool(params.expression.any())
+        self.folds = torch.zeros(size, size)
+        self.noise = module.detail.make_noise(int(latents["noise_seed"]))
+
+    # -- detail
+    def make(self, w: Tensor, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Change of albedo (3, S, S) and displacement (S, S) mm at rest."""
+        picture = self.module.detail.synthesis(w, self.parts, noise)
+        albedo_log, displacement = read_picture(self.module.code, picture)
+        return albedo_log[0] * self.mask, displacement[0] * self.mask
+
+    def fit_detail(self, view: SkinView, on_step: Callable[[float], None]) -> Stage:
+        started = time.perf_counter()
+        generator = self.module.detail
+        reading = self.read(view)
+        start = torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents
+        w = start.clone().requires_grad_()
+        prior = _LatentPrior.of(generator)
+        quiet = _quiet_noise(self.noise, view)
+        deltas = [torch.zeros_like(n).requires_grad_(n.shape[-1] >= NOISE_FROM) for n in quiet]
+        free = [delta for delta in deltas if delta.requires_grad]
+
+        def loss_of() -> tuple[Tensor, dict[str, float]]:
+            noise = [a + b for a, b in zip(quiet, deltas)]
+            albedo_log, displacement = self.make(w, noise)
+            data = _data_loss(view, view.predicted(albedo_log, displacement + self.folds))
+            away = prior(w)
+            moved = 0.5 * sum(values.square().sum() for values in free)
+            terms = {"photometric": data, "latent": away, "noise": moved}
+            if reading is not None:
+                missed = (displacement + self.folds - reading.displacement) / reading.sigma_mm
+                terms["reading"] = 0.5 * (missed.square() * view.weight).sum() / CORRELATED_TEXELS
+            return sum(terms.values()), {name: value.item() for name, value in terms.items()}
+
+        groups = [{"params": [w], "lr": DETAIL.latent_rate}, {"params": free, "lr": DETAIL.noise_rate}]
+        before = view.error(0.0, view.weight * view.held_out)
+        history, terms = _descend(DETAIL, groups, loss_of, on_step)
+        with torch.no_grad():
+            noise = [a + b for a, b in zip(quiet, deltas)]
+            maps = self.make(w, noise)
+        after = view.error(view.predicted(maps[0], maps[1] + self.folds), view.weight * view.held_out)
+        if after < before:
+            added = torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]).half().float()  # as files keep it
+            self.noise = noise
+            self.latents = self.latents | {"w": w.detach()[0].numpy(), "noise": added.numpy()}
+        seconds = time.perf_counter() - started
+        return Stage(DETAIL.name, seconds, DETAIL.steps, terms, before, min(before, after), history)
+
+    @torch.no_grad()
+    def read(self, view: SkinView) -> _Reading | None:
+        """What the module's reader sees in the photograph; None without a reader."""
+        reader, code = self.module.reader, self.module.code
+        if reader is None:
+            return None
+        given = view.residual, view.weight[None], shade_sensitivity(view.frame, view.light)
+        bands, z = reader(*(maps[None] for maps in given))
+        for name, value in known_factors(code, self.model, self.params).items():
+            z[0, code.factors.index(name)] = value
+        scales = bands.new_tensor(code.band_scales_mm)
+        missed = float((reader.sigma * scales).square().sum().sqrt())
+        return _Reading(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask, missed)
+
+    # -- expression
+    def fit_expression(self, view: SkinView, on_step: Callable[[float], None]) -> Stage:
+        started = time.perf_counter()
+        generator = self.module.expression
+        with torch.no_grad():
+            albedo_log, rest = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
+            condition, gate = fold_condition(self.module, self.model, self.params, rest.numpy())
+            parts = generator.encode(condition)
+        noise = generator.make_noise(int(self.latents["expression_seed"]))
+        w = torch.from_numpy(self.latents["expression_w"])[None].requires_grad_()
+        prior = _LatentPrior.of(generator)
+
+        def folds() -> Tensor:
+            added = read_bands(self.module.code, generator.synthesis(w, parts, noise)) * gate
+            return resized(added[0], len(rest))
+
+        def loss_of() -> tuple[Tensor, dict[str, float]]:
+            data = _data_loss(view, view.predicted(albedo_log, rest + folds()))
+            terms = {"photometric": data, "latent": prior(w)}
+            return sum(terms.values()), {name: value.item() for name, value in terms.items()}
+
+        held_out = view.weight * view.held_out
+        before = view.error(view.predicted(albedo_log, rest), held_out)
+        history, terms = _descend(EXPRESSION, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
+        with torch.no_grad():
+            self.folds = folds()
+        after = view.error(view.predicted(albedo_log, rest + self.folds), held_out)
+        if after < before:
+            self.latents = self.latents | {"expression_w": w.detach()[0].numpy()}
+        return Stage(
+            EXPRESSION.name, time.perf_counter() - started, EXPRESSION.steps, terms, before, min(before, after), history
+        )
+
+    def finished(self, view: SkinView, stages: tuple[Stage, ...], seen: bool) -> FittedSkin:
+        maps = maps_of(self.module, self.model, self.params.replace(detail=self.latents))
+        return FittedSkin(self.latents, maps.displacement, maps.albedo_log, stages, seen)
+
+
+def _descend(plan: Plan, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Adam with rates that fall to nothing; the loss before each step, and the last one's terms."""
+    optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
+    rates = [group["lr"] for group in groups]
+    history, terms = [], {}
+    for step in range(plan.steps):
+        for group, rate in zip(optimizer.param_groups, rates):
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
+        optimizer.zero_grad()
+        loss, terms = loss_of()
+        loss.backward()
+        optimizer.step()
+        history.append(float(loss.detach()))
+        on_step((step + 1) / plan.steps)
+    return tuple(history), terms
+
+
+def _data_loss(view: SkinView, predicted: Tensor) -> Tensor:
+    """Robust squares of what is left of the photograph, in sigmas, over the independent texels that steps look at."""
+    left = ((view.residual - predicted) / SIGMA).square()
+    robust = OUTLIER**2 * (1 - torch.exp(-left / (2 * OUTLIER**2)))
+    return (robust.mean(0) * view.fitted).sum() / CORRELATED_TEXELS
+
+
+@dataclass(frozen=True)
+class _LatentPrior:
+    """Normal distribution of a row of latents, from the mapping network: mean (D,), whitening (D, D)."""
+
+    mean: Tensor
+    whitening: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, generator) -> _LatentPrior:
+        draw = torch.Generator().manual_seed(0)
+        rows = generator.style(torch.randn(2048, generator.style_dim, generator=draw))
+        values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+        return cls(rows.mean(0), vectors / (values + 0.02 * values.max()).sqrt())
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Half the squared distance of the rows' mean, and of each row from it."""
+        mean = latents.mean(1, keepdim=True)
+        distance = (mean - self.mean) @ self.whitening
+        spread = (latents - mean) @ self.whitening
+        return 0.5 * (distance.square().sum() + 0.5 * spread.square().sum())
+
+
+def _informed(view: SkinView, size: int) -> Tensor:
+    """(size, size) 0..1, how far the photograph says what the noise of that size should be."""
+    seen = resized(view.weight, size).clamp(0, 1)
+    finest = view.blur_texels * size / view.weight.shape[-1]
+    return seen * float(np.clip(2 - finest, 0, 1))
+
+
+def _quiet_noise(noise: list[Tensor], view: SkinView) -> list[Tensor]:
+    """Noise maps without the random part where a photograph is going to say what is there."""
+    return [n * (1 - _informed(view, n.shape[-1])) if n.shape[-1] >= NOISE_FROM else n for n in noise]

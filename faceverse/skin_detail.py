@@ -1,0 +1,303 @@
+"""Skin detail of a head by an open detail module: latents in, displacement and change of albedo out.
+
+`FaceParams.detail` holds the latents, all of them float32 arrays:
+
+    "w"                (L, D)   of the detail generator, one row per layer
+    "noise_seed"       ()       whole number; draws the generator's noise maps
+    "noise"            (P,)     what a photograph added to these maps, one after the other; absent where there was none
+    "expression_w"     (M, D)   of the expression generator
+    "expression_seed"  ()       draws its noise maps
+    "strength"         ()       factor on everything, 1 as made
+
+Maps are square, in the UV of the model; displacements are millimetres along the base surface's normal (see relief.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .detail import DetailModule, ReliefCode
+from .errors import ParameterError
+from .lighting import linear_from_srgb, srgb_from_linear
+from .model import FaceModel, FaceParams
+from .relief import condition_maps, expression_strain, normal_map, relief_weight, split_bands
+from .result import FitResult
+
+STRAIN_AT_REST = 0.01
+"""Strain below which skin folds as good as nothing: the expression's displacement fades in from zero around it."""
+_DIRECTION_SAMPLES, _DIRECTION_SEED = 512, 0
+_LARGEST_SEED = 2**24  # whole numbers that float32 can hold
+_REMEMBERED = 4
+
+_maps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_layouts: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class DetailMaps:
+    """What detail adds to a head.
+
+    Args:
+        displacement: (S, S) float32 mm.
+        albedo_log: (S, S, 3) float32, natural logarithm of detailed over plain albedo, linear light.
+    """
+
+    displacement: np.ndarray
+    albedo_log: np.ndarray
+
+
+# -- pictures of the generators ---------------------------------------------------------------------------------------
+def picture_of_maps(code: ReliefCode, maps: DetailMaps) -> np.ndarray:
+    """(6, S, S) float32: what the detail generator should make, three channels of albedo and three of displacement."""
+    scales = np.float32(code.band_scales_mm)[:, None, None]
+    bands = split_bands(maps.displacement) / scales
+    return np.concatenate([np.moveaxis(maps.albedo_log, 2, 0) / np.float32(code.albedo_scale), bands])
+
+
+def read_picture(code: ReliefCode, picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Change of albedo (N, 3, S, S), logarithms, and displacement (N, S, S) mm of pictures (N, 6, S, S)."""
+    return picture[:, :3] * code.albedo_scale, read_bands(code, picture[:, 3:])
+
+
+def read_bands(code: ReliefCode, bands: Tensor) -> Tensor:
+    """Displacement (N, S, S) mm of three bands (N, 3, S, S)."""
+    return torch.einsum("ncij,c->nij", bands, bands.new_tensor(code.band_scales_mm))
+
+
+# -- latents ----------------------------------------------------------------------------------------------------------
+def check_open(module: DetailModule | None, model: FaceModel) -> DetailModule:
+    """The module.
+
+    Raises:
+        ParameterError: it has no detail generator, has the conventions of the official files, or belongs to a model
+            with another texture layout.
+    """
+    if module is None or module.code is None or module.detail is None:
+        name = "none" if module is None else f"'{module.name}'"
+        raise ParameterError(f"the detail module ({name}) cannot be used on heads: pass one from load_detail()")
+    if module.code.layout not in ("", layout_digest(model)):
+        raise ParameterError(
+            f"the detail module '{module.name}' was trained for another texture layout than that of the model "
+            f"'{model.name}': train one for this model, or fit with detail=False"
+        )
+    return module
+
+
+def layout_digest(model: FaceModel) -> str:
+    """What tells one texture layout from another."""
+    known = _layouts.get(model)
+    if known is None:
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (model.uv.astype(np.float32), model.uv_faces.astype(np.int64)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        known = _layouts[model] = digest.hexdigest()
+    return known
+
+
+def random_detail(module: DetailModule, model: FaceModel, params: FaceParams, seed: int) -> dict[str, np.ndarray]:
+    """Latents of somebody's skin: random, but of the age and sex that the head looks like.
+
+    Args:
+        seed: 0 to 2^24 - 1; another seed, another skin.
+    Returns:
+        For `FaceParams.detail`.
+    Raises:
+        ParameterError: not such a seed, or the module is not an open one.
+    """
+    check_open(module, model)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _LARGEST_SEED:
+        raise ParameterError(f"a detail seed must be a whole number in 0..{_LARGEST_SEED - 1}, got {seed!r}")
+    draw = np.random.default_rng(int(seed))
+    z = draw.standard_normal(module.detail.style_dim).astype(np.float32)
+    for name, value in known_factors(module.code, model, params).items():
+        z[module.code.factors.index(name)] = value
+    latents = {"w": _mapped(module.detail, z), "noise_seed": np.float32(seed), "strength": np.float32(1)}
+    return latents | expression_latents(module, z, seed)
+
+
+def expression_latents(module: DetailModule, z: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Those of the expression generator for a random vector (D,); none where the module has no such generator."""
+    if module.expression is None:
+        return {}
+    return {"expression_w": _mapped(module.expression, z), "expression_seed": np.float32(seed)}
+
+
+def known_factors(code: ReliefCode, model: FaceModel, params: FaceParams) -> dict[str, float]:
+    """Factors of z that can be told from the base model's head: "age" and "masculinity", where both know them."""
+    estimated = model.attributes(params)
+    factors = {}
+    if "age" in estimated and "age" in code.factors:
+        factors["age"] = float(np.clip((estimated["age"] - code.age[0]) / code.age[1], -2.5, 2.5))
+    if "gender" in estimated and "masculinity" in code.factors:
+        attribute = next(a for a in model.data.attributes if a.name == "gender")
+        middle, half = (attribute.maximum + attribute.minimum) / 2, (attribute.maximum - attribute.minimum) / 2
+        factors["masculinity"] = float(np.clip((estimated["gender"] - middle) / half, -1, 1))
+    return factors
+
+
+@torch.no_grad()
+def factor_direction(generator, index: int) -> np.ndarray:
+    """Mean change (D,) of a latent row where factor `index` of z grows by one."""
+    draw = torch.Generator().manual_seed(_DIRECTION_SEED)
+    z = torch.randn(_DIRECTION_SAMPLES, generator.style_dim, generator=draw).to(generator.input.input)
+    step = torch.zeros_like(z)
+    step[:, index] = 0.5
+    return (generator.style(z + step) - generator.style(z - step)).mean(0).numpy(force=True)
+
+
+def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> dict[str, np.ndarray]:
+    """Latents of the same skin some years later, or earlier where negative."""
+    if not latents or "age" not in module.code.factors or not years:
+        return latents
+    index, steps = module.code.factors.index("age"), np.float32(years / module.code.age[1])
+    moved = {"w": latents["w"] + steps * factor_direction(module.detail, index)}
+    if "expression_w" in latents and module.expression is not None:
+        moved["expression_w"] = latents["expression_w"] + steps * factor_direction(module.expression, index)
+    return latents | moved
+
+
+def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:
+    """Latents with some layers of somebody else's detail generator: the first ones hold creases, the last ones pores.
+
+    With all layers the noise, the expression's latents and their seeds are the other's too; with some, the noise maps
+    of a photograph stay.
+    """
+    rows = range(len(mine["w"]))[layers]
+    if len(rows) == len(mine["w"]):
+        return other | {"strength": mine["strength"]}
+    w = mine["w"].copy()
+    w[layers] = other["w"][layers]
+    return mine | {"w": w}
+
+
+# -- maps -------------------------------------------------------------------------------------------------------------
+def noise_maps(generator, latents: dict[str, np.ndarray]) -> list[Tensor]:
+    """The detail generator's noise maps, (1, 1, s, s) each.
+
+    Raises:
+        ParameterError: a stored noise that belongs to another generator.
+    """
+    noise = generator.make_noise(int(latents["noise_seed"]))
+    stored = latents.get("noise")
+    if stored is None:
+        return noise
+    lengths = [values.numel() for values in noise]
+    if len(stored) != sum(lengths):
+        raise ParameterError(f"the detail latents hold {len(stored)} noise values, this module has {sum(lengths)}")
+    parts = torch.from_numpy(np.array(stored, np.float32)).split(lengths)
+    return [values + part.view_as(values) for values, part in zip(noise, parts)]
+
+
+def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
+    """Detail of the face at rest, of full strength; the last few are remembered, because edits ask for them again."""
+    digest = hashlib.blake2b()
+    values = (*(params.detail[key] for key in ("w", "noise_seed", "noise") if key in params.detail), params.identity)
+    for array in (*values, params.albedo):
+        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    key = (id(model), digest.digest())
+    remembered = _maps.setdefault(check_open(module, model), {})
+    if key not in remembered:
+        while len(remembered) >= _REMEMBERED:
+            remembered.pop(next(iter(remembered)))
+        remembered[key] = _neutral_maps(module, model, params)
+    return remembered[key]
+
+
+@torch.no_grad()
+def _neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
+    generator, latents = module.detail, params.detail
+    condition = torch.from_numpy(condition_maps(model, params, generator.condition_size))[None]
+    w = torch.from_numpy(np.array(latents["w"], np.float32))[None]
+    picture = generator.synthesis(w, condition, noise_maps(generator, latents))
+    albedo_log, displacement = read_picture(module.code, picture)
+    mask = torch.from_numpy(relief_weight(model, generator.size))
+    return DetailMaps((displacement[0] * mask).numpy(), (albedo_log[0] * mask).movedim(0, 2).contiguous().numpy())
+
+
+@torch.no_grad()
+def folds(module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray) -> np.ndarray:
+    """What the expression adds to a displacement (S, S) mm of the face at rest; zero where the skin is not strained."""
+    generator = module.expression
+    if generator is None or "expression_w" not in params.detail or not params.expression.any():
+        return np.zeros_like(displacement)
+    condition, gate = fold_condition(module, model, params, displacement)
+    w = torch.from_numpy(np.array(params.detail["expression_w"], np.float32))[None]
+    noise = generator.make_noise(int(params.detail["expression_seed"]))
+    added = read_bands(module.code, generator.synthesis(w, condition, noise)) * gate
+    return resized(added[0], len(displacement)).numpy()
+
+
+def fold_condition(
+    module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """What the expression generator is told, (1, 6, T, T), and where its answer counts, (T, T) in 0..1."""
+    size = module.expression.size
+    strain = expression_strain(model, params, size)
+    scales = np.float32(module.code.band_scales_mm)[:, None, None]
+    bands = split_bands(resized(torch.from_numpy(np.array(displacement)), size).numpy()) / scales
+    size_of_strain = np.sqrt(strain[0] ** 2 + 2 * strain[1] ** 2 + strain[2] ** 2)
+    gate = 1 - np.exp(-((size_of_strain / STRAIN_AT_REST) ** 2))
+    condition = torch.from_numpy(np.concatenate([bands, strain]).astype(np.float32))[None]
+    return condition, torch.from_numpy((gate * relief_weight(model, size)).astype(np.float32))
+
+
+def resized(maps: Tensor, size: int) -> Tensor:
+    """Maps (..., S, S) in another resolution: areas averaged to smaller ones, bicubic to larger ones."""
+    if maps.shape[-1] == size:
+        return maps
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    how = {"mode": "area"} if size < maps.shape[-1] else {"mode": "bicubic", "align_corners": False}
+    return torch.nn.functional.interpolate(flat, (size, size), **how).reshape(*maps.shape[:-2], size, size)
+
+
+def maps_of(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
+    """Detail of the face with its expression, times `strength`."""
+    strength = np.float32(params.detail["strength"])
+    rest = neutral_maps(module, model, params)
+    whole = rest.displacement + folds(module, model, params, rest.displacement)
+    return DetailMaps(strength * whole, strength * rest.albedo_log)
+
+
+# -- heads ------------------------------------------------------------------------------------------------------------
+def with_detail(result: FitResult, shown: np.ndarray | None = None) -> FitResult:
+    """The head with the maps that its latents describe: displacement, normal map, and a texture that follows.
+
+    Args:
+        result: with latents in `params.detail`, and their module.
+        shown: (S, S, 3) change of albedo, logarithms, that its texture shows already; None: none.
+    """
+    maps = maps_of(check_open(result.detail_module, result.model), result.model, result.params)
+    return result.replace(
+        displacement=maps.displacement,
+        normal_map=normal_map(result.model, result.vertices, maps.displacement),
+        texture=multiplied(result.texture, maps.albedo_log if shown is None else maps.albedo_log - shown),
+    )
+
+
+def shown_albedo(result: FitResult) -> np.ndarray | None:
+    """(S, S, 3) the change of albedo that the latents of a head stand for; None for a head without latents."""
+    if not result.params.detail:
+        return None
+    maps = neutral_maps(check_open(result.detail_module, result.model), result.model, result.params)
+    return np.float32(result.params.detail["strength"]) * maps.albedo_log
+
+
+def multiplied(texture: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """A texture (H, W, 3) uint8 times exp(change (S, S, 3)) in linear light."""
+    if not change.any():
+        return texture
+    factor = resized(torch.from_numpy(np.ascontiguousarray(np.moveaxis(change, 2, 0))), len(texture)).exp()
+    linear = linear_from_srgb(torch.from_numpy(np.array(texture)).float() / 255)
+    return (srgb_from_linear(linear * factor.movedim(0, 2)) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def _mapped(generator, z: Sequence[float]) -> np.ndarray:
+    with torch.no_grad():
+        return generator.mapping(torch.from_numpy(np.array(z, np.float32))[None])[0].numpy()

@@ -1,0 +1,211 @@
+"""Trains the network that reads relief off photographed skin (`faceverse.skin_reader`).
+
+Samples of detail are put on random heads in random light, and their colours are disturbed the way photographs and fits
+are: blur, noise, blotches, shade in the creases, strangers' hair, parts that are not seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..camera import rotation_from_euler_deg
+from ..detail import ReliefCode
+from ..errors import ParameterError
+from ..fitting.skin_view import blurred, clear_skin, log_shade, shade_sensitivity, without_tone
+from ..lighting import default_light
+from ..model import FaceModel
+from ..relief import TangentFrame, detailed_normals
+from ..skin_detail import read_picture
+from ..skin_reader import SkinReader
+from .detail_data import DetailData
+
+SCENES = 48  # posed heads in light that the samples are put on
+BATCH = 2
+RATE = 2e-3
+Z_WEIGHT = 0.1
+SLOPE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A posed head in light: what does not depend on its detail.
+
+    Attributes:
+        frame: its surface in camera space.
+        seen: (S, S) how well the camera sees it.
+        light: (9, 3) the true one.
+        plain: (3, S, S) logarithm of this light on the plain surface.
+        sensitivity: (2, S, S) to slopes, by a light that was found with errors.
+    """
+
+    frame: TangentFrame
+    seen: Tensor
+    light: Tensor
+    plain: Tensor
+    sensitivity: Tensor
+
+
+def train_reader(
+    model: FaceModel,
+    code: ReliefCode,
+    data: DetailData,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = print,
+) -> tuple[SkinReader, dict]:
+    """The trained network, and its figures on held-out samples.
+
+    Args:
+        data: of the detail generator, whose full size is that of the maps.
+        minutes, steps: to train for, one of them; the rates fall to zero over them. With steps the same seed gives the
+            same network.
+    Raises:
+        ParameterError: neither minutes nor steps.
+    """
+    if not minutes and not steps:
+        raise ParameterError("say for how many minutes or steps the reader is to be trained")
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    scenes = [_random_scene(model, data.shape.size, random) for _ in range(SCENES)]
+    reader = SkinReader(data.shape.style_dim).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=1e-3)
+    started, step, mean = time.monotonic(), 0, None
+    while (share := step / steps if steps else (time.monotonic() - started) / (60 * minutes)) < 1:
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * share))
+        numbers = random.choice(len(data.training), BATCH, replace=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = _loss(reader, code, scenes, data, numbers, random)[0]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+        step += 1
+        if step % 100 == 0:
+            progress(f"reader: step {step}, {100 * share:.0f} %, loss {mean:.4f}")
+    figures = _measured(reader, code, scenes, data, np.random.default_rng(1))
+    reader.sigma.copy_(torch.tensor(figures.pop("sigma")))
+    return reader.eval(), {"steps": step, "seed": seed, **figures}
+
+
+def _loss(reader, code, scenes, data, numbers, random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, found bands, true bands and their weight."""
+    batch = data.batch(numbers)
+    with torch.autocast("cpu", enabled=False):
+        views = [_photographed(code, scenes[random.integers(len(scenes))], image, random) for image in batch.window]
+    residual, weight, sensitivity = (torch.stack(parts) for parts in zip(*views))
+    found, z = (values.float() for values in reader(residual, weight, sensitivity))
+    true = batch.window[:, 3:]
+    missed = _charbonnier(found - true) + SLOPE_WEIGHT * sum(
+        F.pad(_charbonnier((found - true).diff(dim=axis)), pad) for axis, pad in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))
+    )
+    bands = (missed * weight).sum() / weight.sum().clamp_min(1) / 3
+    of_z = ((z - batch.z).square().mean(1) * batch.known).mean()
+    return bands + Z_WEIGHT * of_z, found, true, weight
+
+
+def _charbonnier(values: Tensor) -> Tensor:
+    return (values.square() + 1e-4).sqrt() - 1e-2
+
+
+@torch.no_grad()
+def _measured(reader, code, scenes, data, random) -> dict:
+    """What the network misses on held-out samples."""
+    left, total, sums = 0.0, 0.0, np.zeros(3)
+    scales = torch.tensor(code.band_scales_mm)[:, None, None]
+    for number in data.held_out[:32]:
+        _, found, true, weight = _loss(reader, code, scenes, data, np.array([number]), random)
+        left = left + ((found - true).square() * weight).sum((0, 2, 3))
+        total = total + weight.sum()
+        a, b = ((bands[0] * scales).sum(0)[weight[0, 0] > 0.5] for bands in (found, true))
+        sums += [float((a * b).sum()), float((a * a).sum()), float((b * b).sum())]
+    return {
+        "sigma": (left / total).sqrt().tolist(),
+        "displacement_correlation": round(float(sums[0] / max(np.sqrt(sums[1] * sums[2]), 1e-9)), 3),
+    }
+
+
+# -- photographs ------------------------------------------------------------------------------------------------------
+def _random_scene(model: FaceModel, size: int, random: np.random.Generator) -> _Scene:
+    params = model.random(int(random.integers(2**31)))
+    identity = torch.from_numpy(params.identity)[None]
+    turn = rotation_from_euler_deg(*(random.normal(0, 1, 3) * (22, 9, 6)).tolist())
+    with torch.no_grad():
+        vertices = (model.vertices(identity)[0] @ turn.T).numpy()
+    frame = TangentFrame.of(model, vertices, size)
+    facing = ((frame.normal[2] - 0.22) / 0.38).clamp(0, 1)
+    light = _random_light(random)
+    found = light * float(random.uniform(0.85, 1.15))
+    found[1:] += 0.06 * light[0].mean() * torch.from_numpy(random.normal(0, 1, (8, 1)).astype(np.float32))
+    seen = facing * torch.from_numpy(clear_skin(model, size))
+    return _Scene(frame, seen, light, log_shade(frame.normal, light), shade_sensitivity(frame, found))
+
+
+def _random_light(random: np.random.Generator) -> Tensor:
+    """(9, 3) like that of photographs: bright, from somewhere above or beside."""
+    light = default_light() * random.uniform(0.6, 1.2)
+    direction = torch.from_numpy((random.normal(0, 1, (3, 1)) * [[0.28], [0.28], [0.22]]).astype(np.float32))
+    light[1:4] += light[0].mean() * direction
+    light[4:] += light[0].mean() * torch.from_numpy(random.normal(0, 0.06, (5, 1)).astype(np.float32))
+    return light * torch.from_numpy(random.normal(1, 0.06, (1, 3)).astype(np.float32))
+
+
+@torch.no_grad()
+def _photographed(
+    code: ReliefCode, scene: _Scene, picture: Tensor, random: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Residual (3, S, S), weight (1, S, S) and sensitivity (2, S, S) of detail, a picture (6, S, S), in a scene."""
+    size = picture.shape[-1]
+    albedo_log, displacement = (values[0] for values in read_picture(code, picture[None]))
+    relief = detailed_normals(scene.frame, displacement)[0]
+    change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(relief, scene.light) - scene.plain
+    hollow = (displacement - blurred(displacement[None], 4.0 * size / 512)[0]).clamp(max=0)
+    # Light does not reach into creases; and blotches and stray hairs are no relief.
+    change = change + hollow * float(random.uniform(0, 1.5)) + _blotches(size, random) * float(random.uniform(0, 0.05))
+    if random.random() < 0.3:
+        change = change + _strokes(size, random)
+    change = blurred(change, float(np.exp(random.uniform(np.log(0.3), np.log(2.2)))) * size / 512)
+    grain = torch.randn(3, size, size, generator=torch.Generator().manual_seed(int(random.integers(2**62))))
+    change = change + blurred(grain, float(random.uniform(0, 1))) * float(random.uniform(0, 0.06))
+    weight = scene.seen * _uncovered(size, random)
+    return without_tone(change, weight), weight[None], scene.sensitivity
+
+
+def _blotches(size: int, random: np.random.Generator) -> Tensor:
+    """(3, S, S) of about unit deviation: uneven colour that is no relief, from 2 to 10 texels of 512 wide."""
+    total = torch.zeros(3, size, size)
+    for share in (128, 64):
+        coarse = torch.from_numpy(random.normal(0, 1, (1, 3, share, share)).astype(np.float32))
+        total = total + F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[0]
+    return total
+
+
+def _uncovered(size: int, random: np.random.Generator) -> Tensor:
+    """(S, S) 0..1: what hair, hands or glasses leave; everything in half of the cases."""
+    if random.random() < 0.5:
+        return torch.ones(size, size)
+    coarse = torch.from_numpy(random.normal(0.8, 1, (1, 1, 5, 5)).astype(np.float32))
+    return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[0, 0].mul(2).clamp(0, 1)
+
+
+def _strokes(size: int, random: np.random.Generator) -> Tensor:
+    """(1, S, S) thin dark lines, straggling hairs that are no creases."""
+    drawn = np.zeros((size, size), np.float32)
+    for _ in range(int(random.integers(2, 12))):
+        start, angle, length = random.uniform(0.2, 0.8, 2) * size, random.uniform(0, np.pi), random.uniform(0.05, 0.3)
+        along = np.linspace(0, length * size, int(2 * length * size))
+        bend = random.normal(0, 0.15) * along**2 / size
+        rows = start[0] + along * np.sin(angle) + bend * np.cos(angle)
+        columns = start[1] + along * np.cos(angle) - bend * np.sin(angle)
+        inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+        drawn[rows[inside].astype(int), columns[inside].astype(int)] = -random.uniform(0.1, 0.6)
+    return torch.from_numpy(drawn)[None]

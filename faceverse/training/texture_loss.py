@@ -1,0 +1,71 @@
+"""How unlike two batches of textures are, whatever lies where in them: a sliced Wasserstein distance that trains.
+
+Random filters turn small patches into numbers, and sorted numbers are compared (Heitz et al. 2021, "A Sliced
+Wasserstein Loss for Neural Texture Synthesis"). Two windows of the same skin with other pores agree; smooth skin, pores
+of another size, or evenly spread ones do not. It costs a few convolutions and teaches from the first step on, where a
+discriminator has first to be taught itself; what lies further apart than a patch is left to that one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATCH = 5
+LEVELS = ((1, 3), (2, 2), (4, 1))  # factor by which windows are reduced first, and steps of the filters
+FILTERS = 24  # per level; half see one channel, half all of them
+CELLS = 2  # a window is cut into CELLS x CELLS, as skin is not alike everywhere
+_LEAST_SPREAD = 0.1  # of a filter's deviation over all cells: flatter cells count no more
+
+
+def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generator) -> Tensor:
+    """Distance of windows, all cut at the same place.
+
+    Args:
+        made, data: (N, C, T, T), T a multiple of 16.
+        paired: (N,) bool, rows of `made` that should have the texture of the same row of `data`; the others only that
+            of all rows together.
+        draw: of the filters.
+    Returns:
+        (); about 0.1 for two batches of the same kind.
+    """
+    total = made.new_zeros(())
+    for factor, stride in LEVELS:
+        small, real = (F.avg_pool2d(maps, factor) if factor > 1 else maps for maps in (made, data))
+        filters = _filters(made.shape[1], draw)
+        ours, theirs = (F.conv2d(maps, filters, stride=stride) for maps in (small, real))
+        total = total + _distance(_in_cells(ours), _in_cells(theirs))
+        if paired.any():
+            total = total + _distance(_per_sample(ours[paired]), _per_sample(theirs[paired]))
+    return total / (2 * len(LEVELS))
+
+
+def _filters(channels: int, draw: torch.Generator) -> Tensor:
+    """(FILTERS, C, PATCH, PATCH) of unit norm."""
+    filters = torch.randn(FILTERS, channels, PATCH, PATCH, generator=draw)
+    single = torch.arange(FILTERS) < FILTERS // 2
+    chosen = F.one_hot(torch.arange(FILTERS) % channels, channels).bool()
+    filters = filters * (chosen | ~single[:, None])[:, :, None, None]
+    return filters / filters.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def _in_cells(values: Tensor) -> Tensor:
+    """(N, K, h, w) -> (K, cells, numbers) of all samples together."""
+    side = min(values.shape[2:]) // CELLS
+    cut = values[:, :, : side * CELLS, : side * CELLS]
+    cells = cut.unflatten(3, (CELLS, side)).unflatten(2, (CELLS, side))
+    return cells.permute(1, 2, 4, 0, 3, 5).flatten(3).flatten(1, 2)
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    """(N, K, h, w) -> (K, N, numbers)."""
+    return values.flatten(2).transpose(0, 1)
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean difference of sorted numbers (K, groups, numbers), in deviations of the data's."""
+    spread = theirs.std(dim=2, keepdim=True)
+    floor = _LEAST_SPREAD * theirs.flatten(1).std(dim=1)[:, None, None]
+    difference = ours.sort(dim=2).values - theirs.sort(dim=2).values
+    return (difference.abs() / (spread + floor + 1e-6)).mean()

@@ -1,0 +1,216 @@
+"""Detail from latents: maps, edits, files. Small generators with random weights stand for trained ones."""
+
+import numpy as np
+import pytest
+import torch
+
+import faceverse as fv
+from faceverse.detail import DetailModule, ReliefCode
+from faceverse.detail_file import load_detail, save_detail
+from faceverse.edit import head
+from faceverse.errors import ParameterError, WeightsError
+from faceverse.skin_detail import (
+    DetailMaps,
+    aged,
+    check_open,
+    layout_digest,
+    maps_of,
+    multiplied,
+    picture_of_maps,
+    random_detail,
+    read_picture,
+)
+from faceverse.skin_reader import SkinReader
+from faceverse.stylegan import ConditionalGenerator
+
+SIZE = 128
+FACTORS = ("age", "masculinity", "freckles")
+
+
+def generator(image_channels, seed, size=SIZE):
+    """One whose noise matters and whose pictures are of a trained one's size."""
+    torch.manual_seed(seed)
+    widths = {4 << step: 8 for step in range(size.bit_length() - 2)}
+    made = ConditionalGenerator(
+        size, style_dim=16, mapping_layers=2, image_channels=image_channels, condition_channels=6, channels=widths
+    )
+    with torch.no_grad():
+        for name, values in made.named_parameters():
+            if name.startswith("to_rgb") and name.endswith("conv.weight"):
+                values.mul_(0.2)
+            if name.endswith("noise.weight"):
+                values.fill_(0.3)
+    return made.requires_grad_(False).eval()
+
+
+def module_of(model, **changes):
+    parts = {
+        "detail": generator(6, 1),
+        "expression": generator(3, 2),
+        "reader": SkinReader(16).requires_grad_(False).eval(),
+        "code": ReliefCode(factors=FACTORS, layout=layout_digest(model)),
+        "name": "small",
+    }
+    return DetailModule(**{**parts, **changes})
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fv.load_model()
+
+
+@pytest.fixture(scope="module")
+def module(model):
+    return module_of(model)
+
+
+@pytest.fixture
+def skinned(model, module):
+    """A head with detail, made without files."""
+    bare = head(model.random(3), model, texture_size=256).replace(detail_module=module)
+    return fv.edit(bare, detail_seed=5)
+
+
+def test_pictures_and_maps_are_the_same_thing():
+    random = np.random.default_rng(0)
+    maps = DetailMaps(
+        random.normal(0, 0.1, (64, 64)).astype(np.float32), random.normal(0, 0.2, (64, 64, 3)).astype(np.float32)
+    )
+    code = ReliefCode()
+    albedo_log, displacement = read_picture(code, torch.from_numpy(picture_of_maps(code, maps))[None])
+    np.testing.assert_allclose(displacement[0], maps.displacement, atol=1e-6)
+    np.testing.assert_allclose(albedo_log[0].movedim(0, 2), maps.albedo_log, atol=1e-6)
+
+
+def test_seeds_are_people_and_strength_is_linear(model, module, skinned):
+    again = fv.edit(skinned, detail_seed=5)
+    np.testing.assert_array_equal(again.displacement, skinned.displacement)
+    other = fv.edit(skinned, detail_seed=6)
+    assert np.abs(other.displacement - skinned.displacement).max() > 1e-3
+    half, double = fv.edit(skinned, detail=0.5), fv.edit(skinned, detail=2)
+    np.testing.assert_allclose(double.displacement, 4 * half.displacement, atol=1e-5)
+    flat = fv.edit(double, detail=0)
+    assert not flat.displacement.any() and (flat.normal_map[..., 2] == 255).all()
+    back = fv.edit(flat, detail=1)
+    np.testing.assert_allclose(back.displacement, skinned.displacement, atol=1e-6)
+    assert np.abs(back.texture.astype(int) - skinned.texture).mean() < 2  # rounded twice on the way
+
+
+def test_detail_stays_off_the_eyes_and_edits_leave_their_input_alone(model, module, skinned):
+    from faceverse.relief import relief_weight
+
+    before = skinned.displacement.copy()
+    assert not skinned.displacement[relief_weight(model, SIZE) == 0].any()
+    fv.edit(skinned, age=20, detail=0.3, expression={"jawOpen": 0.5})
+    np.testing.assert_array_equal(skinned.displacement, before)
+
+
+def test_expressions_fold_the_skin_and_rest_smooths_it_again(skinned):
+    smile = fv.edit(skinned, expression={"mouthSmileLeft": 1, "mouthSmileRight": 1})
+    added = np.abs(smile.displacement - skinned.displacement)
+    assert added.max() > 1e-3
+    assert added[: SIZE // 8].max() < 0.1 * added.max()  # the scalp has nothing to do with a smile
+    rest = fv.edit(smile, expression={"mouthSmileLeft": 0, "mouthSmileRight": 0})
+    np.testing.assert_allclose(rest.displacement, skinned.displacement, atol=1e-6)
+
+
+def test_ageing_moves_the_latents_with_the_head(model, module, skinned):
+    older = fv.edit(skinned, age=15)
+    years = model.attributes(older.params)["age"] - model.attributes(skinned.params)["age"]
+    np.testing.assert_allclose(older.params.detail["w"], aged(module, skinned.params.detail, years)["w"], atol=1e-6)
+    assert np.abs(older.params.detail["w"] - skinned.params.detail["w"]).max() > 1e-4
+    younger = fv.edit(older, age=-float(years))
+    np.testing.assert_allclose(younger.params.detail["w"], skinned.params.detail["w"], atol=2e-3)
+
+
+def test_somebody_elses_detail(model, module, skinned):
+    other = fv.edit(head(model.random(4), model, texture_size=256).replace(detail_module=module), detail_seed=9)
+    whole = fv.edit(skinned, detail_from=other)
+    np.testing.assert_array_equal(whole.params.detail["w"], other.params.detail["w"])
+    np.testing.assert_array_equal(whole.params.identity, skinned.params.identity)
+    coarse = fv.edit(skinned, detail_from=other, detail_layers="coarse")
+    fine = fv.edit(skinned, detail_from=other, detail_layers="fine")
+    np.testing.assert_array_equal(coarse.params.detail["w"][:4], other.params.detail["w"][:4])
+    np.testing.assert_array_equal(coarse.params.detail["w"][-1], skinned.params.detail["w"][-1])
+    np.testing.assert_array_equal(fine.params.detail["w"][-1], other.params.detail["w"][-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"detail_seed": -1}, "detail seed must be a whole number in 0"),
+        ({"detail_seed": 2.5}, "detail seed must be a whole number in 0"),
+        ({"detail": 4}, "detail must be in 0..3"),
+        ({"detail_layers": "middle"}, "detail_layers must be one of all, coarse, fine"),
+    ],
+)
+def test_impossible_wishes_are_refused(skinned, changes, message):
+    with pytest.raises(ParameterError, match=message):
+        fv.edit(skinned, **changes)
+
+
+def test_detail_of_a_head_without_any_is_refused(model, skinned):
+    bare = head(model.random(4), model, texture_size=64)
+    with pytest.raises(ParameterError, match="detail_from carries no detail"):
+        fv.edit(skinned, detail_from=bare)
+    with pytest.raises(ParameterError, match="give detail_seed or detail_from, not both"):
+        fv.edit(skinned, detail_from=skinned, detail_seed=1)
+
+
+def test_modules_of_other_kinds_and_layouts_are_refused(model, module):
+    with pytest.raises(ParameterError, match="cannot be used on heads: pass one from load_detail"):
+        check_open(module_of(model, code=None, expression=None), model)
+    strange = module_of(model, code=ReliefCode(layout="elsewhere"))
+    with pytest.raises(ParameterError, match="was trained for another texture layout"):
+        random_detail(strange, model, model.random(1), 0)
+
+
+def test_a_compact_file_gives_nearly_the_same_maps(model, module, skinned, tmp_path):
+    path = save_detail(module, tmp_path / "small.safetensors", compact=True)
+    again = load_detail(path)
+    assert again.code == module.code and again.name == "small"
+    maps = maps_of(again, model, skinned.params)
+    assert np.abs(maps.displacement - skinned.displacement).max() < 0.02 * np.abs(skinned.displacement).max()
+    given = torch.randn(1, 3, 128, 128), torch.ones(1, 1, 128, 128), torch.randn(1, 2, 128, 128)
+    torch.testing.assert_close(again.reader(*given)[0], module.reader(*given)[0], atol=0.02, rtol=0.02)
+
+
+def test_parts_that_were_not_made_for_each_other_are_refused(model, module, tmp_path):
+    one = save_detail(module_of(model, expression=None), tmp_path / "a.safetensors")
+    code = ReliefCode(factors=("age",), layout=layout_digest(model))
+    two = save_detail(module_of(model, detail=None, reader=None, code=code), tmp_path / "b.safetensors")
+    with pytest.raises(WeightsError, match="were not made for each other"):
+        load_detail(one, two)
+
+
+def test_textures_follow_the_change():
+    texture = np.full((8, 8, 3), 128, np.uint8)
+    darker = multiplied(texture, np.full((4, 4, 3), -np.log(2), np.float32))
+    assert (darker == 92).all()  # half the light of 128 in sRGB
+    assert multiplied(texture, np.zeros((4, 4, 3), np.float32)) is texture
+
+
+def test_a_stored_head_keeps_its_skin(model, skinned, tmp_path):
+    path = fv.export(fv.edit(skinned, expression={"jawOpen": 0.4}, detail=1.5), tmp_path / "head.json")
+    again = fv.load_result(path, model)
+    for key, values in skinned.params.detail.items():
+        if key != "strength":
+            np.testing.assert_array_equal(again.params.detail[key], values)
+    assert float(again.params.detail["strength"]) == 1.5
+    assert again.detail_module is None  # "small" is not installed
+    half = fv.edit(again, detail=0.75)
+    np.testing.assert_allclose(half.displacement, again.displacement / 2, atol=1e-6)
+    np.testing.assert_array_equal(fv.edit(again, expression={"jawOpen": 0}).displacement, again.displacement)
+
+
+def test_long_latents_are_stored_short(model, module, skinned, tmp_path):
+    noise = np.random.default_rng(0).standard_normal(sum(s * s for s in module.detail.noise_sizes)).astype(np.float16)
+    params = skinned.params.replace(detail=skinned.params.detail | {"noise": noise.astype(np.float32)})
+    path = fv.export(skinned.replace(params=params), tmp_path / "head.json")
+    again = fv.load_result(path, model)
+    np.testing.assert_array_equal(again.params.detail["noise"], noise.astype(np.float32))
+    text = path.read_text()
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(text.replace(f'"length": {noise.size}', f'"length": {noise.size + 1}'))
+    with pytest.raises(ParameterError, match="cannot restore damaged.json: detail noise is damaged; export it again"):
+        fv.load_result(damaged, model)
