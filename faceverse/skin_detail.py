@@ -5,6 +5,8 @@
     "w"                (L, D)   of the detail generator, one row per layer
     "noise_seed"       ()       whole number; draws the generator's noise maps
     "noise"            (P,)     what a photograph added to these maps, one after the other; absent where there was none
+    "relief"           (S * S,) millimetres that a photograph showed beyond what the generator made of it, row by row;
+                                absent where there was none
     "expression_w"     (M, D)   of the expression generator
     "expression_seed"  ()       draws its noise maps
     "strength"         ()       factor on everything, 1 as made
@@ -198,7 +200,10 @@ def noise_maps(generator, latents: dict[str, np.ndarray]) -> list[Tensor]:
 def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
     """Detail of the face at rest, of full strength; the last few are remembered, because edits ask for them again."""
     digest = hashlib.blake2b()
-    values = (*(params.detail[key] for key in ("w", "noise_seed", "noise") if key in params.detail), params.identity)
+    values = (
+        *(params.detail[key] for key in ("w", "noise_seed", "noise", "relief") if key in params.detail),
+        params.identity,
+    )
     for array in (*values, params.albedo):
         digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
     key = (id(model), digest.digest())
@@ -218,6 +223,8 @@ def _neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) ->
     picture = generator.synthesis(w, condition, noise_maps(generator, latents))
     albedo_log, displacement = read_picture(module.code, picture)
     mask = torch.from_numpy(relief_weight(model, generator.size))
+    if "relief" in latents:
+        displacement = displacement + _square(latents["relief"], generator.size)
     return DetailMaps((displacement[0] * mask).numpy(), (albedo_log[0] * mask).movedim(0, 2).contiguous().numpy())
 
 
@@ -266,6 +273,17 @@ def maps_of(module: DetailModule, model: FaceModel, params: FaceParams) -> Detai
 
 
 # -- heads ------------------------------------------------------------------------------------------------------------
+def _square(relief: np.ndarray, size: int) -> Tensor:
+    """The stored relief as a map (size, size).
+
+    Raises:
+        ParameterError: it has another size.
+    """
+    if np.size(relief) != size * size:
+        raise ParameterError(f"the detail latents hold a relief of {np.size(relief)} texels, this module has {size}^2")
+    return torch.from_numpy(np.array(relief, np.float32).reshape(size, size))
+
+
 def with_detail(result: FitResult, shown: np.ndarray | None = None) -> FitResult:
     """The head with the maps that its latents describe: displacement, normal map, and a texture that follows.
 

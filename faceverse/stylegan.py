@@ -36,6 +36,7 @@ _MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the res
 _LARGEST = 8192
 _WINDOW_MARGIN = 4  # pixels of the coarse level around a window; zeros at a cut reach less than three of them inwards
 _MISSING_NOISE_SEED = 0
+_FRESH_PLACE = 0.05
 _LAYOUT = torch.channels_last  # of all maps in memory; a third faster than the usual one on a CPU
 
 
@@ -65,6 +66,9 @@ class ConditionalGenerator(nn.Module):
         condition_size: T, side of the condition maps, a power of two from 8 to S; None: S. A smooth condition says as
             much in small maps, and then costs little. It joins from 8 to T / 2 before each doubling, so that a
             generator with T = 8 ignores it.
+        places: resolutions, from 8, at which learned maps are added to the features: what is always at the same place
+            then needs no convolutions to be put there, which makes short trainings go far. The official generators
+            have none.
     Raises:
         ParameterError: an argument is out of range, or `channels` lacks a resolution.
     """
@@ -79,6 +83,7 @@ class ConditionalGenerator(nn.Module):
         condition_channels: int = 6,
         channels: Mapping[int, int] | None = None,
         condition_size: int | None = None,
+        places: Sequence[int] = (),
     ):
         super().__init__()
         _check_size(size)
@@ -99,6 +104,11 @@ class ConditionalGenerator(nn.Module):
         widths = list(self.channels.values())
         self._add_synthesis(widths)
         self._add_condition([width for side, width in self.channels.items() if side <= condition_size])
+        wrong = [side for side in places if side not in self.channels or side < 8]
+        if wrong:
+            raise ParameterError(f"places must be resolutions from 8 to {size}, not {_listed(wrong)}")
+        maps = {str(side): torch.randn(1, self.channels[side], side, side) * _FRESH_PLACE for side in places}
+        self.places = nn.ParameterDict({side: nn.Parameter(values) for side, values in maps.items()})
         self.noises = nn.Module()
         for layer, side in enumerate(self.noise_sizes):
             self.noises.register_buffer(f"noise_{layer}", torch.randn(1, 1, side, side))
@@ -205,9 +215,10 @@ class ConditionalGenerator(nn.Module):
         for step in range(steps):
             maps, image = self._doubled(step, maps, image, latents, parts, noise)
         picture, maps, window = image, cut(maps), cut(image)
+        places = {side: cut(values) for side, values in self.places.items() if int(side) > whole}
         parts, noise = [cut(part) for part in parts], [cut(values) for values in noise]
         for step in range(steps, len(self.to_rgbs)):
-            maps, window = self._doubled(step, maps, window, latents, parts, noise)
+            maps, window = self._doubled(step, maps, window, latents, parts, noise, places)
         row, column = (edge - low * factor for edge, low in zip(corner, first))
         return picture, window[:, :, row : row + side, column : column + side]
 
@@ -225,12 +236,15 @@ class ConditionalGenerator(nn.Module):
         latents: Tensor,
         parts: Sequence[Tensor],
         noise: Sequence[Tensor],
+        places: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Maps and picture of twice the resolution."""
-        layer = 2 * step + 1
+        """Maps and picture of twice the resolution; places: cut to what the maps are cut to, None: whole."""
+        layer, places = 2 * step + 1, self.places if places is None else places
         if 0 < step <= len(parts):
             maps = self.comb_convs[-step](maps, parts[-step])
         maps = self.convs[layer - 1](maps, latents[:, layer], noise[layer])
+        if (side := str(8 << step)) in places:
+            maps = maps + places[side]
         maps = self.convs[layer](maps, latents[:, layer + 1], noise[layer + 1])
         return maps, self.to_rgbs[step](maps, latents[:, layer + 2], image)
 
@@ -376,6 +390,7 @@ def _empty_generator(state: Mapping[str, Tensor], name: str) -> ConditionalGener
             image_channels=_vote(state, *((key, 1) for key in state if re.fullmatch(r"to_rgb(1|s\.\d+)\.bias", key))),
             condition_channels=_vote(state, ("cond_convs1.0.weight", 1)),
             channels=channels,
+            places=sorted(int(key.split(".")[1]) for key in state if re.fullmatch(r"places\.\d{1,4}", key)),
             condition_size=min(8 << _count(r"cond_convs\.(\d{1,3})\..*", state), 4 << steps),
         )
 

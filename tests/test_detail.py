@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from faceverse.detail import DetailLayout, DetailModule
-from faceverse.detail_file import load_detail, save_detail
+from faceverse.detail_file import has_open_detail, load_detail, save_detail
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.official.generators import load_detail_layout, load_generator
 from faceverse.stylegan import ConditionalGenerator
@@ -219,9 +219,11 @@ def test_files_are_recognised_by_their_content(tmp_path):
     assert only.detail is None and only.layout is None and only.expression.image_channels == 3
 
 
-def test_without_a_source_the_message_is_honest():
+def test_without_a_source_the_message_is_honest(monkeypatch):
+    monkeypatch.setattr("faceverse.detail_file.find_beside_open", lambda name: None)
+    assert not has_open_detail()
     for sources in ((), ("open",)):
-        with pytest.raises(WeightsError, match="no open detail weights ship with faceverse yet: pass the official"):
+        with pytest.raises(WeightsError, match=r"the open detail weights \(open_detail.*\) are not installed"):
             load_detail(*sources)
 
 

@@ -37,7 +37,7 @@ SHAPE = DataShape(32, 16, 16, image_channels=3, condition_channels=2, style_dim=
 PLAN = GeneratorPlan(
     "expression", SHAPE, {4: 16, 8: 16, 16: 16, 32: 12}, 16, {"displacement": (0, 1, 2)}, 2, critic_widths=(12, 16)
 )
-QUICK = Settings(batch=8, warm_up=0.3, average=500, first_noise=0.25, bfloat16=False)
+QUICK = Settings(batch=8, warm_up=0.3, adversarial=0.3, average=500, first_noise=0.25, bfloat16=False)
 
 
 @pytest.fixture(autouse=True)

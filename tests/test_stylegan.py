@@ -524,7 +524,8 @@ def lively(**options):
 @pytest.mark.parametrize("condition_size", [8, 16, 64])
 @pytest.mark.parametrize(("corner", "side"), [((0, 0), 16), ((20, 36), 24), ((40, 40), 24), ((0, 0), 64)])
 def test_a_window_is_cut_out_of_the_full_picture(condition_size, corner, side):
-    generator = lively(channels=dict.fromkeys((4, 8, 16, 32, 64), 6), condition_size=condition_size)
+    channels = dict.fromkeys((4, 8, 16, 32, 64), 6)
+    generator = lively(channels=channels, condition_size=condition_size, places=(8, 16, 32, 64))
     condition = torch.randn(2, 6, condition_size, condition_size, dtype=torch.float64)
     latents = generator.mapping(torch.randn(2, 8, dtype=torch.float64))
     noise = [values.double() for values in generator.make_noise(5)]
@@ -548,10 +549,15 @@ def test_windows_that_do_not_exist_are_refused(whole, corner, side):
 
 
 def test_a_small_condition_is_read_off_the_tensors_and_refused_above_the_size():
-    generator = lively(channels=dict.fromkeys((4, 8, 16, 32, 64), 4), condition_size=16)
+    generator = lively(channels=dict.fromkeys((4, 8, 16, 32, 64), 4), condition_size=16, places=(8, 32))
     again = generator_from_state(generator.state_dict(), "small")
-    assert again.condition_size == 16 and len(again.comb_convs) == 1
+    assert again.condition_size == 16 and len(again.comb_convs) == 1 and set(again.places) == {"8", "32"}
     z, condition = torch.randn(1, 8, dtype=torch.float64), torch.randn(1, 6, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(again(z, condition)[0], generator(z, condition)[0])
     with pytest.raises(ParameterError, match="condition_size must be a power of two from 8 to 64"):
         ConditionalGenerator(64, condition_size=128)
+
+
+def test_places_are_resolutions_of_the_generator():
+    with pytest.raises(ParameterError, match="places must be resolutions from 8 to 64, not 128"):
+        ConditionalGenerator(64, places=(32, 128))

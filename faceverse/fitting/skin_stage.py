@@ -36,10 +36,10 @@ from ..skin_detail import (
     resized,
 )
 from .pace import Progress
-from .skin_view import SkinView, look_at_skin, shade_sensitivity
+from .skin_view import SkinView, inner_weight, look_at_skin, shade_sensitivity
 
 LEAST_TEXELS = 0.02  # share of the map that has to show skin
-COARSEST_PHOTO_TEXELS = 3.0  # blur of the photograph from which it shows no detail at all
+COARSEST_PHOTO_TEXELS = 3.0  # of 512: blur of the photograph from which it shows no detail at all
 SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
 OUTLIER = 4.0  # sigmas beyond which a texel counts no more
 CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
@@ -127,7 +127,8 @@ def fit_skin(
     """
     fitting = _Fitting(module, model, params, random_detail(module, model, params, seed))
     view = look_at_skin(photo, model, params, camera, module.detail.size)
-    if view.blur_texels > COARSEST_PHOTO_TEXELS or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
+    coarse = view.blur_texels * 512 / module.detail.size > COARSEST_PHOTO_TEXELS
+    if coarse or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
         return fitting.finished(view, (), False)
     stages = [fitting.fit_detail(view, lambda share: on_step(0.8 * share))]
     if fitting.has_folds:
@@ -137,10 +138,12 @@ def fit_skin(
 
 @dataclass(frozen=True)
 class _Reading:
-    """Latents (1, L, D), displacement (S, S) mm with the folds of the expression, and its usual error, mm."""
+    """Latents (1, L, D), displacement (S, S) mm with the folds of the expression, how far it is believed (S, S), and
+    its usual error, mm."""
 
     latents: Tensor
     displacement: Tensor
+    weight: Tensor
     sigma_mm: float
 
 
@@ -155,7 +158,7 @@ class _Fitting:
         with torch.no_grad():
             self.parts = module.detail.encode(condition)
         self.has_folds = module.expression is not None and bool(params.expression.any())
-        self.folds = torch.zeros(size, size)
+        self.folds = self.relief = torch.zeros(size, size)
         self.noise = module.detail.make_noise(int(latents["noise_seed"]))
 
     # -- detail
@@ -185,22 +188,27 @@ class _Fitting:
             terms = {"photometric": data, "latent": away, "noise": moved}
             if reading is not None:
                 missed = (displacement + self.folds - reading.displacement) / reading.sigma_mm
-                terms["reading"] = 0.5 * (missed.square() * view.weight).sum() / CORRELATED_TEXELS
+                terms["reading"] = 0.5 * (missed.square() * reading.weight).sum() / CORRELATED_TEXELS
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         groups = [{"params": [w], "lr": DETAIL.latent_rate}, {"params": free, "lr": DETAIL.noise_rate}]
-        before = view.error(0.0, view.weight * view.held_out)
+        before = view.plain_error()
         history, terms = _descend(DETAIL, groups, loss_of, on_step)
         with torch.no_grad():
             noise = [a + b for a, b in zip(quiet, deltas)]
             maps = self.make(w, noise)
-        after = view.error(view.predicted(maps[0], maps[1] + self.folds), view.weight * view.held_out)
-        if after < before:
+        after = view.error(view.predicted(maps[0], maps[1] + self.folds))
+        nothing = view.error(0.0)
+        if after < nothing:
             added = torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]).half().float()  # as files keep it
             self.noise = noise
             self.latents = self.latents | {"w": w.detach()[0].numpy(), "noise": added.numpy()}
+        else:
+            after = nothing
+        if reading is not None:
+            after = self._add_relief(view, reading, after)
         seconds = time.perf_counter() - started
-        return Stage(DETAIL.name, seconds, DETAIL.steps, terms, before, min(before, after), history)
+        return Stage(DETAIL.name, seconds, DETAIL.steps, terms, before, after, history)
 
     @torch.no_grad()
     def read(self, view: SkinView) -> _Reading | None:
@@ -214,7 +222,22 @@ class _Fitting:
             z[0, code.factors.index(name)] = value
         scales = bands.new_tensor(code.band_scales_mm)
         missed = float((reader.sigma * scales).square().sum().sqrt())
-        return _Reading(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask, missed)
+        displacement = read_bands(code, bands)[0] * self.mask
+        return _Reading(self.module.detail.mapping(z), displacement, inner_weight(view.weight), missed)
+
+    def _add_relief(self, view: SkinView, reading: _Reading, before: float) -> float:
+        """What the reader saw and the generator did not make, kept where it explains held-out skin better; the error
+        then."""
+        with torch.no_grad():
+            albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
+            missing = (reading.displacement - made - self.folds) * reading.weight
+            missing = missing.half().float()  # as files keep it
+            error = view.error(view.predicted(albedo_log, made + self.folds + missing))
+        if error >= before:
+            return before
+        self.relief = missing
+        self.latents = self.latents | {"relief": missing.flatten().numpy()}
+        return error
 
     # -- expression
     def fit_expression(self, view: SkinView, on_step: Callable[[float], None]) -> Stage:
@@ -222,6 +245,7 @@ class _Fitting:
         generator = self.module.expression
         with torch.no_grad():
             albedo_log, rest = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
+            rest = rest + self.relief * self.mask
             condition, gate = fold_condition(self.module, self.model, self.params, rest.numpy())
             parts = generator.encode(condition)
         noise = generator.make_noise(int(self.latents["expression_seed"]))
@@ -237,12 +261,11 @@ class _Fitting:
             terms = {"photometric": data, "latent": prior(w)}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
-        held_out = view.weight * view.held_out
-        before = view.error(view.predicted(albedo_log, rest), held_out)
+        before = view.error(view.predicted(albedo_log, rest))
         history, terms = _descend(EXPRESSION, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
         with torch.no_grad():
             self.folds = folds()
-        after = view.error(view.predicted(albedo_log, rest + self.folds), held_out)
+        after = view.error(view.predicted(albedo_log, rest + self.folds))
         if after < before:
             self.latents = self.latents | {"expression_w": w.detach()[0].numpy()}
         return Stage(

@@ -23,7 +23,10 @@ from ..texture_maps import bake_planes
 
 TONE_MM = 8.0  # structure larger than this is the base model's business
 HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # side of the blocks that no step sees, and how many of them there are
-CLEAR_OF_LIPS_MM, CLEAR_OF_LIDS_MM, CLEAR_OF_SCALP_MM = 2.0, 3.0, 6.0
+CLEAR_OF_LIPS_MM, CLEAR_OF_LIDS_MM, CLEAR_OF_SCALP_MM = 2.0, 3.0, 10.0
+EDGE_PASSAGE_MM = 6.0
+TINT_TEXELS = 2.0
+LARGEST_ERROR = 0.5
 DARKEST_SHADE = 0.05
 SLOPE_STEP = 0.1
 _MM_PER_TEXEL_AT_512 = 0.58
@@ -72,11 +75,22 @@ class SkinView:
         normals = detailed_normals(self.frame, displacement)[0]
         return log_shade(normals, self.light)
 
-    def error(self, predicted: Tensor | float, chosen: Tensor) -> float:
-        """Root mean square of what a prediction leaves of `residual`, over weights `chosen` (S, S), with the common
-        robust bound on single texels."""
-        left = (self.residual - predicted).clamp(-0.5, 0.5)
-        return float(((left.square().mean(0) * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
+    def plain_error(self) -> float:
+        """Root mean square, in logarithms, of what the base model leaves unexplained of the held-out skin."""
+        return self._error(self.residual + self.tone)
+
+    def error(self, predicted: Tensor | float) -> float:
+        """What is left of it with a prediction of `residual`, and with colour that is carried over from the texels
+        around, as the texture does: relief has to explain more than colour can."""
+        left, weight = self.residual - predicted, self.fitted
+        around = blurred(left * weight, TINT_TEXELS) / blurred(weight[None], TINT_TEXELS).clamp_min(1e-3)
+        return self._error(left - around)
+
+    def _error(self, left: Tensor) -> float:
+        """With a bound on single texels, which may be hair or the edge of something."""
+        chosen = self.weight * self.held_out
+        square = left.clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
+        return float(((square * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
 
 
 def look_at_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> SkinView:
@@ -122,6 +136,14 @@ def clear_skin(model: FaceModel, size: int) -> np.ndarray:
             mask = mask * np.clip((away - margin * texels_per_mm) / (2 * texels_per_mm), 0, 1)
         per_model[size] = mask.astype(np.float32)
     return per_model[size]
+
+
+def inner_weight(weight: Tensor, passage_mm: float = EDGE_PASSAGE_MM) -> Tensor:
+    """(S, S) 0..1, the weight, falling to zero towards the edges of what is seen: what ends there is no relief."""
+    size = weight.shape[-1]
+    away = distance_transform_edt((weight > 0.3).numpy()) * _MM_PER_TEXEL_AT_512 * 512 / size
+    share = torch.from_numpy(np.clip((away - 1.0) / passage_mm, 0, 1).astype(np.float32))
+    return weight * share * share * (3 - 2 * share)
 
 
 def _painted(model: FaceModel, name: str, size: int) -> np.ndarray:

@@ -49,6 +49,7 @@ class GeneratorPlan:
         groups: name -> channels that belong together.
         mapping_layers: of the mapping network.
         critic_widths: of the discriminators, see `Discriminator`.
+        places: see `ConditionalGenerator`.
         tied: first entries of z that belong to the condition (age and sex): never drawn on their own.
     """
 
@@ -59,6 +60,7 @@ class GeneratorPlan:
     groups: dict[str, tuple[int, ...]]
     mapping_layers: int = 4
     critic_widths: tuple[int, ...] = WIDTHS
+    places: tuple[int, ...] = ()
     tied: int = 0
 
     def generator(self) -> ConditionalGenerator:
@@ -71,6 +73,7 @@ class GeneratorPlan:
             condition_channels=self.shape.condition_channels,
             channels=self.channels,
             condition_size=self.shape.condition_size,
+            places=self.places,
         )
 
     def critics(self) -> torch.nn.ModuleList:
@@ -79,7 +82,8 @@ class GeneratorPlan:
         return torch.nn.ModuleList(Discriminator(side, *counts) for side in (self.shape.whole, self.window))
 
 
-_DETAIL_WIDTHS = {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32, 256: 24, 512: 16}
+_PLACES = (64, 128, 256)
+_DETAIL_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 24, 512: 16}
 _EXPRESSION_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16}
 
 
@@ -97,6 +101,7 @@ def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
         min(128, size),
         {"albedo": (0, 1, 2), "displacement": (3, 4, 5)},
         critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
+        places=tuple(side for side in _PLACES if side <= size),
         tied=2,
     )
 
@@ -115,6 +120,7 @@ def expression_plan(size: int = 256, narrower: int = 1) -> GeneratorPlan:
         min(128, size),
         {"displacement": (0, 1, 2)},
         critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
+        places=tuple(side for side in _PLACES if side <= size),
         tied=2,
     )
 
@@ -142,6 +148,7 @@ class Settings:
         warm_up_rate: that of the generator at the start of the warm-up, from where it falls geometrically to `rate`.
         mapping_rate: factor on the rate of the mapping network, which by itself learns a hundred times slower than the
             rest: too slow for runs of some thousand steps in which z has known meanings.
+        place_rate: factor on the rate of the learned maps, each number of which serves one place only.
         warm_up: share of the run in which rates fall.
         adversarial: share of the run from which the discriminators take part. Before, losses alone teach that need no
             second network to be any good: they take a run of an hour further than a discriminator would.
@@ -162,13 +169,14 @@ class Settings:
     batch: int = 8
     rate: float = 2e-3
     warm_up_rate: float = 1e-2
-    mapping_rate: float = 10.0
-    warm_up: float = 0.1
-    adversarial: float = 0.6
+    mapping_rate: float = 50.0
+    place_rate: float = 5.0
+    warm_up: float = 0.4
+    adversarial: float = 0.75
     matching: tuple[float, float] = (10.0, 5.0)
     texture: float = 5.0
     fresh: float = 0.25
-    low_pass: int = 4
+    low_pass: int = 2
     first_contrast: float = 0.1
     first_noise: float = 0.25
     gamma: float = 50.0
@@ -215,9 +223,11 @@ class Training:
                     weight.fill_(settings.first_noise)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         lazy = settings.penalty_every / (settings.penalty_every + 1)
-        mapping = list(self.generator.style.parameters())
-        others = [part for name, part in self.generator.named_parameters() if not name.startswith("style.")]
-        self.optimizer = torch.optim.Adam([{"params": mapping}, {"params": others}], settings.rate, betas=(0.5, 0.99))
+        kinds = {"style": [], "places": [], "other": []}
+        for name, part in self.generator.named_parameters():
+            kinds.get(name.partition(".")[0], kinds["other"]).append(part)
+        groups = [{"params": parts} for parts in kinds.values()]
+        self.optimizer = torch.optim.Adam(groups, settings.rate, betas=(0.5, 0.99))
         # R1's own steps are extra ones, hence the correction (Karras et al. 2020, appendix B).
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(), settings.rate * lazy, betas=(0.0, 0.99**lazy)
@@ -234,15 +244,17 @@ class Training:
             progress: 0..1, how far the run is.
         """
         settings, rng = self.settings, np.random.default_rng([self.seed, self.steps])
-        numbers = rng.choice(self.data.training, settings.batch, replace=False)
+        # Each sample twice, with the same z and other noise, see `_matching`.
+        half = rng.choice(self.data.training, settings.batch // 2, replace=False)
+        numbers = np.concatenate([half, half])
         corner = self.random_corner(rng)
         batch = self.data.batch(numbers, corner, self.plan.window)
-        fresh = torch.from_numpy(rng.random(settings.batch) < settings.fresh)
+        fresh = torch.from_numpy(rng.random(settings.batch // 2) < settings.fresh).repeat(2)
         known = batch.known & ~fresh
         drawn = torch.Generator().manual_seed(int(rng.integers(2**62)))
         told = batch.known | (batch.z != 0).any(1)
         own = known[:, None] | (told[:, None] & (torch.arange(batch.z.shape[1]) < self.plan.tied))
-        z = torch.where(own, batch.z, torch.randn(batch.z.shape, generator=drawn))
+        z = torch.where(own, batch.z, torch.randn(batch.z[: len(half)].shape, generator=drawn).repeat(2, 1))
         pictures = self._pictures(batch, z, drawn, corner)
         losses = Losses()
         self._set_rate(progress)
@@ -339,11 +351,17 @@ class Training:
         return sum(F.softplus(-answer).mean() for answer in answers)
 
     def _matching(self, pictures: list[Tensor], data: list[Tensor], known: Tensor) -> Tensor:
-        """Huber's loss of low frequencies, in deviations of the data: creases are rare, and a mean absolute difference
-        would be content with none."""
-        whole, window = (made[known] - real[known] for made, real in zip(pictures, data))
+        """How far the mean over noise of what z and condition make is from the data, in deviations of the data.
+
+        The product of the errors of two pictures with independent noise has the square of their mean's error as its
+        expectation: noise is free to make pores, and pores that are always at the same place are not.
+        """
+        whole, window = (made - real for made, real in zip(pictures, data))
         averaged = F.avg_pool2d(window, min(self.settings.low_pass, window.shape[-1]))
-        return (_huber(whole) * self._region).mean() + _huber(averaged).mean()
+        half = len(whole) // 2
+        chosen = known[:half]
+        parts = [_product(maps[:half][chosen], maps[half:][chosen]) for maps in (whole, averaged)]
+        return (parts[0] * self._region).mean() + parts[1].mean()
 
     def _matching_weight(self, progress: float) -> float:
         """Falls geometrically once the discriminators take part."""
@@ -359,7 +377,7 @@ class Training:
         settings = self.settings
         share = min(progress / settings.warm_up, 1.0) if settings.warm_up > 0 else 1.0
         rate = settings.warm_up_rate * (settings.rate / settings.warm_up_rate) ** share
-        for group, factor in zip(self.optimizer.param_groups, (settings.mapping_rate, 1.0)):
+        for group, factor in zip(self.optimizer.param_groups, (settings.mapping_rate, settings.place_rate, 1.0)):
             group["lr"] = rate * factor
 
     def _follow(self) -> None:
@@ -415,8 +433,10 @@ def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGene
     return scaled
 
 
-def _huber(difference: Tensor) -> Tensor:
-    return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none")
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """Half the product of two errors, which counts linearly where they are large, as in Huber's loss."""
+    size = (0.5 * (one + other)).detach().abs().clamp_min(1)
+    return 0.5 * one * other / size
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

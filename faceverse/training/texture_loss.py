@@ -32,6 +32,8 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
     """
     total = made.new_zeros(())
     for factor, stride in LEVELS:
+        if made.shape[-1] // factor < 2 * CELLS * PATCH:
+            break
         small, real = (F.avg_pool2d(maps, factor) if factor > 1 else maps for maps in (made, data))
         filters = _filters(made.shape[1], draw)
         ours, theirs = (F.conv2d(maps, filters, stride=stride) for maps in (small, real))

@@ -1,0 +1,101 @@
+"""Detail from photographs: what is seen of the skin, and stages that keep only what helps."""
+
+import numpy as np
+import pytest
+import torch
+from test_skin_detail import SIZE, module_of
+
+import faceverse as fv
+from faceverse.edit import head
+from faceverse.errors import ParameterError
+from faceverse.fitting.skin_stage import chosen_module, fit_skin
+from faceverse.fitting.skin_view import blurred, clear_skin, inner_weight, look_at_skin, shade_sensitivity, without_tone
+from faceverse.relief import normal_map
+from faceverse.skin_detail import maps_of
+from faceverse.training.scans import DetailSurface, random_z, synthetic_detail
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fv.load_model()
+
+
+@pytest.fixture(scope="module")
+def wrinkled(model):
+    """A head of 70 with synthetic relief, and its photograph in side light."""
+    person = head(model.random(8), model, texture_size=512)
+    relief = synthetic_detail(DetailSurface.of(model, 256), random_z(np.random.default_rng(0), 72, 0.5), 0).displacement
+    light = person.params.light.copy()
+    light[1:4] += light[0].mean() * np.float32([[0.35], [0.25], [0.1]])
+    posed = person.replace(params=person.params.replace(light=light))
+    shown = posed.replace(displacement=relief, normal_map=normal_map(model, posed.vertices, relief))
+    return posed, relief, fv.render(shown, mode="color", camera=posed.camera, supersample=3).rgb
+
+
+def test_shading_of_relief_is_predicted(model, wrinkled):
+    posed, relief, photo = wrinkled
+    view = look_at_skin(photo, model, posed.params, posed.camera, 256)
+    assert 0.1 < float((view.weight > 0.5).float().mean()) < 0.6
+    predicted = view.predicted(torch.zeros(3, 256, 256), torch.from_numpy(relief))
+    sure = view.weight > 0.9
+    a, b = (luma[sure] for luma in (predicted.mean(0), view.residual.mean(0)))
+    assert float(torch.corrcoef(torch.stack([a, b]))[0, 1]) > 0.6
+    assert view.error(predicted) < view.error(0.0) < view.error(-predicted)
+
+
+def test_sensitivity_is_the_derivative_of_the_light(model, wrinkled):
+    posed, _, photo = wrinkled
+    view = look_at_skin(photo, model, posed.params, posed.camera, 64)
+    sensitivity = shade_sensitivity(view.frame, view.light)
+    assert sensitivity.shape == (2, 64, 64) and float(sensitivity[:, view.weight > 0.5].abs().mean()) > 0.05
+
+
+def test_eyes_lips_and_hair_are_kept_clear(model):
+    clear = clear_skin(model, 256)
+    uv = model.uv[: len(model.mean_vertices)]
+    for name in ("lips", "eyeballs", "eyelids"):
+        rows, columns = np.clip((uv[model.regions[name]].T[::-1] * 256).astype(int), 0, 255)
+        assert clear[rows, columns].max() == 0, name
+    assert clear.max() == 1
+
+
+def test_filters():
+    flat = torch.full((3, 64, 64), 2.0)
+    torch.testing.assert_close(blurred(flat, 1.5)[:, 16:48, 16:48], flat[:, 16:48, 16:48])
+    assert float(without_tone(flat, torch.ones(64, 64)).abs().max()) < 1e-5
+    weight = torch.zeros(64, 64)
+    weight[16:48, 16:48] = 1
+    inner = inner_weight(weight, passage_mm=20.0)
+    assert float(inner[16].max()) < 0.1 and float(inner[32, 32]) == 1 and bool((inner <= weight).all())
+
+
+def test_stages_never_make_held_out_skin_worse(model, wrinkled):
+    posed, _, photo = wrinkled
+    seen = []
+    skin = fit_skin(photo, model, posed.params, posed.camera, module_of(model), 3, seen.append)
+    assert skin.seen and [stage.name for stage in skin.stages] == ["detail"]
+    assert skin.stages[0].after <= skin.stages[0].before
+    assert seen == sorted(seen) and 0 < seen[0] < seen[-1] <= 1
+    assert skin.displacement.shape == (SIZE, SIZE) and np.isfinite(skin.displacement).all()
+    again = fit_skin(photo, model, posed.params, posed.camera, module_of(model), 3)
+    np.testing.assert_array_equal(again.displacement, skin.displacement)
+    made = maps_of(module_of(model), model, posed.params.replace(detail=skin.latents))
+    np.testing.assert_allclose(made.displacement, skin.displacement, atol=1e-6)
+
+
+def test_a_small_face_gets_the_skin_of_its_age(model):
+    person = head(model.random(8), model, texture_size=64)
+    camera = person.camera.cropped((0, 0, 512, 512), (40, 40))
+    photo = fv.render(person, camera=camera).rgb
+    skin = fit_skin(photo, model, person.params, camera, module_of(model), 3)
+    assert not skin.seen and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
+
+
+def test_modules_are_chosen_in_words(model, monkeypatch):
+    assert chosen_module(False, model) is None
+    module = module_of(model)
+    assert chosen_module(module, model) is module
+    with pytest.raises(ParameterError, match="detail must be True, False or a module from load_detail, got 'yes'"):
+        chosen_module("yes", model)
+    monkeypatch.setattr("faceverse.fitting.skin_stage.has_open_detail", lambda: False)
+    assert chosen_module(True, model) is None
