@@ -28,6 +28,7 @@ class ReliefCode:
         age: (years at which the factor "age" is zero, years to a unit).
         albedo_scale: change of the logarithm of albedo to a unit of a picture's first three channels.
         band_scales_mm: displacement to a unit of the coarse, the medium and the fine channel.
+        strain_scale: strain to a unit of the expression generator's last three condition maps.
         layout: which texture layout they were trained in, see `skin_detail.layout_digest`; empty: any.
     """
 
@@ -35,6 +36,7 @@ class ReliefCode:
     age: tuple[float, float] = (45.0, 16.0)
     albedo_scale: float = 0.35
     band_scales_mm: tuple[float, float, float] = (0.25, 0.10, 0.05)
+    strain_scale: float = 0.125
     layout: str = ""
 
 

@@ -27,6 +27,7 @@ NO_RELIEF_REGIONS = ("eyeballs", "teeth", "tongue", "mouth_inside", "gums")
 """Regions whose triangles show no relief."""
 STRAIN_SIGMA_MM = 3.0
 LARGEST_STRAIN = 0.6
+FULL_FOLD_STRAIN = 0.15
 _MM_PER_TEXEL_AT_512 = 0.58
 _ALBEDO_CENTRE, _ALBEDO_SCALE, _POSITION_SCALE_M = 0.35, 0.25, 0.1
 _LEAST_SINE = 0.2  # of the angle between the texture's axes on the surface; more skewed triangles are slivers
@@ -283,6 +284,13 @@ def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.nda
     neutral = model.vertices(identity)[0].numpy(force=True)
     expressive = model.vertices(identity, expression)[0].numpy(force=True)
     return surface_strain(model, neutral, expressive, TangentFrame.of(model, neutral, size))
+
+
+def fold_gate(strain: np.ndarray) -> np.ndarray:
+    """(S, S) float32 0..1 of strain (3, S, S): how far an expression can fold or flatten the skin; 0 where there is no
+    strain. What the expression generator draws counts times this."""
+    size = np.sqrt(strain[0] ** 2 + 2 * strain[1] ** 2 + strain[2] ** 2)
+    return np.minimum(size / FULL_FOLD_STRAIN, 1).astype(np.float32)
 
 
 def surface_strain(model: FaceModel, before: np.ndarray, after: np.ndarray, frame: TangentFrame) -> np.ndarray:

@@ -29,11 +29,9 @@ from .detail import DetailModule, ReliefCode
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
 from .model import FaceModel, FaceParams
-from .relief import condition_maps, expression_strain, normal_map, relief_weight, split_bands
+from .relief import condition_maps, expression_strain, fold_gate, normal_map, relief_weight, split_bands
 from .result import FitResult
 
-STRAIN_AT_REST = 0.01
-"""Strain below which skin folds as good as nothing: the expression's displacement fades in from zero around it."""
 _DIRECTION_SAMPLES, _DIRECTION_SEED = 512, 0
 _LARGEST_SEED = 2**24  # whole numbers that float32 can hold
 _REMEMBERED = 4
@@ -249,10 +247,8 @@ def fold_condition(
     strain = expression_strain(model, params, size)
     scales = np.float32(module.code.band_scales_mm)[:, None, None]
     bands = split_bands(resized(torch.from_numpy(np.array(displacement)), size).numpy()) / scales
-    size_of_strain = np.sqrt(strain[0] ** 2 + 2 * strain[1] ** 2 + strain[2] ** 2)
-    gate = 1 - np.exp(-((size_of_strain / STRAIN_AT_REST) ** 2))
-    condition = torch.from_numpy(np.concatenate([bands, strain]).astype(np.float32))[None]
-    return condition, torch.from_numpy((gate * relief_weight(model, size)).astype(np.float32))
+    condition = np.concatenate([bands, strain / np.float32(module.code.strain_scale)]).astype(np.float32)
+    return torch.from_numpy(condition)[None], torch.from_numpy(fold_gate(strain) * relief_weight(model, size))
 
 
 def resized(maps: Tensor, size: int) -> Tensor:

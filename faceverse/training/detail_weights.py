@@ -17,6 +17,7 @@ from ..stylegan import generator_from_state
 from . import scan_detail
 from .creases import AGE_MEAN, AGE_SPREAD, FACTORS
 from .detail_data import SHARD, DetailData, Sample
+from .folds import STRAIN_SCALE
 from .generator_step import detail_plan
 from .generators import Budget, train_detail, train_expression, train_generator
 from .reader import train_reader
@@ -29,8 +30,9 @@ SOURCES = "synthetic scans drawn by faceverse.training.scans and .folds on heads
 def relief_code(model: FaceModel) -> ReliefCode:
     """What the numbers of generators trained here mean."""
     return ReliefCode(
-        tuple(FACTORS), (AGE_MEAN, AGE_SPREAD), ALBEDO_LOG_SCALE, tuple(BAND_SCALES_MM), layout_digest(model)
-    )
+        tuple(FACTORS), (AGE_MEAN, AGE_SPREAD), ALBEDO_LOG_SCALE, tuple(BAND_SCALES_MM), STRAIN_SCALE,
+        layout_digest(model),
+    )  # fmt: skip
 
 
 def make_detail_file(

@@ -14,12 +14,14 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ..model import FaceModel
-from ..relief import TangentFrame, compression, expression_strain, split_bands, surface_slopes
+from ..relief import TangentFrame, compression, expression_strain, fold_gate, split_bands, surface_slopes
 from .creases import FACTORS, CreaseFields, Family, crease_relief
 from .detail_data import Sample
 from .scans import BAND_SCALES_MM, DetailSurface, age_and_masculinity, albedo_tone, random_z, synthetic_detail
 from .skin_fields import smoothstep
 
+STRAIN_SCALE = 0.125
+LEAST_GATE = 0.15
 FOLD_SIZE = 256
 FACE_MM_PER_TEXEL = 297.0 / FOLD_SIZE
 LARGEST_FOLD_MM = (-1.1, 0.7)
@@ -140,8 +142,10 @@ def training_sample(model: FaceModel, surface: FoldSurface, index: int, seed: in
     """The sample number `index`: a random person of the model with a random expression.
 
     Returns:
-        condition (6, 256, 256): the bands of the displacement at rest over `BAND_SCALES_MM`, and the strain. image
-        (3, 256, 256): the bands of what the expression adds, over the same scales. z (64,): of `creases.FACTORS`.
+        condition (6, 256, 256): the bands of the displacement at rest over `BAND_SCALES_MM`, and the strain over
+        `STRAIN_SCALE`. image (3, 256, 256): the bands of what the expression adds, over the same scales and the gate
+        of the strain (`relief.fold_gate`): what would be there if the skin were fully folded; mask: where it is folded
+        enough to say. z (64,): of `creases.FACTORS`.
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 5])
     params = model.random(int(rng.integers(2**31)))
@@ -152,7 +156,10 @@ def training_sample(model: FaceModel, surface: FoldSurface, index: int, seed: in
     strain = expression_strain(model, params, FOLD_SIZE)
     added = fold_displacement(surface, strain, z, int(rng.integers(2**31)), rest)
     scales = np.float32(BAND_SCALES_MM)[:, None, None]
-    return Sample(np.concatenate([split_bands(rest) / scales, strain]), split_bands(added) / scales, z)
+    gate = fold_gate(strain)
+    folded = gate > LEAST_GATE
+    image = split_bands(added) / scales / np.where(folded, gate, 1) * folded
+    return Sample(np.concatenate([split_bands(rest) / scales, strain / STRAIN_SCALE]), image, z, folded)
 
 
 def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:

@@ -149,13 +149,15 @@ class Settings:
         mapping_rate: factor on the rate of the mapping network, which by itself learns a hundred times slower than the
             rest: too slow for runs of some thousand steps in which z has known meanings.
         place_rate: factor on the rate of the learned maps, each number of which serves one place only.
+        noise_rate: factor on the rate of the noise's weights.
         warm_up: share of the run in which rates fall.
         adversarial: share of the run from which the discriminators take part. Before, losses alone teach that need no
             second network to be any good: they take a run of an hour further than a discriminator would.
         matching: weight of the matching loss at the start and at the end of the part with discriminators.
         texture: weight of the texture loss.
         fresh: share of samples that get another z than their own, so that all of z is trained, not the samples' only.
-        low_pass: texels over which a window is averaged before it is matched.
+        low_pass: texels over which a window is averaged before it is matched; 1 keeps pores from being at the same
+            place on everybody.
         first_contrast: of a fresh generator's pictures, relative to StyleGAN2's.
         first_noise: weight of a fresh generator's noise maps.
         gamma: weight of R1 at the start. It follows the discriminators: one that is nearly always right teaches
@@ -171,12 +173,13 @@ class Settings:
     warm_up_rate: float = 1e-2
     mapping_rate: float = 50.0
     place_rate: float = 5.0
+    noise_rate: float = 5.0
     warm_up: float = 0.4
     adversarial: float = 0.75
     matching: tuple[float, float] = (10.0, 5.0)
     texture: float = 5.0
     fresh: float = 0.25
-    low_pass: int = 2
+    low_pass: int = 1
     first_contrast: float = 0.1
     first_noise: float = 0.25
     gamma: float = 50.0
@@ -223,9 +226,10 @@ class Training:
                     weight.fill_(settings.first_noise)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         lazy = settings.penalty_every / (settings.penalty_every + 1)
-        kinds = {"style": [], "places": [], "other": []}
+        kinds = {"style": [], "places": [], "noise": [], "other": []}
         for name, part in self.generator.named_parameters():
-            kinds.get(name.partition(".")[0], kinds["other"]).append(part)
+            kind = "noise" if name.endswith("noise.weight") else name.partition(".")[0]
+            kinds.get(kind, kinds["other"]).append(part)
         groups = [{"params": parts} for parts in kinds.values()]
         self.optimizer = torch.optim.Adam(groups, settings.rate, betas=(0.5, 0.99))
         # R1's own steps are extra ones, hence the correction (Karras et al. 2020, appendix B).
@@ -377,7 +381,8 @@ class Training:
         settings = self.settings
         share = min(progress / settings.warm_up, 1.0) if settings.warm_up > 0 else 1.0
         rate = settings.warm_up_rate * (settings.rate / settings.warm_up_rate) ** share
-        for group, factor in zip(self.optimizer.param_groups, (settings.mapping_rate, settings.place_rate, 1.0)):
+        factors = settings.mapping_rate, settings.place_rate, settings.noise_rate, 1.0
+        for group, factor in zip(self.optimizer.param_groups, factors):
             group["lr"] = rate * factor
 
     def _follow(self) -> None:

@@ -57,7 +57,8 @@ class SyntheticDetail:
     size: int = scans.IMAGE_SIZE
 
     def __call__(self, number: int) -> Sample:
-        return _reduced(scans.training_sample(self.model, _skin(self.model), number, self.seed), self.size)
+        drawn = scans.training_sample(self.model, _skin(self.model), number, self.seed)
+        return _reduced(Sample(drawn.condition, drawn.image, drawn.z), self.size)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _reduced(sample: Sample, size: int) -> Sample:
     def smaller(maps: np.ndarray) -> np.ndarray:
         return reduced(torch.from_numpy(np.asarray(maps, np.float32))[None], min(size, maps.shape[-1]))[0].numpy()
 
-    return Sample(smaller(sample.condition), smaller(sample.image), sample.z)
+    mask = None if sample.mask is None else smaller(sample.mask[None])[0] > 0.5
+    return Sample(smaller(sample.condition), smaller(sample.image), sample.z, mask)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
