@@ -67,8 +67,8 @@ class ConditionalGenerator(nn.Module):
             much in small maps, and then costs little. It joins from 8 to T / 2 before each doubling, so that a
             generator with T = 8 ignores it.
         places: resolutions, from 8, at which learned maps are added to the features: what is always at the same place
-            then needs no convolutions to be put there, which makes short trainings go far. The official generators
-            have none.
+            then needs no convolutions to be put there, which makes short trainings go far. From the smallest of them
+            on, noise is multiplied by learned maps as well. The official generators have none.
     Raises:
         ParameterError: an argument is out of range, or `channels` lacks a resolution.
     """
@@ -109,6 +109,9 @@ class ConditionalGenerator(nn.Module):
             raise ParameterError(f"places must be resolutions from 8 to {size}, not {_listed(wrong)}")
         maps = {str(side): torch.randn(1, self.channels[side], side, side) * _FRESH_PLACE for side in places}
         self.places = nn.ParameterDict({side: nn.Parameter(values) for side, values in maps.items()})
+        sides = [side for side in self.channels if places and side >= min(places)]
+        gains = {str(side): nn.Parameter(torch.ones(1, 1, side, side)) for side in sides}
+        self.noise_gains = nn.ParameterDict(gains)
         self.noises = nn.Module()
         for layer, side in enumerate(self.noise_sizes):
             self.noises.register_buffer(f"noise_{layer}", torch.randn(1, 1, side, side))
@@ -215,10 +218,13 @@ class ConditionalGenerator(nn.Module):
         for step in range(steps):
             maps, image = self._doubled(step, maps, image, latents, parts, noise)
         picture, maps, window = image, cut(maps), cut(image)
-        places = {side: cut(values) for side, values in self.places.items() if int(side) > whole}
+        places, gains = (
+            {side: cut(values) for side, values in maps_of.items() if int(side) > whole}
+            for maps_of in (self.places, self.noise_gains)
+        )
         parts, noise = [cut(part) for part in parts], [cut(values) for values in noise]
         for step in range(steps, len(self.to_rgbs)):
-            maps, window = self._doubled(step, maps, window, latents, parts, noise, places)
+            maps, window = self._doubled(step, maps, window, latents, parts, noise, (places, gains))
         row, column = (edge - low * factor for edge, low in zip(corner, first))
         return picture, window[:, :, row : row + side, column : column + side]
 
@@ -236,16 +242,21 @@ class ConditionalGenerator(nn.Module):
         latents: Tensor,
         parts: Sequence[Tensor],
         noise: Sequence[Tensor],
-        places: Mapping[str, Tensor] | None = None,
+        learned: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Maps and picture of twice the resolution; places: cut to what the maps are cut to, None: whole."""
-        layer, places = 2 * step + 1, self.places if places is None else places
+        """Maps and picture of twice the resolution; learned: places and gains of noise, cut as the maps are; None:
+        whole."""
+        places, gains = (self.places, self.noise_gains) if learned is None else learned
+        layer, side = 2 * step + 1, str(8 << step)
+        noise = noise[layer : layer + 2]
+        if side in gains:
+            noise = [values * gains[side] for values in noise]
         if 0 < step <= len(parts):
             maps = self.comb_convs[-step](maps, parts[-step])
-        maps = self.convs[layer - 1](maps, latents[:, layer], noise[layer])
-        if (side := str(8 << step)) in places:
+        maps = self.convs[layer - 1](maps, latents[:, layer], noise[0])
+        if side in places:
             maps = maps + places[side]
-        maps = self.convs[layer](maps, latents[:, layer + 1], noise[layer + 1])
+        maps = self.convs[layer](maps, latents[:, layer + 1], noise[1])
         return maps, self.to_rgbs[step](maps, latents[:, layer + 2], image)
 
     def make_noise(self, seed: int, count: int = 1) -> list[Tensor]:

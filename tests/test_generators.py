@@ -35,9 +35,9 @@ from toy import toy_model
 
 SHAPE = DataShape(32, 16, 16, image_channels=3, condition_channels=2, style_dim=4)
 PLAN = GeneratorPlan(
-    "expression", SHAPE, {4: 16, 8: 16, 16: 16, 32: 12}, 16, {"displacement": (0, 1, 2)}, 2, critic_widths=(12, 16)
+    "expression", SHAPE, {4: 16, 8: 16, 16: 16, 32: 12}, 16, {"displacement": (0, 1, 2)}, 2, (12, 16), places=(16,)
 )
-QUICK = Settings(batch=8, warm_up=0.3, adversarial=0.3, average=500, first_noise=0.25, bfloat16=False)
+QUICK = Settings(batch=8, warm_up=0.3, adversarial=0.3, average=500, first_noise=0.4, bfloat16=False)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def blobs(number: int, known: bool = True, seed: int = 0) -> Sample:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return draw_data(blobs, SHAPE, tmp_path_factory.mktemp("blobs"), 160, workers=0, progress=lambda _: None)
+    return draw_data(blobs, SHAPE, tmp_path_factory.mktemp("blobs"), 400, workers=0, progress=lambda _: None)
 
 
 def trained(data, steps: int, settings: Settings = QUICK) -> Training:

@@ -1,8 +1,9 @@
 """The detail generators as plans, and one step of their training; the loop around it is `generators`.
 
 Two discriminators look at what is cheap to make: the whole picture at a low resolution, and a window of the full one.
-The loss is the non-saturating logistic one with R1 (Karras et al. 2020), and where the random vector z of a sample is
-known, the low frequencies must also be the sample's: creases are a function of z, pores are not.
+Their loss is the non-saturating logistic one with R1 (Karras et al. 2020). Before they take part, and beside them, a
+texture loss teaches pores, and where the random vector z of a sample is known, the mean over noise of what is made of
+it has to be the sample: creases are a function of z, pores are not.
 
 What StyleGAN2 has and this does not: adaptive augmentation, as the samples are synthetic and there can be as many as
 are needed; path length regularisation, as latents are fitted near the mean only, with a prior on them; mirrored
@@ -26,12 +27,6 @@ from ..stylegan import ConditionalGenerator
 from .detail_data import Batch, DataShape, DetailData, condition_window, reduced
 from .discriminator import WIDTHS, Discriminator, gradient_penalty
 from .texture_loss import texture_loss
-
-BAND_SCALES_MM = (0.25, 0.10, 0.05)
-"""Millimetres of 1 in the channels of the coarse, medium and fine displacement."""
-ALBEDO_LOG_SCALE = 0.35
-"""Natural logarithm of the albedo's factor of 1 in its channels."""
-
 
 _GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # per step and unit of the loss
 
@@ -173,15 +168,15 @@ class Settings:
     warm_up_rate: float = 1e-2
     mapping_rate: float = 50.0
     place_rate: float = 5.0
-    noise_rate: float = 5.0
+    noise_rate: float = 1.0
     warm_up: float = 0.4
     adversarial: float = 0.75
     matching: tuple[float, float] = (10.0, 5.0)
-    texture: float = 5.0
+    texture: float = 3.0
     fresh: float = 0.25
     low_pass: int = 1
     first_contrast: float = 0.1
-    first_noise: float = 0.25
+    first_noise: float = 0.4
     gamma: float = 50.0
     critic: float = 0.9
     penalty_every: int = 16
@@ -228,7 +223,8 @@ class Training:
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         kinds = {"style": [], "places": [], "noise": [], "other": []}
         for name, part in self.generator.named_parameters():
-            kind = "noise" if name.endswith("noise.weight") else name.partition(".")[0]
+            kind = name.partition(".")[0].replace("noise_gains", "places")
+            kind = "noise" if name.endswith("noise.weight") else kind
             kinds.get(kind, kinds["other"]).append(part)
         groups = [{"params": parts} for parts in kinds.values()]
         self.optimizer = torch.optim.Adam(groups, settings.rate, betas=(0.5, 0.99))

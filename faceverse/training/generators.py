@@ -26,7 +26,7 @@ from ..model import FaceModel
 from ..stylegan import ConditionalGenerator
 from . import folds, scans
 from .detail_data import DetailData, Sample, draw_data, reduced
-from .generator_step import BAND_SCALES_MM, GeneratorPlan, Losses, Settings, Training, detail_plan, expression_plan
+from .generator_step import GeneratorPlan, Losses, Settings, Training, detail_plan, expression_plan
 from .patch_distance import PatchDistance, diversity, patch_distance
 
 SAMPLES = 2000
@@ -201,7 +201,7 @@ def _look(maps: Tensor, spread: Tensor, plan: GeneratorPlan, group: str) -> Tens
     channels = list(plan.groups[group])
     if group != "displacement":
         return (0.5 + 0.15 * maps[channels] / spread[channels]).clamp(0, 1)
-    height_mm = (maps[channels] * torch.tensor(BAND_SCALES_MM).view(-1, 1, 1)).sum(0)
+    height_mm = (maps[channels] * torch.tensor(scans.BAND_SCALES_MM).view(-1, 1, 1)).sum(0)
     slope = (height_mm[1:] - height_mm[:-1]) * maps.shape[-1] / FACE_MAP_MM
     return (0.5 + _SHADE * F.pad(slope, (0, 0, 0, 1))).clamp(0, 1).expand(3, -1, -1)
 

@@ -23,7 +23,7 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
     """Distance of windows, all cut at the same place.
 
     Args:
-        made, data: (N, C, T, T), T a multiple of 16.
+        made, data: (N, C, T, T), T a multiple of 4 from 16; levels that are smaller than a patch are left out.
         paired: (N,) bool, rows of `made` that should have the texture of the same row of `data`; the others only that
             of all rows together.
         draw: of the filters.
@@ -32,7 +32,7 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
     """
     total = made.new_zeros(())
     for factor, stride in LEVELS:
-        if made.shape[-1] // factor < 2 * CELLS * PATCH:
+        if made.shape[-1] // factor < PATCH + stride * (CELLS - 1):
             break
         small, real = (F.avg_pool2d(maps, factor) if factor > 1 else maps for maps in (made, data))
         filters = _filters(made.shape[1], draw)
