@@ -254,7 +254,7 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="new file: .json .glb .obj .ply .stl")
     parser.add_argument("--age", type=float, metavar="YEARS", help="years to add, such as +20 or -10")
     parser.add_argument("--gender", type=float, metavar="G", help="change towards male, or towards female below 0")
-    parser.add_argument("--detail", type=float, metavar="D", help="factor on the depth of a head's detail layer, 0..3")
+    parser.add_argument("--detail", type=float, metavar="D", help="strength of the skin's detail, 0..3: 1 as fitted")
     add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
     parser.add_argument("--expression", **add_pairs, help="expression weight 0..1, such as jawOpen=0.5; repeatable")
     parser.add_argument("--set", **add_pairs, help="change of any attribute that `weights info` lists; repeatable")

@@ -32,6 +32,7 @@ from .model import FaceModel, FaceParams
 from .relief import condition_maps, expression_strain, fold_gate, normal_map, relief_weight, split_bands
 from .result import FitResult
 
+AGES, MOST_MASCULINE = (18.0, 80.0), 1.5  # of the people that detail is made for
 _DIRECTION_SAMPLES, _DIRECTION_SEED = 512, 0
 _LARGEST_SEED = 2**24  # whole numbers that float32 can hold
 _REMEMBERED = 4
@@ -47,10 +48,12 @@ class DetailMaps:
     Args:
         displacement: (S, S) float32 mm.
         albedo_log: (S, S, 3) float32, natural logarithm of detailed over plain albedo, linear light.
+        seen: (S, S) bool, where a real scan had data; None: everywhere.
     """
 
     displacement: np.ndarray
     albedo_log: np.ndarray
+    seen: np.ndarray | None = None
 
 
 # -- pictures of the generators ---------------------------------------------------------------------------------------
@@ -58,7 +61,8 @@ def picture_of_maps(code: ReliefCode, maps: DetailMaps) -> np.ndarray:
     """(6, S, S) float32: what the detail generator should make, three channels of albedo and three of displacement."""
     scales = np.float32(code.band_scales_mm)[:, None, None]
     bands = split_bands(maps.displacement) / scales
-    return np.concatenate([np.moveaxis(maps.albedo_log, 2, 0) / np.float32(code.albedo_scale), bands])
+    albedo = np.moveaxis(maps.albedo_log, 2, 0) / np.float32(code.albedo_scale)
+    return np.concatenate([albedo, bands]).astype(np.float32)
 
 
 def read_picture(code: ReliefCode, picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,15 +135,17 @@ def expression_latents(module: DetailModule, z: np.ndarray, seed: int) -> dict[s
 
 def known_factors(code: ReliefCode, model: FaceModel, params: FaceParams) -> dict[str, float]:
     """Factors of z that can be told from the base model's head: "age" and "masculinity", where both know them."""
-    estimated = model.attributes(params)
-    factors = {}
-    if "age" in estimated and "age" in code.factors:
-        factors["age"] = float(np.clip((estimated["age"] - code.age[0]) / code.age[1], -2.5, 2.5))
-    if "gender" in estimated and "masculinity" in code.factors:
-        attribute = next(a for a in model.data.attributes if a.name == "gender")
-        middle, half = (attribute.maximum + attribute.minimum) / 2, (attribute.maximum - attribute.minimum) / 2
-        factors["masculinity"] = float(np.clip((estimated["gender"] - middle) / half, -1, 1))
-    return factors
+    years, male = age_and_masculinity(model, params)
+    told = {"age": (years - code.age[0]) / code.age[1], "masculinity": male}
+    names = {"age": "age", "masculinity": "gender"}
+    return {key: value for key, value in told.items() if key in code.factors and names[key] in model.attribute_names}
+
+
+def age_and_masculinity(model: FaceModel, params: FaceParams) -> tuple[float, float]:
+    """Years within `AGES`, and -1.5 (female) to 1.5 (male), as the model estimates them; 45 and 0 where it cannot."""
+    known = model.attributes(params)
+    years, male = known.get("age", ReliefCode.age[0]), known.get("gender", 0.0)
+    return float(np.clip(years, *AGES)), float(np.clip(male, -MOST_MASCULINE, MOST_MASCULINE))
 
 
 @torch.no_grad()
@@ -164,14 +170,8 @@ def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> 
 
 
 def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:
-    """Latents with some layers of somebody else's detail generator: the first ones hold creases, the last ones pores.
-
-    With all layers the noise, the expression's latents and their seeds are the other's too; with some, the noise maps
-    of a photograph stay.
-    """
-    rows = range(len(mine["w"]))[layers]
-    if len(rows) == len(mine["w"]):
-        return other | {"strength": mine["strength"]}
+    """Latents with some rows of somebody else's detail generator: the first ones hold creases, the last ones pores.
+    Noise, relief and the expression's latents stay."""
     w = mine["w"].copy()
     w[layers] = other["w"][layers]
     return mine | {"w": w}

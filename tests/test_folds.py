@@ -6,13 +6,12 @@ import pytest
 from faceverse.relief import expression_strain, fold_gate, split_bands
 from faceverse.training.folds import (
     FOLD_SIZE,
-    STRAIN_SCALE,
     FoldSurface,
     fold_displacement,
     random_expression,
     training_sample,
 )
-from faceverse.training.scans import BAND_SCALES_MM, random_z
+from faceverse.training.scans import CODE, random_z
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +127,11 @@ def test_training_samples(model, surface):
         assert sample.z.shape == (64,)
         assert sample.condition.dtype == sample.image.dtype == sample.z.dtype == np.float32
         assert np.isfinite(sample.image).all() and np.isfinite(sample.condition).all()
-        gate = fold_gate(sample.condition[3:] * STRAIN_SCALE)
+        gate = fold_gate(sample.condition[3:] * CODE.strain_scale)
         assert not sample.image[:, gate < 0.1].any() and not sample.mask[gate < 0.1].any()
-        height_mm = (sample.image * np.float32(BAND_SCALES_MM)[:, None, None]).sum(0) * gate
+        height_mm = (sample.image * np.float32(CODE.band_scales_mm)[:, None, None]).sum(0) * gate
         assert np.abs(height_mm).max(initial=0) < 2
-        assert np.abs(sample.condition[3:]).max() <= 0.6 / STRAIN_SCALE
+        assert np.abs(sample.condition[3:]).max() <= 0.6 / CODE.strain_scale
     again = training_sample(model, surface, 1, 7)
     np.testing.assert_array_equal(again.image, samples[1].image)
     np.testing.assert_array_equal(again.condition, samples[1].condition)

@@ -5,14 +5,15 @@ from faceverse import load_model
 from faceverse.errors import ParameterError
 from faceverse.mesh import vertex_normals
 from faceverse.relief import sample, split_bands
+from faceverse.skin_detail import picture_of_maps
 from faceverse.texture_maps import bake_planes
 from faceverse.training.creases import FACTORS, Z_DIM, crease_relief
 from faceverse.training.scans import (
     ALBEDO_LOG_RANGE,
+    CODE,
     DISPLACEMENT_RANGE_MM,
     DetailSurface,
     detail_sheet,
-    picture_of,
     random_z,
     synthetic_detail,
     training_sample,
@@ -177,7 +178,7 @@ def test_training_sample(model, surface):
 
 def test_picture_holds_the_maps(surface):
     maps = synthetic_detail(surface, person(60), 0)
-    picture = picture_of(maps)
+    picture = picture_of_maps(CODE, maps)
     total = (picture[3:] * np.array([0.25, 0.10, 0.05])[:, None, None]).sum(0)
     assert np.allclose(total, maps.displacement, atol=1e-5)
     assert np.allclose(picture[:3] * 0.35, maps.albedo_log.transpose(2, 0, 1), atol=1e-6)
@@ -231,7 +232,8 @@ def test_detail_of_a_scan_is_that_of_its_surface(model, surface):
     assert np.corrcoef(*colours)[0, 1] > 0.6
     assert not maps.displacement[~maps.seen].any() and not maps.albedo_log[~maps.seen].any()
     sample_of_scan = scan_sample(model, ScanDetail("scan", params, maps))
-    assert sample_of_scan.image.shape == (6, SIZE, SIZE) and sample_of_scan.seen is maps.seen
+    assert sample_of_scan.image.shape == (6, SIZE, SIZE) and sample_of_scan.mask is maps.seen
+    assert not sample_of_scan.known
 
 
 def test_a_cloud_of_points_shows_no_detail(model, surface):

@@ -27,6 +27,7 @@ from ..result import Stage
 from ..skin_detail import (
     check_open,
     fold_condition,
+    folds,
     known_factors,
     layout_digest,
     maps_of,
@@ -129,11 +130,11 @@ def fit_skin(
     view = look_at_skin(photo, model, params, camera, module.detail.size)
     coarse = view.blur_texels * 512 / module.detail.size > COARSEST_PHOTO_TEXELS
     if coarse or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
-        return fitting.finished(view, (), False)
+        return fitting.finished((), False)
     stages = [fitting.fit_detail(view, lambda share: on_step(0.8 * share))]
     if fitting.has_folds:
         stages.append(fitting.fit_expression(view, lambda share: on_step(0.8 + 0.2 * share)))
-    return fitting.finished(view, tuple(stages), True)
+    return fitting.finished(tuple(stages), True)
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,13 @@ class _Fitting:
         with torch.no_grad():
             self.parts = module.detail.encode(condition)
         self.has_folds = module.expression is not None and bool(params.expression.any())
-        self.folds = self.relief = torch.zeros(size, size)
         self.noise = module.detail.make_noise(int(latents["noise_seed"]))
+        self.folds = self.relief = torch.zeros(size, size)
+        if self.has_folds:
+            # What anybody's skin does in this expression must not be taken for this person's at rest.
+            with torch.no_grad():
+                rest = self.make(torch.from_numpy(latents["w"])[None], self.noise)[1].numpy()
+            self.folds = torch.from_numpy(folds(module, model, params.replace(detail=latents), rest))
 
     # -- detail
     def make(self, w: Tensor, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -192,19 +198,18 @@ class _Fitting:
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         groups = [{"params": [w], "lr": DETAIL.latent_rate}, {"params": free, "lr": DETAIL.noise_rate}]
-        before = view.plain_error()
+        before = view.error(0.0)
         history, terms = _descend(DETAIL, groups, loss_of, on_step)
         with torch.no_grad():
             noise = [a + b for a, b in zip(quiet, deltas)]
             maps = self.make(w, noise)
         after = view.error(view.predicted(maps[0], maps[1] + self.folds))
-        nothing = view.error(0.0)
-        if after < nothing:
+        if after < before:
             added = torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]).half().float()  # as files keep it
             self.noise = noise
             self.latents = self.latents | {"w": w.detach()[0].numpy(), "noise": added.numpy()}
         else:
-            after = nothing
+            after = before
         if reading is not None:
             after = self._add_relief(view, reading, after)
         seconds = time.perf_counter() - started
@@ -252,27 +257,26 @@ class _Fitting:
         w = torch.from_numpy(self.latents["expression_w"])[None].requires_grad_()
         prior = _LatentPrior.of(generator)
 
-        def folds() -> Tensor:
+        def made() -> Tensor:
             added = read_bands(self.module.code, generator.synthesis(w, parts, noise)) * gate
             return resized(added[0], len(rest))
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
-            data = _data_loss(view, view.predicted(albedo_log, rest + folds()))
+            data = _data_loss(view, view.predicted(albedo_log, rest + made()))
             terms = {"photometric": data, "latent": prior(w)}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
-        before = view.error(view.predicted(albedo_log, rest))
+        before = view.error(view.predicted(albedo_log, rest + self.folds))
         history, terms = _descend(EXPRESSION, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
         with torch.no_grad():
-            self.folds = folds()
-        after = view.error(view.predicted(albedo_log, rest + self.folds))
+            after = view.error(view.predicted(albedo_log, rest + made()))
         if after < before:
             self.latents = self.latents | {"expression_w": w.detach()[0].numpy()}
         return Stage(
             EXPRESSION.name, time.perf_counter() - started, EXPRESSION.steps, terms, before, min(before, after), history
         )
 
-    def finished(self, view: SkinView, stages: tuple[Stage, ...], seen: bool) -> FittedSkin:
+    def finished(self, stages: tuple[Stage, ...], seen: bool) -> FittedSkin:
         maps = maps_of(self.module, self.model, self.params.replace(detail=self.latents))
         return FittedSkin(self.latents, maps.displacement, maps.albedo_log, stages, seen)
 

@@ -41,7 +41,6 @@ class SkinView:
 
     Attributes:
         residual: (3, S, S) logarithm of seen over predicted colour without detail, without its smooth part.
-        tone: (3, S, S) that smooth part.
         weight: (S, S) 0..1, how far the texel is believed; 0 where no skin is seen well.
         held_out: (S, S) bool, texels that no step may look at: they tell whether detail helps.
         frame: of the posed head, camera space.
@@ -51,7 +50,6 @@ class SkinView:
     """
 
     residual: Tensor
-    tone: Tensor
     weight: Tensor
     held_out: Tensor
     frame: TangentFrame
@@ -75,21 +73,16 @@ class SkinView:
         normals = detailed_normals(self.frame, displacement)[0]
         return log_shade(normals, self.light)
 
-    def plain_error(self) -> float:
-        """Root mean square, in logarithms, of what the base model leaves unexplained of the held-out skin."""
-        return self._error(self.residual + self.tone)
-
     def error(self, predicted: Tensor | float) -> float:
-        """What is left of it with a prediction of `residual`, and with colour that is carried over from the texels
-        around, as the texture does: relief has to explain more than colour can."""
+        """Root mean square, in logarithms, of what a prediction of `residual` leaves of the held-out skin.
+
+        Colour is carried over from the texels around, as the texture does, so that relief has to explain more than
+        colour can. Single texels count up to a bound: they may be hair or the edge of something.
+        """
         left, weight = self.residual - predicted, self.fitted
         around = blurred(left * weight, TINT_TEXELS) / blurred(weight[None], TINT_TEXELS).clamp_min(1e-3)
-        return self._error(left - around)
-
-    def _error(self, left: Tensor) -> float:
-        """With a bound on single texels, which may be hair or the edge of something."""
         chosen = self.weight * self.held_out
-        square = left.clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
+        square = (left - around).clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
         return float(((square * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
 
 
@@ -110,11 +103,9 @@ def look_at_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
     change = seen - torch.from_numpy(sighting.base).log() - plain_shade
     weight = torch.from_numpy((sighting.trust * clear_skin(model, size)).astype(np.float32))
     weight = weight * _typical(change, weight)
-    residual = without_tone(change, weight)
     footprint = _pixels_per_texel(sighting.position_px, weight.numpy())
     return SkinView(
-        residual=residual,
-        tone=change - residual,
+        residual=without_tone(change, weight),
         weight=weight,
         held_out=torch.from_numpy(_blocks(size)),
         frame=frame,

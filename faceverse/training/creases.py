@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..detail import ReliefCode
 from .crease_fields import CreaseFields, Family
 from .skin_fields import smoothstep
 
@@ -24,7 +25,7 @@ FACTORS = (
     "fine_lines", "pore_depth", "pore_extent", "roughness",
     "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble", "brow_relief", "mottling", "eyelid_lines",
 )  # fmt: skip
-AGE_MEAN, AGE_SPREAD = 45.0, 16.0
+AGE_MEAN, AGE_SPREAD = ReliefCode.age
 _HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases that belong to lines, not to people
 
 

@@ -247,17 +247,17 @@ def _stored(sample: Sample, shape: DataShape) -> tuple:
         "mask": (shape.size, shape.size),
     }
     for name, form in expected.items():
-        value = getattr(sample, name, None)
+        value = getattr(sample, name)
         if value is None and name in ("z", "mask"):
             continue
         if np.shape(value) != form or not np.isfinite(value).all():
             raise ParameterError(f"a sample's {name} must be {form} finite numbers, got {np.shape(value)}")
-    mask = getattr(sample, "mask", None)
+    mask = sample.mask
     seen = np.ones((shape.size, shape.size), bool) if mask is None else np.asarray(mask, bool)
     image = np.asarray(sample.image, np.float32) * seen
     whole = reduced(torch.from_numpy(image)[None], shape.whole)[0].numpy()
     z = np.zeros(shape.style_dim, np.float32) if sample.z is None else sample.z
-    known = sample.z is not None and getattr(sample, "known", True)
+    known = sample.z is not None and sample.known
     return (*to_bytes(image), whole, sample.condition, z, known, np.packbits(seen, axis=1))
 
 

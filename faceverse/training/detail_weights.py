@@ -15,13 +15,11 @@ from ..model import FaceModel
 from ..skin_detail import layout_digest
 from ..stylegan import generator_from_state
 from . import scan_detail
-from .creases import AGE_MEAN, AGE_SPREAD, FACTORS
 from .detail_data import SHARD, DetailData, Sample
-from .folds import STRAIN_SCALE
 from .generator_step import detail_plan
 from .generators import Budget, train_detail, train_expression, train_generator
 from .reader import train_reader
-from .scans import ALBEDO_LOG_SCALE, BAND_SCALES_MM, DetailSurface
+from .scans import CODE, DetailSurface
 
 LICENCE = "CC0-1.0"
 SOURCES = "synthetic scans drawn by faceverse.training.scans and .folds on heads of the open model"
@@ -29,10 +27,7 @@ SOURCES = "synthetic scans drawn by faceverse.training.scans and .folds on heads
 
 def relief_code(model: FaceModel) -> ReliefCode:
     """What the numbers of generators trained here mean."""
-    return ReliefCode(
-        tuple(FACTORS), (AGE_MEAN, AGE_SPREAD), ALBEDO_LOG_SCALE, tuple(BAND_SCALES_MM), STRAIN_SCALE,
-        layout_digest(model),
-    )  # fmt: skip
+    return replace(CODE, layout=layout_digest(model))
 
 
 def make_detail_file(
@@ -112,7 +107,7 @@ def _scan_samples(model: FaceModel, folder: Path, work: Path, progress: Callable
         found = scan_detail.scans_from_registered(
             folder, work / "registered", model, DetailSurface.of(model), report=progress
         )
-        taken = [scan_detail.scan_sample(model, one) for one in found]
-    if not taken:
+        samples = [scan_detail.scan_sample(model, one) for one in found]
+    if not samples:
         raise ParameterError(f"{folder} has no scan that could be used; see the lines above for the reasons")
-    return [Sample(one.condition, one.image, one.z, one.seen, known=False) for one in taken]
+    return samples

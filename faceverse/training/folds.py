@@ -17,10 +17,9 @@ from ..model import FaceModel
 from ..relief import TangentFrame, compression, expression_strain, fold_gate, split_bands, surface_slopes
 from .creases import FACTORS, CreaseFields, Family, crease_relief
 from .detail_data import Sample
-from .scans import BAND_SCALES_MM, DetailSurface, age_and_masculinity, albedo_tone, random_z, synthetic_detail
+from .scans import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail
 from .skin_fields import smoothstep
 
-STRAIN_SCALE = 0.125
 LEAST_GATE = 0.15
 FOLD_SIZE = 256
 FACE_MM_PER_TEXEL = 297.0 / FOLD_SIZE
@@ -142,24 +141,25 @@ def training_sample(model: FaceModel, surface: FoldSurface, index: int, seed: in
     """The sample number `index`: a random person of the model with a random expression.
 
     Returns:
-        condition (6, 256, 256): the bands of the displacement at rest over `BAND_SCALES_MM`, and the strain over
-        `STRAIN_SCALE`. image (3, 256, 256): the bands of what the expression adds, over the same scales and the gate
-        of the strain (`relief.fold_gate`): what would be there if the skin were fully folded; mask: where it is folded
-        enough to say. z (64,): of `creases.FACTORS`.
+        condition (6, 256, 256): the bands of the displacement at rest, and the strain, in the units of `scans.CODE`.
+        image (3, 256, 256): the bands of what the expression adds, divided by the gate of the strain
+        (`relief.fold_gate`): what would be there if the skin were fully folded; mask: where it is folded enough to
+        say. z (64,): of `creases.FACTORS`.
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 5])
     params = model.random(int(rng.integers(2**31)))
     params = params.replace(expression=random_expression(model, rng))
-    z = random_z(rng, *age_and_masculinity(model, params, rng))
+    z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     tone = albedo_tone(model, params)
     rest = synthetic_detail(surface.detail, z, int(rng.integers(2**31)), tone).displacement
     strain = expression_strain(model, params, FOLD_SIZE)
     added = fold_displacement(surface, strain, z, int(rng.integers(2**31)), rest)
-    scales = np.float32(BAND_SCALES_MM)[:, None, None]
+    scales = np.float32(CODE.band_scales_mm)[:, None, None]
     gate = fold_gate(strain)
     folded = gate > LEAST_GATE
     image = split_bands(added) / scales / np.where(folded, gate, 1) * folded
-    return Sample(np.concatenate([split_bands(rest) / scales, strain / STRAIN_SCALE]), image, z, folded)
+    condition = np.concatenate([split_bands(rest) / scales, strain / np.float32(CODE.strain_scale)])
+    return Sample(condition, image, z, folded)
 
 
 def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:

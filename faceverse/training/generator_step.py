@@ -89,16 +89,10 @@ def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
         size: of the maps, 32 to 512.
         narrower: factor by which all widths are smaller.
     """
-    return GeneratorPlan(
-        "detail",
-        DataShape(size, min(128, size), _whole(size, 4), image_channels=6, condition_channels=6, style_dim=64),
-        _widths(_DETAIL_WIDTHS, size, narrower),
-        min(128, size),
-        {"albedo": (0, 1, 2), "displacement": (3, 4, 5)},
-        critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
-        places=tuple(side for side in _PLACES if side <= size),
-        tied=2,
-    )
+    condition = min(128, size)
+    shape = DataShape(size, condition, _whole(size, 4), image_channels=6, condition_channels=6, style_dim=64)
+    groups = {"albedo": (0, 1, 2), "displacement": (3, 4, 5)}
+    return _plan("detail", shape, _DETAIL_WIDTHS, narrower, groups)
 
 
 def expression_plan(size: int = 256, narrower: int = 1) -> GeneratorPlan:
@@ -108,14 +102,21 @@ def expression_plan(size: int = 256, narrower: int = 1) -> GeneratorPlan:
         size: of the maps, 32 to 256.
         narrower: factor by which all widths are smaller.
     """
+    shape = DataShape(size, size, _whole(size, 2), image_channels=3, condition_channels=6, style_dim=64)
+    return _plan("expression", shape, _EXPRESSION_WIDTHS, narrower, {"displacement": (0, 1, 2)})
+
+
+def _plan(
+    kind: str, shape: DataShape, widths: dict[int, int], narrower: int, groups: dict[str, tuple[int, ...]]
+) -> GeneratorPlan:
     return GeneratorPlan(
-        "expression",
-        DataShape(size, size, _whole(size, 2), image_channels=3, condition_channels=6, style_dim=64),
-        _widths(_EXPRESSION_WIDTHS, size, narrower),
-        min(128, size),
-        {"displacement": (0, 1, 2)},
+        kind,
+        shape,
+        _widths(widths, shape.size, narrower),
+        min(128, shape.size),
+        groups,
         critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
-        places=tuple(side for side in _PLACES if side <= size),
+        places=tuple(side for side in _PLACES if side <= shape.size),
         tied=2,
     )
 

@@ -57,8 +57,7 @@ class SyntheticDetail:
     size: int = scans.IMAGE_SIZE
 
     def __call__(self, number: int) -> Sample:
-        drawn = scans.training_sample(self.model, _skin(self.model), number, self.seed)
-        return _reduced(Sample(drawn.condition, drawn.image, drawn.z), self.size)
+        return _reduced(scans.training_sample(self.model, _skin(self.model), number, self.seed), self.size)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def _reduced(sample: Sample, size: int) -> Sample:
         return reduced(torch.from_numpy(np.asarray(maps, np.float32))[None], min(size, maps.shape[-1]))[0].numpy()
 
     mask = None if sample.mask is None else smaller(sample.mask[None])[0] > 0.5
-    return Sample(smaller(sample.condition), smaller(sample.image), sample.z, mask)
+    return Sample(smaller(sample.condition), smaller(sample.image), sample.z, mask, sample.known)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ def _look(maps: Tensor, spread: Tensor, plan: GeneratorPlan, group: str) -> Tens
     channels = list(plan.groups[group])
     if group != "displacement":
         return (0.5 + 0.15 * maps[channels] / spread[channels]).clamp(0, 1)
-    height_mm = (maps[channels] * torch.tensor(scans.BAND_SCALES_MM).view(-1, 1, 1)).sum(0)
+    height_mm = (maps[channels] * torch.tensor(scans.CODE.band_scales_mm).view(-1, 1, 1)).sum(0)
     slope = (height_mm[1:] - height_mm[:-1]) * maps.shape[-1] / FACE_MAP_MM
     return (0.5 + _SHADE * F.pad(slope, (0, 0, 0, 1))).clamp(0, 1).expand(3, -1, -1)
 

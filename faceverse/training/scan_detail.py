@@ -12,21 +12,20 @@ import torch
 from ..mesh import vertex_normals
 from ..model import FaceModel, FaceParams
 from ..relief import condition_maps
+from ..skin_detail import DetailMaps, age_and_masculinity, picture_of_maps
 from ..texture_maps import bake_planes
 from ..weights import find_weights
 from .collection import ALL, registered
 from .creases import AGE_MEAN, AGE_SPREAD, Z_DIM
+from .detail_data import Sample
 from .registration import HEAD_RADIUS_M, Registration, fill_albedo
 from .scan_files import NEUTRAL, Scan, ScanError, ScanFile, find_scans, load_frames, moved
 from .scans import (
     ALBEDO_LOG_RANGE,
+    CODE,
     CONDITION_SIZE,
     DISPLACEMENT_RANGE_MM,
-    DetailMaps,
     DetailSurface,
-    Sample,
-    age_and_masculinity,
-    picture_of,
     without_coarse,
 )
 from .surface_fit import touch
@@ -160,8 +159,9 @@ def _cleaned(displacement: np.ndarray, albedo_log: np.ndarray, seen: np.ndarray,
 
 
 def scan_sample(model: FaceModel, found: ScanDetail) -> Sample:
-    """A scan as a training sample: of its z only age and masculinity are known, the rest is 0."""
+    """A scan as a training sample: of its z only age and masculinity are known."""
     years, male = age_and_masculinity(model, found.params)
     z = np.zeros(Z_DIM, np.float32)
     z[0], z[1] = (years - AGE_MEAN) / AGE_SPREAD, male
-    return Sample(condition_maps(model, found.params, CONDITION_SIZE), picture_of(found.maps), z, found.maps.seen)
+    condition = condition_maps(model, found.params, CONDITION_SIZE)
+    return Sample(condition, picture_of_maps(CODE, found.maps), z, found.maps.seen, known=False)

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, zoom
 
+from ..detail import ReliefCode
 from ..errors import ParameterError
 from ..lighting import srgb_from_linear
 from ..model import FaceModel, FaceParams
-from ..relief import condition_maps, split_bands
+from ..relief import condition_maps
+from ..skin_detail import AGES, MOST_MASCULINE, DetailMaps, age_and_masculinity, picture_of_maps
 from .crease_fields import CreaseFields
 from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_relief
+from .detail_data import Sample
 from .skin_grain import BLOOD, MELANIN, GrainFields, grain, noise
 from .skin_surface import GRID, SkinSurface
 
@@ -21,27 +24,11 @@ DISPLACEMENT_RANGE_MM = (-0.8, 0.5)
 ALBEDO_LOG_RANGE = (-1.2, 0.4)
 COARSEST_MM = 8.0  # deviation of the Gaussian that is taken off: what is wider belongs to the base model
 FACE_MM_PER_TEXEL = 0.58  # of a map of GRID texels
-ALBEDO_LOG_SCALE = 0.35  # of the generator's pictures
-BAND_SCALES_MM = (0.25, 0.10, 0.05)
+CODE = ReliefCode(tuple(FACTORS))
+"""What the pictures of samples mean."""
 CONDITION_SIZE, IMAGE_SIZE = 128, 512
-AGES = (18.0, 80.0)
 PAIRED = 0.7  # correlation of what the two sides of a face have in common
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-
-
-@dataclass(frozen=True)
-class DetailMaps:
-    """Fine skin on top of a base head, in its texture space.
-
-    Args:
-        displacement: (S, S) float32 millimetres outwards.
-        albedo_log: (S, S, 3) float32, natural logarithm of detailed over base albedo, linear light.
-        seen: (S, S) bool, where a real scan had data; None: everywhere.
-    """
-
-    displacement: np.ndarray
-    albedo_log: np.ndarray
-    seen: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -66,20 +53,6 @@ class DetailSurface:
     def size(self) -> int:
         """Texels a side."""
         return self.skin.size
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the generator learns from, float32: condition (6, 128, 128), image (6, 512, 512), z (64,).
-
-    The picture's channels are log albedo / 0.35 (3) and the bands of the displacement / (0.25, 0.10, 0.05) mm. `seen`
-    (512, 512) bool is where a real scan had data; None: everywhere.
-    """
-
-    condition: np.ndarray
-    image: np.ndarray
-    z: np.ndarray
-    seen: np.ndarray | None = None
 
 
 def random_z(rng: np.random.Generator, age_years: float, masculinity: float) -> np.ndarray:
@@ -153,23 +126,21 @@ def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: 
 
     Args:
         surface: of the same model, usually 512 texels a side, which is also the picture's size.
+    Returns:
+        condition (6, 128, 128), image (6, S, S) in the units of `CODE`, z (64,).
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 3])
     params = model.random(int(rng.integers(2**31)))
-    z = random_z(rng, *age_and_masculinity(model, params, rng))
+    z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     maps = synthetic_detail(surface, z, int(rng.integers(2**31)), albedo_tone(model, params))
-    return Sample(condition_maps(model, params, CONDITION_SIZE), picture_of(maps), z)
+    return Sample(condition_maps(model, params, CONDITION_SIZE), picture_of_maps(CODE, maps), z)
 
 
-def age_and_masculinity(
-    model: FaceModel, params: FaceParams, rng: np.random.Generator | None = None
-) -> tuple[float, float]:
-    """Years within `AGES` and -1.5..1.5 as the model estimates them; with `rng`, not quite."""
-    known = model.attributes(params)
-    years, male = known.get("age", AGE_MEAN), known.get("gender", 0.0)
-    if rng is not None:
-        years, male = years + 3 * rng.standard_normal(), male + 0.15 * rng.standard_normal()
-    return float(np.clip(years, *AGES)), float(np.clip(male, -1.5, 1.5))
+def likely_age_and_masculinity(model: FaceModel, params: FaceParams, rng: np.random.Generator) -> tuple[float, float]:
+    """What the model estimates of a head, not quite: skin does not follow the skull to the year."""
+    years, male = age_and_masculinity(model, params)
+    years, male = years + 3 * rng.standard_normal(), male + 0.15 * rng.standard_normal()
+    return float(np.clip(years, *AGES)), float(np.clip(male, -MOST_MASCULINE, MOST_MASCULINE))
 
 
 def albedo_tone(model: FaceModel, params: FaceParams) -> float:
@@ -177,12 +148,6 @@ def albedo_tone(model: FaceModel, params: FaceParams) -> float:
     albedo = model.albedo(torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2)).to(model.mean.device))[0]
     skin = model.regions.get("face", slice(None))
     return float(np.clip(albedo.numpy(force=True)[skin], 0, 1).mean(0) @ _LUMINANCE)
-
-
-def picture_of(maps: DetailMaps) -> np.ndarray:
-    """Maps as the generator's picture (6, S, S) float32, see `Sample`."""
-    bands = split_bands(maps.displacement) / np.array(BAND_SCALES_MM)[:, None, None]
-    return np.concatenate([maps.albedo_log.transpose(2, 0, 1) / ALBEDO_LOG_SCALE, bands]).astype(np.float32)
 
 
 def detail_sheet(maps: list[DetailMaps]) -> np.ndarray:
