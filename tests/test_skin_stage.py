@@ -1,5 +1,7 @@
 """Detail from photographs: what is seen of the skin, and stages that keep only what helps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from test_skin_detail import SIZE, module_of
 import faceverse as fv
 from faceverse.edit import head
 from faceverse.errors import ParameterError
+from faceverse.fitting import skin_stage
 from faceverse.fitting.skin_stage import chosen_module, fit_skin
 from faceverse.fitting.skin_view import blurred, clear_skin, inner_weight, look_at_skin, shade_sensitivity, without_tone
 from faceverse.relief import normal_map
@@ -89,6 +92,40 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
     photo = fv.render(person, camera=camera).rgb
     skin = fit_skin(photo, model, person.params, camera, module_of(model), 3)
     assert not skin.seen and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
+
+
+def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
+    monkeypatch.setattr(skin_stage, "DETAIL", replace(skin_stage.DETAIL, steps=1))
+    events, bases = [], []
+
+    def on_base(result):
+        bases.append(result)
+        events.append("base")
+
+    module = module_of(model, expression=None)
+    told = fv.fit(astronaut, model, detail=module, on_base=on_base, on_progress=lambda stage, *_: events.append(stage))
+    assert events.count("base") == 1 and events.index("base") < events.index("detail")
+    (base,) = bases
+    assert base.displacement is None and base.normal_map is None and not base.params.detail
+    assert [stage.name for stage in base.stages] == [s.name for s in told.stages if "detail" not in s.name]
+    np.testing.assert_array_equal(base.vertices, told.vertices)
+    assert base.warnings == told.warnings and 0 < base.seconds < told.seconds
+    plain = fv.fit(astronaut, model, detail=False, on_base=on_base)
+    assert len(bases) == 1, "no detail, nothing to wait for"
+    np.testing.assert_array_equal(base.texture, plain.texture)
+    silent = fv.fit(astronaut, model, detail=module)
+    np.testing.assert_array_equal(silent.texture, told.texture)
+    np.testing.assert_array_equal(silent.displacement, told.displacement)
+
+
+def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypatch):
+    monkeypatch.setattr(skin_stage, "DETAIL", replace(skin_stage.DETAIL, steps=1))
+    bases = []
+    pair = [astronaut, np.ascontiguousarray(astronaut[:400, 60:460])]
+    result = fv.fit(pair, model, detail=module_of(model, expression=None), on_base=bases.append)
+    (base,) = bases
+    assert len(base.views) == 2 and base.displacement is None and result.displacement is not None
+    np.testing.assert_array_equal(base.neutral_vertices, result.neutral_vertices)
 
 
 def test_modules_are_chosen_in_words(model, monkeypatch):

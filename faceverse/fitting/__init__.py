@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from .choice import FaceChoice, check_choice
 from .pace import STAGE_SHARE, Progress, paced
 from .prior import IdentityPrior
 from .several import fit_several
-from .skin_stage import chosen_module, fitted_skin
+from .skin_stage import FittedSkin, chosen_module, fitted_skin
 from .solver import LandmarkSolution
 from .subject import (
     Subject,
@@ -45,6 +46,7 @@ def fit(
     seed: int = 0,
     focal_px: float | list[float | None] | None = None,
     on_progress: Progress | None = None,
+    on_base: Callable[[FitResult], None] | None = None,
 ) -> FitResult:
     """Fits the face model to one photograph, or to several of one person.
 
@@ -67,6 +69,8 @@ def fit(
         focal_px: focal length in pixels of the photograph; by default from EXIF, else fitted, with a 40 mm lens as what
             is expected. A list has one, or None, for each photograph.
         on_progress: called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None).
+        on_base: called once with the FitResult of the base model, textured, before the detail stages begin; not called
+            where there is no detail to fit.
     Returns:
         FitResult.
     Raises:
@@ -86,7 +90,7 @@ def fit(
     progress = paced(on_progress or (lambda stage, fraction, preview: None), module is not None)
     if len(sources) > 1:
         photos = [read_image(one) for one in sources]
-        return fit_several(photos, model, (faces, focals), module, seed, progress, started)
+        return fit_several(photos, model, (faces, focals), module, seed, progress, on_base, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
     subject = find_subject(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
@@ -97,15 +101,21 @@ def fit(
     prior = IdentityPrior.of_anybody(len(solution.identity))
     (state,), photometric_stages = fit_appearance([subject], [solution], prior, progress)
     params = fitted_params(subject, state)
+    stages, said = (detected, landmark_stage, *photometric_stages), spoken_warnings(subject, state)
+
+    def textured(skin: FittedSkin | None) -> FitResult:
+        begun = time.perf_counter()
+        texture = bake_subject(subject, params, texture_size(subject), skin)
+        baked = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
+        every = (*stages, *(skin.stages if skin else ()), baked)
+        return with_skin(head_result(subject, state, params, texture, every, said, started), module, skin)
+
+    if module is not None and on_base is not None:
+        on_base(textured(None))
     skin = fitted_skin(subject, params, module, seed, progress)
-    begun = time.perf_counter()
     progress("texture", 1 - STAGE_SHARE["texture"], None)
-    texture = bake_subject(subject, params, texture_size(subject), skin)
-    textured = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
+    result = textured(skin)
     progress("texture", 1.0, None)
-    stages = (detected, landmark_stage, *photometric_stages, *(skin.stages if skin else ()), textured)
-    said = spoken_warnings(subject, state)
-    result = with_skin(head_result(subject, state, params, texture, stages, said, started), module, skin)
     return result.replace(seconds=time.perf_counter() - started)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,7 @@ def fit_several(
     module: DetailModule | None,
     seed: int,
     progress: Progress,
+    on_base: Callable[[FitResult], None] | None,
     started: float,
 ) -> FitResult:
     """The joint fit to two or more photographs, see `faceverse.fit`.
@@ -57,6 +59,7 @@ def fit_several(
         choices: faces and focal lengths, one for each photograph.
         module: of the skin's detail, or None.
         seed: of what no photograph shows of it.
+        on_base: called with the head before its detail, where there is some to fit.
         started: `time.perf_counter()` when the fit began.
 
     Raises:
@@ -75,25 +78,29 @@ def fit_several(
     prior = IdentityPrior.of_anybody(len(identity))
     states, photometric = fit_appearance(subjects, together, prior, progress)
     params = [fitted_params(subject, state) for subject, state in zip(subjects, states, strict=True)]
-    finest = max(range(len(subjects)), key=lambda k: _fineness(subjects[k], params[k]))
-    skin = fitted_skin(subjects[finest], params[finest], module, seed, progress)
-    begun = time.perf_counter()
-    progress("texture", 1 - STAGE_SHARE["texture"], None)
-    texture = _one_texture(subjects, params, skin, progress)
-    textured = Stage("texture", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
-    stages = (detected, landmarks, *photometric, *(skin.stages if skin else ()), textured)
+    stages = (detected, landmarks, *photometric)
     pairs = list(zip(subjects, states, strict=True))
     said = tuple(
         f"{_label(number, subject.photo)}: {text}"
         for number, (subject, state) in enumerate(pairs)
         for text in spoken_warnings(subject, state, far_side=_is_turned_alike(states))
     )
-    result = head_result(subjects[0], states[0], replace(params[0], iris=iris), texture, stages, said, started)
-    result = with_skin(result, module, skin)
-    return result.replace(
-        views=tuple(_view(subject, state) for subject, state in pairs), seconds=time.perf_counter() - started
-    )
+
+    def textured(skin: FittedSkin | None, tell: Progress) -> FitResult:
+        begun = time.perf_counter()
+        texture = _one_texture(subjects, params, skin, tell)
+        baked = Stage("texture", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
+        every = (*stages, *(skin.stages if skin else ()), baked)
+        result = head_result(subjects[0], states[0], replace(params[0], iris=iris), texture, every, said, started)
+        return with_skin(result, module, skin).replace(views=tuple(_view(*pair) for pair in pairs))
+
+    if module is not None and on_base is not None:
+        on_base(textured(None, lambda stage, fraction, preview: None))
+    finest = max(range(len(subjects)), key=lambda k: _fineness(subjects[k], params[k]))
+    skin = fitted_skin(subjects[finest], params[finest], module, seed, progress)
+    progress("texture", 1 - STAGE_SHARE["texture"], None)
+    return textured(skin, progress).replace(seconds=time.perf_counter() - started)
 
 
 def _fineness(subject: Subject, params: FaceParams) -> float:
