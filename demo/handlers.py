@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import queue
 import shutil
@@ -37,8 +38,10 @@ _STEPS = {
     "landmarks": "Finding the shape of the head",
     "photometric coarse": "Matching skin and light",
     "photometric fine": "Matching the finer features",
+    "detail": "Reading the skin",
     "texture": "Taking the colours from the photograph",
 }
+MAX_STRENGTH = 2.0  # of the skin's detail; 1 is as fitted
 _PREVIEW_PX = 384
 _PICTURE_PX = 640
 _numbers = count(1)  # no two files of the page have the same name, so that no browser shows an old one
@@ -54,11 +57,28 @@ EXPECTED = (fv.FaceVerseError, Stopped)
 
 @dataclass(frozen=True)
 class Step:
-    """How far a fit is: text for the visitor, fraction of the whole in 0..1, new preview as a data address or None."""
+    """How far a fit is: text for the visitor, fraction of the whole in 0..1, new preview as a data address or None, and
+    whether the head is there already and only its detail is to come."""
 
     text: str
     fraction: float
     preview: str | None = None
+    refining: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the server changes on a fitted head.
+
+    Args:
+        age: years older than in the photograph.
+        gender: shift from female to male, likewise.
+        skin: number of other skin than the photograph's; 0 is its own.
+    """
+
+    age: float = 0.0
+    gender: float = 0.0
+    skin: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class Head:
 
     Args:
         fitted: as it came from the photograph.
-        edited: with the age and gender of the sliders.
+        edited: with the changes.
         person: number of the fit; the 3D view keeps its camera and expression while this stays the same.
         face_count: faces in the photograph.
         photo: file of the photograph, or None: it is kept only while there is another face to choose.
@@ -78,6 +98,12 @@ class Head:
     person: int
     face_count: int
     photo: Path | None
+    changes: Changes = Changes()
+
+    @property
+    def has_detail(self) -> bool:
+        """Whether there is a relief whose strength can be chosen."""
+        return self.edited.normal_map is not None
 
 
 @dataclass(frozen=True)
@@ -92,10 +118,12 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Fitted:
-    """End of a fit: the head, and the pixels of its photograph (H, W, 3) uint8, which are not kept."""
+    """A head, and the pixels of its photograph (H, W, 3) uint8, which are not kept. Only the last one is `whole`: one
+    before it lacks the detail that is still to come."""
 
     head: Head
     photo_rgb: np.ndarray
+    whole: bool = True
 
 
 # -- photograph -------------------------------------------------------------------------------------------------------
@@ -135,36 +163,49 @@ def sample_photo(folder: Path) -> Path:
 
 
 # -- fit --------------------------------------------------------------------------------------------------------------
-def fit(photo: Path, face: int = 0, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[Step | Fitted]:
+def fit(
+    photo: Path, face: int = 0, is_wanted: Callable[[], bool] = lambda: True, detail=True
+) -> Iterator[Step | Fitted]:
     """Fits a head to a photograph.
 
     Args:
         photo: a file. It is deleted at the end unless it shows several faces.
         face: 0 is the largest.
         is_wanted: asked again and again; False stops the fit.
+        detail: as in `faceverse.fit`.
 
     Yields:
-        Step while it runs, then one Fitted.
+        Step while it runs, with a Fitted among them once the base head is there, if detail follows; at the end the
+        whole Fitted of the same person.
     Raises:
         FaceVerseError: what went wrong, in words.
         Stopped: `is_wanted` said no.
     """
     events: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
+    person, refining = next(_numbers), False
 
     def on_progress(stage: str, fraction: float, preview: np.ndarray | None) -> None:
         if stopped.is_set() or not is_wanted():
             raise Stopped
-        events.put(Step(_STEPS.get(stage, stage.capitalize()), fraction, _data_address(preview)))
+        events.put(Step(_STEPS.get(stage, stage.capitalize()), fraction, _data_address(preview), refining))
 
     def work() -> None:
         try:
             image = fv.read_image(photo)
             on_progress("detection", 0.0, image.rgb)
-            faces = fv.detect(image)
-            result = fv.fit(image, face=face, on_progress=on_progress)
-            keeps = photo if len(faces) > 1 else None
-            events.put(Fitted(Head(result, result, next(_numbers), len(faces), keeps), image.rgb))
+            face_count = len(fv.detect(image))
+            keeps = photo if face_count > 1 else None
+
+            def tell(result: fv.FitResult, whole: bool) -> None:
+                events.put(Fitted(Head(result, result, person, face_count, keeps), image.rgb, whole))
+
+            def on_base(result: fv.FitResult) -> None:
+                nonlocal refining
+                refining = True
+                tell(result, whole=False)
+
+            tell(fv.fit(image, face=face, detail=detail, on_progress=on_progress, on_base=on_base), whole=True)
         except Exception as error:
             events.put(error)
 
@@ -172,23 +213,25 @@ def fit(photo: Path, face: int = 0, is_wanted: Callable[[], bool] = lambda: True
     threading.Thread(target=work, daemon=True).start()
     keep = False
     try:
-        while not isinstance(event := events.get(), Fitted):
+        whole = False
+        while not whole:
+            event = events.get()
             if isinstance(event, Exception):
                 raise event
+            if isinstance(event, Fitted):
+                whole, keep = event.whole, event.head.photo is not None
             yield event
-        keep = event.head.photo is not None
-        yield event
     finally:
         stopped.set()
         if not keep:
             photo.unlink(missing_ok=True)
 
 
-def rehearse(folder: Path, model: Path) -> None:
+def rehearse(folder: Path, model: Path, detail=True) -> None:
     """A fit of the sample photograph that nobody sees."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
-        *_, fitted = fit(claim(sample_photo(folder), place, show_s=None))
+        *_, fitted = fit(claim(sample_photo(folder), place, show_s=None), detail=detail)
         view(fitted.head, place, model)
         pictures(fitted.head, fitted.photo_rgb, place)
 
@@ -204,9 +247,14 @@ def explain(error: Exception) -> str:
     return "Something went wrong on the server. Try again, or try another photograph."
 
 
-def summary(result: fv.FitResult) -> str:
-    """What the fit says about itself: seconds and warnings, as Markdown."""
-    lines = [f"**Done in {result.seconds:.1f} s**: {len(result.vertices):,} vertices, {len(result.faces):,} triangles."]
+def summary(result: fv.FitResult, whole: bool = True) -> str:
+    """What the fit says about itself: seconds and warnings, as Markdown.
+
+    Args:
+        whole: False where its detail is still to come.
+    """
+    size = f"{len(result.vertices):,} vertices, {len(result.faces):,} triangles"
+    lines = [f"**Done in {result.seconds:.1f} s**: {size}." if whole else f"{size}; the detail of the skin follows."]
     lines += [f"- {explain(fv.FaceVerseError(warning))}" for warning in result.warnings]
     return "\n".join(lines)
 
@@ -225,19 +273,25 @@ def slider_values(result: fv.FitResult) -> dict[str, float]:
     return {label: round(float(np.mean(present)), 2) if present else 0.0 for label, present in moved.items()}
 
 
-def edit(head: Head, age: float, gender: float) -> Head:
-    """The head older by `age` years and shifted by `gender`; both are relative to the photograph.
+def edit(head: Head, changes: Changes) -> Head:
+    """The head with these changes and no others; all of them are relative to the photograph.
+
+    Other skin waits for a head with detail: the base model's stays as it is.
 
     Raises:
-        ParameterError: the model knows neither.
+        ParameterError: the model knows neither age nor gender.
     """
-    if not age and not gender:
-        return replace(head, edited=head.fitted)
-    return replace(head, edited=fv.edit(head.fitted, age=age or None, gender=gender or None))
+    wanted = {"age": changes.age or None, "gender": changes.gender or None}
+    if head.fitted.normal_map is not None:
+        wanted["detail_seed"] = changes.skin or None
+    if not any(wanted.values()):
+        return replace(head, edited=head.fitted, changes=changes)
+    return replace(head, edited=fv.edit(head.fitted, **wanted), changes=changes)
 
 
-def with_expression(head: Head, values: dict[str, float]) -> fv.FitResult:
-    """The edited head with the expression of the sliders; a slider that was not moved leaves its weights alone."""
+def as_shown(head: Head, values: dict[str, float], strength: float = 1.0) -> fv.FitResult:
+    """The edited head with the expression of the sliders and so much of its detail; a slider that was not moved leaves
+    its weights alone, and a head without detail has none to choose."""
     start = slider_values(head.fitted)
     moved = {
         name: float(np.clip(values[label], 0, 1))
@@ -245,7 +299,10 @@ def with_expression(head: Head, values: dict[str, float]) -> fv.FitResult:
         for name in names
         if label in values and abs(values[label] - start[label]) > 1e-6 and name in head.fitted.model.expression_names
     }
-    return fv.edit(head.edited, expression=moved) if moved else head.edited
+    wanted = {"expression": moved} if moved else {}
+    if head.has_detail and strength != 1:
+        wanted["detail"] = float(np.clip(strength, 0, MAX_STRENGTH))
+    return fv.edit(head.edited, **wanted) if wanted else head.edited
 
 
 # -- what the visitor sees --------------------------------------------------------------------------------------------
@@ -259,20 +316,22 @@ def model_file(folder: Path) -> Path:
 def view(head: Head, folder: Path, model: Path) -> dict:
     """Value of the 3D view; its files replace those before the last ones, which a browser may be reading still."""
     number = next(_numbers)
-    same_texture = head.edited.texture is head.fitted.texture
-    texture = folder / f"texture-{head.person}.jpg" if same_texture else folder / f"texture-{number}.jpg"
     mesh = folder / f"head-{number}.bin"
-    for pattern, keep in (("head-*.bin", mesh), ("texture-*.jpg", texture)):
+    mesh.write_bytes(head_pack(head.edited))
+    texture = _picture_file(folder, "texture", ".jpg", head.edited.texture, quality=92)
+    normal = None
+    if head.has_detail:  # without losses, because blocks of JPEG would be seen as relief
+        normal = _picture_file(folder, "normal", ".png", head.edited.normal_map, compress_level=3)
+    for pattern, keep in (("head-*.bin", mesh), ("texture-*.jpg", texture), ("normal-*.png", normal)):
         found = sorted(set(folder.glob(pattern)) - {keep}, key=lambda path: path.stat().st_mtime_ns)
         for old in found[:-1]:
             old.unlink(missing_ok=True)
-    mesh.write_bytes(head_pack(head.edited))
-    if not texture.exists():
-        Image.fromarray(head.edited.texture).save(texture, quality=92)
     return {
+        "edition": number,  # the 3D view shows none that is older than what it has
         "model": file_address(model),
         "head": file_address(mesh),
         "texture": file_address(texture),
+        "normal": normal and file_address(normal),
         "person": head.person,
         "expression": _expression(head.edited),
         "status": None,
@@ -292,14 +351,15 @@ def pictures(head: Head, photo_rgb: np.ndarray, folder: Path) -> Pictures:
     return Pictures(**files)
 
 
-def download(head: Head, kind: str, values: dict[str, float], folder: Path) -> Path:
+def download(head: Head, kind: str, values: dict[str, float], folder: Path, strength: float = 1.0) -> Path:
     """Writes the head as it stands on the sliders.
 
     Args:
         kind: glb, obj, ply, stl or json; obj gives a zip with the mesh, its material and its texture.
         values: of the expression sliders.
+        strength: of the skin's detail, where there is some.
     """
-    result = with_expression(head, values)
+    result = as_shown(head, values, strength)
     if kind != "obj":
         return fv.export(result, folder / f"head.{kind}")
     parts = folder / "obj"
@@ -311,6 +371,17 @@ def download(head: Head, kind: str, values: dict[str, float], folder: Path) -> P
         for part in sorted(parts.iterdir()):
             archive.write(part, part.name)
     shutil.rmtree(parts)
+    return path
+
+
+def _picture_file(folder: Path, name: str, suffix: str, picture: np.ndarray, **options) -> Path:
+    """Its file, named after its content, so that a browser that has it does not load it again."""
+    digest = hashlib.blake2b(np.ascontiguousarray(picture), digest_size=12).hexdigest()
+    path = folder / f"{name}-{digest}{suffix}"
+    if path.exists():
+        path.touch()
+    else:
+        Image.fromarray(picture).save(path, **options)
     return path
 
 

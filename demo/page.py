@@ -8,15 +8,15 @@ import importlib.util
 import json
 import logging
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 
 import gradio as gr
 
 from . import handlers
-from .handlers import DOWNLOADS, EXPRESSIONS, Fitted, Step
+from .handlers import DOWNLOADS, EXPRESSIONS, MAX_STRENGTH, Changes, Fitted, Head, Step
 from .viewer import file_address
 from .visits import Visit, Visits
 
@@ -35,6 +35,7 @@ PRIVACY = (
 AWAY = "This head was deleted after an hour without use. Choose the photograph again."
 
 MOVE_EXPRESSION = "(weight) => { window.faceverse?.setExpression(%s, weight); }"
+MOVE_STRENGTH = "(strength) => { window.faceverse?.setStrength(strength); }"
 START_DOWNLOAD = """(status) => {
     const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
     if (link) { document.body.append(link); link.click(); link.remove(); }
@@ -73,21 +74,23 @@ def _theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
-def build(root: Path | None = None) -> Page:
+def build(root: Path | None = None, detail=True) -> Page:
     """The page; its `demo` is the app, ready to launch.
 
     Args:
         root: for the visitors' files, inside Gradio's upload folder (GRADIO_TEMP_DIR); by default a folder there.
+        detail: of the skin, as in `faceverse.fit`; False spares a slow server the time.
     """
     gr.set_static_paths([ASSETS, THREE_JS.parent])
-    return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse"))
+    return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse"), detail)
 
 
 class Page:
     """Components and events. Methods that answer events return {component: new value}."""
 
-    def __init__(self, visits: Visits):
+    def __init__(self, visits: Visits, detail=True):
         self.visits = visits
+        self.detail = detail
         self._runs = count(1)
         self._model_lock = threading.Lock()
         self._model_file: Path | None = None
@@ -107,7 +110,7 @@ class Page:
 
         def work() -> None:
             try:
-                handlers.rehearse(self.visits.root, self.model_file)
+                handlers.rehearse(self.visits.root, self.model_file, self.detail)
             except Exception as error:
                 _log.error("the rehearsal failed", exc_info=error)
 
@@ -152,6 +155,14 @@ class Page:
                     -1, 1, 0, step=0.05, label="Gender", info="more feminine or more masculine", min_width=200,
                     buttons=[], elem_id="fv-gender",
                 )  # fmt: skip
+            with gr.Group(visible=False, elem_id="fv-detail") as self.skin, gr.Row(equal_height=True):
+                self.strength = gr.Slider(
+                    0, MAX_STRENGTH, 1, step=0.05, label="Skin detail", info="0 is smooth, 1 as in the photograph",
+                    min_width=200, buttons=[], elem_id="fv-strength",
+                )  # fmt: skip
+                with gr.Column(min_width=200, elem_id="fv-skins"):
+                    self.other_skin = gr.Button("Other skin", size="sm", elem_id="fv-other-skin")
+                    self.own_skin = gr.Button("Skin of the photograph", size="sm", interactive=False)
             gr.Markdown("**Download** the head as the sliders show it:", elem_id="fv-download-title")
             with gr.Row(elem_id="fv-downloads"):
                 self.downloads = {
@@ -174,7 +185,9 @@ class Page:
         lively = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
         sliders = [*self.expressions.values(), self.age, self.gender]
         started = [self.ticket, self.message, self.sample, self.cancel, self.face, self.report, self.view]
-        shown = [*started[1:], self.results, self.overlay, self.clay, self.texture, self.saved, *sliders]
+        skin = [self.skin, self.strength, self.own_skin]
+        changed = [self.view, self.message, self.own_skin]
+        shown = [*started[1:], self.results, self.overlay, self.clay, self.texture, self.saved, *sliders, *skin]
         self.demo.load(self.greet, None, self.view, **quick)
         self.demo.unload(self.leave)
         # The file as it was uploaded, EXIF data and all, is for the library to read, not for Gradio.
@@ -190,11 +203,15 @@ class Page:
         for label, slider in self.expressions.items():
             slider.input(None, slider, None, js=MOVE_EXPRESSION % json.dumps(EXPRESSIONS[label]))
         for slider in (self.age, self.gender):
-            slider.input(self.change, [self.age, self.gender], [self.view, self.message], **lively)
+            slider.input(self.change, [self.age, self.gender], changed, **lively)
+        self.strength.input(None, self.strength, None, js=MOVE_STRENGTH)
+        for button, answer in ((self.other_skin, self.change_skin), (self.own_skin, self.restore_skin)):
+            button.click(answer, None, changed, **lively)
         for kind, button in self.downloads.items():
             saving = button.click(
-                self._saver(kind), sliders, self.saved, show_progress="hidden", api_visibility="private"
-            )
+                self._saver(kind), [self.strength, *self.expressions.values()], self.saved, show_progress="hidden",
+                api_visibility="private",
+            )  # fmt: skip
             saving.then(None, self.saved, None, js=START_DOWNLOAD)
 
     def greet(self) -> dict:
@@ -240,40 +257,47 @@ class Page:
             return visit.run == run and not visit.gone
 
         try:
-            for event in handlers.fit(visit.photo, face or 0, is_wanted) if visit.photo else ():
+            person = 0
+            for event in handlers.fit(visit.photo, face or 0, is_wanted, self.detail) if visit.photo else ():
                 if not is_wanted():
                     break
                 if isinstance(event, Step):
-                    yield {self.view: {**visit.view, "status": asdict(event)}}
+                    visit.status = asdict(event)
+                    yield {self.view: {**visit.view, "status": visit.status}}
                 else:
-                    yield from self._finished(visit, event)
+                    yield from self._arrived(visit, event, is_new=event.head.person != person)
+                    person = event.head.person
         except Exception as error:
             if is_wanted():
                 yield self._ended(visit, self._complaint(error))
                 return
+        if visit.run in (0, run):
+            visit.status = None
         yield {self.message: ""}
 
-    def _finished(self, visit: Visit, fitted: Fitted) -> Iterator[dict]:
-        """The 3D view first, because it is what the visitor waits for; then the pictures."""
-        head = visit.head = fitted.head
-        visit.photo = head.photo
-        visit.view = handlers.view(head, visit.folder, self.model_file)
-        values, usable = handlers.slider_values(head.fitted), handlers.usable_sliders(head.fitted.model)
+    def _arrived(self, visit: Visit, fitted: Fitted, is_new: bool) -> Iterator[dict]:
+        """The 3D view first, because it is what the visitor waits for; then the pictures.
+
+        Detail arrives on a head that he may be using. What he changed on the server in the meantime is done again to
+        the detailed head; what he moved in the browser stays there, as no slider is set a second time.
+        """
+        with visit.changing:
+            changes = Changes() if is_new else visit.head.changes
+            head = visit.head = handlers.edit(fitted.head, changes)
+            visit.photo = head.photo if fitted.whole else visit.photo
+            visit.status = None if fitted.whole else visit.status and visit.status | {"refining": True}
+            visit.view = handlers.view(head, visit.folder, self.model_file)
+            shown = {**visit.view, "status": visit.status}
         choices = [(f"{number + 1}" if number else "1 (largest)", number) for number in range(head.face_count)]
         yield {
-            self.view: visit.view,
-            self.sample: gr.Button(visible=True),
-            self.cancel: gr.Button(visible=False),
+            self.view: shown,
+            self.sample: gr.Button(visible=fitted.whole),
+            self.cancel: gr.Button(visible=not fitted.whole),
             self.results: gr.Column(visible=True),
             self.face: gr.Radio(choices=choices, visible=head.face_count > 1),
-            self.report: handlers.summary(head.fitted),
-            self.saved: "",
-            **{
-                slider: gr.Slider(value=values[label], visible=label in usable)
-                for label, slider in self.expressions.items()
-            },
-            self.age: gr.Slider(value=0, visible="age" in usable),
-            self.gender: gr.Slider(value=0, visible="gender" in usable),
+            self.report: handlers.summary(head.fitted, fitted.whole),
+            self.skin: gr.Group(visible=head.has_detail),
+            **(self._sliders_of(head) if is_new else {}),
         }
         files = handlers.pictures(head, fitted.photo_rgb, visit.folder)
         yield {
@@ -282,8 +306,24 @@ class Page:
             self.texture: str(files.texture),
         }
 
+    def _sliders_of(self, head: Head) -> dict:
+        """Everything that a visitor can move, as it stands for a new head."""
+        values, usable = handlers.slider_values(head.fitted), handlers.usable_sliders(head.fitted.model)
+        return {
+            self.saved: "",
+            **{
+                slider: gr.Slider(value=values[label], visible=label in usable)
+                for label, slider in self.expressions.items()
+            },
+            self.age: gr.Slider(value=0, visible="age" in usable),
+            self.gender: gr.Slider(value=0, visible="gender" in usable),
+            self.strength: gr.Slider(value=1),
+            self.own_skin: gr.Button(interactive=False),
+        }
+
     def give_up(self, request: gr.Request) -> dict:
-        """The visitor cancels a fit that runs or waits; an older head stays."""
+        """The visitor cancels a fit that runs or waits; the head that is there stays, be it an older or the base one.
+        """
         return self._ended(self.visits.of(request.session_hash), "")
 
     def clear(self, request: gr.Request) -> dict:
@@ -295,23 +335,38 @@ class Page:
 
     def change(self, age: float, gender: float, request: gr.Request) -> dict:
         """Age and gender change shape and texture on the server; the expression stays with the 3D view."""
+        return self._change(request, lambda present: replace(present, age=age, gender=gender))
+
+    def change_skin(self, request: gr.Request) -> dict:
+        """The next one of other people's skins, of the age and sex of this head."""
+        return self._change(request, lambda present: replace(present, skin=present.skin + 1))
+
+    def restore_skin(self, request: gr.Request) -> dict:
+        """The skin of the photograph."""
+        return self._change(request, lambda present: replace(present, skin=0))
+
+    def _change(self, request: gr.Request, changed: Callable[[Changes], Changes]) -> dict:
         visit = self.visits.of(request.session_hash)
-        if visit.head is None:
-            return {self.message: _error_line(AWAY)}
-        try:
-            visit.head = handlers.edit(visit.head, age, gender)
-            visit.view = handlers.view(visit.head, visit.folder, self.model_file)
-        except Exception as error:
-            return {self.message: _error_line(self._complaint(error))}
-        return {self.view: visit.view, self.message: ""}
+        with visit.changing:
+            if visit.head is None:
+                return {self.message: _error_line(AWAY)}
+            try:
+                visit.head = handlers.edit(visit.head, changed(visit.head.changes))
+                visit.view = handlers.view(visit.head, visit.folder, self.model_file)
+            except Exception as error:
+                return {self.message: _error_line(self._complaint(error))}
+            shown = {**visit.view, "status": visit.status}
+            is_other = visit.head.changes.skin > 0
+        return {self.view: shown, self.message: "", self.own_skin: gr.Button(interactive=is_other)}
 
     def _saver(self, kind: str):
-        def save(request: gr.Request, *values: float) -> str:
+        def save(request: gr.Request, strength: float, *values: float) -> str:
             visit = self.visits.of(request.session_hash)
             if visit.head is None:
                 return _error_line(AWAY)
             try:
-                path = handlers.download(visit.head, kind, dict(zip(self.expressions, values)), visit.folder)
+                moved = dict(zip(self.expressions, values))
+                path = handlers.download(visit.head, kind, moved, visit.folder, strength)
             except Exception as error:
                 return _error_line(self._complaint(error))
             link = f'<a href="{html.escape(file_address(path))}" download="{path.name}">{path.name}</a>'
@@ -322,7 +377,7 @@ class Page:
     # -- parts of answers ---------------------------------------------------------------------------------------------
     def _started(self, visit: Visit) -> dict:
         step = Step("Waiting for a free place", 0.0)
-        visit.run = next(self._runs)
+        visit.run, visit.status = next(self._runs), None
         return {
             self.ticket: visit.run,
             self.message: "",
@@ -334,7 +389,7 @@ class Page:
 
     def _ended(self, visit: Visit, complaint: str) -> dict:
         """Without a new head: the photograph goes, an older head stays."""
-        visit.run = 0
+        visit.run, visit.status = 0, None
         if visit.photo is not None:
             visit.photo.unlink(missing_ok=True)
         visit.photo = None

@@ -25,6 +25,8 @@ class Visit:
         run: number of the fit that he waits for; 0 if there is none.
         head: what `handlers` remembers of his head.
         view: last value of the 3D view.
+        status: how far the fit is that refines the head in it, None where there is none.
+        changing: held while the head is replaced, so that an edit and the end of a fit do not undo each other.
         last_seen_s: monotonic clock.
         gone: he has left; work for him may stop.
     """
@@ -34,6 +36,8 @@ class Visit:
     run: int = 0
     head: Head | None = None
     view: dict = field(default_factory=dict)
+    status: dict | None = None
+    changing: threading.Lock = field(default_factory=threading.Lock)
     last_seen_s: float = field(default_factory=time.monotonic)
     gone: bool = False
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from test_skin_detail import module_of
 
 import faceverse as fv
 
@@ -42,6 +43,29 @@ def result_of(model, seed=1, **expression):
 def head(toy_model):
     result = result_of(toy_model, jawOpen=0.3, mouthSmileLeft=0.2, mouthSmileRight=0.4, noseSneerLeft=0.5)
     return handlers.Head(result, result, 7, 1, None)
+
+
+@pytest.fixture
+def skinned(toy_model):
+    """A result with detail, of the same person as `result_of(toy_model)`."""
+    return fv.edit(result_of(toy_model).replace(detail_module=module_of(toy_model)), detail_seed=5)
+
+
+@pytest.fixture
+def two_stages(monkeypatch, toy_model, skinned):
+    """A fit that tells of the base head, waits in the detail stage for `set`, and ends with the skinned one."""
+    go_on = threading.Event()
+
+    def fit(image, on_progress, on_base, **options):
+        on_progress("landmarks", 0.2, None)
+        on_base(result_of(toy_model))
+        while not go_on.wait(0.01):
+            on_progress("detail", 0.5, None)
+        return skinned
+
+    monkeypatch.setattr(fv, "detect", lambda image: [None])
+    monkeypatch.setattr(fv, "fit", fit)
+    return go_on
 
 
 @pytest.fixture
@@ -95,7 +119,7 @@ def sample_fit(tmp_path_factory):
     pytest.importorskip("skimage.data")
     folder = tmp_path_factory.mktemp("sample")
     path = handlers.claim(handlers.sample_photo(folder), folder, show_s=None)
-    return list(handlers.fit(path)), path
+    return list(handlers.fit(path, detail=False)), path
 
 
 def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
@@ -114,7 +138,7 @@ def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
 def test_a_photograph_of_several_faces_is_kept_for_the_choice(photo, toy_model, monkeypatch):
     asked = []
     monkeypatch.setattr(fv, "detect", lambda image: [None, None])
-    monkeypatch.setattr(fv, "fit", lambda image, face, on_progress: asked.append(face) or result_of(toy_model))
+    monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
     *_, fitted = handlers.fit(photo, face=1)
     assert asked == [1]
     assert fitted.head.face_count == 2
@@ -153,7 +177,7 @@ def test_a_fit_stops_when_nobody_wants_it(photo, monkeypatch, how):
     ended = threading.Event()
     wanted = [True]
 
-    def endless(image, face, on_progress):
+    def endless(image, face, on_progress, **options):
         try:
             while True:
                 on_progress("landmarks", 0.5, None)
@@ -173,6 +197,23 @@ def test_a_fit_stops_when_nobody_wants_it(photo, monkeypatch, how):
             list(run)
     assert ended.wait(10)
     assert not photo.exists()
+
+
+def test_the_base_head_comes_before_the_final_one(photo, two_stages, skinned):
+    before, base, after, final = [], None, [], None
+    for event in handlers.fit(photo):
+        if isinstance(event, handlers.Step):
+            (before if base is None else after).append(event)
+            two_stages.set() if base and len(after) == 2 else None
+        elif event.whole:
+            final = event
+        else:
+            base = event
+    assert before and not any(step.refining for step in before)
+    assert after and all(step.refining and step.text == "Reading the skin" for step in after)
+    assert not base.head.has_detail and final.head.has_detail
+    assert base.head.person == final.head.person and final.head.fitted is skinned
+    assert "Done" not in handlers.summary(base.head.fitted, whole=False) and not photo.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------- the 3D view
@@ -210,6 +251,16 @@ def test_view_points_to_files_and_keeps_only_the_latest(head, tmp_path):
     json.dumps(value)
 
 
+def test_relief_has_a_file_that_loses_nothing(head, skinned, tmp_path):
+    plain = handlers.view(head, tmp_path, tmp_path / "model.bin")
+    detailed = handlers.Head(skinned, skinned, 8, 1, None)
+    value, again = (handlers.view(detailed, tmp_path, tmp_path / "model.bin") for _ in range(2))
+    assert plain["normal"] is None and plain["edition"] < value["edition"] < again["edition"]
+    assert value["normal"] == again["normal"] and value["texture"] == again["texture"], "no file is sent twice"
+    stored = np.asarray(Image.open(value["normal"].removeprefix("gradio_api/file=")))
+    assert np.array_equal(stored, skinned.normal_map)
+
+
 # -------------------------------------------------------------------------------------------------------------- editing
 
 
@@ -220,29 +271,29 @@ def test_sliders_start_at_the_fitted_expression(head):
 
 
 def test_age_changes_the_head_and_zero_brings_it_back(head):
-    older = handlers.edit(head, 30, 0)
+    older = handlers.edit(head, handlers.Changes(age=30))
     assert np.abs(older.edited.neutral_vertices - head.fitted.neutral_vertices).max() > 0
     assert older.fitted is head.fitted and older.person == head.person
-    assert handlers.edit(older, 0, 0).edited is head.fitted
+    assert handlers.edit(older, handlers.Changes()).edited is head.fitted
 
 
 def test_only_sliders_that_moved_change_the_expression(head):
     values = handlers.slider_values(head.fitted)
-    assert handlers.with_expression(head, values) is head.edited
-    weights = handlers._expression(handlers.with_expression(head, values | {"Open mouth": 0.9}))
+    assert handlers.as_shown(head, values) is head.edited
+    weights = handlers._expression(handlers.as_shown(head, values | {"Open mouth": 0.9}))
     assert weights["jawOpen"] == pytest.approx(0.9)
     assert weights["mouthSmileLeft"] == pytest.approx(0.2), "the fitted asymmetry stays"
     assert weights["noseSneerLeft"] == pytest.approx(0.5)
-    weights = handlers._expression(handlers.with_expression(head, values | {"Smile": 0.8}))
+    weights = handlers._expression(handlers.as_shown(head, values | {"Smile": 0.8}))
     assert weights["mouthSmileLeft"] == weights["mouthSmileRight"] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("kind", handlers.DOWNLOADS.values())
 def test_downloads_hold_the_head_of_the_sliders(head, kind, tmp_path, toy_model):
     values = handlers.slider_values(head.fitted) | {"Open mouth": 1.0}
-    path = handlers.download(handlers.edit(head, 20, 0), kind, values, tmp_path)
+    path = handlers.download(handlers.edit(head, handlers.Changes(age=20)), kind, values, tmp_path)
     assert path.parent == tmp_path
-    wanted = handlers.with_expression(handlers.edit(head, 20, 0), values)
+    wanted = handlers.as_shown(handlers.edit(head, handlers.Changes(age=20)), values)
     if kind == "json":
         assert np.allclose(fv.load_result(path, toy_model).vertices, wanted.vertices, atol=1e-6)
         return
@@ -255,6 +306,28 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, tmp_path, toy_model)
     expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices  # a GLB holds its expression as weights
     scale = 1000 if kind == "stl" else 1
     assert np.allclose(mesh.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+
+
+def test_strength_of_the_detail_reaches_the_files(skinned, tmp_path, toy_model):
+    detailed = handlers.Head(skinned, skinned, 8, 1, None)
+    values = handlers.slider_values(skinned)
+    assert handlers.as_shown(detailed, values, 1.0) is skinned
+    for strength in (0.0, 2.0):
+        path = handlers.download(detailed, "json", values, tmp_path, strength)
+        assert fv.load_result(path, toy_model).params.detail["strength"] == strength
+        relief = handlers.as_shown(detailed, values, strength).displacement
+        np.testing.assert_allclose(relief, strength * skinned.displacement, atol=1e-5)
+    smooth = result_of(toy_model)
+    assert handlers.as_shown(handlers.Head(smooth, smooth, 8, 1, None), values, 0.5) is smooth
+
+
+def test_other_skin_and_the_way_back(skinned, head):
+    detailed = handlers.Head(skinned, skinned, 8, 1, None)
+    first, second = (handlers.edit(detailed, handlers.Changes(skin=number)) for number in (1, 2))
+    assert np.abs(first.edited.displacement - skinned.displacement).max() > 1e-3
+    assert np.abs(first.edited.displacement - second.edited.displacement).max() > 1e-3
+    assert handlers.edit(second, handlers.Changes()).edited is skinned
+    assert handlers.edit(head, handlers.Changes(skin=1)).edited is head.fitted, "no skin where there is no detail"
 
 
 def test_pictures_are_of_one_size(sample_fit, tmp_path):
@@ -312,7 +385,7 @@ def page(tmp_path, monkeypatch, no_network):
     from demo.page import Page
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return Page(Visits(tmp_path / "visits"))
+    return Page(Visits(tmp_path / "visits"), detail=False)
 
 
 def test_page_of_a_photograph_without_a_face(page, tmp_path):
@@ -332,7 +405,7 @@ def test_page_of_a_photograph_without_a_face(page, tmp_path):
 def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
     request = SimpleNamespace(session_hash="a visitor")
 
-    def endless(image, face, on_progress):
+    def endless(image, face, on_progress, **options):
         while True:
             on_progress("landmarks", 0.5, None)
             time.sleep(0.01)
@@ -351,7 +424,7 @@ def test_page_offers_other_faces(page, monkeypatch, toy_model):
     request = SimpleNamespace(session_hash="a visitor")
     asked = []
     monkeypatch.setattr(fv, "detect", lambda image: [None, None])
-    monkeypatch.setattr(fv, "fit", lambda image, face, on_progress: asked.append(face) or result_of(toy_model))
+    monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
     monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
     page.take_sample(request)
     first = next(answer for answer in page.fit(0, request) if page.face in answer)
@@ -385,7 +458,7 @@ def test_page_from_sample_to_head_and_away(page, tmp_path):
     shown = {key: value for answer in answers for key, value in answer.items()}
     assert shown[page.view]["head"] and shown[page.view]["status"] is None
     assert os.path.exists(shown[page.clay])
-    link = page._saver("stl")(request, *[0.0] * len(page.expressions), 0, 0)
+    link = page._saver("stl")(request, 1.0, *[0.0] * len(page.expressions))
     assert 'download="head.stl"' in link
     older = page.change(20, 0, request)[page.view]
     assert older["head"] != shown[page.view]["head"] and older["person"] == shown[page.view]["person"]
@@ -393,3 +466,52 @@ def test_page_from_sample_to_head_and_away(page, tmp_path):
     page.leave(request)
     assert not folder.exists()
     assert "Choose the photograph again" in page.change(10, 0, request)[page.message]
+
+
+def skip_to(run, key):
+    """The next answer that holds a component."""
+    return next(answer for answer in run if key in answer)
+
+
+def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_stages, monkeypatch):
+    request = SimpleNamespace(session_hash="a visitor")
+    monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
+    page.take_sample(request)
+    run = page.fit(0, request)
+    base = skip_to(run, page.results)
+    assert base[page.view]["status"]["refining"] and base[page.view]["normal"] is None
+    assert base[page.cancel].visible and not base[page.skin].visible and page.age in base
+    older = page.change(10, 0, request)[page.view]
+    assert older["status"]["refining"] and older["person"] == base[page.view]["person"]
+    edited = page.visits.of("a visitor").head.edited
+    two_stages.set()
+    final = skip_to(run, page.results)
+    head = page.visits.of("a visitor").head
+    assert head.changes.age == 10 and head.has_detail
+    np.testing.assert_array_equal(head.edited.neutral_vertices, edited.neutral_vertices)
+    assert final[page.view]["status"] is None and final[page.view]["normal"]
+    assert final[page.view]["edition"] > older["edition"] and final[page.view]["person"] == older["person"]
+    moved_by_the_visitor = {*page.expressions.values(), page.age, page.gender, page.strength}
+    assert not moved_by_the_visitor & set(final), "sliders stay where he has put them"
+    assert final[page.skin].visible and not final[page.cancel].visible
+    assert page.change_skin(request)[page.own_skin].interactive
+    assert not page.restore_skin(request)[page.own_skin].interactive
+    assert page.visits.of("a visitor").head.changes == handlers.Changes(age=10)
+    link = page._saver("json")(request, 2.0, *[0.0] * len(page.expressions))
+    stored = page.visits.of("a visitor").folder / "head.json"
+    assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2
+
+
+def test_page_keeps_the_base_head_when_the_detail_is_cancelled(page, two_stages, monkeypatch):
+    request = SimpleNamespace(session_hash="a visitor")
+    monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
+    page.take_sample(request)
+    run = page.fit(0, request)
+    base = skip_to(run, page.results)[page.view]
+    cancelled = page.give_up(request)
+    assert cancelled[page.view] == {**base, "status": None}
+    assert "Done in" in cancelled[page.report]
+    assert page.results not in {key for answer in run for key in answer}
+    visit = page.visits.of("a visitor")
+    assert visit.head.person == base["person"] and not visit.head.has_detail and visit.photo is None
+    assert page.change(5, 0, request)[page.view]["status"] is None

@@ -4,6 +4,7 @@
 const VIEW_HEIGHT_M = 0.34; // visible at the head's centre before any zoom
 const FIELD_OF_VIEW_DEG = 22;
 const CLAY = 0xb9b4ae;
+const PARTS = ["model", "head", "texture", "normal"]; // addresses in a value of the component
 
 // Array types by the names that NumPy gives them.
 const TYPES = { uint16: Uint16Array, uint32: Uint32Array, int16: Int16Array, float32: Float32Array };
@@ -191,9 +192,12 @@ class Viewer {
     this.stage = element.querySelector(".fv-stage");
     this.canvas = element.querySelector(".fv-canvas");
     this.models = new Map();
-    this.turn = 0;
     this.person = null;
+    this.strength = 1;
     this.wanted = {};
+    this.latest = {}; // value of the component
+    this.shown = {}; // the one that is in the scene
+    this.shownParts = this.loading = null;
     this.orbit = new Orbit(this.canvas, () => this.redraw());
     for (const button of element.querySelectorAll("[data-yaw]")) {
       button.addEventListener("click", () => this.orbit.turnTo((button.dataset.yaw * Math.PI) / 180, 0));
@@ -203,24 +207,32 @@ class Viewer {
     new ResizeObserver(() => this.redraw()).observe(this.stage);
   }
 
-  // Called with every new value of the component; the newest one wins, whatever arrives first.
+  // Called with every new value of the component; the newest one wins, whatever arrives first. Values that only tell
+  // how far the work is do not disturb the loading of what they have in common.
   async show(value) {
-    const turn = ++this.turn;
-    this.showProgress(value);
+    if (value.edition < this.latest.edition) return; // an answer that another one has overtaken
+    this.latest = value;
+    const parts = PARTS.map((part) => value[part]).join();
+    if (value.status || !value.head || parts === this.shownParts) this.showProgress(value);
+    if (parts === this.loading || parts === this.shownParts) return;
+    this.loading = parts;
     try {
       const model = value.model && (await this.load(this.models, value.model));
-      if (!value.head || turn !== this.turn) return;
-      if (value.head !== this.headAddress || value.texture !== this.textureAddress) {
-        const [pack, texture] = await Promise.all([
-          loadPack(value.head),
-          value.texture === this.textureAddress ? this.texture : loadTexture(value.texture),
-        ]);
-        if (turn !== this.turn) return;
-        this.place(value, model, pack, texture);
-      }
-      this.stage.dataset.state = value.status ? "busy" : "ready";
+      if (!value.head || parts !== this.loading) return;
+      const [pack, texture, normal] = await Promise.all([
+        loadPack(value.head),
+        value.texture === this.shown.texture ? this.texture : loadTexture(value.texture),
+        value.normal === this.shown.normal ? this.normal : value.normal && loadTexture(value.normal),
+      ]);
+      if (parts !== this.loading) return;
+      this.place(value, model, pack, texture, normal);
+      this.shown = value;
+      this.shownParts = parts;
+      this.showProgress(this.latest);
     } catch (error) {
-      if (turn === this.turn) this.fail(error);
+      if (parts === this.loading) this.fail(error);
+    } finally {
+      if (parts === this.loading) this.loading = null;
     }
   }
 
@@ -235,7 +247,7 @@ class Viewer {
     }
   }
 
-  place(value, model, pack, texture) {
+  place(value, model, pack, texture, normal) {
     if (!this.renderer) this.makeScene();
     if (!this.head || this.head.model !== model) {
       this.mesh?.removeFromParent();
@@ -249,19 +261,23 @@ class Viewer {
     if (value.person !== this.person) {
       this.person = value.person;
       this.wanted = { ...value.expression };
+      this.strength = 1;
       this.orbit.reset();
       this.comeIntoSight();
     }
-    if (this.texture !== texture) {
-      this.texture?.dispose();
-      texture.flipY = false;
+    if (this.texture !== texture || this.normal !== normal) {
+      if (this.texture !== texture) this.texture?.dispose();
+      if (this.normal !== normal) this.normal?.dispose();
+      for (const picture of [texture, normal]) {
+        if (!picture) continue;
+        picture.flipY = false;
+        picture.anisotropy = this.renderer.capabilities.getMaxAnisotropy();
+      }
       texture.encoding = THREE.sRGBEncoding;
-      texture.anisotropy = this.renderer.capabilities.getMaxAnisotropy();
       this.texture = texture;
+      this.normal = normal;
       this.dress();
     }
-    this.headAddress = value.head;
-    this.textureAddress = value.texture;
     this.center.set(...pack.center);
     this.blend();
   }
@@ -286,7 +302,21 @@ class Viewer {
     const clay = this.clayButton.getAttribute("aria-pressed") === "true";
     this.material.map = clay ? null : this.texture;
     this.material.color.setHex(clay ? CLAY : 0xffffff).convertSRGBToLinear();
+    this.material.normalMap = this.normal ?? null;
+    this.setRelief();
     this.material.needsUpdate = true;
+    this.redraw();
+  }
+
+  // Without tangents in the mesh the map's green points down the picture in three.js, and up in glTF.
+  setRelief() {
+    this.material.normalScale.set(this.strength, -this.strength);
+  }
+
+  setStrength(strength) {
+    this.strength = strength;
+    if (!this.material) return;
+    this.setRelief();
     this.redraw();
   }
 
@@ -339,12 +369,14 @@ class Viewer {
     }
   }
 
-  showProgress({ head, status }) {
+  showProgress({ head, person, status }) {
     if (!status) {
       this.stage.dataset.state = head && this.mesh ? "ready" : "empty";
       return;
     }
-    this.stage.dataset.state = "busy";
+    // Once the base head is there, work on its detail leaves it free.
+    const free = status.refining && this.mesh && person === this.person;
+    this.stage.dataset.state = free ? "refining" : "busy";
     this.element.querySelector(".fv-step").textContent = status.text;
     this.element.querySelector(".fv-bar > div").style.width = `${Math.round(100 * status.fraction)}%`;
     const preview = this.element.querySelector(".fv-preview");
@@ -362,7 +394,10 @@ class Viewer {
 
 export function mount(element, props, watch) {
   const viewer = new Viewer(element, props.three_url);
-  window.faceverse = { setExpression: (names, weight) => viewer.setExpression(names, weight) };
+  window.faceverse = {
+    setExpression: (names, weight) => viewer.setExpression(names, weight),
+    setStrength: (strength) => viewer.setStrength(strength),
+  };
   const show = () => props.value && viewer.show(props.value);
   watch("value", show);
   show();
