@@ -17,7 +17,8 @@ import torch
 
 import faceverse as fv
 from faceverse.training.detail_data import DetailData
-from faceverse.training.generator_step import GeneratorPlan, detail_plan, expression_plan, in_units
+from faceverse.training.generator_plans import GeneratorPlan, detail_plan, expression_plan
+from faceverse.training.generator_step import in_units
 from faceverse.training.generators import (
     Budget,
     figures,

@@ -22,7 +22,7 @@ from .stylegan import ConditionalGenerator
 from .weights import find_beside_open
 
 FORMAT, FORMAT_VERSION = "faceverse-detail", "1"
-OPEN_FILES = ("open_detail.safetensors", "open_expression.safetensors")
+OPEN_FILES = ("open_detail.safetensors", "open_expression.safetensors", "open_reader.safetensors")
 
 _SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
 _LAYOUT_KEYS = {
@@ -178,7 +178,7 @@ def _built(part: _Part) -> ConditionalGenerator | DetailLayout | SkinReader:
 
 def _code(parts: Iterable[_Part]) -> ReliefCode | None:
     """What the parts of an open module say of their numbers."""
-    texts = {part.metadata["code"] if "code" in part.metadata else "" for part in parts if part.kind in CHANNELS}
+    texts = {part.metadata["code"] if "code" in part.metadata else "" for part in parts if part.kind != "layout"}
     if texts <= {""}:
         return None
     if len(texts) > 1:
@@ -192,17 +192,23 @@ def _code(parts: Iterable[_Part]) -> ReliefCode | None:
 
 
 def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:
-    """Name and info of a module: the stored ones where it comes from one file of `save_detail`."""
+    """Name and info of a module: the stored ones where all parts come from files of `save_detail` with one name."""
     first = next(iter(parts.values()))
-    if len({part.path for part in parts.values()}) > 1 or "info" not in first.metadata:
+    names = {part.metadata.get("name", part.path.stem) for part in parts.values()}
+    if len(names) > 1 or not all("info" in part.metadata for part in parts.values()):
         return first.path.stem, {"files": {kind: part.path.name for kind, part in parts.items()}}
+    told = [_info(part) for part in parts.values()]
+    return names.pop(), {key: value for info in told for key, value in info.items()}
+
+
+def _info(part: _Part) -> dict:
     try:
-        info = json.loads(first.metadata["info"])
+        info = json.loads(part.metadata["info"])
     except ValueError:
         info = None
     if not isinstance(info, dict):
-        raise WeightsError(f"{first.path}: its metadata entry info is not a JSON dictionary")
-    return first.metadata.get("name", first.path.stem), info
+        raise WeightsError(f"{part.path}: its metadata entry info is not a JSON dictionary")
+    return info
 
 
 def _some(names: Iterable[object]) -> str:

@@ -19,7 +19,7 @@ INPUTS = 6  # residual (3), weight, sensitivity to slopes along u and v
 RESIDUAL_SCALE = 0.15
 WIDTHS = (12, 24, 48, 64, 96, 128, 128)
 _SLOPE = 0.1
-_HEAD = 24  # channels that the random vector is read from
+MARKS, GRID = 6, 32  # how strongly lines, grain and spots show, in squares of the map
 
 
 class SkinReader(nn.Module):
@@ -45,10 +45,8 @@ class SkinReader(nn.Module):
             nn.Sequential(nn.Conv2d(a + b, b, 3, padding=1), nn.LeakyReLU(_SLOPE)) for b, a in zip(WIDTHS, others)
         )
         self.last = nn.Conv2d(first, 3, 3, padding=1)
-        self.head = nn.Sequential(
-            nn.Conv2d(WIDTHS[-1], _HEAD, 1), nn.LeakyReLU(_SLOPE), nn.AdaptiveAvgPool2d(8), nn.Flatten(),
-            nn.Linear(64 * _HEAD, style_dim),
-        )  # fmt: skip
+        self.register_buffer("typical", torch.zeros(MARKS, GRID, GRID))
+        self.register_buffer("of_marks", torch.zeros(style_dim, MARKS, GRID, GRID))
         self.register_buffer("sigma", torch.ones(3))  # deviation of what the bands miss, in their unit
 
     def forward(self, residual: Tensor, weight: Tensor, sensitivity: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,10 +75,25 @@ class SkinReader(nn.Module):
         for layer in self.down:
             levels.append(layer(levels[-1]))
         maps = levels.pop()
-        z = self.head(maps)
         for layer, skip in zip(reversed(self.up), reversed(levels)):
             maps = layer(torch.cat([F.interpolate(maps, scale_factor=2.0, mode="nearest"), skip], 1))
-        return self.last(maps), z
+        bands = self.last(maps)
+        return bands, self.vector(marks(bands, residual, weight), weight)
+
+    def vector(self, found: Tensor, weight: Tensor) -> Tensor:
+        """Random vectors (N, D) of `marks`: a linear regression, in which what is not seen says nothing."""
+        away = found - self.typical * _in_squares(weight)
+        return torch.einsum("dmij,nmij->nd", self.of_marks, away)
+
+
+def marks(bands: Tensor, residual: Tensor, weight: Tensor) -> Tensor:
+    """(N, MARKS, GRID, GRID): coarse relief, strengths of three bands, and how much redder and darker spots are."""
+    spots = torch.stack([residual[:, 0] - residual[:, 1], residual.mean(1)], 1) / RESIDUAL_SCALE
+    return _in_squares(torch.cat([bands[:, :1], bands.abs(), spots], 1) * weight)
+
+
+def _in_squares(maps: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(maps.float(), GRID)
 
 
 def reader_from_state(state: Mapping[str, Tensor], name: str) -> SkinReader:
@@ -91,8 +104,8 @@ def reader_from_state(state: Mapping[str, Tensor], name: str) -> SkinReader:
     Raises:
         WeightsError: missing, unexpected or misshapen tensors, or values that are not finite.
     """
-    last = state.get("head.4.bias")
-    reader = SkinReader(1 if last is None else max(1, last.numel()))
+    last = state.get("of_marks")
+    reader = SkinReader(1 if last is None else max(1, len(last)))
     values = {key: value.float() for key, value in state.items()}
     try:
         reader.load_state_dict(values)

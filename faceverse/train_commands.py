@@ -1,4 +1,4 @@
-"""The commands `python -m faceverse train base|regressor|detail|expression`."""
+"""The commands `python -m faceverse train base|regressor|detail|expression|reader`."""
 
 from __future__ import annotations
 
@@ -58,24 +58,19 @@ def _run_regressor(options: argparse.Namespace) -> int:
 
 
 def _run_generator(options: argparse.Namespace) -> int:
-    from .training.detail_weights import make_detail_file, make_expression_file
+    from .training import detail_weights
     from .training.generators import Budget
 
     if options.output.suffix.lower() != ".safetensors":
         raise ParameterError(f"the file's name must end in .safetensors, got {options.output.name}")
     budget = Budget(minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads)
-    progress = functools.partial(print, file=sys.stderr, flush=True)
-    model, work = load_model(options.model), options.work or options.output.with_suffix(".work")
+    given = {"seed": options.seed, "progress": functools.partial(print, file=sys.stderr, flush=True)}
+    if options.kind != "expression":
+        given["scans"] = options.scans
+    make = getattr(detail_weights, f"make_{options.kind}_file")
+    work = options.work or options.output.with_suffix(".work")
     with output_folder(options.output.parent):
-        if options.kind == "expression":
-            print(make_expression_file(model, options.output, work, budget, seed=options.seed, progress=progress))
-        else:
-            print(
-                make_detail_file(
-                    model, options.output, work, budget, reader=(options.reader_minutes, options.reader_steps),
-                    seed=options.seed, scans=options.scans, progress=progress,
-                )
-            )  # fmt: skip
+        print(make(load_model(options.model), options.output, work, budget, **given))
     return 0
 
 
@@ -101,8 +96,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
     start.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, for going on later")
     start.set_defaults(run=_run_regressor)
-    for kind, text in (("detail", "the generator of skin detail, and the reader of photographs"),
-                       ("expression", "the generator of the folds that expressions make")):  # fmt: skip
+    for kind, text in (("detail", "the generator of skin detail"),
+                       ("expression", "the generator of the folds that expressions make"),
+                       ("reader", "the network that reads skin detail in photographs")):  # fmt: skip
         _add_generator(what.add_parser(kind, help=text), kind)
 
 
@@ -116,12 +112,9 @@ def _add_generator(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument("--threads", type=count, metavar="N", help="of torch (default: one per core)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder of samples, log, sheets and checkpoints")
     parser.add_argument("--model", default="open", metavar="MODEL", help="base model that it is for (default open)")
-    if kind == "detail":
+    if kind != "expression":
         text = "folder of real scans to learn from instead of synthetic ones, see docs/scans.md"
         parser.add_argument("--scans", type=Path, metavar="DIR", help=text)
-        text = "for the reader (default 30)"
-        parser.add_argument("--reader-minutes", type=float, default=30.0, metavar="M", help=text)
-        parser.add_argument("--reader-steps", type=count, metavar="N", help="or how many steps of it")
 
 
 def count(text: str) -> int:

@@ -21,7 +21,8 @@ from faceverse.training.detail_data import (
     to_bytes,
 )
 from faceverse.training.discriminator import Discriminator, gradient_penalty
-from faceverse.training.generator_step import GeneratorPlan, Settings, Training, detail_plan, expression_plan, in_units
+from faceverse.training.generator_plans import GeneratorPlan, detail_plan, expression_plan
+from faceverse.training.generator_step import Settings, Training, in_units
 from faceverse.training.generators import (
     Budget,
     figures,

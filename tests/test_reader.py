@@ -78,6 +78,7 @@ def data(tmp_path_factory):
 def test_a_short_training_reads_creases(data):
     found, figures = train_reader(fv.load_model(), ReliefCode(), data, steps=30, seed=1, progress=str)
     assert figures["steps"] == 30 and figures["displacement_correlation"] > 0.3
+    assert found.of_marks.abs().max() > 0, "random vectors are read as well"
     assert 0 < float(found.sigma[1]) < 3
     with pytest.raises(ParameterError, match="for how many minutes or steps"):
         train_reader(fv.load_model(), ReliefCode(), data)
@@ -90,6 +91,10 @@ def test_what_the_reader_takes_and_what_files_may_hold():
     assert bands.shape == (2, 3, SIZE, SIZE) and z.shape == (2, 4)
     with pytest.raises(ParameterError, match="must be square with a side that 64 divides"):
         reader(torch.zeros(1, 3, 100, 100), torch.ones(1, 1, 100, 100), torch.zeros(1, 2, 100, 100))
+    assert not z.any(), "what was never learned is the mean"
+    reader.of_marks.normal_(generator=draw())
+    bands, z = reader(*given)
+    assert z.abs().min() > 0 and not reader(given[0], torch.zeros_like(given[1]), given[2])[1].any(), "unseen: the mean"
     state = reader.state_dict()
     torch.testing.assert_close(reader_from_state(state, "a file")(*given)[0], bands, rtol=1e-3, atol=1e-4)
     with pytest.raises(WeightsError, match="a file does not fit a reader of skin"):

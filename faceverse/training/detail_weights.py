@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from ..model import FaceModel
 from ..skin_detail import layout_digest
 from ..stylegan import generator_from_state
 from . import scan_detail
-from .detail_data import SHARD, DetailData, Sample
-from .generator_step import detail_plan
-from .generators import Budget, train_detail, train_expression, train_generator
+from .detail_data import SHARD, Sample, draw_data
+from .generator_plans import detail_plan
+from .generators import Budget, SyntheticDetail, samples_made_for, threads, train_expression, train_generator
 from .reader import train_reader
 from .scans import CODE, DetailSurface
 
@@ -36,49 +36,60 @@ def make_detail_file(
     work: str | Path,
     budget: Budget,
     *,
-    reader: tuple[float | None, int | None] = (30.0, None),
     seed: int = 0,
     scans: str | Path | None = None,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Trains the detail generator and the reader of skin, and writes both to one file.
+    """Trains the detail generator and writes it.
 
     Args:
-        model: whose texture space and people they are for.
+        model: whose texture space and people it is for.
         path: the new .safetensors file.
         work: folder for samples and checkpoints; a run that was broken off goes on there.
-        budget: of the generator.
-        reader: minutes, or steps, of the reader's training.
-        seed: of samples and trainings.
+        budget: of the training.
+        seed: of samples and training.
         scans: folder of real scans to learn from instead of synthetic ones, see `scan_detail`.
     Raises:
         ParameterError: too few scans, or as in `train_generator`.
         WeightsError: a folder cannot be written.
     """
-    work = Path(work)
-    if scans is None:
-        state, info = train_detail(model, work, budget, seed=seed, progress=progress)
-        sources = SOURCES
-    else:
-        samples = _scan_samples(model, Path(scans), work, progress)
-        budget = replace(budget, samples=max(2 * SHARD, len(samples)), workers=0)
-        made_for = f"scans of {len(samples)} people"
-        state, info = train_generator(
-            detail_plan(), lambda number: samples[number % len(samples)], work, budget,
-            seed=seed, made_for=made_for, progress=progress,
-        )  # fmt: skip
-        sources = f"registered scans of {len(samples)} people"
-    code = relief_code(model)
-    data = DetailData(work / "samples", detail_plan().shape, -(-info["samples"] // SHARD))
-    network, read = train_reader(model, code, data, minutes=reader[0], steps=reader[1], seed=seed, progress=progress)
+    source = _source(model, Path(work), budget, seed, scans, progress)
+    state, info = train_generator(
+        detail_plan(), source.sample, work, source.budget, seed=seed, made_for=source.made_for, progress=progress
+    )
     module = DetailModule(
         detail=generator_from_state(state, str(path)),
-        reader=network,
-        code=code,
+        code=relief_code(model),
         name="open",
-        info={"licence": LICENCE, "sources": sources, "detail": info, "reader": read},
+        info={"licence": LICENCE, "sources": source.words, "detail": info},
     )
     return save_detail(module, path, compact=True)
+
+
+def make_reader_file(
+    model: FaceModel,
+    path: str | Path,
+    work: str | Path,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    scans: str | Path | None = None,
+    progress: Callable[[str], None] = print,
+) -> Path:
+    """Trains the network that reads skin in photographs, on the samples of the detail generator, and writes it;
+    arguments as in `make_detail_file`, whose work folder lends its samples."""
+    source = _source(model, Path(work), budget, seed, scans, progress)
+    shape, code, budget = detail_plan().shape, relief_code(model), source.budget
+    data = draw_data(
+        source.sample, shape, Path(work) / "samples", budget.samples,
+        made_for=source.made_for, workers=budget.workers, progress=progress,
+    )  # fmt: skip
+    with threads(budget.threads):
+        network, info = train_reader(
+            model, code, data, minutes=budget.minutes, steps=budget.steps, seed=seed, progress=progress
+        )
+    info = {"licence": LICENCE, "sources": source.words, "reader": info}
+    return save_detail(DetailModule(reader=network, code=code, name="open", info=info), path, compact=True)
 
 
 def make_expression_file(
@@ -99,6 +110,26 @@ def make_expression_file(
         info={"licence": LICENCE, "sources": SOURCES, "expression": info},
     )
     return save_detail(module, path, compact=True)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is learned from: number -> sample, what it depends on, in words, and the budget with its count."""
+
+    sample: Callable[[int], Sample]
+    made_for: str
+    words: str
+    budget: Budget
+
+
+def _source(model, work: Path, budget: Budget, seed: int, scans, progress: Callable[[str], None]) -> _Source:
+    if scans is None:
+        sample = SyntheticDetail(model, seed, detail_plan().shape.size)
+        return _Source(sample, samples_made_for(model, seed), SOURCES, budget)
+    samples = _scan_samples(model, Path(scans), work, progress)
+    budget = replace(budget, samples=max(2 * SHARD, len(samples)), workers=0)
+    made_for = f"scans of {len(samples)} people"
+    return _Source(lambda number: samples[number % len(samples)], made_for, f"registered {made_for}", budget)
 
 
 def _scan_samples(model: FaceModel, folder: Path, work: Path, progress: Callable[[str], None]) -> list[Sample]:

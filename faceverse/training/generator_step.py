@@ -1,4 +1,4 @@
-"""The detail generators as plans, and one step of their training; the loop around it is `generators`.
+"""One step of the training of a detail generator; the loop around it is `generators`.
 
 Two discriminators look at what is cheap to make: the whole picture at a low resolution, and a window of the full one.
 Their loss is the non-saturating logistic one with R1 (Karras et al. 2020). Before they take part, and beside them, a
@@ -24,116 +24,18 @@ from torch import Tensor
 
 from ..errors import FaceVerseError, ParameterError
 from ..stylegan import ConditionalGenerator
-from .detail_data import Batch, DataShape, DetailData, condition_window, reduced
-from .discriminator import WIDTHS, Discriminator, gradient_penalty
+from .detail_data import Batch, DetailData, condition_window, reduced
+from .discriminator import gradient_penalty
+from .generator_plans import GeneratorPlan
 from .texture_loss import texture_loss
 
+_LARGEST_GRADIENT, _FORGET = 2.0, 0.05  # of each parameter, in its usual size; how fast that follows
+_LARGEST_GAIN = 3.0  # of the noise at any place
+_DIVERGED = 20.0  # times the loss of zeros
 _GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # per step and unit of the loss
 
 
-# -- what is trained --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class GeneratorPlan:
-    """A kind of generator.
-
-    Args:
-        kind: "detail" or "expression".
-        shape: sizes of conditions, images and z.
-        channels: width by resolution, see `ConditionalGenerator`.
-        window: T, side of the windows that one discriminator sees.
-        groups: name -> channels that belong together.
-        mapping_layers: of the mapping network.
-        critic_widths: of the discriminators, see `Discriminator`.
-        places: see `ConditionalGenerator`.
-        tied: first entries of z that belong to the condition (age and sex): never drawn on their own.
-    """
-
-    kind: str
-    shape: DataShape
-    channels: dict[int, int]
-    window: int
-    groups: dict[str, tuple[int, ...]]
-    mapping_layers: int = 4
-    critic_widths: tuple[int, ...] = WIDTHS
-    places: tuple[int, ...] = ()
-    tied: int = 0
-
-    def generator(self) -> ConditionalGenerator:
-        """With fresh weights."""
-        return ConditionalGenerator(
-            self.shape.size,
-            style_dim=self.shape.style_dim,
-            mapping_layers=self.mapping_layers,
-            image_channels=self.shape.image_channels,
-            condition_channels=self.shape.condition_channels,
-            channels=self.channels,
-            condition_size=self.shape.condition_size,
-            places=self.places,
-        )
-
-    def critics(self) -> torch.nn.ModuleList:
-        """Discriminators of the whole picture and of windows, with fresh weights."""
-        counts = self.shape.image_channels, self.shape.condition_channels, self.critic_widths
-        return torch.nn.ModuleList(Discriminator(side, *counts) for side in (self.shape.whole, self.window))
-
-
-_PLACES = (64, 128, 256)
-_DETAIL_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 24, 512: 16}
-_EXPRESSION_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16}
-
-
-def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
-    """The generator of albedo and displacement from a head's albedo and shape.
-
-    Args:
-        size: of the maps, 32 to 512.
-        narrower: factor by which all widths are smaller.
-    """
-    condition = min(128, size)
-    shape = DataShape(size, condition, _whole(size, 4), image_channels=6, condition_channels=6, style_dim=64)
-    groups = {"albedo": (0, 1, 2), "displacement": (3, 4, 5)}
-    return _plan("detail", shape, _DETAIL_WIDTHS, narrower, groups)
-
-
-def expression_plan(size: int = 256, narrower: int = 1) -> GeneratorPlan:
-    """The generator of the displacement that an expression adds, from the displacement at rest and the strain.
-
-    Args:
-        size: of the maps, 32 to 256.
-        narrower: factor by which all widths are smaller.
-    """
-    shape = DataShape(size, size, _whole(size, 2), image_channels=3, condition_channels=6, style_dim=64)
-    return _plan("expression", shape, _EXPRESSION_WIDTHS, narrower, {"displacement": (0, 1, 2)})
-
-
-def _plan(
-    kind: str, shape: DataShape, widths: dict[int, int], narrower: int, groups: dict[str, tuple[int, ...]]
-) -> GeneratorPlan:
-    return GeneratorPlan(
-        kind,
-        shape,
-        _widths(widths, shape.size, narrower),
-        min(128, shape.size),
-        groups,
-        critic_widths=tuple(max(8, width // narrower) for width in WIDTHS),
-        places=tuple(side for side in _PLACES if side <= shape.size),
-        tied=2,
-    )
-
-
-def _whole(size: int, factor: int) -> int:
-    return max(size // factor, min(32, size // 2))
-
-
-def _widths(widths: dict[int, int], size: int, narrower: int) -> dict[int, int]:
-    if size not in widths or size < 32 or not isinstance(narrower, int) or narrower < 1:
-        raise ParameterError(
-            f"size must be a power of two from 32 to {max(widths)} and narrower a whole number from 1, "
-            f"got {size!r} and {narrower!r}"
-        )
-    return {side: max(8, width // narrower) for side, width in widths.items() if side <= size}
-
-
+# -- settings ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Settings:
     """How it is trained.
@@ -145,7 +47,7 @@ class Settings:
         mapping_rate: factor on the rate of the mapping network, which by itself learns a hundred times slower than the
             rest: too slow for runs of some thousand steps in which z has known meanings.
         place_rate: factor on the rate of the learned maps, each number of which serves one place only.
-        noise_rate: factor on the rate of the noise's weights.
+        noise_rate: factor on the rate of the noise's weights and gains.
         warm_up: share of the run in which rates fall.
         adversarial: share of the run from which the discriminators take part. Before, losses alone teach that need no
             second network to be any good: they take a run of an hour further than a discriminator would.
@@ -166,7 +68,7 @@ class Settings:
 
     batch: int = 8
     rate: float = 2e-3
-    warm_up_rate: float = 1e-2
+    warm_up_rate: float = 6e-3
     mapping_rate: float = 50.0
     place_rate: float = 5.0
     noise_rate: float = 1.0
@@ -224,7 +126,7 @@ class Training:
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         kinds = {"style": [], "places": [], "noise": [], "other": []}
         for name, part in self.generator.named_parameters():
-            kind = name.partition(".")[0].replace("noise_gains", "places")
+            kind = name.partition(".")[0].replace("noise_gains", "noise")
             kind = "noise" if name.endswith("noise.weight") else kind
             kinds.get(kind, kinds["other"]).append(part)
         groups = [{"params": parts} for parts in kinds.values()]
@@ -234,6 +136,7 @@ class Training:
             self.critics.parameters(), settings.rate * lazy, betas=(0.0, 0.99**lazy)
         )
         self.steps, self.seconds = 0, 0.0
+        self.usual = torch.zeros(len(list(self.generator.parameters())))  # size of each parameter's gradient
         self.gamma = [settings.gamma] * len(self.critics)
         region = torch.from_numpy(data.region)[None, None].float()
         self._region = region / region.mean()
@@ -278,12 +181,31 @@ class Training:
             losses.texture = float(texture.detach())
             loss = loss + settings.texture * texture
         if loss.requires_grad:
-            _descend(self.optimizer, loss)
+            self._descend(loss)
         self.steps += 1
         self._follow()
-        if not np.isfinite([value for value in asdict(losses).values() if value == value]).all():
+        found = [value for value in (losses.matching, losses.texture) if value == value]
+        if not np.isfinite(found).all() or max(np.abs(found), default=0.0) > _DIVERGED:
             raise FaceVerseError(f"the training diverged at step {self.steps}; resume with a lower rate")
         return losses
+
+    def _descend(self, loss: Tensor) -> None:
+        """A step of the generator, in which no parameter's gradient is much larger than it usually is: after a spike
+        Adam would go several times its rate, and the learned maps do not come back from that."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for number, parameter in enumerate(self.generator.parameters()):
+            if parameter.grad is None:
+                continue
+            size, usual = float(parameter.grad.norm()), float(self.usual[number])
+            if usual and size > _LARGEST_GRADIENT * usual:
+                parameter.grad.mul_(_LARGEST_GRADIENT * usual / size)
+                size = _LARGEST_GRADIENT * usual
+            self.usual[number] = usual + _FORGET * (size - usual) if usual else size
+        self.optimizer.step()
+        with torch.no_grad():
+            for gains in self.generator.noise_gains.values():
+                gains.clamp_(-_LARGEST_GAIN, _LARGEST_GAIN)
 
     def random_corner(self, rng: np.random.Generator) -> tuple[int, int]:
         """Of a window whose middle is inside the box of the detail."""
@@ -401,6 +323,7 @@ class Training:
             "steps": self.steps,
             "seconds": self.seconds,
             "gamma": self.gamma,
+            "usual": self.usual,
             "made_for": self._made_for(),
         }
 
@@ -417,6 +340,7 @@ class Training:
         for name in ("generator", "critics", "average", "optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps, self.seconds, self.gamma = state["steps"], state["seconds"], list(state["gamma"])
+        self.usual = state["usual"].clone()
 
     def _made_for(self) -> str:
         return json.dumps([asdict(self.plan), asdict(self.settings), self.seed, len(self.data)], sort_keys=True)

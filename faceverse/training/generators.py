@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,8 @@ from ..model import FaceModel
 from ..stylegan import ConditionalGenerator
 from . import folds, scans
 from .detail_data import DetailData, Sample, draw_data, reduced
-from .generator_step import GeneratorPlan, Losses, Settings, Training, detail_plan, expression_plan
+from .generator_plans import GeneratorPlan, detail_plan, expression_plan
+from .generator_step import Losses, Settings, Training
 from .patch_distance import PatchDistance, diversity, patch_distance
 
 SAMPLES = 2000
@@ -374,14 +376,21 @@ def train_generator(
         sample, plan.shape, work / "samples", budget.samples,
         made_for=made_for, workers=budget.workers, progress=progress,
     )  # fmt: skip
-    threads = torch.get_num_threads()
-    torch.set_num_threads(budget.threads or torch.get_num_threads())
-    try:
+    with threads(budget.threads):
         run = Run(Training(plan, settings, data, seed), work, budget.resume, progress)
         run.go(budget.minutes, budget.steps, budget.report_minutes)
-    finally:
-        torch.set_num_threads(threads)
     return finished(run.training.result(), _info(run, made_for))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Within it torch takes so many threads; None: as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def train_detail(
@@ -397,7 +406,7 @@ def train_detail(
     """
     plan = detail_plan() if plan is None else plan
     source = SyntheticDetail(model, seed, plan.shape.size)
-    return train_generator(plan, source, work, budget, seed=seed, made_for=_made_for(model, seed), **options)
+    return train_generator(plan, source, work, budget, seed=seed, made_for=samples_made_for(model, seed), **options)
 
 
 def train_expression(
@@ -407,10 +416,10 @@ def train_expression(
     `expression_plan()`."""
     plan = expression_plan() if plan is None else plan
     source = SyntheticFolds(model, seed, plan.shape.size)
-    return train_generator(plan, source, work, budget, seed=seed, made_for=_made_for(model, seed), **options)
+    return train_generator(plan, source, work, budget, seed=seed, made_for=samples_made_for(model, seed), **options)
 
 
-def _made_for(model: FaceModel, seed: int) -> str:
+def samples_made_for(model: FaceModel, seed: int) -> str:
     return f"model {model.info.get('sha256', model.name)}, seed {seed}"
 
 

@@ -23,13 +23,14 @@ from ..lighting import default_light
 from ..model import FaceModel
 from ..relief import TangentFrame, detailed_normals
 from ..skin_detail import read_picture
-from ..skin_reader import SkinReader
+from ..skin_reader import GRID, SkinReader, marks
 from .detail_data import DetailData
 
 SCENES = 48  # posed heads in light that the samples are put on
 BATCH = 2
 RATE = 2e-3
-Z_WEIGHT = 0.1
+VECTOR_SAMPLES = 1200  # that the random vector's regression is made from
+_RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)  # tried on a fifth of them, relative to the mean square of the marks
 SLOPE_WEIGHT = 0.5
 
 
@@ -83,7 +84,7 @@ def train_reader(
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * share))
         numbers = random.choice(len(data.training), BATCH, replace=False)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(reader, code, scenes, data, numbers, random)[0]
+            loss = _loss(reader, _seen(code, scenes, data, numbers, random))[0]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
@@ -92,25 +93,42 @@ def train_reader(
         step += 1
         if step % 100 == 0:
             progress(f"reader: step {step}, {100 * share:.0f} %, loss {mean:.4f}")
+    progress(f"reader: {step} steps, now the random vectors")
+    _learn_vectors(reader, code, scenes, data, np.random.default_rng([seed, 1]))
     figures = _measured(reader, code, scenes, data, np.random.default_rng(1))
     reader.sigma.copy_(torch.tensor(figures.pop("sigma")))
     return reader.eval(), {"steps": step, "seed": seed, **figures}
 
 
-def _loss(reader, code, scenes, data, numbers, random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, found bands, true bands and their weight."""
+@dataclass(frozen=True)
+class _Seen:
+    """Samples in photographs: residual (N, 3, S, S), weight (N, 1, S, S), sensitivity (N, 2, S, S) as the network takes
+    them; true bands (N, 3, S, S); z (N, D) and known (N,)."""
+
+    residual: Tensor
+    weight: Tensor
+    sensitivity: Tensor
+    bands: Tensor
+    z: Tensor
+    known: Tensor
+
+
+def _seen(code, scenes, data, numbers, random) -> _Seen:
     batch = data.batch(numbers)
     with torch.autocast("cpu", enabled=False):
         views = [_photographed(code, scenes[random.integers(len(scenes))], image, random) for image in batch.window]
-    residual, weight, sensitivity = (torch.stack(parts) for parts in zip(*views))
-    found, z = (values.float() for values in reader(residual, weight, sensitivity))
-    true = batch.window[:, 3:]
-    missed = _charbonnier(found - true) + SLOPE_WEIGHT * sum(
-        F.pad(_charbonnier((found - true).diff(dim=axis)), pad) for axis, pad in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))
+    given = (torch.stack(parts) for parts in zip(*views))
+    return _Seen(*given, batch.window[:, 3:], batch.z, batch.known)
+
+
+def _loss(reader: SkinReader, seen: _Seen) -> tuple[Tensor, Tensor]:
+    """Loss, and the bands that were found."""
+    found = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
+    missed = _charbonnier(found - seen.bands) + SLOPE_WEIGHT * sum(
+        F.pad(_charbonnier((found - seen.bands).diff(dim=axis)), pad)
+        for axis, pad in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))
     )
-    bands = (missed * weight).sum() / weight.sum().clamp_min(1) / 3
-    of_z = ((z - batch.z).square().mean(1) * batch.known).mean()
-    return bands + Z_WEIGHT * of_z, found, true, weight
+    return (missed * seen.weight).sum() / seen.weight.sum().clamp_min(1) / 3, found
 
 
 def _charbonnier(values: Tensor) -> Tensor:
@@ -118,19 +136,60 @@ def _charbonnier(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def _learn_vectors(reader: SkinReader, code, scenes, data: DetailData, random: np.random.Generator) -> None:
+    """Ridge regression of the random vectors on what the trained network sees (`skin_reader.marks`)."""
+    found, weights, known = [], [], []
+    for _ in range(min(VECTOR_SAMPLES, 4 * len(data.training))):
+        seen = _seen(code, scenes, data, random.choice(len(data.training), 1), random)
+        if not bool(seen.known):
+            continue
+        with torch.autocast("cpu", torch.bfloat16):
+            bands = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
+        found.append(marks(bands, seen.residual, seen.weight)[0])
+        weights.append(F.adaptive_avg_pool2d(seen.weight[0], GRID))
+        known.append(seen.z[0])
+    if len(known) < 2:
+        return
+    found, weights, known = (torch.stack(parts) for parts in (found, weights, known))
+    reader.typical.copy_(found.sum(0) / weights.sum(0).clamp_min(1e-3))
+    away = (found - reader.typical * weights).flatten(1)
+    share = len(away) - len(away) // 5
+
+    def missed(ridge: float) -> float:
+        guess = away[share:] @ _ridge(away[:share], known[:share], ridge)
+        return float((guess - known[share:]).square().mean())
+
+    ridge = min(_RIDGES, key=missed)
+    reader.of_marks.copy_(_ridge(away, known, ridge).T.reshape(reader.of_marks.shape))
+
+
+def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
+    """(F, D) from given (N, F) and wanted (N, D), by way of the N x N products."""
+    products = given @ given.T
+    products.diagonal().add_(ridge * float(products.diagonal().mean()) + 1e-9)
+    return given.T @ torch.linalg.solve(products, wanted)
+
+
+@torch.no_grad()
 def _measured(reader, code, scenes, data, random) -> dict:
     """What the network misses on held-out samples."""
-    left, total, sums = 0.0, 0.0, np.zeros(3)
+    left, total, sums, vectors = 0.0, 0.0, np.zeros(3), []
     scales = torch.tensor(code.band_scales_mm)[:, None, None]
     for number in data.held_out[:32]:
-        _, found, true, weight = _loss(reader, code, scenes, data, np.array([number]), random)
-        left = left + ((found - true).square() * weight).sum((0, 2, 3))
-        total = total + weight.sum()
-        a, b = ((bands[0] * scales).sum(0)[weight[0, 0] > 0.5] for bands in (found, true))
+        seen = _seen(code, scenes, data, np.array([number]), random)
+        found, z = reader(seen.residual, seen.weight, seen.sensitivity)
+        left = left + ((found - seen.bands).square() * seen.weight).sum((0, 2, 3))
+        total = total + seen.weight.sum()
+        a, b = ((bands[0] * scales).sum(0)[seen.weight[0, 0] > 0.5] for bands in (found, seen.bands))
         sums += [float((a * b).sum()), float((a * a).sum()), float((b * b).sum())]
+        vectors.append(torch.stack([z[0], seen.z[0]]))
+    ours, true = torch.stack(vectors, 1)
+    factors = slice(0, max(1, len(code.factors)))
+    explained = 1 - (ours - true).square().mean(0) / true.square().mean(0).clamp_min(1e-9)
     return {
         "sigma": (left / total).sqrt().tolist(),
         "displacement_correlation": round(float(sums[0] / max(np.sqrt(sums[1] * sums[2]), 1e-9)), 3),
+        "vector_explained": round(float(explained[factors].mean()), 3),
     }
 
 
