@@ -44,6 +44,7 @@ from .batch import (
     output_folder,
 )
 from .detail_file import save_detail
+from .edit import DETAIL_LAYERS
 from .fitting.choice import FaceChoice, check_choice
 from .model_file import content_hash
 from .train_commands import add_train, run_train
@@ -98,8 +99,12 @@ def _run_fit(options: argparse.Namespace) -> int:
 
 
 def _run_edit(options: argparse.Namespace) -> int:
+    if options.detail_layers is not None and options.detail_from is None:
+        raise ParameterError("--detail-layers says which layers --detail-from brings; give --detail-from as well")
     before = _load(options)
-    given = {"age": options.age, "gender": options.gender, "detail": options.detail, "rotation": _rotation(options)}
+    given = {name: getattr(options, name) for name in ("age", "gender", "detail", "detail_seed", "detail_layers")}
+    given["rotation"] = _rotation(options)
+    given["detail_from"] = None if options.detail_from is None else load_result(options.detail_from, before.model)
     changes = {name: value for name, value in given.items() if value is not None}
     for name, value in options.set:
         if name not in before.model.attribute_names:
@@ -127,7 +132,7 @@ def _run_render(options: argparse.Namespace) -> int:
 
 
 def _run_export(options: argparse.Namespace) -> int:
-    print(export(_load(options), options.output, light=options.light))
+    print(export(_load(options), options.output, light=options.light, dense=options.dense))
     return 0
 
 
@@ -255,6 +260,11 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--age", type=float, metavar="YEARS", help="years to add, such as +20 or -10")
     parser.add_argument("--gender", type=float, metavar="G", help="change towards male, or towards female below 0")
     parser.add_argument("--detail", type=float, metavar="D", help="strength of the skin's detail, 0..3: 1 as fitted")
+    skin = parser.add_mutually_exclusive_group()
+    skin.add_argument("--detail-seed", type=int, metavar="N", help="other skin of the same age and sex, by number")
+    skin.add_argument("--detail-from", type=Path, metavar="JSON", help="the skin of the head of another fit")
+    text = "what --detail-from brings: all (default), coarse (creases only) or fine (pores only)"
+    parser.add_argument("--detail-layers", choices=tuple(DETAIL_LAYERS), help=text)
     add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
     parser.add_argument("--expression", **add_pairs, help="expression weight 0..1, such as jawOpen=0.5; repeatable")
     parser.add_argument("--set", **add_pairs, help="change of any attribute that `weights info` lists; repeatable")
@@ -277,6 +287,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     _add_result(parser)
     parser.add_argument("output", type=Path, help="new file: .glb .obj .ply .stl .json, .npy for the original's code")
     parser.add_argument("--light", action="store_true", help="the coarse mesh")
+    text = "wrinkles and pores in the mesh itself, some 600,000 triangles: .obj .ply .stl"
+    parser.add_argument("--dense", action="store_true", help=text)
     _add_model(parser)
 
 

@@ -82,6 +82,16 @@ def model():
 
 
 @pytest.fixture(scope="session")
+def astronaut_fit(model, _astronaut):
+    """The sample photograph as `fit` leaves it without further arguments, and all calls of `on_progress`."""
+    import faceverse
+
+    progress = []
+    result = faceverse.fit(_astronaut.copy(), model, on_progress=lambda *event: progress.append(event))
+    return result, progress
+
+
+@pytest.fixture(scope="session")
 def toy_model():
     """A head-like FaceModel of a few hundred vertices, made by formula."""
     import toy

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.__main__ import main
@@ -519,6 +520,7 @@ def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
         (["--expression", "jawOpen=1"], {"expression": {"jawOpen": 1}}),
         (["--yaw", "-30"], {"rotation": (-30, 0, 0)}),
         (["--detail", "0.7", "--pitch", ".5", "--roll", "-2"], {"detail": 0.7, "rotation": (0, 0.5, -2)}),
+        (["--detail-seed", "0", "--detail", "0"], {"detail_seed": 0, "detail": 0}),
         ([], {}),
     ],
 )
@@ -546,6 +548,51 @@ def test_edit_tells_what_it_could_not_do(stored, tmp_path, capsys):
     assert len(lines) == 2 and lines[1].startswith("x: warning: age: ")
 
 
+@pytest.fixture
+def skins(stored, toy_model, tmp_path, monkeypatch):
+    """Two files of the toy result with detail, of seeds 3 and 4; a small module stands for the open one."""
+    module = module_of(toy_model)
+    for place in (sys.modules["faceverse.edit"], sys.modules["faceverse.store"]):
+        monkeypatch.setattr(place, "load_detail", lambda: module)
+    monkeypatch.setattr("faceverse.store.has_open_detail", lambda: True)
+    paths = [tmp_path / f"seed{seed}.json" for seed in (3, 4)]
+    for seed, path in zip((3, 4), paths, strict=True):
+        assert main(["edit", str(stored), "-o", str(path), "--detail-seed", str(seed)]) == 0
+    return paths
+
+
+def test_edit_gives_other_skin(skins, toy_model, tmp_path):
+    mine, other = skins
+    before, giver = (fv.load_result(path, toy_model) for path in skins)
+    assert before.displacement.any() and not np.array_equal(before.displacement, giver.displacement)
+    for layers, rows in (("all", slice(None)), ("coarse", slice(0, 9)), ("fine", slice(9, None))):
+        out = tmp_path / f"{layers}.json"
+        assert main(["edit", str(mine), "-o", str(out), "--detail-from", str(other), "--detail-layers", layers]) == 0
+        wanted = before.params.detail["w"].copy()
+        wanted[rows] = giver.params.detail["w"][rows]
+        np.testing.assert_array_equal(fv.load_result(out, toy_model).params.detail["w"], wanted)
+    assert main(["edit", str(mine), "-o", str(tmp_path / "b.json"), "--detail-from", str(other)]) == 0
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "all.json").read_bytes()
+
+
+def test_edit_refuses_skin_that_makes_no_sense(stored, skins, tmp_path, capsys):
+    capsys.readouterr()
+    argv = ["edit", skins[0], "-o", tmp_path / "x.json"]
+    for wrong, code, words in (
+        (["--detail-layers", "fine"], 1, "--detail-from"),
+        (["--detail-layers", "fine", "--detail-seed", "1"], 1, "--detail-from"),
+        (["--detail-seed", "1", "--detail-from", skins[1]], 2, "not allowed with"),
+        (["--detail-from", skins[1], "--detail-layers", "middle"], 2, "invalid choice"),
+        (["--detail-seed", "1.5"], 2, "--detail-seed"),
+        (["--detail-seed", "-1"], 1, "whole number in 0"),
+        (["--detail-from", tmp_path / "none.json"], 1, "cannot read"),
+        (["--detail-from", stored], 1, "carries no detail"),
+    ):
+        assert words in complaint(capsys, code, [*argv, *wrong])
+    line = complaint(capsys, 1, ["edit", stored, *argv[2:], "--detail-from", skins[1], "--detail-layers", "fine"])
+    assert "single layers" in line and not (tmp_path / "x.json").exists()
+
+
 def test_render_draws_a_picture(stored, tmp_path):
     first, second, wide = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
     assert main(["render", str(stored), "-o", str(first), "--mode", "clay", "--size", "64"]) == 0
@@ -571,6 +618,21 @@ def test_export_writes_other_formats(stored, tmp_path, capsys):
     assert main(["export", str(stored), str(tmp_path / "light.stl"), "--light"]) == 0
     assert (tmp_path / "light.stl").stat().st_size < (tmp_path / "full.stl").stat().st_size
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "full.stl"), str(tmp_path / "light.stl")]
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
+def test_export_writes_detail_as_geometry(suffix, skins, tmp_path):
+    plain, dense = (tmp_path / f"{name}.{suffix}" for name in ("plain", "dense"))
+    assert main(["export", str(skins[0]), str(plain)]) == main(["export", str(skins[0]), str(dense), "--dense"]) == 0
+    assert dense.stat().st_size > 10 * plain.stat().st_size
+
+
+def test_export_refuses_dense_meshes_that_make_no_sense(stored, skins, tmp_path, capsys):
+    capsys.readouterr()
+    assert ".obj .ply .stl" in complaint(capsys, 1, ["export", skins[0], tmp_path / "x.glb", "--dense"])
+    assert "light and dense" in complaint(capsys, 1, ["export", skins[0], tmp_path / "x.ply", "--dense", "--light"])
+    assert "no displacement" in complaint(capsys, 1, ["export", stored, tmp_path / "x.ply", "--dense"])
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_export_refuses_unknown_suffixes_and_files(stored, tmp_path, capsys):
@@ -763,7 +825,7 @@ def test_two_faces_but_the_sixth_is_wanted(tmp_path, astronaut, capsys):
 @needs_open_model
 def test_process_fits_edits_and_renders(tmp_path, astronaut):
     Image.fromarray(astronaut).save(tmp_path / "selfie.png")
-    done = run("fit", "selfie.png", "-o", "out", cwd=tmp_path)
+    done = run("fit", "selfie.png", "-o", "out", "--no-detail", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert contents(tmp_path / "out") == ["selfie.glb", "selfie.json", "selfie.png"]
     done = run("edit", "out/selfie.json", "-o", "older.json", "--age", "+20", "--expression", "jawOpen=1", cwd=tmp_path)

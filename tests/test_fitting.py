@@ -418,15 +418,6 @@ def test_cut_is_consistent_with_the_cropped_camera():
 
 
 # -- whole fits -------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def astronaut_fit(model):
-    from skimage.data import astronaut
-
-    progress = []
-    result = fv.fit(astronaut(), model, on_progress=lambda *event: progress.append(event))
-    return result, progress
-
-
 def test_overlay_sits_on_the_face(astronaut_fit):
     result, _ = astronaut_fit
     eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
@@ -472,6 +463,9 @@ def test_same_photograph_same_result(astronaut_fit, astronaut, model):
     again = fv.fit(astronaut, model, seed=0)
     for name in ("identity", "expression", "albedo", "rotation", "translation", "light", "iris"):
         np.testing.assert_array_equal(getattr(again.params, name), getattr(astronaut_fit[0].params, name))
+    assert again.params.detail.keys() == astronaut_fit[0].params.detail.keys()
+    for name, latents in again.params.detail.items():
+        np.testing.assert_array_equal(latents, astronaut_fit[0].params.detail[name], err_msg=name)
     np.testing.assert_array_equal(again.texture, astronaut_fit[0].texture)
 
 
@@ -481,7 +475,7 @@ def test_heads_of_the_model_are_found_again(model):
     better, turned = [], []
     for number in range(4):
         truth = draw_head(model, number)
-        result = fv.fit(truth["picture"], model, focal_px=truth["focal_px"])
+        result = fv.fit(truth["picture"], model, detail=False, focal_px=truth["focal_px"])
         mean = shape_error_mm(model.mean_vertices, truth["neutral"], model.regions["face"])
         better.append(shape_error_mm(result.neutral_vertices, truth["neutral"], model.regions["face"]) / mean)
         turned.append(degrees_between(result.params.rotation, truth["rotation"]))
@@ -493,7 +487,7 @@ def test_large_photographs_give_results_in_their_own_pixels(astronaut_fit, astro
     from PIL import Image
 
     large = np.asarray(Image.fromarray(astronaut).resize((4608, 4608)))  # above the 4096 px that the fit works on
-    result = fv.fit(large, model)
+    result = fv.fit(large, model, detail=False)
     assert result.camera.image_size == (4608, 4608)
     distance = np.linalg.norm(result.landmarks_px / 9 - astronaut_fit[0].landmarks_px, axis=1)
     eyes = np.linalg.norm(astronaut_fit[0].landmarks_px[33] - astronaut_fit[0].landmarks_px[263])
@@ -504,7 +498,7 @@ def test_large_photographs_give_results_in_their_own_pixels(astronaut_fit, astro
 
 
 def test_a_given_focal_length_is_kept_and_an_unknown_one_stays_plausible(astronaut_fit, astronaut, model):
-    given = fv.fit(astronaut, model, focal_px=700.0)
+    given = fv.fit(astronaut, model, detail=False, focal_px=700.0)
     assert given.camera.focal_px == 700
     guess = default_camera(astronaut.shape[:2]).focal_px
     assert 0.5 < astronaut_fit[0].camera.focal_px / guess < 2
@@ -512,12 +506,12 @@ def test_a_given_focal_length_is_kept_and_an_unknown_one_stays_plausible(astrona
 
 def test_no_face_is_said(model):
     with pytest.raises(fv.NoFaceError, match="no face was found"):
-        fv.fit(coffee(), model)
+        fv.fit(coffee(), model, detail=False)
 
 
 def test_missing_second_face_is_said(model, astronaut):
     with pytest.raises(fv.NoFaceError, match="1 face was found, so face=5 does not exist"):
-        fv.fit(astronaut, model, face=5)
+        fv.fit(astronaut, model, face=5, detail=False)
 
 
 @pytest.mark.parametrize(
@@ -531,7 +525,7 @@ def test_wrong_arguments_are_refused(arguments, astronaut, model):
 
 @pytest.mark.parametrize("name", ["obama", "obama2", "biden", "obama_partial_face", "two_people"])
 def test_photographs_of_people(name, shared, model):
-    result = fv.fit(shared / "faces" / f"{name}.jpg", model)
+    result = fv.fit(shared / "faces" / f"{name}.jpg", model, detail=False)
     eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
     error = np.linalg.norm(result.landmarks_px - result.projected_landmarks_px, axis=1).mean()
     assert error < 0.035 * eyes  # the points themselves err by as much
@@ -541,5 +535,5 @@ def test_photographs_of_people(name, shared, model):
 
 
 def test_second_face_is_another_person(shared, model):
-    first, second = (fv.fit(shared / "faces/two_people.jpg", model, face=i) for i in (0, 1))
+    first, second = (fv.fit(shared / "faces/two_people.jpg", model, face=i, detail=False) for i in (0, 1))
     assert np.abs(first.landmarks_px.mean(0) - second.landmarks_px.mean(0)).max() > 50

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.data import coffee
+from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
@@ -86,9 +87,9 @@ def test_an_empty_list_is_refused(model):
 
 def test_the_photograph_without_a_face_is_named(astronaut, model):
     with pytest.raises(fv.NoFaceError, match=r"photograph 2 \(photo\): no face was found"):
-        fv.fit([astronaut, coffee()], model)
+        fv.fit([astronaut, coffee()], model, detail=False)
     with pytest.raises(fv.NoFaceError, match=r"photograph 1 \(photo\): 1 face was found, so face=3 does not exist"):
-        fv.fit((astronaut, astronaut), model, face=[3, 0])
+        fv.fit((astronaut, astronaut), model, face=[3, 0], detail=False)
 
 
 # -- landmarks of several photographs ---------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ def person(model):
 def together(person, model):
     pictures, focal_px, _ = person
     events = []
-    result = fv.fit(pictures, model, focal_px=focal_px, on_progress=lambda *event: events.append(event))
+    result = fv.fit(pictures, model, detail=False, focal_px=focal_px, on_progress=lambda *event: events.append(event))
     return result, events
 
 
@@ -288,7 +289,7 @@ def shape_error_mm(found, truth, region):
 def test_three_photographs_find_the_head_better_than_one(person, together, model):
     pictures, focal_px, head = person
     face = model.regions["face"]
-    alone = [fv.fit(picture, model, focal_px=focal_px) for picture in pictures]
+    alone = [fv.fit(picture, model, detail=False, focal_px=focal_px) for picture in pictures]
     errors = [shape_error_mm(one.neutral_vertices, head.neutral_vertices, face) for one in alone]
     assert shape_error_mm(together[0].neutral_vertices, head.neutral_vertices, face) < np.mean(errors)
     seen = [(one.texture_confidence > 128).sum() for one in (*alone, together[0])]
@@ -324,7 +325,8 @@ def test_progress_and_stages_cover_all_photographs(together):
 
 
 def test_one_photograph_in_a_list_is_a_single_fit(astronaut, model):
-    single, listed = fv.fit(astronaut, model), fv.fit([astronaut], model, face=["largest"])
+    single = fv.fit(astronaut, model, detail=False)
+    listed = fv.fit([astronaut], model, face=["largest"], detail=False)
     np.testing.assert_array_equal(single.params.identity, listed.params.identity)
     np.testing.assert_array_equal(single.texture, listed.texture)
     assert listed.views == () == single.views
@@ -352,21 +354,34 @@ def test_views_survive_a_file(together, tmp_path, model):
 def test_warnings_name_the_photograph(person, model, monkeypatch):
     pictures, focal_px, _ = person
     monkeypatch.setattr(remarks, "SMALL_FACE_PX", 500)
-    said = fv.fit(pictures[:2], model, focal_px=focal_px).warnings
+    said = fv.fit(pictures[:2], model, detail=False, focal_px=focal_px).warnings
     assert sum("(photo): the face is small" in text for text in said) == 2
+
+
+def test_photographs_together_show_detail(person, model):
+    pictures, focal_px, _ = person
+    module, fractions = module_of(model), []
+    result = fv.fit(
+        pictures[:2], model, detail=module, focal_px=focal_px, on_progress=lambda *event: fractions.append(event[1])
+    )
+    names = [stage.name for stage in result.stages]
+    assert names[names.index("photometric fine") + 1] == "detail" and names[-1] == "texture"
+    assert result.detail_module is module and result.displacement.any() and result.normal_map is not None
+    assert fractions == sorted(fractions) and fractions[-1] == 1 and len(result.views) == 2
 
 
 def test_photographs_of_one_person_are_fitted_together(shared, model):
     faces = shared / "faces"
-    result = fv.fit([faces / "obama.jpg", faces / "obama2.jpg"], model)
+    result = fv.fit([faces / "obama.jpg", faces / "obama2.jpg"], model, detail=False)
     assert result.warnings == () and [view.source for view in result.views] == ["obama", "obama2"]
 
 
 def test_two_people_need_a_choice(shared, model):
     path = shared / "faces/two_people.jpg"
     boxes = [face.box_px for face in fv.detect(path)]
-    unsaid = fv.fit(path, model)
+    unsaid = fv.fit(path, model, detail=False)
     assert any("2 faces were found" in text for text in unsaid.warnings)
-    asked = fv.fit(path, model, face=tuple(float(v) for v in (boxes[1][:2] + boxes[1][2:]) / 2))
+    middle = tuple(float(v) for v in (boxes[1][:2] + boxes[1][2:]) / 2)
+    asked = fv.fit(path, model, face=middle, detail=False)
     np.testing.assert_allclose(asked.landmarks_px.min(0), boxes[1][:2], atol=1)
     assert not any("faces were found" in text for text in asked.warnings)
