@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from skimage.data import coffee
-from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
@@ -356,18 +355,6 @@ def test_warnings_name_the_photograph(person, model, monkeypatch):
     monkeypatch.setattr(remarks, "SMALL_FACE_PX", 500)
     said = fv.fit(pictures[:2], model, detail=False, focal_px=focal_px).warnings
     assert sum("(photo): the face is small" in text for text in said) == 2
-
-
-def test_photographs_together_show_detail(person, model):
-    pictures, focal_px, _ = person
-    module, fractions = module_of(model), []
-    result = fv.fit(
-        pictures[:2], model, detail=module, focal_px=focal_px, on_progress=lambda *event: fractions.append(event[1])
-    )
-    names = [stage.name for stage in result.stages]
-    assert names[names.index("photometric fine") + 1] == "detail" and names[-1] == "texture"
-    assert result.detail_module is module and result.displacement.any() and result.normal_map is not None
-    assert fractions == sorted(fractions) and fractions[-1] == 1 and len(result.views) == 2
 
 
 def test_photographs_of_one_person_are_fitted_together(shared, model):
