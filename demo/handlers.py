@@ -319,10 +319,13 @@ def view(head: Head, folder: Path, model: Path) -> dict:
     mesh = folder / f"head-{number}.bin"
     mesh.write_bytes(head_pack(head.edited))
     texture = _picture_file(folder, "texture", ".jpg", head.edited.texture, quality=92)
-    normal = None
+    normal = smooth = None
     if head.has_detail:  # without losses, because blocks of JPEG would be seen as relief
         normal = _picture_file(folder, "normal", ".png", head.edited.normal_map, compress_level=3)
-    for pattern, keep in (("head-*.bin", mesh), ("texture-*.jpg", texture), ("normal-*.png", normal)):
+        bare = fv.edit(head.edited, detail=0).texture
+        smooth = _picture_file(folder, "smooth", ".jpg", bare, quality=92)
+    latest = {"head-*.bin": mesh, "texture-*.jpg": texture, "normal-*.png": normal, "smooth-*.jpg": smooth}
+    for pattern, keep in latest.items():
         found = sorted(set(folder.glob(pattern)) - {keep}, key=lambda path: path.stat().st_mtime_ns)
         for old in found[:-1]:
             old.unlink(missing_ok=True)
@@ -332,6 +335,7 @@ def view(head: Head, folder: Path, model: Path) -> dict:
         "head": file_address(mesh),
         "texture": file_address(texture),
         "normal": normal and file_address(normal),
+        "smooth": smooth and file_address(smooth),
         "person": head.person,
         "expression": _expression(head.edited),
         "status": None,

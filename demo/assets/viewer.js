@@ -4,7 +4,18 @@
 const VIEW_HEIGHT_M = 0.34; // visible at the head's centre before any zoom
 const FIELD_OF_VIEW_DEG = 22;
 const CLAY = 0xb9b4ae;
-const PARTS = ["model", "head", "texture", "normal"]; // addresses in a value of the component
+const PARTS = ["model", "head", "texture", "normal", "smooth"]; // addresses in a value of the component
+const PICTURES = ["texture", "normal", "smooth"]; // those that are pictures: colours, relief, colours without detail
+
+// Colours follow the strength of the detail as they do in a download: geometrically from those without detail to those
+// with all of it, and beyond.
+const STRENGTH_PARAMETERS = "#include <common>\nuniform float detailStrength;\nuniform sampler2D smoothMap;";
+const STRENGTH_OF_COLOURS = `#include <map_fragment>
+#ifdef USE_MAP
+  vec3 smoothTexel = sRGBToLinear(texture2D(smoothMap, vUv)).rgb;
+  vec3 pigment = clamp((texelColor.rgb + 0.001) / (smoothTexel + 0.001), 0.1, 10.0);
+  diffuseColor.rgb *= pow(pigment, vec3(detailStrength - 1.0));
+#endif`;
 
 // Array types by the names that NumPy gives them.
 const TYPES = { uint16: Uint16Array, uint32: Uint32Array, int16: Int16Array, float32: Float32Array };
@@ -193,9 +204,11 @@ class Viewer {
     this.canvas = element.querySelector(".fv-canvas");
     this.models = new Map();
     this.person = null;
-    this.strength = 1;
+    this.strength = { value: 1 };
+    this.smoothMap = { value: null };
     this.wanted = {};
     this.latest = {}; // value of the component
+    this.pictures = {};
     this.shown = {}; // the one that is in the scene
     this.shownParts = this.loading = null;
     this.orbit = new Orbit(this.canvas, () => this.redraw());
@@ -219,13 +232,11 @@ class Viewer {
     try {
       const model = value.model && (await this.load(this.models, value.model));
       if (!value.head || parts !== this.loading) return;
-      const [pack, texture, normal] = await Promise.all([
-        loadPack(value.head),
-        value.texture === this.shown.texture ? this.texture : loadTexture(value.texture),
-        value.normal === this.shown.normal ? this.normal : value.normal && loadTexture(value.normal),
-      ]);
+      const picture = (part) =>
+        value[part] === this.shown[part] ? this.pictures[part] : value[part] && loadTexture(value[part]);
+      const [pack, ...pictures] = await Promise.all([loadPack(value.head), ...PICTURES.map(picture)]);
       if (parts !== this.loading) return;
-      this.place(value, model, pack, texture, normal);
+      this.place(value, model, pack, Object.fromEntries(PICTURES.map((part, k) => [part, pictures[k]])));
       this.shown = value;
       this.shownParts = parts;
       this.showProgress(this.latest);
@@ -247,7 +258,7 @@ class Viewer {
     }
   }
 
-  place(value, model, pack, texture, normal) {
+  place(value, model, pack, pictures) {
     if (!this.renderer) this.makeScene();
     if (!this.head || this.head.model !== model) {
       this.mesh?.removeFromParent();
@@ -261,23 +272,19 @@ class Viewer {
     if (value.person !== this.person) {
       this.person = value.person;
       this.wanted = { ...value.expression };
-      this.strength = 1;
+      this.strength.value = 1;
       this.orbit.reset();
       this.comeIntoSight();
     }
-    if (this.texture !== texture || this.normal !== normal) {
-      if (this.texture !== texture) this.texture?.dispose();
-      if (this.normal !== normal) this.normal?.dispose();
-      for (const picture of [texture, normal]) {
-        if (!picture) continue;
-        picture.flipY = false;
-        picture.anisotropy = this.renderer.capabilities.getMaxAnisotropy();
-      }
-      texture.encoding = THREE.sRGBEncoding;
-      this.texture = texture;
-      this.normal = normal;
-      this.dress();
+    for (const part of PICTURES.filter((name) => pictures[name] !== this.pictures[name])) {
+      this.pictures[part]?.dispose();
+      if (!pictures[part]) continue;
+      pictures[part].flipY = false;
+      pictures[part].anisotropy = this.renderer.capabilities.getMaxAnisotropy();
+      pictures[part].encoding = part === "texture" ? THREE.sRGBEncoding : THREE.LinearEncoding;
     }
+    this.pictures = pictures;
+    this.dress();
     this.center.set(...pack.center);
     this.blend();
   }
@@ -290,6 +297,12 @@ class Viewer {
     this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW_DEG, 1, 0.05, 10);
     this.center = new THREE.Vector3();
     this.material = new THREE.MeshStandardMaterial({ roughness: 0.62, metalness: 0 });
+    this.material.onBeforeCompile = (shader) => {
+      Object.assign(shader.uniforms, { detailStrength: this.strength, smoothMap: this.smoothMap });
+      shader.fragmentShader = shader.fragmentShader
+        .replace("#include <common>", STRENGTH_PARAMETERS)
+        .replace("#include <map_fragment>", STRENGTH_OF_COLOURS);
+    };
     this.scene.add(new THREE.HemisphereLight(0xffffff, 0x9a938c, 0.62), this.camera);
     for (const [strength, x, y, z] of [[0.42, -0.5, 0.7, 1], [0.16, 1, 0.1, 0.4]]) {
       const lamp = new THREE.DirectionalLight(0xffffff, strength);
@@ -300,9 +313,11 @@ class Viewer {
 
   dress() {
     const clay = this.clayButton.getAttribute("aria-pressed") === "true";
-    this.material.map = clay ? null : this.texture;
+    const { texture, normal, smooth } = this.pictures;
+    this.material.map = clay ? null : texture;
+    this.smoothMap.value = smooth ?? texture;
     this.material.color.setHex(clay ? CLAY : 0xffffff).convertSRGBToLinear();
-    this.material.normalMap = this.normal ?? null;
+    this.material.normalMap = normal ?? null;
     this.setRelief();
     this.material.needsUpdate = true;
     this.redraw();
@@ -310,11 +325,11 @@ class Viewer {
 
   // Without tangents in the mesh the map's green points down the picture in three.js, and up in glTF.
   setRelief() {
-    this.material.normalScale.set(this.strength, -this.strength);
+    this.material.normalScale.set(this.strength.value, -this.strength.value);
   }
 
   setStrength(strength) {
-    this.strength = strength;
+    this.strength.value = strength;
     if (!this.material) return;
     this.setRelief();
     this.redraw();

@@ -68,7 +68,7 @@ class Settings:
 
     batch: int = 8
     rate: float = 2e-3
-    warm_up_rate: float = 6e-3
+    warm_up_rate: float = 1e-2
     mapping_rate: float = 50.0
     place_rate: float = 5.0
     noise_rate: float = 1.0

@@ -17,6 +17,7 @@ LEVELS = ((1, 3), (2, 2), (4, 1))  # factor by which windows are reduced first, 
 FILTERS = 24  # per level; half see one channel, half all of them
 CELLS = 2  # a window is cut into CELLS x CELLS, as skin is not alike everywhere
 _LEAST_SPREAD = 0.1  # of a filter's deviation over all cells: flatter cells count no more
+_EMPTY = 0.05  # deviation, in the data's, below which it is empty: in windows where nothing is nothing can be far off
 
 
 def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generator) -> Tensor:
@@ -70,4 +71,4 @@ def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
     spread = theirs.std(dim=2, keepdim=True)
     floor = _LEAST_SPREAD * theirs.flatten(1).std(dim=1)[:, None, None]
     difference = ours.sort(dim=2).values - theirs.sort(dim=2).values
-    return (difference.abs() / (spread + floor + 1e-6)).mean()
+    return (difference.abs() / (spread + floor + _EMPTY)).mean()
