@@ -360,8 +360,11 @@ def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGene
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
-    """Half the product of two errors, which counts linearly where they are large, as in Huber's loss."""
-    size = (0.5 * (one + other)).detach().abs().clamp_min(1)
+    """Half the product of two errors, which counts linearly where they are large, as in Huber's loss.
+
+    What it is divided by must not know whether the errors agree: else noise alone would lower the loss, without end.
+    """
+    size = (0.5 * (one.square() + other.square())).sqrt().detach().clamp_min(1)
     return 0.5 * one * other / size
 
 

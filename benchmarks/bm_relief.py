@@ -1,0 +1,199 @@
+"""What the detail stage of a fit finds: known skin in renderings, held-out skin in photographs, and what it costs.
+
+Run: python -m faceverse bench relief [--heads 12] [--photos FOLDER] [--repeats 3] [--sheet PNG]
+Known skin is that of synthetic scans which no training has seen, on random heads of the model. docs/detail.md explains
+the figures.
+"""
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from bm_fit import _twelve_megapixels, spread, table
+from fit_heads import as_jpeg
+from PIL import Image
+from scipy.spatial import cKDTree
+
+import faceverse as fv
+from faceverse.batch import PHOTO_SUFFIXES
+from faceverse.camera import Camera, rotation_from_euler_deg
+from faceverse.detail import DetailModule
+from faceverse.edit import head
+from faceverse.fitting.skin_stage import fit_skin
+from faceverse.fitting.skin_view import LARGEST_ERROR, look_at_skin
+from faceverse.lighting import default_light
+from faceverse.relief import normal_map
+from faceverse.skin_detail import multiplied, with_detail
+from faceverse.texture import sight
+from faceverse.training.scans import (
+    DetailSurface,
+    albedo_tone,
+    likely_age_and_masculinity,
+    random_z,
+    synthetic_detail,
+)
+
+SEED = 90_000  # trainings take small ones
+PHOTO_PX = (1280, 1024)
+SAME_PLACE_PX = 1.5
+PANE = 512
+
+
+# -- known skin -------------------------------------------------------------------------------------------------------
+def stranger(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[fv.FitResult, np.ndarray]:
+    """A head with the skin of a synthetic scan, and its photograph (H, W, 3)."""
+    rng = np.random.default_rng([SEED, number])
+    params = model.random(SEED + number)
+    maps = synthetic_detail(
+        surface, random_z(rng, *likely_age_and_masculinity(model, params, rng)), SEED + number,
+        albedo_tone(model, params),
+    )  # fmt: skip
+    light = default_light() * float(rng.uniform(0.7, 1.1))
+    light[1:4] += light[0].mean() * torch.from_numpy(0.2 * rng.standard_normal((3, 1))).float()
+    turn = rotation_from_euler_deg(*(rng.uniform(-1, 1, 3) * (20, 8, 6)))
+    height, width = PHOTO_PX
+    camera = Camera(1.3 * height, (width / 2, height / 2), PHOTO_PX)
+    params = params.replace(
+        light=light.numpy(), rotation=turn.numpy(), translation=np.array([0.0, 0.0, -0.5], np.float32)
+    )
+    plain = head(params, model, texture_size=1024)
+    result = plain.replace(
+        displacement=maps.displacement,
+        normal_map=normal_map(model, plain.vertices, maps.displacement),
+        texture=multiplied(plain.texture, maps.albedo_log),
+        camera=camera,
+    )
+    photo = fv.render(result, camera=camera, background=(150, 150, 150)).rgb
+    noisy = photo + rng.normal(0, 1.5, photo.shape) + 0.5
+    return result, as_jpeg(noisy.clip(0, 255).astype(np.uint8), 92)
+
+
+def correlation(found: np.ndarray, true: np.ndarray) -> float:
+    return float((found * true).sum() / max(np.sqrt((found**2).sum() * (true**2).sum()), 1e-12))
+
+
+def at_the_same_pixels(photo: np.ndarray, true: fv.FitResult, found: fv.FitResult) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements of two heads where they lie at the same place of the photograph and are seen well."""
+    size = true.displacement.shape[0]
+    places, values = [], []
+    for result in (true, found):
+        seen = sight(photo, result.model, result.params, result.camera, size)
+        clear = look_at_skin(photo, result.model, result.params, result.camera, size).weight.numpy() > 0.5
+        places.append(seen.position_px[:, clear].T)
+        values.append(result.displacement[clear])
+    distance, nearest = cKDTree(places[1]).query(places[0], distance_upper_bound=SAME_PLACE_PX)
+    near = np.isfinite(distance)
+    return values[1][nearest[near]], values[0][near]
+
+
+def known_part(model: fv.FaceModel, module: DetailModule, count: int, sheet: Path | None) -> None:
+    surface, size = DetailSurface.of(model), module.detail.size
+    known, whole, read, rows = [], [], [], []
+    for number in range(count):
+        truth, photo = stranger(model, surface, number)
+        view = look_at_skin(photo, model, truth.params, truth.camera, size)
+        front = view.weight.numpy() > 0.5
+        skin = fit_skin(photo, model, truth.params, truth.camera, module, number)
+        known.append(correlation(skin.displacement[front], truth.displacement[front]))
+        latents = {key: value for key, value in skin.latents.items() if key != "relief"}
+        made = with_detail(truth.replace(params=truth.params.replace(detail=latents), detail_module=module))
+        read.append(correlation(made.displacement[front], truth.displacement[front]))
+        result = fv.fit(photo, model, detail=module)
+        whole.append(correlation(*at_the_same_pixels(photo, truth, result)))
+        if sheet is not None and number < 6:
+            rows.append(
+                _clays(
+                    photo,
+                    truth,
+                    truth.replace(
+                        displacement=skin.displacement, normal_map=normal_map(model, truth.vertices, skin.displacement)
+                    ),
+                    result,
+                )
+            )
+    print(f"\ncorrelation of found with true displacement, {count} heads, texels of {size} that are seen well")
+    found = {"head and camera known": known, "of which the generator alone": read, "whole fit, same pixels": whole}
+    print(table(["", "median", "90th", "least"], [[n, *spread(v), f"{min(v):.2f}"] for n, v in found.items()]))
+    if sheet is not None:
+        Image.fromarray(np.concatenate(rows)).save(sheet)
+
+
+def _clays(photo: np.ndarray, *results: fv.FitResult) -> np.ndarray:
+    """The photograph and heads in clay, the face only."""
+    box = results[0].camera.image_size
+    crop = (box[1] // 4, box[0] // 5, 3 * box[1] // 4, 4 * box[0] // 5)
+    panes = [Image.fromarray(photo).crop(crop).resize((PANE, PANE * 6 // 5))]
+    for result in results:
+        picture = fv.render(result, mode="clay", camera=result.camera).rgb
+        panes.append(Image.fromarray(picture).crop(crop).resize((PANE, PANE * 6 // 5)))
+    return np.concatenate([np.asarray(pane) for pane in panes], axis=1)
+
+
+# -- photographs ------------------------------------------------------------------------------------------------------
+def photos_part(model: fv.FaceModel, module: DetailModule, folder: Path) -> None:
+    """Error of held-out skin: of the base head, with the colour around carried over, and with detail."""
+    rows = []
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES):
+        result = fv.fit(path, model, detail=module)
+        view = look_at_skin(fv.read_image(path).rgb, model, result.params, result.camera, module.detail.size)
+        stages = [stage for stage in result.stages if "detail" in stage.name]
+        if not stages:
+            rows.append([path.name, "too coarse", "", "", ""])
+            continue
+        chosen = view.weight * view.held_out
+        left = view.residual.clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
+        plain = float(((left * chosen).sum() / chosen.sum()).sqrt())
+        after = stages[-1].after
+        rows.append(
+            [path.name, f"{plain:.3f}", f"{stages[0].before:.3f}", f"{after:.3f}", f"{100 * (1 - after / plain):.0f} %"]
+        )
+    print("\nheld-out skin of photographs, root mean square of logarithms")
+    print(table(["photograph", "base head", "colour around", "with detail", "less"], rows))
+
+
+# -- the clock --------------------------------------------------------------------------------------------------------
+def speed_part(model: fv.FaceModel, module: DetailModule, repeats: int) -> None:
+    photo = _twelve_megapixels(None)
+    seconds: dict[str, list[float]] = {"base model": [], "with detail": []}
+    for run in range(repeats + 1):
+        for name, detail in (("base model", False), ("with detail", module)):
+            started = time.perf_counter()
+            fv.fit(photo, model, detail=detail)
+            if run:
+                seconds[name].append(time.perf_counter() - started)
+    print(f"\nseconds of a fit of 12 megapixels, {repeats} warm runs each in turn")
+    print(table(["", "median", "90th"], [[name, *spread(values)] for name, values in seconds.items()]))
+    ratio = np.median(seconds["with detail"]) / np.median(seconds["base model"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  with detail {ratio:.1f} times the base fit; peak memory of this process {peak:.2f} GB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("speed", "known", "photos"), help="by default all that can be done")
+    parser.add_argument("--heads", type=int, default=12, metavar="N", help="with known skin (default: 12)")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="warm runs for the clock (default: 3)")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="photograph, true, known head, whole fit in clay")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of another detail module")
+    options = parser.parse_args()
+    if min(options.heads, options.repeats) < 1:
+        parser.error("--heads and --repeats must be 1 or more")
+    model = fv.load_model()
+    try:
+        module = fv.load_detail(options.weights) if options.weights else fv.load_detail()
+        if options.only in (None, "speed"):
+            speed_part(model, module, options.repeats)
+        if options.only in (None, "known"):
+            known_part(model, module, options.heads, options.sheet)
+        if options.photos and options.only in (None, "photos"):
+            photos_part(model, module, options.photos)
+    except fv.FaceVerseError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
