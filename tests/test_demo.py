@@ -255,10 +255,14 @@ def test_relief_has_a_file_that_loses_nothing(head, skinned, tmp_path):
     plain = handlers.view(head, tmp_path, tmp_path / "model.bin")
     detailed = handlers.Head(skinned, skinned, 8, 1, None)
     value, again = (handlers.view(detailed, tmp_path, tmp_path / "model.bin") for _ in range(2))
-    assert plain["normal"] is None and plain["edition"] < value["edition"] < again["edition"]
+    assert plain["normal"] is plain["smooth"] is None
+    assert plain["edition"] < value["edition"] < again["edition"]
     assert value["normal"] == again["normal"] and value["texture"] == again["texture"], "no file is sent twice"
     stored = np.asarray(Image.open(value["normal"].removeprefix("gradio_api/file=")))
     assert np.array_equal(stored, skinned.normal_map)
+    smooth = np.asarray(Image.open(value["smooth"].removeprefix("gradio_api/file=")), int)
+    wanted = fv.edit(skinned, detail=0).texture.astype(int)
+    assert 2 * np.abs(smooth - wanted).mean() < np.abs(wanted - skinned.texture).mean()
 
 
 # -------------------------------------------------------------------------------------------------------------- editing
