@@ -37,7 +37,7 @@ from faceverse.training.scans import (
 )
 
 SEED = 90_000  # trainings take small ones
-PHOTO_PX = (1280, 1024)
+PHOTO_PX, FOCAL = (1600, 1280), 1.7  # height and width; in heights
 SAME_PLACE_PX = 1.5
 PANE = 512
 
@@ -52,10 +52,11 @@ def stranger(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[
         albedo_tone(model, params),
     )  # fmt: skip
     light = default_light() * float(rng.uniform(0.7, 1.1))
-    light[1:4] += light[0].mean() * torch.from_numpy(0.2 * rng.standard_normal((3, 1))).float()
+    # From above and a little aside, as the light of the photographs in docs/fitting.md was found to be.
+    light[1:4] = light[0].mean() * torch.tensor([[rng.uniform(0.25, 0.6)], [0.0], [0.25 * rng.standard_normal()]])
     turn = rotation_from_euler_deg(*(rng.uniform(-1, 1, 3) * (20, 8, 6)))
     height, width = PHOTO_PX
-    camera = Camera(1.3 * height, (width / 2, height / 2), PHOTO_PX)
+    camera = Camera(FOCAL * height, (width / 2, height / 2), PHOTO_PX)
     params = params.replace(
         light=light.numpy(), rotation=turn.numpy(), translation=np.array([0.0, 0.0, -0.5], np.float32)
     )

@@ -168,13 +168,24 @@ class ConditionalGenerator(nn.Module):
         return tuple(parts)
 
     def synthesis(
-        self, latents: Tensor, condition: Tensor | Sequence[Tensor], noise: Sequence[Tensor] | None = None
+        self,
+        latents: Tensor,
+        condition: Tensor | Sequence[Tensor],
+        noise: Sequence[Tensor] | None = None,
+        *,
+        until: int | None = None,
     ) -> Tensor:
         """Picture (N, image_channels, S, S) of latents (N, L, D); condition and noise as in `forward`, or what
-        `encode` made of the condition."""
+        `encode` made of the condition.
+
+        Args:
+            until: a resolution below S: the picture is the sum of the layers up to there, for a fraction of the work.
+        """
         parts, noise = self._checked_inputs(latents, condition, noise)
+        if until is not None and until not in self.channels:
+            raise ParameterError(f"until must be one of {_listed(self.channels)}, got {until!r}")
         maps, image = self._start(latents, noise)
-        for step in range(len(self.to_rgbs)):
+        for step in range((until or self.size).bit_length() - 3):
             maps, image = self._doubled(step, maps, image, latents, parts, noise)
         return image
 

@@ -95,7 +95,7 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
 
 
 def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
-    monkeypatch.setattr(skin_stage, "DETAIL", replace(skin_stage.DETAIL, steps=1))
+    monkeypatch.setattr(skin_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in skin_stage.DETAIL))
     events, bases = [], []
 
     def on_base(result):
@@ -119,7 +119,7 @@ def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, 
 
 
 def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypatch):
-    monkeypatch.setattr(skin_stage, "DETAIL", replace(skin_stage.DETAIL, steps=1))
+    monkeypatch.setattr(skin_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in skin_stage.DETAIL))
     bases = []
     pair = [astronaut, np.ascontiguousarray(astronaut[:400, 60:460])]
     result = fv.fit(pair, model, detail=module_of(model, expression=None), on_base=bases.append)

@@ -534,6 +534,9 @@ def test_a_window_is_cut_out_of_the_full_picture(condition_size, corner, side):
     assert whole.shape == (2, 3, 16, 16)
     row, column = corner
     torch.testing.assert_close(window, full[:, :, row : row + side, column : column + side])
+    torch.testing.assert_close(generator.synthesis(latents, condition, noise, until=16), whole)
+    with pytest.raises(ParameterError, match="until must be one of 4, 8, 16, 32, 64, got 24"):
+        generator.synthesis(latents, condition, noise, until=24)
 
 
 NO_WINDOWS = [(64, (0, 0), 16), (16, (2, 0), 16), (16, (52, 0), 16), (16, (0, 0), 6)]

@@ -49,16 +49,18 @@ NOISE_FROM = 16  # side of the smallest noise maps that are fitted
 
 @dataclass(frozen=True)
 class Plan:
-    """How a stage goes: steps, and how fast latents and noise maps move (Adam)."""
+    """How a part of a stage goes: steps, how fast latents and noise maps move (Adam), and by what the generator's
+    resolution is divided."""
 
-    name: str
     steps: int
     latent_rate: float
-    noise_rate: float
+    noise_rate: float = 0.0
+    reduced: int = 1
 
 
-DETAIL = Plan("detail", 24, 0.04, 0.12)
-EXPRESSION = Plan("expression detail", 10, 0.05, 0.0)
+# At half the resolution a step costs a third.
+DETAIL = (Plan(14, 0.05, 0.15, reduced=2), Plan(5, 0.02, 0.10))
+EXPRESSION = Plan(6, 0.06)
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,13 @@ def fit_skin(
     coarse = view.blur_texels * 512 / module.detail.size > COARSEST_PHOTO_TEXELS
     if coarse or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
         return fitting.finished((), False)
-    stages = [fitting.fit_detail(view, lambda share: on_step(0.8 * share))]
+
+    def look(side: int) -> SkinView:
+        return view if side == module.detail.size else look_at_skin(photo, model, params, camera, side)
+
+    stages = [fitting.fit_detail(view, look, lambda share: on_step(0.8 * share))]
     if fitting.has_folds:
-        stages.append(fitting.fit_expression(view, lambda share: on_step(0.8 + 0.2 * share)))
+        stages.append(fitting.fit_expression(view, look, lambda share: on_step(0.8 + 0.2 * share)))
     return fitting.finished(tuple(stages), True)
 
 
@@ -168,52 +174,76 @@ class _Fitting:
             self.folds = torch.from_numpy(folds(module, model, params.replace(detail=latents), rest))
 
     # -- detail
-    def make(self, w: Tensor, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Change of albedo (3, S, S) and displacement (S, S) mm at rest."""
-        picture = self.module.detail.synthesis(w, self.parts, noise)
+    def make(self, w: Tensor, noise: list[Tensor], size: int | None = None) -> tuple[Tensor, Tensor]:
+        """Change of albedo (3, S, S) and displacement (S, S) mm at rest, of the full size or a smaller one."""
+        picture = self.module.detail.synthesis(w, self.parts, noise, until=size)
         albedo_log, displacement = read_picture(self.module.code, picture)
-        return albedo_log[0] * self.mask, displacement[0] * self.mask
+        mask = self.mask if size is None else resized(self.mask, size)
+        return albedo_log[0] * mask, displacement[0] * mask
 
-    def fit_detail(self, view: SkinView, on_step: Callable[[float], None]) -> Stage:
+    def fit_detail(self, view: SkinView, look: Callable[[int], SkinView], on_step: Callable[[float], None]) -> Stage:
+        """Latents, noise and relief.
+
+        Args:
+            view: in the full size.
+            look: side -> the same view in maps of that side.
+        """
         started = time.perf_counter()
-        generator = self.module.detail
-        reading = self.read(view)
-        start = torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents
-        w = start.clone().requires_grad_()
-        prior = _LatentPrior.of(generator)
-        quiet = _quiet_noise(self.noise, view)
-        deltas = [torch.zeros_like(n).requires_grad_(n.shape[-1] >= NOISE_FROM) for n in quiet]
-        free = [delta for delta in deltas if delta.requires_grad]
-
-        def loss_of() -> tuple[Tensor, dict[str, float]]:
-            noise = [a + b for a, b in zip(quiet, deltas)]
-            albedo_log, displacement = self.make(w, noise)
-            data = _data_loss(view, view.predicted(albedo_log, displacement + self.folds))
-            away = prior(w)
-            moved = 0.5 * sum(values.square().sum() for values in free)
-            terms = {"photometric": data, "latent": away, "noise": moved}
-            if reading is not None:
-                missed = (displacement + self.folds - reading.displacement) / reading.sigma_mm
-                terms["reading"] = 0.5 * (missed.square() * reading.weight).sum() / CORRELATED_TEXELS
-            return sum(terms.values()), {name: value.item() for name, value in terms.items()}
-
-        groups = [{"params": [w], "lr": DETAIL.latent_rate}, {"params": free, "lr": DETAIL.noise_rate}]
         before = view.error(0.0)
-        history, terms = _descend(DETAIL, groups, loss_of, on_step)
+        reading = self.read(view)
+        w = (torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents).clone()
+        noise, history, terms = _quiet_noise(self.noise, view), (), {}
+        steps = sum(plan.steps for plan in DETAIL)
+        for plan in DETAIL:
+            seen = look(self.module.detail.size // plan.reduced)
+            done, part = len(history) / steps, plan.steps / steps
+
+            def report(share: float, done: float = done, part: float = part) -> None:
+                on_step(done + part * share)
+
+            w, noise, losses, terms = self._descend(plan, w, noise, seen, reading, report)
+            history += losses
         with torch.no_grad():
-            noise = [a + b for a, b in zip(quiet, deltas)]
             maps = self.make(w, noise)
         after = view.error(view.predicted(maps[0], maps[1] + self.folds))
         if after < before:
             added = torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]).half().float()  # as files keep it
             self.noise = noise
-            self.latents = self.latents | {"w": w.detach()[0].numpy(), "noise": added.numpy()}
+            self.latents = self.latents | {"w": w[0].numpy(), "noise": added.numpy()}
         else:
             after = before
         if reading is not None:
             after = self._add_relief(view, reading, after)
-        seconds = time.perf_counter() - started
-        return Stage(DETAIL.name, seconds, DETAIL.steps, terms, before, after, history)
+        return Stage("detail", time.perf_counter() - started, steps, terms, before, after, history)
+
+    def _descend(
+        self, plan: Plan, w: Tensor, noise: list[Tensor], view: SkinView, reading: _Reading | None, on_step
+    ) -> tuple[Tensor, list[Tensor], tuple[float, ...], dict[str, float]]:
+        """Latents and noise after the steps of a plan, the losses, and the last one's terms."""
+        size = view.weight.shape[-1]
+        start, w = noise, w.clone().requires_grad_()
+        deltas = [torch.zeros_like(n).requires_grad_(NOISE_FROM <= n.shape[-1] <= size) for n in start]
+        free = [delta for delta in deltas if delta.requires_grad]
+        prior, folds = _LatentPrior.of(self.module.detail), resized(self.folds, size)
+        if reading is not None:
+            told, weight = resized(reading.displacement, size), resized(reading.weight, size)
+        texels = CORRELATED_TEXELS * (size / 512) ** 2
+
+        def loss_of() -> tuple[Tensor, dict[str, float]]:
+            now = [a + b for a, b in zip(start, deltas)]
+            albedo_log, displacement = self.make(w, now, size)
+            displacement = displacement + folds
+            moved = 0.5 * sum(values.square().sum() for values in free)
+            data = _data_loss(view, view.predicted(albedo_log, displacement))
+            terms = {"photometric": data, "latent": prior(w), "noise": moved}
+            if reading is not None:
+                missed = (displacement - told) / reading.sigma_mm
+                terms["reading"] = 0.5 * (missed.square() * weight).sum() / texels
+            return sum(terms.values()), {name: value.item() for name, value in terms.items()}
+
+        groups = [{"params": [w], "lr": plan.latent_rate}, {"params": free, "lr": plan.noise_rate}]
+        history, terms = _descend(plan.steps, groups, loss_of, on_step)
+        return w.detach(), [(a + b).detach() for a, b in zip(start, deltas)], history, terms
 
     @torch.no_grad()
     def read(self, view: SkinView) -> _Reading | None:
@@ -245,9 +275,13 @@ class _Fitting:
         return error
 
     # -- expression
-    def fit_expression(self, view: SkinView, on_step: Callable[[float], None]) -> Stage:
+    def fit_expression(
+        self, view: SkinView, look: Callable[[int], SkinView], on_step: Callable[[float], None]
+    ) -> Stage:
+        """Latents of the folds; arguments as in `fit_detail`."""
         started = time.perf_counter()
-        generator = self.module.expression
+        generator, size = self.module.expression, len(self.mask)
+        side = min(generator.size, size)
         with torch.no_grad():
             albedo_log, rest = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
             rest = rest + self.relief * self.mask
@@ -256,45 +290,45 @@ class _Fitting:
         noise = generator.make_noise(int(self.latents["expression_seed"]))
         w = torch.from_numpy(self.latents["expression_w"])[None].requires_grad_()
         prior = _LatentPrior.of(generator)
+        small, small_albedo, small_rest = look(side), resized(albedo_log, side), resized(rest, side)
 
-        def made() -> Tensor:
+        def made(side: int) -> Tensor:
             added = read_bands(self.module.code, generator.synthesis(w, parts, noise)) * gate
-            return resized(added[0], len(rest))
+            return resized(added[0], side)
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
-            data = _data_loss(view, view.predicted(albedo_log, rest + made()))
+            data = _data_loss(small, small.predicted(small_albedo, small_rest + made(side)))
             terms = {"photometric": data, "latent": prior(w)}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         before = view.error(view.predicted(albedo_log, rest + self.folds))
-        history, terms = _descend(EXPRESSION, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
+        history, terms = _descend(EXPRESSION.steps, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
         with torch.no_grad():
-            after = view.error(view.predicted(albedo_log, rest + made()))
+            after = view.error(view.predicted(albedo_log, rest + made(size)))
         if after < before:
             self.latents = self.latents | {"expression_w": w.detach()[0].numpy()}
-        return Stage(
-            EXPRESSION.name, time.perf_counter() - started, EXPRESSION.steps, terms, before, min(before, after), history
-        )
+        seconds, after = time.perf_counter() - started, min(before, after)
+        return Stage("expression detail", seconds, EXPRESSION.steps, terms, before, after, history)
 
     def finished(self, stages: tuple[Stage, ...], seen: bool) -> FittedSkin:
         maps = maps_of(self.module, self.model, self.params.replace(detail=self.latents))
         return FittedSkin(self.latents, maps.displacement, maps.albedo_log, stages, seen)
 
 
-def _descend(plan: Plan, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
+def _descend(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
     """Adam with rates that fall to nothing; the loss before each step, and the last one's terms."""
     optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
     rates = [group["lr"] for group in groups]
     history, terms = [], {}
-    for step in range(plan.steps):
+    for step in range(steps):
         for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.zero_grad()
         loss, terms = loss_of()
         loss.backward()
         optimizer.step()
         history.append(float(loss.detach()))
-        on_step((step + 1) / plan.steps)
+        on_step((step + 1) / steps)
     return tuple(history), terms
 
 
@@ -302,7 +336,7 @@ def _data_loss(view: SkinView, predicted: Tensor) -> Tensor:
     """Robust squares of what is left of the photograph, in sigmas, over the independent texels that steps look at."""
     left = ((view.residual - predicted) / SIGMA).square()
     robust = OUTLIER**2 * (1 - torch.exp(-left / (2 * OUTLIER**2)))
-    return (robust.mean(0) * view.fitted).sum() / CORRELATED_TEXELS
+    return (robust.mean(0) * view.fitted).sum() / (CORRELATED_TEXELS * (view.weight.shape[-1] / 512) ** 2)
 
 
 @dataclass(frozen=True)
