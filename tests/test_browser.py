@@ -30,7 +30,7 @@ FLAGS = [
     "--no-first-run",
 ]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-FIT_MS = 90_000
+FIT_MS = 240_000
 PHOTO_INPUT = "#fv-photo input[type=file]"
 
 
@@ -117,7 +117,18 @@ def visit(browser, address, size=DESKTOP, theme="light"):
 
 
 def wait_for_head(page):
+    """The head is there, with its detail or before it."""
+    page.wait_for_selector('.fv-stage:is([data-state="ready"], [data-state="refining"])[data-drawn]', timeout=FIT_MS)
+
+
+def wait_for_end(page):
+    """The head is there with its detail, if it has some, and so are the pictures of it: nothing more is to come."""
     page.wait_for_selector('.fv-stage[data-state="ready"][data-drawn]', timeout=FIT_MS)
+    times = 2 if page.is_visible("#fv-detail") else 1
+    end = time.monotonic() + FIT_MS / 1000
+    while len({url for url in page.requests if "/overlay-" in url}) < times and time.monotonic() < end:
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(500)
 
 
 def canvas_pixels(page):
@@ -149,7 +160,7 @@ def fitted(browser, server, photos):
     with visit(browser, server[0]) as page:
         page.set_input_files(PHOTO_INPUT, photos / "astronaut.jpg")
         page.wait_for_selector('.fv-stage[data-state="busy"] .fv-bar', timeout=FIT_MS)
-        wait_for_head(page)
+        wait_for_end(page)
         yield page
 
 
@@ -181,6 +192,23 @@ def test_expression_slider_moves_the_head_without_a_request(fitted):
     assert fitted.requests[requests:] == []
     fitted.evaluate("window.scrollTo(0, 0)")
     assert changed_pixels(before, canvas_pixels(fitted)) > 1000, "the mouth opens"
+
+
+def test_strength_slider_moves_the_relief_without_a_request(fitted):
+    if not fitted.is_visible("#fv-detail"):
+        pytest.skip("there are no open detail weights")
+    slider = fitted.locator("#fv-strength input[type=range]")
+    assert fitted.get_by_label("Skin detail").count(), "it has a label"
+    fitted.evaluate("window.scrollTo(0, 0)")
+    fitted.click("[data-clay]")
+    before = canvas_pixels(fitted)
+    requests = len(fitted.requests)
+    drag(fitted, slider, 0.98)
+    fitted.wait_for_timeout(300)
+    assert fitted.requests[requests:] == []
+    fitted.evaluate("window.scrollTo(0, 0)")
+    assert (np.abs(canvas_pixels(fitted) - before).max(axis=-1) > 3).sum() > 200, "clay shows more relief"
+    fitted.click("[data-clay]")
 
 
 def test_dragging_turns_the_head_and_an_edit_keeps_the_view(fitted):
