@@ -77,7 +77,7 @@ def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitRe
     """Fits a portrait, the lens unknown, and compares with the truth."""
     truth, scene, face = portrait.subject, portrait.scene, face_rows(model)
     try:
-        result = fv.fit(portrait.rgb, model)
+        result = fv.fit(portrait.rgb, model, detail=False)
     except fv.NoFaceError:
         return Measured({}, {}, portrait.groups, "no face found"), None
     off = np.linalg.norm(result.matched_landmarks_px - portrait.landmarks_px, axis=1)
@@ -261,7 +261,7 @@ def photos_part(model: fv.FaceModel, folder: Path) -> None:
         if not count:
             print(f"  {path.name}: no face found")
         for face in range(count):
-            result = fv.fit(photo, model, face=face)
+            result = fv.fit(photo, model, face=face, detail=False)
             figures.append(photo_figures(result, photo.rgb, describe))
             cells = [f"{v:.{d}f}" if np.isfinite(v) else "-" for v, d in zip(figures[-1], (2, 1, 1, 3, 2), strict=True)]
             rows.append([f"{path.name} {face}", *cells, str(len(result.warnings))])
@@ -335,7 +335,7 @@ def speed_part(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
     results, totals = [], []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        results.append(fv.fit(photo, model))
+        results.append(fv.fit(photo, model, detail=False))
         totals.append(time.perf_counter() - started)
     height, width = photo.shape[:2]
     print(f"\n{width} x {height} pixels ({width * height / 1e6:.1f} megapixels), {repeats} warm runs after a first one")

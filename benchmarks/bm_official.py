@@ -100,10 +100,10 @@ def columns(modes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(modes.reshape(len(modes), -1).T, dtype=np.float32)
 
 
-def timed(run, *arguments):
+def timed(run, *arguments, **options):
     """What a function returns, and the seconds that it took."""
     started = time.perf_counter()
-    result = run(*arguments)
+    result = run(*arguments, **options)
     return result, time.perf_counter() - started
 
 
@@ -123,8 +123,8 @@ def main() -> None:
 
         photo = skimage.data.astronaut()
     open_model = fv.load_model()
-    fv.fit(photo, open_model)  # compiles, and loads the detector
-    first, open_seconds = timed(fv.fit, photo, open_model)
+    fv.fit(photo, open_model, detail=False)  # compiles, and loads the detector
+    first, open_seconds = timed(fv.fit, photo, open_model, detail=False)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         path = folder / f"full_size_v{options.version}.npy"
@@ -132,7 +132,7 @@ def main() -> None:
         model, seconds = timed(fv.load_model, path)
         size, count = path.stat().st_size / 1e6, len(model.mean_vertices)
         print(f"full size: {size:.0f} MB, {count} vertices, loaded in {seconds:.2f} s")
-        result, seconds = timed(fv.fit, photo, model)
+        result, seconds = timed(fv.fit, photo, model, detail=False)
         error = residual(result)
         print(f"  fit {seconds:.2f} s ({seconds / open_seconds:.1f} x the open model), landmarks off by {error:.1f} %")
         print(f"  open model {open_seconds:.2f} s, landmarks off by {residual(first):.1f} % of the outer eye distance")
@@ -140,7 +140,7 @@ def main() -> None:
         again, loading = timed(fv.load_model, converted)
         size = converted.stat().st_size / 1e6
         print(f"open model as official version 2: {size:.0f} MB, written in {seconds:.1f} s, loaded in {loading:.1f} s")
-        second = fv.fit(photo, again)
+        second = fv.fit(photo, again, detail=False)
         apart = np.linalg.norm(first.vertices - second.vertices, axis=1).max() * 1000
         print(f"  a fit on either gives heads that are {apart:.4f} mm apart at most")
 

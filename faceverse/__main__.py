@@ -319,7 +319,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration", "detail"))
+    parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration", "detail", "relief"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 

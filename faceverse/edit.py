@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .camera import Camera
+from .detail import DetailModule
 from .detail_file import load_detail
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
@@ -19,7 +20,7 @@ from .model import FaceModel, FaceParams
 from .model_data import Attribute
 from .render import rotation_matrix
 from .result import FitResult, with_params
-from .skin_detail import aged, mixed, random_detail, shown_albedo, with_detail
+from .skin_detail import aged, check_latents, mixed, random_detail, shown_albedo, with_detail
 from .texture import head_of
 from .texture_maps import bake_vertices
 from .weights import load_model
@@ -29,6 +30,10 @@ HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
 DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, 9), "fine": slice(9, None)}
 """Rows of the detail generator's latents, see `edit`: those of up to 64 texels a side, and the rest."""
 _OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light", "detail_seed", "detail_from")
+_NO_MODULE = (
+    "the detail module that made it is not installed: install its weights, or pass it with "
+    "result.replace(detail_module=fv.load_detail(...))"
+)
 # Added to both sides of the albedo's ratio: where the model is nearly black, a bare ratio tints hair and pupils.
 _RATIO_SOFTENING = 0.03
 
@@ -90,9 +95,9 @@ def edit(
         detail_layers: what `detail_from` brings: "all", "coarse" (creases; the pores stay), or "fine" (the reverse).
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
-        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, or `detail` for a head
-            without a detail layer.
-        WeightsError: `detail_seed` without the open detail weights.
+        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, `detail` for a head
+            without a detail layer, or other skin where the detail modules of the heads are missing or different.
+        WeightsError: `detail_seed` for a head that has no detail module, without the open detail weights.
     """
     result = _with_other_detail(result, detail_seed, detail_from, detail_layers)
     model, params = result.model, result.params
@@ -124,7 +129,7 @@ def edit(
         return edited
     before = float(result.params.detail.get("strength", 1.0))
     if not before:
-        raise ParameterError("the detail was turned off, and its module is not installed to make it again")
+        raise ParameterError(f"the detail of this head was turned off, and {_NO_MODULE}")
     return _with_factor(edited, _strength(detail) / before)
 
 
@@ -136,20 +141,48 @@ def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | N
         return result
     if seed is not None and other is not None:
         raise ParameterError("give detail_seed or detail_from, not both")
-    if other is not None and not other.params.detail:
-        raise ParameterError("detail_from carries no detail; fit its photograph with detail=True first")
-    module = (other or result).detail_module or load_detail()
+    module = _module_for_both(result, other)
+    mine = result.params.detail
     if other is None:
         latents = random_detail(module, result.model, result.params, seed)
-        latents |= {"strength": result.params.detail.get("strength", latents["strength"])}
+        latents |= {"strength": mine.get("strength", latents["strength"])}
     elif layers == "all":
-        latents = other.params.detail | {"strength": result.params.detail.get("strength", np.float32(1))}
+        latents = other.params.detail | {"strength": mine.get("strength", np.float32(1))}
+    elif not mine:
+        raise ParameterError("this head has no detail whose single layers could be exchanged; use detail_layers='all'")
     else:
-        if result.detail_module is not module:
-            raise ParameterError("single layers can be exchanged between heads whose detail is of the same module")
-        latents = mixed(result.params.detail, other.params.detail, DETAIL_LAYERS[layers])
+        for latents in (mine, other.params.detail):
+            check_latents(module, latents)
+        latents = mixed(mine, other.params.detail, DETAIL_LAYERS[layers])
     changed = result.replace(params=result.params.replace(detail=latents), detail_module=module)
     return with_detail(changed, shown_albedo(result))
+
+
+def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule:
+    """The module that made the detail of a head, if it has any, and of its donor, and that makes the new one.
+
+    Raises:
+        ParameterError: the donor has no detail, one of them is without its module, or they have different ones.
+        WeightsError: none of them has a module, and the open one is not installed.
+    """
+    # The texture shows the head's present detail, which only its own module can take out again.
+    if result.params.detail and result.detail_module is None:
+        raise ParameterError(f"the detail of this head cannot be exchanged, because {_NO_MODULE}")
+    if other is None:
+        return result.detail_module or load_detail()
+    if not isinstance(other, FitResult):
+        raise ParameterError(f"detail_from must be a head (a FitResult), got {type(other).__name__}")
+    if not other.params.detail:
+        raise ParameterError("detail_from carries no detail; fit its photograph with detail=True first")
+    if other.detail_module is None:
+        raise ParameterError(f"the detail of detail_from cannot be given away, because {_NO_MODULE}")
+    if result.params.detail and not other.detail_module.is_same(result.detail_module):
+        raise ParameterError(
+            f"this head has its detail from the module '{result.detail_module.name}' "
+            f"({result.detail_module.digest[:8]}), detail_from has its own from '{other.detail_module.name}' "
+            f"({other.detail_module.digest[:8]}): fit both photographs with the same detail module"
+        )
+    return other.detail_module
 
 
 def _moves_skin(before: FaceParams, after: FaceParams) -> bool:

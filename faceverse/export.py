@@ -151,7 +151,10 @@ def _check_dense(result: FitResult, path: Path, light: bool) -> None:
     if light:
         raise ParameterError(f"cannot write {path.name} both light and dense; choose one")
     if result.displacement is None:
-        raise ParameterError(f"cannot write {path.name} as a dense mesh: this head has no displacement")
+        raise ParameterError(
+            f"cannot write {path.name} as a dense mesh: this head has no displacement; fit its photograph with detail, "
+            f"or give it some by edit(detail_seed=0)"
+        )
 
 
 def _mesh_of(result: FitResult) -> DenseMesh:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .detail import DetailModule, ReliefCode
+from .detail import DetailModule, ReliefCode, of_steps, whole_steps
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
 from .model import FaceModel, FaceParams
@@ -105,6 +105,14 @@ def layout_digest(model: FaceModel) -> str:
     return known
 
 
+def check_seed(seed: int) -> None:
+    """Raises:
+    ParameterError: not a whole number that latents can hold exactly.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _LARGEST_SEED:
+        raise ParameterError(f"a detail seed must be a whole number in 0..{_LARGEST_SEED - 1}, got {seed!r}")
+
+
 def random_detail(module: DetailModule, model: FaceModel, params: FaceParams, seed: int) -> dict[str, np.ndarray]:
     """Latents of somebody's skin: random, but of the age and sex that the head looks like.
 
@@ -116,8 +124,7 @@ def random_detail(module: DetailModule, model: FaceModel, params: FaceParams, se
         ParameterError: not such a seed, or the module is not an open one.
     """
     check_open(module, model)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _LARGEST_SEED:
-        raise ParameterError(f"a detail seed must be a whole number in 0..{_LARGEST_SEED - 1}, got {seed!r}")
+    check_seed(seed)
     draw = np.random.default_rng(int(seed))
     z = draw.standard_normal(module.detail.style_dim).astype(np.float32)
     for name, value in known_factors(module.code, model, params).items():
@@ -177,6 +184,37 @@ def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: sli
     return mine | {"w": w}
 
 
+def as_stored_noise(noise: Tensor) -> Tensor:
+    """Latents "noise" as files give them back."""
+    return _as_stored(noise, "noise")
+
+
+def as_stored_relief(relief: Tensor) -> Tensor:
+    """Latents "relief" as files give them back."""
+    return _as_stored(relief, "relief")
+
+
+def _as_stored(values: Tensor, what: str) -> Tensor:
+    return torch.from_numpy(of_steps(*whole_steps(values.numpy(force=True), what)))
+
+
+def check_latents(module: DetailModule, latents: dict[str, np.ndarray]) -> None:
+    """Raises:
+    ParameterError: latents of generators of other sizes, or of another kind.
+    """
+    generators = {"w": module.detail, "expression_w": module.expression}
+    fit = {"w", "noise_seed", "strength"} <= set(latents) and all(
+        np.shape(latents[name]) == (generator.latent_count, generator.style_dim)
+        for name, generator in generators.items()
+        if generator is not None and name in latents
+    )
+    if not fit:
+        raise ParameterError(
+            f"the detail of this head was not made with the detail module '{module.name}': pass the one that made it "
+            f"with result.replace(detail_module=fv.load_detail(...))"
+        )
+
+
 # -- maps -------------------------------------------------------------------------------------------------------------
 def noise_maps(generator, latents: dict[str, np.ndarray]) -> list[Tensor]:
     """The detail generator's noise maps, (1, 1, s, s) each.
@@ -197,6 +235,7 @@ def noise_maps(generator, latents: dict[str, np.ndarray]) -> list[Tensor]:
 
 def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
     """Detail of the face at rest, of full strength; the last few are remembered, because edits ask for them again."""
+    check_latents(check_open(module, model), params.detail)
     digest = hashlib.blake2b()
     values = (
         *(params.detail[key] for key in ("w", "noise_seed", "noise", "relief") if key in params.detail),
@@ -205,7 +244,7 @@ def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> 
     for array in (*values, params.albedo):
         digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
     key = (id(model), digest.digest())
-    remembered = _maps.setdefault(check_open(module, model), {})
+    remembered = _maps.setdefault(module, {})
     if key not in remembered:
         while len(remembered) >= _REMEMBERED:
             remembered.pop(next(iter(remembered)))
@@ -262,8 +301,8 @@ def resized(maps: Tensor, size: int) -> Tensor:
 
 def maps_of(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
     """Detail of the face with its expression, times `strength`."""
-    strength = np.float32(params.detail["strength"])
     rest = neutral_maps(module, model, params)
+    strength = np.float32(params.detail["strength"])
     whole = rest.displacement + folds(module, model, params, rest.displacement)
     return DetailMaps(strength * whole, strength * rest.albedo_log)
 

@@ -1,7 +1,8 @@
 """A fit as JSON text and back: what is needed to go on with a head later, on the same face model.
 
-Numbers are float32 in their shortest exact spelling; pictures are PNG in base64. Neither the photograph nor the
-folder that it came from is stored.
+Numbers are float32 in their shortest exact spelling; pictures are PNG in base64. Large arrays of the detail are rounded
+to the steps of `detail.STORED`, displacements to 0.1 micrometre, and compressed. Neither the photograph nor the folder
+that it came from is stored.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from .camera import Camera
-from .detail import DetailModule
+from .detail import STORED, DetailModule, of_steps, whole_steps
 from .detail_file import has_open_detail, load_detail
 from .errors import ParameterError, WeightsError
 from .model import FaceModel, FaceParams
@@ -29,6 +30,7 @@ _FORMAT, _VERSION = "faceverse-result", 1
 _LARGEST_SIDE_PX = 8192
 _VIEW_ARRAYS = ("rotation", "translation", "light", "landmarks_px", "projected_landmarks_px")
 _LONGEST_LIST, _LONGEST_LATENTS = 4096, 1 << 24
+_FLOAT32 = ("float32_zlib_base64", "<f4")
 _PARAMS = ("identity", "albedo", "rotation", "translation", "light", "iris")
 
 
@@ -38,6 +40,13 @@ def to_json(result: FitResult) -> str:
     Raises:
         ParameterError: a parameter is not finite.
     """
+    try:
+        return _readable(_document(result)) + "\n"
+    except ValueError as error:
+        raise ParameterError("cannot store this result: a parameter is not a finite number") from error
+
+
+def _document(result: FitResult) -> dict:
     params, camera, model = result.params, result.camera, result.model
     document = {
         "format": _FORMAT,
@@ -51,9 +60,9 @@ def to_json(result: FitResult) -> str:
         "params": {
             **{name: _numbers(getattr(params, name)) for name in _PARAMS},
             "expression": dict(zip(model.expression_names, _numbers(params.expression))),
-            "detail": {name: _packed_or_numbers(values) for name, values in params.detail.items()},
+            "detail": {name: _packed_or_numbers(values, name) for name, values in params.detail.items()},
         },
-        "detail_module": result.detail_module and result.detail_module.name,
+        "detail_module": _module_entry(result.detail_module),
         "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
         "blendshape_scores": _null_for_nan(result.blendshape_scores),
         "landmarks_px": _numbers(result.landmarks_px),
@@ -61,14 +70,11 @@ def to_json(result: FitResult) -> str:
         "texture_png_base64": _encoded_picture(result.texture),
         "texture_confidence_png_base64": _encoded_picture(result.texture_confidence),
         "normal_map_png_base64": _encoded_picture(result.normal_map),
-        "displacement": _packed(result.displacement),
+        "displacement": _displacement_entry(result.displacement),
     }
     if result.views:
         document["views"] = [_view_entry(view, model) for view in result.views]
-    try:
-        return _readable(document) + "\n"
-    except ValueError as error:
-        raise ParameterError("cannot store this result: a parameter is not a finite number") from error
+    return document
 
 
 def from_json(text: str, model: FaceModel, name: str) -> FitResult:
@@ -161,21 +167,38 @@ def _encoded_picture(pixels: np.ndarray | None) -> str | None:
     return None if pixels is None else base64.b64encode(picture_bytes(pixels)).decode("ascii")
 
 
-def _packed(values: np.ndarray | None) -> dict | None:
-    """A float32 map, compressed."""
-    if values is None:
-        return None
-    content = zlib.compress(np.ascontiguousarray(values, dtype="<f4").tobytes())
-    return {"shape": list(values.shape), "float32_zlib_base64": base64.b64encode(content).decode("ascii")}
+def _module_entry(module: DetailModule | None) -> dict | None:
+    return None if module is None else {"name": module.name, "digest": module.digest}
 
 
-def _packed_or_numbers(values: np.ndarray) -> dict | list:
-    """Long vectors, such as noise, as half floats and compressed: that is as exact as noise has to be."""
+def _displacement_entry(values: np.ndarray | None) -> dict | None:
+    return None if values is None else {"shape": list(values.shape), **_stepped(values, "displacement")}
+
+
+def _packed_or_numbers(values: np.ndarray, name: str) -> dict | list:
+    """Short latents as they are; long ones as exact as they have to be."""
     values = np.asarray(values, dtype=np.float32)
     if values.size <= _LONGEST_LIST:
         return _numbers(values)
-    content = zlib.compress(values.astype("<f2").tobytes())
-    return {"length": values.size, "float16_zlib_base64": base64.b64encode(content).decode("ascii")}
+    if name in STORED:
+        return {"length": values.size, **_stepped(values, name)}
+    return {"length": values.size, "float16_zlib_base64": _compressed(values.astype("<f2").tobytes())}
+
+
+def _stepped(values: np.ndarray, what: str) -> dict:
+    """Values as whole numbers of a step; those of 16 bits as differences of neighbours, low bytes before high ones,
+    which takes a quarter less."""
+    whole, step = whole_steps(values, what)
+    whole = whole.reshape(-1)
+    if whole.itemsize == 1:
+        return {"step": step, "int8_zlib_base64": _compressed(whole.tobytes())}
+    steps = np.diff(whole, prepend=whole.dtype.type(0)).astype("<i2")
+    content = steps.view(np.uint8).reshape(-1, 2).T.tobytes()
+    return {"step": step, "int16_differences_zlib_base64": _compressed(content)}
+
+
+def _compressed(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
 
 
 def _readable(value, depth: int = 0) -> str:
@@ -211,6 +234,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     values = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
     values["expression"] = _weights(stored["expression"], model)
     values["detail"] = {key: _latents(item, f"detail {key}") for key, item in stored["detail"].items()}
+    module, missing = _module_of(document.get("detail_module"))
     result = FitResult(
         model=model,
         params=neutral,
@@ -221,7 +245,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
         texture=_picture(document["texture_png_base64"], "RGB", "texture"),
         texture_confidence=_picture(document["texture_confidence_png_base64"], "L", "texture_confidence"),
         normal_map=_optional(document["normal_map_png_base64"], _picture, "RGB", "normal_map"),
-        displacement=_optional(document["displacement"], _unpacked),
+        displacement=_optional(document["displacement"], _displacement),
         landmarks_px=_optional(document["landmarks_px"], _array, (478, 2), "landmarks_px"),
         projected_landmarks_px=_optional(
             document["projected_landmarks_px"],
@@ -230,33 +254,40 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
             "projected_landmarks_px",
         ),
         stages=tuple(_stage(entry) for entry in document["stages"]),
-        warnings=tuple(str(text) for text in document["warnings"]),
+        warnings=tuple(dict.fromkeys([*(str(text) for text in document["warnings"]), *missing])),
         seconds=float(document["seconds"]),
         source=str(document["source"]),
         blendshape_scores={key: _loss(score) for key, score in document["blendshape_scores"].items()},
         views=tuple(_view(entry, model) for entry in document.get("views", ())),
-        detail_module=_module_named(document.get("detail_module")),
+        detail_module=module,
     )
     return with_params(result, FaceParams(**values))
 
 
-def _module_named(name: str | None) -> DetailModule | None:
-    """The open module for heads that have its detail. Those of another one keep what they look like; to change their
-    detail, its module has to be given (`FitResult.replace(detail_module=...)`)."""
-    if name is None or not has_open_detail():
-        return None
-    module = load_detail()
-    return module if module.name == name else None
+def _module_of(entry: dict | str | None) -> tuple[DetailModule | None, list[str]]:
+    """The open module for heads that have its detail, and what to say where another one made it: those heads keep what
+    they look like. Files of earlier editions tell the module's name only."""
+    if entry is None:
+        return None, []
+    name, digest = (entry, None) if isinstance(entry, str) else (str(entry["name"]), str(entry["digest"]))
+    module = load_detail() if has_open_detail() else None
+    if module is not None and ((name == module.name) if digest is None else (digest == module.digest)):
+        return module, []
+    made_with = f"'{name}'" + (f" ({digest[:8]})" if digest else "")
+    return None, [
+        f"detail: made with the detail module {made_with}, which is not the one installed here; it is shown as stored "
+        f"and cannot be edited with the installed weights"
+    ]
 
 
 def _latents(item: list | dict, what: str) -> np.ndarray:
-    """What `_packed_or_numbers` wrote."""
+    """What `_packed_or_numbers` wrote, or earlier editions did."""
     if not isinstance(item, dict):
         return _array(item, None, what)
     length = int(item["length"])
     if not 0 < length <= _LONGEST_LATENTS:
         raise ValueError(f"{what} has {length} numbers, not 1 to {_LONGEST_LATENTS}")
-    return _unzipped(item["float16_zlib_base64"], "<f2", length, what)
+    return _unpacked(item, length, what)
 
 
 def _camera(entry: dict) -> Camera:
@@ -311,17 +342,33 @@ def _picture(text: str, mode: str, what: str) -> np.ndarray:
         raise ValueError(f"{what} is not a complete PNG picture") from error
 
 
-def _unpacked(entry: dict) -> np.ndarray:
+def _displacement(entry: dict) -> np.ndarray:
     height, width = (int(v) for v in entry["shape"])
     if not 0 < height <= _LARGEST_SIDE_PX or not 0 < width <= _LARGEST_SIDE_PX:
         raise ValueError(f"displacement has a side of {max(height, width)}, not 1 to {_LARGEST_SIDE_PX}")
-    values = _unzipped(entry["float32_zlib_base64"], "<f4", height * width, "displacement")
-    return values.reshape(height, width)
+    return _unpacked(entry, height * width, "displacement").reshape(height, width)
 
 
-def _unzipped(text: str, kind: str, length: int, what: str) -> np.ndarray:
-    """(length,) finite float32."""
-    size = length * np.dtype(kind).itemsize
+def _unpacked(entry: dict, length: int, what: str) -> np.ndarray:
+    """(length,) finite float32: whole numbers of steps, or the floats of earlier editions."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a crafted step may be anything
+        if "int8_zlib_base64" in entry:
+            whole = np.frombuffer(_unzipped(entry["int8_zlib_base64"], length, what), np.int8)
+            values = of_steps(whole, float(entry["step"]))
+        elif "int16_differences_zlib_base64" in entry:
+            content = _unzipped(entry["int16_differences_zlib_base64"], 2 * length, what)
+            steps = np.frombuffer(content, np.uint8).reshape(2, length).T.copy().view("<i2")[:, 0]
+            values = of_steps(np.cumsum(steps, dtype=np.int16), float(entry["step"]))
+        else:
+            key, kind = ("float16_zlib_base64", "<f2") if "float16_zlib_base64" in entry else _FLOAT32
+            content = _unzipped(entry[key], length * np.dtype(kind).itemsize, what)
+            values = np.frombuffer(content, kind).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} is damaged")
+    return values
+
+
+def _unzipped(text: str, size: int, what: str) -> bytes:
     try:
         # Never unpack more than is announced, however much a crafted file may hold.
         content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
@@ -329,10 +376,7 @@ def _unzipped(text: str, kind: str, length: int, what: str) -> np.ndarray:
         raise ValueError(f"{what} is damaged") from error
     if len(content) != size:
         raise ValueError(f"{what} is damaged")
-    values = np.frombuffer(content, dtype=kind).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{what} is damaged")
-    return values
+    return content
 
 
 def _stage(entry: dict) -> Stage:

@@ -9,6 +9,10 @@ import socket
 import subprocess
 from pathlib import Path
 
+# Threads that wait for each other by spinning make tests many times as long where other programs want the cores; the
+# library that does it reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 import torch

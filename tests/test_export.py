@@ -1,10 +1,12 @@
 """Files of a head, read back by other readers, and the JSON that restores it."""
 
+import base64
 import importlib
 import io
 import json
 import os
 import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -413,7 +415,7 @@ def test_dense_obj_keeps_materials_and_texture_coordinates(result, tmp_path):
         ("me.json", {}, "the name must end in one of"),
         ("me.npy", {}, "the name must end in one of"),
         ("me.ply", {"light": True}, r"cannot write me\.ply both light and dense; choose one$"),
-        ("me.ply", {"smooth": True}, r"cannot write me\.ply as a dense mesh: this head has no displacement$"),
+        ("me.ply", {"smooth": True}, "this head has no displacement; fit its photograph with detail, or give"),
     ],
 )
 def test_what_cannot_be_dense_is_refused(result, tmp_path, name, options, message):
@@ -503,7 +505,7 @@ def test_json_restores_everything_exactly(result, tmp_path, light):
     generator = np.random.default_rng(0)
     result = result.replace(
         normal_map=generator.integers(0, 256, (32, 32, 3), dtype=np.uint8),
-        displacement=generator.normal(size=(20, 30)).astype(np.float32),
+        displacement=generator.integers(-20000, 20000, (20, 30)).astype(np.float32) * np.float32(1e-4),
     )
     again = load_result(export(result, tmp_path / "me.json", light=light), result.model)
     assert_same_params(result.params, again.params)
@@ -518,6 +520,37 @@ def test_json_restores_everything_exactly(result, tmp_path, light):
     (stage,) = again.stages
     assert np.isnan(stage.loss_terms["prior"]) and stage.loss_terms["points"] == 1.5
     assert replace(stage, loss_terms={}) == replace(result.stages[0], loss_terms={})
+
+
+@pytest.mark.parametrize("largest_mm", [0.0, 0.4, 3.2767, 3.2769, 9.5])
+def test_json_keeps_displacements_to_a_tenth_of_a_micrometre(result, tmp_path, largest_mm):
+    """Twice that for every doubling beyond the 3.27 mm that 16 bits can hold; never clipped, and the same for good."""
+    displacement = np.random.default_rng(0).uniform(-1, 1, (20, 30)).astype(np.float32) * np.float32(largest_mm)
+    displacement[3, 4], displacement[3, 5] = largest_mm, -largest_mm
+    again = load_result(export(result.replace(displacement=displacement), tmp_path / "me.json"), result.model)
+    step = 1e-4 * max(1, 2 ** np.ceil(np.log2(largest_mm / 3.2767))) if largest_mm else 1e-4
+    np.testing.assert_allclose(again.displacement, displacement, rtol=0, atol=0.5001 * step + 1e-7)
+    twice = load_result(export(again, tmp_path / "me.json"), result.model)
+    assert np.array_equal(twice.displacement, again.displacement)
+
+
+def test_json_of_earlier_editions_is_read(result, tmp_path):
+    """They kept displacements as float32, and long latents as float16."""
+    generator = np.random.default_rng(0)
+    displacement = generator.normal(size=(20, 30)).astype("<f4")
+    noise = generator.normal(size=5000).astype("<f2")
+    path = export(result, tmp_path / "me.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+
+    def packed(values):
+        return base64.b64encode(zlib.compress(values.tobytes())).decode("ascii")
+
+    document["displacement"] = {"shape": [20, 30], "float32_zlib_base64": packed(displacement)}
+    document["params"]["detail"]["noise"] = {"length": 5000, "float16_zlib_base64": packed(noise)}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    again = load_result(path, result.model)
+    assert np.array_equal(again.displacement, displacement)
+    assert np.array_equal(again.params.detail["noise"], noise.astype(np.float32))
 
 
 def test_json_names_the_photograph_without_its_folder(result, tmp_path):
@@ -571,6 +604,12 @@ def damaged(key, value):
     return change
 
 
+def stepped(step, content):
+    """A stored displacement of 2 x 2 texels."""
+    packed = base64.b64encode(zlib.compress(content)).decode("ascii")
+    return {"shape": [2, 2], "step": step, "int16_differences_zlib_base64": packed}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -595,6 +634,12 @@ def damaged(key, value):
         (damaged("landmarks_px", [[1, 2]]), r"landmarks_px should have shape \(478, 2\)"),
         (damaged("displacement", {"shape": [2, 2], "float32_zlib_base64": "aGVsbG8="}), "displacement is damaged"),
         (damaged("displacement", {"shape": [10**9, 2], "float32_zlib_base64": ""}), "displacement has a side of"),
+        (damaged("displacement", stepped(1e-4, b"\0" * 7)), "displacement is damaged"),
+        (damaged("displacement", stepped(1e-4, b"\0" * 9)), "displacement is damaged"),
+        (damaged("displacement", stepped(1e39, b"\x01" * 8)), "displacement is damaged"),
+        (damaged("displacement", stepped("fine", b"\0" * 8)), "could not convert string to float"),
+        (damaged("displacement", {"shape": [2, 2]}), "has no 'float32_zlib_base64'"),
+        (damaged("detail_module", {"name": "open"}), "has no 'digest'"),
         (damaged("stages", [{"name": "x"}]), "has no 'seconds'"),
     ],
 )

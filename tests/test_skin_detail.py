@@ -1,5 +1,7 @@
 """Detail from latents: maps, edits, files. Small generators with random weights stand for trained ones."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from faceverse.errors import ParameterError, WeightsError
 from faceverse.skin_detail import (
     DetailMaps,
     aged,
+    as_stored_noise,
+    as_stored_relief,
     check_open,
     layout_digest,
     maps_of,
@@ -193,6 +197,7 @@ def test_textures_follow_the_change():
 def test_a_stored_head_keeps_its_skin(model, skinned, tmp_path):
     path = fv.export(fv.edit(skinned, expression={"jawOpen": 0.4}, detail=1.5), tmp_path / "head.json")
     again = fv.load_result(path, model)
+    assert np.abs(again.displacement).max() > 0.01
     for key, values in skinned.params.detail.items():
         if key != "strength":
             np.testing.assert_array_equal(again.params.detail[key], values)
@@ -204,13 +209,146 @@ def test_a_stored_head_keeps_its_skin(model, skinned, tmp_path):
 
 
 def test_long_latents_are_stored_short(model, module, skinned, tmp_path):
-    noise = np.random.default_rng(0).standard_normal(sum(s * s for s in module.detail.noise_sizes)).astype(np.float16)
-    params = skinned.params.replace(detail=skinned.params.detail | {"noise": noise.astype(np.float32)})
-    path = fv.export(skinned.replace(params=params), tmp_path / "head.json")
+    """As exactly as `as_stored_noise` and `as_stored_relief` say, whatever is in them."""
+    noise = 1.3 * torch.randn(sum(s * s for s in module.detail.noise_sizes))
+    relief = 0.1 * torch.randn(SIZE * SIZE)
+    relief[5] = 40.0  # mm, more than 16 bits of 1 micrometre
+    kept = {"noise": as_stored_noise(noise).numpy(), "relief": as_stored_relief(relief).numpy()}
+    np.testing.assert_allclose(kept["noise"], noise, rtol=0, atol=1 / 32)
+    np.testing.assert_allclose(kept["relief"], relief, rtol=0, atol=1.01e-3)
+    given = skinned.params.detail | {"noise": noise.numpy(), "relief": relief.numpy()}
+    path = fv.export(skinned.replace(params=skinned.params.replace(detail=given)), tmp_path / "head.json")
     again = fv.load_result(path, model)
-    np.testing.assert_array_equal(again.params.detail["noise"], noise.astype(np.float32))
+    for name, values in kept.items():
+        np.testing.assert_array_equal(again.params.detail[name], values)
+        twice = as_stored_noise if name == "noise" else as_stored_relief
+        np.testing.assert_array_equal(twice(torch.from_numpy(values)), values)
     text = path.read_text()
     damaged = tmp_path / "damaged.json"
-    damaged.write_text(text.replace(f'"length": {noise.size}', f'"length": {noise.size + 1}'))
+    damaged.write_text(text.replace(f'"length": {len(noise)}', f'"length": {len(noise) + 1}'))
     with pytest.raises(ParameterError, match="cannot restore damaged.json: detail noise is damaged; export it again"):
         fv.load_result(damaged, model)
+
+
+def test_values_that_are_not_finite_are_not_stored(skinned, tmp_path):
+    displacement = skinned.displacement.copy()
+    displacement[0, 0] = np.nan
+    with pytest.raises(ParameterError, match="a parameter is not a finite number"):
+        fv.export(skinned.replace(displacement=displacement), tmp_path / "head.json")
+
+
+# -- heads and modules that do not belong together --------------------------------------------------------------------
+def other_edition(model):
+    """A module of the same name and sizes with other weights."""
+    return module_of(model, detail=generator(6, 9))
+
+
+def stored_with(monkeypatch, installed):
+    """Makes a module, or None, the installed one."""
+    monkeypatch.setattr("faceverse.store.has_open_detail", lambda: installed is not None)
+    monkeypatch.setattr("faceverse.store.load_detail", lambda: installed)
+
+
+def test_modules_are_told_apart_by_their_weights(model, module, tmp_path):
+    again = load_detail(save_detail(module, tmp_path / "small.safetensors"))
+    assert again is not module and again.is_same(module) and len(module.digest) == 16
+    renamed = module_of(model, name="renamed", reader=None)
+    assert renamed.is_same(module)
+    for changes in ({"detail": generator(6, 9)}, {"expression": None}, {"code": ReliefCode(albedo_scale=0.5)}):
+        assert not module.is_same(module_of(model, **changes))
+    assert not module.is_same(None)
+
+
+def test_a_stored_head_finds_its_module_again(model, module, skinned, tmp_path, monkeypatch):
+    path = fv.export(skinned, tmp_path / "head.json")
+    renamed = module_of(model, name="renamed")
+    stored_with(monkeypatch, renamed)
+    again = fv.load_result(path, model)
+    assert again.detail_module is renamed and again.warnings == skinned.warnings
+    np.testing.assert_allclose(fv.edit(again, detail=2).displacement, 2 * skinned.displacement, atol=1e-6)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_stored_head_keeps_its_looks_where_other_weights_are_installed(
+    model, skinned, tmp_path, monkeypatch, installed
+):
+    path = fv.export(skinned, tmp_path / "head.json")
+    stored_with(monkeypatch, other_edition(model) if installed else None)
+    again = fv.load_result(path, model)
+    assert again.detail_module is None
+    np.testing.assert_allclose(again.displacement, skinned.displacement, rtol=0, atol=6e-5)
+    np.testing.assert_array_equal(again.normal_map, skinned.normal_map)
+    (said,) = again.warnings
+    assert f"made with the detail module 'small' ({skinned.detail_module.digest[:8]})" in said and "\n" not in said
+    twice = fv.load_result(fv.export(again, tmp_path / "again.json"), model)
+    assert twice.warnings == again.warnings
+
+
+def test_files_that_only_name_their_module_are_read(model, module, skinned, tmp_path, monkeypatch):
+    path = fv.export(skinned, tmp_path / "head.json")
+    document = json.loads(path.read_text())
+    document["detail_module"] = "small"
+    path.write_text(json.dumps(document))
+    for installed, found in ((module, module), (module_of(model, name="other"), None), (None, None)):
+        stored_with(monkeypatch, installed)
+        again = fv.load_result(path, model)
+        assert again.detail_module is found and bool(again.warnings) == (found is None)
+
+
+def test_detail_without_its_module_cannot_be_exchanged(model, module, skinned):
+    without = skinned.replace(detail_module=None)
+    bare = head(model.random(4), model, texture_size=64)
+    remedy = r"not installed: install its weights, or pass it with result\.replace\(detail_module=fv\.load_detail"
+    for one, wish in (
+        (without, {"detail_seed": 1}),
+        (without, {"detail_from": skinned}),
+        (skinned, {"detail_from": without}),
+        (bare, {"detail_from": without}),
+        (fv.edit(without, detail=0), {"detail_layers": "fine", "detail_from": skinned}),
+    ):
+        with pytest.raises(ParameterError, match=remedy):
+            fv.edit(one, **wish)
+    given = without.replace(detail_module=module)
+    np.testing.assert_array_equal(
+        fv.edit(given, detail_seed=1).displacement, fv.edit(skinned, detail_seed=1).displacement
+    )
+
+
+def test_detail_that_was_turned_off_needs_its_module_to_come_back(skinned):
+    off = fv.edit(skinned, detail=0)
+    gone = off.replace(detail_module=None)
+    with pytest.raises(ParameterError, match="turned off, and the detail module that made it is not installed"):
+        fv.edit(gone, detail=1)
+
+
+def test_heads_of_two_modules_do_not_exchange_detail(model, skinned):
+    bare = head(model.random(4), model, texture_size=256)
+    donor = fv.edit(bare.replace(detail_module=other_edition(model)), detail_seed=2)
+    for layers in ("all", "coarse"):
+        with pytest.raises(ParameterError, match="fit both photographs with the same detail module"):
+            fv.edit(skinned, detail_from=donor, detail_layers=layers)
+    whole = fv.edit(bare, detail_from=donor)  # skin without detail takes anybody's
+    np.testing.assert_array_equal(whole.displacement, donor.displacement)
+    with pytest.raises(ParameterError, match="no detail whose single layers could be exchanged"):
+        fv.edit(bare, detail_from=donor, detail_layers="fine")
+    with pytest.raises(ParameterError, match="detail_from must be a head"):
+        fv.edit(bare, detail_from="donor.json")
+
+
+def test_heads_of_equal_modules_do(model, module, skinned):
+    copy = module_of(model)
+    donor = fv.edit(head(model.random(4), model, texture_size=256).replace(detail_module=copy), detail_seed=2)
+    assert copy is not module
+    taken = fv.edit(skinned, detail_from=donor)
+    np.testing.assert_array_equal(taken.params.detail["w"], donor.params.detail["w"])
+
+
+@pytest.mark.parametrize("changes", [{"w": np.zeros((3, 16), np.float32)}, {"w": ...}, {"noise_seed": ...}])
+def test_latents_of_another_kind_are_one_line(skinned, changes):
+    latents = {k: v for k, v in (skinned.params.detail | changes).items() if v is not ...}
+    strange = skinned.replace(params=skinned.params.replace(detail=latents))
+    for wish in ({"detail_seed": 1}, {"expression": {"jawOpen": 0.5}}):
+        with pytest.raises(ParameterError, match="was not made with the detail module 'small': pass the one that"):
+            fv.edit(strange, **wish)
+    with pytest.raises(ParameterError, match="was not made with the detail module 'small'"):
+        fv.edit(skinned, detail_from=strange, detail_layers="coarse")

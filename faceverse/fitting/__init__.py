@@ -14,6 +14,7 @@ from ..images import read_image
 from ..landmarks import detect_faces
 from ..model import FaceModel
 from ..result import FitResult, Stage
+from ..skin_detail import check_seed
 from ..threads import one_thread
 from ..weights import load_model
 from .appearance import fit_appearance
@@ -65,7 +66,7 @@ def fit(
             fraction of the time; or a module from `load_detail`. Of several photographs the one that shows the skin
             finest says what it is like.
         seed: of everything random, which is the detail that the photograph does not show: same photograph, seed and
-            versions, same result.
+            versions, same result. 0 to 2^24 - 1.
         focal_px: focal length in pixels of the photograph; by default from EXIF, else fitted, with a 40 mm lens as what
             is expected. A list has one, or None, for each photograph.
         on_progress: called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None).
@@ -131,8 +132,7 @@ def _one_each(value, count: int, name: str) -> list:
 
 def _check_arguments(face: FaceChoice, seed: int, focal_px: float | None) -> None:
     check_choice(face)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise ParameterError(f"seed must be an integer, got {seed!r}")
+    check_seed(seed)
     if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
         raise ParameterError(f"focal_px must be a positive number of pixels, got {focal_px!r}")
 
