@@ -3,8 +3,10 @@
 Run: python benchmarks/bm_detail.py --work DIR [--kind detail|expression] [--count 64]
 measures the run in a work folder of `python -m faceverse train`; and
 python benchmarks/bm_detail.py --from-scratch 60 [--size 128] [--work DIR]
-trains a narrow generator for so many minutes and prints how the distance falls. Generated and held-out maps are always
-compared at the same, full size of the generator.
+trains a narrow generator for so many minutes and prints how the distance falls; and
+python benchmarks/bm_detail.py --sheets FOLDER [--weights DIR]
+draws heads with the details of a module, by default the installed one. Generated and held-out maps are always compared
+at the same, full size of the generator.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detail_sheets import draw_sheets
 
 import faceverse as fv
 from faceverse.training.detail_data import DetailData
@@ -97,14 +100,19 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="held-out samples to compare, half of them for the floor")
     parser.add_argument("--from-scratch", type=float, metavar="MINUTES")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of another detail module, for --sheets")
     arguments = parser.parse_args()
-    if arguments.from_scratch:
+    if arguments.sheets:
+        module = fv.load_detail(arguments.weights) if arguments.weights else fv.load_detail()
+        print(*draw_sheets(fv.load_model(), module, arguments.sheets), sep="\n")
+    elif arguments.from_scratch:
         with tempfile.TemporaryDirectory() as folder:
             from_scratch(arguments.from_scratch, arguments.size, arguments.kind, arguments.work or Path(folder))
     elif arguments.work:
         measure(arguments.work, arguments.kind, arguments.count)
     else:
-        parser.error("name a work folder, or --from-scratch MINUTES")
+        parser.error("name a work folder, --from-scratch MINUTES, or --sheets FOLDER")
 
 
 if __name__ == "__main__":

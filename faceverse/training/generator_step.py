@@ -30,6 +30,7 @@ from .generator_plans import GeneratorPlan
 from .texture_loss import texture_loss
 
 _LARGEST_GRADIENT, _FORGET = 2.0, 0.05  # of each parameter, in its usual size; how fast that follows
+_PORES_FROM, _LITTLE_NOISE = 128, 0.05  # side of the maps, and weight of a fresh generator's coarser noise
 _LARGEST_GAIN = 3.0  # of the noise at any place
 _DIVERGED = 20.0  # times the loss of zeros
 _GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # per step and unit of the loss
@@ -57,7 +58,7 @@ class Settings:
         low_pass: texels over which a window is averaged before it is matched; 1 keeps pores from being at the same
             place on everybody.
         first_contrast: of a fresh generator's pictures, relative to StyleGAN2's.
-        first_noise: weight of a fresh generator's noise maps.
+        first_noise: weight of a fresh generator's noise maps of pores and hairs; the coarser ones have hardly any.
         gamma: weight of R1 at the start. It follows the discriminators: one that is nearly always right teaches
             nothing, and the right weight depends on sizes, data and how far the generator is.
         critic: loss of a discriminator that R1's weight is led to; 1.39 is one that guesses, 0 one that knows.
@@ -121,7 +122,7 @@ class Training:
                     weight.mul_(settings.first_contrast)
                 # From a weight of zero no step leads away on average: noise would be found by chance, and late.
                 if name.endswith("noise.weight"):
-                    weight.fill_(settings.first_noise)
+                    weight.fill_(settings.first_noise if _side(name) >= _PORES_FROM else _LITTLE_NOISE)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         kinds = {"style": [], "places": [], "noise": [], "other": []}
@@ -366,6 +367,12 @@ def _product(one: Tensor, other: Tensor) -> Tensor:
     """
     size = (0.5 * (one.square() + other.square())).sqrt().detach().clamp_min(1)
     return 0.5 * one * other / size
+
+
+def _side(name: str) -> int:
+    """Of the maps that the noise of a layer is added to: "conv1.noise.weight" 4, "convs.3.noise.weight" 16."""
+    layer = name.split(".")[1]
+    return 8 << int(layer) // 2 if layer.isdecimal() else 4
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

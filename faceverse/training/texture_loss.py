@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PATCH = 5
-LEVELS = ((1, 3), (2, 2), (4, 1))  # factor by which windows are reduced first, and steps of the filters
+LEVELS = ((1, 3), (2, 2), (4, 1), (8, 1))  # factor by which windows are reduced first, and steps of the filters
 FILTERS = 24  # per level; half see one channel, half all of them
 CELLS = 2  # a window is cut into CELLS x CELLS, as skin is not alike everywhere
 _LEAST_SPREAD = 0.1  # of a filter's deviation over all cells: flatter cells count no more
@@ -36,7 +36,7 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
         if made.shape[-1] // factor < PATCH + stride * (CELLS - 1):
             break
         small, real = (F.avg_pool2d(maps, factor) if factor > 1 else maps for maps in (made, data))
-        filters = _filters(made.shape[1], draw)
+        filters = _filters(made.shape[1], draw, coarsest=factor == LEVELS[-1][0])
         ours, theirs = (F.conv2d(maps, filters, stride=stride) for maps in (small, real))
         total = total + _distance(_in_cells(ours), _in_cells(theirs))
         if paired.any():
@@ -44,9 +44,14 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
     return total / (2 * len(LEVELS))
 
 
-def _filters(channels: int, draw: torch.Generator) -> Tensor:
-    """(FILTERS, C, PATCH, PATCH) of unit norm."""
+def _filters(channels: int, draw: torch.Generator, coarsest: bool) -> Tensor:
+    """(FILTERS, C, PATCH, PATCH) of unit norm.
+
+    But for the coarsest level, each sees only what varies within a patch: else blots would pass for pores.
+    """
     filters = torch.randn(FILTERS, channels, PATCH, PATCH, generator=draw)
+    if not coarsest:
+        filters = filters - filters.mean((2, 3), keepdim=True)
     single = torch.arange(FILTERS) < FILTERS // 2
     chosen = F.one_hot(torch.arange(FILTERS) % channels, channels).bool()
     filters = filters * (chosen | ~single[:, None])[:, :, None, None]
