@@ -25,12 +25,15 @@ from ..model import FaceModel, FaceParams
 from ..relief import condition_maps, relief_weight
 from ..result import Stage
 from ..skin_detail import (
+    as_stored_noise,
+    as_stored_relief,
     check_open,
     fold_condition,
     folds,
     known_factors,
     layout_digest,
     maps_of,
+    noise_maps,
     random_detail,
     read_bands,
     read_picture,
@@ -44,6 +47,7 @@ COARSEST_PHOTO_TEXELS = 3.0  # of 512: blur of the photograph from which it show
 SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
 OUTLIER = 4.0  # sigmas beyond which a texel counts no more
 CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
+RELIEF_STRENGTHS = (1.0, 0.7, 0.4)
 NOISE_FROM = 16  # side of the smallest noise maps that are fitted
 
 
@@ -207,9 +211,9 @@ class _Fitting:
             maps = self.make(w, noise)
         after = view.error(view.predicted(maps[0], maps[1] + self.folds))
         if after < before:
-            added = torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]).half().float()  # as files keep it
-            self.noise = noise
+            added = as_stored_noise(torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]))
             self.latents = self.latents | {"w": w[0].numpy(), "noise": added.numpy()}
+            self.noise = noise_maps(self.module.detail, self.latents)
         else:
             after = before
         if reading is not None:
@@ -260,19 +264,21 @@ class _Fitting:
         displacement = read_bands(code, bands)[0] * self.mask
         return _Reading(self.module.detail.mapping(z), displacement, inner_weight(view.weight), missed)
 
+    @torch.no_grad()
     def _add_relief(self, view: SkinView, reading: _Reading, before: float) -> float:
-        """What the reader saw and the generator did not make, kept where it explains held-out skin better; the error
-        then."""
-        with torch.no_grad():
-            albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-            missing = (reading.displacement - made - self.folds) * reading.weight
-            missing = missing.half().float()  # as files keep it
-            error = view.error(view.predicted(albedo_log, made + self.folds + missing))
-        if error >= before:
-            return before
-        self.relief = missing
-        self.latents = self.latents | {"relief": missing.flatten().numpy()}
-        return error
+        """What the reader saw and the generator did not make, as strong as it explains held-out skin best, if it does
+        so at all; the error then."""
+        albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
+        missing = (reading.displacement - made - self.folds) * reading.weight
+        best = before
+        for strength in RELIEF_STRENGTHS:
+            added = as_stored_relief(strength * missing)
+            error = view.error(view.predicted(albedo_log, made + self.folds + added))
+            if error < best:
+                best, self.relief = error, added
+        if best < before:
+            self.latents = self.latents | {"relief": self.relief.flatten().numpy()}
+        return best
 
     # -- expression
     def fit_expression(

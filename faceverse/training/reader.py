@@ -212,7 +212,8 @@ def _random_scene(model: FaceModel, size: int, random: np.random.Generator) -> _
 def _random_light(random: np.random.Generator) -> Tensor:
     """(9, 3) like that of photographs: bright, from somewhere above or beside."""
     light = default_light() * random.uniform(0.6, 1.2)
-    direction = torch.from_numpy((random.normal(0, 1, (3, 1)) * [[0.28], [0.28], [0.22]]).astype(np.float32))
+    direction = random.normal([[0.24], [0.0], [0.0]], [[0.24], [0.24], [0.22]])  # up, forward, to the right
+    direction = torch.from_numpy(direction.astype(np.float32))
     light[1:4] += light[0].mean() * direction
     light[4:] += light[0].mean() * torch.from_numpy(random.normal(0, 0.06, (5, 1)).astype(np.float32))
     return light * torch.from_numpy(random.normal(1, 0.06, (1, 3)).astype(np.float32))
