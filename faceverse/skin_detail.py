@@ -17,6 +17,7 @@ Maps are square, in the UV of the model; displacements are millimetres along the
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,10 +179,24 @@ def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> 
 
 def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:
     """Latents with some rows of somebody else's detail generator: the first ones hold creases, the last ones pores.
-    Noise, relief and the expression's latents stay."""
+    Of the relief two bands go with the first rows, the finest with the last. Noise and the expression's latents stay.
+    """
     w = mine["w"].copy()
     w[layers] = other["w"][layers]
-    return mine | {"w": w}
+    bands = slice(0, 2) if layers.start in (None, 0) else slice(2, 3)
+    if "relief" not in mine and "relief" not in other:
+        return mine | {"w": w}
+    ours, theirs = (_relief_bands(latents) for latents in (mine, other))
+    ours = np.zeros_like(theirs) if ours is None else ours
+    ours[bands] = 0 if theirs is None else theirs[bands]
+    return mine | {"w": w, "relief": ours.sum(0).ravel()}
+
+
+def _relief_bands(latents: dict[str, np.ndarray]) -> np.ndarray | None:
+    if "relief" not in latents:
+        return None
+    side = math.isqrt(np.size(latents["relief"]))
+    return split_bands(np.array(latents["relief"], np.float32).reshape(side, side))
 
 
 def as_stored_noise(noise: Tensor) -> Tensor:

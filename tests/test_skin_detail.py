@@ -19,6 +19,7 @@ from faceverse.skin_detail import (
     check_open,
     layout_digest,
     maps_of,
+    mixed,
     multiplied,
     picture_of_maps,
     random_detail,
@@ -352,3 +353,19 @@ def test_latents_of_another_kind_are_one_line(skinned, changes):
             fv.edit(strange, **wish)
     with pytest.raises(ParameterError, match="was not made with the detail module 'small'"):
         fv.edit(skinned, detail_from=strange, detail_layers="coarse")
+
+
+def test_somebody_elses_relief_goes_with_the_layers():
+    random = np.random.default_rng(0)
+    mine, other = ({"w": random.normal(size=(10, 4)), "relief": random.normal(size=64 * 64)} for _ in range(2))
+    coarse, fine = mixed(mine, other, slice(0, 6)), mixed(mine, other, slice(6, None))
+    np.testing.assert_array_equal(coarse["w"][:6], other["w"][:6])
+    np.testing.assert_array_equal(fine["w"][:6], mine["w"][:6])
+    np.testing.assert_allclose(coarse["relief"] + fine["relief"], mine["relief"] + other["relief"], atol=1e-4)
+    bare = {"w": mine["w"]}
+    assert "relief" not in mixed(bare, bare, slice(0, 6))
+    parts = [mixed(bare, other, layers)["relief"] for layers in (slice(0, 6), slice(6, None))]
+    np.testing.assert_allclose(sum(parts), other["relief"], atol=1e-4)
+    smooth = dict(other, relief=np.repeat(random.normal(size=2), 64 * 32))
+    taken = mixed(bare, smooth, slice(0, 6))["relief"]
+    assert np.abs(taken - smooth["relief"]).mean() < 0.1 * np.abs(smooth["relief"]).mean(), "what is wide is coarse"
