@@ -30,6 +30,7 @@ from .generator_plans import GeneratorPlan
 from .texture_loss import texture_loss
 
 _LARGEST_GRADIENT, _FORGET = 2.0, 0.05  # of each parameter, in its usual size; how fast that follows
+_SPECTRUM_WEIGHTS = 0.5, 1.0  # of wholes and windows, beside the plain texture loss
 _PORES_FROM, _LITTLE_NOISE = 128, 0.05  # side of the maps, and weight of a fresh generator's coarser noise
 _LARGEST_GAIN = 3.0  # of the noise at any place
 _DIVERGED = 20.0  # times the loss of zeros
@@ -54,6 +55,7 @@ class Settings:
             second network to be any good: they take a run of an hour further than a discriminator would.
         matching: weight of the matching loss at the start and at the end of the part with discriminators.
         texture: weight of the texture loss.
+        spectrum: share of the run from which textures are also compared band by band.
         fresh: share of samples that get another z than their own, so that all of z is trained, not the samples' only.
         low_pass: texels over which a window is averaged before it is matched; 1 keeps pores from being at the same
             place on everybody.
@@ -77,6 +79,7 @@ class Settings:
     adversarial: float = 0.75
     matching: tuple[float, float] = (10.0, 5.0)
     texture: float = 3.0
+    spectrum: float = 0.5
     fresh: float = 0.25
     low_pass: int = 1
     first_contrast: float = 0.1
@@ -179,6 +182,9 @@ class Training:
             loss = loss + self._matching_weight(progress) * matching
         if settings.texture:
             texture = texture_loss(pictures[1], data[1], known, drawn)
+            if progress >= settings.spectrum:
+                parts = zip(_SPECTRUM_WEIGHTS, pictures, data)
+                texture = texture + sum(w * texture_loss(*maps, known, drawn, in_bands=True) for w, *maps in parts)
             losses.texture = float(texture.detach())
             loss = loss + settings.texture * texture
         if loss.requires_grad:

@@ -17,10 +17,13 @@ LEVELS = ((1, 3), (2, 2), (4, 1), (8, 1))  # factor by which windows are reduced
 FILTERS = 24  # per level; half see one channel, half all of them
 CELLS = 2  # a window is cut into CELLS x CELLS, as skin is not alike everywhere
 _LEAST_SPREAD = 0.1  # of a filter's deviation over all cells: flatter cells count no more
+_LEAST_DEVIATION = 0.005  # of a band, in the data's
 _EMPTY = 0.05  # deviation, in the data's, below which it is empty: in windows where nothing is nothing can be far off
 
 
-def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generator) -> Tensor:
+def texture_loss(
+    made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generator, *, in_bands: bool = False
+) -> Tensor:
     """Distance of windows, all cut at the same place.
 
     Args:
@@ -28,6 +31,8 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
         paired: (N,) bool, rows of `made` that should have the texture of the same row of `data`; the others only that
             of all rows together.
         draw: of the filters.
+        in_bands: each level is compared without the next one, in its own deviations: what is weak in the data counts as
+            much as what is strong, which makes spectra right that are about right already.
     Returns:
         (); about 0.1 for two batches of the same kind.
     """
@@ -36,12 +41,22 @@ def texture_loss(made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generat
         if made.shape[-1] // factor < PATCH + stride * (CELLS - 1):
             break
         small, real = (F.avg_pool2d(maps, factor) if factor > 1 else maps for maps in (made, data))
+        if in_bands:
+            small, real = _band(small), _band(real)
+            deviation = real.std(dim=(0, 2, 3), keepdim=True).clamp_min(_LEAST_DEVIATION)
+            small, real = small / deviation, real / deviation
         filters = _filters(made.shape[1], draw, coarsest=factor == LEVELS[-1][0])
         ours, theirs = (F.conv2d(maps, filters, stride=stride) for maps in (small, real))
         total = total + _distance(_in_cells(ours), _in_cells(theirs))
         if paired.any():
             total = total + _distance(_per_sample(ours[paired]), _per_sample(theirs[paired]))
     return total / (2 * len(LEVELS))
+
+
+def _band(maps: Tensor) -> Tensor:
+    """Maps without what is left of them at half the resolution."""
+    halved = F.avg_pool2d(maps, 2)
+    return maps - F.interpolate(halved, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def _filters(channels: int, draw: torch.Generator, coarsest: bool) -> Tensor:
