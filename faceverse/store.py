@@ -1,8 +1,8 @@
 """A fit as JSON text and back: what is needed to go on with a head later, on the same face model.
 
 Numbers are float32 in their shortest exact spelling; pictures are PNG in base64. Large arrays of the detail are rounded
-to the steps of `detail.STORED`, displacements to 0.1 micrometre, and compressed. Neither the photograph nor the folder
-that it came from is stored.
+to the steps of `detail.STORED`, displacements to 0.1 micrometre, and compressed; a normal map that follows from the
+displacement is made again. Neither the photograph nor the folder that it came from is stored.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .detail import STORED, DetailModule, of_steps, whole_steps
 from .detail_file import has_open_detail, load_detail
 from .errors import ParameterError, WeightsError
 from .model import FaceModel, FaceParams
+from .relief import normal_map
 from .result import FitResult, Stage, View, with_params
 
 _FORMAT, _VERSION = "faceverse-result", 1
@@ -48,6 +49,7 @@ def to_json(result: FitResult) -> str:
 
 def _document(result: FitResult) -> dict:
     params, camera, model = result.params, result.camera, result.model
+    follows = _normals_follow(result)
     document = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -69,7 +71,8 @@ def _document(result: FitResult) -> dict:
         "projected_landmarks_px": _numbers(result.projected_landmarks_px),
         "texture_png_base64": _encoded_picture(result.texture),
         "texture_confidence_png_base64": _encoded_picture(result.texture_confidence),
-        "normal_map_png_base64": _encoded_picture(result.normal_map),
+        "normal_map_png_base64": None if follows else _encoded_picture(result.normal_map),
+        "normal_map_follows": follows,
         "displacement": _displacement_entry(result.displacement),
     }
     if result.views:
@@ -261,7 +264,21 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
         views=tuple(_view(entry, model) for entry in document.get("views", ())),
         detail_module=module,
     )
-    return with_params(result, FaceParams(**values))
+    result = with_params(result, FaceParams(**values))
+    if document.get("normal_map_follows", False):
+        result = result.replace(normal_map=normal_map(model, result.vertices, result.displacement))
+    return result
+
+
+def _normals_follow(result: FitResult) -> bool:
+    """Whether the normal map is that of the displacement, and so need not be stored."""
+    if result.displacement is None or result.normal_map is None:
+        return False
+    side = len(result.displacement)
+    if result.displacement.shape != (side, side) or result.normal_map.shape[:2] != (side, side):
+        return False
+    made = normal_map(result.model, result.vertices, result.displacement)
+    return int(np.abs(made.astype(int) - result.normal_map).max()) <= 1
 
 
 def _module_of(entry: dict | str | None) -> tuple[DetailModule | None, list[str]]:

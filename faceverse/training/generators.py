@@ -433,7 +433,7 @@ def _info(run: Run, made_for: str) -> dict:
         "samples": len(training.data),
         "samples_made_for": made_for,
         "settings": asdict(training.settings),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "figures": {
             "patch_distance": round(found.distance.mean, 4),
             "floor": round(found.floor.mean, 4),
