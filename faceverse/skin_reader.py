@@ -47,7 +47,6 @@ class SkinReader(nn.Module):
         self.last = nn.Conv2d(first, 3, 3, padding=1)
         self.register_buffer("typical", torch.zeros(MARKS, GRID, GRID))
         self.register_buffer("of_marks", torch.zeros(style_dim, MARKS, GRID, GRID))
-        self.register_buffer("sigma", torch.ones(3))  # deviation of what the bands miss, in their unit
 
     def forward(self, residual: Tensor, weight: Tensor, sensitivity: Tensor) -> tuple[Tensor, Tensor]:
         """Displacement bands and random vector.

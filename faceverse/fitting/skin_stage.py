@@ -47,7 +47,8 @@ COARSEST_PHOTO_TEXELS = 3.0  # of 512: blur of the photograph from which it show
 SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
 OUTLIER = 4.0  # sigmas beyond which a texel counts no more
 CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
-RELIEF_STRENGTHS = (1.0, 0.7, 0.4)
+RELIEF_STRENGTHS = (1.5, 1.0, 0.5)
+RELIEF_RANGE_MM = (-0.8, 0.3)  # skin has folds, and no ridges: what looks like one is a reflection or a hair
 NOISE_FROM = 16  # side of the smallest noise maps that are fitted
 
 
@@ -149,13 +150,10 @@ def fit_skin(
 
 @dataclass(frozen=True)
 class _Reading:
-    """Latents (1, L, D), displacement (S, S) mm with the folds of the expression, how far it is believed (S, S), and
-    its usual error, mm."""
+    """Latents (1, L, D), and displacement (S, S) mm with the folds of the expression."""
 
     latents: Tensor
     displacement: Tensor
-    weight: Tensor
-    sigma_mm: float
 
 
 class _Fitting:
@@ -193,11 +191,11 @@ class _Fitting:
             look: side -> the same view in maps of that side.
         """
         started = time.perf_counter()
-        before = view.error(0.0)
-        reading = self.read(view)
-        w = (torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents).clone()
-        noise, history, terms = _quiet_noise(self.noise, view), (), {}
-        steps = sum(plan.steps for plan in DETAIL)
+        reading = self.read(view, view.residual)
+        start = torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents
+        w, noise = start, _quiet_noise(self.noise, view)
+        before = self._kept_if_better(view, w, noise, math.inf)
+        history, terms, steps = (), {}, sum(plan.steps for plan in DETAIL)
         for plan in DETAIL:
             seen = look(self.module.detail.size // plan.reduced)
             done, part = len(history) / steps, plan.steps / steps
@@ -205,23 +203,28 @@ class _Fitting:
             def report(share: float, done: float = done, part: float = part) -> None:
                 on_step(done + part * share)
 
-            w, noise, losses, terms = self._descend(plan, w, noise, seen, reading, report)
+            w, noise, losses, terms = self._descend(plan, w, noise, seen, report)
             history += losses
-        with torch.no_grad():
-            maps = self.make(w, noise)
-        after = view.error(view.predicted(maps[0], maps[1] + self.folds))
-        if after < before:
-            added = as_stored_noise(torch.cat([(a - b).flatten() for a, b in zip(noise, self.noise)]))
-            self.latents = self.latents | {"w": w[0].numpy(), "noise": added.numpy()}
-            self.noise = noise_maps(self.module.detail, self.latents)
-        else:
-            after = before
+        after = self._kept_if_better(view, w, noise, before)
         if reading is not None:
             after = self._add_relief(view, reading, after)
         return Stage("detail", time.perf_counter() - started, steps, terms, before, after, history)
 
+    @torch.no_grad()
+    def _kept_if_better(self, view: SkinView, w: Tensor, noise: list[Tensor], before: float) -> float:
+        """Takes latents and noise where they explain held-out skin better; the error then."""
+        albedo_log, made = self.make(w, noise)
+        error = view.error(view.predicted(albedo_log, made + self.folds))
+        if error >= before:
+            return before
+        random = self.module.detail.make_noise(int(self.latents["noise_seed"]))
+        added = as_stored_noise(torch.cat([(a - b).flatten() for a, b in zip(noise, random)]))
+        self.latents = self.latents | {"w": w[0].numpy(), "noise": added.numpy()}
+        self.noise = noise_maps(self.module.detail, self.latents)
+        return error
+
     def _descend(
-        self, plan: Plan, w: Tensor, noise: list[Tensor], view: SkinView, reading: _Reading | None, on_step
+        self, plan: Plan, w: Tensor, noise: list[Tensor], view: SkinView, on_step
     ) -> tuple[Tensor, list[Tensor], tuple[float, ...], dict[str, float]]:
         """Latents and noise after the steps of a plan, the losses, and the last one's terms."""
         size = view.weight.shape[-1]
@@ -229,20 +232,13 @@ class _Fitting:
         deltas = [torch.zeros_like(n).requires_grad_(NOISE_FROM <= n.shape[-1] <= size) for n in start]
         free = [delta for delta in deltas if delta.requires_grad]
         prior, folds = _LatentPrior.of(self.module.detail), resized(self.folds, size)
-        if reading is not None:
-            told, weight = resized(reading.displacement, size), resized(reading.weight, size)
-        texels = CORRELATED_TEXELS * (size / 512) ** 2
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
             now = [a + b for a, b in zip(start, deltas)]
             albedo_log, displacement = self.make(w, now, size)
-            displacement = displacement + folds
+            data = _data_loss(view, view.predicted(albedo_log, displacement + folds))
             moved = 0.5 * sum(values.square().sum() for values in free)
-            data = _data_loss(view, view.predicted(albedo_log, displacement))
             terms = {"photometric": data, "latent": prior(w), "noise": moved}
-            if reading is not None:
-                missed = (displacement - told) / reading.sigma_mm
-                terms["reading"] = 0.5 * (missed.square() * weight).sum() / texels
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         groups = [{"params": [w], "lr": plan.latent_rate}, {"params": free, "lr": plan.noise_rate}]
@@ -250,30 +246,33 @@ class _Fitting:
         return w.detach(), [(a + b).detach() for a, b in zip(start, deltas)], history, terms
 
     @torch.no_grad()
-    def read(self, view: SkinView) -> _Reading | None:
-        """What the module's reader sees in the photograph; None without a reader."""
+    def read(self, view: SkinView, residual: Tensor) -> _Reading | None:
+        """What the module's reader sees in a residual (3, S, S) of the view; None without a reader."""
         reader, code = self.module.reader, self.module.code
         if reader is None:
             return None
-        given = view.residual, view.weight[None], shade_sensitivity(view.frame, view.light)
+        given = residual, view.weight[None], shade_sensitivity(view.frame, view.light)
         bands, z = reader(*(maps[None] for maps in given))
         for name, value in known_factors(code, self.model, self.params).items():
             z[0, code.factors.index(name)] = value
-        scales = bands.new_tensor(code.band_scales_mm)
-        missed = float((reader.sigma * scales).square().sum().sqrt())
-        displacement = read_bands(code, bands)[0] * self.mask
-        return _Reading(self.module.detail.mapping(z), displacement, inner_weight(view.weight), missed)
+        return _Reading(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask)
 
     @torch.no_grad()
     def _add_relief(self, view: SkinView, reading: _Reading, before: float) -> float:
-        """What the reader saw and the generator did not make, as strong as it explains held-out skin best, if it does
-        so at all; the error then."""
+        """What the reader sees in the photograph and not in what is made of it so far, as strong as explains held-out
+        skin best, if it does so at all; the error then.
+
+        The reader is sure of little: creases along the light it cannot see at all. It errs in the same way about what
+        the generator made, so that the difference of both readings takes nothing away that the photograph is silent of.
+        """
         albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-        missing = (reading.displacement - made - self.folds) * reading.weight
+        made = made + self.folds
+        again = self.read(view, view.predicted(albedo_log, made))
+        missing = (reading.displacement - again.displacement) * inner_weight(view.weight)
         best = before
         for strength in RELIEF_STRENGTHS:
-            added = as_stored_relief(strength * missing)
-            error = view.error(view.predicted(albedo_log, made + self.folds + added))
+            added = as_stored_relief((strength * missing).clamp(*RELIEF_RANGE_MM))
+            error = view.error(view.predicted(albedo_log, made + added))
             if error < best:
                 best, self.relief = error, added
         if best < before:

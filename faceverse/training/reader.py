@@ -96,7 +96,6 @@ def train_reader(
     progress(f"reader: {step} steps, now the random vectors")
     _learn_vectors(reader, code, scenes, data, np.random.default_rng([seed, 1]))
     figures = _measured(reader, code, scenes, data, np.random.default_rng(1))
-    reader.sigma.copy_(torch.tensor(figures.pop("sigma")))
     return reader.eval(), {"steps": step, "seed": seed, **figures}
 
 
@@ -173,13 +172,11 @@ def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 @torch.no_grad()
 def _measured(reader, code, scenes, data, random) -> dict:
     """What the network misses on held-out samples."""
-    left, total, sums, vectors = 0.0, 0.0, np.zeros(3), []
+    sums, vectors = np.zeros(3), []
     scales = torch.tensor(code.band_scales_mm)[:, None, None]
     for number in data.held_out[:32]:
         seen = _seen(code, scenes, data, np.array([number]), random)
         found, z = reader(seen.residual, seen.weight, seen.sensitivity)
-        left = left + ((found - seen.bands).square() * seen.weight).sum((0, 2, 3))
-        total = total + seen.weight.sum()
         a, b = ((bands[0] * scales).sum(0)[seen.weight[0, 0] > 0.5] for bands in (found, seen.bands))
         sums += [float((a * b).sum()), float((a * a).sum()), float((b * b).sum())]
         vectors.append(torch.stack([z[0], seen.z[0]]))
@@ -187,7 +184,6 @@ def _measured(reader, code, scenes, data, random) -> dict:
     factors = slice(0, max(1, len(code.factors)))
     explained = 1 - (ours - true).square().mean(0) / true.square().mean(0).clamp_min(1e-9)
     return {
-        "sigma": (left / total).sqrt().tolist(),
         "displacement_correlation": round(float(sums[0] / max(np.sqrt(sums[1] * sums[2]), 1e-9)), 3),
         "vector_explained": round(float(explained[factors].mean()), 3),
     }
