@@ -36,7 +36,7 @@ def close_up(result: fv.FitResult, caption: str = "", mode: str = "clay", yaw_de
     light = default_light()
     light[1:4] = light[0].mean() * light.new_tensor([[0.45], [0.05], [0.25]])
     params = result.params.replace(light=light.numpy(), translation=np.array([0.0, 0.0, -DISTANCE_M], np.float32))
-    camera = Camera(2.5 * PANE, (PANE / 2, 0.38 * PANE), (PANE, PANE))
+    camera = Camera(3.1 * PANE, (0.48 * PANE, 0.34 * PANE), (PANE, PANE))
     shown = result.replace(params=params)
     picture = fv.render(shown, mode=mode, camera=camera, rotation=(yaw_deg, 0, 0)).rgb
     image = Image.fromarray(picture)

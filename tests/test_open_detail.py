@@ -142,7 +142,7 @@ def test_the_photograph_says_what_its_skin_is_like(model, module, fitted):
     assert [stage.name for stage in fitted.stages] == [*names, "texture"]
     detail, expression = fitted.stages[4:6]
     assert 0 < detail.after < detail.before
-    assert expression.after <= expression.before == pytest.approx(detail.after, rel=1e-4)
+    assert expression.after <= expression.before == pytest.approx(detail.after, rel=1e-3)
     assert detail.iterations == len(detail.history) and detail.history[-1] < detail.history[0]
     assert set(detail.loss_terms) >= {"photometric", "latent", "noise"}
     assert fitted.detail_module is module
