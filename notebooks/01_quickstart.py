@@ -240,7 +240,8 @@ assert face.blendshapes["mouthSmileLeft"] > 0.3
 # between the photograph and a rendering of the model, pixel by pixel. And the *priors* keep head and light
 # plausible: coefficients far from 0 belong to people who hardly exist, so they cost.
 #
-# `on_progress` is called all along with the name of the stage, the fraction done, and at times a picture.
+# `on_progress` is called all along with the name of the stage, the fraction done, and at times a picture. `detail=False`
+# leaves wrinkles and pores for another day.
 
 # %%
 previews = {}
@@ -251,7 +252,7 @@ def remember(stage, fraction, preview):
         previews[stage] = np.asarray(Image.fromarray(preview).resize((256, 256)))
 
 
-result = fv.fit(photo, model, on_progress=remember)
+result = fv.fit(photo, model, detail=False, on_progress=remember)
 print(f"{len(result.vertices)} vertices, texture {result.texture.shape}, {len(result.stages)} stages")
 print("previews of:", ", ".join(previews))
 show(*previews.values())
