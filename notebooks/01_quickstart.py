@@ -240,8 +240,8 @@ assert face.blendshapes["mouthSmileLeft"] > 0.3
 # between the photograph and a rendering of the model, pixel by pixel. And the *priors* keep head and light
 # plausible: coefficients far from 0 belong to people who hardly exist, so they cost.
 #
-# `on_progress` is called all along with the name of the stage, the fraction done, and at times a picture. `detail=False`
-# leaves wrinkles and pores for another day.
+# `on_progress` is called all along with the name of the stage, the fraction done, and at times a picture.
+# `detail=False` leaves wrinkles and pores for another day.
 
 # %%
 previews = {}

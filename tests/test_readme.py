@@ -55,7 +55,8 @@ def test_commands_run_in_order(folder, shelf, no_network, monkeypatch):
         monkeypatch.setattr("faceverse.batch.fit", lambda photo, model, **options: shelf["result"])
     assert [argv[0] for argv in commands()] == ["fit", "edit", "render", "edit", "export", "export"]
     assert [main(argv) for argv in commands()] == [0] * len(commands())
-    assert {"older.json", "older.png", "older.glb", "other.json", "older.ply"} <= {path.name for path in folder.iterdir()}
+    written = {"older.json", "older.png", "older.glb", "other.json", "older.ply"}
+    assert written <= {path.name for path in folder.iterdir()}
     assert {path.name for path in (folder / "out").iterdir()} == {"selfie.glb", "selfie.json", "selfie.png"}
 
 
