@@ -69,6 +69,8 @@ def draw_sheets(model: fv.FaceModel, module: DetailModule, folder: Path) -> list
     paths = []
     for name, panes in rows.items():
         path = folder / f"detail_{name}.png"
-        Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in panes])).save(path)
+        picture = Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in panes]))
+        small = picture.quantize(256) if name == "colour" else picture.convert("L")
+        small.save(path, optimize=True)
         paths.append(path)
     return paths

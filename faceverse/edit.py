@@ -27,8 +27,8 @@ from .weights import load_model
 
 MAX_DETAIL = 3.0
 HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
-DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, 13), "fine": slice(13, None)}
-"""Rows of the detail generator's latents, see `edit`: those of up to 256 texels a side, and the rest."""
+DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, -3), "fine": slice(-3, None)}
+"""Rows of the detail generator's latents, see `edit`: all but those of the full resolution, and these."""
 _OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light", "detail_seed", "detail_from")
 _NO_MODULE = (
     "the detail module that made it is not installed: install its weights, or pass it with "

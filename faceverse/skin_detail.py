@@ -5,6 +5,7 @@
     "w"                (L, D)   of the detail generator, one row per layer
     "noise_seed"       ()       whole number; draws the generator's noise maps
     "noise"            (P,)     what a photograph added to these maps, one after the other; absent where there was none
+    "depth"            ()       factor on the displacement of all of it, as the photograph asks for; 1 without
     "relief"           (S * S,) millimetres that a photograph showed beyond what the generator made of it, row by row;
                                 absent where there was none
     "expression_w"     (M, D)   of the expression generator
@@ -253,7 +254,7 @@ def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> 
     check_latents(check_open(module, model), params.detail)
     digest = hashlib.blake2b()
     values = (
-        *(params.detail[key] for key in ("w", "noise_seed", "noise", "relief") if key in params.detail),
+        *(params.detail[key] for key in ("w", "noise_seed", "noise", "relief", "depth") if key in params.detail),
         params.identity,
     )
     for array in (*values, params.albedo):
@@ -277,6 +278,7 @@ def _neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) ->
     mask = torch.from_numpy(relief_weight(model, generator.size))
     if "relief" in latents:
         displacement = displacement + _square(latents["relief"], generator.size)
+    displacement = displacement * float(latents.get("depth", 1.0))
     return DetailMaps((displacement[0] * mask).numpy(), (albedo_log[0] * mask).movedim(0, 2).contiguous().numpy())
 
 

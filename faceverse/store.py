@@ -272,7 +272,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
 
 def _normals_follow(result: FitResult) -> bool:
     """Whether the normal map is that of the displacement, and so need not be stored."""
-    if result.displacement is None or result.normal_map is None:
+    if result.displacement is None or result.normal_map is None or not np.isfinite(result.displacement).all():
         return False
     side = len(result.displacement)
     if result.displacement.shape != (side, side) or result.normal_map.shape[:2] != (side, side):

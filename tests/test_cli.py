@@ -565,7 +565,7 @@ def test_edit_gives_other_skin(skins, toy_model, tmp_path):
     mine, other = skins
     before, giver = (fv.load_result(path, toy_model) for path in skins)
     assert before.displacement.any() and not np.array_equal(before.displacement, giver.displacement)
-    for layers, rows in (("all", slice(None)), ("coarse", slice(0, 13)), ("fine", slice(13, None))):
+    for layers, rows in (("all", slice(None)), ("coarse", slice(0, -3)), ("fine", slice(-3, None))):
         out = tmp_path / f"{layers}.json"
         assert main(["edit", str(mine), "-o", str(out), "--detail-from", str(other), "--detail-layers", layers]) == 0
         wanted = before.params.detail["w"].copy()

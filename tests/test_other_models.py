@@ -436,7 +436,7 @@ def test_the_page_shows_the_sliders_that_a_model_has(fitted, tmp_path):
     assert handlers.pictures(head, scene.picture, tmp_path).clay.exists()
     moved = {label: min(value + 0.3, 1) for label, value in values.items()}
     assert handlers.download(head, "glb", moved, tmp_path).exists()
-    assert handlers.edit(head, 0, 0).edited is result
+    assert handlers.edit(head, handlers.Changes()).edited is result
 
 
 @pytest.mark.parametrize("name", ["few", "eyed"])
@@ -445,7 +445,7 @@ def test_age_alone_is_enough_for_the_page(name, toy_model):
     data = MODELS[name](toy_model).data
     model = FaceModel(replace(data, attributes=data.attributes[:1]))
     result = fv.head(model.neutral(), model, texture_size=32)
-    older = handlers.edit(handlers.Head(result, result, 1, 1, None), 10, 0)
+    older = handlers.edit(handlers.Head(result, result, 1, 1, None), handlers.Changes(age=10))
     assert model.attributes(older.edited.params)["age"] > model.attributes(result.params)["age"] + 5
     assert handlers.usable_sliders(model)[-1] == "age"
 

@@ -278,7 +278,7 @@ def test_a_stored_head_keeps_its_looks_where_other_weights_are_installed(
     again = fv.load_result(path, model)
     assert again.detail_module is None
     np.testing.assert_allclose(again.displacement, skinned.displacement, rtol=0, atol=6e-5)
-    np.testing.assert_array_equal(again.normal_map, skinned.normal_map)
+    assert np.abs(again.normal_map.astype(int) - skinned.normal_map).max() <= 1
     (said,) = again.warnings
     assert f"made with the detail module 'small' ({skinned.detail_module.digest[:8]})" in said and "\n" not in said
     twice = fv.load_result(fv.export(again, tmp_path / "again.json"), model)

@@ -48,6 +48,7 @@ SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
 OUTLIER = 4.0  # sigmas beyond which a texel counts no more
 CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
 RELIEF_STRENGTHS = (1.5, 1.0, 0.5)
+DEPTHS = (0.75, 0.5, 0.25)
 RELIEF_RANGE_MM = (-0.8, 0.3)  # skin has folds, and no ridges: what looks like one is a reflection or a hair
 NOISE_FROM = 16  # side of the smallest noise maps that are fitted
 
@@ -169,6 +170,7 @@ class _Fitting:
         self.has_folds = module.expression is not None and bool(params.expression.any())
         self.noise = module.detail.make_noise(int(latents["noise_seed"]))
         self.folds = self.relief = torch.zeros(size, size)
+        self.depth = 1.0
         if self.has_folds:
             # What anybody's skin does in this expression must not be taken for this person's at rest.
             with torch.no_grad():
@@ -208,6 +210,7 @@ class _Fitting:
         after = self._kept_if_better(view, w, noise, before)
         if reading is not None:
             after = self._add_relief(view, reading, after)
+        after = self._set_depth(view, after)
         return Stage("detail", time.perf_counter() - started, steps, terms, before, after, history)
 
     @torch.no_grad()
@@ -268,7 +271,7 @@ class _Fitting:
         albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
         made = made + self.folds
         again = self.read(view, view.predicted(albedo_log, made))
-        missing = (reading.displacement - again.displacement) * inner_weight(view.weight)
+        missing = (reading.displacement - again.displacement) * inner_weight(view.weight) * self.mask
         best = before
         for strength in RELIEF_STRENGTHS:
             added = as_stored_relief((strength * missing).clamp(*RELIEF_RANGE_MM))
@@ -277,6 +280,22 @@ class _Fitting:
                 best, self.relief = error, added
         if best < before:
             self.latents = self.latents | {"relief": self.relief.flatten().numpy()}
+        return best
+
+    @torch.no_grad()
+    def _set_depth(self, view: SkinView, before: float) -> float:
+        """How deep all of it is, as held-out skin says: a photograph that is silent of wrinkles gets shallow ones.
+
+        Age is a guess, and what it stands for is on everybody's face unless something speaks against it.
+        """
+        albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
+        made, best = made + self.relief, before
+        for depth in DEPTHS:
+            error = view.error(view.predicted(albedo_log, depth * made + self.folds))
+            if error < best:
+                best, self.depth = error, depth
+        if best < before:
+            self.latents = self.latents | {"depth": np.float32(self.depth)}
         return best
 
     # -- expression
@@ -289,7 +308,7 @@ class _Fitting:
         side = min(generator.size, size)
         with torch.no_grad():
             albedo_log, rest = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-            rest = rest + self.relief * self.mask
+            rest = self.depth * (rest + self.relief)
             condition, gate = fold_condition(self.module, self.model, self.params, rest.numpy())
             parts = generator.encode(condition)
         noise = generator.make_noise(int(self.latents["expression_seed"]))
