@@ -10,6 +10,7 @@
                                 absent where there was none
     "expression_w"     (M, D)   of the expression generator
     "expression_seed"  ()       draws its noise maps
+    "fold_depth"       ()       factor on what it makes, as the photograph asks for; 1 without
     "strength"         ()       factor on everything, 1 as made
 
 Maps are square, in the UV of the model; displacements are millimetres along the base surface's normal (see relief.py).
@@ -292,7 +293,7 @@ def folds(module: DetailModule, model: FaceModel, params: FaceParams, displaceme
     w = torch.from_numpy(np.array(params.detail["expression_w"], np.float32))[None]
     noise = generator.make_noise(int(params.detail["expression_seed"]))
     added = read_bands(module.code, generator.synthesis(w, condition, noise)) * gate
-    return resized(added[0], len(displacement)).numpy()
+    return float(params.detail.get("fold_depth", 1.0)) * resized(added[0], len(displacement)).numpy()
 
 
 def fold_condition(

@@ -9,8 +9,9 @@ import pytest
 
 import faceverse as fv
 from faceverse.detail_file import OPEN_FILES, has_open_detail
+from faceverse.fitting.skin_stage import fit_skin
 from faceverse.relief import NO_RELIEF_REGIONS, relief_weight, split_bands
-from faceverse.skin_detail import folds, layout_digest, maps_of, neutral_maps
+from faceverse.skin_detail import folds, layout_digest, maps_of, neutral_maps, random_detail
 from faceverse.texture_maps import bake_vertices
 from faceverse.weights import find_beside_open
 
@@ -134,6 +135,17 @@ def test_expressions_fold_the_skin(model, module, person, expression):
     assert 0.05 < np.abs(added[face(model, size)]).max() < 3
     quiet = texels(model, size, "scalp" if expression is SMILE else "neck")
     assert rms(added[quiet]) < 0.1 * rms(added[face(model, size)])
+
+
+def test_a_picture_of_smooth_skin_gives_shallow_detail(model, module):
+    """Whatever the age that the head looks like."""
+    bare = of_age(model, 9, 65)
+    camera = fv.Camera(1.6 * 900, (450, 450), (900, 900))
+    photo = fv.render(bare, camera=camera).rgb
+    skin = fit_skin(photo, model, bare.params, camera, module)
+    anybody = maps_of(module, model, bare.params.replace(detail=random_detail(module, model, bare.params, 1)))
+    region = face(model, len(skin.displacement))
+    assert skin.seen and rms(skin.displacement[region]) < 0.5 * rms(anybody.displacement[region])
 
 
 # -- a photograph -----------------------------------------------------------------------------------------------------

@@ -76,6 +76,18 @@ def skinned(model, module):
     return fv.edit(bare, detail_seed=5)
 
 
+def test_photographs_set_the_depth_of_skin_and_folds(model, module, skinned):
+    moving = skinned.params.replace(expression=np.full_like(skinned.params.expression, 0.5))
+    whole, latents = maps_of(module, model, moving), skinned.params.detail
+    rest = maps_of(module, model, skinned.params)
+    shallow = skinned.params.replace(detail=latents | {"depth": np.float32(0.5)})
+    np.testing.assert_allclose(maps_of(module, model, shallow).displacement, 0.5 * rest.displacement, atol=1e-6)
+    np.testing.assert_array_equal(maps_of(module, model, shallow).albedo_log, rest.albedo_log)
+    unfolded = maps_of(module, model, moving.replace(detail=latents | {"fold_depth": np.float32(0)}))
+    np.testing.assert_array_equal(unfolded.displacement, rest.displacement)
+    assert np.abs(whole.displacement - rest.displacement).max() > 1e-4
+
+
 def test_pictures_and_maps_are_the_same_thing():
     random = np.random.default_rng(0)
     maps = DetailMaps(

@@ -327,11 +327,16 @@ class _Fitting:
 
         before = view.error(view.predicted(albedo_log, rest + self.folds))
         history, terms = _descend(EXPRESSION.steps, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
+        after = before
         with torch.no_grad():
-            after = view.error(view.predicted(albedo_log, rest + made(size)))
-        if after < before:
-            self.latents = self.latents | {"expression_w": w.detach()[0].numpy()}
-        seconds, after = time.perf_counter() - started, min(before, after)
+            kinds = (torch.from_numpy(self.latents["expression_w"]), self.folds), (w.detach()[0], made(size))
+            for latents, added in kinds:
+                for depth in (1.0, *DEPTHS):
+                    error = view.error(view.predicted(albedo_log, rest + depth * added))
+                    if error < after:
+                        after, found = error, {"expression_w": latents.numpy(), "fold_depth": np.float32(depth)}
+                        self.latents = self.latents | found
+        seconds = time.perf_counter() - started
         return Stage("expression detail", seconds, EXPRESSION.steps, terms, before, after, history)
 
     def finished(self, stages: tuple[Stage, ...], seen: bool) -> FittedSkin:
