@@ -149,7 +149,7 @@ def photos_part(model: fv.FaceModel, module: DetailModule, folder: Path) -> None
         plain = float(((left * chosen).sum() / chosen.sum()).sqrt())
         after = stages[-1].after
         rows.append(
-            [path.name, f"{plain:.3f}", f"{stages[0].before:.3f}", f"{after:.3f}", f"{100 * (1 - after / plain):.0f} %"]
+            [path.name, f"{plain:.3f}", f"{view.error(0.0):.3f}", f"{after:.3f}", f"{100 * (1 - after / plain):.0f} %"]
         )
     print("\nheld-out skin of photographs, root mean square of logarithms")
     print(table(["photograph", "base head", "colour around", "with detail", "less"], rows))

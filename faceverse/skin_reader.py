@@ -2,7 +2,7 @@
 
 It is the start of the detail stage of a fit: what a photograph shows of each texel goes in, the displacement that
 would explain it and the random vector of a generator that would make something alike come out. A U-Net (Ronneberger et
-al. 2015) with a second output at its coarsest level. Plain torch.
+al. 2015), and a linear regression on what it finds. Plain torch.
 """
 
 from __future__ import annotations

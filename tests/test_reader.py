@@ -11,7 +11,10 @@ import faceverse as fv
 from faceverse.detail import ReliefCode
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.skin_reader import SkinReader, reader_from_state
+from faceverse.training import detail_weights
 from faceverse.training.detail_data import DataShape, Sample, draw_data
+from faceverse.training.generator_plans import detail_plan
+from faceverse.training.generators import Budget
 from faceverse.training.reader import train_reader
 from faceverse.training.texture_loss import texture_loss
 
@@ -100,3 +103,27 @@ def test_what_the_reader_takes_and_what_files_may_hold():
         reader_from_state({k: v for k, v in state.items() if k != "last.bias"}, "a file")
     with pytest.raises(WeightsError, match="values that are not finite"):
         reader_from_state(state | {"last.bias": torch.full((3,), torch.nan)}, "a file")
+
+
+def test_the_files_of_detail_and_reader_belong_together(tmp_path, monkeypatch):
+    """One work folder lends its samples to both, and what they write loads as one module."""
+    plan = detail_plan(128, 8)
+    monkeypatch.setattr(detail_weights, "detail_plan", lambda: plan)
+    monkeypatch.setattr(detail_weights, "SyntheticDetail", lambda *given: partial(flat_sample, plan.shape))
+    model, work = fv.load_model(), tmp_path / "work"
+    budget = Budget(steps=2, samples=32, workers=0)
+    given = {"work": work, "budget": budget, "progress": str}
+    detail_weights.make_reader_file(model, tmp_path / "reader.safetensors", **given)
+    drawn = {path: path.stat().st_mtime_ns for path in (work / "samples").iterdir()}
+    detail_weights.make_detail_file(model, tmp_path / "detail.safetensors", **given)
+    assert drawn == {path: path.stat().st_mtime_ns for path in (work / "samples").iterdir()}
+    module = fv.load_detail(tmp_path / "detail.safetensors", tmp_path / "reader.safetensors")
+    assert module.name == "open" and module.reader is not None and module.detail.size == 128
+    assert {"detail", "reader", "licence", "sources"} <= set(module.info)
+
+
+def flat_sample(shape, index):
+    random = np.random.default_rng(index)
+    image = random.normal(size=(6, shape.size, shape.size)).astype(np.float32)
+    condition = np.zeros((6, shape.condition_size, shape.condition_size), np.float32)
+    return Sample(condition, image, random.standard_normal(shape.style_dim).astype(np.float32))

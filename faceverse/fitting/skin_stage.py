@@ -3,7 +3,8 @@
 As in the paper (Wang et al. 2022, section 4.3) both are found by gradient, first the latents and noise maps of the
 detail generator, then those of the expression generator; what is compared is the skin in texture space (see
 `skin_view`). The start is what a small network reads off the same maps. A tenth of the skin is held out of all steps:
-a stage that does not explain it better than before is not kept.
+what does not explain it better than before is not kept. A `Stage` of the detail has errors of that skin as `before` (at
+that start) and `after`.
 """
 
 from __future__ import annotations
