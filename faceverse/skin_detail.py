@@ -36,6 +36,7 @@ from .relief import condition_maps, expression_strain, fold_gate, normal_map, re
 from .result import FitResult
 
 AGES, MOST_MASCULINE = (18.0, 80.0), 1.5  # of the people that detail is made for
+FULL_DEPTH_YEARS = 40.0  # an edit by so many makes shallow skin as deep as anybody's of that age
 _DIRECTION_SAMPLES, _DIRECTION_SEED = 512, 0
 _LARGEST_SEED = 2**24  # whole numbers that float32 can hold
 _REMEMBERED = 4
@@ -174,6 +175,10 @@ def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> 
         return latents
     index, steps = module.code.factors.index("age"), np.float32(years / module.code.age[1])
     moved = {"w": latents["w"] + steps * factor_direction(module.detail, index)}
+    if "depth" in latents and years > 0:
+        # A photograph of smooth skin says nothing of what it will be like in forty years.
+        share = np.float32(min(years / FULL_DEPTH_YEARS, 1.0))
+        moved["depth"] = latents["depth"] + share * (1 - latents["depth"])
     if "expression_w" in latents and module.expression is not None:
         moved["expression_w"] = latents["expression_w"] + steps * factor_direction(module.expression, index)
     return latents | moved
@@ -181,10 +186,12 @@ def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> 
 
 def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:
     """Latents with some rows of somebody else's detail generator: the first ones hold creases, the last ones pores.
-    Of the relief two bands go with the first rows, the finest with the last. Noise and the expression's latents stay.
+    Depth and two bands of the relief go with the first rows, the finest band with the last. Noise and the expression's
+    latents stay.
     """
     w = mine["w"].copy()
     w[layers] = other["w"][layers]
+    mine = mine | {"depth": other.get("depth", np.float32(1))} if layers.start in (None, 0) else mine
     bands = slice(0, 2) if layers.start in (None, 0) else slice(2, 3)
     if "relief" not in mine and "relief" not in other:
         return mine | {"w": w}

@@ -266,6 +266,8 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     )
     result = with_params(result, FaceParams(**values))
     if document.get("normal_map_follows", False):
+        if result.displacement is None or len(set(result.displacement.shape)) > 1:
+            raise ValueError("a normal map that follows needs a square displacement")
         result = result.replace(normal_map=normal_map(model, result.vertices, result.displacement))
     return result
 

@@ -86,6 +86,10 @@ def test_photographs_set_the_depth_of_skin_and_folds(model, module, skinned):
     unfolded = maps_of(module, model, moving.replace(detail=latents | {"fold_depth": np.float32(0)}))
     np.testing.assert_array_equal(unfolded.displacement, rest.displacement)
     assert np.abs(whole.displacement - rest.displacement).max() > 1e-4
+    depths = [float(aged(module, shallow.detail, years)["depth"]) for years in (-20, 20, 60)]
+    assert depths == pytest.approx([0.5, 0.75, 1.0])
+    creases, pores = (mixed(shallow.detail, latents, layers)["depth"] for layers in (slice(0, -3), slice(-3, None)))
+    assert (creases, pores) == (1, 0.5)
 
 
 def test_pictures_and_maps_are_the_same_thing():
