@@ -27,7 +27,7 @@ from .fitting import fit
 from .images import Photo, read_image, save_image
 from .landmarks import DetectedFace, detect_faces
 from .model import FaceModel, FaceParams
-from .render import Rendering, overlay, overview, render, turntable
+from .render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
 from .tracking import Track, track
 from .weights import load_model
@@ -66,6 +66,7 @@ __all__ = [
     "read_image",
     "render",
     "save_image",
+    "stage_pictures",
     "track",
     "turntable",
 ]

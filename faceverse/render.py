@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .camera import Camera, project, rotation_from_euler_deg, transform
@@ -208,6 +208,36 @@ def overview(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> np.nd
     return np.concatenate([crop, over, clay, texture], axis=1)
 
 
+def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> dict[str, np.ndarray]:
+    """How a photograph became a head, cut to the same square around it (Wang et al. 2022, figure 1).
+
+    Args:
+        photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
+        size: 1..8192 pixels, of each picture.
+    Returns:
+        (size, size, 3) uint8 by name, in order: "photo"; "landmarks" (the photograph with the points that were found),
+        where there are some; "base", the fitted shape; "detail", where there is some, with its relief; and "final",
+        the textured head over the photograph.
+    Raises:
+        ParameterError: as in `overlay` and `render`.
+    """
+    photo = _check_photo(photo_rgb, result)
+    size = _check_size(size)[0]
+    box = head_box_px(result)
+    camera = _framed(result.camera, box, (size, size))
+    scale = photo.shape[0] / result.camera.image_size[0]
+    crop = _crop(photo, tuple(edge * scale for edge in box), size)
+    pictures = {"photo": crop}
+    if result.landmarks_px is not None:
+        points = (result.landmarks_px - box[:2]) * (size / (box[2] - box[0]))
+        pictures["landmarks"] = _with_points(crop, points)
+    smooth = result.replace(normal_map=None, displacement=None)
+    pictures["base"] = render(smooth, mode="clay", camera=camera).rgb
+    if result.normal_map is not None:
+        pictures["detail"] = render(result, mode="clay", camera=camera).rgb
+    return pictures | {"final": _over(crop, result, camera, "color", 1.0)}
+
+
 def turntable(result: FitResult, size: int = 256, yaws_deg=(-60, -30, 0, 30, 60), mode: str = "color") -> np.ndarray:
     """A contact sheet of the head seen from several sides: (size, len(yaws_deg) * size, 3) uint8."""
     return np.concatenate([render(result, size, mode, rotation=(yaw, 0, 0)).rgb for yaw in yaws_deg], axis=1)
@@ -256,6 +286,15 @@ def _over(photo: np.ndarray, result: FitResult, camera: Camera, mode: str, alpha
     drawn = draw(PosedHead.of(result, mode, *_pose(result)), camera, 2)
     ground = LINEAR_OF_BYTE[torch.from_numpy(np.array(photo)).long()]
     return _encode(alpha * drawn.rgb + (1 - alpha * drawn.coverage)[..., None] * ground)
+
+
+def _with_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Dots (N, 2) in pixels on a darkened picture (H, W, 3) uint8."""
+    image = Image.fromarray(picture // 2 + 16)
+    pen, radius = ImageDraw.Draw(image), picture.shape[0] / 330
+    for x, y in points:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(96, 220, 255))
+    return np.asarray(image)
 
 
 def _crop(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
