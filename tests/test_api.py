@@ -1,0 +1,246 @@
+"""The page's HTTP interface, as a program on another machine sees it: a running server and Gradio's client."""
+
+import json
+import time
+import zipfile
+
+import httpx
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+import faceverse as fv
+
+pytest.importorskip("gradio")
+api = pytest.importorskip("demo.api")
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+
+from demo import page  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A page without detail: its address, its folder for uploads and its visits."""
+    folder = tmp_path_factory.mktemp("uploads")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(folder))
+    patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "0.2")  # a client that has left is noticed with the next one
+    patch.setattr(api, "UPLOAD_STAYS_S", 0.3)
+    built = page.build(folder / "faceverse", detail=False)
+    _, address, _ = built.demo.launch(prevent_thread_lock=True, quiet=True, **page.launch_options())
+    yield address, folder, built.visits
+    built.demo.close(verbose=False)
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def connect(server, tmp_path_factory):
+    """Function () -> a client of its own session."""
+    clients = []
+
+    def new():
+        downloads = tmp_path_factory.mktemp("downloads")
+        clients.append(Client(server[0], download_files=downloads, verbose=False))
+        return clients[-1]
+
+    yield new
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def client(connect):
+    return connect()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "selfie.jpg"
+    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def head(client, photo):
+    """File of the fitted head."""
+    return client.predict(handle_file(photo), api_name="/fit")
+
+
+def wait_for(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def age_of(file):
+    """Years that the model estimates."""
+    result = fv.load_result(file)
+    return result.model.attributes(result.params)["age"]
+
+
+def uploads(folder):
+    """Files that lie outside the visitors' folders."""
+    return [path for path in folder.rglob("*") if path.is_file() and "faceverse" not in path.parts[-4:-1]]
+
+
+def test_five_lines_make_an_older_head(client, photo, head):
+    older = client.predict(handle_file(head), {"age": 20}, api_name="/edit")
+    file = client.predict(handle_file(older), "glb", api_name="/export")
+    first, second = fv.load_result(head), fv.load_result(older)
+    assert age_of(older) > age_of(head) + 10
+    assert first.source == photo.stem
+    mesh = trimesh.load(file, force="mesh", process=False)
+    expected = second.neutral_vertices
+    assert np.allclose(mesh.bounds, [expected.min(0), expected.max(0)], atol=1e-4)
+
+
+def test_the_result_is_that_of_the_library(head, photo):
+    wanted = fv.fit(photo, detail=False)
+    np.testing.assert_allclose(fv.load_result(head).params.identity, wanted.params.identity, atol=1e-5)
+
+
+def test_only_these_endpoints_are_public(client):
+    described = client.view_api(return_format="dict")
+    names = {name: [each["parameter_name"] for each in entry["parameters"]]
+             for name, entry in described["named_endpoints"].items()}  # fmt: skip
+    assert names == {
+        "/fit": ["photo", "face", "detail", "seed", "others"],
+        "/edit": ["result", "edits", "donor"],
+        "/render": ["result", "size", "mode", "rotation"],
+        "/export": ["result", "format", "dense"],
+    }
+    assert not described["unnamed_endpoints"]
+    for entry in described["named_endpoints"].values():
+        assert entry["description"] and all(each["python_type"]["description"] for each in entry["parameters"])
+
+
+def test_render_draws_the_turned_head(client, head):
+    clay = client.predict(handle_file(head), 96, "clay", [40, 0, 0], api_name="/render")
+    wanted = fv.render(fv.load_result(head), 96, "clay", rotation=(40, 0, 0)).rgb
+    assert np.abs(np.asarray(Image.open(clay), int) - wanted).mean() < 1
+    assert Image.open(client.predict(handle_file(head), api_name="/render")).size == (512, 512)
+
+
+@pytest.mark.parametrize("kind", api.FORMATS)
+def test_exports_hold_the_head(client, head, kind, tmp_path):
+    path = client.predict(handle_file(head), kind, api_name="/export")
+    wanted = fv.load_result(head)
+    if kind == "json":
+        assert np.allclose(fv.load_result(path).vertices, wanted.vertices, atol=1e-6)
+        return
+    if kind == "obj":
+        with zipfile.ZipFile(path) as archive:
+            assert sorted(archive.namelist()) == ["selfie.mtl", "selfie.obj", "selfie_texture.png"]
+            archive.extractall(tmp_path)
+        path = tmp_path / "selfie.obj"
+    mesh = trimesh.load(path, force="mesh", process=False)
+    expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices
+    scale = 1000 if kind == "stl" else 1
+    assert np.allclose(mesh.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+
+
+def test_requests_with_the_same_file_do_not_disturb_each_other(client, head):
+    ages = [-10, 5, 20]
+    jobs = [client.submit(handle_file(head), {"age": age}, api_name="/edit") for age in ages]
+    found = [age_of(job.result()) for job in jobs]
+    assert found[0] < found[1] < found[2]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "words"),
+    [
+        ("/edit", ({"agee": 3},), "did you mean 'age'"),
+        ("/edit", ("older",), "must be an object"),
+        ("/edit", ({"detail_from": 1},), "third"),
+        ("/edit", ({"age": [1]},), "age must be a finite number"),
+        ("/render", (100_000,), "in 1..2048"),
+        ("/render", (64, "oil"), "mode"),
+        ("/render", (64, "color", ["left"]), "rotation must be"),
+        ("/export", ("exe",), "must be one of glb"),
+        ("/export", ("glb", True), "dense"),
+    ],
+)
+def test_mistakes_come_back_in_words(client, head, endpoint, arguments, words):
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(head), *arguments, api_name=endpoint)
+    sentence = str(caught.value)
+    assert words in sentence.lower() and "\n" not in sentence and "Traceback" not in sentence
+
+
+@pytest.mark.parametrize("what", ["grey.png", "text.jpg", "text.json", "other.json", "list.json"])
+def test_files_that_are_something_else_are_refused_in_words(client, head, tmp_path, what):
+    path = tmp_path / what
+    if what == "grey.png":
+        Image.new("RGB", (200, 200), "grey").save(path)
+    elif what == "other.json":
+        document = json.loads(open(head, encoding="utf-8").read())
+        path.write_text(json.dumps(document | {"model": {"name": "other-model", "sha256": "0" * 64}}))
+    else:
+        path.write_text("[]" if what == "list.json" else "dear diary")
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(path), api_name="/export" if path.suffix == ".json" else "/fit")
+    sentence = str(caught.value)
+    words = {"grey.png": "No face", "text.jpg": "text.jpg", "other.json": "other-model"}.get(what, "cannot restore")
+    assert words.lower() in sentence.lower() and "\n" not in sentence and "/" not in sentence.replace("/fit", "")
+
+
+def test_a_parameter_that_is_no_file_is_named(client):
+    with pytest.raises(AppError, match="must be a file"):
+        client.predict("selfie.jpg", api_name="/fit")
+
+
+def test_faults_of_the_program_are_not_shown(client, head, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(fv, "edit", broken)
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(head), {"age": 1}, api_name="/edit")
+    assert "secret" not in str(caught.value) and "went wrong" in str(caught.value)
+
+
+def test_nothing_stays_of_a_client_that_has_left(server, connect, photo, head):
+    address, folder, visits = server
+    client = connect()
+    before = {path for path in visits.root.iterdir() if path.is_dir()}
+    client.predict(handle_file(head), api_name="/render")
+    (mine,) = {path for path in visits.root.iterdir() if path.is_dir()} - before
+    assert [path.suffix for path in mine.rglob("*") if path.is_file()] == [".png"], "the upload is not kept"
+    assert wait_for(lambda: not uploads(folder)), f"still there: {uploads(folder)}"
+    client.close()
+    assert wait_for(lambda: not mine.exists())
+
+
+def test_a_client_reaches_nothing_of_another(server, client, head):
+    address, _, visits = server
+    client.predict(handle_file(head), api_name="/edit")
+    secret = next(path for path in visits.root.rglob("answer-*/selfie.json"))
+    forged = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    asked = httpx.post(f"{address}gradio_api/call/render", json={"data": [forged, 64, "clay", None]}).json()
+    answer = httpx.get(f"{address}gradio_api/call/render/{asked['event_id']}", timeout=30).text
+    assert answer.startswith("event: error") and "went wrong" in answer and "selfie" not in answer
+    for path in (visits.root, secret.parent, secret.parent / ".." / ".." / "..", "/etc/hostname"):
+        answer = httpx.get(f"{address}gradio_api/file={path}")
+        assert answer.status_code in (403, 404), path
+
+
+def test_old_answers_make_room(connect, head, server, monkeypatch):
+    monkeypatch.setattr(api, "KEPT_ANSWERS", 3)
+    client, before = connect(), set(server[2].root.iterdir())
+    last = [client.predict(handle_file(head), 16 + number, api_name="/render") for number in range(5)][-1]
+    (mine,) = (path for path in set(server[2].root.iterdir()) - before if path.is_dir())
+    kept = sorted(mine.glob("answer-*/*"))
+    assert len(kept) == 3 and Image.open(kept[-1]).size == Image.open(last).size == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "installed", "options"), [("", True, {}), ("1", True, {"mcp_server": True}), ("1", False, {})]
+)
+def test_tools_for_language_models_are_asked_for(monkeypatch, caplog, wanted, installed, options):
+    monkeypatch.setenv("FACEVERSE_MCP", wanted)
+    monkeypatch.setattr(api.importlib.util, "find_spec", lambda name: object() if installed else None)
+    assert api.mcp_options() == options
+    assert ("pip install" in caplog.text) == (wanted == "1" and not installed)
