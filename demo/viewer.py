@@ -1,14 +1,16 @@
-"""Files of the 3D view, as `assets/viewer.js` reads them.
+"""Files of the 3D view, as `assets/files.js` reads them.
 
 A pack is a little-endian uint32 with the length of a JSON header, the header {"values": ..., "arrays": {name: {type,
-start, length}}}, and the arrays, each aligned to four bytes. The model's pack (mesh, texture coordinates, expressions)
-is the same for every head, so a browser loads it once; a head's pack holds only its neutral vertices and how large each
-expression is on it.
+start, length}}}, and the arrays, each aligned to four bytes. The model's pack (mesh, texture coordinates, expressions,
+attributes) is the same for every head, so a browser loads it once, compressed with gzip; a head's pack holds only its
+neutral vertices, its colours and how large each expression is on it.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,14 +20,71 @@ import faceverse as fv
 
 _NEGLIGIBLE_M = 2e-5  # offsets below a fiftieth of a millimetre are left out
 _OFFSET_STEPS = 32767
+_ATTRIBUTE_STEP_M = 7e-6  # of an attribute's offsets where it goes from one end of its range to the other
+_TINT_STEPS = 127
+_NEGLIGIBLE_TINT = 1e-6  # change of albedo per unit
+_ALBEDO_STEP = 2.0**-14
+# Roughness of skin and of what is wet, by the model's regions; of two that overlap the later one counts.
+_ROUGHNESS = (
+    (("lips",), 0.42),
+    (("mouth_inside", "gums", "tongue"), 0.3),
+    (("teeth",), 0.22),
+    (("eyeballs",), 0.1),
+)
+_SKIN_ROUGHNESS = 0.58
+
+FOLDS = (
+    {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0},
+    {"browDownLeft": 1.0, "browDownRight": 1.0},
+    {"eyeSquintLeft": 1.0, "eyeSquintRight": 1.0, "cheekSquintLeft": 1.0, "cheekSquintRight": 1.0},
+    {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0},
+    {"noseSneerLeft": 1.0, "noseSneerRight": 1.0, "mouthUpperUpLeft": 1.0, "mouthUpperUpRight": 1.0},
+    {"mouthFrownLeft": 1.0, "mouthFrownRight": 1.0, "mouthShrugLower": 1.0},
+    {"mouthPucker": 1.0},
+)
+"""The expressions whose folds are in the tiles of an atlas, from its second tile on."""
+TILE_PX = 256
+FOLD_SCALE = 0.5
+"""Slope of the farthest byte of an atlas; 128 is none."""
 
 
 def model_pack(model: fv.FaceModel) -> bytes:
-    """Mesh and expressions of a model; offsets are int16 in units of `offsetScale` metres."""
+    """Mesh, expressions and attributes of a model, compressed with gzip.
+
+    Offsets of expressions are sparse int16 in units of `offsetScale` metres. An attribute moves most of the head; its
+    offsets are (3, V) int16 per unit of the attribute in units of `scale` metres, each stored as the difference from
+    that of the vertex before, which gzip makes small. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
+    """
     pairs, corner = np.unique(
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
     )
-    start, vertices, offsets, scales = [0], [], [], []
+    attributes, arrays = _attributes(model)
+    left = _left_side(model)
+    values = {
+        "names": list(model.expression_names),
+        "vertexCount": len(model.mean_vertices),
+        "attributes": attributes,
+        "folds": [{name: w for name, w in fold.items() if name in model.expression_names} for fold in FOLDS],
+        "foldScale": FOLD_SCALE,
+        "leftSide": left,
+    }
+    pack = _pack(
+        values,
+        {
+            "faces": _index(model.faces),
+            "cornerFaces": _index(corner),
+            "vertexOfCorner": _index(pairs[:, 0]),
+            "uv": model.uv[pairs[:, 1]].astype(np.float32),
+            "roughness": np.round(255 * _roughness(model)).astype(np.uint8),
+            **_expressions(model),
+            **arrays,
+        },
+    )
+    return gzip.compress(pack, 6, mtime=0)
+
+
+def _expressions(model: fv.FaceModel) -> dict[str, np.ndarray]:
+    start, vertices, offsets, scales = [0], [np.zeros(0, int)], [np.zeros((0, 3), np.int16)], []
     for mode in model.expression_modes:
         moved = np.flatnonzero(np.abs(mode).max(axis=1) > _NEGLIGIBLE_M)
         scale = float(np.abs(mode).max()) / _OFFSET_STEPS or 1.0
@@ -33,27 +92,130 @@ def model_pack(model: fv.FaceModel) -> bytes:
         offsets.append(np.round(mode[moved] / scale).astype(np.int16))
         scales.append(scale)
         start.append(start[-1] + len(moved))
+    return {
+        "offsetStart": np.array(start, dtype=np.uint32),
+        "offsetVertex": _index(np.concatenate(vertices)),
+        "offset": np.concatenate(offsets),
+        "offsetScale": np.array(scales, dtype=np.float32),
+    }
+
+
+def _attributes(model: fv.FaceModel) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """What the header says of each attribute, and the arrays of all."""
+    count = len(model.identity_modes)
+    described, moves, tints, gains = [], [], [], []
+    unmoved = model.gain_of(np.zeros(count, np.float32))
+    for attribute in model.data.attributes:
+        identity, albedo = attribute.step[:count], attribute.step[count:]
+        offset = np.tensordot(identity, model.identity_modes, 1)
+        tint = np.tensordot(albedo, model.albedo_modes, 1)
+        span = max(attribute.maximum - attribute.minimum, 1e-9)
+        scale = max(_ATTRIBUTE_STEP_M / span, float(np.abs(offset).max(initial=0)) / _OFFSET_STEPS)
+        steps = np.round(offset.T / scale).astype(np.int16)
+        moves.append(np.diff(steps, axis=1, prepend=np.int16(0)))
+        largest = float(np.abs(tint).max(initial=0))
+        if largest > _NEGLIGIBLE_TINT:
+            tints.append(np.round(tint * (_TINT_STEPS / largest)).astype(np.int8))
+        # Gains are linear in the identity until they meet their limits; a short step stays within them.
+        gains.append((model.gain_of(1e-2 * identity) - unmoved) * 1e2)
+        described.append(
+            {
+                "name": attribute.name,
+                "unit": attribute.unit,
+                "minimum": attribute.minimum,
+                "maximum": attribute.maximum,
+                "scale": scale,
+                "colours": largest > _NEGLIGIBLE_TINT,
+                "tintScale": largest / _TINT_STEPS if largest > _NEGLIGIBLE_TINT else 0.0,
+            }
+        )
+    return described, {
+        "attributeOffset": np.array(moves, dtype=np.int16),
+        "attributeTint": np.array(tints, dtype=np.int8),
+        "attributeGain": np.array(gains, dtype=np.float32),
+    }
+
+
+def _roughness(model: fv.FaceModel) -> np.ndarray:
+    """(V,) 0..1."""
+    roughness = np.full(len(model.mean_vertices), _SKIN_ROUGHNESS)
+    for regions, value in _ROUGHNESS:
+        for name in regions:
+            roughness[model.regions.get(name, np.zeros(0, int))] = value
+    return roughness
+
+
+def _left_side(model: fv.FaceModel) -> int:
+    """1 where the subject's left lies right of the middle of the texture, else -1."""
+    mean = model.mean_vertices
+    return 1 if float((mean[:, 0] * (model.uv[: len(mean), 0] - 0.5)).sum()) > 0 else -1
+
+
+def head_pack(result: fv.FitResult) -> bytes:
+    """Neutral vertices and albedo of a head (linear light before it is clipped, in units of `albedoScale`), the size of
+    each expression on it, and the point that the camera looks at."""
+    model = result.model
+    vertices = result.neutral_vertices.astype(np.float32)
+    gain = model.gain_of(result.params.identity)
+    albedo = model.mean_albedo + np.tensordot(result.params.albedo, model.albedo_modes, 1)
+    center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     return _pack(
-        {"names": list(model.expression_names), "vertexCount": len(model.mean_vertices)},
+        {"center": center.tolist(), "albedoScale": _ALBEDO_STEP},
         {
-            "faces": _index(model.faces),
-            "cornerFaces": _index(corner),
-            "vertexOfCorner": _index(pairs[:, 0]),
-            "uv": model.uv[pairs[:, 1]].astype(np.float32),
-            "offsetStart": np.array(start, dtype=np.uint32),
-            "offsetVertex": _index(np.concatenate(vertices)),
-            "offset": np.concatenate(offsets),
-            "offsetScale": np.array(scales, dtype=np.float32),
+            "neutral": vertices,
+            "gain": gain,
+            "albedo": np.clip(np.round(albedo / _ALBEDO_STEP), -_OFFSET_STEPS, _OFFSET_STEPS).astype(np.int16),
         },
     )
 
 
-def head_pack(result: fv.FitResult) -> bytes:
-    """Neutral vertices of a head, the size of each expression on it, and the point that the camera looks at."""
-    vertices = result.neutral_vertices.astype(np.float32)
-    gain = result.model.gain_of(result.params.identity)
-    center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    return _pack({"center": center.tolist()}, {"neutral": vertices, "gain": gain})
+def fold_atlas(result: fv.FitResult) -> np.ndarray | None:
+    """What expressions add to the relief of a head, for the view to show as sliders move.
+
+    Eight tiles of TILE_PX, four in a row: the folds of the head's own expression, then those of `FOLDS`. Red and green
+    are the x and y slope that the expression adds to the normal map of the neutral face: 128 + 127 * slope /
+    FOLD_SCALE. Takes an edit of the head for each tile.
+
+    Returns:
+        (2 * TILE_PX, 4 * TILE_PX, 3) uint8, or None for a head without relief.
+    """
+    if result.normal_map is None:
+        return None
+    names = result.model.expression_names
+    rest = _slopes(fv.edit(result, expression=np.zeros(len(names), np.float32)).normal_map)
+    atlas = np.full((2 * TILE_PX, 4 * TILE_PX, 3), 128, np.uint8)
+    for tile, wanted in enumerate((_weights(result), *FOLDS)):
+        known = {name: weight for name, weight in wanted.items() if name in names}
+        if not any(known.values()):
+            continue
+        weights = np.array([known.get(name, 0.0) for name in names], np.float32)
+        folds = _slopes(fv.edit(result, expression=weights).normal_map) - rest
+        row, column = divmod(tile, 4)
+        place = (slice(row * TILE_PX, (row + 1) * TILE_PX), slice(column * TILE_PX, (column + 1) * TILE_PX))
+        atlas[place][..., :2] = np.clip(np.round(128 + 127 * _resized(folds) / FOLD_SCALE), 1, 255)
+    return atlas
+
+
+def _weights(result: fv.FitResult) -> Mapping[str, float]:
+    return dict(zip(result.model.expression_names, result.params.expression.tolist()))
+
+
+def _slopes(normal_map: np.ndarray) -> np.ndarray:
+    """(H, W, 2) float32: x / z and y / z."""
+    normals = normal_map.astype(np.float32) / 127.5 - 1
+    return normals[..., :2] / np.maximum(normals[..., 2:], 0.1)
+
+
+def _resized(slopes: np.ndarray) -> np.ndarray:
+    """To TILE_PX, by means over squares where it is larger, else by repeating."""
+    for axis in (0, 1):
+        size = slopes.shape[axis]
+        if size % TILE_PX == 0:
+            shape = (*slopes.shape[:axis], TILE_PX, size // TILE_PX, *slopes.shape[axis + 1 :])
+            slopes = slopes.reshape(shape).mean(axis=axis + 1)
+        else:
+            slopes = np.take(slopes, np.arange(TILE_PX) * size // TILE_PX, axis=axis)
+    return slopes
 
 
 def file_address(path: Path) -> str:

@@ -18,7 +18,7 @@ const STRENGTH_OF_COLOURS = `#include <map_fragment>
 #endif`;
 
 // Array types by the names that NumPy gives them.
-const TYPES = { uint16: Uint16Array, uint32: Uint32Array, int16: Int16Array, float32: Float32Array };
+const TYPES = { int8: Int8Array, uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, int16: Int16Array, float32: Float32Array };
 
 function loadScript(address) {
   if (window.THREE) return Promise.resolve();
@@ -34,7 +34,10 @@ function loadScript(address) {
 async function loadPack(address) {
   const answer = await fetch(address);
   if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-  const buffer = await answer.arrayBuffer();
+  let buffer = await answer.arrayBuffer();
+  if (new Uint8Array(buffer, 0, 1)[0] === 0x1f) {
+    buffer = await new Response(new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  }
   const headerBytes = new Uint32Array(buffer, 0, 1)[0];
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, headerBytes)));
   const pack = { ...header.values };

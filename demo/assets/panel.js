@@ -1,0 +1,273 @@
+// The editing panel: tabs of sliders that show a state and report what is moved. It owns no state itself.
+
+import { Slider, Tabs, iconButton, make, setIcon } from "./controls.js";
+import { MIX } from "./history.js";
+import { LIGHT } from "./scene.js";
+import { word } from "./words.js";
+
+// Names that end alike but are directions, not sides; and eyes that look the same way.
+const DIRECTIONS = new Set(["jawLeft", "jawRight", "mouthLeft", "mouthRight"]);
+const GAZE = {
+  eyeLookInRight: ["eyeLookOutLeft", "lookLeft"], eyeLookOutLeft: ["eyeLookInRight", "lookLeft"],
+  eyeLookInLeft: ["eyeLookOutRight", "lookRight"], eyeLookOutRight: ["eyeLookInLeft", "lookRight"],
+};
+const STEPS = { years: 1, mm: 0.1, degrees: 0.1 };
+const POSE = { yaw: 90, pitch: 45, roll: 45 };
+const LIGHT_RANGES = { yaw: [-150, 150, 1], pitch: [-80, 80, 1], intensity: [0, 2, 0.01], warmth: [-1, 1, 0.01] };
+const percent = (value) => String(Math.round(100 * value));
+const degrees = (value) => `${Math.round(value)}°`;
+const signed = (value, digits) => `${value > 0 ? "+" : ""}${value.toFixed(digits)}`.replace("-", "−");
+
+// The rows of a list of expressions: [name of the row, names that it moves, whether it is a pair or half of one].
+export function rowsOf(names) {
+  const rows = [], taken = new Set();
+  for (const name of names) {
+    if (taken.has(name)) continue;
+    let [other, row] = GAZE[name] ?? [];
+    if (!other && name.endsWith("Left") && !DIRECTIONS.has(name)) {
+      other = name.replace(/Left$/, "Right");
+      row = name.replace(/Left$/, "");
+    }
+    if (other && names.includes(other)) {
+      taken.add(other);
+      rows.push([row, [name, other], "pair"], [name, [name], "half"], [other, [other], "half"]);
+    } else {
+      rows.push([name, [name], "single"]);
+    }
+  }
+  return rows;
+}
+
+// Where the page names no sections, names tell.
+function sectionsOf(names) {
+  const sections = { brows: /^brow/, eyes: /^eye/, nose_cheeks: /^(nose|cheek)/, jaw: /^jaw/, mouth: /^mouth/, tongue: /^t/ };
+  const found = Object.entries(sections).map(([key, pattern]) => [key, names.filter((name) => pattern.test(name))]);
+  const known = new Set(found.flatMap(([, members]) => members));
+  const rest = names.filter((name) => !known.has(name));
+  return rest.length ? [...found, ["other", rest]] : found;
+}
+
+export class Panel {
+  // Actions: change(apply(state)), commit(name), randomise(region), undo(), redo(), reset(), setLinked...
+  constructor(element, options, actions) {
+    Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {} });
+    this.locked = new Set(); // regions, and "skin"
+    this.rows = []; // {slider, read(state)}
+    this.chips = [];
+    this.bar = {
+      undo: iconButton("undo", word("undo"), actions.undo, { "data-undo": true }),
+      redo: iconButton("redo", word("redo"), actions.redo, { "data-redo": true }),
+      dice: iconButton("dice", word("randomiseAll"), () => actions.randomise(null), { "data-dice": "" }),
+      reset: iconButton("reset", word("resetAll"), actions.reset, { "data-reset": true }),
+    };
+    const names = ["expression", "shape", "skin", "scene", "mix"];
+    const parts = {};
+    for (const name of names) {
+      const id = `fv-tab-${name}`;
+      parts[name] = {
+        tab: make("button", { type: "button", role: "tab", id, "aria-controls": `${id}-panel`, "data-tab": name,
+          text: word(`tab.${name}`) }),
+        panel: make("div", { role: "tabpanel", id: `${id}-panel`, "aria-labelledby": id, class: "fv-tabpanel" }),
+      };
+    }
+    this.parts = parts;
+    element.replaceChildren(
+      make("div", { class: "fv-panel-bar", role: "toolbar", "aria-label": word("editing") },
+        this.bar.undo, this.bar.redo, make("span", { class: "fv-gap" }), this.bar.dice, this.bar.reset),
+      make("div", { class: "fv-tabs", role: "tablist", "aria-label": word("editing") },
+        ...names.map((name) => parts[name].tab)),
+      make("div", { class: "fv-panels" }, ...names.map((name) => parts[name].panel)),
+    );
+    this.tabs = new Tabs(parts);
+  }
+
+  // All sliders of a model; ranges and starts come with `setPerson`.
+  build(model) {
+    this.model = model;
+    this.rows = [];
+    this.chips = [];
+    this.fillExpression(this.parts.expression.panel);
+    this.fillShape(this.parts.shape.panel);
+    this.fillSkin(this.parts.skin.panel);
+    this.fillScene(this.parts.scene.panel);
+    this.fillMix(this.parts.mix.panel);
+  }
+
+  slider(options, read, write, name, from = read) {
+    const slider = new Slider({
+      backLabel: word("back"), format: percent, ...options,
+      onInput: (value) => this.actions.change((state) => write(state, value)),
+      onCommit: () => this.actions.commit(name),
+    });
+    this.rows.push({ slider, read, from });
+    return slider;
+  }
+
+  fillExpression(panel) {
+    const known = new Set(this.model.names);
+    const sections = (this.groups.expressions ?? sectionsOf(this.model.names))
+      .map(([key, names]) => [key, names.filter((name) => known.has(name))])
+      .filter(([, names]) => names.length);
+    const chips = [["photo", null], ...Object.entries(this.presets)].map(([name, weights]) => {
+      const chip = make("button", { type: "button", class: "fv-chip", "data-preset": name, "aria-pressed": "false",
+        text: word(`preset.${name}`), onclick: () => this.actions.preset(weights) });
+      this.chips.push({ chip, weights });
+      return chip;
+    });
+    this.linked = make("input", { type: "checkbox", "data-link": true, onchange: () => this.showLinked() });
+    this.linked.checked = true;
+    panel.replaceChildren(
+      make("div", { class: "fv-chips", role: "group", "aria-label": word("presets") }, ...chips),
+      make("label", { class: "fv-check" }, this.linked, make("span", { text: word("link") })),
+      ...sections.map(([key, names]) => make("section", {}, make("h4", { text: word(`section.${key}`) }),
+        ...rowsOf(names).map(([row, moved, kind]) => this.expressionRow(row, moved, kind)))),
+    );
+    this.showLinked();
+  }
+
+  expressionRow(row, names, kind) {
+    const read = (state) => names.reduce((sum, name) => sum + (state.expression[name] ?? 0), 0) / names.length;
+    const write = (state, value) => { for (const name of names) state.expression[name] = value; };
+    const slider = this.slider({ label: word(`expression.${row}`), unit: "%",
+      data: { "data-names": names.join(" ") } }, read, write, row);
+    slider.element.classList.add(`fv-${kind}`);
+    return slider.element;
+  }
+
+  showLinked() {
+    this.parts.expression.panel.dataset.linked = this.linked.checked;
+  }
+
+  fillShape(panel) {
+    const known = new Map(this.model.attributes.map((attribute) => [attribute.name, attribute]));
+    const regions = this.groups.attributes ?? [["all", [...known.keys()]]];
+    this.regions = Object.fromEntries(regions);
+    this.attributeRows = [];
+    panel.replaceChildren(...regions.map(([region, names]) => make("section", { "data-region": region },
+      make("div", { class: "fv-section-head" }, make("h4", { text: word(`region.${region}`) }),
+        iconButton("dice", word("randomise", word(`region.${region}`)), () => this.actions.randomise(region),
+          { "data-dice": region }),
+        this.lockButton(region)),
+      ...names.filter((name) => known.has(name)).map((name) => this.attributeRow(known.get(name))))));
+    if (!known.size) panel.replaceChildren(make("p", { class: "fv-hint", text: word("noAttributes") }));
+  }
+
+  lockButton(region) {
+    const label = word("lock", word(`region.${region}`));
+    const button = iconButton("unlock", label, () => {
+      const isLocked = !this.locked.delete(region);
+      if (isLocked) this.locked.add(region);
+      button.setAttribute("aria-pressed", String(isLocked));
+      setIcon(button, isLocked ? "lock" : "unlock");
+    }, { "data-lock": region, "aria-pressed": "false" });
+    return button;
+  }
+
+  attributeRow({ name, unit }) {
+    const step = STEPS[unit] ?? 0.01, digits = step === 1 ? 0 : step === 0.1 ? 1 : 2;
+    const format = (amount) => {
+      if (unit === "years") return `${Math.round((this.estimates?.[name] ?? 0) + amount)}`;
+      if (unit === "share") return `${signed(100 * amount, 0)}`;
+      return signed(amount, digits) + (unit === "degrees" ? "°" : "");
+    };
+    const slider = this.slider(
+      { label: word(`attribute.${name}`), step, format, unit: word(`unit.${unit}`), hint: this.hint(name, unit),
+        data: { "data-attribute": name } },
+      (state) => state.attributes[name] ?? 0,
+      (state, value) => {
+        if (value) state.attributes[name] = value;
+        else delete state.attributes[name];
+      },
+      name,
+    );
+    this.attributeRows.push([name, slider]);
+    return slider.element;
+  }
+
+  hint(name, unit) {
+    const text = word(`attribute.${name}`), unitText = word(`unit.${unit}`);
+    return unitText ? `${text} (${unitText})` : text;
+  }
+
+  fillSkin(panel) {
+    this.strength = this.slider({ label: word("strength"), hint: word("strengthHint"), high: 2, step: 0.05,
+      data: { "data-strength": true } }, (state) => state.strength, (state, value) => { state.strength = value; },
+    "strength");
+    this.otherSkin = make("button", { type: "button", class: "fv-button", "data-other-skin": true,
+      text: word("otherSkin"), onclick: () => this.actions.otherSkin() });
+    this.ownSkin = make("button", { type: "button", class: "fv-button", "data-own-skin": true, text: word("ownSkin"),
+      onclick: () => this.actions.ownSkin() });
+    this.skinHint = make("p", { class: "fv-hint" });
+    panel.replaceChildren(
+      make("section", {}, make("h4", { text: word("detail") }), this.strength.element,
+        make("div", { class: "fv-buttons" }, this.otherSkin, this.ownSkin), this.skinHint));
+  }
+
+  fillScene(panel) {
+    const pose = Object.entries(POSE).map(([name, limit]) => this.slider(
+      { label: word(`pose.${name}`), low: -limit, high: limit, step: 1, format: degrees,
+        data: { "data-pose": name } },
+      (state) => state.pose[name] ?? 0, (state, value) => { state.pose[name] = value; }, `pose ${name}`).element);
+    const light = Object.entries(LIGHT_RANGES).map(([name, [low, high, step]]) => this.slider(
+      { label: word(`light.${name}`), low, high, step, format: step === 1 ? degrees : percent,
+        data: { "data-light": name }, origin: name === "intensity" ? 0 : undefined },
+      (state) => state.light[name] ?? LIGHT[name],
+      (state, value) => { state.light = { ...LIGHT, ...state.light, [name]: value }; }, `light ${name}`).element);
+    this.follow = make("input", { type: "checkbox", onchange: () => this.actions.followLight(this.follow.checked) });
+    panel.replaceChildren(
+      make("section", {}, make("h4", { text: word("pose") }), ...pose),
+      make("section", {}, make("h4", { text: word("light") }),
+        make("label", { class: "fv-check" }, this.follow, make("span", { text: word("followLight") })), ...light));
+  }
+
+  fillMix(panel) {
+    this.mixHint = make("p", { class: "fv-hint" });
+    const rows = MIX.map((name) => this.slider({ label: word(`mix.${name}`), data: { "data-mix": name } },
+      (state) => state.mix[name] ?? 0, (state, value) => { state.mix[name] = value; }, `mix ${name}`).element);
+    panel.replaceChildren(make("section", {}, make("h4", { text: word("tab.mix") }), this.mixHint, ...rows));
+  }
+
+  // Ranges, starts and what there is for a head; `value` is that of the component.
+  setPerson(value, start) {
+    this.estimates = value.estimates;
+    this.startState = start;
+    for (const [name, slider] of this.attributeRows) {
+      const { minimum, maximum } = this.model.attributes.find((attribute) => attribute.name === name);
+      const estimate = value.estimates?.[name] ?? (minimum + maximum) / 2;
+      const [low, high] = value.limits?.[name] ?? [Math.min(0, minimum - estimate), Math.max(0, maximum - estimate)];
+      slider.setRange(low, high);
+    }
+    for (const { slider, from } of this.rows) slider.setRange(slider.low, slider.high, from(start));
+    const hasRelief = Boolean(value.normal);
+    this.strength.input.disabled = this.otherSkin.disabled = !hasRelief;
+    this.skinHint.textContent = word(hasRelief ? "skinHint" : "noDetail");
+    this.parts.mix.tab.hidden = !value.donor;
+    if (value.donor) this.mixHint.textContent = word("mixHint", value.donor.name || "…");
+    else if (this.tabs.chosen === "mix") this.tabs.choose("expression");
+  }
+
+  // The state on all sliders, but for one that is being moved.
+  show(state, history) {
+    for (const { slider, read } of this.rows) {
+      const value = read(state);
+      if (value !== slider.value) slider.set(value);
+    }
+    for (const { chip, weights } of this.chips) {
+      const wanted = weights ?? this.startState?.expression ?? {};
+      const isOn = this.model.names.every((name) => Math.abs((state.expression[name] ?? 0) - (wanted[name] ?? 0)) < 1e-3);
+      chip.setAttribute("aria-pressed", String(isOn));
+    }
+    this.ownSkin.disabled = !state.skin;
+    this.bar.undo.disabled = !history.canUndo;
+    this.bar.redo.disabled = !history.canRedo;
+  }
+
+  setWaiting(isWaiting) {
+    for (const button of this.element.querySelectorAll("[data-dice]")) button.disabled = isWaiting;
+  }
+
+  // Attributes that a dice must not change.
+  kept() {
+    return [...this.locked].flatMap((region) => this.regions[region] ?? []);
+  }
+}

@@ -1,0 +1,320 @@
+// The studio: the 3D view of a head and its panel. Python sends what the component's value holds (files of a head, how
+// far the work is); the visitor's state is owned here, and what the browser can show itself needs no request.
+
+import { loadModel, loadPack, loadScript } from "./files.js";
+import { History, Questions, complete, copy } from "./history.js";
+import { Panel } from "./panel.js";
+import { LIGHT, PICTURES, Scene } from "./scene.js";
+import { Stage } from "./stage.js";
+import { word } from "./words.js";
+
+const PARTS = ["model", "head", ...PICTURES]; // addresses in a value of the component
+const NO_ANSWER_MS = 5000;
+const SKINS = 2 ** 24 - 1;
+const LIGHT_LIMIT_DEG = { yaw: 150, pitch: 80 };
+
+class Studio {
+  constructor(element, props, trigger) {
+    this.root = element.querySelector(".fv-studio");
+    this.trigger = trigger;
+    this.threeAddress = props.three_url;
+    this.canvas = element.querySelector(".fv-canvas");
+    this.models = new Map();
+    this.latest = {}; // value of the component
+    this.shownParts = this.loading = this.person = null;
+    this.files = null; // what is in the scene: {value, pack, pictures, attributes that the files show}
+    this.original = null; // the files of this person without changes, for comparing
+    this.adopted = 0;
+    this.state = complete();
+    this.start = complete();
+    this.history = new History(this.state);
+    this.questions = new Questions((data) => this.trigger("edit", data));
+    this.stage = new Stage(this.root, {
+      turn: (yaw) => this.scene?.orbit.turnSmoothly((yaw * Math.PI) / 180, 0),
+      mode: (mode) => this.scene?.setMode(mode),
+      followLight: (isOn) => this.followLight(isOn),
+      compare: (isOn) => this.compare(isOn),
+      screenshot: () => this.screenshot(),
+      full: () => this.toggleFull(),
+      choose: (face) => this.trigger("choose", { face }),
+    });
+    this.panel = new Panel(this.root.querySelector(".fv-panel"), props, {
+      change: (apply) => this.change(apply),
+      commit: (name) => this.commit(name),
+      preset: (weights) => this.setExpressions(weights),
+      randomise: (region) => this.randomise(region),
+      otherSkin: () => this.edit((state) => { state.skin = 1 + Math.floor(Math.random() * SKINS); }),
+      ownSkin: () => this.edit((state) => { state.skin = 0; }),
+      followLight: (isOn) => this.followLight(isOn),
+      undo: () => this.step(-1),
+      redo: () => this.step(1),
+      reset: () => this.setState(this.start),
+    });
+    this.root.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  // -- what the server sends ------------------------------------------------------------------------------------------
+  // Called with every new value of the component; the newest one wins, whatever arrives first. Values that only tell
+  // how far the work is do not disturb the loading of what they have in common.
+  async show(value) {
+    if (value.edition < this.latest.edition) return; // an answer that another one has overtaken
+    const isAnswer = value.edition !== this.latest.edition;
+    this.latest = value;
+    const parts = PARTS.map((part) => value[part]).join();
+    if (value.status || !value.head || parts === this.shownParts) this.showProgress();
+    if (parts === this.shownParts && value.head) this.take(value, isAnswer);
+    if (parts === this.loading || parts === this.shownParts) return;
+    this.loading = parts;
+    try {
+      const model = value.model && (await this.loadModel(value.model));
+      if (!value.head || parts !== this.loading) return;
+      this.scene ??= this.makeScene();
+      const known = this.files;
+      const picture = (part) => value[part] && (value[part] === known?.value[part] ? known.pictures[part]
+        : this.scene.picture(part, value[part]));
+      const packed = value.head === known?.value.head ? known.pack : loadPack(value.head);
+      const [pack, ...pictures] = await Promise.all([packed, ...PICTURES.map(picture)]);
+      if (parts !== this.loading) return;
+      this.place(model, pack, Object.fromEntries(PICTURES.map((part, k) => [part, pictures[k]])));
+      this.shownParts = parts;
+      this.take(this.latest, true);
+      this.showProgress();
+    } catch (error) {
+      if (parts === this.loading) this.fail(error);
+    } finally {
+      if (parts === this.loading) this.loading = null;
+    }
+  }
+
+  async loadModel(address) {
+    await loadScript(this.threeAddress);
+    if (!this.models.has(address)) this.models.set(address, loadModel(address));
+    try {
+      return await this.models.get(address);
+    } catch (error) {
+      this.models.delete(address);
+      throw error;
+    }
+  }
+
+  makeScene() {
+    let scene;
+    try {
+      scene = new Scene(this.canvas, this.stage.element, (dx, dy, isLast) => this.dragLight(dx, dy, isLast));
+    } catch (cause) {
+      throw Object.assign(new Error(word("noWebgl")), { isWebgl: true, cause });
+    }
+    scene.setMode(this.stage.mode);
+    return scene;
+  }
+
+  place(model, pack, pictures) {
+    const value = this.latest, isNew = value.person !== this.person;
+    this.scene.use(model);
+    if (this.panel.model !== model) {
+      this.panel.build(model);
+      this.questions.colours = new Set(model.attributes.filter((a) => a.colours).map((a) => a.name));
+    }
+    const before = [this.files, this.original];
+    this.files = { value, pack, pictures };
+    const { attributes = {}, skin = 0, mix = {} } = value.state ?? {};
+    const isUnchanged = !skin && ![...Object.values(attributes), ...Object.values(mix)].some(Boolean);
+    if (isUnchanged) this.original = this.files;
+    else if (isNew) this.original = null;
+    const used = new Set([this.files, this.original].flatMap((files) => Object.values(files?.pictures ?? {})));
+    for (const files of before) {
+      for (const texture of Object.values(files?.pictures ?? {})) if (!used.has(texture)) texture?.dispose();
+    }
+    this.scene.place(pack, pictures);
+    if (isNew) this.welcome(value);
+  }
+
+  // A head that was not there before.
+  welcome(value) {
+    this.person = value.person;
+    this.start = complete(value.start);
+    this.state = copy(this.start);
+    this.history.clear(this.state);
+    this.questions.reset(value.state);
+    this.scene.orbit.reset(false);
+    this.stage.comeIntoSight();
+  }
+
+  // What a value says beside its files.
+  take(value, isAnswer) {
+    this.panel.setPerson(value, this.start);
+    if (isAnswer) this.questions.answered();
+    if (value.adopt && value.adopt.number > this.adopted) {
+      this.adopted = value.adopt.number;
+      this.setWaiting(false);
+      this.setState({ ...this.state, ...value.adopt.state });
+    } else {
+      this.refresh();
+    }
+  }
+
+  showProgress() {
+    const { head, person, status } = this.latest, hasHead = Boolean(this.files);
+    const isFree = Boolean(status?.refining) && hasHead && person === this.person;
+    this.stage.showProgress(status, Boolean(head) && hasHead, isFree);
+    const { state } = this.stage.element.dataset;
+    const panel = this.panel.element;
+    this.root.dataset.state = state;
+    panel.hidden = !hasHead || !["ready", "refining", "busy"].includes(state) || !head;
+    panel.inert = state === "busy";
+  }
+
+  fail(error) {
+    this.stage.fail(error.message);
+    this.root.dataset.state = "failed";
+    this.panel.element.hidden = true;
+    if (error.isWebgl) this.trigger("fallback", {});
+  }
+
+  // -- the visitor's state --------------------------------------------------------------------------------------------
+  // While a control moves; `commit` ends the gesture.
+  change(apply) {
+    apply(this.state);
+    this.questions.want(this.state);
+    this.showSoon ??= requestAnimationFrame(() => this.refresh());
+  }
+
+  commit(name) {
+    this.history.add(this.state, name);
+    this.refresh();
+  }
+
+  edit(apply) {
+    this.change(apply);
+    this.commit();
+  }
+
+  setState(given) {
+    this.adopt(complete(given, this.latest.limits));
+    this.history.add(this.state);
+    this.refresh();
+  }
+
+  setExpressions(weights) {
+    this.edit((state) => { state.expression = { ...(weights ?? this.start.expression) }; });
+  }
+
+  step(direction) {
+    const state = this.history.step(direction);
+    if (state) this.adopt(state);
+  }
+
+  adopt(state) {
+    this.state = state;
+    this.questions.want(state);
+    this.refresh();
+  }
+
+  refresh() {
+    cancelAnimationFrame(this.showSoon);
+    this.showSoon = undefined;
+    if (!this.files || !this.panel.model) return;
+    this.panel.show(this.state, this.history);
+    this.draw(this.isComparing ? this.start : this.state);
+  }
+
+  // A state on the files that are in the scene: what they do not show yet of the attributes is added.
+  draw(state) {
+    const shown = this.inScene().value.state?.attributes ?? {}, amounts = { ...state.attributes };
+    for (const [name, amount] of Object.entries(shown)) amounts[name] = (amounts[name] ?? 0) - amount;
+    this.scene.show(state, amounts, this.start.expression);
+  }
+
+  inScene() {
+    return this.isComparing && this.canCompareFiles ? this.original : this.files;
+  }
+
+  compare(isOn) {
+    if (!this.files || isOn === Boolean(this.isComparing)) return;
+    this.canCompareFiles = this.original && (this.original.pictures.normal || !this.files.pictures.normal);
+    this.isComparing = isOn;
+    const { pack, pictures } = this.inScene();
+    this.scene.place(pack, pictures);
+    this.refresh();
+  }
+
+  randomise(region) {
+    this.setWaiting(true);
+    const keep = this.panel.kept();
+    this.trigger("randomise", { region, keep, strength: 1, state: copy(this.state) });
+  }
+
+  setWaiting(isWaiting) {
+    clearTimeout(this.waiting);
+    this.panel.setWaiting(isWaiting);
+    if (isWaiting) this.waiting = setTimeout(() => this.setWaiting(false), NO_ANSWER_MS);
+  }
+
+  // -- the stage ------------------------------------------------------------------------------------------------------
+  followLight(isOn) {
+    this.isFollowing = isOn;
+    this.stage.setFollowing(isOn);
+    if (this.panel.follow) this.panel.follow.checked = isOn;
+  }
+
+  // Whether a drag moves the light; `isLast` ends it.
+  dragLight(dx, dy, isLast) {
+    if (!this.isFollowing) return false;
+    if (isLast) {
+      this.commit();
+      return true;
+    }
+    this.change((state) => {
+      const light = { ...LIGHT, ...state.light };
+      const kept = (name, value) => Math.max(-LIGHT_LIMIT_DEG[name], Math.min(LIGHT_LIMIT_DEG[name], value));
+      light.yaw = kept("yaw", light.yaw + 40 * dx);
+      light.pitch = kept("pitch", light.pitch - 40 * dy);
+      state.light = light;
+    });
+    return true;
+  }
+
+  async screenshot() {
+    if (!this.scene?.head) return;
+    const picture = await this.scene.screenshot(this.stage.ground);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(picture);
+    link.download = "head.png";
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  toggleFull() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.root.requestFullscreen?.().catch(() => {});
+  }
+
+  key(event) {
+    if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+    const key = event.key.toLowerCase();
+    const direction = key === "y" || (key === "z" && event.shiftKey) ? 1 : key === "z" ? -1 : 0;
+    if (!direction) return;
+    event.preventDefault();
+    this.step(direction);
+  }
+}
+
+export function mount(element, props, watch, trigger = () => {}) {
+  const studio = new Studio(element, props, trigger);
+  window.faceverse = {
+    state: () => copy(studio.state),
+    setState: (state) => studio.setState(state),
+    setExpression: (names, weight) => studio.edit((state) => {
+      for (const name of [names].flat()) state.expression[name] = weight;
+    }),
+    setStrength: (strength) => studio.edit((state) => { state.strength = strength; }),
+    undo: () => studio.step(-1),
+    redo: () => studio.step(1),
+    screenshot: () => studio.screenshot(),
+  };
+  const show = () => props.value && studio.show(props.value);
+  watch("value", show);
+  show();
+}
