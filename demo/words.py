@@ -1,0 +1,319 @@
+"""The page in two languages: the labels of its components, and what the server says, in English or Simplified Chinese.
+
+Everything is written in English elsewhere; `say` looks up the same sentence here. What it does not know stays English.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+_EN = {
+    "title": "# FaceVerse\nOne photograph in, a 3D head out: turn it, change it, take it with you.",
+    "tagline": "One photograph in, a 3D head out: turn it, change it, take it with you.",
+    "privacy": (
+        "Your photograph is deleted right after the fit (if it shows several faces, with your next one); the head and "
+        "its pictures when you leave, at the latest after an idle hour. Nothing is used for anything else."
+    ),
+    "photograph": "Photograph",
+    "photographs": "Photographs of one person",
+    "more_photographs": "Several photographs of one person",
+    "more_help": (
+        "Two to six photographs of the same person, from different sides, give one head. The first one decides pose, "
+        "expression and light."
+    ),
+    "use_sample": "Use a sample picture",
+    "samples": "Or try one of these people; apart from the astronaut, none of them exists:",
+    "cancel": "Cancel",
+    "other_face": "Another face of this photograph",
+    "open_saved": "Open a saved head (.json)",
+    "simple_view": "3D head",
+    "downloads": "Download",
+    "download_help": "The head as it is shown:",
+    "mesh": "Mesh of the files",
+    "mesh_standard": "Standard",
+    "mesh_light": "Light",
+    "mesh_dense": "Dense: wrinkles and pores as geometry",
+    "size": "Size",
+    "polygons": "Polygons",
+    "overlay": "Photograph and head",
+    "overlay_label": "Photograph | fitted head",
+    "stages": "Stages",
+    "maps": "Maps",
+    "losses": "Losses",
+    "about": "Estimates",
+    "other_person": "Another person",
+    "other_help": "Take identity, skin or expression over from somebody else; the sliders under Mix say how much.",
+    "other_photograph": "Photograph of the other person",
+    "stranger": "A random person",
+}
+_ZH = {
+    "title": "# FaceVerse\n一张照片，一个三维头像：旋转它，编辑它，把它带走。",
+    "tagline": "一张照片，一个三维头像：旋转它，编辑它，把它带走。",
+    "privacy": (
+        "您的照片在重建完成后立即删除（若其中有多张人脸，则在您选择下一张照片时删除）；头像及其图片在您离开时删除，"
+        "最迟在闲置一小时后删除。所有内容均不作他用。"
+    ),
+    "photograph": "照片",
+    "photographs": "同一人的多张照片",
+    "more_photographs": "同一人的多张照片",
+    "more_help": "同一人从不同角度拍摄的两到六张照片会合成一个头像。姿态、表情和光照以第一张为准。",
+    "use_sample": "使用示例图片",
+    "samples": "或者试试这些人；除宇航员外，他们都不存在：",
+    "cancel": "取消",
+    "other_face": "选择照片中的另一张脸",
+    "open_saved": "打开已保存的头像（.json）",
+    "simple_view": "三维头像",
+    "downloads": "下载",
+    "download_help": "当前显示的头像：",
+    "mesh": "文件中的网格",
+    "mesh_standard": "标准",
+    "mesh_light": "精简",
+    "mesh_dense": "稠密：皱纹和毛孔成为几何",
+    "size": "大小",
+    "polygons": "多边形数",
+    "overlay": "照片与头像",
+    "overlay_label": "照片 | 拟合的头像",
+    "stages": "各阶段",
+    "maps": "贴图",
+    "losses": "损失曲线",
+    "about": "估计值",
+    "other_person": "另一个人",
+    "other_help": "借用另一个人的长相、皮肤或表情；比例由“混合”中的滑块决定。",
+    "other_photograph": "另一个人的照片",
+    "stranger": "随机生成一个人",
+}
+# Browsers name Chinese by its country; Gradio looks for that name.
+LABELS = {"en": _EN, "zh": _ZH, "zh-CN": _ZH, "zh-TW": _ZH, "zh-HK": _ZH}
+
+# Sentences of the page and messages of the library, without the final stop. {} stands for what is kept, {say} for a
+# message within a message. The first pattern that fits is taken.
+_SENTENCES = {
+    # Steps of a fit
+    "Waiting for a free place": "正在排队",
+    "Waiting for a free place: {} before you": "正在排队：前面还有 {} 人",
+    "Reading the photograph": "正在读取照片",
+    "Reading the photographs": "正在读取照片",
+    "Looking for the face": "正在寻找人脸",
+    "Finding the shape of the head": "正在求解头部形状",
+    "Matching skin and light": "正在匹配肤色与光照",
+    "Matching the finer features": "正在匹配细微特征",
+    "Reading the skin": "正在读取皮肤细节",
+    "Taking the colours from the photograph": "正在从照片提取颜色",
+    # The page
+    "Cancelled": "已取消",
+    "Something went wrong on the server. Try again, or try another photograph": (
+        "服务器出了问题。请重试，或换一张照片"
+    ),
+    "This head was deleted after an hour without use. Choose the photograph again": (
+        "该头像闲置一小时后已被删除。请重新选择照片"
+    ),
+    "**Done in {} s**: {} vertices, {} triangles": "**用时 {} 秒**：{} 个顶点，{} 个三角形",
+    "{} vertices, {} triangles; the detail of the skin follows": "{} 个顶点，{} 个三角形；皮肤细节随后就到",
+    "triangles": "个三角形",
+    "dense mesh": "稠密网格",
+    "Photograph": "照片",
+    "Landmarks": "特征点",
+    "Base model": "基础模型",
+    "With detail": "加入细节",
+    "Final head": "最终头像",
+    "Texture": "纹理",
+    "Texture without detail": "无细节的纹理",
+    "Normal map": "法线贴图",
+    "Displacement, black to white: {} mm": "位移，从黑到白：{} 毫米",
+    "Seen in the photograph": "照片中可见的部分",
+    "The head from all sides": "头像的各个侧面",
+    "Step": "步",
+    "Loss, of where it began": "损失（相对于开始时）",
+    "random person {}": "随机人物 {}",
+    "the other photograph": "另一张照片",
+    "Mixing with {say}: the sliders are under Mix, beside the 3D head": "正在与{say}混合：滑块在三维头像旁的“混合”中",
+    "The model's own coordinates of this head, where 0 is average for its kind; no statement about the person": (
+        "该头像在模型中的坐标，0 为同类的平均值；这不是对本人的判断"
+    ),
+    "years": "岁",
+    "mm": "毫米",
+    "degrees": "度",
+    "the page has sent something that it never sends; reload it and try again": "页面发送了异常数据，请刷新后重试",
+    "the page has sent something that it never sends; reload it and try again ({})": (
+        "页面发送了异常数据，请刷新后重试（{}）"
+    ),
+    # Uploads
+    "the upload was deleted in the meantime; choose the photograph again": "上传的文件已被删除，请重新选择照片",
+    "the upload was deleted in the meantime; send it again": "上传的文件已被删除，请重新上传",
+    "this file is not an upload of yours; choose the photograph again": "这不是您上传的文件，请重新选择照片",
+    "{} photographs are too many; choose at most {}": "{} 张照片太多了，最多选择 {} 张",
+    # Faces
+    "no face was found; use a photograph in which the face is well lit and at least 60 pixels wide": (
+        "没有找到人脸；请使用光线充足、人脸宽度至少 60 像素的照片"
+    ),
+    "1 face was found, so face={} does not exist; use face=0": "只找到 1 张人脸，因此 face={} 不存在；请使用 face=0",
+    "{} faces were found, so face={} does not exist; use face=0 to face={}": (
+        "只找到 {} 张人脸，因此 face={} 不存在；请使用 face=0 到 face={}"
+    ),
+    "photograph {} ({}): {say}": "第 {} 张照片（{}）：{say}",
+    # Warnings of a fit
+    "{} faces were found and the largest was taken; face= chooses another": (
+        "找到 {} 张人脸，已选择最大的一张；可另选一张"
+    ),
+    "the face is small: {} px between the outer eye corners, {} or more work best": (
+        "人脸太小：两外眼角之间只有 {} 像素，达到 {} 像素以上效果最好"
+    ),
+    "the face is turned {} degrees; its far side is guessed": "人脸转过了 {} 度；看不见的一侧是推测的",
+    "part of the face lies outside the picture; it is guessed, a photograph of the whole face shows it": (
+        "人脸有一部分在画面之外，这部分是推测的；请使用拍到整张脸的照片"
+    ),
+    "the head fits the face poorly: {} % of the eye distance off on average, 2 to 3 % are usual; take an upright, "
+    "undistorted photograph of the whole face": (
+        "头像与人脸贴合得不好：平均偏差为两眼距离的 {} %，通常为 2 到 3 %；请使用端正、无变形、拍到整张脸的照片"
+    ),
+    "the face is very dark; colours are uncertain, more light on it helps": "人脸很暗，颜色不可靠；请增加光照",
+    "{} of the face is overexposed; colours and shape are guessed there, less light helps": (
+        "人脸有 {} 过度曝光，那里的颜色和形状是推测的；请减少光照"
+    ),
+    "{} of the face looks unlike skin, as if covered; what covers it ends up in the texture, and shape is guessed "
+    "there: use a photograph with nothing before the face": (
+        "人脸有 {} 不像皮肤，似乎被遮挡；遮挡物会进入纹理，那里的形状是推测的：请使用脸前没有遮挡的照片"
+    ),
+    "the face is very blurred; shape and texture are coarse, a sharper photograph shows more": (
+        "人脸很模糊，形状和纹理较粗糙；请使用更清晰的照片"
+    ),
+    # Files
+    "{} is empty (0 bytes); copy or download it again": "{} 是空文件（0 字节），请重新复制或下载",
+    "{} is not a picture that can be read; its content must be JPEG, PNG, WebP, TIFF or HEIC": (
+        "{} 不是可读取的图片；内容必须是 JPEG、PNG、WebP、TIFF 或 HEIC"
+    ),
+    "{} is a HEIC picture; to read it: pip install pillow-heif": "{} 是 HEIC 图片；读取它需要：pip install pillow-heif",
+    "{} is {} x {} pixels, too small for a face; the shorter side must have at least {}": (
+        "{} 只有 {} x {} 像素，容不下一张脸；短边至少要有 {} 像素"
+    ),
+    "{} has too many pixels ({}); reduce it below {} megapixels": "{} 的像素太多（{}）；请缩小到 {} 百万像素以下",
+    "{} has too many pixels; reduce it below {} megapixels": "{} 的像素太多；请缩小到 {} 百万像素以下",
+    "{} is cut short, part of its data is missing; copy or download it again": (
+        "{} 不完整，缺少部分数据；请重新复制或下载"
+    ),
+    "{} is damaged and cannot be read ({}); copy or download it again": "{} 已损坏，无法读取（{}）；请重新复制或下载",
+    "cannot restore {}: {}; export it again": "无法恢复 {}：{}；请重新导出",
+    "{} belongs to the face model '{}' (sha256 {}), but the one loaded is '{}' (sha256 {}); load that one and pass it "
+    "as model=": "{} 属于人脸模型“{}”（sha256 {}），而当前加载的是“{}”（sha256 {}）",
+    "{} is no result: send the .json file that /fit or /edit returned": "{} 不是结果文件：请使用保存的 .json 文件",
+    # Editing
+    "{say}: changed by {} instead of {}, because this head is estimated at {} and the model's range is {} to {} ({})": (
+        "{say}：只改变了 {}，而不是 {}，因为该头像的估计值为 {}，模型的范围是 {} 到 {}（{}）"
+    ),
+    "expression {}: {} is outside {}..{} and was clamped": "表情 {}：{} 超出 {}..{}，已截断",
+    "this head carries no detail layer whose strength could change; fit the photograph with detail=True first": (
+        "该头像没有可调节强度的皮肤细节"
+    ),
+    "the detail of this head was turned off, and {}": "该头像的细节已被关闭，且无法恢复",
+    "give detail_seed or detail_from, not both": "不能同时使用另一种皮肤和另一个人的皮肤",
+    "detail_from carries no detail; fit its photograph with detail=True first": "另一个人的头像没有皮肤细节",
+    "cannot store this result: a parameter is not a finite number": "无法保存该结果：有一个参数不是有限的数",
+}
+
+_ATTRIBUTES = {
+    "age": "年龄",
+    "gender": "女 – 男",
+    "weight": "胖瘦",
+    "african": "非洲特征",
+    "asian": "亚洲特征",
+    "caucasian": "欧洲特征",
+    "forehead height": "额高",
+    "forehead width": "额宽",
+    "forehead slope": "额倾角",
+    "temple width": "太阳穴宽",
+    "brow ridge": "眉骨",
+    "brow height": "眉高",
+    "brow angle": "眉角度",
+    "eye size": "眼裂高",
+    "eye width": "眼宽",
+    "eye spacing": "眼距",
+    "eye tilt": "眼角倾斜",
+    "eye depth": "眼窝深度",
+    "nose width": "鼻宽",
+    "nose length": "鼻长",
+    "nose protrusion": "鼻突出",
+    "nose hump": "驼峰",
+    "nose tip height": "鼻尖高度",
+    "nose bridge width": "鼻梁宽",
+    "cheekbone width": "颧骨宽",
+    "cheekbone prominence": "颧骨突出",
+    "cheek fullness": "脸颊饱满",
+    "philtrum length": "人中长",
+    "upper lip fullness": "上唇厚度",
+    "lower lip fullness": "下唇厚度",
+    "lip protrusion": "嘴唇突出",
+    "mouth width": "嘴宽",
+    "lip corner height": "嘴角高度",
+    "jaw width": "下颌宽",
+    "jaw angle": "下颌角",
+    "chin height": "下巴高度",
+    "chin prominence": "下巴前突",
+    "chin width": "下巴宽",
+    "ear size": "耳朵大小",
+    "ear protrusion": "耳朵外展",
+    "neck width": "颈宽",
+}
+
+
+def language_of(accept_language: str | None) -> str:
+    """The language of the page that a browser likes best: "zh" or "en", which is also for all others.
+
+    Args:
+        accept_language: header of its requests, such as "zh-CN,zh;q=0.9,en;q=0.8".
+    """
+    likings = []
+    for number, entry in enumerate((accept_language or "").split(",")):
+        tag, _, options = entry.strip().partition(";")
+        found = re.fullmatch(r"\s*q\s*=\s*([\d.]+)\s*", options)
+        try:
+            liking = float(found[1]) if found else 1.0
+        except ValueError:
+            liking = 0.0
+        language = tag.strip().lower().partition("-")[0]
+        if language in ("en", "zh") and liking > 0:
+            likings.append((-liking, number, language))
+    return min(likings)[2] if likings else "en"
+
+
+def say(text: str, language: str) -> str:
+    """A sentence of the page, or a message of the library, in a language; numbers and names in it stay.
+
+    Args:
+        text: in English, with or without a capital letter at its start and a stop at its end.
+        language: "en" or "zh".
+    """
+    if language != "zh" or not text:
+        return text
+    stop = text.endswith(".")
+    bare = text[:-1] if stop else text
+    attribute = _ATTRIBUTES.get(bare.replace("_", " ").lower())
+    if attribute is not None:
+        return attribute
+    for fits, chinese in _patterns():
+        kept = fits(bare)
+        if kept is not None:
+            return _filled(chinese, [*kept.groups()], language) + ("。" if stop else "")
+    return text
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[Callable, str]]:
+    """(function of a text -> match or None, Chinese) of each sentence, those without blanks first."""
+    ordered = sorted(_SENTENCES.items(), key=lambda item: "{" in item[0])
+    return [(re.compile(_expression(english)).fullmatch, chinese) for english, chinese in ordered]
+
+
+def _expression(english: str) -> str:
+    """The regular expression of a sentence; its first letter may be a capital one."""
+    parts = [re.escape(part) for part in re.split(r"\{\w*\}", english)]
+    first = english[0]
+    if first.isalpha():
+        parts[0] = f"[{first.lower()}{first.upper()}]" + parts[0][1:]
+    return "(?s)" + "(.+?)".join(parts)
+
+
+def _filled(chinese: str, kept: list[str], language: str) -> str:
+    """The blanks of a sentence, in order; what {say} stands for is translated itself."""
+    return re.sub(r"\{(\w*)\}", lambda blank: say(kept.pop(0), language) if blank[1] == "say" else kept.pop(0), chinese)
