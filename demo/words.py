@@ -84,8 +84,7 @@ _ZH = {
     "other_photograph": "另一个人的照片",
     "stranger": "随机生成一个人",
 }
-# Browsers name Chinese by its country; Gradio looks for that name.
-LABELS = {"en": _EN, "zh": _ZH, "zh-CN": _ZH, "zh-TW": _ZH, "zh-HK": _ZH}
+LABELS = {"en": _EN, "zh": _ZH}
 
 # Sentences of the page and messages of the library, without the final stop. {} stands for what is kept, {say} for a
 # message within a message. The first pattern that fits is taken.
