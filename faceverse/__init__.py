@@ -21,12 +21,15 @@ from PIL import Image
 from .camera import Camera
 from .detail_file import load_detail
 from .edit import edit, head
+from .edit_values import attribute_limits
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .export import export, load_result
 from .fitting import fit
 from .images import Photo, read_image, save_image
 from .landmarks import DetectedFace, detect_faces
+from .mixing import blend, random_attributes, randomize
 from .model import FaceModel, FaceParams
+from .presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
 from .tracking import Track, track
@@ -38,8 +41,10 @@ from .weights import load_model
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATTRIBUTE_REGIONS",
     "Camera",
     "DetectedFace",
+    "EXPRESSION_PRESETS",
     "FaceModel",
     "FaceParams",
     "FaceVerseError",
@@ -53,6 +58,8 @@ __all__ = [
     "Track",
     "WeightsError",
     "__version__",
+    "attribute_limits",
+    "blend",
     "detect",
     "edit",
     "export",
@@ -63,6 +70,8 @@ __all__ = [
     "load_result",
     "overlay",
     "overview",
+    "random_attributes",
+    "randomize",
     "read_image",
     "render",
     "save_image",

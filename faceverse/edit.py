@@ -5,7 +5,6 @@ Conventions (axes, units, colours): see camera.py.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,10 +13,10 @@ import torch
 from .camera import Camera
 from .detail import DetailModule
 from .detail_file import load_detail
+from .edit_values import array, expression_weights, light_coefficients, moved_attributes, number
 from .errors import ParameterError
 from .lighting import linear_from_srgb, srgb_from_linear
 from .model import FaceModel, FaceParams
-from .model_data import Attribute
 from .render import rotation_matrix
 from .result import FitResult, with_params
 from .skin_detail import aged, check_latents, mixed, random_detail, shown_albedo, with_detail
@@ -29,7 +28,6 @@ MAX_DETAIL = 3.0
 HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
 DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, -3), "fine": slice(-3, None)}
 """Rows of the detail generator's latents, see `edit`: all but those of the full resolution, and these."""
-_OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light", "detail_seed", "detail_from")
 _NO_MODULE = (
     "the detail module that made it is not installed: install its weights, or pass it with "
     "result.replace(detail_module=fv.load_detail(...))"
@@ -63,57 +61,69 @@ def edit(
     *,
     age: float | None = None,
     gender: float | None = None,
-    expression: Mapping[str, float] | np.ndarray | None = None,
+    expression: str | Mapping[str, float] | np.ndarray | None = None,
     detail: float | None = None,
     identity: np.ndarray | None = None,
     rotation=None,
-    light: np.ndarray | None = None,
+    light: Mapping[str, float] | np.ndarray | None = None,
     detail_seed: int | None = None,
     detail_from: FitResult | None = None,
     detail_layers: str = "all",
+    age_years: float | None = None,
+    targets: Mapping[str, float] | None = None,
     **attributes: float | None,
 ) -> FitResult:
     """A new head with some things changed; the given one stays as it is.
 
-    Attributes are relative, and so edits add up. One that would leave the attribute's range (`model.data.attributes`:
-    minimum, maximum) by the model's own estimate is reduced to the limit, and the result's `warnings` say so. The skin
-    follows: the texture is multiplied by the change of the model's albedo.
+    Attributes are changes, and so edits add up; `age_years` and `targets` are values to reach. All are measured from
+    the given head, by the model's own estimate (`model.attributes`), so that their order has no say. What would leave
+    an attribute's range (`model.data.attributes`: minimum, maximum) is reduced to the limit, and the result's
+    `warnings` say so. The skin follows: the texture is multiplied by the change of the model's albedo.
 
     Args:
         result: the head to start from.
         age: years, +20 is twenty years older than the head is now; its skin ages with it.
         gender: in the attribute's unit, from female to male: +0.3 is more male than the head is now.
-        expression: weights by name, the others stay; or all of them, (E,). Values outside the model's limits
+        expression: weights by name, the others stay; or all of them, (E,); or the name of a whole expression
+            (`EXPRESSION_PRESETS`), which replaces the present one. A mapping may name presets too, 0..1: they are added
+            up and replace the present expression, and weights beside them win. Values outside the model's limits
             (`FaceModel.expression_limits`, 0..1 for blendshapes) are clamped.
         detail: strength of the skin's detail, 0..3: 0 is smooth, 1 as it was fitted or made. Of a head whose detail is
             a bare displacement, without latents, it is a factor on the present depth.
         identity: (I,) coefficients that replace the present ones, before the attributes move them.
         rotation: head to camera: (yaw, pitch, roll) in degrees or a rotation matrix (3, 3).
-        light: (9, 3) spherical harmonics.
+        light: (9, 3) spherical harmonics; or a mapping of "yaw" and "pitch", the degrees from which a lamp shines (0, 0
+            from the camera, +yaw from the left of a subject who faces it, +pitch from above), "intensity" 0..3, 1 as
+            bright as the default light, and "warmth", -1 (blue sky) to 1 (candle). What is missing is 0, intensity 1.
         detail_seed: gives the head other skin, of its own age and sex: 0 to 2^24 - 1, each seed another.
         detail_from: gives it the detail of that head.
         detail_layers: what `detail_from` brings: "all", "coarse" (creases; the pores stay), or "fine" (the reverse).
+        age_years: the age to reach; its skin ages with it.
+        targets: values to reach by attribute, such as {"gender": -0.5, "nose_width": 3}.
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
-        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, `detail` for a head
-            without a detail layer, or other skin where the detail modules of the heads are missing or different.
+        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, a change and a value to
+            reach of one attribute, `detail` for a head without a detail layer, or other skin where the detail modules
+            of the heads are missing or different.
         WeightsError: `detail_seed` for a head that has no detail module, without the open detail weights.
     """
     result = _with_other_detail(result, detail_seed, detail_from, detail_layers)
     model, params = result.model, result.params
     warnings: list[str] = []
     if identity is not None:
-        params = params.replace(identity=_array("identity", identity, (len(params.identity),)))
+        params = params.replace(identity=array("identity", identity, (len(params.identity),)))
     if expression is not None:
-        params = params.replace(expression=_expression(model, params.expression, expression, warnings))
+        params = params.replace(expression=expression_weights(model, params.expression, expression, warnings))
     if rotation is not None:
         params = params.replace(rotation=rotation_matrix(rotation))
     if light is not None:
-        params = params.replace(light=_array("light", light, (9, 3)))
+        params = params.replace(light=light_coefficients(light, warnings))
     amounts = {"age": age, "gender": gender, **attributes}
-    params = _move_attributes(model, params, {k: v for k, v in amounts.items() if v is not None}, warnings)
+    amounts = {name: amount for name, amount in amounts.items() if amount is not None}
+    targets = _targets(targets, age_years)
+    params = moved_attributes(model, params, amounts, targets, warnings)
     known = result.detail_module is not None
-    if age is not None and params.detail and known:
+    if ("age" in amounts or "age" in targets) and params.detail and known:
         years = model.attributes(params)["age"] - model.attributes(result.params)["age"]
         params = params.replace(detail=aged(result.detail_module, params.detail, years))
     if detail is not None and params.detail:
@@ -131,6 +141,18 @@ def edit(
     if not before:
         raise ParameterError(f"the detail of this head was turned off, and {_NO_MODULE}")
     return _with_factor(edited, _strength(detail) / before)
+
+
+def _targets(targets: Mapping[str, float] | None, age_years: float | None) -> dict[str, float]:
+    """Values to reach by name."""
+    if targets is not None and not isinstance(targets, Mapping):
+        raise ParameterError(f"targets must map attributes to values, such as {{'gender': -0.5}}, got {targets!r}")
+    targets = dict(targets or {})
+    if age_years is None:
+        return targets
+    if "age" in targets:
+        raise ParameterError("give age_years or the age in targets, not both")
+    return targets | {"age": age_years}
 
 
 def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
@@ -191,62 +213,6 @@ def _moves_skin(before: FaceParams, after: FaceParams) -> bool:
     return not (same and before.detail is after.detail)
 
 
-def _move_attributes(
-    model: FaceModel, params: FaceParams, amounts: Mapping[str, float], warnings: list[str]
-) -> FaceParams:
-    """Identity and albedo coefficients moved along the attributes' directions, all measured from the same start."""
-    known = {attribute.name: attribute for attribute in model.data.attributes}
-    values = model.attributes(params)
-    total = np.zeros(len(params.identity) + len(params.albedo))
-    for name, amount in sorted(amounts.items()):
-        if name not in known:
-            raise ParameterError(_unknown_attribute(model, name, known))
-        amount = _within_range(known[name], values[name], _number(name, amount), warnings)
-        total += amount * known[name].step
-    if not total.any():
-        return params
-    identity, albedo = np.split(total, [len(params.identity)])
-    return params.replace(
-        identity=(params.identity + identity).astype(np.float32), albedo=(params.albedo + albedo).astype(np.float32)
-    )
-
-
-def _within_range(attribute: Attribute, value: float, amount: float, warnings: list[str]) -> float:
-    """The part of the amount that keeps the estimated value in the attribute's range; never turned round."""
-    # A step moves the estimate by a little less than a unit where the model can only show a part of it.
-    gain = max(float(attribute.estimator[:-1] @ attribute.step), 0.1)
-    room = (attribute.maximum - value if amount > 0 else value - attribute.minimum) / gain
-    allowed = float(np.copysign(min(abs(amount), max(room, 0.0)), amount))
-    if allowed != amount:
-        warnings.append(
-            f"{attribute.name}: changed by {allowed:+.3g} instead of {amount:+.3g}, because this head is estimated at "
-            f"{value:.3g} and the model's range is {attribute.minimum:g} to {attribute.maximum:g} ({attribute.unit})"
-        )
-    return allowed
-
-
-def _expression(model: FaceModel, present: np.ndarray, wanted, warnings: list[str]) -> np.ndarray:
-    """(E,) float32 weights within their limits; of a mapping, the names it does not hold keep their present weight."""
-    names = model.expression_names
-    if isinstance(wanted, Mapping):
-        weights = np.array(present, dtype=np.float32)
-        for name, weight in wanted.items():
-            if name not in names:
-                raise ParameterError(_unknown_expression(model, name))
-            weights[names.index(name)] = _number(name, weight)
-        given = [names.index(name) for name in wanted]
-    else:
-        weights = _array("expression", wanted, (len(names),))
-        given = range(len(names))
-    for index in sorted(given):
-        low, high = model.expression_limits[index]
-        if not low <= weights[index] <= high:
-            outside = f"{weights[index]:.3g} is outside {low:g}..{high:g}"
-            warnings.append(f"expression {names[index]}: {outside} and was clamped")
-            weights[index] = np.clip(weights[index], low, high)
-    return weights
-
-
 def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The texture (H, W, 3) uint8 in linear light times the change of the model's albedo, clipped."""
     rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.mean.device)
@@ -262,7 +228,7 @@ def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after:
 
 
 def _strength(detail: float) -> float:
-    strength = _number("detail", detail)
+    strength = number("detail", detail)
     if not 0 <= strength <= MAX_DETAIL:
         raise ParameterError(f"detail must be in 0..{MAX_DETAIL:g}, got {strength:g}")
     return strength
@@ -285,45 +251,3 @@ def _with_factor(result: FitResult, factor: float) -> FitResult:
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
         normal_map = np.clip(np.round((normals + 1) * 127.5), 0, 255).astype(np.uint8)
     return result.replace(displacement=displacement, normal_map=normal_map)
-
-
-def _number(name: str, value) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
-        raise ParameterError(f"{name} must be a finite number, got {value!r}")
-    return float(value)
-
-
-def _array(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 copy."""
-    try:
-        array = np.array(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise ParameterError(f"{name} must be an array of numbers of shape {shape}, got {value!r}") from None
-    if array.shape != shape:
-        raise ParameterError(f"{name} must have shape {shape}, got {array.shape}")
-    if not np.isfinite(array).all():
-        raise ParameterError(f"{name} holds values that are not finite numbers")
-    return array
-
-
-def _unknown_attribute(model: FaceModel, name: str, known: Mapping[str, Attribute]) -> str:
-    if known or difflib.get_close_matches(name, _OTHER_ARGUMENTS, n=1):
-        return _unknown("attribute", name, known, _OTHER_ARGUMENTS)
-    return f"the model '{model.name}' has no attributes, so {name} cannot be changed; edit its identity instead"
-
-
-def _unknown_expression(model: FaceModel, name) -> str:
-    names = model.expression_names
-    if model.data.named_expressions or not names:
-        return _unknown("expression", name, names)
-    return (
-        f"there is no expression {name!r}: the model '{model.name}' has no named expressions; its {len(names)} "
-        f"components are called {names[0]} to {names[-1]}"
-    )
-
-
-def _unknown(kind: str, name, known, similar=()) -> str:
-    close = difflib.get_close_matches(str(name), [*known, *similar], n=3)
-    if close:
-        return f"there is no {kind} {name!r}; did you mean {' or '.join(map(repr, close))}?"
-    return f"there is no {kind} {name!r}; this model has: {', '.join(known) or 'none'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,12 @@ _C1 = 0.488603 * 2 / 3
 _C2 = 1.092548 / 4
 _C3 = 0.315392 / 4
 _C4 = 0.546274 / 4
+
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
+# Linear sRGB of a black body at 3000 K, of a candle as a camera set to evening light shows it, and at 12000 K.
+_CANDLE, _BLUE_SKY = (1.0, 0.44, 0.156), (0.52, 0.65, 1.0)
+_ROOM_SHARE = 0.45  # of the light of `directed_light` that comes from everywhere
+_DEFAULT_PEAK = 0.99  # shading where the default light is brightest
 
 
 def sh_basis(normals: Tensor) -> Tensor:
@@ -80,6 +88,28 @@ def default_light() -> Tensor:
     light[2] = 0.75
     light[3] = -0.18
     return light
+
+
+def directed_light(yaw: float = 0.0, pitch: float = 0.0, intensity: float = 1.0, warmth: float = 0.0) -> Tensor:
+    """Coefficients (9, 3) of a lamp in a dim room.
+
+    Args:
+        yaw, pitch: degrees, where the light comes from in camera space: 0, 0 from the camera, +yaw from the picture's
+            right (the left of a subject who faces the camera), +pitch from above.
+        intensity: 1 makes what faces the lamp as bright as the default light does.
+        warmth: -1 a blue sky, 0 white, 1 a candle, of the same brightness.
+    """
+    across, up = math.radians(yaw), math.radians(pitch)
+    direction = torch.tensor(
+        [math.sin(across) * math.cos(up), math.sin(up), math.cos(across) * math.cos(up)], dtype=torch.float32
+    )
+    # A distant lamp is the basis at its direction, without the Lambertian transfer that `sh_basis` has.
+    lamp = sh_basis(direction) / torch.tensor([1.0, *[2 / 3] * 3, *[1 / 4] * 5])
+    # Constants have the squared length of the unit sphere's harmonics: a lamp of pi lights what faces it by 17 / 16.
+    light = ambient_light(_ROOM_SHARE)[:, 0] + lamp * (1 - _ROOM_SHARE) * math.pi * 16 / 17
+    tint = torch.tensor(_CANDLE if warmth > 0 else _BLUE_SKY).log() * abs(warmth)
+    tint = tint.exp() / (tint.exp() @ torch.tensor(_LUMINANCE))
+    return intensity * _DEFAULT_PEAK * light[:, None] * tint
 
 
 def linear_from_srgb(srgb: Tensor) -> Tensor:

@@ -201,6 +201,50 @@ def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: sli
     return mine | {"w": w, "relief": ours.sum(0).ravel()}
 
 
+def blended(
+    module: DetailModule, mine: dict[str, np.ndarray], other: dict[str, np.ndarray], share: float
+) -> dict[str, np.ndarray]:
+    """Latents between two, with a share in 0..1 of the other's; the ends are exact.
+
+    What is random from texel to texel (noise, the finest band of the relief) is mixed by the roots of the shares, so
+    that skin between two skins is as rough as they are; all else by the shares. No latents count as strength 0. The
+    folds' noise is that of the larger share.
+
+    Raises:
+        ParameterError: latents of another module.
+    """
+    for latents in (mine, other):
+        if latents:
+            check_latents(module, latents)
+    if share in (0, 1):
+        return dict(other if share else mine)
+    if not mine or not other:
+        latents, part = (mine, 1 - share) if mine else (other, share)
+        return latents | {"strength": np.float32(part * latents["strength"])}
+    mixture = dict(mine) | {key: value for key, value in other.items() if key not in mine or share > 0.5}
+    mixture["noise_seed"] = mine["noise_seed"]
+    for key in ("w", "expression_w"):
+        if key in mine and key in other:
+            mixture[key] = np.float32((1 - share) * mine[key] + share * other[key])
+    for key in ("depth", "fold_depth", "strength"):
+        if key in mixture:
+            mixture[key] = np.float32((1 - share) * mine.get(key, 1.0) + share * other.get(key, 1.0))
+    mixture["noise"] = _blended_noise(module.detail, mine, other, share)
+    if "relief" in mixture:
+        parts = [(_relief_bands(latents), part) for latents, part in ((mine, 1 - share), (other, share))]
+        weights = ((bands, np.float32([part, part, math.sqrt(part)])) for bands, part in parts if bands is not None)
+        relief = sum(np.einsum("bij,b->ij", bands, weight) for bands, weight in weights)
+        mixture["relief"] = as_stored_relief(torch.from_numpy(relief.ravel())).numpy()
+    return mixture
+
+
+def _blended_noise(generator, mine: dict[str, np.ndarray], other: dict[str, np.ndarray], share: float) -> np.ndarray:
+    """What has to be added to the first one's drawn noise (P,) to have a mixture of both."""
+    drawn = torch.cat([values.flatten() for values in generator.make_noise(int(mine["noise_seed"]))])
+    one, two = (torch.cat([v.flatten() for v in noise_maps(generator, latents)]) for latents in (mine, other))
+    return as_stored_noise(math.sqrt(1 - share) * one + math.sqrt(share) * two - drawn).numpy()
+
+
 def _relief_bands(latents: dict[str, np.ndarray]) -> np.ndarray | None:
     if "relief" not in latents:
         return None
@@ -326,8 +370,12 @@ def resized(maps: Tensor, size: int) -> Tensor:
 
 def maps_of(module: DetailModule, model: FaceModel, params: FaceParams) -> DetailMaps:
     """Detail of the face with its expression, times `strength`."""
-    rest = neutral_maps(module, model, params)
     strength = np.float32(params.detail["strength"])
+    if not strength:
+        check_latents(check_open(module, model), params.detail)
+        size = module.detail.size
+        return DetailMaps(np.zeros((size, size), np.float32), np.zeros((size, size, 3), np.float32))
+    rest = neutral_maps(module, model, params)
     whole = rest.displacement + folds(module, model, params, rest.displacement)
     return DetailMaps(strength * whole, strength * rest.albedo_log)
 
@@ -360,8 +408,8 @@ def with_detail(result: FitResult, shown: np.ndarray | None = None) -> FitResult
 
 
 def shown_albedo(result: FitResult) -> np.ndarray | None:
-    """(S, S, 3) the change of albedo that the latents of a head stand for; None for a head without latents."""
-    if not result.params.detail:
+    """(S, S, 3) the change of albedo that the latents of a head stand for; None for a head whose texture shows none."""
+    if not result.params.detail or not result.params.detail.get("strength", 1.0):
         return None
     maps = neutral_maps(check_open(result.detail_module, result.model), result.model, result.params)
     return np.float32(result.params.detail["strength"]) * maps.albedo_log
@@ -369,11 +417,30 @@ def shown_albedo(result: FitResult) -> np.ndarray | None:
 
 def multiplied(texture: np.ndarray, change: np.ndarray) -> np.ndarray:
     """A texture (H, W, 3) uint8 times exp(change (S, S, 3)) in linear light."""
-    if not change.any():
-        return texture
-    factor = resized(torch.from_numpy(np.ascontiguousarray(np.moveaxis(change, 2, 0))), len(texture)).exp()
-    linear = linear_from_srgb(torch.from_numpy(np.array(texture)).float() / 255)
-    return (srgb_from_linear(linear * factor.movedim(0, 2)) * 255 + 0.5).to(torch.uint8).numpy()
+    return showing(_linear(texture), change) if change.any() else texture
+
+
+def bare_texture(result: FitResult) -> Tensor:
+    """The texture (H, W, 3) of a head in linear light, without the colours of its detail; it may exceed 1."""
+    shown = shown_albedo(result)
+    linear = _linear(result.texture)
+    return linear if shown is None else linear * _factor(-shown, linear)
+
+
+def showing(linear: Tensor, change: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3) uint8 of a texture (H, W, 3) in linear light times exp(change (S, S, 3)); None: as it is."""
+    if change is not None:
+        linear = linear * _factor(change, linear)
+    return (srgb_from_linear(linear) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def _linear(texture: np.ndarray) -> Tensor:
+    return linear_from_srgb(torch.from_numpy(np.array(texture)).float() / 255)
+
+
+def _factor(change: np.ndarray, texture: Tensor) -> Tensor:
+    """exp(change) in the size of a texture."""
+    return resized(torch.from_numpy(np.ascontiguousarray(np.moveaxis(change, 2, 0))), len(texture)).exp().movedim(0, 2)
 
 
 def _mapped(generator, z: Sequence[float]) -> np.ndarray:

@@ -20,10 +20,11 @@ ROWS = [
     {"errors", "files", "images", "pickles", "threads"},
     {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "landmarks", "gltf"}
     | {"stylegan", "stylegan_layers"},
-    {"model_data", "model_arrays", "model", "model_file", "result", "detail", "skin_reader", "official"},
+    {"model_data", "model_arrays", "model", "model_file", "result", "detail", "skin_reader", "official"}
+    | {"presets"},
     {"weights", "detail_file", "render", "drawing", "texture_maps", "relief", "dense", "skin_detail"}
-    | {"texture", "texture_merge", "store"},
-    {"fitting", "edit", "export", "training"},
+    | {"texture", "texture_merge", "store", "edit_values"},
+    {"fitting", "edit", "mixing", "export", "training"},
     {"tracking", "batch", "train_commands", "__init__", "__main__"},
 ]
 WITHIN_A_ROW = {
@@ -56,6 +57,7 @@ WITHIN_A_ROW = {
     ("texture_merge", "texture"),
     ("texture_merge", "texture_maps"),
     ("render", "drawing"),
+    ("mixing", "edit"),
     ("__init__", "tracking"),
     ("__main__", "tracking"),
     ("__main__", "batch"),
@@ -377,7 +379,7 @@ def test_the_layout_has_no_cycle():
     order += ["model_data", "model_arrays", "model", "model_file", "skin_reader", "detail", "official", "result"]
     order += ["weights", "detail_file", "drawing", "render", "texture_maps", "relief", "dense", "skin_detail", "store"]
     order += ["texture", "texture_merge", "fitting", "training", "tracking", "batch", "train_commands"]
-    order += ["__init__", "__main__"]
+    order += ["edit", "mixing", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)
     units = [unit for row in ROWS for unit in row]

@@ -1,0 +1,292 @@
+"""Heads from chance and from other heads: random attributes, and what lies between two people."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from .edit import edit
+from .edit_values import amounts_for, attribute_limits, number, region_attributes
+from .errors import ParameterError
+from .model import FaceModel
+from .presets import ATTRIBUTE_REGIONS
+from .relief import normal_map
+from .result import FitResult, with_params
+from .skin_detail import bare_texture, blended, check_open, check_seed, maps_of, showing
+
+SKIN = "skin"
+"""In `keep`: the head keeps its detail."""
+MAX_STRENGTH = 2.0
+_PERSON_SHARE = 0.6  # how far a random face goes towards other age, sex, weight and ancestry
+_SHARES = ("african", "asian", "caucasian")
+_NOISE = 1e-3  # of an attribute's variance: attributes that others determine leave the equations solvable
+
+_spreads: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+# -- chance -----------------------------------------------------------------------------------------------------------
+def random_attributes(
+    result: FitResult,
+    seed: int,
+    *,
+    region: str | Iterable[str] | None = None,
+    keep: Iterable[str] = (),
+    strength: float = 1.0,
+) -> dict[str, float]:
+    """Changes for `edit` that make another face of this one, as the people behind the model differ.
+
+    What stays has a say: a nose is drawn as such faces have it. Age, sex, weight and ancestry go 0.6 of the way to
+    those of the person that was drawn, and ancestries stay shares.
+
+    Args:
+        seed: 0 to 2^24 - 1; another seed, another face.
+        region: name or names of `ATTRIBUTE_REGIONS`, all else stays; None: the whole face.
+        keep: attributes, or regions, that keep their value. "skin" is understood and says nothing here.
+        strength: 0..2: 1 is a face from the population, less stays closer to this one, 2 goes to its ends.
+    Returns:
+        Amounts by name for the attributes that change, within `attribute_limits`.
+    Raises:
+        ParameterError: an unknown region or attribute, or a number out of range.
+    """
+    check_seed(seed)
+    strength = number("strength", strength)
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise ParameterError(f"strength must be in 0..{MAX_STRENGTH:g}, got {strength:g}")
+    model = result.model
+    free = _free_attributes(model, region, keep)
+    if not free or not strength:
+        return {}
+    attributes = model.data.attributes
+    names = [attribute.name for attribute in attributes]
+    present = np.array(list(model.attributes(result.params).values()))
+    is_free = np.isin(names, free)
+    drawn = _drawn(model, present, is_free, np.random.default_rng(int(seed)), max(strength, 1.0))
+    person = np.isin(names, ATTRIBUTE_REGIONS["person"])
+    wanted = np.where(is_free, min(strength, 1.0) * np.where(person, _PERSON_SHARE, 1.0) * (drawn - present), 0.0)
+    ends = [(min(a.minimum, v), max(a.maximum, v)) for a, v in zip(attributes, present)]
+    wanted = np.clip(present + wanted, *np.transpose(ends)) - present
+    wanted = _as_shares(names, present, wanted, is_free)
+    limits = attribute_limits(result)
+    moved = [attribute for attribute, moves in zip(attributes, is_free) if moves]
+    amounts = zip(moved, amounts_for(attributes, moved, wanted))
+    return {attribute.name: float(np.clip(amount, *limits[attribute.name])) for attribute, amount in amounts}
+
+
+def randomize(
+    result: FitResult,
+    seed: int,
+    *,
+    region: str | Iterable[str] | None = None,
+    keep: Iterable[str] = (),
+    strength: float = 1.0,
+) -> FitResult:
+    """Another face made of this one by chance; arguments and errors as in `random_attributes`.
+
+    A whole face gets other skin as well (`edit(detail_seed=seed)`), where it has detail with its module, and "skin" is
+    not kept. Expression, pose and light stay.
+    """
+    keep = _names("keep", keep)
+    amounts = random_attributes(result, seed, region=region, keep=keep, strength=strength)
+    with_skin = region is None and strength and SKIN not in keep
+    skin = seed if with_skin and result.params.detail and result.detail_module is not None else None
+    return edit(result, detail_seed=skin, **amounts)
+
+
+def _names(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(name, str) for name in names):
+        raise ParameterError(f"{what} must be a name or names, got {given!r}")
+    return names
+
+
+def _free_attributes(model: FaceModel, region, keep) -> list[str]:
+    """Names of the attributes that change, in the model's order."""
+    locked = set()
+    for name in _names("keep", keep):
+        if name in model.attribute_names:
+            locked.add(name)
+        elif name != SKIN:
+            locked.update(region_attributes(model, name))
+    chosen = set(model.attribute_names)
+    if region is not None:
+        chosen = {name for part in _names("region", region) for name in region_attributes(model, part)}
+    return [name for name in model.attribute_names if name in chosen - locked]
+
+
+def _spread(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (A,) and covariance (A, A) of the attributes' estimates over the population; once per model."""
+    if model not in _spreads:
+        estimators = np.stack([a.estimator for a in model.data.attributes]).astype(np.float64)
+        weights, constants = estimators[:, :-1], estimators[:, -1]
+        population = model.data.population
+        if population is None or len(population) < 2:
+            _spreads[model] = constants, weights @ weights.T
+        else:
+            values = population @ weights.T + constants
+            _spreads[model] = values.mean(0), np.atleast_2d(np.cov(values.T))
+    return _spreads[model]
+
+
+def _drawn(
+    model: FaceModel, present: np.ndarray, is_free: np.ndarray, draw: np.random.Generator, scale: float
+) -> np.ndarray:
+    """Values (A,) of a random person: those that are not free are the present ones, the others drawn to suit them."""
+    mean, covariance = _spread(model)
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    correlation = covariance / np.outer(deviation, deviation) + _NOISE * np.eye(len(mean))
+    person = np.linalg.cholesky(correlation) @ draw.standard_normal(len(mean)) * scale
+    kept = ~is_free
+    if kept.any():
+        # Matheron's rule: a draw from everybody, corrected by what the kept values say, is a draw given these values.
+        missing = (present - mean)[kept] / deviation[kept] - person[kept]
+        person += correlation[:, kept] @ np.linalg.solve(correlation[np.ix_(kept, kept)], missing)
+    return mean + person * deviation
+
+
+def _as_shares(names: list[str], present: np.ndarray, wanted: np.ndarray, is_free: np.ndarray) -> np.ndarray:
+    """The changes with those of ancestries such that the shares add up to what they did."""
+    rows = [names.index(name) for name in _SHARES if name in names]
+    movable = [row for row in rows if is_free[row]]
+    if len(rows) < len(_SHARES) or not movable:
+        return wanted
+    wanted = wanted.copy()
+    value = np.clip((present + wanted)[movable], 0, 1)
+    # A head estimated at a negative share makes the others add up to more than one, and keeps it if it is locked.
+    room = max(1 - sum(float(present[row]) for row in rows if row not in movable), 0.0)
+    value = value * room / value.sum() if value.sum() > 0 else np.full(len(movable), room / len(movable))
+    wanted[movable] = value - present[movable]
+    return wanted
+
+
+# -- between two people -----------------------------------------------------------------------------------------------
+def blend(
+    first: FitResult,
+    second: FitResult,
+    *,
+    identity: float = 0.5,
+    expression: float = 0.5,
+    albedo: float = 0.5,
+    detail: float = 0.5,
+) -> FitResult:
+    """A head between two, of one model.
+
+    Args:
+        first, second: heads; pose, camera, light, source and the story of the fit are the first one's.
+        identity, expression, albedo, detail: 0..1 each, share of the second head: 0 is the first one's, 1 the second
+            one's. Texture and irises follow `albedo`; texels are mixed without the colours of the detail, in linear
+            light, and show the mixed detail afterwards. A head without detail counts as smooth.
+    Raises:
+        ParameterError: not a head, heads of different models, a number outside 0..1, or detail that cannot be mixed:
+            of different detail modules, without its module, or a bare displacement.
+    """
+    shares = {"identity": identity, "expression": expression, "albedo": albedo, "detail": detail}
+    for name, share in shares.items():
+        if not 0 <= number(name, share) <= 1:
+            raise ParameterError(f"{name} must be in 0..1, got {share:g}")
+    _check_one_model(first, second)
+    one, two = first.params, second.params
+
+    def between(name: str, share: float) -> np.ndarray:
+        return _between(getattr(one, name), getattr(two, name), share)
+
+    params = one.replace(
+        identity=between("identity", identity),
+        expression=between("expression", expression),
+        albedo=between("albedo", albedo),
+        iris=between("iris", albedo),
+    )
+    mixed = with_params(first, params)
+    if not (one.detail or two.detail) or not (albedo or detail) and first.detail_module is None:
+        return _with_bare_detail(_with_texture(mixed, first, second, albedo), first, second, detail)
+    module = _module(first, second)
+    for head in (first, second):
+        if not head.params.detail and head.displacement is not None:
+            raise ParameterError("a bare displacement, without latents, cannot be mixed with detail that has them")
+    latents = blended(module, one.detail, two.detail, detail)
+    mixed = mixed.replace(params=params.replace(detail=latents), detail_module=module if latents else None)
+    if not latents:
+        return _with_texture(mixed.replace(displacement=None, normal_map=None), first, second, albedo)
+    maps = maps_of(module, mixed.model, mixed.params)
+    return _with_texture(mixed, first, second, albedo, maps.albedo_log).replace(
+        displacement=maps.displacement, normal_map=normal_map(mixed.model, mixed.vertices, maps.displacement)
+    )
+
+
+def _between(one: np.ndarray, two: np.ndarray, share: float) -> np.ndarray:
+    """The mean with this share of the second, exact at both ends."""
+    if share in (0, 1):
+        return (two if share else one).copy()
+    return ((1 - share) * one.astype(np.float64) + share * two).astype(one.dtype)
+
+
+def _check_one_model(first: FitResult, second: FitResult) -> None:
+    for head in (first, second):
+        if not isinstance(head, FitResult):
+            raise ParameterError(f"blend mixes heads (FitResult), got {type(head).__name__}")
+    one, two = first.model, second.model
+    bases = ("mean", "identity_basis", "expression_basis", "albedo_mean", "albedo_basis")
+    if one is not two and not all(torch.equal(getattr(one, name), getattr(two, name)) for name in bases):
+        raise ParameterError(
+            f"the heads belong to different models, '{one.name}' and '{two.name}': fit both photographs with one model"
+        )
+
+
+def _module(first: FitResult, second: FitResult):
+    """The module that both details come from."""
+    for head in (first, second):
+        if head.params.detail and head.detail_module is None:
+            raise ParameterError(
+                "the detail of one of these heads cannot be mixed, because the detail module that made it is not "
+                "installed: install its weights, or pass it with result.replace(detail_module=fv.load_detail(...))"
+            )
+    modules = [head.detail_module for head in (first, second) if head.params.detail]
+    if not modules[0].is_same(modules[-1]):
+        raise ParameterError(
+            f"these heads have their detail from different modules, '{modules[0].name}' ({modules[0].digest[:8]}) and "
+            f"'{modules[-1].name}' ({modules[-1].digest[:8]}): fit both photographs with the same detail module"
+        )
+    return check_open(modules[0], first.model)
+
+
+def _with_bare_detail(mixed: FitResult, first: FitResult, second: FitResult, share: float) -> FitResult:
+    """The head with the maps of detail that has no latents, or whose latents do not change."""
+    if not share:
+        return mixed
+    maps = {"displacement": second.displacement, "normal_map": second.normal_map}
+    present = (first.displacement, first.normal_map, *maps.values())
+    if share < 1 and any(values is not None for values in present):
+        raise ParameterError("detail without latents cannot be mixed: give detail=0 or detail=1")
+    return mixed.replace(**maps)
+
+
+def _with_texture(
+    mixed: FitResult, first: FitResult, second: FitResult, share: float, change: np.ndarray | None = None
+) -> FitResult:
+    """The head with a mixture of both textures, which shows a change of albedo (S, S, 3), logarithms.
+
+    Textures of different sizes become as large as the larger one.
+    """
+    size = max((first.texture.shape[:2], second.texture.shape[:2]))
+    parts = []
+    for head, weight in ((first, 1 - share), (second, share)):
+        if weight:
+            same = size if 0 < share < 1 else head.texture.shape[:2]
+            confidence = torch.from_numpy(head.texture_confidence.astype(np.float32))
+            parts.append((weight, _sized(bare_texture(head), same), _sized(confidence[..., None], same)))
+    texture = sum(weight * texture for weight, texture, _ in parts)
+    confidence = sum(weight * values for weight, _, values in parts)[..., 0]
+    return mixed.replace(
+        texture=showing(texture, change),
+        texture_confidence=confidence.round().to(torch.uint8).numpy(),
+    )
+
+
+def _sized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """An image (H, W, C) in another size."""
+    if tuple(image.shape[:2]) == tuple(size):
+        return image
+    planes = image.movedim(2, 0)[None]
+    return torch.nn.functional.interpolate(planes, tuple(size), mode="bilinear", align_corners=False)[0].movedim(0, 2)
