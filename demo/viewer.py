@@ -26,6 +26,8 @@ _NEGLIGIBLE_TINT = 1e-6  # change of albedo per unit
 _ALBEDO_STEP = 2.0**-14
 # Roughness of skin and of what is wet, by the model's regions; of two that overlap the later one counts.
 _ROUGHNESS = (
+    (("scalp",), 0.8),
+    (("eyebrows",), 0.72),
     (("lips",), 0.42),
     (("mouth_inside", "gums", "tongue"), 0.3),
     (("teeth",), 0.22),

@@ -5,7 +5,8 @@ const SAME_GESTURE_MS = 700; // keys that follow each other on one slider are on
 const ANSWER_MS = 3000;
 const PAUSE_MS = 60;
 
-export const copy = (state) => structuredClone(state);
+// By way of text, because what the page hands over may be a proxy, which cannot be cloned otherwise.
+export const copy = (state) => JSON.parse(JSON.stringify(state));
 
 export function emptyState() {
   return {

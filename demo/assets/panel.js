@@ -38,13 +38,12 @@ export function rowsOf(names) {
   return rows;
 }
 
-// Where the page names no sections, names tell.
-function sectionsOf(names) {
-  const sections = { brows: /^brow/, eyes: /^eye/, nose_cheeks: /^(nose|cheek)/, jaw: /^jaw/, mouth: /^mouth/, tongue: /^t/ };
-  const found = Object.entries(sections).map(([key, pattern]) => [key, names.filter((name) => pattern.test(name))]);
-  const known = new Set(found.flatMap(([, members]) => members));
-  const rest = names.filter((name) => !known.has(name));
-  return rest.length ? [...found, ["other", rest]] : found;
+// Sections of the names that a model has; those that no section names come last.
+function sectionsOf(groups, names) {
+  const known = new Set(names), sections = groups.map(([key, members]) => [key, members.filter((name) => known.has(name))]);
+  for (const [, members] of sections) for (const name of members) known.delete(name);
+  if (known.size) sections.push(["other", [...known]]);
+  return sections.filter(([, members]) => members.length);
 }
 
 export class Panel {
@@ -104,10 +103,7 @@ export class Panel {
   }
 
   fillExpression(panel) {
-    const known = new Set(this.model.names);
-    const sections = (this.groups.expressions ?? sectionsOf(this.model.names))
-      .map(([key, names]) => [key, names.filter((name) => known.has(name))])
-      .filter(([, names]) => names.length);
+    const sections = sectionsOf(this.groups.expressions ?? [], this.model.names);
     const chips = [["photo", null], ...Object.entries(this.presets)].map(([name, weights]) => {
       const chip = make("button", { type: "button", class: "fv-chip", "data-preset": name, "aria-pressed": "false",
         text: word(`preset.${name}`), onclick: () => this.actions.preset(weights) });
@@ -140,7 +136,7 @@ export class Panel {
 
   fillShape(panel) {
     const known = new Map(this.model.attributes.map((attribute) => [attribute.name, attribute]));
-    const regions = this.groups.attributes ?? [["all", [...known.keys()]]];
+    const regions = sectionsOf(this.groups.attributes ?? [], [...known.keys()]);
     this.regions = Object.fromEntries(regions);
     this.attributeRows = [];
     panel.replaceChildren(...regions.map(([region, names]) => make("section", { "data-region": region },
@@ -148,7 +144,7 @@ export class Panel {
         iconButton("dice", word("randomise", word(`region.${region}`)), () => this.actions.randomise(region),
           { "data-dice": region }),
         this.lockButton(region)),
-      ...names.filter((name) => known.has(name)).map((name) => this.attributeRow(known.get(name))))));
+      ...names.map((name) => this.attributeRow(known.get(name))))));
     if (!known.size) panel.replaceChildren(make("p", { class: "fv-hint", text: word("noAttributes") }));
   }
 

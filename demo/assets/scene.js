@@ -10,7 +10,8 @@ export const LIGHT = { yaw: -27, pitch: 32, intensity: 1, warmth: 0 }; // where 
 const SCREENSHOT_PX = 1600;
 const BACKGROUNDS = { white: "#ffffff", grey: "#808080", black: "#000000" };
 // Strength and direction (to the right, up, towards the onlooker) of the lamps beside the key.
-const KEY = 0.5, FILL = [0.17, 1, 0.05, 0.55], RIM = [0.26, 0.55, 0.55, -1];
+const KEY = 0.6, FILL = [0.16, 1, 0.05, 0.55], RIM = [0.16, 0.75, 0.35, -0.8];
+const SKY = 0.52;
 const WARM = [1.0, 0.8, 0.58], COLD = [0.74, 0.87, 1.0];
 const DEGREE = Math.PI / 180;
 
@@ -29,7 +30,7 @@ export class Scene {
     this.lamps[1].position.set(...FILL.slice(1));
     this.lamps[2].position.set(...RIM.slice(1));
     for (const lamp of this.lamps) this.camera.add(lamp, lamp.target);
-    this.sky = new THREE.HemisphereLight(0xffffff, 0x8d8580, 0.58);
+    this.sky = new THREE.HemisphereLight(0xffffff, 0x8d8580, SKY);
     this.scene.add(this.sky, this.camera, this.pivot);
     this.orbit = new Orbit(canvas, { onChange: () => this.redraw(), grab });
     this.light({});
@@ -61,13 +62,16 @@ export class Scene {
     return texture;
   }
 
-  // Files of a head: pack and pictures by name.
-  place(pack, pictures) {
+  // Files of a head: pack and pictures by name. The camera looks at the centre of a person's first head, lest the head
+  // jump as files arrive.
+  place(pack, pictures, isNew) {
     this.head.place(pack);
     this.skin.dress(pictures);
-    this.center.set(...pack.center);
-    this.pivot.position.copy(this.center);
-    for (const mesh of [this.mesh, this.wire]) mesh.position.copy(this.center).negate();
+    if (isNew) {
+      this.center.set(...pack.center);
+      this.pivot.position.copy(this.center);
+      for (const mesh of [this.mesh, this.wire]) mesh.position.copy(this.center).negate();
+    }
     this.redraw();
   }
 
@@ -95,7 +99,7 @@ export class Scene {
       this.lamps[k].intensity = strength * intensity;
       this.lamps[k].color.setRGB(...colour);
     });
-    this.sky.intensity = 0.58 * intensity;
+    this.sky.intensity = SKY * intensity;
     this.sky.color.setRGB(...colour.map((channel) => (1 + channel) / 2));
   }
 

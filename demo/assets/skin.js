@@ -34,7 +34,7 @@ if (viewMode == 4) {
   vec3 hue = mix(vec3(vUv.x, vUv.y, 1.0 - 0.5 * (vUv.x + vUv.y)), vec3(1.0), 0.25);
   diffuseColor.rgb = mix(0.25, 1.0, odd) * hue;
 } else if (viewMode != 0) {
-  diffuseColor.rgb = vec3(0.47, 0.44, 0.41);
+  diffuseColor.rgb = vec3(0.56, 0.52, 0.48);
 }`;
 
 const ROUGHNESS = "float roughnessFactor = viewMode == 0 ? vRoughness : 0.7;";

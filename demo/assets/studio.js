@@ -125,7 +125,7 @@ class Studio {
     for (const files of before) {
       for (const texture of Object.values(files?.pictures ?? {})) if (!used.has(texture)) texture?.dispose();
     }
-    this.scene.place(pack, pictures);
+    this.scene.place(pack, pictures, isNew);
     if (isNew) this.welcome(value);
   }
 

@@ -78,12 +78,12 @@ const WORDS = {
 
   "section.brows": ["Brows", "眉毛"],
   "section.eyes": ["Eyes", "眼睛"],
-  "section.nose_cheeks": ["Nose and cheeks", "鼻子与脸颊"],
+  "section.cheeks": ["Nose and cheeks", "鼻子与脸颊"],
   "section.jaw": ["Jaw", "下颌"],
   "section.mouth": ["Mouth", "嘴"],
   "section.tongue": ["Tongue", "舌头"],
   "section.other": ["Others", "其他"],
-  "region.all": ["All", "全部"],
+  "region.other": ["Others", "其他"],
   "region.person": ["Person", "整体"],
   "region.forehead": ["Forehead", "额头"],
   "region.brows": ["Brows", "眉毛"],
@@ -110,6 +110,9 @@ const WORDS = {
   "preset.kiss": ["Kiss", "亲吻"],
   "preset.puff": ["Puff", "鼓腮"],
   "preset.sleep": ["Sleep", "睡着"],
+  "preset.pout": ["Pout", "撅嘴"],
+  "preset.doubt": ["Doubt", "怀疑"],
+  "preset.tongue": ["Tongue", "吐舌"],
 };
 
 // Expressions: of pairs without their side, which is added.

@@ -1,0 +1,617 @@
+"""The 3D view with its panel: the packs that feed it, and the studio alone in a browser, on a page without Gradio."""
+
+import gzip
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_browser import PHONE, browser, canvas_pixels, changed_pixels  # noqa: F401 (a fixture)
+
+import faceverse as fv
+from faceverse.lighting import linear_from_srgb
+
+pytest.importorskip("gradio")
+viewer = pytest.importorskip("demo.viewer")
+layout = pytest.importorskip("demo.layout")
+
+WINDOW = {"width": 860, "height": 480}
+SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}
+REGIONS = [["person", ["age", "gender", "weight"]], ["nose", ["nose_width", "nose_length"]]]
+
+
+def read_pack(content):
+    """A reader for tests: values and arrays of a pack by name."""
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    size = int(np.frombuffer(content, "<u4", 1)[0])
+    header = json.loads(content[4 : 4 + size])
+    arrays = {
+        name: np.frombuffer(content, entry["type"], entry["length"], 4 + size + entry["start"])
+        for name, entry in header["arrays"].items()
+    }
+    return header["values"] | arrays
+
+
+@pytest.fixture(scope="module")
+def head(model):
+    """Somebody who smiles, with the relief of the skin."""
+    return fv.edit(fv.head(model.random(3), model), detail_seed=1, expression=SMILE)
+
+
+@pytest.fixture(scope="module")
+def packed(model):
+    return viewer.model_pack(model)
+
+
+@pytest.fixture(scope="module")
+def pack(packed):
+    return read_pack(packed)
+
+
+# ----------------------------------------------------------------------------------------------------------- the packs
+
+
+def test_model_pack_blends_like_the_model(toy_model):
+    pack = read_pack(viewer.model_pack(toy_model))
+    assert pack["names"] == list(toy_model.expression_names)
+    for number in (0, pack["names"].index("jawOpen"), len(pack["names"]) - 1):
+        vertices = np.zeros_like(toy_model.mean_vertices)
+        part = slice(*pack["offsetStart"][number : number + 2])
+        offsets = pack["offset"].reshape(-1, 3)[part] * pack["offsetScale"][number]
+        vertices[pack["offsetVertex"][part]] = offsets
+        assert np.abs(vertices - toy_model.expression_modes[number]).max() < 2.1e-5
+    corners = pack["cornerFaces"]
+    assert np.array_equal(pack["vertexOfCorner"][corners], toy_model.faces.reshape(-1))
+    assert np.array_equal(pack["uv"].reshape(-1, 2)[corners], toy_model.uv[toy_model.uv_faces.reshape(-1)])
+
+
+def test_model_pack_is_small(packed):
+    assert len(packed) < 5e6
+
+
+def edited_by_pack(pack, head_pack, amounts):
+    """What `head.js` computes: neutral vertices (V, 3), gains (E,), and the factor of the texture (V, 3)."""
+    vertices, gain = head_pack["neutral"].reshape(-1, 3).astype(float), head_pack["gain"].astype(float)
+    old = head_pack["albedo"].reshape(-1, 3) * head_pack["albedoScale"]
+    new, count, tints = old.copy(), len(vertices), 0
+    offsets = pack["attributeOffset"].reshape(-1, 3, count)
+    for number, attribute in enumerate(pack["attributes"]):
+        amount = amounts.get(attribute["name"], 0)
+        vertices += amount * attribute["scale"] * np.cumsum(offsets[number], axis=1, dtype=np.int16).T
+        gain += amount * pack["attributeGain"].reshape(-1, len(gain))[number]
+        if attribute["colours"]:
+            tint = pack["attributeTint"].reshape(-1, count, 3)[tints]
+            new += amount * attribute["tintScale"] * tint
+            tints += 1
+    return vertices, np.clip(gain, 0.5, 2), (np.clip(new, 0, 1) + 0.03) / (np.clip(old, 0, 1) + 0.03)
+
+
+def amounts_within(model, head, share, seed):
+    """Random amounts of all attributes within the model's range."""
+    random, values = np.random.default_rng(seed), model.attributes(head.params)
+    room = {a.name: (a.minimum - values[a.name], a.maximum - values[a.name]) for a in model.data.attributes}
+    return {n: share * random.uniform(min(low, 0), max(high, 0)) for n, (low, high) in room.items()}
+
+
+@pytest.mark.parametrize("amounts", [{"age": 25}, {"gender": -0.4, "nose_width": 4, "chin_height": -6}, "all"])
+def test_the_browsers_arithmetic_is_that_of_edit(model, head, pack, amounts):
+    amounts = amounts_within(model, head, 0.5, 2) if amounts == "all" else amounts
+    edited = fv.edit(head, **amounts)
+    assert set(edited.warnings) == set(head.warnings), "the amounts are within the range"
+    vertices, gain, factor = edited_by_pack(pack, read_pack(viewer.head_pack(head)), amounts)
+    assert np.abs(vertices - edited.neutral_vertices).max() < 5e-5
+    np.testing.assert_allclose(gain, model.gain_of(edited.params.identity), atol=2e-3)
+    np.testing.assert_allclose(factor, (edited.albedo + 0.03) / (head.albedo + 0.03), atol=0.02)
+    assert np.abs(factor - 1).max() > 0.05
+
+
+def test_the_factor_of_the_colours_is_that_of_the_texture(model, pack):
+    plain = fv.head(model.random(3), model, texture_size=256)
+    older = fv.edit(plain, age=30)
+    *_, factor = edited_by_pack(pack, read_pack(viewer.head_pack(plain)), {"age": 30})
+    places = np.clip((model.uv[: len(factor)] * 256).astype(int), 0, 255)
+    face = model.regions["face"]
+    before, after = (
+        linear_from_srgb(fv.model.torch.from_numpy(r.texture[places[face, 1], places[face, 0]] / 255.0)).numpy()
+        for r in (plain, older)
+    )
+    assert np.median(np.abs(after / before - factor[face])) < 0.03
+
+
+def test_head_pack_holds_the_neutral_head(head):
+    pack = read_pack(viewer.head_pack(head))
+    assert np.array_equal(pack["neutral"].reshape(-1, 3), head.neutral_vertices)
+    albedo = np.clip(pack["albedo"].reshape(-1, 3) * pack["albedoScale"], 0, 1)
+    np.testing.assert_allclose(albedo, head.albedo, atol=1e-4)
+
+
+def test_a_model_without_attributes_has_a_pack_too(toy_model):
+    bare = fv.FaceModel(fv.model.replace(toy_model.data, attributes=()))
+    pack = read_pack(viewer.model_pack(bare))
+    assert pack["attributes"] == [] and not pack["attributeOffset"].size
+
+
+# ----------------------------------------------------------------------------------------------------------- the folds
+
+
+@pytest.fixture(scope="module")
+def atlas(head):
+    return viewer.fold_atlas(head)
+
+
+def tile(atlas, number):
+    """(H, W, 2) slopes."""
+    row, column = divmod(number, 4)
+    part = atlas[256 * row : 256 * (row + 1), 256 * column : 256 * (column + 1), :2].astype(float)
+    return (part - 128) / 127 * viewer.FOLD_SCALE
+
+
+def slopes(picture):
+    normals = picture / 127.5 - 1
+    return normals[..., :2] / normals[..., 2:]
+
+
+def test_folds_added_to_the_neutral_relief_are_those_of_the_expression(head, atlas):
+    assert atlas.shape == (512, 1024, 3) and atlas.dtype == np.uint8
+    rest = fv.edit(head, expression=np.zeros_like(head.params.expression))
+    for number, result in ((0, head), (4, fv.edit(rest, expression={"mouthSmileLeft": 1, "mouthSmileRight": 1}))):
+        wanted = slopes(result.normal_map) - slopes(rest.normal_map)
+        wanted = wanted.reshape(256, 2, 256, 2, 2).mean((1, 3))
+        assert np.abs(tile(atlas, number) - wanted).max() < 0.01
+        assert np.abs(wanted).max() > 0.05, "a smile makes folds"
+
+
+def test_a_head_without_relief_has_no_folds(model):
+    assert viewer.fold_atlas(fv.head(model.random(3), model)) is None
+
+
+# ------------------------------------------------------------------------------------------------ in a browser: set-up
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
+<style>:root { --body-text-color: #222; --background-fill-primary: #fff; --block-background-fill: #fff;
+--border-color-primary: #ddd; --color-accent: #2563eb; --radius-lg: 8px } body { margin: 8px }</style>
+<div id="view">HTML</div><style>#view { CSS }</style>
+<script type="module">
+import { mount } from "./assets/studio.js";
+const props = PROPS;
+window.events = [];
+const watch = (name, tell) => { window.give = (value) => { props.value = value; tell(); }; };
+mount(document.querySelector("#view"), props, watch, (name, data) => window.events.push([name, data]));
+</script></html>"""
+
+
+@pytest.fixture(scope="module")
+def site(model, head, packed, atlas, tmp_path_factory):
+    """Address of a page with the studio, and a value of its component for the head."""
+    folder = tmp_path_factory.mktemp("studio")
+    rest = fv.edit(head, expression=np.zeros_like(head.params.expression))
+    (folder / "model.bin").write_bytes(packed)
+    for name, result in (("head", rest), ("older", fv.edit(rest, age=20))):
+        (folder / f"{name}.bin").write_bytes(viewer.head_pack(result))
+        Image.fromarray(result.texture).save(folder / f"{name}.jpg")
+    Image.fromarray(rest.normal_map).save(folder / "normal.png")
+    Image.fromarray(atlas).save(folder / "folds.png")
+    props = {
+        "three_url": "three.js",
+        "presets": {"neutral": {}, "wide": {"jawOpen": 1.0, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}},
+        "groups": {"expressions": [["jaw", ["jawOpen"]]], "attributes": REGIONS},
+    }
+    page = PAGE.replace("HTML", (layout.ASSETS / "studio.html").read_text(encoding="utf-8"), 1)
+    page = page.replace("CSS", (layout.ASSETS / "studio.css").read_text(encoding="utf-8"), 1)
+    page = page.replace("PROPS", json.dumps(props), 1)
+    files = {"/": page.encode(), "/three.js": layout.THREE_JS.read_bytes()}
+
+    class Answer(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):  # noqa: N802 (the name that http.server asks for)
+            path = urlsplit(self.path).path
+            place = layout.ASSETS / path[8:] if path.startswith("/assets/") else folder / path[1:]
+            content = files.get(path) or place.read_bytes()
+            kinds = {
+                "/": "text/html; charset=utf-8",
+                ".js": "text/javascript",
+                ".jpg": "image/jpeg",
+                ".png": "image/png",
+            }
+            self.send_response(200)
+            self.send_header("Content-Type", kinds.get(path, kinds.get(place.suffix, "application/octet-stream")))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    weights = dict(zip(model.expression_names, head.params.expression.tolist()))
+    unmixed = {"identity": 0, "expression": 0, "albedo": 0, "detail": 0}
+    value = {
+        "edition": 1, "person": 1, "model": "model.bin", "head": "head.bin", "texture": "head.jpg",
+        "normal": "normal.png", "smooth": None, "folds": "folds.png", "donor": None, "adopt": None, "status": None,
+        "state": {"attributes": {}, "skin": 0, "mix": unmixed},
+        "start": {
+            "expression": weights, "attributes": {}, "skin": 0, "strength": 1, "light": {}, "mix": unmixed,
+            "pose": {"yaw": 0, "pitch": 0, "roll": 0},
+        },
+        "limits": {"age": [-10, 40], "nose_width": [-3, 5]}, "estimates": {"age": 30},
+    }  # fmt: skip
+    yield f"http://127.0.0.1:{server.server_port}/", value
+    server.shutdown()
+
+
+@contextmanager
+def visit(browser, site, size=WINDOW, language="en-GB", **changes):  # noqa: F811
+    """The studio with the head; at the end nothing may have gone wrong in it."""
+    address, value = site
+    context = browser.new_context(viewport=size, locale=language, reduced_motion="reduce", accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    try:
+        page.goto(address)
+        page.wait_for_function("() => window.give")
+        give(page, value | changes)
+        yield page
+        assert page.errors == []
+    finally:
+        context.close()
+
+
+def give(page, value):
+    page.evaluate("(value) => window.give(value)", value)
+    if value["head"] and not value["status"]:
+        page.wait_for_selector('.fv-stage[data-state="ready"][data-drawn]')
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser, site):  # noqa: F811
+    with visit(browser, site) as page:
+        yield page
+
+
+@pytest.fixture
+def studio(shared_page):
+    """The studio as it starts."""
+    shared_page.evaluate("document.querySelector('[data-reset]').click()")
+    shared_page.click("[data-tab=expression]")
+    shared_page.evaluate("window.events.length = 0")
+    return shared_page
+
+
+def picture(page):
+    """The stage, no button of which the mouse is over."""
+    page.mouse.move(2, 2)
+    return canvas_pixels(page)
+
+
+def state(page):
+    return page.evaluate("window.faceverse.state()")
+
+
+def move(page, selector, value):
+    """What the browser does when a handle is moved and let go."""
+    page.evaluate(
+        """([selector, value]) => { const input = document.querySelector(selector);
+        input.value = value; for (const name of ["input", "change"]) input.dispatchEvent(new Event(name)); }""",
+        [selector, value],
+    )
+
+
+def edits(page):
+    return [data["state"] for name, data in page.evaluate("window.events") if name == "edit"]
+
+
+# ------------------------------------------------------------------------------------------------ in a browser: sliders
+
+
+@pytest.mark.browser
+def test_expression_and_shape_sliders_move_the_head_without_a_request(studio):
+    requests, before = len(studio.requests), picture(studio)
+    box = studio.locator("[data-names=jawOpen]").bounding_box()
+    studio.mouse.move(box["x"] + 8, box["y"] + box["height"] / 2)
+    studio.mouse.down()
+    studio.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2, steps=4)
+    studio.mouse.up()
+    opened = picture(studio)
+    assert state(studio)["expression"]["jawOpen"] > 0.7
+    assert changed_pixels(before, opened) > 1000
+    studio.click("[data-tab=shape]")
+    move(studio, "[data-attribute=nose_width]", 4)
+    assert changed_pixels(opened, picture(studio)) > 200
+    studio.wait_for_timeout(200)
+    assert studio.requests[requests:] == [] and edits(studio) == []
+
+
+@pytest.mark.browser
+def test_age_changes_colours_at_once_and_asks_the_server(studio):
+    before = picture(studio)
+    move(studio, "[data-attribute=age]", 30)
+    assert (np.abs(picture(studio) - before).max(axis=-1) > 3).sum() > 2000
+    studio.wait_for_function("() => window.events.length")
+    (asked,) = edits(studio)
+    assert asked["attributes"]["age"] == pytest.approx(30, abs=0.5)
+
+
+@pytest.mark.browser
+def test_linked_sides_move_together_and_apart_when_they_are_not(studio):
+    move(studio, '[data-names="mouthSmileLeft mouthSmileRight"]', 0.3)
+    expression = state(studio)["expression"]
+    assert expression["mouthSmileLeft"] == expression["mouthSmileRight"] == pytest.approx(0.3)
+    assert not studio.is_visible("[data-names=mouthSmileLeft]")
+    studio.uncheck("[data-link]")
+    assert studio.is_visible("[data-names=mouthSmileLeft]")
+    move(studio, "[data-names=mouthSmileLeft]", 0.8)
+    expression = state(studio)["expression"]
+    assert expression["mouthSmileLeft"] == pytest.approx(0.8) and expression["mouthSmileRight"] == pytest.approx(0.3)
+    studio.check("[data-link]")
+
+
+@pytest.mark.browser
+def test_undo_and_redo_go_through_gestures(studio):
+    start = state(studio)
+    move(studio, "[data-names=jawOpen]", 0.5)
+    studio.click("[data-tab=shape]")
+    move(studio, "[data-attribute=nose_width]", 3)
+    both = state(studio)
+    studio.locator("[data-attribute=nose_width]").focus()
+    studio.keyboard.press("Control+z")
+    assert state(studio)["attributes"] == {} and state(studio)["expression"]["jawOpen"] == pytest.approx(0.5)
+    studio.click("[data-undo]")
+    assert state(studio) == start
+    studio.keyboard.press("Control+y")
+    studio.click("[data-redo]")
+    assert state(studio) == both and studio.is_disabled("[data-redo]")
+    assert float(studio.input_value("[data-attribute=nose_width]")) == pytest.approx(3)
+
+
+@pytest.mark.browser
+def test_presets_replace_the_expression(studio):
+    studio.click("[data-preset=wide]")
+    moved = {name: weight for name, weight in state(studio)["expression"].items() if weight}
+    assert moved == {"jawOpen": 1, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}
+    assert studio.get_attribute("[data-preset=wide]", "aria-pressed") == "true"
+    studio.click("[data-preset=photo]")
+    assert state(studio)["expression"]["mouthSmileLeft"] == pytest.approx(SMILE["mouthSmileLeft"])
+
+
+@pytest.mark.browser
+def test_amounts_stay_within_limits_and_keys_move_by_steps(studio):
+    studio.click("[data-tab=shape]")
+    move(studio, "[data-attribute=nose_width]", 100)
+    assert state(studio)["attributes"]["nose_width"] == 5
+    studio.evaluate("window.faceverse.setState({...window.faceverse.state(), attributes: {nose_width: -50}})")
+    assert state(studio)["attributes"]["nose_width"] == -3
+    studio.locator("[data-attribute=age]").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "PageUp"):
+        studio.keyboard.press(key)
+    assert state(studio)["attributes"]["age"] == 11
+    assert studio.get_attribute("[data-attribute=age]", "aria-valuetext") == "41 years"
+    studio.keyboard.press("Delete")
+    assert "age" not in state(studio)["attributes"]
+
+
+@pytest.mark.browser
+def test_folds_appear_as_sliders_move(studio, site):
+    smiling = {"mouthSmileLeft": 1, "mouthSmileRight": 1}
+    pictures = []
+    studio.click("[data-mode=clay]")
+    for strength in (0, 2):
+        studio.evaluate(
+            "(given) => window.faceverse.setState({...window.faceverse.state(), ...given})",
+            {"expression": smiling, "strength": strength},
+        )
+        pictures.append(picture(studio))
+    shares = []
+    for number, folds in ((11, None), (12, "folds.png")):
+        give(studio, site[1] | {"edition": number, "folds": folds})
+        studio.wait_for_timeout(300)
+        shares.append(picture(studio))
+    studio.click("[data-mode=clay]")
+    assert (np.abs(pictures[0] - pictures[1]).max(axis=-1) > 3).sum() > 300
+    assert (np.abs(shares[0] - shares[1]).max(axis=-1) > 3).sum() > 100, "without the atlas there are no folds"
+
+
+@pytest.mark.browser
+def test_locks_and_dice_ask_the_server_for_a_random_face(studio):
+    studio.click("[data-tab=shape]")
+    studio.click("[data-lock=nose]")
+    studio.click(".fv-panel-bar [data-dice]")
+    (name, asked), *_ = studio.evaluate("window.events")
+    assert name == "randomise" and asked["region"] is None
+    assert asked["keep"] == ["nose_width", "nose_length"] and asked["state"] == state(studio)
+    assert studio.is_disabled("[data-dice=person]"), "until the answer is here"
+    studio.click("[data-lock=nose]")
+
+
+# ------------------------------------------------------------------------------------------- in a browser: the server
+
+
+@pytest.mark.browser
+def test_only_one_question_at_a_time_and_the_last_one_wins(browser, site):  # noqa: F811
+    with visit(browser, site) as page:
+        for age in (10, 20, 30):
+            move(page, "[data-attribute=age]", age)
+            page.wait_for_timeout(150)
+        assert [asked["attributes"]["age"] for asked in edits(page)] == [10]
+        answer = {
+            "head": "older.bin",
+            "texture": "older.jpg",
+            "state": {"attributes": {"age": 10}, "skin": 0, "mix": {}},
+        }
+        give(page, site[1] | answer | {"edition": 2})
+        page.wait_for_function("() => window.events.length === 2")
+        assert edits(page)[1]["attributes"]["age"] == 30
+        page.wait_for_function("() => window.events.length === 2 && window.faceverse.state().attributes.age === 30")
+
+
+@pytest.mark.browser
+def test_an_answer_does_not_move_the_head_and_a_late_one_is_ignored(browser, site):  # noqa: F811
+    with visit(browser, site) as page:
+        page.click("[data-mode=clay]")
+        move(page, "[data-attribute=age]", 20)
+        before = picture(page)
+        shown = {
+            "head": "older.bin",
+            "texture": "older.jpg",
+            "state": {"attributes": {"age": 20}, "skin": 0, "mix": {}},
+        }
+        give(page, site[1] | shown | {"edition": 5})
+        page.wait_for_function("() => performance.getEntriesByName(new URL('older.bin', location).href).length")
+        page.wait_for_timeout(300)
+        answered = picture(page)
+        assert changed_pixels(before, answered) < 100, "the preview was the same head"
+        give(page, site[1] | {"edition": 4, "head": "late.bin"})
+        page.wait_for_timeout(200)
+        assert np.array_equal(picture(page), answered)
+        assert not any("late.bin" in url for url in page.requests)
+
+
+@pytest.mark.browser
+def test_a_random_face_is_adopted_once_and_can_be_undone(browser, site):  # noqa: F811
+    with visit(browser, site) as page:
+        start = state(page)
+        drawn = {"number": 7, "state": {"attributes": {"nose_width": 2, "age": 99}, "skin": 12}}
+        for edition in (2, 3):
+            give(page, site[1] | {"edition": edition, "adopt": drawn})
+        assert state(page)["attributes"] == {"nose_width": 2, "age": 40} and state(page)["skin"] == 12
+        page.click("[data-undo]")
+        assert state(page) == start and page.is_disabled("[data-undo]"), "it was taken over once"
+
+
+@pytest.mark.browser
+def test_a_new_person_starts_afresh_and_the_same_one_goes_on(browser, site):  # noqa: F811
+    with visit(browser, site) as page:
+        move(page, "[data-names=jawOpen]", 0.6)
+        give(page, site[1] | {"edition": 2, "normal": None, "folds": None})
+        assert state(page)["expression"]["jawOpen"] == pytest.approx(0.6)
+        give(page, site[1] | {"edition": 3, "person": 2})
+        page.wait_for_function("() => !window.faceverse.state().expression.jawOpen")
+        assert page.is_disabled("[data-undo]")
+
+
+@pytest.mark.browser
+def test_a_visitor_chooses_a_face(browser, site):  # noqa: F811
+    photo = "data:image/svg+xml," + "<svg xmlns='http://www.w3.org/2000/svg' width='400' height='300'/>"
+    choose = {"picture": photo, "boxes": [[0.1, 0.2, 0.4, 0.6], [0.6, 0.2, 0.8, 0.5]]}
+    status = {"text": "Which face?", "fraction": 0.1, "preview": None, "refining": False, "choose": choose}
+    with visit(browser, site, head=None, status=status) as page:
+        second = page.get_by_role("button", name="Face 2")
+        frame, image = second.bounding_box(), page.locator(".fv-faces img").bounding_box()
+        assert frame["x"] - image["x"] == pytest.approx(0.6 * image["width"], abs=2)
+        assert not page.is_visible(".fv-panel")
+        second.focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("window.events") == [["choose", {"face": 1}]]
+
+
+@pytest.mark.browser
+def test_progress_and_the_panel_follow_the_work(browser, site):  # noqa: F811
+    status = {"text": "Matching", "fraction": 0.5, "preview": None, "refining": False, "choose": None}
+    with visit(browser, site, head=None) as page:
+        assert page.get_attribute(".fv-stage", "data-state") == "empty" and not page.is_visible(".fv-panel")
+        give(page, site[1] | {"edition": 2, "head": None, "status": status})
+        assert page.get_attribute(".fv-stage", "data-state") == "busy" and page.inner_text(".fv-step") == "Matching"
+        give(page, site[1] | {"edition": 3})
+        give(page, site[1] | {"edition": 3, "status": status | {"refining": True}})
+        assert page.get_attribute(".fv-stage", "data-state") == "refining" and page.is_enabled("[data-tab=shape]")
+        give(page, site[1] | {"edition": 3, "status": status})
+        assert page.get_attribute(".fv-stage", "data-state") == "busy"
+        assert page.evaluate("document.querySelector('.fv-panel').inert")
+
+
+# --------------------------------------------------------------------------------------------- in a browser: the stage
+
+
+@pytest.mark.browser
+def test_dragging_turns_the_head_or_moves_the_light(studio):
+    def drag():
+        box = studio.locator(".fv-canvas").bounding_box()
+        studio.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
+        studio.mouse.down()
+        studio.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+        studio.mouse.up()
+
+    front = picture(studio)
+    drag()
+    assert changed_pixels(front, picture(studio)) > 3000
+    studio.click('[data-yaw="0"]')
+    assert changed_pixels(front, picture(studio)) < 50
+    studio.click("[data-follow]")
+    drag()
+    assert state(studio)["light"]["yaw"] > 0
+    studio.click("[data-undo]")
+    assert state(studio)["light"] == {}
+    studio.click("[data-follow]")
+    assert changed_pixels(front, picture(studio)) < 50, "the light moved, not the head"
+
+
+@pytest.mark.browser
+def test_pose_modes_and_comparing_change_the_picture_and_come_back(studio):
+    front = picture(studio)
+    for mode in ("clay", "normals", "wire", "uv"):
+        studio.click(f"[data-mode={mode}]")
+        assert changed_pixels(front, picture(studio)) > 3000, mode
+        studio.click("[data-mode=colour]")
+    move(studio, "[data-pose=yaw]", 40)
+    turned = picture(studio)
+    assert changed_pixels(front, turned) > 3000
+    studio.locator("[data-compare]").focus()
+    studio.keyboard.down(" ")
+    studio.evaluate("document.querySelector('.fv-stage-hint').style.visibility = 'hidden'")
+    studio.evaluate("document.activeElement.blur()")
+    assert changed_pixels(turned, picture(studio)) < 50
+    studio.keyboard.up(" ")
+
+
+@pytest.mark.browser
+def test_a_screenshot_is_a_transparent_picture_of_the_stage(studio, tmp_path):
+    with studio.expect_download() as download:
+        studio.click("[data-screenshot]")
+    download.value.save_as(tmp_path / "head.png")
+    saved = Image.open(tmp_path / "head.png")
+    assert max(saved.size) == 1600 and saved.mode == "RGBA"
+    alpha = np.asarray(saved)[..., 3]
+    assert alpha[:20, :20].max() == 0 and alpha[saved.height // 2, saved.width // 2] == 255
+    studio.click(".fv-ground")
+    with studio.expect_download() as download:
+        studio.evaluate("void window.faceverse.screenshot()")
+    download.value.save_as(tmp_path / "white.png")
+    assert np.asarray(Image.open(tmp_path / "white.png").convert("RGBA"))[5, 5].tolist() == [255, 255, 255, 255]
+    for _ in range(3):
+        studio.click(".fv-ground")
+
+
+@pytest.mark.browser
+def test_on_a_phone_the_head_stays_in_sight_and_nothing_sticks_out(browser, site):  # noqa: F811
+    with visit(browser, site, PHONE, "zh-CN") as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert page.inner_text("[data-tab=expression]") == "表情"
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        box = page.locator(".fv-stage").bounding_box()
+        assert -1 <= box["y"] < 20 and box["height"] < 0.5 * PHONE["height"]
+        named = "(e) => e.ariaLabel || e.textContent || e.labels?.length"
+        assert page.evaluate(f"[...document.querySelectorAll('button, input')].every({named})")
+
+
+@pytest.mark.browser
+def test_without_webgl_the_page_is_told(browser, site):  # noqa: F811
+    address, value = site
+    context = browser.new_context(viewport=WINDOW, locale="en-GB")
+    page = context.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(address)
+    page.wait_for_function("() => window.give")
+    page.evaluate("(value) => window.give(value)", value)
+    page.wait_for_selector('.fv-stage[data-state="failed"]')
+    assert "WebGL is switched off" in page.inner_text(".fv-failed")
+    assert page.evaluate("window.events") == [["fallback", {}]]
+    context.close()
