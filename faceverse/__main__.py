@@ -1,4 +1,4 @@
-"""The command line: `python -m faceverse fit|edit|render|export|track|weights|train|bench`, see --help of each.
+"""The command line: `python -m faceverse COMMAND`, see --help and COMMAND --help.
 
 Results go to the standard output, progress and errors to the standard error. Exit code 0: all is well; 1: one line
 says what was wrong; 2: wrong arguments; 130: interrupted.
@@ -19,10 +19,8 @@ from pathlib import Path
 
 from . import (
     FaceVerseError,
-    FitResult,
     ParameterError,
     __version__,
-    edit,
     export,
     load_detail,
     load_model,
@@ -44,7 +42,19 @@ from .batch import (
     output_folder,
 )
 from .detail_file import save_detail
-from .edit import DETAIL_LAYERS
+from .edit_commands import (
+    add_angles,
+    add_blend,
+    add_edit,
+    add_model,
+    add_randomize,
+    add_result,
+    load,
+    rotation,
+    run_blend,
+    run_edit,
+    run_randomize,
+)
 from .fitting.choice import FaceChoice, check_choice
 from .model_file import content_hash
 from .train_commands import add_train, run_train
@@ -98,41 +108,19 @@ def _run_fit(options: argparse.Namespace) -> int:
         return 1 if fit_each(photos, folder, chosen) else 0
 
 
-def _run_edit(options: argparse.Namespace) -> int:
-    if options.detail_layers is not None and options.detail_from is None:
-        raise ParameterError("--detail-layers says which layers --detail-from brings; give --detail-from as well")
-    before = _load(options)
-    given = {name: getattr(options, name) for name in ("age", "gender", "detail", "detail_seed", "detail_layers")}
-    given["rotation"] = _rotation(options)
-    given["detail_from"] = None if options.detail_from is None else load_result(options.detail_from, before.model)
-    changes = {name: value for name, value in given.items() if value is not None}
-    for name, value in options.set:
-        if name not in before.model.attribute_names:
-            known = ", ".join(before.model.attribute_names) or "none"
-            raise ParameterError(f"there is no attribute {name!r}; this model has: {known}")
-        changes[name] = value
-    if options.expression:
-        changes["expression"] = dict(options.expression)
-    after = edit(before, **changes)
-    print(export(after, options.output))
-    for warning in after.warnings[len(before.warnings) :]:
-        print(f"{options.output.stem}: warning: {warning}")
-    return 0
-
-
 def _run_render(options: argparse.Namespace) -> int:
-    result = _load(options)
+    result = load(options)
     if options.turntable:
         rgb = turntable(result, options.size, mode=options.mode)
     else:
-        rotation = _rotation(options)
-        rgb = render(result, options.size, options.mode, rotation=rotation, background=options.background).rgb
+        turned = rotation(options)
+        rgb = render(result, options.size, options.mode, rotation=turned, background=options.background).rgb
     print(save_image(options.output, rgb))
     return 0
 
 
 def _run_export(options: argparse.Namespace) -> int:
-    print(export(_load(options), options.output, light=options.light, dense=options.dense))
+    print(export(load(options), options.output, light=options.light, dense=options.dense))
     return 0
 
 
@@ -200,16 +188,6 @@ def _run_bench(options: argparse.Namespace) -> int:
     return subprocess.run([sys.executable, str(script), *options.arguments], env=environment, check=False).returncode
 
 
-def _load(options: argparse.Namespace) -> FitResult:
-    return load_result(options.input, load_model(options.model))
-
-
-def _rotation(options: argparse.Namespace) -> tuple[float, float, float] | None:
-    """Yaw, pitch and roll in degrees, those not given as 0; None when none is given, which keeps the fitted pose."""
-    angles = (options.yaw, options.pitch, options.roll)
-    return None if angles == (None, None, None) else tuple(angle or 0.0 for angle in angles)
-
-
 # -- arguments --------------------------------------------------------------------------------------------------------
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments."""
@@ -229,7 +207,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     _add_fit(command("fit", _run_fit, "head from a photograph, from each of many, or from several of one person"))
-    _add_edit(command("edit", _run_edit, "change a fitted head"))
+    add_edit(command("edit", run_edit, "change a fitted head"))
+    add_blend(command("blend", run_blend, "a head between two fitted heads of one model"))
+    add_randomize(command("randomize", run_randomize, "another face made of a fitted one by chance"))
     _add_render(command("render", _run_render, "picture of a fitted head"))
     _add_export(command("export", _run_export, "model file of a fitted head for other programs"))
     _add_track(command("track", _run_track, "pose, expression and light in each frame of a video"))
@@ -251,45 +231,27 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same result (default 0)")
     parser.add_argument("--focal-px", type=float, metavar="F", help="focal length in pixels of the photograph")
     _add_formats(parser, FORMATS, "glb,json,png", "png is the overview")
-    _add_model(parser)
-
-
-def _add_edit(parser: argparse.ArgumentParser) -> None:
-    _add_result(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="new file: .json .glb .obj .ply .stl")
-    parser.add_argument("--age", type=float, metavar="YEARS", help="years to add, such as +20 or -10")
-    parser.add_argument("--gender", type=float, metavar="G", help="change towards male, or towards female below 0")
-    parser.add_argument("--detail", type=float, metavar="D", help="strength of the skin's detail, 0..3: 1 as fitted")
-    skin = parser.add_mutually_exclusive_group()
-    skin.add_argument("--detail-seed", type=int, metavar="N", help="other skin of the same age and sex, by number")
-    skin.add_argument("--detail-from", type=Path, metavar="JSON", help="the skin of the head of another fit")
-    text = "what --detail-from brings: all (default), coarse (creases only) or fine (pores only)"
-    parser.add_argument("--detail-layers", choices=tuple(DETAIL_LAYERS), help=text)
-    add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
-    parser.add_argument("--expression", **add_pairs, help="expression weight 0..1, such as jawOpen=0.5; repeatable")
-    parser.add_argument("--set", **add_pairs, help="change of any attribute that `weights info` lists; repeatable")
-    _add_angles(parser)
-    _add_model(parser)
+    add_model(parser)
 
 
 def _add_render(parser: argparse.ArgumentParser) -> None:
-    _add_result(parser)
+    add_result(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="picture: .png .jpg .webp")
     parser.add_argument("--mode", choices=RENDER_MODES, default="color")
     parser.add_argument("--size", type=int, default=512, metavar="PX", help="side of the picture (default 512)")
     parser.add_argument("--background", type=_colour, default=(255, 255, 255), metavar="RRGGBB", help="default ffffff")
     parser.add_argument("--turntable", action="store_true", help="five views side by side")
-    _add_angles(parser)
-    _add_model(parser)
+    add_angles(parser)
+    add_model(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    _add_result(parser)
+    add_result(parser)
     parser.add_argument("output", type=Path, help="new file: .glb .obj .ply .stl .json, .npy for the original's code")
     parser.add_argument("--light", action="store_true", help="the coarse mesh")
     text = "wrinkles and pores in the mesh itself, some 600,000 triangles: .obj .ply .stl"
     parser.add_argument("--dense", action="store_true", help=text)
-    _add_model(parser)
+    add_model(parser)
 
 
 def _add_track(parser: argparse.ArgumentParser) -> None:
@@ -298,7 +260,7 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--identity", type=Path, metavar="JSON", help="result of a fit of the same person")
     parser.add_argument("--no-smooth", dest="smooth", action="store_false", help="each frame for itself")
     _add_formats(parser, TRACK_FORMATS, "csv,json", "one row or entry for each frame")
-    _add_model(parser)
+    add_model(parser)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -308,7 +270,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
         ("path", "where the model file lies"),
         ("verify", "read the whole file and print its hash"),
     ):
-        _add_model(actions.add_parser(name, help=what))
+        add_model(actions.add_parser(name, help=what))
     what = "a model or detail file in another format: official .npy and .pt to .safetensors, any model to official-v2"
     convert = actions.add_parser("convert", help=what, description=what[0].upper() + what[1:] + ".")
     convert.add_argument("input", help="official .npy or .pt, .safetensors, or the word open")
@@ -321,10 +283,6 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration", "detail", "relief"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
-
-
-def _add_result(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, help="the .json of a fit")
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
@@ -343,17 +301,6 @@ def _add_formats(parser: argparse.ArgumentParser, known: tuple[str, ...], defaul
     parser.add_argument("--format", dest="formats", type=formats, default=formats(default), metavar="A,B", help=help)
 
 
-def _add_angles(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yaw", type=float, metavar="DEG", help="positive turns the face to the picture's right edge")
-    parser.add_argument("--pitch", type=float, metavar="DEG", help="positive looks up")
-    parser.add_argument("--roll", type=float, metavar="DEG", help="positive tilts counter-clockwise in the picture")
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    text = "open (default), a .safetensors file, or hf://owner/repo@revision"
-    parser.add_argument("--model", default="open", metavar="MODEL", help=text)
-
-
 def _face(text: str) -> FaceChoice:
     if text == "largest":
         return text
@@ -364,16 +311,6 @@ def _face(text: str) -> FaceChoice:
     except (ValueError, ParameterError):
         message = f"expected 0 (the largest), 1, 2 ..., largest, or a place X,Y in pixels, got {text!r}"
     raise argparse.ArgumentTypeError(message)
-
-
-def _pair(text: str) -> tuple[str, float]:
-    name, equals, value = text.partition("=")
-    try:
-        if name.strip() and equals:
-            return name.strip(), float(value)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected NAME=VALUE with a number as value, got {text!r}")
 
 
 def _colour(text: str) -> tuple[int, int, int]:

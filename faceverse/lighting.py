@@ -16,9 +16,10 @@ _C3 = 0.315392 / 4
 _C4 = 0.546274 / 4
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
-# Linear sRGB of a black body at 3000 K, of a candle as a camera set to evening light shows it, and at 12000 K.
-_CANDLE, _BLUE_SKY = (1.0, 0.44, 0.156), (0.52, 0.65, 1.0)
-_ROOM_SHARE = 0.45  # of the light of `directed_light` that comes from everywhere
+# Linear sRGB of a black body at 3800 K, which is a candle in a photograph (cameras, like eyes, get used to half of its
+# colour), and of one at 10000 K.
+_CANDLE, _BLUE_SKY = (1.0, 0.60, 0.32), (0.60, 0.71, 1.0)
+_ROOM_SHARE = 0.3  # of the light of `directed_light` that comes from everywhere
 _DEFAULT_PEAK = 0.99  # shading where the default light is brightest
 
 

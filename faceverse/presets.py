@@ -32,8 +32,9 @@ _PRESETS = {
     "laugh": {"jawOpen": 0.42}
     | _sides(mouthSmile=0.95, cheekSquint=0.9, eyeSquint=0.45, mouthUpperUp=0.3, mouthLowerDown=0.15, browOuterUp=0.2),
     "surprise": {"browInnerUp": 0.9, "jawOpen": 0.5, "mouthFunnel": 0.2} | _sides(browOuterUp=0.9, eyeWide=0.8),
-    "anger": {"mouthRollLower": 0.35, "mouthShrugLower": 0.4, "jawForward": 0.2}
-    | _sides(browDown=1.0, eyeSquint=0.35, eyeWide=0.25, noseSneer=0.45, mouthPress=0.6, mouthFrown=0.35),
+    "anger": {"jawForward": 0.25, "jawOpen": 0.1}
+    | _sides(browDown=1.0, eyeWide=0.3, eyeSquint=0.45, noseSneer=0.65, mouthUpperUp=0.2, mouthLowerDown=0.5)
+    | _sides(mouthFrown=0.4, mouthStretch=0.25),
     "sadness": {"browInnerUp": 1.0, "mouthShrugLower": 0.45}
     | _sides(browDown=0.2, mouthFrown=0.85, eyeSquint=0.15, eyeLookDown=0.25, eyeBlink=0.15),
     "disgust": {"mouthShrugUpper": 0.25}
@@ -46,8 +47,9 @@ _PRESETS = {
     | _sides(eyeBlink=0.2, eyeLookDown=0.15),
     "wink": _WINK,
     "wink_right": _mirrored(_WINK),
-    "kiss": {"mouthPucker": 0.95, "browInnerUp": 0.2} | _sides(eyeBlink=0.25),
-    "puff": {"cheekPuff": 1.0, "mouthPucker": 0.15} | _sides(mouthPress=0.35, eyeWide=0.2, browOuterUp=0.3),
+    "kiss": {"mouthPucker": 1.0, "mouthFunnel": 0.1, "browInnerUp": 0.3} | _sides(eyeBlink=0.85, browOuterUp=0.2),
+    "puff": {"cheekPuff": 1.0, "mouthPucker": 0.45, "browInnerUp": 0.5}
+    | _sides(mouthPress=0.3, eyeWide=0.5, browOuterUp=0.6),
     "sleep": {"jawOpen": 0.06} | _sides(eyeBlink=1.0),
     "pout": {"mouthShrugLower": 0.8, "mouthPucker": 0.35, "browInnerUp": 0.35} | _sides(mouthFrown=0.6, browDown=0.35),
     "doubt": {"browOuterUpLeft": 1.0, "browDownRight": 0.7, "mouthLeft": 0.35, "eyeSquintRight": 0.4}

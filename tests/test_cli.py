@@ -69,7 +69,7 @@ def use_toy_model(monkeypatch, toy_model):
             raise fv.WeightsError(f"there is no model file {source}")
         return toy_model
 
-    for place in ("faceverse.batch.load_model", "faceverse.__main__.load_model"):
+    for place in ("faceverse.batch.load_model", "faceverse.__main__.load_model", "faceverse.edit_commands.load_model"):
         monkeypatch.setattr(place, load_model)
 
 
@@ -516,7 +516,11 @@ def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
         (["--age", "-10"], {"age": -10}),
         (["--age", "+20"], {"age": 20}),
         (["--age=-1.5", "--gender", "0"], {"age": -1.5, "gender": 0}),
-        (["--set", "age=-2", "--set", "gender=+1e-1"], {"age": -2, "gender": 0.1}),
+        (["--change", "age=-2", "--change", "gender=+1e-1"], {"age": -2, "gender": 0.1}),
+        (["--set", "age=30", "--set", "gender=-5e-1"], {"targets": {"age": 30, "gender": -0.5}}),
+        (["--age-years", "70", "--expression", "smile"], {"age_years": 70, "expression": {"smile": 1}}),
+        (["--expression", "smile=-.5", "--light", "yaw=-30,warmth=.3"],
+         {"expression": {"smile": -0.5}, "light": {"yaw": -30, "warmth": 0.3}}),
         (["--expression", "jawOpen=1"], {"expression": {"jawOpen": 1}}),
         (["--yaw", "-30"], {"rotation": (-30, 0, 0)}),
         (["--detail", "0.7", "--pitch", ".5", "--roll", "-2"], {"detail": 0.7, "rotation": (0, 0.5, -2)}),
@@ -526,7 +530,7 @@ def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
 )
 def test_edit_understands_signs(given, expected, stored, toy_result, tmp_path, monkeypatch):
     changes = []
-    monkeypatch.setattr("faceverse.__main__.edit", lambda result, **kwargs: changes.append(kwargs) or result)
+    monkeypatch.setattr("faceverse.edit_commands.edit", lambda result, **kwargs: changes.append(kwargs) or result)
     assert main(["edit", str(stored), "-o", str(tmp_path / "new.json"), *given]) == 0
     assert changes == [expected]
 
@@ -536,7 +540,8 @@ def test_edit_refuses_pairs_without_a_number(pair, stored, capsys):
     assert "NAME=VALUE" in complaint(capsys, 2, ["edit", stored, "-o", "x.json", "--expression", pair])
 
 
-@pytest.mark.parametrize("given", [["--expression", "mouthSmile=1"], ["--set", "beauty=1"], ["--set", "result=1"]])
+@pytest.mark.parametrize("given", [["--expression", "mouthSmile=1"], ["--set", "beauty=1"], ["--change", "result=1"],
+                                   ["--expression", "smil=1"], ["--light", "colour=1"]])
 def test_edit_refuses_unknown_names(given, stored, tmp_path, capsys):
     line = complaint(capsys, 1, ["edit", stored, "-o", tmp_path / "x.json", *given])
     assert given[1].split("=")[0] in line and not (tmp_path / "x.json").exists()
@@ -591,6 +596,54 @@ def test_edit_refuses_skin_that_makes_no_sense(stored, skins, tmp_path, capsys):
         assert words in complaint(capsys, code, [*argv, *wrong])
     line = complaint(capsys, 1, ["edit", stored, *argv[2:], "--detail-from", skins[1], "--detail-layers", "fine"])
     assert "single layers" in line and not (tmp_path / "x.json").exists()
+
+
+def test_edit_reaches_values_and_whole_expressions(stored, toy_model, tmp_path):
+    out = tmp_path / "x.json"
+    given = ["--age-years", "60", "--set", "gender=0.4", "--expression", "laugh", "--expression", "jawOpen=0.1"]
+    assert main(["edit", str(stored), "-o", str(out), *given, "--light", "yaw=90,intensity=0.5"]) == 0
+    after = fv.load_result(out, toy_model)
+    assert toy_model.attributes(after.params) == pytest.approx({"age": 60, "gender": 0.4}, abs=0.01)
+    weights = dict(zip(toy_model.expression_names, after.params.expression))
+    assert weights["jawOpen"] == pytest.approx(0.1) and weights["mouthSmileLeft"] > 0.5
+    assert after.params.light[3].min() > 0.1
+
+
+def test_blend_mixes_two_files(skins, toy_model, tmp_path):
+    first, second = (fv.load_result(path, toy_model) for path in skins)
+    shares = ["--identity", "1", "--albedo", "0", "--detail", "1"]
+    assert main(["blend", *map(str, skins), "-o", str(tmp_path / "c.json"), *shares]) == 0
+    mixed = fv.load_result(tmp_path / "c.json", toy_model)
+    np.testing.assert_array_equal(mixed.params.detail["w"], second.params.detail["w"])
+    np.testing.assert_array_equal(mixed.params.rotation, first.params.rotation)
+
+
+def test_randomize_keeps_what_it_is_told(stored, toy_model, tmp_path):
+    before = toy_model.attributes(fv.load_result(stored, toy_model).params)
+    for name in ("a", "b"):
+        argv = ["randomize", str(stored), "-o", str(tmp_path / name) + ".json", "--seed", "3", "--keep", "age,skin"]
+        assert main(argv) == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    after = toy_model.attributes(fv.load_result(tmp_path / "a.json", toy_model).params)
+    assert after["age"] == pytest.approx(before["age"], abs=0.01)
+    assert abs(after["gender"] - before["gender"]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (["edit", "--light", "yaw"], 2, "NAME=VALUE"),
+        (["edit", "--age", "1", "--age-years", "40"], 2, "not allowed with"),
+        (["edit", "--set", "age=40", "--age", "1"], 1, "give one of them"),
+        (["randomize", "--region", "noze"], 1, "did you mean 'nose'"),
+        (["randomize", "--strength", "3"], 1, "strength must be in 0..2"),
+        (["blend", "{stored}", "--albedo", "1.5"], 1, "albedo must be in 0..1"),
+    ],
+)
+def test_editing_commands_refuse(given, code, words, stored, tmp_path, capsys):
+    command, *rest = (str(stored) if word == "{stored}" else word for word in given)
+    assert words in complaint(capsys, code, [command, stored, *rest, "-o", tmp_path / "x.json"])
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_render_draws_a_picture(stored, tmp_path):

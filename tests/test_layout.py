@@ -25,7 +25,7 @@ ROWS = [
     {"weights", "detail_file", "render", "drawing", "texture_maps", "relief", "dense", "skin_detail"}
     | {"texture", "texture_merge", "store", "edit_values"},
     {"fitting", "edit", "mixing", "export", "training"},
-    {"tracking", "batch", "train_commands", "__init__", "__main__"},
+    {"tracking", "batch", "train_commands", "edit_commands", "__init__", "__main__"},
 ]
 WITHIN_A_ROW = {
     ("training", "fitting"),
@@ -62,6 +62,7 @@ WITHIN_A_ROW = {
     ("__main__", "tracking"),
     ("__main__", "batch"),
     ("__main__", "train_commands"),
+    ("__main__", "edit_commands"),
     ("train_commands", "batch"),
     ("__main__", "__init__"),
 }
@@ -85,7 +86,12 @@ HOMES = {
     "igl": ("faceverse/training/", "benchmarks/"),
     "gradio": ("app.py", "demo/"),
     "plotly": ("demo/", "notebooks/"),
-    "argparse": ("faceverse/__main__.py", "faceverse/train_commands.py", "benchmarks/"),
+    "argparse": (
+        "faceverse/__main__.py",
+        "faceverse/train_commands.py",
+        "faceverse/edit_commands.py",
+        "benchmarks/",
+    ),
 }
 
 OUTSIDE = ("app.py", "demo/", "notebooks/", "benchmarks/")
@@ -379,7 +385,7 @@ def test_the_layout_has_no_cycle():
     order += ["model_data", "model_arrays", "model", "model_file", "skin_reader", "detail", "official", "result"]
     order += ["weights", "detail_file", "drawing", "render", "texture_maps", "relief", "dense", "skin_detail", "store"]
     order += ["texture", "texture_merge", "fitting", "training", "tracking", "batch", "train_commands"]
-    order += ["edit", "mixing", "__init__", "__main__"]
+    order += ["edit", "mixing", "edit_commands", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)
     units = [unit for row in ROWS for unit in row]
