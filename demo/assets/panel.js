@@ -14,9 +14,10 @@ const GAZE = {
 const STEPS = { years: 1, mm: 0.1, degrees: 0.1 };
 const POSE = { yaw: 90, pitch: 45, roll: 45 };
 const LIGHT_RANGES = { yaw: [-150, 150, 1], pitch: [-80, 80, 1], intensity: [0, 2, 0.01], warmth: [-1, 1, 0.01] };
-const percent = (value) => String(Math.round(100 * value));
-const degrees = (value) => `${Math.round(value)}°`;
-const signed = (value, digits) => `${value > 0 ? "+" : ""}${value.toFixed(digits)}`.replace("-", "−");
+const minus = (text) => text.replace("-", "−");
+const percent = (value) => minus(String(Math.round(100 * value)));
+const degrees = (value) => minus(`${Math.round(value)}°`);
+const signed = (value, digits) => minus(`${value > 0 ? "+" : ""}${value.toFixed(digits)}`);
 
 // The rows of a list of expressions: [name of the row, names that it moves, whether it is a pair or half of one].
 export function rowsOf(names) {

@@ -2,6 +2,7 @@
 // far the work is); the visitor's state is owned here, and what the browser can show itself needs no request.
 
 import { loadModel, loadPack, loadScript } from "./files.js";
+import { Glide } from "./glide.js";
 import { History, Questions, complete, copy } from "./history.js";
 import { Panel } from "./panel.js";
 import { LIGHT, PICTURES, Scene } from "./scene.js";
@@ -28,6 +29,7 @@ class Studio {
     this.state = complete();
     this.start = complete();
     this.history = new History(this.state);
+    this.glide = new Glide((state) => this.draw(state));
     this.questions = new Questions((data) => this.trigger("edit", data));
     this.stage = new Stage(this.root, {
       turn: (yaw) => this.scene?.orbit.turnSmoothly((yaw * Math.PI) / 180, 0),
@@ -176,6 +178,7 @@ class Studio {
   change(apply) {
     apply(this.state);
     this.questions.want(this.state);
+    this.glide.stop();
     this.showSoon ??= requestAnimationFrame(() => this.refresh());
   }
 
@@ -190,13 +193,13 @@ class Studio {
   }
 
   setState(given) {
-    this.adopt(complete(given, this.latest.limits));
-    this.history.add(this.state);
-    this.refresh();
+    const state = complete(given, this.latest.limits);
+    this.history.add(state);
+    this.adopt(state);
   }
 
   setExpressions(weights) {
-    this.edit((state) => { state.expression = { ...(weights ?? this.start.expression) }; });
+    this.setState({ ...this.state, expression: { ...(weights ?? this.start.expression) } });
   }
 
   step(direction) {
@@ -207,15 +210,17 @@ class Studio {
   adopt(state) {
     this.state = state;
     this.questions.want(state);
-    this.refresh();
+    this.refresh(true);
   }
 
-  refresh() {
+  refresh(isSmooth = this.glide.isRunning) {
     cancelAnimationFrame(this.showSoon);
     this.showSoon = undefined;
     if (!this.files || !this.panel.model) return;
     this.panel.show(this.state, this.history);
-    this.draw(this.isComparing ? this.start : this.state);
+    const state = this.isComparing ? this.start : this.state;
+    if (isSmooth) this.glide.to(state);
+    else this.glide.show(state);
   }
 
   // A state on the files that are in the scene: what they do not show yet of the attributes is added.

@@ -124,8 +124,8 @@ const EXPRESSIONS = {
   cheekSquint: ["Cheek up", "颧部上提"],
   eyeBlink: ["Close eye", "闭眼"],
   eyeLookDown: ["Look down", "向下看"],
-  eyeLookIn: ["Look inwards", "向内看"],
-  eyeLookOut: ["Look outwards", "向外看"],
+  eyeLookIn: ["Look in", "向内看"],
+  eyeLookOut: ["Look out", "向外看"],
   eyeLookUp: ["Look up", "向上看"],
   lookLeft: ["Look left", "向左看"],
   lookRight: ["Look right", "向右看"],
@@ -199,7 +199,7 @@ const ATTRIBUTES = {
   neck_width: ["Width", "颈宽"],
 };
 
-const SIDES = { Left: ["left", "左"], Right: ["right", "右"] };
+const SIDES = { Left: ["(L)", "左"], Right: ["(R)", "右"] };
 const TABLES = { expression: EXPRESSIONS, attribute: ATTRIBUTES };
 
 const isChinese = () => (navigator.language ?? "").toLowerCase().startsWith("zh");
