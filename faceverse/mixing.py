@@ -199,7 +199,9 @@ def blend(
         iris=between("iris", albedo),
     )
     mixed = with_params(first, params)
-    if not (one.detail or two.detail) or not (albedo or detail) and first.detail_module is None:
+    if not (albedo or detail) and first.detail_module is None:
+        return mixed
+    if not (one.detail or two.detail):
         return _with_bare_detail(_with_texture(mixed, first, second, albedo), first, second, detail)
     module = _module(first, second)
     for head in (first, second):
@@ -252,7 +254,7 @@ def _module(first: FitResult, second: FitResult):
 
 
 def _with_bare_detail(mixed: FitResult, first: FitResult, second: FitResult, share: float) -> FitResult:
-    """The head with the maps of detail that has no latents, or whose latents do not change."""
+    """The head with the maps of detail that has no latents."""
     if not share:
         return mixed
     maps = {"displacement": second.displacement, "normal_map": second.normal_map}

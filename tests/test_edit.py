@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.camera import default_camera, rotation_from_euler_deg
 from faceverse.edit import edit
 from faceverse.errors import ParameterError
-from faceverse.lighting import linear_from_srgb, srgb_from_linear
+from faceverse.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
 from faceverse.model import FaceModel
 from faceverse.result import FitResult, with_params
 from faceverse.texture_maps import bake_vertices, uv_coverage
@@ -126,6 +127,48 @@ def test_estimators_that_see_only_a_part_of_a_step_are_allowed_for(head):
     assert estimate(edit(head, age=500), "age") == pytest.approx(80, abs=0.01)
 
 
+def test_values_are_reached_whatever_the_order(head):
+    together = edit(head, age_years=61, targets={"gender": 0.3})
+    assert estimate(together, "age") == pytest.approx(61, abs=1e-3)
+    assert estimate(together, "gender") == pytest.approx(0.3, abs=1e-4)
+    for other in (
+        edit(head, targets={"gender": 0.3, "age": 61}),
+        edit(edit(head, age=7), age_years=61, gender=0.3 - estimate(head, "gender")),
+    ):
+        np.testing.assert_allclose(other.params.identity, together.params.identity, atol=1e-5)
+        np.testing.assert_allclose(other.params.albedo, together.params.albedo, atol=1e-5)
+    assert together.warnings == head.warnings
+    assert np.array_equal(edit(head, targets={}).vertices, edit(head).vertices)
+
+
+def test_values_are_reached_beside_attributes_that_move_them(head):
+    """As shares of ancestry do: a change of one moves the estimate of another."""
+    age, gender = head.model.data.attributes
+    crossed = dataclasses.replace(gender, step=gender.step + 0.5 * age.step)
+    head = head.replace(model=FaceModel(dataclasses.replace(head.model.data, attributes=(age, crossed))))
+    for changes in ({"age_years": 60, "gender": 0.1}, {"targets": {"age": 60, "gender": 0.4}}):
+        edited = edit(head, **changes)
+        assert estimate(edited, "age") == pytest.approx(60, abs=1e-3)
+    assert estimate(edited, "gender") == pytest.approx(0.4, abs=1e-4)
+
+
+@pytest.mark.parametrize(("target", "limit"), [(95, 80), (3, 18)])
+def test_values_beyond_the_range_are_reduced(head, target, limit):
+    edited = edit(head, age_years=target)
+    assert estimate(edited, "age") == pytest.approx(limit, abs=0.01)
+    assert f"age: set to {limit} instead of {target}, because the model's range is 18 to 80" in edited.warnings[-1]
+
+
+def test_the_open_model_reaches_ages(model):
+    person = fv.head(model.random(3), model, texture_size=8)
+    older = edit(person, age_years=70, targets={"nose_width": 3})
+    values = model.attributes(older.params)
+    assert values["age"] == pytest.approx(70, abs=1) and values["nose_width"] == pytest.approx(3, abs=0.1)
+    shares = {"african": 0.2, "asian": 0.5, "caucasian": 0.3}
+    values = model.attributes(edit(person, targets=shares).params)
+    assert {name: values[name] for name in shares} == pytest.approx(shares, abs=0.01)
+
+
 # ------------------------------------------------------------------------------------------------------------- texture
 
 
@@ -185,6 +228,40 @@ def test_all_expressions_at_once(head):
     assert np.array_equal(still.vertices, still.neutral_vertices)
 
 
+def weights_of(result):
+    return dict(zip(result.model.expression_names, result.params.expression.tolist()))
+
+
+def test_presets_replace_the_expression_and_weights_win_over_them(head):
+    smile = weights_of(edit(head, expression="smile"))
+    expected = dict.fromkeys(smile, 0.0) | dict(fv.EXPRESSION_PRESETS["smile"])
+    assert smile == pytest.approx(expected)
+    assert weights_of(edit(head, expression={"smile": 1})) == smile
+    mixed = weights_of(edit(head, expression={"mouthSmileLeft": 0.1, "smile": 0.5, "jawOpen": 0.2}))
+    half = {name: weight / 2 for name, weight in expected.items()}
+    assert mixed == pytest.approx(half | {"mouthSmileLeft": 0.1, "jawOpen": 0.2})
+    assert not edit(head, expression="neutral").params.expression.any()
+
+
+def test_presets_add_up_without_a_warning_for_the_sum(head):
+    edited = edit(head, expression={"surprise": 1, "laugh": 1})
+    weights, parts = weights_of(edited), [fv.EXPRESSION_PRESETS[name] for name in ("surprise", "laugh")]
+    for name in set(parts[0]) | set(parts[1]):
+        assert weights[name] == pytest.approx(min(sum(part.get(name, 0) for part in parts), 1))
+    assert edited.warnings == head.warnings
+    strong = edit(head, expression={"smile": 1.5})
+    assert weights_of(strong) == weights_of(edit(head, expression="smile"))
+    assert strong.warnings[-1] == "expression smile: 1.5 is outside 0..1 and was clamped"
+
+
+def test_a_model_with_other_expressions_refuses_presets(head):
+    names = tuple(f"shape{index}" for index in range(len(head.model.expression_names)))
+    other = head.replace(model=FaceModel(dataclasses.replace(head.model.data, expression_names=names)))
+    with pytest.raises(ParameterError, match="the preset 'smile' is made of ARKit's blendshapes, and the model 'toy'"):
+        edit(other, expression="smile")
+    assert not edit(other, expression="neutral").params.expression.any()
+
+
 def test_expression_weights_are_clamped_with_a_warning(head):
     names = head.model.expression_names
     edited = edit(head, expression={"jawOpen": 1.5, "jawLeft": -0.2, "jawRight": 1})
@@ -209,6 +286,60 @@ def test_pose_and_light_are_replaced(head):
     np.testing.assert_allclose(edited.params.light, light, rtol=1e-6)
     assert np.array_equal(edit(head, rotation=matrix).params.rotation, edited.params.rotation)
     assert np.array_equal(edited.vertices, head.vertices)
+
+
+@pytest.mark.parametrize(
+    ("light", "bright", "dark"),
+    [
+        ({}, (0, 0, 1), (0, 0, -1)),
+        ({"yaw": 90}, (1, 0, 0), (-1, 0, 0)),
+        ({"yaw": -45}, (-1, 0, 1), (1, 0, -1)),
+        ({"pitch": 90, "yaw": 30}, (0, 1, 0), (0, -1, 0)),
+        ({"yaw": 180}, (0, 0, -1), (0, 0, 1)),
+    ],
+)
+def test_light_comes_from_a_direction(head, light, bright, dark):
+    coefficients = torch.from_numpy(edit(head, light=light).params.light)
+    normals = torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
+    ends = torch.nn.functional.normalize(torch.tensor([bright, dark], dtype=torch.float32), dim=1)
+    lit, ends = shading(normals, coefficients), shading(ends, coefficients)
+    assert (lit <= ends[0] + 1e-5).all() and (ends[1] < 0.5 * ends[0]).all() and (lit > 0.1).all()
+    grid = torch.nn.functional.normalize(torch.randn(5000, 3), dim=1)
+    assert float(ends[0, 1]) == pytest.approx(float(shading(grid, default_light()).max()), rel=0.02)
+
+
+def test_light_has_intensity_and_warmth(head):
+    white, twice, warm, cold = (
+        edit(head, light=light).params.light for light in ({}, {"intensity": 2}, {"warmth": 1}, {"warmth": -1})
+    )
+    np.testing.assert_allclose(twice, 2 * white, rtol=1e-6)
+    for light in (white, warm, cold):
+        assert light[0] @ [0.2126, 0.7152, 0.0722] == pytest.approx(white[0, 0], rel=1e-5)
+    assert (np.diff(white[0]) == 0).all() and (np.diff(warm[0]) < -0.1).all() and (np.diff(cold[0]) > 0.1).all()
+    far = edit(head, light={"pitch": 120, "warmth": -3})
+    np.testing.assert_array_equal(far.params.light, edit(head, light={"pitch": 90, "warmth": -1}).params.light)
+    assert far.warnings[-2:] == (
+        "light pitch: 120 is outside -90..90 and was clamped", "light warmth: -3 is outside -1..1 and was clamped"
+    )  # fmt: skip
+
+
+def test_smooth_skin_needs_no_generator(toy_model, monkeypatch):
+    bare = fv.head(toy_model.random(3), toy_model, texture_size=64).replace(detail_module=module_of(toy_model))
+    skinned = edit(bare, detail_seed=1)
+    monkeypatch.setattr(type(bare.detail_module.detail), "synthesis", None)
+    smooth = edit(skinned, detail=0)
+    assert not smooth.displacement.any() and (smooth.normal_map == (128, 128, 255)).all()
+    assert np.abs(smooth.texture.astype(int) - bare.texture).max() <= 1
+    assert not edit(smooth, age=5, expression="smile").displacement.any()
+
+
+def test_skin_ages_with_the_age_to_reach(toy_model):
+    bare = fv.head(toy_model.random(3, scale=0.2), toy_model, texture_size=64)
+    skinned = edit(bare.replace(detail_module=module_of(toy_model)), detail_seed=1)
+    years = 70 - estimate(skinned, "age")
+    reached, changed = edit(skinned, age_years=70), edit(skinned, age=years)
+    np.testing.assert_allclose(reached.params.detail["w"], changed.params.detail["w"], atol=1e-4)
+    assert np.abs(reached.params.detail["w"] - skinned.params.detail["w"]).max() > 1e-3
 
 
 def test_detail_scales_displacement_and_slopes(detailed):
@@ -236,7 +367,10 @@ def test_the_input_is_unchanged(detailed):
     weights, identity = np.full(len(detailed.params.expression), 2.0, np.float32), detailed.params.identity * 2
     given = weights.copy(), identity.copy()
     edited = edit(detailed, age=20, gender=-0.3, expression=weights, detail=0.3, identity=identity, rotation=(9, 9, 9))
-    edit(detailed, expression={"jawOpen": 3}, light=np.ones((9, 3)))
+    edit(detailed, expression={"jawOpen": 3, "smile": 1}, light=np.ones((9, 3)))
+    wishes = {"gender": 0.2}, {"yaw": 400.0}
+    edit(detailed, targets=wishes[0], light=wishes[1], age_years=30)
+    assert wishes == ({"gender": 0.2}, {"yaw": 400.0})
     assert edited is not detailed and detailed.warnings == ("dark photo",)
     for name, array in arrays(detailed).items():
         assert np.array_equal(array, before[name]) and array.dtype == before[name].dtype, name
@@ -271,6 +405,17 @@ def test_the_input_is_unchanged(detailed):
         ({"rotation": (1, 2)}, "rotation must be"),
         ({"rotation": np.ones((3, 3))}, "rotation must be"),
         ({"light": np.zeros((3, 9))}, r"light must have shape \(9, 3\)"),
+        ({"expression": {"smil": 1}}, "did you mean 'smile'"),
+        ({"expression": {"smile": "much"}}, "smile must be a finite number"),
+        ({"nose": 3}, "no attribute 'nose'; the region of that name has: none"),
+        ({"age": 3, "age_years": 40}, "age is given as a change and as a value to reach"),
+        ({"targets": {"gender": 0}, "gender": 0.1}, "gender is given as a change and as a value to reach"),
+        ({"targets": {"age": 40}, "age_years": 40}, "give age_years or the age in targets"),
+        ({"targets": {"agee": 40}}, "no attribute 'agee'; did you mean 'age'"),
+        ({"targets": {"age": np.inf}}, "age must be a finite number"),
+        ({"targets": 40}, "targets must map attributes to values"),
+        ({"light": {"yav": 3}}, "no entry of light 'yav'; did you mean 'yaw'"),
+        ({"light": {"yaw": None}}, "light yaw must be a finite number"),
         ({"detail": 0.5}, "carries no detail layer"),
         ({"detail": np.nan}, "detail must be a finite number"),
     ],
