@@ -32,14 +32,13 @@ _PRESETS = {
     "laugh": {"jawOpen": 0.42}
     | _sides(mouthSmile=0.95, cheekSquint=0.9, eyeSquint=0.45, mouthUpperUp=0.3, mouthLowerDown=0.15, browOuterUp=0.2),
     "surprise": {"browInnerUp": 0.9, "jawOpen": 0.5, "mouthFunnel": 0.2} | _sides(browOuterUp=0.9, eyeWide=0.8),
-    "anger": {"jawForward": 0.25, "jawOpen": 0.1}
-    | _sides(browDown=1.0, eyeWide=0.3, eyeSquint=0.45, noseSneer=0.65, mouthUpperUp=0.2, mouthLowerDown=0.5)
-    | _sides(mouthFrown=0.4, mouthStretch=0.25),
+    "anger": {"jawForward": 0.3, "mouthShrugLower": 0.5, "mouthRollLower": 0.3, "mouthRollUpper": 0.2}
+    | _sides(browDown=1.0, eyeWide=0.45, eyeSquint=0.3, noseSneer=0.45, mouthPress=0.8, mouthFrown=0.5),
     "sadness": {"browInnerUp": 1.0, "mouthShrugLower": 0.45}
     | _sides(browDown=0.2, mouthFrown=0.85, eyeSquint=0.15, eyeLookDown=0.25, eyeBlink=0.15),
-    "disgust": {"mouthShrugUpper": 0.25}
-    | _sides(noseSneer=1.0, browDown=0.6, mouthUpperUp=0.55, cheekSquint=0.5, eyeSquint=0.4, mouthFrown=0.45)
-    | _sides(mouthLowerDown=0.25),
+    "disgust": {"mouthShrugUpper": 0.3}
+    | _sides(noseSneer=1.0, mouthUpperUp=0.8, cheekSquint=0.8, eyeSquint=0.75, browDown=0.4, mouthFrown=0.4)
+    | _sides(mouthLowerDown=0.2),
     "fear": {"browInnerUp": 1.0, "jawOpen": 0.22}
     | _sides(browOuterUp=0.35, browDown=0.2, eyeWide=1.0, mouthStretch=0.75, mouthLowerDown=0.35, mouthFrown=0.2),
     "contempt": {"mouthSmileLeft": 0.4, "mouthDimpleLeft": 0.7, "mouthPressLeft": 0.4, "noseSneerLeft": 0.3}
