@@ -239,7 +239,9 @@ class Service:
                 visit = self.visits.of(request.session_hash)
                 for name, value in zip(names, values):
                     for upload in _uploads(value) if name in _FILES else ():
-                        with contextlib.suppress(OSError):  # the endpoint will say what is wrong with it
+                        with contextlib.suppress(
+                            OSError, fv.FaceVerseError
+                        ):  # the endpoint will say what is wrong with it
                             _claim(upload, visit)
             return [None] * len(values)
 
@@ -321,10 +323,14 @@ def _digest(upload: Path) -> str:
 
 
 def _check_owner(upload: Path, visit: Visit) -> None:
-    """Refuses what a forged request names: another visitor's file."""
+    """Refuses another visitor's file, which only a forged request names.
+
+    Raises:
+        ParameterError: it is one.
+    """
     root = visit.folder.parent.resolve()
     if upload.is_relative_to(root) and not upload.is_relative_to(visit.folder.resolve()):
-        raise PermissionError("a request named a file in another visitor's folder")
+        raise fv.ParameterError("this file is not an upload of yours; upload it again")
 
 
 def _forget_soon(upload: Path, visit: Visit) -> None:

@@ -142,6 +142,7 @@ _SENTENCES = {
     "the upload was deleted in the meantime; choose the photograph again": "上传的文件已被删除，请重新选择照片",
     "the upload was deleted in the meantime; send it again": "上传的文件已被删除，请重新上传",
     "this file is not an upload of yours; choose the photograph again": "这不是您上传的文件，请重新选择照片",
+    "this file is not an upload of yours; upload it again": "这不是您上传的文件，请重新上传",
     "{} photographs are too many; choose at most {}": "{} 张照片太多了，最多选择 {} 张",
     # Faces
     "no face was found; use a photograph in which the face is well lit and at least 60 pixels wide": (
