@@ -107,7 +107,7 @@ def edit(
             of the heads are missing or different.
         WeightsError: `detail_seed` for a head that has no detail module, without the open detail weights.
     """
-    result = _with_other_detail(result, detail_seed, detail_from, detail_layers)
+    start, result = result, _with_other_detail(result, detail_seed, detail_from, detail_layers)
     model, params = result.model, result.params
     warnings: list[str] = []
     if identity is not None:
@@ -134,7 +134,7 @@ def edit(
         texture = _recolored(model, texture, result.params.albedo, params.albedo)
     edited = edited.replace(texture=texture, warnings=result.warnings + tuple(warnings))
     if params.detail and known:
-        return with_detail(edited, shown_albedo(result)) if _moves_skin(result.params, params) else edited
+        return with_detail(edited, shown_albedo(start)) if _moves_skin(start.params, params) else edited
     if detail is None:
         return edited
     before = float(result.params.detail.get("strength", 1.0))
@@ -156,7 +156,7 @@ def _targets(targets: Mapping[str, float] | None, age_years: float | None) -> di
 
 
 def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
-    """The head with random or somebody else's detail."""
+    """The head with latents of random or somebody else's detail; texture and maps still show its own."""
     if layers not in DETAIL_LAYERS:
         raise ParameterError(f"detail_layers must be one of {', '.join(DETAIL_LAYERS)}, got {layers!r}")
     if seed is None and other is None:
@@ -176,8 +176,7 @@ def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | N
         for latents in (mine, other.params.detail):
             check_latents(module, latents)
         latents = mixed(mine, other.params.detail, DETAIL_LAYERS[layers])
-    changed = result.replace(params=result.params.replace(detail=latents), detail_module=module)
-    return with_detail(changed, shown_albedo(result))
+    return result.replace(params=result.params.replace(detail=latents), detail_module=module)
 
 
 def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule:

@@ -222,7 +222,8 @@ def _clamped(what: str, value: float, limits: Sequence[float], warnings: list[st
 
 def _unknown_attribute(model: FaceModel, name, known: Mapping[str, Attribute]) -> str:
     if known and name in ATTRIBUTE_REGIONS:
-        return f"there is no attribute {name!r}; the region of that name has: {', '.join(region_attributes(model, name)) or 'none'}"
+        names = ", ".join(region_attributes(model, name)) or "none"
+        return f"there is no attribute {name!r}; the region of that name has: {names}"
     if known or difflib.get_close_matches(str(name), _OTHER_ARGUMENTS, n=1, cutoff=0.7):
         return _unknown("attribute", name, known, _OTHER_ARGUMENTS)
     return f"the model '{model.name}' has no attributes, so {name} cannot be changed; edit its identity instead"

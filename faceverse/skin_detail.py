@@ -317,6 +317,7 @@ def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> 
         while len(remembered) >= _REMEMBERED:
             remembered.pop(next(iter(remembered)))
         remembered[key] = _neutral_maps(module, model, params)
+    remembered[key] = remembered.pop(key)  # the last one used is the last to go
     return remembered[key]
 
 
