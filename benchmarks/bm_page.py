@@ -1,0 +1,319 @@
+"""The web page under load: order, seconds, memory and privacy of visitors who come together, and the wait of one alone.
+
+Run: python -m faceverse bench page [--visitors 10] [--detail]
+The server runs in a process of its own, with folders of its own. Visitors are programs (`gradio_client`); the one who
+comes alone speaks to the page's events as a browser does. Memory is read from /proc, which only Linux has.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from bm_fit import table
+from gradio_client import Client, handle_file
+from PIL import Image
+from skimage.data import astronaut
+
+ROOT = Path(__file__).resolve().parent.parent
+HEARTBEAT_S = 0.5
+PATIENCE_S = 900
+QUIET_CORES = 0.1  # below this the server is done with its warm-up
+TEXTURE_FILE = re.compile(r"texture-[\w-]+\.\w+")
+HEAD_FILE = re.compile(r"head-[\w-]+\.bin")
+
+
+# -- server -----------------------------------------------------------------------------------------------------------
+class Server:
+    """`app.py` in a process of its own.
+
+    Args:
+        folder: for everything that visitors leave with it.
+        detail: of the skin.
+    """
+
+    def __init__(self, folder: Path, detail: bool):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.address, self.uploads, self.detail = f"http://127.0.0.1:{port}/", folder, detail
+        own = {
+            "GRADIO_SERVER_PORT": str(port),
+            "GRADIO_TEMP_DIR": str(folder),
+            "GRADIO_HEARTBEAT_INTERVAL": str(HEARTBEAT_S),
+            "FACEVERSE_DETAIL": "1" if detail else "0",
+            "PYTHONPATH": str(ROOT),
+        }
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=ROOT,
+            env=os.environ | own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not self._answers():
+            if self.process.poll() is not None or time.perf_counter() - started > PATIENCE_S:
+                raise SystemExit("the server did not start")
+            time.sleep(0.05)
+        self.first_byte_s = time.perf_counter() - started
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.address, timeout=20) as answer:
+                return bool(answer.read(1))
+        except OSError:
+            return False
+
+    def rest(self, seconds: float = 3.0) -> None:
+        """Waits until it does nothing."""
+        while True:
+            before = self.cpu_s()
+            time.sleep(seconds)
+            if self.cpu_s() - before < QUIET_CORES * seconds:
+                return
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mb(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
+
+    def files(self) -> list[Path]:
+        """Everything of visitors that lies on its disk."""
+        inner = [path for path in self.uploads.rglob("*") if path.is_file()]
+        return [path for path in inner if path.parent != self.uploads / "faceverse"]  # what all heads share
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+# -- many visitors ----------------------------------------------------------------------------------------------------
+@dataclass
+class Visitor:
+    """One who sends his photograph and waits.
+
+    Args:
+        came_s, served_s: on the same clock; None until then.
+        result: file of his head.
+        complaint: what went wrong.
+    """
+
+    number: int
+    client: Client
+    photo: Path
+    came_s: float = 0.0
+    served_s: float = 0.0
+    result: Path | None = None
+    complaint: str = ""
+
+    def fit(self, detail: bool) -> None:
+        try:
+            answer = self.client.predict(handle_file(self.photo), 0, detail, api_name="/fit")
+            self.result = Path(answer)
+        except Exception as error:
+            self.complaint = str(error)
+        self.served_s = time.perf_counter()
+
+
+def own_photo(folder: Path, number: int) -> Path:
+    """The sample photograph with a pixel of its own, so that no two uploads are the same."""
+    pixels = astronaut()
+    pixels[0, 0] = number
+    path = folder / f"visitor-{number}.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def warm_up(server: Server, folder: Path) -> None:
+    """One fit for all: memory that any fit takes once is no visitor's."""
+    visitor = Visitor(0, Client(server.address, download_files=folder, verbose=False), own_photo(folder, 255))
+    visitor.fit(server.detail)
+    visitor.client.close()
+    time.sleep(4 * HEARTBEAT_S)
+
+
+def all_together(server: Server, count: int, folder: Path) -> None:
+    visitors = [
+        Visitor(number, Client(server.address, download_files=folder / str(number), verbose=False), photo)
+        for number, photo in ((number, own_photo(folder, number)) for number in range(count))
+    ]
+    before = server.memory_mb()
+    threads = []
+    for visitor in visitors:
+        visitor.came_s = time.perf_counter()
+        threads.append(threading.Thread(target=visitor.fit, args=(server.detail,)))
+        threads[-1].start()
+        time.sleep(0.5)  # so that there is an order to keep
+    peak = before
+    while any(thread.is_alive() for thread in threads):
+        peak = max(peak, server.memory_mb())
+        time.sleep(0.2)
+    there = server.memory_mb()
+    print_order(visitors)
+    print_privacy(server, visitors)
+    for visitor in visitors:
+        visitor.client.close()
+    time.sleep(8 * HEARTBEAT_S)
+    after = server.memory_mb()
+    print(f"\nmemory: {before:.0f} MB before, at most {peak:.0f}, {there:.0f} with {count} visitors, {after:.0f} after")
+    print(f"        {(there - before) / count:+.1f} MB for each visitor who is there, {after - before:+.0f} MB stay")
+    left = server.files()
+    print(f"files of visitors after they have left: {len(left)}", *(path.name for path in left[:5]))
+
+
+def print_order(visitors: list[Visitor]) -> None:
+    """Who was served when; arrival is the order of the numbers."""
+    start = visitors[0].came_s
+    served = sorted(visitors, key=lambda one: one.served_s)
+    rows = [
+        [str(one.number + 1), f"{one.came_s - start:.1f}", f"{one.served_s - start:.1f}",
+         f"{one.served_s - one.came_s:.1f}", one.complaint or "served"]
+        for one in served
+    ]  # fmt: skip
+    print(table(["visitor", "came at s", "served at s", "waited s", ""], rows))
+    order = [one.number for one in served if not one.complaint]
+    print("in order of arrival:", "yes" if order == sorted(order) else f"no, {[number + 1 for number in order]}")
+    gaps = np.diff([one.served_s for one in served])
+    if len(gaps):
+        print(f"one fit after the other every {statistics.median(gaps):.1f} s (median)")
+
+
+def print_privacy(server: Server, visitors: list[Visitor]) -> None:
+    """Whether anybody can reach what belongs to somebody else."""
+    names = [path.parent.parent.name for path in server.files() if path.suffix == ".json"]
+    bits = 4 * min((len(name) for name in names), default=0)
+    root = server.uploads / "faceverse"
+    guesses = [root, *(root / name for name in names[:3]), "/etc/hostname", "..%2f" * 12 + "etc/hostname"]
+    reached = [str(guess) for guess in guesses if _status(server, f"gradio_api/file={guess}") == 200]
+    print(f"\nfolders: {len(set(names))} for {len(visitors)} visitors, names of {bits} random bits")
+    print("reached by listing folders or climbing out of them:", ", ".join(reached) or "nothing")
+    forged = 0
+    files = [path for path in server.files() if path.suffix == ".json"]
+    for path in files[:3]:  # named outright, as somebody could who knew the address
+        body = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, 64, "clay", None]}
+        asked = httpx.post(f"{server.address}gradio_api/call/render", json=body).json()
+        event = httpx.get(f"{server.address}gradio_api/call/render/{asked['event_id']}", timeout=60).text
+        forged += event.startswith("event: complete")
+    print(
+        f"renderings of other people's heads got by naming their files to the interface: {forged} of {len(files[:3])}"
+    )
+    own = [{path.name for path in one.result.parent.parent.rglob("*.json")} for one in visitors if one.result]
+    mixed = sum(len(names) != 1 for names in own)
+    print(f"visitors who were sent anything but their own head: {mixed}")
+
+
+def _status(server: Server, path: str) -> int:
+    return httpx.get(server.address + path).status_code
+
+
+# -- one visitor, as a browser ----------------------------------------------------------------------------------------
+class Browser:
+    """Speaks to the page's events: the requests that Gradio's script makes."""
+
+    def __init__(self, address: str):
+        self.api = f"{address}gradio_api"
+        self.session = f"bench{time.time_ns():x}"
+        config = httpx.get(f"{address}config", timeout=60).json()
+        private = [entry for entry in config["dependencies"] if entry["api_visibility"] == "private"]
+        # Gradio numbers events of the same name; the first one is that of the photograph.
+        self._events = {re.sub(r"_\d+$", "", entry["api_name"]): entry for entry in reversed(private)}
+        self._defaults = {part["id"]: part["props"].get("value") for part in config["components"]}
+        self._http = httpx.Client(timeout=PATIENCE_S)
+
+    def upload(self, path: Path) -> dict:
+        with path.open("rb") as file:
+            (place,) = self._http.post(f"{self.api}/upload", files={"files": (path.name, file)}).json()
+        return {"path": place, "meta": {"_type": "gradio.FileData"}}
+
+    def send(self, name: str, *data, event_data=None) -> Iterator[str]:
+        """Starts an event of the page; yields each answer as text."""
+        entry = self._events[name]
+        given = list(data) or [self._defaults.get(part) for part in entry["inputs"]]
+        body = {
+            "data": given, "event_data": event_data, "fn_index": entry["id"], "session_hash": self.session,
+            "trigger_id": entry["targets"][0][0],
+        }  # fmt: skip
+        if not entry["queue"]:
+            yield self._http.post(f"{self.api}/run/predict", json=body).raise_for_status().text
+            return
+        self._http.post(f"{self.api}/queue/join", json=body).raise_for_status()
+        with self._http.stream("GET", f"{self.api}/queue/data", params={"session_hash": self.session}) as stream:
+            for line in stream.iter_lines():
+                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if message.get("msg") in ("process_generating", "process_completed"):
+                    yield json.dumps(message.get("output"))
+                if message.get("msg") == "process_completed":
+                    return
+
+
+def alone(server: Server, folder: Path, repeats: int = 5) -> None:
+    """Upload to the first 3D view, and an edit that needs the server to its files."""
+    browser = Browser(server.address)
+    photo = own_photo(folder, 200)
+    started = time.perf_counter()
+    list(browser.send("take", browser.upload(photo)))
+    first, whole = None, None
+    for answer in browser.send("fit"):
+        if first is None and HEAD_FILE.search(answer):
+            first = time.perf_counter() - started
+    whole = time.perf_counter() - started
+    print(f"\none visitor: first 3D view after {first or float('nan'):.1f} s, everything after {whole:.1f} s")
+    state = {
+        "expression": {}, "attributes": {}, "skin": 0, "strength": 1.0, "pose": {"yaw": 0, "pitch": 0, "roll": 0},
+        "light": None, "mix": {"identity": 0, "expression": 0, "albedo": 0, "detail": 0},
+    }  # fmt: skip
+    seconds, textures = [], set()
+    for number in range(repeats):
+        wanted = state | {"attributes": {"age": 5.0 + 3 * number}}
+        started, answered = time.perf_counter(), None
+        for answer in browser.send("change", event_data={"state": wanted}):
+            if answered is None and TEXTURE_FILE.search(answer):
+                answered = time.perf_counter() - started
+                textures |= set(TEXTURE_FILE.findall(answer))
+        seconds += [answered] if answered is not None else []
+    spread = f"{1000 * statistics.median(seconds):.0f} ms (median of {len(seconds)})" if seconds else "no answer"
+    print(f"change of age to its files: {spread}; {len(textures)} textures for {repeats} changes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--visitors", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2, help="how often so many come, to tell leaks from reserves")
+    parser.add_argument(
+        "--detail", action="store_true", help="read the skin's detail, which takes several times as long"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = Server(folder / "uploads", options.detail)
+        try:
+            print(f"first byte of app.py after {server.first_byte_s:.1f} s")
+            server.rest()
+            warm_up(server, folder)
+            for number in range(options.rounds):
+                (folder / f"round-{number}").mkdir()
+                all_together(server, options.visitors, folder / f"round-{number}")
+            alone(server, folder)
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
