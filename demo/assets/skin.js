@@ -56,6 +56,13 @@ const SOFT_LAMBERT = `vec3 reach = viewMode == 0 ? vec3(0.16, 0.06, 0.04) : vec3
 vec3 entered = saturate((dot(geometry.normal, directLight.direction) + reach) / (1.0 + reach)) * directLight.color * PI;
 reflectedLight.directDiffuse += ( 1.0 - clearcoatDHR ) * entered`;
 
+// Bright light ends softly instead of being cut off.
+const SHOULDER = `if (viewMode == 0) {
+  vec3 beyond = max(gl_FragColor.rgb - 0.6, 0.0) / 0.4;
+  gl_FragColor.rgb = min(gl_FragColor.rgb, 0.6) + 0.4 * beyond / (1.0 + beyond);
+}
+#include <tonemapping_fragment>`;
+
 function even(red, green, blue) {
   const texture = new THREE.DataTexture(new Uint8Array([red, green, blue, 255]), 1, 1, THREE.RGBAFormat);
   texture.needsUpdate = true;
@@ -100,6 +107,7 @@ export class Skin {
       .replace("#include <roughnessmap_fragment>", ROUGHNESS)
       .replace("#include <normal_fragment_maps>", RELIEF)
       .replace("#include <lights_physical_pars_fragment>", lights)
+      .replace("#include <tonemapping_fragment>", SHOULDER)
       .replace("#include <dithering_fragment>",
         "#include <dithering_fragment>\nif (viewMode == 2) gl_FragColor = vec4(0.5 * normal + 0.5, 1.0);");
   }

@@ -144,8 +144,10 @@ class Studio {
 
   // What a value says beside its files.
   take(value, isAnswer) {
-    this.panel.setPerson(value, this.start);
-    if (isAnswer) this.questions.answered();
+    if (isAnswer) {
+      this.panel.setPerson(value, this.start);
+      this.questions.answered();
+    }
     if (value.adopt && value.adopt.number > this.adopted) {
       this.adopted = value.adopt.number;
       this.setWaiting(false);

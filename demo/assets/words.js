@@ -27,7 +27,7 @@ const WORDS = {
   "tab.expression": ["Expression", "表情"],
   "tab.shape": ["Shape", "形状"],
   "tab.skin": ["Skin", "皮肤"],
-  "tab.scene": ["Light", "光照"],
+  "tab.scene": ["Scene", "场景"],
   "tab.mix": ["Mix", "混合"],
   "pose.yaw": ["Turn", "左右转动"],
   "pose.pitch": ["Nod", "抬头低头"],
