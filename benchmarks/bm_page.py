@@ -6,9 +6,11 @@ comes alone speaks to the page's events as a browser does. Memory is read from /
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import secrets
 import socket
 import statistics
 import subprocess
@@ -33,6 +35,7 @@ HEARTBEAT_S = 0.5
 PATIENCE_S = 900
 QUIET_CORES = 0.1  # below this the server is done with its warm-up
 TEXTURE_FILE = re.compile(r"texture-[\w-]+\.\w+")
+VISITOR_FOLDER = re.compile(r"faceverse/([0-9a-f]{32})/")
 HEAD_FILE = re.compile(r"head-[\w-]+\.bin")
 
 
@@ -105,28 +108,42 @@ class Server:
 
 
 # -- many visitors ----------------------------------------------------------------------------------------------------
+class Program:
+    """A visitor who uses the interface for programs."""
+
+    def __init__(self, server: Server, folder: Path):
+        folder.mkdir()
+        self._client, self._detail = Client(server.address, download_files=folder, verbose=False), server.detail
+
+    def fit(self, photo: Path) -> set[str]:
+        """Sends a photograph and waits; what he was sent, which should be one thing."""
+        return {Path(self._client.predict(handle_file(photo), 0, self._detail, api_name="/fit")).name}
+
+    def leave(self) -> None:
+        self._client.close()
+
+
 @dataclass
 class Visitor:
     """One who sends his photograph and waits.
 
     Args:
-        came_s, served_s: on the same clock; None until then.
-        result: file of his head.
+        came_s, served_s: on the same clock.
+        sent: names of what he was sent.
         complaint: what went wrong.
     """
 
     number: int
-    client: Client
+    client: "Program | Browser"
     photo: Path
     came_s: float = 0.0
     served_s: float = 0.0
-    result: Path | None = None
+    sent: frozenset[str] = frozenset()
     complaint: str = ""
 
-    def fit(self, detail: bool) -> None:
+    def fit(self) -> None:
         try:
-            answer = self.client.predict(handle_file(self.photo), 0, detail, api_name="/fit")
-            self.result = Path(answer)
+            self.sent = frozenset(self.client.fit(self.photo))
         except Exception as error:
             self.complaint = str(error)
         self.served_s = time.perf_counter()
@@ -141,24 +158,15 @@ def own_photo(folder: Path, number: int) -> Path:
     return path
 
 
-def warm_up(server: Server, folder: Path) -> None:
-    """One fit for all: memory that any fit takes once is no visitor's."""
-    visitor = Visitor(0, Client(server.address, download_files=folder, verbose=False), own_photo(folder, 255))
-    visitor.fit(server.detail)
-    visitor.client.close()
-    time.sleep(4 * HEARTBEAT_S)
-
-
-def all_together(server: Server, count: int, folder: Path) -> None:
-    visitors = [
-        Visitor(number, Client(server.address, download_files=folder / str(number), verbose=False), photo)
-        for number, photo in ((number, own_photo(folder, number)) for number in range(count))
-    ]
+def all_together(server: Server, count: int, folder: Path, kind: type) -> None:
+    """Many visitors of a kind, half a second after each other."""
+    print(f"\n{count} visitors, each a {kind.__name__.lower()}")
+    visitors = [Visitor(n, kind(server, folder / str(n)), own_photo(folder, n)) for n in range(count)]
     before = server.memory_mb()
     threads = []
     for visitor in visitors:
         visitor.came_s = time.perf_counter()
-        threads.append(threading.Thread(target=visitor.fit, args=(server.detail,)))
+        threads.append(threading.Thread(target=visitor.fit))
         threads[-1].start()
         time.sleep(0.5)  # so that there is an order to keep
     peak = before
@@ -169,10 +177,10 @@ def all_together(server: Server, count: int, folder: Path) -> None:
     print_order(visitors)
     print_privacy(server, visitors)
     for visitor in visitors:
-        visitor.client.close()
+        visitor.client.leave()
     time.sleep(8 * HEARTBEAT_S)
     after = server.memory_mb()
-    print(f"\nmemory: {before:.0f} MB before, at most {peak:.0f}, {there:.0f} with {count} visitors, {after:.0f} after")
+    print(f"memory: {before:.0f} MB before, at most {peak:.0f}, {there:.0f} with {count} visitors, {after:.0f} after")
     print(f"        {(there - before) / count:+.1f} MB for each visitor who is there, {after - before:+.0f} MB stay")
     left = server.files()
     print(f"files of visitors after they have left: {len(left)}", *(path.name for path in left[:5]))
@@ -197,15 +205,15 @@ def print_order(visitors: list[Visitor]) -> None:
 
 def print_privacy(server: Server, visitors: list[Visitor]) -> None:
     """Whether anybody can reach what belongs to somebody else."""
-    names = [path.parent.parent.name for path in server.files() if path.suffix == ".json"]
-    bits = 4 * min((len(name) for name in names), default=0)
     root = server.uploads / "faceverse"
+    files = [path for path in server.files() if path.is_relative_to(root)]
+    names = sorted({path.relative_to(root).parts[0] for path in files})
+    bits = 4 * min((len(name) for name in names), default=0)
     guesses = [root, *(root / name for name in names[:3]), "/etc/hostname", "..%2f" * 12 + "etc/hostname"]
     reached = [str(guess) for guess in guesses if _status(server, f"gradio_api/file={guess}") == 200]
-    print(f"\nfolders: {len(set(names))} for {len(visitors)} visitors, names of {bits} random bits")
+    print(f"folders: {len(names)} for {len(visitors)} visitors, names of {bits} random bits")
     print("reached by listing folders or climbing out of them:", ", ".join(reached) or "nothing")
     forged = 0
-    files = [path for path in server.files() if path.suffix == ".json"]
     for path in files[:3]:  # named outright, as somebody could who knew the address
         body = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, 64, "clay", None]}
         asked = httpx.post(f"{server.address}gradio_api/call/render", json=body).json()
@@ -214,8 +222,8 @@ def print_privacy(server: Server, visitors: list[Visitor]) -> None:
     print(
         f"renderings of other people's heads got by naming their files to the interface: {forged} of {len(files[:3])}"
     )
-    own = [{path.name for path in one.result.parent.parent.rglob("*.json")} for one in visitors if one.result]
-    mixed = sum(len(names) != 1 for names in own)
+    sent = [name for one in visitors for name in one.sent]
+    mixed = len(sent) - len(set(sent)) + sum(len(one.sent) > 1 for one in visitors)
     print(f"visitors who were sent anything but their own head: {mixed}")
 
 
@@ -227,15 +235,36 @@ def _status(server: Server, path: str) -> int:
 class Browser:
     """Speaks to the page's events: the requests that Gradio's script makes."""
 
-    def __init__(self, address: str):
-        self.api = f"{address}gradio_api"
-        self.session = f"bench{time.time_ns():x}"
-        config = httpx.get(f"{address}config", timeout=60).json()
+    def __init__(self, server: Server, folder: Path | None = None):
+        self.api = f"{server.address}gradio_api"
+        self.session = secrets.token_hex(8)
+        config = httpx.get(f"{server.address}config", timeout=60).json()
         private = [entry for entry in config["dependencies"] if entry["api_visibility"] == "private"]
         # Gradio numbers events of the same name; the first one is that of the photograph.
         self._events = {re.sub(r"_\d+$", "", entry["api_name"]): entry for entry in reversed(private)}
         self._defaults = {part["id"]: part["props"].get("value") for part in config["components"]}
         self._http = httpx.Client(timeout=PATIENCE_S)
+        self._gone = threading.Event()
+        threading.Thread(target=self._stay, daemon=True).start()
+
+    def _stay(self) -> None:
+        """The open connection by which the server knows that he is there."""
+        address = f"{self.api}/heartbeat/{self.session}"
+        with contextlib.suppress(httpx.HTTPError), httpx.stream("GET", address, timeout=None) as beats:
+            for _ in beats.iter_lines():
+                if self._gone.is_set():
+                    return
+
+    def leave(self) -> None:
+        self._gone.set()
+
+    def fit(self, photo: Path) -> set[str]:
+        """Sends a photograph and waits; the folders of what he was sent, which should be one."""
+        list(self.send("take", self.upload(photo)))
+        answers = "".join(answer for answer in self.send("fit") if HEAD_FILE.search(answer))
+        if not answers:
+            raise RuntimeError("no head came")
+        return set(VISITOR_FOLDER.findall(answers))
 
     def upload(self, path: Path) -> dict:
         with path.open("rb") as file:
@@ -265,7 +294,7 @@ class Browser:
 
 def alone(server: Server, folder: Path, repeats: int = 5) -> None:
     """Upload to the first 3D view, and an edit that needs the server to its files."""
-    browser = Browser(server.address)
+    browser = Browser(server)
     photo = own_photo(folder, 200)
     started = time.perf_counter()
     list(browser.send("take", browser.upload(photo)))
@@ -290,12 +319,15 @@ def alone(server: Server, folder: Path, repeats: int = 5) -> None:
         seconds += [answered] if answered is not None else []
     spread = f"{1000 * statistics.median(seconds):.0f} ms (median of {len(seconds)})" if seconds else "no answer"
     print(f"change of age to its files: {spread}; {len(textures)} textures for {repeats} changes")
+    browser.leave()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--visitors", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2, help="how often so many come, to tell leaks from reserves")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="how often so many of a kind come, to tell leaks from reserves"
+    )
     parser.add_argument(
         "--detail", action="store_true", help="read the skin's detail, which takes several times as long"
     )
@@ -306,10 +338,11 @@ def main() -> None:
         try:
             print(f"first byte of app.py after {server.first_byte_s:.1f} s")
             server.rest()
-            warm_up(server, folder)
-            for number in range(options.rounds):
+            Program(server, folder / "first").fit(own_photo(folder, 255))  # memory that any fit takes once
+            kinds = [kind for kind in (Program, Browser) for _ in range(options.rounds)]
+            for number, kind in enumerate(kinds):
                 (folder / f"round-{number}").mkdir()
-                all_together(server, options.visitors, folder / f"round-{number}")
+                all_together(server, options.visitors, folder / f"round-{number}", kind)
             alone(server, folder)
         finally:
             server.stop()
