@@ -5,6 +5,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -20,6 +21,7 @@ viewer = pytest.importorskip("demo.viewer")
 layout = pytest.importorskip("demo.layout")
 
 WINDOW = {"width": 860, "height": 480}
+_persons = count(1)
 SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}
 REGIONS = [["person", ["age", "gender", "weight"]], ["nose", ["nose_width", "nose_length"]]]
 
@@ -269,7 +271,7 @@ def visit(browser, site, size=WINDOW, language="en-GB", **changes):  # noqa: F81
 def give(page, value):
     page.evaluate("(value) => window.give(value)", value)
     if value["head"] and not value["status"]:
-        page.wait_for_selector('.fv-stage[data-state="ready"][data-drawn]')
+        page.wait_for_selector(f'.fv-stage[data-state="ready"][data-edition="{value["edition"]}"]')
 
 
 @pytest.fixture(scope="module")
@@ -279,12 +281,19 @@ def shared_page(browser, site):  # noqa: F811
 
 
 @pytest.fixture
-def studio(shared_page):
-    """The studio as it starts."""
-    shared_page.evaluate("document.querySelector('[data-reset]').click()")
+def studio(shared_page, site):
+    """The studio with a person that it has not seen before; `value` is that of its component."""
+    number = 100 * next(_persons)
+    shared_page.value = site[1] | {"edition": number, "person": number}
+    give(shared_page, shared_page.value)
     shared_page.click("[data-tab=expression]")
     shared_page.evaluate("window.events.length = 0")
     return shared_page
+
+
+def answer(page, later=1, **changes):
+    """The server's next answer, with another edition."""
+    give(page, page.value | {"edition": page.value["edition"] + later} | changes)
 
 
 def picture(page):
@@ -400,7 +409,7 @@ def test_amounts_stay_within_limits_and_keys_move_by_steps(studio):
 
 
 @pytest.mark.browser
-def test_folds_appear_as_sliders_move(studio, site):
+def test_folds_appear_as_sliders_move(studio):
     smiling = {"mouthSmileLeft": 1, "mouthSmileRight": 1}
     pictures = []
     studio.click("[data-mode=clay]")
@@ -411,9 +420,8 @@ def test_folds_appear_as_sliders_move(studio, site):
         )
         pictures.append(picture(studio))
     shares = []
-    for number, folds in ((11, None), (12, "folds.png")):
-        give(studio, site[1] | {"edition": number, "folds": folds})
-        studio.wait_for_timeout(300)
+    for later, folds in ((1, None), (2, "folds.png")):
+        answer(studio, later, folds=folds)
         shares.append(picture(studio))
     studio.click("[data-mode=clay]")
     assert (np.abs(pictures[0] - pictures[1]).max(axis=-1) > 3).sum() > 300
@@ -435,97 +443,93 @@ def test_locks_and_dice_ask_the_server_for_a_random_face(studio):
 # ------------------------------------------------------------------------------------------- in a browser: the server
 
 
-@pytest.mark.browser
-def test_only_one_question_at_a_time_and_the_last_one_wins(browser, site):  # noqa: F811
-    with visit(browser, site) as page:
-        for age in (10, 20, 30):
-            move(page, "[data-attribute=age]", age)
-            page.wait_for_timeout(150)
-        assert [asked["attributes"]["age"] for asked in edits(page)] == [10]
-        answer = {
-            "head": "older.bin",
-            "texture": "older.jpg",
-            "state": {"attributes": {"age": 10}, "skin": 0, "mix": {}},
-        }
-        give(page, site[1] | answer | {"edition": 2})
-        page.wait_for_function("() => window.events.length === 2")
-        assert edits(page)[1]["attributes"]["age"] == 30
-        page.wait_for_function("() => window.events.length === 2 && window.faceverse.state().attributes.age === 30")
+OLDER = {"head": "older.bin", "texture": "older.jpg"}
+
+
+def shown(**state):
+    """The visitor's state as far as the server's files show it."""
+    return {"attributes": {}, "skin": 0, "mix": {}} | state
 
 
 @pytest.mark.browser
-def test_an_answer_does_not_move_the_head_and_a_late_one_is_ignored(browser, site):  # noqa: F811
-    with visit(browser, site) as page:
-        page.click("[data-mode=clay]")
-        move(page, "[data-attribute=age]", 20)
-        before = picture(page)
-        shown = {
-            "head": "older.bin",
-            "texture": "older.jpg",
-            "state": {"attributes": {"age": 20}, "skin": 0, "mix": {}},
-        }
-        give(page, site[1] | shown | {"edition": 5})
-        page.wait_for_function("() => performance.getEntriesByName(new URL('older.bin', location).href).length")
-        page.wait_for_timeout(300)
-        answered = picture(page)
-        assert changed_pixels(before, answered) < 100, "the preview was the same head"
-        give(page, site[1] | {"edition": 4, "head": "late.bin"})
-        page.wait_for_timeout(200)
-        assert np.array_equal(picture(page), answered)
-        assert not any("late.bin" in url for url in page.requests)
+def test_only_one_question_at_a_time_and_the_last_one_wins(studio):
+    for age in (10, 20, 30):
+        move(studio, "[data-attribute=age]", age)
+        studio.wait_for_timeout(120)
+    assert [asked["attributes"]["age"] for asked in edits(studio)] == [10]
+    answer(studio, **OLDER, state=shown(attributes={"age": 10}))
+    studio.wait_for_function("() => window.events.length === 2")
+    assert edits(studio)[1]["attributes"]["age"] == state(studio)["attributes"]["age"] == 30
 
 
 @pytest.mark.browser
-def test_a_random_face_is_adopted_once_and_can_be_undone(browser, site):  # noqa: F811
-    with visit(browser, site) as page:
-        start = state(page)
-        drawn = {"number": 7, "state": {"attributes": {"nose_width": 2, "age": 99}, "skin": 12}}
-        for edition in (2, 3):
-            give(page, site[1] | {"edition": edition, "adopt": drawn})
-        assert state(page)["attributes"] == {"nose_width": 2, "age": 40} and state(page)["skin"] == 12
-        page.click("[data-undo]")
-        assert state(page) == start and page.is_disabled("[data-undo]"), "it was taken over once"
+def test_an_answer_does_not_move_the_head_and_a_late_one_is_ignored(studio):
+    studio.click("[data-mode=clay]")
+    move(studio, "[data-attribute=age]", 20)
+    before = picture(studio)
+    answer(studio, 5, **OLDER, state=shown(attributes={"age": 20}))
+    answered = picture(studio)
+    assert changed_pixels(before, answered) < 100, "the preview was the same head"
+    studio.evaluate(
+        "(v) => window.give(v)", studio.value | {"edition": studio.value["edition"] + 4, "head": "late.bin"}
+    )
+    studio.wait_for_timeout(200)
+    assert np.array_equal(picture(studio), answered)
+    assert not any("late.bin" in url for url in studio.requests)
+    studio.click("[data-mode=clay]")
 
 
 @pytest.mark.browser
-def test_a_new_person_starts_afresh_and_the_same_one_goes_on(browser, site):  # noqa: F811
-    with visit(browser, site) as page:
-        move(page, "[data-names=jawOpen]", 0.6)
-        give(page, site[1] | {"edition": 2, "normal": None, "folds": None})
-        assert state(page)["expression"]["jawOpen"] == pytest.approx(0.6)
-        give(page, site[1] | {"edition": 3, "person": 2})
-        page.wait_for_function("() => !window.faceverse.state().expression.jawOpen")
-        assert page.is_disabled("[data-undo]")
+def test_a_random_face_is_adopted_once_and_can_be_undone(studio):
+    start = state(studio)
+    drawn = {"number": studio.value["edition"], "state": {"attributes": {"nose_width": 2, "age": 99}, "skin": 12}}
+    for later in (1, 2):
+        answer(studio, later, adopt=drawn)
+    assert state(studio)["attributes"] == {"nose_width": 2, "age": 40} and state(studio)["skin"] == 12
+    studio.click("[data-undo]")
+    assert state(studio) == start and studio.is_disabled("[data-undo]"), "it was taken over once"
 
 
 @pytest.mark.browser
-def test_a_visitor_chooses_a_face(browser, site):  # noqa: F811
+def test_a_new_person_starts_afresh_and_the_same_one_goes_on(studio):
+    move(studio, "[data-names=jawOpen]", 0.6)
+    answer(studio, 1, normal=None, folds=None)
+    assert state(studio)["expression"]["jawOpen"] == pytest.approx(0.6)
+    answer(studio, 2, person=studio.value["person"] + 1)
+    assert not state(studio)["expression"]["jawOpen"]
+    assert studio.is_disabled("[data-undo]")
+
+
+STATUS = {"text": "Matching", "fraction": 0.5, "preview": None, "refining": False, "choose": None}
+
+
+@pytest.mark.browser
+def test_a_visitor_chooses_a_face(studio):
     photo = "data:image/svg+xml," + "<svg xmlns='http://www.w3.org/2000/svg' width='400' height='300'/>"
     choose = {"picture": photo, "boxes": [[0.1, 0.2, 0.4, 0.6], [0.6, 0.2, 0.8, 0.5]]}
-    status = {"text": "Which face?", "fraction": 0.1, "preview": None, "refining": False, "choose": choose}
-    with visit(browser, site, head=None, status=status) as page:
-        second = page.get_by_role("button", name="Face 2")
-        frame, image = second.bounding_box(), page.locator(".fv-faces img").bounding_box()
-        assert frame["x"] - image["x"] == pytest.approx(0.6 * image["width"], abs=2)
-        assert not page.is_visible(".fv-panel")
-        second.focus()
-        page.keyboard.press("Enter")
-        assert page.evaluate("window.events") == [["choose", {"face": 1}]]
+    answer(studio, head=None, status=STATUS | {"choose": choose})
+    studio.wait_for_function("() => document.querySelector('.fv-faces img').complete")
+    second = studio.get_by_role("button", name="Face 2")
+    frame, image = second.bounding_box(), studio.locator(".fv-faces img").bounding_box()
+    assert frame["x"] - image["x"] == pytest.approx(0.6 * image["width"], abs=2)
+    assert not studio.is_visible(".fv-panel")
+    second.focus()
+    studio.keyboard.press("Enter")
+    assert studio.evaluate("window.events") == [["choose", {"face": 1}]]
 
 
 @pytest.mark.browser
-def test_progress_and_the_panel_follow_the_work(browser, site):  # noqa: F811
-    status = {"text": "Matching", "fraction": 0.5, "preview": None, "refining": False, "choose": None}
-    with visit(browser, site, head=None) as page:
-        assert page.get_attribute(".fv-stage", "data-state") == "empty" and not page.is_visible(".fv-panel")
-        give(page, site[1] | {"edition": 2, "head": None, "status": status})
-        assert page.get_attribute(".fv-stage", "data-state") == "busy" and page.inner_text(".fv-step") == "Matching"
-        give(page, site[1] | {"edition": 3})
-        give(page, site[1] | {"edition": 3, "status": status | {"refining": True}})
-        assert page.get_attribute(".fv-stage", "data-state") == "refining" and page.is_enabled("[data-tab=shape]")
-        give(page, site[1] | {"edition": 3, "status": status})
-        assert page.get_attribute(".fv-stage", "data-state") == "busy"
-        assert page.evaluate("document.querySelector('.fv-panel').inert")
+def test_progress_and_the_panel_follow_the_work(studio):
+    answer(studio, 1, head=None)
+    assert studio.get_attribute(".fv-stage", "data-state") == "empty" and not studio.is_visible(".fv-panel")
+    answer(studio, 2, head=None, status=STATUS)
+    assert studio.get_attribute(".fv-stage", "data-state") == "busy" and studio.inner_text(".fv-step") == "Matching"
+    answer(studio, 3)
+    answer(studio, 3, status=STATUS | {"refining": True})
+    assert studio.get_attribute(".fv-stage", "data-state") == "refining" and studio.is_enabled("[data-tab=shape]")
+    answer(studio, 3, status=STATUS)
+    assert studio.get_attribute(".fv-stage", "data-state") == "busy"
+    assert studio.evaluate("document.querySelector('.fv-panel').inert")
 
 
 # --------------------------------------------------------------------------------------------- in a browser: the stage

@@ -62,7 +62,7 @@ class Studio {
     if (value.edition < this.latest.edition) return; // an answer that another one has overtaken
     const isAnswer = value.edition !== this.latest.edition;
     this.latest = value;
-    const parts = PARTS.map((part) => value[part]).join();
+    const parts = [value.person, ...PARTS.map((part) => value[part])].join();
     if (value.status || !value.head || parts === this.shownParts) this.showProgress();
     if (parts === this.shownParts && value.head) this.take(value, isAnswer);
     if (parts === this.loading || parts === this.shownParts) return;
@@ -144,6 +144,7 @@ class Studio {
 
   // What a value says beside its files.
   take(value, isAnswer) {
+    this.stage.element.dataset.edition = value.edition;
     if (isAnswer) {
       this.panel.setPerson(value, this.start);
       this.questions.answered();
