@@ -1,18 +1,15 @@
-"""What the page does, as plain functions: a photograph becomes a head, the head is edited, its files are written."""
+"""What the page does with photographs, as plain functions: they are claimed, searched for faces, and fitted."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import queue
 import shutil
 import tempfile
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +17,13 @@ from PIL import Image
 
 import faceverse as fv
 
-from .viewer import file_address, head_pack, model_pack
+from . import heads, pictures
+from .heads import Head, numbers
+from .viewer import file_address
 
-# Slider of the page -> the ARKit weights that it moves together.
-EXPRESSIONS = {
-    "Open mouth": ("jawOpen",),
-    "Smile": ("mouthSmileLeft", "mouthSmileRight"),
-    "Close eyes": ("eyeBlinkLeft", "eyeBlinkRight"),
-    "Raise brows": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
-    "Puff cheeks": ("cheekPuff",),
-    "Pucker lips": ("mouthPucker",),
-}
-DOWNLOADS = {"GLB": "glb", "OBJ (zip)": "obj", "PLY": "ply", "STL": "stl", "JSON": "json"}
-
-_STEPS = {
+SAMPLES = Path(__file__).parent / "assets" / "samples"
+MAX_PHOTOS = 12
+STEPS = {
     "detection": "Looking for the face",
     "landmarks": "Finding the shape of the head",
     "photometric coarse": "Matching skin and light",
@@ -41,10 +31,9 @@ _STEPS = {
     "detail": "Reading the skin",
     "texture": "Taking the colours from the photograph",
 }
-MAX_STRENGTH = 2.0  # of the skin's detail; 1 is as fitted
+_RIVAL = 0.4  # of the largest face's width: a smaller one is no reason to ask whose head is wanted
 _PREVIEW_PX = 384
-_PICTURE_PX = 640
-_numbers = count(1)  # no two files of the page have the same name, so that no browser shows an old one
+_CHOICE_PX = 1280
 
 
 class Stopped(Exception):  # noqa: N818 (not a mistake of anybody)
@@ -67,173 +56,198 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What the server changes on a fitted head.
+class Choice:
+    """The photograph shows several people: the visitor has to click one.
 
     Args:
-        age: years older than in the photograph.
-        gender: shift from female to male, likewise.
-        skin: number of other skin than the photograph's; 0 is its own.
+        picture: address of the photograph in a smaller size.
+        boxes: (x0, y0, x1, y1) of each face in fractions of the picture, largest first.
     """
 
-    age: float = 0.0
-    gender: float = 0.0
-    skin: int = 0
-
-
-@dataclass(frozen=True)
-class Head:
-    """What the page remembers of a visitor's head.
-
-    Args:
-        fitted: as it came from the photograph.
-        edited: with the changes.
-        person: number of the fit; the 3D view keeps its camera and expression while this stays the same.
-        face_count: faces in the photograph.
-        photo: file of the photograph, or None: it is kept only while there is another face to choose.
-    """
-
-    fitted: fv.FitResult
-    edited: fv.FitResult
-    person: int
-    face_count: int
-    photo: Path | None
-    changes: Changes = Changes()
-
-    @property
-    def has_detail(self) -> bool:
-        """Whether there is a relief whose strength can be chosen."""
-        return self.edited.normal_map is not None
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Files of the same size: the photograph, the head over it, the head as clay, its texture."""
-
-    photo: Path
-    overlay: Path
-    clay: Path
-    texture: Path
+    picture: str
+    boxes: tuple[tuple[float, float, float, float], ...]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, and the pixels of its photograph (H, W, 3) uint8, which are not kept. Only the last one is `whole`: one
-    before it lacks the detail that is still to come."""
+    """A head, and the pixels of its (first) photograph (H, W, 3) uint8, which are not kept. Only the last one is
+    `whole`: one before it lacks the detail that is still to come.
 
-    head: Head
+    Args:
+        face_count: faces in the photograph.
+    """
+
+    result: fv.FitResult
+    person: int
     photo_rgb: np.ndarray
+    face_count: int = 1
     whole: bool = True
 
 
-# -- photograph -------------------------------------------------------------------------------------------------------
-def claim(upload: str | Path, folder: Path, show_s: float | None = 5) -> Path:
-    """Copies an upload into the visitor's folder, where nobody else finds it; an earlier photograph is deleted.
+@dataclass(frozen=True)
+class Job:
+    """What is to be fitted.
 
     Args:
-        show_s: the upload itself is deleted after this time; until then his browser may load it to show it to him.
-            None keeps it.
+        photos: files in the visitor's folder, of one person.
+        face: 0 is the largest; None asks the visitor where there are several.
+        asks: ask also where one face is much larger than the others.
+        as_donor: the head is for mixing with another one.
+    """
+
+    photos: tuple[Path, ...]
+    face: int | None = None
+    asks: bool = False
+    as_donor: bool = False
+
+    def forget(self) -> None:
+        """Deletes the photographs."""
+        for photo in self.photos:
+            photo.unlink(missing_ok=True)
+
+
+# -- photographs ------------------------------------------------------------------------------------------------------
+def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5, donor: bool = False) -> Job:
+    """Copies uploads into the visitor's folder, where nobody else finds them; earlier photographs are deleted.
+
+    Args:
+        uploads: of one person.
+        show_s: the uploads themselves are deleted after this time; until then his browser may load them to show them.
+            None keeps them.
+        donor: the head is for mixing with another one.
 
     Raises:
-        ImageError: the upload is gone.
+        ImageError: an upload is gone, or there are more than MAX_PHOTOS.
     """
-    upload, place = Path(upload), folder / f"photo-{next(_numbers)}"  # an older fit deletes its own photograph only
+    if len(uploads) > MAX_PHOTOS:
+        raise fv.ImageError(f"{len(uploads)} photographs are too many; choose at most {MAX_PHOTOS}")
+    place = folder / f"photo-{next(numbers)}"  # an older fit deletes its own photographs only
     for older in folder.glob("photo-*/"):
         shutil.rmtree(older, ignore_errors=True)
     place.mkdir()
-    try:
-        photo = Path(shutil.copyfile(upload, place / upload.name))  # messages tell the name that he knows
-    except OSError as error:
-        raise fv.ImageError("the upload was deleted in the meantime; choose the photograph again") from error
-    if show_s is not None:
-        timer = threading.Timer(show_s, upload.unlink, kwargs={"missing_ok": True})
-        timer.daemon = True
-        timer.start()
-    return photo
+    photos = []
+    for position, upload in enumerate(map(Path, uploads)):
+        part = place / str(position)
+        part.mkdir()
+        try:
+            photos.append(Path(shutil.copyfile(upload, part / upload.name)))  # messages tell the name that he knows
+        except OSError as error:
+            raise fv.ImageError("the upload was deleted in the meantime; choose the photograph again") from error
+        if show_s is not None:
+            delete_later(upload, show_s)
+    return Job(tuple(photos), as_donor=donor)
 
 
-def sample_photo(folder: Path) -> Path:
-    """The sample photograph (astronaut Eileen Collins, NASA, public domain) as a file, written once."""
+def delete_later(path: Path, seconds: float) -> None:
+    """Deletes a file after a while."""
+    timer = threading.Timer(seconds, path.unlink, kwargs={"missing_ok": True})
+    timer.daemon = True
+    timer.start()
+
+
+def samples(folder: Path) -> list[Path]:
+    """Pictures to try: astronaut Eileen Collins (NASA, public domain), and renderings of people who do not exist."""
     from skimage.data import astronaut
 
-    path = folder / "astronaut.png"
+    path = folder / "astronaut.jpg"
     if not path.exists():
-        Image.fromarray(astronaut()).save(path)
-    return path
+        Image.fromarray(astronaut()).save(path, quality=95)
+    return [path, *sorted(SAMPLES.glob("*.jpg"))]
 
 
 # -- fit --------------------------------------------------------------------------------------------------------------
-def fit(
-    photo: Path, face: int = 0, is_wanted: Callable[[], bool] = lambda: True, detail=True
-) -> Iterator[Step | Fitted]:
-    """Fits a head to a photograph.
+def fit(job: Job, is_wanted: Callable[[], bool] = lambda: True, detail=True) -> Iterator[Step | Choice | Fitted]:
+    """Fits a head to a photograph, or to several.
 
     Args:
-        photo: a file. It is deleted at the end unless it shows several faces.
-        face: 0 is the largest.
+        job: its photographs are deleted at the end unless there is a face to choose in them.
         is_wanted: asked again and again; False stops the fit.
         detail: as in `faceverse.fit`.
 
     Yields:
         Step while it runs, with a Fitted among them once the base head is there, if detail follows; at the end the
-        whole Fitted of the same person.
+        whole Fitted of the same person. A Choice instead, where the visitor has to choose a face first.
     Raises:
         FaceVerseError: what went wrong, in words.
         Stopped: `is_wanted` said no.
     """
     events: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
-    person, refining = next(_numbers), False
+    person, refining = next(numbers), False
 
     def on_progress(stage: str, fraction: float, preview: np.ndarray | None) -> None:
         if stopped.is_set() or not is_wanted():
             raise Stopped
-        events.put(Step(_STEPS.get(stage, stage.capitalize()), fraction, _data_address(preview), refining))
+        events.put(Step(STEPS.get(stage, stage.capitalize()), fraction, _data_address(preview), refining))
 
     def work() -> None:
         try:
-            image = fv.read_image(photo)
-            on_progress("detection", 0.0, image.rgb)
-            face_count = len(fv.detect(image))
-            keeps = photo if face_count > 1 else None
+            images = [fv.read_image(photo) for photo in job.photos]
+            on_progress("detection", 0.0, images[0].rgb)
+            found = fv.detect(images[0])
+            if job.face is None and len(images) == 1 and _is_a_question(found, job.asks):
+                events.put(_choice(images[0], found, job.photos[0].parent))
+                return
 
             def tell(result: fv.FitResult, whole: bool) -> None:
-                events.put(Fitted(Head(result, result, person, face_count, keeps), image.rgb, whole))
+                events.put(Fitted(result, person, images[0].rgb, len(found), whole))
 
             def on_base(result: fv.FitResult) -> None:
                 nonlocal refining
                 refining = True
                 tell(result, whole=False)
 
-            tell(fv.fit(image, face=face, detail=detail, on_progress=on_progress, on_base=on_base), whole=True)
+            source = images[0] if len(images) == 1 else images
+            options = {"on_progress": on_progress, "on_base": on_base}
+            tell(fv.fit(source, face=job.face or 0, detail=detail, **options), whole=True)
         except Exception as error:
             events.put(error)
 
     yield Step("Reading the photograph", 0.0)
     threading.Thread(target=work, daemon=True).start()
-    keep = False
+    keep = whole = False
     try:
-        whole = False
         while not whole:
             event = events.get()
             if isinstance(event, Exception):
                 raise event
             if isinstance(event, Fitted):
-                whole, keep = event.whole, event.head.photo is not None
+                whole, keep = event.whole, event.face_count > 1 and len(job.photos) == 1
+            elif isinstance(event, Choice):
+                whole = keep = True
             yield event
     finally:
         stopped.set()
         if not keep:
-            photo.unlink(missing_ok=True)
+            job.forget()
+
+
+def _is_a_question(found: list[fv.DetectedFace], asks: bool) -> bool:
+    """Whether it is open which face is meant."""
+    if len(found) < 2 or asks:
+        return len(found) > 1
+    largest, second = (face.box_px[2] - face.box_px[0] for face in found[:2])
+    return second > _RIVAL * largest
+
+
+def _choice(photo: fv.Photo, found: list[fv.DetectedFace], folder: Path) -> Choice:
+    path = folder / f"faces-{next(numbers)}.jpg"
+    image = Image.fromarray(photo.rgb)
+    image.thumbnail((_CHOICE_PX, _CHOICE_PX))
+    image.save(path, quality=88)
+    height, width = (side / photo.scale for side in photo.rgb.shape[:2])
+    boxes = tuple(tuple(round(float(v), 4) for v in face.box_px / (width, height, width, height)) for face in found)
+    return Choice(file_address(path), boxes)
 
 
 def rehearse(folder: Path, model: Path, detail=True) -> None:
     """A fit of the sample photograph that nobody sees."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
-        *_, fitted = fit(claim(sample_photo(folder), place, show_s=None), detail=detail)
-        view(fitted.head, place, model)
-        pictures(fitted.head, fitted.photo_rgb, place)
+        *_, fitted = fit(claim(samples(folder)[:1], place, show_s=None), detail=detail)
+        head = heads.with_folds(Head.of(fitted.result, fitted.person), place)
+        heads.view(head, place, model)
+        pictures.of_fit(fitted.result, fitted.photo_rgb, place)
 
 
 def explain(error: Exception) -> str:
@@ -245,152 +259,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, Stopped):
         return "Cancelled."
     return "Something went wrong on the server. Try again, or try another photograph."
-
-
-def summary(result: fv.FitResult, whole: bool = True) -> str:
-    """What the fit says about itself: seconds and warnings, as Markdown.
-
-    Args:
-        whole: False where its detail is still to come.
-    """
-    size = f"{len(result.vertices):,} vertices, {len(result.faces):,} triangles"
-    lines = [f"**Done in {result.seconds:.1f} s**: {size}." if whole else f"{size}; the detail of the skin follows."]
-    lines += [f"- {explain(fv.FaceVerseError(warning))}" for warning in result.warnings]
-    return "\n".join(lines)
-
-
-# -- edit -------------------------------------------------------------------------------------------------------------
-def usable_sliders(model: fv.FaceModel) -> tuple[str, ...]:
-    """The sliders that move something: labels of EXPRESSIONS, and the attributes age and gender."""
-    moving = [label for label, names in EXPRESSIONS.items() if set(names) & set(model.expression_names)]
-    return (*moving, *(name for name in ("age", "gender") if name in model.attribute_names))
-
-
-def slider_values(result: fv.FitResult) -> dict[str, float]:
-    """Where the expression sliders stand for a head: the mean of the weights that each of them moves, 0 for none."""
-    weights = _expression(result)
-    moved = {label: [weights[n] for n in names if n in weights] for label, names in EXPRESSIONS.items()}
-    return {label: round(float(np.mean(present)), 2) if present else 0.0 for label, present in moved.items()}
-
-
-def edit(head: Head, changes: Changes) -> Head:
-    """The head with these changes and no others; all of them are relative to the photograph.
-
-    Other skin waits for a head with detail: the base model's stays as it is.
-
-    Raises:
-        ParameterError: the model knows neither age nor gender.
-    """
-    wanted = {"age": changes.age or None, "gender": changes.gender or None}
-    if head.fitted.normal_map is not None:
-        wanted["detail_seed"] = changes.skin or None
-    if not any(wanted.values()):
-        return replace(head, edited=head.fitted, changes=changes)
-    return replace(head, edited=fv.edit(head.fitted, **wanted), changes=changes)
-
-
-def as_shown(head: Head, values: dict[str, float], strength: float = 1.0) -> fv.FitResult:
-    """The edited head with the expression of the sliders and so much of its detail; a slider that was not moved leaves
-    its weights alone, and a head without detail has none to choose."""
-    start = slider_values(head.fitted)
-    moved = {
-        name: float(np.clip(values[label], 0, 1))
-        for label, names in EXPRESSIONS.items()
-        for name in names
-        if label in values and abs(values[label] - start[label]) > 1e-6 and name in head.fitted.model.expression_names
-    }
-    wanted = {"expression": moved} if moved else {}
-    if head.has_detail and strength != 1:
-        wanted["detail"] = float(np.clip(strength, 0, MAX_STRENGTH))
-    return fv.edit(head.edited, **wanted) if wanted else head.edited
-
-
-# -- what the visitor sees --------------------------------------------------------------------------------------------
-def model_file(folder: Path) -> Path:
-    """The part of the 3D view's data that all heads share, written once."""
-    path = folder / f"model-{next(_numbers)}.bin"
-    path.write_bytes(model_pack(fv.load_model()))
-    return path
-
-
-def view(head: Head, folder: Path, model: Path) -> dict:
-    """Value of the 3D view; its files replace those before the last ones, which a browser may be reading still."""
-    number = next(_numbers)
-    mesh = folder / f"head-{number}.bin"
-    mesh.write_bytes(head_pack(head.edited))
-    texture = _picture_file(folder, "texture", ".jpg", head.edited.texture, quality=92)
-    normal = smooth = None
-    if head.has_detail:  # without losses, because blocks of JPEG would be seen as relief
-        normal = _picture_file(folder, "normal", ".png", head.edited.normal_map, compress_level=3)
-        bare = fv.edit(head.edited, detail=0).texture
-        smooth = _picture_file(folder, "smooth", ".jpg", bare, quality=92)
-    latest = {"head-*.bin": mesh, "texture-*.jpg": texture, "normal-*.png": normal, "smooth-*.jpg": smooth}
-    for pattern, keep in latest.items():
-        found = sorted(set(folder.glob(pattern)) - {keep}, key=lambda path: path.stat().st_mtime_ns)
-        for old in found[:-1]:
-            old.unlink(missing_ok=True)
-    return {
-        "edition": number,  # the 3D view shows none that is older than what it has
-        "model": file_address(model),
-        "head": file_address(mesh),
-        "texture": file_address(texture),
-        "normal": normal and file_address(normal),
-        "smooth": smooth and file_address(smooth),
-        "person": head.person,
-        "expression": _expression(head.edited),
-        "status": None,
-    }
-
-
-def pictures(head: Head, photo_rgb: np.ndarray, folder: Path) -> Pictures:
-    """Writes the pictures below the 3D view, cut to the head."""
-    number = next(_numbers)
-    panels = np.split(fv.overview(photo_rgb, head.fitted, _PICTURE_PX), 4, axis=1)
-    files = {}
-    for name, panel in zip(("photo", "overlay", "clay", "texture"), panels, strict=True):
-        for old in folder.glob(f"{name}-*.webp"):
-            old.unlink(missing_ok=True)
-        files[name] = folder / f"{name}-{number}.webp"
-        Image.fromarray(panel).save(files[name], quality=90)
-    return Pictures(**files)
-
-
-def download(head: Head, kind: str, values: dict[str, float], folder: Path, strength: float = 1.0) -> Path:
-    """Writes the head as it stands on the sliders.
-
-    Args:
-        kind: glb, obj, ply, stl or json; obj gives a zip with the mesh, its material and its texture.
-        values: of the expression sliders.
-        strength: of the skin's detail, where there is some.
-    """
-    result = as_shown(head, values, strength)
-    if kind != "obj":
-        return fv.export(result, folder / f"head.{kind}")
-    parts = folder / "obj"
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir()
-    fv.export(result, parts / "head.obj")
-    path = folder / "head_obj.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for part in sorted(parts.iterdir()):
-            archive.write(part, part.name)
-    shutil.rmtree(parts)
-    return path
-
-
-def _picture_file(folder: Path, name: str, suffix: str, picture: np.ndarray, **options) -> Path:
-    """Its file, named after its content, so that a browser that has it does not load it again."""
-    digest = hashlib.blake2b(np.ascontiguousarray(picture), digest_size=12).hexdigest()
-    path = folder / f"{name}-{digest}{suffix}"
-    if path.exists():
-        path.touch()
-    else:
-        Image.fromarray(picture).save(path, **options)
-    return path
-
-
-def _expression(result: fv.FitResult) -> dict[str, float]:
-    return {n: round(float(w), 4) for n, w in zip(result.model.expression_names, result.params.expression)}
 
 
 def _data_address(preview: np.ndarray | None) -> str | None:

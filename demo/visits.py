@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .handlers import Head
+from .handlers import Job
+from .heads import Head
 
 MAX_IDLE_S = 3600
 
@@ -21,22 +22,24 @@ class Visit:
 
     Args:
         folder: his files; the name cannot be guessed.
-        photo: his photograph while it is needed, in that folder.
+        job: his photographs while they are needed, in that folder.
         run: number of the fit that he waits for; 0 if there is none.
         head: what `handlers` remembers of his head.
         view: last value of the 3D view.
         status: how far the fit is that refines the head in it, None where there is none.
+        language: of his browser, see `words`.
         changing: held while the head is replaced, so that an edit and the end of a fit do not undo each other.
         last_seen_s: monotonic clock.
         gone: he has left; work for him may stop.
     """
 
     folder: Path
-    photo: Path | None = None
+    job: Job | None = None
     run: int = 0
     head: Head | None = None
     view: dict = field(default_factory=dict)
     status: dict | None = None
+    language: str = "en"
     changing: threading.Lock = field(default_factory=threading.Lock)
     last_seen_s: float = field(default_factory=time.monotonic)
     gone: bool = False

@@ -17,6 +17,8 @@ import pytest
 import trimesh
 from PIL import Image
 
+import faceverse as fv
+
 pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -29,7 +31,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 FIT_MS = 240_000
 PHOTO_INPUT = "#fv-photo input[type=file]"
 
@@ -90,14 +92,18 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     Image.fromarray(data.astronaut()).save(folder / "astronaut.jpg", quality=95)
     Image.fromarray(data.coffee()).save(folder / "coffee.jpg")
+    face = data.astronaut()[0:300, 100:350]
+    Image.fromarray(np.hstack([face, face[:, ::-1]])).save(folder / "twins.png")
     (folder / "diary.jpg").write_text("dear diary, this is not a picture")
     return folder
 
 
 @contextmanager
-def visit(browser, address, size=DESKTOP, theme="light"):
+def visit(browser, address, size=DESKTOP, theme="light", language="en-GB", **options):
     """A page of a new visitor, ready for a photograph; at the end nothing may have gone wrong in it."""
-    context = browser.new_context(viewport=size, color_scheme=theme, accept_downloads=True)
+    context = browser.new_context(
+        viewport=size, color_scheme=theme, accept_downloads=True, locale=language, **options
+    )
     page = context.new_page()
     page.set_default_timeout(30_000)
     page.requests, page.errors = [], []
@@ -124,11 +130,22 @@ def wait_for_head(page):
 def wait_for_end(page):
     """The head is there with its detail, if it has some, and so are the pictures of it: nothing more is to come."""
     page.wait_for_selector('.fv-stage[data-state="ready"][data-drawn]', timeout=FIT_MS)
-    times = 2 if page.is_visible("#fv-detail") else 1
+    times = 2 if any("/normal-" in url for url in page.requests) else 1
     end = time.monotonic() + FIT_MS / 1000
-    while len({url for url in page.requests if "/overlay-" in url}) < times and time.monotonic() < end:
+    while len({url for url in page.requests if "/stage-final-" in url}) < times and time.monotonic() < end:
         page.wait_for_timeout(100)
     page.wait_for_timeout(500)
+
+
+def open_tab(page, name):
+    page.click(f"[data-tab={name}]")
+
+
+def range_of(page, name):
+    """The slider of an expression, an attribute or another part of the state."""
+    places = ("names~=", "attribute=", "pose=", "light=", "mix=")
+    found = page.locator(", ".join(f'input[data-{place}"{name}"]' for place in places))
+    return found.locator("visible=true").first
 
 
 def canvas_pixels(page):
@@ -176,43 +193,58 @@ def test_a_photograph_becomes_a_head_in_skin_colours(fitted):
 
 
 def test_pictures_of_the_fit_are_shown(fitted):
-    for name in ("#fv-overlay img", "#fv-results .image-container img, #fv-results .image-frame img"):
-        fitted.wait_for_selector(name)
-    fitted.wait_for_function(
-        "() => [...document.querySelectorAll('#fv-results img')].every((image) => image.naturalWidth > 0)"
-    )
-    assert fitted.locator("#fv-results img").count() >= 4
+    fitted.wait_for_selector("#fv-overlay img")
+    for tab, selector, least in (("Stages", "#fv-stages img", 4), ("Maps", "#fv-maps img", 2)):
+        fitted.get_by_role("tab", name=tab, exact=True).click()
+        fitted.wait_for_function(
+            f"() => [...document.querySelectorAll('{selector}')].filter((i) => i.naturalWidth > 0).length >= {least}"
+        )
+    fitted.get_by_role("tab", name="Losses").click()
+    fitted.wait_for_selector("#fv-losses .js-plotly-plot")
+    fitted.get_by_role("tab", name="Estimates").click()
+    assert fitted.locator("#fv-about tr").count() == 41
+    fitted.get_by_role("tab", name="Photograph and head").click()
 
 
 def test_expression_slider_moves_the_head_without_a_request(fitted):
     before = canvas_pixels(fitted)
     requests = len(fitted.requests)
-    drag(fitted, fitted.locator("#fv-expressions input[type=range]").first, 0.9)
+    drag(fitted, range_of(fitted, "jawOpen"), 0.9)
     fitted.wait_for_timeout(300)
     assert fitted.requests[requests:] == []
-    fitted.evaluate("window.scrollTo(0, 0)")
     assert changed_pixels(before, canvas_pixels(fitted)) > 1000, "the mouth opens"
+    fitted.click("[data-undo]")
+    fitted.wait_for_timeout(300)
+    assert changed_pixels(before, canvas_pixels(fitted)) < 200, "and closes again"
+
+
+def test_shape_slider_moves_the_head_without_a_request(fitted):
+    open_tab(fitted, "shape")
+    before = canvas_pixels(fitted)
+    requests = len(fitted.requests)
+    drag(fitted, range_of(fitted, "nose_width"), 0.95)
+    fitted.wait_for_timeout(300)
+    assert fitted.requests[requests:] == []
+    assert changed_pixels(before, canvas_pixels(fitted)) > 200
+    fitted.click("[data-undo]")
 
 
 def test_strength_slider_moves_the_relief_without_a_request(fitted):
-    if not fitted.is_visible("#fv-detail"):
+    open_tab(fitted, "skin")
+    slider = fitted.locator("input[data-strength]")
+    if slider.is_disabled():
         pytest.skip("there are no open detail weights")
-    slider = fitted.locator("#fv-strength input[type=range]")
-    assert fitted.get_by_label("Skin detail").count(), "it has a label"
-    fitted.evaluate("window.scrollTo(0, 0)")
     fitted.click("[data-clay]")
     before = canvas_pixels(fitted)
     requests = len(fitted.requests)
     drag(fitted, slider, 0.98)
     fitted.wait_for_timeout(300)
     assert fitted.requests[requests:] == []
-    fitted.evaluate("window.scrollTo(0, 0)")
     assert (np.abs(canvas_pixels(fitted) - before).max(axis=-1) > 3).sum() > 200, "clay shows more relief"
     fitted.click("[data-clay]")
 
 
 def test_dragging_turns_the_head_and_an_edit_keeps_the_view(fitted):
-    fitted.evaluate("window.scrollTo(0, 0)")
     front = canvas_pixels(fitted)
     box = fitted.locator(".fv-canvas").bounding_box()
     fitted.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
@@ -221,10 +253,10 @@ def test_dragging_turns_the_head_and_an_edit_keeps_the_view(fitted):
     fitted.mouse.up()
     turned = canvas_pixels(fitted)
     assert changed_pixels(front, turned) > 5000
+    open_tab(fitted, "shape")
     with fitted.expect_response(lambda response: "head-" in response.url, timeout=FIT_MS):
-        drag(fitted, fitted.locator("#fv-age input[type=range]"), 0.95)
+        drag(fitted, range_of(fitted, "age"), 0.95)
     fitted.wait_for_timeout(1500)
-    fitted.evaluate("window.scrollTo(0, 0)")
     older = canvas_pixels(fitted)
     assert 200 < changed_pixels(turned, older) < changed_pixels(front, older), "older, seen from the same side"
 
@@ -239,6 +271,72 @@ def test_downloaded_glb_opens_and_has_its_expressions(fitted, tmp_path):
     assert mesh.visual.uv is not None
     assert b'"jawOpen"' in path.read_bytes()
     assert "MB" in fitted.inner_text("#fv-saved")
+
+
+def test_a_random_face_is_drawn_and_taken_back(fitted):
+    before = fitted.evaluate("window.faceverse.state().attributes")
+    fitted.click('[data-dice="nose"]')
+    fitted.wait_for_function("() => Math.abs(window.faceverse.state().attributes.nose_width ?? 0) > 0.01")
+    after = fitted.evaluate("window.faceverse.state().attributes")
+    assert {name for name in after if after[name] != before.get(name)} <= set(fv.ATTRIBUTE_REGIONS["nose"])
+    fitted.click("[data-undo]")
+    assert fitted.evaluate("window.faceverse.state().attributes") == before
+
+
+def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
+    with fitted.expect_download(timeout=60_000) as download:
+        fitted.click("#fv-download-json")
+    path = tmp_path / "me.json"
+    download.value.save_as(path)
+    state = fitted.evaluate("window.faceverse.state()")
+    with visit(browser, server[0]) as page:
+        page.set_input_files("#fv-open input[type=file]", path)
+        wait_for_head(page)
+        page.get_by_role("tab", name="Stages", exact=True).click()
+        page.wait_for_selector("#fv-stages img")
+        assert page.evaluate("window.faceverse.state().expression.jawOpen") == pytest.approx(
+            state["expression"]["jawOpen"], abs=1e-3
+        )
+        page.get_by_role("tab", name="Another person").click()
+        page.click("#fv-stranger")
+        page.wait_for_selector("[data-tab=mix]")
+        before = canvas_pixels(page)
+        open_tab(page, "mix")
+        with page.expect_response(lambda response: "head-" in response.url, timeout=FIT_MS):
+            drag(page, range_of(page, "identity"), 0.95)
+        page.wait_for_timeout(1500)
+        assert changed_pixels(before, canvas_pixels(page)) > 3000, "somebody else's shape"
+
+
+def test_a_face_is_chosen_by_a_click(browser, server, photos):
+    with visit(browser, server[0]) as page:
+        page.set_input_files(PHOTO_INPUT, photos / "twins.png")
+        page.wait_for_selector("[data-face='1']", timeout=FIT_MS)
+        assert page.locator("[data-face]").count() == 2
+        page.click("[data-face='1']")
+        page.wait_for_selector('.fv-stage[data-state="busy"]')
+        wait_for_head(page)
+
+
+def test_without_webgl_there_are_pictures(browser, server, photos):
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
+    blind = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    try:
+        page = blind.new_page()
+        page.goto(server[0])
+        page.wait_for_selector(PHOTO_INPUT, state="attached")
+        page.set_input_files(PHOTO_INPUT, photos / "astronaut.jpg")
+        page.wait_for_selector("#fv-fallback img", timeout=FIT_MS)
+        assert page.is_visible(".fv-failed") and page.is_visible("#fv-download-glb")
+    finally:
+        blind.close()
+
+
+def test_chinese_visitors_read_chinese(browser, server, photos):
+    with visit(browser, server[0], language="zh-CN") as page:
+        assert "照片" in page.inner_text("#fv-input")
+        page.set_input_files(PHOTO_INPUT, photos / "coffee.jpg")
+        assert "人脸" in page.inner_text("#fv-message .fv-error")
 
 
 def test_a_second_visitor_sees_nothing_of_the_first(fitted, browser, server):
@@ -263,10 +361,10 @@ def test_phone_and_dark_theme_cancel_and_leave(browser, server):
     address, folder = server
     with visit(browser, address, PHONE, "dark") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        page.click("#fv-sample")
+        page.click("[data-sample='0']")
         page.click("#fv-cancel")
         page.wait_for_selector('.fv-stage[data-state="empty"]', state="attached")
-        page.click("#fv-sample")
+        page.click("[data-sample='0']")
         wait_for_head(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         top = "document.querySelector('.fv-stage').getBoundingClientRect().top"

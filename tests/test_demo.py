@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,9 @@ import faceverse as fv
 
 pytest.importorskip("gradio")
 handlers = pytest.importorskip("demo.handlers")
-from demo import viewer  # noqa: E402
+from demo import heads, markup, pictures  # noqa: E402
+from demo.changes import Changes, Mix  # noqa: E402
+from demo.heads import Head  # noqa: E402
 from demo.visits import MAX_IDLE_S, Visits  # noqa: E402
 from faceverse.camera import default_camera  # noqa: E402
 from faceverse.result import FitResult, with_params  # noqa: E402
@@ -42,7 +46,7 @@ def result_of(model, seed=1, **expression):
 @pytest.fixture
 def head(toy_model):
     result = result_of(toy_model, jawOpen=0.3, mouthSmileLeft=0.2, mouthSmileRight=0.4, noseSneerLeft=0.5)
-    return handlers.Head(result, result, 7, 1, None)
+    return Head.of(result, 7)
 
 
 @pytest.fixture
@@ -75,15 +79,14 @@ def photo(astronaut, tmp_path):
     return path
 
 
-def read_pack(content):
-    """A reader for tests: values and arrays of a pack by name."""
-    size = int(np.frombuffer(content, "<u4", 1)[0])
-    header = json.loads(content[4 : 4 + size])
-    arrays = {
-        name: np.frombuffer(content, entry["type"], entry["length"], 4 + size + entry["start"])
-        for name, entry in header["arrays"].items()
-    }
-    return header["values"] | arrays
+@pytest.fixture
+def job(photo):
+    return handlers.Job((photo,))
+
+
+def face_at(x, width):
+    """What a detector finds."""
+    return SimpleNamespace(box_px=np.array([x, 10, x + width, 10 + width], float))
 
 
 def wait_for(condition, seconds=10):
@@ -100,9 +103,9 @@ def test_an_upload_moves_into_the_visitors_folder(tmp_path):
     upload, folder = tmp_path / "Me.JPG", tmp_path / "visitor"
     folder.mkdir()
     (tmp_path / "other.png").write_bytes(b"earlier")
-    earlier = handlers.claim(tmp_path / "other.png", folder)
+    (earlier,) = handlers.claim([tmp_path / "other.png"], folder).photos
     upload.write_bytes(b"now")
-    claimed = handlers.claim(upload, folder, show_s=0)
+    (claimed,) = handlers.claim([upload], folder, show_s=0).photos
     assert claimed.read_bytes() == b"now" and claimed.name == "Me.JPG"
     assert folder in claimed.parents and not earlier.exists()
     assert wait_for(lambda: not upload.exists())
@@ -110,7 +113,23 @@ def test_an_upload_moves_into_the_visitors_folder(tmp_path):
 
 def test_an_upload_that_is_gone_is_reported(tmp_path):
     with pytest.raises(fv.ImageError, match="choose the photograph again"):
-        handlers.claim(tmp_path / "gone.jpg", tmp_path)
+        handlers.claim([tmp_path / "gone.jpg"], tmp_path)
+
+
+def test_several_uploads_of_one_name_are_kept_apart(tmp_path):
+    uploads = []
+    for number in range(2):
+        uploads.append(tmp_path / str(number) / "image.jpg")
+        uploads[-1].parent.mkdir()
+        uploads[-1].write_bytes(bytes([number]))
+    folder = tmp_path / "visitor"
+    folder.mkdir()
+    job = handlers.claim(uploads, folder, show_s=None)
+    assert [photo.read_bytes() for photo in job.photos] == [b"\0", b"\1"]
+    job.forget()
+    assert not any(photo.exists() for photo in job.photos)
+    with pytest.raises(fv.ImageError, match="at most 12"):
+        handlers.claim(uploads * 7, folder)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +137,8 @@ def sample_fit(tmp_path_factory):
     """Events of the sample photograph's fit, and the file that it started from."""
     pytest.importorskip("skimage.data")
     folder = tmp_path_factory.mktemp("sample")
-    path = handlers.claim(handlers.sample_photo(folder), folder, show_s=None)
-    return list(handlers.fit(path, detail=False)), path
+    job = handlers.claim(handlers.samples(folder)[:1], folder, show_s=None)
+    return list(handlers.fit(job, detail=False)), job.photos[0]
 
 
 def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
@@ -128,21 +147,45 @@ def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] <= 1
     assert any((step.preview or "").startswith("data:image/jpeg;base64,") for step in steps)
-    assert not {step.text for step in steps} & set(handlers._STEPS), "stages are named in words"
-    assert fitted.head.face_count == 1 and fitted.head.photo is None
-    assert np.array_equal(fitted.photo_rgb, astronaut)
+    assert not {step.text for step in steps} & set(handlers.STEPS), "stages are named in words"
+    assert fitted.face_count == 1 and fitted.whole
+    assert np.abs(fitted.photo_rgb.astype(int) - astronaut).mean() < 3, "a JPEG of it"
     assert not photo.exists()
-    assert "Done in" in handlers.summary(fitted.head.fitted)
+    assert "Done in" in markup.report(fitted.result, True, "en", handlers.explain)
 
 
-def test_a_photograph_of_several_faces_is_kept_for_the_choice(photo, toy_model, monkeypatch):
+def test_a_photograph_of_several_people_is_a_question(job, toy_model, monkeypatch):
     asked = []
-    monkeypatch.setattr(fv, "detect", lambda image: [None, None])
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 60)])
     monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
-    *_, fitted = handlers.fit(photo, face=1)
-    assert asked == [1]
-    assert fitted.head.face_count == 2
-    assert fitted.head.photo == photo and photo.exists()
+    *_, choice = handlers.fit(job)
+    assert isinstance(choice, handlers.Choice) and not asked
+    assert np.allclose(choice.boxes[0], np.array([200, 10, 300, 110]) / 512, atol=1e-3)
+    assert os.path.exists(choice.picture.removeprefix("gradio_api/file="))
+    *_, fitted = handlers.fit(replace(job, face=1))
+    assert asked == [1] and fitted.face_count == 2
+    assert job.photos[0].exists(), "he may want the other face as well"
+
+
+def test_faces_in_the_background_are_no_question(job, toy_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 20)])
+    monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
+    *_, fitted = handlers.fit(job)
+    assert asked == [0] and fitted.face_count == 2
+    *_, choice = handlers.fit(replace(job, asks=True))
+    assert isinstance(choice, handlers.Choice) and len(choice.boxes) == 2, "unless he asks for them"
+
+
+def test_several_photographs_become_one_head(photo, toy_model, monkeypatch):
+    given = []
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100), face_at(100, 100)])
+    monkeypatch.setattr(fv, "fit", lambda images, **options: given.append(images) or result_of(toy_model))
+    second = photo.with_name("second.png")
+    shutil.copyfile(photo, second)
+    *_, fitted = handlers.fit(handlers.Job((photo, second)))
+    assert [image.name for image in given[0]] == ["photo", "second"] and fitted.whole
+    assert not photo.exists() and not second.exists()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +203,7 @@ def test_what_cannot_be_fitted_becomes_a_sentence(tmp_path, content, error, word
     else:
         Image.fromarray(content).save(path)
     with pytest.raises(error) as caught:
-        list(handlers.fit(path))
+        list(handlers.fit(handlers.Job((path,))))
     sentence = handlers.explain(caught.value)
     assert words.lower() in sentence.lower()
     assert (sentence[0].isupper() or sentence.startswith(path.name)) and sentence.endswith(".") and "\n" not in sentence
@@ -173,7 +216,7 @@ def test_faults_of_the_program_are_not_shown():
 
 
 @pytest.mark.parametrize("how", ["closed", "unwanted"])
-def test_a_fit_stops_when_nobody_wants_it(photo, monkeypatch, how):
+def test_a_fit_stops_when_nobody_wants_it(job, monkeypatch, how):
     ended = threading.Event()
     wanted = [True]
 
@@ -187,7 +230,7 @@ def test_a_fit_stops_when_nobody_wants_it(photo, monkeypatch, how):
 
     monkeypatch.setattr(fv, "detect", lambda image: [None])
     monkeypatch.setattr(fv, "fit", endless)
-    run = handlers.fit(photo, is_wanted=lambda: wanted[0])
+    run = handlers.fit(job, is_wanted=lambda: wanted[0])
     assert [next(run).text for _ in range(3)][-1] == "Finding the shape of the head"
     if how == "closed":
         run.close()
@@ -196,12 +239,12 @@ def test_a_fit_stops_when_nobody_wants_it(photo, monkeypatch, how):
         with pytest.raises(handlers.Stopped):
             list(run)
     assert ended.wait(10)
-    assert not photo.exists()
+    assert not job.photos[0].exists()
 
 
-def test_the_base_head_comes_before_the_final_one(photo, two_stages, skinned):
+def test_the_base_head_comes_before_the_final_one(job, two_stages, skinned):
     before, base, after, final = [], None, [], None
-    for event in handlers.fit(photo):
+    for event in handlers.fit(job):
         if isinstance(event, handlers.Step):
             (before if base is None else after).append(event)
             two_stages.set() if base and len(after) == 2 else None
@@ -211,50 +254,32 @@ def test_the_base_head_comes_before_the_final_one(photo, two_stages, skinned):
             base = event
     assert before and not any(step.refining for step in before)
     assert after and all(step.refining and step.text == "Reading the skin" for step in after)
-    assert not base.head.has_detail and final.head.has_detail
-    assert base.head.person == final.head.person and final.head.fitted is skinned
-    assert "Done" not in handlers.summary(base.head.fitted, whole=False) and not photo.exists()
+    assert base.result.normal_map is None and final.result is skinned and base.person == final.person
+    assert "Done" not in markup.report(base.result, False, "en", handlers.explain) and not job.photos[0].exists()
 
 
 # ---------------------------------------------------------------------------------------------------------- the 3D view
 
 
-def test_model_pack_blends_like_the_model(toy_model):
-    pack = read_pack(viewer.model_pack(toy_model))
-    assert pack["names"] == list(toy_model.expression_names)
-    for number in (0, pack["names"].index("jawOpen"), len(pack["names"]) - 1):
-        vertices = np.zeros_like(toy_model.mean_vertices)
-        part = slice(*pack["offsetStart"][number : number + 2])
-        offsets = pack["offset"].reshape(-1, 3)[part] * pack["offsetScale"][number]
-        vertices[pack["offsetVertex"][part]] = offsets
-        assert np.abs(vertices - toy_model.expression_modes[number]).max() < 2.1e-5
-    corners = pack["cornerFaces"]
-    assert np.array_equal(pack["vertexOfCorner"][corners], toy_model.faces.reshape(-1))
-    assert np.array_equal(pack["uv"].reshape(-1, 2)[corners], toy_model.uv[toy_model.uv_faces.reshape(-1)])
-
-
-def test_head_pack_holds_the_neutral_head(head):
-    pack = read_pack(viewer.head_pack(head.fitted))
-    assert np.array_equal(pack["neutral"].reshape(-1, 3), head.fitted.neutral_vertices)
-
-
 def test_view_points_to_files_and_keeps_only_the_latest(head, tmp_path):
     model = tmp_path / "model.bin"
     for _ in range(4):
-        value = handlers.view(head, tmp_path, model)
+        value = heads.view(head, tmp_path, model)
     assert len(list(tmp_path.glob("head-*.bin"))) == 2
     for name in ("head", "texture"):
         address = value[name].removeprefix("gradio_api/file=")
         assert os.path.exists(address) and address.startswith(str(tmp_path))
     assert value["person"] == 7
-    assert value["expression"]["jawOpen"] == pytest.approx(0.3)
+    assert value["start"]["expression"]["jawOpen"] == pytest.approx(0.3)
+    assert Changes.read(value["start"], head.rest.model).to_json() == value["start"], "the browser sends the same back"
+    assert set(value["limits"]) == set(value["estimates"]) == set(head.rest.model.attribute_names)
     json.dumps(value)
 
 
 def test_relief_has_a_file_that_loses_nothing(head, skinned, tmp_path):
-    plain = handlers.view(head, tmp_path, tmp_path / "model.bin")
-    detailed = handlers.Head(skinned, skinned, 8, 1, None)
-    value, again = (handlers.view(detailed, tmp_path, tmp_path / "model.bin") for _ in range(2))
+    plain = heads.view(head, tmp_path, tmp_path / "model.bin")
+    detailed = Head.of(skinned, 8)
+    value, again = (heads.view(detailed, tmp_path, tmp_path / "model.bin") for _ in range(2))
     assert plain["normal"] is plain["smooth"] is None
     assert plain["edition"] < value["edition"] < again["edition"]
     assert value["normal"] == again["normal"] and value["texture"] == again["texture"], "no file is sent twice"
@@ -268,36 +293,44 @@ def test_relief_has_a_file_that_loses_nothing(head, skinned, tmp_path):
 # -------------------------------------------------------------------------------------------------------------- editing
 
 
-def test_sliders_start_at_the_fitted_expression(head):
-    values = handlers.slider_values(head.fitted)
-    assert values["Open mouth"] == pytest.approx(0.3)
-    assert values["Smile"] == pytest.approx(0.3), "the mean of left and right"
-
-
 def test_age_changes_the_head_and_zero_brings_it_back(head):
-    older = handlers.edit(head, handlers.Changes(age=30))
+    older = heads.edit(head, Changes(attributes={"age": 20.0}))
     assert np.abs(older.edited.neutral_vertices - head.fitted.neutral_vertices).max() > 0
     assert older.fitted is head.fitted and older.person == head.person
-    assert handlers.edit(older, handlers.Changes()).edited is head.fitted
+    assert heads.edit(older, Changes()).edited is head.rest
 
 
 def test_only_sliders_that_moved_change_the_expression(head):
-    values = handlers.slider_values(head.fitted)
-    assert handlers.as_shown(head, values) is head.edited
-    weights = handlers._expression(handlers.as_shown(head, values | {"Open mouth": 0.9}))
+    start = heads.start_of(head)
+    names = head.fitted.model.expression_names
+
+    def shown(**moved):
+        state = start | {"expression": start["expression"] | moved}
+        result = heads.as_shown(head, Changes.read(state, head.rest.model))
+        return dict(zip(names, result.params.expression))
+
+    assert heads.as_shown(head, Changes.read(start, head.rest.model)) is head.fitted
+    weights = shown(jawOpen=0.9)
     assert weights["jawOpen"] == pytest.approx(0.9)
-    assert weights["mouthSmileLeft"] == pytest.approx(0.2), "the fitted asymmetry stays"
-    assert weights["noseSneerLeft"] == pytest.approx(0.5)
-    weights = handlers._expression(handlers.as_shown(head, values | {"Smile": 0.8}))
-    assert weights["mouthSmileLeft"] == weights["mouthSmileRight"] == pytest.approx(0.8)
+    assert weights["mouthSmileLeft"] == head.fitted.params.expression[names.index("mouthSmileLeft")]
+    assert shown(jawOpen=0.0)["jawOpen"] == 0
 
 
-@pytest.mark.parametrize("kind", handlers.DOWNLOADS.values())
-def test_downloads_hold_the_head_of_the_sliders(head, kind, tmp_path, toy_model):
-    values = handlers.slider_values(head.fitted) | {"Open mouth": 1.0}
-    path = handlers.download(handlers.edit(head, handlers.Changes(age=20)), kind, values, tmp_path)
+def test_pose_and_light_reach_the_files(head):
+    changes = Changes(pose={"yaw": 30.0, "pitch": 0.0, "roll": 0.0}, light={"yaw": 60.0, "intensity": 1.5})
+    shown = heads.as_shown(head, changes)
+    assert not np.allclose(shown.params.rotation, head.fitted.params.rotation)
+    assert not np.allclose(shown.params.light, head.fitted.params.light)
+
+
+@pytest.mark.parametrize("kind", heads.FORMATS.values())
+@pytest.mark.parametrize("mesh", heads.MESHES)
+def test_downloads_hold_the_head_of_the_sliders(head, kind, mesh, tmp_path, toy_model):
+    changes = Changes(attributes={"age": 20.0}, expression={"jawOpen": 1.0})
+    path = heads.download(head, kind, changes, tmp_path, mesh)
     assert path.parent == tmp_path
-    wanted = handlers.as_shown(handlers.edit(head, handlers.Changes(age=20)), values)
+    wanted = heads.as_shown(head, changes)
+    assert wanted.params.expression[toy_model.expression_names.index("jawOpen")] == 1
     if kind == "json":
         assert np.allclose(fv.load_result(path, toy_model).vertices, wanted.vertices, atol=1e-6)
         return
@@ -306,41 +339,119 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, tmp_path, toy_model)
             assert sorted(archive.namelist()) == ["head.mtl", "head.obj", "head_texture.png"]
             archive.extractall(tmp_path / "unpacked")
         path = tmp_path / "unpacked" / "head.obj"
-    mesh = trimesh.load(path, force="mesh", process=False)
+    loaded = trimesh.load(path, force="mesh", process=False)
+    if mesh == "light":
+        assert len(loaded.faces) == len(toy_model.light_version.faces)
+        return
     expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices  # a GLB holds its expression as weights
     scale = 1000 if kind == "stl" else 1
-    assert np.allclose(mesh.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+    assert np.allclose(loaded.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+
+
+def test_a_dense_download_has_its_detail_as_geometry(skinned, tmp_path):
+    head = Head.of(skinned, 8)
+    for name in ("standard", "dense"):
+        (tmp_path / name).mkdir()
+    plain, dense = (heads.download(head, "ply", Changes(), tmp_path / name, name) for name in ("standard", "dense"))
+    counts = [len(trimesh.load(path, process=False).faces) for path in (plain, dense)]
+    assert counts[1] > 2 * counts[0]
+    assert "dense" in markup.download(dense, skinned, "dense", "en")
+    assert f"{counts[0]:,} triangles" in markup.download(plain, skinned, "standard", "en")
 
 
 def test_strength_of_the_detail_reaches_the_files(skinned, tmp_path, toy_model):
-    detailed = handlers.Head(skinned, skinned, 8, 1, None)
-    values = handlers.slider_values(skinned)
-    assert handlers.as_shown(detailed, values, 1.0) is skinned
+    detailed = Head.of(skinned, 8)
+    assert heads.as_shown(detailed, Changes()) is skinned
     for strength in (0.0, 2.0):
-        path = handlers.download(detailed, "json", values, tmp_path, strength)
+        path = heads.download(detailed, "json", Changes(strength=strength), tmp_path)
         assert fv.load_result(path, toy_model).params.detail["strength"] == strength
-        relief = handlers.as_shown(detailed, values, strength).displacement
+        relief = heads.as_shown(detailed, Changes(strength=strength)).displacement
         np.testing.assert_allclose(relief, strength * skinned.displacement, atol=1e-5)
     smooth = result_of(toy_model)
-    assert handlers.as_shown(handlers.Head(smooth, smooth, 8, 1, None), values, 0.5) is smooth
+    assert heads.as_shown(Head.of(smooth, 8), Changes(strength=0.5)) is smooth
 
 
 def test_other_skin_and_the_way_back(skinned, head):
-    detailed = handlers.Head(skinned, skinned, 8, 1, None)
-    first, second = (handlers.edit(detailed, handlers.Changes(skin=number)) for number in (1, 2))
-    assert np.abs(first.edited.displacement - skinned.displacement).max() > 1e-3
+    detailed = Head.of(skinned, 8)
+    first, second = (heads.edit(detailed, Changes(skin=number)) for number in (1, 2))
+    assert np.abs(first.edited.displacement - detailed.rest.displacement).max() > 1e-3
     assert np.abs(first.edited.displacement - second.edited.displacement).max() > 1e-3
-    assert handlers.edit(second, handlers.Changes()).edited is skinned
-    assert handlers.edit(head, handlers.Changes(skin=1)).edited is head.fitted, "no skin where there is no detail"
+    assert heads.edit(second, Changes()).edited is detailed.rest
+    assert heads.edit(head, Changes(skin=1)).edited is head.rest, "no skin where there is no detail"
 
 
-def test_pictures_are_of_one_size(sample_fit, tmp_path):
+def test_mixing_with_a_second_person(head, toy_model):
+    other = result_of(toy_model, seed=9, jawOpen=0.8)
+    mixed = heads.with_donor(heads.edit(head, Changes(mix=Mix(identity=0.5))), other, "somebody")
+    half = (head.rest.neutral_vertices + other.neutral_vertices) / 2
+    np.testing.assert_allclose(mixed.edited.neutral_vertices, half, atol=1e-6)
+    assert mixed.changes.mix.identity == 0.5, "the sliders keep their places when a person comes"
+    assert heads.mixed_expression(mixed, 0.5)["jawOpen"] == pytest.approx(0.55)
+    assert heads.edit(mixed, Changes()).edited is head.rest
+    assert heads.edit(head, Changes(mix=Mix(identity=0.5))).edited is head.rest, "nobody to mix with"
+
+
+def test_random_faces_keep_what_is_locked(head):
+    present = Changes(attributes={"age": 10.0})
+    drawn = heads.random_changes(head, present, None, ("age",), seed=5)
+    assert drawn.attributes["age"] == 10 and len(drawn.attributes) > 1 and drawn.skin == 5
+    assert heads.random_changes(head, present, None, ("skin",), seed=5).skin == 0
+    again = heads.random_changes(head, present, None, ("age",), seed=5)
+    assert again == drawn
+    assert heads.edit(head, drawn).edited.warnings == head.rest.warnings, "nothing had to be clamped"
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["text", {"attributes": {"no_such": 1}}, {"expression": {"jawOpen": float("nan")}}, {"skin": True}, {"mix": [1]}],
+)
+def test_forged_states_are_refused(toy_model, state):
+    with pytest.raises(fv.ParameterError, match="reload"):
+        Changes.read(state, toy_model)
+
+
+def test_states_are_kept_within_their_ranges(toy_model):
+    state = {"strength": 99, "skin": 1e12, "expression": {"jawOpen": -3}, "mix": {"identity": 7}, "pose": {"yaw": 999}}
+    read = Changes.read(state, toy_model)
+    assert (read.strength, read.skin, read.expression["jawOpen"], read.mix.identity) == (2, 2**24 - 1, 0, 1)
+    assert read.pose["yaw"] == 180
+    assert Changes.read(None, toy_model) == Changes()
+
+
+# --------------------------------------------------------------------------------------------------------- the pictures
+
+
+def test_pictures_of_a_fit(sample_fit, tmp_path):
     fitted = sample_fit[0][-1]
-    files = handlers.pictures(fitted.head, fitted.photo_rgb, tmp_path)
-    sizes = {Image.open(path).size for path in (files.photo, files.overlay, files.clay, files.texture)}
+    files = pictures.of_fit(fitted.result, fitted.photo_rgb, tmp_path)
+    assert list(files.stages) == ["photo", "landmarks", "base", "final"]
+    assert list(files.maps) == ["texture", "confidence"]
+    sizes = {Image.open(path).size for path in files.stages.values()}
     assert len(sizes) == 1
     difference = np.asarray(Image.open(files.photo), int) - np.asarray(Image.open(files.overlay), int)
     assert 0.1 < (np.abs(difference).max(-1) > 8).mean() < 0.9, "the head covers a part of the photograph"
+    shown = markup.figures(files.stages, markup.STAGES, "en")
+    assert shown.count("<img") == 4 and "Landmarks" in shown
+
+
+def test_pictures_of_a_head_from_a_file(skinned, tmp_path):
+    files = pictures.of_fit(skinned, None, tmp_path)
+    assert files.photo is files.overlay is None
+    assert list(files.stages) == ["base", "detail", "final"]
+    assert list(files.maps) == ["texture", "smooth", "normal", "displacement", "confidence"]
+
+
+def test_curves_of_the_losses_start_at_one(sample_fit):
+    figure = pictures.loss_figure(sample_fit[0][-1].result, {"step": "Step", "loss": "Loss"})
+    assert {trace.name for trace in figure.data} >= {"landmarks", "photometric coarse"}
+    for trace in figure.data:
+        assert trace.y[0] == 1 and trace.y[-1] < 1
+
+
+def test_the_table_of_attributes_names_each(head):
+    table = markup.about(head.fitted, "en")
+    assert table.count("<tr>") == len(head.fitted.model.attribute_names)
+    assert "years" in table
 
 
 # ------------------------------------------------------------------------------------------------------------- visitors
@@ -392,22 +503,41 @@ def page(tmp_path, monkeypatch, no_network):
     return Page(Visits(tmp_path / "visits"), detail=False)
 
 
-def test_page_of_a_photograph_without_a_face(page, tmp_path):
-    request = SimpleNamespace(session_hash="a visitor")
+def request_of(name="a visitor", language="en"):
+    return SimpleNamespace(session_hash=name, headers={"accept-language": language})
+
+
+def event_of(**data):
+    return SimpleNamespace(_data=data)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    nothing = pictures.Pictures(None, None, {}, {})
+    monkeypatch.setattr(pictures, "of_fit", lambda result, photo, folder: nothing)
+
+
+def take_sample(page, request):
+    return page.take_sample(request, event_of(index=0))
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "No face was found"), ("zh-CN,zh;q=0.9", "人脸")])
+def test_page_of_a_photograph_without_a_face(page, tmp_path, language, words):
+    request = request_of(language=language)
     upload = tmp_path / "grey.png"
     Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(upload)
     started = page.take({"path": str(upload)}, request)
     assert started[page.view]["status"]["text"]
-    *_, last = page.fit(0, request)
-    assert "No face was found" in last[page.message] and "fv-error" in last[page.message]
+    *_, last = page.fit(request)
+    assert words in last[page.message] and "fv-error" in last[page.message]
     assert last[page.view]["status"] is None and "head" not in last[page.view]
     visit = page.visits.of("a visitor")
-    assert visit.photo is None
+    assert visit.job is None
     assert [path for path in visit.folder.rglob("*") if path.is_file()] == []
 
 
 def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
-    request = SimpleNamespace(session_hash="a visitor")
+    request = request_of()
 
     def endless(image, face, on_progress, **options):
         while True:
@@ -415,61 +545,117 @@ def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
             time.sleep(0.01)
 
     monkeypatch.setattr(fv, "fit", endless)
-    assert page.take_sample(request)[page.ticket] != page.take_sample(request)[page.ticket], "each one starts a fit"
-    run = page.fit(0, request)
+    assert take_sample(page, request)[page.ticket] != take_sample(page, request)[page.ticket], "each one starts a fit"
+    run = page.fit(request)
     assert next(run)[page.view]["status"]
     assert page.give_up(request)[page.view]["status"] is None
     assert list(run) == [{page.message: ""}], "what was shown by the cancelling stays"
-    assert page.visits.of("a visitor").photo is None
-    assert list(page.fit(0, request)) == [{page.message: ""}], "one that waited does not begin"
+    assert page.visits.of("a visitor").job is None
+    assert list(page.fit(request)) == [{page.message: ""}], "one that waited does not begin"
 
 
-def test_page_offers_other_faces(page, monkeypatch, toy_model):
-    request = SimpleNamespace(session_hash="a visitor")
-    asked = []
-    monkeypatch.setattr(fv, "detect", lambda image: [None, None])
+def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures):
+    request, asked = request_of(), []
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 80)])
     monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
-    monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
-    page.take_sample(request)
-    first = next(answer for answer in page.fit(0, request) if page.face in answer)
-    assert first[page.face].visible and len(first[page.face].choices) == 2
-    page.begin(request)
-    list(page.fit(1, request))
-    assert asked == [0, 1]
+    take_sample(page, request)
+    *_, question = page.fit(request)
+    assert len(question[page.view]["status"]["choose"]["boxes"]) == 2 and not asked
+    assert page.choose(request, event_of(face=1))[page.ticket]
+    answers = {key: value for answer in page.fit(request) for key, value in answer.items()}
+    assert asked == [1] and answers[page.other_face].visible
+    page.ask_again(request)
+    *_, question = page.fit(request)
+    assert question[page.view]["status"]["choose"] and question[page.view]["head"], "the first head is there still"
+    assert "fv-error" in page.choose(request, event_of(face="x"))[page.message]
 
 
 def test_page_takes_only_uploads(page):
-    owner, thief = SimpleNamespace(session_hash="one"), SimpleNamespace(session_hash="two")
+    owner, thief = request_of("one"), request_of("two")
     secret = page.visits.of("one").folder / "photo.png"
     secret.write_bytes(b"x")
     answer = page.take({"path": str(secret)}, thief)
     assert "fv-error" in answer[page.message]
-    assert page.visits.of("two").photo is None
+    assert page.visits.of("two").job is None
+    *_, answer = page.take_saved({"path": str(secret)}, thief)
+    assert "fv-error" in answer[page.message]
     assert secret.exists()
     assert page.take(None, owner) == {page.message: ""}
 
 
 def test_page_escapes_what_it_shows():
-    from demo.page import _error_line
-
-    assert "<script>" not in _error_line("<script>")
+    assert "<script>" not in markup.error_line("<script>")
 
 
 def test_page_from_sample_to_head_and_away(page, tmp_path):
-    request = SimpleNamespace(session_hash="a visitor")
-    page.take_sample(request)
-    answers = list(page.fit(0, request))
+    request = request_of()
+    take_sample(page, request)
+    answers = list(page.fit(request))
     shown = {key: value for answer in answers for key, value in answer.items()}
-    assert shown[page.view]["head"] and shown[page.view]["status"] is None
-    assert os.path.exists(shown[page.clay])
-    link = page._saver("stl")(request, 1.0, *[0.0] * len(page.expressions))
-    assert 'download="head.stl"' in link
-    older = page.change(20, 0, request)[page.view]
-    assert older["head"] != shown[page.view]["head"] and older["person"] == shown[page.view]["person"]
+    value = shown[page.view]
+    assert value["head"] and value["status"] is None
+    assert all(os.path.exists(path) for path in shown[page.overlay]) and "<img" in shown[page.stages]
+    assert 'download="head.stl"' in page._saver("stl")(json.dumps(value["start"]), "light", request)
+    assert "fv-error" in page._saver("stl")('{"skin": "x"}', "light", request)
+    (older,) = page.change(request, event_of(state=value["start"] | {"attributes": {"age": 20}}))
+    assert older[page.view]["head"] != value["head"] and older[page.view]["person"] == value["person"]
+    assert older[page.view]["state"]["attributes"] == {"age": 20}
+    drawn = next(page.randomise(request, event_of(state=value["start"], region="nose", keep=[])))
+    adopted = drawn[page.view]["adopt"]["state"]["attributes"]
+    assert set(adopted) == set(fv.ATTRIBUTE_REGIONS["nose"])
+    refused = next(page.randomise(request, event_of(state=value["start"], region="nse", keep=[])))
+    assert "nose" in refused[page.message] and refused[page.view]["head"], "an answer comes in any case"
+    plain = page.fall_back(request)
+    assert plain[page.fallback].visible and os.path.exists(plain[page.simple]) and "<img" in plain[page.sides]
     folder = page.visits.of("a visitor").folder
     page.leave(request)
     assert not folder.exists()
-    assert "Choose the photograph again" in page.change(10, 0, request)[page.message]
+    gone = next(page.change(request, event_of(state=value["start"])))
+    assert "Choose the photograph again" in gone[page.message]
+
+
+def test_page_opens_what_was_taken_away(page, toy_model, monkeypatch, tmp_path, skinned):
+    monkeypatch.setattr(fv, "load_result", lambda path: skinned if path.read_bytes() == b"head" else fail())
+
+    def fail():
+        raise fv.ParameterError("this is no head")
+
+    request = request_of()
+    (tmp_path / "me.json").write_bytes(b"head")
+    shown = {}
+    for answer in page.take_saved({"path": str(tmp_path / "me.json")}, request):
+        shown |= answer
+    assert shown[page.view]["normal"] and shown[page.results].visible and shown[page.overlay] is None
+    assert shown[page.view]["folds"], "folds of expressions come a little later"
+    (tmp_path / "no.json").write_bytes(b"other")
+    *_, answer = page.take_saved({"path": str(tmp_path / "no.json")}, request)
+    assert "no head" in answer[page.message] and answer[page.view]["head"], "the first one stays"
+    assert wait_for(lambda: not (tmp_path / "me.json").exists()), "uploads are not kept"
+
+
+def test_page_mixes_with_a_second_person(page, toy_model, monkeypatch, no_pictures):
+    request = request_of()
+    assert "fv-error" in page.take_stranger(request)[page.message], "there is no head yet"
+    monkeypatch.setattr(fv, "load_model", lambda: toy_model)
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
+    people = [result_of(toy_model, 1), result_of(toy_model, 2, jawOpen=0.6)]
+    monkeypatch.setattr(fv, "fit", lambda image, **options: people.pop(0))
+    take_sample(page, request)
+    first = [answer for answer in page.fit(request) if page.results in answer][0][page.view]
+    upload = handlers.samples(page.visits.root)[0]
+    copy = upload.parent.parent / "second.jpg"
+    shutil.copyfile(upload, copy)
+    assert page.take_donor({"path": str(copy)}, request)[page.view]["status"]["refining"], "the head stays in use"
+    joined = [answer for answer in page.fit(request) if page.donor_note in answer][0]
+    assert joined[page.view]["donor"] and joined[page.view]["person"] == first["person"]
+    state = first["start"] | {"mix": {"identity": 1, "expression": 1, "albedo": 0, "detail": 0}}
+    mixed = next(page.change(request, event_of(state=state)))[page.view]
+    assert mixed["adopt"]["state"]["expression"]["jawOpen"] == pytest.approx(0.6)
+    second = result_of(toy_model, 2)
+    np.testing.assert_allclose(
+        page.visits.of("a visitor").head.edited.neutral_vertices, second.neutral_vertices, atol=1e-6
+    )
+    assert page.take_stranger(request)[page.view]["donor"]["name"].startswith("random person")
 
 
 def skip_to(run, key):
@@ -477,45 +663,44 @@ def skip_to(run, key):
     return next(answer for answer in run if key in answer)
 
 
-def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_stages, monkeypatch):
-    request = SimpleNamespace(session_hash="a visitor")
-    monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
-    page.take_sample(request)
-    run = page.fit(0, request)
+def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_stages, no_pictures):
+    request = request_of()
+    take_sample(page, request)
+    run = page.fit(request)
     base = skip_to(run, page.results)
-    assert base[page.view]["status"]["refining"] and base[page.view]["normal"] is None
-    assert base[page.cancel].visible and not base[page.skin].visible and page.age in base
-    older = page.change(10, 0, request)[page.view]
-    assert older["status"]["refining"] and older["person"] == base[page.view]["person"]
+    value = base[page.view]
+    assert value["status"]["refining"] and value["normal"] is None and base[page.cancel].visible
+    state = value["start"] | {"attributes": {"age": 10}}
+    (older,) = page.change(request, event_of(state=state))
+    older = older[page.view]
+    assert older["status"]["refining"] and older["person"] == value["person"]
     edited = page.visits.of("a visitor").head.edited
     two_stages.set()
     final = skip_to(run, page.results)
     head = page.visits.of("a visitor").head
-    assert head.changes.age == 10 and head.has_detail
+    assert head.changes.attributes == {"age": 10} and head.has_detail
     np.testing.assert_array_equal(head.edited.neutral_vertices, edited.neutral_vertices)
     assert final[page.view]["status"] is None and final[page.view]["normal"]
     assert final[page.view]["edition"] > older["edition"] and final[page.view]["person"] == older["person"]
-    moved_by_the_visitor = {*page.expressions.values(), page.age, page.gender, page.strength}
-    assert not moved_by_the_visitor & set(final), "sliders stay where he has put them"
-    assert final[page.skin].visible and not final[page.cancel].visible
-    assert page.change_skin(request)[page.own_skin].interactive
-    assert not page.restore_skin(request)[page.own_skin].interactive
-    assert page.visits.of("a visitor").head.changes == handlers.Changes(age=10)
-    link = page._saver("json")(request, 2.0, *[0.0] * len(page.expressions))
+    assert not final[page.cancel].visible
+    assert skip_to(run, page.view)[page.view]["folds"]
+    answers = list(page.change(request, event_of(state=state | {"skin": 3})))
+    assert [page.view in answer for answer in answers] == [True, True], "new folds follow other skin"
+    link = page._saver("json")(json.dumps(state | {"strength": 2}), "standard", request)
     stored = page.visits.of("a visitor").folder / "head.json"
     assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2
 
 
-def test_page_keeps_the_base_head_when_the_detail_is_cancelled(page, two_stages, monkeypatch):
-    request = SimpleNamespace(session_hash="a visitor")
-    monkeypatch.setattr(handlers, "pictures", lambda head, photo, folder: handlers.Pictures(*[folder] * 4))
-    page.take_sample(request)
-    run = page.fit(0, request)
+def test_page_keeps_the_base_head_when_the_detail_is_cancelled(page, two_stages, no_pictures):
+    request = request_of()
+    take_sample(page, request)
+    run = page.fit(request)
     base = skip_to(run, page.results)[page.view]
     cancelled = page.give_up(request)
     assert cancelled[page.view] == {**base, "status": None}
     assert "Done in" in cancelled[page.report]
     assert page.results not in {key for answer in run for key in answer}
     visit = page.visits.of("a visitor")
-    assert visit.head.person == base["person"] and not visit.head.has_detail and visit.photo is None
-    assert page.change(5, 0, request)[page.view]["status"] is None
+    assert visit.head.person == base["person"] and not visit.head.has_detail and visit.job is None
+    (changed,) = page.change(request, event_of(state=base["start"] | {"attributes": {"age": 5}}))
+    assert changed[page.view]["status"] is None

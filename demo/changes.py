@@ -1,0 +1,104 @@
+"""What a visitor has changed on a head: the state of the sliders, as the browser sends it, checked and typed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import faceverse as fv
+
+MAX_STRENGTH = 2.0  # of the skin's detail; 1 is as fitted
+MAX_SKIN = 2**24 - 1
+_POSE_DEG = {"yaw": 180.0, "pitch": 90.0, "roll": 180.0}
+_LIGHT = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 4.0), "warmth": (-1.0, 1.0)}
+_FORGED = "the page has sent something that it never sends; reload it and try again"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How much of the second person is in the head, each 0..1."""
+
+    identity: float = 0.0
+    expression: float = 0.0
+    albedo: float = 0.0
+    detail: float = 0.0
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The sliders of the page. The browser owns them; nothing of it is remembered by components.
+
+    Args:
+        expression: weights by ARKit name; names that are missing stay as fitted.
+        attributes: changes relative to the photograph, in the attributes' units.
+        skin: number of other skin than the photograph's; 0 is its own.
+        strength: of the skin's detail, 0..2.
+        pose: yaw, pitch and roll in degrees; empty where the pose of the photograph stays.
+        light: yaw, pitch, intensity and warmth as in `faceverse.edit`; empty where the light stays.
+        mix: with the second person.
+    """
+
+    expression: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    skin: int = 0
+    strength: float = 1.0
+    pose: Mapping[str, float] = field(default_factory=dict)
+    light: Mapping[str, float] = field(default_factory=dict)
+    mix: Mix = Mix()
+
+    @classmethod
+    def read(cls, data, model: fv.FaceModel) -> Changes:
+        """The state as a browser sent it.
+
+        Raises:
+            ParameterError: names that the model does not have, or values that are no numbers: a forged request.
+        """
+        data = _mapping(data)
+        return cls(
+            expression=_numbers(data.get("expression"), dict.fromkeys(model.expression_names, (0.0, 1.0))),
+            attributes={
+                name: amount
+                for name, amount in _numbers(
+                    data.get("attributes"), dict.fromkeys(model.attribute_names, (-1e3, 1e3))
+                ).items()
+                if amount
+            },
+            skin=int(_number(data.get("skin", 0), 0, MAX_SKIN)),
+            strength=_number(data.get("strength", 1.0), 0.0, MAX_STRENGTH),
+            pose=_numbers(data.get("pose"), {name: (-limit, limit) for name, limit in _POSE_DEG.items()}),
+            light=_numbers(data.get("light"), _LIGHT),
+            mix=Mix(**_numbers(data.get("mix"), {part.name: (0.0, 1.0) for part in fields(Mix)})),
+        )
+
+    @property
+    def on_files(self) -> dict:
+        """The part of the state that the files of the 3D view show; the browser adds the rest itself."""
+        return {"attributes": dict(self.attributes), "skin": self.skin, "mix": dict(vars(self.mix))}
+
+    def to_json(self) -> dict:
+        """The state as a browser would send it."""
+        state = {part.name: getattr(self, part.name) for part in fields(self)}
+        return state | {"mix": dict(vars(self.mix))}
+
+
+def _mapping(data) -> Mapping:
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise fv.ParameterError(_FORGED)
+    return data
+
+
+def _numbers(data, limits: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Numbers by name, within limits."""
+    data = _mapping(data)
+    if unknown := set(data) - set(limits):
+        raise fv.ParameterError(f"{_FORGED} (unknown: {', '.join(sorted(map(str, unknown)))[:80]})")
+    return {name: _number(value, *limits[name]) for name, value in data.items()}
+
+
+def _number(value, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise fv.ParameterError(_FORGED)
+    return min(max(float(value), low), high)

@@ -1,0 +1,196 @@
+"""The page's components and where they stand; `page` says what they do."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import gradio as gr
+
+import faceverse as fv
+
+from . import handlers, markup
+from .heads import FORMATS, MESHES
+from .viewer import file_address
+from .words import LABELS
+
+ASSETS = Path(__file__).parent / "assets"
+THREE_JS = Path(importlib.util.find_spec("jupyter_threejs_sage").origin).parent / "static" / "r130" / "three.min.js"
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
+MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+WORDS = gr.I18n(**LABELS)
+
+# Gradio looks for the quoted names of a component's own events in this text.
+MOUNT_STUDIO = """
+const names = ["edit", "choose", "randomise", "fallback"];
+const send = (name, data) => { if (names.includes(name)) trigger(name, data); };
+import(new URL(props.module_url, document.baseURI)).then((m) => m.mount(element, props, watch, send));
+"""
+PICK_SAMPLE = """
+element.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-sample]");
+    if (button) trigger("pick", { index: Number(button.dataset.sample) });
+});
+"""
+# Sections of the panel; names that a model does not have are left out there, others follow at the end.
+EXPRESSION_GROUPS = (
+    ("brows", ("browInnerUp", "browDownLeft", "browDownRight", "browOuterUpLeft", "browOuterUpRight")),
+    ("eyes", tuple(
+        f"eye{kind}{side}" for kind in ("Blink", "Squint", "Wide", "LookUp", "LookDown", "LookIn", "LookOut")
+        for side in ("Left", "Right")
+    )),
+    ("cheeks", ("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight")),
+    ("jaw", ("jawOpen", "jawForward", "jawLeft", "jawRight")),
+    ("mouth", (
+        "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft",
+        "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthPucker", "mouthFunnel", "mouthClose",
+        "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight",
+        "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthLeft",
+        "mouthRight",
+    )),
+    ("tongue", ("tongueOut",)),
+)  # fmt: skip
+
+
+def launch_options() -> dict:
+    """Keyword arguments of `launch` that belong to the page; host and port come from GRADIO_SERVER_NAME and _PORT."""
+    return {
+        "theme": _theme(),
+        "css_paths": [ASSETS / "page.css"],
+        "i18n": WORDS,
+        "run_history": False,
+        "footer_links": [],
+        "max_file_size": "40mb",
+        "ssr_mode": False,
+    }
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the visitor's system, because others would be fetched from elsewhere; quiet labels."""
+    chosen = gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO_FONTS)
+    quiet = {}
+    for mode in ("", "_dark"):
+        quiet |= {
+            f"block_title_background_fill{mode}": "none",
+            f"block_title_text_color{mode}": "*body_text_color",
+            f"block_label_background_fill{mode}": "*background_fill_primary",
+            f"block_label_text_color{mode}": "*body_text_color",
+        }
+    return chosen.set(
+        **quiet, block_title_padding="0", block_title_text_weight="500", block_label_text_weight="500",
+        block_border_width="1px", block_border_color="*border_color_primary", block_shadow="none",
+    )  # fmt: skip
+
+
+class Layout:
+    """The components, as attributes.
+
+    Args:
+        root: folder for the pictures to try.
+    """
+
+    def __init__(self, root: Path):
+        self._root = root
+        options = {"analytics_enabled": False, "delete_cache": (600, 3600), "fill_width": True}
+        with gr.Blocks(title="FaceVerse", **options) as self.demo:
+            gr.Markdown(WORDS("title"), elem_id="fv-title")
+            with gr.Row(equal_height=False, elem_id="fv-columns"):
+                with gr.Column(scale=3, min_width=280, elem_id="fv-input"):
+                    self._lay_out_input()
+                with gr.Column(scale=10, min_width=320):
+                    self._lay_out_result()
+
+    def _lay_out_input(self) -> None:
+        self.photo = gr.Image(
+            label=WORDS("photograph"), type="filepath", sources=["upload", "webcam", "clipboard"], height=300,
+            image_mode=None, buttons=[], webcam_options=gr.WebcamOptions(mirror=False), elem_id="fv-photo",
+        )  # fmt: skip
+        self.ticket = gr.Number(0, visible="hidden")  # a new number starts a fit
+        self.message = gr.HTML(elem_id="fv-message")
+        self.cancel = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-cancel")
+        gr.Markdown(WORDS("samples"), elem_id="fv-samples-title")
+        self.samples = gr.HTML(
+            markup.samples(handlers.samples(self._root)),
+            js_on_load=PICK_SAMPLE,
+            apply_default_css=False,
+            elem_id="fv-samples",
+        )
+        self.other_face = gr.Button(WORDS("other_face"), size="sm", visible=False, elem_id="fv-other-face")
+        self.report = gr.Markdown(elem_id="fv-report")
+        with gr.Accordion(WORDS("more_photographs"), open=False, elem_id="fv-more"):
+            gr.Markdown(WORDS("more_help"))
+            self.several = gr.File(
+                label=WORDS("photographs"),
+                file_count="multiple",
+                file_types=["image"],
+                height=110,
+                elem_id="fv-several",
+            )
+        self.open_saved = gr.UploadButton(
+            WORDS("open_saved"), file_types=[".json"], size="sm", variant="secondary", elem_id="fv-open"
+        )
+        gr.Markdown(WORDS("privacy"), elem_id="fv-privacy")
+
+    def _lay_out_result(self) -> None:
+        self.view = gr.HTML(
+            {},
+            html_template=(ASSETS / "studio.html").read_text(encoding="utf-8"),
+            css_template=(ASSETS / "studio.css").read_text(encoding="utf-8"),
+            js_on_load=MOUNT_STUDIO,
+            module_url=file_address(ASSETS / "studio.js"),
+            three_url=file_address(THREE_JS),
+            presets={name: dict(weights) for name, weights in fv.EXPRESSION_PRESETS.items()},
+            groups={
+                "expressions": [[section, list(names)] for section, names in EXPRESSION_GROUPS],
+                "attributes": [[region, list(names)] for region, names in fv.ATTRIBUTE_REGIONS.items()],
+            },
+            elem_id="fv-view",
+        )
+        with gr.Column(visible=False, elem_id="fv-fallback") as self.fallback:
+            self.simple = gr.Model3D(label=WORDS("simple_view"), interactive=False, height=420)
+            self.sides = gr.HTML()
+        with gr.Column(visible=False, elem_id="fv-results") as self.results:
+            self._lay_out_downloads()
+            with gr.Tabs(elem_id="fv-tabs"):
+                self._lay_out_tabs()
+
+    def _lay_out_downloads(self) -> None:
+        with gr.Row(elem_id="fv-downloads", equal_height=True):
+            self.mesh = gr.Dropdown(
+                [(WORDS(f"mesh_{name}"), name) for name in MESHES], value=MESHES[0], label=WORDS("mesh"), min_width=150,
+                scale=2, elem_id="fv-mesh",
+            )  # fmt: skip
+            self.downloads = {
+                kind: gr.Button(label, min_width=70, elem_id=f"fv-download-{kind}") for label, kind in FORMATS.items()
+            }
+        self.state = gr.Textbox(elem_classes="fv-hidden", container=False)  # the browser fills it as it sends it
+        self.saved = gr.HTML(elem_id="fv-saved")
+
+    def _lay_out_tabs(self) -> None:
+        with gr.Tab(WORDS("overlay")):
+            self.overlay = gr.ImageSlider(
+                label=WORDS("overlay_label"), interactive=False, buttons=["fullscreen"], slider_position=50,
+                elem_id="fv-overlay", max_height=620,
+            )  # fmt: skip
+        with gr.Tab(WORDS("stages")):
+            self.stages = gr.HTML(elem_id="fv-stages")
+        with gr.Tab(WORDS("maps")):
+            self.maps = gr.HTML(elem_id="fv-maps")
+        with gr.Tab(WORDS("losses")) as self.losses_tab:
+            self.losses = gr.Plot(show_label=False, elem_id="fv-losses")
+        with gr.Tab(WORDS("about")):
+            self.about = gr.HTML(elem_id="fv-about")
+        with gr.Tab(WORDS("other_person"), elem_id="fv-other-tab"):
+            gr.Markdown(WORDS("other_help"))
+            with gr.Row(equal_height=True):
+                self.donor = gr.Image(
+                    label=WORDS("other_photograph"), type="filepath", sources=["upload", "clipboard"], height=220,
+                    image_mode=None, buttons=[], elem_id="fv-donor",
+                )  # fmt: skip
+                with gr.Column():
+                    self.stranger = gr.Button(WORDS("stranger"), elem_id="fv-stranger")
+                    self.donor_saved = gr.UploadButton(
+                        WORDS("open_saved"), file_types=[".json"], elem_id="fv-donor-open"
+                    )
+            self.donor_note = gr.Markdown(elem_id="fv-donor-note")

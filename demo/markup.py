@@ -1,0 +1,101 @@
+"""HTML of the page's smaller parts, with everything escaped that comes from elsewhere."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import faceverse as fv
+
+from .viewer import file_address
+from .words import say
+
+STAGES = {
+    "photo": "Photograph",
+    "landmarks": "Landmarks",
+    "base": "Base model",
+    "detail": "With detail",
+    "final": "Final head",
+}
+MAPS = {
+    "texture": "Texture",
+    "smooth": "Texture without detail",
+    "normal": "Normal map",
+    "displacement": "Displacement, black to white: 0.8 mm",
+    "confidence": "Seen in the photograph",
+}
+
+
+def error_line(text: str) -> str:
+    """One red line, or nothing."""
+    return f'<p class="fv-error" role="alert">{html.escape(text)}</p>' if text else ""
+
+
+def samples(files: Sequence[Path]) -> str:
+    """A button for each picture to try."""
+    buttons = [
+        f'<button type="button" data-sample="{number}" aria-label="{number + 1}">'
+        f'<img src="{html.escape(file_address(path))}" alt=""></button>'
+        for number, path in enumerate(files)
+    ]
+    return f'<div class="fv-samples">{"".join(buttons)}</div>'
+
+
+def figures(files: Mapping[str, Path], captions: Mapping[str, str], language: str) -> str:
+    """Pictures in a row with captions; a click opens one in its full size."""
+    parts = []
+    for name, path in files.items():
+        address, caption = html.escape(file_address(path)), html.escape(say(captions[name], language))
+        parts.append(
+            f'<figure><a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{caption}"></a>'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    return f'<div class="fv-figures">{"".join(parts)}</div>'
+
+
+def report(result: fv.FitResult, whole: bool, language: str, explain) -> str:
+    """What the fit says about itself: seconds and warnings, as Markdown.
+
+    Args:
+        whole: False where its detail is still to come.
+        explain: makes a sentence of an error.
+    """
+    size = f"{len(result.vertices):,} vertices, {len(result.faces):,} triangles"
+    first = f"**Done in {result.seconds:.1f} s**: {size}." if whole else f"{size}; the detail of the skin follows."
+    warnings = [f"- {say(explain(fv.FaceVerseError(warning)), language)}" for warning in result.warnings]
+    return "\n".join([say(first, language), *warnings])
+
+
+def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
+    """A link to a file with its size and what is in it; the page starts the download by it."""
+    link = f'<a href="{html.escape(file_address(path))}" download="{path.name}">{path.name}</a>'
+    light = result.model.light_version
+    polygons = len(light.faces if mesh == "light" and light is not None else result.faces)
+    held = "" if path.suffix == ".json" else f", {polygons:,} {say('triangles', language)}"
+    if mesh == "dense" and path.suffix in (".ply", ".stl", ".zip") and result.displacement is not None:
+        held = f", {say('dense mesh', language)}"
+    return f"<p>{link} ({path.stat().st_size / 1e6:.1f} MB{held})</p>"
+
+
+def about(result: fv.FitResult, language: str) -> str:
+    """Where a head lies in the model: every attribute's estimate, in its range."""
+    values = result.model.attributes(result.params)
+    rows = []
+    for attribute in result.model.data.attributes:
+        value = float(values[attribute.name])
+        span = attribute.maximum - attribute.minimum
+        place = min(max((value - attribute.minimum) / span, 0.0), 1.0)
+        name = say(attribute.name.replace("_", " ").capitalize(), language)
+        bare = attribute.unit == "share" or attribute.unit.startswith("-1")
+        unit = "" if bare else f" {say(attribute.unit, language)}"
+        shown = f"{value:.0f}" if attribute.unit == "years" else f"{value:+.1f}"
+        rows.append(
+            f'<tr><th scope="row">{html.escape(name)}</th><td class="fv-value">{shown}{html.escape(unit)}</td>'
+            f'<td class="fv-scale"><i style="left:{100 * place:.1f}%"></i></td></tr>'
+        )
+    note = say(
+        "The model's own coordinates of this head, where 0 is average for its kind; no statement about the person.",
+        language,
+    )
+    return f'<p class="fv-note-small">{html.escape(note)}</p><table class="fv-about">{"".join(rows)}</table>'
