@@ -6,10 +6,10 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends make libgl1 libegl1 libgles2 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 faceverse \
-    && install -d -o faceverse /home/faceverse/app
+    && install -d -o faceverse /app
 
 USER faceverse
-WORKDIR /home/faceverse/app
+WORKDIR /app
 ENV PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE GRADIO_TEMP_DIR=/tmp/gradio
 
 # Another index for wheels without CUDA saves some gigabytes: --build-arg PIP_EXTRA_INDEX_URL=...
