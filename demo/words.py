@@ -20,7 +20,7 @@ _EN = {
     "photographs": "Photographs of one person",
     "more_photographs": "Several photographs of one person",
     "more_help": (
-        "Two to six photographs of the same person, from different sides, give one head. The first one decides pose, "
+        "Photographs of the same person from different sides give one head, twelve at most. The first one decides pose, "
         "expression and light."
     ),
     "use_sample": "Use a sample picture",
@@ -58,7 +58,7 @@ _ZH = {
     "photograph": "照片",
     "photographs": "同一人的多张照片",
     "more_photographs": "同一人的多张照片",
-    "more_help": "同一人从不同角度拍摄的两到六张照片会合成一个头像。姿态、表情和光照以第一张为准。",
+    "more_help": "同一人从不同角度拍摄的照片（最多十二张）会合成一个头像。姿态、表情和光照以第一张为准。",
     "use_sample": "使用示例图片",
     "samples": "或者试试这些人；除宇航员外，他们都不存在：",
     "cancel": "取消",

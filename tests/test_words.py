@@ -79,13 +79,19 @@ def test_blanks_match_on_both_sides():
 
 
 def test_steps_of_a_fit():
-    for text in (*handlers._STEPS.values(), "Reading the photograph", "Waiting for a free place"):
+    for text in (*handlers.STEPS.values(), "Reading the photograph", "Waiting for a free place"):
         assert CHINESE.search(say(text, "zh")), text
 
 
 @pytest.mark.parametrize("error", [handlers.Stopped(), RuntimeError("secret")])
 def test_other_ends_of_a_fit(error):
     assert CHINESE.search(say(handlers.explain(error), "zh"))
+
+
+def test_captions_of_pictures():
+    markup = pytest.importorskip("demo.markup")
+    for text in (*markup.STAGES.values(), *markup.MAPS.values()):
+        assert CHINESE.search(say(text, "zh")), text
 
 
 def test_no_face_and_too_few():
