@@ -20,7 +20,7 @@ _EN = {
     "photographs": "Photographs of one person",
     "more_photographs": "Several photographs of one person",
     "more_help": (
-        "Photographs of the same person from different sides give one head, twelve at most. The first one decides pose, "
+        "Photographs of one person from different sides give one head, twelve at most. The first one decides pose, "
         "expression and light."
     ),
     "use_sample": "Use a sample picture",
