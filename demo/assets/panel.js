@@ -41,14 +41,16 @@ export function rowsOf(names) {
 
 // Sections of the names that a model has; those that no section names come last.
 function sectionsOf(groups, names) {
-  const known = new Set(names), sections = groups.map(([key, members]) => [key, members.filter((name) => known.has(name))]);
+  const known = new Set(names);
+  const sections = groups.map(([key, members]) => [key, members.filter((name) => known.has(name))]);
   for (const [, members] of sections) for (const name of members) known.delete(name);
   if (known.size) sections.push(["other", [...known]]);
   return sections.filter(([, members]) => members.length);
 }
 
 export class Panel {
-  // Actions: change(apply(state)), commit(name), randomise(region), undo(), redo(), reset(), setLinked...
+  // Actions: change(apply(state)) while a control moves, commit(name) at its end, preset(weights), randomise(region),
+  // otherSkin(), ownSkin(), followLight(isOn), undo(), redo(), reset().
   constructor(element, options, actions) {
     Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {} });
     this.locked = new Set(); // regions, and "skin"
@@ -251,8 +253,8 @@ export class Panel {
     }
     for (const { chip, weights } of this.chips) {
       const wanted = weights ?? this.startState?.expression ?? {};
-      const isOn = this.model.names.every((name) => Math.abs((state.expression[name] ?? 0) - (wanted[name] ?? 0)) < 1e-3);
-      chip.setAttribute("aria-pressed", String(isOn));
+      const isSame = (name) => Math.abs((state.expression[name] ?? 0) - (wanted[name] ?? 0)) < 1e-3;
+      chip.setAttribute("aria-pressed", String(this.model.names.every(isSame)));
     }
     this.ownSkin.disabled = !state.skin;
     this.bar.undo.disabled = !history.canUndo;

@@ -30,8 +30,9 @@ export class Stage {
       onclick: () => this.setMode(name === this.mode ? "colour" : name),
     }, make("span", {})));
     this.mode = "colour";
-    find(".fv-tools").append(make("div", { class: "fv-tool-group", role: "group", "aria-label": word("tools") }, ...views),
-      make("div", { class: "fv-tool-group", role: "group", "aria-label": word("mode.colour") }, ...this.modes));
+    find(".fv-tools").append(
+      make("div", { class: "fv-tool-group", role: "group", "aria-label": word("tools") }, ...views),
+      make("div", { class: "fv-tool-group", role: "group", "aria-label": word("modes") }, ...this.modes));
     this.lightButton = iconButton("light", word("lightDrag"), () => actions.followLight(!this.isFollowing),
       { "aria-pressed": "false", "data-follow": true });
     this.groundButton = make("button", { type: "button", class: "fv-icon fv-ground", onclick: () => this.nextGround() },
@@ -108,7 +109,8 @@ export class Stage {
     this.step.textContent = status.text;
     this.bar.style.width = `${Math.round(100 * status.fraction)}%`;
     if (status.preview) this.preview.src = status.preview;
-    this.preview.hidden = !status.preview && (this.preview.hidden || status.fraction === 0); // until there is a newer one
+    // The last preview stays until there is a newer one.
+    this.preview.hidden = !status.preview && (this.preview.hidden || status.fraction === 0);
   }
 
   showChoice(choose) {

@@ -275,8 +275,8 @@ class Studio {
     this.change((state) => {
       const light = { ...LIGHT, ...state.light };
       const kept = (name, value) => Math.max(-LIGHT_LIMIT_DEG[name], Math.min(LIGHT_LIMIT_DEG[name], value));
-      light.yaw = kept("yaw", light.yaw + 40 * dx);
-      light.pitch = kept("pitch", light.pitch - 40 * dy);
+      light.yaw = kept("yaw", light.yaw + 57 * dx);
+      light.pitch = kept("pitch", light.pitch - 57 * dy);
       state.light = light;
     });
     return true;

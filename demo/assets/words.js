@@ -50,6 +50,7 @@ const WORDS = {
   "view.halfRight": ["Half side, from its left", "从其左前方看"],
   "view.side": ["Side", "侧面"],
   "view.back": ["Back", "背面"],
+  modes: ["Surface", "表面"],
   "mode.colour": ["Colours", "彩色"],
   "mode.clay": ["Clay", "黏土"],
   "mode.normals": ["Normals", "法线"],
