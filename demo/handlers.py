@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import queue
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +141,15 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
 
 
 def delete_later(path: Path, seconds: float) -> None:
-    """Deletes a file after a while."""
-    timer = threading.Timer(seconds, path.unlink, kwargs={"missing_ok": True})
+    """Deletes an upload after a while, unless the same content has been uploaded again: Gradio names it by that."""
+
+    def delete() -> None:
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()
+                path.parent.rmdir()
+
+    timer = threading.Timer(seconds, delete)
     timer.daemon = True
     timer.start()
 

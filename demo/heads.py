@@ -22,7 +22,7 @@ MESHES = ("standard", "light", "dense")
 VIEW_LIGHT = {"yaw": -27.0, "pitch": 32.0, "intensity": 1.0, "warmth": 0.0}  # of the 3D view, until a visitor moves it
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _FRONTAL = np.array([0.2821, 0.3257, 0.1577])  # harmonics that a surface towards the camera sees, see lighting.py
-_BRIGHTNESS_RANGE = (0.8, 1.6)
+_BRIGHTNESS_RANGE = (0.8, 1.3)
 numbers = count(1)  # no two files of the page have the same name, so that no browser shows an old one
 
 

@@ -174,16 +174,16 @@ class Layout:
                 elem_id="fv-overlay", max_height=620,
             )  # fmt: skip
         with gr.Tab(WORDS("stages")):
-            self.stages = gr.HTML(elem_id="fv-stages")
+            self.stages = gr.HTML(apply_default_css=False, elem_id="fv-stages")
         with gr.Tab(WORDS("maps")):
-            self.maps = gr.HTML(elem_id="fv-maps")
+            self.maps = gr.HTML(apply_default_css=False, elem_id="fv-maps")
         with gr.Tab(WORDS("losses")) as self.losses_tab:
             self.losses = gr.Plot(show_label=False, elem_id="fv-losses")
         with gr.Tab(WORDS("about")):
-            self.about = gr.HTML(elem_id="fv-about")
+            self.about = gr.HTML(apply_default_css=False, elem_id="fv-about")
         with gr.Tab(WORDS("other_person"), elem_id="fv-other-tab"):
             gr.Markdown(WORDS("other_help"))
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 self.donor = gr.Image(
                     label=WORDS("other_photograph"), type="filepath", sources=["upload", "clipboard"], height=220,
                     image_mode=None, buttons=[], elem_id="fv-donor",

@@ -83,19 +83,20 @@ def about(result: fv.FitResult, language: str) -> str:
     values = result.model.attributes(result.params)
     rows = []
     for attribute in result.model.data.attributes:
+        if attribute.unit == "share":  # of ancestry: a help for sliders, and nobody's business in a table
+            continue
         value = float(values[attribute.name])
         span = attribute.maximum - attribute.minimum
         place = min(max((value - attribute.minimum) / span, 0.0), 1.0)
         name = say(attribute.name.replace("_", " ").capitalize(), language)
-        bare = attribute.unit == "share" or attribute.unit.startswith("-1")
-        unit = "" if bare else f" {say(attribute.unit, language)}"
+        unit = {"years": f" {say('years', language)}", "mm": f" {say('mm', language)}", "degrees": "°"}
         shown = f"{value:.0f}" if attribute.unit == "years" else f"{value:+.1f}"
         rows.append(
-            f'<tr><th scope="row">{html.escape(name)}</th><td class="fv-value">{shown}{html.escape(unit)}</td>'
-            f'<td class="fv-scale"><i style="left:{100 * place:.1f}%"></i></td></tr>'
+            f'<div><dt>{html.escape(name)}</dt><dd><i style="left:{100 * place:.1f}%"></i></dd>'
+            f"<dd>{shown}{html.escape(unit.get(attribute.unit, ''))}</dd></div>"
         )
     note = say(
         "The model's own coordinates of this head, where 0 is average for its kind; no statement about the person.",
         language,
     )
-    return f'<p class="fv-note-small">{html.escape(note)}</p><table class="fv-about">{"".join(rows)}</table>'
+    return f'<p class="fv-note-small">{html.escape(note)}</p><dl class="fv-about">{"".join(rows)}</dl>'

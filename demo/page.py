@@ -53,8 +53,8 @@ class Page(Editing):
         atexit.register(visits.close)
         super().__init__(visits)
         with self.demo:
+            api.connect(self.visits, self.detail)  # first: Gradio numbers names that come a second time
             self._connect()
-            api.connect(self.visits, self.detail)
         self.demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=4)
 
     def warm_up(self) -> None:
@@ -73,7 +73,7 @@ class Page(Editing):
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         slow = {"show_progress": "hidden", "api_visibility": "private"}
         started = [self.ticket, self.message, self.cancel, self.other_face, self.report, self.view]
-        drawn = [self.overlay, self.stages, self.maps, self.losses, self.about]
+        drawn = [self.overlay, self.stages, self.maps, self.about]
         shown = [*started[1:], self.results, self.saved, self.donor_note, *drawn]
         self.demo.load(self.greet, None, self.view, **quick)
         self.demo.unload(self.leave)
@@ -92,6 +92,7 @@ class Page(Editing):
         changed = [self.view, self.message, self.about]
         for event, answer in ((self.view.edit, self.change), (self.view.randomise, self.randomise)):
             event(answer, None, changed, concurrency_id="edit", concurrency_limit=PARALLEL_EDITS, **slow)
+        self.losses_tab.select(self.draw_losses, None, self.losses, **quick)
         self.view.fallback(self.fall_back, None, [self.fallback, self.simple, self.sides], **slow)
         self.ticket.change(self.fit, None, shown, concurrency_id="fit", concurrency_limit=1, **slow)
         for kind, button in self.downloads.items():
@@ -125,7 +126,7 @@ class Page(Editing):
             visit.job = handlers.claim(paths, visit.folder, donor=donor)
         except handlers.EXPECTED as error:
             return self._ended(visit, handlers.explain(error))
-        return self._started(visit)
+        return self._started(visit) | ({self.several: None} if isinstance(upload, list) else {})
 
     def take_sample(self, request: gr.Request, event: gr.EventData) -> dict:
         """A picture to try takes the way of an upload."""
@@ -220,13 +221,19 @@ class Page(Editing):
 
     def _pictures(self, visit: Visit, result, photo_rgb) -> dict:
         files, language = pictures.of_fit(result, photo_rgb, visit.folder), visit.language
-        labels = {name: say(text, language) for name, text in (("step", "Step"), ("loss", "Loss, of where it began"))}
         return {
             self.overlay: (str(files.photo), str(files.overlay)) if files.photo else None,
             self.stages: markup.figures(files.stages, markup.STAGES, language),
             self.maps: markup.figures(files.maps, markup.MAPS, language),
-            self.losses: pictures.loss_figure(result, labels),
         }
+
+    def draw_losses(self, request: gr.Request) -> dict:
+        """Curves for who wants to see them; a plot that comes while its tab is hidden is never drawn."""
+        visit = self._visit(request)
+        if visit.head is None:
+            return {self.losses: None}
+        labels = {"step": say("Step", visit.language), "loss": say("Loss, of where it began", visit.language)}
+        return {self.losses: pictures.loss_figure(visit.head.fitted, labels)}
 
     def _joined(self, visit: Visit, fitted: Fitted) -> Iterator[dict]:
         """The second person is there."""

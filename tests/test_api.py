@@ -1,6 +1,7 @@
 """The page's HTTP interface, as a program on another machine sees it: a running server and Gradio's client."""
 
 import json
+import re
 import time
 import zipfile
 
@@ -86,11 +87,21 @@ def uploads(folder):
     return [path for path in folder.rglob("*") if path.is_file() and "faceverse" not in path.parts[-4:-1]]
 
 
-def test_five_lines_make_an_older_head(client, photo, head):
-    older = client.predict(handle_file(head), {"age": 20}, api_name="/edit")
-    file = client.predict(handle_file(older), "glb", api_name="/export")
-    first, second = fv.load_result(head), fv.load_result(older)
-    assert age_of(older) > age_of(head) + 10
+def test_the_lines_of_the_readme_make_an_older_head(server, root, photo, monkeypatch, tmp_path, capsys):
+    """Five lines of README.md, with this server's address."""
+    (snippet,) = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", (root / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+        if "gradio_client" in block
+    ]
+    monkeypatch.chdir(photo.parent)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    names = {}
+    exec(compile(snippet.replace("http://127.0.0.1:7860", server[0]), "README.md", "exec"), names)
+    names["client"].close()
+    file = capsys.readouterr().out.splitlines()[-1]
+    first, second = fv.load_result(names["head"]), fv.load_result(names["older"])
+    assert age_of(names["older"]) > age_of(names["head"]) + 10
     assert first.source == photo.stem
     mesh = trimesh.load(file, force="mesh", process=False)
     expected = second.neutral_vertices

@@ -202,7 +202,7 @@ def test_pictures_of_the_fit_are_shown(fitted):
     fitted.get_by_role("tab", name="Losses").click()
     fitted.wait_for_selector("#fv-losses .js-plotly-plot")
     fitted.get_by_role("tab", name="Estimates").click()
-    assert fitted.locator("#fv-about tr").count() == 41
+    assert fitted.locator("#fv-about dt").count() == 38
     fitted.get_by_role("tab", name="Photograph and head").click()
 
 
@@ -290,7 +290,9 @@ def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
     download.value.save_as(path)
     state = fitted.evaluate("window.faceverse.state()")
     with visit(browser, server[0]) as page:
-        page.set_input_files("#fv-open input[type=file]", path)
+        with page.expect_file_chooser() as chooser:
+            page.click("#fv-open")
+        chooser.value.set_files(path)
         wait_for_head(page)
         page.get_by_role("tab", name="Stages", exact=True).click()
         page.wait_for_selector("#fv-stages img")

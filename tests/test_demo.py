@@ -450,8 +450,9 @@ def test_curves_of_the_losses_start_at_one(sample_fit):
 
 def test_the_table_of_attributes_names_each(head):
     table = markup.about(head.fitted, "en")
-    assert table.count("<tr>") == len(head.fitted.model.attribute_names)
-    assert "years" in table
+    shares = [attribute.name for attribute in head.fitted.model.data.attributes if attribute.unit == "share"]
+    assert table.count("<dt>") == len(head.fitted.model.attribute_names) - len(shares)
+    assert "years" in table and not any(name.capitalize() in table for name in shares)
 
 
 # ------------------------------------------------------------------------------------------------------------- visitors
