@@ -30,8 +30,8 @@ SCRIPT = (
     ({"preset": "surprise"}, 8, 6),
     ({"preset": "laugh"}, 8, 6),
     ({"preset": "neutral", "yaw": 32}, 10, 3),
-    ({"preset": "neutral", "yaw": 32, "age": 1.0}, 10, 8),
-    ({"preset": "neutral", "yaw": -20, "age": 1.0, "light": 55}, 10, 3),
+    ({"preset": "neutral", "yaw": 32, "age": 0.6}, 10, 8),
+    ({"preset": "neutral", "yaw": -20, "age": 0.6, "light": 55}, 10, 3),
     ({"preset": "neutral", "yaw": 0, "age": 0.0, "light": -27}, 10, 2),
     ({"preset": "photo"}, 8, 4),
 )
@@ -69,15 +69,19 @@ def fitted_page(browser, address: str, width: int, height: int, theme: str, scal
     page.click("[data-sample='0']")
     page.wait_for_selector('.fv-stage[data-state="busy"]')
     page.wait_for_selector(READY, timeout=WAIT_MS)
-    page.wait_for_function("() => performance.getEntriesByType('resource').some((r) => r.name.includes('/folds-'))")
-    page.wait_for_function("() => performance.getEntriesByType('resource').some((r) => r.name.includes('/stage-final-'))")
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(8000)  # folds and pictures follow the head
     return page
 
 
 def shot(page: Page, selector: str | None = None) -> Image.Image:
     target = page.locator(selector) if selector else page
     return Image.open(io.BytesIO(target.screenshot())).convert("RGB")
+
+
+def middle(picture: Image.Image) -> Image.Image:
+    """The square in the middle."""
+    side, left = picture.height, (picture.width - picture.height) // 2
+    return picture.crop((left, 0, left + side, side))
 
 
 def animation(page: Page, presets: dict) -> list[Image.Image]:
@@ -112,27 +116,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--out", type=Path, default=Path("docs"), help="folder of the pictures (default: docs)")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser (default: from PATH)")
+    names = ("page", "phone", "animation")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the pictures (default: all)")
     options = parser.parse_args()
     import faceverse as fv
 
     presets = {name: dict(weights) for name, weights in fv.EXPRESSION_PRESETS.items()}
     with server() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=FLAGS)
-        page = fitted_page(browser, address, 1440, 900, "light")
-        page.click("[data-yaw='40']")
-        page.wait_for_timeout(1500)
-        shot(page).save(options.out / "page.png", optimize=True)
-        page.context.close()
-        phone = fitted_page(browser, address, 390, 844, "dark", scale=2)
-        phone.click("[data-tab=shape]")
-        phone.wait_for_timeout(1500)
-        shot(phone).save(options.out / "phone.png", optimize=True)
-        phone.context.close()
-        small = fitted_page(browser, address, 1000, 620, "dark")
-        frames = [frame.resize((480, round(480 * frame.height / frame.width))) for frame in animation(small, presets)]
-        path = options.out / "page.webp"
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=70, method=6)
-        print(f"{path}: {len(frames)} frames, {path.stat().st_size / 1e6:.1f} MB")
+        if "page" in options.only:
+            page = fitted_page(browser, address, 1440, 900, "light")
+            page.click("[data-yaw='40']")
+            page.wait_for_timeout(1500)
+            shot(page).save(options.out / "page.png", optimize=True)
+            page.context.close()
+        if "phone" in options.only:
+            phone = fitted_page(browser, address, 390, 844, "dark", scale=2)
+            phone.click("[data-tab=shape]")
+            phone.wait_for_timeout(1500)
+            shot(phone).save(options.out / "phone.png", optimize=True)
+            phone.context.close()
+        if "animation" in options.only:
+            small = fitted_page(browser, address, 1180, 760, "dark")
+            small.add_style_tag(content=".fv-tools, .fv-side-tools { visibility: hidden }")
+            frames = [middle(frame).resize((440, 440), Image.Resampling.LANCZOS) for frame in animation(small, presets)]
+            path = options.out / "page.webp"
+            frames[0].save(
+                path, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=82, method=6
+            )
+            print(f"{path}: {len(frames)} frames, {path.stat().st_size / 1e6:.1f} MB")
         browser.close()
 
 

@@ -29,6 +29,7 @@ from gradio.data_classes import FileData
 import faceverse as fv
 
 from . import handlers
+from .line import MAX_WAITING, Line
 from .visits import Visit, Visits
 
 MAX_PICTURE_PX = 2048
@@ -51,23 +52,24 @@ _log = logging.getLogger(__name__)
 _numbers = count(1)
 
 
-def connect(visits: Visits, detail: bool = True) -> None:
+def connect(visits: Visits, line: Line, detail: bool = True) -> None:
     """Adds the endpoints /fit, /edit, /render and /export to the `gr.Blocks` that is being built; none of them shows.
 
     They come before the page's own events, which would take their names.
 
     Args:
         visits: of the page; a client is a visitor with a folder, which goes when the client closes.
+        line: in which fits wait for their turn, together with those of the page.
         detail: False refuses detail for all fits, for a slow server.
     """
-    service = Service(visits, detail)
+    service = Service(visits, line, detail)
     photo = ("photo", _FILE, None)
     others = ("others", _MAYBE_FILES, None)
     result = ("result", _FILE, None)
     seed, face = ("seed", {"type": "integer"}, 0), ("face", {"type": "integer"}, 0)
     service.add(
         service.fit, [photo, face, ("detail", {"type": "boolean"}, detail), seed, others],
-        concurrency_id="fit", concurrency_limit=1,
+        concurrency_id="fit", concurrency_limit=MAX_WAITING,
     )  # fmt: skip
     few = {"concurrency_id": "api", "concurrency_limit": PARALLEL_EDITS}
     service.add(service.edit, [result, ("edits", {"type": "object"}, {}), ("donor", _MAYBE_FILE, None)], **few)
@@ -102,11 +104,13 @@ class Service:
 
     Args:
         visits: the folders of the clients.
+        line: in which fits wait for their turn.
         detail: whether fits may read the skin's detail.
     """
 
-    def __init__(self, visits: Visits, detail: bool = True):
+    def __init__(self, visits: Visits, line: Line, detail: bool = True):
         self.visits = visits
+        self.line = line
         self.detail = detail
 
     def add(self, function: Callable, parameters: list[tuple[str, dict, object]], **options) -> None:
@@ -142,7 +146,9 @@ class Service:
                 raise handlers.Stopped
 
         wanted = {"detail": bool(detail) and self.detail, "seed": _whole("seed", seed), "face": _whole("face", face)}
-        result = fv.fit(photos if len(photos) > 1 else photo, **wanted, on_progress=on_progress)
+        with self.line.place() as place:
+            place.wait()
+            result = fv.fit(photos if len(photos) > 1 else photo, **wanted, on_progress=on_progress)
         return fv.export(result, _place(visit) / f"{photo.stem or 'head'}.json")
 
     def edit(self, visit: Visit, result: Path, edits: dict | None = None, donor: Path | None = None) -> Path:

@@ -11,6 +11,7 @@ import faceverse as fv
 
 from . import handlers, markup
 from .heads import FORMATS, MESHES
+from .line import MAX_WAITING
 from .viewer import file_address
 from .words import LABELS
 
@@ -63,6 +64,7 @@ def launch_options() -> dict:
         "footer_links": [],
         "max_file_size": "40mb",
         "ssr_mode": False,
+        "max_threads": 2 * MAX_WAITING,  # those who wait for a fit must not keep others from editing
     }
 
 

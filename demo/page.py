@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -14,9 +14,10 @@ import gradio as gr
 
 from . import api, handlers, heads, markup, pictures
 from .editing import AWAY, PARALLEL_EDITS, Editing
-from .handlers import Choice, Fitted, Step
+from .handlers import Choice, Fitted, Job, Step
 from .heads import Head, numbers
 from .layout import ASSETS, THREE_JS, launch_options
+from .line import MAX_WAITING, Line, Place
 from .viewer import file_address
 from .visits import Visit, Visits
 from .words import say
@@ -24,6 +25,7 @@ from .words import say
 __all__ = ["Page", "build", "launch_options"]
 
 QUEUE_LENGTH = 40
+LOOK_S = 0.5  # between two looks at the line
 SEND_STATE = "(state, mesh) => [JSON.stringify(window.faceverse?.state() ?? {}), mesh]"
 START_DOWNLOAD = """(status) => {
     const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
@@ -49,11 +51,12 @@ class Page(Editing):
 
     def __init__(self, visits: Visits, detail=True):
         self.detail = detail
+        self.line = Line()
         self._runs = count(1)
         atexit.register(visits.close)
         super().__init__(visits)
         with self.demo:
-            api.connect(self.visits, self.detail)  # first: Gradio numbers names that come a second time
+            api.connect(self.visits, self.line, self.detail)  # first: Gradio numbers names that come a second time
             self._connect()
         self.demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=4)
 
@@ -94,7 +97,7 @@ class Page(Editing):
             event(answer, None, changed, concurrency_id="edit", concurrency_limit=PARALLEL_EDITS, **slow)
         self.losses_tab.select(self.draw_losses, None, self.losses, **quick)
         self.view.fallback(self.fall_back, None, [self.fallback, self.simple, self.sides], **slow)
-        self.ticket.change(self.fit, None, shown, concurrency_id="fit", concurrency_limit=1, **slow)
+        self.ticket.change(self.fit, None, shown, concurrency_id="fit", concurrency_limit=MAX_WAITING, **slow)
         for kind, button in self.downloads.items():
             saving = button.click(self._saver(kind), [self.state, self.mesh], self.saved, js=SEND_STATE, **slow)
             saving.then(None, self.saved, None, js=START_DOWNLOAD)
@@ -156,7 +159,8 @@ class Page(Editing):
 
     # -- fit ----------------------------------------------------------------------------------------------------------
     def fit(self, request: gr.Request) -> Iterator[dict]:
-        """Runs the fit and shows how far it is. It stops when the visitor cancels it, starts another one or leaves."""
+        """Waits for its turn, runs the fit and shows how far it is. It stops when the visitor cancels it, starts
+        another one or leaves."""
         visit = self._visit(request)
         run, job = visit.run, visit.job
 
@@ -164,27 +168,42 @@ class Page(Editing):
             return visit.run == run and not visit.gone
 
         try:
-            for event in handlers.fit(job, is_wanted, self.detail) if job else ():
-                if not is_wanted():
-                    break
-                if isinstance(event, Step):
-                    visit.status = {**asdict(event), "text": say(event.text, visit.language)}
-                    visit.status["refining"] |= job.as_donor
-                    yield {self.view: {**visit.view, "status": visit.status}}
-                elif isinstance(event, Choice):
-                    yield self._asked(visit, event)
-                    return
-                elif job.as_donor:
-                    yield from self._joined(visit, event)
-                else:
-                    yield from self._arrived(visit, event)
+            with self.line.place() as place:
+                yield from self._waited(visit, place, is_wanted)
+                yield from self._fitted(visit, job, is_wanted)
         except Exception as error:
             if is_wanted():
                 yield self._ended(visit, self._complaint(error))
                 return
         if visit.run in (0, run):
-            visit.status = None
+            visit.status = visit.status if visit.status and visit.status.get("choose") else None
         yield {self.message: ""}
+
+    def _waited(self, visit: Visit, place: Place, is_wanted: Callable[[], bool]) -> Iterator[dict]:
+        """Until it is his turn, or he gives up: how many come before."""
+        told = 0
+        while is_wanted() and not place.wait(0 if told == 0 else LOOK_S):
+            ahead = place.ahead
+            if ahead not in (0, told):
+                told = ahead
+                text = say(f"Waiting for a free place: {ahead} before you", visit.language)
+                visit.status = (visit.status or {}) | {"text": text, "fraction": 0.0}
+                yield {self.view: {**visit.view, "status": visit.status}}
+
+    def _fitted(self, visit: Visit, job: Job | None, is_wanted: Callable[[], bool]) -> Iterator[dict]:
+        for event in handlers.fit(job, is_wanted, self.detail) if job and is_wanted() else ():
+            if not is_wanted():
+                return
+            if isinstance(event, Step):
+                visit.status = {**asdict(event), "text": say(event.text, visit.language)}
+                visit.status["refining"] |= job.as_donor
+                yield {self.view: {**visit.view, "status": visit.status}}
+            elif isinstance(event, Choice):
+                yield self._asked(visit, event)
+            elif job.as_donor:
+                yield from self._joined(visit, event)
+            else:
+                yield from self._arrived(visit, event)
 
     def _asked(self, visit: Visit, choice: Choice) -> dict:
         visit.run = 0

@@ -22,6 +22,7 @@ handlers = pytest.importorskip("demo.handlers")
 from demo import heads, markup, pictures  # noqa: E402
 from demo.changes import Changes, Mix  # noqa: E402
 from demo.heads import Head  # noqa: E402
+from demo.line import Line  # noqa: E402
 from demo.visits import MAX_IDLE_S, Visits  # noqa: E402
 from faceverse.camera import default_camera  # noqa: E402
 from faceverse.result import FitResult, with_params  # noqa: E402
@@ -555,18 +556,60 @@ def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
     assert list(page.fit(request)) == [{page.message: ""}], "one that waited does not begin"
 
 
+def test_page_tells_how_many_come_before(page, monkeypatch, toy_model, no_pictures):
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
+    monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
+    request = request_of()
+    take_sample(page, request)
+    with page.line.place():
+        run = page.fit(request)
+        assert "1 before you" in next(run)[page.view]["status"]["text"]
+    answers = {key: value for answer in run for key, value in answer.items()}
+    assert answers[page.view]["head"] and page.line.places == []
+    take_sample(page, request)
+    with page.line.place():
+        run = page.fit(request)
+        next(run)
+        page.give_up(request)
+        assert list(run) == [{page.message: ""}], "who gives up leaves the line at once"
+        assert len(page.line.places) == 1
+
+
+def test_a_line_is_served_in_order():
+    line, served = Line(), []
+    with line.place() as first:
+        assert first.ahead == 0 and first.wait()
+
+        def come(number):
+            with line.place() as place:
+                arrived.set()
+                place.wait()
+                served.append(number)
+
+        threads = []
+        for number in range(5):
+            arrived = threading.Event()
+            threads.append(threading.Thread(target=come, args=(number,)))
+            threads[-1].start()
+            assert arrived.wait(10)
+        assert line.places[3].ahead == 3 and not line.places[3].wait(0.01)
+    for thread in threads:
+        thread.join(10)
+    assert served == [0, 1, 2, 3, 4] and line.places == []
+
+
 def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures):
     request, asked = request_of(), []
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 80)])
     monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
     take_sample(page, request)
-    *_, question = page.fit(request)
+    question = [answer for answer in page.fit(request) if page.view in answer][-1]
     assert len(question[page.view]["status"]["choose"]["boxes"]) == 2 and not asked
     assert page.choose(request, event_of(face=1))[page.ticket]
     answers = {key: value for answer in page.fit(request) for key, value in answer.items()}
     assert asked == [1] and answers[page.other_face].visible
     page.ask_again(request)
-    *_, question = page.fit(request)
+    question = [answer for answer in page.fit(request) if page.view in answer][-1]
     assert question[page.view]["status"]["choose"] and question[page.view]["head"], "the first head is there still"
     assert "fv-error" in page.choose(request, event_of(face="x"))[page.message]
 

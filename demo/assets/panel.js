@@ -165,7 +165,6 @@ export class Panel {
   attributeRow({ name, unit }) {
     const step = STEPS[unit] ?? 0.01, digits = step === 1 ? 0 : step === 0.1 ? 1 : 2;
     const format = (amount) => {
-      if (unit === "years") return `${Math.round((this.estimates?.[name] ?? 0) + amount)}`;
       if (unit === "share") return `${signed(100 * amount, 0)}`;
       return signed(amount, digits) + (unit === "degrees" ? "°" : "");
     };
