@@ -80,8 +80,9 @@ def shot(page: Page, selector: str | None = None) -> Image.Image:
 
 def middle(picture: Image.Image) -> Image.Image:
     """The square in the middle."""
-    side, left = picture.height, (picture.width - picture.height) // 2
-    return picture.crop((left, 0, left + side, side))
+    side = min(picture.size)
+    left, top = ((length - side) // 2 for length in picture.size)
+    return picture.crop((left, top, left + side, top + side))
 
 
 def animation(page: Page, presets: dict) -> list[Image.Image]:

@@ -33,7 +33,8 @@ MIRROR_TRUST = 0.45
 MIRROR_TOLERANCE_M = 0.01
 _SAMPLE_MARGIN_PX = 8
 _LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy().astype(np.float32)
-MAXIMUM_GAIN = np.log(3.0)  # how far completed parts may be from the model's albedo
+MAXIMUM_GAIN = np.log(3.0)  # how far completed skin may be from the model's albedo
+HAIR_GAIN = np.log(12.0)  # likewise hair: the model's is dark, and less would give fair hair its red and no blue
 
 
 @dataclass(frozen=True)
@@ -338,8 +339,9 @@ def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, symmetric
     total = trust + mirrored_trust
     both = (change * trust + mirrored * mirrored_trust) / np.maximum(total, 1e-6)
     skin_part, hair_part = (_typical(both, total * share) for share in (1 - hair, hair))
-    smooth = (1 - hair) * _membrane(both, skin_part) + hair * _membrane(both, hair_part)
-    smooth = np.clip(smooth, -MAXIMUM_GAIN, MAXIMUM_GAIN)
+    skin_change, hair_change = (_membrane(both, part) for part in (skin_part, hair_part))
+    skin_change = np.clip(skin_change, -MAXIMUM_GAIN, MAXIMUM_GAIN)
+    smooth = (1 - hair) * skin_change + hair * np.clip(hair_change, -HAIR_GAIN, HAIR_GAIN)
     total = np.clip(total, 0, 1)
     return total * both + (1 - total) * smooth
 

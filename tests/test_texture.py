@@ -122,3 +122,18 @@ def test_membrane_keeps_values_and_fills_between():
 
 def test_membrane_without_any_data_is_zero():
     assert np.abs(texture._membrane(np.ones((3, 32, 32)), np.zeros((32, 32)))).max() == 0
+
+
+def test_fair_hair_keeps_its_hue_where_it_is_not_seen():
+    """The model's hair is dark: seen hair that is six times as red, eight times as green is so all over the scalp."""
+    size, wanted = 32, np.log([6.0, 8.0, 10.0])
+    hair = np.zeros((size, size), np.float32)
+    hair[:16] = 1
+    trust = np.zeros_like(hair)
+    trust[8:16] = 1  # the fringe
+    trust[16:] = 1
+    change = np.where(hair[None] > 0, wanted[:, None, None], 0.1).astype(np.float32)
+    completed = texture._complete(change, trust, hair, np.zeros_like(hair))
+    np.testing.assert_allclose(completed[:, 0, 16], wanted, atol=0.05)
+    skin_only = texture._complete(np.broadcast_to(wanted[:, None, None], change.shape), trust, 0 * hair, 0 * hair)
+    assert skin_only[:, 0, 16].max() <= texture.MAXIMUM_GAIN + 1e-6, "skin is never so far from the model's"
