@@ -87,7 +87,7 @@ def uploads(folder):
     return [path for path in folder.rglob("*") if path.is_file() and "faceverse" not in path.parts[-4:-1]]
 
 
-def test_the_lines_of_the_readme_make_an_older_head(server, root, photo, monkeypatch, tmp_path, capsys):
+def test_the_lines_of_the_readme_make_an_older_head(server, root, photo, monkeypatch, capsys):
     """Five lines of README.md, with this server's address."""
     (snippet,) = [
         block
@@ -95,7 +95,6 @@ def test_the_lines_of_the_readme_make_an_older_head(server, root, photo, monkeyp
         if "gradio_client" in block
     ]
     monkeypatch.chdir(photo.parent)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     names = {}
     exec(compile(snippet.replace("http://127.0.0.1:7860", server[0]), "README.md", "exec"), names)
     names["client"].close()
