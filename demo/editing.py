@@ -90,8 +90,11 @@ class Editing(Layout):
         visit = self._visit(request)
         if visit.head is None:
             return {self.fallback: gr.Column(visible=False)}
-        model = heads.download(visit.head, "glb", visit.head.changes, visit.folder)
-        sides = pictures.sides(visit.head.edited, visit.folder)
+        try:
+            model = heads.download(visit.head, "glb", visit.head.changes, visit.folder)
+            sides = pictures.sides(visit.head.edited, visit.folder)
+        except Exception as error:
+            return {self.sides: markup.error_line(self._complaint(error, visit.language))}
         return {
             self.fallback: gr.Column(visible=True),
             self.simple: str(model),

@@ -150,8 +150,8 @@ class Layout:
             elem_id="fv-view",
         )
         with gr.Column(visible=False, elem_id="fv-fallback") as self.fallback:
+            self.sides = gr.HTML(apply_default_css=False)
             self.simple = gr.Model3D(label=WORDS("simple_view"), interactive=False, height=420)
-            self.sides = gr.HTML()
         with gr.Column(visible=False, elem_id="fv-results") as self.results:
             self._lay_out_downloads()
             with gr.Tabs(elem_id="fv-tabs"):

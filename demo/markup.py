@@ -54,6 +54,17 @@ def figures(files: Mapping[str, Path], captions: Mapping[str, str], language: st
     return f'<div class="fv-figures">{"".join(parts)}</div>'
 
 
+def stage_times(result: fv.FitResult, language: str) -> str:
+    """What each stage of a fit took and did, as a line each."""
+    rows = []
+    for stage in result.stages:
+        change = f"{stage.before:.3g} → {stage.after:.3g}" if stage.before else ""
+        steps = f"{stage.iterations} {say('steps', language)}" if stage.iterations > 1 else ""
+        cells = "".join(f"<dd>{html.escape(cell)}</dd>" for cell in (f"{stage.seconds:.2f} s", steps, change))
+        rows.append(f"<div><dt>{html.escape(say(stage.name, language))}</dt>{cells}</div>")
+    return f'<dl class="fv-times">{"".join(rows)}</dl>' if rows else ""
+
+
 def report(result: fv.FitResult, whole: bool, language: str, explain) -> str:
     """What the fit says about itself: seconds and warnings, as Markdown.
 

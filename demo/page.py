@@ -242,7 +242,7 @@ class Page(Editing):
         files, language = pictures.of_fit(result, photo_rgb, visit.folder), visit.language
         return {
             self.overlay: (str(files.photo), str(files.overlay)) if files.photo else None,
-            self.stages: markup.figures(files.stages, markup.STAGES, language),
+            self.stages: markup.figures(files.stages, markup.STAGES, language) + markup.stage_times(result, language),
             self.maps: markup.figures(files.maps, markup.MAPS, language),
         }
 

@@ -442,6 +442,14 @@ def test_pictures_of_a_head_from_a_file(skinned, tmp_path):
     assert list(files.maps) == ["texture", "smooth", "normal", "displacement", "confidence"]
 
 
+def test_times_of_the_stages_are_told(sample_fit):
+    result = sample_fit[0][-1].result
+    english, chinese = (markup.stage_times(result, language) for language in ("en", "zh"))
+    assert english.count("<dt>") == chinese.count("<dt>") == len(result.stages)
+    assert "photometric fine" in english and "photometric" not in chinese
+    assert markup.stage_times(result.replace(stages=()), "en") == ""
+
+
 def test_curves_of_the_losses_start_at_one(sample_fit):
     figure = pictures.loss_figure(sample_fit[0][-1].result, {"step": "Step", "loss": "Loss"})
     assert {trace.name for trace in figure.data} >= {"landmarks", "photometric coarse"}

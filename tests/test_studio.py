@@ -618,4 +618,12 @@ def test_without_webgl_the_page_is_told(browser, site):  # noqa: F811
     page.wait_for_selector('.fv-stage[data-state="failed"]')
     assert "WebGL is switched off" in page.inner_text(".fv-failed")
     assert page.evaluate("window.events") == [["fallback", {}]]
+    page.evaluate("(value) => window.give({ ...value, edition: value.edition + 1 })", value)
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.events.length") == 1, "the same head is no news"
+    changed = value | {"edition": value["edition"] + 2, "head": value["head"] + "?other"}
+    page.evaluate("(value) => window.give(value)", changed)
+    page.wait_for_function("() => window.events.length === 2")
+    page.evaluate("(value) => window.give(value)", changed | {"status": {"text": "Fitting", "fraction": 0.5}})
+    page.wait_for_selector('.fv-stage[data-state="busy"]')
     context.close()

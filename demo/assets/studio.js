@@ -62,6 +62,10 @@ class Studio {
     if (value.edition < this.latest.edition) return; // an answer that another one has overtaken
     const isAnswer = value.edition !== this.latest.edition;
     this.latest = value;
+    if (this.isBlind) {
+      this.showBlindly(value);
+      return;
+    }
     const parts = [value.person, ...PARTS.map((part) => value[part])].join();
     if (value.status || !value.head || parts === this.shownParts) this.showProgress();
     if (parts === this.shownParts && value.head) this.take(value, isAnswer);
@@ -173,7 +177,18 @@ class Studio {
     this.stage.fail(error.message);
     this.root.dataset.state = "failed";
     this.panel.element.hidden = true;
-    if (error.isWebgl) this.trigger("fallback", {});
+    if (!error.isWebgl) return;
+    this.isBlind = true;
+    this.showBlindly(this.latest);
+  }
+
+  // Without WebGL: how far the work is, and a word to the page about each new head.
+  showBlindly(value) {
+    if (value.status && !value.status.refining) this.showProgress();
+    else if (value.head) this.stage.fail(word("noWebgl"));
+    if (!value.head || value.head === this.blindHead) return;
+    this.blindHead = value.head;
+    this.trigger("fallback", {});
   }
 
   // -- the visitor's state --------------------------------------------------------------------------------------------
