@@ -25,6 +25,7 @@ from .words import say
 __all__ = ["Page", "build", "launch_options"]
 
 QUEUE_LENGTH = 40
+NOT_YET = "First a head of your own, with its detail; then choose the other photograph again."
 LOOK_S = 0.5  # between two looks at the line
 SEND_STATE = "(state, mesh) => [JSON.stringify(window.faceverse?.state() ?? {}), mesh]"
 START_DOWNLOAD = """(status) => {
@@ -82,7 +83,7 @@ class Page(Editing):
         self.demo.unload(self.leave)
         # The file as it was uploaded, EXIF data and all, is for the library to read, not for Gradio.
         self.photo.input(self.take, self.photo, started, preprocess=False, **quick)
-        self.photo.clear(self.clear, None, shown, **quick)
+        self.photo.clear(self.clear, None, [*shown, self.fallback], **quick)
         self.several.upload(self.take, self.several, [*started, self.several], preprocess=False, **quick)
         self.samples.pick(self.take_sample, None, [self.photo, *started], **quick)
         self.open_saved.upload(self.take_saved, self.open_saved, shown, preprocess=False, **slow)
@@ -124,6 +125,8 @@ class Page(Editing):
         uploads = upload if isinstance(upload, list) else [upload] if upload else []
         if not uploads:  # the photograph was cleared
             return {self.message: ""}
+        if donor and (visit.head is None or visit.status is not None):
+            return {self.message: markup.error_line(say(NOT_YET, visit.language))}
         try:
             paths = [self._uploaded(one) for one in uploads]
             visit.job = handlers.claim(paths, visit.folder, donor=donor)
@@ -274,6 +277,8 @@ class Page(Editing):
         except Exception as error:
             yield self._ended(visit, self._complaint(error))
             return
+        if visit.job is not None:
+            visit.job.forget()
         visit.run, visit.status, visit.job = 0, None, None
         with visit.changing:
             visit.head = head
@@ -327,4 +332,7 @@ class Page(Editing):
     def clear(self, request: gr.Request) -> dict:
         """The cross on the photograph deletes everything of the visitor."""
         self.visits.leave(request.session_hash)
-        return self._ended(self._visit(request), "") | {self.results: gr.Column(visible=False)}
+        return self._ended(self._visit(request), "") | {
+            self.results: gr.Column(visible=False),
+            self.fallback: gr.Column(visible=False),
+        }

@@ -91,6 +91,9 @@ LABELS = {"en": _EN, "zh": _ZH}
 _SENTENCES = {
     # Steps of a fit
     "Waiting for a free place": "正在排队",
+    "First a head of your own, with its detail; then choose the other photograph again": (
+        "请先等自己的头像及其细节完成，再重新选择另一张照片"
+    ),
     "Waiting for a free place: {} before you": "正在排队：前面还有 {} 人",
     "Reading the photograph": "正在读取照片",
     "Reading the photographs": "正在读取照片",

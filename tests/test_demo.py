@@ -688,6 +688,8 @@ def test_page_opens_what_was_taken_away(page, toy_model, monkeypatch, tmp_path, 
 def test_page_mixes_with_a_second_person(page, toy_model, monkeypatch, no_pictures):
     request = request_of()
     assert "fv-error" in page.take_stranger(request)[page.message], "there is no head yet"
+    early = page.take_donor({"path": "other.jpg"}, request_of(language="zh"))
+    assert "请先" in early[page.message] and list(early) == [page.message]
     monkeypatch.setattr(fv, "load_model", lambda: toy_model)
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
     people = [result_of(toy_model, 1), result_of(toy_model, 2, jawOpen=0.6)]
