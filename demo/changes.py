@@ -12,6 +12,7 @@ MAX_STRENGTH = 2.0  # of the skin's detail; 1 is as fitted
 MAX_SKIN = 2**24 - 1
 _POSE_DEG = {"yaw": 180.0, "pitch": 90.0, "roll": 180.0}
 _LIGHT = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 4.0), "warmth": (-1.0, 1.0)}
+_FAR = 10.0  # weight of a component without limits
 _FORGED = "the page has sent something that it never sends; reload it and try again"
 
 
@@ -56,7 +57,7 @@ class Changes:
         """
         data = _mapping(data)
         return cls(
-            expression=_numbers(data.get("expression"), dict.fromkeys(model.expression_names, (0.0, 1.0))),
+            expression=_numbers(data.get("expression"), expression_limits(model)),
             attributes={
                 name: amount
                 for name, amount in _numbers(
@@ -80,6 +81,12 @@ class Changes:
         """The state as a browser would send it."""
         state = {part.name: getattr(self, part.name) for part in fields(self)}
         return state | {"mix": dict(vars(self.mix))}
+
+
+def expression_limits(model: fv.FaceModel) -> dict[str, tuple[float, float]]:
+    """Least and largest weight by name: 0..1 for blendshapes, others for angles and unnamed components."""
+    pairs = zip(model.expression_names, model.expression_limits, strict=True)
+    return {name: (max(float(low), -_FAR), min(float(high), _FAR)) for name, (low, high) in pairs}
 
 
 def _mapping(data) -> Mapping:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import faceverse as fv
 
-from .changes import Changes, Mix
+from .changes import Changes, Mix, expression_limits
 from .viewer import file_address, fold_atlas, head_pack, model_pack
 
 FORMATS = {"GLB": "glb", "OBJ (zip)": "obj", "PLY": "ply", "STL": "stl", "JSON": "json"}
@@ -173,7 +173,7 @@ def view(head: Head, folder: Path, model: Path) -> dict:
         "folds": head.folds,
         "state": head.changes.on_files,
         "start": start_of(head),
-        "limits": {name: [round(v, 3) for v in pair] for name, pair in fv.attribute_limits(head.rest).items()},
+        "limits": _limits(head.rest),
         "estimates": {n: round(float(v), 3) for n, v in head.rest.model.attributes(head.rest.params).items()},
         "donor": {"name": head.donor_name} if head.donor is not None else None,
         "adopt": None,
@@ -258,6 +258,13 @@ def _picture_file(folder: Path, name: str, suffix: str, picture: np.ndarray, **o
     else:
         Image.fromarray(picture).save(path, **options)
     return path
+
+
+def _limits(result: fv.FitResult) -> dict[str, list[float]]:
+    """Ends of the sliders by name: changes of attributes, and weights of expressions that are not 0..1."""
+    weights = {name: pair for name, pair in expression_limits(result.model).items() if pair != (0.0, 1.0)}
+    ends = fv.attribute_limits(result) | weights
+    return {name: [round(float(end), 3) for end in pair] for name, pair in ends.items()}
 
 
 def _brightness(result: fv.FitResult) -> float:

@@ -60,6 +60,7 @@ from .model_file import content_hash
 from .train_commands import add_train, run_train
 from .weights import convert_model, find_weights
 
+_BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "relief", "page")
 TRACK_FORMATS = ("csv", "json", "npz")
 RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
 
@@ -281,7 +282,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("rasterize", "fit", "base", "track", "registration", "detail", "relief"))
+    parser.add_argument("what", choices=_BENCHMARKS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 

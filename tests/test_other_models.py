@@ -3,6 +3,7 @@
 They are made from the toy head. Detectors are played by the toy's own landmarks, so that the truth is known.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -419,35 +420,41 @@ def test_eyes_of_a_named_model_are_edited_in_radians(eyed):
         fv.edit(head, expression={"eyeballLeftYawn": 0.1})
 
 
-def test_the_page_shows_the_sliders_that_a_model_has(fitted, tmp_path):
-    handlers = pytest.importorskip("demo.handlers")
-    from demo import viewer
+def test_the_page_shows_what_a_model_has(fitted, tmp_path):
+    pytest.importorskip("gradio")
+    from demo import heads, pictures, viewer
+    from demo.changes import Changes
 
     scene, result = fitted
-    named = result.model.data.named_expressions
-    head = handlers.Head(result, result, 1, 1, None)
-    usable = handlers.usable_sliders(result.model)
-    assert ("Smile" in usable) == named and ("age" in usable) == bool(result.model.attribute_names)
-    values = handlers.slider_values(result)
-    assert set(values) == set(handlers.EXPRESSIONS) and (named or not any(values.values()))
-    (tmp_path / "model.bin").write_bytes(viewer.model_pack(result.model))
-    shown = handlers.view(head, tmp_path, tmp_path / "model.bin")
-    assert list(shown["expression"]) == list(result.model.expression_names)
-    assert handlers.pictures(head, scene.picture, tmp_path).clay.exists()
-    moved = {label: min(value + 0.3, 1) for label, value in values.items()}
-    assert handlers.download(head, "glb", moved, tmp_path).exists()
-    assert handlers.edit(head, handlers.Changes()).edited is result
+    model = result.model
+    head = heads.Head.of(result, 1)
+    (tmp_path / "model.bin").write_bytes(viewer.model_pack(model))
+    shown = heads.view(head, tmp_path, tmp_path / "model.bin")
+    json.loads(json.dumps(shown, allow_nan=False))
+    assert list(shown["start"]["expression"]) == list(model.expression_names)
+    assert set(shown["estimates"]) == set(model.attribute_names)
+    limits = [shown["limits"].get(name, [0, 1]) for name in model.expression_names]
+    np.testing.assert_allclose(limits, np.clip(model.expression_limits, -10, 10), atol=1e-3)
+    assert Changes.read(shown["start"], model).expression == shown["start"]["expression"], "within its limits"
+    assert pictures.of_fit(result, scene.picture, tmp_path).overlay.exists()
+    name, (_, high) = model.expression_names[0], limits[0]
+    moved = Changes.read({"expression": {name: high}}, model)
+    assert heads.as_shown(head, moved).params.expression[0] == pytest.approx(high, abs=1e-3)
+    assert heads.download(head, "glb", moved, tmp_path).exists()
+    assert heads.edit(head, Changes()).edited is head.rest
 
 
 @pytest.mark.parametrize("name", ["few", "eyed"])
 def test_age_alone_is_enough_for_the_page(name, toy_model):
-    handlers = pytest.importorskip("demo.handlers")
+    pytest.importorskip("gradio")
+    from demo.changes import Changes
+    from demo.heads import Head, edit
+
     data = MODELS[name](toy_model).data
     model = FaceModel(replace(data, attributes=data.attributes[:1]))
     result = fv.head(model.neutral(), model, texture_size=32)
-    older = handlers.edit(handlers.Head(result, result, 1, 1, None), handlers.Changes(age=10))
+    older = edit(Head.of(result, 1), Changes(attributes={"age": 10.0}))
     assert model.attributes(older.edited.params)["age"] > model.attributes(result.params)["age"] + 5
-    assert handlers.usable_sliders(model)[-1] == "age"
 
 
 # ------------------------------------------------------------------------------------------------- the open model's 68

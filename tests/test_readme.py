@@ -91,7 +91,8 @@ def test_front_matter_is_that_of_a_space(root):
 
     _, front, _ = TEXT.split("---\n", 2)
     values = yaml.safe_load(front)
-    wanted = "title emoji colorFrom colorTo sdk sdk_version python_version app_file license short_description tags"
+    wanted = "title emoji colorFrom colorTo sdk sdk_version python_version app_file license short_description tags "
+    wanted += "suggested_hardware"
     assert set(values) == set(wanted.split())
     assert values["sdk"] == "gradio" and len(values["short_description"]) <= 60
     requirements = (root / "requirements.txt").read_text(encoding="utf-8")

@@ -19,7 +19,9 @@ export function emptyState() {
 export function complete(given, limits = {}) {
   const state = { ...emptyState(), ...copy(given ?? {}) };
   for (const part of ["pose", "mix"]) state[part] = { ...emptyState()[part], ...state[part] };
-  for (const name of Object.keys(state.expression)) state.expression[name] = within(state.expression[name], [0, 1]);
+  for (const name of Object.keys(state.expression)) {
+    state.expression[name] = within(state.expression[name], limits[name] ?? [0, 1]);
+  }
   for (const [name, amount] of Object.entries(state.attributes)) {
     state.attributes[name] = within(amount, limits[name]);
     if (!state.attributes[name]) delete state.attributes[name];

@@ -106,6 +106,7 @@ export class Panel {
   }
 
   fillExpression(panel) {
+    this.expressionRows = [];
     const sections = sectionsOf(this.groups.expressions ?? [], this.model.names);
     const chips = [["photo", null], ...Object.entries(this.presets)].map(([name, weights]) => {
       const chip = make("button", { type: "button", class: "fv-chip", "data-preset": name, "aria-pressed": "false",
@@ -130,6 +131,7 @@ export class Panel {
     const slider = this.slider({ label: word(`expression.${row}`), unit: "%",
       data: { "data-names": names.join(" ") } }, read, write, row);
     slider.element.classList.add(`fv-${kind}`);
+    this.expressionRows.push([names[0], slider]);
     return slider.element;
   }
 
@@ -235,6 +237,7 @@ export class Panel {
       const [low, high] = value.limits?.[name] ?? [Math.min(0, minimum - estimate), Math.max(0, maximum - estimate)];
       slider.setRange(low, high);
     }
+    for (const [name, slider] of this.expressionRows) slider.setRange(...(value.limits?.[name] ?? [0, 1]));
     for (const { slider, from } of this.rows) slider.setRange(slider.low, slider.high, from(start));
     const hasRelief = Boolean(value.normal);
     this.strength.input.disabled = this.otherSkin.disabled = !hasRelief;

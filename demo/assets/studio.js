@@ -52,7 +52,10 @@ class Studio {
       redo: () => this.step(1),
       reset: () => this.setState(this.start),
     });
-    this.root.addEventListener("keydown", (event) => this.key(event));
+    // A button that was pressed and is disabled now, such as the last undo, leaves the focus to the page.
+    document.addEventListener("keydown", (event) => {
+      if (event.target === document.body || this.root.contains(event.target)) this.key(event);
+    });
   }
 
   // -- what the server sends ------------------------------------------------------------------------------------------
@@ -138,7 +141,7 @@ class Studio {
   // A head that was not there before.
   welcome(value) {
     this.person = value.person;
-    this.start = complete(value.start);
+    this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
     this.questions.reset(value.state);
