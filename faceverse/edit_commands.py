@@ -26,13 +26,13 @@ def run_edit(options: argparse.Namespace) -> int:
     given["rotation"] = rotation(options)
     given["detail_from"] = None if options.detail_from is None else load_result(options.detail_from, before.model)
     changes = {name: value for name, value in given.items() if value is not None}
-    for name, value in options.change:
+    for name, value in options.set:
         if name not in before.model.attribute_names:
             known = ", ".join(before.model.attribute_names) or "none"
             raise ParameterError(f"there is no attribute {name!r}; this model has: {known}")
         changes[name] = value
-    if options.set:
-        changes["targets"] = dict(options.set)
+    if options.target:
+        changes["targets"] = dict(options.target)
     if options.expression:
         changes["expression"] = dict(options.expression)
     return _written(before, edit(before, **changes), options.output)
@@ -93,8 +93,8 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
         help=text + "also in part: smile=0.7; repeatable",
     )
     text = "change of any attribute that `weights info` lists; repeatable"
-    parser.add_argument("--change", **add_pairs, help=text)
-    parser.add_argument("--set", **add_pairs, help="value that an attribute is to reach; repeatable")
+    parser.add_argument("--set", **add_pairs, help=text)
+    parser.add_argument("--target", **add_pairs, help="value that an attribute is to reach; repeatable")
     text = "where the light comes from (degrees), such as yaw=30,pitch=20,intensity=1.2,warmth=0.3"
     parser.add_argument("--light", type=_light, metavar="NAME=VALUE,...", help=text)
     add_angles(parser)

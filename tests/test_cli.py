@@ -516,8 +516,8 @@ def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
         (["--age", "-10"], {"age": -10}),
         (["--age", "+20"], {"age": 20}),
         (["--age=-1.5", "--gender", "0"], {"age": -1.5, "gender": 0}),
-        (["--change", "age=-2", "--change", "gender=+1e-1"], {"age": -2, "gender": 0.1}),
-        (["--set", "age=30", "--set", "gender=-5e-1"], {"targets": {"age": 30, "gender": -0.5}}),
+        (["--set", "age=-2", "--set", "gender=+1e-1"], {"age": -2, "gender": 0.1}),
+        (["--target", "age=30", "--target", "gender=-5e-1"], {"targets": {"age": 30, "gender": -0.5}}),
         (["--age-years", "70", "--expression", "smile"], {"age_years": 70, "expression": {"smile": 1}}),
         (["--expression", "smile=-.5", "--light", "yaw=-30,warmth=.3"],
          {"expression": {"smile": -0.5}, "light": {"yaw": -30, "warmth": 0.3}}),
@@ -540,7 +540,7 @@ def test_edit_refuses_pairs_without_a_number(pair, stored, capsys):
     assert "NAME=VALUE" in complaint(capsys, 2, ["edit", stored, "-o", "x.json", "--expression", pair])
 
 
-@pytest.mark.parametrize("given", [["--expression", "mouthSmile=1"], ["--set", "beauty=1"], ["--change", "result=1"],
+@pytest.mark.parametrize("given", [["--expression", "mouthSmile=1"], ["--target", "beauty=1"], ["--set", "result=1"],
                                    ["--expression", "smil=1"], ["--light", "colour=1"]])
 def test_edit_refuses_unknown_names(given, stored, tmp_path, capsys):
     line = complaint(capsys, 1, ["edit", stored, "-o", tmp_path / "x.json", *given])
@@ -600,7 +600,7 @@ def test_edit_refuses_skin_that_makes_no_sense(stored, skins, tmp_path, capsys):
 
 def test_edit_reaches_values_and_whole_expressions(stored, toy_model, tmp_path):
     out = tmp_path / "x.json"
-    given = ["--age-years", "60", "--set", "gender=0.4", "--expression", "laugh", "--expression", "jawOpen=0.1"]
+    given = ["--age-years", "60", "--target", "gender=0.4", "--expression", "laugh", "--expression", "jawOpen=0.1"]
     assert main(["edit", str(stored), "-o", str(out), *given, "--light", "yaw=90,intensity=0.5"]) == 0
     after = fv.load_result(out, toy_model)
     assert toy_model.attributes(after.params) == pytest.approx({"age": 60, "gender": 0.4}, abs=0.01)
@@ -634,7 +634,7 @@ def test_randomize_keeps_what_it_is_told(stored, toy_model, tmp_path):
     [
         (["edit", "--light", "yaw"], 2, "NAME=VALUE"),
         (["edit", "--age", "1", "--age-years", "40"], 2, "not allowed with"),
-        (["edit", "--set", "age=40", "--age", "1"], 1, "give one of them"),
+        (["edit", "--target", "age=40", "--age", "1"], 1, "give one of them"),
         (["randomize", "--region", "noze"], 1, "did you mean 'nose'"),
         (["randomize", "--strength", "3"], 1, "strength must be in 0..2"),
         (["blend", "{stored}", "--albedo", "1.5"], 1, "albedo must be in 0..1"),
