@@ -23,6 +23,7 @@ FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader
 READY = '.fv-stage[data-state="ready"][data-drawn]'
 WAIT_MS = 240_000
 FRAME_MS = 70
+WARM_UP_S = 30  # the page fits a sample for itself at first
 # What the animation shows: (state to reach, frames on the way there, frames to stay).
 SCRIPT = (
     ({}, 0, 8),
@@ -54,6 +55,7 @@ def server():
                     break
                 except OSError:
                     time.sleep(0.3)
+            time.sleep(WARM_UP_S)
             yield address
         finally:
             process.terminate()

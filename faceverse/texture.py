@@ -331,19 +331,28 @@ def _is_mirrored(position: np.ndarray) -> np.ndarray:
 def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
     """Extends the photograph's change of albedo (3, S, S), in logarithms, from where it is trusted to everywhere.
 
-    First the other half of the face where head and layout are `symmetric` (S, S) about u = 0.5, then smooth membranes,
-    one through the skin and one through the hair, so that there is no seam and neither stains the other.
+    First the other half of the face where head and layout are `symmetric` (S, S) about u = 0.5, then a smooth membrane
+    through the skin, so that there is no seam, and one change for all hair, so that neither stains the other.
     """
     mirrored, mirrored_trust = change[:, :, ::-1], trust[:, ::-1] * MIRROR_TRUST * (1 - trust)
     mirrored_trust = mirrored_trust * symmetric
     total = trust + mirrored_trust
     both = (change * trust + mirrored * mirrored_trust) / np.maximum(total, 1e-6)
     skin_part, hair_part = (_typical(both, total * share) for share in (1 - hair, hair))
-    skin_change, hair_change = (_membrane(both, part) for part in (skin_part, hair_part))
-    skin_change = np.clip(skin_change, -MAXIMUM_GAIN, MAXIMUM_GAIN)
-    smooth = (1 - hair) * skin_change + hair * np.clip(hair_change, -HAIR_GAIN, HAIR_GAIN)
+    skin_change = np.clip(_membrane(both, skin_part), -MAXIMUM_GAIN, MAXIMUM_GAIN)
+    smooth = (1 - hair) * skin_change + hair * _one_change(both, hair_part)
     total = np.clip(total, 0, 1)
     return total * both + (1 - total) * smooth
+
+
+def _one_change(change: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The usual change (3, 1, 1) of hair, none where none is seen: what little of a scalp a photograph shows is too
+    uneven, with strands, gaps and what lies behind, to be continued to the back of the head."""
+    seen = weight > 0.3
+    if not seen.any():
+        return np.zeros((3, 1, 1), np.float32)
+    usual = np.median(change[:, seen], axis=1)[:, None, None]
+    return np.clip(usual, -HAIR_GAIN, HAIR_GAIN).astype(np.float32)
 
 
 def _typical(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
