@@ -165,13 +165,19 @@ def samples(folder: Path) -> list[Path]:
 
 
 # -- fit --------------------------------------------------------------------------------------------------------------
-def fit(job: Job, is_wanted: Callable[[], bool] = lambda: True, detail=True) -> Iterator[Step | Choice | Fitted]:
+def fit(
+    job: Job,
+    is_wanted: Callable[[], bool] = lambda: True,
+    detail=True,
+    after_base: Callable[[], None] = lambda: None,
+) -> Iterator[Step | Choice | Fitted]:
     """Fits a head to a photograph, or to several.
 
     Args:
         job: its photographs are deleted at the end unless there is a face to choose in them.
         is_wanted: asked again and again; False stops the fit.
         detail: as in `faceverse.fit`.
+        after_base: called between the base head and its detail; may wait there.
 
     Yields:
         Step while it runs, with a Fitted among them once the base head is there, if detail follows; at the end the
@@ -205,6 +211,7 @@ def fit(job: Job, is_wanted: Callable[[], bool] = lambda: True, detail=True) -> 
                 nonlocal refining
                 refining = True
                 tell(result, whole=False)
+                after_base()
 
             source = images[0] if len(images) == 1 else images
             options = {"on_progress": on_progress, "on_base": on_base}

@@ -17,7 +17,7 @@ from .editing import AWAY, PARALLEL_EDITS, Editing
 from .handlers import Choice, Fitted, Job, Step
 from .heads import Head, numbers
 from .layout import ASSETS, THREE_JS, launch_options
-from .line import MAX_WAITING, Line, Place
+from .line import LOOK_S, MAX_WAITING, Line, Place
 from .viewer import file_address
 from .visits import Visit, Visits
 from .words import say
@@ -26,7 +26,6 @@ __all__ = ["Page", "build", "launch_options"]
 
 QUEUE_LENGTH = 40
 NOT_YET = "First a head of your own, with its detail; then choose the other photograph again."
-LOOK_S = 0.5  # between two looks at the line
 SEND_STATE = "(state, mesh) => [JSON.stringify(window.faceverse?.state() ?? {}), mesh]"
 START_DOWNLOAD = """(status) => {
     const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
@@ -173,7 +172,7 @@ class Page(Editing):
         try:
             with self.line.place() as place:
                 yield from self._waited(visit, place, is_wanted)
-                yield from self._fitted(visit, job, is_wanted)
+                yield from self._fitted(visit, job, is_wanted, place)
         except Exception as error:
             if is_wanted():
                 yield self._ended(visit, self._complaint(error))
@@ -193,8 +192,11 @@ class Page(Editing):
                 visit.status = (visit.status or {}) | {"text": text, "fraction": 0.0}
                 yield {self.view: {**visit.view, "status": visit.status}}
 
-    def _fitted(self, visit: Visit, job: Job | None, is_wanted: Callable[[], bool]) -> Iterator[dict]:
-        for event in handlers.fit(job, is_wanted, self.detail) if job and is_wanted() else ():
+    def _fitted(self, visit: Visit, job: Job | None, is_wanted: Callable[[], bool], place: Place) -> Iterator[dict]:
+        """What the fit tells. With the base head he lets those pass who wait for theirs."""
+        if job is None or not is_wanted():
+            return
+        for event in handlers.fit(job, is_wanted, self.detail, lambda: place.step_aside(is_wanted)):
             if not is_wanted():
                 return
             if isinstance(event, Step):
@@ -304,10 +306,10 @@ class Page(Editing):
         return {
             self.ticket: visit.run,
             self.message: "",
-            self.report: "",
             self.cancel: gr.Button(visible=True),
             self.other_face: gr.Button(visible=False),
             self.view: {**visit.view, "status": asdict(step)},
+            **({} if visit.job.as_donor else {self.report: ""}),
         }
 
     def _ended(self, visit: Visit, complaint: str) -> dict:

@@ -606,6 +606,57 @@ def test_a_line_is_served_in_order():
     assert served == [0, 1, 2, 3, 4] and line.places == []
 
 
+def test_base_heads_come_before_the_detail_of_others():
+    line, order = Line(), []
+
+    def come(name, started, go_on):
+        with line.place() as place:
+            started.set()
+            place.wait()
+            order.append(f"{name} base")
+            go_on.wait(10)
+            place.step_aside()
+            order.append(f"{name} detail")
+
+    events = {name: (threading.Event(), threading.Event()) for name in "ABC"}
+    threads = {name: threading.Thread(target=come, args=(name, *events[name])) for name in "ABC"}
+    for name in "AB":
+        threads[name].start()
+        assert events[name][0].wait(10)
+    assert wait_for(lambda: order == ["A base"])
+    events["A"][1].set()
+    assert wait_for(lambda: order == ["A base", "B base"])
+    threads["C"].start()  # comes while A waits for its detail
+    assert events["C"][0].wait(10) and line.places[1].is_aside is False
+    for name in "BC":
+        events[name][1].set()
+    for thread in threads.values():
+        thread.join(10)
+    assert order == ["A base", "B base", "C base", "A detail", "B detail", "C detail"]
+
+
+def test_who_steps_aside_can_give_up():
+    line = Line()
+    with line.place() as first, line.place():
+        first.step_aside(lambda: False)
+        assert first.ahead == 1
+    first.step_aside()
+    assert first.ahead == 0, "who has left the line waits for nobody"
+
+
+def test_page_lets_others_pass_between_head_and_detail(page, two_stages, no_pictures):
+    request = request_of()
+    take_sample(page, request)
+    run = page.fit(request)
+    assert next(run)[page.view]["status"]
+    with page.line.place() as other:
+        assert other.ahead == 1
+        assert skip_to(run, page.results)[page.view]["head"]
+        assert wait_for(lambda: other.ahead == 0), "he has his head, now it is the other's turn"
+        two_stages.set()
+    assert skip_to(run, page.results)[page.view]["normal"]
+
+
 def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures):
     request, asked = request_of(), []
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 80)])
