@@ -491,6 +491,20 @@ def test_a_random_face_is_adopted_once_and_can_be_undone(studio):
 
 
 @pytest.mark.browser
+def test_a_random_face_is_not_lost_to_what_follows_it(studio):
+    drawn = {"number": studio.value["edition"] + 100, "state": {"attributes": {"nose_width": 2}}}
+    answer(studio, 2)
+    late = studio.value | {"edition": studio.value["edition"] - 1, "adopt": drawn}
+    studio.evaluate("(value) => window.give(value)", late)
+    studio.wait_for_function("() => window.faceverse.state().attributes.nose_width === 2")
+    other = drawn | {"number": drawn["number"] + 1, "state": {"attributes": {"nose_width": 3}}}
+    shared = studio.value | {"normal": None, "folds": None}
+    pair = [shared | {"edition": shared["edition"] + later, "adopt": taken} for later, taken in ((3, other), (4, None))]
+    studio.evaluate("(pair) => pair.forEach((value) => window.give(value))", pair)
+    studio.wait_for_function("() => window.faceverse.state().attributes.nose_width === 3")
+
+
+@pytest.mark.browser
 def test_a_new_person_starts_afresh_and_the_same_one_goes_on(studio):
     move(studio, "[data-names=jawOpen]", 0.6)
     answer(studio, 1, normal=None, folds=None)

@@ -62,7 +62,11 @@ class Studio {
   // Called with every new value of the component; the newest one wins, whatever arrives first. Values that only tell
   // how far the work is do not disturb the loading of what they have in common.
   async show(value) {
-    if (value.edition < this.latest.edition) return; // an answer that another one has overtaken
+    if (value.adopt && value.adopt.number > this.adopted) this.adoption = value.adopt; // not to be lost in what follows
+    if (value.edition < this.latest.edition) { // an answer that another one has overtaken
+      if (this.adoption && this.files) this.take(this.latest, false);
+      return;
+    }
     const isAnswer = value.edition !== this.latest.edition;
     this.latest = value;
     if (this.isBlind) {
@@ -141,6 +145,7 @@ class Studio {
   // A head that was not there before.
   welcome(value) {
     this.person = value.person;
+    this.adoption = null;
     this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
@@ -156,10 +161,12 @@ class Studio {
       this.panel.setPerson(value, this.start);
       this.questions.answered();
     }
-    if (value.adopt && value.adopt.number > this.adopted) {
-      this.adopted = value.adopt.number;
+    if (this.adoption) {
+      const { number, state } = this.adoption;
+      this.adopted = number;
+      this.adoption = null;
       this.setWaiting(false);
-      this.setState({ ...this.state, ...value.adopt.state });
+      this.setState({ ...this.state, ...state });
     } else {
       this.refresh();
     }
