@@ -15,8 +15,6 @@ import logging
 import os
 import secrets
 import shutil
-import threading
-import time
 import zipfile
 from collections.abc import Callable
 from itertools import count
@@ -340,22 +338,11 @@ def _check_owner(upload: Path, visit: Visit) -> None:
 
 
 def _forget_soon(upload: Path, visit: Visit) -> None:
-    """Deletes an upload; later, where the same content has just been uploaded again."""
+    """Deletes an upload after a while, see `handlers.delete_later`."""
     if upload.is_relative_to(visit.folder.resolve()):  # an answer that came back without being loaded
         return
 
-    def forget() -> None:
-        try:
-            if time.time() - upload.stat().st_mtime < UPLOAD_STAYS_S:
-                _forget_soon(upload, visit)
-            else:
-                upload.unlink()
-        except OSError:
-            return
-
-    timer = threading.Timer(UPLOAD_STAYS_S, forget)
-    timer.daemon = True
-    timer.start()
+    handlers.delete_later(upload, UPLOAD_STAYS_S)
 
 
 def _place(visit: Visit) -> Path:

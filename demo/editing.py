@@ -43,9 +43,11 @@ class Editing(Layout):
         visit = self._visit(request)
         before = visit.head and visit.head.changes
 
-        def wanted(head: Head) -> tuple[Changes, bool]:
+        def wanted(head: Head) -> tuple[Changes, tuple[str, ...]]:
             changes = Changes.read((event._data or {}).get("state"), head.rest.model)
-            return changes, changes.mix.expression != head.changes.mix.expression
+            if changes.mix.expression == head.changes.mix.expression:
+                return changes, ()
+            return replace(changes, expression=heads.mixed_expression(head, changes.mix.expression)), ("expression",)
 
         yield self._change(visit, wanted)
         if visit.head and before and (before.skin, before.mix) != (visit.head.changes.skin, visit.head.changes.mix):
@@ -55,33 +57,32 @@ class Editing(Layout):
         """A region's attributes, or all of them, are drawn anew."""
         visit, data = self._visit(request), event._data or {}
 
-        def wanted(head: Head) -> tuple[Changes, bool]:
+        def wanted(head: Head) -> tuple[Changes, tuple[str, ...]]:
             present = Changes.read(data.get("state"), head.rest.model)
             keep = tuple(str(name) for name in data.get("keep") or ())
-            return heads.random_changes(head, present, data.get("region"), keep, secrets.randbelow(2**24 - 1) + 1), True
+            seed = secrets.randbelow(2**24 - 1) + 1
+            return heads.random_changes(head, present, data.get("region"), keep, seed), ("attributes", "skin")
 
         yield self._change(visit, wanted)
         if visit.head and data.get("region") is None:
             yield from self._folded(visit, visit.head.person)
 
-    def _change(self, visit: Visit, wanted: Callable[[Head], tuple[Changes, bool]]) -> dict:
-        """The answer to a change; `wanted` says what, and whether the browser has to adopt it."""
+    def _change(self, visit: Visit, wanted: Callable[[Head], tuple[Changes, tuple[str, ...]]]) -> dict:
+        """The answer to a change; `wanted` says what, and which parts of the state the browser has to adopt."""
         with visit.changing:
             if visit.head is None:
                 return {self.message: markup.error_line(say(AWAY, visit.language))}
             try:
-                changes, adopts = wanted(visit.head)
-                if changes.mix.expression != visit.head.changes.mix.expression:
-                    drawn = heads.mixed_expression(visit.head, changes.mix.expression)
-                    changes = replace(changes, expression=drawn)
+                changes, adopted = wanted(visit.head)
                 visit.head = heads.edit(visit.head, changes)
                 shown = self._show(visit)
             except Exception as error:
                 # The browser goes on with what it shows; without an answer it would wait for one.
                 complaint = markup.error_line(self._complaint(error, visit.language))
                 return {self.message: complaint, self.view: {**visit.view, "status": visit.status}}
-            if adopts:
-                shown["adopt"] = {"number": next(numbers), "state": heads.start_of(visit.head) | changes.to_json()}
+            if adopted:
+                state = changes.to_json()
+                shown["adopt"] = {"number": next(numbers), "state": {part: state[part] for part in adopted}}
             about = markup.about(visit.head.edited, visit.language)
         return {self.view: shown, self.message: "", self.about: about}
 

@@ -141,13 +141,15 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
 
 
 def delete_later(path: Path, seconds: float) -> None:
-    """Deletes an upload after a while, unless the same content has been uploaded again: Gradio names it by that."""
+    """Deletes an upload after a while; later, where the same content has been uploaded again: Gradio names it by that.
+    """
 
     def delete() -> None:
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime >= seconds:
+            if time.time() - path.stat().st_mtime < seconds:
+                delete_later(path, seconds)
+            else:
                 path.unlink()
-                path.parent.rmdir()
 
     timer = threading.Timer(seconds, delete)
     timer.daemon = True

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 _EN = {
     "title": "# FaceVerse\nOne photograph in, a 3D head out: turn it, change it, take it with you.",
-    "tagline": "One photograph in, a 3D head out: turn it, change it, take it with you.",
     "privacy": (
         "Your photograph is deleted right after the fit (if it shows several faces, with your next one); the head and "
         "its pictures when you leave, at the latest after an idle hour. Nothing is used for anything else."
@@ -23,20 +22,15 @@ _EN = {
         "Photographs of one person from different sides give one head, twelve at most. The first one decides pose, "
         "expression and light."
     ),
-    "use_sample": "Use a sample picture",
     "samples": "Or try one of these people; apart from the astronaut, none of them exists:",
     "cancel": "Cancel",
     "other_face": "Another face of this photograph",
     "open_saved": "Open a saved head (.json)",
     "simple_view": "3D head",
-    "downloads": "Download",
-    "download_help": "The head as it is shown:",
     "mesh": "Mesh of the files",
     "mesh_standard": "Standard",
     "mesh_light": "Light",
     "mesh_dense": "Dense: wrinkles and pores as geometry",
-    "size": "Size",
-    "polygons": "Polygons",
     "overlay": "Photograph and head",
     "overlay_label": "Photograph | fitted head",
     "stages": "Stages",
@@ -50,7 +44,6 @@ _EN = {
 }
 _ZH = {
     "title": "# FaceVerse\n一张照片，一个三维头像：旋转它，编辑它，把它带走。",
-    "tagline": "一张照片，一个三维头像：旋转它，编辑它，把它带走。",
     "privacy": (
         "您的照片在重建完成后立即删除（若其中有多张人脸，则在您选择下一张照片时删除）；头像及其图片在您离开时删除，"
         "最迟在闲置一小时后删除。所有内容均不作他用。"
@@ -59,20 +52,15 @@ _ZH = {
     "photographs": "同一人的多张照片",
     "more_photographs": "同一人的多张照片",
     "more_help": "同一人从不同角度拍摄的照片（最多十二张）会合成一个头像。姿态、表情和光照以第一张为准。",
-    "use_sample": "使用示例图片",
     "samples": "或者试试这些人；除宇航员外，他们都不存在：",
     "cancel": "取消",
     "other_face": "选择照片中的另一张脸",
     "open_saved": "打开已保存的头像（.json）",
     "simple_view": "三维头像",
-    "downloads": "下载",
-    "download_help": "当前显示的头像：",
     "mesh": "文件中的网格",
     "mesh_standard": "标准",
     "mesh_light": "精简",
     "mesh_dense": "稠密：皱纹和毛孔成为几何",
-    "size": "大小",
-    "polygons": "多边形数",
     "overlay": "照片与头像",
     "overlay_label": "照片 | 拟合的头像",
     "stages": "各阶段",

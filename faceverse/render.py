@@ -196,12 +196,8 @@ def overview(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> np.nd
     Raises:
         ParameterError: as in `overlay` and `render`.
     """
-    photo = _check_photo(photo_rgb, result)
     size = _check_size(size)[0]
-    box = head_box_px(result)
-    camera = _framed(result.camera, box, (size, size))
-    scale = photo.shape[0] / result.camera.image_size[0]
-    crop = _crop(photo, tuple(edge * scale for edge in box), size)
+    crop, camera, _ = _around_head(_check_photo(photo_rgb, result), result, size)
     over = _over(crop, result, camera, "color", 1.0)
     clay = render(result, mode="clay", camera=camera).rgb
     texture = np.asarray(Image.fromarray(result.texture).resize((size, size), Image.Resampling.LANCZOS))
@@ -221,12 +217,8 @@ def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) ->
     Raises:
         ParameterError: as in `overlay` and `render`.
     """
-    photo = _check_photo(photo_rgb, result)
     size = _check_size(size)[0]
-    box = head_box_px(result)
-    camera = _framed(result.camera, box, (size, size))
-    scale = photo.shape[0] / result.camera.image_size[0]
-    crop = _crop(photo, tuple(edge * scale for edge in box), size)
+    crop, camera, box = _around_head(_check_photo(photo_rgb, result), result, size)
     pictures = {"photo": crop}
     if result.landmarks_px is not None:
         points = (result.landmarks_px - box[:2]) * (size / (box[2] - box[0]))
@@ -286,6 +278,15 @@ def _over(photo: np.ndarray, result: FitResult, camera: Camera, mode: str, alpha
     drawn = draw(PosedHead.of(result, mode, *_pose(result)), camera, 2)
     ground = LINEAR_OF_BYTE[torch.from_numpy(np.array(photo)).long()]
     return _encode(alpha * drawn.rgb + (1 - alpha * drawn.coverage)[..., None] * ground)
+
+
+def _around_head(photo: np.ndarray, result: FitResult, size: int):
+    """Cut-out of the photograph around the head (size, size, 3), the camera that took it, and its box in the photograph
+    that `result.camera` belongs to."""
+    box = head_box_px(result)
+    scale = photo.shape[0] / result.camera.image_size[0]
+    crop = _crop(photo, tuple(edge * scale for edge in box), size)
+    return crop, _framed(result.camera, box, (size, size)), box
 
 
 def _with_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:

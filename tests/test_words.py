@@ -173,3 +173,9 @@ def test_result_files_of_another_kind(model, tmp_path):
     with pytest.raises(fv.ParameterError) as caught:
         fv.load_result(path, model)
     assert "head.json" in in_chinese(str(caught.value))
+
+
+def test_every_label_is_on_the_page(root):
+    text = (root / "demo" / "layout.py").read_text(encoding="utf-8")
+    used = set(re.findall(r'WORDS\(\s*"(\w+)"', text)) | {"mesh_standard", "mesh_light", "mesh_dense"}
+    assert set(LABELS["en"]) == used
