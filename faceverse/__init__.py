@@ -33,6 +33,7 @@ from .presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
 from .tracking import Track, track
+from .viewer import MeshViewer
 from .weights import load_model
 
 # The names `edit`, `export` and `render` are functions here although modules have the same names: importing them above,
@@ -50,6 +51,7 @@ __all__ = [
     "FaceVerseError",
     "FitResult",
     "ImageError",
+    "MeshViewer",
     "NoFaceError",
     "ParameterError",
     "Photo",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import faceverse as fv
 from faceverse.mesh import subdivide_smooth, subdivision
 from faceverse.training import scan_landmarks
 from faceverse.training.nonrigid import (
@@ -132,6 +133,20 @@ def test_fit_to_surface_finds_a_head_of_the_model(toy_model):
     assert np.linalg.norm(fitted - scan, axis=1)[face].mean() / 100 < 1.5e-3
     _, alone = fit_to_surface(toy_model, scan, toy_model.faces, np.eye(3) / 100, np.zeros(3), scale=False)
     assert alone > distance
+
+
+def test_a_scan_that_the_model_cannot_reach_keeps_its_size():
+    """Making both the scan and the head small makes all distances small: no fit, and no figure of reach."""
+    open_model = fv.load_model()
+    surface = ModelSurface(open_model)
+    head = person(open_model, 3, 0.7)
+    lumps = 0.002 * np.sin(500 * head).sum(axis=1, keepdims=True)
+    scan = head + lumps * mesh_normals(head, open_model.faces)
+    faces, rows = open_model.faces[surface.face_triangles], surface.face_vertices
+    fitted, distance = fit_to_surface(open_model, 100 * scan, faces, np.eye(3) / 100, np.zeros(3))
+    np.testing.assert_allclose(np.ptp(fitted[rows], axis=0), 100 * np.ptp(scan[rows], axis=0), rtol=0.1)
+    direct = touch(scan[rows], fitted / 100, open_model.faces).distance.mean()
+    assert distance == pytest.approx(direct, rel=0.2)
 
 
 def test_fit_finds_the_expression_and_keeps_it_in_bounds(toy_model):

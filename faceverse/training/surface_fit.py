@@ -27,6 +27,7 @@ INDEPENDENT_POINTS, POINTS_FOR_REACH = 1200.0, 4000.0
 NORMAL_AGREEMENT = 0.5  # cosine below which a scan point and the model's surface are two different things
 LANDMARK_SIGMA_M = 4e-3  # of landmarks found in renderings
 INDEPENDENT_LANDMARKS = 60.0
+SIZE_SIGMA = 0.05  # how far the size of the first alignment, which is by landmarks, may be off
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class SurfaceFit:
         matrix, translation: (3, 3) scaled rotation and (3,): head space = scan @ matrix.T + translation.
         vertices: (V, 3) metres, head space.
         sigma: metres, robust deviation of the scan's points from the model.
+        size: of the scan in head space, against the alignment that the fit began with.
     """
 
     identity: np.ndarray
@@ -88,6 +90,7 @@ class SurfaceFit:
     translation: np.ndarray
     vertices: np.ndarray
     sigma: float
+    size: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def fit_model(
         _vertices(model, modes, np.zeros(len(model.identity_modes)), task.expression), task.reach_m[0] / 3,
     )  # fmt: skip
     for reach in np.geomspace(*task.reach_m, task.iterations):
-        state = _step(surface, points, modes, state, task, reach)
+        state = _step(surface, points, modes, state, task, reach * state.size)
     return state
 
 
@@ -233,7 +236,7 @@ def _step(
         raise ParameterError("the scan's surface lies nowhere near the model's face")
     offset, trust = contact.offset[used], weight[used]
     inner = offset[trust >= 1] if (trust >= 1).any() else offset
-    sigma = max(1.4826 * float(np.median(np.abs(inner))), SMALLEST_SIGMA_M)
+    sigma = max(1.4826 * float(np.median(np.abs(inner))), SMALLEST_SIGMA_M * state.size)
     trust = trust * np.clip(1 - (offset / (4.0 * sigma)) ** 2, 0, None) ** 2  # Tukey's biweight
     root = np.sqrt(trust / used.sum() / _variance_of_mean(sigma, int(used.sum()), task))
     normals = contact.normals[used]
@@ -241,7 +244,8 @@ def _step(
     columns = _columns(surface, modes, contact, used) * gain
     x = moved.points[used]
     centre = x.mean(0)
-    turn, size = np.cross(x - centre, normals), ((x - centre) * normals).sum(1, keepdims=True)
+    # The derivative of the distance at the scan's own size: else a fit could gain by making both surfaces small.
+    turn, size = np.cross(x - centre, normals), (((x - centre) * normals).sum(1) - offset)[:, None]
     # A residual is normal . (scan point - model point): moving the scan adds, moving the model takes away.
     jacobian = np.concatenate([turn, normals, size, -columns], axis=1) * root[:, None]
     hessian, gradient = jacobian.T @ jacobian, jacobian.T @ (root * offset)
@@ -279,10 +283,9 @@ def _add_landmarks(surface: ModelSurface, basis, state: SurfaceFit, task: FitTas
     at_points = np.einsum("lc,lckx->lkx", weights, modes.reshape(len(modes), -1, 3)[corners], optimize=True)
     for axis in range(3):
         unit = np.eye(3)[axis]
-        turn = np.cross(x - centre, unit[None].repeat(len(x), 0))
+        turn = np.cross(x - centre, np.tile(unit, (len(x), 1)))
         jacobian = np.concatenate(
-            [turn, unit[None].repeat(len(x), 0), (x - centre)[:, axis : axis + 1], -at_points[:, :, axis] * gain],
-            axis=1,
+            [turn, np.tile(unit, (len(x), 1)), (on_model - centre)[:, [axis]], -at_points[:, :, axis] * gain], axis=1
         )
         jacobian *= root[:, None]
         hessian += jacobian.T @ jacobian
@@ -296,6 +299,8 @@ def _solve(model: FaceModel, modes: np.ndarray, state: SurfaceFit, task: FitTask
     first = 7 + count
     diagonal = np.einsum("ii->i", hessian)
     diagonal[:7] += 1e-9
+    diagonal[6] += 1 / SIZE_SIGMA**2
+    gradient[6] += np.log(state.size) / SIZE_SIGMA**2
     diagonal[7:first] += 1.0
     gradient[7:first] += state.identity
     free = np.ones(len(gradient), bool)
@@ -323,6 +328,7 @@ def _solve(model: FaceModel, modes: np.ndarray, state: SurfaceFit, task: FitTask
         identity=identity,
         expression=expression,
         matrix=motion @ state.matrix,
+        size=(1 + delta[6]) * state.size,
         translation=motion @ (state.translation - centre) + centre + delta[3:6],
         vertices=_vertices(model, modes, identity, expression),
         sigma=sigma,
@@ -349,8 +355,8 @@ def fit_to_surface(
         scale: whether the size may change.
 
     Returns:
-        The fitted head (V, 3) in the space of the scan, and the mean distance in metres (in head space) of the scan's
-        face points to its surface: of those points whose closest place on the model is in the face.
+        The fitted head (V, 3) in the space of the scan, and the mean distance in metres, at the size of the first
+        alignment, of the scan's face points to its surface: of those whose closest place on the model is in the face.
     """
     surface = ModelSurface(model)
     vertices = np.asarray(vertices, np.float64)
@@ -365,9 +371,10 @@ def fit_to_surface(
     matrix = np.eye(3) if matrix is None else np.asarray(matrix, np.float64)
     translation = np.zeros(3) if translation is None else np.asarray(translation, np.float64)
     fit = fit_model(surface, points, matrix, translation, task)
-    distance = face_distances(surface, points.moved(fit.matrix, fit.translation), fit.vertices, task.reach_m[1])
+    reach = task.reach_m[1] * fit.size
+    distance = face_distances(surface, points.moved(fit.matrix, fit.translation), fit.vertices, reach)
     back = np.linalg.inv(fit.matrix)
-    return (fit.vertices - fit.translation) @ back.T, float(distance.mean())
+    return (fit.vertices - fit.translation) @ back.T, float(distance.mean()) / fit.size
 
 
 def face_distances(
