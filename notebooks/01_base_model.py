@@ -79,7 +79,7 @@ model = fv.load_model()
 V, N_id, N_alb = len(model.mean_vertices), len(model.identity_modes), len(model.albedo_modes)
 print(f"V = {V} vertices; I = {N_id} modes of identity, {N_alb} of albedo (the colour of the skin)")
 mean_head = fv.head(model.neutral(), model)
-show(fv.turntable(mean_head, 190))
+fv.MeshViewer(mean_head)
 
 # %% [markdown]
 # Three of the modes: the coefficient is -3 in the upper row, +3 in the lower. The first mode that you see is a matter

@@ -166,8 +166,8 @@ print(f"nose over ears, 25 cm against 2 m: {bigger - 1:+.0%}")
 assert 1.2 < bigger < 2 and ratios[0.25] > ratios[0.5] > ratios[1.0] > ratios[2.0]
 
 # %% [markdown]
-# From the left 0.25, 0.5, 1 and 2 m, the same head. The eyes keep their distance; what is nearer than they, the nose, is
-# larger in the left pictures, and what is farther, ears and neck, is smaller. Nothing is wrong with the lens: a wide
+# From the left 0.25, 0.5, 1 and 2 m, the same head. The eyes keep their distance; what is nearer than they, the nose,
+# is larger in the left pictures, and what is farther, ears and neck, is smaller. Nothing is wrong with the lens: a wide
 # angle only makes it *possible* to go near. Perspective depends on the distance alone.
 #
 # For a fit this is a danger: a near camera and a wide face look alike. If the photograph does not say its focal length
@@ -437,21 +437,21 @@ linear = interpolate(fragments, vertex_colour[None], model.face_index)[0]
 picture = (255 * srgb_from_linear(linear)).numpy().astype(np.uint8)
 picture[~fragments.mask[0].numpy()] = 255
 near = rasterize(
-    project(vertices_cam, camera.cropped((75, 65, 125, 115), (200, 200)))[None], model.face_index, (200, 200)
+    project(vertices_cam, camera.cropped((88, 74, 104, 90), (200, 200)))[None], model.face_index, (200, 200)
 )
 weights_seen = (255 * near.barycentric[0]).numpy().astype(np.uint8)
 show(picture, weights_seen, fv.render(lamps[1], camera=camera).rgb)
 print(f"{len(np.unique(fragments.triangle.numpy())) - 1} of {len(model.faces)} triangles are seen")
 
 # %% [markdown]
-# Left ours; in the middle its triangles around the nose, enlarged, with their barycentric coordinates as red, green and
-# blue; right `fv.render`, which smooths edges by taking more
-# samples per pixel and uses a texture in place of colours at vertices.
+# Left ours; in the middle its triangles around one eye, enlarged, with their barycentric coordinates as red, green and
+# blue; right `fv.render`, which smooths edges by taking more samples per pixel and uses a texture in place of colours
+# at vertices.
 #
 # `fv.MeshViewer` gives all of this to the graphics card, so that you can turn the head:
 
 # %%
-show(fv.turntable(lamps[1], 190))
+fv.MeshViewer(lamps[1])
 
 # %% [markdown]
 # ## 6. Where gradients come from
@@ -607,7 +607,7 @@ assert abs(slope - around) < 0.02 * abs(around)
 
 # %% [markdown]
 # A valley with its bottom at the truth, and a gradient that is right. But the sharp photograph's has a shoulder some
-# way up on the right, where the model's eye lies on skin and a small step does not help: who starts there may stay there.
+# way up on the right, where the model's eye lies on skin and a small step does not help: who starts there may stay.
 # Blurred, the valley is wider and has none, though its bottom is less exact. That is why fits start from landmarks, and
 # compare small pictures before large ones, *coarse to fine*. [03_fitting_losses](03_fitting_losses.ipynb) does it.
 #
