@@ -673,6 +673,8 @@ for number, (a, b, c) in enumerate(px[mesh.faces]):
     rows, columns = (qy - 0.5).astype(int), (qx - 0.5).astype(int)
     wins = (bary > 0).all(axis=0) & (at_depth < nearest[rows, columns])
     nearest[rows[wins], columns[wins]], shown[rows[wins], columns[wins]] = at_depth[wins], number
+
+# %%
 library = rasterize(torch.from_numpy(px)[None], mesh.face_index, (96, 96)).triangle[0].numpy()
 print(f"{(shown != library).sum()} of {(library >= 0).sum()} pixels show another triangle")
 range_m = 0.48, 0.64

@@ -489,7 +489,7 @@ for number, (name, values) in enumerate(by_tone.items()):
     print(f"{name:8s} {np.mean(values):.2f} mm, uncertain by {uncertain:.2f} mm ({each} heads)")
 plt.yticks(range(3), list(by_tone))
 plt.ylim(-0.5, 2.5)
-plt.xlim(0, None)
+plt.xlim(0, 1.1 * max(map(max, by_tone.values())))
 plt.xlabel("error in mm")
 plt.show()
 spread = np.mean([np.std(values, ddof=1) for values in by_tone.values()])
@@ -500,8 +500,9 @@ assert all(0 < value < 3 for values in by_tone.values() for value in values)
 
 # %% [markdown]
 # **What this shows: hardly anything.** The uncertainty printed beside each mean is the standard error, deviation over
-# $\sqrt{n}$ for $n$ heads; differences of that size are chance. To have an 80 % chance of noticing a difference
-# $\delta$ between two groups of deviation $\sigma$ (both in mm), at the usual 5 % level, one needs about
+# $\sqrt{n}$ for $n$ heads. Differences of that size are chance, and with so few heads even twice or three times that:
+# their deviation is itself hardly known, and of three groups one always comes first. To have an 80 % chance of noticing
+# a difference $\delta$ between two groups of deviation $\sigma$ (both in mm), at the usual 5 % level, one needs about
 # $16 \, \sigma^2 / \delta^2$ heads in each; the last line says how many that is here. And even then it would hold for
 # rendered heads without shadows, in light that suits them all: a real camera drowns dark skin in shadow sooner, and
 # nothing here has shadows. `docs/fitting.md` has the table for larger groups (sex, age, ancestry, skin, pose,
