@@ -80,7 +80,12 @@ print(result)
 
 # %% [markdown]
 # (The photograph shows Eileen Collins; NASA, public domain. `detail=False` leaves out wrinkles and pores.)
-#
+# The head that came out, to turn by hand where the notebook's viewer can (elsewhere it is a picture):
+
+# %%
+fv.MeshViewer(result, mode="clay")
+
+# %% [markdown]
 # `result.stages` tells what happened, in order. Each stage that searches has a loss, before and after, and the number
 # of its steps.
 

@@ -211,6 +211,12 @@ for mood in moods:
     show(*(fv.render(head, 360, "clay").rgb[50:330] for head in (rest, without, moved[mood])))
 
 # %% [markdown]
+# In colour, and to turn by hand where the notebook's viewer can (elsewhere it is a picture):
+
+# %%
+fv.MeshViewer(moved["laugh"])
+
+# %% [markdown]
 # The difference of the displacements, as maps of the face: blue is a valley, red a ridge.
 
 # %%
