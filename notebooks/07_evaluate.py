@@ -318,6 +318,8 @@ heads = [fv.head(model.random(33), light_model).replace(vertices=v) for v in (ow
 show(*(fv.render(head, 240, "clay").rgb for head in heads))
 
 # %% [markdown]
+# Left the own head, right with bumps: a millimetre is not much to the eye.
+#
 # `fit_to_surface` forgets which vertex is which, and fits pose, size and identity to the surface alone, by *iterated
 # closest points*. The same for a model that keeps only 20 of its modes:
 
@@ -336,8 +338,8 @@ for name, which, head in (
 assert reach["own head"] < 0.5 * reach["foreign head"] and reach["foreign head"] < reach["20 modes"]
 
 # %% [markdown]
-# The first line is the inverse crime in pure form: the model reaches its own head as good as perfectly. The others are the real
-# question. Real scans are the answer that counts: `python -m faceverse bench registration --scans FOLDER` (see
+# The first line is the inverse crime in pure form: the model reaches its own head as good as perfectly. The others are
+# the real question. Real scans are the answer that counts: `python -m faceverse bench registration --scans FOLDER` (see
 # `docs/scans.md`) gives it for your own.
 #
 # **Specificity**: the other side of the coin. A model that could make anything (each vertex free) would reach every
