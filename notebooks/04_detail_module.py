@@ -739,7 +739,8 @@ folder.cleanup()
 #
 # ## 11. Solutions
 #
-# **Solution 1.**
+# **Solution 1.** The forehead's lines get a little deeper. The drawings obey this number much more than the generator
+# does, as section 5.1 has warned.
 
 # %%
 index = module.code.factors.index("forehead_depth")
