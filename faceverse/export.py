@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from functools import singledispatch
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from .dense import DenseMesh, dense_mesh
 from .errors import ParameterError
-from .gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
+from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, MorphTarget, write_glb
 from .mesh import vertex_normals
 from .model import FaceModel
 from .official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
@@ -42,10 +43,12 @@ _ROWS_AT_ONCE = 100_000
 _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
 
 
+@singledispatch
 def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, dense: bool = False) -> Path:
-    """Write a head to a file whose suffix says what it holds.
+    """Write a head, or a `Track`, to a file whose suffix says what it holds.
 
     Args:
+        result: the head. For a track see `faceverse.tracking.motion.export_track`: an animated .glb, or its own files.
         path: in a folder that exists; an older file of that name is replaced.
             .glb: neutral head with all expressions as morph targets, set to the result's weights; texture inside.
             .obj: head with its expression, and beside it NAME.mtl and NAME_texture.png.
@@ -75,7 +78,7 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, d
         _check_dense(result, path, light)
         _write_all(_MESH_WRITERS[suffix](result, path, dense_mesh(result, len(result.displacement))))
         return path
-    head = _light(result) if light and suffix not in (".json", ".npy") else result
+    head = light_head(result) if light and suffix not in (".json", ".npy") else result
     if suffix in _MESH_WRITERS:
         _write_all(_MESH_WRITERS[suffix](head, path, _mesh_of(head)))
     else:
@@ -111,6 +114,15 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
 
 # -- writers: the content of each file by its path, the main file last -------------------------------------------------
 def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
+    return {path: glb_bytes(result)}
+
+
+def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera: GltfCamera | None = None) -> bytes:
+    """A .glb: the neutral head in head space with all expressions as morph targets.
+
+    Args:
+        animation: with weights of all expressions; its first key replaces the result's weights.
+    """
     model = result.model
     pairs, corner = np.unique(
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
@@ -133,7 +145,7 @@ def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
         uv=model.uv[pairs[:, 1]],
         faces=corner.reshape(-1, 3),
         targets=targets,
-        weights=result.params.expression,
+        weights=result.params.expression if animation is None else animation.weights[0],
     )
     material = GltfMaterial(
         name="head",
@@ -141,7 +153,7 @@ def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
         roughness=picture_bytes(_roughness_map(model)),
         normal=None if result.normal_map is None else picture_bytes(result.normal_map),
     )
-    return {path: write_glb(mesh, material, library_name())}
+    return write_glb(mesh, material, library_name(), animation=animation, camera=camera)
 
 
 def _check_dense(result: FitResult, path: Path, light: bool) -> None:
@@ -234,7 +246,7 @@ def _stl(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
     return {path: header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()}
 
 
-def _light(result: FitResult) -> FitResult:
+def light_head(result: FitResult) -> FitResult:
     """The same head on the coarse mesh."""
     light = result.model.light_version
     keep = slice(None) if light is result.model else result.model.data.light_vertices

@@ -1,6 +1,6 @@
-"""Writing a binary glTF 2.0 file (GLB) with morph targets from plain arrays.
+"""Writing a binary glTF 2.0 file (GLB) with morph targets and their animation from plain arrays.
 
-Reference: Khronos Group, "glTF 2.0 Specification" (ISO/IEC 12113:2022), sections 3.6, 3.7.2 and 4.4.
+Reference: Khronos Group, "glTF 2.0 Specification" (ISO/IEC 12113:2022), sections 3.6, 3.7.2, 3.10, 3.11 and 4.4.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
+_NEAR_M = 0.01
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,49 @@ class GltfMaterial:
     normal: bytes | None = None
 
 
-def write_glb(mesh: GltfMesh, material: GltfMaterial, generator: str, *, tolerance: float = 1e-6) -> bytes:
+@dataclass(frozen=True)
+class GltfAnimation:
+    """One motion of the mesh's node, linear between K keys.
+
+    Args:
+        name: shown by viewers.
+        times_s: (K,) from 0 on, increasing also as float32.
+        weights: (K, T) of the morph targets.
+        rotation: (K, 4) unit quaternions x, y, z, w; neighbours in one half of their sphere, for the shortest turn.
+        translation: (K, 3) metres.
+    """
+
+    name: str
+    times_s: np.ndarray
+    weights: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+
+
+@dataclass(frozen=True)
+class GltfCamera:
+    """A camera that looks along -z: position (3,) metres, vertical field of view in radians, width over height."""
+
+    position: np.ndarray
+    yfov: float
+    aspect: float
+
+
+def write_glb(
+    mesh: GltfMesh,
+    material: GltfMaterial,
+    generator: str,
+    *,
+    tolerance: float = 1e-6,
+    animation: GltfAnimation | None = None,
+    camera: GltfCamera | None = None,
+) -> bytes:
     """The complete file.
 
     Args:
         generator: named in the file as the program that wrote it.
+        animation: starts the node where its first key is.
+        camera: beside the head.
         tolerance: rows of a morph target whose components are all below it count as zero. A target is stored
             sparse (only its other rows) wherever that is smaller.
     """
@@ -93,11 +132,20 @@ def write_glb(mesh: GltfMesh, material: GltfMaterial, generator: str, *, toleran
         gltf_mesh["weights"] = [float(w) for w in mesh.weights]
         gltf_mesh["extras"] = {"targetNames": [target.name for target in mesh.targets]}
     gltf_material = builder.material(material)
+    node, moving = {"name": mesh.name, "mesh": 0}, {}
+    if animation is not None:
+        moving["animations"] = [builder.animation(animation)]
+        node |= {"rotation": animation.rotation[0].tolist(), "translation": animation.translation[0].tolist()}
+    nodes = [node]
+    if camera is not None:
+        nodes.append({"name": "camera", "camera": 0, "translation": [float(v) for v in camera.position]})
+        lens = {"yfov": float(camera.yfov), "aspectRatio": float(camera.aspect), "znear": _NEAR_M}
+        moving["cameras"] = [{"type": "perspective", "perspective": lens}]
     document = {
         "asset": {"version": "2.0", "generator": generator},
         "scene": 0,
-        "scenes": [{"name": "Scene", "nodes": [0]}],
-        "nodes": [{"name": mesh.name, "mesh": 0}],
+        "scenes": [{"name": "Scene", "nodes": list(range(len(nodes)))}],
+        "nodes": nodes,
         "meshes": [gltf_mesh],
         "materials": [gltf_material],
         "textures": [{"sampler": 0, "source": i} for i in range(len(builder.images))],
@@ -110,6 +158,7 @@ def write_glb(mesh: GltfMesh, material: GltfMaterial, generator: str, *, toleran
             }
         ],
         "images": builder.images,
+        **moving,
         "accessors": builder.accessors,
         "bufferViews": builder.views,
         "buffers": [{"byteLength": len(builder.buffer)}],
@@ -214,6 +263,25 @@ class _Builder:
                 componentType=_FLOAT, count=len(moved), type="VEC3", sparse=stored, **limits
             )
         return accessors
+
+    def animation(self, animation: GltfAnimation) -> dict:
+        """One sampler for each of the node's properties, all at the same times."""
+        times = np.ascontiguousarray(animation.times_s, dtype="<f4")[:, None]
+        view = self.view(times.tobytes())
+        keys = self.accessor(bufferView=view, componentType=_FLOAT, count=len(times), type="SCALAR", **_bounds(times))
+        entry = {"name": animation.name, "channels": [], "samplers": []}
+        for path, values, kind in (
+            ("weights", np.reshape(animation.weights, -1), "SCALAR"),
+            ("rotation", animation.rotation, "VEC4"),
+            ("translation", animation.translation, "VEC3"),
+        ):
+            if not values.size:
+                continue  # a head without morph targets
+            view = self.view(np.ascontiguousarray(values, dtype="<f4").tobytes())
+            output = self.accessor(bufferView=view, componentType=_FLOAT, count=len(values), type=kind)
+            entry["channels"].append({"sampler": len(entry["samplers"]), "target": {"node": 0, "path": path}})
+            entry["samplers"].append({"input": keys, "output": output, "interpolation": "LINEAR"})
+        return entry
 
     def material(self, material: GltfMaterial) -> dict:
         entry = {

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from ..camera import Camera, euler_deg_from_rotation
 from ..errors import ParameterError
 from ..files import write_whole
 from ..model import FaceModel, FaceParams
+from ..result import FitResult, with_params
+from ..texture import head_of
+from .retarget import rest_weights, retargeted, same_named, without_rest
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Track:
         confidence: (T,) 0..1, falls with the distance between landmarks and model; 0 where no face was found: such a
             frame repeats the values of the last one with a face, frames before the first face those of the first.
         expression_names: E names, ARKit's in the open model.
+        subject: the head that `identity` was taken from, where it has a texture of its own; files do not hold it.
+        warnings: in words.
     """
 
     model: FaceModel
@@ -45,6 +51,8 @@ class Track:
     light: np.ndarray
     confidence: np.ndarray
     expression_names: tuple[str, ...]
+    subject: FitResult | None = None
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -68,6 +76,90 @@ class Track:
             light=self.light[index].copy(),
         )
 
+    def result(self, index: int) -> FitResult:
+        """The head of one frame, to render, edit or export: in its pose, expression and light, seen by `camera`.
+
+        It has the texture and the relief of `subject`, which do not follow the expression; without a subject the
+        texture shows the model's albedo.
+
+        Raises:
+            ParameterError: there is no such frame.
+        """
+        return with_params(self._head, self.params(index))
+
+    @cached_property
+    def _head(self) -> FitResult:
+        """What the heads of all frames share; a texture is large and need not be made for each of them."""
+        if self.subject is None:
+            return head_of(self.model, self.identity, self.camera)
+        return self.subject.replace(
+            model=self.model,
+            camera=self.camera,
+            landmarks_px=None,
+            projected_landmarks_px=None,
+            stages=(),
+            views=(),
+            blendshape_scores={},
+        )
+
+    def apply_to(
+        self,
+        result: FitResult | FaceParams,
+        *,
+        pose: bool = True,
+        light: bool = False,
+        neutral: int | str | None = None,
+    ) -> Track:
+        """The same motion on another head, of this model or of another one: weights go to those of the same name.
+
+        Args:
+            result: the other person: a head, whose texture is kept, or parameters of this model.
+            pose: move and turn as in this track, before its camera; False stays in the pose of `result`.
+            light: take the light of this track, not that of `result`.
+            neutral: what the person of this track shows at rest, to be taken off the weights: a frame's index, or
+                "auto", the weights that only a tenth of the frames stay below. The rest of each weight's range is
+                stretched, so that eyes still close.
+        Returns:
+            A track; its `warnings` name expressions that the other model does not have.
+        Raises:
+            ParameterError: no common expression, parameters of another model, no such frame.
+        """
+        subject = result if isinstance(result, FitResult) else None
+        if subject is None and not isinstance(result, FaceParams):
+            raise ParameterError(f"the motion goes on a FitResult or FaceParams, got {type(result).__name__}")
+        model, params = (self.model, result) if subject is None else (subject.model, subject.params)
+        check_person(params, model)
+        weights, limits = self.expression, self.model.expression_limits
+        if neutral is not None:
+            weights = without_rest(weights, self._rest(neutral), limits)
+        columns = same_named(self.expression_names, model.expression_names)
+        expression, warnings = retargeted(weights, self.expression_names, model, columns)
+        count = len(self)
+        moves = {"expression": expression, "light": self.light if light else _repeated(params.light, count)}
+        if not pose:
+            moves |= {key: _repeated(getattr(params, key), count) for key in ("rotation", "translation")}
+        moves = {"rotation": self.rotation, "translation": self.translation} | moves
+        return Track(
+            model=model,
+            identity=params.replace(**{key: values[0].copy() for key, values in moves.items()}),
+            camera=self.camera if pose or subject is None else subject.camera,
+            times_s=self.times_s,
+            confidence=self.confidence,
+            expression_names=model.expression_names,
+            subject=subject,
+            warnings=self.warnings + warnings,
+            **moves,
+        )
+
+    def _rest(self, neutral: int | str) -> np.ndarray:
+        """(E,) weights that count as none."""
+        if neutral == "auto":
+            seen = self.confidence > 0
+            return rest_weights(self.expression[seen] if seen.any() else self.expression, self.model.expression_limits)
+        if isinstance(neutral, bool) or not isinstance(neutral, (int, np.integer)):
+            raise ParameterError(f"neutral must be a frame's index or 'auto', got {neutral!r}")
+        return self.params(neutral).expression
+
     def euler_deg(self) -> np.ndarray:
         """(T, 3) yaw, pitch, roll in degrees, see `camera.rotation_from_euler_deg`."""
         return np.array([euler_deg_from_rotation(torch.from_numpy(r)) for r in self.rotation])
@@ -77,7 +169,8 @@ class Track:
 
         Args:
             path: .csv (a row per frame: time, confidence, yaw, pitch, roll, translation, weights by name), .json (the
-                same with identity, camera and light) or .npz (all arrays by the names of this class).
+                same with identity, camera and light) or .npz (all arrays by the names of this class). `load_track`
+                reads all of them; texture and relief of the subject are in none.
         Raises:
             ParameterError: another suffix, or the file cannot be written.
         """
@@ -88,10 +181,24 @@ class Track:
         return write_whole(path, _WRITERS[suffix](self), ParameterError)
 
 
+def check_person(params: FaceParams, model: FaceModel) -> None:
+    """Raises ParameterError for coefficients of the wrong number."""
+    neutral = model.neutral()
+    for name in ("identity", "albedo"):
+        given, expected = np.shape(getattr(params, name)), getattr(neutral, name).shape
+        if given != expected:
+            raise ParameterError(f"identity.{name} has shape {given}, but the model {model.name} needs {expected}")
+
+
+def _repeated(values: np.ndarray, count: int) -> np.ndarray:
+    return np.repeat(np.asarray(values, dtype=np.float32)[None], count, axis=0)
+
+
+# -- files: `load_track` reads them ------------------------------------------------------------------------------------
 def _csv(track: Track) -> bytes:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_CSV_COLUMNS, *track.expression_names])
+    writer.writerow([*CSV_COLUMNS, *track.expression_names])
     angles = track.euler_deg()
     for i, seconds in enumerate(track.times_s):
         row = (track.confidence[i], *angles[i], *track.translation[i], *track.expression[i])
@@ -101,9 +208,10 @@ def _csv(track: Track) -> bytes:
 
 def _json(track: Track) -> bytes:
     document = {
-        "format": "faceverse-track",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "model": track.model.name,
+        "model_sha256": track.model.info.get("sha256"),
         "camera": {
             "focal_px": track.camera.focal_px,
             "principal_point_px": list(track.camera.principal_point_px),
@@ -111,8 +219,10 @@ def _json(track: Track) -> bytes:
         },
         "identity": track.identity.identity.tolist(),
         "albedo": track.identity.albedo.tolist(),
+        "iris": track.identity.iris.tolist(),
         "expression_names": list(track.expression_names),
-        **{key: getattr(track, key).tolist() for key in _PER_FRAME},
+        "warnings": list(track.warnings),
+        **{key: getattr(track, key).tolist() for key in PER_FRAME},
     }
     return json.dumps(document).encode()
 
@@ -122,15 +232,22 @@ def _npz(track: Track) -> bytes:
     camera = np.array([track.camera.focal_px, *track.camera.principal_point_px, *track.camera.image_size])
     np.savez_compressed(
         stream,
+        format=np.array(FORMAT),
+        version=np.array(VERSION),
+        model=np.array(track.model.name),
+        model_sha256=np.array(track.model.info.get("sha256") or ""),
         identity=track.identity.identity,
         albedo=track.identity.albedo,
+        iris=track.identity.iris,
         camera=camera,
         expression_names=np.array(track.expression_names),
-        **{key: getattr(track, key) for key in _PER_FRAME},
+        warnings=np.array(track.warnings, dtype=np.str_),
+        **{key: getattr(track, key) for key in PER_FRAME},
     )
     return stream.getvalue()
 
 
-_PER_FRAME = ("times_s", "confidence", "rotation", "translation", "expression", "light")
-_CSV_COLUMNS = ("time_s", "confidence", "yaw_deg", "pitch_deg", "roll_deg", "x_m", "y_m", "z_m")
+FORMAT, VERSION = "faceverse-track", 1
+PER_FRAME = ("times_s", "confidence", "rotation", "translation", "expression", "light")
+CSV_COLUMNS = ("time_s", "confidence", "yaw_deg", "pitch_deg", "roll_deg", "x_m", "y_m", "z_m")
 _WRITERS = {".csv": _csv, ".json": _json, ".npz": _npz}

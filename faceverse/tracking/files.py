@@ -1,0 +1,269 @@
+"""Reading tracks: what `Track.save` wrote, and tables of ARKit weights that other programs recorded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..camera import Camera
+from ..errors import ParameterError
+from ..model import FaceModel, FaceParams
+from ..result import FitResult
+from ..weights import load_model
+from .result import CSV_COLUMNS, FORMAT, PER_FRAME, VERSION, Track, check_person
+from .retarget import retargeted, same_named
+
+_TIMECODE = re.compile(r"(\d+):(\d+):(\d+):(\d+(?:\.\d+)?)")
+_TIMECODE_RATE = 60.0
+# Columns of Live Link Face that are neither weights nor the head's rotation; the eyes' are in the weights too.
+_UNUSED = ("blendshapecount", *(f"{side}eye{axis}" for side in ("left", "right") for axis in ("yaw", "pitch", "roll")))
+_ANGLES = ("headyaw", "headpitch", "headroll")
+_VIEW_PX = 512  # picture in which a head is seen that a table says nothing about
+
+
+def load_track(
+    path: str | os.PathLike, model: FaceModel | None = None, *, identity: FitResult | FaceParams | None = None
+) -> Track:
+    """Restore a track, or make one of a table of expression weights.
+
+    Args:
+        path: .npz or .json as `Track.save` writes them: everything but texture and relief of the subject comes back.
+            .csv as `Track.save` writes it, or as the Live Link Face app does (Timecode HH:MM:SS:FF.sss at 60 frames
+            a second, weights such as EyeBlinkLeft, HeadYaw, HeadPitch and HeadRoll in radians, yaw to the subject's
+            left and pitch upwards): columns are found by name without regard to case, missing weights are 0, and
+            `warnings` name the columns that are not understood.
+        model: the face model; by default that of `identity`, else the open one.
+        identity: whom a .csv moves: a head, or parameters; by default the mean head. What a table does not tell is his:
+            light, position, and the camera of a head. Other files bring their own person; to move somebody else with
+            them, use `Track.apply_to`.
+    Raises:
+        ParameterError: the file is missing, damaged, of another kind or of another model; `identity` for another file
+            than a .csv, or of another model.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (*_READERS, ".csv"):
+        raise ParameterError(f"cannot read {path.name} as a track: the name must end in .csv, .json or .npz")
+    if identity is not None and suffix != ".csv":
+        raise ParameterError(f"{path.name} brings its own person; load it and use apply_to for somebody else")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        if suffix == ".csv":
+            return _from_table(content, model, identity, path.name)
+        return _restored(_READERS[suffix](content), load_model() if model is None else model)
+    except KeyError as error:
+        raise ParameterError(f"cannot read {path.name} as a track: it has no {error}") from error
+    except (ValueError, TypeError, OverflowError, RecursionError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).partition("\n")[0]
+        raise ParameterError(f"cannot read {path.name} as a track: {reason}") from error
+
+
+# -- files of `Track.save` ---------------------------------------------------------------------------------------------
+def _json_document(content: bytes) -> dict:
+    document = json.loads(content.decode())
+    if not isinstance(document, dict):
+        raise ValueError("it holds no track")
+    if document.get("format") == FORMAT:
+        camera = document["camera"]
+        document["camera"] = [camera["focal_px"], *camera["principal_point_px"], *camera["image_size"]]
+    return document
+
+
+def _npz_document(content: bytes) -> dict:
+    if not content.startswith(b"PK"):
+        raise ValueError("it is not a NumPy archive")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        document = {name: arrays[name] for name in arrays.files}
+    return {name: values.tolist() if values.dtype.kind == "U" else values for name, values in document.items()}
+
+
+_READERS = {".json": _json_document, ".npz": _npz_document}
+
+
+def _restored(document: dict, model: FaceModel) -> Track:
+    if document.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT}")
+    if int(document["version"]) != VERSION:
+        raise ValueError(f"its version is {int(document['version'])} and this library reads {VERSION}")
+    _check_model(document, model)
+    names, neutral = tuple(document["expression_names"]), model.neutral()
+    if names != model.expression_names:
+        raise ValueError(f"its expressions are not those of the model {model.name}")
+    count = len(document["times_s"])
+    shapes = {"rotation": (3, 3), "translation": (3,), "expression": (len(names),), "light": (9, 3)}
+    frames = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
+    _check_motion(frames)
+    person = {key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")}
+    focal_px, x, y, height, width = _array(document, "camera", (5,), np.float64).tolist()
+    return Track(
+        model=model,
+        identity=neutral.replace(**person, **{key: frames[key][0].copy() for key in shapes}),
+        camera=Camera(focal_px, (x, y), (int(height), int(width))),
+        expression_names=names,
+        warnings=tuple(str(text) for text in document.get("warnings", ())),
+        **frames,
+    )
+
+
+def _check_model(document: dict, model: FaceModel) -> None:
+    digest, own_digest = document.get("model_sha256"), model.info.get("sha256")
+    if document["model"] != model.name or (digest and own_digest and digest != own_digest):
+        theirs, ours = (f"'{name}' (sha256 {str(d)[:12]})" for name, d in
+                        ((document["model"], digest), (model.name, own_digest)))  # fmt: skip
+        raise ValueError(f"it belongs to the face model {theirs}, not to {ours}; load that one and pass it as model")
+
+
+def _array(document: dict, key: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
+    values = np.array(document[key], dtype=np.float64 if key == "times_s" else dtype)
+    if values.shape != shape:
+        raise ValueError(f"{key} has shape {values.shape} instead of {shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{key} has values that are not finite")
+    return values
+
+
+def _check_motion(frames: dict[str, np.ndarray]) -> None:
+    if not len(frames["times_s"]):
+        raise ValueError("it has no frames")
+    if (np.diff(frames["times_s"]) <= 0).any():
+        raise ValueError("its times do not increase")
+    rotation = frames["rotation"].astype(np.float64)
+    square = rotation @ rotation.swapaxes(1, 2)
+    if np.abs(square - np.eye(3)).max() > 1e-3 or (np.linalg.det(rotation) < 0).any():
+        raise ValueError("rotation holds matrices that are no rotations")
+    if frames["confidence"].min() < 0 or frames["confidence"].max() > 1:
+        raise ValueError("confidence has values outside 0..1")
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+def _from_table(content: bytes, model: FaceModel | None, identity, name: str) -> Track:
+    subject = identity if isinstance(identity, FitResult) else None
+    if subject is not None:
+        model, identity = model or subject.model, subject.params
+    model = load_model() if model is None else model
+    person = model.neutral() if identity is None else identity
+    if not isinstance(person, FaceParams):
+        raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(person).__name__}")
+    check_person(person, model)
+    columns, warnings = _columns(content)
+    place = {"translation": person.translation, "rotation": person.rotation}
+    if "time_s" in columns:
+        times = columns.pop("time_s")
+        pose = {column: columns.pop(column, None) for column in CSV_COLUMNS[1:]}
+        confidence, *angles, x, y, z = (np.zeros(len(times)) if v is None else v for v in pose.values())
+        place["rotation"] = _rotations(*angles)
+        place["translation"] = np.stack([x, y, z], axis=1)
+        confidence = np.ones(len(times)) if pose["confidence"] is None else confidence
+    else:
+        times = columns.pop("timecode")
+        confidence = np.ones(len(times))
+        if any(column in columns for column in _ANGLES):
+            turned = (np.degrees(columns.pop(column, np.zeros(len(times)))) for column in _ANGLES)
+            place["rotation"] = _rotations(*turned)
+        for column in _UNUSED:
+            columns.pop(column, None)
+    expression, unknown = _weights(columns, model, len(times))
+    return _assembled(model, person, subject, times, place, confidence, expression, (*warnings, *unknown))
+
+
+def _assembled(model, person, subject, times, place, confidence, expression, warnings) -> Track:
+    """The track of a table; light, and place where the table has none, stay the person's."""
+    frames = {
+        "times_s": times,
+        "confidence": confidence.astype(np.float32),
+        "expression": expression,
+        "light": np.broadcast_to(person.light, (len(times), 9, 3)),
+        **{key: np.broadcast_to(v, (len(times), *np.shape(getattr(person, key)))) for key, v in place.items()},
+    }
+    frames = {k: np.array(v, dtype=np.float64 if k == "times_s" else np.float32) for k, v in frames.items()}
+    _check_motion(frames)
+    first = {key: frames[key][0].copy() for key in ("rotation", "translation", "expression", "light")}
+    view = Camera(1.6 * _VIEW_PX, (_VIEW_PX / 2, _VIEW_PX / 2), (_VIEW_PX, _VIEW_PX))
+    return Track(
+        model=model,
+        identity=person.replace(**first),
+        camera=view if subject is None else subject.camera,
+        expression_names=model.expression_names,
+        subject=subject,
+        warnings=warnings,
+        **frames,
+    )
+
+
+def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Numbers (T,) of each column by its name in lower case; times increase."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not a text file") from error
+    rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(row)]
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    clock = next((name for name in ("time_s", "timecode") if name in header), None)
+    if clock is None:
+        raise ValueError("its first line names no column time_s or Timecode")
+    if doubled := sorted({name for name in header if header.count(name) > 1}):
+        raise ValueError(f"it has two columns {doubled[0]}")
+    values = np.array([_numbers(row, header, number) for number, row in rows[1:]]).reshape(-1, len(header))
+    times = values[:, header.index(clock)]
+    if clock == "timecode" and len(times):
+        values[:, header.index(clock)] = times = _running(times)
+    later = np.ones(len(times), dtype=bool)
+    if clock == "timecode" and len(times):  # recorders repeat a frame when the phone is busy
+        later[1:] = times[1:] > np.maximum.accumulate(times)[:-1]
+    dropped = np.count_nonzero(~later)
+    warnings = [f"{dropped} rows whose Timecode is not later than the one before were left out"] if dropped else []
+    return dict(zip(header, values[later].T)), warnings
+
+
+def _numbers(row: list[str], header: list[str], line: int) -> list[float]:
+    if len(row) != len(header):
+        raise ValueError(f"line {line} has {len(row)} columns instead of {len(header)}")
+    numbers = []
+    for name, cell in zip(header, row):
+        try:
+            number = _seconds(cell) if name == "timecode" else float(cell)
+        except ValueError:
+            number = np.nan
+        if not np.isfinite(number):
+            raise ValueError(f"line {line}: {name} is {cell[:30]!r}")
+        numbers.append(number)
+    return numbers
+
+
+def _seconds(timecode: str) -> float:
+    """Seconds since midnight."""
+    match = _TIMECODE.fullmatch(timecode.strip())
+    if match is None:
+        raise ValueError("not HH:MM:SS:FF.sss")
+    hours, minutes, seconds, frame = (float(part) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds + frame / _TIMECODE_RATE
+
+
+def _running(times: np.ndarray) -> np.ndarray:
+    """Seconds since the first row, also over midnight."""
+    midnight = np.concatenate([[0], np.cumsum(np.diff(times) < -12 * 3600)])
+    return times - times[0] + 24 * 3600 * midnight
+
+
+def _rotations(yaw_deg: np.ndarray, pitch_deg: np.ndarray, roll_deg: np.ndarray) -> np.ndarray:
+    """`camera.rotation_from_euler_deg` for (T,) angles -> (T, 3, 3)."""
+    return Rotation.from_euler("xyz", np.stack([-pitch_deg, yaw_deg, roll_deg], axis=1), degrees=True).as_matrix()
+
+
+def _weights(columns: dict[str, np.ndarray], model: FaceModel, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(T, E) weights of the model, and a warning about columns that are none of them."""
+    names = tuple(columns)
+    values = np.stack([*columns.values()], axis=1) if columns else np.zeros((count, 0))
+    return retargeted(values, names, model, same_named(names, model.expression_names))
