@@ -353,8 +353,8 @@ print(len(module.code.factors), "named numbers:", ", ".join(module.code.factors[
 
 # %% [markdown]
 # The same $\mathbf z$, drawn by the program (left) and made by the generator (right). The deep folds lie where the
-# drawing has them. The fine lines of the forehead and beside the eyes are softer or missing: an hour of training on one core
-# learned what most drawings have in common, and less of what sets one apart.
+# drawing has them. The fine lines of the forehead and beside the eyes are softer or missing: an hour of training
+# on one core learned what most drawings have in common, and less of what sets one apart.
 
 # %%
 from faceverse.training.scans import DetailSurface, random_z, synthetic_detail
