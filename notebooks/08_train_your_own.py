@@ -59,6 +59,8 @@ import faceverse as fv
 FAST = os.environ.get("FACEVERSE_FAST") == "1"
 torch.set_num_threads(1)
 
+# %%
+
 
 def show(*pictures):
     """Pictures of the same height side by side, stored as JPEG."""
@@ -122,6 +124,10 @@ from faceverse.dense import dense_mesh
 hidden = np.zeros(V, bool)
 for name in ("teeth", "tongue", "mouth_inside", "eye_sockets"):
     hidden[model.regions[name]] = True
+print(f"{hidden.sum()} vertices that no scanner sees")
+
+
+# %%
 
 
 def scanned(head, seed, cell_m, size):
@@ -140,6 +146,7 @@ def scanned(head, seed, cell_m, size):
     return trimesh.Trimesh(points, faces, vertex_colors=head.texture[row, column], process=False)
 
 
+# %%
 scan_mesh = scanned(truth, seed=1, cell_m=0.0012, size=512)
 print(f"the scan: {len(scan_mesh.vertices)} points, {len(scan_mesh.faces)} triangles")
 
@@ -209,8 +216,8 @@ assert outcome.reason == "" and report.unit_m == 0.001
 # average, and lay `model_mm` from the model before it was bent. `coverage` is the share of the face that the scan
 # shows. Scans that are too far off, or show less than 40 % of the face, are *set aside* with a reason.
 #
-# The registered head lies in the model's space, and `found.matrix`, `found.translation` take scan points there. Two
-# pictures from one camera: scan and registered head.
+# The registered head lies in the model's space, and `found.matrix`, `found.translation` take scan points there. Three
+# pictures from one camera: the scan in its colours, the scan in clay, and the registered head, which has no holes.
 
 # %%
 from faceverse.training.scan_files import Scan, moved
@@ -222,6 +229,12 @@ camera = fv.Camera(focal_px=900, principal_point_px=(170, 200), image_size=(400,
 view = np.eye(3), np.array([0.0, 0.01, -0.75])
 colourless = dataclasses.replace(in_head_space, colors=None)
 show(*(scan_picture(each, *view, camera).rgb for each in (in_head_space, colourless, bent)))
+
+# %% [markdown]
+# The registered head is an ordinary head, to be turned by hand (on GitHub this is a picture):
+
+# %%
+fv.MeshViewer(fv.head(model.neutral(), model).replace(vertices=found.vertices), mode="clay")
 
 # %% [markdown]
 # ## 4. How good is it?
