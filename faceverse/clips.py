@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from .camera import Camera
-from .drawing import LINEAR_OF_BYTE, MODES, PosedHead, draw
+from .drawing import LINEAR_OF_BYTE, MODES, Drawn, PosedHead, draw
 from .errors import ImageError, ParameterError
 from .fitting import Progress
 from .lighting import srgb_from_linear
@@ -30,8 +30,8 @@ from .tracking.frames import checked, open_source
 CLIP_MODES = ("clay", "color", "overlay", "side", *(mode for mode in MODES if mode not in ("clay", "color")))
 _MOST_PX = 4096
 _MOST_FPS = 240.0
-_BACKGROUND = (242, 242, 242)
-_SAMPLES_UP_TO_PX = 720  # pictures of more pixels a side show steps at edges less, and take long
+_BACKGROUND = (242, 242, 242)  # sRGB
+_SAMPLES_UP_TO_PX = 1280  # pictures of more pixels a side show steps at edges less, and take long
 # Colours by the matrix that players expect, and said so in the file; yuv420p is what all browsers play.
 _H264 = ["-c:v", "libx264", "-crf", "18", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
 _H264 += ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_primaries", "bt709", "-color_trc", "bt709"]
@@ -132,24 +132,18 @@ class _Painter:
         self._mode = {"overlay": "color", "side": "clay"}.get(mode, mode)
         self._beside, self._camera = mode == "side", camera
         self._samples = 2 if max(camera.image_size) <= _SAMPLES_UP_TO_PX else 1
-        self._ground = LINEAR_OF_BYTE[torch.tensor(_BACKGROUND)].expand(*camera.image_size, 3)
+        self._ground = np.full((*camera.image_size, 3), _BACKGROUND, np.uint8)
         height, width = camera.image_size
         self.size = (height, width * (2 if self._beside else 1))
 
     def __call__(self, index: int, frame: np.ndarray | None) -> np.ndarray:
         """(H, W, 3) uint8, of `size`."""
         photo = None if frame is None else self._fitting(frame)
-        has_face = self.track.confidence[index] > 0
-        if not has_face and self.needs_frames and not self._beside:
-            return photo
-        behind = photo is not None and not self._beside
-        ground = LINEAR_OF_BYTE[torch.from_numpy(photo.copy()).long()] if behind else self._ground
-        if has_face or not self.needs_frames:
+        picture = self._ground.copy() if photo is None or self._beside else photo.copy()
+        if self.track.confidence[index] > 0 or not self.needs_frames:
             head = self.track.result(index)
             posed = PosedHead.of(head, self._mode, head.params.rotation, head.params.translation)
-            drawn = draw(posed, self._camera, self._samples)
-            ground = drawn.rgb + (1 - drawn.coverage)[..., None] * ground
-        picture = (srgb_from_linear(ground) * 255 + 0.5).to(torch.uint8).numpy()
+            _put(draw(posed, self._camera, self._samples), picture)
         return np.concatenate([photo, picture], axis=1) if self._beside else picture
 
     def _fitting(self, frame: np.ndarray) -> np.ndarray:
@@ -159,9 +153,21 @@ class _Painter:
             sizes = f"{frame.shape[1]} x {frame.shape[0]} pixels, those that were tracked {width} x {height}"
             raise ImageError(f"the frames of the source have {sizes}: give the video that was tracked")
         size = self._camera.image_size
-        return frame if frame.shape[:2] == size else np.asarray(
-            Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0)
-        )  # fmt: skip
+        if frame.shape[:2] == size:
+            return frame
+        return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def _put(drawn: Drawn, picture: np.ndarray) -> None:
+    """Puts what was drawn over a picture (H, W, 3) uint8; only the part that it covers goes through linear light."""
+    covered = drawn.coverage.numpy() > 0
+    rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    behind = LINEAR_OF_BYTE[torch.from_numpy(picture[box]).long()]
+    linear = drawn.rgb[box] + (1 - drawn.coverage[box])[..., None] * behind
+    picture[box] = (srgb_from_linear(linear) * 255 + 0.5).to(torch.uint8).numpy()
 
 
 class _Encoder:
