@@ -31,7 +31,7 @@ CLIP_MODES = ("clay", "color", "overlay", "side", *(mode for mode in MODES if mo
 _MOST_PX = 4096
 _MOST_FPS = 240.0
 _BACKGROUND = (242, 242, 242)  # sRGB
-_SAMPLES_UP_TO_PX = 720  # larger pictures show steps at edges less, and take six times as long
+_SAMPLES_UP_TO_PX = 720  # larger pictures show steps at edges less, and take two to four times as long
 # Colours by the matrix that players expect, and said so in the file; yuv420p is what all browsers play.
 _H264 = ["-c:v", "libx264", "-crf", "18", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
 _H264 += ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_primaries", "bt709", "-color_trc", "bt709"]
