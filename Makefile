@@ -11,7 +11,7 @@ NODE_MODULES := .ci/node_modules
 SUPPORTED := import sys; raise SystemExit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo serve install test lint notebooks validator clean
+.PHONY: help demo serve install test lint notebooks badges validator clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test        all tests (some of them: make test ARGS='tests/test_camera.py -k focal')"
 	@echo "make lint        ruff"
 	@echo "make notebooks   run the notebooks from top to bottom, in place"
+	@echo "make badges      let the notebooks' Colab badges open a published copy (make badges REPO=owner/name)"
 	@echo "make clean       remove .venv, $(OUT)/ and caches"
 
 demo: install
@@ -42,6 +43,13 @@ lint: $(VENV)/.stamp-dev
 
 notebooks: $(VENV)/.stamp-dev
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+badges:
+	@case "$(REPO)" in *?/?*) ;; *) echo "name the published copy: make badges REPO=owner/name"; exit 1;; esac
+	@for file in notebooks/[0-9]*.py notebooks/[0-9]*.ipynb; do \
+		name=$$(basename "$${file%.*}"); \
+		sed -i.old "s|\(colab.research.google.com/github/\)[^)]*|\1$(REPO)/blob/main/notebooks/$$name.ipynb|" "$$file" && rm "$$file.old"; \
+	done
 
 # The Khronos glTF validator is an npm package; without npm the tests that need it are skipped.
 validator:

@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from . import clips as _clips  # noqa: F401 - teaches `render` to draw tracks
 from .camera import Camera
 from .detail_file import load_detail
 from .edit import edit, head
@@ -32,7 +33,7 @@ from .model import FaceModel, FaceParams
 from .presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
-from .tracking import Track, track
+from .tracking import Track, load_track, track
 from .viewer import MeshViewer
 from .weights import load_model
 
@@ -70,6 +71,7 @@ __all__ = [
     "load_detail",
     "load_model",
     "load_result",
+    "load_track",
     "overlay",
     "overview",
     "random_attributes",

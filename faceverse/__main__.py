@@ -41,6 +41,7 @@ from .batch import (
     fit_person,
     output_folder,
 )
+from .clips import CLIP_MODES, render_track
 from .detail_file import save_detail
 from .edit_commands import (
     add_angles,
@@ -61,7 +62,7 @@ from .train_commands import add_train, run_train
 from .weights import convert_model, find_weights
 
 _BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "relief", "page")
-TRACK_FORMATS = ("csv", "json", "npz")
+TRACK_FORMATS = ("csv", "json", "npz", "glb")
 RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
 
 
@@ -134,7 +135,10 @@ def _run_track(options: argparse.Namespace) -> int:
         with Progress() as progress:
             found = track(source, model, identity=identity, smooth=options.smooth, on_progress=progress)
         for suffix in options.formats:
-            print(found.save(folder / f"{source.stem}.{suffix}"))
+            print(export(found, folder / f"{source.stem}.{suffix}"))
+        if options.video:
+            clip = folder / f"{source.stem}_{options.video}.mp4"
+            print(render_track(found, clip, mode=options.video, source=source))
         print(f"{source.stem}: {time.perf_counter() - started:.1f} s")
     return 0
 
@@ -260,7 +264,8 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     _add_folder(parser)
     parser.add_argument("--identity", type=Path, metavar="JSON", help="result of a fit of the same person")
     parser.add_argument("--no-smooth", dest="smooth", action="store_false", help="each frame for itself")
-    _add_formats(parser, TRACK_FORMATS, "csv,json", "one row or entry for each frame")
+    _add_formats(parser, TRACK_FORMATS, "csv,json", "one row or entry for each frame; glb is an animated head")
+    parser.add_argument("--video", choices=CLIP_MODES, help="also write a video, such as overlay: head over frames")
     add_model(parser)
 
 

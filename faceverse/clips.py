@@ -24,6 +24,7 @@ from .drawing import LINEAR_OF_BYTE, MODES, Drawn, PosedHead, draw
 from .errors import ImageError, ParameterError
 from .fitting import Progress
 from .lighting import srgb_from_linear
+from .render import render
 from .tracking import Track
 from .tracking.frames import checked, open_source
 
@@ -38,6 +39,7 @@ _H264 += ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_primaries"
 _H264 += ["-colorspace", "bt709", "-movflags", "+faststart"]
 
 
+@render.register(Track)
 def render_track(
     track: Track,
     path: str | os.PathLike,

@@ -115,7 +115,7 @@ class FaceModel(nn.Module):
 
     @property
     def identity_modes(self) -> np.ndarray:
-        """(I, V, 3) metres per unit of a unit-variance coefficient."""
+        """(I, V, 3) metres per unit of a coefficient, whose prior has unit variance, see `identity_spread`."""
         return self.identity_basis.numpy(force=True)
 
     @property

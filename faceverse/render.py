@@ -6,7 +6,7 @@ Conventions (axes, pixels, colours): see camera.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, singledispatch
 
 import numpy as np
 import torch
@@ -111,6 +111,7 @@ class Rendering:
     depth: np.ndarray
 
 
+@singledispatch
 def render(
     result: FitResult,
     size: int | tuple[int, int] = 512,

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 2. From a head to a picture: pose, camera, light, triangles
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/02_camera_light_render.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A fit asks "which head, seen how and lit how, would look like this photograph?" To answer it, we must be able to make
 # the picture of any head. This notebook makes one from nothing: turn, project, light, fill triangles. In the end we

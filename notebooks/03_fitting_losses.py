@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 3. What a fit makes small
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/03_fitting_losses.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A fit looks for the numbers that explain a photograph. What "explain" means is written in one number, the **loss**,
 # a sum of terms that each say how wrong something is. Here we build the terms by hand, on one photograph, and switch

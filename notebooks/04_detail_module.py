@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 4. The detail module: maps, StyleGAN2 and skin
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/04_detail_module.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A linear face model has no wrinkles: an average of many faces is smooth, and so are the directions in which they
 # differ. FaceVerse adds what is missing in *texture space*, where the skin is a flat picture and networks for

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 5. Expressions, and out into the world
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/05_expression_and_export.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # What makes a scanned face a character is that it moves. The model moves by 52 named shapes that animation programs
 # understand, because phones speak the same language. Here we look at them, find them in a photograph, wrinkle the skin

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 6. Edit a face
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/06_edit_a_face.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A fitted head is a handful of numbers, and some directions among them have a meaning: older, a wider nose, another
 # light. `fv.edit` moves along them, by name. Here we use all of it on one photograph, and check that an edit does what

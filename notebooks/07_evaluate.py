@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 7. How good is it?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/07_evaluate.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A reconstructed head always looks like *a* head, and with the photograph as its texture even like the right one. Only
 # numbers tell how far the shape is off. But a number depends on how it is measured: this notebook takes one fit and

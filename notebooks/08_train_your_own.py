@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 8. Train your own model from scans
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/08_train_your_own.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # The open model has seen no real person. If you have scans of people who agreed to it, you can teach it: this notebook
 # walks the whole way from a file of triangles to a model file that `fv.fit` takes. As scans of people may not be passed

@@ -714,6 +714,7 @@ def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model
         return Found()
 
     monkeypatch.setattr("faceverse.__main__.track", track)
+    monkeypatch.setattr("faceverse.__main__.export", lambda found, path: found.save(path))
     out = tmp_path / "out"
     assert main(["track", "clips/clip.mp4", "-o", str(out), "--identity", str(stored), "--no-smooth"]) == 0
     assert contents(out) == ["clip.csv", "clip.json"]

@@ -25,7 +25,7 @@ ROWS = [
     {"weights", "detail_file", "render", "drawing", "texture_maps", "relief", "dense", "skin_detail"}
     | {"texture", "texture_merge", "store", "edit_values"},
     {"fitting", "edit", "mixing", "export", "viewer", "training"},
-    {"tracking", "batch", "train_commands", "edit_commands", "__init__", "__main__"},
+    {"tracking", "clips", "batch", "train_commands", "edit_commands", "__init__", "__main__"},
 ]
 WITHIN_A_ROW = {
     ("training", "fitting"),
@@ -59,8 +59,11 @@ WITHIN_A_ROW = {
     ("render", "drawing"),
     ("mixing", "edit"),
     ("__init__", "tracking"),
+    ("__init__", "clips"),
+    ("clips", "tracking"),
     ("__main__", "tracking"),
     ("__main__", "batch"),
+    ("__main__", "clips"),
     ("__main__", "train_commands"),
     ("__main__", "edit_commands"),
     ("train_commands", "batch"),
@@ -82,6 +85,7 @@ HOMES = {
         "faceverse/official/",
         "faceverse/training/",
     ),
+    "imageio_ffmpeg": ("faceverse/clips.py",),
     "anny": ("faceverse/training/",),
     "igl": ("faceverse/training/", "benchmarks/"),
     "gradio": ("app.py", "demo/"),
@@ -108,7 +112,7 @@ WIDE = {
 MAX_APP_LINES = 30
 
 PUBLIC_NAMES = {
-    "load_model", "detect", "fit", "edit", "render", "export", "load_result", "track",
+    "load_model", "detect", "fit", "edit", "render", "export", "load_result", "load_track", "track",
     "FaceModel", "FaceParams", "FitResult", "DetectedFace", "Rendering",
     "FaceVerseError", "NoFaceError", "ImageError", "WeightsError", "ParameterError",
 }  # fmt: skip
@@ -384,8 +388,8 @@ def test_the_layout_has_no_cycle():
     order = ["errors", "files", "images", "pickles", "_raster_kernel", "rasterize", "stylegan_layers", "stylegan"]
     order += ["model_data", "model_arrays", "model", "model_file", "skin_reader", "detail", "official", "result"]
     order += ["weights", "detail_file", "drawing", "render", "texture_maps", "relief", "dense", "skin_detail", "store"]
-    order += ["texture", "texture_merge", "fitting", "training", "tracking", "batch", "train_commands"]
-    order += ["edit", "mixing", "edit_commands", "__init__", "__main__"]
+    order += ["texture", "texture_merge", "fitting", "training", "tracking", "clips", "batch"]
+    order += ["train_commands", "edit", "mixing", "edit_commands", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)
     units = [unit for row in ROWS for unit in row]

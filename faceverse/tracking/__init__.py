@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -23,13 +24,15 @@ from ..model import FaceModel, FaceParams
 from ..result import FitResult
 from ..threads import one_thread
 from ..weights import load_model
+from .files import load_track
 from .frames import checked, open_source
+from .motion import export_track
 from .result import Track
 from .sight import sights_of, until_known
 from .smoothing import smooth_rotations, smooth_values
-from .solve import FrameSolver, State, identify
+from .solve import FrameSolver, Reader, State, identify
 
-__all__ = ["Track", "track"]
+__all__ = ["Track", "export_track", "load_track", "track"]
 
 # One-euro filters: least cut-off in hertz, and hertz per unit of speed. The jitter of a noisy still head falls by about
 # half or more, a blink of 0.1 s keeps over nine tenths of its height.
@@ -78,12 +81,13 @@ def track(
             message = f"no face was found in any of {len(waiting)} frames"
             raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
         camera = default_camera(waiting[0].image_size, focal_px)
-        landmarks = landmark_model(model, model.fit_landmarks)
+        landmarks, reader = landmark_model(model, model.fit_landmarks), Reader(model, camera)
         if person is None:
-            person = model.neutral().replace(identity=identify(seen, landmarks, camera))
-        solver = FrameSolver(model, landmarks, person, camera)
+            person = model.neutral().replace(identity=identify(seen, landmarks, camera, reader))
+        solver = FrameSolver(model, landmarks, person, camera, reader)
         states = [solver(sight) for sight in itertools.chain(waiting, sights)]
-    return _assemble(model, person, camera, states, smooth)
+    found = _assemble(model, person, camera, states, smooth)
+    return replace(found, subject=identity) if isinstance(identity, FitResult) else found
 
 
 def _choose_person(model: FaceModel | None, identity) -> tuple[FaceModel, FaceParams | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..fitting.solver import (
     project_points,
     solve_landmarks,
 )
+from ..fitting.start import load_start
 from ..landmarks import DetectedFace
 from ..lighting import default_light
 from ..model import FaceModel, FaceParams
@@ -25,15 +26,49 @@ _ITERATIONS = 3  # a start from the frame before has converged by then
 _LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
 
 
-def identify(seen: list[Sight], landmarks: LandmarkModel, camera: Camera) -> np.ndarray:
+@dataclass(frozen=True)
+class Reading:
+    """What the landmarks of one frame are taken for.
+
+    Args:
+        landmarks: the model on its landmarks, with the detector's errors as they are in a face turned like this one.
+        observed_px: (L, 2) where the detector is believed to have seen them.
+        expected: (E,) weights to expect.
+    """
+
+    landmarks: LandmarkModel
+    observed_px: np.ndarray
+    expected: np.ndarray
+
+
+class Reader:
+    """Reads landmarks: with the model's learned start where it has one, as the detector says them where not."""
+
+    def __init__(self, model: FaceModel, camera: Camera):
+        self._network, self._camera = load_start(model), camera
+
+    def __call__(self, landmarks: LandmarkModel, face: DetectedFace) -> Reading:
+        """Of the model on its landmarks, for anybody or for one person (then the identity stays as it is)."""
+        expected = landmarks.prior.mean(face.blendshapes)
+        if self._network is None:
+            return Reading(landmarks, landmarks.found(face.landmarks_px), expected)
+        start = self._network.predict(face, self._camera)
+        surer = landmarks.prior.surer(start.expression_sigma)
+        read = landmarks.with_start(start)
+        if not len(landmarks.identity):
+            read = replace(read, person=None)
+        return Reading(read, read.found(start.points_px), np.where(surer, start.expression, expected))
+
+
+def identify(seen: list[Sight], landmarks: LandmarkModel, camera: Camera, reader: Reader) -> np.ndarray:
     """Identity (I,): weighted mean of the solutions of the best frame of each part of the sights."""
     solutions, weights = [], []
     for part in np.array_split(np.arange(len(seen)), min(_IDENTITY_FRAMES, len(seen))):
         best = max((seen[i] for i in part), key=_portrait_quality)
-        observed, expected = landmarks.found(best.face.landmarks_px), landmarks.prior.mean(best.face.blendshapes)
-        solution = solve_landmarks(landmarks, observed, camera, expected)
+        read = reader(landmarks, best.face)
+        solution = solve_landmarks(read.landmarks, read.observed_px, camera, read.expected)
         solutions.append(solution.identity)
-        weights.append(_portrait_quality(best) * _confidence(_fit_error(landmarks, solution, best.face, camera), best))
+        weights.append(_portrait_quality(best) * _confidence(_fit_error(read, solution, best.face, camera), best))
     return np.average(solutions, axis=0, weights=np.maximum(weights, 1e-9)).astype(np.float32)
 
 
@@ -56,11 +91,11 @@ def _face_size(face: DetectedFace) -> float:
     return float(np.sqrt(np.prod(np.maximum(face.box_px[2:] - face.box_px[:2], 1.0))))
 
 
-def _fit_error(landmarks: LandmarkModel, solution: LandmarkSolution, face: DetectedFace, camera: Camera) -> float:
+def _fit_error(read: Reading, solution: LandmarkSolution, face: DetectedFace, camera: Camera) -> float:
     """Root mean square distance of found and fitted landmarks, in sizes of the face."""
-    points = landmarks.points(solution.identity, solution.expression)
+    points = read.landmarks.points(solution.identity, solution.expression)
     distance = project_points(points, solution.rotation, solution.translation, camera)
-    distance -= landmarks.found(face.landmarks_px)
+    distance -= read.observed_px
     return float(np.sqrt((distance**2).sum(1).mean())) / _face_size(face)
 
 
@@ -82,10 +117,12 @@ class State:
 class FrameSolver:
     """Pose, weights and light of one sight after another; each starts from the one before."""
 
-    def __init__(self, model: FaceModel, landmarks: LandmarkModel, person: FaceParams, camera: Camera):
+    def __init__(
+        self, model: FaceModel, landmarks: LandmarkModel, person: FaceParams, camera: Camera, reader: Reader
+    ):
         # With the identity in the mean, and no modes of it, the solver has nothing but pose and weights to find.
         self._landmarks = landmarks.of_person(person.identity)
-        self._camera = camera
+        self._camera, self._reader = camera, reader
         self._skin = Skin(model, person)
         self._light = default_light().numpy().astype(np.float64)
         self._last: LandmarkSolution | None = None
@@ -100,24 +137,22 @@ class FrameSolver:
 
     def _solve(self, face: DetectedFace) -> tuple[LandmarkSolution, float]:
         """The better of a warm start and, where that fails, a fresh one."""
-        expected = self._landmarks.prior.mean(face.blendshapes)
+        read = self._reader(self._landmarks, face)
         best, error = None, np.inf
         if self._last is not None:
-            best = self._refine(face, expected, self._last, _ITERATIONS)
-            error = _fit_error(self._landmarks, best, face, self._camera)
+            best = self._refine(read, self._last, _ITERATIONS)
+            error = _fit_error(read, best, face, self._camera)
         if error > _LOST_FIT:
-            points = self._landmarks.points(np.zeros(0), expected)
-            observed = self._landmarks.found(face.landmarks_px).astype(np.float64)
-            pose = initial_pose(points, observed, self._camera)
-            fresh = LandmarkSolution(*pose, np.zeros(0), expected, ())
-            fresh = self._refine(face, expected, fresh, 4 * _ITERATIONS)
-            fresh_error = _fit_error(self._landmarks, fresh, face, self._camera)
+            points = self._landmarks.points(np.zeros(0), read.expected)
+            pose = initial_pose(points, read.observed_px.astype(np.float64), self._camera)
+            fresh = LandmarkSolution(*pose, np.zeros(0), read.expected, ())
+            fresh = self._refine(read, fresh, 4 * _ITERATIONS)
+            fresh_error = _fit_error(read, fresh, face, self._camera)
             if fresh_error < error or best is None:
                 best, error = fresh, fresh_error
         return best, error
 
-    def _refine(
-        self, face: DetectedFace, expected: np.ndarray, start: LandmarkSolution, steps: int
-    ) -> LandmarkSolution:
-        observed = self._landmarks.found(face.landmarks_px)
-        return solve_landmarks(self._landmarks, observed, self._camera, expected, start=start, iterations=steps)
+    def _refine(self, read: Reading, start: LandmarkSolution, steps: int) -> LandmarkSolution:
+        return solve_landmarks(
+            read.landmarks, read.observed_px, self._camera, read.expected, start=start, iterations=steps
+        )

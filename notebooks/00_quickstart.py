@@ -14,7 +14,9 @@
 # ---
 
 # %% [markdown]
-# # 1. From one photograph to a head
+# # 0. From one photograph to a head
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # One photograph goes in; a textured 3D head that you can turn, edit and take to other programs comes out. On the way
 # we look at each part: what a face model is, how it finds itself in a photograph, and how we know that the fit is
@@ -100,7 +102,7 @@ show(*(fv.render(mean_head, 240, mode, camera=camera).rgb for mode in ("clay", "
 #
 # A **mode** is an array of shape (V, 3) as well: how far each vertex moves. The first modes are those in which the
 # heads that the model was trained on differ most (a principal component analysis found them). Each is scaled so that
-# among these heads its coefficient has variance 1: between -2 and +2 for about 95 of 100.
+# its coefficient is expected to have variance 1: between -2 and +2 for about 95 of 100 people.
 #
 # Each column is one mode: below the mean by 2.5 in the upper row, above it by 2.5 in the lower row.
 
@@ -374,6 +376,13 @@ show(*(fv.render(result, 180, mode).rgb for mode in ("normal", "depth", "uv", "w
 show(fv.turntable(result, size=180))
 
 # %% [markdown]
+# In JupyterLab or VS Code, with the package plotly installed, you can turn the head with the mouse. Elsewhere the same
+# cell shows a picture.
+
+# %%
+fv.MeshViewer(result)
+
+# %% [markdown]
 # A rendering also carries numbers: which pixels show the head, and how far away each of them is.
 
 # %%
@@ -471,13 +480,15 @@ assert np.allclose(restored.vertices, older.vertices, atol=1e-6)
 print("the restored head is the same, to a thousandth of a millimetre")
 
 # %% [markdown]
-# ## 9. Two exercises
+# ## 9. Exercises
 #
 # 1. Draw the person halfway between the stranger of section 2.2 and the mean head, and the stranger's "opposite".
 # 2. How many identity modes does the fitted head really need? Set all but the first 10, then all but the first 50
 #    coefficients to 0, and measure how far the vertices of the face move.
 #
-# **Solution 1.** Coefficients can be scaled: by 0.5, and by -1.
+# ## 10. Solutions
+#
+# **1.** Coefficients can be scaled: by 0.5, and by -1.
 
 # %%
 heads = []
@@ -487,7 +498,7 @@ for factor in (1.0, 0.5, 0.0, -1.0):
 show(*(fv.render(head, mode="clay", camera=camera).rgb for head in heads))
 
 # %% [markdown]
-# **Solution 2.** `fv.edit(..., identity=...)` replaces the coefficients.
+# **2.** `fv.edit(..., identity=...)` replaces the coefficients.
 
 # %%
 pictures, medians_mm = [], []
@@ -512,3 +523,6 @@ assert medians_mm[0] > medians_mm[1] > medians_mm[2] == 0
 # * A video: `fv.track("clip.mp4")` follows pose and the expression weights from frame to frame.
 # * Without writing code: `python -m faceverse fit selfie.jpg -o out/`, or the web page (`make demo`).
 # * How the code is built: `docs/architecture.md`.
+#
+# Next: [01_base_model](01_base_model.ipynb), what the numbers of a head mean. The [map](README.md) tells which
+# notebook answers which question.
