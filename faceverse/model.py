@@ -115,7 +115,7 @@ class FaceModel(nn.Module):
 
     @property
     def identity_modes(self) -> np.ndarray:
-        """(I, V, 3) metres per unit of a coefficient, whose prior has unit variance, see `identity_spread`."""
+        """(I, V, 3) metres per unit of a unit-variance coefficient."""
         return self.identity_basis.numpy(force=True)
 
     @property
@@ -261,23 +261,12 @@ class FaceModel(nn.Module):
         albedo = generator.standard_normal(len(neutral.albedo))
         if population is not None and len(population):
             first, second = population[generator.integers(len(population), size=2)]
-            identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * self.identity_spread * identity
+            identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * identity
             share = generator.uniform(0, 0.3)  # a mixture of two skins is a skin, which a sum of modes need not be
             albedo = (1 - share) * first[count:] + share * second[count:]
         albedo = (scale * albedo).astype(np.float32)
         iris = self._random_iris(albedo, generator)
         return neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
-
-    @property
-    def identity_spread(self) -> np.ndarray:
-        """(I,) deviation of each identity coefficient among the stored people; 1 where there are none.
-
-        It lies below 1 where the modes have room for more than those people show.
-        """
-        population = self.data.population
-        if population is None or len(population) < 2:
-            return np.ones(len(self.identity_basis), np.float32)
-        return population[:, : len(self.identity_basis)].std(axis=0)
 
     def _random_iris(self, albedo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Linear RGB (3,): brown for most, and hazel, green or grey-blue for some people of light skin."""

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 1. The base model: heads as vectors
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/01_base_model.ipynb)
 #
 # A *3D morphable model* turns heads into points of a vector space: add two, take an average, walk in a straight line
 # from young to old. Everything that FaceVerse does with a photograph later, it does with these vectors. So it pays to
@@ -112,12 +112,9 @@ assert share[0] > 0.2 and share[49] > 0.85
 # ## 3. What a coefficient means
 #
 # A mode has a length, and a coefficient could be anything, so somebody has to agree on a scale. The agreement: among
-# the faces that the model expects, **each coefficient has mean 0 and variance 1**. The length of a mode then is one
-# standard deviation.
-#
-# Which faces does it expect? Those of the heads that it was trained on, and, because real faces differ in more ways
-# than drawn heads do, some smooth deformation on top, the *room*. The model carries the coefficients of a few hundred
-# of those heads, its *population*. They have to share the variance 1 with the room, so theirs is below 1.
+# the heads that the model was trained on, **each coefficient has mean 0 and variance 1**. The length of a mode then is
+# one standard deviation of those heads. The model carries the coefficients of a few hundred of them, its
+# *population*, so that this can be checked.
 
 # %%
 population = model.data.population  # a row for each head: identity, then albedo
@@ -126,7 +123,7 @@ identities = population[:, :N_id]
 print(f"means between {identities.mean(0).min():+.2f} and {identities.mean(0).max():+.2f}")
 print(f"variances between {identities.var(0).min():.2f} and {identities.var(0).max():.2f}")
 print(f"beyond -2 .. 2: {(abs(identities) > 2).mean():.1%} of the numbers (a normal distribution has 4.6 %)")
-assert abs(identities.mean(0)).max() < 0.35 and 0.1 < identities.var(0).min() and identities.var(0).max() < 1.2
+assert abs(identities.mean(0)).max() < 0.35 and 0.6 < identities.var(0).min() and identities.var(0).max() < 1.6
 
 # %% [markdown]
 # This makes numbers of different modes comparable. For a normal distribution the probability density of a head is
@@ -150,22 +147,20 @@ show(*(fv.render(head, mode="clay", camera=frame).rgb for head in heads))
 # believed sooner than one that needs a head nobody has.
 #
 # Which length do people have? Not zero! The mean head is the single most likely point, but there is hardly any room
-# near it. The squared length is a sum of $I$ squares whose mean is the variance $\sigma^2$ of a coefficient, so a usual
-# head has a length of about $\sigma\sqrt{I}$: with the population's own variances, about 0.7 times the square root of
-# the number of modes.
+# near it. The squared length is a sum of $I$ squares that are 1 on average, so a usual head has a length of about
+# $\sqrt{I}$.
 
 # %%
 lengths = np.linalg.norm(identities, axis=1)
 plt.hist(lengths, bins=30, color="0.6")
-usual = np.sqrt(identities.var(0).sum())
-plt.axvline(usual, color="tab:red", label=r"$\sigma\sqrt{I}$")
+plt.axvline(np.sqrt(N_id), color="tab:red", label=r"$\sqrt{I}$")
 plt.xlabel("Mahalanobis length of the population's heads (standard deviations)")
 plt.ylabel("heads")
 plt.xlim(0, None)
 plt.legend()
 plt.show()
-print(f"lengths {lengths.min():.1f} .. {lengths.max():.1f}, mean {lengths.mean():.1f}; usual: {usual:.1f}")
-assert abs(lengths.mean() - usual) < 1 and 0.5 < usual / np.sqrt(N_id) < 0.9
+print(f"lengths {lengths.min():.1f} .. {lengths.max():.1f}, mean {lengths.mean():.1f}; sqrt(I) = {np.sqrt(N_id):.1f}")
+assert abs(lengths.mean() - np.sqrt(N_id)) < 1
 
 # %% [markdown]
 # ## 4. Albedo: the same for colours
@@ -212,8 +207,7 @@ for group in (independent, related):
     show(*(fv.render(fv.head(p, model, texture_size=256), camera=small).rgb for p in group))
 
 # %% [markdown]
-# The first row is more exaggerated than people are: it uses all of the room, which is meant for fitting. But also
-# without that there is a difference: what goes *together*. Two checks:
+# Both have coefficients of variance 1. What is different is what goes *together*. Two checks:
 #
 # **Shape and skin.** An old skin belongs on an old head. The model can estimate age as a sum of coefficients (section
 # 6); here are the years that come from the shape against those that come from the skin.
@@ -259,8 +253,8 @@ assert lowest["iid"] < lowest["model.random"]
 # That is why the file stores a population. By construction the identity coefficients are *uncorrelated* among
 # themselves, and so are those of albedo. But that is less than independent: shape and skin belong together, and colours
 # lie on curves. A mean and variances cannot say so; examples can. The price: such a person resembles somebody of the
-# population. (The recipe for the shape: $\sqrt{0.7}$ of a stored identity plus $\sqrt{0.3}$ of fresh noise as strong as
-# the population's own spread, `model.identity_spread`, so that the variance stays what it was.)
+# population. (The recipe for the shape: $\sqrt{0.7}$ of a stored identity plus $\sqrt{0.3}$ of fresh noise, which keeps
+# the variance at 0.7 + 0.3 = 1.)
 
 # %%
 nearest = {}
@@ -311,7 +305,7 @@ assert abs(one - 1) < 1e-3 and abs(by_hand - model.attributes(person.params)["ag
 # Gender is such a direction too, and so is the width of the nose. The middle column is the person:
 
 # %%
-for name, less, more in (("age", -10, 35), ("gender", -1.2, 0.6), ("nose_width", -6, 6)):
+for name, less, more in (("age", -10, 45), ("gender", -1.2, 0.6), ("nose_width", -6, 6)):
     limits = fv.attribute_limits(person)[name]
     print(f"{name}: {less}, 0, {more:+}  (the model allows changes from {limits[0]:.1f} to {limits[1]:.1f})")
     assert limits[0] <= less and more <= limits[1]
@@ -368,15 +362,15 @@ assert 57 < distances.mean() < 69 and 1.5 < distances.std() < 6
 # We could have known without drawing a single head. The eyes lie on both sides of the middle, so their distance is
 # nearly a linear function of the coefficients: $d(\boldsymbol\alpha) \approx d_0 + \mathbf{g} \cdot \boldsymbol\alpha$,
 # where $d_0$ is the distance in the mean head and $g_i$, in mm, is what mode $i$ adds to it. For uncorrelated
-# coefficients with deviations $s_i$, such a sum has the standard deviation $\sqrt{\sum_i (s_i g_i)^2}$.
+# coefficients of variance 1, such a sum has the standard deviation $\lVert\mathbf{g}\rVert$.
 
 # %%
 d0 = 1000 * np.linalg.norm(model.mean_vertices[left].mean(axis=0) - model.mean_vertices[right].mean(axis=0))
 g = 1000 * (model.identity_modes[:, left, 0].mean(1) - model.identity_modes[:, right, 0].mean(1))
-sd = np.linalg.norm(model.identity_spread * g)
-print(f"d0 = {d0:.1f} mm, deviation {sd:.1f} mm; the first five of g in mm:", g[:5].round(2))
+print(f"d0 = {d0:.1f} mm, |g| = {np.linalg.norm(g):.1f} mm; the first five of g in mm:", g[:5].round(2))
 x = np.linspace(48, 86, 200)
 plt.hist(distances, bins=15, density=True, color="0.7", label=f"{count} random heads")
+sd = np.linalg.norm(g)
 plt.plot(x, np.exp(-0.5 * ((x - d0) / sd) ** 2) / sd / np.sqrt(2 * np.pi), "tab:red", label="from the modes alone")
 plt.xlabel("distance of the pupils in mm")
 plt.ylabel("density per mm")

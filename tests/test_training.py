@@ -356,32 +356,6 @@ def test_shape_basis_rebuilds_its_heads_and_weights_what_counts():
     assert np.abs(modes[0, :25]).mean() > 0.7, "the first mode must explain the side that counts"
 
 
-def test_shape_basis_makes_room_for_what_no_head_shows():
-    rng = np.random.default_rng(2)
-    heads, beyond = (rng.standard_normal((50, 1, 1)) * rng.standard_normal((1, 30, 3)) for _ in range(2))
-    for room, wanted in ((None, 0), (3 * beyond, 1)):
-        mean, modes, scores, _ = shape_basis(heads, np.full(30, 1 / 30), 2, room=room)
-        flat = modes.reshape(len(modes), -1)
-        target = beyond[:1].reshape(-1)
-        left = target - flat.T @ np.linalg.lstsq(flat.T, target, rcond=None)[0]
-        assert (np.linalg.norm(left) < 1e-3 * np.linalg.norm(target)) == bool(wanted)
-        np.testing.assert_allclose(mean + np.tensordot(scores, modes, axes=1), heads, atol=1e-3)
-    covariance = flat.T @ flat  # that of heads and room together
-    both = sum(np.einsum("si,sj->ij", x, x) / len(x) for x in
-               (values.reshape(50, -1) for values in (heads - heads.mean(0), 3 * beyond)))  # fmt: skip
-    np.testing.assert_allclose(covariance, both, atol=1e-2 * np.abs(both).max())
-
-
-def test_shifts_along_the_surface_count_less_in_the_basis():
-    rng = np.random.default_rng(3)
-    out, along = 0.8 * rng.standard_normal((2, 200, 1))
-    shapes = np.stack([along, 0 * out, 0.8 * out], axis=2) * np.ones((1, 10, 1))
-    normals = np.tile([0.0, 0.0, 1.0], (10, 1))
-    first = [shape_basis(shapes, np.full(10, 0.1), 1, **given)[1][0] for given in ({}, {"normals": normals})]
-    assert np.abs(first[0][:, 0]).min() > np.abs(first[0][:, 2]).max()
-    assert np.abs(first[1][:, 2]).min() > np.abs(first[1][:, 0]).max()
-
-
 # -------------------------------------------------------------------------------------------------------- the landmarks
 
 

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..landmarks import LANDMARKS_68_FROM_478
-from ..mesh import triangles_from_quads, vertex_normals
 from ..model import ARKIT_NAMES, FaceModel, Landmarks
 from ..model_file import ModelFile, content_hash
 from ..weights import model_data
@@ -19,7 +17,6 @@ from .assembly import REGIONS, Assembly, assemble, vertex_weights
 from .attributes import with_attributes
 from .basis import shape_basis
 from .colour import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_skin
-from .deformation import ROOM, SmoothDeformation
 from .embedding import embed, show_to_detector
 from .expressions import fit_expressions
 from .gains import expression_gain
@@ -27,9 +24,8 @@ from .heads import ShapePopulation, draw_settings
 from .sources import ShapeSource, load_skins, skins_digest
 
 IDENTITY_MODES = 150
-ROOM_DRAWS, ROOM_STREAM = 1500, 1
 POPULATION = 320  # heads whose coefficients are stored, for drawing random people
-MODEL_VERSION = "0.3"
+MODEL_VERSION = "0.2"
 LICENCE = (
     "CC0-1.0 (shapes, expressions and skins of MakeHuman / MPFB2, CC0); landmarks as seen by MediaPipe (Apache-2.0)"
 )
@@ -68,7 +64,7 @@ def train_base(
     report(f"{heads} heads drawn")
     assembly = assemble(source, shapes.mean(0))
     shapes -= assembly.origin.astype(np.float32)
-    mean, modes, scores, kept = identity_basis(shapes, assembly, seed)
+    mean, modes, scores, kept = shape_basis(shapes, vertex_weights(assembly), IDENTITY_MODES)
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
     expressions = fit_expressions(source, mean, assembly)
     gain = expression_gain(shapes, scores, mean, assembly, expressions).astype(np.float16)
@@ -103,15 +99,6 @@ def train_base(
     report(f"{path}: {path.stat().st_size / 1e6:.2f} MB, sha256 {content_hash(path)[:12]}, "
            f"{time.perf_counter() - started:.0f} s")  # fmt: skip
     return path
-
-
-def identity_basis(shapes: np.ndarray, assembly: Assembly, seed: int):
-    """Mean (Vc, 3), modes (I, Vc, 3), scores (S, I) and variance kept, of shapes (S, Vc, 3) about the origin."""
-    rng, smooth = np.random.default_rng((seed, ROOM_STREAM)), SmoothDeformation(assembly.head, ROOM)
-    room = np.stack([smooth.draw(rng) for _ in range(min(ROOM_DRAWS, 2 * len(shapes)))]).astype(np.float32)
-    triangles = torch.from_numpy(triangles_from_quads(assembly.head.quads))
-    normals = vertex_normals(torch.from_numpy(shapes.mean(0)), triangles).numpy()
-    return shape_basis(shapes, vertex_weights(assembly), IDENTITY_MODES, normals=normals, room=room)
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

@@ -4,44 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-SIDEWAYS_SHARE = 0.5  # of a shift along the surface in the measure: it moves features, but not the surface
 
-
-def shape_basis(
-    shapes: np.ndarray,
-    weights: np.ndarray,
-    count: int,
-    *,
-    normals: np.ndarray | None = None,
-    room: np.ndarray | None = None,
-):
+def shape_basis(shapes: np.ndarray, weights: np.ndarray, count: int):
     """Weighted principal components of shapes (S, Vc, 3).
 
-    Args:
-        weights: (Vc,) how much each vertex counts.
-        count: modes wanted.
-        normals: (Vc, 3) of the mean; where given, shifts along the surface count SIDEWAYS_SHARE.
-        room: (E, Vc, 3) offsets whose covariance is added to that of the shapes, so that the modes have room for what
-            no shape shows.
-
     Returns:
-        mean (Vc, 3), modes (count, Vc, 3) per unit of a coefficient of unit variance (in shapes and room together),
-        scores (S, count) of the shapes, and the share of the weighted variance kept. Modes are regressed on the scores,
-        so that they are right where weights are small.
+        mean (Vc, 3), modes (count, Vc, 3) per unit of a unit-variance coefficient, scores (S, count), and the share of
+        the weighted variance kept. Modes are regressed on the scores, so that they are right where weights are small.
     """
     mean = shapes.mean(0)
-    rows = shapes - mean
-    if room is not None:
-        rows = np.concatenate([rows, room * np.float32(np.sqrt(len(shapes) / len(room)))])
-    root = np.sqrt(weights).astype(np.float32)[:, None]
-    weighted = rows * root
-    if normals is not None:
-        outward = (weighted * normals).sum(axis=2, keepdims=True) * normals.astype(np.float32)
-        weighted = SIDEWAYS_SHARE * weighted + (1 - SIDEWAYS_SHARE) * outward
-    scores, kept = principal_scores(weighted.reshape(len(rows), -1), count)
-    scores = scores * np.float32(np.sqrt(len(shapes) / len(rows)))
-    modes = (scores.T @ rows.reshape(len(rows), -1)) / len(shapes)
-    return mean, modes.reshape(len(modes), *mean.shape), scores[: len(shapes)], kept
+    centred = (shapes - mean).reshape(len(shapes), -1)
+    weighted = centred * np.repeat(np.sqrt(weights), 3).astype(np.float32)
+    scores, kept = principal_scores(weighted, count)
+    modes = (scores.T @ centred) / len(shapes)
+    return mean, modes.reshape(len(modes), *mean.shape), scores, kept
 
 
 def principal_scores(data: np.ndarray, count: int) -> tuple[np.ndarray, float]:

@@ -39,13 +39,6 @@ PROCESSES = (
     Process(0.025, 0.0011, 0.0002, 0.5),
     Process(0.012, 0.0006, 0.0001, 0.2),
 )
-# Room in the shape basis, beyond what heads are drawn with: people's faces differ in more ways than the drawn heads do.
-# A head with this much of it would look lumpy; a basis without it cannot follow a scan.
-ROOM = (
-    Process(0.050, 0.0015, 0.0002, 1.0),
-    Process(0.025, 0.0020, 0.0002, 0.7),
-    Process(0.012, 0.0016, 0.0001, 0.4),
-)
 
 
 class SmoothDeformation:
