@@ -102,7 +102,7 @@ show(*(fv.render(mean_head, 240, mode, camera=camera).rgb for mode in ("clay", "
 #
 # A **mode** is an array of shape (V, 3) as well: how far each vertex moves. The first modes are those in which the
 # heads that the model was trained on differ most (a principal component analysis found them). Each is scaled so that
-# its coefficient is expected to have variance 1: between -2 and +2 for about 95 of 100 people.
+# among these heads its coefficient has variance 1: between -2 and +2 for about 95 of 100.
 #
 # Each column is one mode: below the mean by 2.5 in the upper row, above it by 2.5 in the lower row.
 

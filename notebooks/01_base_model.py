@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 1. The base model: heads as vectors
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/faceverse/faceverse/blob/main/notebooks/01_base_model.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A *3D morphable model* turns heads into points of a vector space: add two, take an average, walk in a straight line
 # from young to old. Everything that FaceVerse does with a photograph later, it does with these vectors. So it pays to
