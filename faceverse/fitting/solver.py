@@ -75,14 +75,17 @@ class LandmarkModel:
         return shape + np.tensordot(expression, self.expression_of(identity), axes=1)
 
     def with_start(self, start: Start) -> LandmarkModel:
-        """The model with what a learned start says about this face: the detector's errors, identity, expression."""
+        """The model with what a learned start says about this face: the detector's errors, identity, expression.
+
+        Of a model of one person the identity stays as it is.
+        """
         known = slice(None) if self.detected is None else self.detected
         return replace(
             self,
             sigma=np.maximum(start.sigma[known], SMALLEST_SIGMA_M),
             habits=start.habits[:, known],
             prior=self.prior.with_start(start.expression_sigma),
-            person=IdentityPrior(start.identity, np.linalg.inv(start.covariance)),
+            person=IdentityPrior(start.identity, np.linalg.inv(start.covariance)) if len(self.identity) else None,
             learned=True,
         )
 

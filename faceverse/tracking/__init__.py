@@ -27,7 +27,7 @@ from ..weights import load_model
 from .files import load_track
 from .frames import checked, open_source
 from .motion import export_track
-from .result import Track
+from .result import Track, check_person
 from .sight import sights_of, until_known
 from .smoothing import smooth_rotations, smooth_values
 from .solve import FrameSolver, Reader, State, identify
@@ -99,11 +99,7 @@ def _choose_person(model: FaceModel | None, identity) -> tuple[FaceModel, FacePa
         return model, None
     if not isinstance(identity, FaceParams):
         raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(identity).__name__}")
-    neutral = model.neutral()
-    for name in ("identity", "albedo"):
-        given, expected = np.shape(getattr(identity, name)), getattr(neutral, name).shape
-        if given != expected:
-            raise ParameterError(f"identity.{name} has shape {given}, but the model {model.name} needs {expected}")
+    check_person(identity, model)
     return model, identity
 
 

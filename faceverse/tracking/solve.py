@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,15 +48,13 @@ class Reader:
         self._network, self._camera = load_start(model), camera
 
     def __call__(self, landmarks: LandmarkModel, face: DetectedFace) -> Reading:
-        """Of the model on its landmarks, for anybody or for one person (then the identity stays as it is)."""
+        """Of the model on its landmarks, for anybody or for one person."""
         expected = landmarks.prior.mean(face.blendshapes)
         if self._network is None:
             return Reading(landmarks, landmarks.found(face.landmarks_px), expected)
         start = self._network.predict(face, self._camera)
         surer = landmarks.prior.surer(start.expression_sigma)
         read = landmarks.with_start(start)
-        if not len(landmarks.identity):
-            read = replace(read, person=None)
         return Reading(read, read.found(start.points_px), np.where(surer, start.expression, expected))
 
 
