@@ -31,6 +31,7 @@ ARKIT_NAMES = tuple(
 
 
 _LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
+ALIKE_SKINS = 0.1  # two skins that `FaceModel.random` mixes lie within this share of the population, by their tone
 
 
 @dataclass(frozen=True)
@@ -244,15 +245,17 @@ class FaceModel(nn.Module):
             )
         )
 
-    def random(self, seed: int, *, scale: float = 1.0) -> FaceParams:
+    def random(self, seed: int, *, scale: float = 1.0, alike: bool = True) -> FaceParams:
         """Parameters of a person that does not exist.
 
-        With a stored population, the person resembles one of its heads, so that shape and skin go together and every
-        skin tone is as likely as there; without one, all coefficients are independent and normal.
+        With a stored population, the person resembles one of its heads, so that shape and skin go together, and every
+        skin tone is as likely as there. Without one, all coefficients are independent and normal.
 
         Args:
             seed: same seed, same person.
             scale: standard deviations per coefficient; below 1 is closer to the mean head.
+            alike: the skin is mixed with one of about the same tone, because mixtures of light and dark are neither.
+                Without, with anybody's, as in the training of the open files: then the ends are half as frequent.
         """
         generator = np.random.default_rng(seed)
         neutral, population = self.neutral(), self.data.population
@@ -260,7 +263,8 @@ class FaceModel(nn.Module):
         identity = generator.standard_normal(count)
         albedo = generator.standard_normal(len(neutral.albedo))
         if population is not None and len(population):
-            first, second = population[generator.integers(len(population), size=2)]
+            number, other = generator.integers(len(population), size=2)
+            first, second = population[number], population[self._alike(number, other) if alike else other]
             identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * identity
             share = generator.uniform(0, 0.3)  # a mixture of two skins is a skin, which a sum of modes need not be
             albedo = (1 - share) * first[count:] + share * second[count:]
@@ -268,12 +272,32 @@ class FaceModel(nn.Module):
         iris = self._random_iris(albedo, generator)
         return neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
 
+    def _alike(self, number: int, other: int) -> int:
+        """Number of a skin of the population about as light as skin `number`; `other`, any number, chooses which."""
+        order = self._from_dark_to_light
+        near = round(ALIKE_SKINS * len(order))
+        step = other % (2 * near + 1) - near
+        return order[np.clip(np.flatnonzero(order == number)[0] + step, 0, len(order) - 1)]
+
+    @cached_property
+    def _from_dark_to_light(self) -> np.ndarray:
+        """(P,) numbers of the population's heads."""
+        count = len(self.identity_basis)
+        return np.argsort([self._luminance(head[count:]) for head in self.data.population], kind="stable")
+
+    @cached_property
+    def _luminance_of_face(self) -> tuple[float, np.ndarray]:
+        """Mean luminance of the mean face, and its change (A,) with each albedo coefficient."""
+        skin, weights = self.regions.get("face", slice(None)), _LUMINANCE.numpy()
+        return float(self.mean_albedo[skin].mean(0) @ weights), self.albedo_modes[:, skin].mean(1) @ weights
+
+    def _luminance(self, albedo: np.ndarray) -> float:
+        mean, change = self._luminance_of_face
+        return mean + float(change @ albedo)
+
     def _random_iris(self, albedo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Linear RGB (3,): brown for most, and hazel, green or grey-blue for some people of light skin."""
-        skin = self.regions.get("face", slice(None))
-        luminance = float(
-            self.albedo(torch.from_numpy(albedo).to(self.mean.device)[None])[0, skin].mean(0).cpu() @ _LUMINANCE
-        )
+        luminance = self._luminance(albedo)
         share = 0.5 * np.clip((luminance - LIGHT_SKIN[0]) / (LIGHT_SKIN[1] - LIGHT_SKIN[0]), 0, 1)
         colours = LIGHT_IRISES if generator.random() < share else DARK_IRISES
         return (np.array(colours[generator.integers(3)]) * generator.uniform(0.8, 1.2)).astype(np.float32)

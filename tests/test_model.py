@@ -126,6 +126,27 @@ def test_people_drawn_from_a_population_look_like_it():
     assert identity.std() == pytest.approx(1, abs=0.1) and identity.dtype == albedo.dtype == np.float32
 
 
+def test_skins_are_mixed_with_skins_of_their_own_tone():
+    """Any two skins mixed are closer to the middle than people are; the same people, otherwise."""
+    rng = np.random.default_rng(2)
+    model = toy_model()
+    population = rng.normal(size=(200, 13)).astype(np.float32)
+    model = FaceModel(replace(model.data, population=population))
+
+    def tones(coefficients):
+        face = model.albedo(torch.from_numpy(np.stack(coefficients)))[:, model.regions["face"]]
+        return face.mean(1).numpy() @ np.array([0.2126, 0.7152, 0.0722])
+
+    known = tones(population[:, 8:])
+    drawn, mixed = ([model.random(seed, alike=alike) for seed in range(1000)] for alike in (True, False))
+    for first, second in zip(drawn[:20], mixed[:20], strict=True):
+        np.testing.assert_array_equal(first.identity, second.identity)
+    spread = [tones([person.albedo for person in people]).std() / known.std() for people in (drawn, mixed)]
+    assert spread[0] == pytest.approx(1, abs=0.06) and spread[1] < 0.93
+    dark = [(tones([p.albedo for p in people]) < np.quantile(known, 0.05)).mean() for people in (drawn, mixed)]
+    assert dark[0] > 0.03 > dark[1]
+
+
 def test_replace_leaves_the_original_alone():
     params = toy_model().neutral()
     changed = params.replace(identity=np.ones(8, np.float32))

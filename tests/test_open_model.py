@@ -19,6 +19,7 @@ from faceverse.training.embedding import IRIS
 from faceverse.training.expressions import fit_expressions
 from faceverse.training.head_regions import mirror_map
 from faceverse.training.heads import rigid_fit
+from faceverse.training.pigment import ita_deg
 from faceverse.training.sources import ANCESTRIES, ShapeSource
 from faceverse.weights import find_weights
 
@@ -286,6 +287,22 @@ def test_random_people_look_different_and_plausible(model):
     tone = albedo.mean((1, 2))
     assert tone.max() > 2.5 * tone.min(), "light and dark skins"
     assert albedo.min() > -0.05 and albedo.max() < 1.05
+
+
+def test_random_people_have_all_skin_tones_ages_and_sexes(model):
+    """By the classes of the individual typology angle: very light, light, intermediate, tan, brown, dark."""
+    people = [model.random(seed) for seed in range(400)]
+    face = chosen(model, "face") & ~chosen(model, "lips", "eyelids", "eyebrows", "eye_sockets")
+    mean, modes = model.mean_albedo[face].mean(0), model.albedo_modes[:, face].mean(1)
+    angle = ita_deg(mean + np.stack([person.albedo for person in people]) @ modes)
+    share = np.histogram(angle, (-90, -30, 10, 28, 41, 55, 90))[0] / len(angle)
+    assert share.sum() == 1 and share.min() > 0.04, share
+    assert share.max() < 0.35, f"one class is much more frequent than the others: {share}"
+    estimates = [model.attributes(person) for person in people]
+    age, gender = (np.array([e[name] for e in estimates]) for name in ("age", "gender"))
+    decades = np.histogram(age, (0, 30, 40, 50, 60, 70, 100))[0] / len(age)
+    assert decades.min() > 0.08, decades
+    assert 0.4 < (gender > 0).mean() < 0.6
 
 
 def test_attributes_of_the_shipped_model_read_back_what_they_change(model):

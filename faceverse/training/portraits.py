@@ -132,7 +132,7 @@ def joined(parts: list[Samples]) -> Samples:
 # -- people -----------------------------------------------------------------------------------------------------------
 def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
     """A head of the population, or of independent coefficients; plainer and more pronounced ones among them."""
-    params = model.random(int(rng.integers(1 << 30)))
+    params = model.random(int(rng.integers(1 << 30)), alike=False)
     drawn = params.identity if rng.random() < 0.6 else rng.standard_normal(len(params.identity))
     # People differ from the model's population more in some features than in others.
     tilt = np.exp(0.25 * np.interp(np.arange(len(drawn)), np.linspace(0, len(drawn), 6), rng.standard_normal(6)))
