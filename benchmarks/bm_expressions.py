@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import JAW_BESIDE, head, labelled, save, sheet
+from bm_base import FACE, JAW_BESIDE, head, labelled, lit_from_the_side, save, sheet, shot
 
 import faceverse as fv
-from faceverse.camera import rotation_from_euler_deg
 from faceverse.result import with_params
 from faceverse.training.behaviour import (
     EYE_PARTS,
@@ -29,7 +28,6 @@ from faceverse.training.sources import ShapeSource
 
 CLOSED_JAW = {"jawOpen": 1.0, "mouthClose": 1.0}
 HALF_CLOSED_JAW = {"jawOpen": 0.5, "mouthClose": 0.5}
-DISTANCE_M, CENTRE_M = 0.6, (0.0, -0.045, 0.05)  # of the camera from the point that it looks at in the head
 COMBINATIONS = (
     {"mouthSmile": 1.0, "jawOpen": 0.3}, {"mouthSmile": 1.0, "cheekSquint": 1.0}, {"eyeBlink": 1.0},
     {"mouthFunnel": 1.0, "jawOpen": 0.5}, {"mouthPucker": 0.7, "jawOpen": 0.5}, CLOSED_JAW,
@@ -76,21 +74,11 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
-def close_up(result: fv.FitResult, size: int, mode: str) -> np.ndarray:
-    """(size, size, 3) uint8, the face from where the mean head's would fill the picture."""
-    points = result.model.mean_vertices[result.model.regions["face"]]
-    focal_px = 0.5 * size * DISTANCE_M / np.ptp(points[:, 1]) / 0.52
-    camera = fv.Camera(focal_px, (size / 2, size / 2 + focal_px * CENTRE_M[1] / DISTANCE_M), (size, size))
-    return fv.render(result, mode=mode, camera=camera).rgb
-
-
 def pictures(
     model: fv.FaceModel, person: fv.FaceParams, poses: list[dict], size: int, yaw_deg: float, mode: str
 ) -> list[np.ndarray]:
     """Labelled close-ups of a head with each of some weights by name."""
-    rotation = rotation_from_euler_deg(yaw_deg, 0, 0).numpy()
-    translation = np.array([0, 0, -DISTANCE_M], np.float32) - rotation @ np.array([0, 0, CENTRE_M[2]], np.float32)
-    neutral, result = head(model, person.replace(rotation=rotation, translation=translation)), []
+    neutral, result = head(model, lit_from_the_side(person)), []
     for weights in poses:
         expression = np.zeros(len(model.expression_names), np.float32)
         for name, weight in weights.items():
@@ -98,7 +86,7 @@ def pictures(
             expression[[model.expression_names.index(full) for full in both]] = weight
         shown = with_params(neutral, neutral.params.replace(expression=expression))
         text = " ".join(f"{name} {weight:g}" for name, weight in weights.items()) or "neutral"
-        result.append(labelled(close_up(shown, size, mode), text))
+        result.append(labelled(shot(shown, (size, size), FACE, mode, yaw_deg), text))
     return result
 
 

@@ -167,3 +167,11 @@ def source():
     from faceverse.training.sources import ShapeSource
 
     return ShapeSource()
+
+
+@pytest.fixture(scope="session")
+def population(source):
+    """Draws heads as the training does."""
+    from faceverse.training.heads import ShapePopulation
+
+    return ShapePopulation(source)

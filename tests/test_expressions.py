@@ -26,7 +26,7 @@ from faceverse.training.expressions import CLOSED, base_name, fit_expressions
 from faceverse.training.eyes import EyeSeats, round_ball
 from faceverse.training.gains import HeadMeasures, expression_gain, measure_of
 from faceverse.training.head_regions import mirror_map, radius
-from faceverse.training.heads import ShapePopulation, draw_settings
+from faceverse.training.heads import draw_settings
 from faceverse.training.mouth import LIP_OVERLAP_M, LipLine, MouthSetter
 from faceverse.training.rings import eye_grids, mouth_grid
 from faceverse.weights import model_data
@@ -38,9 +38,9 @@ FRONT = ((0, 0),)
 class Built:
     """A model without skins and landmarks: shapes, expressions and gains of a small population."""
 
-    def __init__(self, source):
+    def __init__(self, source, population):
         rng = np.random.default_rng(0)
-        shapes = ShapePopulation(source).draw(draw_settings(HEADS, rng), rng)
+        shapes = population.draw(draw_settings(HEADS, rng), rng)
         self.assembly = assemble(source, shapes.mean(0))
         self.shapes = shapes - self.assembly.origin.astype(np.float32)
         self.mean, modes, self.scores, _ = shape_basis(self.shapes, vertex_weights(self.assembly), 120)
@@ -54,14 +54,13 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(source):
-    return Built(source)
+def built(source, population):
+    return Built(source, population)
 
 
 @pytest.fixture(scope="module")
-def base_heads(source):
+def base_heads(population):
     """Six heads of the targets before eyes and mouths are set right."""
-    population = ShapePopulation(source)
     rng = np.random.default_rng(4)
     settings = draw_settings(6, rng)
     args = zip(settings.years, settings.male, settings.weight, settings.muscle, settings.ancestry, strict=True)

