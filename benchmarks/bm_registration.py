@@ -226,8 +226,9 @@ def main() -> None:
         if options.sheet and number == 0:
             Image.fromarray(overlay(model, made.scan, found)).save(options.sheet)
     print(f"depth frames, noise {1e3 * DEPTH_NOISE_M:.1f} mm; millimetres on the face that is seen:")
-    people = [model.vertices(torch.from_numpy(model.random(seed).identity)[None])[0].numpy() for seed in (0, 3)]
-    for name, head in (*((f"model's person {k}", p) for k, p in enumerate(people)), ("held-out head", heads[0])):
+    identities = {f"model's person {seed}": torch.from_numpy(model.random(seed).identity)[None] for seed in (0, 3)}
+    people = {name: model.vertices(identity)[0].numpy() for name, identity in identities.items()}
+    for name, head in (people | {"held-out head": heads[0]}).items():
         frames = [depth_frame(model, head.astype(np.float64), yaw, k) for k, yaw in enumerate(YAWS_DEG)]
         for count in (1, len(frames)):
             found = register([frame for frame, _ in frames[:count]], model)

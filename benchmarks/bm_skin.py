@@ -24,6 +24,8 @@ from faceverse.training.skin import SkinPopulation, density, sample_texture
 from faceverse.training.sources import ShapeSource, load_skins
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+# Individual typology angle in degrees, Chardon et al. 1991 and Del Bino and Bernerd 2013.
+CLASSES = {"dark": -30, "brown": 10, "tan": 28, "intermediate": 41, "light": 55, "very light": 90}
 AGES = ((18, 35), (35, 50), (50, 65), (65, 90))
 SIDE_LIGHT = ((0, 1.4), (2, 0.4), (3, 1.6))  # spherical-harmonics coefficient, strength
 
@@ -83,6 +85,8 @@ def print_tones(albedos: np.ndarray, rows: np.ndarray, settings: Settings | None
                   f"L* {v[0]:5.1f} a* {v[1]:5.1f} b* {v[2]:5.1f}")  # fmt: skip
 
     line("all", np.ones(len(angle), bool))
+    share = np.histogram(angle, (-90, *CLASSES.values()))[0] / len(angle)
+    print("  " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in zip(CLASSES, share)))
     if settings is None:
         return
     for name, sex in (("women", settings.male < 0.5), ("men", settings.male >= 0.5)):
