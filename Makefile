@@ -41,14 +41,16 @@ test: $(VENV)/.stamp-dev validator
 lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .
 
+# On one thread: most operations are small, and the number of threads decides the order of floating-point sums.
 notebooks: $(VENV)/.stamp-dev
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 badges:
 	@case "$(REPO)" in *?/?*) ;; *) echo "name the published copy: make badges REPO=owner/name"; exit 1;; esac
 	@for file in notebooks/[0-9]*.py notebooks/[0-9]*.ipynb; do \
 		name=$$(basename "$${file%.*}"); \
-		sed -i.old "s|\(colab.research.google.com/github/\)[^)]*|\1$(REPO)/blob/main/notebooks/$$name.ipynb|" "$$file" && rm "$$file.old"; \
+		sed -i.old -e "s|\(colab.research.google.com/github/\)[^)]*|\1$(REPO)/blob/main/notebooks/$$name.ipynb|" \
+			-e "s|git clone [^ ]* faceverse|git clone https://github.com/$(REPO) faceverse|" "$$file" && rm "$$file.old"; \
 	done
 
 # The Khronos glTF validator is an npm package; without npm the tests that need it are skipped.
