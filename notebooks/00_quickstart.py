@@ -43,6 +43,10 @@
 # draw, and scikit-image brings the photograph.
 
 # %%
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import json
 import tempfile
 from pathlib import Path

@@ -45,6 +45,8 @@
 # %%
 import os
 
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -52,7 +54,7 @@ import torch
 import faceverse as fv
 from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 plt.rcParams.update({"figure.figsize": (6, 3), "figure.dpi": 90, "figure.facecolor": "white"})
 
 # %% [markdown]

@@ -44,6 +44,9 @@
 
 # %%
 import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -55,8 +58,7 @@ import torch.nn.functional as F
 import faceverse as fv
 from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
-torch.set_num_threads(1)  # a small network gains nothing from more
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 matplotlib_inline.backend_inline.set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
 
 # %%

@@ -43,8 +43,11 @@
 # `fv` is the library, and its `show` puts pictures side by side.
 
 # %%
-import json
 import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
+import json
 import struct
 import tempfile
 from pathlib import Path
@@ -58,7 +61,7 @@ from skimage.data import astronaut
 import faceverse as fv
 from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 
 # %% [markdown]
 # An expression mode is an array of shape (V, 3): how far, in metres, each of the V vertices moves when its weight is 1.

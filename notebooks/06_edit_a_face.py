@@ -44,6 +44,8 @@
 # %%
 import os
 
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.data import astronaut
@@ -51,7 +53,7 @@ from skimage.data import astronaut
 import faceverse as fv
 from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 
 # %% [markdown]
 # We fit once (Eileen Collins; NASA, public domain), with the skin's detail, and edit what comes out. On the way to it:

@@ -43,6 +43,9 @@
 
 # %%
 import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import re
 from dataclasses import replace
 
@@ -59,10 +62,9 @@ from faceverse.training.heads import rigid_fit
 from faceverse.training.pigment import ita_deg, lab
 from faceverse.training.surface_fit import fit_to_surface, touch
 from faceverse.viewer import show
-from faceverse.weights import find_weights
 
 # %%
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 plt.rcParams.update({"figure.figsize": (6, 3), "figure.dpi": 90, "figure.facecolor": "white"})
 
 
@@ -391,6 +393,8 @@ print({name: f"{lengths.min():.0f} .. {lengths.max():.0f} mm" for name, lengths 
 # answers spread, and all of it as the card writes it:
 
 # %%
+from faceverse.weights import find_weights
+
 corner = model.uv[model.uv_faces].astype(np.float64)  # (triangles, 3 corners, u and v)
 one, two = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
 area = 0.5 * np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])

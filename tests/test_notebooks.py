@@ -148,8 +148,6 @@ def test_notebook_runs_and_shows_what_is_stored(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("FACEVERSE_FAST", "1")  # shorter loops, nothing else
-    for name_of_threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(name_of_threads, "1")  # a second one would mostly wait, by spinning
     fresh = execute(jupytext.read(FOLDER / f"{name}.py"), tmp_path)
     assert output_complaints(fresh) == []
     assert kinds_of_outputs(fresh) == kinds_of_outputs(read(FOLDER / f"{name}.ipynb"))
