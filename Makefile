@@ -41,8 +41,20 @@ test: $(VENV)/.stamp-dev validator
 lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .
 
+# The hour at which each cell ran would make every run a change.
+define WITHOUT_HOURS
+import nbformat, sys
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
+endef
+export WITHOUT_HOURS
+
 notebooks: $(VENV)/.stamp-dev
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	@$(BIN)/python -c "$$WITHOUT_HOURS" notebooks/*.ipynb
 
 badges:
 	@case "$(REPO)" in *?/?*) ;; *) echo "name the published copy: make badges REPO=owner/name"; exit 1;; esac

@@ -101,6 +101,7 @@ def test_stored_outputs_are_small_clean_and_complete(name):
     path = FOLDER / f"{name}.ipynb"
     assert path.stat().st_size < MAX_BYTES
     assert output_complaints(read(path)) == []
+    assert not any("execution" in cell.metadata for cell in read(path).cells)  # the hours of the run
 
 
 def test_first_cell_has_title_badge_and_goals(name):
