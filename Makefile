@@ -41,14 +41,27 @@ test: $(VENV)/.stamp-dev validator
 lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .
 
+# The hour at which each cell ran would make every run a change.
+define WITHOUT_HOURS
+import nbformat, sys
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
+endef
+export WITHOUT_HOURS
+
 notebooks: $(VENV)/.stamp-dev
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	@$(BIN)/python -c "$$WITHOUT_HOURS" notebooks/*.ipynb
 
 badges:
 	@case "$(REPO)" in *?/?*) ;; *) echo "name the published copy: make badges REPO=owner/name"; exit 1;; esac
 	@for file in notebooks/[0-9]*.py notebooks/[0-9]*.ipynb; do \
 		name=$$(basename "$${file%.*}"); \
-		sed -i.old "s|\(colab.research.google.com/github/\)[^)]*|\1$(REPO)/blob/main/notebooks/$$name.ipynb|" "$$file" && rm "$$file.old"; \
+		sed -i.old -e "s|\(colab.research.google.com/github/\)[^)]*|\1$(REPO)/blob/main/notebooks/$$name.ipynb|" \
+			-e "s|git clone [^ ]* faceverse|git clone https://github.com/$(REPO) faceverse|" "$$file" && rm "$$file.old"; \
 	done
 
 # The Khronos glTF validator is an npm package; without npm the tests that need it are skipped.

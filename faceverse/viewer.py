@@ -1,4 +1,4 @@
-"""A head in a notebook: turnable where the notebook's viewer can draw meshes, a picture of it everywhere else."""
+"""Heads in notebooks: turnable where the notebook's viewer can draw meshes, a picture everywhere else; and pictures."""
 
 from __future__ import annotations
 
@@ -94,6 +94,17 @@ class MeshViewer:
         }
         wanted = set(bundle if include is None else include) - set(exclude or ())
         return {kind: value for kind, value in bundle.items() if kind in wanted}
+
+
+def show(*pictures: np.ndarray) -> None:
+    """Shows pictures side by side below a notebook's cell; the notebook stores them as one JPEG.
+
+    Args:
+        pictures: (H, W, 3) or (H, W) uint8, all of the same height and kind.
+    """
+    from IPython.display import display
+
+    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
 
 
 def _packed(values: np.ndarray, kind: str) -> dict:

@@ -18,6 +18,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
+# (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
+# `%pip install -q "./faceverse[notebooks]"`.)
+#
 # One photograph goes in; a textured 3D head that you can turn, edit and take to other programs comes out. On the way
 # we look at each part: what a face model is, how it finds itself in a photograph, and how we know that the fit is
 # good.
@@ -36,27 +39,26 @@
 # %% [markdown]
 # ## 1. Set-up
 #
-# `fv` is the whole library. NumPy computes, Pillow (`PIL`) draws, and scikit-image brings the photograph. The
-# function `show` is the only helper: it puts pictures side by side.
+# `fv` is the whole library, and its `show` puts pictures side by side. NumPy computes, Pillow (`PIL`) and matplotlib
+# draw, and scikit-image brings the photograph.
 
 # %%
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import json
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import display
 from PIL import Image, ImageDraw
 from skimage.data import astronaut
 
 import faceverse as fv
-
-
-def show(*pictures):
-    """Pictures of the same height side by side, stored as JPEG."""
-    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
-
+from faceverse.viewer import show
 
 # %% [markdown]
 # ## 2. What a face model is
@@ -82,19 +84,15 @@ print(f"the mean head is {width:.1f} cm wide, {height:.1f} cm high and {depth:.1
 assert 14 < width < 24 and 22 < height < 40
 
 # %% [markdown]
-# To draw it we need a **camera**, and the values that belong to a head besides its vertices. `fv.fit` will give us
-# all of this as a `FitResult`; here we put one together ourselves, with a plain grey texture (the picture that is
-# wrapped around the mesh, more about it below). The camera sits 60 cm in front
-# of the head. The second picture shows the triangles, those of a coarser version of the mesh.
+# To draw it we need a **camera**, and the values that belong to a head besides its vertices. `fv.head` puts all of this
+# together from a few parameters, here the neutral ones; `fv.fit` will do so from a photograph. The camera sits 60 cm in
+# front of the head. In clay, to see nothing but shape; the second picture shows the triangles, those of a coarser
+# version of the mesh.
 
 # %%
-neutral = model.neutral()
-grey = np.full((8, 8, 3), 128, np.uint8)
 camera = fv.Camera(focal_px=430, principal_point_px=(120, 94), image_size=(240, 240))
-mean_head = fv.FitResult(
-    model=model, params=neutral, camera=camera, vertices=model.mean_vertices, neutral_vertices=model.mean_vertices,
-    albedo=model.mean_albedo, texture=grey, texture_confidence=grey[..., 0],
-)  # fmt: skip
+mean_head = fv.head(model.neutral(), model)
+assert np.allclose(mean_head.vertices, model.mean_vertices)
 show(*(fv.render(mean_head, 240, mode, camera=camera).rgb for mode in ("clay", "wireframe")))
 
 # %% [markdown]
@@ -237,10 +235,10 @@ assert face.blendshapes["mouthSmileLeft"] > 0.3
 # * a **rotation** and a **translation** that carry the head to its place in front of the camera,
 # * the **light**: how bright a white surface would be for each direction that it can face.
 #
-# The fit makes a **loss** small: a sum of terms that each say how wrong something is. *Landmarks*: the distance
-# between the points found in the photograph and the same points of the model. *Photometric*: the difference of colour
-# between the photograph and a rendering of the model, pixel by pixel. And the *priors* keep head and light
-# plausible: coefficients far from 0 belong to people who hardly exist, so they cost.
+# The fit makes a **loss** small: a sum of terms that each say how wrong something is. *Landmarks*: the distance between
+# the points found in the photograph and the same points of the model. *Photometric*: the difference of colour between
+# the model's skin and the place of the photograph where it falls, vertex by vertex. And the *priors* keep head and
+# light plausible: coefficients far from 0 belong to people who hardly exist, so they cost.
 #
 # `on_progress` is called all along with the name of the stage, the fraction done, and at times a picture.
 # `detail=False` leaves wrinkles and pores for another day.
@@ -285,25 +283,21 @@ for name, value in last.loss_terms.items():
 # %% [markdown]
 # ### 4.2 The loss, step by step
 #
-# One curve for each stage with a search, from 0 at the bottom to 1 at the top: the loss divided by its own start,
-# because the stages look at pictures of different sizes. All use the Gauss-Newton method, which knows the curvature of
-# its loss and is done in a few steps. A photometric curve may rise where the picture's noise is measured anew.
+# One curve for each stage with a search: the loss divided by its own start, because the stages look at pictures of
+# different sizes. All use the Gauss-Newton method, which knows the curvature of its loss and is done in a few steps.
+# The fine stage starts where the coarse one ended, so little is left for it. A photometric curve may rise where the
+# picture's noise is measured anew.
 
 # %%
-searches = [stage for stage in result.stages if stage.history]
-chart = Image.new("RGB", (320 * len(searches), 240), "white")
-draw = ImageDraw.Draw(chart)
-for column, stage in enumerate(searches):
-    left, top, wide, high = 320 * column + 30, 40, 260, 160
-    draw.rectangle((left, top, left + wide, top + high), outline=(190, 190, 190))
-    relative = np.array(stage.history) / stage.history[0]
-    x = left + wide * np.linspace(0, 1, len(relative))
-    y = top + high * (1 - relative / max(1, relative.max()))
-    draw.line(np.stack([x, y], axis=1).ravel().tolist(), fill=(200, 60, 40), width=3, joint="curve")
-    draw.text((left, 12), stage.name, fill="black", font_size=16)
-    draw.text((left, top + high + 8), f"0 to {stage.iterations} steps", fill="black", font_size=14)
-    draw.text((left + wide, top + high + 8), f"end: {relative[-1]:.2f}", fill="black", font_size=14, anchor="ra")
-show(np.asarray(chart))
+plt.figure(figsize=(6, 3), dpi=90)
+for stage in result.stages:
+    if stage.history:
+        plt.plot(np.array(stage.history) / stage.history[0], "o-", markersize=3, label=stage.name)
+plt.xlabel("Gauss-Newton step")
+plt.ylabel("loss / its start")
+plt.ylim(0, 1.05)
+plt.legend(fontsize=8)
+plt.show()
 
 # %% [markdown]
 # ## 5. Is it right?
@@ -376,8 +370,8 @@ show(*(fv.render(result, 180, mode).rgb for mode in ("normal", "depth", "uv", "w
 show(fv.turntable(result, size=180))
 
 # %% [markdown]
-# In JupyterLab or VS Code, with the package plotly installed, you can turn the head with the mouse. Elsewhere the same
-# cell shows a picture.
+# In JupyterLab or VS Code, with the package plotly installed, move the pointer onto the picture: now you can turn the
+# head with the mouse, and zoom with its wheel. Elsewhere the same cell shows only the picture.
 
 # %%
 fv.MeshViewer(result)
@@ -409,14 +403,15 @@ assert np.allclose(surprised.neutral_vertices, result.neutral_vertices)  # the s
 # %% [markdown]
 # **Attributes** such as age are directions among the identity and albedo coefficients. The model can also estimate
 # where a head lies on them; that says what the shape and skin of its training heads suggest, nothing about the
-# person.
+# person. (Wrinkles do most of what makes a face look old; [06_edit_a_face](06_edit_a_face.ipynb) ages a head that has
+# them.)
 
 # %%
 print("attributes:", ", ".join(model.attribute_names))
-older = fv.edit(result, age=+30)
+older = fv.edit(result, age=+25)
 younger = fv.edit(result, age=-12)
 for name, head in (("younger", younger), ("as fitted", result), ("older", older)):
-    print(f"{name:10s} estimated age {model.attributes(head.params)['age']:3.0f} years  {' '.join(head.warnings)}")
+    print(f"{name:10s} estimated age {model.attributes(head.params)['age']:3.0f} years")
 show(*(fv.render(head, 320).rgb for head in (younger, result, older)))
 show(*(fv.render(head, 320, "clay").rgb for head in (younger, result, older)))
 
@@ -447,6 +442,7 @@ for name, amount in changes.items():
     shift = {key: after[key] - before[key] for key in before}
     print(f"{name:20s} {before[name]:+5.1f} -> {after[name]:+5.1f} mm")
     assert abs(shift.pop(name) - amount) < 0.1
+    assert max(abs(value) for value in shift.values()) < 0.1
     show(*(fv.render(head, 240, "clay").rgb for head in (neutral_face, changed)))
 
 # %% [markdown]
@@ -463,7 +459,7 @@ for path in sorted(folder.iterdir()):
     print(f"{path.name:12s} {path.stat().st_size / 1e6:.1f} MB")
 
 # %% [markdown]
-# A GLB begins with a description in JSON; bytes 12 to 16 are its length. The names of the sliders stand in it:
+# A GLB begins with a description in JSON; bytes 12 to 15 are its length. The names of the sliders stand in it:
 
 # %%
 glb = (folder / "older.glb").read_bytes()

@@ -18,6 +18,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
+# (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
+# `%pip install -q "./faceverse[notebooks]"`.)
+#
 # A *3D morphable model* turns heads into points of a vector space: add two, take an average, walk in a straight line
 # from young to old. Everything that FaceVerse does with a photograph later, it does with these vectors. So it pays to
 # know what the numbers in them mean, and what they do not.
@@ -37,27 +40,22 @@
 # %% [markdown]
 # ## 1. Set-up
 #
-# `show` puts pictures side by side. In fast mode, which the tests use, fewer heads are drawn.
+# `show` puts pictures side by side. In fast mode, which the tests use, loops are shorter.
 
 # %%
 import os
 
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import display
-from PIL import Image
 
 import faceverse as fv
+from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 plt.rcParams.update({"figure.figsize": (6, 3), "figure.dpi": 90, "figure.facecolor": "white"})
-
-
-def show(*pictures):
-    """Pictures of the same height side by side, stored as JPEG."""
-    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
-
 
 # %% [markdown]
 # ## 2. A mean and directions
@@ -96,7 +94,7 @@ for amount in (-3, 3):
 # the variances say how many modes are needed. (Only the face is counted here; the neck is of no interest.)
 
 # %%
-face = np.concatenate([model.regions[name] for name in ("face", "lips", "eyelids")])
+face = np.unique(np.concatenate([model.regions[name] for name in ("face", "lips", "eyelids")]))
 variance = ((1000 * model.identity_modes[:, face]) ** 2).sum(axis=2).mean(axis=1)
 share = np.cumsum(variance) / variance.sum()
 for count in (1, 10, 50):
@@ -195,7 +193,7 @@ assert colour_variance[0] > 0.5 * colour_variance.sum()
 # `model.random`:
 
 # %%
-count = 5
+count = 2 if FAST else 5
 independent = []
 for seed in range(count):
     rng = np.random.default_rng(seed)
@@ -214,7 +212,7 @@ for group in (independent, related):
 
 # %%
 age = next(a for a in model.data.attributes if a.name == "age")
-seeds = range(60 if FAST else 300)
+seeds = range(40 if FAST else 300)
 drawn = np.array([np.concatenate([p.identity, p.albedo]) for p in map(model.random, seeds)])
 rng = np.random.default_rng(0)
 iid = rng.standard_normal(drawn.shape).astype(np.float32)
@@ -231,9 +229,9 @@ print("correlation:", {name: f"{value:.2f}" for name, value in agree.items()})
 assert abs(agree["iid"]) < 0.35 and agree["model.random"] > 0.5
 
 # %% [markdown]
-# **Colours that exist.** The colour of skin runs along a curve, from much melanin to little, with more or less blood;
-# a bell curve in every direction of a cuboid leaves this curve. The ratio of blue to green light in the mean colour of
-# the face shows it:
+# **Colours that exist.** The colour of skin runs along a curve, from much melanin to little, with more or less blood.
+# Albedo modes are straight lines, and numbers drawn for each of them on its own leave the curve. The ratio of blue to
+# green light in the mean colour of the face shows it:
 
 # %%
 skin = np.setdiff1d(model.regions["face"], np.concatenate([model.regions["lips"], model.regions["eyebrows"]]))
@@ -327,7 +325,7 @@ for name, head in (("age", older), ("nose_width", wide)):
 wings = [(head.vertices[corners] * weights).sum(1)[[129, 358]] for head in (person, wide)]
 width = [1000 * np.linalg.norm(a - b) for a, b in wings]
 print(f"the wings of the nose: {width[0]:.1f} mm -> {width[1]:.1f} mm")
-assert 2 < width[1] - width[0] < 10
+assert 4 < width[1] - width[0] < 8
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(6, 3.4))
@@ -341,7 +339,8 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Left age, which is everywhere; right the nose, which is not (the person is seen from the front).
+# Left age, which is everywhere; right the nose, which is not (the person is seen from the front). The landmarks move
+# apart by a little less than 6 mm, because the detector's points lie beside those between which the model measures.
 #
 # ## 7. Measuring a population
 #
@@ -387,17 +386,18 @@ assert abs(sd - distances.std()) < 0.35 * sd and abs(d0 - distances.mean()) < 1.
 #
 # $$\mathbf{X} = \mathbf{U} \, \boldsymbol\Sigma \, \mathbf{W}^\top$$
 #
-# * $\mathbf{X}$, (S, 3 K), mm: the heads minus their mean, K vertices each (we take every fifth of the face),
+# * $\mathbf{X}$, (S, 3 K), mm: the heads minus their mean, K vertices each (we take every fourth of the face),
 # * $\mathbf{W}^\top$, (S, 3 K): rows of length 1 at right angles to each other, the directions,
 # * $\boldsymbol\Sigma$, diagonal, mm: the *singular values* $\sigma_i$; the variance along direction $i$ is
 #   $\sigma_i^2 / (S - 1)$,
 # * $\mathbf{U}$, (S, S): with columns of length 1; times $\sqrt{S - 1}$ they are the coefficients, of variance 1.
 
 # %%
-points = face[::5]
-X = 1000 * heads[:, points].reshape(count, -1)
-centre = X.mean(axis=0)
-U, sigma, W = np.linalg.svd(X - centre, full_matrices=False)
+points = face[::4]
+samples = 1000 * heads[:, points].reshape(count, -1)
+centre = samples.mean(axis=0)
+X = samples - centre
+U, sigma, W = np.linalg.svd(X, full_matrices=False)
 scores = U * np.sqrt(count - 1)
 my_modes = sigma[:, None] * W / np.sqrt(count - 1)  # millimetres per unit of coefficient
 print("X", X.shape, "->", "U", U.shape, "sigma", sigma.shape, "W", W.shape)
@@ -405,10 +405,10 @@ print(f"variance of my coefficients: {scores[:, :-1].var(axis=0, ddof=1).mean():
 assert np.allclose(scores[:, :-1].var(axis=0, ddof=1), 1, atol=1e-2) and sigma[-1] < 1e-2 * sigma[0]
 
 # %% [markdown]
-# $S$ heads have at most $S - 1$ directions, because their mean has used one up: the last singular value is zero. Now
-# beside the modes that the model ships, restricted to the same vertices. (Those were computed from 2,000 heads, with
-# weights on the whole head, so they are not quite at right angles on the face alone. We turn them into an orthogonal
-# basis by one more SVD, which changes the basis but not the space.)
+# $S$ heads have at most $S - 1$ directions, because their mean has used one up: the last singular value is zero, but
+# for rounding. Now beside the modes that the model ships, restricted to the same vertices. (Those were computed from
+# 2,000 heads, with weights on the whole head, so they are not quite at right angles on the face alone. We turn them
+# into an orthogonal basis by one more SVD, which changes the basis but not the space.)
 
 # %%
 shipped = 1000 * model.identity_modes[:, points].reshape(N_id, -1)
@@ -447,7 +447,7 @@ fresh = np.stack([model.random(1000 + seed).identity for seed in range(20 if FAS
 unseen = 1000 * model.vertices(torch.from_numpy(fresh)).numpy()[:, points].reshape(len(fresh), -1)
 ks = [k for k in (0, 2, 5, 10, 20, 35, 60, 99) if k < count]
 errors = {}
-for name, data in (("seen", X - centre), ("unseen", unseen - centre)):
+for name, data in (("seen", X), ("unseen", unseen - centre)):
     rests = [data - data @ W[:k].T @ W[:k] for k in ks]  # what mean and k directions do not explain
     errors[name] = [np.linalg.norm(rest.reshape(-1, 3), axis=1).mean() for rest in rests]
     print(f"{name:7s} mean error in mm with", {k: f"{e:.2f}" for k, e in zip(ks, errors[name])}, "components")
@@ -508,9 +508,11 @@ plt.colorbar(label="cosine")
 plt.xlabel("expression number")
 plt.ylabel("expression number")
 plt.show()
-i, j = np.unravel_index(np.argmax(np.abs(cosines - np.eye(len(names)))), cosines.shape)
-print(f"most alike: {names[i]} and {names[j]}, cosine {cosines[i, j]:+.2f}")
-assert abs(cosines[i, j]) > 0.5
+others = cosines - np.eye(len(names))  # each mode beside itself does not count
+for label, place in (("most alike", others.argmax()), ("most opposite", others.argmin())):
+    i, j = np.unravel_index(place, others.shape)
+    print(f"{label}: {names[i]} and {names[j]}, cosine {others[i, j]:+.2f}")
+    assert abs(others[i, j]) > 0.5
 
 # %% [markdown]
 # ### 9.1 The gain
@@ -558,8 +560,8 @@ assert min(radius) < min(radius[0], radius[-1])
 # ## 10. Exercises
 #
 # 1. *Easy.* Draw the "anti-person" of seed 12: all identity coefficients with the opposite sign. Is it as likely?
-# 2. *Easy.* Blend: show the heads at 0, 25, 50, 75 and 100 % between seeds 12 and 7, and plot the Mahalanobis length
-#    along the way. Why is the middle shorter than the ends?
+# 2. *Easy.* Blend: show the heads at 0, 25, 50, 75 and 100 % between seeds 12 and 7, and print their Mahalanobis
+#    lengths. Why is the middle shorter than the ends?
 # 3. *Medium.* Compute an age direction of your own: the mean identity of the population's oldest third minus that of
 #    its youngest third. What is the cosine with the model's direction, and what else comes along?
 # 4. *Hard.* Section 8 with 10, 25, 50 and more heads: how does the error on unseen heads fall with their number?
@@ -608,7 +610,7 @@ for label, change in (("mine", mine), ("model", age.step[:N_id] * 30 / (age.esti
 # span everything it can make. Real people do not end at 150 directions; their curve goes on falling slowly.
 
 # %%
-pool = np.stack([model.random(2000 + seed).identity for seed in range(100 if FAST else 400)])
+pool = np.stack([model.random(2000 + seed).identity for seed in range(50 if FAST else 400)])
 pool = 1000 * model.light_version.vertices(torch.from_numpy(pool)).numpy()
 test = 1000 * model.light_version.vertices(torch.from_numpy(fresh)).numpy()
 rows = model.light_version.regions["face"]

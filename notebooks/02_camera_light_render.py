@@ -18,6 +18,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
+# (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
+# `%pip install -q "./faceverse[notebooks]"`.)
+#
 # A fit asks "which head, seen how and lit how, would look like this photograph?" To answer it, we must be able to make
 # the picture of any head. This notebook makes one from nothing: turn, project, light, fill triangles. In the end we
 # ask how the picture changes when the head does, because that is all that a fit needs to know.
@@ -39,28 +42,23 @@
 # %%
 import os
 
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import display
-from PIL import Image
 
 import faceverse as fv
 from faceverse.camera import project, rotation_from_euler_deg, transform
 from faceverse.lighting import directed_light, sh_basis, shading, srgb_from_linear
 from faceverse.rasterize import interpolate, rasterize
 from faceverse.render import render_head
+from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
-
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 
 # %%
 plt.rcParams.update({"figure.figsize": (6, 3), "figure.dpi": 90, "figure.facecolor": "white"})
-
-
-def show(*pictures):
-    """Pictures of the same height side by side, stored as JPEG."""
-    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
 
 
 model = fv.load_model()
@@ -427,21 +425,25 @@ assert (by_library != seen).sum() <= 6
 #
 # ### 5.4 All together
 #
-# Now a whole head: project, rasterize, mix normals' shading and albedo over each triangle, encode for the screen.
+# Now a whole head: project, rasterize, mix the corners' colours (albedo times shading) over each triangle, encode for
+# the screen.
 
 # %%
 vertices_cam = transform(torch.from_numpy(person.vertices), torch.eye(3), torch.tensor([0, 0, -0.6]))
 fragments = rasterize(project(vertices_cam, camera)[None], model.face_index, camera.image_size)
-vertex_colour = torch.from_numpy(person.albedo) * shading(lit.vertex_normals_cam[0], directed_light(yaw=-40))
+vertex_colour = torch.from_numpy(person.albedo) * shading(lit.vertex_normals_cam[0], directed_light(yaw=-40, pitch=15))
 linear = interpolate(fragments, vertex_colour[None], model.face_index)[0]
 picture = (255 * srgb_from_linear(linear)).numpy().astype(np.uint8)
 picture[~fragments.mask[0].numpy()] = 255
-near = rasterize(
-    project(vertices_cam, camera.cropped((88, 74, 104, 90), (200, 200)))[None], model.face_index, (200, 200)
-)
+x, y = project(vertices_cam[model.regions["eyeball_left"]], camera)[:, :2].mean(dim=0).tolist()
+eye = camera.cropped((x - 12, y - 12, x + 12, y + 12), (200, 200))
+near = rasterize(project(vertices_cam, eye)[None], model.face_index, (200, 200))
 weights_seen = (255 * near.barycentric[0]).numpy().astype(np.uint8)
 show(picture, weights_seen, fv.render(lamps[1], camera=camera).rgb)
-print(f"{len(np.unique(fragments.triangle.numpy())) - 1} of {len(model.faces)} triangles are seen")
+difference = np.abs(picture.astype(int) - fv.render(lamps[1], camera=camera).rgb)[fragments.mask[0].numpy()]
+print(f"{len(np.unique(fragments.triangle.numpy())) - 1} of {len(model.faces)} triangles are seen", end="; ")
+print(f"median difference of the two pictures {np.median(difference):.0f} of 255")
+assert np.median(difference) <= 3
 
 # %% [markdown]
 # Left ours; in the middle its triangles around one eye, enlarged, with their barycentric coordinates as red, green and
@@ -503,7 +505,6 @@ def brightness(z, window):
     drawn = render_head(shape, white, mesh.face_index, torch.eye(3)[None].double(), where, lamp, camera)
     return drawn.rgb[0][window][..., 0].sum()
 
-
 # %%
 h, slopes = 2e-3, {}
 for name, window in (("forehead", np.s_[40:60, 85:115]), ("whole picture", np.s_[:, :])):
@@ -523,8 +524,8 @@ assert abs(inner[0] - inner[1]) < 0.1 * abs(inner[1]) and abs(outer[0] - outer[1
 # ### 6.3 Edges
 #
 # The reason is in the comparison `edges > 0`: a pixel is covered or it is not. When the triangle moves a little,
-# either nothing happens or a pixel jumps. Move a small triangle to the right by fractions of a pixel, into a picture
-# whose right half is not counted:
+# either nothing happens or a pixel jumps. Move a small triangle to the right by fractions of a pixel, over the right
+# edge of a picture of 10 columns, and count its pixels that are left:
 
 # %%
 shifts = np.linspace(0, 4, 41 if FAST else 161)
@@ -533,8 +534,7 @@ for shift in shifts:
     moved = np.array([[2.0 + shift, 4.0], [2.0 + shift, 12.0], [10.0 + shift, 8.0]])
     hits = rasterize(torch.from_numpy(np.column_stack([moved, np.ones(3)]))[None], torch.tensor([[0, 1, 2]]), (16, 10))
     counts.append(int(hits.mask.sum()))
-    out = shift  # what lies to the right of column 10 is a smaller triangle of this height
-    exact.append(32 - 32 * (out / 8) ** 2)
+    exact.append(32 - 32 * (shift / 8) ** 2)  # what has left the picture is a smaller triangle of the same form
 plt.step(shifts, counts, where="mid", label="pixels counted")
 plt.plot(shifts, exact, label="exact area")
 plt.xlabel("shift in pixels")
@@ -581,7 +581,6 @@ def loss(x, picture):
     pixels = project(transform(shape[0, skin], torch.eye(3).double(), where), camera)[front, :2]
     found = torch.nn.functional.grid_sample(picture, (pixels / 120 - 1)[None, None], align_corners=False)[0, :, 0].T
     return ((colour - found) ** 2).mean()
-
 
 # %%
 xs = torch.linspace(-0.02, 0.02, 41, dtype=torch.float64)
@@ -633,8 +632,8 @@ for metres in (0.25, 0.5, 1.0, 2.0):
     print(f"{metres:.2f} m: {36 * 800 * metres / 240:.0f} mm")
 
 # %% [markdown]
-# **2.** Mirroring changes the sign of x, turning upside down that of y. Patterns with x² or without x and y stay; so do
-# a product that changes sign twice.
+# **2.** Mirroring changes the sign of x, turning upside down that of y. Patterns with squares, or without x and y,
+# stay; so does the product xy, whose sign changes twice.
 
 # %%
 n = torch.nn.functional.normalize(torch.from_numpy(np.random.default_rng(0).standard_normal((50, 3))).float(), dim=1)

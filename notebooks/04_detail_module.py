@@ -18,6 +18,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
+# (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
+# `%pip install -q "./faceverse[notebooks]"`.)
+#
 # A linear face model has no wrinkles: an average of many faces is smooth, and so are the directions in which they
 # differ. FaceVerse adds what is missing in *texture space*, where the skin is a flat picture and networks for
 # pictures can draw on it. This notebook takes that network apart.
@@ -30,8 +33,9 @@
 # 4. make skin stronger and weaker, swap it between two heads, and fold it with an expression,
 # 5. find the random vector behind a given skin, and train a tiny generator yourself.
 #
-# **You need** NumPy, a little PyTorch (tensors and gradients), and what a convolution is. Notebook `01_base_model`
-# explains the mesh, and `03_fitting_losses` gradient descent. No GPU.
+# **You need** NumPy, a little PyTorch (tensors and gradients), and what a convolution is. Notebook
+# [01_base_model](01_base_model.ipynb) explains the mesh, and [03_fitting_losses](03_fitting_losses.ipynb) gradient
+# descent. No GPU.
 
 # %% [markdown]
 # ## 1. Set-up
@@ -40,6 +44,9 @@
 
 # %%
 import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -47,33 +54,25 @@ import matplotlib_inline.backend_inline
 import numpy as np
 import torch
 import torch.nn.functional as F
-from IPython.display import display
-from PIL import Image
 
 import faceverse as fv
+from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
-torch.set_num_threads(1)
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 matplotlib_inline.backend_inline.set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
 
-
 # %%
-def show(*pictures):
-    """Pictures of the same height side by side, stored as JPEG."""
-    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
-
-
 def show_maps(maps, limit, unit, colours="RdBu_r"):
     """Named square arrays side by side, drawn from -limit to limit (with other colours: from 0)."""
     low = -limit if colours == "RdBu_r" else 0
-    figure, axes = plt.subplots(1, len(maps), figsize=(8, 1.2 + 6 / len(maps)), dpi=90, squeeze=False)
+    size = (8.4, min(3.6, 0.4 + 7.4 / len(maps)))
+    figure, axes = plt.subplots(1, len(maps), figsize=size, dpi=90, squeeze=False, layout="constrained")
     for axis, (name, values) in zip(axes[0], maps.items()):
         drawn = axis.imshow(values, colours, vmin=low, vmax=limit)
         axis.set_title(name, fontsize=9)
         axis.axis("off")
-    figure.colorbar(drawn, ax=axes[0].tolist(), label=unit, shrink=0.7)
+    figure.colorbar(drawn, ax=axes[0].tolist(), label=unit, shrink=0.8)
     plt.show()
-
 
 # %% [markdown]
 # Two people who do not exist: an older man and a younger woman, by the model's own estimate of age (years) and gender
@@ -182,8 +181,9 @@ show_maps({name: d[face] for name, d in zip(names, (skinned.displacement, *bands
 assert np.allclose(bands.sum(0), skinned.displacement, atol=1e-5)
 
 # %%
-face_px = (slice(130, 540), slice(190, 530))  # of a picture of 720 pixels
-show(*(fv.render(person, 720, "clay").rgb[face_px] for person in (man, skinned)))
+SIZE = 360 if FAST else 720
+face_px = (slice(SIZE * 13 // 72, SIZE * 3 // 4), slice(SIZE * 19 // 72, SIZE * 53 // 72))  # the face in a picture
+show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (man, skinned)))
 print(f"deepest valley {skinned.displacement.min():.2f} mm, highest point {skinned.displacement.max():.2f} mm")
 
 # %% [markdown]
@@ -393,8 +393,8 @@ show_maps({f"70 years, noise {k}": relief[0, k][crop] for k in range(3)}, 0.15, 
 show_maps({f"{years[k]} years, noise 0": relief[k, 0][crop] for k in (1, 2, 3)}, 0.15, "mm")
 
 # %% [markdown]
-# In numbers: write $d_{ab}$ for the displacement (one band, one texel) made from vector $a$ and noise $b$. Its
-# variance over the 4 x 4 pictures above splits in two,
+# In numbers: write $d_{ab}$ for the displacement (one band, one texel) made from vector $a$ and noise $b$. Its variance
+# over all 4 x 4 pictures (six of them are shown) splits in two,
 #
 # $$\mathrm{Var}(d) = \mathrm{Var}_a\big(\mathrm{E}_b[d_{ab}]\big) + \mathrm{E}_a\big[\mathrm{Var}_b(d_{ab})\big],$$
 #
@@ -451,7 +451,7 @@ assert 0 < ratio < 0.25
 
 # %%
 woman_skinned = fv.edit(woman, detail_seed=1)
-show(*(fv.render(person, 720, "clay").rgb[face_px] for person in (skinned, woman_skinned)))
+show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (skinned, woman_skinned)))
 deep, shallow = (np.std(split_bands(person.displacement)[0]) for person in (skinned, woman_skinned))
 print(f"deviation of the coarse band: man {1000 * deep:.0f}, woman {1000 * shallow:.0f} thousandths of a millimetre")
 assert deep > shallow
@@ -465,7 +465,7 @@ assert deep > shallow
 
 # %%
 strengths = [fv.edit(skinned, detail=factor) for factor in (0, 0.5, 1, 2)]
-show(*(fv.render(person, 720, "clay").rgb[face_px] for person in strengths))
+show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in strengths))
 assert np.allclose(strengths[1].displacement, 0.5 * strengths[2].displacement, atol=1e-4)
 
 # %% [markdown]
@@ -477,7 +477,7 @@ assert np.allclose(strengths[1].displacement, 0.5 * strengths[2].displacement, a
 
 # %%
 borrowed = [fv.edit(woman_skinned, detail_from=skinned, detail_layers=which) for which in ("coarse", "all")]
-show(*(fv.render(person, 720, "clay").rgb[face_px] for person in (woman_skinned, *borrowed)))
+show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (woman_skinned, *borrowed)))
 own, his = woman_skinned.params.detail["w"], skinned.params.detail["w"]
 same_rows = [int((person.params.detail["w"] == his).all(1).sum()) for person in borrowed]
 print(f"rows of the latent that are his: {same_rows[0]} and {same_rows[1]} of {L}")
@@ -531,7 +531,7 @@ assert np.allclose(skinned.displacement + added, raised.displacement, atol=1e-3)
 
 # %%
 smooth = fv.edit(man, expression=brows)
-show(*(fv.render(person, 720, "clay").rgb[face_px] for person in (skinned, smooth, raised)))
+show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (skinned, smooth, raised)))
 
 # %% [markdown]
 # At rest; brows raised without detail; brows raised with personal detail and folds.
@@ -580,7 +580,7 @@ fits = {}
 for name in ("known noise", "unknown noise"):
     z_fit, losses = z_start.clone().requires_grad_(), []
     adam = torch.optim.Adam([z_fit], lr=0.1)
-    for step in range(15 if FAST else 40):
+    for step in range(12 if FAST else 40):
         loss = error_of(z_fit, target, (999, 999) if name == "known noise" else (2 * step, 2 * step + 1))
         adam.zero_grad()
         loss.backward()
@@ -591,7 +591,8 @@ for name in ("known noise", "unknown noise"):
     assert np.mean(losses[-3:]) < 0.85 * losses[0]
 
 # %% [markdown]
-# The error of the *true* vector under unknown noise is the floor that no fit can get below: the target's own pores.
+# The error of the *true* vector under unknown noise is about the floor for any fit: what is left are the target's own
+# pores, which no vector can know.
 
 # %%
 with torch.no_grad():
@@ -660,8 +661,11 @@ show_maps({"condition": toy.condition[0], f"sample, z1 = {toy.z[0]:.1f}": toy.im
 # | texture | small patches have the right statistics, wherever they lie: pores |
 # | adversarial | a second network, the *critic* or discriminator, cannot tell samples from generated maps |
 #
-# The critic answers high for samples and low for generated maps; a critic that only guesses has a loss of
-# $2 \ln 2 \approx 1.39$. It takes part in the last third.
+# The critic answers high for samples and low for generated maps; a critic that only guesses has a loss of $2 \ln 2
+# \approx 1.39$. It takes part in the last third (`adversarial=0.67`), with a penalty on its slope that keeps it from
+# becoming too sure (of weight `gamma`). The other settings: samples per step (`batch`), steps of Adam (`rate`, and
+# larger ones at the start, `warm_up_rate`), the weight of the noise at the start (`first_noise`), over how many samples
+# the weights are averaged in the end (`average`), and no samples with a made-up $\mathbf z$ (`fresh`).
 
 # %%
 from faceverse.training.generator_plans import GeneratorPlan
@@ -731,16 +735,16 @@ folder.cleanup()
 #
 # ## 10. Exercises
 #
-# 1. (easy) Which named number of $\mathbf z$ are you curious about? Push "forehead_depth" from -2 to +2 and look.
-# 2. (easy) Age the man by 15 years and back: do the wrinkles follow?
-# 3. (middle) *Style mixing*: take rows 0 to L - 4 of the latent from one $\mathbf z$ and the last three from another.
+# 1. *Easy.* Which named number of $\mathbf z$ are you curious about? Push "forehead_depth" from -2 to +2 and look.
+# 2. *Easy.* Age the man by 15 years and back: do the wrinkles follow?
+# 3. *Medium.* *Style mixing*: take rows 0 to L - 4 of the latent from one $\mathbf z$ and the last three from another.
 #    Whose creases does the displacement have? Measure it with correlations of the coarse band.
-# 4. (hard) Fit the latent to a map that the generator has *not* made: the drawing of section 4. How much of it can be
+# 4. *Hard.* Fit the latent to a map that the generator has *not* made: the drawing of section 4. How much of it can be
 #    explained?
 #
 # ## 11. Solutions
 #
-# **Solution 1.** The forehead's lines get a little deeper. The drawings obey this number much more than the generator
+# **1.** The forehead's lines get a little deeper. The drawings obey this number much more than the generator
 # does, as section 5.1 has warned.
 
 # %%
@@ -756,17 +760,17 @@ forehead = [split_bands(d)[0][90:180, 180:332].std() for d in pushed]
 assert forehead[2] > forehead[0]
 
 # %% [markdown]
-# **Solution 2.** They do: `edit` moves the latent along the mean direction of the number "age".
+# **2.** They do: `edit` moves the latent along the mean direction of the number "age".
 
 # %%
 aged = [fv.edit(skinned, age=years) for years in (-15, 0, 15)]
-show(*(fv.render(person, 720, "clay").rgb[face_px] for person in aged))
+show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in aged))
 depths = [split_bands(person.displacement)[0].std() for person in aged]
 print("deviation of the coarse band in mm:", np.round(depths, 4))
 assert depths[0] < depths[1] < depths[2]
 
 # %% [markdown]
-# **Solution 3.** The creases are those of the first rows' owner.
+# **3.** The creases are those of the first rows' owner.
 
 # %%
 with torch.no_grad():
@@ -779,7 +783,7 @@ print(f"coarse band of the mixture: correlation {with_one:.2f} with the first, {
 assert with_one > with_other
 
 # %% [markdown]
-# **Solution 4.** The drawing's bands, reduced to 128 texels, are the target; we measure the coarse band, so that pores
+# **4.** The drawing's bands, reduced to 128 texels, are the target; we measure the coarse band, so that pores
 # count little. A part of it stays unexplained: creases that the generator has not learned to place exactly.
 
 # %%
@@ -788,7 +792,7 @@ from faceverse.skin_detail import resized
 target = (resized(torch.from_numpy(split_bands(drawn)) / scale, 128) * mask)[None, :1]
 z_fit, losses = z_start.clone().requires_grad_(), []
 adam = torch.optim.Adam([z_fit], lr=0.1)
-for step in range(15 if FAST else 40):
+for step in range(12 if FAST else 40):
     first, second = (displacement_of(z_fit, 2 * step + k)[:, :1] - target for k in (0, 1))
     loss = (first * second).sum() / target.square().sum()
     adam.zero_grad()
@@ -799,5 +803,5 @@ print(f"coarse band: error {losses[0]:.2f} -> {np.mean(losses[-3:]):.2f} of the 
 assert np.mean(losses[-3:]) < losses[0]
 
 # %% [markdown]
-# **Where to go next:** `05_expression_and_export` moves the 52 expressions and takes the head to other programs;
-# `08_train_your_own` trains base model and detail on your own scans.
+# Where to go next: [05_expression_and_export](05_expression_and_export.ipynb) moves the 52 expressions and takes the
+# head to other programs; [08_train_your_own](08_train_your_own.ipynb) trains base model and detail on your own scans.

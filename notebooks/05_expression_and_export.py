@@ -18,6 +18,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
+# (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
+# `%pip install -q "./faceverse[notebooks]"`.)
+#
 # What makes a scanned face a character is that it moves. The model moves by 52 named shapes that animation programs
 # understand, because phones speak the same language. Here we look at them, find them in a photograph, wrinkle the skin
 # with them, put one person's smile on others, and write files that open elsewhere.
@@ -31,38 +34,34 @@
 # 5. take a GLB file apart with `struct` and `json`, and write OBJ, PLY, STL and JSON,
 # 6. open the file in Blender and in a web page.
 #
-# **You need** NumPy, and the formula of the model (`01_base_model`). `04_detail_module` explains the skin's detail;
-# here we use it.
+# **You need** NumPy, and the formula of the model ([01_base_model](01_base_model.ipynb)).
+# [04_detail_module](04_detail_module.ipynb) explains the skin's detail; here we use it.
 
 # %% [markdown]
 # ## 1. Fifty-two shapes
 #
-# `fv` is the library. The function `show` is the only helper: it puts pictures side by side.
+# `fv` is the library, and its `show` puts pictures side by side.
 
 # %%
-import json
 import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
+import json
 import struct
 import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
 from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 from skimage.data import astronaut
 
 import faceverse as fv
+from faceverse.viewer import show
 
-# %%
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
-
-
-def show(*pictures):
-    """Pictures of the same height side by side, stored as JPEG."""
-    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
-
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 
 # %% [markdown]
 # An expression mode is an array of shape (V, 3): how far, in metres, each of the V vertices moves when its weight is 1.
@@ -195,10 +194,10 @@ assert np.allclose(rest.vertices, rest.neutral_vertices)
 # %% [markdown]
 # ## 3. Folds: what skin does when a face moves
 #
-# 52 smooth shapes cannot wrinkle. But skin that is compressed folds: a network (`G_exp`, see `04_detail_module`) draws
-# the folds from the *strain*, the relative change of length of the skin, and from the relief at rest. They are added to
-# the **displacement**, a map in texture space that says how far, in millimetres, the skin lies above the smooth
-# surface. `fv.edit` makes the folds anew for each expression.
+# 52 smooth shapes cannot wrinkle. But skin that is compressed folds: a network (`module.expression`
+# of [04_detail_module](04_detail_module.ipynb)) draws the folds from the *strain*, the relative change of length of the
+# skin, and from the relief at rest. They are added to the **displacement**, a map in texture space that says how far,
+# in millimetres, the skin lies above the smooth surface. `fv.edit` makes the folds anew for each expression.
 #
 # To see what they do we keep the relief of the face at rest on the moving shape. Left: at rest. Middle: expression,
 # relief at rest. Right: expression with its folds.
@@ -237,9 +236,9 @@ plt.show()
 # photograph shows them. `detail` turns everything up or down:
 
 # %%
-strengths = (0, 1, 2)
-show(*(fv.render(fv.edit(moved["laugh"], detail=strength), 300, "clay").rgb[40:280] for strength in strengths))
-relief_mm = [fv.edit(moved["laugh"], detail=strength).displacement.std() for strength in strengths]
+laughing = [fv.edit(moved["laugh"], detail=strength) for strength in (0, 1, 2)]
+show(*(fv.render(head, 300, "clay").rgb[40:280] for head in laughing))
+relief_mm = [head.displacement.std() for head in laughing]
 print("relief (rms):", ", ".join(f"{1000 * value:.0f} µm" for value in relief_mm))
 assert relief_mm[0] == 0 and np.isclose(relief_mm[2], 2 * relief_mm[1], rtol=0.01)
 
@@ -284,7 +283,7 @@ assert np.corrcoef(opening_mm, gain)[0, 1] > 0.6
 
 # %%
 surprise, laugh = (fv.edit(result, expression=name).params.expression for name in ("surprise", "laugh"))
-frames = [0 * hers, 0.5 * surprise, surprise, 0.5 * (surprise + laugh), laugh]
+frames = [0 * hers, 0.5 * surprise, surprise, 0.5 * (surprise + laugh), laugh][: 2 if FAST else None]
 for head in (result, others[1]):
     show(*(fv.render(fv.edit(head, expression=weights), 180).rgb for weights in frames))
 
@@ -328,7 +327,6 @@ assert mesh["extras"]["targetNames"] == names and np.allclose(mesh["weights"], h
 # many they are, and *buffer views* where they lie. Most of a face does not move with most shapes, so the accessors of
 # targets are *sparse*: numbers of the vertices that move, and their offsets. We read one by hand and compare it with
 # the model.
-
 
 # %%
 def numbers(view, kind):
@@ -427,7 +425,8 @@ print("entries:", ", ".join(stored))
 #
 # 1. *File > Import > glTF 2.0 (.glb/.gltf)*, choose `head.glb`. The head stands upright and in metres; with the
 #    view's *Material Preview* (Z key) its texture shows.
-# 2. Select it, open *Properties > Data (green triangle) > Shape Keys*: the 52 names, each with a *Value*.
+# 2. Select it, open *Properties > Data (green triangle) > Shape Keys*: the 52 names, each with a *Value*. Those of her
+#    smile are set already.
 # 3. To animate: go to a frame, set a value, press I over it; go on, set another, press I again.
 # 4. Or in the *Scripting* tab, where `bpy` is Blender's own module:
 #
@@ -442,8 +441,9 @@ print("entries:", ", ".join(stored))
 #
 # ### 6.2 A web page with three.js
 #
-# Save this beside `light.glb`, run `python -m http.server` in that folder, and open http://localhost:8000/page.html.
-# three.js finds the sliders by the names in the file (`morphTargetDictionary`).
+# The next cell writes a page beside `light.glb`. Run `python -m http.server` in that folder (`print(folder)` tells
+# which one it is), and open http://localhost:8000/page.html: the head turns and opens its mouth. three.js comes from
+# the network, and finds the sliders by the names in the file (`morphTargetDictionary`).
 
 # %%
 page = """<!doctype html>
@@ -547,4 +547,4 @@ print(f"rank {np.linalg.matrix_rank(matrix)}, weights off by at most {np.abs(wei
 assert np.allclose(weights, hers, atol=1e-3)
 
 # %% [markdown]
-# Where to go next: `06_edit_a_face` changes who it is: age, parts, mixtures of people.
+# Where to go next: [06_edit_a_face](06_edit_a_face.ipynb) changes who it is: age, parts, mixtures of people.

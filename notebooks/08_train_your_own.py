@@ -18,6 +18,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
+# (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
+# `%pip install -q "./faceverse[notebooks]"`.)
+#
 # The open model has seen no real person. If you have scans of people who agreed to it, you can teach it: this notebook
 # walks the whole way from a file of triangles to a model file that `fv.fit` takes. As scans of people may not be passed
 # around, we make *stand-ins*: heads that the model cannot express, measured by a make-believe scanner with noise and
@@ -32,40 +35,33 @@
 # 5. see how RGB-D frames are described, and what the detail generator learns from a scan.
 #
 # **You need** NumPy, and the packages that read and compare meshes (`libigl`, `trimesh`: the extra `train` of this
-# library). `01_base_model` explains modes, `04_detail_module` the maps of the last section.
+# library). [01_base_model](01_base_model.ipynb) explains modes, [04_detail_module](04_detail_module.ipynb) the maps of
+# the last section.
 
 # %% [markdown]
 # ## 1. Set-up
 
 # %%
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more threads only wait for each other here
+
 import csv
 import dataclasses
 import json
-import os
 import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import trimesh
-from IPython.display import display
 from PIL import Image
-from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
 import faceverse as fv
+from faceverse.viewer import show
 
-FAST = os.environ.get("FACEVERSE_FAST") == "1"
-torch.set_num_threads(1)
-
-# %%
-
-
-def show(*pictures):
-    """Pictures of the same height side by side, stored as JPEG."""
-    display(Image.fromarray(np.hstack(pictures)), include=["image/jpeg"])
-
+FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests
 
 # %% [markdown]
 # Everything that this notebook writes goes to one temporary folder, which the last cell deletes.
@@ -119,6 +115,9 @@ assert np.abs(bumps_mm).max() > 1
 # triangles have nothing to do with ours any more), add noise, and cut holes.
 
 # %%
+import trimesh
+from scipy.spatial.transform import Rotation
+
 from faceverse.dense import dense_mesh
 
 hidden = np.zeros(V, bool)
@@ -126,10 +125,7 @@ for name in ("teeth", "tongue", "mouth_inside", "eye_sockets"):
     hidden[model.regions[name]] = True
 print(f"{hidden.sum()} vertices that no scanner sees")
 
-
 # %%
-
-
 def scanned(head, seed, cell_m, size):
     dense, draw = dense_mesh(head, size), np.random.default_rng(seed)
     faces = dense.faces[~hidden[model.faces].any(1)[dense.source_face]]
@@ -145,9 +141,9 @@ def scanned(head, seed, cell_m, size):
         faces = faces[~hole[faces].any(1)]
     return trimesh.Trimesh(points, faces, vertex_colors=head.texture[row, column], process=False)
 
-
 # %%
-scan_mesh = scanned(truth, seed=1, cell_m=0.0012, size=512)
+cell_m, size = (0.002, 256) if FAST else (0.0012, 512)
+scan_mesh = scanned(truth, 1, cell_m, size)
 print(f"the scan: {len(scan_mesh.vertices)} points, {len(scan_mesh.faces)} triangles")
 
 # %% [markdown]
@@ -213,8 +209,11 @@ assert outcome.reason == "" and report.unit_m == 0.001
 
 # %% [markdown]
 # Read it like this: the unit was recognised (0.001 m). The scan's face points lie `mean_mm` from the registered head on
-# average, and lay `model_mm` from the model before it was bent. `coverage` is the share of the face that the scan
-# shows. Scans that are too far off, or show less than 40 % of the face, are *set aside* with a reason.
+# average, half of them within `median_mm`, 95 of 100 within `p95_mm`; they lay `model_mm` from the model before it was
+# bent. `landmark_mm` is the median distance of the detector's points to those of the mean head when the two are
+# aligned, and `noise_mm` how far the scan's points deviate from their own smoothed surface. `coverage` is the share of
+# the face that the scan shows. Scans that are too far off, or show less than 40 % of the face, are *set aside* with a
+# reason.
 #
 # The registered head lies in the model's space, and `found.matrix`, `found.translation` take scan points there. Three
 # pictures from one camera: the scan in its colours, the scan in clay, and the registered head, which has no holes.
@@ -323,8 +322,8 @@ with open(work / "report.csv", newline="") as table:
 #
 # $$\bar{\mathbf v}_{new} = \frac{n\,\bar{\mathbf s} + m\,\bar{\mathbf v}}{n + m} ,$$
 #
-# and the covariances are mixed in the same proportion; the principal components of the mixture are the new modes. Six
-# scans shift the model a little, six hundred speak for themselves.
+# and the covariances are mixed in the same proportion; the principal components of the mixture are the new modes. A
+# few scans shift the model a little, some hundred speak for themselves.
 
 # %%
 from faceverse.training.collection import BASE_HEADS
@@ -370,7 +369,6 @@ show(*(scan_picture(each, *view, camera).rgb for each in clay))
 #
 # $$\min_{\boldsymbol\alpha} \lVert \bar{\mathbf v} + \mathbf B \boldsymbol\alpha - \mathbf s \rVert^2 .$$
 
-
 # %%
 def misfit_mm(which, head):
     modes = which.identity_modes[:, face].reshape(len(which.identity_modes), -1).T
@@ -380,13 +378,14 @@ def misfit_mm(which, head):
 
 
 for number, head in enumerate(heads, 1):
-    print(f"person {number:03d}: base model {misfit_mm(model, head):.3f} mm, own model {misfit_mm(own, head):.3f} mm")
-    assert misfit_mm(own, head) < misfit_mm(model, head)
+    of_base, of_own = misfit_mm(model, head), misfit_mm(own, head)
+    print(f"person {number:03d}: base model {of_base:.3f} mm, own model {of_own:.3f} mm")
+    assert of_own < of_base
 
 # %% [markdown]
 # These are people who were in the training. Somebody else gains only what he or she shares with them; to measure that,
-# keep some scans out of the folder (exercise 3). For scans without correspondence, `python
-# benchmarks/bm_registration.py --scans DIR` measures the same by ICP.
+# keep some scans out of the folder (exercise 3). For scans without correspondence, `python -m
+# faceverse bench registration --scans FOLDER` measures the same by ICP.
 #
 # ### 5.3 Use it
 #
@@ -406,25 +405,20 @@ assert len(own.expression_names) == len(model.expression_names) and np.median(di
 #
 # Depth cameras do not give triangles but pictures of depths. A small JSON file beside them says what they are: focal
 # lengths `fx fy` and the middle `cx cy` in pixels, the unit of the depths, and the frames. We make one: the true head
-# at 50 cm, depths in tenths of a millimetre.
+# at 50 cm, depths in tenths of a millimetre. (Such cameras count from the centre of the first pixel, this library from
+# its corner: hence 159.5 for our 160.)
 
 # %%
 depth_camera = fv.Camera(focal_px=600, principal_point_px=(160, 160), image_size=(320, 320))
 head = Scan(truth.vertices.astype(np.float64), model.faces)
 depth_m = scan_picture(head, np.eye(3), np.array([0, 0, -0.5]), depth_camera).depth
 Image.fromarray(np.uint16(np.round(10_000 * depth_m))).save(scans_folder / "anna_depth.png")
-about = {
-    "fx": 600,
-    "fy": 600,
-    "cx": 159.5,
-    "cy": 159.5,
-    "depth_unit_m": 0.0001,
-    "frames": [{"depth": "anna_depth.png"}],
-}
+about = {"fx": 600, "fy": 600, "cx": 159.5, "cy": 159.5, "depth_unit_m": 0.0001}
+about["frames"] = [{"depth": "anna_depth.png"}]
 (scans_folder / "anna.rgbd.json").write_text(json.dumps(about))
 frame = load_scan(scans_folder / "anna.rgbd.json")
 away_mm = 1000 * touch(frame.vertices - [0, 0, -0.5], truth.vertices, model.faces).distance
-print(json.dumps(about, indent=1))
+print(json.dumps(about))
 print(f"{len(frame.vertices)} points, at most {np.percentile(away_mm, 99):.2f} mm (99 of 100) from the true head")
 assert np.percentile(away_mm, 99) < 0.5
 
@@ -519,15 +513,15 @@ assert sample.image.shape == (6, texels, texels) and not sample.known
 #
 # ## 9. Exercises
 #
-# 1. (easy) Which point of the registered face is furthest from the true head? Find its region.
-# 2. (easy) Keep only 500 points of the scan: what does `register` say?
-# 3. (middle) Measure both models' misfit of a stranger who was *not* in the training.
-# 4. (hard) How many scans would it take until the scans count for more than half of the model's mean? Derive it from
+# 1. *Easy.* Which point of the registered face is furthest from the true head? Find its region.
+# 2. *Easy.* Keep only 500 points of the scan: what does `register` say?
+# 3. *Medium.* Measure both models' misfit of a stranger who was *not* in the training.
+# 4. *Hard.* How many scans would it take until the scans count for more than half of the model's mean? Derive it from
 #    the formula, then draw the share for 1 to 300 scans.
 #
 # ## 10. Solutions
 #
-# **Solution 1.**
+# **1.** At the edge of a lid, where skin and eyeball lie close together, and the closest point may be the wrong one.
 
 # %%
 away_mm = 1000 * touch(true_head, found.vertices, model.faces).distance * face
@@ -537,7 +531,7 @@ print(f"vertex {worst}, {away_mm[worst]:.2f} mm, in: {', '.join(regions)}")
 assert face[worst]
 
 # %% [markdown]
-# **Solution 2.** It is refused, with the reason; a whole folder goes on without it.
+# **2.** It is refused, with the reason; a whole folder goes on without it.
 
 # %%
 from faceverse.training.registration import register
@@ -552,16 +546,16 @@ print("refused:", reason)
 assert "points" in reason
 
 # %% [markdown]
-# **Solution 3.** With so few scans there is next to no difference, and it may go either way.
+# **3.** With so few scans there is next to no difference, and it may go either way.
 
 # %%
 newcomer, _ = stranger(seed=40)
-for name, which in (("base model", model), ("own model", own)):
-    print(f"{name}: {misfit_mm(which, newcomer.vertices):.3f} mm")
-assert misfit_mm(own, newcomer.vertices) < 1.5 * misfit_mm(model, newcomer.vertices)
+of_base, of_own = misfit_mm(model, newcomer.vertices), misfit_mm(own, newcomer.vertices)
+print(f"base model: {of_base:.3f} mm, own model: {of_own:.3f} mm")
+assert of_own < 1.5 * of_base
 
 # %% [markdown]
-# **Solution 4.** The scans' weight is $n / (n + m)$, which is one half at $n = m = 30$.
+# **4.** The scans' weight is $n / (n + m)$, which is one half at $n = m = 30$.
 
 # %%
 number = np.arange(1, 301)
@@ -584,5 +578,5 @@ temporary.cleanup()
 assert not scans_folder.exists()
 
 # %% [markdown]
-# **Where to go next:** `docs/scans.md` has all options of both commands, and `07_evaluate` the measures that a model
-# should pass before you publish it.
+# Where to go next: `docs/scans.md` has all options of both commands, and [07_evaluate](07_evaluate.ipynb) the measures
+# that a model should pass before you publish it.

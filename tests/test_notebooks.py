@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,7 +40,9 @@ def execute(notebook, folder):
     manager = jupyter_client.AsyncKernelManager(kernel_name="python3")
     manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     resources = {"metadata": {"path": str(folder)}}
-    return nbclient.NotebookClient(notebook, km=manager, timeout=300, resources=resources).execute()
+    client = nbclient.NotebookClient(notebook, km=manager, timeout=300, resources=resources)
+    client.owns_km = True  # so that it ends the kernel with the run
+    return client.execute()
 
 
 def source_of(cells):
@@ -97,12 +101,31 @@ def test_stored_outputs_are_small_clean_and_complete(name):
     path = FOLDER / f"{name}.ipynb"
     assert path.stat().st_size < MAX_BYTES
     assert output_complaints(read(path)) == []
+    assert not any("execution" in cell.metadata for cell in read(path).cells)  # the hours of the run
 
 
 def test_first_cell_has_title_badge_and_goals(name):
     first = read(FOLDER / f"{name}.ipynb").cells[0].source
     assert re.match(rf"# {int(name[:2])}\. \w", first)
-    assert "colab.research.google.com/github/" in first and "**You will**" in first and "**You need**" in first
+    assert "colab.research.google.com/github/" in first and "!git clone ADDRESS faceverse" in first
+    assert "**You will**" in first and "**You need**" in first
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_badges_can_be_pointed_to_a_published_copy(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(FOLDER.parent / "Makefile", tmp_path)
+    for suffix in ("py", "ipynb"):
+        shutil.copy(FOLDER / f"{NAMES[0]}.{suffix}", tmp_path / "notebooks")
+    assert subprocess.run(["make", "badges"], cwd=tmp_path, capture_output=True).returncode != 0
+    for owner in ("ann/heads", "bob/faces"):  # the second time it has to find what the first has written
+        subprocess.run(["make", "badges", f"REPO={owner}"], cwd=tmp_path, check=True, capture_output=True)
+        files = (tmp_path / "notebooks" / f"{NAMES[0]}.{suffix}" for suffix in ("py", "ipynb"))
+        script, notebook = (path.read_text(encoding="utf-8") for path in files)
+        for text in (script, notebook):
+            assert f"(https://colab.research.google.com/github/{owner}/blob/main/notebooks/{NAMES[0]}.ipynb)" in text
+            assert f"`!git clone https://github.com/{owner} faceverse`" in text
+        assert source_of(jupytext.reads(script, "py:percent").cells) == source_of(nbformat.reads(notebook, 4).cells)
 
 
 def test_exercises_come_with_solutions(name):

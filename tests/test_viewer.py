@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import faceverse as fv
-from faceverse.viewer import PLOTLY, STEP_M, MeshViewer
+from faceverse.viewer import PLOTLY, STEP_M, MeshViewer, show
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,14 @@ def test_plotly_takes_the_figure(person):
 def test_an_unknown_mode_is_refused(person):
     with pytest.raises(fv.ParameterError, match="color, albedo, clay"):
         MeshViewer(person, "wireframe")
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_pictures_are_shown_side_by_side(monkeypatch, channels):
+    display = pytest.importorskip("IPython.display")
+    shown = []
+    monkeypatch.setattr(display, "display", lambda picture, include: shown.append((picture, include)))
+    show(np.zeros((4, 6, *channels), np.uint8), np.full((4, 5, *channels), 255, np.uint8))
+    ((picture, kinds),) = shown
+    assert picture.size == (11, 4) and kinds == ["image/jpeg"]
+    assert np.array_equal(np.asarray(picture)[0].reshape(11, -1)[:, 0], [0] * 6 + [255] * 5)
