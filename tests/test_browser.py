@@ -284,6 +284,16 @@ def test_a_random_face_is_drawn_and_taken_back(fitted):
     assert fitted.evaluate("window.faceverse.state().attributes") == before
 
 
+def changes(page, before, count, seconds=60):
+    """Whether the picture comes to differ from `before` in more than `count` pixels within a while."""
+    end = time.monotonic() + seconds
+    while changed_pixels(before, canvas_pixels(page)) <= count:
+        if time.monotonic() > end:
+            return False
+        page.wait_for_timeout(250)
+    return True
+
+
 def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
     with fitted.expect_download(timeout=60_000) as download:
         fitted.click("#fv-download-json")
@@ -307,8 +317,8 @@ def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
         open_tab(page, "mix")
         with page.expect_response(lambda response: "head-" in response.url, timeout=FIT_MS):
             drag(page, range_of(page, "identity"), 0.95)
-        page.wait_for_timeout(1500)
-        assert changed_pixels(before, canvas_pixels(page)) > 3000, "somebody else's shape"
+        # The first answers may be for where the hand was on its way.
+        assert changes(page, before, 3000), "somebody else's shape"
 
 
 def test_a_face_is_chosen_by_a_click(browser, server, photos):
