@@ -33,7 +33,7 @@ from .model import FaceModel, FaceParams
 from .presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
-from .tracking import Track, load_track, track
+from .tracking import LiveTracker, Track, TrackedFrame, load_track, track
 from .viewer import MeshViewer
 from .weights import load_model
 
@@ -52,6 +52,7 @@ __all__ = [
     "FaceVerseError",
     "FitResult",
     "ImageError",
+    "LiveTracker",
     "MeshViewer",
     "NoFaceError",
     "ParameterError",
@@ -59,6 +60,7 @@ __all__ = [
     "Rendering",
     "Stage",
     "Track",
+    "TrackedFrame",
     "WeightsError",
     "__version__",
     "attribute_limits",

@@ -18,8 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import (
+    FaceModel,
     FaceVerseError,
+    FitResult,
+    LiveTracker,
     ParameterError,
+    Track,
     __version__,
     export,
     load_detail,
@@ -58,6 +62,7 @@ from .edit_commands import (
 )
 from .fitting.choice import FaceChoice, check_choice
 from .model_file import content_hash
+from .tracking.frames import open_source
 from .train_commands import add_train, run_train
 from .weights import convert_model, find_weights
 
@@ -127,20 +132,51 @@ def _run_export(options: argparse.Namespace) -> int:
 
 
 def _run_track(options: argparse.Namespace) -> int:
-    source = Path(options.input)
+    if (options.input is None) == (options.webcam is None):
+        raise ParameterError("give a video, or --webcam for the camera of this computer")
+    source = Path("webcam" if options.input is None else options.input)
     with output_folder(options.output) as folder:
         model = load_model(options.model)
         identity = None if options.identity is None else load_result(options.identity, model)
         started = time.perf_counter()
-        with Progress() as progress:
-            found = track(source, model, identity=identity, smooth=options.smooth, on_progress=progress)
+        given = {"identity": identity, "smooth": options.smooth}
+        if options.webcam is not None:
+            found = _filmed(options, model, identity)
+        else:
+            book = folder / f"{source.stem}.fvtrack"
+            try:
+                with Progress() as progress:
+                    found = track(
+                        source, model, **given, quality=options.quality, on_progress=progress, journal=book
+                    )
+            except KeyboardInterrupt:
+                if book.is_file():
+                    complain(f"{book} holds what is done; the same command goes on from there")
+                raise
         for suffix in options.formats:
             print(export(found, folder / f"{source.stem}.{suffix}"))
-        if options.video:
+        if options.video and options.input is None:
+            complain("no video is written of what was filmed, because its frames are not kept")
+        elif options.video:
             clip = folder / f"{source.stem}_{options.video}.mp4"
             print(render_track(found, clip, mode=options.video, source=source))
         print(f"{source.stem}: {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _filmed(options: argparse.Namespace, model: FaceModel, identity: FitResult | None) -> Track:
+    """What a camera sees until Ctrl+C, told line by line."""
+    complain("filming; Ctrl+C ends it and writes the files")
+    with LiveTracker(model, identity=identity, smooth=options.smooth) as live:
+        frames, _ = open_source(options.webcam, 30.0)
+        with contextlib.closing(frames), contextlib.suppress(KeyboardInterrupt):
+            for seconds, rgb in frames:
+                answer = live(rgb, seconds)
+                strongest = int(answer.expression.argmax())
+                name, weight = model.expression_names[strongest], answer.expression[strongest]
+                print(f"\r{seconds:7.1f} s  {name:20s} {weight:.2f}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        return live.track()
 
 
 def _run_weights(options: argparse.Namespace) -> int:
@@ -260,7 +296,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_track(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="video")
+    parser.add_argument("input", nargs="?", help="video; a run that was stopped goes on where it was")
+    text = "film instead, with the camera of that number (default 0), until Ctrl+C"
+    parser.add_argument("--webcam", type=int, nargs="?", const=0, metavar="N", help=text)
+    parser.add_argument("--quality", choices=("fast", "high"), default="fast", help="high: about five times the time")
     _add_folder(parser)
     parser.add_argument("--identity", type=Path, metavar="JSON", help="result of a fit of the same person")
     parser.add_argument("--no-smooth", dest="smooth", action="store_false", help="each frame for itself")

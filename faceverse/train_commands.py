@@ -1,4 +1,4 @@
-"""The commands `python -m faceverse train base|regressor|detail|expression|reader`."""
+"""The commands `python -m faceverse train base|regressor|movement|detail|expression|reader`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,15 @@ def _run_regressor(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_movement(options: argparse.Namespace) -> int:
+    from .training.movement import train_movement
+
+    given = {name: getattr(options, name) for name in ("clips", "seed", "cache")}
+    with output_folder(options.output.parent):
+        print(train_movement(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+    return 0
+
+
 def _run_generator(options: argparse.Namespace) -> int:
     from .training import detail_weights
     from .training.generators import Budget
@@ -96,6 +105,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
     start.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, for going on later")
     start.set_defaults(run=_run_regressor)
+    moves = what.add_parser("movement", help="the network that reads movements in videos, from random clips")
+    moves.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    moves.add_argument("--clips", type=count, default=2000, metavar="N", help="people (default 2000)")
+    moves.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
+    moves.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps the frames, for going on later")
+    moves.set_defaults(run=_run_movement)
     for kind, text in (("detail", "the generator of skin detail"),
                        ("expression", "the generator of the folds that expressions make"),
                        ("reader", "the network that reads skin detail in photographs")):  # fmt: skip

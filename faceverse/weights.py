@@ -33,6 +33,7 @@ from .pickles import read_npy
 
 OPEN_FILE, START_FILE = "open_base.safetensors", "open_start.safetensors"
 START_FORMAT, START_VERSION = "faceverse-start", "1"
+MOVEMENT_FILE, MOVEMENT_FORMAT, MOVEMENT_VERSION = "open_movement.safetensors", "faceverse-movement", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
 
@@ -228,7 +229,7 @@ def _find_open() -> Path:
     raise WeightsError(f"the open model was not found. Tried: {'; '.join(tried)}")
 
 
-# -- the learned start ------------------------------------------------------------------------------------------------
+# -- learned networks -------------------------------------------------------------------------------------------------
 def read_start(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
     """Arrays of the learned start of a fit (`faceverse.fitting.start`) for the model file with this hash.
 
@@ -240,9 +241,18 @@ def read_start(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
     Raises:
         WeightsError: the file is damaged or of another kind.
     """
-    for path in _beside_open(START_FILE):
+    return _read_beside(START_FILE, (START_FORMAT, START_VERSION), model_sha256)
+
+
+def read_movement(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+    """Arrays of the network that reads movements (`faceverse.fitting.movement`); see `read_start`."""
+    return _read_beside(MOVEMENT_FILE, (MOVEMENT_FORMAT, MOVEMENT_VERSION), model_sha256)
+
+
+def _read_beside(name: str, kind: tuple[str, str], model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+    for path in _beside_open(name):
         stat = path.stat()
-        made_for, arrays = _read_start(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        made_for, arrays = _read_arrays(path.resolve(), kind, stat.st_mtime_ns, stat.st_size)
         if made_for == model_sha256:
             return arrays
     return None
@@ -260,8 +270,12 @@ def _beside_open(name: str) -> Iterator[Path]:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_start(path: Path, mtime_ns: int, size: int) -> tuple[str, Mapping[str, np.ndarray]]:
-    """The hash of the model that a start was made for, and its arrays; see `_load` for the last two arguments."""
+def _read_arrays(path: Path, kind: tuple[str, str], mtime_ns: int, size: int) -> tuple[str, Mapping[str, np.ndarray]]:
+    """The hash of the model that a file was made for, and its arrays; see `_load` for the last two arguments.
+
+    Args:
+        kind: format and version that are expected.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -270,8 +284,8 @@ def _read_start(path: Path, mtime_ns: int, size: int) -> tuple[str, Mapping[str,
             arrays = {key: opened.get_tensor(key) for key in opened.keys()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
-    if (text.get("format"), text.get("version")) != (START_FORMAT, START_VERSION):
-        raise WeightsError(f"{path} is no learned start of format {START_FORMAT} {START_VERSION}; install it again")
+    if (text.get("format"), text.get("version")) != kind:
+        raise WeightsError(f"{path} is no file of format {' '.join(kind)}; install it again")
     return text.get("model_sha256", ""), MappingProxyType(arrays)
 
 

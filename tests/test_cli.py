@@ -708,8 +708,9 @@ def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model
             Path(path).write_text("frames")
             return Path(path)
 
-    def track(source, model=None, *, identity=None, smooth=True, on_progress=None):
+    def track(source, model=None, *, identity=None, smooth=True, quality=None, on_progress=None, journal=None):
         on_progress("frames", 0.5, None)
+        assert quality == "fast" and journal == out / "clip.fvtrack"
         calls.append((source, model, identity, smooth))
         return Found()
 

@@ -99,7 +99,7 @@ def test_a_model_without_a_file_has_no_start():
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"nothing", "damaged, cut short"), (b"other", "no learned start of format")]
+    ("content", "message"), [(b"nothing", "damaged, cut short"), (b"other", "no file of format")]
 )
 def test_a_damaged_file_is_named(content, message, toy_with_hash, tmp_path, monkeypatch):
     from safetensors.numpy import save

@@ -156,7 +156,7 @@ def test_files_that_are_no_tracks(track, tmp_path):
         ("list.json", b"[]", "no track"),
         ("half.json", b'{"format": ', "as a track"),
         ("bytes.json", b"\xff\xfe\x00", "as a track"),
-        ("head.glb", b"", "must end in .csv, .json or .npz"),
+        ("head.glb", b"", "must end in .csv, .json, .npz or .fvtrack"),
         ("bytes.csv", b"\xff\xfe\x00\xd8", "not a text file"),
         ("empty.csv", b"", "names no column time_s or Timecode"),
         ("words.csv", b"time_s,jawOpen\n0,wide\n", "line 2: jawopen is 'wide'"),

@@ -15,7 +15,8 @@ from faceverse.errors import ImageError, NoFaceError, ParameterError, WeightsErr
 from faceverse.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
 from faceverse.render import render_head
 from faceverse.result import FitResult
-from faceverse.tracking import Track, track
+from faceverse.tracking import LiveTracker, Track, load_track, track
+from faceverse.tracking.result import gaze_deg
 from faceverse.tracking.smoothing import smooth_rotations, smooth_values
 from faceverse.weights import load_model
 
@@ -49,7 +50,10 @@ class Scene:
         return self.expression[:, self.model.expression_names.index(name)]
 
     def render(self, index):
-        vertices = self.model.vertices(row(self.person.identity), row(self.expression[index]))
+        return self.render_of(self.expression[index], index)
+
+    def render_of(self, expression, index=0):
+        vertices = self.model.vertices(row(self.person.identity), row(expression))
         albedo = self.model.albedo(row(self.person.albedo)).clamp(0, 1)
         pose = torch.from_numpy(self.rotation[index])[None], torch.from_numpy(self.translation[index])[None]
         camera = default_camera((2 * SIZE, 2 * SIZE))
@@ -226,13 +230,26 @@ def test_identity_of_another_model(toy_model):
 # ---------------------------------------------------------------------------------------------------------------- gaps
 
 
-def test_gaps_are_marked_and_held(gap):
+def test_gaps_are_marked_and_bridged(gap):
     blank = np.zeros(FRAMES, dtype=bool)
     blank[:2] = blank[BLANK] = True
     assert np.array_equal(gap.confidence == 0, blank)
-    assert np.array_equal(gap.rotation[BLANK], np.repeat(gap.rotation[BLANK.start - 1][None], 5, axis=0))
+    before, after = BLANK.start - 1, BLANK.stop
+    halfway = gap.translation[(before + after) // 2]
+    assert np.allclose(halfway, (gap.translation[before] + gap.translation[after]) / 2, atol=1e-6)
+    turns = angle_deg(gap.rotation[before:after], gap.rotation[before + 1 : after + 1])
+    assert turns[0] > 0 and np.allclose(turns, turns[0], atol=1e-3)
     assert np.array_equal(gap.expression[:2], np.repeat(gap.expression[2][None], 2, axis=0))
     assert len(gap) == FRAMES
+
+
+def test_long_gaps_are_held(scene):
+    frames = [(i / FPS, scene.frames[10]) for i in range(3)]
+    frames += [(0.1 + 0.1 * i, np.full_like(scene.frames[0], 128)) for i in range(1, 6)]
+    frames += [(1 + i / FPS, scene.frames[20]) for i in range(3)]
+    found = track(frames, scene.model, identity=scene.person, smooth=False)
+    assert np.array_equal(found.confidence == 0, [False] * 3 + [True] * 5 + [False] * 3)
+    assert np.array_equal(found.rotation[3:8], np.repeat(found.rotation[2][None], 5, axis=0))
 
 
 def test_tracking_goes_on_after_a_gap(gap, scene):
@@ -314,7 +331,8 @@ def test_unusable_sources(tmp_path, toy_model, capfd):
         (tmp_path / "clip.mp4", "clip.mp4 is not a video"),
         (tmp_path / "empty", "has no pictures"),
         ([], "no frames"),
-        (7, "an iterable of frames, got int"),
+        (7, "camera 7 cannot be opened"),
+        (7.5, "an iterable of frames, got float"),
         ([frame, frame[:32]], "frame 1 has 64 x 32 pixels, those before 64 x 64"),
         ([frame.astype(float)], "frame 0: expected .* got .* float64"),
         (frame, "frame 0: expected"),
@@ -396,3 +414,106 @@ def test_rotations_are_smoothed_as_rotations():
     assert rms(after) < 0.6 * rms(before)
     matrices = smoothed.as_matrix()
     assert np.allclose(matrices @ matrices.transpose(0, 2, 1), np.eye(3), atol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------- live
+
+
+def test_live_frames_follow_the_head(scene):
+    with LiveTracker(scene.model, identity=scene.person) as live:
+        answers = [live(frame, i / FPS) for i, frame in enumerate(scene.frames)]
+        blank = live(np.full_like(scene.frames[0], 128), 2.0)
+        recorded = live.track()
+        live.clear()
+        with pytest.raises(ParameterError, match="no face has been recorded"):
+            live.track()
+    assert rms(angle_deg(np.stack([a.rotation for a in answers]), scene.rotation)) < 4.5
+    jaw = scene.model.expression_names.index("jawOpen")
+    assert np.corrcoef([a.expression[jaw] for a in answers], scene.weight("jawOpen"))[0, 1] > 0.8
+    assert blank.confidence == 0 and np.array_equal(blank.rotation, answers[-1].rotation)
+    assert len(recorded) == FRAMES + 1 and np.allclose(recorded.rotation[5], answers[5].rotation)
+    with pytest.raises(ParameterError, match="closed"):
+        live(scene.frames[0], 9.0)
+
+
+def test_live_calibration_makes_the_face_neutral(scene):
+    smile = scene.model.neutral().replace(identity=scene.person.identity, albedo=scene.person.albedo)
+    names = scene.model.expression_names
+    scene_smile = np.zeros(len(names), np.float32)
+    scene_smile[[names.index("mouthSmileLeft"), names.index("mouthSmileRight")]] = 0.7
+    frame = scene.render_of(scene_smile)
+    with LiveTracker(scene.model, identity=smile, smooth=False) as live:
+        before = [live(frame, i / FPS) for i in range(6)][-1]
+        live.calibrate()
+        after = [live(frame, 1 + i / FPS) for i in range(3)][-1]
+    assert before.expression[names.index("mouthSmileLeft")] > 0.3
+    assert after.expression[names.index("mouthSmileLeft")] < 0.15
+
+
+def test_live_wants_frames_of_one_size_in_order(toy_model):
+    with LiveTracker(toy_model) as live:
+        assert live(np.full((120, 160, 3), 90, np.uint8), 0.0).confidence == 0
+        with pytest.raises(ParameterError, match="times must increase"):
+            live(np.full((120, 160, 3), 90, np.uint8), 0.0)
+        with pytest.raises(ImageError, match="one size"):
+            live(np.full((100, 160, 3), 90, np.uint8), 1.0)
+
+
+# ------------------------------------------------------------------------------------------------------------- journal
+
+
+class _Stop(Exception):  # noqa: N818
+    pass
+
+
+def test_a_stopped_run_leaves_a_journal_and_goes_on(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("faceverse.tracking.WAITING_FACES", 8)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, frame in enumerate(scene.frames[:24]):
+        Image.fromarray(frame).save(folder / f"{i}.png")
+    book, whole = tmp_path / "run.fvtrack", track(folder, scene.model, identity=scene.person, smooth=False)
+    seen = []
+
+    def stop(stage, share, preview):
+        seen.append(share)
+        if share > 0.6:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        track(folder, scene.model, identity=scene.person, smooth=False, journal=book, on_progress=stop)
+    partial = load_track(book, scene.model)
+    assert 10 <= len(partial) < 24 and np.allclose(partial.rotation[:10], whole.rotation[:10], atol=1e-5)
+    book.write_bytes(book.read_bytes()[:-7])  # a record that was cut short
+    first = []
+    again = track(
+        folder, scene.model, identity=scene.person, smooth=False, journal=book,
+        on_progress=lambda stage, share, preview: first.append(share),
+    )  # fmt: skip
+    assert not book.exists() and len(again) == 24
+    assert first[0] > 0.4, "it went on and did not begin anew"
+    assert rms(angle_deg(again.rotation, whole.rotation)) < 1
+
+
+def test_journals_are_for_files(toy_model, tmp_path):
+    with pytest.raises(ParameterError, match="video file or a folder only"):
+        track([], toy_model, journal=tmp_path / "x.fvtrack")
+    (tmp_path / "x.fvtrack").write_bytes(b"what is this")
+    with pytest.raises(ParameterError, match="journal of a track"):
+        load_track(tmp_path / "x.fvtrack", toy_model)
+
+
+def test_quality_has_a_name(toy_model):
+    with pytest.raises(ParameterError, match="fast, high"):
+        track([], toy_model, quality="best")
+
+
+# ---------------------------------------------------------------------------------------------------------------- gaze
+
+
+def test_gaze_in_degrees(scene):
+    names = scene.model.expression_names
+    weights = np.zeros((2, len(names)), np.float32)
+    weights[0, [names.index("eyeLookOutLeft"), names.index("eyeLookInRight")]] = 1
+    weights[1, [names.index("eyeLookDownLeft"), names.index("eyeLookDownRight")]] = 0.5
+    assert np.allclose(gaze_deg(weights, names), [[25, 0], [0, -12.5]])

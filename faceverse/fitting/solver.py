@@ -89,6 +89,10 @@ class LandmarkModel:
             learned=True,
         )
 
+    def with_errors(self, sigma: np.ndarray, habits: np.ndarray) -> LandmarkModel:
+        """The model with the detector's errors in a face turned like this one: deviations (L,), habits (K, L, 2)."""
+        return replace(self, sigma=np.maximum(sigma, SMALLEST_SIGMA_M), habits=habits, learned=True)
+
     def of_person(self, identity: np.ndarray) -> LandmarkModel:
         """The model of one person (I,): the identity in the mean, no modes of it, expressions of that head's size."""
         identity = np.asarray(identity, np.float64)

@@ -132,6 +132,38 @@ def surface_of(mesh: FaceModel) -> Surface:
     return replace(_surfaces[mesh], mesh=mesh)
 
 
+def thinned(surface: Surface, count: int) -> Surface:
+    """The surface at `count` of its samples, evenly chosen, or all where it has no more."""
+    if count >= len(surface.votes):
+        return surface
+    kept = np.linspace(0, len(surface.votes) - 1, count).astype(np.int64)
+    number = np.full(len(surface.votes), -1)
+    number[kept] = np.arange(count)
+    own = number[surface.rows[len(surface.votes) :][: len(surface.corners)]]
+    pairs = np.flatnonzero(own >= 0)
+    own = own[pairs]
+    all_places = np.concatenate([surface.place[kept], surface.corners[pairs].reshape(-1)])
+    used, index = np.unique(all_places, return_inverse=True)
+    index = index.reshape(-1)
+    place, corners = index[:count], index[count:].reshape(-1, 3)
+    rows = (3 * used[:, None] + np.arange(3)).reshape(-1)
+    sums = sparse.csr_matrix((np.ones(len(pairs), np.float32), (own, np.arange(len(pairs)))), shape=(count, len(pairs)))
+    return replace(
+        surface,
+        votes=surface.votes[kept],
+        place=place,
+        corners=corners,
+        sums=sums,
+        mean=surface.mean[used],
+        identity=np.ascontiguousarray(surface.identity[rows]),
+        expression=np.ascontiguousarray(surface.expression[rows]),
+        albedo_mean=surface.albedo_mean[kept],
+        albedo=surface.albedo[kept],
+        rows=np.concatenate([np.arange(count), own, own, own]),
+        columns=np.concatenate([place, corners[:, 0], corners[:, 1], corners[:, 2]]),
+    )
+
+
 def vertex_votes(model: FaceModel) -> np.ndarray:
     """(V,) how much each vertex counts in the comparison, 0..1."""
     votes = np.ones(len(model.mean_vertices), np.float32)
@@ -244,7 +276,7 @@ class Comparison:
         scale = c.focal_px / depth
         x = c.principal_point_px[0] + scale * points[:, 0]
         y = c.principal_point_px[1] - scale * points[:, 1]
-        found = _sampled_at(self.picture, x, y)
+        found = sampled_at(self.picture, x, y)
         facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
         within = (x > 1) & (x < size - 1) & (y > 1) & (y < size - 1) & (found[:, 9] > 0.99)
         seen = within & (facing > LEAST_FACING) & (depth < self._nearest(state, x, y) + HIDDEN_M)
@@ -371,7 +403,7 @@ def _by_position(look: Look, root: np.ndarray) -> np.ndarray:
     return np.stack([-across, down, along], axis=-1)
 
 
-def _sampled_at(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def sampled_at(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(K, C) bilinear samples of a picture (H, W, C) at pixel coordinates, held at its edges."""
     height, width = picture.shape[:2]
     x, y = np.clip(x - 0.5, 0, width - 1.001), np.clip(y - 0.5, 0, height - 1.001)

@@ -1,24 +1,26 @@
 """Following one face through a video: pose, expression weights and light of every frame, one identity for all.
 
-The detector's landmarks of each frame are explained by the face model in a Gauss-Newton solve that starts from the
-frame before; the detector's blendshape scores are the prior of the weights. No frame is kept: until the identity is
-known, a frame waits as its landmarks and a small picture of the face. Conventions: see camera.py.
+Shape and skin are found jointly from the frames that show them best. Then each frame starts from the one before:
+the detector's landmarks, what a learned network says of the movement, and the colours of the skin decide in a
+Gauss-Newton step. No frame is kept: until the person is known, a frame waits as its landmarks and a small picture of
+the face. Conventions: see camera.py.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from ..camera import Camera, default_camera
+from ..camera import default_camera
 from ..errors import ImageError, NoFaceError, ParameterError
 from ..fitting import Progress
-from ..fitting.solver import landmark_model
 from ..landmarks import VideoDetector
 from ..model import FaceModel, FaceParams
 from ..result import FitResult
@@ -26,68 +28,151 @@ from ..threads import one_thread
 from ..weights import load_model
 from .files import load_track
 from .frames import checked, open_source
+from .journal import Found, Journal, Record
+from .live import LiveTracker, TrackedFrame
 from .motion import export_track
+from .person import Person, Reader, meet
 from .result import Track, check_person
-from .sight import sights_of, until_known
-from .smoothing import smooth_rotations, smooth_values
-from .solve import FrameSolver, Reader, State, identify
+from .sight import Sight, sights_of, until_known
+from .solve import QUALITIES, FrameSolver
+from .timeline import assemble
 
-__all__ = ["Track", "export_track", "load_track", "track"]
+__all__ = ["LiveTracker", "Track", "TrackedFrame", "export_track", "load_track", "track"]
 
-# One-euro filters: least cut-off in hertz, and hertz per unit of speed. The jitter of a noisy still head falls by about
-# half or more, a blink of 0.1 s keeps over nine tenths of its height.
-_WEIGHT_FILTER, _TRANSLATION_FILTER, _ROTATION_FILTER = (1.0, 8.0), (1.0, 60.0), (1.0, 6.0)
+WAITING_FACES = 240  # so many frames with a face are seen before the person is decided
+_REPEATED = 10  # frames that are seen again after a stop, so that the detector finds its way
 
 
 def track(
-    source: str | os.PathLike | Iterable,
+    source: str | os.PathLike | int | Iterable,
     model: FaceModel | None = None,
     *,
     identity: FitResult | FaceParams | None = None,
     smooth: bool = True,
+    quality: str = "fast",
     on_progress: Progress | None = None,
     fps: float = 30.0,
     focal_px: float | None = None,
+    journal: str | os.PathLike | None = None,
 ) -> Track:
     """Follow the largest face of a video.
 
     Args:
-        source: a video file, a folder of pictures (in the order of their names), or an iterable of frames
-            (H, W, 3) uint8 RGB or of pairs (seconds, frame). All frames have one size.
+        source: a video file, a folder of pictures (in the order of their names), the number of a camera, or an iterable
+            of frames (H, W, 3) uint8 RGB or of pairs (seconds, frame). All frames have one size. For a camera that is
+            to be followed as it films see `LiveTracker`.
         model: by default that of `identity`, else the open model.
-        identity: the person, such as `fit` finds from a photograph; by default the shape is estimated from the first
-            60 frames with a face, and skin colour stays the model's mean (its tone then shows in the light).
+        identity: the person, such as `fit` finds from a photograph; by default shape and skin are estimated
+            together from the best of the first 240 frames with a face.
         smooth: False leaves out the one-euro filters.
+        quality: "fast", or "high": larger pictures of the face and more steps, about five times the time.
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
             number of frames is unknown.
         fps: frames per second where the source does not tell: folders and frames without a time.
         focal_px: focal length; by default that of `camera.default_camera`.
+        journal: file in which frames are kept while a video file or a folder is tracked, for a run that is stopped:
+            `load_track` reads it, and the same call goes on behind its last frame. It is deleted at the end.
     Raises:
         ImageError: the source cannot be read, has no frames, or frames of different sizes.
         NoFaceError: no frame shows a face.
-        ParameterError: times that do not increase, an identity of another model, fps or focal_px not above 0.
+        ParameterError: times that do not increase, an identity of another model, fps or focal_px not above 0, an
+            unknown quality, a journal that cannot be written or for another source than a file or a folder.
     """
     if not all(value is None or (np.isfinite(value) and value > 0) for value in (fps, focal_px)) or fps is None:
         raise ParameterError(f"fps and focal_px must be above 0, got {fps} and {focal_px}")
-    model, person = _choose_person(model, identity)
-    frames, total = open_source(source, fps)
+    if quality not in QUALITIES:
+        raise ParameterError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
+    model, known = _choose_person(model, identity)
+    book = None if journal is None else Journal(Path(journal), _about(source, model, known, quality, fps, focal_px))
+    earlier = None if book is None else book.earlier(model)
+    done = 0 if earlier is None else len(earlier.frames)
+    frames, total = open_source(source, fps, max(done - _REPEATED, 0))
+    run = _Run(Reader(model), quality, known, focal_px)
     with one_thread(), VideoDetector(max_faces=1) as detector:
-        sights = sights_of(checked(frames), detector, total, on_progress)
-        waiting = list(until_known(sights))
+        sights = sights_of(checked(frames), detector, QUALITIES[quality].picture_px)
+        with contextlib.closing(sights):
+            fresh = itertools.islice(sights, min(done, _REPEATED), None)
+            person, record = run(_told(fresh, on_progress, done, total), book, earlier)
+    found = assemble(model, person, record.frames, smooth)
+    return replace(found, subject=identity) if isinstance(identity, FitResult) else found
+
+
+class _Run:
+    """One video from its sights.
+
+    Args:
+        reader: of the model.
+        quality: see `track`.
+        known: the person, where he is.
+        focal_px: focal length, where it is known.
+    """
+
+    def __init__(self, reader: Reader, quality: str, known: FaceParams | None, focal_px: float | None):
+        self._reader, self._quality, self._known, self._focal_px = reader, QUALITIES[quality], known, focal_px
+
+    def __call__(self, sights: Iterator[Sight], book: Journal | None, earlier: Found | None) -> tuple[Person, Record]:
+        """Who is seen, and all frames."""
+        waiting: list[Sight] = []
+        record = Record(len(self._reader.model.expression_names))
+        if earlier is None:
+            waiting = list(until_known(sights, WAITING_FACES))
+            person = self._met(waiting)
+        else:
+            person = earlier.person
+            record.extend(earlier.frames)
+        if book is not None:
+            book.open(person, earlier)
+        solver = FrameSolver(self._reader, person, self._quality)
+        if earlier is not None and len(earlier.frames):
+            solver.go_on(earlier.frames[-1])
+        whole = False
+        try:
+            for sight in itertools.chain(waiting, sights):
+                row = record.add(solver(sight))
+                if book is not None:
+                    book.add(row)
+            whole = True
+        finally:
+            if book is not None:
+                book.close(whole)
+        return person, record
+
+    def _met(self, waiting: list[Sight]) -> Person:
         if not waiting:
             raise ImageError("the source has no frames; give a video, a folder of pictures or frames")
         seen = [sight for sight in waiting if sight.face is not None]
         if not seen:
             message = f"no face was found in any of {len(waiting)} frames"
             raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
-        camera = default_camera(waiting[0].image_size, focal_px)
-        landmarks, reader = landmark_model(model, model.fit_landmarks), Reader(model, camera)
-        if person is None:
-            person = model.neutral().replace(identity=identify(seen, landmarks, camera, reader))
-        solver = FrameSolver(model, landmarks, person, camera, reader)
-        states = [solver(sight) for sight in itertools.chain(waiting, sights)]
-    found = _assemble(model, person, camera, states, smooth)
-    return replace(found, subject=identity) if isinstance(identity, FitResult) else found
+        camera = default_camera(waiting[0].image_size, self._focal_px)
+        return meet(seen, self._reader, camera, self._known)
+
+
+def _told(
+    sights: Iterator[Sight], on_progress: Progress | None, done: int, total: int | None
+) -> Iterator[Sight]:
+    """The sights; how far they are is told as they are taken."""
+    for number, sight in enumerate(sights, start=done + 1):
+        yield sight
+        if on_progress is not None:
+            on_progress("tracking", min(number / total, 1.0) if total else 0.0, None)
+
+
+def _about(source, model: FaceModel, known: FaceParams | None, quality: str, fps: float, focal_px) -> dict:
+    """What the frames of a journal depend on."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise ParameterError("a journal is kept for a video file or a folder only; leave it out for other sources")
+    try:
+        place, state = Path(source), os.stat(source)
+    except OSError as error:
+        raise ImageError(f"there is no file {source}; check the name") from error
+    person = None
+    if known is not None:
+        values = np.concatenate([known.identity, known.albedo]).astype(np.float32)
+        person = hashlib.sha256(values.tobytes()).hexdigest()
+    sizes = {"name": place.name, "bytes": state.st_size, "changed_ns": state.st_mtime_ns}
+    settings = {"quality": quality, "fps": float(fps), "focal_px": focal_px and float(focal_px)}
+    return sizes | settings | {"model": model.info.get("sha256") or model.name, "person": person}
 
 
 def _choose_person(model: FaceModel | None, identity) -> tuple[FaceModel, FaceParams | None]:
@@ -101,40 +186,3 @@ def _choose_person(model: FaceModel | None, identity) -> tuple[FaceModel, FacePa
         raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(identity).__name__}")
     check_person(identity, model)
     return model, identity
-
-
-def _assemble(model: FaceModel, person: FaceParams, camera: Camera, states: list[State], smooth: bool) -> Track:
-    """Arrays over time; filters see only frames with a face, gaps are filled afterwards."""
-    seen = [state for state in states if state.solution is not None]
-    times = np.array([state.seconds for state in seen])
-    rotation = Rotation.from_matrix([state.solution.rotation for state in seen])
-    translation = np.array([state.solution.translation for state in seen])
-    expression = np.array([state.solution.expression for state in seen])
-    if smooth:
-        rotation = smooth_rotations(rotation, times, *_ROTATION_FILTER)
-        translation = smooth_values(translation, times, *_TRANSLATION_FILTER)
-        expression = np.clip(smooth_values(expression, times, *_WEIGHT_FILTER), *model.expression_limits.T)
-    has_face = np.array([state.solution is not None for state in states])
-    source = np.maximum(np.cumsum(has_face) - 1, 0)
-    rotation, translation, expression, light = (
-        np.asarray(values, dtype=np.float32)[source]
-        for values in (rotation.as_matrix(), translation, expression, [state.light for state in seen])
-    )
-    identity = person.replace(
-        rotation=rotation[0].copy(),
-        translation=translation[0].copy(),
-        expression=expression[0].copy(),
-        light=light[0].copy(),
-    )
-    return Track(
-        model=model,
-        identity=identity,
-        camera=camera,
-        times_s=np.array([state.seconds for state in states]),
-        rotation=rotation,
-        translation=translation,
-        expression=expression,
-        light=light,
-        confidence=np.array([state.confidence for state in states], dtype=np.float32),
-        expression_names=model.expression_names,
-    )

@@ -19,8 +19,10 @@ from ..errors import ParameterError
 from ..model import FaceModel, FaceParams
 from ..result import FitResult
 from ..weights import load_model
+from .journal import JOURNAL_SUFFIX, read_journal
 from .result import CSV_COLUMNS, FORMAT, PER_FRAME, VERSION, Track, check_person
 from .retarget import retargeted, same_named
+from .timeline import assemble
 
 _TIMECODE = re.compile(r"(\d+):(\d+):(\d+):(\d+(?:\.\d+)?)")
 _TIMECODE_RATE = 60.0
@@ -41,6 +43,7 @@ def load_track(
             a second, weights such as EyeBlinkLeft, HeadYaw, HeadPitch and HeadRoll in radians, yaw to the subject's
             left and pitch upwards): columns are found by name without regard to case, missing weights are 0, and
             `warnings` name the columns that are not understood.
+            .fvtrack: what a run that was stopped has left, see `track`; as found, without filters.
         model: the face model; by default that of `identity`, else the open one.
         identity: whom a .csv moves: a head, or parameters; by default the mean head. What a table does not tell is his:
             light, position, and the camera of a head. Other files bring their own person; to move somebody else with
@@ -51,10 +54,17 @@ def load_track(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (*_READERS, ".csv"):
-        raise ParameterError(f"cannot read {path.name} as a track: the name must end in .csv, .json or .npz")
+    if suffix not in (*_READERS, ".csv", JOURNAL_SUFFIX):
+        kinds = f".csv, .json, .npz or {JOURNAL_SUFFIX}"
+        raise ParameterError(f"cannot read {path.name} as a track: the name must end in {kinds}")
     if identity is not None and suffix != ".csv":
         raise ParameterError(f"{path.name} brings its own person; load it and use apply_to for somebody else")
+    if suffix == JOURNAL_SUFFIX:
+        model = load_model() if model is None else model
+        found = read_journal(path, model)
+        if not (found.frames["confidence"] > 0).any():
+            raise ParameterError(f"{path.name} holds no frame with a face yet")
+        return assemble(model, found.person, found.frames, smooth=False)
     try:
         content = path.read_bytes()
     except OSError as error:

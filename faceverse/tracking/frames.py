@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,16 +16,23 @@ from ..images import read_image
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
 
-def open_source(source, fps: float) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
-    """Frames with their times, and how many there are where that is known."""
+def open_source(source, fps: float, skip: int = 0) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
+    """Frames with their times, and how many there are where that is known.
+
+    Args:
+        skip: frames to leave out at the beginning of a video or a folder.
+    """
+    if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
+        return _open_camera(int(source)), None
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.is_dir():
             names = sorted((p for p in path.iterdir() if _is_picture(p)), key=_natural_order)
             if not names:
                 raise ImageError(f"the folder {path} has no pictures ({' '.join(PICTURE_SUFFIXES)})")
-            return ((index / fps, read_image(name).rgb) for index, name in enumerate(names)), len(names)
-        return _open_video(path, fps)
+            timed = ((index / fps, read_image(name).rgb) for index, name in enumerate(names) if index >= skip)
+            return timed, len(names)
+        return _open_video(path, fps, skip)
     if not isinstance(source, Iterable):
         raise ImageError(f"expected a video file, a folder or an iterable of frames, got {type(source).__name__}")
     total = len(source) if hasattr(source, "__len__") else None
@@ -47,39 +55,71 @@ def _natural_order(path: Path) -> list:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
-def _open_video(path: Path, fps: float) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
+def _open_video(path: Path, fps: float, skip: int) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
     if not path.is_file():
         raise ImageError(f"there is no file {path}; check the name")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said below, in one line
+    cv2 = _opencv()
+    capture = _captured(cv2, str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise ImageError(f"{path.name} is not a video that can be read; try an MP4 with H.264")
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return _decode(capture, cv2, fps, skip), count if count > 0 else None
+
+
+def _open_camera(number: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames of a camera with the seconds since the first, until they stop coming."""
+    cv2 = _opencv()
+    capture = _captured(cv2, number, cv2.CAP_ANY)
+    if not capture.isOpened():
+        raise ImageError(f"camera {number} cannot be opened; choose another number, or close what uses it")
+    return _filmed(capture, cv2)
+
+
+def _filmed(capture, cv2) -> Iterator[tuple[float, np.ndarray]]:
+    first = None
+    try:
+        while (answer := capture.read())[0]:
+            now = time.monotonic()
+            first = now if first is None else first
+            yield now - first, cv2.cvtColor(answer[1], cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def _opencv():
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said in one line
     try:
         import cv2
     except ImportError as error:
         raise ImageError(f"reading a video needs OpenCV ({error}); pip install opencv-contrib-python") from error
+    return cv2
+
+
+def _captured(cv2, source: str | int, backend: int):
+    """OpenCV's reader of a file or a camera, which keeps its complaints to itself."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        return cv2.VideoCapture(source, backend)
     finally:
         cv2.utils.logging.setLogLevel(level)
-    if not capture.isOpened():
-        raise ImageError(f"{path.name} is not a video that can be read; try an MP4 with H.264")
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    return _decode(capture, cv2, fps), count if count > 0 else None
 
 
-def _decode(capture, cv2, fps: float) -> Iterator[tuple[float, np.ndarray]]:
+def _decode(capture, cv2, fps: float, skip: int) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of an opened video, upright; times are the file's, or by its frame rate where they do not increase."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if np.isfinite(rate) and rate > 0 else fps
-    last = None
+    last, index = None, 0
     try:
-        while True:
-            read, bgr = capture.read()
-            if not read:
-                return
+        while capture.grab():
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if last is not None and not seconds > last:
                 seconds = last + 1 / rate
-            last = seconds
+            last, index = seconds, index + 1
+            if index <= skip:
+                continue
+            read, bgr = capture.retrieve()
+            if not read:
+                return
             yield seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     finally:
         capture.release()
@@ -89,13 +129,23 @@ def checked(frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[float,
     """The frames, each of them a picture of the same size and later than the one before."""
     last = shape = None
     for index, (seconds, rgb) in enumerate(frames):
-        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            got = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-            raise ImageError(f"frame {index}: expected (H, W, 3) uint8 RGB, got {got}")
-        if shape is not None and rgb.shape != shape:
-            sizes = f"{rgb.shape[1]} x {rgb.shape[0]} pixels, those before {shape[1]} x {shape[0]}"
-            raise ImageError(f"frame {index} has {sizes}; all frames of a video must have one size")
-        if not np.isfinite(seconds) or (last is not None and not seconds > last):
-            raise ParameterError(f"times must increase: frame {index} is at {seconds} s, the one before at {last} s")
+        checked_frame(index, seconds, rgb, last, shape)
         last, shape = seconds, rgb.shape
         yield seconds, rgb
+
+
+def checked_frame(index: int, seconds: float, rgb, last_s: float | None, shape: tuple | None) -> None:
+    """One frame behind another one, at `last_s` and of `shape`.
+
+    Raises:
+        ImageError: it is no picture, or of another size.
+        ParameterError: it is not later.
+    """
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        got = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+        raise ImageError(f"frame {index}: expected (H, W, 3) uint8 RGB, got {got}")
+    if shape is not None and rgb.shape != shape:
+        sizes = f"{rgb.shape[1]} x {rgb.shape[0]} pixels, those before {shape[1]} x {shape[0]}"
+        raise ImageError(f"frame {index} has {sizes}; all frames of a video must have one size")
+    if not np.isfinite(seconds) or (last_s is not None and not seconds > last_s):
+        raise ParameterError(f"times must increase: frame {index} is at {seconds} s, the one before at {last_s} s")

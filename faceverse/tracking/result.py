@@ -160,6 +160,11 @@ class Track:
             raise ParameterError(f"neutral must be a frame's index or 'auto', got {neutral!r}")
         return self.params(neutral).expression
 
+    @cached_property
+    def gaze(self) -> np.ndarray:
+        """(T, 2) float32 degrees in the head: yaw to the subject's left, pitch up; the mean of both eyes."""
+        return gaze_deg(self.expression, self.expression_names)
+
     def euler_deg(self) -> np.ndarray:
         """(T, 3) yaw, pitch, roll in degrees, see `camera.rotation_from_euler_deg`."""
         return np.array([euler_deg_from_rotation(torch.from_numpy(r)) for r in self.rotation])
@@ -179,6 +184,26 @@ class Track:
         if suffix not in _WRITERS:
             raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
         return write_whole(path, _WRITERS[suffix](self), ParameterError)
+
+
+def gaze_deg(expression: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Gaze (T, 2) float32 degrees of weights (T, E): yaw to the subject's left, pitch up; 0 where a model has none.
+
+    At weight 1 the open model's eyes turn by GAZE_DEG.
+    """
+    columns = {name: expression[:, k] for k, name in enumerate(names) if name.startswith("eyeLook")}
+    none = np.zeros(len(expression), np.float32)
+
+    def both(*signed: tuple[float, str]) -> np.ndarray:
+        return sum(sign * columns.get(f"eyeLook{name}", none) for sign, name in signed) / 2
+
+    across, up, down = GAZE_DEG
+    yaw = across * both((1, "OutLeft"), (-1, "InLeft"), (1, "InRight"), (-1, "OutRight"))
+    pitch = up * both((1, "UpLeft"), (1, "UpRight")) - down * both((1, "DownLeft"), (1, "DownRight"))
+    return np.stack([yaw, pitch], axis=1).astype(np.float32)
+
+
+GAZE_DEG = (25.0, 20.0, 25.0)  # to either side, up, down
 
 
 def check_person(params: FaceParams, model: FaceModel) -> None:

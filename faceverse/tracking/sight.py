@@ -2,74 +2,138 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from ..fitting import Progress
+from ..camera import Camera
+from ..fitting.photometric import crop_box, cut
 from ..landmarks import DetectedFace, VideoDetector
 
-_WAITING_FACES = 60  # so many frames with a face are seen before the identity is decided
-_FACE_PICTURE_PX = 64
+AHEAD = 4  # sights that the detector may be ahead of who asks for them
+_MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one who is followed
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What is kept of a frame: picture (h, w, 3) uint8 shows the face from pixel (x0, y0) on, reduced by step."""
+    """What is kept of a frame: the square of it (S, S, 3) uint8 that shows the face, and where it lies in pixels."""
 
     seconds: float
     image_size: tuple[int, int]
     face: DetectedFace | None = None
     picture: np.ndarray | None = None
-    x0: int = 0
-    y0: int = 0
-    step: int = 1
+    inside: np.ndarray | None = None
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
-    def colours(self, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Colours (K, 3) uint8 at points (K, 2), and which of the points lie in the picture (K,) bool."""
-        column, row = ((points_px - (self.x0, self.y0)) // self.step).astype(np.int64).T
-        height, width = self.picture.shape[:2]
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        return self.picture[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)], inside
+    def camera(self, camera: Camera) -> Camera:
+        """The camera of the picture, from that of the frame."""
+        return camera.cropped(self.box, self.picture.shape[:2])
+
+
+class Watch:
+    """Turns frames into sights, one after the other; follows one person.
+
+    Args:
+        detector: that follows faces.
+        picture_px: side of the sights' pictures.
+    """
+
+    def __init__(self, detector: VideoDetector, picture_px: int):
+        self._detector, self._size = detector, picture_px
+        self._first_s = self._last_ms = None
+        self._box: np.ndarray | None = None
+        self._seen_s = -np.inf
+
+    def __call__(self, seconds: float, rgb: np.ndarray) -> Sight:
+        """The face in the next frame, as far as there is one."""
+        self._first_s = seconds if self._first_s is None else self._first_s
+        milliseconds = round(1000 * (seconds - self._first_s))
+        if self._last_ms is not None:
+            milliseconds = max(milliseconds, self._last_ms + 1)  # frames may follow within the detector's unit of time
+        self._last_ms = milliseconds
+        face = self._followed(self._detector(rgb, milliseconds), seconds)
+        if face is None:
+            return Sight(seconds, rgb.shape[:2])
+        box = crop_box(face.landmarks_px)
+        height, width = rgb.shape[:2]
+        if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
+            return Sight(seconds, rgb.shape[:2])
+        return Sight(seconds, rgb.shape[:2], face, *cut(rgb, box, self._size), box)
+
+    def _followed(self, found: list[DetectedFace], seconds: float) -> DetectedFace | None:
+        """The face that is followed: who was seen a moment ago must be near that place; later anybody is welcome."""
+        if self._box is not None and seconds - self._seen_s <= _MOST_LOST_S:
+            found = [face for face in found if _overlap(face.box_px, self._box) > 0.1]
+        if not found:
+            return None
+        face = found[0] if self._box is None else max(found, key=lambda f: _overlap(f.box_px, self._box))
+        self._box, self._seen_s = face.box_px, seconds
+        return face
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Common area of two boxes (4,) over that of both."""
+    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    common = float(np.prod(np.maximum(sides, 0)))
+    both = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - common
+    return common / max(both, 1e-9)
 
 
 def sights_of(
     frames: Iterator[tuple[float, np.ndarray]],
     detector: VideoDetector,
-    total: int | None,
-    on_progress: Progress | None,
+    picture_px: int,
 ) -> Iterator[Sight]:
-    """The face in each frame, as far as there is one."""
-    first_s = last_ms = None
-    for index, (seconds, rgb) in enumerate(frames):
-        first_s = seconds if first_s is None else first_s
-        milliseconds = round(1000 * (seconds - first_s))
-        if last_ms is not None:
-            milliseconds = max(milliseconds, last_ms + 1)  # frames may follow within the detector's unit of time
-        last_ms = milliseconds
-        found = detector(rgb, milliseconds)
-        yield _sight(seconds, rgb, found[0]) if found else Sight(seconds, rgb.shape[:2])
-        if on_progress is not None:
-            on_progress("tracking", min((index + 1) / total, 1.0) if total else 0.0, None)
+    """The face in each frame. The detector works in a thread of its own, a few frames ahead of who takes the sights.
+
+    Args:
+        picture_px: side of the sights' pictures.
+    """
+    ready: queue.Queue = queue.Queue(AHEAD)
+    ended = threading.Event()
+    watch = Watch(detector, picture_px)
+
+    def put(item) -> bool:
+        while not ended.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for seconds, rgb in frames:
+                if not put(watch(seconds, rgb)):
+                    return
+            put(None)
+        except BaseException as error:  # whoever takes the sights has to hear of it
+            put(error)
+
+    worker = threading.Thread(target=work, name="faceverse-detector", daemon=True)
+    worker.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        ended.set()
+        worker.join()  # the detector and the file must not be closed under it
+        close = getattr(frames, "close", None)
+        if close is not None:
+            close()
 
 
-def _sight(seconds: float, rgb: np.ndarray, face: DetectedFace) -> Sight:
-    height, width = rgb.shape[:2]
-    x0, y0, x1, y1 = (int(edge) for edge in np.clip(face.box_px, 0, (width, height, width, height)))
-    if x1 <= x0 or y1 <= y0:
-        return Sight(seconds, (height, width), face)
-    step = max(1, max(x1 - x0, y1 - y0) // _FACE_PICTURE_PX)
-    picture = np.asarray(Image.fromarray(np.ascontiguousarray(rgb[y0:y1, x0:x1])).reduce(step))
-    return Sight(seconds, (height, width), face, picture, x0, y0, step)
-
-
-def until_known(sights: Iterator[Sight]) -> Iterator[Sight]:
-    """Sights up to the one that completes what the identity is estimated from."""
+def until_known(sights: Iterator[Sight], faces: int) -> Iterator[Sight]:
+    """Sights up to the one that shows a face for the `faces`-th time."""
     count = 0
     for sight in sights:
         yield sight
         count += sight.face is not None
-        if count == _WAITING_FACES:
+        if count == faces:
             return

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from .skin import Pose
+
 _SPEED_CUTOFF_HZ = 8.0  # Casiez et al. take 1; a blink is over before a filter as slow as that has noticed it
 
 
@@ -55,3 +57,46 @@ def _filter_rotations(rotations: Rotation, steps_s: np.ndarray, cutoff_hz: float
 def _share(cutoff_hz, dt: float):
     """Weight of the new value in an exponential filter with that cut-off."""
     return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * dt))
+
+
+class LiveFilter:
+    """One-euro filter of poses as they come, which sees only the past.
+
+    Args:
+        rotation, translation, weights: least cut-off in hertz, and hertz per unit of speed, of each.
+    """
+
+    def __init__(self, rotation: tuple[float, float], translation: tuple[float, float], weights: tuple[float, float]):
+        self._settings = rotation, translation, weights
+        self.forget()
+
+    def forget(self) -> None:
+        """The next pose has nothing to do with the last one."""
+        self._last = self._raw = self._speeds = None
+
+    def __call__(self, pose: Pose, seconds: float, limits: np.ndarray) -> Pose:
+        """The pose, calmer.
+
+        Args:
+            seconds: of the frame.
+            limits: (E, 2) of the weights.
+        """
+        turn = Rotation.from_matrix(pose.rotation)
+        if self._last is None:
+            self._last, self._raw = (turn, pose.translation, pose.expression), (turn, pose)
+            self._speeds, self._seconds = [np.zeros(3), np.zeros(3), np.zeros(len(pose.expression))], seconds
+            return pose
+        dt, self._seconds = max(seconds - self._seconds, 1e-4), seconds
+        before, raw = self._raw
+        steps = (
+            (before.inv() * turn).as_rotvec(), pose.translation - raw.translation, pose.expression - raw.expression
+        )  # fmt: skip
+        self._speeds = [v + _share(_SPEED_CUTOFF_HZ, dt) * (s / dt - v) for v, s in zip(self._speeds, steps)]
+        (r, t, w), shares = self._last, []
+        for (cutoff_hz, beta), speed in zip(self._settings, self._speeds):
+            fast = np.linalg.norm(speed) if speed is self._speeds[0] else np.abs(speed)
+            shares.append(_share(cutoff_hz + beta * fast, dt))
+        r = r * Rotation.from_rotvec(shares[0] * (r.inv() * turn).as_rotvec())
+        t, w = t + shares[1] * (pose.translation - t), w + shares[2] * (pose.expression - w)
+        self._last, self._raw = (r, t, w), (turn, pose)
+        return Pose(r.as_matrix(), t, np.clip(w, *limits.T))

@@ -1,113 +1,68 @@
-"""Identity from several frames, then pose and expression of each frame."""
+"""Pose, expression and light of one frame after the other, of a person who is known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..camera import Camera
 from ..fitting.solver import (
+    NEAREST_M,
     LandmarkModel,
-    LandmarkSolution,
+    LandmarkTerm,
+    damped_step,
+    habit_factor,
     initial_pose,
+    point_weights,
     project_points,
-    solve_landmarks,
+    turned,
 )
-from ..fitting.start import load_start
-from ..landmarks import DetectedFace
 from ..lighting import default_light
-from ..model import FaceModel, FaceParams
-from .light import Skin
+from .person import Person, Reader, Reading, face_size, share_inside
 from .sight import Sight
+from .skin import Pose, Skin
 
-_IDENTITY_FRAMES = 8
-_ITERATIONS = 3  # a start from the frame before has converged by then
-_LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
+LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
+_POSE_STEPS, _FRESH_STEPS = 3, 10
+_DAMPING = 1e-3
+_LANDMARKS = 0.5  # weight of the landmarks beside the picture
+_SIGMA = (0.01, 0.02)  # limits of what weights may be off from what is expected when the picture is compared
+_AGREE = 0.35  # share of the skin that has to look as expected; else (covered, dark) the landmarks alone count
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the landmarks of one frame are taken for.
+class Quality:
+    """How much work a frame is.
 
     Args:
-        landmarks: the model on its landmarks, with the detector's errors as they are in a face turned like this one.
-        observed_px: (L, 2) where the detector is believed to have seen them.
-        expected: (E,) weights to expect.
+        picture_px: side of the picture of the face.
+        points: of the skin that are compared, at most.
+        steps: Gauss-Newton steps with the picture.
+        independent: points that the comparison counts as.
     """
 
-    landmarks: LandmarkModel
-    observed_px: np.ndarray
-    expected: np.ndarray
+    picture_px: int
+    points: int
+    steps: int
+    independent: float
 
 
-class Reader:
-    """Reads landmarks: with the model's learned start where it has one, as the detector says them where not."""
-
-    def __init__(self, model: FaceModel, camera: Camera):
-        self._network, self._camera = load_start(model), camera
-
-    def __call__(self, landmarks: LandmarkModel, face: DetectedFace) -> Reading:
-        """Of the model on its landmarks, for anybody or for one person."""
-        expected = landmarks.prior.mean(face.blendshapes)
-        if self._network is None:
-            return Reading(landmarks, landmarks.found(face.landmarks_px), expected)
-        start = self._network.predict(face, self._camera)
-        surer = landmarks.prior.surer(start.expression_sigma)
-        read = landmarks.with_start(start)
-        return Reading(read, read.found(start.points_px), np.where(surer, start.expression, expected))
-
-
-def identify(seen: list[Sight], landmarks: LandmarkModel, camera: Camera, reader: Reader) -> np.ndarray:
-    """Identity (I,): weighted mean of the solutions of the best frame of each part of the sights."""
-    solutions, weights = [], []
-    for part in np.array_split(np.arange(len(seen)), min(_IDENTITY_FRAMES, len(seen))):
-        best = max((seen[i] for i in part), key=_portrait_quality)
-        read = reader(landmarks, best.face)
-        solution = solve_landmarks(read.landmarks, read.observed_px, camera, read.expected)
-        solutions.append(solution.identity)
-        weights.append(_portrait_quality(best) * _confidence(_fit_error(read, solution, best.face, camera), best))
-    return np.average(solutions, axis=0, weights=np.maximum(weights, 1e-9)).astype(np.float32)
-
-
-def _portrait_quality(sight: Sight) -> float:
-    """How well a frame shows a shape, above 0: frontal, large, mouth closed, inside the frame."""
-    face = sight.face
-    frontal = 1.0 if face.rotation is None else float(np.clip(face.rotation[2, 2], 0.05, 1.0))
-    calm = 1 - 0.7 * max(face.blendshapes[name] for name in ("jawOpen", "mouthFunnel", "mouthPucker", "cheekPuff"))
-    return frontal**2 * _face_size(face) * calm * max(_share_inside(sight), 0.01)
-
-
-def _share_inside(sight: Sight) -> float:
-    height, width = sight.image_size
-    points = sight.face.landmarks_px
-    return float(((points >= 0) & (points < (width, height))).all(1).mean())
-
-
-def _face_size(face: DetectedFace) -> float:
-    """Pixels: square root of the area of the box."""
-    return float(np.sqrt(np.prod(np.maximum(face.box_px[2:] - face.box_px[:2], 1.0))))
-
-
-def _fit_error(read: Reading, solution: LandmarkSolution, face: DetectedFace, camera: Camera) -> float:
-    """Root mean square distance of found and fitted landmarks, in sizes of the face."""
-    points = read.landmarks.points(solution.identity, solution.expression)
-    distance = project_points(points, solution.rotation, solution.translation, camera)
-    distance -= read.observed_px
-    return float(np.sqrt((distance**2).sum(1).mean())) / _face_size(face)
-
-
-def _confidence(error: float, sight: Sight) -> float:
-    """Above 0, up to 1; 0 itself means that no face was found."""
-    return max(float(np.exp(-((error / _LOST_FIT) ** 2))) * _share_inside(sight), 1e-3)
+QUALITIES = {"fast": Quality(96, 600, 2, 2000.0), "high": Quality(144, 1500, 4, 2500.0)}
 
 
 @dataclass(frozen=True)
 class State:
-    """One frame, solved; without a face only the time is known."""
+    """One frame, solved; without a face only the time is known.
+
+    Args:
+        pose: head to camera, and weights.
+        light: (9, 3).
+        confidence: 0..1; 0 where no face was found.
+    """
 
     seconds: float
-    solution: LandmarkSolution | None = None
+    pose: Pose | None = None
     light: np.ndarray | None = None
     confidence: float = 0.0
 
@@ -115,42 +70,135 @@ class State:
 class FrameSolver:
     """Pose, weights and light of one sight after another; each starts from the one before."""
 
-    def __init__(
-        self, model: FaceModel, landmarks: LandmarkModel, person: FaceParams, camera: Camera, reader: Reader
-    ):
-        # With the identity in the mean, and no modes of it, the solver has nothing but pose and weights to find.
-        self._landmarks = landmarks.of_person(person.identity)
-        self._camera, self._reader = camera, reader
-        self._skin = Skin(model, person)
+    def __init__(self, reader: Reader, person: Person, quality: Quality):
+        self._reader, self._quality = reader, quality
         self._light = default_light().numpy().astype(np.float64)
-        self._last: LandmarkSolution | None = None
+        self._last: Pose | None = None
+        self.person = person
+
+    @property
+    def person(self) -> Person:
+        """Who is followed."""
+        return self._person
+
+    @person.setter
+    def person(self, person: Person) -> None:
+        params, before = person.params, getattr(self, "_person", None)
+        self._person = person
+        if before is None or before.params is not params:
+            self._landmarks = self._reader.anybody.of_person(params.identity)
+            self._skin = Skin(self._reader.model, params, self._quality.points)
+
+    def take_over(self, other: FrameSolver | None) -> None:
+        """Starts from where another solver is."""
+        if other is not None:
+            self._last, self._light = other._last, other._light
+
+    def go_on(self, row: np.void) -> None:
+        """Starts from a frame that was solved earlier, a record of `journal`."""
+        if row["confidence"] > 0:
+            values = (row[name].astype(np.float64) for name in ("rotation", "translation", "expression"))
+            self._last, self._light = Pose(*values), row["light"].astype(np.float64)
 
     def __call__(self, sight: Sight) -> State:
+        """The next frame."""
         if sight.face is None:
             self._last = None  # where the head is after a gap says the picture, not the past
             return State(sight.seconds)
-        self._last, error = self._solve(sight.face)
-        self._light = self._skin.light(sight, self._last, self._camera, self._light)
-        return State(sight.seconds, self._last, self._light, _confidence(error, sight))
+        camera = self._person.camera
+        read = self._reader(self._landmarks, sight, self._person)
+        pose, error = self._placed(read, camera, face_size(sight.face))
+        for _ in range(self._quality.steps):
+            pose = self._with_picture(pose, read, sight, camera)
+        self._last = pose
+        return State(sight.seconds, pose, self._light, _confidence(error, sight))
 
-    def _solve(self, face: DetectedFace) -> tuple[LandmarkSolution, float]:
-        """The better of a warm start and, where that fails, a fresh one."""
-        read = self._reader(self._landmarks, face)
+    def _placed(self, read: Reading, camera: Camera, size_px: float) -> tuple[Pose, float]:
+        """Pose of the landmarks with the expected weights, and their error in sizes of the face."""
+        shape = read.landmarks.points(np.zeros(0), read.expected)
+        rigid = replace(read.landmarks, mean=shape, expression=read.landmarks.expression[:0])
         best, error = None, np.inf
         if self._last is not None:
-            best = self._refine(read, self._last, _ITERATIONS)
-            error = _fit_error(read, best, face, self._camera)
-        if error > _LOST_FIT:
-            points = self._landmarks.points(np.zeros(0), read.expected)
-            pose = initial_pose(points, read.observed_px.astype(np.float64), self._camera)
-            fresh = LandmarkSolution(*pose, np.zeros(0), read.expected, ())
-            fresh = self._refine(read, fresh, 4 * _ITERATIONS)
-            fresh_error = _fit_error(read, fresh, face, self._camera)
-            if fresh_error < error or best is None:
+            best = _turned_to(rigid, read, camera, self._last.rotation, self._last.translation, _POSE_STEPS)
+            error = _error(shape, read, best, camera) / size_px
+        if error > LOST_FIT:
+            fresh = _turned_to(rigid, read, camera, *initial_pose(shape, read.observed_px, camera), _FRESH_STEPS)
+            fresh_error = _error(shape, read, fresh, camera) / size_px
+            if best is None or fresh_error < error:
                 best, error = fresh, fresh_error
-        return best, error
+        return replace(best, expression=read.expected), error
 
-    def _refine(self, read: Reading, start: LandmarkSolution, steps: int) -> LandmarkSolution:
-        return solve_landmarks(
-            read.landmarks, read.observed_px, self._camera, read.expected, start=start, iterations=steps
+    def _with_picture(self, pose: Pose, read: Reading, sight: Sight, camera: Camera) -> Pose:
+        """One Gauss-Newton step on landmarks, expected weights and the colours of the skin."""
+        skin = self._skin
+        picture = skin.picture(sight.picture, sight.inside, sight.camera(camera), pose)
+        look = skin.compare(pose, picture)
+        self._light = skin.light(look, self._light) if (look.weight > 0).sum() >= 30 else self._light
+        hessian, gradient, agreeing = skin.equations(pose, look, self._light, self._quality.independent)
+        if agreeing < _AGREE:
+            hessian, gradient = 0 * hessian, 0 * gradient
+        term = _term(read.landmarks, read, camera, pose.rotation, pose.translation)
+        marks, slope = term.equations(_state(pose), fit_identity=False)
+        hessian, gradient = hessian + _LANDMARKS * marks, gradient + _LANDMARKS * slope
+        precision = np.clip(read.sigma, *_SIGMA) ** -2.0
+        np.einsum("ii->i", hessian)[6:] += precision
+        gradient[6:] += precision * (pose.expression - read.expected)
+        room = read.landmarks.prior.limits - pose.expression[:, None]
+        delta = damped_step(hessian, gradient, _DAMPING, np.arange(6, len(gradient)), room)
+        moved = Pose(
+            turned(pose.rotation, delta[:3]),
+            pose.translation + delta[3:6],
+            read.landmarks.prior.clipped(pose.expression + delta[6:]),
         )
+        return moved if moved.translation[2] < NEAREST_M else pose
+
+
+@dataclass(frozen=True)
+class _State:
+    """A pose as landmark terms take it."""
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    expression: np.ndarray
+    identity: np.ndarray
+
+
+def _state(pose: Pose) -> _State:
+    return _State(pose.rotation, pose.translation, pose.expression, np.zeros(0))
+
+
+def _term(lm: LandmarkModel, read: Reading, camera: Camera, rotation: np.ndarray, translation: np.ndarray):
+    """The landmarks as they count in a pose."""
+    depth_m = max(-float(translation[2]), 1e-3)
+    weight = point_weights(lm, rotation, depth_m, camera.focal_px)
+    return LandmarkTerm(lm, read.observed_px, camera, weight, habit_factor(lm, weight, camera.focal_px / depth_m))
+
+
+def _turned_to(
+    rigid: LandmarkModel, read: Reading, camera: Camera, rotation: np.ndarray, translation: np.ndarray, steps: int
+) -> Pose:
+    """Turn and shift of a stiff head to its landmarks."""
+    pose = Pose(rotation, translation, np.zeros(0))
+    term = _term(rigid, read, camera, rotation, translation)
+    for _ in range(steps):
+        hessian, gradient = term.equations(_state(pose), fit_identity=False)
+        np.einsum("ii->i", hessian)[...] *= 1 + _DAMPING
+        delta = np.linalg.solve(hessian, -gradient)
+        moved = pose.translation + delta[3:]
+        if moved[2] > NEAREST_M or not np.isfinite(delta).all():
+            break
+        pose = Pose(turned(pose.rotation, delta[:3]), moved, pose.expression)
+        if np.abs(delta).max() < 1e-5:
+            break
+    return pose
+
+
+def _error(points: np.ndarray, read: Reading, pose: Pose, camera: Camera) -> float:
+    """Root mean square distance of found and fitted landmarks in pixels."""
+    off = project_points(points, pose.rotation, pose.translation, camera) - read.observed_px
+    return float(np.sqrt((off**2).sum(1).mean()))
+
+
+def _confidence(error: float, sight: Sight) -> float:
+    """Above 0, up to 1; 0 itself means that no face was found."""
+    return max(float(np.exp(-((error / LOST_FIT) ** 2))) * share_inside(sight), 1e-3)

@@ -337,8 +337,8 @@ def draw_samples(model: FaceModel, people: range, seed: int, views: int = VIEWS)
             rgb, pose = photograph(model, person, expression, view, rng)
             face = _found(rgb, pose)
             if face is not None:
-                parts.append(_sample(number, person, expression, view, face))
-    return joined(parts) if parts else _no_samples(model)
+                parts.append(sample_of(number, person, expression, view, face))
+    return joined(parts) if parts else no_samples(model)
 
 
 def _found(rgb: np.ndarray, pose: Pose) -> DetectedFace | None:
@@ -350,7 +350,8 @@ def _found(rgb: np.ndarray, pose: Pose) -> DetectedFace | None:
     return faces[0] if distance < FARTHEST * pose.eyes_px else None
 
 
-def _sample(number: int, person: Person, expression: np.ndarray, view: View, face: DetectedFace) -> Samples:
+def sample_of(number: int, person: Person, expression: np.ndarray, view: View, face: DetectedFace) -> Samples:
+    """One sample: the detector's answer to a view, and the truth."""
     values = {
         "person": np.int64(number),
         "identity": person.identity,
@@ -369,7 +370,8 @@ def _sample(number: int, person: Person, expression: np.ndarray, view: View, fac
     })  # fmt: skip
 
 
-def _no_samples(model: FaceModel) -> Samples:
+def no_samples(model: FaceModel) -> Samples:
+    """Samples of nobody."""
     i, e, s = len(model.identity_modes), len(model.expression_names), len(BLENDSHAPE_NAMES)
     whole = {0: np.int64, 6: np.int64}
     shapes = ((), (i,), (e,), (478, 2), (478,), (s,), (2,), (), (3, 3), (3,))
@@ -401,7 +403,7 @@ def collect_samples(
     people, total, parts = min(PEOPLE, -(-count // VIEWS)), 0, []
     while total < count:
         first = len(parts) * people
-        part = _cached(model, range(first, first + people), seed, cache)
+        part = cached_samples(model, range(first, first + people), seed, cache)
         if not len(part):
             raise ParameterError("the landmark detector finds no face in the portraits; use a model with a skin")
         parts.append(part)
@@ -410,18 +412,33 @@ def collect_samples(
     return joined(parts).rows(np.arange(count))
 
 
-def _cached(model: FaceModel, people: range, seed: int, cache: str | Path | None) -> Samples:
-    """Samples of these people from the cache, or drawn and put there."""
+def cached_samples(
+    model: FaceModel,
+    numbers: range,
+    seed: int,
+    cache: str | Path | None,
+    kind: str = "portraits",
+    draw: Callable[[FaceModel, range, int], Samples] = draw_samples,
+) -> Samples:
+    """Samples of these numbers from the cache, or drawn and put there.
+
+    Args:
+        cache: folder, or None; it is made if it is missing.
+        kind: first word of the files' names.
+        draw: makes the samples of some numbers.
+    Raises:
+        WeightsError: the cache cannot be written, or holds another model's samples.
+    """
     if cache is None:
-        return draw_samples(model, people, seed)
+        return draw(model, numbers, seed)
     made_for = f"{model.info.get('sha256', model.name)}"
-    path = Path(cache) / f"portraits_{seed}_{people.start:06d}_{len(people)}.npz"
+    path = Path(cache) / f"{kind}_{seed}_{numbers.start:06d}_{len(numbers)}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["model"]) != made_for:
                 raise WeightsError(f"{path} was made for another model; name an empty folder as cache")
             return Samples(*(stored[f.name] for f in fields(Samples)))
-    samples = draw_samples(model, people, seed)
+    samples = draw(model, numbers, seed)
     content = io.BytesIO()
     np.savez_compressed(content, model=made_for, **{f.name: getattr(samples, f.name) for f in fields(Samples)})
     try:

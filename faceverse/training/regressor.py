@@ -112,7 +112,7 @@ def train_regressor(
         "seed": seed,
         "samples": len(drawn),
         "people": len(np.unique(drawn.person)),
-        "packages": [f"{name}=={_version(name)}" for name in PACKAGES],
+        "packages": [f"{name}=={version_of(name)}" for name in PACKAGES],
         "figures": figures,
     }
     path = save_network(network, output, model.info["sha256"], info)
@@ -169,7 +169,7 @@ def other_side(points: np.ndarray) -> np.ndarray:
     return cKDTree(points).query(points * [-1, 1, 1])[1]
 
 
-def _other_names(names: tuple[str, ...]) -> np.ndarray:
+def other_names(names: tuple[str, ...]) -> np.ndarray:
     """(K,) place of each name's other side among the names; its own where it has none."""
     swapped = [name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names]
     return np.array([names.index(name) if name in names else k for k, name in enumerate(swapped)])
@@ -255,8 +255,8 @@ def _untrained(model: FaceModel) -> StartNetwork:
         "template": template,
         "unit_m": np.array([unit_m], np.float32),
         "mirrored_points": other_side(points),
-        "mirrored_scores": _other_names(BLENDSHAPE_NAMES),
-        "mirrored_expression": _other_names(model.expression_names),
+        "mirrored_scores": other_names(BLENDSHAPE_NAMES),
+        "mirrored_expression": other_names(model.expression_names),
         "mirrored_identity": matrix.astype(np.float32),
         "mirrored_offset": offset.astype(np.float32),
         "yaw_deg": np.array(YAW_DEG, np.float32),
@@ -360,7 +360,7 @@ def _rms_mm(errors: np.ndarray, gram: np.ndarray) -> float:
     return round(float(np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", errors, gram, errors), 0)).mean()), 3)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,0 +1,183 @@
+"""Solved frames on their way into a track: in memory, a few hundred bytes each, and as a file that survives a stop.
+
+A journal is a line of JSON, which says what is tracked and who was found, and one record of fixed size for each frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..camera import Camera
+from ..errors import ParameterError
+from ..files import write_whole
+from ..model import FaceModel
+from .person import Habits, Person
+from .solve import State
+
+MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
+VERSION = 1
+_FIRST_FRAMES = 1024
+_FLUSH_FRAMES = 30  # records that a stop may lose
+_PERSON = ("identity", "albedo", "iris")
+
+
+def record_type(expressions: int) -> np.dtype:
+    """A frame's record; the pose is single precision, as in a track."""
+    return np.dtype(
+        [
+            ("seconds", "<f8"),
+            ("confidence", "<f4"),
+            ("rotation", "<f4", (3, 3)),
+            ("translation", "<f4", (3,)),
+            ("expression", "<f4", (expressions,)),
+            ("light", "<f4", (9, 3)),
+        ]
+    )
+
+
+class Record:
+    """The frames so far. Grows by doubling; a frame without a face keeps zeros and confidence 0."""
+
+    def __init__(self, expressions: int):
+        self._frames = np.zeros(_FIRST_FRAMES, record_type(expressions))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, state: State) -> np.void:
+        """One more frame; its record."""
+        if self._count == len(self._frames):
+            self._frames = np.concatenate([self._frames, np.zeros_like(self._frames)])
+        row = self._frames[self._count]
+        row["seconds"], row["confidence"] = state.seconds, state.confidence
+        if state.pose is not None:
+            row["rotation"], row["translation"] = state.pose.rotation, state.pose.translation
+            row["expression"], row["light"] = state.pose.expression, state.light
+        self._count += 1
+        return row
+
+    def extend(self, frames: np.ndarray) -> None:
+        """Frames of an earlier run."""
+        self._frames = np.concatenate([self._frames[: self._count], frames, np.zeros(_FIRST_FRAMES, frames.dtype)])
+        self._count += len(frames)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(T,) records."""
+        return self._frames[: self._count]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a journal holds: the line about the run, who was found, and the frames (T,)."""
+
+    about: dict
+    person: Person
+    frames: np.ndarray
+
+
+class Journal:
+    """Writes frames to a file as they are solved.
+
+    Args:
+        path: of the file; an older one that tells of the same run is continued, any other is replaced.
+        about: what the frames depend on: the source, the model, settings. JSON values.
+    """
+
+    def __init__(self, path: Path, about: dict):
+        self.path, self._about, self._file, self._waiting = path, about, None, 0
+
+    def earlier(self, model: FaceModel) -> Found | None:
+        """What an earlier run with the same settings left, if there is such a file."""
+        if not self.path.is_file():
+            return None
+        try:
+            found = read_journal(self.path, model)
+        except ParameterError:
+            return None
+        return found if found.about == self._about else None
+
+    def open(self, person: Person, earlier: Found | None) -> None:
+        """Begins the file, or goes on behind the whole records of an earlier run."""
+        line = _line(self._about, person)
+        kept = b"" if earlier is None else earlier.frames.tobytes()
+        write_whole(self.path, line + kept, ParameterError)
+        try:
+            self._file = open(self.path, "ab")
+        except OSError as error:
+            raise ParameterError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def add(self, record: np.void) -> None:
+        """One more frame."""
+        self._file.write(record.tobytes())
+        self._waiting += 1
+        if self._waiting >= _FLUSH_FRAMES:
+            self._file.flush()
+            self._waiting = 0
+
+    def close(self, whole: bool) -> None:
+        """The end: a journal of a track that is whole is not needed any more."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            if whole:
+                self.path.unlink(missing_ok=True)
+
+
+def _line(about: dict, person: Person) -> bytes:
+    camera = person.camera
+    document = {
+        "format": MAGIC,
+        "version": VERSION,
+        "about": about,
+        "camera": [camera.focal_px, *camera.principal_point_px, *camera.image_size],
+        "warnings": list(person.warnings),
+        "rest": None if person.rest is None else person.rest.tolist(),
+        "habits": person.habits and {"yaw_deg": person.habits.yaw_deg.tolist(), "shift": person.habits.shift.tolist()},
+        **{name: getattr(person.params, name).tolist() for name in _PERSON},
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
+    """What a journal holds; a record that was cut short is left out.
+
+    Raises:
+        ParameterError: the file is missing, damaged, or of another model.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            line, body = file.readline(), file.read()
+        document = json.loads(line)
+        if document["format"] != MAGIC or document["version"] != VERSION:
+            raise ValueError("it is of another kind or version")
+        neutral = model.neutral()
+        person = {name: np.array(document[name], np.float32) for name in _PERSON}
+        if any(person[name].shape != np.shape(getattr(neutral, name)) for name in _PERSON):
+            raise ValueError(f"it was made with another model than {model.name}")
+        kind = record_type(len(model.expression_names))
+        frames = np.frombuffer(body[: len(body) // kind.itemsize * kind.itemsize], kind)
+        focal_px, x, y, height, width = document["camera"]
+        rest, habits = document["rest"], document["habits"]
+        found = Person(
+            neutral.replace(**person),
+            Camera(focal_px, (x, y), (int(height), int(width))),
+            None if rest is None else np.array(rest, np.float32),
+            habits and Habits(np.array(habits["yaw_deg"]), np.array(habits["shift"])),
+            tuple(str(text) for text in document["warnings"]),
+        )
+        return Found(document["about"], found, frames)
+    except OSError as error:
+        raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ParameterError(f"cannot read {path.name} as the journal of a track: {reason}") from error
+
+

@@ -1,0 +1,202 @@
+"""Following a face as it is filmed: one frame in, its pose and expression out."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..camera import default_camera
+from ..errors import ParameterError
+from ..fitting.solver import solve_landmarks
+from ..landmarks import VideoDetector
+from ..model import FaceModel, FaceParams
+from ..result import FitResult
+from ..threads import one_thread
+from ..weights import load_model
+from .frames import checked_frame
+from .journal import Record
+from .person import Person, Reader, meet
+from .result import Track, check_person, gaze_deg
+from .sight import Sight, Watch
+from .smoothing import LiveFilter
+from .solve import QUALITIES, FrameSolver, State
+from .timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER, assemble
+
+MEET_AFTER = (45, 300)  # frames with a face after which the person is estimated from all of them, and once again
+_KEPT = 300  # of the sights from which that is done
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """What a face does in one frame. NumPy float32.
+
+    Args:
+        seconds: of the frame.
+        confidence: 0..1; 0 where no face was found: the values are those of the last frame with a face.
+        rotation: (3, 3) head to camera; translation: (3,) metres.
+        expression: (E,) in the order of `FaceModel.expression_names`.
+        gaze: (2,) degrees: yaw to the subject's left, pitch up.
+        light: (9, 3).
+    """
+
+    seconds: float
+    confidence: float
+    rotation: np.ndarray
+    translation: np.ndarray
+    expression: np.ndarray
+    gaze: np.ndarray
+    light: np.ndarray
+
+
+class LiveTracker:
+    """Follows one face frame by frame; a context manager. Not to be called by two threads at a time.
+
+    The person is guessed from the first frame with a face, estimated in the background once some seconds have been
+    seen, and once more later; the answers never wait for that.
+
+    Args:
+        model: by default that of `identity`, else the open model.
+        identity: the person, where he is known.
+        smooth: False leaves out the filter, which sees only the past and so lags by a frame at most.
+        focal_px: focal length; by default that of `camera.default_camera`.
+    Raises:
+        ParameterError: an identity of another model, or focal_px not above 0.
+    """
+
+    def __init__(
+        self,
+        model: FaceModel | None = None,
+        *,
+        identity: FitResult | FaceParams | None = None,
+        smooth: bool = True,
+        focal_px: float | None = None,
+    ):
+        if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
+            raise ParameterError(f"focal_px must be above 0, got {focal_px}")
+        self._subject = identity if isinstance(identity, FitResult) else None
+        if self._subject is not None:
+            model, identity = model or self._subject.model, self._subject.params
+        self.model = load_model() if model is None else model
+        if identity is not None:
+            if not isinstance(identity, FaceParams):
+                raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(identity).__name__}")
+            check_person(identity, self.model)
+        self._known, self._focal_px, self._smooth = identity, focal_px, smooth
+        self._reader, self._quality = Reader(self.model), QUALITIES["fast"]
+        self._detector = VideoDetector(max_faces=1)
+        self._watch = Watch(self._detector, self._quality.picture_px)
+        self._filter = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER)
+        self._solver: FrameSolver | None = None
+        self._meeting: threading.Thread | None = None
+        self._met: FrameSolver | None = None
+        self._sights: list[Sight] = []
+        self._count = self._faces = 0
+        self._last_s, self._shape, self._closed = None, None, False
+        self._calibrated: np.ndarray | None = None
+        self._newest: State | None = None
+        self.clear()
+
+    def __enter__(self) -> LiveTracker:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def __call__(self, rgb: np.ndarray, seconds: float) -> TrackedFrame:
+        """The next frame.
+
+        Args:
+            rgb: (H, W, 3) uint8, of the same size each time.
+            seconds: later than that of the frame before.
+        Raises:
+            ImageError: the frame is no picture, or has another size.
+            ParameterError: time does not increase, or the tracker is closed.
+        """
+        if self._closed:
+            raise ParameterError("this LiveTracker is closed; open a new one")
+        checked_frame(self._count, seconds, rgb, self._last_s, self._shape)
+        self._last_s, self._shape, self._count = seconds, rgb.shape, self._count + 1
+        sight = self._watch(seconds, rgb)
+        with one_thread():
+            state = self._solved(sight)
+        if state.pose is not None and self._smooth:
+            state = replace(state, pose=self._filter(state.pose, seconds, self.model.expression_limits))
+        elif state.pose is None:
+            self._filter.forget()
+        self._record.add(state)
+        self._newest = state if state.pose is not None else self._newest
+        return self._answer(state)
+
+    def _solved(self, sight: Sight) -> State:
+        if sight.face is not None:
+            self._faces += 1
+            self._sights = [*self._sights[-_KEPT + 1 :], sight]
+            if self._solver is None:
+                self._solver = FrameSolver(self._reader, self._guess(sight), self._quality)
+            if self._faces in MEET_AFTER and (self._meeting is None or not self._meeting.is_alive()):
+                self._meeting = threading.Thread(target=self._meet, args=(list(self._sights),), daemon=True)
+                self._meeting.start()
+        if self._met is not None:
+            self._met.take_over(self._solver)
+            self._solver, self._met = self._met, None
+            if self._calibrated is not None:
+                self._solver.person = replace(self._solver.person, rest=self._calibrated)
+        return State(sight.seconds) if self._solver is None else self._solver(sight)
+
+    def _guess(self, sight: Sight) -> Person:
+        """The person, from one frame."""
+        camera = default_camera(sight.image_size, self._focal_px)
+        if self._known is not None:
+            return Person(self._known, camera)
+        read = self._reader(self._reader.anybody, sight)
+        found = solve_landmarks(read.landmarks, read.observed_px, camera, read.expected)
+        return Person(self.model.neutral().replace(identity=found.identity.astype(np.float32)), camera)
+
+    def _meet(self, sights: list[Sight]) -> None:
+        """In the background: the person, from all that was seen."""
+        camera = self._solver.person.camera
+        person = meet(sights, self._reader, camera, self._known)
+        self._met = FrameSolver(self._reader, person, self._quality)
+
+    def _answer(self, state: State) -> TrackedFrame:
+        shown = state if state.pose is not None else self._newest
+        if shown is None:
+            neutral = self.model.neutral()
+            values = (neutral.rotation, neutral.translation, neutral.expression, neutral.light)
+        else:
+            values = (shown.pose.rotation, shown.pose.translation, shown.pose.expression, shown.light)
+        rotation, translation, expression, light = (np.asarray(value, np.float32) for value in values)
+        gaze = gaze_deg(expression[None], self.model.expression_names)[0]
+        return TrackedFrame(state.seconds, state.confidence, rotation, translation, expression, gaze, light)
+
+    def calibrate(self) -> None:
+        """The face at this moment counts as at rest from now on; nothing happens while no face is seen."""
+        if self._sights and self._solver is not None and self._reader.network is not None:
+            values = [self._reader.look(sight).values for sight in self._sights[-5:]]
+            self._calibrated = np.median(values, axis=0)
+            self._solver.person = replace(self._solver.person, rest=self._calibrated)
+
+    def track(self) -> Track:
+        """All frames since the start, or since `clear`.
+
+        Raises:
+            ParameterError: none of them shows a face.
+        """
+        if self._solver is None or not (self._record.frames["confidence"] > 0).any():
+            raise ParameterError("no face has been recorded yet; look into the camera first")
+        found = assemble(self.model, self._solver.person, self._record.frames, smooth=False)
+        return found if self._subject is None else replace(found, subject=self._subject)
+
+    def clear(self) -> None:
+        """Forgets the recorded frames; the person stays known."""
+        self._record = Record(len(self.model.expression_names))
+
+    def close(self) -> None:
+        """Lets go of the detector; called twice it does nothing."""
+        if not self._closed:
+            self._closed = True
+            if self._meeting is not None:
+                self._meeting.join()
+            self._detector.close()

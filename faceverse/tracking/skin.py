@@ -1,0 +1,220 @@
+"""One person's skin against a small picture of a frame: colours predicted and found, and how they change.
+
+The same comparison as `fitting.surface`, made for speed: the person is known, so only turn, shift and weights move, and
+how the normals change with the weights is taken from the resting face. Conventions: see camera.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from ..camera import Camera, project
+from ..fitting.surface import DARKEST, HIDDEN_M, LEAST_FACING, SIGMA_LIMITS, sampled_at, vertex_votes
+from ..lighting import linear_from_srgb, sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
+from ..losses import ROBUST_SCALE
+from ..model import FaceModel, FaceParams
+from ..rasterize import rasterize
+
+_LEAST_VOTE = 0.2
+_PRIOR_POINTS = 5.0  # how many points of skin the light of the frame before counts for
+_POINT_WEIGHT = (0.35 * 0.28) ** 2  # of one point in the normal equations: albedo times the constant harmonic
+_NOISE = 0.05  # linear; larger misfits (hair, glasses, beards) lose their influence
+
+
+@dataclass(frozen=True)
+class Pose:
+    """What moves in a frame. NumPy float64: rotation (3, 3), translation (3,), expression (E,)."""
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    expression: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame's picture of the face.
+
+    Args:
+        values: (S, S, 10) float32: sRGB in 0..1, its change to the right and downwards, and whether it is in the frame.
+        camera: of the picture.
+        depth: (S, S) metres of what is seen of the head, 0 beside it.
+    """
+
+    values: np.ndarray
+    camera: Camera
+    depth: np.ndarray
+
+
+class Skin:
+    """Points of one person's skin.
+
+    Args:
+        model: the face model.
+        person: whose identity and albedo count.
+        points: number of points at most.
+    """
+
+    def __init__(self, model: FaceModel, person: FaceParams, points: int):
+        mesh = model.light_version
+        identity = _row(person.identity, mesh)
+        with torch.no_grad():
+            neutral = mesh.vertices(identity)[0].numpy(force=True)
+            modes = (mesh.expression_basis * mesh.gain(identity)[0, :, None, None]).numpy(force=True)
+            albedo = mesh.albedo(_row(person.albedo, mesh))[0].clamp_min(DARKEST).numpy(force=True)
+        votes = vertex_votes(mesh)
+        index = np.flatnonzero((votes >= _LEAST_VOTE) & np.isin(np.arange(len(votes)), mesh.faces))
+        index = index[np.linspace(0, len(index) - 1, min(points, len(index))).astype(np.int64)]
+        self._faces, self._neutral = mesh.face_index, neutral.astype(np.float32)
+        self._all_modes = np.ascontiguousarray(modes.reshape(len(modes), -1), np.float32)
+        self.votes, self.albedo = votes[index].astype(np.float32), albedo[index].astype(np.float32)
+        self.points = neutral[index].astype(np.float32)
+        self.modes = np.ascontiguousarray(modes[:, index].transpose(1, 2, 0), np.float32)  # (K, 3, E)
+        self.normals, self.normal_modes = _normals(neutral, modes, mesh.faces, index)
+        self.sigma = SIGMA_LIMITS[1]
+
+    def picture(self, rgb: np.ndarray, inside: np.ndarray, camera: Camera, pose: Pose) -> Picture:
+        """A frame's picture (S, S, 3) uint8 with what of the head is seen in it."""
+        values = rgb.astype(np.float32) / np.float32(255)
+        down, across = np.gradient(values, axis=(0, 1))
+        place = self._neutral + (pose.expression.astype(np.float32) @ self._all_modes).reshape(-1, 3)
+        place = place @ pose.rotation.astype(np.float32).T + pose.translation.astype(np.float32)
+        seen = rasterize(project(torch.from_numpy(place)[None], camera), self._faces, camera.image_size)
+        stacked = np.concatenate([values, across, down, inside[..., None]], axis=-1, dtype=np.float32)
+        return Picture(stacked, camera, seen.depth[0].numpy())
+
+    def compare(self, pose: Pose, picture: Picture) -> Look:
+        """Where the points are in a picture, and what is found there."""
+        rotation, weights = pose.rotation.astype(np.float32), pose.expression.astype(np.float32)
+        turned = (self.points + self.modes @ weights) @ rotation.T
+        normals = self.normals + self.normal_modes @ weights
+        normals = (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)) @ rotation.T
+        points = turned + pose.translation.astype(np.float32)
+        depth = np.maximum(-points[:, 2], 1e-3)
+        camera, size = picture.camera, len(picture.values)
+        scale = np.float32(camera.focal_px) / depth
+        x = camera.principal_point_px[0] + scale * points[:, 0]
+        y = camera.principal_point_px[1] - scale * points[:, 1]
+        found = sampled_at(picture.values, x, y)
+        facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
+        nearest = picture.depth[np.clip(y.astype(int), 0, size - 1), np.clip(x.astype(int), 0, size - 1)]
+        within = (x > 1) & (x < size - 1) & (y > 1) & (y < size - 1) & (found[:, 9] > 0.99)
+        seen = within & (facing > LEAST_FACING) & ((nearest <= 0) | (depth < nearest + HIDDEN_M))
+        basis = sh_basis(torch.from_numpy(normals)).numpy()
+        return Look(turned, normals, points, scale, found[:, :9], self.votes * seen * facing, basis)
+
+    def light(self, look: Look, last: np.ndarray) -> np.ndarray:
+        """Coefficients (9, 3): robust least squares over points that are seen, held to those of the frame before."""
+        use = look.weight > 0
+        linear = linear_from_srgb(torch.from_numpy(look.seen[use, :3])).numpy().astype(np.float64)
+        basis, albedo = look.basis[use].astype(np.float64), self.albedo[use].astype(np.float64)
+        light, trust = last, np.ones(len(basis))
+        for _ in range(2):
+            channels = (_ridge(basis * a[:, None], c, trust, p) for a, c, p in zip(albedo.T, linear.T, last.T))
+            light = np.stack(list(channels), axis=1)
+            misfit = (albedo * (basis @ light) - linear).mean(1)
+            trust = 1 / (1 + (misfit / _NOISE) ** 2)
+        return light
+
+    def equations(
+        self, pose: Pose, look: Look, light: np.ndarray, independent: float
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Gauss-Newton Hessian (6 + E, 6 + E) and gradient of the colours' robust loss in turn, shift and weights, and
+        the share of the points that agree.
+
+        Args:
+            independent: number of independent points that the comparison counts as, see `surface.Comparison`.
+        """
+        linear = self.albedo * (look.basis @ light.astype(np.float32))
+        residual = srgb_from_linear(torch.from_numpy(linear)).numpy() - look.seen[:, :3]
+        square = (residual**2).mean(1)
+        used = look.weight > 0
+        if used.sum() < 30:
+            count = 6 + self.modes.shape[2]
+            return np.zeros((count, count)), np.zeros(count), 0.0
+        self.sigma = float(np.clip(1.4826 * np.sqrt(np.median(square[used])), *SIGMA_LIMITS))
+        square = square / self.sigma**2
+        trust = independent * SIGMA_LIMITS[0] / self.sigma
+        weight = look.weight * (trust / (3 * self.sigma**2 * look.weight.sum()))
+        root = np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)
+        rows = np.flatnonzero(root > 0)
+        jacobian = self._jacobian(pose, look, light, linear, root.astype(np.float32), rows)
+        flat = (residual * root[:, None])[rows].reshape(-1).astype(np.float32)
+        agreeing = float((look.weight * (square < ROBUST_SCALE**2)).sum() / look.weight.sum())
+        return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ flat).astype(np.float64), agreeing
+
+    def _jacobian(self, pose: Pose, look: Look, light, linear, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(3R, 6 + E) of the residuals at R of the points, times root (K,)."""
+        root, normals, seen = root[rows], look.normals[rows], look.seen[rows]
+        scaled = (root * look.scale[rows])[:, None]
+        across, down = seen[:, 3:6] * scaled, seen[:, 6:9] * scaled
+        points = look.points[rows]
+        depth = np.maximum(-points[:, 2:], 1e-3)
+        along = down * (points[:, 1:2] / depth) - across * (points[:, :1] / depth)
+        moved = np.stack([-across, down, along], axis=-1)  # (R, 3 channels, 3)
+        slope = srgb_slope(torch.from_numpy(linear[rows])).numpy() * root[:, None] * self.albedo[rows]
+        gradient = sh_basis_gradient(torch.from_numpy(normals)).numpy()
+        bend = (light.T.astype(np.float32) @ gradient) * slope[..., None]
+        bend = bend - (bend * normals[:, None]).sum(-1, keepdims=True) * normals[:, None]
+        turn = np.cross(look.turned[rows, None], moved) + np.cross(normals[:, None], bend)
+        rotation = pose.rotation.astype(np.float32)
+        expressed = (moved @ rotation) @ self.modes[rows] + (bend @ rotation) @ self.normal_modes[rows]
+        jacobian = np.concatenate([turn, moved, expressed], axis=2)
+        return jacobian.reshape(-1, jacobian.shape[2])
+
+
+@dataclass(frozen=True)
+class Look:
+    """The K points in a picture. NumPy float32, camera space.
+
+    Args:
+        turned: (K, 3) rotated but not shifted; normals, points: (K, 3); scale: (K,) pixels per metre.
+        seen: (K, 9) the picture's sRGB and its derivatives to the right and downwards.
+        weight: (K,) 0 where nothing is to be compared.
+        basis: (K, 9) of the light.
+    """
+
+    turned: np.ndarray
+    normals: np.ndarray
+    points: np.ndarray
+    scale: np.ndarray
+    seen: np.ndarray
+    weight: np.ndarray
+    basis: np.ndarray
+
+
+def _normals(neutral: np.ndarray, modes: np.ndarray, faces: np.ndarray, index: np.ndarray):
+    """Unit normals (K, 3) of the resting face at vertices (K,), and their change with the weights (K, 3, E)."""
+    number = np.full(len(neutral), -1)
+    number[index] = np.arange(len(index))
+    around = faces[(number[faces] >= 0).any(1)]
+    corner = number[around]
+    own = corner >= 0
+    triangles = np.repeat(np.arange(len(around))[:, None], 3, axis=1)[own]
+    sums = sparse.csr_matrix((np.ones(own.sum()), (corner[own], triangles)), shape=(len(index), len(around)))
+
+    def edges(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values[around[:, 1]] - values[around[:, 0]], values[around[:, 2]] - values[around[:, 0]]
+
+    one, two = edges(neutral.astype(np.float64))
+    summed = sums @ np.cross(one, two)
+    length = np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-20)
+    changes = []
+    for mode in modes.astype(np.float64):
+        first, second = edges(mode)
+        changes.append(sums @ (np.cross(first, two) + np.cross(one, second)) / length)
+    return (summed / length).astype(np.float32), np.ascontiguousarray(np.stack(changes, axis=-1), np.float32)
+
+
+def _ridge(rows: np.ndarray, values: np.ndarray, trust: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Weighted least squares rows @ x = values, where x stays near the prior."""
+    weighted = rows * trust[:, None]
+    hold = _PRIOR_POINTS * _POINT_WEIGHT * np.eye(rows.shape[1])
+    return prior + np.linalg.solve(rows.T @ weighted + hold, weighted.T @ (values - rows @ prior))
+
+
+def _row(values: np.ndarray, model: FaceModel) -> torch.Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float32, ndmin=2)).to(model.mean.device)

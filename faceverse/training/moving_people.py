@@ -1,0 +1,166 @@
+"""Random clips of a model with known truth, and what the landmark detector sees in them.
+
+What `faceverse.training.motion` learns from: a person who does not exist, before one camera and in one light, once at
+rest and then with moving head and face. Only the detector's answers are kept, with the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..camera import rotation_from_euler_deg
+from ..errors import ParameterError
+from ..landmarks import DetectedFace, VideoDetector
+from ..model import FaceModel
+from ..presets import EXPRESSION_PRESETS
+from .portraits import (
+    FARTHEST,
+    Samples,
+    View,
+    cached_samples,
+    joined,
+    no_samples,
+    photograph,
+    random_expression,
+    random_person,
+    random_view,
+    sample_of,
+)
+
+FRAMES = 6  # of each clip, the first of them at rest
+CLIPS = 50  # in each file of the cache
+LOOKS = 3  # the detector follows faces: at the third look at the same frame it has settled
+YAW_DEG, PITCH_DEG, ROLL_DEG = 60.0, 14.0, 9.0  # the first at most, the others a deviation
+REST_DEG = (7.0, 5.0, 3.0)  # deviations of a head at rest
+DRIFT = 0.12  # how far a head moves within the picture, in its own height
+NEUTRAL_SHARE, SPEECH_SHARE, PRESET_SHARE = 0.2, 0.35, 0.15  # the others move at random
+BLINK_SHARE = 0.25
+# Movements of a mouth that speaks, and how far they go beside the jaw.
+SPEECH = {
+    "mouthFunnel": 0.5, "mouthPucker": 0.5, "mouthClose": 0.3, "mouthLowerDown": 0.5, "mouthUpperUp": 0.4,
+    "mouthStretch": 0.4, "mouthPress": 0.4, "mouthRollLower": 0.4, "mouthRollUpper": 0.3, "mouthShrugLower": 0.4,
+    "mouthShrugUpper": 0.3, "mouthSmile": 0.6, "mouthDimple": 0.3, "mouthFrown": 0.3,
+}  # fmt: skip
+
+
+def random_motion(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
+    """Weights (E,) of one moment: nothing, speech, a preset or anything, often with a look aside or a blink."""
+    names = model.expression_names
+    weights, kind = np.zeros(len(names), np.float32), rng.random()
+
+    def add(stem: str, weight: float) -> None:
+        for name in (stem, f"{stem}Left", f"{stem}Right"):
+            if name in names:
+                varied = weight * (1 + 0.1 * rng.standard_normal())
+                weights[names.index(name)] = np.clip(weights[names.index(name)] + varied, 0, 1)
+
+    if kind > NEUTRAL_SHARE + SPEECH_SHARE + PRESET_SHARE:
+        weights = random_expression(model, rng)
+    elif kind > NEUTRAL_SHARE + SPEECH_SHARE:
+        chosen = EXPRESSION_PRESETS[str(rng.choice(sorted(EXPRESSION_PRESETS)))]
+        size = rng.uniform(0.2, 1.0)
+        for name, weight in chosen.items():
+            if name in names:
+                weights[names.index(name)] = size * weight
+    elif kind > NEUTRAL_SHARE:
+        add("jawOpen", 0.8 * rng.beta(1.0, 1.6))
+        for stem in rng.choice(sorted(SPEECH), rng.integers(0, 4), replace=False):
+            add(str(stem), SPEECH[str(stem)] * rng.random())
+        if rng.random() < 0.3:
+            add(str(rng.choice(["browInnerUp", "browOuterUp", "browDown", "eyeSquint"])), 0.7 * rng.random())
+    if rng.random() < BLINK_SHARE:
+        add("eyeBlink", float(rng.choice([rng.random(), 1.0])))
+    if rng.random() < 0.35:
+        _look_aside(weights, names, 0.3 * rng.standard_normal(2))
+    return weights
+
+
+def _look_aside(weights: np.ndarray, names: tuple[str, ...], gaze: np.ndarray) -> None:
+    across, up = gaze
+    turns = {"OutLeft": across, "InRight": across, "InLeft": -across, "OutRight": -across}
+    turns |= {"UpLeft": up, "UpRight": up, "DownLeft": -up, "DownRight": -up}
+    for name, weight in turns.items():
+        if f"eyeLook{name}" in names:
+            weights[names.index(f"eyeLook{name}")] = np.clip(weight, 0, 1)
+
+
+def _frame(base: View, angles: tuple[float, float, float], rng: np.random.Generator) -> View:
+    """The head of a view turned otherwise, a little beside its place."""
+    depth = float(-base.translation[2])
+    face_m = 0.175 * DRIFT * rng.uniform(-0.5, 0.5, 2)
+    place = base.translation + torch.tensor([*face_m, 0.0], dtype=torch.float32)
+    beside = (place[:2] / depth).numpy()
+    facing = rotation_from_euler_deg(*np.degrees(-np.arctan(beside)))
+    return replace(base, rotation=facing @ rotation_from_euler_deg(*angles), translation=place)
+
+
+def draw_clips(model: FaceModel, clips: range, seed: int) -> Samples:
+    """Clips by number as the detector sees them; those whose first frame shows no face are left out.
+
+    Args:
+        clips: numbers; the same number and seed give the same clip.
+    """
+    parts = []
+    with VideoDetector(max_faces=1) as detector:
+        time_ms = 0
+        for number in clips:
+            rng = np.random.default_rng([seed, number])
+            person, base = random_person(model, rng), random_view(rng)
+            for index in range(FRAMES):
+                if index == 0:
+                    angles = np.array(REST_DEG) * np.clip(rng.standard_normal(3), -2, 2)
+                    expression = np.zeros(len(model.expression_names), np.float32)
+                else:
+                    turn = YAW_DEG * rng.choice([-1, 1]) * rng.random() ** 1.4
+                    angles = np.array([turn, *np.clip(rng.standard_normal(2), -2, 2) * (PITCH_DEG, ROLL_DEG)])
+                    expression = random_motion(model, rng)
+                view = _frame(base, tuple(angles.tolist()), rng)
+                # The same hair, glasses, light and noise in all frames of a clip.
+                rgb, pose = photograph(model, person, expression, view, np.random.default_rng([seed, number, 1]))
+                found: list[DetectedFace] = []
+                for _ in range(LOOKS):
+                    time_ms += 33
+                    found = detector(rgb, time_ms)
+                good = found and (
+                    np.linalg.norm(found[0].landmarks_px - pose.pixels(pose.points), axis=1).mean()
+                    < FARTHEST * pose.eyes_px
+                )
+                if not good and index == 0:
+                    break
+                if good:
+                    parts.append(sample_of(number, person, expression, view, found[0]))
+    return joined(parts) if parts else no_samples(model)
+
+
+def collect_clips(
+    model: FaceModel,
+    count: int,
+    seed: int,
+    cache: str | Path | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Samples:
+    """Frames of `count` clips; with a cache, what lies there is not drawn again.
+
+    Args:
+        count: 1 or more; rounded up to whole files of the cache.
+        seed: same seed, same clips.
+        cache: folder for the frames; it is made if it is missing.
+        report: receives a line per file.
+    Raises:
+        ParameterError: a count below 1, or a model without the 478 landmarks.
+        WeightsError: the cache cannot be written, or holds another model's frames.
+    """
+    if count < 1:
+        raise ParameterError(f"clips must be 1 or more, got {count}")
+    if model.landmarks_478 is None:
+        raise ParameterError("clips need a model with the detector's 478 landmarks, such as the open one")
+    size, parts = min(CLIPS, count), []
+    for first in range(0, count, size):
+        parts.append(cached_samples(model, range(first, first + size), seed, cache, "clips", draw_clips))
+        report(f"{min(first + size, count)} of {count} clips")
+    return joined(parts)
