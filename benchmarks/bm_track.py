@@ -4,7 +4,10 @@ Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [-
 """
 
 import argparse
+import resource
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +16,11 @@ from track_scenes import NEUTRAL_S, Scene, pictures, speaking
 
 import faceverse.tracking as tracking
 from faceverse.camera import default_camera
-from faceverse.fitting.solver import landmark_model
 from faceverse.landmarks import VideoDetector
 from faceverse.model import FaceModel
-from faceverse.tracking.sight import sights_of
-from faceverse.tracking.solve import FrameSolver, Reader, identify
+from faceverse.tracking.person import Reader, meet
+from faceverse.tracking.sight import Watch
+from faceverse.tracking.solve import QUALITIES, FrameSolver
 from faceverse.weights import load_model
 
 WEIGHTS = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthFunnel", "browInnerUp")
@@ -25,32 +28,56 @@ JITTER_ROWS = 40  # every so many vertices of the face
 
 
 def print_times(model: FaceModel, frames: list[np.ndarray]) -> None:
-    """Frames per second, and milliseconds of the parts."""
+    """Frames per second from file and from memory, milliseconds of the parts, latency of the live path, memory."""
     height, width = frames[0].shape[:2]
     tracking.track(frames[:5], model)
-    start = time.perf_counter()
-    tracking.track(frames, model)
-    whole = time.perf_counter() - start
+    whole = _seconds(lambda: tracking.track(frames, model))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        _write_video(path, frames)
+        from_file = _seconds(lambda: tracking.track(path, model))
+    fast = QUALITIES["fast"]
     with VideoDetector() as detector:
+        watch = Watch(detector, fast.picture_px)
         start = time.perf_counter()
-        sights = list(sights_of(((i / 30, picture) for i, picture in enumerate(frames)), detector, None, None))
+        sights = [watch(i / 30, picture) for i, picture in enumerate(frames)]
         seeing = time.perf_counter() - start
-    camera, landmarks = default_camera((height, width)), landmark_model(model, model.fit_landmarks)
-    reader = Reader(model, camera)
+    camera, reader = default_camera((height, width)), Reader(model)
     start = time.perf_counter()
-    person = model.neutral().replace(identity=identify(sights[:60], landmarks, camera, reader))
-    identifying = time.perf_counter() - start
-    solver = FrameSolver(model, landmarks, person, camera, reader)
-    start = time.perf_counter()
-    for sight in sights:
-        solver(sight)
-    solving = time.perf_counter() - start
+    person = meet([sight for sight in sights if sight.face is not None], reader, camera, None)
+    meeting = time.perf_counter() - start
+    solver = FrameSolver(reader, person, fast)
+    solving = _seconds(lambda: [solver(sight) for sight in sights])
+    with tracking.LiveTracker(model) as live:
+        waits = [_seconds(lambda: live(picture, i / 30)) for i, picture in enumerate(frames)]  # noqa: B023
     count = len(frames)
     print(f"{count} frames of {width} x {height}")
-    print(f"end to end                     {count / whole:7.1f} frames/s")
+    print(f"end to end                     {count / whole:7.1f} frames/s, from a file {count / from_file:.1f}")
+    print(f"  without the person           {count / max(whole - meeting, 1e-6):7.1f} frames/s")
     print(f"detection and face picture     {1e3 * seeing / count:7.1f} ms per frame")
     print(f"pose, weights and light        {1e3 * solving / count:7.1f} ms per frame")
-    print(f"identity, once                 {1e3 * identifying:7.1f} ms")
+    print(f"the person, once               {1e3 * meeting:7.1f} ms")
+    print(f"live: frame to answer          {1e3 * np.median(waits):7.1f} ms median, {1e3 * np.percentile(waits, 95):.1f}"
+          " ms for 95 %")  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    held = frames[0].nbytes * count / 2**20
+    print(f"memory at most                 {peak:7.0f} MB, of which {held:.0f} MB are the frames of this benchmark")
+
+
+def _seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _write_video(path: Path, frames: list[np.ndarray]) -> None:
+    import cv2
+
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (width, height))
+    for frame in frames:
+        writer.write(frame[..., ::-1])
+    writer.release()
 
 
 def print_errors(scene: Scene, found: tracking.Track) -> None:

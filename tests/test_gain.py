@@ -17,8 +17,9 @@ from faceverse.model import GAIN_RANGE, FaceModel, FaceParams
 from faceverse.model_file import read_model_file
 from faceverse.result import with_params
 from faceverse.texture import model_texture
-from faceverse.tracking.light import Skin
-from faceverse.tracking.solve import FrameSolver, Reader
+from faceverse.tracking.person import Person, Reader
+from faceverse.tracking.skin import Skin
+from faceverse.tracking.solve import QUALITIES, FrameSolver
 from faceverse.weights import model_data
 from toy import toy_file, toy_model
 
@@ -175,12 +176,12 @@ def test_tracking_follows_the_gain(model):
     identity, expression = (x[0].numpy() for x in coefficients(1, 5))
     params = FaceParams(identity, expression, np.zeros(5, np.float32))
     landmarks = solver.landmark_model(model, model.landmarks_478)
-    frames = FrameSolver(model, landmarks, params, CAMERA, Reader(model, CAMERA))
+    frames = FrameSolver(Reader(model), Person(params, CAMERA), QUALITIES["fast"])
     rows = (torch.from_numpy(x[None]) for x in (identity, expression))
     points = model.landmark_bases(model.landmarks_478).points(*rows)[0].numpy()
     np.testing.assert_allclose(frames._landmarks.points(np.zeros(0), expression), points, atol=1e-6)
-    skin = Skin(model, params)
-    moved = skin._neutral + np.tensordot(expression, skin._modes, axes=1)
+    skin = Skin(model, params, 300)
+    moved = skin.points + skin.modes @ expression.astype(np.float32)
     full = model.vertices(*(torch.from_numpy(x[None]) for x in (identity, expression)))[0].numpy()
     nearest = np.linalg.norm(full[None] - moved[:, None], axis=-1).min(axis=1)
     assert nearest.max() < 1e-5
