@@ -175,7 +175,6 @@ def test_solver_recovers_a_head_whose_expressions_are_large(model):
 def test_tracking_follows_the_gain(model):
     identity, expression = (x[0].numpy() for x in coefficients(1, 5))
     params = FaceParams(identity, expression, np.zeros(5, np.float32))
-    landmarks = solver.landmark_model(model, model.landmarks_478)
     frames = FrameSolver(Reader(model), Person(params, CAMERA), QUALITIES["fast"])
     rows = (torch.from_numpy(x[None]) for x in (identity, expression))
     points = model.landmark_bases(model.landmarks_478).points(*rows)[0].numpy()
