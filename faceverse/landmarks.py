@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import importlib.util
 import os
 import re
 import sys
 import tempfile
 import threading
+import types
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -356,12 +358,38 @@ def _import_mediapipe():
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        import mediapipe
-        from mediapipe.tasks.python import vision
-        from mediapipe.tasks.python.core import base_options
+        with _without_drawing():
+            import mediapipe
+            from mediapipe.tasks.python import vision
+            from mediapipe.tasks.python.core import base_options
     except (ImportError, OSError) as error:
         raise _explain_missing_library(error) from error
     return vision, mediapipe, base_options
+
+
+class _Later(types.ModuleType):
+    """A module that is imported when something of it is first wanted."""
+
+    def __getattr__(self, name: str):
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _without_drawing() -> Iterator[None]:
+    """mediapipe imports matplotlib for drawings that are not made here: 25 MB and half a second, put off until then."""
+    if "matplotlib" in sys.modules:
+        yield
+        return
+    package, drawing = _Later("matplotlib"), _Later("matplotlib.pyplot")
+    package.pyplot = drawing
+    later = {"matplotlib": package, "matplotlib.pyplot": drawing}
+    sys.modules.update(later)
+    try:
+        yield
+    finally:
+        for name, module in later.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 def _explain_missing_library(error: Exception) -> FaceVerseError:

@@ -292,7 +292,7 @@ def test_samples_are_the_models_vertices(growing):
 def test_fine_meshes_are_thinned(toy_model, monkeypatch):
     every = surface_of(toy_model)
     monkeypatch.setattr(module, "MOST_SAMPLES", 100)
-    some = module._sampled(toy_model)
+    some = module.sampled(toy_model)
     assert 50 < len(some.votes) <= 100 < len(every.votes)
     assert some.sizes == every.sizes and len(some.mean) < len(every.mean)
     state, picture = state_of(toy_model), smooth_picture()

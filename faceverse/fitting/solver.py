@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 
 from ..camera import Camera
 from ..model import FaceModel, Landmarks, expression_gain
@@ -93,6 +94,19 @@ class LandmarkModel:
         """The model with the detector's errors in a face turned like this one: deviations (L,), habits (K, L, 2)."""
         return replace(self, sigma=np.maximum(sigma, SMALLEST_SIGMA_M), habits=habits, learned=True)
 
+    def only(self, rows: np.ndarray) -> LandmarkModel:
+        """The model on some of its landmarks, by their numbers (M,)."""
+        return replace(
+            self,
+            mean=self.mean[rows],
+            identity=self.identity[:, rows],
+            expression=self.expression[:, rows],
+            normals=self.normals[rows],
+            sigma=self.sigma[rows],
+            habits=self.habits[:, rows],
+            detected=rows if self.detected is None else self.detected[rows],
+        )
+
     def of_person(self, identity: np.ndarray) -> LandmarkModel:
         """The model of one person (I,): the identity in the mean, no modes of it, expressions of that head's size."""
         identity = np.asarray(identity, np.float64)
@@ -166,7 +180,7 @@ def habit_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float)
     scaled = lm.habits * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
     columns = scaled.reshape(len(lm.habits), 2 * len(weight)).T
     left = np.linalg.cholesky(np.eye(columns.shape[1]) + columns.T @ columns)
-    return np.linalg.solve(left, columns.T).T
+    return solve_triangular(left, columns.T, lower=True, check_finite=False).T
 
 
 def initial_pose(points: np.ndarray, observed_px: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -286,17 +300,21 @@ class LandmarkTerm:
         cam = turned + state.translation
         depth, f = -cam[:, 2], self.camera.focal_px
         # d(x_px, y_px) / d(camera-space point), rows scaled by the weights
+        scale = self.weight * f / depth
         local = np.zeros((len(points), 2, 3))
-        local[:, 0, 0], local[:, 0, 2] = f / depth, f * cam[:, 0] / depth**2
-        local[:, 1, 1], local[:, 1, 2] = -f / depth, -f * cam[:, 1] / depth**2
-        local *= self.weight[:, None, None]
-        spin = np.stack([np.cross(axis, turned) for axis in np.eye(3)], axis=-1)
-        to_head = local @ state.rotation
+        local[:, 0, 0], local[:, 0, 2] = scale, scale * cam[:, 0] / depth
+        local[:, 1, 1], local[:, 1, 2] = -scale, -scale * cam[:, 1] / depth
+        x, y, z = turned.T
+        spin = np.zeros((len(points), 3, 3))
+        spin[:, 0, 1], spin[:, 0, 2], spin[:, 1, 0] = z, -y, -z
+        spin[:, 1, 2], spin[:, 2, 0], spin[:, 2, 1] = x, y, -x
         blocks = [local @ spin, local]
+        to_head = local @ state.rotation
         # How the size of an expression changes with the identity is left out: small against what both do themselves.
         expression = self.lm.expression_of(state.identity)
         for basis in (self.lm.identity, expression)[0 if fit_identity else 1 :]:
-            blocks.append(np.einsum("lij,klj->lik", to_head, basis, optimize=True))
+            if len(basis):
+                blocks.append(to_head @ basis.transpose(1, 2, 0))
         return np.concatenate(blocks, axis=2).reshape(len(points) * 2, -1)
 
 

@@ -33,6 +33,7 @@ FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far 
 MOST_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
 LEAST_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
 HIDDEN_M = 0.004  # behind what the depth buffer holds
+_GRID = 48  # cells along a picture in place of a depth buffer, see `clear_points`
 DARKEST = 0.005  # albedo
 LIGHT_SIZE = 27
 
@@ -79,7 +80,7 @@ class Surface:
     """A mesh at K sample vertices and at the U vertices of the triangles around them. NumPy, float32 and int64.
 
     Args:
-        mesh: the model; None only in the store of `surface_of`.
+        mesh: the model, for a depth buffer; None in the store of `surface_of`, and where `clear_points` is enough.
         votes: (K,) how much each sample counts, above 0 and at most 1.
         place: (K,) the samples among the U vertices.
         corners: (P, 3) triangles around the samples, the sample's own corner first, as indices into the U vertices.
@@ -128,14 +129,13 @@ def surface_of(mesh: FaceModel) -> Surface:
     """The samples of a mesh, computed once."""
     if mesh not in _surfaces:
         # What is stored must not hold its own key, which would then never be freed.
-        _surfaces[mesh] = replace(_sampled(mesh), mesh=None)
+        _surfaces[mesh] = replace(sampled(mesh), mesh=None)
     return replace(_surfaces[mesh], mesh=mesh)
 
 
 def thinned(surface: Surface, count: int) -> Surface:
-    """The surface at `count` of its samples, evenly chosen, or all where it has no more."""
-    if count >= len(surface.votes):
-        return surface
+    """The surface without its mesh, at `count` of its samples, evenly chosen, or all where it has no more."""
+    count = min(count, len(surface.votes))
     kept = np.linspace(0, len(surface.votes) - 1, count).astype(np.int64)
     number = np.full(len(surface.votes), -1)
     number[kept] = np.arange(count)
@@ -150,6 +150,7 @@ def thinned(surface: Surface, count: int) -> Surface:
     sums = sparse.csr_matrix((np.ones(len(pairs), np.float32), (own, np.arange(len(pairs)))), shape=(count, len(pairs)))
     return replace(
         surface,
+        mesh=None,
         votes=surface.votes[kept],
         place=place,
         corners=corners,
@@ -176,7 +177,8 @@ def vertex_votes(model: FaceModel) -> np.ndarray:
     return votes
 
 
-def _sampled(mesh: FaceModel) -> Surface:
+def sampled(mesh: FaceModel) -> Surface:
+    """The samples of a mesh, computed anew."""
     votes = vertex_votes(mesh)
     samples = np.flatnonzero((votes > 0) & np.isin(np.arange(len(votes)), mesh.faces))
     samples = samples[:: -(-len(samples) // MOST_SAMPLES)]
@@ -279,7 +281,11 @@ class Comparison:
         found = sampled_at(self.picture, x, y)
         facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
         within = (x > 1) & (x < size - 1) & (y > 1) & (y < size - 1) & (found[:, 9] > 0.99)
-        seen = within & (facing > LEAST_FACING) & (depth < self._nearest(state, x, y) + HIDDEN_M)
+        if s.mesh is None:
+            clear = clear_points(points, normals, placed, c)
+        else:
+            clear = depth < self._nearest(state, x, y) + HIDDEN_M
+        seen = within & (facing > LEAST_FACING) & clear
         albedo, basis = s.colours(state.albedo), sh_basis(torch.from_numpy(normals)).numpy()
         shade = basis @ light
         linear = albedo * shade
@@ -401,6 +407,36 @@ def _by_position(look: Look, root: np.ndarray) -> np.ndarray:
     depth = np.maximum(-look.points[:, 2], 1e-3)
     along = down * (look.points[:, 1] / depth) - across * (look.points[:, 0] / depth)
     return np.stack([-across, down, along], axis=-1)
+
+
+def clear_points(points: np.ndarray, normals: np.ndarray, others: np.ndarray, camera: Camera) -> np.ndarray:
+    """Which surface points (K,) nothing of the head is before, judged without a renderer by a coarse grid.
+
+    A point is clear if it is nearer than all that falls into its cell, or little farther: HIDDEN_M, and as far as its
+    own tilt lets the depth change within the cell.
+
+    Args:
+        points, normals: (K, 3) camera space, float32.
+        others: (M, 3) more points of the head, densely.
+        camera: of a square picture.
+    """
+    cells = np.full(_GRID**2, np.inf, np.float32)
+    for places in (others, points):
+        np.minimum.at(cells, _cell(places, camera), -places[:, 2])
+    facing = np.abs((normals * points).sum(1) / np.linalg.norm(points, axis=1)).clip(LEAST_FACING, 1)
+    cell_m = camera.image_size[0] / _GRID * -points[:, 2] / camera.focal_px
+    room = HIDDEN_M + cell_m * np.sqrt(1 - facing**2) / facing
+    return -points[:, 2] <= cells[_cell(points, camera)] + room
+
+
+def _cell(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """(K,) the cell in which each camera-space point lies; what is outside of the picture counts to its edge."""
+    per_pixel = _GRID / camera.image_size[0]
+    scale = camera.focal_px * per_pixel / np.maximum(-points[:, 2], 1e-3)
+    middle_x, middle_y = (value * per_pixel for value in camera.principal_point_px)
+    x, y = middle_x + scale * points[:, 0], middle_y - scale * points[:, 1]
+    x, y = (np.clip(value, 0, _GRID - 1).astype(np.int64) for value in (x, y))
+    return y * _GRID + x
 
 
 def sampled_at(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

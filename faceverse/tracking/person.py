@@ -23,11 +23,12 @@ from ..fitting.solver import (
     solve_landmarks,
 )
 from ..fitting.start import Inputs, StartNetwork, aligned_inputs, load_start
-from ..fitting.surface import FitState, surface_of, thinned
+from ..fitting.surface import FitState
 from ..landmarks import DetectedFace
 from ..lighting import default_light
 from ..model import FaceModel, FaceParams
 from .sight import Sight
+from .skin import coarse_of
 
 _KEY_FRAMES, _KEY_TURN_DEG = 6, 15.0  # how many frames decide, and how far their turns are apart at least
 _CALM_SHARE, _CALM_FRAMES = 0.1, (3, 15)  # of the frames the calmest are the face at rest; so many at least, at most
@@ -35,7 +36,6 @@ _CALM_TURN_DEG = 25.0  # from farther aside nobody can tell
 _RESTLESS_M = 0.0035  # movement of the calmest frames from which no frame counts as a face at rest
 _STAGE = StageSettings("person", 0, 7, tolerance=2e-3)  # in the size of the sights' pictures
 _KNOWN = 1e6  # precision of an identity that is known
-_POINTS = 1400  # of the surface that is compared
 _NEAR_DEG, _TRUST = 12.0, 0.3  # key frames turned so far apart share what the detector errs by; and its prior
 
 
@@ -97,6 +97,7 @@ class Reader:
     def __init__(self, model: FaceModel):
         self.model, self.anybody = model, landmark_model(model, model.fit_landmarks)
         self.start, self.network = load_start(model), load_movement(model)
+        coarse_of(model)  # while there is time
 
     def look(self, sight: Sight) -> Inputs | None:
         """A face as the networks take it; None where there are none."""
@@ -126,7 +127,8 @@ class Reader:
             expected, sigma = np.where(unseen, 0.0, expected), np.where(unseen, prior.sigma, sigma)
         if person is not None and person.habits is not None:
             pixels = look.scale / float(self.start.unit_m[0]) if self.start is not None else _pixels(face)
-            observed = observed - pixels * person.habits.at(_yaw(look, face))
+            shift = person.habits.at(_yaw(look, face))
+            observed = observed - pixels * (shift if landmarks.detected is None else shift[landmarks.detected])
         return Reading(landmarks, observed, expected, sigma)
 
 
@@ -144,7 +146,7 @@ def meet(sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams 
     rest, warnings = _at_rest(sights, reader)
     person = Person(model.neutral() if known is None else known, camera, rest, None, warnings)
     keys = _key_frames(sights, reader)
-    surface = thinned(surface_of(model.light_version), _POINTS)
+    surface = coarse_of(model).surface
     solutions = _solved(keys, reader, person, known)
     identity = solutions[0].identity
     readings = [reader(reader.anybody.of_person(identity), key, person) for key in keys]

@@ -6,20 +6,32 @@ how the normals change with the weights is taken from the resting face. Conventi
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from ..camera import Camera, project
-from ..fitting.surface import DARKEST, HIDDEN_M, LEAST_FACING, SIGMA_LIMITS, sampled_at, vertex_votes
+from ..camera import Camera
+from ..fitting.surface import (
+    DARKEST,
+    LEAST_FACING,
+    SIGMA_LIMITS,
+    Surface,
+    clear_points,
+    sampled,
+    sampled_at,
+    thinned,
+    vertex_votes,
+)
 from ..lighting import linear_from_srgb, sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..losses import ROBUST_SCALE
 from ..model import FaceModel, FaceParams
-from ..rasterize import rasterize
+from ..model_data import on_light_mesh
 
 _LEAST_VOTE = 0.2
+_SAMPLES = 1400  # of the surface that a person is fitted with
 _PRIOR_POINTS = 5.0  # how many points of skin the light of the frame before counts for
 _POINT_WEIGHT = (0.35 * 0.28) ** 2  # of one point in the normal equations: albedo times the constant harmonic
 _NOISE = 0.05  # linear; larger misfits (hair, glasses, beards) lose their influence
@@ -41,12 +53,48 @@ class Picture:
     Args:
         values: (S, S, 10) float32: sRGB in 0..1, its change to the right and downwards, and whether it is in the frame.
         camera: of the picture.
-        depth: (S, S) metres of what is seen of the head, 0 beside it.
+        clear: (K,) whether no other part of the head is before each point.
     """
 
     values: np.ndarray
     camera: Camera
-    depth: np.ndarray
+    clear: np.ndarray
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """What tracking needs of a model's light mesh; much smaller than the mesh itself.
+
+    Args:
+        vertices: (W,) its vertices, as numbers of the model's.
+        faces: (G, 3) into these; votes: (W,), see `vertex_votes`.
+        expression: (E, W, 3) metres.
+        surface: samples for fitting a person.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    votes: np.ndarray
+    expression: np.ndarray
+    surface: Surface
+
+
+_coarse: weakref.WeakKeyDictionary[FaceModel, Coarse] = weakref.WeakKeyDictionary()
+
+
+def coarse_of(model: FaceModel) -> Coarse:
+    """Of a model, computed once. The light mesh is let go of where nobody else has asked for it."""
+    if model not in _coarse:
+        data = model.data
+        if data.light_faces is None or "light_version" in vars(model):
+            mesh = model.light_version
+        else:
+            mesh = FaceModel(on_light_mesh(data))
+        kept = np.arange(len(data.mean_vertices)) if data.light_faces is None else data.light_vertices
+        expression = mesh.expression_basis.numpy(force=True).copy()
+        surface = thinned(sampled(mesh), _SAMPLES)
+        _coarse[model] = Coarse(kept, mesh.faces.copy(), vertex_votes(mesh), expression, surface)
+    return _coarse[model]
 
 
 class Skin:
@@ -59,17 +107,15 @@ class Skin:
     """
 
     def __init__(self, model: FaceModel, person: FaceParams, points: int):
-        mesh = model.light_version
-        identity = _row(person.identity, mesh)
+        mesh, identity = coarse_of(model), _row(person.identity, model)
         with torch.no_grad():
-            neutral = mesh.vertices(identity)[0].numpy(force=True)
-            modes = (mesh.expression_basis * mesh.gain(identity)[0, :, None, None]).numpy(force=True)
-            albedo = mesh.albedo(_row(person.albedo, mesh))[0].clamp_min(DARKEST).numpy(force=True)
-        votes = vertex_votes(mesh)
+            neutral = model.vertices(identity)[0].numpy(force=True)[mesh.vertices]
+            albedo = model.albedo(_row(person.albedo, model))[0].clamp_min(DARKEST).numpy(force=True)[mesh.vertices]
+        modes = mesh.expression * model.gain_of(person.identity)[:, None, None]
+        votes = mesh.votes
         index = np.flatnonzero((votes >= _LEAST_VOTE) & np.isin(np.arange(len(votes)), mesh.faces))
         index = index[np.linspace(0, len(index) - 1, min(points, len(index))).astype(np.int64)]
-        self._faces, self._neutral = mesh.face_index, neutral.astype(np.float32)
-        self._all_modes = np.ascontiguousarray(modes.reshape(len(modes), -1), np.float32)
+        self._resting = neutral.astype(np.float32)
         self.votes, self.albedo = votes[index].astype(np.float32), albedo[index].astype(np.float32)
         self.points = neutral[index].astype(np.float32)
         self.modes = np.ascontiguousarray(modes[:, index].transpose(1, 2, 0), np.float32)  # (K, 3, E)
@@ -77,21 +123,29 @@ class Skin:
         self.sigma = SIGMA_LIMITS[1]
 
     def picture(self, rgb: np.ndarray, inside: np.ndarray, camera: Camera, pose: Pose) -> Picture:
-        """A frame's picture (S, S, 3) uint8 with what of the head is seen in it."""
+        """A frame's picture (S, S, 3) uint8, and which of the points are to be seen in it."""
         values = rgb.astype(np.float32) / np.float32(255)
         down, across = np.gradient(values, axis=(0, 1))
-        place = self._neutral + (pose.expression.astype(np.float32) @ self._all_modes).reshape(-1, 3)
-        place = place @ pose.rotation.astype(np.float32).T + pose.translation.astype(np.float32)
-        seen = rasterize(project(torch.from_numpy(place)[None], camera), self._faces, camera.image_size)
         stacked = np.concatenate([values, across, down, inside[..., None]], axis=-1, dtype=np.float32)
-        return Picture(stacked, camera, seen.depth[0].numpy())
+        return Picture(stacked, camera, self._clear(pose, camera))
 
-    def compare(self, pose: Pose, picture: Picture) -> Look:
-        """Where the points are in a picture, and what is found there."""
+    def _clear(self, pose: Pose, camera: Camera) -> np.ndarray:
+        """(K,) whether nothing of the head, which is otherwise at rest, is before each point."""
+        turned, normals = self._turned(pose)
+        shift = pose.translation.astype(np.float32)
+        others = self._resting @ pose.rotation.astype(np.float32).T + shift
+        return clear_points(turned + shift, normals, others, camera)
+
+    def _turned(self, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+        """Points and unit normals (K, 3), rotated but not shifted."""
         rotation, weights = pose.rotation.astype(np.float32), pose.expression.astype(np.float32)
         turned = (self.points + self.modes @ weights) @ rotation.T
         normals = self.normals + self.normal_modes @ weights
-        normals = (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)) @ rotation.T
+        return turned, (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)) @ rotation.T
+
+    def compare(self, pose: Pose, picture: Picture) -> Look:
+        """Where the points are in a picture, and what is found there."""
+        turned, normals = self._turned(pose)
         points = turned + pose.translation.astype(np.float32)
         depth = np.maximum(-points[:, 2], 1e-3)
         camera, size = picture.camera, len(picture.values)
@@ -100,9 +154,8 @@ class Skin:
         y = camera.principal_point_px[1] - scale * points[:, 1]
         found = sampled_at(picture.values, x, y)
         facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
-        nearest = picture.depth[np.clip(y.astype(int), 0, size - 1), np.clip(x.astype(int), 0, size - 1)]
         within = (x > 1) & (x < size - 1) & (y > 1) & (y < size - 1) & (found[:, 9] > 0.99)
-        seen = within & (facing > LEAST_FACING) & ((nearest <= 0) | (depth < nearest + HIDDEN_M))
+        seen = within & (facing > LEAST_FACING) & picture.clear
         basis = sh_basis(torch.from_numpy(normals)).numpy()
         return Look(turned, normals, points, scale, found[:, :9], self.votes * seen * facing, basis)
 
@@ -111,10 +164,13 @@ class Skin:
         use = look.weight > 0
         linear = linear_from_srgb(torch.from_numpy(look.seen[use, :3])).numpy().astype(np.float64)
         basis, albedo = look.basis[use].astype(np.float64), self.albedo[use].astype(np.float64)
+        rows = albedo.T[..., None] * basis  # (3, K, 9)
+        hold = _PRIOR_POINTS * _POINT_WEIGHT * np.eye(basis.shape[1])
+        off = (linear - albedo * (basis @ last)).T[..., None]
         light, trust = last, np.ones(len(basis))
         for _ in range(2):
-            channels = (_ridge(basis * a[:, None], c, trust, p) for a, c, p in zip(albedo.T, linear.T, last.T))
-            light = np.stack(list(channels), axis=1)
+            weighted = (rows * trust[:, None]).transpose(0, 2, 1)
+            light = last + np.linalg.solve(weighted @ rows + hold, weighted @ off)[..., 0].T
             misfit = (albedo * (basis @ light) - linear).mean(1)
             trust = 1 / (1 + (misfit / _NOISE) ** 2)
         return light
@@ -207,13 +263,6 @@ def _normals(neutral: np.ndarray, modes: np.ndarray, faces: np.ndarray, index: n
         first, second = edges(mode)
         changes.append(sums @ (np.cross(first, two) + np.cross(one, second)) / length)
     return (summed / length).astype(np.float32), np.ascontiguousarray(np.stack(changes, axis=-1), np.float32)
-
-
-def _ridge(rows: np.ndarray, values: np.ndarray, trust: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weighted least squares rows @ x = values, where x stays near the prior."""
-    weighted = rows * trust[:, None]
-    hold = _PRIOR_POINTS * _POINT_WEIGHT * np.eye(rows.shape[1])
-    return prior + np.linalg.solve(rows.T @ weighted + hold, weighted.T @ (values - rows @ prior))
 
 
 def _row(values: np.ndarray, model: FaceModel) -> torch.Tensor:

@@ -21,9 +21,10 @@ from ..fitting.solver import (
 from ..lighting import default_light
 from .person import Person, Reader, Reading, face_size, share_inside
 from .sight import Sight
-from .skin import Pose, Skin
+from .skin import Picture, Pose, Skin
 
 LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
+_EVERY = 2  # of the landmarks; neighbours say the same
 _POSE_STEPS, _FRESH_STEPS = 3, 10
 _DAMPING = 1e-3
 _LANDMARKS = 0.5  # weight of the landmarks beside the picture
@@ -86,7 +87,8 @@ class FrameSolver:
         params, before = person.params, getattr(self, "_person", None)
         self._person = person
         if before is None or before.params is not params:
-            self._landmarks = self._reader.anybody.of_person(params.identity)
+            whole = self._reader.anybody.of_person(params.identity)
+            self._landmarks = whole.only(np.arange(0, len(whole.mean), _EVERY))
             self._skin = Skin(self._reader.model, params, self._quality.points)
 
     def take_over(self, other: FrameSolver | None) -> None:
@@ -107,39 +109,44 @@ class FrameSolver:
             return State(sight.seconds)
         camera = self._person.camera
         read = self._reader(self._landmarks, sight, self._person)
-        pose, error = self._placed(read, camera, face_size(sight.face))
-        for _ in range(self._quality.steps):
-            pose = self._with_picture(pose, read, sight, camera)
+        pose, marks, error = self._placed(read, camera, face_size(sight.face))
+        picture = self._skin.picture(sight.picture, sight.inside, sight.camera(camera), pose)
+        for number in range(self._quality.steps):
+            pose = self._with_picture(pose, read, marks, picture, number == 0)
         self._last = pose
         return State(sight.seconds, pose, self._light, _confidence(error, sight))
 
-    def _placed(self, read: Reading, camera: Camera, size_px: float) -> tuple[Pose, float]:
-        """Pose of the landmarks with the expected weights, and their error in sizes of the face."""
+    def _placed(self, read: Reading, camera: Camera, size_px: float) -> tuple[Pose, LandmarkTerm, float]:
+        """Pose of the landmarks with the expected weights, how they count in it, and their error in sizes of the
+        face."""
         shape = read.landmarks.points(np.zeros(0), read.expected)
         rigid = replace(read.landmarks, mean=shape, expression=read.landmarks.expression[:0])
         best, error = None, np.inf
         if self._last is not None:
-            best = _turned_to(rigid, read, camera, self._last.rotation, self._last.translation, _POSE_STEPS)
+            term = _term(rigid, read, camera, self._last.rotation, self._last.translation)
+            best = _turned_to(term, self._last.rotation, self._last.translation, _POSE_STEPS)
             error = _error(shape, read, best, camera) / size_px
         if error > LOST_FIT:
-            fresh = _turned_to(rigid, read, camera, *initial_pose(shape, read.observed_px, camera), _FRESH_STEPS)
+            start = initial_pose(shape, read.observed_px, camera)
+            fresh_term = _term(rigid, read, camera, *start)
+            fresh = _turned_to(fresh_term, *start, _FRESH_STEPS)
             fresh_error = _error(shape, read, fresh, camera) / size_px
             if best is None or fresh_error < error:
-                best, error = fresh, fresh_error
-        return replace(best, expression=read.expected), error
+                best, error, term = fresh, fresh_error, fresh_term
+        return replace(best, expression=read.expected), replace(term, lm=read.landmarks), error
 
-    def _with_picture(self, pose: Pose, read: Reading, sight: Sight, camera: Camera) -> Pose:
-        """One Gauss-Newton step on landmarks, expected weights and the colours of the skin."""
+    def _with_picture(self, pose: Pose, read: Reading, marks: LandmarkTerm, picture: Picture, first: bool) -> Pose:
+        """One Gauss-Newton step on landmarks, expected weights and the colours of the skin; the first one of a frame
+        finds the light."""
         skin = self._skin
-        picture = skin.picture(sight.picture, sight.inside, sight.camera(camera), pose)
         look = skin.compare(pose, picture)
-        self._light = skin.light(look, self._light) if (look.weight > 0).sum() >= 30 else self._light
+        if first and (look.weight > 0).sum() >= 30:
+            self._light = skin.light(look, self._light)
         hessian, gradient, agreeing = skin.equations(pose, look, self._light, self._quality.independent)
         if agreeing < _AGREE:
             hessian, gradient = 0 * hessian, 0 * gradient
-        term = _term(read.landmarks, read, camera, pose.rotation, pose.translation)
-        marks, slope = term.equations(_state(pose), fit_identity=False)
-        hessian, gradient = hessian + _LANDMARKS * marks, gradient + _LANDMARKS * slope
+        own, slope = marks.equations(_state(pose), fit_identity=False)
+        hessian, gradient = hessian + _LANDMARKS * own, gradient + _LANDMARKS * slope
         precision = np.clip(read.sigma, *_SIGMA) ** -2.0
         np.einsum("ii->i", hessian)[6:] += precision
         gradient[6:] += precision * (pose.expression - read.expected)
@@ -167,19 +174,18 @@ def _state(pose: Pose) -> _State:
     return _State(pose.rotation, pose.translation, pose.expression, np.zeros(0))
 
 
-def _term(lm: LandmarkModel, read: Reading, camera: Camera, rotation: np.ndarray, translation: np.ndarray):
+def _term(
+    lm: LandmarkModel, read: Reading, camera: Camera, rotation: np.ndarray, translation: np.ndarray
+) -> LandmarkTerm:
     """The landmarks as they count in a pose."""
     depth_m = max(-float(translation[2]), 1e-3)
     weight = point_weights(lm, rotation, depth_m, camera.focal_px)
     return LandmarkTerm(lm, read.observed_px, camera, weight, habit_factor(lm, weight, camera.focal_px / depth_m))
 
 
-def _turned_to(
-    rigid: LandmarkModel, read: Reading, camera: Camera, rotation: np.ndarray, translation: np.ndarray, steps: int
-) -> Pose:
+def _turned_to(term: LandmarkTerm, rotation: np.ndarray, translation: np.ndarray, steps: int) -> Pose:
     """Turn and shift of a stiff head to its landmarks."""
     pose = Pose(rotation, translation, np.zeros(0))
-    term = _term(rigid, read, camera, rotation, translation)
     for _ in range(steps):
         hessian, gradient = term.equations(_state(pose), fit_identity=False)
         np.einsum("ii->i", hessian)[...] *= 1 + _DAMPING
