@@ -23,6 +23,7 @@ import numpy as np
 from .errors import WeightsError
 from .files import write_whole
 from .landmarks import LANDMARKS_68_FROM_478
+from .memory import return_memory
 from .mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads
 from .model import FaceModel
 from .model_data import Attribute, Landmarks, ModelData
@@ -167,7 +168,9 @@ def _load(path: Path, strict: bool, mtime_ns: int, size: int) -> FaceModel:
     """The last two arguments only tell a file from its successor under the same name."""
     data = _read(path, strict)
     data.info["sha256"] = content_hash(path)
-    return FaceModel(data)
+    model = FaceModel(data)
+    return_memory()
+    return model
 
 
 def _read(path: Path, strict: bool) -> ModelData:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "faceverse"
 
 # A unit is a module or a subpackage of faceverse; it imports only from rows above its own.
 ROWS = [
-    {"errors", "files", "images", "pickles", "threads"},
+    {"errors", "files", "images", "memory", "pickles", "threads"},
     {"camera", "lighting", "mesh", "losses", "rasterize", "_raster_kernel", "landmarks", "gltf"}
     | {"stylegan", "stylegan_layers"},
     {"model_data", "model_arrays", "model", "model_file", "result", "detail", "skin_reader", "official"}

@@ -303,8 +303,8 @@ def test_fine_meshes_are_thinned(toy_model, monkeypatch):
 
 def test_the_surface_is_made_once_and_freed_with_its_model(toy_model, monkeypatch):
     made = []
-    sampled = module._sampled
-    monkeypatch.setattr(module, "_sampled", lambda mesh: made.append(1) or sampled(mesh))
+    sampled = module.sampled
+    monkeypatch.setattr(module, "sampled", lambda mesh: made.append(1) or sampled(mesh))
     model = FaceModel(toy_model.data)
     first, second = surface_of(model), surface_of(model)
     assert made == [1] and first.identity is second.identity and first.mesh is second.mesh is model

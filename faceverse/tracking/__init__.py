@@ -39,7 +39,7 @@ from .timeline import assemble
 
 __all__ = ["LiveTracker", "Track", "TrackedFrame", "export_track", "load_track", "track"]
 
-WAITING_FACES = 240  # so many frames with a face are seen before the person is decided
+WAITING_FACES = 180  # so many frames with a face are seen before the person is decided
 _REPEATED = 10  # frames that are seen again after a stop, so that the detector finds its way
 
 
@@ -63,7 +63,7 @@ def track(
             to be followed as it films see `LiveTracker`.
         model: by default that of `identity`, else the open model.
         identity: the person, such as `fit` finds from a photograph; by default shape and skin are estimated
-            together from the best of the first 240 frames with a face.
+            together from the best of the first 180 frames with a face.
         smooth: False leaves out the one-euro filters.
         quality: "fast", or "high": larger pictures of the face and more steps, about five times the time.
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
@@ -120,9 +120,10 @@ class _Run:
         else:
             person = earlier.person
             record.extend(earlier.frames)
+        solver = FrameSolver(self._reader, person, self._quality)
+        person = solver.person
         if book is not None:
             book.open(person, earlier)
-        solver = FrameSolver(self._reader, person, self._quality)
         if earlier is not None and len(earlier.frames):
             solver.go_on(earlier.frames[-1])
         whole = False

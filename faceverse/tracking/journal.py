@@ -20,7 +20,7 @@ from .person import Habits, Person
 from .solve import State
 
 MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
-VERSION = 1
+VERSION = 2
 _FIRST_FRAMES = 1024
 _FLUSH_FRAMES = 30  # records that a stop may lose
 _PERSON = ("identity", "albedo", "iris")
@@ -139,6 +139,7 @@ def _line(about: dict, person: Person) -> bytes:
         "camera": [camera.focal_px, *camera.principal_point_px, *camera.image_size],
         "warnings": list(person.warnings),
         "rest": None if person.rest is None else person.rest.tolist(),
+        "zero": None if person.zero is None else person.zero.tolist(),
         "habits": person.habits and {"yaw_deg": person.habits.yaw_deg.tolist(), "shift": person.habits.shift.tolist()},
         **{name: getattr(person.params, name).tolist() for name in _PERSON},
     }
@@ -165,13 +166,14 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
         kind = record_type(len(model.expression_names))
         frames = np.frombuffer(body[: len(body) // kind.itemsize * kind.itemsize], kind)
         focal_px, x, y, height, width = document["camera"]
-        rest, habits = document["rest"], document["habits"]
+        rest, zero, habits = document["rest"], document["zero"], document["habits"]
         found = Person(
             neutral.replace(**person),
             Camera(focal_px, (x, y), (int(height), int(width))),
             None if rest is None else np.array(rest, np.float32),
             habits and Habits(np.array(habits["yaw_deg"]), np.array(habits["shift"])),
             tuple(str(text) for text in document["warnings"]),
+            None if zero is None else np.array(zero, np.float64),
         )
         return Found(document["about"], found, frames)
     except OSError as error:

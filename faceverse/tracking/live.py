@@ -94,7 +94,7 @@ class LiveTracker:
         self._sights: list[Sight] = []
         self._count = self._faces = 0
         self._last_s, self._shape, self._closed = None, None, False
-        self._calibrated: np.ndarray | None = None
+        self._calibrated: tuple[Sight, ...] = ()
         self._newest: State | None = None
         self.clear()
 
@@ -141,8 +141,8 @@ class LiveTracker:
         if self._met is not None:
             self._met.take_over(self._solver)
             self._solver, self._met = self._met, None
-            if self._calibrated is not None:
-                self._solver.person = replace(self._solver.person, rest=self._calibrated)
+            if self._calibrated:
+                self._solver.person = self._solver.person.at_rest(self._calibrated, self._reader)
         return State(sight.seconds) if self._solver is None else self._solver(sight)
 
     def _guess(self, sight: Sight) -> Person:
@@ -174,9 +174,8 @@ class LiveTracker:
     def calibrate(self) -> None:
         """The face at this moment counts as at rest from now on; nothing happens while no face is seen."""
         if self._sights and self._solver is not None and self._reader.network is not None:
-            values = [self._reader.look(sight).values for sight in self._sights[-5:]]
-            self._calibrated = np.median(values, axis=0)
-            self._solver.person = replace(self._solver.person, rest=self._calibrated)
+            self._calibrated = tuple(self._sights[-5:])
+            self._solver.person = self._solver.person.at_rest(self._calibrated, self._reader)
 
     def track(self) -> Track:
         """All frames since the start, or since `clear`.

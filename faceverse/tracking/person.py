@@ -30,9 +30,11 @@ from ..model import FaceModel, FaceParams
 from .sight import Sight
 from .skin import coarse_of
 
-_KEY_FRAMES, _KEY_TURN_DEG = 6, 15.0  # how many frames decide, and how far their turns are apart at least
+EVERY = 2  # of the landmarks are enough to place a head; neighbours say the same
+_KEY_FRAMES, _KEY_TURN_DEG = 5, 15.0  # how many frames decide, and how far their turns are apart at least
 _CALM_SHARE, _CALM_FRAMES = 0.1, (3, 15)  # of the frames the calmest are the face at rest; so many at least, at most
 _CALM_TURN_DEG = 25.0  # from farther aside nobody can tell
+_ALIKE = 4.0  # how much more the distance to faces alike counts than the movement itself
 _RESTLESS_M = 0.0035  # movement of the calmest frames from which no frame counts as a face at rest
 _STAGE = StageSettings("person", 0, 7, tolerance=2e-3)  # in the size of the sights' pictures
 _KNOWN = 1e6  # precision of an identity that is known
@@ -71,6 +73,10 @@ class Habits:
         near = np.exp(-0.5 * ((self.yaw_deg - yaw_deg) / _NEAR_DEG) ** 2)
         return np.tensordot(near, self.shift, axes=1) / (near.sum() + _TRUST)
 
+    def only(self, rows: np.ndarray) -> Habits:
+        """Those of some landmarks, by their numbers (M,)."""
+        return replace(self, shift=self.shift[:, rows])
+
 
 @dataclass(frozen=True)
 class Person:
@@ -82,6 +88,8 @@ class Person:
         rest: (1434 + P,) values of the face at rest for the network that reads movements; None: not known.
         habits: of the detector with this person; None: not known.
         warnings: in words.
+        zero: (E,) weights that are measured in the face at rest, and so mean 0; None: not known.
+        calm: sights of the face at rest, from which `solve.FrameSolver` finds `zero`.
     """
 
     params: FaceParams
@@ -89,6 +97,13 @@ class Person:
     rest: np.ndarray | None = None
     habits: Habits | None = None
     warnings: tuple[str, ...] = ()
+    zero: np.ndarray | None = None
+    calm: tuple[Sight, ...] = ()
+
+    def at_rest(self, calm: tuple[Sight, ...], reader: Reader) -> Person:
+        """The person, who is at rest in some sights."""
+        rest = np.median([reader.look(sight).values for sight in calm], axis=0)
+        return replace(self, rest=rest, calm=tuple(calm), zero=None)
 
 
 class Reader:
@@ -108,7 +123,7 @@ class Reader:
         """Of the model on its landmarks, for anybody or for one person.
 
         Args:
-            person: who is seen, where that is known.
+            person: who is seen, where that is known; with habits on the same landmarks.
         """
         face, look = sight.face, self.look(sight)
         observed, prior = landmarks.found(face.landmarks_px).astype(np.float64), landmarks.prior
@@ -127,8 +142,7 @@ class Reader:
             expected, sigma = np.where(unseen, 0.0, expected), np.where(unseen, prior.sigma, sigma)
         if person is not None and person.habits is not None:
             pixels = look.scale / float(self.start.unit_m[0]) if self.start is not None else _pixels(face)
-            shift = person.habits.at(_yaw(look, face))
-            observed = observed - pixels * (shift if landmarks.detected is None else shift[landmarks.detected])
+            observed = observed - pixels * person.habits.at(_yaw(look, face))
         return Reading(landmarks, observed, expected, sigma)
 
 
@@ -143,8 +157,9 @@ def meet(sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams 
         known: identity and albedo, where they are known.
     """
     model = reader.model
-    rest, warnings = _at_rest(sights, reader)
-    person = Person(model.neutral() if known is None else known, camera, rest, None, warnings)
+    calm, warnings = _at_rest(sights, reader)
+    person = Person(model.neutral() if known is None else known, camera, warnings=warnings)
+    person = person.at_rest(calm, reader) if calm else person
     keys = _key_frames(sights, reader)
     surface = coarse_of(model).surface
     solutions = _solved(keys, reader, person, known)
@@ -173,25 +188,25 @@ def meet(sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams 
 
 
 # -- the face at rest -------------------------------------------------------------------------------------------------
-def _at_rest(sights: list[Sight], reader: Reader) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Values of the calmest faces, and a warning if none is calm; None without the network that needs them."""
+def _at_rest(sights: list[Sight], reader: Reader) -> tuple[tuple[Sight, ...], tuple[str, ...]]:
+    """The faces at rest, and a warning if there are none; none without the network that tells them."""
     network = reader.network
     if network is None:
-        return None, ()
-    looks = [look for look in (_look(network, sight) for sight in sights) if abs(look.yaw_deg) < _CALM_TURN_DEG]
-    if not looks:
-        return None, ("the face never looks at the camera: its expressions are measured from an average face",)
+        return (), ()
+    looks = [reader.look(sight) for sight in sights]
+    ahead = [k for k, look in enumerate(looks) if abs(look.yaw_deg) < _CALM_TURN_DEG]
+    if not ahead:
+        return (), ("the face never looks at the camera: its expressions are measured from an average face",)
     reach = np.sqrt((reader.anybody.expression**2).sum(-1).mean(-1))  # metres per unit of each weight
     reach[[k for k, name in enumerate(reader.anybody.prior.names) if name.startswith("eyeLook")]] = 0
-    rest, movement = network.usual_rest, np.zeros(1)
-    for _ in range(2):
-        movement = np.array([network.predict(look, rest)[0] @ reach for look in looks])
-        count = int(np.clip(_CALM_SHARE * len(looks), *_CALM_FRAMES))
-        calm = np.argsort(movement, kind="stable")[:count]
-        if rest is network.usual_rest and movement[calm].mean() > _RESTLESS_M:
-            return None, ("the face is never at rest: its expressions are measured from an average face",)
-        rest = np.median([looks[k].values for k in calm], axis=0)
-    return rest, ()
+    weights = np.array([network.predict(looks[k], network.usual_rest)[0] for k in ahead])
+    movement, count = weights @ reach, int(np.clip(_CALM_SHARE * len(ahead), *_CALM_FRAMES))
+    # A face at rest moves little, and it is the same face again and again.
+    apart = np.array([np.sort(np.abs(weights - one) @ reach)[1 : count + 1].sum() / count for one in weights])
+    calm = np.argsort(movement + _ALIKE * apart, kind="stable")[:count]
+    if movement[calm].mean() > _RESTLESS_M:
+        return (), ("the face is never at rest: its expressions are measured from an average face",)
+    return tuple(sights[ahead[k]] for k in sorted(calm)), ()
 
 
 # -- the person's shape and skin --------------------------------------------------------------------------------------
@@ -239,11 +254,12 @@ def _solved(
         lm = replace(read.landmarks, prior=replace(read.landmarks.prior, sigma=read.sigma))
         return solve_landmarks(lm, read.observed_px, person.camera, read.expected)
 
+    some = reader.anybody.only(np.arange(0, len(reader.anybody.mean), EVERY))
     if known is not None:
         identity = np.asarray(known.identity, np.float64)
     else:
-        identity = joint_identity(reader.anybody, [solve(reader.anybody, key) for key in keys])
-    lm = reader.anybody.of_person(identity)
+        identity = joint_identity(some, [solve(some, key) for key in keys])
+    lm = some.of_person(identity)
     return [replace(solve(lm, key), identity=identity) for key in keys]
 
 

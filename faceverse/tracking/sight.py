@@ -13,7 +13,7 @@ from ..camera import Camera
 from ..fitting.photometric import crop_box, cut
 from ..landmarks import DetectedFace, VideoDetector
 
-AHEAD = 4  # sights that the detector may be ahead of who asks for them
+AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
 _MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one who is followed
 
 

@@ -27,11 +27,12 @@ from ..fitting.surface import (
 )
 from ..lighting import linear_from_srgb, sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..losses import ROBUST_SCALE
+from ..memory import return_memory
 from ..model import FaceModel, FaceParams
 from ..model_data import on_light_mesh
 
 _LEAST_VOTE = 0.2
-_SAMPLES = 1400  # of the surface that a person is fitted with
+_SAMPLES = 1000  # of the surface that a person is fitted with
 _PRIOR_POINTS = 5.0  # how many points of skin the light of the frame before counts for
 _POINT_WEIGHT = (0.35 * 0.28) ** 2  # of one point in the normal equations: albedo times the constant harmonic
 _NOISE = 0.05  # linear; larger misfits (hair, glasses, beards) lose their influence
@@ -94,6 +95,8 @@ def coarse_of(model: FaceModel) -> Coarse:
         expression = mesh.expression_basis.numpy(force=True).copy()
         surface = thinned(sampled(mesh), _SAMPLES)
         _coarse[model] = Coarse(kept, mesh.faces.copy(), vertex_votes(mesh), expression, surface)
+        del mesh
+        return_memory()
     return _coarse[model]
 
 

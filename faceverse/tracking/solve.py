@@ -19,12 +19,11 @@ from ..fitting.solver import (
     turned,
 )
 from ..lighting import default_light
-from .person import Person, Reader, Reading, face_size, share_inside
+from .person import EVERY, Person, Reader, Reading, face_size, share_inside
 from .sight import Sight
 from .skin import Picture, Pose, Skin
 
 LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
-_EVERY = 2  # of the landmarks; neighbours say the same
 _POSE_STEPS, _FRESH_STEPS = 3, 10
 _DAMPING = 1e-3
 _LANDMARKS = 0.5  # weight of the landmarks beside the picture
@@ -85,11 +84,17 @@ class FrameSolver:
     @person.setter
     def person(self, person: Person) -> None:
         params, before = person.params, getattr(self, "_person", None)
+        last, light = self._last, self._light
+        rows = np.arange(0, len(self._reader.anybody.mean), EVERY)
         self._person = person
+        self._read_as = replace(person, habits=person.habits and person.habits.only(rows))
         if before is None or before.params is not params:
-            whole = self._reader.anybody.of_person(params.identity)
-            self._landmarks = whole.only(np.arange(0, len(whole.mean), _EVERY))
+            self._landmarks = self._reader.anybody.of_person(params.identity).only(rows)
             self._skin = Skin(self._reader.model, params, self._quality.points)
+        if person.zero is None and person.calm:
+            poses = [self._solved(sight)[0] for sight in person.calm]
+            self._person = replace(person, zero=np.median([pose.expression for pose in poses], axis=0))
+            self._last, self._light = last, light
 
     def take_over(self, other: FrameSolver | None) -> None:
         """Starts from where another solver is."""
@@ -107,14 +112,27 @@ class FrameSolver:
         if sight.face is None:
             self._last = None  # where the head is after a gap says the picture, not the past
             return State(sight.seconds)
+        pose, error = self._solved(sight)
+        return State(sight.seconds, self._from_rest(pose), self._light, _confidence(error, sight))
+
+    def _solved(self, sight: Sight) -> tuple[Pose, float]:
+        """The pose of a face, and the error of its landmarks in sizes of the face."""
         camera = self._person.camera
-        read = self._reader(self._landmarks, sight, self._person)
+        read = self._reader(self._landmarks, sight, self._read_as)
         pose, marks, error = self._placed(read, camera, face_size(sight.face))
         picture = self._skin.picture(sight.picture, sight.inside, sight.camera(camera), pose)
         for number in range(self._quality.steps):
             pose = self._with_picture(pose, read, marks, picture, number == 0)
         self._last = pose
-        return State(sight.seconds, pose, self._light, _confidence(error, sight))
+        return pose, error
+
+    def _from_rest(self, pose: Pose) -> Pose:
+        """The same with weights counted from those of the face at rest."""
+        if self._person.zero is None:
+            return pose
+        limits, zero = self._landmarks.prior.limits, self._person.zero
+        wide = limits[:, 1] / np.maximum(limits[:, 1] - zero, 1e-3)
+        return replace(pose, expression=np.clip((pose.expression - zero) * wide, *limits.T))
 
     def _placed(self, read: Reading, camera: Camera, size_px: float) -> tuple[Pose, LandmarkTerm, float]:
         """Pose of the landmarks with the expected weights, how they count in it, and their error in sizes of the
