@@ -1,6 +1,6 @@
 """Tracking: frames per second and where the time goes, and errors on rendered people whose movements are known.
 
-Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--threads 1]
+Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--threads 1] [--minutes 20]
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
+from track_long import print_long
 from track_scenes import NEUTRAL_S, Scene, pictures, speaking
 
 import faceverse.tracking as tracking
@@ -111,9 +112,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120, help="length of each sequence (default: 120)")
     parser.add_argument("--people", type=int, default=3, help="speaking people (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    text = "only this: a video so long on the command line, stopped in the middle and taken up again"
+    parser.add_argument("--minutes", type=float, help=text)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model()
+    if options.minutes:
+        print_long(model, options.minutes)
+        return
     for seed in range(options.people):
         scene = speaking(model, seed, options.frames)
         frames = list(pictures(scene, options.height))

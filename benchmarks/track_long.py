@@ -1,0 +1,81 @@
+"""A long video through the command line: memory over time, a stop in the middle, and going on."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from track_scenes import FPS, pictures, speaking
+
+import faceverse as fv
+
+LOOP_FRAMES, HEIGHT = 600, 360
+EVERY_S = 1.0
+
+
+def print_long(model: fv.FaceModel, minutes: float) -> None:
+    """Tracks `minutes` of a speaking head, stopped once and taken up again; prints the process's memory.
+
+    Needs /proc (Linux).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        clip, out = Path(folder) / "long.mp4", Path(folder) / "out"
+        count = _write(model, clip, minutes)
+        print(f"a video of {minutes:g} minutes, {count} frames of {HEIGHT * 16 // 9} x {HEIGHT}:")
+        journal = out / "long.fvtrack"
+        first, _ = _run(clip, out, lambda: journal.is_file() and len(fv.load_track(journal).times_s) > count / 2)
+        partial = fv.load_track(journal)
+        print(f"  stopped by Ctrl+C: {len(partial.times_s)} frames can be read, up to {partial.times_s[-1]:.0f} s")
+        _print_memory("  until then", first)
+        second, seconds = _run(clip, out, lambda: False)
+        _print_memory("  after it went on", second)
+        found = fv.load_track(out / "long.json")
+        kept = bool((found.times_s[: len(partial.times_s)] == partial.times_s).all())
+        print(f"  went on to {len(found.times_s)} frames in {seconds:.0f} s; the times of the first part are kept: {kept}")
+        print(f"  frames with a face: {100 * (found.confidence > 0).mean():.1f} %")
+
+
+def _write(model: fv.FaceModel, path: Path, minutes: float) -> int:
+    """A loop of a head that moves, as often as needed; the number of frames."""
+    loop = path.with_name("loop.mp4")
+    scene = speaking(model, 0, LOOP_FRAMES)
+    writer = imageio_ffmpeg.write_frames(str(loop), (HEIGHT * 16 // 9, HEIGHT), fps=FPS, macro_block_size=1)
+    writer.send(None)
+    for picture in pictures(scene, HEIGHT):
+        writer.send(np.ascontiguousarray(picture))
+    writer.close()
+    times = max(round(minutes * 60 * FPS / LOOP_FRAMES), 1)
+    program = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-stream_loop", str(times - 1), "-i", str(loop)]
+    subprocess.run([*program, "-c", "copy", str(path)], check=True)
+    return times * LOOP_FRAMES
+
+
+def _run(clip: Path, out: Path, stop) -> tuple[list[float], float]:
+    """Memory in MB each second until `stop` says so or the end, and the seconds it took."""
+    program = [sys.executable, "-m", "faceverse", "track", str(clip), "-o", str(out)]
+    memory, start = [], time.perf_counter()
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for second in itertools.count():
+            if process.poll() is not None:
+                break
+            memory.append(_resident_mb(process.pid))
+            if second % 5 == 0 and stop():
+                process.send_signal(signal.SIGINT)
+                break
+            time.sleep(EVERY_S)
+    return memory, time.perf_counter() - start
+
+
+def _resident_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def _print_memory(what: str, memory: list[float]) -> None:
+    tenths = [f"{part.max():.0f}" for part in np.array_split(np.array(memory), 10) if len(part)]
+    print(f"{what}, MB in each tenth of the time: {' '.join(tenths)}")
