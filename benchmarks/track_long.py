@@ -36,7 +36,7 @@ def print_long(model: fv.FaceModel, minutes: float) -> None:
         _print_memory("  after it went on", second)
         found = fv.load_track(out / "long.json")
         kept = bool((found.times_s[: len(partial.times_s)] == partial.times_s).all())
-        print(f"  went on to {len(found.times_s)} frames in {seconds:.0f} s; the times of the first part are kept: {kept}")
+        print(f"  went on to {len(found.times_s)} frames in {seconds:.0f} s; times of the first part kept: {kept}")
         print(f"  frames with a face: {100 * (found.confidence > 0).mean():.1f} %")
 
 

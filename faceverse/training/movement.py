@@ -37,6 +37,7 @@ YAW_DEG = (0.0, 15.0, 30.0, 45.0)  # least turn of each bin of errors
 MILLIMETRES = 6.0  # weight of an error's millimetres, beside that of the blendshape weights themselves
 BEND = 0.05  # errors of weights count by their square up to here and by their size beyond: most weights are 0
 LEAST_SIGMA = 0.02
+LEAST_VARIANCE = 1e-9  # of a component; what varies less would not fit into half floats
 HALF_FLOATS = ("components", "rest_components", "hidden", "output", "direct")
 
 
@@ -92,6 +93,8 @@ def train_movement(
         raise WeightsError("this network can be trained only for a model that was loaded from a file")
     with one_thread():
         drawn = collect_clips(model, clips, seed, cache, progress)
+        if not len(drawn):
+            raise ParameterError(f"no face is found in any of {clips} clips of {model.name}; draw more of them")
         network, figures = trained_network(model, drawn, seed, progress)
     info = {
         "model": model.name,
@@ -208,7 +211,7 @@ def _components(points: np.ndarray, kept: int) -> np.ndarray:
     """(D, K) directions of most variance of rows (N, D), for unit variance along each."""
     variance, modes = np.linalg.eigh(points.T @ points / len(points))
     strongest = np.argsort(-variance)[: min(kept, len(points) - 1)]
-    return (modes[:, strongest] / np.sqrt(np.maximum(variance[strongest], 1e-12))).astype(np.float32)
+    return (modes[:, strongest] / np.sqrt(np.maximum(variance[strongest], LEAST_VARIANCE))).astype(np.float32)
 
 
 def _standardised(network: MovementNetwork, table: Table) -> MovementNetwork:

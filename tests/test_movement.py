@@ -1,0 +1,200 @@
+"""The network that reads movements: training on toy clips, mirror images, the file, and the shipped one."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from test_regressor import seen_samples
+
+from faceverse.__main__ import main
+from faceverse.errors import ParameterError, WeightsError
+from faceverse.fitting.movement import MovementNetwork, load_movement
+from faceverse.model import ARKIT_NAMES
+from faceverse.threads import one_thread
+from faceverse.training import movement
+from faceverse.training.moving_people import draw_clips, random_motion
+from faceverse.weights import MOVEMENT_FILE
+from toy import toy_model
+
+FRAMES = 6
+JAW = ARKIT_NAMES.index("jawOpen")
+
+
+def seen_clips(count, seed=0):
+    """Clips of toy heads whose first frame is at rest; identities as in that frame."""
+    drawn = seen_samples(FRAMES * count, seed)
+    first = np.arange(len(drawn)) // FRAMES * FRAMES
+    model = toy_model()
+    still = seen_samples(FRAMES * count, seed).rows(first)
+    moved = drawn.landmarks_px - seen_identity_px(model, drawn) + seen_identity_px(model, still)
+    rest = np.arange(len(drawn)) == first
+    jaw = np.where(rest, 0, drawn.expression[:, JAW])
+    expression, scores = np.zeros_like(drawn.expression), np.zeros_like(drawn.scores)
+    expression[:, JAW] = jaw
+    points = np.where(rest[:, None, None], seen_identity_px(model, still, drawn), moved)
+    return dataclasses.replace(
+        drawn, person=first // FRAMES, expression=expression, scores=scores, landmarks_px=points.astype(np.float32)
+    )
+
+
+def seen_identity_px(model, samples, pose=None):
+    """(N, 478, 2) where landmarks of resting heads are, posed as `pose` or as they are."""
+    import torch
+
+    pose, marks = pose or samples, model.landmarks_478
+    heads = model.vertices(torch.from_numpy(samples.identity)).numpy()
+    points = (heads[:, model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(2)
+    posed = points @ pose.rotation.transpose(0, 2, 1) + pose.translation[:, None]
+    return np.array([300, 400]) + pose.focal_px[:, None, None] * posed[..., :2] / -posed[..., 2:] * (1, -1)
+
+
+def quickly_trained(clips, seed):
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(movement, "EPOCHS", 8)
+        patch.setattr(movement, "MEMBERS", 1)
+        return movement.trained_network(toy_model(), clips, seed)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return quickly_trained(seen_clips(80), 1)
+
+
+@pytest.fixture
+def toy_with_hash(monkeypatch):
+    model = toy_model()
+    monkeypatch.setitem(model.data.info, "sha256", "abc")
+    return model
+
+
+def test_a_movement_is_read_from_the_face_at_rest(trained):
+    network, figures = trained
+    clips = seen_clips(20, seed=5)
+    table = movement.table_of(clips, network)
+    found = []
+    for number in range(len(clips)):
+        look = network.look(clips.face(number), tuple(clips.photo_size[number]))
+        weights, sigma = network.predict(look, table.rest[number])
+        assert weights.shape == sigma.shape == (len(ARKIT_NAMES),) and weights.min() >= 0 and weights.max() <= 1
+        found.append(weights[JAW])
+    truth = clips.expression[:, JAW]
+    assert np.corrcoef(found, truth)[0, 1] > 0.8
+    assert figures["correlation"]["jawOpen"] > 0.7
+    assert all(row["weights_rms"] < row["weights_alone_rms"] for name, row in figures.items() if name != "correlation")
+
+
+def test_the_same_face_has_not_moved(trained):
+    network, _ = trained
+    clips = seen_clips(10, seed=6)
+    for number in range(0, len(clips), FRAMES):
+        look = network.look(clips.face(number), tuple(clips.photo_size[number]))
+        assert network.predict(look, look.values)[0].max() < 0.25
+
+
+def test_a_mirrored_face_moves_as_the_mirror_image(model):
+    network, faces = load_movement(model), seen_samples(2, seed=7, model=model)
+    look, rest = (network.look(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
+    own, _ = network.predict(look, rest.values)
+    turned = look.rotation * np.outer([-1, 1, 1], [-1, 1, 1])
+    mirrored = dataclasses.replace(look, values=network.mirrored(look.values), rotation=turned)
+    other, _ = network.predict(mirrored, network.mirrored(rest.values))
+    np.testing.assert_allclose(other, own[network.mirrored_expression], atol=5e-3)
+    assert own.max() > 0.01
+
+
+def test_same_seed_same_network():
+    first, again, other = (quickly_trained(seen_clips(8), seed)[0] for seed in (0, 0, 1))
+    assert all(np.array_equal(getattr(first, f.name), getattr(again, f.name)) for f in dataclasses.fields(first))
+    assert not np.array_equal(first.hidden, other.hidden)
+
+
+def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatch):
+    monkeypatch.setattr(movement, "collect_clips", lambda *arguments: seen_clips(8))
+    monkeypatch.setattr(movement, "EPOCHS", 1)
+    lines = []
+    path = movement.train_movement(tmp_path / MOVEMENT_FILE, clips=8, model=toy_with_hash, progress=lines.append)
+    with safe_open(path, framework="numpy") as opened:
+        info = json.loads(opened.metadata()["info"])
+    assert info["clips"] == 8 and info["frames"] == 8 * FRAMES and "correlation" in info["figures"]
+    assert any("trained network 3 of 3" in line for line in lines)
+
+
+def test_a_saved_network_answers_the_same(trained, toy_with_hash, tmp_path, monkeypatch):
+    network, clips = trained[0], seen_clips(1, seed=3)
+    movement.save_network(network, tmp_path / MOVEMENT_FILE, "abc", {})
+    monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
+    look = network.look(clips.face(2), tuple(clips.photo_size[2]))
+    for answer, expected in zip(load_movement(toy_with_hash).predict(look, network.usual_rest),
+                                network.predict(look, network.usual_rest), strict=True):  # fmt: skip
+        np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_another_model_has_no_network(toy_with_hash, trained, tmp_path, monkeypatch):
+    movement.save_network(trained[0], tmp_path / MOVEMENT_FILE, "of another model", {})
+    monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
+    assert load_movement(toy_with_hash) is None and load_movement(toy_model()) is None
+
+
+def test_a_damaged_file_is_named(toy_with_hash, tmp_path, monkeypatch):
+    (tmp_path / MOVEMENT_FILE).write_bytes(b"nothing")
+    monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="damaged, cut short"):
+        load_movement(toy_with_hash)
+
+
+def test_wrong_requests(tmp_path, toy_with_hash, monkeypatch):
+    with pytest.raises(ParameterError, match="must end in .safetensors, got m.npz"):
+        movement.train_movement(tmp_path / "m.npz", model=toy_with_hash)
+    with pytest.raises(ParameterError, match="clips must be 1 or more"):
+        movement.train_movement(tmp_path / "m.safetensors", clips=0, model=toy_with_hash)
+    with pytest.raises(ParameterError, match="no face is found in any of 2 clips"):
+        movement.train_movement(tmp_path / "m.safetensors", clips=2, model=toy_with_hash, progress=str)
+    monkeypatch.delitem(toy_with_hash.data.info, "sha256")
+    with pytest.raises(WeightsError, match="loaded from a file"):
+        movement.train_movement(tmp_path / "m.safetensors", clips=2, model=toy_with_hash)
+
+
+def test_the_command_passes_its_options(tmp_path, monkeypatch, capsys):
+    given = {}
+
+    def train(output, **options):
+        given.update(options, output=output)
+        return output
+
+    monkeypatch.setattr("faceverse.training.movement.train_movement", train)
+    out, cache = tmp_path / "new" / "m.safetensors", tmp_path / "cache"
+    words = ["train", "movement", "-o", out, "--clips", 5, "--seed", 3, "--cache", cache]
+    assert main([str(word) for word in words]) == 0
+    assert given.pop("progress") is not None
+    assert given == {"output": out, "clips": 5, "seed": 3, "cache": cache}
+    assert str(out) in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------ with the model
+
+
+def test_moments_are_of_many_kinds(model):
+    rng = np.random.default_rng(0)
+    moments = np.stack([random_motion(model, rng) for _ in range(200)])
+    assert moments.min() >= 0 and moments.max() <= 1
+    assert 10 < (moments.max(1) == 0).sum() < 80
+    assert (moments.max(0) > 0.3).sum() > 35
+
+
+def test_drawn_clips_are_one_person_from_rest_on(model):
+    drawn = draw_clips(model, range(2), seed=4)
+    again = draw_clips(model, range(1, 2), seed=4)
+    assert set(drawn.person) == {0, 1} and len(drawn) > FRAMES
+    for number in (0, 1):
+        rows = drawn.person == number
+        assert np.ptp(drawn.identity[rows], axis=0).max() == 0 and drawn.expression[rows][0].max() == 0
+    assert np.array_equal(drawn.expression[drawn.person == 1], again.expression)
+
+
+def test_the_open_model_has_a_network(model):
+    network = load_movement(model)
+    assert isinstance(network, MovementNetwork)
+    assert network.sigma.shape == (len(network.yaw_deg), len(model.expression_names))
+    assert 0 < network.sigma.min() and network.sigma.max() < 0.5
