@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import os
 import queue
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from .viewer import file_address
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 MAX_PHOTOS = 12
+MAX_PHOTO_BYTES = 40_000_000
 STEPS = {
     "detection": "Looking for the face",
     "landmarks": "Finding the shape of the head",
@@ -127,6 +129,10 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
     for older in folder.glob("photo-*/"):
         shutil.rmtree(older, ignore_errors=True)
     place.mkdir()
+    for upload in uploads:
+        if os.path.exists(upload) and os.path.getsize(upload) > MAX_PHOTO_BYTES:
+            size, name = os.path.getsize(upload) / 1e6, Path(upload).name
+            raise fv.ImageError(f"{name} has {size:.0f} MB, more than {MAX_PHOTO_BYTES / 1e6:.0f}; reduce it")
     photos = []
     for position, upload in enumerate(map(Path, uploads)):
         part = place / str(position)

@@ -26,6 +26,11 @@ class Place:
         places = self._line.places
         return places.index(self) if self in places else 0
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits behind who has not had a turn."""
+        return any(not other.is_aside for other in self._line.places[self.ahead + 1 :])
+
     def wait(self, seconds: float | None = None) -> bool:
         """Waits until it is one's turn, or for so long; whether it is."""
         with self._line.moved:

@@ -4,6 +4,7 @@
 import { loadModel, loadPack, loadScript } from "./files.js";
 import { Glide } from "./glide.js";
 import { History, Questions, complete, copy } from "./history.js";
+import { Motion, Player, ROW } from "./motion.js";
 import { Panel } from "./panel.js";
 import { LIGHT, PICTURES, Scene } from "./scene.js";
 import { Stage } from "./stage.js";
@@ -12,6 +13,8 @@ import { word } from "./words.js";
 const PARTS = ["model", "head", ...PICTURES]; // addresses in a value of the component
 const NO_ANSWER_MS = 5000;
 const SKINS = 2 ** 24 - 1;
+const PANEL_MS = 100; // between two updates of the sliders while the head moves by itself
+const REACH_M = 0.06; // a head that moves stays about so close to the middle of the stage
 const LIGHT_LIMIT_DEG = { yaw: 150, pitch: 80 };
 
 class Studio {
@@ -51,6 +54,10 @@ class Studio {
       undo: () => this.step(-1),
       redo: () => this.step(1),
       reset: () => this.setState(this.start),
+    });
+    this.player = new Player(element.querySelector(".fv-player"), {
+      show: (motion, row, isResting) => this.pose(motion.names, row, motion.home, isResting),
+      leave: () => this.leaveMotion(),
     });
     // A button that was pressed and is disabled now, such as the last undo, leaves the focus to the page.
     document.addEventListener("keydown", (event) => {
@@ -146,6 +153,9 @@ class Studio {
   welcome(value) {
     this.person = value.person;
     this.adoption = null;
+    this.player.shut();
+    this.rest = this.motion = null;
+    this.scene.shift([0, 0, 0]);
     this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
@@ -170,6 +180,50 @@ class Studio {
     } else {
       this.refresh();
     }
+    if (value.motion?.number !== this.motion) this.changeMotion(value.motion);
+  }
+
+  // -- motions --------------------------------------------------------------------------------------------------------
+  async changeMotion(given) {
+    const number = (this.motion = given?.number);
+    this.leaveMotion();
+    if (!given) return;
+    try {
+      const motion = await Motion.load(given.address);
+      if (number !== this.motion) return;
+      this.stage.comeIntoSight();
+      this.player.open(motion, !matchMedia("(prefers-reduced-motion: reduce)").matches);
+    } catch (error) {
+      if (number === this.motion) this.stage.say(word("noMotion", error.message));
+    }
+  }
+
+  // A row of a motion on the head: pose, place and expression. The sliders follow now and then, and where it rests.
+  pose(names, row, home, isResting) {
+    if (!this.files) return;
+    this.rest ??= { expression: { ...this.state.expression }, pose: { ...this.state.pose } };
+    const expression = { ...this.state.expression };
+    names.forEach((name, k) => { expression[name] = Number(row[ROW.weights + k].toFixed(4)); });
+    const [yaw, pitch, roll] = [ROW.yaw, ROW.pitch, ROW.roll].map((place) => Number(row[place].toFixed(2)));
+    Object.assign(this.state, { expression, pose: { yaw, pitch, roll } });
+    this.scene.shift(home.map((middle, k) => REACH_M * Math.tanh((row[ROW.x + k] - middle) / REACH_M)));
+    if (this.isComparing) return;
+    this.glide.show(this.state);
+    const now = performance.now();
+    if (!isResting && now - (this.panelShown ?? 0) < PANEL_MS) return;
+    this.panelShown = now;
+    this.panel.show(this.state, this.history);
+  }
+
+  // What the visitor had set comes back.
+  leaveMotion() {
+    this.player.shut();
+    if (!this.rest) return;
+    Object.assign(this.state, this.rest);
+    this.rest = null;
+    this.scene.shift([0, 0, 0]);
+    this.history.add(this.state);
+    this.adopt(this.state);
   }
 
   showProgress() {
@@ -204,7 +258,9 @@ class Studio {
   // -- the visitor's state --------------------------------------------------------------------------------------------
   // While a control moves; `commit` ends the gesture.
   change(apply) {
+    const moved = this.player.isPlaying && JSON.stringify([this.state.expression, this.state.pose]);
     apply(this.state);
+    if (moved && moved !== JSON.stringify([this.state.expression, this.state.pose])) this.player.pause(true);
     this.questions.want(this.state);
     this.glide.stop();
     this.showSoon ??= requestAnimationFrame(() => this.refresh());
