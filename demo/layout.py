@@ -9,9 +9,10 @@ import gradio as gr
 
 import faceverse as fv
 
-from . import handlers, markup
+from . import handlers, hosting, markup
 from .heads import FORMATS, MESHES
 from .line import MAX_WAITING
+from .live import Live
 from .motions import FORMATS as MOTIONS
 from .motions import MAX_VIDEO_BYTES
 from .viewer import file_address
@@ -26,7 +27,7 @@ WORDS = gr.I18n(**LABELS)
 
 # Gradio looks for the quoted names of a component's own events in this text.
 MOUNT_STUDIO = """
-const names = ["edit", "choose", "randomise", "fallback"];
+const names = ["edit", "choose", "randomise", "fallback", "film"];
 const send = (name, data) => { if (names.includes(name)) trigger(name, data); };
 import(new URL(props.module_url, document.baseURI)).then((m) => m.mount(element, props, watch, send));
 """
@@ -56,9 +57,14 @@ EXPRESSION_GROUPS = (
 )  # fmt: skip
 
 
-def launch_options() -> dict:
-    """Keyword arguments of `launch` that belong to the page; host and port come from GRADIO_SERVER_NAME and _PORT."""
+def launch_options(live: Live | None = None) -> dict:
+    """Keyword arguments of `launch` that belong to the page; host and port come from GRADIO_SERVER_NAME and _PORT.
+
+    Args:
+        live: of the page, whose cameras need a way of their own.
+    """
     return {
+        "app_kwargs": {"routes": [] if live is None else live.routes()},
         "theme": _theme(),
         "css_paths": [ASSETS / "page.css"],
         "i18n": WORDS,
@@ -156,6 +162,9 @@ class Layout:
         )
         self.stop_tracking = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-stop-tracking")
         self.again = gr.Button(WORDS("track_again"), size="sm", visible=False, elem_id="fv-again")
+        has_cameras = hosting.live_cameras() > 0
+        gr.Markdown(WORDS("film_help"), elem_id="fv-film-help", visible=has_cameras)
+        self.film = gr.Button(WORDS("film"), elem_id="fv-film", visible=has_cameras)
         self.open_motion = gr.UploadButton(
             WORDS("open_motion"), file_types=[".csv", ".json", ".npz", ".fvtrack"], size="sm", variant="secondary",
             elem_id="fv-open-motion",

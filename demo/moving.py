@@ -41,7 +41,7 @@ class Moving(Editing):
         fits = {"concurrency_id": "fit", "concurrency_limit": MAX_WAITING}
         moved = [self.view, self.message, self.stop_tracking, self.again, self.motion_box, self.motion_note]
         moved += [self.motion_saved, self.overlay_clip, self.draw_over]
-        headed = [*moved, self.results, self.report, self.saved, self.donor_note, *self.drawn]
+        self.headed = headed = [*moved, self.results, self.report, self.saved, self.donor_note, *self.drawn]
         asked = [self.whose, self.quality]
         started = [self.track_ticket, self.clip, *moved]
         self.clip.upload(self.take_video, [self.clip, *asked], started, preprocess=False, **quick)
@@ -80,7 +80,7 @@ class Moving(Editing):
             return self._unmoved(visit, NO_VIDEO)
         if self._is_fitting(visit):
             return {self.message: markup.error_line(say(BUSY, visit.language))}
-        head = visit.head.fitted if whose == "stage" and visit.head is not None else None
+        head = self._person(visit) if whose == "stage" else None
         visit.task = Task(visit.task.video, head, "high" if quality == "high" else "fast")
         self._move(visit, None)
         visit.run = visit.tracking = next(self._runs)
@@ -186,7 +186,11 @@ class Moving(Editing):
                 track = motions.opened(path, head)
             finally:
                 path.unlink(missing_ok=True)
-            yield from self._taken(visit, track, path.name, head)
+            is_new = visit.head is None
+            for answer in self._taken(visit, track, path.name, head):
+                if is_new:
+                    visit.stand_in = visit.head.person
+                yield answer
         except Exception as error:
             yield {self.message: markup.error_line(self._complaint(error, visit.language))}
 
@@ -249,6 +253,11 @@ class Moving(Editing):
         """The motion of the head on the stage."""
         visit.motion = motion
         visit.view = {**visit.view, "motion": motion and motion.shown}
+
+    @staticmethod
+    def _person(visit: Visit):
+        """His head, None where he has none, or the average one."""
+        return None if visit.head is None or visit.head.person == visit.stand_in else visit.head.fitted
 
     @staticmethod
     def _is_fitting(visit: Visit) -> bool:

@@ -13,11 +13,12 @@ import gradio as gr
 
 from . import api, handlers, heads, markup, pictures
 from .editing import AWAY, PARALLEL_EDITS
+from .filming import Filming
 from .handlers import Choice, Fitted, Job, Step
 from .heads import Head, numbers
 from .layout import ASSETS, THREE_JS, launch_options
 from .line import MAX_WAITING, Place
-from .moving import START_DOWNLOAD, Moving
+from .moving import START_DOWNLOAD
 from .viewer import file_address
 from .visits import Visit, Visits
 from .words import say
@@ -42,8 +43,8 @@ def build(root: Path | None = None, detail=True) -> Page:
     return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse"), detail)
 
 
-class Page(Moving):
-    """The whole page: how a head comes, and all that `Moving` and `Editing` answer."""
+class Page(Filming):
+    """The whole page: how a head comes, and all that `Filming`, `Moving` and `Editing` answer."""
 
     def __init__(self, visits: Visits, detail=True):
         self.detail = detail
@@ -96,6 +97,7 @@ class Page(Moving):
             saving = button.click(self._saver(kind), [self.state, self.mesh], self.saved, js=SEND_STATE, **slow)
             saving.then(None, self.saved, None, js=START_DOWNLOAD)
         self._connect_motions(quick, slow)
+        self._connect_camera(quick, slow)
 
     def greet(self) -> dict:
         """The 3D view fetches what all heads share while the visitor looks for a photograph."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .handlers import Job
 from .heads import Head
+from .live import Camera
 from .motions import Motion, Task
 
 MAX_IDLE_S = 3600
@@ -29,6 +30,8 @@ class Visit:
         task: the video that is tracked, or was.
         motion: what moves his head.
         head: what `handlers` remembers of his head.
+        camera: of his browser, while it moves the head.
+        stand_in: number of the average head that he has because there was no other.
         view: last value of the 3D view.
         status: how far the fit is that refines the head in it, None where there is none.
         language: of his browser, see `words`.
@@ -44,6 +47,8 @@ class Visit:
     tracking: int = 0
     task: Task | None = None
     motion: Motion | None = None
+    camera: Camera | None = None
+    stand_in: int = 0
     view: dict = field(default_factory=dict)
     status: dict | None = None
     language: str = "en"
@@ -107,5 +112,8 @@ class Visits:
     @staticmethod
     def _end(visit: Visit) -> None:
         visit.gone = True
+        if visit.camera is not None:
+            visit.camera.close()
+            visit.camera = None
         visit.head = visit.task = visit.motion = None
         shutil.rmtree(visit.folder, ignore_errors=True)

@@ -55,6 +55,8 @@ _EN = {
     "quality_high": "High, about five times as long",
     "video_file": "Video of one face",
     "track_again": "Track the video again",
+    "film": "Follow my camera",
+    "film_help": "Or let the head move as you do. Pictures of your camera go to this server only and are not kept.",
     "open_motion": "Open a motion (.csv, .json, .npz, .fvtrack)",
     "draw_over": "Head over the video",
 }
@@ -98,6 +100,8 @@ _ZH = {
     "quality_high": "高，耗时约五倍",
     "video_file": "单人面部视频",
     "track_again": "重新跟踪该视频",
+    "film": "跟随我的摄像头",
+    "film_help": "或者让头像跟着您动。摄像头画面只发送到本服务器，不会保存。",
     "open_motion": "打开动作文件（.csv、.json、.npz、.fvtrack）",
     "draw_over": "叠加到视频上",
 }
@@ -169,6 +173,12 @@ _SENTENCES = {
     # Videos and motions
     "Following the face: {} of {} frames": "正在跟踪人脸：第 {} 帧，共 {} 帧",
     "Working out shape and movement from {} frames": "正在由 {} 帧求解形状与动作",
+    "this server follows {} cameras at a time, and so many are on; try again in a minute": (
+        "本服务器同时跟随 {} 个摄像头，现已满；请一分钟后再试"
+    ),
+    "this camera is not followed any more; start it again": "已不再跟随此摄像头，请重新开始",
+    "nothing has been recorded; press the red button first": "尚未录制，请先按红色按钮",
+    "no face has been recorded yet; look into the camera first": "尚未录到人脸，请先看向摄像头",
     "Following the face: {} frames": "正在跟踪人脸：{} 帧",
     "Drawing the head over the video: {} %": "正在把头像叠加到视频上：{} %",
     "{} frames, {} s, with a face in {} % of them": "{} 帧，{} 秒，其中 {} % 有人脸",

@@ -8,6 +8,7 @@ import { Motion, Player, ROW } from "./motion.js";
 import { Panel } from "./panel.js";
 import { LIGHT, PICTURES, Scene } from "./scene.js";
 import { Stage } from "./stage.js";
+import { Webcam } from "./webcam.js";
 import { word } from "./words.js";
 
 const PARTS = ["model", "head", ...PICTURES]; // addresses in a value of the component
@@ -59,6 +60,12 @@ class Studio {
       show: (motion, row, isResting) => this.pose(motion.names, row, motion.home, isResting),
       leave: () => this.leaveMotion(),
     });
+    this.webcam = new Webcam(element.querySelector(".fv-webcam"), {
+      start: () => this.trigger("film", { do: "start" }),
+      keep: () => this.trigger("film", { do: "keep" }),
+      pose: (row, home) => this.poseLive(row, home),
+      ended: () => this.setMirrored(false),
+    });
     // A button that was pressed and is disabled now, such as the last undo, leaves the focus to the page.
     document.addEventListener("keydown", (event) => {
       if (event.target === document.body || this.root.contains(event.target)) this.key(event);
@@ -69,6 +76,7 @@ class Studio {
   // Called with every new value of the component; the newest one wins, whatever arrives first. Values that only tell
   // how far the work is do not disturb the loading of what they have in common.
   async show(value) {
+    if (value.film && value.film.number !== this.filmed) this.film(value.film);
     if (value.adopt && value.adopt.number > this.adopted) this.adoption = value.adopt; // not to be lost in what follows
     if (value.edition < this.latest.edition) { // an answer that another one has overtaken
       if (this.adoption && this.files) this.take(this.latest, false);
@@ -153,6 +161,7 @@ class Studio {
   welcome(value) {
     this.person = value.person;
     this.adoption = null;
+    if (this.webcam.isOn && this.latest.film?.person !== value.person) this.webcam.stop();
     this.player.shut();
     this.rest = this.motion = null;
     this.scene.shift([0, 0, 0]);
@@ -196,6 +205,35 @@ class Studio {
     } catch (error) {
       if (number === this.motion) this.stage.say(word("noMotion", error.message));
     }
+  }
+
+  // The server's word about the visitor's camera.
+  film({ number, address, error }) {
+    this.filmed = number;
+    if (error) this.webcam.fail(error);
+    else if (address) this.webcam.begin(address);
+  }
+
+  openCamera() {
+    if (this.isBlind) this.webcam.fail(word("cameraBlind"));
+    else this.webcam.open();
+    this.stage.comeIntoSight();
+  }
+
+  poseLive(row, home) {
+    if (!this.files || !this.panel.model) return;
+    this.player.shut();
+    this.setMirrored(true);
+    this.pose(this.panel.model.names, row, home, false);
+  }
+
+  // As in a mirror, like the visitor's own picture beside it. At the end the head is as it was before.
+  setMirrored(isOn) {
+    if (isOn === Boolean(this.isMirrored)) return;
+    this.isMirrored = isOn;
+    this.stage.element.toggleAttribute("data-mirrored", isOn);
+    this.scene.orbit.isMirrored = isOn;
+    if (!isOn) this.leaveMotion();
   }
 
   // A row of a motion on the head: pose, place and expression. The sliders follow now and then, and where it rests.
@@ -243,6 +281,7 @@ class Studio {
     this.panel.element.hidden = true;
     if (!error.isWebgl) return;
     this.isBlind = true;
+    if (this.webcam.isOn) this.webcam.fail(word("cameraBlind"));
     this.showBlindly(this.latest);
   }
 
@@ -402,6 +441,7 @@ export function mount(element, props, watch, trigger = () => {}) {
     undo: () => studio.step(-1),
     redo: () => studio.step(1),
     screenshot: () => studio.screenshot(),
+    film: () => studio.openCamera(),
   };
   const show = () => props.value && studio.show(props.value);
   watch("value", show);
