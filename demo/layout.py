@@ -200,6 +200,7 @@ class Layout:
     def _lay_out_motion(self) -> None:
         self.motion_note = gr.Markdown(elem_id="fv-motion-note")
         with gr.Row(elem_id="fv-motion-downloads"):
+            self.play = gr.Button(WORDS("play_motion"), min_width=70, elem_id="fv-play-motion")
             self.motion_downloads = {
                 kind: gr.Button(label, min_width=70, elem_id=f"fv-motion-{kind}") for label, kind in MOTIONS.items()
             }

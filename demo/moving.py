@@ -50,6 +50,7 @@ class Moving(Editing):
         self.stop_tracking.click(self.give_up_motion, None, moved, **quick)
         self.open_motion.upload(self.take_motion, self.open_motion, headed, preprocess=False, **slow)
         self.draw_over.click(self.draw_overlay, None, moved, **fits, **slow)
+        self.play.click(None, None, None, js="() => { window.faceverse?.play(); }")
         for kind, button in self.motion_downloads.items():
             saving = button.click(self._motion_saver(kind), self.state, self.motion_saved, js=SEND_STATE, **slow)
             saving.then(None, self.motion_saved, None, js=START_DOWNLOAD)

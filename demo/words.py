@@ -58,6 +58,7 @@ _EN = {
     "film": "Follow my camera",
     "film_help": "Or let the head move as you do. Pictures of your camera go to this server only and are not kept.",
     "open_motion": "Open a motion (.csv, .json, .npz, .fvtrack)",
+    "play_motion": "Play",
     "draw_over": "Head over the video",
 }
 _ZH = {
@@ -103,6 +104,7 @@ _ZH = {
     "film": "跟随我的摄像头",
     "film_help": "或者让头像跟着您动。摄像头画面只发送到本服务器，不会保存。",
     "open_motion": "打开动作文件（.csv、.json、.npz、.fvtrack）",
+    "play_motion": "播放",
     "draw_over": "叠加到视频上",
 }
 LABELS = {"en": _EN, "zh": _ZH}

@@ -52,17 +52,19 @@ export class Player {
     this.range = make("input", { type: "range", min: 0, max: 1, step: "any", "aria-label": word("scrub"),
       "data-scrub": true, oninput: () => this.scrub(Number(this.range.value)) });
     this.clock = make("output", { class: "fv-clock" });
+    this.whole = make("span", { class: "fv-whole" });
     this.choice = make("select", { class: "fv-speed", title: word("speed"), "aria-label": word("speed"),
       onchange: () => { this.speed = Number(this.choice.value); } },
     ...SPEEDS.map((speed) => make("option", { value: speed, text: `${speed}×`, selected: speed === 1 })));
     this.loop = iconButton("loop", word("loop"), () => this.setLooping(!this.isLooping), { "aria-pressed": "true" });
     this.close = iconButton("close", word("leaveMotion"), () => actions.leave(), { "data-leave": true });
-    element.replaceChildren(this.button, this.range, this.clock, this.choice, this.loop, this.close);
+    element.replaceChildren(this.button, this.range, this.clock, this.whole, this.choice, this.loop, this.close);
   }
 
   open(motion, isPlaying) {
     this.motion = motion;
     this.range.max = motion.seconds;
+    this.whole.textContent = `/ ${clock(motion.seconds)}`;
     this.element.hidden = false;
     this.scrub(0);
     if (isPlaying && motion.frames > 1) this.play();
@@ -131,7 +133,7 @@ export class Player {
   }
 
   show(isResting) {
-    const { seconds, motion } = this, text = `${clock(seconds)} / ${clock(motion.seconds)}`;
+    const { seconds, motion } = this, text = clock(seconds);
     this.range.value = seconds;
     this.range.style.setProperty("--from", "0%");
     this.range.style.setProperty("--to", `${((100 * seconds) / (motion.seconds || 1)).toFixed(2)}%`);

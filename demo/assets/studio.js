@@ -64,7 +64,7 @@ class Studio {
       start: () => this.trigger("film", { do: "start" }),
       keep: () => this.trigger("film", { do: "keep" }),
       pose: (row, home) => this.poseLive(row, home),
-      ended: () => this.setMirrored(false),
+      ended: (isKept) => this.endLive(isKept),
     });
     // A button that was pressed and is disabled now, such as the last undo, leaves the focus to the page.
     document.addEventListener("keydown", (event) => {
@@ -193,7 +193,7 @@ class Studio {
   }
 
   // -- motions --------------------------------------------------------------------------------------------------------
-  async changeMotion(given) {
+  async changeMotion(given, isPlaying = !matchMedia("(prefers-reduced-motion: reduce)").matches) {
     const number = (this.motion = given?.number);
     this.leaveMotion();
     if (!given) return;
@@ -201,7 +201,7 @@ class Studio {
       const motion = await Motion.load(given.address);
       if (number !== this.motion) return;
       this.stage.comeIntoSight();
-      this.player.open(motion, !matchMedia("(prefers-reduced-motion: reduce)").matches);
+      this.player.open(motion, isPlaying);
     } catch (error) {
       if (number === this.motion) this.stage.say(word("noMotion", error.message));
     }
@@ -220,20 +220,33 @@ class Studio {
     this.stage.comeIntoSight();
   }
 
+  // Drawn while the next picture is on its way.
   poseLive(row, home) {
-    if (!this.files || !this.panel.model) return;
-    this.player.shut();
-    this.setMirrored(true);
-    this.pose(this.panel.model.names, row, home, false);
+    this.newest = { row, home };
+    this.poseSoon ??= requestAnimationFrame(() => {
+      this.poseSoon = undefined;
+      if (!this.files || !this.panel.model) return;
+      this.player.shut();
+      this.setMirrored(true);
+      this.pose(this.panel.model.names, this.newest.row, this.newest.home, false);
+    });
   }
 
-  // As in a mirror, like the visitor's own picture beside it. At the end the head is as it was before.
+  // The head is as it was before the camera; what it did then can be seen again.
+  endLive(isKept) {
+    cancelAnimationFrame(this.poseSoon);
+    this.poseSoon = undefined;
+    if (!this.isMirrored) return;
+    this.setMirrored(false);
+    this.leaveMotion();
+    if (this.motion && !isKept) this.changeMotion(this.latest.motion, false);
+  }
+
+  // As in a mirror, like the visitor's own picture beside it.
   setMirrored(isOn) {
-    if (isOn === Boolean(this.isMirrored)) return;
     this.isMirrored = isOn;
     this.stage.element.toggleAttribute("data-mirrored", isOn);
     this.scene.orbit.isMirrored = isOn;
-    if (!isOn) this.leaveMotion();
   }
 
   // A row of a motion on the head: pose, place and expression. The sliders follow now and then, and where it rests.
@@ -442,6 +455,7 @@ export function mount(element, props, watch, trigger = () => {}) {
     redo: () => studio.step(1),
     screenshot: () => studio.screenshot(),
     film: () => studio.openCamera(),
+    play: () => studio.changeMotion(studio.latest.motion, true),
   };
   const show = () => props.value && studio.show(props.value);
   watch("value", show);

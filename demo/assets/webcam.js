@@ -17,7 +17,7 @@ const REFUSALS = {
 };
 
 export class Webcam {
-  // Actions: start() asks the server for a place, keep() for the recording, pose(row, home), ended().
+  // Actions: start() asks the server for a place, keep() for the recording, pose(row, home), ended(isKept).
   constructor(element, actions) {
     Object.assign(this, { element, actions });
     this.video = make("video", { class: "fv-self", playsinline: true, "aria-label": word("selfView") });
@@ -67,15 +67,13 @@ export class Webcam {
     this.home = null;
     this.times = [];
     this.element.classList.add("fv-on");
-    this.canvas = document.createElement("canvas");
     const { videoWidth, videoHeight } = this.video, scale = Math.min(1, LARGEST_PX / Math.max(videoWidth, videoHeight));
-    this.canvas.width = Math.round(videoWidth * scale);
-    this.canvas.height = Math.round(videoHeight * scale);
+    this.canvas = sheet(Math.round(videoWidth * scale), Math.round(videoHeight * scale));
     this.run(this.stream);
   }
 
   async run(stream) {
-    const context = this.canvas.getContext("2d", { alpha: false });
+    const context = this.canvas.getContext("2d", { alpha: false, willReadFrequently: true });
     const started = performance.now();
     while (this.stream === stream) {
       await this.nextPicture();
@@ -83,7 +81,8 @@ export class Webcam {
       this.draw(context);
       const seconds = ((performance.now() - started) / 1000).toFixed(4);
       try {
-        const jpeg = await new Promise((done) => this.canvas.toBlob(done, "image/jpeg", QUALITY));
+        const jpeg = await packed(this.canvas);
+        if (this.stream !== stream) return;
         const answer = await this.ask(`?t=${seconds}`, jpeg);
         if (this.stream !== stream) return;
         if (!answer.ok) throw new Error(answer.status === 410 ? word("cameraClosed") : await answer.text());
@@ -141,7 +140,7 @@ export class Webcam {
   async toggleRecording() {
     if (!this.address) return;
     if (this.isRecording) {
-      this.end();
+      this.end(true);
       this.actions.keep();
       return;
     }
@@ -171,7 +170,7 @@ export class Webcam {
   }
 
   // Off, without a word to the server.
-  end() {
+  end(isKept = false) {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = this.video.srcObject = null;
     this.isRecording = false;
@@ -179,7 +178,7 @@ export class Webcam {
     this.element.classList.remove("fv-on");
     this.element.hidden = true;
     this.mark();
-    this.actions.ended();
+    this.actions.ended(isKept);
   }
 
   stop() {
@@ -195,4 +194,15 @@ export class Webcam {
     this.element.hidden = false;
     this.set("failed", text);
   }
+}
+
+// A canvas off the page writes its picture at once; one of the page waits until the browser has nothing else to do.
+function sheet(width, height) {
+  if (window.OffscreenCanvas?.prototype.convertToBlob) return new OffscreenCanvas(width, height);
+  return Object.assign(document.createElement("canvas"), { width, height });
+}
+
+function packed(canvas) {
+  if (canvas.convertToBlob) return canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY });
+  return new Promise((done) => canvas.toBlob(done, "image/jpeg", QUALITY));
 }
