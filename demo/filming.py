@@ -29,7 +29,7 @@ class Filming(Moving):
     def _connect_camera(self, quick: dict, slow: dict) -> None:
         self.film.click(None, None, None, js="() => { window.faceverse?.film(); }")
         some = {"concurrency_id": "edit", "concurrency_limit": PARALLEL_EDITS}
-        self.view.film(self.answer_camera, self.whose, self.headed, **some, **slow)
+        self.view.film(self.answer_camera, self.whose, self.headed, trigger_mode="multiple", **some, **slow)
 
     def answer_camera(self, whose: str, request: gr.Request, event: gr.EventData) -> Iterator[dict]:
         """The browser has a camera and wants a place for it; or a recording has come to its end."""

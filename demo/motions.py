@@ -25,9 +25,13 @@ FORMATS = {"CSV": "csv", "JSON": "json", "NPZ": "npz", "Animated GLB": "glb"}
 MAX_VIDEO_S = 60
 MAX_VIDEO_BYTES = 200_000_000
 MAX_MOTION_FRAMES = 20_000
+MAX_VIDEO_PX = 4096
 OVERLAY_PX = 720
 _MAX_FPS = 120
 _TELL_S = 0.25  # between two words about the progress
+# How MP4 and QuickTime, Matroska and WebM begin; lists of other files, which FFmpeg would follow, do not.
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_MATROSKA = b"\x1aE\xdf\xa3"
 _NO_VIDEO = "{} is not a video that can be read; try an MP4 with H.264"
 
 
@@ -135,14 +139,21 @@ def _checked(path: Path) -> int | None:
         raise fv.ImageError(
             f"{path.name} has {size / 1e6:.0f} MB, more than {MAX_VIDEO_BYTES / 1e6:.0f}; cut it, or film it smaller"
         )
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start[4:8] not in _BOXES and start[:4] != _MATROSKA:
+        raise fv.ImageError(_NO_VIDEO.format(path.name))
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said in one line
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened() or not capture.grab():
             raise fv.ImageError(_NO_VIDEO.format(path.name))
         frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     finally:
         capture.release()
+    if max(width, height) > MAX_VIDEO_PX:
+        raise fv.ImageError(f"{path.name} has {width} x {height} pixels, more than {MAX_VIDEO_PX}; film it smaller")
     if not (frames > 0 and np.isfinite(rate) and rate > 0):
         return None
     if frames / rate > MAX_VIDEO_S + 1 or frames > MAX_VIDEO_S * _MAX_FPS:
@@ -187,16 +198,16 @@ def follow(
 
 
 def overlay(
-    motion: Motion, folder: Path, is_wanted: Callable[[], bool], let_pass: Callable[[], None]
+    motion: Motion, head: fv.FitResult, folder: Path, is_wanted: Callable[[], bool], let_pass: Callable[[], None]
 ) -> Iterator[Step | Path]:
-    """Draws the head over the frames of its video; see `follow`. The Path of an MP4 comes at the end."""
+    """Draws a head over the frames of the motion's video, in their light; see `follow`. The Path of an MP4 comes at
+    the end."""
+    track = motion.track.apply_to(head, light=True)
     path = folder / f"overlay-{next(numbers)}.mp4"
     size = min(max(motion.track.camera.image_size), OVERLAY_PX)
 
     def work(on_progress) -> Path:
-        return fv.render(
-            motion.track, path, mode="overlay", source=motion.video.path, size=size, on_progress=on_progress
-        )
+        return fv.render(track, path, mode="overlay", source=motion.video.path, size=size, on_progress=on_progress)
 
     yield from _in_steps(
         work, lambda share: f"Drawing the head over the video: {100 * share:.0f} %", is_wanted, let_pass

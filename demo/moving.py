@@ -49,7 +49,7 @@ class Moving(Editing):
         self.track_ticket.change(self.track, None, headed, **fits, **slow)
         self.stop_tracking.click(self.give_up_motion, None, moved, **quick)
         self.open_motion.upload(self.take_motion, self.open_motion, headed, preprocess=False, **slow)
-        self.draw_over.click(self.draw_overlay, None, moved, **fits, **slow)
+        self.draw_over.click(self.draw_overlay, self.state, moved, js=SEND_STATE, **fits, **slow)
         self.play.click(None, None, None, js="() => { window.faceverse?.play(); }")
         for kind, button in self.motion_downloads.items():
             saving = button.click(self._motion_saver(kind), self.state, self.motion_saved, js=SEND_STATE, **slow)
@@ -129,11 +129,11 @@ class Moving(Editing):
         motion = Motion.of(track, task.video.path.name, visit.folder, task.video)
         yield from self._arrive(visit, motion, None if task.head else motions.person_of(track))
 
-    def draw_overlay(self, request: gr.Request) -> Iterator[dict]:
-        """The head over the frames of its video, as a video."""
+    def draw_overlay(self, state: str, request: gr.Request) -> Iterator[dict]:
+        """The head as it stands on the sliders over the frames of its video, as a video."""
         visit = self._visit(request)
-        motion = visit.motion
-        if motion is None or motion.video is None or not motion.video.path.exists():
+        head, motion = visit.head, visit.motion
+        if head is None or motion is None or motion.video is None or not motion.video.path.exists():
             yield {self.message: markup.error_line(say(NO_VIDEO, visit.language))}
             return
         if visit.status is not None:
@@ -150,7 +150,10 @@ class Moving(Editing):
         try:
             with self.line.place() as place:
                 yield from self._waited(visit, place, is_wanted)
-                work = motions.overlay(motion, visit.folder, is_wanted, lambda: self._let_pass(place, is_wanted))
+                shown = heads.as_shown(head, self._changes(state, head))
+                work = motions.overlay(
+                    motion, shown, visit.folder, is_wanted, lambda: self._let_pass(place, is_wanted)
+                )
                 for event in work if is_wanted() else ():
                     if isinstance(event, Step):
                         yield self._step(visit, event)
@@ -219,13 +222,18 @@ class Moving(Editing):
             if head is None or motion is None:
                 return markup.error_line(say(AWAY, visit.language))
             try:
-                changes = Changes.read(json.loads(state or "{}"), head.rest.model)
-                path = motions.save(motion, kind, heads.as_shown(head, changes), visit.folder)
+                shown = heads.as_shown(head, self._changes(state, head))
+                path = motions.save(motion, kind, shown, visit.folder)
             except Exception as error:
                 return markup.error_line(self._complaint(error, visit.language))
             return markup.file_line(path)
 
         return save
+
+    @staticmethod
+    def _changes(state: str, head: Head) -> Changes:
+        """The sliders as the browser sent them."""
+        return Changes.read(json.loads(state or "{}"), head.rest.model)
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
     def _waited(self, visit: Visit, place: Place, is_wanted: Callable[[], bool]) -> Iterator[dict]:

@@ -12,9 +12,10 @@ from functools import lru_cache
 _EN = {
     "title": "# FaceVerse\nOne photograph in, a 3D head out: turn it, change it, take it with you.",
     "privacy": (
-        "Your photograph is deleted right after the fit (if it shows several faces, with your next one); your video "
-        "with your next one; the head, its pictures and motions when you leave, at the latest after an idle hour. "
-        "Pictures of the camera go to this server only and are not kept. Nothing is used for anything else."
+        "Your photograph is deleted right after the fit (if it shows several faces, with your next one). A video "
+        "stays, so that the head can be drawn over it, until your next video or head. It, the head, its pictures and "
+        "motions are deleted when you leave, at the latest after an idle hour. Pictures of the camera go to this "
+        "server only and are not kept. Nothing is used for anything else."
     ),
     "photograph": "Photograph",
     "photographs": "Photographs of one person",
@@ -64,8 +65,8 @@ _EN = {
 _ZH = {
     "title": "# FaceVerse\n一张照片，一个三维头像：旋转它，编辑它，把它带走。",
     "privacy": (
-        "您的照片在重建完成后立即删除（若其中有多张人脸，则在您选择下一张照片时删除）；视频在您选择下一段视频时删除；"
-        "头像、图片和动作在您离开时删除，最迟在闲置一小时后删除。摄像头画面只发送到本服务器，不会保存。"
+        "您的照片在重建完成后立即删除（若其中有多张人脸，则在您选择下一张照片时删除）。视频会保留到您的下一段视频或"
+        "下一个头像，以便把头像叠加上去。视频、头像、图片和动作在您离开时删除，最迟在闲置一小时后删除。摄像头画面只发送到本服务器，不会保存。"
         "所有内容均不作他用。"
     ),
     "photograph": "照片",
@@ -191,6 +192,7 @@ _SENTENCES = {
     "There is no video any more. Choose it again": "视频已不在，请重新选择",
     "the upload was deleted in the meantime; choose the video again": "上传的文件已被删除，请重新选择视频",
     "{} has {} MB, more than {}; cut it, or film it smaller": "{} 有 {} MB，超过 {} MB；请截短，或以较小尺寸拍摄",
+    "{} has {} x {} pixels, more than {}; film it smaller": "{} 为 {} x {} 像素，超过 {}；请以较小尺寸拍摄",
     "{} has {} MB, more than {}; reduce it": "{} 有 {} MB，超过 {} MB；请缩小",
     "{} is {} seconds long, more than {}; cut the part that you want": "{} 长 {} 秒，超过 {} 秒；请截取需要的部分",
     "{} is longer than {} seconds; cut the part you want": "{} 超过 {} 秒；请截取需要的部分",

@@ -107,7 +107,13 @@ def test_a_video_moves_into_the_visitors_folder(upload, folder):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"dear diary", "not a video"), (b"", "not a video"), (None, "choose the video again")],
+    [
+        (b"dear diary", "not a video"),
+        (b"", "not a video"),
+        (b"#EXTM3U\n#EXTINF:1,\nother.mp4\n", "not a video"),
+        (b"\0\0\0\x18ftypisom and no more", "not a video"),
+        (None, "choose the video again"),
+    ],
 )
 def test_what_is_no_video_becomes_a_sentence(tmp_path, folder, content, words):
     path = tmp_path / "diary.mp4"
@@ -119,10 +125,10 @@ def test_what_is_no_video_becomes_a_sentence(tmp_path, folder, content, words):
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MAX_VIDEO_S", -1), ("MAX_VIDEO_BYTES", 100)])
+@pytest.mark.parametrize(("limit", "value"), [("MAX_VIDEO_S", -1), ("MAX_VIDEO_BYTES", 100), ("MAX_VIDEO_PX", 50)])
 def test_long_and_large_videos_are_refused(upload, folder, monkeypatch, limit, value):
     monkeypatch.setattr(motions, limit, value)
-    with pytest.raises(fv.ImageError, match="clip.mp4 (is|has) .* more than .*; cut") as caught:
+    with pytest.raises(fv.ImageError, match="clip.mp4 (is|has) .* more than .*; (cut|film)") as caught:
         motions.claim(upload, folder)
     assert "clip.mp4" in say(handlers.explain(caught.value), "zh") != handlers.explain(caught.value)
     assert not list(folder.iterdir())
@@ -273,17 +279,17 @@ def test_the_overlay_is_drawn_or_not_at_all(page, upload, monkeypatch, toy_model
     video = motions.claim(upload, visit.folder)
     page._move(visit, Motion.of(track_of(toy_model), "clip.mp4", visit.folder, video))
     monkeypatch.setattr(fv, "render", endless)
-    run = page.draw_overlay(request)
+    run = page.draw_overlay("", request)
     next(run)
     assert "%" in next(run)[page.view]["status"]["text"]
     page.give_up_motion(request)
     list(run)
     assert not list(visit.folder.glob("overlay*")) and video.path.exists(), "it may be asked for again"
     monkeypatch.setattr(fv, "render", lambda track, path, **options: path.write_bytes(b"mp4") and path)
-    *_, drawn, last = page.draw_overlay(request)
+    *_, drawn, last = page.draw_overlay("", request)
     assert "<video" in drawn[page.overlay_clip] and last[page.view]["status"] is None
     video.forget()
-    (answer,) = page.draw_overlay(request)
+    (answer,) = page.draw_overlay("", request)
     assert "no video any more" in answer[page.message]
 
 
