@@ -204,7 +204,7 @@ class Layout:
             self.motion_downloads = {
                 kind: gr.Button(label, min_width=70, elem_id=f"fv-motion-{kind}") for label, kind in MOTIONS.items()
             }
-            self.draw_over = gr.Button(WORDS("draw_over"), min_width=150, elem_id="fv-draw-over")
+            self.draw_over = gr.Button(WORDS("draw_over"), min_width=190, scale=2, elem_id="fv-draw-over")
         self.motion_saved = gr.HTML(elem_id="fv-motion-saved")
         self.overlay_clip = gr.HTML(apply_default_css=False, elem_id="fv-overlay-clip")
 

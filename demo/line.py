@@ -62,12 +62,18 @@ class Line:
         self.moved = threading.Condition()
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
-        """A place behind all who wait for their first turn, until the block is left."""
+    def place(self, is_aside: bool = False) -> Iterator[Place]:
+        """A place behind all who wait for their first turn, until the block is left.
+
+        Args:
+            is_aside: lets those pass who come later for a first turn, and stands behind everybody.
+        """
         place = Place(self)
         with self.moved:
+            place.is_aside = is_aside
             aside = (at for at, other in enumerate(self.places) if at and other.is_aside)  # the first one is served
-            self.places.insert(next(aside, len(self.places)), place)
+            end = len(self.places)
+            self.places.insert(end if is_aside else next(aside, end), place)
         try:
             yield place
         finally:

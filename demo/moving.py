@@ -104,7 +104,7 @@ class Moving(Editing):
             return visit.run == run and not visit.gone
 
         try:
-            with self.line.place() as place:
+            with self.line.place(is_aside=True) as place:
                 yield from self._waited(visit, place, is_wanted)
                 if task is not None and is_wanted():
                     for event in motions.follow(task, is_wanted, lambda: self._let_pass(place, is_wanted)):
@@ -148,7 +148,7 @@ class Moving(Editing):
             visit, Step("Waiting for a free place", 0.0, refining=True)
         )
         try:
-            with self.line.place() as place:
+            with self.line.place(is_aside=True) as place:
                 yield from self._waited(visit, place, is_wanted)
                 shown = heads.as_shown(head, self._changes(state, head))
                 work = motions.overlay(

@@ -171,7 +171,7 @@ def test_a_video_of_unknown_length_has_an_end(folder, monkeypatch):
 
 def test_who_waits_for_a_head_does_not_wait_for_videos():
     line, order = Line(), []
-    with line.place() as video:
+    with line.place(is_aside=True) as video:
         assert not video.is_waited_for
 
         def fit():
@@ -187,6 +187,8 @@ def test_who_waits_for_a_head_does_not_wait_for_videos():
         assert not video.is_waited_for
         other.join()
     assert order == ["fit", "video"]
+    with line.place(), line.place(is_aside=True) as video, line.place() as first:
+        assert first.ahead == 1 and video.ahead == 2, "whoever comes later for a head passes"
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
