@@ -1,6 +1,7 @@
 """The line of those who wait for a fit: one is served at a time, in the order in which they came.
 
-Whoever has his base head steps aside for those who have none yet, so that nobody waits for the wrinkles of others.
+Whoever has his base head steps aside for those who have none yet, so that nobody waits for the wrinkles of others, or
+for their videos.
 """
 
 from __future__ import annotations

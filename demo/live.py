@@ -167,7 +167,7 @@ class Live:
         with self._lock:
             if len(self._cameras) >= self.most:
                 raise fv.FaceVerseError(
-                    f"this server follows {self.most} cameras at a time, and so many are on; try again in a minute"
+                    f"all {self.most} places for cameras are taken on this server; try again in a minute"
                 )
             camera = Camera(lambda: self._tracker(head), is_wanted, self._forget, self._idle_s)
             self._cameras[camera.token] = camera

@@ -176,8 +176,8 @@ _SENTENCES = {
     # Videos and motions
     "Following the face: {} of {} frames": "正在跟踪人脸：第 {} 帧，共 {} 帧",
     "Working out shape and movement from {} frames": "正在由 {} 帧求解形状与动作",
-    "this server follows {} cameras at a time, and so many are on; try again in a minute": (
-        "本服务器同时跟随 {} 个摄像头，现已满；请一分钟后再试"
+    "all {} places for cameras are taken on this server; try again in a minute": (
+        "本服务器的 {} 个摄像头名额已满；请一分钟后再试"
     ),
     "this camera is not followed any more; start it again": "已不再跟随此摄像头，请重新开始",
     "nothing has been recorded; press the red button first": "尚未录制，请先按红色按钮",

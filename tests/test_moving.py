@@ -416,7 +416,7 @@ def test_other_frames_are_refused(live, client, seconds, content, words):
 
 def test_there_are_so_many_places(live):
     first, second = (live.open(None, lambda: True) for _ in range(2))
-    with pytest.raises(fv.FaceVerseError, match="2 cameras at a time") as caught:
+    with pytest.raises(fv.FaceVerseError, match="all 2 places for cameras") as caught:
         live.open(None, lambda: True)
     assert "2" in say(handlers.explain(caught.value), "zh")
     first.close()
@@ -483,7 +483,7 @@ def test_a_full_server_says_so_beside_the_camera(page, live):
     page.live = live
     live.most = 0
     (answer,) = page.answer_camera("stage", request_of(), event_of(do="start"))
-    assert "at a time" in answer[page.view]["film"]["error"] and page.visits.of("a visitor").head is None
+    assert "places for cameras" in answer[page.view]["film"]["error"] and page.visits.of("a visitor").head is None
 
 
 @pytest.mark.parametrize(("value", "count"), [(None, 2), ("5", 5), ("0", 0), ("-1", 0), ("many", 2)])

@@ -162,9 +162,8 @@ class Studio {
     this.person = value.person;
     this.adoption = null;
     if (this.webcam.isOn && this.latest.film?.person !== value.person) this.webcam.stop();
-    this.player.shut();
-    this.rest = this.motion = null;
-    this.scene.shift([0, 0, 0]);
+    this.endMotion();
+    this.motion = null;
     this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
@@ -268,13 +267,20 @@ class Studio {
 
   // What the visitor had set comes back.
   leaveMotion() {
+    const state = this.settled(this.state), hasMoved = Boolean(this.rest);
+    this.endMotion();
+    if (hasMoved) this.adopt(state);
+  }
+
+  endMotion() {
     this.player.shut();
-    if (!this.rest) return;
-    Object.assign(this.state, this.rest);
     this.rest = null;
-    this.scene.shift([0, 0, 0]);
-    this.history.add(this.state);
-    this.adopt(this.state);
+    this.scene?.shift([0, 0, 0]);
+  }
+
+  // A state without the motion that runs.
+  settled(state) {
+    return this.rest ? { ...state, ...this.rest } : state;
   }
 
   showProgress() {
@@ -310,16 +316,16 @@ class Studio {
   // -- the visitor's state --------------------------------------------------------------------------------------------
   // While a control moves; `commit` ends the gesture.
   change(apply) {
-    const moved = this.player.isPlaying && JSON.stringify([this.state.expression, this.state.pose]);
+    const moved = this.player.isPlaying && movement(this.state);
     apply(this.state);
-    if (moved && moved !== JSON.stringify([this.state.expression, this.state.pose])) this.player.pause(true);
+    if (moved && moved !== movement(this.state)) this.player.pause(true);
     this.questions.want(this.state);
     this.glide.stop();
     this.showSoon ??= requestAnimationFrame(() => this.refresh());
   }
 
   commit(name) {
-    this.history.add(this.state, name);
+    this.history.add(this.settled(this.state), name);
     this.refresh();
   }
 
@@ -330,17 +336,24 @@ class Studio {
 
   setState(given) {
     const state = complete(given, this.latest.limits);
-    this.history.add(state);
+    if (this.rest && movement(state) !== movement(this.state)) this.endMotion();
+    this.history.add(this.settled(state));
     this.adopt(state);
   }
 
   setExpressions(weights) {
-    this.setState({ ...this.state, expression: { ...(weights ?? this.start.expression) } });
+    this.setState({ ...this.settled(this.state), expression: { ...(weights ?? this.start.expression) } });
   }
 
   step(direction) {
     const state = this.history.step(direction);
-    if (state) this.adopt(state);
+    if (!state) return;
+    const { expression, pose } = this.state;
+    if (!this.rest) this.adopt(state);
+    else { // the motion goes on; what was undone shows when it ends
+      this.rest = { expression: state.expression, pose: state.pose };
+      this.adopt({ ...state, expression, pose });
+    }
   }
 
   adopt(state) {
@@ -441,6 +454,8 @@ class Studio {
     this.step(direction);
   }
 }
+
+const movement = ({ expression, pose }) => JSON.stringify([expression, pose]);
 
 export function mount(element, props, watch, trigger = () => {}) {
   const studio = new Studio(element, props, trigger);
