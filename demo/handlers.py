@@ -97,12 +97,14 @@ class Job:
         face: 0 is the largest; None asks the visitor where there are several.
         asks: ask also where one face is much larger than the others.
         as_donor: the head is for mixing with another one.
+        is_sample: a picture to try, of nobody who is here.
     """
 
     photos: tuple[Path, ...]
     face: int | None = None
     asks: bool = False
     as_donor: bool = False
+    is_sample: bool = False
 
     def forget(self) -> None:
         """Deletes the photographs."""

@@ -150,8 +150,8 @@ class Layout:
     def _lay_out_video(self) -> None:
         gr.Markdown(WORDS("video_help"), elem_id="fv-video-help")
         self.whose = gr.Radio(
-            [(WORDS("whose_stage"), "stage"), (WORDS("whose_video"), "video")], value="stage", label=WORDS("whose"),
-            elem_id="fv-whose",
+            [(WORDS("whose_stage"), "stage"), (WORDS("whose_other"), "other"), (WORDS("whose_video"), "video")],
+            value="stage", label=WORDS("whose"), elem_id="fv-whose",
         )  # fmt: skip
         self.quality = gr.Radio(
             [(WORDS("quality_fast"), "fast"), (WORDS("quality_high"), "high")], value="fast", label=WORDS("quality"),

@@ -57,11 +57,13 @@ class Task:
 
     Args:
         head: who is seen in the video; None finds out.
+        brings_head: whoever is found comes onto the stage.
         quality: as in `faceverse.track`.
     """
 
     video: Video
     head: fv.FitResult | None = None
+    brings_head: bool = False
     quality: str = "fast"
 
 

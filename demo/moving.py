@@ -82,7 +82,8 @@ class Moving(Editing):
         if self._is_fitting(visit):
             return {self.message: markup.error_line(say(BUSY, visit.language))}
         head = self._person(visit) if whose == "stage" else None
-        visit.task = Task(visit.task.video, head, "high" if quality == "high" else "fast")
+        brings_head = whose == "video" or visit.head is None or visit.head.person == visit.stand_in
+        visit.task = Task(visit.task.video, head, brings_head, "high" if quality == "high" else "fast")
         self._move(visit, None)
         visit.run = visit.tracking = next(self._runs)
         visit.status = asdict(Step(say("Waiting for a free place", visit.language), 0.0, refining=True))
@@ -127,7 +128,7 @@ class Moving(Editing):
     def _tracked(self, visit: Visit, task: Task, track) -> Iterator[dict]:
         visit.run, visit.status = 0, None
         motion = Motion.of(track, task.video.path.name, visit.folder, task.video)
-        yield from self._arrive(visit, motion, None if task.head else motions.person_of(track))
+        yield from self._arrive(visit, motion, motions.person_of(track) if task.brings_head else None)
 
     def draw_overlay(self, state: str, request: gr.Request) -> Iterator[dict]:
         """The head as it stands on the sliders over the frames of its video, as a video."""
@@ -265,8 +266,10 @@ class Moving(Editing):
 
     @staticmethod
     def _person(visit: Visit):
-        """His head, None where he has none, or the average one."""
-        return None if visit.head is None or visit.head.person == visit.stand_in else visit.head.fitted
+        """His head, None where he has none, or one of somebody who is not here."""
+        if visit.head is None or visit.head.person in (visit.stand_in, visit.stranger):
+            return None
+        return visit.head.fitted
 
     @staticmethod
     def _is_fitting(visit: Visit) -> bool:

@@ -136,7 +136,7 @@ class Page(Filming):
         found = handlers.samples(self.visits.root)
         index = (event._data or {}).get("index")
         shown = found[index if isinstance(index, int) and 0 <= index < len(found) else 0]
-        visit.job = handlers.claim([shown], visit.folder, show_s=None)
+        visit.job = replace(handlers.claim([shown], visit.folder, show_s=None), is_sample=True)
         return self._started(visit) | {self.photo: str(shown)}
 
     def choose(self, request: gr.Request, event: gr.EventData) -> dict:
@@ -212,6 +212,7 @@ class Page(Filming):
             if is_new:
                 self._forget_motion(visit)
                 visit.head = Head.of(fitted.result, fitted.person)
+                visit.stranger = fitted.person if visit.job.is_sample else 0
             else:
                 visit.head = heads.with_person(visit.head, fitted.result)
             visit.status = None if fitted.whole else visit.status and visit.status | {"refining": True}

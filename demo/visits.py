@@ -31,6 +31,7 @@ class Visit:
         motion: what moves his head.
         head: what `handlers` remembers of his head.
         camera: of his browser, while it moves the head.
+        stranger: number of his head where it is one to try, of nobody who is here.
         stand_in: number of the average head that he has because there was no other.
         view: last value of the 3D view.
         status: how far the fit is that refines the head in it, None where there is none.
@@ -48,6 +49,7 @@ class Visit:
     task: Task | None = None
     motion: Motion | None = None
     camera: Camera | None = None
+    stranger: int = 0
     stand_in: int = 0
     view: dict = field(default_factory=dict)
     status: dict | None = None

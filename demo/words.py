@@ -45,12 +45,13 @@ _EN = {
     "stranger": "A random person",
     "video_tab": "Video",
     "video_help": (
-        "The head on the stage moves as the face in a video does. The longest video is one minute, the largest file "
-        "200 MB."
+        "The head on the stage moves as the face in a video does; where there is none yet, it is found from the video. "
+        "One minute and 200 MB at most."
     ),
-    "whose": "Who is in the video",
-    "whose_stage": "The head on the stage, if there is one",
-    "whose_video": "Somebody else, found from the video",
+    "whose": "Who is in the picture",
+    "whose_stage": "The person on the stage",
+    "whose_other": "Somebody else, who moves that head",
+    "whose_video": "Somebody else, who comes onto the stage",
     "quality": "Quality",
     "quality_fast": "Fast",
     "quality_high": "High, about five times as long",
@@ -93,10 +94,11 @@ _ZH = {
     "other_photograph": "另一个人的照片",
     "stranger": "随机生成一个人",
     "video_tab": "视频",
-    "video_help": "三维头像会跟随视频中的人脸运动。视频最长一分钟，文件最大 200 MB。",
-    "whose": "视频中的人",
-    "whose_stage": "台上的头像（若有）",
-    "whose_video": "另一个人，从视频中求得",
+    "video_help": "台上的头像会跟随视频中的人脸运动；若还没有头像，则从视频中求得。视频最长一分钟，最大 200 MB。",
+    "whose": "画面中的人",
+    "whose_stage": "台上的人",
+    "whose_other": "另一个人，驱动台上的头像",
+    "whose_video": "另一个人，把他放到台上",
     "quality": "质量",
     "quality_fast": "快速",
     "quality_high": "高，耗时约五倍",

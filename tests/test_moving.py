@@ -145,7 +145,7 @@ def test_tracking_tells_how_far_it_is(upload, folder, monkeypatch, toy_model):
 
     monkeypatch.setattr(fv, "track", track)
     video = motions.claim(upload, folder)
-    *steps, found = motions.follow(Task(video, "somebody", "high"))
+    *steps, found = motions.follow(Task(video, "somebody", quality="high"))
     assert asked == [(video.path, "somebody", "high")] and len(found) == FRAMES
     assert "1 of 5 frames" in steps[0].text and steps[-1].fraction == 1
     for step in steps:
@@ -216,6 +216,9 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
     again = fv.load_track(visit.folder / "motion.npz", toy_model)
     np.testing.assert_allclose(again.expression, visit.motion.track.expression)
     assert (visit.folder / "motion.glb").read_bytes()[:4] == b"glTF"
+    page.track_again("other", "fast", request)
+    list(page.track(request))
+    assert asked[-1] is None and visit.head is head and visit.motion, "his head moves as somebody else does"
     page.track_again("video", "fast", request)
     *_, moved, pictured, last = page.track(request)
     assert asked[-1] is None and visit.head is not head, "somebody else was found"
@@ -223,6 +226,21 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
     folder = visit.folder
     page.leave(request)
     assert not folder.exists() and visit.motion is None
+
+
+def test_nobody_is_a_picture_to_try(page, upload, monkeypatch, toy_model):
+    asked = []
+    monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
+    monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
+    monkeypatch.setattr(fv, "track", lambda path, identity, **options: asked.append(identity) or track_of(toy_model))
+    request = request_of()
+    visit = page.visits.of("a visitor")
+    page.take_sample(request, event_of(index=0))
+    list(page.fit(request))
+    head = visit.head
+    take(page, upload, request)
+    list(page.track(request))
+    assert asked == [None] and visit.head is head and visit.motion
 
 
 def test_a_cancelled_video_leaves_nothing(page, upload, monkeypatch):
