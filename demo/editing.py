@@ -170,7 +170,8 @@ class Editing(Layout):
 
     def _show(self, visit: Visit) -> dict:
         """Writes the head's files; the value of the 3D view that shows them."""
-        visit.view = heads.view(visit.head, visit.folder, self.model_file)
+        kept = {name: visit.view.get(name) for name in ("motion", "film")}
+        visit.view = heads.view(visit.head, visit.folder, self.model_file) | kept
         return {**visit.view, "status": visit.status}
 
     def _folded(self, visit: Visit, person: int) -> Iterator[dict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import os
 import queue
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from .viewer import file_address
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 MAX_PHOTOS = 12
+MAX_PHOTO_BYTES = 40_000_000
 STEPS = {
     "detection": "Looking for the face",
     "landmarks": "Finding the shape of the head",
@@ -95,12 +97,14 @@ class Job:
         face: 0 is the largest; None asks the visitor where there are several.
         asks: ask also where one face is much larger than the others.
         as_donor: the head is for mixing with another one.
+        is_sample: a picture to try, of nobody who is here.
     """
 
     photos: tuple[Path, ...]
     face: int | None = None
     asks: bool = False
     as_donor: bool = False
+    is_sample: bool = False
 
     def forget(self) -> None:
         """Deletes the photographs."""
@@ -127,6 +131,10 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
     for older in folder.glob("photo-*/"):
         shutil.rmtree(older, ignore_errors=True)
     place.mkdir()
+    for upload in uploads:
+        if os.path.exists(upload) and os.path.getsize(upload) > MAX_PHOTO_BYTES:
+            size, name = os.path.getsize(upload) / 1e6, Path(upload).name
+            raise fv.ImageError(f"{name} has {size:.0f} MB, more than {MAX_PHOTO_BYTES / 1e6:.0f}; reduce it")
     photos = []
     for position, upload in enumerate(map(Path, uploads)):
         part = place / str(position)

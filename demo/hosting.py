@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the rest of the page takes seconds to import, and this modu
     from .visits import Visits
 
 SWEEP_S, MAX_AGE_S = 300, 3600
+DEFAULT_CAMERAS = 2
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,15 @@ _log = logging.getLogger(__name__)
 def wants_detail() -> bool:
     """Whether fits read the skin's detail: FACEVERSE_DETAIL=0 spares a slow server the time."""
     return os.environ.get("FACEVERSE_DETAIL", "1").strip().lower() not in ("0", "false", "no")
+
+
+def live_cameras() -> int:
+    """How many cameras are followed at a time: FACEVERSE_LIVE; 0 turns that off."""
+    try:
+        return max(int(os.environ.get("FACEVERSE_LIVE", DEFAULT_CAMERAS)), 0)
+    except ValueError:
+        _log.warning("FACEVERSE_LIVE must be a whole number; %d cameras are followed at a time", DEFAULT_CAMERAS)
+        return DEFAULT_CAMERAS
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

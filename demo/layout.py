@@ -9,9 +9,12 @@ import gradio as gr
 
 import faceverse as fv
 
-from . import handlers, markup
+from . import handlers, hosting, markup
 from .heads import FORMATS, MESHES
 from .line import MAX_WAITING
+from .live import Live
+from .motions import FORMATS as MOTIONS
+from .motions import MAX_VIDEO_BYTES
 from .viewer import file_address
 from .words import LABELS
 
@@ -24,7 +27,7 @@ WORDS = gr.I18n(**LABELS)
 
 # Gradio looks for the quoted names of a component's own events in this text.
 MOUNT_STUDIO = """
-const names = ["edit", "choose", "randomise", "fallback"];
+const names = ["edit", "choose", "randomise", "fallback", "film"];
 const send = (name, data) => { if (names.includes(name)) trigger(name, data); };
 import(new URL(props.module_url, document.baseURI)).then((m) => m.mount(element, props, watch, send));
 """
@@ -54,15 +57,20 @@ EXPRESSION_GROUPS = (
 )  # fmt: skip
 
 
-def launch_options() -> dict:
-    """Keyword arguments of `launch` that belong to the page; host and port come from GRADIO_SERVER_NAME and _PORT."""
+def launch_options(live: Live | None = None) -> dict:
+    """Keyword arguments of `launch` that belong to the page; host and port come from GRADIO_SERVER_NAME and _PORT.
+
+    Args:
+        live: of the page, whose cameras need a way of their own.
+    """
     return {
+        "app_kwargs": {"routes": [] if live is None else live.routes()},
         "theme": _theme(),
         "css_paths": [ASSETS / "page.css"],
         "i18n": WORDS,
         "run_history": False,
         "footer_links": [],
-        "max_file_size": "40mb",
+        "max_file_size": MAX_VIDEO_BYTES,
         "ssr_mode": False,
         "max_threads": 2 * MAX_WAITING,  # those who wait for a fit must not keep others from editing
     }
@@ -99,7 +107,15 @@ class Layout:
             gr.Markdown(WORDS("title"), elem_id="fv-title")
             with gr.Row(equal_height=False, elem_id="fv-columns"):
                 with gr.Column(scale=3, min_width=280, elem_id="fv-input"):
-                    self._lay_out_input()
+                    self.ticket = gr.Number(0, visible="hidden")  # a new number starts a fit
+                    self.track_ticket = gr.Number(0, visible="hidden")  # and here a video
+                    self.message = gr.HTML(elem_id="fv-message")
+                    with gr.Tabs(elem_id="fv-sources"):
+                        with gr.Tab(WORDS("photograph"), elem_id="fv-photo-tab"):
+                            self._lay_out_input()
+                        with gr.Tab(WORDS("video_tab"), elem_id="fv-video-tab"):
+                            self._lay_out_video()
+                    gr.Markdown(WORDS("privacy"), elem_id="fv-privacy")
                 with gr.Column(scale=10, min_width=320):
                     self._lay_out_result()
 
@@ -108,8 +124,6 @@ class Layout:
             label=WORDS("photograph"), type="filepath", sources=["upload", "webcam", "clipboard"], height=300,
             image_mode=None, buttons=[], webcam_options=gr.WebcamOptions(mirror=False), elem_id="fv-photo",
         )  # fmt: skip
-        self.ticket = gr.Number(0, visible="hidden")  # a new number starts a fit
-        self.message = gr.HTML(elem_id="fv-message")
         self.cancel = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-cancel")
         gr.Markdown(WORDS("samples"), elem_id="fv-samples-title")
         self.samples = gr.HTML(
@@ -132,7 +146,29 @@ class Layout:
         self.open_saved = gr.UploadButton(
             WORDS("open_saved"), file_types=[".json"], size="sm", variant="secondary", elem_id="fv-open"
         )
-        gr.Markdown(WORDS("privacy"), elem_id="fv-privacy")
+
+    def _lay_out_video(self) -> None:
+        gr.Markdown(WORDS("video_help"), elem_id="fv-video-help")
+        self.whose = gr.Radio(
+            [(WORDS("whose_stage"), "stage"), (WORDS("whose_other"), "other"), (WORDS("whose_video"), "video")],
+            value="stage", label=WORDS("whose"), elem_id="fv-whose",
+        )  # fmt: skip
+        self.quality = gr.Radio(
+            [(WORDS("quality_fast"), "fast"), (WORDS("quality_high"), "high")], value="fast", label=WORDS("quality"),
+            elem_id="fv-quality",
+        )  # fmt: skip
+        self.clip = gr.File(
+            label=WORDS("video_file"), file_count="single", file_types=["video"], height=180, elem_id="fv-clip"
+        )
+        self.stop_tracking = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-stop-tracking")
+        self.again = gr.Button(WORDS("track_again"), size="sm", visible=False, elem_id="fv-again")
+        has_cameras = hosting.live_cameras() > 0
+        gr.Markdown(WORDS("film_help"), elem_id="fv-film-help", visible=has_cameras)
+        self.film = gr.Button(WORDS("film"), elem_id="fv-film", visible=has_cameras)
+        self.open_motion = gr.UploadButton(
+            WORDS("open_motion"), file_types=[".csv", ".json", ".npz", ".fvtrack"], size="sm", variant="secondary",
+            elem_id="fv-open-motion",
+        )  # fmt: skip
 
     def _lay_out_result(self) -> None:
         self.view = gr.HTML(
@@ -152,10 +188,25 @@ class Layout:
         with gr.Column(visible=False, elem_id="fv-fallback") as self.fallback:
             self.sides = gr.HTML(apply_default_css=False)
             self.simple = gr.Model3D(label=WORDS("simple_view"), interactive=False, height=420)
+        with gr.Column(visible=False, elem_id="fv-motion") as self.motion_box:
+            self._lay_out_motion()
         with gr.Column(visible=False, elem_id="fv-results") as self.results:
             self._lay_out_downloads()
             with gr.Tabs(elem_id="fv-tabs"):
                 self._lay_out_tabs()
+
+        self.drawn = [self.overlay, self.stages, self.maps, self.about]
+
+    def _lay_out_motion(self) -> None:
+        self.motion_note = gr.Markdown(elem_id="fv-motion-note")
+        with gr.Row(elem_id="fv-motion-downloads"):
+            self.play = gr.Button(WORDS("play_motion"), min_width=70, elem_id="fv-play-motion")
+            self.motion_downloads = {
+                kind: gr.Button(label, min_width=70, elem_id=f"fv-motion-{kind}") for label, kind in MOTIONS.items()
+            }
+            self.draw_over = gr.Button(WORDS("draw_over"), min_width=190, scale=2, elem_id="fv-draw-over")
+        self.motion_saved = gr.HTML(elem_id="fv-motion-saved")
+        self.overlay_clip = gr.HTML(apply_default_css=False, elem_id="fv-overlay-clip")
 
     def _lay_out_downloads(self) -> None:
         with gr.Row(elem_id="fv-downloads", equal_height=True):

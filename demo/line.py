@@ -1,6 +1,7 @@
 """The line of those who wait for a fit: one is served at a time, in the order in which they came.
 
-Whoever has his base head steps aside for those who have none yet, so that nobody waits for the wrinkles of others.
+Whoever has his base head steps aside for those who have none yet, so that nobody waits for the wrinkles of others, or
+for their videos.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class Place:
         """How many come before, the one being served included; 0 is one's turn, or that one has left the line."""
         places = self._line.places
         return places.index(self) if self in places else 0
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits behind who has not had a turn."""
+        return any(not other.is_aside for other in self._line.places[self.ahead + 1 :])
 
     def wait(self, seconds: float | None = None) -> bool:
         """Waits until it is one's turn, or for so long; whether it is."""
@@ -57,12 +63,18 @@ class Line:
         self.moved = threading.Condition()
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
-        """A place behind all who wait for their first turn, until the block is left."""
+    def place(self, is_aside: bool = False) -> Iterator[Place]:
+        """A place behind all who wait for their first turn, until the block is left.
+
+        Args:
+            is_aside: lets those pass who come later for a first turn, and stands behind everybody.
+        """
         place = Place(self)
         with self.moved:
+            place.is_aside = is_aside
             aside = (at for at, other in enumerate(self.places) if at and other.is_aside)  # the first one is served
-            self.places.insert(next(aside, len(self.places)), place)
+            end = len(self.places)
+            self.places.insert(end if is_aside else next(aside, end), place)
         try:
             yield place
         finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import faceverse as fv
 
+from .motions import Motion
 from .viewer import file_address
 from .words import say
 
@@ -87,6 +88,30 @@ def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
     if mesh == "dense" and path.suffix in (".ply", ".stl", ".zip") and result.displacement is not None:
         held = f", {say('dense mesh', language)}"
     return f"<p>{link} ({path.stat().st_size / 1e6:.1f} MB{held})</p>"
+
+
+def motion(motion: Motion, language: str, explain) -> str:
+    """What is known of a motion, and its warnings, as Markdown."""
+    track = motion.track
+    frames, share = len(track), round(100 * float((track.confidence > 0).mean()))
+    text = f"{frames} frames, {motion.seconds:.1f} s, with a face in {share} % of them"
+    name = motion.name.replace("*", "").replace("`", "")
+    warnings = [f"- {say(explain(fv.FaceVerseError(warning)), language)}" for warning in track.warnings]
+    return "\n".join([f"**{html.escape(name)}**: {say(text, language)}", *warnings])
+
+
+def video(path: Path, language: str) -> str:
+    """A video to watch, and a link to take it along."""
+    address, label = html.escape(file_address(path)), html.escape(say("Overlay", language))
+    shown = f'<video src="{address}" controls autoplay muted loop playsinline aria-label="{label}">'
+    return f"{shown}</video>{file_line(path, 'overlay.mp4')}"
+
+
+def file_line(path: Path, name: str = "") -> str:
+    """A link to a file with its size; the page starts the download by it."""
+    name = name or path.name
+    link = f'<a href="{html.escape(file_address(path))}" download="{name}">{name}</a>'
+    return f"<p>{link} ({path.stat().st_size / 1e6:.1f} MB)</p>"
 
 
 def about(result: fv.FitResult, language: str) -> str:

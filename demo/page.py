@@ -7,17 +7,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 
 import gradio as gr
 
 from . import api, handlers, heads, markup, pictures
-from .editing import AWAY, PARALLEL_EDITS, Editing
+from .editing import AWAY, PARALLEL_EDITS
+from .filming import Filming
 from .handlers import Choice, Fitted, Job, Step
 from .heads import Head, numbers
 from .layout import ASSETS, THREE_JS, launch_options
-from .line import LOOK_S, MAX_WAITING, Line, Place
+from .line import MAX_WAITING, Place
+from .moving import START_DOWNLOAD
 from .viewer import file_address
 from .visits import Visit, Visits
 from .words import say
@@ -27,10 +28,6 @@ __all__ = ["Page", "build", "launch_options"]
 QUEUE_LENGTH = 40
 NOT_YET = "First a head of your own, with its detail; then choose the other photograph again."
 SEND_STATE = "(state, mesh) => [JSON.stringify(window.faceverse?.state() ?? {}), mesh]"
-START_DOWNLOAD = """(status) => {
-    const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
-    if (link) { document.body.append(link); link.click(); link.remove(); }
-}"""
 
 _log = logging.getLogger(__name__)
 
@@ -46,13 +43,11 @@ def build(root: Path | None = None, detail=True) -> Page:
     return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse"), detail)
 
 
-class Page(Editing):
-    """The whole page: how a head comes, and all that `Editing` answers."""
+class Page(Filming):
+    """The whole page: how a head comes, and all that `Filming`, `Moving` and `Editing` answer."""
 
     def __init__(self, visits: Visits, detail=True):
         self.detail = detail
-        self.line = Line()
-        self._runs = count(1)
         atexit.register(visits.close)
         super().__init__(visits)
         with self.demo:
@@ -76,8 +71,8 @@ class Page(Editing):
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         slow = {"show_progress": "hidden", "api_visibility": "private"}
         started = [self.ticket, self.message, self.cancel, self.other_face, self.report, self.view]
-        drawn = [self.overlay, self.stages, self.maps, self.about]
-        shown = [*started[1:], self.results, self.saved, self.donor_note, *drawn]
+        moving = [self.motion_box, self.stop_tracking, self.again]
+        shown = [*started[1:], self.results, self.saved, self.donor_note, *self.drawn, *moving]
         self.demo.load(self.greet, None, self.view, **quick)
         self.demo.unload(self.leave)
         # The file as it was uploaded, EXIF data and all, is for the library to read, not for Gradio.
@@ -101,6 +96,8 @@ class Page(Editing):
         for kind, button in self.downloads.items():
             saving = button.click(self._saver(kind), [self.state, self.mesh], self.saved, js=SEND_STATE, **slow)
             saving.then(None, self.saved, None, js=START_DOWNLOAD)
+        self._connect_motions(quick, slow)
+        self._connect_camera(quick, slow)
 
     def greet(self) -> dict:
         """The 3D view fetches what all heads share while the visitor looks for a photograph."""
@@ -139,7 +136,7 @@ class Page(Editing):
         found = handlers.samples(self.visits.root)
         index = (event._data or {}).get("index")
         shown = found[index if isinstance(index, int) and 0 <= index < len(found) else 0]
-        visit.job = handlers.claim([shown], visit.folder, show_s=None)
+        visit.job = replace(handlers.claim([shown], visit.folder, show_s=None), is_sample=True)
         return self._started(visit) | {self.photo: str(shown)}
 
     def choose(self, request: gr.Request, event: gr.EventData) -> dict:
@@ -181,17 +178,6 @@ class Page(Editing):
             visit.status = visit.status if visit.status and visit.status.get("choose") else None
         yield {self.message: ""}
 
-    def _waited(self, visit: Visit, place: Place, is_wanted: Callable[[], bool]) -> Iterator[dict]:
-        """Until it is his turn, or he gives up: how many come before."""
-        told = 0
-        while is_wanted() and not place.wait(0 if told == 0 else LOOK_S):
-            ahead = place.ahead
-            if ahead not in (0, told):
-                told = ahead
-                text = say(f"Waiting for a free place: {ahead} before you", visit.language)
-                visit.status = (visit.status or {}) | {"text": text, "fraction": 0.0}
-                yield {self.view: {**visit.view, "status": visit.status}}
-
     def _fitted(self, visit: Visit, job: Job | None, is_wanted: Callable[[], bool], place: Place) -> Iterator[dict]:
         """What the fit tells. With the base head he lets those pass who wait for theirs."""
         if job is None or not is_wanted():
@@ -224,7 +210,9 @@ class Page(Editing):
         with visit.changing:
             is_new = visit.head is None or visit.head.person != fitted.person
             if is_new:
+                self._forget_motion(visit)
                 visit.head = Head.of(fitted.result, fitted.person)
+                visit.stranger = fitted.person if visit.job.is_sample else 0
             else:
                 visit.head = heads.with_person(visit.head, fitted.result)
             visit.status = None if fitted.whole else visit.status and visit.status | {"refining": True}
@@ -238,7 +226,7 @@ class Page(Editing):
             self.other_face: gr.Button(visible=fitted.whole and visit.job is not None),
             self.report: markup.report(fitted.result, fitted.whole, visit.language, handlers.explain),
             self.about: markup.about(fitted.result, visit.language),
-            **({self.saved: "", self.donor_note: ""} if is_new else {}),
+            **({self.saved: "", self.donor_note: ""} | self._still() if is_new else {}),
         }
         yield from self._folded(visit, fitted.person)
         yield self._pictures(visit, fitted.result, fitted.photo_rgb)
@@ -282,6 +270,7 @@ class Page(Editing):
         if visit.job is not None:
             visit.job.forget()
         visit.run, visit.status, visit.job = 0, None, None
+        self._forget_motion(visit)
         with visit.changing:
             visit.head = head
             shown = self._show(visit)
@@ -295,7 +284,7 @@ class Page(Editing):
             self.about: markup.about(head.fitted, visit.language),
             self.saved: "",
             self.donor_note: "",
-        }
+        } | self._still()
         yield from self._folded(visit, head.person)
         yield self._pictures(visit, head.fitted, None)
 
@@ -337,4 +326,9 @@ class Page(Editing):
         return self._ended(self._visit(request), "") | {
             self.results: gr.Column(visible=False),
             self.fallback: gr.Column(visible=False),
-        }
+        } | self._still()
+
+    def _still(self) -> dict:
+        """Nothing moves the head any more."""
+        hidden = gr.Button(visible=False)
+        return {self.motion_box: gr.Column(visible=False), self.stop_tracking: hidden, self.again: hidden}

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 import faceverse as fv
 
@@ -227,6 +228,23 @@ def file_address(path: Path) -> str:
 
 def _index(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1).astype(np.uint16 if values.max(initial=0) < 65536 else np.uint32)
+
+
+def motion_pack(track: fv.Track) -> bytes:
+    """A motion, compressed with gzip: `rows` (T, 8 + E) float32, see `motion_row`."""
+    angles = track.euler_deg()
+    rows = np.column_stack(
+        [track.times_s - track.times_s[0], track.confidence, angles, track.translation, track.expression]
+    )
+    values = {"names": list(track.expression_names), "frames": len(rows)}
+    return gzip.compress(_pack(values, {"rows": rows.astype(np.float32)}), 5)
+
+
+def motion_row(frame: fv.TrackedFrame) -> np.ndarray:
+    """(8 + E,) float32: seconds, confidence, yaw, pitch and roll in degrees, translation in metres, weights."""
+    minus_pitch, yaw, roll = Rotation.from_matrix(frame.rotation).as_euler("xyz", degrees=True)
+    head = [frame.seconds, frame.confidence, yaw, -minus_pitch, roll, *frame.translation]
+    return np.concatenate([head, frame.expression]).astype(np.float32)
 
 
 def _pack(values: dict, arrays: dict[str, np.ndarray]) -> bytes:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from .handlers import Job
 from .heads import Head
+from .live import Camera
+from .motions import Motion, Task
 
 MAX_IDLE_S = 3600
 
@@ -23,8 +25,14 @@ class Visit:
     Args:
         folder: his files; the name cannot be guessed.
         job: his photographs while they are needed, in that folder.
-        run: number of the fit that he waits for; 0 if there is none.
+        run: number of the work that he waits for, a fit or a video; 0 if there is none.
+        tracking: number of the last such work that was for a video.
+        task: the video that is tracked, or was.
+        motion: what moves his head.
         head: what `handlers` remembers of his head.
+        camera: of his browser, while it moves the head.
+        stranger: number of his head where it is one to try, of nobody who is here.
+        stand_in: number of the average head that he has because there was no other.
         view: last value of the 3D view.
         status: how far the fit is that refines the head in it, None where there is none.
         language: of his browser, see `words`.
@@ -37,6 +45,12 @@ class Visit:
     job: Job | None = None
     run: int = 0
     head: Head | None = None
+    tracking: int = 0
+    task: Task | None = None
+    motion: Motion | None = None
+    camera: Camera | None = None
+    stranger: int = 0
+    stand_in: int = 0
     view: dict = field(default_factory=dict)
     status: dict | None = None
     language: str = "en"
@@ -100,5 +114,8 @@ class Visits:
     @staticmethod
     def _end(visit: Visit) -> None:
         visit.gone = True
-        visit.head = None
+        if visit.camera is not None:
+            visit.camera.close()
+            visit.camera = None
+        visit.head = visit.task = visit.motion = None
         shutil.rmtree(visit.folder, ignore_errors=True)

@@ -12,8 +12,10 @@ from functools import lru_cache
 _EN = {
     "title": "# FaceVerse\nOne photograph in, a 3D head out: turn it, change it, take it with you.",
     "privacy": (
-        "Your photograph is deleted right after the fit (if it shows several faces, with your next one); the head and "
-        "its pictures when you leave, at the latest after an idle hour. Nothing is used for anything else."
+        "Your photograph is deleted right after the fit (if it shows several faces, with your next one). A video "
+        "stays, so that the head can be drawn over it, until your next video or head. It, the head, its pictures and "
+        "motions are deleted when you leave, at the latest after an idle hour. Pictures of the camera go to this "
+        "server only and are not kept. Nothing is used for anything else."
     ),
     "photograph": "Photograph",
     "photographs": "Photographs of one person",
@@ -41,12 +43,32 @@ _EN = {
     "other_help": "Take identity, skin or expression over from somebody else; the sliders under Mix say how much.",
     "other_photograph": "Photograph of the other person",
     "stranger": "A random person",
+    "video_tab": "Video",
+    "video_help": (
+        "The head on the stage moves as the face in a video does; where there is none yet, it is found from the video. "
+        "One minute and 200 MB at most."
+    ),
+    "whose": "Who is in the picture",
+    "whose_stage": "The person on the stage",
+    "whose_other": "Somebody else, who moves that head",
+    "whose_video": "Somebody else, who comes onto the stage",
+    "quality": "Quality",
+    "quality_fast": "Fast",
+    "quality_high": "High, about five times as long",
+    "video_file": "Video of one face",
+    "track_again": "Track the video again",
+    "film": "Follow my camera",
+    "film_help": "Or let the head move as you do. Pictures of your camera go to this server only and are not kept.",
+    "open_motion": "Open a motion (.csv, .json, .npz, .fvtrack)",
+    "play_motion": "Play",
+    "draw_over": "Head over the video",
 }
 _ZH = {
     "title": "# FaceVerse\n一张照片，一个三维头像：旋转它，编辑它，把它带走。",
     "privacy": (
-        "您的照片在重建完成后立即删除（若其中有多张人脸，则在您选择下一张照片时删除）；头像及其图片在您离开时删除，"
-        "最迟在闲置一小时后删除。所有内容均不作他用。"
+        "您的照片在重建完成后立即删除（若其中有多张人脸，则在您选择下一张照片时删除）。视频会保留到您的下一段视频或"
+        "下一个头像，以便把头像叠加上去。视频、头像、图片和动作在您离开时删除，最迟在闲置一小时后删除。摄像头画面只发送到本服务器，不会保存。"
+        "所有内容均不作他用。"
     ),
     "photograph": "照片",
     "photographs": "同一人的多张照片",
@@ -71,6 +93,22 @@ _ZH = {
     "other_help": "借用另一个人的长相、皮肤或表情；比例由“混合”中的滑块决定。",
     "other_photograph": "另一个人的照片",
     "stranger": "随机生成一个人",
+    "video_tab": "视频",
+    "video_help": "台上的头像会跟随视频中的人脸运动；若还没有头像，则从视频中求得。视频最长一分钟，最大 200 MB。",
+    "whose": "画面中的人",
+    "whose_stage": "台上的人",
+    "whose_other": "另一个人，驱动台上的头像",
+    "whose_video": "另一个人，把他放到台上",
+    "quality": "质量",
+    "quality_fast": "快速",
+    "quality_high": "高，耗时约五倍",
+    "video_file": "单人面部视频",
+    "track_again": "重新跟踪该视频",
+    "film": "跟随我的摄像头",
+    "film_help": "或者让头像跟着您动。摄像头画面只发送到本服务器，不会保存。",
+    "open_motion": "打开动作文件（.csv、.json、.npz、.fvtrack）",
+    "play_motion": "播放",
+    "draw_over": "叠加到视频上",
 }
 LABELS = {"en": _EN, "zh": _ZH}
 
@@ -137,6 +175,45 @@ _SENTENCES = {
     "the page has sent something that it never sends; reload it and try again ({})": (
         "页面发送了异常数据，请刷新后重试（{}）"
     ),
+    # Videos and motions
+    "Following the face: {} of {} frames": "正在跟踪人脸：第 {} 帧，共 {} 帧",
+    "Working out shape and movement from {} frames": "正在由 {} 帧求解形状与动作",
+    "all {} places for cameras are taken on this server; try again in a minute": (
+        "本服务器的 {} 个摄像头名额已满；请一分钟后再试"
+    ),
+    "this camera is not followed any more; start it again": "已不再跟随此摄像头，请重新开始",
+    "nothing has been recorded; press the red button first": "尚未录制，请先按红色按钮",
+    "no face has been recorded yet; look into the camera first": "尚未录到人脸，请先看向摄像头",
+    "Following the face: {} frames": "正在跟踪人脸：{} 帧",
+    "Drawing the head over the video: {} %": "正在把头像叠加到视频上：{} %",
+    "{} frames, {} s, with a face in {} % of them": "{} 帧，{} 秒，其中 {} % 有人脸",
+    "Overlay": "叠加",
+    "One thing after the other: wait until the head is there with its detail, or cancel it": (
+        "请一件一件来：等头像及其细节完成，或先取消"
+    ),
+    "There is no video any more. Choose it again": "视频已不在，请重新选择",
+    "the upload was deleted in the meantime; choose the video again": "上传的文件已被删除，请重新选择视频",
+    "{} has {} MB, more than {}; cut it, or film it smaller": "{} 有 {} MB，超过 {} MB；请截短，或以较小尺寸拍摄",
+    "{} has {} x {} pixels, more than {}; film it smaller": "{} 为 {} x {} 像素，超过 {}；请以较小尺寸拍摄",
+    "{} has {} MB, more than {}; reduce it": "{} 有 {} MB，超过 {} MB；请缩小",
+    "{} is {} seconds long, more than {}; cut the part that you want": "{} 长 {} 秒，超过 {} 秒；请截取需要的部分",
+    "{} is longer than {} seconds; cut the part you want": "{} 超过 {} 秒；请截取需要的部分",
+    "{} is not a video that can be read; try an MP4 with H.264": "{} 不是可读取的视频；请使用 H.264 编码的 MP4",
+    "no face was found in any of {} frames; it must be as wide as an eighth of the picture, or more": (
+        "{} 帧中都没有找到人脸；人脸宽度至少要占画面的八分之一"
+    ),
+    "frame {} has {} x {} pixels, those before {} x {}; all frames of a video must have one size": (
+        "第 {} 帧为 {} x {} 像素，之前的为 {} x {}；同一视频的所有帧必须大小一致"
+    ),
+    "{} has {} frames, more than {}; cut it": "{} 有 {} 帧，超过 {} 帧；请截短",
+    "cannot read {} as a track: {}": "无法把 {} 读作动作文件：{}",
+    "the face is never at rest: its expressions are measured from an average face": (
+        "人脸没有静止的时刻：表情以平均人脸为基准"
+    ),
+    "{} holds no frame with a face yet": "{} 中还没有带人脸的帧",
+    "{} rows whose Timecode is not later than the one before were left out": "有 {} 行的时间码不晚于前一行，已略去",
+    "the model {} has no expression {}: left out": "模型 {} 没有表情 {}，已略去",
+    "the model {} has none of these expressions ({}), so none can be moved": "模型 {} 没有这些表情（{}），无法驱动",
     # Uploads
     "the upload was deleted in the meantime; choose the photograph again": "上传的文件已被删除，请重新选择照片",
     "the upload was deleted in the meantime; send it again": "上传的文件已被删除，请重新上传",

@@ -78,8 +78,8 @@ export class Orbit {
     if (!before) return;
     const now = [event.clientX, event.clientY];
     if (this.pointers.size === 1) {
-      const perPixel = 3 / this.canvas.clientHeight;
-      const dx = (now[0] - before[0]) * perPixel, dy = (now[1] - before[1]) * perPixel;
+      const perPixel = 3 / this.canvas.clientHeight, side = this.isMirrored ? -1 : 1;
+      const dx = side * (now[0] - before[0]) * perPixel, dy = (now[1] - before[1]) * perPixel;
       if (!this.grab(dx, dy, false)) this.turnTo(this.yaw - dx, this.pitch + dy);
     } else {
       const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);

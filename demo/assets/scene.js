@@ -89,6 +89,11 @@ export class Scene {
     this.draw();
   }
 
+  // Moves the head on the stage, metres from where it rests.
+  shift(offset) {
+    this.pivot.position.copy(this.center).add(new THREE.Vector3(...offset));
+  }
+
   light(given) {
     const { yaw, pitch, intensity, warmth } = { ...LIGHT, ...given };
     const [key] = this.lamps, y = yaw * DEGREE, p = pitch * DEGREE;

@@ -4,14 +4,18 @@
 import { loadModel, loadPack, loadScript } from "./files.js";
 import { Glide } from "./glide.js";
 import { History, Questions, complete, copy } from "./history.js";
+import { Motion, Player, ROW } from "./motion.js";
 import { Panel } from "./panel.js";
 import { LIGHT, PICTURES, Scene } from "./scene.js";
 import { Stage } from "./stage.js";
+import { Webcam } from "./webcam.js";
 import { word } from "./words.js";
 
 const PARTS = ["model", "head", ...PICTURES]; // addresses in a value of the component
 const NO_ANSWER_MS = 5000;
 const SKINS = 2 ** 24 - 1;
+const PANEL_MS = 100; // between two updates of the sliders while the head moves by itself
+const REACH_M = 0.06; // a head that moves stays about so close to the middle of the stage
 const LIGHT_LIMIT_DEG = { yaw: 150, pitch: 80 };
 
 class Studio {
@@ -52,6 +56,16 @@ class Studio {
       redo: () => this.step(1),
       reset: () => this.setState(this.start),
     });
+    this.player = new Player(element.querySelector(".fv-player"), {
+      show: (motion, row, isResting) => this.pose(motion.names, row, motion.home, isResting),
+      leave: () => this.leaveMotion(),
+    });
+    this.webcam = new Webcam(element.querySelector(".fv-webcam"), {
+      start: () => this.trigger("film", { do: "start" }),
+      keep: () => this.trigger("film", { do: "keep" }),
+      pose: (row, home) => this.poseLive(row, home),
+      ended: (isKept) => this.endLive(isKept),
+    });
     // A button that was pressed and is disabled now, such as the last undo, leaves the focus to the page.
     document.addEventListener("keydown", (event) => {
       if (event.target === document.body || this.root.contains(event.target)) this.key(event);
@@ -62,6 +76,7 @@ class Studio {
   // Called with every new value of the component; the newest one wins, whatever arrives first. Values that only tell
   // how far the work is do not disturb the loading of what they have in common.
   async show(value) {
+    if (value.film && value.film.number !== this.filmed) this.film(value.film);
     if (value.adopt && value.adopt.number > this.adopted) this.adoption = value.adopt; // not to be lost in what follows
     if (value.edition < this.latest.edition) { // an answer that another one has overtaken
       if (this.adoption && this.files) this.take(this.latest, false);
@@ -146,6 +161,9 @@ class Studio {
   welcome(value) {
     this.person = value.person;
     this.adoption = null;
+    if (this.webcam.isOn && this.latest.film?.person !== value.person) this.webcam.stop();
+    this.endMotion();
+    this.motion = null;
     this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
@@ -170,6 +188,99 @@ class Studio {
     } else {
       this.refresh();
     }
+    if (value.motion?.number !== this.motion) this.changeMotion(value.motion);
+  }
+
+  // -- motions --------------------------------------------------------------------------------------------------------
+  async changeMotion(given, isPlaying = !matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    const number = (this.motion = given?.number);
+    this.leaveMotion();
+    if (!given) return;
+    try {
+      const motion = await Motion.load(given.address);
+      if (number !== this.motion) return;
+      this.stage.comeIntoSight();
+      this.player.open(motion, isPlaying);
+    } catch (error) {
+      if (number === this.motion) this.stage.say(word("noMotion", error.message));
+    }
+  }
+
+  // The server's word about the visitor's camera.
+  film({ number, address, error }) {
+    this.filmed = number;
+    if (error) this.webcam.fail(error);
+    else if (address) this.webcam.begin(address);
+  }
+
+  openCamera() {
+    if (this.isBlind) this.webcam.fail(word("cameraBlind"));
+    else this.webcam.open();
+    this.stage.comeIntoSight();
+  }
+
+  // Drawn while the next picture is on its way.
+  poseLive(row, home) {
+    this.newest = { row, home };
+    this.poseSoon ??= requestAnimationFrame(() => {
+      this.poseSoon = undefined;
+      if (!this.files || !this.panel.model) return;
+      this.player.shut();
+      this.setMirrored(true);
+      this.pose(this.panel.model.names, this.newest.row, this.newest.home, false);
+    });
+  }
+
+  // The head is as it was before the camera; what it did then can be seen again.
+  endLive(isKept) {
+    cancelAnimationFrame(this.poseSoon);
+    this.poseSoon = undefined;
+    if (!this.isMirrored) return;
+    this.setMirrored(false);
+    this.leaveMotion();
+    if (this.motion && !isKept) this.changeMotion(this.latest.motion, false);
+  }
+
+  // As in a mirror, like the visitor's own picture beside it.
+  setMirrored(isOn) {
+    this.isMirrored = isOn;
+    this.stage.element.toggleAttribute("data-mirrored", isOn);
+    this.scene.orbit.isMirrored = isOn;
+  }
+
+  // A row of a motion on the head: pose, place and expression. The sliders follow now and then, and where it rests.
+  pose(names, row, home, isResting) {
+    if (!this.files) return;
+    this.rest ??= { expression: { ...this.state.expression }, pose: { ...this.state.pose } };
+    const expression = { ...this.state.expression };
+    names.forEach((name, k) => { expression[name] = Number(row[ROW.weights + k].toFixed(4)); });
+    const [yaw, pitch, roll] = [ROW.yaw, ROW.pitch, ROW.roll].map((place) => Number(row[place].toFixed(2)));
+    Object.assign(this.state, { expression, pose: { yaw, pitch, roll } });
+    this.scene.shift(home.map((middle, k) => REACH_M * Math.tanh((row[ROW.x + k] - middle) / REACH_M)));
+    if (this.isComparing) return;
+    this.glide.show(this.state);
+    const now = performance.now();
+    if (!isResting && now - (this.panelShown ?? 0) < PANEL_MS) return;
+    this.panelShown = now;
+    this.panel.show(this.state, this.history);
+  }
+
+  // What the visitor had set comes back.
+  leaveMotion() {
+    const state = this.settled(this.state), hasMoved = Boolean(this.rest);
+    this.endMotion();
+    if (hasMoved) this.adopt(state);
+  }
+
+  endMotion() {
+    this.player.shut();
+    this.rest = null;
+    this.scene?.shift([0, 0, 0]);
+  }
+
+  // A state without the motion that runs.
+  settled(state) {
+    return this.rest ? { ...state, ...this.rest } : state;
   }
 
   showProgress() {
@@ -189,6 +300,7 @@ class Studio {
     this.panel.element.hidden = true;
     if (!error.isWebgl) return;
     this.isBlind = true;
+    if (this.webcam.isOn) this.webcam.fail(word("cameraBlind"));
     this.showBlindly(this.latest);
   }
 
@@ -204,14 +316,16 @@ class Studio {
   // -- the visitor's state --------------------------------------------------------------------------------------------
   // While a control moves; `commit` ends the gesture.
   change(apply) {
+    const moved = this.player.isPlaying && movement(this.state);
     apply(this.state);
+    if (moved && moved !== movement(this.state)) this.player.pause(true);
     this.questions.want(this.state);
     this.glide.stop();
     this.showSoon ??= requestAnimationFrame(() => this.refresh());
   }
 
   commit(name) {
-    this.history.add(this.state, name);
+    this.history.add(this.settled(this.state), name);
     this.refresh();
   }
 
@@ -222,17 +336,24 @@ class Studio {
 
   setState(given) {
     const state = complete(given, this.latest.limits);
-    this.history.add(state);
+    if (this.rest && movement(state) !== movement(this.state)) this.endMotion();
+    this.history.add(this.settled(state));
     this.adopt(state);
   }
 
   setExpressions(weights) {
-    this.setState({ ...this.state, expression: { ...(weights ?? this.start.expression) } });
+    this.setState({ ...this.settled(this.state), expression: { ...(weights ?? this.start.expression) } });
   }
 
   step(direction) {
     const state = this.history.step(direction);
-    if (state) this.adopt(state);
+    if (!state) return;
+    const { expression, pose } = this.state;
+    if (!this.rest) this.adopt(state);
+    else { // the motion goes on; what was undone shows when it ends
+      this.rest = { expression: state.expression, pose: state.pose };
+      this.adopt({ ...state, expression, pose });
+    }
   }
 
   adopt(state) {
@@ -334,6 +455,8 @@ class Studio {
   }
 }
 
+const movement = ({ expression, pose }) => JSON.stringify([expression, pose]);
+
 export function mount(element, props, watch, trigger = () => {}) {
   const studio = new Studio(element, props, trigger);
   window.faceverse = {
@@ -346,6 +469,8 @@ export function mount(element, props, watch, trigger = () => {}) {
     undo: () => studio.step(-1),
     redo: () => studio.step(1),
     screenshot: () => studio.screenshot(),
+    film: () => studio.openCamera(),
+    play: () => studio.changeMotion(studio.latest.motion, true),
   };
   const show = () => props.value && studio.show(props.value);
   watch("value", show);
