@@ -1,10 +1,11 @@
-"""Sequences of a rendered head whose pose and expression are known, for benchmarks of tracking."""
+"""Sequences whose motion is known, for benchmarks of tracking: of a rendered head, and of a photograph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import faceverse as fv
@@ -84,3 +85,38 @@ def pictures(scene: Scene, height: int = 720, seed: int = 0) -> Iterator[np.ndar
         levels = srgb_from_linear(linear).numpy() * 255
         grain = NOISE_LEVELS * rng.standard_normal((*levels.shape[:2], 1))
         yield np.clip(levels + grain + 0.5, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How a photograph is moved in T frames; the face in it does nothing.
+
+    Args:
+        times_s: (T,); roll_deg: (T,) counter-clockwise; zoom: (T,) factor; shift_px: (T, 2) right and down.
+    """
+
+    times_s: np.ndarray
+    roll_deg: np.ndarray
+    zoom: np.ndarray
+    shift_px: np.ndarray
+
+
+def swaying(count: int) -> Moved:
+    """The motion of a photograph held before a camera; still in the first half second."""
+    times = np.arange(count) / FPS
+    busy = np.clip((times - 0.5) / 0.3, 0, 1)
+    shift = np.stack([40 * np.sin(2.3 * times), 20 * np.sin(3.1 * times)], axis=1)
+    return Moved(times, busy * 18 * np.sin(1.9 * times), 1 + 0.2 * busy * np.sin(1.3 * times), busy[:, None] * shift)
+
+
+def moved_photograph(rgb: np.ndarray, moved: Moved, height: int = 720) -> Iterator[np.ndarray]:
+    """A photograph (H, W, 3) uint8 in frames (height, height * 16 / 9, 3) uint8, by `moved` about their middle."""
+    width = height * 16 // 9
+    picture = Image.fromarray(rgb)
+    fit = height / picture.height
+    for roll_deg, zoom, shift in zip(moved.roll_deg, moved.zoom, moved.shift_px, strict=True):
+        # From frame to photograph: back by the shift, turned back, made smaller.
+        c, s = np.cos(np.radians(roll_deg)) / (zoom * fit), np.sin(np.radians(roll_deg)) / (zoom * fit)
+        x, y = width / 2 + shift[0], height / 2 + shift[1]
+        matrix = (c, -s, picture.width / 2 - c * x + s * y, s, c, picture.height / 2 - s * x - c * y)
+        yield np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))

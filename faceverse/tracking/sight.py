@@ -5,15 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..camera import Camera
 from ..fitting.photometric import crop_box, cut
-from ..landmarks import DetectedFace, VideoDetector
+from ..landmarks import DetectedFace, VideoDetector, detect_faces
 
 AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
+_SEARCH_S = 1.0  # so often a face is searched for that the detector does not find
+_SMALL = (0.14, 0.2)  # shares of the frame's long side: smaller faces are looked at in a window, larger ones no longer
+_WINDOW_FACES = 3.5  # side of that window in sizes of the face
 _MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one who is followed
 
 
@@ -36,6 +39,9 @@ class Sight:
 class Watch:
     """Turns frames into sights, one after the other; follows one person.
 
+    A face that is too small for the detector in the whole frame is searched for now and then, and followed in a square
+    cut out around it.
+
     Args:
         detector: that follows faces.
         picture_px: side of the sights' pictures.
@@ -45,7 +51,8 @@ class Watch:
         self._detector, self._size = detector, picture_px
         self._first_s = self._last_ms = None
         self._box: np.ndarray | None = None
-        self._seen_s = -np.inf
+        self._seen_s = self._searched_s = -np.inf
+        self._window: tuple[int, int, int, int] | None = None
 
     def __call__(self, seconds: float, rgb: np.ndarray) -> Sight:
         """The face in the next frame, as far as there is one."""
@@ -54,7 +61,13 @@ class Watch:
         if self._last_ms is not None:
             milliseconds = max(milliseconds, self._last_ms + 1)  # frames may follow within the detector's unit of time
         self._last_ms = milliseconds
-        face = self._followed(self._detector(rgb, milliseconds), seconds)
+        face = self._followed(self._detected(rgb, milliseconds), seconds)
+        search = face is None and max(self._seen_s, self._searched_s) + _SEARCH_S <= seconds
+        if search:
+            self._searched_s = seconds
+            face = self._followed(detect_faces(rgb, max_faces=1), seconds)
+        in_window = search or self._window is not None
+        self._window = self._window_for(face, rgb.shape[:2]) if in_window and face is not None else None
         if face is None:
             return Sight(seconds, rgb.shape[:2])
         box = crop_box(face.landmarks_px)
@@ -62,6 +75,38 @@ class Watch:
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             return Sight(seconds, rgb.shape[:2])
         return Sight(seconds, rgb.shape[:2], face, *cut(rgb, box, self._size), box)
+
+    def _detected(self, rgb: np.ndarray, milliseconds: int) -> list[DetectedFace]:
+        """Faces in the frame, or in the window where one is."""
+        if self._window is None:
+            return self._detector(rgb, milliseconds)
+        x0, y0, x1, y1 = self._window
+        found = self._detector(np.ascontiguousarray(rgb[y0:y1, x0:x1]), milliseconds)
+        corner = np.float32([x0, y0])
+        return [
+            replace(face, box_px=face.box_px + np.tile(corner, 2), landmarks_px=face.landmarks_px + corner)
+            for face in found
+        ]
+
+    def _window_for(self, face: DetectedFace, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        """Where to look for a face in the next frame: x0, y0, x1, y1; None: everywhere.
+
+        It stays where it is as long as the face is well inside, so that the detector finds it where it was.
+        """
+        x0, y0, x1, y1 = (float(value) for value in face.box_px)
+        wide = max(x1 - x0, y1 - y0)
+        if wide > _SMALL[self._window is not None] * max(size):
+            return None
+        if self._window is not None:
+            left, top, right, bottom = self._window
+            room = 0.5 * wide
+            inside = left <= max(x0 - room, 0) and top <= max(y0 - room, 0)
+            inside = inside and right >= min(x1 + room, size[1]) and bottom >= min(y1 + room, size[0])
+            if inside and wide > 0.6 * (right - left) / _WINDOW_FACES:
+                return self._window
+        side, middle = _WINDOW_FACES * wide, ((x0 + x1) / 2, (y0 + y1) / 2)
+        edges = [round(middle[k] + sign * side / 2) for sign in (-1, 1) for k in (0, 1)]
+        return tuple(int(np.clip(edge, 0, limit)) for edge, limit in zip(edges, (size[1], size[0]) * 2, strict=True))
 
     def _followed(self, found: list[DetectedFace], seconds: float) -> DetectedFace | None:
         """The face that is followed: who was seen a moment ago must be near that place; later anybody is welcome."""
