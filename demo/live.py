@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import queue
 import secrets
 import threading
@@ -33,6 +34,9 @@ PLACE = "live"
 _FORGET_AFTER = 300  # frames that nobody records
 _IN_FLIGHT = 2
 _GONE = "this camera is not followed any more; start it again"
+
+
+_log = logging.getLogger(__name__)
 
 
 class Closed(Exception):  # noqa: N818 (not a mistake of anybody)
@@ -201,6 +205,9 @@ class Live:
             return PlainTextResponse(str(error), 410)
         except (fv.FaceVerseError, ValueError) as error:
             return PlainTextResponse(str(error), 400)
+        except Exception as error:
+            _log.error("a frame failed", exc_info=error)
+            return PlainTextResponse("something went wrong on the server", 500)
         took = f"frame;dur={1000 * (time.perf_counter() - start_s):.1f}"
         headers = {"Server-Timing": took, "Cache-Control": "no-store"}
         return Response(row, media_type="application/octet-stream", headers=headers)

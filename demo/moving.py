@@ -152,9 +152,7 @@ class Moving(Editing):
             with self.line.place(is_aside=True) as place:
                 yield from self._waited(visit, place, is_wanted)
                 shown = heads.as_shown(head, self._changes(state, head))
-                work = motions.overlay(
-                    motion, shown, visit.folder, is_wanted, lambda: self._let_pass(place, is_wanted)
-                )
+                work = motions.overlay(motion, shown, visit.folder, is_wanted, lambda: self._let_pass(place, is_wanted))
                 for event in work if is_wanted() else ():
                     if isinstance(event, Step):
                         yield self._step(visit, event)

@@ -432,6 +432,17 @@ def test_other_frames_are_refused(live, client, seconds, content, words):
     camera.close()
 
 
+def test_faults_of_the_tracker_stay_on_the_server(live, client, monkeypatch, caplog):
+    def broken(self, rgb, seconds):
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(Follower, "__call__", broken)
+    camera = live.open(None, lambda: True)
+    answer = client.post(f"/live/{camera.token}?t=1", content=jpeg())
+    assert answer.status_code == 500 and "secret" not in answer.text and "secret" in caplog.text
+    camera.close()
+
+
 def test_there_are_so_many_places(live):
     first, second = (live.open(None, lambda: True) for _ in range(2))
     with pytest.raises(fv.FaceVerseError, match="all 2 places for cameras") as caught:

@@ -23,7 +23,7 @@ export class Webcam {
     this.video = make("video", { class: "fv-self", playsinline: true, "aria-label": word("selfView") });
     this.video.muted = true;
     this.status = make("p", { class: "fv-live-state", role: "status" });
-    this.hide = iconButton("eye", word("hideSelf"), () => this.showSelf(this.video.hidden), { "aria-pressed": "true" });
+    this.hide = iconButton("eye", word("hideSelf"), () => this.showSelf(this.isHidden), { "aria-pressed": "true" });
     this.rest = iconButton("target", word("calibrate"), () => this.calibrate(), { "data-calibrate": true });
     this.record = iconButton("record", word("record"), () => this.toggleRecording(), { "data-record": true });
     this.off = iconButton("close", word("stopCamera"), () => this.stop(), { "data-stop-camera": true });
@@ -85,6 +85,8 @@ export class Webcam {
         if (this.stream !== stream) return;
         const answer = await this.ask(`?t=${seconds}`, jpeg);
         if (this.stream !== stream) return;
+        if (answer.status >= 500) throw new Error(word("cameraLost"));
+        if (answer.status === 410) this.address = null; // nothing to close there
         if (!answer.ok) throw new Error(answer.status === 410 ? word("cameraClosed") : await answer.text());
         this.follow(new Float32Array(await answer.arrayBuffer()));
       } catch (error) {
@@ -159,8 +161,10 @@ export class Webcam {
     this.element.classList.toggle("fv-recording", Boolean(this.isRecording));
   }
 
+  // Out of sight, but there: a video that is not displayed may have no pictures.
   showSelf(isShown) {
-    this.video.hidden = !isShown;
+    this.isHidden = !isShown;
+    this.video.classList.toggle("fv-unseen", !isShown);
     this.hide.setAttribute("aria-pressed", String(isShown));
   }
 
