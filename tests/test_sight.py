@@ -1,0 +1,304 @@
+"""Who is followed from frame to frame, cameras, and the filter of live tracking; with stand-ins for the detector."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+import faceverse as fv
+from faceverse.__main__ import main
+from faceverse.errors import ImageError
+from faceverse.landmarks import DetectedFace
+from faceverse.tracking import sight as module
+from faceverse.tracking.frames import open_source
+from faceverse.tracking.sight import Watch, sights_of
+from faceverse.tracking.skin import Pose
+from faceverse.tracking.smoothing import LiveFilter
+from faceverse.tracking.solve import FrameSolver
+from faceverse.tracking.timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER
+
+HEIGHT, WIDTH = 360, 640
+
+
+def face_at(x, y, wide):
+    corners = np.float32([[x - wide / 2, y - wide / 2], [x + wide / 2, y + wide / 2]])
+    points = np.linspace(*corners, 478).astype(np.float32)
+    return DetectedFace(corners.reshape(-1), points, np.zeros(478, np.float32), {}, None)
+
+
+class Detector:
+    """Sees what it is told, where it is in the picture that it is given, if that shows it large enough."""
+
+    def __init__(self, *frames):
+        self.frames, self.sizes, self.place = list(frames), [], (0, 0)
+
+    def __call__(self, rgb, milliseconds):
+        self.sizes.append(rgb.shape[:2])
+        mark = np.argwhere((rgb == 255).all(-1))  # the frame's corner of reference, painted by `frame`
+        corner = np.float32(mark[0][::-1]) - np.float32(REFERENCE) if len(mark) else np.zeros(2, np.float32)
+        found = [f for f in self.frames.pop(0) if f.box_px[2] - f.box_px[0] >= max(rgb.shape[:2]) / 8]
+        return [
+            DetectedFace(f.box_px + np.tile(corner, 2), f.landmarks_px + corner, f.landmarks_depth, {}, None)
+            for f in found
+        ]  # fmt: skip
+
+
+REFERENCE = (300, 150)  # x, y of a white pixel by which a stand-in knows which part of the frame it is shown
+
+
+def frame():
+    rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    rgb[REFERENCE[1], REFERENCE[0]] = 255
+    return rgb
+
+
+def boxes(watch, count):
+    sights = [watch(k / 30, frame()) for k in range(count)]
+    return [None if sight.face is None else sight.face.box_px[0] for sight in sights]
+
+
+@pytest.fixture
+def no_search(monkeypatch):
+    monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: [])
+
+
+# ------------------------------------------------------------------------------------------------------ who is followed
+
+
+def test_the_one_who_is_followed_stays_followed(no_search):
+    # Somebody larger comes in, then the detector finds only him for two frames, then both again.
+    own, other = face_at(150, 180, 100), face_at(480, 180, 160)
+    watch = Watch(Detector([own], [other, own], [other], [other], [own, other]), 32)
+    assert boxes(watch, 5) == [100, 100, None, None, 100]
+
+
+def test_after_a_while_anybody_is_welcome(no_search):
+    own, other = face_at(150, 180, 100), face_at(480, 180, 160)
+    watch = Watch(Detector([own], *[[other]] * 30), 32)
+    found = boxes(watch, 31)
+    assert found[1] is None and found[-1] == 400
+
+
+def test_pictures_show_the_face(no_search):
+    rgb = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+    rgb[130:230, 100:200] = 200
+    seen = Watch(Detector([face_at(150, 180, 100)]), 64)(0.0, rgb)
+    assert seen.picture.shape == (64, 64, 3) and seen.inside.all()
+    assert seen.picture[24:40, 24:40].min() > 190 and seen.picture[0].max() < 60
+
+
+def test_a_face_beside_the_frame_is_none(no_search):
+    assert Watch(Detector([face_at(-900, 180, 100)]), 32)(0.0, frame()).face is None
+
+
+# --------------------------------------------------------------------------------------------------------- small faces
+
+
+def test_a_small_face_is_searched_for_and_followed_in_a_window(monkeypatch):
+    searched = []
+
+    def search(rgb, max_faces):
+        searched.append(max_faces)
+        return [face_at(320, 180, 50)]
+
+    monkeypatch.setattr(module, "detect_faces", search)
+    moving = [[face_at(320 + 4 * k, 180, 50)] for k in range(12)]
+    detector = Detector(*moving)
+    found = boxes(Watch(detector, 32), 12)
+    assert searched == [1] and detector.sizes[0] == (HEIGHT, WIDTH)
+    assert all(max(size) < 200 for size in detector.sizes[1:])
+    np.testing.assert_allclose(found[1:], [295 + 4 * k for k in range(1, 12)])
+
+
+def test_a_face_that_comes_near_is_seen_in_the_whole_frame(monkeypatch):
+    monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: [face_at(320, 180, 50)])
+    detector = Detector(*[[face_at(320, 180, 50 + 15 * k)] for k in range(8)])
+    found = boxes(Watch(detector, 32), 8)
+    assert None not in found and detector.sizes[-1] == (HEIGHT, WIDTH)
+
+
+def test_an_empty_frame_is_not_searched_all_the_time(monkeypatch):
+    searched = []
+    monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: searched.append(0) or [])
+    assert boxes(Watch(Detector(*[[]] * 65), 32), 65) == [None] * 65
+    assert len(searched) == 3
+
+
+# ---------------------------------------------------------------------------------------------------- frames and thread
+
+
+def test_what_goes_wrong_in_the_thread_is_heard(no_search):
+    def frames():
+        yield 0.0, frame()
+        raise ImageError("the film is torn")
+
+    sights = sights_of(frames(), Detector([face_at(150, 180, 100)]), 32)
+    assert next(sights).face is not None
+    with pytest.raises(ImageError, match="torn"):
+        list(sights)
+
+
+def test_a_reader_who_leaves_ends_the_thread(no_search):
+    closed = []
+
+    def frames():
+        try:
+            for k in range(10_000):
+                yield k / 30, frame()
+        finally:
+            closed.append(k)
+
+    sights = sights_of(frames(), Detector(*[[]] * 10_000), 32)
+    next(sights)
+    sights.close()
+    assert closed and closed[0] < 500
+
+
+# --------------------------------------------------------------------------------------------------------------- camera
+
+
+class Capture:
+    """OpenCV's reader of a camera that shows three frames; number 7 is not there."""
+
+    released = 0
+
+    def __init__(self, source, backend):
+        self.number, self.left = source, 3
+
+    def isOpened(self):  # noqa: N802
+        return self.number != 7
+
+    def read(self):
+        self.left -= 1
+        return self.left >= 0, np.full((24, 32, 3), (10, 20, 30), np.uint8)
+
+    def release(self):
+        Capture.released += 1
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    import cv2
+
+    log = types.SimpleNamespace(setLogLevel=lambda level: level, LOG_LEVEL_SILENT=0)
+    stand_in = types.SimpleNamespace(
+        VideoCapture=Capture, CAP_ANY=0, COLOR_BGR2RGB=cv2.COLOR_BGR2RGB, cvtColor=cv2.cvtColor,
+        utils=types.SimpleNamespace(logging=log),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "cv2", stand_in)
+    Capture.released = 0
+
+
+def test_a_camera_is_a_source(camera):
+    frames, total = open_source(0, 30.0)
+    taken = list(frames)
+    assert total is None and len(taken) == 3 and Capture.released == 1
+    times = [seconds for seconds, _ in taken]
+    assert times[0] == 0 and times == sorted(times)
+    assert taken[0][1][0, 0].tolist() == [30, 20, 10]  # RGB
+
+
+def test_a_missing_camera_is_named(camera):
+    with pytest.raises(ImageError, match="camera 7 cannot be opened"):
+        open_source(7, 30.0)
+
+
+def test_webcam_on_the_command_line(camera, tmp_path, toy_model, monkeypatch, capsys):
+    class Live:
+        def __init__(self, model, identity, smooth):
+            self.taken, self.given = [], (model, identity, smooth)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def __call__(self, rgb, seconds):
+            self.taken.append(seconds)
+            weights = np.zeros(len(toy_model.expression_names))
+            weights[toy_model.expression_names.index("jawOpen")] = 0.6
+            return types.SimpleNamespace(expression=weights)
+
+        def track(self):
+            return types.SimpleNamespace(taken=self.taken)
+
+    monkeypatch.setattr("faceverse.__main__.LiveTracker", Live)
+    monkeypatch.setattr("faceverse.__main__.load_model", lambda source: toy_model)
+    written = []
+
+    def export(found, path):
+        written.append((len(found.taken), path))
+        return path
+
+    monkeypatch.setattr("faceverse.__main__.export", export)
+    assert main(["track", "--webcam", "-o", str(tmp_path / "out"), "--format", "csv"]) == 0
+    assert written == [(3, tmp_path / "out" / "webcam.csv")]
+    told = capsys.readouterr()
+    assert "Ctrl+C" in told.err and "jawOpen" in told.err and "0.60" in told.err
+    assert main(["track", "clip.mp4", "--webcam", "-o", str(tmp_path)]) == 1
+    assert "give a video, or --webcam" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------------------- filter
+
+
+def filtered(angles_deg, weights, step_s=1 / 30):
+    live, limits, answers = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER), np.float64([[0, 1]]), []
+    for k, (angle, weight) in enumerate(zip(angles_deg, weights, strict=True)):
+        turn = Rotation.from_euler("y", angle, degrees=True).as_matrix()
+        answers.append(live(Pose(turn, np.array([0, 0, -0.5]), np.array([weight])), k * step_s, limits))
+    found = [Rotation.from_matrix(pose.rotation).as_euler("yxz", degrees=True)[0] for pose in answers]
+    return np.array(found), np.array([pose.expression[0] for pose in answers])
+
+
+def test_live_filter_calms_a_still_head():
+    rng = np.random.default_rng(0)
+    noise, weights = rng.normal(0, 0.2, 120), np.full(120, 0.4) + rng.normal(0, 0.01, 120)
+    angles, expression = filtered(noise, weights)
+    assert angles[20:].std() < 0.6 * noise[20:].std() and expression[20:].std() < 0.6 * weights[20:].std()
+
+
+def test_live_filter_lags_by_a_frame_at_most():
+    seconds = np.arange(90) / 30
+    true = 30 * np.sin(2 * seconds)
+    angles, _ = filtered(true, np.zeros(90))
+    lags = [np.abs(angles[30:80] - true[30 - k : 80 - k]).mean() for k in range(4)]
+    assert int(np.argmin(lags)) <= 1 and np.abs(angles - true)[30:].max() < 3
+
+
+def test_live_filter_keeps_a_blink():
+    blink = np.zeros(40)
+    blink[15:19] = (0.6, 1.0, 1.0, 0.5)
+    assert filtered(np.zeros(40), blink)[1].max() > 0.9
+
+
+def test_live_filter_starts_anew():
+    live, limits = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER), np.float64([[0, 1]])
+    first = Pose(np.eye(3), np.zeros(3), np.array([0.0]))
+    second = Pose(np.eye(3), np.ones(3), np.array([1.0]))
+    live(first, 0.0, limits)
+    assert live(second, 0.03, limits).translation[0] < 1
+    live.forget()
+    assert np.array_equal(live(second, 0.06, limits).translation, second.translation)
+
+
+# ------------------------------------------------------------------------------------------------------ face at rest
+
+
+def test_weights_are_counted_from_the_face_at_rest():
+    class Solver(FrameSolver):
+        def __init__(self, zero):
+            self._person = types.SimpleNamespace(zero=zero)
+            limits = np.float64([[0, 1]] * 3)
+            self._landmarks = types.SimpleNamespace(prior=types.SimpleNamespace(limits=limits))
+
+    pose = Pose(np.eye(3), np.zeros(3), np.array([0.1, 0.55, 1.0]))
+    assert Solver(None)._from_rest(pose) is pose
+    np.testing.assert_allclose(Solver(np.full(3, 0.1))._from_rest(pose).expression, [0, 0.5, 1])
+
+
+def test_live_tracker_is_public():
+    assert fv.LiveTracker is not None and {"LiveTracker", "TrackedFrame"} <= set(fv.__all__)
