@@ -58,6 +58,7 @@ def _write(model: fv.FaceModel, path: Path, minutes: float) -> int:
 def _run(clip: Path, out: Path, stop) -> tuple[list[float], float]:
     """Memory in MB each second until `stop` says so or the end, and the seconds it took."""
     program = [sys.executable, "-m", "faceverse", "track", str(clip), "-o", str(out)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background would ignore it
     memory, start = [], time.perf_counter()
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for second in itertools.count():

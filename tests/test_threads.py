@@ -1,5 +1,7 @@
 """A block on one thread, and what was before it."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -35,3 +37,23 @@ def test_an_error_gives_them_back_too(two_threads):
     with pytest.raises(KeyError), one_thread():
         raise KeyError("x")
     assert torch.get_num_threads() == 2
+
+
+def test_blocks_of_several_threads_may_overlap(two_threads):
+    before, first_in, second_in, first_out = blas_threads(), *(threading.Event() for _ in range(3))
+
+    def first():
+        with one_thread():
+            first_in.set()
+            second_in.wait(10)
+        first_out.set()
+
+    other = threading.Thread(target=first)
+    other.start()
+    first_in.wait(10)
+    with one_thread():
+        second_in.set()
+        first_out.wait(10)
+        assert blas_threads() <= {1}
+    other.join()
+    assert blas_threads() == before and torch.get_num_threads() == 2

@@ -467,7 +467,7 @@ class _Stop(Exception):  # noqa: N818
 
 
 def test_a_stopped_run_leaves_a_journal_and_goes_on(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr("faceverse.tracking.WAITING_FACES", 8)
+    monkeypatch.setattr("faceverse.tracking.WAITING_FACES", (8, 8))
     folder = tmp_path / "frames"
     folder.mkdir()
     for i, frame in enumerate(scene.frames[:24]):

@@ -39,7 +39,9 @@ from .timeline import assemble
 
 __all__ = ["LiveTracker", "Track", "TrackedFrame", "export_track", "load_track", "track"]
 
-WAITING_FACES = 180  # so many frames with a face are seen before the person is decided
+# So many frames with a face are seen before the person is decided, at least and at most; of a video of known length a
+# share, because what follows is solved while the detector goes on.
+WAITING_FACES, _WAITING_SHARE = (120, 240), 0.4
 _REPEATED = 10  # frames that are seen again after a stop, so that the detector finds its way
 
 
@@ -63,7 +65,7 @@ def track(
             to be followed as it films see `LiveTracker`.
         model: by default that of `identity`, else the open model.
         identity: the person, such as `fit` finds from a photograph; by default shape and skin are estimated
-            together from the best of the first 180 frames with a face.
+            together from the best of the first 120 to 240 frames with a face.
         smooth: False leaves out the one-euro filters.
         quality: "fast", or "high": larger pictures of the face and more steps, about five times the time.
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
@@ -87,7 +89,7 @@ def track(
     earlier = None if book is None else book.earlier(model)
     done = 0 if earlier is None else len(earlier.frames)
     frames, total = open_source(source, fps, max(done - _REPEATED, 0))
-    run = _Run(Reader(model), quality, known, focal_px)
+    run = _Run(Reader(model), quality, known, focal_px, _waiting(total))
     with one_thread(), VideoDetector(max_faces=1) as detector:
         sights = sights_of(checked(frames), detector, QUALITIES[quality].picture_px)
         with contextlib.closing(sights):
@@ -105,17 +107,21 @@ class _Run:
         quality: see `track`.
         known: the person, where he is.
         focal_px: focal length, where it is known.
+        waiting: frames with a face that decide who it is.
     """
 
-    def __init__(self, reader: Reader, quality: str, known: FaceParams | None, focal_px: float | None):
+    def __init__(
+        self, reader: Reader, quality: str, known: FaceParams | None, focal_px: float | None, waiting: int
+    ):  # fmt: skip
         self._reader, self._quality, self._known, self._focal_px = reader, QUALITIES[quality], known, focal_px
+        self._waiting = waiting
 
     def __call__(self, sights: Iterator[Sight], book: Journal | None, earlier: Found | None) -> tuple[Person, Record]:
         """Who is seen, and all frames."""
         waiting: list[Sight] = []
         record = Record(len(self._reader.model.expression_names))
         if earlier is None:
-            waiting = list(until_known(sights, WAITING_FACES))
+            waiting = list(until_known(sights, self._waiting))
             person = self._met(waiting)
         else:
             person = earlier.person
@@ -147,6 +153,12 @@ class _Run:
             raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
         camera = default_camera(waiting[0].image_size, self._focal_px)
         return meet(seen, self._reader, camera, self._known)
+
+
+def _waiting(total: int | None) -> int:
+    """Frames with a face that decide who it is, of a video with so many frames."""
+    least, most = WAITING_FACES
+    return most if total is None else int(np.clip(_WAITING_SHARE * total, least, most))
 
 
 def _told(

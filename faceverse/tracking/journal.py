@@ -21,7 +21,7 @@ from .solve import State
 
 MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
 VERSION = 2
-_FIRST_FRAMES = 1024
+_PIECE = 1024  # records
 _FLUSH_FRAMES = 30  # records that a stop may lose
 _PERSON = ("identity", "albedo", "iris")
 
@@ -41,20 +41,20 @@ def record_type(expressions: int) -> np.dtype:
 
 
 class Record:
-    """The frames so far. Grows by doubling; a frame without a face keeps zeros and confidence 0."""
+    """The frames so far, in pieces, so that none is ever copied; one without a face keeps zeros and confidence 0."""
 
     def __init__(self, expressions: int):
-        self._frames = np.zeros(_FIRST_FRAMES, record_type(expressions))
-        self._count = 0
+        self._kind, self._pieces, self._count = record_type(expressions), [], 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, state: State) -> np.void:
         """One more frame; its record."""
-        if self._count == len(self._frames):
-            self._frames = np.concatenate([self._frames, np.zeros_like(self._frames)])
-        row = self._frames[self._count]
+        place = self._count % _PIECE
+        if place == 0:
+            self._pieces.append(np.zeros(_PIECE, self._kind))
+        row = self._pieces[-1][place]
         row["seconds"], row["confidence"] = state.seconds, state.confidence
         if state.pose is not None:
             row["rotation"], row["translation"] = state.pose.rotation, state.pose.translation
@@ -63,14 +63,15 @@ class Record:
         return row
 
     def extend(self, frames: np.ndarray) -> None:
-        """Frames of an earlier run."""
-        self._frames = np.concatenate([self._frames[: self._count], frames, np.zeros(_FIRST_FRAMES, frames.dtype)])
-        self._count += len(frames)
+        """Frames of an earlier run, before any is added."""
+        whole = np.zeros(-(-len(frames) // _PIECE) * _PIECE, self._kind)
+        whole[: len(frames)] = frames
+        self._pieces, self._count = np.split(whole, len(whole) // _PIECE) if len(frames) else [], len(frames)
 
     @property
     def frames(self) -> np.ndarray:
         """(T,) records."""
-        return self._frames[: self._count]
+        return np.concatenate([*self._pieces, np.zeros(0, self._kind)])[: self._count]
 
 
 @dataclass(frozen=True)

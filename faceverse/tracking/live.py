@@ -157,8 +157,9 @@ class LiveTracker:
     def _meet(self, sights: list[Sight]) -> None:
         """In the background: the person, from all that was seen."""
         camera = self._solver.person.camera
-        person = meet(sights, self._reader, camera, self._known)
-        self._met = FrameSolver(self._reader, person, self._quality)
+        with one_thread():
+            person = meet(sights, self._reader, camera, self._known)
+            self._met = FrameSolver(self._reader, person, self._quality)
 
     def _answer(self, state: State) -> TrackedFrame:
         shown = state if state.pose is not None else self._newest
