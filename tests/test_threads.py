@@ -39,21 +39,16 @@ def test_an_error_gives_them_back_too(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_blocks_of_several_threads_may_overlap(two_threads):
-    before, first_in, second_in, first_out = blas_threads(), *(threading.Event() for _ in range(3))
-
-    def first():
-        with one_thread():
-            first_in.set()
-            second_in.wait(10)
-        first_out.set()
-
-    other = threading.Thread(target=first)
-    other.start()
-    first_in.wait(10)
+def test_every_thread_may_ask(two_threads):
     with one_thread():
-        second_in.set()
-        first_out.wait(10)
-        assert blas_threads() <= {1}
+        pass
+    found = []
+
+    def work():
+        with one_thread():
+            found.append(blas_threads())
+
+    other = threading.Thread(target=work)
+    other.start()
     other.join()
-    assert blas_threads() == before and torch.get_num_threads() == 2
+    assert found[0] <= {1}
