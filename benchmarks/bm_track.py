@@ -1,6 +1,8 @@
-"""Tracking: frames per second and where the time goes, and errors on rendered people whose movements are known.
+"""Tracking: frames per second and where the time goes, and errors on people whose movements are known.
 
-Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--threads 1] [--minutes 20]
+Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--threads 1]
+     python benchmarks/bm_track.py --photograph selfie.jpg
+     python benchmarks/bm_track.py --minutes 20
 """
 
 import argparse
@@ -13,10 +15,11 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from track_long import print_long
-from track_scenes import NEUTRAL_S, Scene, pictures, speaking
+from track_scenes import NEUTRAL_S, Scene, moved_photograph, pictures, speaking, swaying
 
 import faceverse.tracking as tracking
 from faceverse.camera import default_camera
+from faceverse.images import read_image
 from faceverse.landmarks import VideoDetector
 from faceverse.model import FaceModel
 from faceverse.threads import one_thread
@@ -99,6 +102,31 @@ def print_errors(scene: Scene, found: tracking.Track) -> None:
     print(f"  neutral face: largest weight {neutral.max():.2f} ({worst}), {(neutral > 0.05).sum()} above 0.05")
 
 
+def print_photograph(model: FaceModel, path: str, count: int, height: int) -> None:
+    """A real face whose motion is known: a photograph that is turned, moved and enlarged."""
+    moved = swaying(count)
+    found = tracking.track(zip(moved.times_s, moved_photograph(read_image(path).rgb, moved, height)), model)
+    # What is moved within a picture turns with the line of sight.
+    sight = found.translation / np.linalg.norm(found.translation, axis=1, keepdims=True)
+    across = np.cross([0, 0, -1], sight)
+    length = np.linalg.norm(across, axis=1, keepdims=True)
+    facing = Rotation.from_rotvec(across / np.maximum(length, 1e-9) * np.arcsin(length))
+    seen = facing.inv() * Rotation.from_matrix(found.rotation)
+    turn = (seen * seen[0].inv()).as_rotvec()
+    turn_deg = np.degrees(turn - [[0, 0, 1]] * np.radians(moved.roll_deg - moved.roll_deg[0])[:, None])
+    nearer = found.translation[0, 2] / found.translation[:, 2] / (moved.zoom / moved.zoom[0])
+    spread = found.expression.std(0)
+    most = found.expression_names[spread.argmax()]
+    print(f"{path}, turned, moved and enlarged in {count} frames:")
+    print(f"  frames with a face {100 * (found.confidence > 0).mean():.0f} %, confidence {found.confidence.mean():.2f}")
+    pitch, yaw, roll = np.sqrt((turn_deg**2).mean(0))
+    print(f"  error of pitch, yaw and roll: {pitch:.2f} {yaw:.2f} {roll:.2f} degrees RMS")
+    print(f"  error of the distance: {100 * np.sqrt(((nearer - 1) ** 2).mean()):.1f} % RMS")
+    print(f"  weights, which do not change: deviation {spread.mean():.3f} in the mean, at most {spread.max():.3f} ({most})")
+    for warning in found.warnings:
+        print(f"  {warning}")
+
+
 def jitter_px(model: FaceModel, found: tracking.Track) -> float:
     """RMS movement in pixels of the face of a head that does not move."""
     rows = model.regions["face"][::JITTER_ROWS]
@@ -114,11 +142,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120, help="length of each sequence (default: 120)")
     parser.add_argument("--people", type=int, default=3, help="speaking people (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    text = "only this: a photograph of a face that is turned, moved and enlarged"
+    parser.add_argument("--photograph", nargs="+", default=(), metavar="FILE", help=text)
     text = "only this: a video so long on the command line, stopped in the middle and taken up again"
     parser.add_argument("--minutes", type=float, help=text)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model()
+    for path in options.photograph:
+        print_photograph(model, path, options.frames, options.height)
+    if options.photograph:
+        return
     if options.minutes:
         print_long(model, options.minutes)
         return

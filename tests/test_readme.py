@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import imageio_ffmpeg
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,8 +28,14 @@ def commands():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, astronaut):
-    """A working folder that holds selfie.jpg."""
+    """A working folder that holds selfie.jpg, and clip.mp4, in which the same picture comes nearer."""
     Image.fromarray(astronaut).save(tmp_path / "selfie.jpg", quality=95)
+    writer = imageio_ffmpeg.write_frames(str(tmp_path / "clip.mp4"), (256, 256), fps=30, macro_block_size=1)
+    writer.send(None)
+    for border in range(0, 60, 5):
+        box = (100 + border, border, 420 - border // 2, 320 - border // 2)
+        writer.send(np.asarray(Image.fromarray(astronaut).resize((256, 256), box=box)))
+    writer.close()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -44,7 +52,8 @@ def test_python_snippets_run_in_order(folder, shelf, capsys, no_network):
     names = {}
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"README.md, snippet {number + 1}", "exec"), names)
-    assert {"selfie.jpg", "me.glb", "me.json", "older.png"} <= {path.name for path in folder.iterdir()}
+    written = {"me.glb", "me.json", "older.png", "clip.csv", "clip.glb", "overlay.mp4", "older_moves.glb"}
+    assert written <= {path.name for path in folder.iterdir()}
     assert isinstance(names["result"], fv.FitResult) and names["older"] is not names["result"]
     assert "no face" in capsys.readouterr().out.lower()
     shelf["result"] = names["result"]
