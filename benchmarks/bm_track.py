@@ -122,7 +122,7 @@ def print_photograph(model: FaceModel, path: str, count: int, height: int) -> No
     pitch, yaw, roll = np.sqrt((turn_deg**2).mean(0))
     print(f"  error of pitch, yaw and roll: {pitch:.2f} {yaw:.2f} {roll:.2f} degrees RMS")
     print(f"  error of the distance: {100 * np.sqrt(((nearer - 1) ** 2).mean()):.1f} % RMS")
-    print(f"  weights, which do not change: deviation {spread.mean():.3f} in the mean, at most {spread.max():.3f} ({most})")
+    print(f"  weights, which do not change: deviation {spread.mean():.3f}, at most {spread.max():.3f} ({most})")
     for warning in found.warnings:
         print(f"  {warning}")
 

@@ -102,6 +102,8 @@ class Camera:
         try:
             while (task := self._tasks.get(timeout=self._idle_s)) is not None and self._is_wanted():
                 work, future = task
+                if not future.set_running_or_notify_cancel():  # nobody waits for the answer any more
+                    continue
                 try:
                     future.set_result(work())
                 except Exception as error:

@@ -455,6 +455,16 @@ def test_there_are_so_many_places(live):
     assert wait_for(lambda: len(live) == 0)
 
 
+def test_an_answer_that_nobody_waits_for_any_more_does_no_harm(live):
+    camera, busy = live.open(None, lambda: True), threading.Event()
+    blocked = camera._ask(lambda: busy.wait(5))
+    given_up = camera.frame(jpeg(), 0.1)
+    assert given_up.cancel()
+    busy.set()
+    assert blocked.result(5) and len(camera.frame(jpeg(), 0.2).result(5)) > 32
+    camera.close()
+
+
 def test_a_camera_without_frames_is_closed(toy_model):
     live = Live(1, lambda head: Follower(toy_model, head), idle_s=0.2)
     camera = live.open(None, lambda: True)
