@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -220,18 +221,19 @@ def _repeated(values: np.ndarray, count: int) -> np.ndarray:
 
 
 # -- files: `load_track` reads them ------------------------------------------------------------------------------------
-def _csv(track: Track) -> bytes:
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*CSV_COLUMNS, *track.expression_names])
-    angles = track.euler_deg()
-    for i, seconds in enumerate(track.times_s):
-        row = (track.confidence[i], *angles[i], *track.translation[i], *track.expression[i])
-        writer.writerow([f"{seconds:.6f}", *(f"{value:.6g}" for value in row)])
-    return stream.getvalue().encode()
+def _csv(track: Track) -> Iterator[bytes]:
+    head = io.StringIO(newline="")
+    csv.writer(head, lineterminator="\n").writerow([*CSV_COLUMNS, *track.expression_names])
+    yield head.getvalue().encode()
+    for part in _parts(len(track)):
+        angles = np.array([euler_deg_from_rotation(torch.from_numpy(r)) for r in track.rotation[part]])
+        values = (track.confidence[part, None], angles, track.translation[part], track.expression[part])
+        rows = np.concatenate(values, axis=1)
+        line = ",".join(["%.6f", *["%.6g"] * rows.shape[1]]) + "\n"
+        yield "".join(line % (t, *row) for t, row in zip(track.times_s[part], rows.tolist(), strict=True)).encode()
 
 
-def _json(track: Track) -> bytes:
+def _json(track: Track) -> Iterator[bytes]:
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -247,9 +249,28 @@ def _json(track: Track) -> bytes:
         "iris": track.identity.iris.tolist(),
         "expression_names": list(track.expression_names),
         "warnings": list(track.warnings),
-        **{key: getattr(track, key).tolist() for key in PER_FRAME},
     }
-    return json.dumps(document).encode()
+    yield json.dumps(document).encode().removesuffix(b"}")
+    for key in PER_FRAME:
+        yield f', "{key}": ['.encode()
+        values = getattr(track, key)
+        pattern = _pattern(values.shape[1:], "%.9g" if values.dtype == np.float32 else "%.17g")
+        for part in _parts(len(track)):
+            rows = values[part].reshape(part.stop - part.start, -1).tolist()
+            text = ", ".join(pattern % tuple(row) for row in rows)
+            yield (", " if part.start else "").encode() + text.encode()
+        yield b"]"
+    yield b"}"
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Pieces of so many frames: the text of an hour is large."""
+    return (slice(first, min(first + _ROWS, count)) for first in range(0, count, _ROWS))
+
+
+def _pattern(shape: tuple[int, ...], number: str) -> str:
+    """JSON of an array of this shape, with a number's format in each place."""
+    return "[" + ", ".join([_pattern(shape[1:], number)] * shape[0]) + "]" if shape else number
 
 
 def _npz(track: Track) -> bytes:
@@ -273,6 +294,7 @@ def _npz(track: Track) -> bytes:
 
 
 FORMAT, VERSION = "faceverse-track", 1
+_ROWS = 1024
 PER_FRAME = ("times_s", "confidence", "rotation", "translation", "expression", "light")
 CSV_COLUMNS = ("time_s", "confidence", "yaw_deg", "pitch_deg", "roll_deg", "x_m", "y_m", "z_m")
 _WRITERS = {".csv": _csv, ".json": _json, ".npz": _npz}
