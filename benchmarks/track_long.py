@@ -1,4 +1,4 @@
-"""A long video through the command line: memory over time, a stop in the middle, and going on."""
+"""Videos through the command line: memory over time, a stop in the middle, and going on."""
 
 import itertools
 import signal
@@ -72,9 +72,20 @@ def _run(clip: Path, out: Path, stop) -> tuple[list[float], float]:
     return memory, time.perf_counter() - start
 
 
-def _resident_mb(pid: int) -> float:
+def peak_mb(clip: Path, out: Path) -> float:
+    """Most memory of a process that tracks a video. Needs /proc (Linux)."""
+    program = [sys.executable, "-m", "faceverse", "track", str(clip), "-o", str(out)]
+    most = 0.0
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            most = max(most, _resident_mb(process.pid, "VmHWM"))
+            time.sleep(0.1)
+    return most
+
+
+def _resident_mb(pid: int, what: str = "VmRSS") -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(what)), 0.0)
 
 
 def _print_memory(what: str, memory: list[float]) -> None:

@@ -52,3 +52,25 @@ def test_every_thread_may_ask(two_threads):
     other.start()
     other.join()
     assert found[0] <= {1}
+
+
+def test_blocks_of_several_threads_may_overlap(two_threads):
+    with one_thread():
+        pass
+    before, first_in, second_in, first_out = blas_threads(), *(threading.Event() for _ in range(3))
+
+    def work():
+        with one_thread():
+            first_in.set()
+            second_in.wait(10)
+        first_out.set()
+
+    other = threading.Thread(target=work)
+    other.start()
+    first_in.wait(10)
+    with one_thread():
+        second_in.set()
+        first_out.wait(10)
+        assert blas_threads() <= {1}
+    other.join()
+    assert blas_threads() == before and torch.get_num_threads() == 2
