@@ -48,7 +48,7 @@ class Quality:
     independent: float
 
 
-QUALITIES = {"fast": Quality(96, 600, 2, 2000.0), "high": Quality(144, 1500, 4, 2500.0)}
+QUALITIES = {"fast": Quality(96, 600, 2, 2700.0), "high": Quality(144, 2500, 6, 4000.0)}
 
 
 @dataclass(frozen=True)
