@@ -19,8 +19,11 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], error: type[FaceVe
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with open(temporary, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
+        if isinstance(content, bytes):
+            temporary.write_bytes(content)
+        else:
+            with open(temporary, "wb") as file:
+                file.writelines(content)
         os.replace(temporary, path)
     except OSError as problem:
         raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
