@@ -28,6 +28,8 @@ _POSE_STEPS, _FRESH_STEPS = 3, 10
 _DAMPING = 1e-3
 _LANDMARKS = 0.5  # weight of the landmarks beside the picture
 _SIGMA = (0.01, 0.02)  # limits of what weights may be off from what is expected when the picture is compared
+# Landmarks hardly show these, by the network's own figures, and the picture does: it may decide more about them.
+_SEEN, _SEEN_SIGMA = ("mouthFunnel", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"), 0.06
 _AGREE = 0.35  # share of the skin that has to look as expected; else (covered, dark) the landmarks alone count
 
 
@@ -74,6 +76,8 @@ class FrameSolver:
         self._reader, self._quality = reader, quality
         self._light = default_light().numpy().astype(np.float64)
         self._last: Pose | None = None
+        names = reader.model.expression_names
+        self._most_sigma = np.array([_SEEN_SIGMA if name in _SEEN else _SIGMA[1] for name in names])
         self.person = person
 
     @property
@@ -165,7 +169,7 @@ class FrameSolver:
             hessian, gradient = 0 * hessian, 0 * gradient
         own, slope = marks.equations(_state(pose), fit_identity=False)
         hessian, gradient = hessian + _LANDMARKS * own, gradient + _LANDMARKS * slope
-        precision = np.clip(read.sigma, *_SIGMA) ** -2.0
+        precision = np.clip(read.sigma, _SIGMA[0], self._most_sigma) ** -2.0
         np.einsum("ii->i", hessian)[6:] += precision
         gradient[6:] += precision * (pose.expression - read.expected)
         room = read.landmarks.prior.limits - pose.expression[:, None]
