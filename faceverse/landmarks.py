@@ -61,6 +61,7 @@ _MIN_WINDOW_PX = 200
 _MIN_FACE_PX = 16
 _CLOSE_UP = 1.8  # side of the second look's crop, in sizes of the face
 _RIGHT_EYE, _LEFT_EYE, _MOUTH, _NOSE_TIP, _CHIN, _FOREHEAD = (33, 133), (362, 263), (13, 14), 4, 152, 10
+_DRAWING = ("matplotlib", "matplotlib.pyplot")
 _CHATTER = re.compile(rb"^(WARNING: Logging before|INFO: Created TensorFlow|[IW]\d{4} )")
 
 _landmarkers: dict[int, object] = {}  # by process id: a landmarker's threads do not survive a fork
@@ -371,25 +372,30 @@ class _Later(types.ModuleType):
     """A module that is imported when something of it is first wanted."""
 
     def __getattr__(self, name: str):
+        _forget_later()
         return getattr(importlib.import_module(self.__name__), name)
+
+
+def _forget_later() -> None:
+    for name in _DRAWING:
+        if isinstance(sys.modules.get(name), _Later):
+            del sys.modules[name]
 
 
 @contextlib.contextmanager
 def _without_drawing() -> Iterator[None]:
-    """mediapipe imports matplotlib for drawings that are not made here: 25 MB and half a second, put off until then."""
-    if "matplotlib" in sys.modules:
-        yield
-        return
-    package, drawing = _Later("matplotlib"), _Later("matplotlib.pyplot")
-    package.pyplot = drawing
-    later = {"matplotlib": package, "matplotlib.pyplot": drawing}
-    sys.modules.update(later)
+    """mediapipe imports matplotlib for drawings that are not made here: 25 MB and half a second, put off until then.
+
+    Not where a server with its threads may want it at the same moment.
+    """
+    if not {"matplotlib", "gradio"} & set(sys.modules):
+        package, drawing = (_Later(name) for name in _DRAWING)
+        package.pyplot = drawing
+        sys.modules.update(zip(_DRAWING, (package, drawing), strict=True))
     try:
         yield
     finally:
-        for name, module in later.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+        _forget_later()
 
 
 def _explain_missing_library(error: Exception) -> FaceVerseError:

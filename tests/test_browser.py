@@ -110,6 +110,7 @@ def visit(browser, address, size=DESKTOP, theme="light", language="en-GB", **opt
     page.on("request", lambda request: page.requests.append(request.url))
     page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("response", lambda answer: page.errors.append(answer.url) if answer.status >= 500 else None)
     try:
         page.goto(address)
         page.wait_for_selector(PHOTO_INPUT, state="attached")

@@ -272,3 +272,41 @@ def test_program_ends_quietly_with_detectors_open(first):
     root = Path(__file__).parents[1]
     ended = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+# -------------------------------------------------------------------------------------------------- what is put off
+
+
+def run_python(code):
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.split()
+
+
+def test_drawings_are_put_off_and_still_there():
+    code = """
+import sys
+from faceverse.landmarks import _import_mediapipe
+_import_mediapipe()
+print("matplotlib" in sys.modules)
+from mediapipe.tasks.python.vision import drawing_utils
+drawing_utils.plt.figure
+import matplotlib.pyplot
+print(drawing_utils.plt.figure is matplotlib.pyplot.figure)
+"""
+    assert run_python(code) == ["False", "True"]
+
+
+def test_who_wants_drawings_meanwhile_gets_them():
+    code = """
+import sys
+from faceverse.landmarks import _without_drawing
+with _without_drawing():
+    import matplotlib
+    print(callable(matplotlib.get_backend))
+    import matplotlib.figure
+    print(matplotlib.figure.Figure.__name__)
+import matplotlib
+print(matplotlib.__file__ is not None)
+"""
+    assert run_python(code) == ["True", "Figure", "True"]
