@@ -85,7 +85,7 @@ HOMES = {
         "faceverse/official/",
         "faceverse/training/",
     ),
-    "imageio_ffmpeg": ("faceverse/clips.py", "benchmarks/track_long.py"),
+    "imageio_ffmpeg": ("faceverse/clips.py", "benchmarks/"),
     "anny": ("faceverse/training/",),
     "igl": ("faceverse/training/", "benchmarks/"),
     "gradio": ("app.py", "demo/"),
