@@ -188,6 +188,15 @@ class Editing(Layout):
             shown = {**visit.view, "status": visit.status}
         yield {self.view: shown}
 
+    def _pictures(self, visit: Visit, result, photo_rgb) -> dict:
+        """What is drawn of a head below the 3D view, beside its photograph where that is there."""
+        files, language = pictures.of_fit(result, photo_rgb, visit.folder), visit.language
+        return {
+            self.overlay: (str(files.photo), str(files.overlay)) if files.photo else None,
+            self.stages: markup.figures(files.stages, markup.STAGES, language) + markup.stage_times(result, language),
+            self.maps: markup.figures(files.maps, markup.MAPS, language),
+        }
+
     def _complaint(self, error: Exception, language: str = "en") -> str:
         if not isinstance(error, handlers.EXPECTED):
             _log.error("a request failed", exc_info=error)

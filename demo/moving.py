@@ -319,6 +319,3 @@ class Moving(Editing):
         visit.task = None
         self._move(visit, None)
         motions.forget_videos(visit.folder)
-
-    def _pictures(self, visit: Visit, result, photo_rgb) -> dict:
-        raise NotImplementedError

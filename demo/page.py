@@ -231,14 +231,6 @@ class Page(Filming):
         yield from self._folded(visit, fitted.person)
         yield self._pictures(visit, fitted.result, fitted.photo_rgb)
 
-    def _pictures(self, visit: Visit, result, photo_rgb) -> dict:
-        files, language = pictures.of_fit(result, photo_rgb, visit.folder), visit.language
-        return {
-            self.overlay: (str(files.photo), str(files.overlay)) if files.photo else None,
-            self.stages: markup.figures(files.stages, markup.STAGES, language) + markup.stage_times(result, language),
-            self.maps: markup.figures(files.maps, markup.MAPS, language),
-        }
-
     def draw_losses(self, request: gr.Request) -> dict:
         """Curves for who wants to see them; a plot that comes while its tab is hidden is never drawn."""
         visit = self._visit(request)
