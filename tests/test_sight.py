@@ -5,15 +5,15 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
-import faceverse as fv
 from faceverse.__main__ import main
 from faceverse.errors import ImageError
-from faceverse.landmarks import DetectedFace
+from faceverse.landmarks import DetectedFace, VideoDetector
 from faceverse.tracking import sight as module
 from faceverse.tracking.frames import open_source
-from faceverse.tracking.sight import Watch, sights_of
+from faceverse.tracking.sight import FACES, Watch, sights_of
 from faceverse.tracking.skin import Pose
 from faceverse.tracking.smoothing import LiveFilter
 from faceverse.tracking.solve import FrameSolver
@@ -91,6 +91,23 @@ def test_pictures_show_the_face(no_search):
 
 def test_a_face_beside_the_frame_is_none(no_search):
     assert Watch(Detector([face_at(-900, 180, 100)]), 32)(0.0, frame()).face is None
+
+
+@pytest.mark.parametrize("hidden", [2, 8])
+def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, hidden):
+    portrait = Image.fromarray(astronaut).crop((90, 0, 390, 300))
+    both = np.full((300, 560, 3), 120, np.uint8)
+    both[:, :300] = portrait
+    both[20:260, 310:550] = portrait.resize((240, 240)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    gone = both.copy()
+    gone[:, :300] = 120
+    with VideoDetector(FACES) as detector:
+        watch = Watch(detector, 32)
+        frames = [both] * 5 + [gone] * hidden + [both] * 15
+        sights = [watch(k / 30, rgb) for k, rgb in enumerate(frames)]
+    sides = ["-" if sight.face is None else "AB"[int(sight.face.box_px[0] > 300)] for sight in sights]
+    assert "".join(sides[:5]) == "AAAAA", "the larger one"
+    assert "B" not in sides and sides[-10:] == ["A"] * 10
 
 
 # --------------------------------------------------------------------------------------------------------- small faces
@@ -298,7 +315,3 @@ def test_weights_are_counted_from_the_face_at_rest():
     pose = Pose(np.eye(3), np.zeros(3), np.array([0.1, 0.55, 1.0]))
     assert Solver(None)._from_rest(pose) is pose
     np.testing.assert_allclose(Solver(np.full(3, 0.1))._from_rest(pose).expression, [0, 0.5, 1])
-
-
-def test_live_tracker_is_public():
-    assert fv.LiveTracker is not None and {"LiveTracker", "TrackedFrame"} <= set(fv.__all__)

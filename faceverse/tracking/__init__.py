@@ -33,7 +33,7 @@ from .live import LiveTracker, TrackedFrame
 from .motion import export_track
 from .person import Person, Reader, meet
 from .result import Track, check_person
-from .sight import Sight, sights_of, until_known
+from .sight import FACES, Sight, sights_of, until_known
 from .solve import QUALITIES, FrameSolver
 from .timeline import assemble
 
@@ -90,7 +90,7 @@ def track(
     done = 0 if earlier is None else len(earlier.frames)
     frames, total = open_source(source, fps, max(done - _REPEATED, 0))
     run = _Run(Reader(model), quality, known, focal_px, _waiting(total))
-    with one_thread(), VideoDetector(max_faces=1) as detector:
+    with one_thread(), VideoDetector(max_faces=FACES) as detector:
         sights = sights_of(checked(frames), detector, QUALITIES[quality].picture_px)
         with contextlib.closing(sights):
             fresh = itertools.islice(sights, min(done, _REPEATED), None)

@@ -19,7 +19,7 @@ from .frames import checked_frame
 from .journal import Record
 from .person import Person, Reader, meet
 from .result import Track, check_person, gaze_deg
-from .sight import Sight, Watch
+from .sight import FACES, Sight, Watch
 from .smoothing import LiveFilter
 from .solve import QUALITIES, FrameSolver, State
 from .timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER, assemble
@@ -85,7 +85,7 @@ class LiveTracker:
             check_person(identity, self.model)
         self._known, self._focal_px, self._smooth = identity, focal_px, smooth
         self._reader, self._quality = Reader(self.model), QUALITIES["fast"]
-        self._detector = VideoDetector(max_faces=1)
+        self._detector = VideoDetector(max_faces=FACES)
         self._watch = Watch(self._detector, self._quality.picture_px)
         self._filter = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER)
         self._solver: FrameSolver | None = None

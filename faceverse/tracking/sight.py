@@ -14,6 +14,7 @@ from ..fitting.photometric import crop_box, cut
 from ..landmarks import DetectedFace, VideoDetector, detect_faces
 
 AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
+FACES = 2  # that the detector looks for: while one is hidden, one alone would be lost to whoever else is there
 _SEARCH_S = 1.0  # so often a face is searched for that the detector does not find
 _SMALL = (0.14, 0.2)  # shares of the frame's long side: smaller faces are looked at in a window, larger ones no longer
 _WINDOW_FACES = 3.5  # side of that window in sizes of the face
