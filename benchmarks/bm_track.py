@@ -1,6 +1,7 @@
 """Tracking: frames per second and where the time goes, and errors on people whose movements are known.
 
-Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--threads 1]
+Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--first 0] [--quality fast]
+                                   [--threads 1]
      python benchmarks/bm_track.py --photograph selfie.jpg
      python benchmarks/bm_track.py --minutes 20
 """
@@ -168,6 +169,8 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=720, help="of the 16:9 picture in pixels (default: 720)")
     parser.add_argument("--frames", type=int, default=120, help="length of each sequence (default: 120)")
     parser.add_argument("--people", type=int, default=3, help="speaking people (default: 3)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first of them (default: 0)")
+    parser.add_argument("--quality", choices=sorted(QUALITIES), default="fast", help="of the errors (default: fast)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     text = "only this: a photograph of a face that is turned, moved and enlarged"
     parser.add_argument("--photograph", nargs="+", default=(), metavar="FILE", help=text)
@@ -183,15 +186,15 @@ def main() -> None:
     if options.minutes:
         print_long(model, options.minutes)
         return
-    for seed in range(options.people):
+    for seed in range(options.first, options.first + options.people):
         scene = speaking(model, seed, options.frames)
         frames = list(pictures(scene, options.height))
         if seed == 0:
             print_times(model, frames)
             print_live(scene, frames)
         print(f"person {seed}, turning by 40 degrees, speaking, blinking:")
-        print_errors(scene, tracking.track(zip(scene.times_s, frames), model))
-    still = speaking(model, options.people, min(options.frames, 60), moving=False)
+        print_errors(scene, tracking.track(zip(scene.times_s, frames), model, quality=options.quality))
+    still = speaking(model, options.first + options.people, min(options.frames, 60), moving=False)
     frames = list(zip(still.times_s, pictures(still, options.height)))
     raw, smooth = (jitter_px(model, tracking.track(frames, model, smooth=wish)) for wish in (False, True))
     print(f"still head: jitter {raw:.2f} px RMS as found, {smooth:.2f} px smoothed")
