@@ -35,7 +35,8 @@ _KEY_FRAMES, _KEY_TURN_DEG = 5, 15.0  # how many frames decide, and how far thei
 _CALM_SHARE, _CALM_FRAMES = 0.1, (3, 15)  # of the frames the calmest are the face at rest; so many at least, at most
 _CALM_TURN_DEG = 25.0  # from farther aside nobody can tell
 _ALIKE = 4.0  # how much more the distance to faces alike counts than the movement itself
-_RESTLESS_M = 0.0035  # movement of the calmest frames from which no frame counts as a face at rest
+# Movement of the calmest frames from which none counts as a face at rest: that of a broad smile, not of a stern look.
+_RESTLESS_M = 0.007
 _STAGE = StageSettings("person", 0, 7, tolerance=2e-3)  # in the size of the sights' pictures
 _KNOWN = 1e6  # precision of an identity that is known
 _NEAR_DEG, _TRUST = 12.0, 0.3  # key frames turned so far apart share what the detector errs by; and its prior
