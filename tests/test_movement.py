@@ -52,7 +52,7 @@ def seen_identity_px(model, samples, pose=None):
 
 def quickly_trained(clips, seed):
     with one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(movement, "EPOCHS", 8)
+        patch.setattr(movement, "PLAN", dataclasses.replace(movement.PLAN, epochs=8))
         patch.setattr(movement, "MEMBERS", 1)
         return movement.trained_network(toy_model(), clips, seed)
 
@@ -112,7 +112,7 @@ def test_same_seed_same_network():
 
 def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatch):
     monkeypatch.setattr(movement, "collect_clips", lambda *arguments: seen_clips(8))
-    monkeypatch.setattr(movement, "EPOCHS", 1)
+    monkeypatch.setattr(movement, "PLAN", dataclasses.replace(movement.PLAN, epochs=1))
     lines = []
     path = movement.train_movement(tmp_path / MOVEMENT_FILE, clips=8, model=toy_with_hash, progress=lines.append)
     with safe_open(path, framework="numpy") as opened:

@@ -6,7 +6,6 @@ detector's answer, when it is also told what the same face looks like at rest.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -14,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..errors import ParameterError, WeightsError
-from ..files import write_whole
 from ..fitting.movement import MovementNetwork
 from ..fitting.start import aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
@@ -27,11 +24,12 @@ from ..weights import MOVEMENT_FORMAT, MOVEMENT_VERSION, load_model
 from .moving_people import collect_clips
 from .portraits import Samples
 from .regressor import PACKAGES, error_measures, other_names, other_side, version_of
+from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
 
 CLIPS = 2_000
 MOVED, RESTING = 150, 40  # principal components of the points
-HIDDEN, MEMBERS = 160, 3  # units of each member, whose mean is taken
-EPOCHS, BATCH, RATE, DECAY, DROPOUT = 30, 256, 4e-3, 0.02, 0.2
+MEMBERS = 3  # networks whose mean is taken
+PLAN = Plan(hidden=160, epochs=30, batch=256, rate=4e-3, decay=0.02, dropout=0.2)
 HELD_OUT = 8  # every eighth clip is kept for measuring
 YAW_DEG = (0.0, 15.0, 30.0, 45.0)  # least turn of each bin of errors
 MILLIMETRES = 6.0  # weight of an error's millimetres, beside that of the blendshape weights themselves
@@ -127,7 +125,7 @@ def trained_network(
         with torch.random.fork_rng(devices=[]):
             members.append(_train(frame, known, root.astype(np.float32), seed * MEMBERS + number))
         progress(f"trained network {number + 1} of {MEMBERS}")
-    network = _joined(frame, members)
+    network = replace(frame, **mean_layers(members))
     network = replace(network, **{n: getattr(network, n).astype(np.float16).astype(np.float32) for n in HALF_FLOATS})
     return _with_errors(network, table.rows(held_out), model.expression_names)
 
@@ -138,18 +136,7 @@ def save_network(network: MovementNetwork, path: Path, model_sha256: str, info: 
     Raises:
         WeightsError: the file cannot be written.
     """
-    from safetensors.numpy import save
-
-    arrays = {field.name: getattr(network, field.name) for field in fields(MovementNetwork)}
-    arrays |= {name: arrays[name].astype(np.float16) for name in HALF_FLOATS}
-    metadata = {
-        "format": MOVEMENT_FORMAT,
-        "version": MOVEMENT_VERSION,
-        "model_sha256": model_sha256,
-        "info": json.dumps(info, sort_keys=True),
-    }
-    content = save({name: np.ascontiguousarray(value) for name, value in sorted(arrays.items())}, metadata)
-    return write_whole(path, content, WeightsError)
+    return write_network(network, path, (MOVEMENT_FORMAT, MOVEMENT_VERSION), HALF_FLOATS, model_sha256, info)
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
@@ -178,20 +165,6 @@ def _with_mirror(table: Table, network: MovementNetwork) -> Table:
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-class _Member(nn.Module):
-    """One hidden layer beside a linear path."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.hidden, self.output = nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, outputs)
-        self.direct, self.dropout = nn.Linear(inputs, outputs, bias=False), nn.Dropout(DROPOUT)
-        nn.init.zeros_(self.direct.weight)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        hidden = torch.relu(self.hidden(inputs))
-        return self.output(self.dropout(hidden)) + self.direct(self.dropout(inputs))
-
-
 def _untrained(model: FaceModel) -> MovementNetwork:
     """A network that knows the model's mirror image and nothing else yet."""
     marks = model.landmarks_478
@@ -231,44 +204,16 @@ def _standardised(network: MovementNetwork, table: Table) -> MovementNetwork:
     return replace(network, mean=inputs.mean(0), deviation=inputs.std(0) + 1e-4)
 
 
-def _train(frame: MovementNetwork, table: Table, root: np.ndarray, seed: int) -> _Member:
+def _train(frame: MovementNetwork, table: Table, root: np.ndarray, seed: int) -> SmallNetwork:
     """One member, trained on all rows of the table."""
-    torch.manual_seed(seed)
-    inputs, targets = torch.from_numpy(frame.inputs_of(table.now, table.rest)), torch.from_numpy(table.targets)
     millimetres = torch.from_numpy(root)
-    count, batch = len(inputs), min(BATCH, len(inputs))
-    member = _Member(inputs.shape[1], targets.shape[1])
-    steps = EPOCHS * (count // batch)
-    optimizer = torch.optim.AdamW(member.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.15)
-    for _ in range(EPOCHS):
-        order = torch.randperm(count)
-        for rows in order[: count // batch * batch].split(batch):
-            error = torch.nn.functional.leaky_relu(member(inputs[rows]), 0.1) - targets[rows]
-            loss = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=BEND) / BEND * error.shape[1]
-            loss = loss + MILLIMETRES * ((error @ millimetres) ** 2).sum(1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return member.eval()
 
+    def loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        error = torch.nn.functional.leaky_relu(answers, 0.1) - targets
+        bent = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=BEND) / BEND * error.shape[1]
+        return bent + MILLIMETRES * ((error @ millimetres) ** 2).sum(1).mean()
 
-def _joined(frame: MovementNetwork, members: list[_Member]) -> MovementNetwork:
-    """The members' mean as one network."""
-
-    def arrays(layer: str, name: str) -> list[np.ndarray]:
-        return [getattr(getattr(member, layer), name).detach().numpy() for member in members]
-
-    share = np.float32(1 / len(members))
-    return replace(
-        frame,
-        hidden=np.concatenate(arrays("hidden", "weight")).T,
-        hidden_bias=np.concatenate(arrays("hidden", "bias")),
-        output=share * np.concatenate(arrays("output", "weight"), axis=1).T,
-        output_bias=np.mean(arrays("output", "bias"), axis=0),
-        direct=np.mean(arrays("direct", "weight"), axis=0).T,
-    )
+    return trained(frame.inputs_of(table.now, table.rest), table.targets, loss, PLAN, seed)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

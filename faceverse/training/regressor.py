@@ -6,7 +6,6 @@ detector's answers. Its loss is millimetres of the face, so that coefficients wh
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -16,10 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from torch import nn
 
 from ..errors import ParameterError, WeightsError
-from ..files import write_whole
 from ..fitting.start import StartNetwork, aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
 from ..model import FaceModel
@@ -27,12 +24,12 @@ from ..threads import one_thread
 from ..weights import START_FORMAT, START_VERSION, load_model
 from .detector_errors import detector_errors
 from .portraits import Samples, collect_samples
+from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
 
 SAMPLES = 12_000
 KEPT = 150  # principal components of the points
-HIDDEN = 192  # units of each member
 MEMBERS = 4  # networks whose mean is taken; together they are one network with a wider hidden layer
-EPOCHS, BATCH, RATE, DECAY, DROPOUT = 12, 64, 2e-3, 0.05, 0.3
+PLAN = Plan(hidden=192, epochs=12, batch=64, rate=2e-3, decay=0.05, dropout=0.3)
 HELD_OUT = 6  # every sixth person is kept for measuring
 YAW_DEG = (0.0, 15.0, 30.0)  # least turn of each bin of errors
 SHRINKAGE = 0.2  # of a bin's covariance towards the variances of all: it is measured on some hundred faces
@@ -137,7 +134,7 @@ def trained_network(
         with torch.random.fork_rng(devices=[]):
             members.append(_train(frame, known, measures, seed * MEMBERS + number))
         progress(f"trained network {number + 1} of {MEMBERS}")
-    network = _joined(frame, members)
+    network = replace(frame, **mean_layers(members))
     network = replace(network, **detector_errors(model, samples, network))
     network = replace(network, **{n: getattr(network, n).astype(np.float16).astype(np.float32) for n in HALF_FLOATS})
     return _with_errors(network, table.rows(held_out), measures)
@@ -149,18 +146,7 @@ def save_network(network: StartNetwork, path: Path, model_sha256: str, info: dic
     Raises:
         WeightsError: the file cannot be written.
     """
-    from safetensors.numpy import save
-
-    arrays = {field.name: getattr(network, field.name) for field in fields(StartNetwork)}
-    arrays |= {name: arrays[name].astype(np.float16) for name in HALF_FLOATS}
-    metadata = {
-        "format": START_FORMAT,
-        "version": START_VERSION,
-        "model_sha256": model_sha256,
-        "info": json.dumps(info, sort_keys=True),
-    }
-    content = save({name: np.ascontiguousarray(value) for name, value in sorted(arrays.items())}, metadata)
-    return write_whole(path, content, WeightsError)
+    return write_network(network, path, (START_FORMAT, START_VERSION), HALF_FLOATS, model_sha256, info)
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
@@ -230,20 +216,6 @@ def _face_rows(model: FaceModel) -> np.ndarray:
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-class _Member(nn.Module):
-    """One hidden layer beside a linear path."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.hidden, self.output = nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, outputs)
-        self.direct, self.dropout = nn.Linear(inputs, outputs, bias=False), nn.Dropout(DROPOUT)
-        nn.init.zeros_(self.direct.weight)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        hidden = torch.relu(self.hidden(inputs))
-        return self.output(self.dropout(hidden)) + self.direct(self.dropout(inputs))
-
-
 def _untrained(model: FaceModel) -> StartNetwork:
     """A network that knows the model's mirror image and nothing else yet."""
     marks = model.landmarks_478
@@ -281,48 +253,20 @@ def _standardised(network: StartNetwork, values: np.ndarray) -> StartNetwork:
     )
 
 
-def _train(frame: StartNetwork, table: Table, measures: Measures, seed: int) -> _Member:
+def _train(frame: StartNetwork, table: Table, measures: Measures, seed: int) -> SmallNetwork:
     """One member, trained on all rows of the table."""
-    torch.manual_seed(seed)
-    inputs, targets = torch.from_numpy(frame.standardised(table.values)), torch.from_numpy(table.targets)
-    count, identity = len(inputs), len(measures.identity)
+    identity = len(measures.identity)
     roots = [
         torch.from_numpy(np.linalg.cholesky(gram + RIDGE_MM2 * np.eye(len(gram)))).float()
         for gram in (measures.identity, measures.expression)
     ]
-    batch = min(BATCH, count)
-    member = _Member(inputs.shape[1], targets.shape[1])
-    steps = EPOCHS * (count // batch)
-    optimizer = torch.optim.AdamW(member.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.15)
-    for _ in range(EPOCHS):
-        order = torch.randperm(count)
-        for rows in order[: count // batch * batch].split(batch):
-            error = member(inputs[rows]) - targets[rows]
-            parts = error[:, :identity] @ roots[0], error[:, identity:] @ roots[1]
-            loss = sum((part**2).sum(1).mean() for part in parts)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return member.eval()
 
+    def loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        error = answers - targets
+        parts = error[:, :identity] @ roots[0], error[:, identity:] @ roots[1]
+        return sum((part**2).sum(1).mean() for part in parts)
 
-def _joined(frame: StartNetwork, members: list[_Member]) -> StartNetwork:
-    """The members' mean as one network."""
-
-    def arrays(layer: str, name: str) -> list[np.ndarray]:
-        return [getattr(getattr(member, layer), name).detach().numpy() for member in members]
-
-    share = np.float32(1 / len(members))
-    return replace(
-        frame,
-        hidden=np.concatenate(arrays("hidden", "weight")).T,
-        hidden_bias=np.concatenate(arrays("hidden", "bias")),
-        output=share * np.concatenate(arrays("output", "weight"), axis=1).T,
-        output_bias=np.mean(arrays("output", "bias"), axis=0),
-        direct=np.mean(arrays("direct", "weight"), axis=0).T,
-    )
+    return trained(frame.standardised(table.values), table.targets, loss, PLAN, seed)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,110 @@
+"""Networks with one hidden layer beside a linear path: their training, their mean, and their files.
+
+What reads a start off landmarks (`regressor`) and what reads movements (`movement`) are such networks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import WeightsError
+from ..files import write_whole
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is trained: units of its hidden layer, passes over the data, rows of a step, AdamW's settings."""
+
+    hidden: int
+    epochs: int
+    batch: int
+    rate: float
+    decay: float
+    dropout: float
+
+
+class SmallNetwork(nn.Module):
+    """Inputs (N, C) -> answers (N, O)."""
+
+    def __init__(self, inputs: int, outputs: int, plan: Plan):
+        super().__init__()
+        self.hidden, self.output = nn.Linear(inputs, plan.hidden), nn.Linear(plan.hidden, outputs)
+        self.direct, self.dropout = nn.Linear(inputs, outputs, bias=False), nn.Dropout(plan.dropout)
+        nn.init.zeros_(self.direct.weight)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.hidden(inputs))
+        return self.output(self.dropout(hidden)) + self.direct(self.dropout(inputs))
+
+
+def trained(
+    inputs: np.ndarray, targets: np.ndarray, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], plan: Plan,
+    seed: int,
+) -> SmallNetwork:  # fmt: skip
+    """A network for rows (N, C) and (N, O).
+
+    Args:
+        loss: of a batch's answers and targets.
+        seed: of the start, the order of the rows and the dropout; sets torch's generator.
+    """
+    torch.manual_seed(seed)
+    inputs, targets = torch.from_numpy(inputs), torch.from_numpy(targets)
+    count, batch = len(inputs), min(plan.batch, len(inputs))
+    network = SmallNetwork(inputs.shape[1], targets.shape[1], plan)
+    steps = plan.epochs * (count // batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=plan.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps, pct_start=0.15)
+    for _ in range(plan.epochs):
+        order = torch.randperm(count)
+        for rows in order[: count // batch * batch].split(batch):
+            value = loss(network(inputs[rows]), targets[rows])
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+def mean_layers(networks: list[SmallNetwork]) -> dict[str, np.ndarray]:
+    """The mean of networks as one with a wider hidden layer: hidden (C, H), hidden_bias, output (H, O), output_bias
+    and direct (C, O)."""
+
+    def arrays(layer: str, name: str) -> list[np.ndarray]:
+        return [getattr(getattr(network, layer), name).detach().numpy() for network in networks]
+
+    return {
+        "hidden": np.concatenate(arrays("hidden", "weight")).T,
+        "hidden_bias": np.concatenate(arrays("hidden", "bias")),
+        "output": np.float32(1 / len(networks)) * np.concatenate(arrays("output", "weight"), axis=1).T,
+        "output_bias": np.mean(arrays("output", "bias"), axis=0),
+        "direct": np.mean(arrays("direct", "weight"), axis=0).T,
+    }
+
+
+def write_network(
+    network, path: Path, kind: tuple[str, str], halves: tuple[str, ...], model_sha256: str, info: dict
+) -> Path:
+    """Writes the arrays of a dataclass for the model file with this hash; the file appears complete or not at all.
+
+    Args:
+        kind: format and version.
+        halves: arrays that are stored as half floats.
+        info: provenance and figures, JSON values.
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays = {field.name: getattr(network, field.name) for field in fields(network)}
+    arrays |= {name: arrays[name].astype(np.float16) for name in halves}
+    about = {"format": kind[0], "version": kind[1], "model_sha256": model_sha256}
+    metadata = about | {"info": json.dumps(info, sort_keys=True)}
+    content = save({name: np.ascontiguousarray(value) for name, value in sorted(arrays.items())}, metadata)
+    return write_whole(path, content, WeightsError)
