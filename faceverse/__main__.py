@@ -299,7 +299,7 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="?", help="video; a run that was stopped goes on where it was")
     text = "film instead, with the camera of that number (default 0), until Ctrl+C"
     parser.add_argument("--webcam", type=int, nargs="?", const=0, metavar="N", help=text)
-    parser.add_argument("--quality", choices=("fast", "high"), default="fast", help="high: about three times the time")
+    parser.add_argument("--quality", choices=("fast", "high"), default="fast", help="high: about twice the time")
     _add_folder(parser)
     parser.add_argument("--identity", type=Path, metavar="JSON", help="result of a fit of the same person")
     parser.add_argument("--no-smooth", dest="smooth", action="store_false", help="each frame for itself")

@@ -67,7 +67,7 @@ def track(
         identity: the person, such as `fit` finds from a photograph; by default shape and skin are estimated
             together from the best of the first 120 to 240 frames with a face.
         smooth: False leaves out the one-euro filters.
-        quality: "fast", or "high": larger pictures of the face and more steps, about three times the time.
+        quality: "fast", or "high": larger pictures of the face and more steps, about twice the time.
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
             number of frames is unknown.
         fps: frames per second where the source does not tell: folders and frames without a time.
