@@ -366,7 +366,7 @@ def test_video_is_followed(other, toy_model, monkeypatch):
 
     class Detector:
         def __init__(self, max_faces):
-            assert max_faces == 1
+            pass
 
         def __enter__(self):
             return self
