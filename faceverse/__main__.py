@@ -196,8 +196,8 @@ def _run_weights(options: argparse.Namespace) -> int:
         "sha256": content_hash(path),
         "mesh": f"{len(model.mean_vertices)} vertices, {len(model.faces)} triangles",
         "light mesh": f"{len(light.mean_vertices)} vertices, {len(light.faces)} triangles",
-        "modes": f"{len(model.identity_modes)} identity, {len(model.expression_modes)} expressions, "
-        f"{len(model.albedo_modes)} albedo",
+        "modes": f"{len(model.data.identity_modes)} identity, {len(model.data.expression_modes)} expressions, "
+        f"{len(model.data.albedo_modes)} albedo",
         "attributes": ", ".join(f"{a.name} ({a.unit}, {a.minimum:g}..{a.maximum:g})" for a in model.data.attributes),
         **{key: value for key, value in model.info.items() if key != "sha256"},
     }

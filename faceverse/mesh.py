@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import coo_matrix, csr_matrix, diags, eye, vstack
 from torch import Tensor
 
 
@@ -131,36 +132,42 @@ def subdivision(quads: np.ndarray, vertex_count: int) -> Subdivision:
     return Subdivision(np.stack(fine, axis=1).reshape(-1, 4), quads, edges, edge_faces, vertex_count)
 
 
-def subdivide_smooth(values: np.ndarray, topology: Subdivision) -> np.ndarray:
-    """Catmull-Clark rule: values (V, C) on the coarse mesh -> (V + E + Q, C). Linear in `values`.
+def subdivision_matrix(topology: Subdivision) -> csr_matrix:
+    """The Catmull-Clark rule as a matrix (V + E + Q, V), float64.
 
     Reference: Catmull and Clark 1978; border edges and corners follow the cubic B-spline rule.
     """
-    t = topology
-    face_points = values[t.coarse_quads].mean(axis=1)
-    border = t.edge_faces[:, 1] < 0
-    middle = values[t.edges].mean(axis=1)
-    edge_points = middle.copy()
-    inner = ~border
-    edge_points[inner] = 0.5 * middle[inner] + 0.25 * face_points[t.edge_faces[inner]].sum(axis=1)
+    t, count = topology, topology.vertex_count
+    quads, edges, border = t.coarse_quads, t.edges, t.edge_faces[:, 1] < 0
 
-    def gather(target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        total = np.zeros_like(values)
-        np.add.at(total, target, source)
-        return total, np.bincount(target, minlength=t.vertex_count).astype(values.dtype)  # int64 would make float64
+    def spread(index: np.ndarray) -> csr_matrix:
+        """(K, N): one at each index of the rows (K, M)."""
+        rows = np.repeat(np.arange(len(index)), index.shape[1])
+        return csr_matrix((np.ones(index.size), (rows, index.reshape(-1))), shape=(len(index), count))
 
-    around, valence = gather(t.coarse_quads.reshape(-1), np.repeat(face_points, 4, axis=0))
-    ends = t.edges.reshape(-1)
-    middles, degree = gather(ends, np.repeat(middle, 2, axis=0))
-    n = np.maximum(valence, 1)[:, None]
-    points = (around / n + 2 * middles / np.maximum(degree, 1)[:, None] + (n - 3) * values) / n
-    rim_ends = t.edges[border].reshape(-1)
-    rim, rim_degree = gather(rim_ends, np.repeat(middle[border], 2, axis=0))
-    on_rim = rim_degree > 0
-    points[on_rim] = 0.5 * values[on_rim] + 0.5 * rim[on_rim] / rim_degree[on_rim, None]
-    lonely = valence == 0
-    points[lonely] = values[lonely]
-    return np.concatenate([points, edge_points, face_points])
+    face_points, middles = spread(quads) / 4, spread(edges) / 2
+    inner = np.flatnonzero(~border)
+    to_faces = coo_matrix(
+        (np.full(2 * len(inner), 0.25), (np.repeat(inner, 2), t.edge_faces[inner].reshape(-1))),
+        shape=(len(edges), len(quads)),
+    ).tocsr()
+    edge_points = diags(np.where(border, 1.0, 0.5)) @ middles + to_faces @ face_points
+    valence = np.bincount(quads.reshape(-1), minlength=count)
+    degree = np.bincount(edges.reshape(-1), minlength=count)
+    around, ends = spread(quads).T @ face_points, spread(edges).T @ middles
+    n = np.maximum(valence, 1).astype(np.float64)
+    inside = diags(1 / n**2) @ around + diags(2 / (n * np.maximum(degree, 1))) @ ends + diags((n - 3) / n)
+    rim = edges[border]
+    rim_degree = np.bincount(rim.reshape(-1), minlength=count)
+    on_rim = diags(0.5 / np.maximum(rim_degree, 1)) @ (spread(rim).T @ middles[border]) + 0.5 * eye(count)
+    rule = np.where(valence == 0, 2, np.where(rim_degree > 0, 1, 0))
+    points = sum(diags((rule == k).astype(float)) @ part for k, part in enumerate((inside, on_rim, eye(count))))
+    return vstack([points, edge_points, face_points]).tocsr()
+
+
+def subdivide_smooth(values: np.ndarray, topology: Subdivision) -> np.ndarray:
+    """Catmull-Clark rule, see `subdivision_matrix`: values (V, C) on the coarse mesh -> (V + E + Q, C)."""
+    return subdivision_matrix(topology).astype(values.dtype) @ values
 
 
 def subdivide_flat(values: np.ndarray, topology: Subdivision) -> np.ndarray:

@@ -7,6 +7,7 @@ Conventions (axes, units, colours): see camera.py.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from .errors import ParameterError
 from .lighting import default_light
-from .model_data import Landmarks, ModelData, on_light_mesh
+from .model_data import Landmarks, ModelData, modes_at, on_light_mesh
 
 ARKIT_NAMES = tuple(
     "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
@@ -70,6 +71,11 @@ LIGHT_IRISES = ((0.11, 0.075, 0.03), (0.10, 0.11, 0.06), (0.11, 0.14, 0.17))
 LIGHT_SKIN = (0.30, 0.55)  # luminance of the mean albedo at which light irises begin, and are as common as dark ones
 
 
+# Buffers by the names of the modes that they hold.
+_MODES = {f"{kind}_basis": f"{kind}_modes" for kind in ("identity", "expression", "albedo")}
+_MAKING = threading.Lock()
+
+
 class FaceModel(nn.Module):
     """A linear face model: `vertices = mean + identity_modes @ identity + expression_modes @ (gain * expression)`,
     `albedo = mean_albedo + albedo_modes @ albedo` (Wang et al. 2022, equations 1 and 2).
@@ -78,8 +84,9 @@ class FaceModel(nn.Module):
     expression follow the head, `gain = 1 + expression_gain @ identity` (see `gain`): wide eyes need a longer way to
     close. For each person the model is linear in the expression all the same.
 
-    The bases are buffers; nothing that can be optimised lives here. Properties show them as NumPy arrays that share
-    the buffers' memory. Build one with `faceverse.load_model()`.
+    The bases are buffers; nothing that can be optimised lives here. Those of the modes are made when they are first
+    asked for, on the device where the model is then: until then they are not among `buffers()`. Properties show them as
+    NumPy arrays that share the buffers' memory. Build one with `faceverse.load_model()`.
     """
 
     def __init__(self, data: ModelData):
@@ -94,7 +101,6 @@ class FaceModel(nn.Module):
         ):
             if modes.ndim != 3 or modes.shape[1:] != (vertex_count, 3):
                 raise ParameterError(f"{key}_modes must have shape (K, {vertex_count}, 3), got {modes.shape}")
-            self.register_buffer(f"{key}_basis", torch.from_numpy(np.ascontiguousarray(modes, dtype=np.float32)))
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(data.mean_vertices, dtype=np.float32)))
         self.register_buffer("albedo_mean", torch.from_numpy(np.ascontiguousarray(data.mean_albedo, dtype=np.float32)))
         self.register_buffer("face_index", torch.from_numpy(np.ascontiguousarray(data.faces, dtype=np.int64)))
@@ -107,6 +113,15 @@ class FaceModel(nn.Module):
         self.register_buffer(
             "gain_basis", None if gain is None else torch.from_numpy(np.ascontiguousarray(gain, dtype=np.float32))
         )
+
+    def __getattr__(self, name: str):
+        made = self.__dict__.get("_buffers")
+        if name in _MODES and made is not None and name not in made:
+            with _MAKING:
+                if name not in made:
+                    modes = np.ascontiguousarray(getattr(self.data, _MODES[name]), dtype=np.float32)
+                    made[name] = torch.from_numpy(modes).to(self.mean)
+        return super().__getattr__(name)
 
     # -- what it holds ------------------------------------------------------------------------------------------------
     @property
@@ -158,7 +173,7 @@ class FaceModel(nn.Module):
     def expression_limits(self) -> np.ndarray:
         """(E, 2) float32, least and greatest weight of each expression; 0 and 1 for blendshapes."""
         limits = self.data.expression_limits
-        return np.tile(np.float32([0, 1]), (len(self.expression_basis), 1)) if limits is None else limits
+        return np.tile(np.float32([0, 1]), (len(self.data.expression_modes), 1)) if limits is None else limits
 
     @property
     def regions(self) -> dict[str, np.ndarray]:
@@ -207,7 +222,7 @@ class FaceModel(nn.Module):
         Differentiable; ones for a model without gains.
         """
         if self.gain_basis is None:
-            return identity.new_ones(len(identity), len(self.expression_basis))
+            return identity.new_ones(len(identity), len(self.data.expression_modes))
         return expression_gain(self.gain_basis, identity)
 
     def gain_of(self, identity: np.ndarray) -> np.ndarray:
@@ -225,23 +240,32 @@ class FaceModel(nn.Module):
 
     def landmark_bases(self, landmarks: Landmarks) -> LandmarkBases:
         """The linear model restricted to surface points: exact, because interpolation is linear too."""
-        corners = torch.from_numpy(self.faces[landmarks.triangle]).to(self.mean.device)
+        used, place = np.unique(self.faces[landmarks.triangle], return_inverse=True)
+        corners = torch.from_numpy(place.reshape(-1, 3)).to(self.mean.device)
         weights = torch.from_numpy(landmarks.barycentric.astype(np.float32)).to(self.mean.device)[..., None]
+        found = self.mean[torch.from_numpy(used)], *(self.basis_at(kind, used) for kind in ("identity", "expression"))
+        mean, identity, expression = ((values[..., corners, :] * weights).sum(-2) for values in found)
+        return LandmarkBases(mean, identity, expression, self.gain_basis)
 
-        def gather(values: Tensor) -> Tensor:
-            return (values[..., corners, :] * weights).sum(-2)
+    def basis_at(self, kind: str, vertices: np.ndarray) -> Tensor:
+        """Modes (K, n, 3) of some vertices, without making those of all.
 
-        return LandmarkBases(
-            gather(self.mean), gather(self.identity_basis), gather(self.expression_basis), self.gain_basis
-        )
+        Args:
+            kind: "identity", "expression" or "albedo".
+            vertices: (n,) their numbers.
+        """
+        name = f"{kind}_basis"
+        if name in self._buffers:
+            return self._buffers[name][:, torch.from_numpy(vertices)]
+        return torch.from_numpy(modes_at(getattr(self.data, _MODES[name]), vertices)).to(self.mean)
 
     # -- values -------------------------------------------------------------------------------------------------------
     def neutral(self) -> FaceParams:
         """Parameters of the mean head without expression, half a metre and a bit before the camera."""
         return FaceParams(
             *(
-                np.zeros(len(b), dtype=np.float32)
-                for b in (self.identity_basis, self.expression_basis, self.albedo_basis)
+                np.zeros(len(getattr(self.data, modes)), dtype=np.float32)
+                for modes in _MODES.values()
             )
         )
 
@@ -282,14 +306,15 @@ class FaceModel(nn.Module):
     @cached_property
     def _from_dark_to_light(self) -> np.ndarray:
         """(P,) numbers of the population's heads."""
-        count = len(self.identity_basis)
+        count = len(self.data.identity_modes)
         return np.argsort([self._luminance(head[count:]) for head in self.data.population], kind="stable")
 
     @cached_property
     def _luminance_of_face(self) -> tuple[float, np.ndarray]:
         """Mean luminance of the mean face, and its change (A,) with each albedo coefficient."""
-        skin, weights = self.regions.get("face", slice(None)), _LUMINANCE.numpy()
-        return float(self.mean_albedo[skin].mean(0) @ weights), self.albedo_modes[:, skin].mean(1) @ weights
+        skin, weights = self.regions.get("face", np.arange(len(self.mean))), _LUMINANCE.numpy()
+        modes = self.basis_at("albedo", skin).numpy(force=True)
+        return float(self.mean_albedo[skin].mean(0) @ weights), modes.mean(1) @ weights
 
     def _luminance(self, albedo: np.ndarray) -> float:
         mean, change = self._luminance_of_face

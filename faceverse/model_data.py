@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,15 +48,49 @@ class Attribute:
     estimator: np.ndarray
 
 
+class Modes:
+    """Modes (K, V, 3) float32 that are made when they are asked for, because they are large and many never ask.
+
+    NumPy's functions and indices take them for an array; each use makes it anew.
+
+    Args:
+        shape: (K, V, 3).
+        make: makes the modes (K, n, 3) of some vertices, given by a slice or their numbers (n,).
+    """
+
+    ndim, dtype = 3, np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, int, int], make: Callable[[slice | np.ndarray], np.ndarray]):
+        self.shape, self._make = shape, make
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def at(self, vertices: slice | np.ndarray) -> np.ndarray:
+        """Those of some vertices (K, n, 3)."""
+        return self._make(vertices)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self._make(slice(None)).astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, key) -> np.ndarray:
+        return np.asarray(self)[key]
+
+
+def modes_at(modes: np.ndarray | Modes, vertices: np.ndarray) -> np.ndarray:
+    """Modes (K, n, 3) of some vertices, by their numbers (n,); contiguous."""
+    return modes.at(vertices) if isinstance(modes, Modes) else np.ascontiguousarray(modes[:, vertices])
+
+
 @dataclass(frozen=True)
 class ModelData:
     """The arrays of a face model as stored by `faceverse.weights` (float32 / int64; metres; linear RGB)."""
 
     mean_vertices: np.ndarray  # (V, 3)
-    identity_modes: np.ndarray  # (I, V, 3)
-    expression_modes: np.ndarray  # (E, V, 3)
+    identity_modes: np.ndarray | Modes  # (I, V, 3)
+    expression_modes: np.ndarray | Modes  # (E, V, 3)
     mean_albedo: np.ndarray  # (V, 3)
-    albedo_modes: np.ndarray  # (A, V, 3)
+    albedo_modes: np.ndarray | Modes  # (A, V, 3)
     faces: np.ndarray  # (F, 3)
     uv: np.ndarray  # (U, 2)
     uv_faces: np.ndarray  # (F, 3)
@@ -88,10 +123,10 @@ def on_light_mesh(data: ModelData) -> ModelData:
     light = replace(
         data,
         mean_vertices=data.mean_vertices[keep],
-        identity_modes=data.identity_modes[:, keep],
-        expression_modes=data.expression_modes[:, keep],
+        identity_modes=modes_at(data.identity_modes, keep),
+        expression_modes=modes_at(data.expression_modes, keep),
         mean_albedo=data.mean_albedo[keep],
-        albedo_modes=data.albedo_modes[:, keep],
+        albedo_modes=modes_at(data.albedo_modes, keep),
         faces=data.light_faces,
         uv=data.uv[order],
         uv_faces=place[data.light_uv_faces],

@@ -1,9 +1,9 @@
 """Finding and loading models: the only code that opens model files (with `faceverse.model_file` and
 `faceverse.pickles`) or talks to the hub.
 
-An open model is one `.safetensors` file on a coarse quad mesh. Subdivision is linear, so positions and modes are
-refined when the file is loaded (`faceverse.mesh`). `model_data` refines them, `load_model` finds the file and keeps
-what it has loaded.
+An open model is one `.safetensors` file on a coarse quad mesh. Subdivision is linear, so positions are refined when
+the file is loaded, and modes when they are asked for (`faceverse.mesh`). `model_data` says how; `load_model` finds the
+file and keeps what it has loaded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from .errors import WeightsError
 from .files import write_whole
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
-from .mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, triangles_from_quads
+from .mesh import Subdivision, subdivide_flat, subdivision, subdivision_matrix, triangles_from_quads
 from .model import FaceModel
-from .model_data import Attribute, Landmarks, ModelData
+from .model_data import Attribute, Landmarks, ModelData, Modes
 from .model_file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
@@ -47,21 +48,21 @@ _LOADING = threading.Lock()
 def model_data(file: ModelFile) -> ModelData:
     """The arrays of a FaceModel: subdivided once (where the file has quads), in metres, float32 and int64."""
     if file.quads is None:
-        topology, triangles = None, {key: getattr(file, key).astype(np.int64) for key in ("faces", "uv_faces")}
+        rule, triangles = None, {key: getattr(file, key).astype(np.int64) for key in ("faces", "uv_faces")}
         mesh = {"uv": file.uv, **triangles}
     else:
         topology = subdivision(file.quads, len(file.mean_vertices))
-        mesh = _refined_mesh(file, topology)
+        rule, mesh = subdivision_matrix(topology).astype(np.float32), _refined_mesh(file, topology)
     attributes = tuple(
         Attribute(**values, step=step, estimator=estimator)
         for values, step, estimator in zip(file.attributes, file.attribute_step, file.attribute_estimator, strict=True)
     )
     return ModelData(
-        mean_vertices=_refine(file.mean_vertices[None], topology)[0],
-        identity_modes=_refine(file.identity_modes, topology),
-        expression_modes=_refine(file.expression_modes, topology),
+        mean_vertices=np.asarray(_refined(file.mean_vertices[None], rule))[0],
+        identity_modes=_refined(file.identity_modes, rule),
+        expression_modes=_refined(file.expression_modes, rule),
         mean_albedo=file.mean_albedo.astype(np.float32),
-        albedo_modes=file.albedo_modes * file.albedo_scale[:, None, None],
+        albedo_modes=_unpacked_albedo(file.albedo_modes, file.albedo_scale),
         expression_names=tuple(file.expression_names),
         regions={name: np.flatnonzero(file.region_bits >> bit & 1) for bit, name in enumerate(file.region_names)},
         attributes=attributes,
@@ -87,15 +88,28 @@ def _landmarks(file: ModelFile, number: int) -> Landmarks:
     return Landmarks(triangle.astype(np.int64), *trust, habits, detected)
 
 
-def _refine(modes_mm: np.ndarray, topology: Subdivision | None) -> np.ndarray:
-    """Modes (K, Vc, 3) in millimetres to (K, V, 3) float32 in metres; topology None: no subdivision."""
-    modes = modes_mm.astype(np.float32) * np.float32(1e-3)
-    if topology is None:
-        return modes
-    count = len(modes)
-    rows = np.ascontiguousarray(modes.transpose(1, 0, 2)).reshape(-1, count * 3)
-    fine = subdivide_smooth(rows, topology).reshape(-1, count, 3)
-    return np.ascontiguousarray(fine.transpose(1, 0, 2))
+def _refined(modes_mm: np.ndarray, rule: csr_matrix | None) -> Modes:
+    """Modes (K, Vc, 3) in millimetres as those of the subdivided mesh (K, V, 3) in metres.
+
+    Args:
+        rule: (V, Vc) of the subdivision; None: there is none.
+    """
+
+    def make(vertices: slice | np.ndarray) -> np.ndarray:
+        if rule is None:
+            return modes_mm[:, vertices].astype(np.float32) * np.float32(1e-3)
+        count, coarse = modes_mm.shape[:2]
+        columns = modes_mm.transpose(1, 0, 2).reshape(coarse, -1).astype(np.float32) * np.float32(1e-3)
+        fine = rule[vertices] @ columns
+        return np.ascontiguousarray(fine.reshape(-1, count, 3).transpose(1, 0, 2))
+
+    fine_count = modes_mm.shape[1] if rule is None else rule.shape[0]
+    return Modes((len(modes_mm), fine_count, 3), make)
+
+
+def _unpacked_albedo(modes: np.ndarray, scale: np.ndarray) -> Modes:
+    """Inverse of `model_file.pack_albedo`."""
+    return Modes(modes.shape, lambda vertices: modes[:, vertices] * scale[:, None, None])
 
 
 def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarray | int]:

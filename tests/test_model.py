@@ -9,8 +9,10 @@ import torch
 from faceverse.errors import ParameterError
 from faceverse.mesh import vertex_normals
 from faceverse.model import ARKIT_NAMES, FaceModel, FaceParams, evaluate
-from faceverse.model_data import closest_barycentric
+from faceverse.model_data import closest_barycentric, modes_at
 from toy import POINTS_68, REGIONS, toy_file, toy_model
+
+BASES = ("identity_basis", "expression_basis", "albedo_basis")
 
 
 def coefficients(model, count=3, seed=0):
@@ -22,6 +24,39 @@ def coefficients(model, count=3, seed=0):
 
 def surface_points(model, landmarks, vertices):
     return (vertices[model.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
+
+
+# -- modes that are made when they are asked for -----------------------------------------------------------------------
+def test_parts_of_the_modes_do_not_make_all_of_them():
+    model = FaceModel(toy_model().data)
+    model.landmark_bases(model.landmarks_68), model.light_version.mean_vertices, model.neutral(), model.random(1)
+    model.expression_limits, model.gain_of(np.zeros(len(model.data.identity_modes)))
+    assert not [name for name, _ in model.named_buffers() if name in BASES]
+    for name in BASES:
+        getattr(model, name)
+    assert {name for name, _ in model.named_buffers()} >= set(BASES)
+
+
+@pytest.mark.parametrize("kind", ["identity", "expression", "albedo"])
+def test_modes_of_some_vertices_are_those_of_all(kind):
+    model, some = FaceModel(toy_model().data), np.array([7, 0, 50, 7])
+    before = model.basis_at(kind, some)
+    whole = getattr(model, f"{kind}_modes")
+    for found in (before, model.basis_at(kind, some), modes_at(whole, some)):
+        np.testing.assert_array_equal(found, whole[:, some])
+        assert found.dtype in (torch.float32, np.float32)
+
+
+def test_modes_are_made_with_the_type_that_the_model_has_by_then():
+    early, late = (FaceModel(toy_model().data) for _ in range(2))
+    assert early.identity_basis.dtype == torch.float32
+    assert early.double().identity_basis.dtype == late.double().identity_basis.dtype == torch.float64
+    torch.testing.assert_close(early.identity_basis, late.identity_basis)
+    assert late.basis_at("albedo", np.arange(3)).dtype == torch.float64
+
+
+def test_an_unknown_name_is_no_attribute_of_a_model():
+    assert not hasattr(toy_model(), "texture_basis")
 
 
 # -- the formula ------------------------------------------------------------------------------------------------------

@@ -141,6 +141,15 @@ def test_triangles_of_either_winding_are_turned_outwards(version):
     assert relative(found["shaded"], wanted["shaded"]) < 1e-5
 
 
+def test_triangles_of_a_whole_head_in_the_layout_of_a_mask_are_turned_outwards():
+    model = toy_model()
+    raw = {key: value for key, value in official_v2(model).items() if key != "faceverse"}
+    for tri in (raw["tri"], raw["tri"][:, ::-1]):
+        found = FaceModel(model_data(raw | {"tri": tri}, "file"))
+        normals = vertex_normals(found.mean, found.face_index)
+        torch.testing.assert_close(normals, vertex_normals(model.mean, model.face_index))
+
+
 def test_files_may_differ_in_shape_but_not_in_order():
     raw = official(2)
     count = raw["meanshape"].size // 3

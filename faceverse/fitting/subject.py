@@ -102,7 +102,7 @@ def first_state(subject: Subject, solution: LandmarkSolution) -> FitState:
     return FitState(
         identity=solution.identity,
         expression=solution.expression,
-        albedo=np.zeros(len(subject.model.albedo_basis)),
+        albedo=np.zeros(len(subject.model.data.albedo_modes)),
         rotation=solution.rotation,
         translation=solution.translation,
         light=default_light().double().numpy(),

@@ -39,6 +39,7 @@ UV_SIDE = {0: 200, 1: 199, 2: 199}
 LIGHT_KEYS = ("select_id", "tri_select", "point_buf_select", "keypoints_select", "skinmask_select")
 # Deviation of a detector's answers from keypoints chosen by hand: the jaw's contour slides, the rest does not.
 CONTOUR_SIGMA_M, SIGMA_M = 3.0e-3, 1.5e-3
+_LEAST_FORWARD = 0.1  # of its surface a mask shows to the front more than to the back; a closed head nothing
 # Version 4 keeps teeth and tongue at their distance behind this lip vertex (FaceVerseModel_torch.get_vs).
 TOOTH_VERTEX, LIP_VERTEX = 19496, 6550
 NOTE = "FaceVerse (Wang et al. 2022); its files come without a licence: ask its authors before passing them on"
@@ -272,8 +273,10 @@ def _outward(vertices: np.ndarray, faces: np.ndarray, whole_head: bool) -> bool:
     """Whether triangles are counter-clockwise from outside: a mask faces forward, a head away from its middle."""
     corners = vertices[faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    outside = corners.mean(1) - vertices.mean(0) if whole_head else np.array([0.0, 0.0, 1.0])
-    return float((normals * outside).sum()) >= 0
+    forward, area = float(normals[:, 2].sum()), float(np.linalg.norm(normals, axis=1).sum())
+    if whole_head or abs(forward) < _LEAST_FORWARD * area:  # a head that somebody stored as a mask
+        return float((normals * (corners.mean(1) - vertices.mean(0))).sum()) >= 0
+    return forward >= 0
 
 
 def _uv(texels, version: int, faces: np.ndarray, vertices: np.ndarray, parts: np.ndarray):

@@ -33,7 +33,8 @@ def official_v2(model: FaceModel) -> dict:
     data = model.data
     if not data.named_expressions:
         raise ParameterError(f"{model.name} has no named expressions, which version 2 needs; convert to .safetensors")
-    mean_colour, colour_modes = display_colours(data.mean_albedo, data.albedo_modes.astype(np.float64))
+    colours = np.asarray(data.albedo_modes, np.float64)
+    mean_colour, colour_modes = display_colours(data.mean_albedo, colours)
     values = {
         "meanshape": (data.mean_vertices.astype(np.float64) * FLIP / V2_UNIT_M).reshape(1, -1),
         "meantex": mean_colour.reshape(1, -1),
@@ -84,7 +85,7 @@ def adjacent_faces(faces: np.ndarray, vertex_count: int) -> np.ndarray:
 
 def _columns(modes: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """(K, V, 3) to (3V, K), each axis scaled. Double precision, so that reading gives the same numbers back."""
-    scaled = modes.astype(np.float64) * scale
+    scaled = np.asarray(modes, np.float64) * scale
     return np.ascontiguousarray(scaled.reshape(len(modes), -1).T)
 
 

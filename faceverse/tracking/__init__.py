@@ -22,6 +22,7 @@ from ..camera import default_camera
 from ..errors import ImageError, NoFaceError, ParameterError
 from ..fitting import Progress
 from ..landmarks import VideoDetector
+from ..memory import return_memory
 from ..model import FaceModel, FaceParams
 from ..result import FitResult
 from ..threads import one_thread
@@ -123,6 +124,7 @@ class _Run:
         if earlier is None:
             waiting = list(until_known(sights, self._waiting))
             person = self._met(waiting)
+            return_memory()
         else:
             person = earlier.person
             record.extend(earlier.frames)

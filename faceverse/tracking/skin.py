@@ -28,7 +28,7 @@ from ..fitting.surface import (
 from ..lighting import linear_from_srgb, sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..losses import ROBUST_SCALE
 from ..memory import return_memory
-from ..model import FaceModel, FaceParams
+from ..model import FaceModel, FaceParams, evaluate
 from ..model_data import on_light_mesh
 
 _LEAST_VOTE = 0.2
@@ -110,10 +110,16 @@ class Skin:
     """
 
     def __init__(self, model: FaceModel, person: FaceParams, points: int):
-        mesh, identity = coarse_of(model), _row(person.identity, model)
+        mesh = coarse_of(model)
         with torch.no_grad():
-            neutral = model.vertices(identity)[0].numpy(force=True)[mesh.vertices]
-            albedo = model.albedo(_row(person.albedo, model))[0].clamp_min(DARKEST).numpy(force=True)[mesh.vertices]
+            neutral, albedo = (
+                evaluate(mean[torch.from_numpy(mesh.vertices)], (model.basis_at(kind, mesh.vertices), row))[0]
+                for mean, kind, row in (
+                    (model.mean, "identity", _row(person.identity, model)),
+                    (model.albedo_mean, "albedo", _row(person.albedo, model)),
+                )
+            )
+            neutral, albedo = neutral.numpy(force=True), albedo.clamp_min(DARKEST).numpy(force=True)
         modes = mesh.expression * model.gain_of(person.identity)[:, None, None]
         votes = mesh.votes
         index = np.flatnonzero((votes >= _LEAST_VOTE) & np.isin(np.arange(len(votes)), mesh.faces))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix, diags, eye, hstack, kron, vstack
+from scipy.sparse import coo_matrix, csr_matrix, diags, eye, hstack, kron
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from ..mesh import Subdivision, subdivision, unique_edges
+from ..mesh import subdivision, subdivision_matrix, unique_edges
 from ..model import FaceModel
 from .surface_fit import ModelSurface, SurfacePoints, mesh_normals, require_igl, spread_points, touch
 
@@ -43,36 +43,6 @@ class Bent:
     displacement: np.ndarray
     vertices: np.ndarray
     weights: np.ndarray
-
-
-def subdivision_matrix(topology: Subdivision) -> csr_matrix:
-    """(V, Vc): the Catmull-Clark rule of `faceverse.mesh.subdivide_smooth` as a matrix."""
-    t, count = topology, topology.vertex_count
-    quads, edges, border = t.coarse_quads, t.edges, t.edge_faces[:, 1] < 0
-
-    def spread(index: np.ndarray) -> csr_matrix:
-        """(K, N): one at each index of the rows (K, M)."""
-        rows = np.repeat(np.arange(len(index)), index.shape[1])
-        return csr_matrix((np.ones(index.size), (rows, index.reshape(-1))), shape=(len(index), count))
-
-    face_points, middles = spread(quads) / 4, spread(edges) / 2
-    inner = np.flatnonzero(~border)
-    to_faces = coo_matrix(
-        (np.full(2 * len(inner), 0.25), (np.repeat(inner, 2), t.edge_faces[inner].reshape(-1))),
-        shape=(len(edges), len(quads)),
-    ).tocsr()
-    edge_points = diags(np.where(border, 1.0, 0.5)) @ middles + to_faces @ face_points
-    valence = np.bincount(quads.reshape(-1), minlength=count)
-    degree = np.bincount(edges.reshape(-1), minlength=count)
-    around, ends = spread(quads).T @ face_points, spread(edges).T @ middles
-    n = np.maximum(valence, 1).astype(np.float64)
-    inside = diags(1 / n**2) @ around + diags(2 / (n * np.maximum(degree, 1))) @ ends + diags((n - 3) / n)
-    rim = edges[border]
-    rim_degree = np.bincount(rim.reshape(-1), minlength=count)
-    on_rim = diags(0.5 / np.maximum(rim_degree, 1)) @ (spread(rim).T @ middles[border]) + 0.5 * eye(count)
-    rule = np.where(valence == 0, 2, np.where(rim_degree > 0, 1, 0))
-    points = sum(diags((rule == k).astype(float)) @ part for k, part in enumerate((inside, on_rim, eye(count))))
-    return vstack([points, edge_points, face_points]).tocsr()
 
 
 class Bender:
