@@ -61,17 +61,30 @@ def boxes(watch, count):
 
 @pytest.fixture
 def no_search(monkeypatch):
-    monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: [])
+    monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces=10: [])
 
 
 # ------------------------------------------------------------------------------------------------------ who is followed
 
 
 def test_the_one_who_is_followed_stays_followed(no_search):
-    # Somebody larger comes in, then the detector finds only him for two frames, then both again.
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
-    watch = Watch(Detector([own], [other, own], [other], [other], [own, other]), 32)
-    assert boxes(watch, 5) == [100, 100, None, None, 100]
+    watch = Watch(Detector([own], [other], [other], [own]), 32)
+    assert boxes(watch, 4) == [100, None, None, 100]
+
+
+def test_who_was_hidden_is_looked_for_where_he_was_and_followed_there(monkeypatch):
+    own, other, shown, answers = face_at(150, 180, 100), face_at(480, 180, 160), [], [[], [face_at(150, 175, 100)]]
+
+    def search(rgb, max_faces=10):
+        shown.append(rgb.shape[:2])
+        return answers.pop(0)
+
+    monkeypatch.setattr(module, "detect_faces", search)
+    detector = Detector([own], [other], [other], [own], [own])
+    # The window is 350 wide, as far as the frame goes: from x = 0 and y = 5, where the second answer is meant.
+    assert boxes(Watch(detector, 32), 5) == [100, None, 100, 100, 100]
+    assert shown == [(350, 325)] * 2 and detector.sizes == [(HEIGHT, WIDTH)] * 3 + [(350, 325)] * 2
 
 
 def test_after_a_while_anybody_is_welcome(no_search):
@@ -90,24 +103,27 @@ def test_pictures_show_the_face(no_search):
 
 
 def test_a_face_beside_the_frame_is_none(no_search):
-    assert Watch(Detector([face_at(-900, 180, 100)]), 32)(0.0, frame()).face is None
+    assert boxes(Watch(Detector([face_at(-900, 180, 100)], [face_at(480, 180, 160)]), 32), 2) == [None, None]
 
 
 @pytest.mark.parametrize("hidden", [2, 8])
-def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, hidden):
+@pytest.mark.parametrize("others", [1, 2])
+def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, others, hidden):
     portrait = Image.fromarray(astronaut).crop((90, 0, 390, 300))
-    both = np.full((300, 560, 3), 120, np.uint8)
-    both[:, :300] = portrait
-    both[20:260, 310:550] = portrait.resize((240, 240)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    gone = both.copy()
+    group = np.full((300, 300 + 260 * others, 3), 120, np.uint8)
+    group[:, :300] = portrait
+    for k in range(others):
+        x = 310 + 250 * k
+        group[20:260, x : x + 240] = portrait.resize((240, 240)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    gone = group.copy()
     gone[:, :300] = 120
     with VideoDetector(FACES) as detector:
         watch = Watch(detector, 32)
-        frames = [both] * 5 + [gone] * hidden + [both] * 15
+        frames = [group] * 5 + [gone] * hidden + [group] * 15
         sights = [watch(k / 30, rgb) for k, rgb in enumerate(frames)]
     sides = ["-" if sight.face is None else "AB"[int(sight.face.box_px[0] > 300)] for sight in sights]
     assert "".join(sides[:5]) == "AAAAA", "the larger one"
-    assert "B" not in sides and sides[-10:] == ["A"] * 10
+    assert "B" not in sides and sides[-12:] == ["A"] * 12
 
 
 # --------------------------------------------------------------------------------------------------------- small faces

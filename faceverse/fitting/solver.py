@@ -99,8 +99,8 @@ class LandmarkModel:
         return replace(
             self,
             mean=self.mean[rows],
-            identity=self.identity[:, rows],
-            expression=self.expression[:, rows],
+            identity=np.take(self.identity, rows, axis=1),
+            expression=np.take(self.expression, rows, axis=1),
             normals=self.normals[rows],
             sigma=self.sigma[rows],
             habits=self.habits[:, rows],

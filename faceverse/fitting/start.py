@@ -8,6 +8,7 @@ how far off such a prediction is: a normal distribution of the identity to start
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -121,11 +122,16 @@ class StartNetwork:
         place = float(np.interp(turn, self.turned_deg, np.arange(len(self.turned_deg))))
         low, high = int(np.floor(place)), int(np.ceil(place))
         bias = (1 - (place - low)) * self.bias[low] + (place - low) * self.bias[high]
-        habits, sigma = self.habits[nearest], self.sigma[nearest]
         if yaw_deg < 0:
-            other, flip = self.mirrored_points, np.float32([-1, 1])
-            bias, habits, sigma = bias[other] * flip, habits[:, other] * flip, sigma[other]
-        return bias, habits, sigma
+            habits, sigma = self._mirrored_errors
+            return bias[self.mirrored_points] * np.float32([-1, 1]), habits[nearest], sigma[nearest]
+        return bias, self.habits[nearest], self.sigma[nearest]
+
+    @cached_property
+    def _mirrored_errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """`habits` and `sigma` of turns to the other side."""
+        other, flip = self.mirrored_points, np.float32([-1, 1])
+        return np.take(self.habits, other, axis=2) * flip, self.sigma[:, other]
 
     def evaluate(self, values: np.ndarray) -> np.ndarray:
         """The layers: inputs (N, 1434 + P) -> (N, I + E), identity and expression."""

@@ -34,6 +34,7 @@ EVERY = 2  # of the landmarks are enough to place a head; neighbours say the sam
 _KEY_FRAMES, _KEY_TURN_DEG = 5, 15.0  # how many frames decide, and how far their turns are apart at least
 _CALM_SHARE, _CALM_FRAMES = 0.1, (3, 15)  # of the frames the calmest are the face at rest; so many at least, at most
 _CALM_TURN_DEG = 25.0  # from farther aside nobody can tell
+_CALM_MEAN_S = 0.07  # jitter is not movement: means over so long before and after
 _ALIKE = 4.0  # how much more the distance to faces alike counts than the movement itself
 # Movement of the calmest frames from which none counts as a face at rest: that of a broad smile, not of a stern look.
 _RESTLESS_M = 0.007
@@ -201,6 +202,8 @@ def _at_rest(sights: list[Sight], reader: Reader) -> tuple[tuple[Sight, ...], tu
     reach = np.sqrt((reader.anybody.expression**2).sum(-1).mean(-1))  # metres per unit of each weight
     reach[[k for k, name in enumerate(reader.anybody.prior.names) if name.startswith("eyeLook")]] = 0
     weights = np.array([network.predict(looks[k], network.usual_rest)[0] for k in ahead])
+    seconds = np.array([sights[k].seconds for k in ahead])
+    weights = np.array([weights[np.abs(seconds - own) <= _CALM_MEAN_S].mean(0) for own in seconds])
     movement, count = weights @ reach, int(np.clip(_CALM_SHARE * len(ahead), *_CALM_FRAMES))
     # A face at rest moves little, and it is the same face again and again.
     apart = np.array([np.sort(np.abs(weights - one) @ reach)[1 : count + 1].sum() / count for one in weights])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,12 +15,15 @@ from ..camera import Camera
 from ..fitting.photometric import crop_box, cut
 from ..landmarks import DetectedFace, VideoDetector, detect_faces
 
-AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
-FACES = 2  # that the detector looks for: while one is hidden, one alone would be lost to whoever else is there
+AHEAD = 96  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
+# Two: for one face alone the detector smooths its answers, which then come late.
+FACES = 2
+_FRAMES_AHEAD = 2  # frames that are read ahead of the detector
 _SEARCH_S = 1.0  # so often a face is searched for that the detector does not find
 _SMALL = (0.14, 0.2)  # shares of the frame's long side: smaller faces are looked at in a window, larger ones no longer
 _WINDOW_FACES = 3.5  # side of that window in sizes of the face
 _MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one who is followed
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,10 @@ class Watch:
     """Turns frames into sights, one after the other; follows one person.
 
     A face that is too small for the detector in the whole frame is searched for now and then, and followed in a square
-    cut out around it.
+    cut out around it. So is who was hidden for a moment, while the detector turned to somebody else.
 
     Args:
-        detector: that follows faces.
+        detector: that follows FACES faces.
         picture_px: side of the sights' pictures.
     """
 
@@ -54,6 +59,7 @@ class Watch:
         self._box: np.ndarray | None = None
         self._seen_s = self._searched_s = -np.inf
         self._window: tuple[int, int, int, int] | None = None
+        self._crowded = False  # somebody else was there: the window stays, however near the face comes
 
     def __call__(self, seconds: float, rgb: np.ndarray) -> Sight:
         """The face in the next frame, as far as there is one."""
@@ -62,13 +68,19 @@ class Watch:
         if self._last_ms is not None:
             milliseconds = max(milliseconds, self._last_ms + 1)  # frames may follow within the detector's unit of time
         self._last_ms = milliseconds
-        face = self._followed(self._detected(rgb, milliseconds), seconds)
-        search = face is None and max(self._seen_s, self._searched_s) + _SEARCH_S <= seconds
-        if search:
+        found = self._detected(rgb, milliseconds)
+        face = self._followed(found, seconds)
+        searched = face is None
+        if face is None and found:
+            self._crowded = True
+            face = self._followed(self._near_last(rgb), seconds)
+        elif face is None and max(self._seen_s, self._searched_s) + _SEARCH_S <= seconds:
             self._searched_s = seconds
             face = self._followed(detect_faces(rgb, max_faces=1), seconds)
-        in_window = search or self._window is not None
-        self._window = self._window_for(face, rgb.shape[:2]) if in_window and face is not None else None
+        if face is not None and (searched or self._window is not None):
+            self._window = self._window_for(face, rgb.shape[:2])
+        elif seconds - self._seen_s > _MOST_LOST_S:
+            self._window = None
         if face is None:
             return Sight(seconds, rgb.shape[:2])
         box = crop_box(face.landmarks_px)
@@ -81,13 +93,15 @@ class Watch:
         """Faces in the frame, or in the window where one is."""
         if self._window is None:
             return self._detector(rgb, milliseconds)
-        x0, y0, x1, y1 = self._window
-        found = self._detector(np.ascontiguousarray(rgb[y0:y1, x0:x1]), milliseconds)
-        corner = np.float32([x0, y0])
-        return [
-            replace(face, box_px=face.box_px + np.tile(corner, 2), landmarks_px=face.landmarks_px + corner)
-            for face in found
-        ]
+        found = self._detector(_part(rgb, self._window), milliseconds)
+        return [_shifted(face, self._window) for face in found]
+
+    def _near_last(self, rgb: np.ndarray) -> list[DetectedFace]:
+        """All faces around where the one that is followed was last."""
+        window = _square_around(self._box, rgb.shape[:2])
+        if window is None:
+            return []
+        return [_shifted(face, window) for face in detect_faces(_part(rgb, window))]
 
     def _window_for(self, face: DetectedFace, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
         """Where to look for a face in the next frame: x0, y0, x1, y1; None: everywhere.
@@ -96,7 +110,7 @@ class Watch:
         """
         x0, y0, x1, y1 = (float(value) for value in face.box_px)
         wide = max(x1 - x0, y1 - y0)
-        if wide > _SMALL[self._window is not None] * max(size):
+        if wide > _SMALL[self._window is not None] * max(size) and not self._crowded:
             return None
         if self._window is not None:
             left, top, right, bottom = self._window
@@ -105,19 +119,41 @@ class Watch:
             inside = inside and right >= min(x1 + room, size[1]) and bottom >= min(y1 + room, size[0])
             if inside and wide > 0.6 * (right - left) / _WINDOW_FACES:
                 return self._window
-        side, middle = _WINDOW_FACES * wide, ((x0 + x1) / 2, (y0 + y1) / 2)
-        edges = [round(middle[k] + sign * side / 2) for sign in (-1, 1) for k in (0, 1)]
-        return tuple(int(np.clip(edge, 0, limit)) for edge, limit in zip(edges, (size[1], size[0]) * 2, strict=True))
+        return _square_around(face.box_px, size)
 
     def _followed(self, found: list[DetectedFace], seconds: float) -> DetectedFace | None:
         """The face that is followed: who was seen a moment ago must be near that place; later anybody is welcome."""
         if self._box is not None and seconds - self._seen_s <= _MOST_LOST_S:
             found = [face for face in found if _overlap(face.box_px, self._box) > 0.1]
+        elif found:
+            self._crowded = False  # whoever it is, it begins anew
         if not found:
             return None
         face = found[0] if self._box is None else max(found, key=lambda f: _overlap(f.box_px, self._box))
         self._box, self._seen_s = face.box_px, seconds
         return face
+
+
+def _square_around(box_px: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """The window around a face's box (4,) in a frame of (height, width): x0, y0, x1, y1 in whole pixels; None where
+    nothing of it is in the frame."""
+    middle, side = (box_px[:2] + box_px[2:]) / 2, _WINDOW_FACES * float(max(box_px[2:] - box_px[:2]))
+    edges = [round(float(middle[k]) + sign * side / 2) for sign in (-1, 1) for k in (0, 1)]
+    x0, y0, x1, y1 = (
+        int(np.clip(edge, 0, limit)) for edge, limit in zip(edges, (size[1], size[0]) * 2, strict=True)
+    )
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _part(rgb: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    x0, y0, x1, y1 = window
+    return np.ascontiguousarray(rgb[y0:y1, x0:x1])
+
+
+def _shifted(face: DetectedFace, window: tuple[int, int, int, int]) -> DetectedFace:
+    """A face that was found in a window, in pixels of the frame."""
+    corner = np.float32(window[:2])
+    return replace(face, box_px=face.box_px + np.tile(corner, 2), landmarks_px=face.landmarks_px + corner)
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:
@@ -133,16 +169,27 @@ def sights_of(
     detector: VideoDetector,
     picture_px: int,
 ) -> Iterator[Sight]:
-    """The face in each frame. The detector works in a thread of its own, a few frames ahead of who takes the sights.
+    """The face in each frame. Reading the frames and detecting have a thread each, ahead of who takes the sights.
 
     Args:
         picture_px: side of the sights' pictures.
     """
-    ready: queue.Queue = queue.Queue(AHEAD)
-    ended = threading.Event()
     watch = Watch(detector, picture_px)
 
-    def put(item) -> bool:
+    def seen() -> Iterator[Sight]:
+        with contextlib.closing(_ahead(frames, _FRAMES_AHEAD, "frames")) as read:
+            for seconds, rgb in read:
+                yield watch(seconds, rgb)
+
+    return _ahead(seen(), AHEAD, "detector")
+
+
+def _ahead(items: Iterator[_Item], most: int, name: str) -> Iterator[_Item]:
+    """The items, made in a thread of its own, at most so many ahead of who takes them. Closing it closes them too."""
+    ready: queue.Queue = queue.Queue(most)
+    ended = threading.Event()
+
+    def put(item: tuple) -> bool:
         while not ended.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -153,24 +200,27 @@ def sights_of(
 
     def work() -> None:
         try:
-            for seconds, rgb in frames:
-                if not put(watch(seconds, rgb)):
+            for item in items:
+                if not put((item, None)):
                     return
-            put(None)
-        except BaseException as error:  # whoever takes the sights has to hear of it
-            put(error)
+            put((None, StopIteration()))
+        except BaseException as error:  # whoever takes the items has to hear of it
+            put((None, error))
 
-    worker = threading.Thread(target=work, name="faceverse-detector", daemon=True)
+    worker = threading.Thread(target=work, name=f"faceverse-{name}", daemon=True)
     worker.start()
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
             yield item
     finally:
         ended.set()
         worker.join()  # the detector and the file must not be closed under it
-        close = getattr(frames, "close", None)
+        close = getattr(items, "close", None)
         if close is not None:
             close()
 
