@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ..camera import Camera
 from ..fitting.solver import (
@@ -30,6 +31,9 @@ _LANDMARKS = 0.5  # weight of the landmarks beside the picture
 _SIGMA = (0.01, 0.02)  # limits of what weights may be off from what is expected when the picture is compared
 # Landmarks hardly show these, by the network's own figures, and the picture does: it may decide more about them.
 _SEEN, _SEEN_SIGMA = ("mouthFunnel", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"), 0.06
+# Share that a frame starts with of what the pictures said beyond the landmarks in the frame before, so that its few
+# steps need not go that way again; all of it would let the head drift where a picture misleads.
+_KEPT = 0.75
 _AGREE = 0.35  # share of the skin that has to look as expected; else (covered, dark) the landmarks alone count
 
 
@@ -76,6 +80,7 @@ class FrameSolver:
         self._reader, self._quality = reader, quality
         self._light = default_light().numpy().astype(np.float64)
         self._last: Pose | None = None
+        self._beyond: Pose | None = None
         names = reader.model.expression_names
         self._most_sigma = np.array([_SEEN_SIGMA if name in _SEEN else _SIGMA[1] for name in names])
         self.person = person
@@ -88,7 +93,7 @@ class FrameSolver:
     @person.setter
     def person(self, person: Person) -> None:
         params, before = person.params, getattr(self, "_person", None)
-        last, light = self._last, self._light
+        last, light, beyond = self._last, self._light, self._beyond
         rows = np.arange(0, len(self._reader.anybody.mean), EVERY)
         self._person = person
         self._read_as = replace(person, habits=person.habits and person.habits.only(rows))
@@ -98,12 +103,12 @@ class FrameSolver:
         if person.zero is None and person.calm:
             poses = [self._solved(sight)[0] for sight in person.calm]
             self._person = replace(person, zero=np.median([pose.expression for pose in poses], axis=0))
-            self._last, self._light = last, light
+            self._last, self._light, self._beyond = last, light, beyond
 
     def take_over(self, other: FrameSolver | None) -> None:
         """Starts from where another solver is."""
         if other is not None:
-            self._last, self._light = other._last, other._light
+            self._last, self._light, self._beyond = other._last, other._light, other._beyond
 
     def go_on(self, row: np.void) -> None:
         """Starts from a frame that was solved earlier, a record of `journal`."""
@@ -114,7 +119,7 @@ class FrameSolver:
     def __call__(self, sight: Sight) -> State:
         """The next frame."""
         if sight.face is None:
-            self._last = None  # where the head is after a gap says the picture, not the past
+            self._last = self._beyond = None  # where the head is after a gap says the picture, not the past
             return State(sight.seconds)
         pose, error = self._solved(sight)
         return State(sight.seconds, self._from_rest(pose), self._light, _confidence(error, sight))
@@ -123,12 +128,23 @@ class FrameSolver:
         """The pose of a face, and the error of its landmarks in sizes of the face."""
         camera = self._person.camera
         read = self._reader(self._landmarks, sight, self._read_as)
-        pose, marks, error = self._placed(read, camera, face_size(sight.face))
+        placed, marks, error = self._placed(read, camera, face_size(sight.face))
+        pose = self._led(placed, read) if error <= LOST_FIT else placed
         picture = self._skin.picture(sight.picture, sight.inside, sight.camera(camera), pose)
         for number in range(self._quality.steps):
             pose = self._with_picture(pose, read, marks, picture, number == 0)
-        self._last = pose
+        self._last, self._beyond = pose, _difference(pose, placed)
         return pose, error
+
+    def _led(self, placed: Pose, read: Reading) -> Pose:
+        """The pose of the landmarks, with most of what the picture before said beyond its own."""
+        beyond = self._beyond
+        if beyond is None:
+            return placed
+        turn = Rotation.from_matrix(beyond.rotation).as_rotvec()
+        moved = placed.translation + _KEPT * beyond.translation
+        weights = read.landmarks.prior.clipped(placed.expression + beyond.expression)
+        return Pose(turned(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < NEAREST_M else placed
 
     def _from_rest(self, pose: Pose) -> Pose:
         """The same with weights counted from those of the face at rest."""
@@ -225,6 +241,12 @@ def _error(points: np.ndarray, read: Reading, pose: Pose, camera: Camera) -> flo
     """Root mean square distance of found and fitted landmarks in pixels."""
     off = project_points(points, pose.rotation, pose.translation, camera) - read.observed_px
     return float(np.sqrt((off**2).sum(1).mean()))
+
+
+def _difference(pose: Pose, other: Pose) -> Pose:
+    """What a pose has beyond another one."""
+    turn, shift = pose.rotation @ other.rotation.T, pose.translation - other.translation
+    return Pose(turn, shift, pose.expression - other.expression)
 
 
 def _confidence(error: float, sight: Sight) -> float:
