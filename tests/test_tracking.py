@@ -276,7 +276,7 @@ def test_frames_are_not_kept(scene):
             yield frame
 
     track(frames(), scene.model)
-    assert len(alive) == 16 and max(alive) <= 5
+    assert len(alive) == 16 and max(alive) <= 3
 
 
 def test_pairs_bring_their_own_times(scene):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -15,15 +13,12 @@ from ..camera import Camera
 from ..fitting.photometric import crop_box, cut
 from ..landmarks import DetectedFace, VideoDetector, detect_faces
 
-AHEAD = 96  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
-# Two: for one face alone the detector smooths its answers, which then come late.
-FACES = 2
-_FRAMES_AHEAD = 2  # frames that are read ahead of the detector
+AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
+FACES = 2  # that the detector looks for: of one alone it smooths its answers, which then come late
 _SEARCH_S = 1.0  # so often a face is searched for that the detector does not find
 _SMALL = (0.14, 0.2)  # shares of the frame's long side: smaller faces are looked at in a window, larger ones no longer
 _WINDOW_FACES = 3.5  # side of that window in sizes of the face
 _MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one who is followed
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -169,27 +164,16 @@ def sights_of(
     detector: VideoDetector,
     picture_px: int,
 ) -> Iterator[Sight]:
-    """The face in each frame. Reading the frames and detecting have a thread each, ahead of who takes the sights.
+    """The face in each frame. The detector works in a thread of its own, a few frames ahead of who takes the sights.
 
     Args:
         picture_px: side of the sights' pictures.
     """
+    ready: queue.Queue = queue.Queue(AHEAD)
+    ended = threading.Event()
     watch = Watch(detector, picture_px)
 
-    def seen() -> Iterator[Sight]:
-        with contextlib.closing(_ahead(frames, _FRAMES_AHEAD, "frames")) as read:
-            for seconds, rgb in read:
-                yield watch(seconds, rgb)
-
-    return _ahead(seen(), AHEAD, "detector")
-
-
-def _ahead(items: Iterator[_Item], most: int, name: str) -> Iterator[_Item]:
-    """The items, made in a thread of its own, at most so many ahead of who takes them. Closing it closes them too."""
-    ready: queue.Queue = queue.Queue(most)
-    ended = threading.Event()
-
-    def put(item: tuple) -> bool:
+    def put(item) -> bool:
         while not ended.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -200,27 +184,24 @@ def _ahead(items: Iterator[_Item], most: int, name: str) -> Iterator[_Item]:
 
     def work() -> None:
         try:
-            for item in items:
-                if not put((item, None)):
+            for seconds, rgb in frames:
+                if not put(watch(seconds, rgb)):
                     return
-            put((None, StopIteration()))
-        except BaseException as error:  # whoever takes the items has to hear of it
-            put((None, error))
+            put(None)
+        except BaseException as error:  # whoever takes the sights has to hear of it
+            put(error)
 
-    worker = threading.Thread(target=work, name=f"faceverse-{name}", daemon=True)
+    worker = threading.Thread(target=work, name="faceverse-detector", daemon=True)
     worker.start()
     try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
             yield item
     finally:
         ended.set()
         worker.join()  # the detector and the file must not be closed under it
-        close = getattr(items, "close", None)
+        close = getattr(frames, "close", None)
         if close is not None:
             close()
 
