@@ -341,13 +341,20 @@ class Comparison:
 
         How the size of an expression changes with the identity is left out: small against what both do themselves.
         """
+        jacobian, residual, _ = self.rows(state, look)
+        return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
+
+    def rows(self, state: FitState, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `equations` is made of: Jacobian (M, T), weighted residuals (M,), and how these change with the
+        logarithm of the focal length (M,)."""
         square = (look.residual**2).mean(1) / self.sigma**2
         weight = look.weight * self.trust / (3 * self.sigma**2 * max(look.weight.sum(), 1e-9))
-        root = np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)
+        root = (np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)).astype(np.float32)
         rows = np.flatnonzero(root > 0)
-        jacobian = self._jacobian(state, look, root.astype(np.float32), rows)
         residual = (look.residual * root[:, None])[rows].T.reshape(-1).astype(np.float32)
-        return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
+        # With the focal length a point's place in the picture grows as with its distance from the camera's axis.
+        zoom = (_by_position(look, root)[..., :2] * look.points[:, :2]).sum(-1)[:, rows].reshape(-1)
+        return self._jacobian(state, look, root, rows), residual, zoom
 
     def _jacobian(self, state: FitState, look: Look, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..camera import Camera
 from ..fitting.appearance import first_colours
+from ..fitting.lens import refine_lens
 from ..fitting.movement import MovementNetwork, load_movement
 from ..fitting.photometric import Refinement, StageSettings, Target, refine
 from ..fitting.prior import IdentityPrior
@@ -151,11 +152,14 @@ class Reader:
 _UNSEEN = ("tongueOut",)  # the detector does not see it
 
 
-def meet(sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams | None) -> Person:
+def meet(
+    sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams | None, lens_known: bool = True
+) -> Person:
     """A person from sights that all show a face.
 
     Args:
         camera: of the frames.
+        lens_known: whether its focal length is; else it is found with the person.
         known: identity and albedo, where they are known.
     """
     model = reader.model
@@ -180,13 +184,17 @@ def meet(sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams 
     if known is not None:  # held fast
         prior = IdentityPrior(identity, _KNOWN * prior.precision)
     settings = replace(_STAGE, landmarks=_STAGE.landmarks / len(targets) ** 0.5)
-    states = refine(Refinement(surface, targets, settings, prior), states).states
+    if lens_known:
+        states = refine(Refinement(surface, targets, settings, prior), states).states
+    else:
+        states, factor = refine_lens(surface, targets, settings, prior, states)
+        camera = replace(camera, focal_px=camera.focal_px * factor)
     found = FaceParams(**{name: states[0].tensor(name)[0].numpy() for name in FitState.__dataclass_fields__})
     if known is not None:
         found = known.replace(**{name: getattr(found, name) for name in ("rotation", "translation", "light")})
     params = replace(person.params, **{name: getattr(found, name) for name in FitState.__dataclass_fields__})
     lm = reader.anybody.of_person(params.identity)
-    return replace(person, params=params, habits=_habits(keys, readings, states, lm, camera, reader))
+    return replace(person, params=params, camera=camera, habits=_habits(keys, readings, states, lm, camera, reader))
 
 
 # -- the face at rest -------------------------------------------------------------------------------------------------
