@@ -1,7 +1,7 @@
 """Tracking: frames per second and where the time goes, and errors on people whose movements are known.
 
-Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--first 0] [--quality fast]
-                                   [--threads 1]
+Run: python benchmarks/bm_track.py [--height 720] [--frames 120] [--people 3] [--first 0] [--lens 1]
+                                   [--quality fast] [--threads 1]
      python benchmarks/bm_track.py --photograph selfie.jpg
      python benchmarks/bm_track.py --minutes 20
 """
@@ -53,7 +53,7 @@ def print_times(model: FaceModel, frames: list[np.ndarray]) -> None:
     camera, reader = default_camera((height, width)), Reader(model)
     with one_thread():
         start = time.perf_counter()
-        person = meet([sight for sight in sights if sight.face is not None], reader, camera, None)
+        person = meet([sight for sight in sights if sight.face is not None], reader, camera, None, lens_known=False)
         meeting = time.perf_counter() - start
         solver = FrameSolver(reader, person, fast)
         solving = _seconds(lambda: [solver(sight) for sight in sights])
@@ -65,7 +65,7 @@ def print_times(model: FaceModel, frames: list[np.ndarray]) -> None:
     print(f"detection and face picture     {1e3 * seeing / count:7.1f} ms per frame")
     print(f"pose, weights and light        {1e3 * solving / count:7.1f} ms per frame")
     print(f"the person, once               {1e3 * meeting:7.1f} ms")
-    print(f"memory of the command line     {memory:7.0f} MB at most")
+    print(f"memory of the command line     {memory:7.0f} MiB at most")
 
 
 def print_live(scene: Scene, frames: list[np.ndarray]) -> None:
@@ -117,6 +117,8 @@ def print_errors(scene: Scene, found: tracking.Track) -> None:
     constant = error.mean()
     rms = [np.degrees(np.sqrt((turn.as_rotvec() ** 2).sum(1).mean())) for turn in (error, constant.inv() * error)]
     print(f"  rotation: {rms[0]:.2f} degrees RMS, {rms[1]:.2f} without the part that is the same in all frames")
+    lens = found.camera.focal_px / default_camera(found.camera.image_size).focal_px
+    print(f"  focal length: found {lens:.2f} of {scene.lens:.2f} usual ones")
     late = lag_frames(_yaw_deg(scene.rotation), _yaw_deg(found.rotation))
     off, whole = (np.sqrt((e**2).mean()) for e in (found.expression - scene.expression, scene.expression))
     print(f"  late by {late:.1f} frames; all weights: error {off:.3f} RMS, of {whole:.3f}")
@@ -148,6 +150,8 @@ def print_photograph(model: FaceModel, path: str, count: int, height: int) -> No
     print(f"{path}, turned, moved and enlarged in {count} frames:")
     print(f"  frames with a face {100 * (found.confidence > 0).mean():.0f} %, confidence {found.confidence.mean():.2f}")
     pitch, yaw, roll = np.sqrt((turn_deg**2).mean(0))
+    lens = found.camera.focal_px / default_camera(found.camera.image_size).focal_px
+    print(f"  focal length: {lens:.2f} usual ones")
     print(f"  error of pitch, yaw and roll: {pitch:.2f} {yaw:.2f} {roll:.2f} degrees RMS")
     print(f"  error of the distance: {100 * np.sqrt(((nearer - 1) ** 2).mean()):.1f} % RMS")
     print(f"  weights, which do not change: deviation {spread.mean():.3f}, at most {spread.max():.3f} ({most})")
@@ -170,6 +174,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120, help="length of each sequence (default: 120)")
     parser.add_argument("--people", type=int, default=3, help="speaking people (default: 3)")
     parser.add_argument("--first", type=int, default=0, help="seed of the first of them (default: 0)")
+    text = "focal length of the camera in usual ones, of 40 mm (default: 1)"
+    parser.add_argument("--lens", type=float, default=1.0, metavar="X", help=text)
     parser.add_argument("--quality", choices=sorted(QUALITIES), default="fast", help="of the errors (default: fast)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     text = "only this: a photograph of a face that is turned, moved and enlarged"
@@ -187,7 +193,7 @@ def main() -> None:
         print_long(model, options.minutes)
         return
     for seed in range(options.first, options.first + options.people):
-        scene = speaking(model, seed, options.frames)
+        scene = speaking(model, seed, options.frames, lens=options.lens)
         frames = list(pictures(scene, options.height))
         if seed == 0:
             print_times(model, frames)

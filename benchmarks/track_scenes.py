@@ -1,7 +1,7 @@
 """Sequences whose motion is known, for benchmarks of tracking: of a rendered head, and of a photograph."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,21 +24,26 @@ class Scene:
 
     Args:
         params: of the person.
+        lens: focal length of the camera, in usual ones.
         times_s: (T,); rotation: (T, 3, 3); translation: (T, 3) metres; expression: (T, E).
     """
 
     model: fv.FaceModel
     params: fv.FaceParams
+    lens: float
     times_s: np.ndarray
     rotation: np.ndarray
     translation: np.ndarray
     expression: np.ndarray
 
 
-def speaking(model: fv.FaceModel, seed: int, count: int, *, turn_deg: float = 40.0, moving: bool = True) -> Scene:
+def speaking(
+    model: fv.FaceModel, seed: int, count: int, *, turn_deg: float = 40.0, lens: float = 1.0, moving: bool = True
+) -> Scene:
     """A person who turns by `turn_deg` to both sides, speaks and blinks; neutral during the first second.
 
     Args:
+        lens: focal length in usual ones; the head is as much farther away.
         moving: False for a head that stays as it is, with a neutral face.
     """
     times = np.arange(count) / FPS
@@ -50,6 +55,7 @@ def speaking(model: fv.FaceModel, seed: int, count: int, *, turn_deg: float = 40
     translation = np.array([0, -0.01, -0.65]) + busy[:, None] * 0.02 * np.stack(
         [np.sin(times), np.sin(0.7 * times), 2 * np.sin(0.5 * times)], axis=1
     )
+    translation = translation * (1, 1, lens)
     expression = np.zeros((count, len(model.expression_names)))
 
     def put(name: str, values: np.ndarray) -> None:
@@ -64,13 +70,14 @@ def speaking(model: fv.FaceModel, seed: int, count: int, *, turn_deg: float = 40
     phase = np.abs((times + 0.6) % BLINK_EVERY_S - BLINK_S / 2) / (BLINK_S / 2)
     for side in ("Left", "Right"):
         put(f"eyeBlink{side}", np.clip(1.6 * (1 - phase), 0, 1))
-    return Scene(model, model.random(seed), times, rotation, translation, expression)
+    return Scene(model, model.random(seed), lens, times, rotation, translation, expression)
 
 
 def pictures(scene: Scene, height: int = 720, seed: int = 0) -> Iterator[np.ndarray]:
     """The scene's frames (H, W, 3) uint8, 16:9, before a blurred background, with a camera's noise."""
     model, rng = scene.model, np.random.default_rng(seed)
     camera = default_camera((height, height * 16 // 9))
+    camera = replace(camera, focal_px=scene.lens * camera.focal_px)
     backdrop = gaussian_filter(rng.uniform(0.1, 0.9, (*camera.image_size, 3)), (height / 12, height / 12, 0))
     backdrop = torch.from_numpy(((backdrop - 0.5) * 6 + 0.35).clip(0.05, 0.9)).float()
     identity, albedo = (torch.from_numpy(values)[None] for values in (scene.params.identity, scene.params.albedo))

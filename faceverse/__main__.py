@@ -20,7 +20,6 @@ from pathlib import Path
 from . import (
     FaceModel,
     FaceVerseError,
-    FitResult,
     LiveTracker,
     ParameterError,
     Track,
@@ -139,9 +138,9 @@ def _run_track(options: argparse.Namespace) -> int:
         model = load_model(options.model)
         identity = None if options.identity is None else load_result(options.identity, model)
         started = time.perf_counter()
-        given = {"identity": identity, "smooth": options.smooth}
+        given = {"identity": identity, "smooth": options.smooth, "focal_px": options.focal_px}
         if options.webcam is not None:
-            found = _filmed(options, model, identity)
+            found = _filmed(options.webcam, model, given)
         else:
             book = folder / f"{source.stem}.fvtrack"
             try:
@@ -164,11 +163,11 @@ def _run_track(options: argparse.Namespace) -> int:
     return 0
 
 
-def _filmed(options: argparse.Namespace, model: FaceModel, identity: FitResult | None) -> Track:
+def _filmed(camera: int, model: FaceModel, given: dict) -> Track:
     """What a camera sees until Ctrl+C, told line by line."""
     complain("filming; Ctrl+C ends it and writes the files")
-    with LiveTracker(model, identity=identity, smooth=options.smooth) as live:
-        frames, _ = open_source(options.webcam, 30.0)
+    with LiveTracker(model, **given) as live:
+        frames, _ = open_source(camera, 30.0)
         with contextlib.closing(frames), contextlib.suppress(KeyboardInterrupt):
             for seconds, rgb in frames:
                 answer = live(rgb, seconds)
@@ -303,6 +302,8 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     _add_folder(parser)
     parser.add_argument("--identity", type=Path, metavar="JSON", help="result of a fit of the same person")
     parser.add_argument("--no-smooth", dest="smooth", action="store_false", help="each frame for itself")
+    text = "focal length in pixels of the frames (default: found with the person)"
+    parser.add_argument("--focal-px", type=float, metavar="F", help=text)
     _add_formats(parser, TRACK_FORMATS, "csv,json", "one row or entry for each frame; glb is an animated head")
     parser.add_argument("--video", choices=CLIP_MODES, help="also write a video, such as overlay: head over frames")
     add_model(parser)

@@ -239,9 +239,12 @@ def test_a_missing_camera_is_named(camera):
 
 
 def test_webcam_on_the_command_line(camera, tmp_path, toy_model, monkeypatch, capsys):
+    lenses = []
+
     class Live:
-        def __init__(self, model, identity, smooth):
-            self.taken, self.given = [], (model, identity, smooth)
+        def __init__(self, model, identity, smooth, focal_px):
+            self.taken = []
+            lenses.append(focal_px)
 
         def __enter__(self):
             return self
@@ -267,7 +270,8 @@ def test_webcam_on_the_command_line(camera, tmp_path, toy_model, monkeypatch, ca
         return path
 
     monkeypatch.setattr("faceverse.__main__.export", export)
-    assert main(["track", "--webcam", "-o", str(tmp_path / "out"), "--format", "csv"]) == 0
+    line = ["track", "--webcam", "-o", str(tmp_path / "out"), "--format", "csv", "--focal-px", "800"]
+    assert main(line) == 0 and lenses == [800]
     assert written == [(3, tmp_path / "out" / "webcam.csv")]
     told = capsys.readouterr()
     assert "Ctrl+C" in told.err and "jawOpen" in told.err and "0.60" in told.err

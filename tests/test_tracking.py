@@ -3,6 +3,7 @@
 import csv
 import json
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,16 +30,20 @@ BLANK = slice(24, 29)
 
 
 class Scene:
-    """A head that turns, opens its jaw twice and blinks twice, and the truth about it."""
+    """A head that turns, opens its jaw twice and blinks twice, and the truth about it.
 
-    def __init__(self, model):
-        self.model, self.person = model, model.random(3)
+    Args:
+        lens: factor on the usual focal length; the head is as much nearer.
+    """
+
+    def __init__(self, model, lens=1.0):
+        self.model, self.person, self.lens = model, model.random(3), lens
         seconds = np.arange(FRAMES) / FPS
         turn = zip(25 * np.sin(4.7 * seconds), 8 * np.sin(7 * seconds), 4 * np.sin(6.3 * seconds))
         self.rotation = np.stack([rotation_from_euler_deg(*angles).numpy() for angles in turn])
         self.translation = np.stack(
             [0.03 * np.sin(3 * seconds), 0 * seconds, -0.5 + 0.03 * np.cos(4 * seconds)], axis=1
-        ).astype(np.float32)
+        ).astype(np.float32) * np.float32([1, 1, lens])
         self.expression = np.zeros((FRAMES, len(model.expression_names)), dtype=np.float32)
         self.weight("jawOpen")[:] = 0.35 * (1 - np.cos(2 * np.pi * seconds / 0.66))
         blink = sum(np.exp(-(((np.arange(FRAMES) - at) / 1.6) ** 2)) for at in BLINKS)
@@ -57,6 +62,7 @@ class Scene:
         albedo = self.model.albedo(row(self.person.albedo)).clamp(0, 1)
         pose = torch.from_numpy(self.rotation[index])[None], torch.from_numpy(self.translation[index])[None]
         camera = default_camera((2 * SIZE, 2 * SIZE))
+        camera = replace(camera, focal_px=self.lens * camera.focal_px)
         drawn = render_head(vertices, albedo, self.model.face_index, *pose, default_light()[None], camera)
         linear = torch.where(drawn.mask[..., None], drawn.rgb, torch.tensor(0.5))
         linear = torch.nn.functional.avg_pool2d(linear.permute(0, 3, 1, 2), 2)[0].permute(1, 2, 0)
@@ -71,6 +77,15 @@ def row(values):
 def scene():
     try:
         return Scene(load_model())
+    except WeightsError as error:
+        pytest.skip(f"the open model is not installed: {error}")
+
+
+@pytest.fixture(scope="module")
+def near():
+    """What a wide lens sees from near."""
+    try:
+        return Scene(load_model(), lens=0.65)
     except WeightsError as error:
         pytest.skip(f"the open model is not installed: {error}")
 
@@ -194,6 +209,16 @@ def test_identity_from_a_fit(scene):
     result = track(scene.frames[:3], identity=fitted)
     assert result.model is scene.model
     assert np.array_equal(result.identity.identity, scene.person.identity)
+
+
+def test_focal_length_is_found_with_the_person(tracked, scene, near):
+    usual = default_camera((SIZE, SIZE)).focal_px
+    found = track(near.frames, near.model)
+    assert 0.8 < tracked.camera.focal_px / usual < 1.25
+    assert 0.5 < found.camera.focal_px / usual < 0.85
+    kept = track(near.frames, near.model, focal_px=usual)
+    assert kept.camera.focal_px == usual
+    assert rms(angle_deg(found.rotation, near.rotation)) < rms(angle_deg(kept.rotation, near.rotation))
 
 
 def test_light_follows_the_brightness(scene):
@@ -434,6 +459,18 @@ def test_live_frames_follow_the_head(scene):
     assert len(recorded) == FRAMES + 1 and np.allclose(recorded.rotation[5], answers[5].rotation)
     with pytest.raises(ParameterError, match="closed"):
         live(scene.frames[0], 9.0)
+
+
+def test_live_heads_move_away_when_the_focal_length_is_known_better(near, monkeypatch):
+    monkeypatch.setattr("faceverse.tracking.live.MEET_AFTER", (20,))
+    with LiveTracker(near.model, smooth=False) as live:
+        first = [live(frame, i / FPS) for i, frame in enumerate(near.frames[:20])]
+        live._meeting.join()
+        live(near.frames[20], 20 / FPS)
+        found = live.track()
+    factor = found.camera.focal_px / default_camera((SIZE, SIZE)).focal_px
+    assert factor < 0.9
+    np.testing.assert_allclose(found.translation[:20, 2], [factor * one.translation[2] for one in first], rtol=1e-4)
 
 
 def test_live_calibration_makes_the_face_neutral(scene):

@@ -17,7 +17,7 @@ from .surface import FitState, Surface
 
 SIGMA = 0.3  # of an unknown focal length, as a logarithm, about that of a usual lens
 _MOST, _LONGEST = 0.8, 0.2  # of that logarithm, in all and in one step
-_ITERATIONS = (4, 2, 2, 2, 2)  # of the refinement with each focal length that is tried
+_ITERATIONS = (3, 2, 2, 2, 2, 2)  # of the refinement with each focal length that is tried
 _DAMPING = 1e-8  # distance and focal length together hardly change a picture: more would hold both
 _NEAR = 0.02  # a smaller step is none
 

@@ -72,7 +72,7 @@ def track(
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
             number of frames is unknown.
         fps: frames per second where the source does not tell: folders and frames without a time.
-        focal_px: focal length; by default that of `camera.default_camera`.
+        focal_px: focal length; by default it is found with the person (`fitting.lens`).
         journal: file in which frames are kept while a video file or a folder is tracked, for a run that is stopped:
             `load_track` reads it, and the same call goes on behind its last frame. It is deleted at the end.
     Raises:
@@ -154,7 +154,7 @@ class _Run:
             message = f"no face was found in any of {len(waiting)} frames"
             raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
         camera = default_camera(waiting[0].image_size, self._focal_px)
-        return meet(seen, self._reader, camera, self._known)
+        return meet(seen, self._reader, camera, self._known, self._focal_px is not None)
 
 
 def _waiting(total: int | None) -> int:

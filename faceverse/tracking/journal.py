@@ -68,6 +68,11 @@ class Record:
         whole[: len(frames)] = frames
         self._pieces, self._count = np.split(whole, len(whole) // _PIECE) if len(frames) else [], len(frames)
 
+    def widen(self, factor: float) -> None:
+        """The same heads as another focal length shows them: `factor` times as far away."""
+        for piece in self._pieces:
+            piece["translation"][:, 2] *= factor
+
     @property
     def frames(self) -> np.ndarray:
         """(T,) records."""

@@ -60,7 +60,7 @@ class LiveTracker:
         model: by default that of `identity`, else the open model.
         identity: the person, where he is known.
         smooth: False leaves out the filter, which sees only the past and so lags by a frame at most.
-        focal_px: focal length; by default that of `camera.default_camera`.
+        focal_px: focal length; by default it is found with the person, and until then `camera.default_camera`'s.
     Raises:
         ParameterError: an identity of another model, or focal_px not above 0.
     """
@@ -140,6 +140,8 @@ class LiveTracker:
                 self._meeting.start()
         if self._met is not None:
             self._met.take_over(self._solver)
+            self._record.widen(self._met.person.camera.focal_px / self._solver.person.camera.focal_px)
+            self._filter.forget()
             self._solver, self._met = self._met, None
             if self._calibrated:
                 self._solver.person = self._solver.person.at_rest(self._calibrated, self._reader)
@@ -156,9 +158,9 @@ class LiveTracker:
 
     def _meet(self, sights: list[Sight]) -> None:
         """In the background: the person, from all that was seen."""
-        camera = self._solver.person.camera
+        camera = default_camera(sights[0].image_size, self._focal_px)
         with one_thread():
-            person = meet(sights, self._reader, camera, self._known)
+            person = meet(sights, self._reader, camera, self._known, self._focal_px is not None)
             self._met = FrameSolver(self._reader, person, self._quality)
 
     def _answer(self, state: State) -> TrackedFrame:

@@ -153,7 +153,7 @@ _UNSEEN = ("tongueOut",)  # the detector does not see it
 
 
 def meet(
-    sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams | None, lens_known: bool = True
+    sights: list[Sight], reader: Reader, camera: Camera, known: FaceParams | None, lens_known: bool
 ) -> Person:
     """A person from sights that all show a face.
 

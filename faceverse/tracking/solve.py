@@ -54,7 +54,7 @@ class Quality:
     independent: float
 
 
-QUALITIES = {"fast": Quality(96, 600, 2, 2700.0), "high": Quality(144, 2500, 6, 4000.0)}
+QUALITIES = {"fast": Quality(96, 600, 2, 2700.0), "high": Quality(144, 2500, 4, 4000.0)}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,11 @@ class FrameSolver:
     def take_over(self, other: FrameSolver | None) -> None:
         """Starts from where another solver is."""
         if other is not None:
-            self._last, self._light, self._beyond = other._last, other._light, other._beyond
+            wider = np.array([1, 1, self.person.camera.focal_px / other.person.camera.focal_px])
+            self._last, self._beyond = (
+                pose and replace(pose, translation=pose.translation * wider) for pose in (other._last, other._beyond)
+            )
+            self._light = other._light
 
     def go_on(self, row: np.void) -> None:
         """Starts from a frame that was solved earlier, a record of `journal`."""

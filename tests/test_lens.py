@@ -1,0 +1,81 @@
+"""The focal length that several pictures of one camera have in common."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from faceverse.camera import Camera, rotation_from_euler_deg
+from faceverse.fitting.lens import SIGMA, lens_equations, refine_lens, zoomed
+from faceverse.fitting.photometric import Refinement, StageSettings, Target
+from faceverse.fitting.prior import IdentityPrior
+from faceverse.fitting.solver import LandmarkTerm, landmark_model, project_points
+from faceverse.fitting.surface import FitState, surface_of
+from faceverse.lighting import default_light, srgb_from_linear
+from faceverse.render import render_head
+
+SIDE, NEAR_M = 128, -0.35
+SETTINGS = StageSettings("toy", SIDE, 10, independent=200.0)
+YAWS = (-35.0, 0.0, 35.0)
+
+
+@pytest.fixture(scope="module")
+def pictures(toy_model):
+    """Three states of one person, and what a camera that stands near shows of them."""
+    lm, camera = landmark_model(toy_model, toy_model.landmarks_478), Camera(180.0, (64.0, 64.0), (SIDE, SIDE))
+    identity = 0.7 * np.random.default_rng(3).standard_normal(len(toy_model.data.identity_modes))
+    expression, albedo = (np.zeros(len(x)) for x in (toy_model.expression_names, toy_model.data.albedo_modes))
+    place, light = np.array([0, 0, NEAR_M]), default_light().double().numpy()
+    turns = [rotation_from_euler_deg(yaw, 3, 2).double().numpy() for yaw in YAWS]
+    states = [FitState(identity, expression, albedo, turn, place, light) for turn in turns]
+    return states, [shown(toy_model, lm, camera, state) for state in states]
+
+
+def shown(model, lm, camera, state):
+    one = {name: state.tensor(name) for name in FitState.__dataclass_fields__}
+    drawn = render_head(
+        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]), model.face_index,
+        one["rotation"], one["translation"], one["light"], camera,
+    )  # fmt: skip
+    pixels = project_points(lm.points(state.identity, state.expression), state.rotation, state.translation, camera)
+    term = LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
+    return Target(srgb_from_linear(drawn.rgb[0]).numpy(), np.ones((SIDE, SIDE), bool), camera, term, state.expression)
+
+
+def refinement(model, targets):
+    return Refinement(surface_of(model), targets, SETTINGS, IdentityPrior.of_anybody(len(model.data.identity_modes)))
+
+
+def test_equations_are_the_derivatives_of_the_loss(toy_model, pictures):
+    states, targets = pictures
+    states = [replace(state, translation=state.translation + [0.002, -0.001, -0.01]) for state in states]
+    problem = refinement(toy_model, targets)
+    looks, step = problem.looks(states), 1e-4
+    losses = []
+    for sign in (1, -1):
+        moved = refinement(toy_model, [zoomed(target, np.exp(sign * step)) for target in targets])
+        losses.append(sum(moved.terms(states, moved.looks(states), looks).values()))
+    hessian, gradient = lens_equations(problem, states)
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(gradient[-1], rel=0.02)
+    np.testing.assert_allclose(hessian, hessian.T, rtol=1e-9)
+    inner, slope = problem.equations(states, looks)
+    np.testing.assert_array_equal(hessian[:-1, :-1], inner)
+    np.testing.assert_array_equal(gradient[:-1], slope)
+
+
+@pytest.mark.parametrize("wrong", [0.75, 1.35])
+def test_a_wrong_focal_length_is_found_out(toy_model, pictures, wrong):
+    states, targets = pictures
+    usual = [zoomed(target, wrong) for target in targets]
+    start = [replace(s, identity=0 * s.identity, translation=s.translation * (1, 1, wrong)) for s in states]
+    found, factor = refine_lens(surface_of(toy_model), usual, SETTINGS, refinement(toy_model, targets).identity, start)
+    assert abs(np.log(factor * wrong)) < 0.6 * abs(np.log(wrong))
+    distance = np.array([state.translation[2] for state in found])
+    assert (np.abs(np.log(distance / NEAR_M)) < 0.8 * abs(np.log(wrong))).all()
+    assert abs(np.log(factor)) < 2 * SIGMA
+
+
+def test_the_right_focal_length_stays(toy_model, pictures):
+    states, targets = pictures
+    _, factor = refine_lens(surface_of(toy_model), targets, SETTINGS, refinement(toy_model, targets).identity, states)
+    assert factor == pytest.approx(1, abs=0.08)
