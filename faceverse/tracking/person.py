@@ -91,7 +91,7 @@ class Person:
         rest: (1434 + P,) values of the face at rest for the network that reads movements; None: not known.
         habits: of the detector with this person; None: not known.
         warnings: in words.
-        zero: (E,) weights that are measured in the face at rest, and so mean 0; None: not known.
+        zero: (E,) weights that most faces at rest do not reach, and so mean 0; None: not known.
         calm: sights of the face at rest, from which `solve.FrameSolver` finds `zero`.
     """
 

@@ -34,6 +34,7 @@ _SEEN, _SEEN_SIGMA = ("mouthFunnel", "browInnerUp", "browOuterUpLeft", "browOute
 # Share that a frame starts with of what the pictures said beyond the landmarks in the frame before, so that its few
 # steps need not go that way again; all of it would let the head drift where a picture misleads.
 _KEPT = 0.75
+_AT_REST = 0.8  # of the faces at rest lie below what counts as zero: jitter is no expression
 _AGREE = 0.35  # share of the skin that has to look as expected; else (covered, dark) the landmarks alone count
 
 
@@ -83,6 +84,7 @@ class FrameSolver:
         self._beyond: Pose | None = None
         names = reader.model.expression_names
         self._most_sigma = np.array([_SEEN_SIGMA if name in _SEEN else _SIGMA[1] for name in names])
+        self._led_weights = np.array([not name.startswith("eyeLook") for name in names])  # the gaze jumps
         self.person = person
 
     @property
@@ -102,7 +104,7 @@ class FrameSolver:
             self._skin = Skin(self._reader.model, params, self._quality.points)
         if person.zero is None and person.calm:
             poses = [self._solved(sight)[0] for sight in person.calm]
-            self._person = replace(person, zero=np.median([pose.expression for pose in poses], axis=0))
+            self._person = replace(person, zero=np.quantile([pose.expression for pose in poses], _AT_REST, axis=0))
             self._last, self._light, self._beyond = last, light, beyond
 
     def take_over(self, other: FrameSolver | None) -> None:
@@ -147,7 +149,7 @@ class FrameSolver:
             return placed
         turn = Rotation.from_matrix(beyond.rotation).as_rotvec()
         moved = placed.translation + _KEPT * beyond.translation
-        weights = read.landmarks.prior.clipped(placed.expression + beyond.expression)
+        weights = read.landmarks.prior.clipped(placed.expression + self._led_weights * beyond.expression)
         return Pose(turned(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < NEAREST_M else placed
 
     def _from_rest(self, pose: Pose) -> Pose:
