@@ -22,6 +22,7 @@ from ..lighting import sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..losses import ROBUST_SCALE
 from ..model import FaceModel, expression_gain
 from ..rasterize import rasterize
+from .hidden import HIDDEN_M, LEAST_FACING, clear_points
 
 # sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
 # the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
@@ -31,9 +32,6 @@ REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "te
                "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
 FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
 MOST_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
-LEAST_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
-HIDDEN_M = 0.004  # behind what the depth buffer holds
-_GRID = 48  # cells along a picture in place of a depth buffer, see `clear_points`
 DARKEST = 0.005  # albedo
 LIGHT_SIZE = 27
 
@@ -414,36 +412,6 @@ def _by_position(look: Look, root: np.ndarray) -> np.ndarray:
     depth = np.maximum(-look.points[:, 2], 1e-3)
     along = down * (look.points[:, 1] / depth) - across * (look.points[:, 0] / depth)
     return np.stack([-across, down, along], axis=-1)
-
-
-def clear_points(points: np.ndarray, normals: np.ndarray, others: np.ndarray, camera: Camera) -> np.ndarray:
-    """Which surface points (K,) nothing of the head is before, judged without a renderer by a coarse grid.
-
-    A point is clear if it is nearer than all that falls into its cell, or little farther: HIDDEN_M, and as far as its
-    own tilt lets the depth change within the cell.
-
-    Args:
-        points, normals: (K, 3) camera space, float32.
-        others: (M, 3) more points of the head, densely.
-        camera: of a square picture.
-    """
-    cells = np.full(_GRID**2, np.inf, np.float32)
-    for places in (others, points):
-        np.minimum.at(cells, _cell(places, camera), -places[:, 2])
-    facing = np.abs((normals * points).sum(1) / np.linalg.norm(points, axis=1)).clip(LEAST_FACING, 1)
-    cell_m = camera.image_size[0] / _GRID * -points[:, 2] / camera.focal_px
-    room = HIDDEN_M + cell_m * np.sqrt(1 - facing**2) / facing
-    return -points[:, 2] <= cells[_cell(points, camera)] + room
-
-
-def _cell(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """(K,) the cell in which each camera-space point lies; what is outside of the picture counts to its edge."""
-    per_pixel = _GRID / camera.image_size[0]
-    scale = camera.focal_px * per_pixel / np.maximum(-points[:, 2], 1e-3)
-    middle_x, middle_y = (value * per_pixel for value in camera.principal_point_px)
-    x, y = middle_x + scale * points[:, 0], middle_y - scale * points[:, 1]
-    x, y = (np.clip(value, 0, _GRID - 1).astype(np.int64) for value in (x, y))
-    return y * _GRID + x
 
 
 def sampled_at(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

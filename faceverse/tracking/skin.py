@@ -14,12 +14,11 @@ import torch
 from scipy import sparse
 
 from ..camera import Camera
+from ..fitting.hidden import LEAST_FACING, clear_points
 from ..fitting.surface import (
     DARKEST,
-    LEAST_FACING,
     SIGMA_LIMITS,
     Surface,
-    clear_points,
     sampled,
     sampled_at,
     thinned,
