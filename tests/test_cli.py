@@ -708,19 +708,20 @@ def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model
             Path(path).write_text("frames")
             return Path(path)
 
-    def track(source, model=None, *, identity=None, smooth=True, quality=None, on_progress=None, journal=None):
+    def track(source, model, *, identity, smooth, focal_px, quality, on_progress, journal):
         on_progress("frames", 0.5, None)
         assert quality == "fast" and journal == out / "clip.fvtrack"
-        calls.append((source, model, identity, smooth))
+        calls.append((source, model, identity, smooth, focal_px))
         return Found()
 
     monkeypatch.setattr("faceverse.__main__.track", track)
     monkeypatch.setattr("faceverse.__main__.export", lambda found, path: found.save(path))
     out = tmp_path / "out"
-    assert main(["track", "clips/clip.mp4", "-o", str(out), "--identity", str(stored), "--no-smooth"]) == 0
+    line = ["track", "clips/clip.mp4", "-o", str(out), "--identity", str(stored), "--no-smooth", "--focal-px", "900"]
+    assert main(line) == 0
     assert contents(out) == ["clip.csv", "clip.json"]
-    ((source, model, identity, smooth),) = calls
-    assert source == Path("clips/clip.mp4") and model is toy_model and smooth is False
+    ((source, model, identity, smooth, focal_px),) = calls
+    assert source == Path("clips/clip.mp4") and model is toy_model and smooth is False and focal_px == 900
     assert isinstance(identity, fv.FitResult)
     assert capsys.readouterr().out.splitlines()[:2] == [str(out / "clip.csv"), str(out / "clip.json")]
 
