@@ -56,7 +56,7 @@ def _write(model: fv.FaceModel, path: Path, minutes: float) -> int:
 
 
 def _run(clip: Path, out: Path, stop) -> tuple[list[float], float]:
-    """Memory in MB each second until `stop` says so or the end, and the seconds it took."""
+    """Memory in MiB each second until `stop` says so or the end, and the seconds it took."""
     program = [sys.executable, "-m", "faceverse", "track", str(clip), "-o", str(out)]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background would ignore it
     memory, start = [], time.perf_counter()
@@ -90,4 +90,4 @@ def _resident_mb(pid: int, what: str = "VmRSS") -> float:
 
 def _print_memory(what: str, memory: list[float]) -> None:
     tenths = [f"{part.max():.0f}" for part in np.array_split(np.array(memory), 10) if len(part)]
-    print(f"{what}, MB in each tenth of the time: {' '.join(tenths)}")
+    print(f"{what}, MiB in each tenth of the time: {' '.join(tenths)}")
