@@ -16,6 +16,7 @@ from ..landmarks import DetectedFace, VideoDetector, detect_faces
 AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided
 FACES = 2  # that the detector looks for: of one alone it smooths its answers, which then come late
 _SEARCH_S = 1.0  # so often a face is searched for that the detector does not find
+_CROWD_SEARCH_S = 0.1  # and so often where the detector has turned to others: a search takes several frames' time
 _SMALL = (0.14, 0.2)  # shares of the frame's long side: smaller faces are looked at in a window, larger ones no longer
 _WINDOW_FACES = 3.5  # side of that window in sizes of the face
 _MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one who is followed
@@ -66,9 +67,10 @@ class Watch:
         found = self._detected(rgb, milliseconds)
         face = self._followed(found, seconds)
         searched = face is None
-        if face is None and found:
-            self._crowded = True
-            face = self._followed(self._near_last(rgb), seconds)
+        if face is None and len(found) >= FACES:
+            if self._searched_s + _CROWD_SEARCH_S <= seconds:
+                self._crowded, self._searched_s = True, seconds
+                face = self._followed(self._near_last(rgb), seconds)
         elif face is None and max(self._seen_s, self._searched_s) + _SEARCH_S <= seconds:
             self._searched_s = seconds
             face = self._followed(detect_faces(rgb, max_faces=1), seconds)
