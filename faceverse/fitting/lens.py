@@ -17,7 +17,8 @@ from .surface import FitState, Surface
 
 SIGMA = 0.3  # of an unknown focal length, as a logarithm, about that of a usual lens
 _MOST, _LONGEST = 0.8, 0.2  # of that logarithm, in all and in one step
-_ITERATIONS = (3, 2, 2, 2, 2, 2)  # of the refinement with each focal length that is tried
+_FIRST, _FOLLOWING = 3, 2  # iterations of the refinement with the usual focal length and with each that is tried
+_STEPS = 5
 _DAMPING = 1e-8  # distance and focal length together hardly change a picture: more would hold both
 _NEAR = 0.02  # a smaller step is none
 
@@ -32,20 +33,25 @@ def refine_lens(
     Returns:
         The states, and the factor on the focal length with which they were found.
     """
-    lens, least, best = 0.0, np.inf, (states, 0.0)
-    for iterations in _ITERATIONS:
+
+    def tried(lens: float, start: list[FitState], iterations: int) -> tuple[float, float, Refinement, list[FitState]]:
+        """Loss, logarithm of the factor, problem and states."""
         moved = [zoomed(target, float(np.exp(lens))) for target in targets]
         problem = Refinement(surface, moved, replace(settings, iterations=iterations), prior)
-        outcome = refine(problem, states)
-        loss = outcome.after + 0.5 * (lens / SIGMA) ** 2
-        if loss > least:
-            break
-        least, best = loss, (outcome.states, lens)
-        step, states = _step(problem, outcome.states, lens)
+        outcome = refine(problem, start)
+        return outcome.after + 0.5 * (lens / SIGMA) ** 2, lens, problem, outcome.states
+
+    best = tried(0.0, states, _FIRST)
+    for _ in range(_STEPS):
+        loss, lens, problem, found = best
+        step, start = _step(problem, found, lens)
         if abs(step) < _NEAR:
             break
-        lens += step
-    return best[0], float(np.exp(best[1]))
+        following = tried(lens + step, start, _FOLLOWING)
+        if following[0] > loss:
+            break
+        best = following
+    return best[3], float(np.exp(best[1]))
 
 
 def zoomed(target: Target, factor: float) -> Target:
@@ -54,40 +60,20 @@ def zoomed(target: Target, factor: float) -> Target:
     return replace(target, camera=camera, landmarks=replace(target.landmarks, camera=camera))
 
 
-def lens_equations(problem: Refinement, states: list[FitState]) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Newton Hessian (K + 1, K + 1) and gradient (K + 1,) of a refinement's loss without its prior of the focal
-    length, whose logarithm comes last."""
-    looks = problem.looks(states)
-    hessian, gradient = (np.pad(values, (0, 1)) for values in problem.equations(states, looks))
-    pose, identity, expression, _, _ = problem.sizes.blocks
-    shape = np.r_[pose, identity, expression]
-    for number, known in enumerate(zip(problem.targets, problem.comparisons, states, looks, strict=True)):
-        target, comparison, state, look = known
-        places = problem.places(number)
-        jacobian, residual, zoom = comparison.rows(state, look)
-        points, slope = target.landmarks.equations(state, fit_focal=True)
-        across = (jacobian.T @ zoom).astype(np.float64)
-        across[shape] += problem.settings.landmarks * points[:-1, -1]
-        hessian[places, -1] += across
-        hessian[-1, places] += across
-        hessian[-1, -1] += float(zoom @ zoom) + problem.settings.landmarks * points[-1, -1]
-        gradient[-1] += float(zoom @ residual) + problem.settings.landmarks * slope[-1]
-    return hessian, gradient
-
-
 def _step(problem: Refinement, states: list[FitState], lens: float) -> tuple[float, list[FitState]]:
     """By how much the logarithm of the focal length changes, and the states that go with it.
 
     Args:
         lens: that logarithm, over the usual one.
     """
-    hessian, gradient = lens_equations(problem, states)
+    hessian, gradient = problem.equations(states, problem.looks(states), fit_focal=True)
     own, slope, across = hessian[:-1, :-1], gradient[:-1], hessian[:-1, -1]
     damped = own + _DAMPING * np.diag(np.diag(own))
     solved = np.linalg.solve(damped, np.stack([slope, across], axis=1))
     stiffness = hessian[-1, -1] + SIGMA**-2.0 - across @ solved[:, 1]
     pull = gradient[-1] + lens * SIGMA**-2.0 - across @ solved[:, 0]
     step = float(np.clip(-pull / max(stiffness, 1e-9), -_LONGEST, _LONGEST))
+    step = float(np.clip(lens + step, -_MOST, _MOST)) - lens
     moved = problem.step(states, (own, slope + step * across), _DAMPING)
     return step, [_in_front(after, before) for after, before in zip(moved, states, strict=True)]
 
@@ -95,5 +81,5 @@ def _step(problem: Refinement, states: list[FitState], lens: float) -> tuple[flo
 def _in_front(after: FitState, before: FitState) -> FitState:
     """A state with its distance changed by a factor, as a focal length changes, not by a difference."""
     near, far = before.translation[2], after.translation[2]
-    distance = near * np.exp(np.clip(far / near - 1, -_MOST, _MOST))
+    distance = near * np.exp(np.clip(far / near - 1, -1, 1))
     return replace(after, translation=np.append(after.translation[:2], distance))

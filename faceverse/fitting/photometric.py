@@ -220,13 +220,16 @@ class Refinement:
         terms["albedo prior"] = 0.5 * float((states[0].albedo ** 2).sum())
         return terms
 
-    def equations(self, states: list[FitState], looks: list[Look]) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `places`."""
-        count = self.sizes.identity + self.sizes.albedo + len(states) * self._own
+    def equations(
+        self, states: list[FitState], looks: list[Look], fit_focal: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `places`. The logarithm of
+        the cameras' common focal length (if it is fitted) stands behind them, without a prior."""
+        count = self.sizes.identity + self.sizes.albedo + len(states) * self._own + fit_focal
         hessian, gradient = np.zeros((count, count)), np.zeros(count)
         for number, known in enumerate(zip(self.targets, self.comparisons, states, looks, strict=True)):
-            places = self.places(number)
-            own_hessian, own_gradient = self._of_one(*known)
+            places = np.append(self.places(number), [count - 1] * fit_focal).astype(np.int64)
+            own_hessian, own_gradient = self._of_one(*known, fit_focal)
             hessian[np.ix_(places, places)] += own_hessian
             gradient[places] += own_gradient
         person = slice(0, self.sizes.identity)
@@ -237,13 +240,13 @@ class Refinement:
         gradient[skin] += states[0].albedo
         return hessian, gradient
 
-    def _of_one(self, target: Target, comparison: Comparison, state: FitState, look: Look):
+    def _of_one(self, target: Target, comparison: Comparison, state: FitState, look: Look, fit_focal: bool):
         """What one photograph adds, in the order of `Sizes`, without the priors of the person."""
-        hessian, gradient = comparison.equations(state, look)
+        hessian, gradient = comparison.equations(state, look, fit_focal)
         _, _, expression, _, light = self.sizes.blocks
-        shape = slice(0, expression.stop)
-        landmark_hessian, landmark_gradient = target.landmarks.equations(state)
-        hessian[shape, shape] += self.settings.landmarks * landmark_hessian
+        shape = np.append(np.arange(expression.stop), [self.sizes.total] * fit_focal).astype(np.int64)
+        landmark_hessian, landmark_gradient = target.landmarks.equations(state, fit_focal=fit_focal)
+        hessian[np.ix_(shape, shape)] += self.settings.landmarks * landmark_hessian
         gradient[shape] += self.settings.landmarks * landmark_gradient
         precision = target.landmarks.lm.prior.refined_sigma ** -2.0
         hessian[expression, expression] += np.diag(precision)

@@ -334,25 +334,22 @@ class Comparison:
         saturated[look.weight == 0] = ROBUST_SCALE**2
         return 0.5 * self.trust * float((weight * saturated).sum() / max(weight.sum(), 1e-9))
 
-    def equations(self, state: FitState, look: Look) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `Sizes`.
+    def equations(self, state: FitState, look: Look, fit_focal: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `Sizes`, and behind them the
+        logarithm of the focal length (if it is fitted).
 
         How the size of an expression changes with the identity is left out: small against what both do themselves.
         """
-        jacobian, residual, _ = self.rows(state, look)
-        return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
-
-    def rows(self, state: FitState, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What `equations` is made of: Jacobian (M, T), weighted residuals (M,), and how these change with the
-        logarithm of the focal length (M,)."""
         square = (look.residual**2).mean(1) / self.sigma**2
         weight = look.weight * self.trust / (3 * self.sigma**2 * max(look.weight.sum(), 1e-9))
         root = (np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)).astype(np.float32)
         rows = np.flatnonzero(root > 0)
+        jacobian = self._jacobian(state, look, root, rows)
+        if fit_focal:  # a point's place in the picture grows with its distance from the camera's axis
+            zoom = (_by_position(look, root)[..., :2] * look.points[:, :2]).sum(-1)[:, rows]
+            jacobian = np.concatenate([jacobian, zoom.reshape(-1, 1)], axis=1)
         residual = (look.residual * root[:, None])[rows].T.reshape(-1).astype(np.float32)
-        # With the focal length a point's place in the picture grows as with its distance from the camera's axis.
-        zoom = (_by_position(look, root)[..., :2] * look.points[:, :2]).sum(-1)[:, rows].reshape(-1)
-        return self._jacobian(state, look, root, rows), residual, zoom
+        return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
 
     def _jacobian(self, state: FitState, look: Look, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""
