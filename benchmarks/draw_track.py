@@ -24,7 +24,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        speaker, photograph = pictures(speaking(model, 5, FRAMES), HEIGHT), moved_photograph(
+        speaker, photograph = pictures(speaking(model, 64, FRAMES), HEIGHT), moved_photograph(
             astronaut()[:300, 60:390], swaying(FRAMES), HEIGHT
         )
         for number, (frames, modes) in enumerate(((speaker, ("overlay", "clay")), (photograph, ("overlay",)))):
