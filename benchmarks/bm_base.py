@@ -14,12 +14,12 @@ import torch
 from PIL import Image, ImageDraw
 
 import faceverse as fv
-from faceverse.camera import rotation_from_euler_deg
-from faceverse.lighting import directed_light
-from faceverse.mesh import subdivide_smooth, subdivision
-from faceverse.model_file import ModelFile, read_model_file
+from faceverse.graphics.camera import rotation_from_euler_deg
+from faceverse.graphics.lighting import directed_light
+from faceverse.graphics.mesh import subdivide_smooth, subdivision
+from faceverse.model.file import ModelFile, read_model_file
+from faceverse.model.skin_texture import model_texture
 from faceverse.result import with_params
-from faceverse.texture import model_texture
 from faceverse.training.anthropometry import comparison, comparison_table, measure
 from faceverse.training.deformation import Process
 from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit

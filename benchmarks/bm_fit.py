@@ -30,12 +30,12 @@ from fit_heads import (
 from PIL import Image
 
 import faceverse as fv
-from faceverse.batch import PHOTO_SUFFIXES
+from faceverse.commands.batch import PHOTO_SUFFIXES
 from faceverse.fitting import subject
 from faceverse.fitting.photometric import crop_box, cut
-from faceverse.lighting import srgb_from_linear
-from faceverse.rasterize import interpolate
-from faceverse.render import render_head
+from faceverse.graphics.lighting import srgb_from_linear
+from faceverse.graphics.rasterize import interpolate
+from faceverse.rendering.render import render_head
 
 __all__ = ["draw_head", "main", "shape_error_mm"]
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 import faceverse as fv
-from faceverse.model_data import ModelData
+from faceverse.graphics.rasterize import rasterize
+from faceverse.model.data import ModelData
 from faceverse.official import evaluate
 from faceverse.official.writer import KEYPOINTS_66, adjacent_faces, npy_bytes
-from faceverse.rasterize import rasterize
 from faceverse.weights import convert_model
 
 ROWS, COLUMNS, VERTICES = 170, 169, 28_632

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from faceverse import rasterize as rasterizing
-from faceverse._raster_kernel import fill_triangles
-from faceverse.rasterize import interpolate, rasterize
+from faceverse.graphics import rasterize as rasterizing
+from faceverse.graphics._raster_kernel import fill_triangles
+from faceverse.graphics.rasterize import interpolate, rasterize
 
 
 def head_like_sphere(rows: int, columns: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,10 +18,10 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 import faceverse as fv
-from faceverse.camera import project, rotation_from_euler_deg, transform
-from faceverse.lighting import srgb_from_linear
-from faceverse.mesh import vertex_normals
-from faceverse.rasterize import interpolate, rasterize
+from faceverse.graphics.camera import project, rotation_from_euler_deg, transform
+from faceverse.graphics.lighting import srgb_from_linear
+from faceverse.graphics.mesh import vertex_normals
+from faceverse.graphics.rasterize import interpolate, rasterize
 from faceverse.training.heads import rigid_fit
 from faceverse.training.registration import Registration, register
 from faceverse.training.scan_files import (

@@ -18,16 +18,16 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import faceverse as fv
-from faceverse.batch import PHOTO_SUFFIXES
-from faceverse.camera import Camera, rotation_from_euler_deg
-from faceverse.detail import DetailModule
+from faceverse.commands.batch import PHOTO_SUFFIXES
+from faceverse.detail.latents import multiplied, with_detail
+from faceverse.detail.module import DetailModule
+from faceverse.detail.relief import normal_map
 from faceverse.edit import head
 from faceverse.fitting.skin_stage import fit_skin
 from faceverse.fitting.skin_view import LARGEST_ERROR, look_at_skin
-from faceverse.lighting import default_light
-from faceverse.relief import normal_map
-from faceverse.skin_detail import multiplied, with_detail
-from faceverse.texture import sight
+from faceverse.fitting.texture import sight
+from faceverse.graphics.camera import Camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light
 from faceverse.training.scans import (
     DetailSurface,
     albedo_tone,

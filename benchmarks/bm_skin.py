@@ -13,8 +13,8 @@ import torch
 from bm_base import head, labelled, member, portrait, save, sheet
 
 import faceverse as fv
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.mesh import vertex_normals
+from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.graphics.mesh import vertex_normals
 from faceverse.result import with_params
 from faceverse.training.assembly import assemble
 from faceverse.training.colour import brow_lines, canvas, skin_masks

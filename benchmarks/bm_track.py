@@ -18,10 +18,10 @@ from track_long import peak_mb, print_long
 from track_scenes import NEUTRAL_S, Scene, moved_photograph, pictures, speaking, swaying
 
 import faceverse.tracking as tracking
-from faceverse.camera import default_camera
-from faceverse.images import read_image
+from faceverse.graphics.camera import default_camera
+from faceverse.io.images import read_image
 from faceverse.landmarks import VideoDetector
-from faceverse.model import FaceModel
+from faceverse.model.face_model import FaceModel
 from faceverse.threads import one_thread
 from faceverse.tracking.person import Reader, meet
 from faceverse.tracking.sight import Watch

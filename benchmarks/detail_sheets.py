@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import faceverse as fv
-from faceverse.camera import Camera
-from faceverse.detail import DetailModule
+from faceverse.detail.module import DetailModule
 from faceverse.edit import head
-from faceverse.lighting import default_light
+from faceverse.graphics.camera import Camera
+from faceverse.graphics.lighting import default_light
 
 PEOPLE = (29, 30, 41, 58, 21, 46)  # seeds of `FaceModel.random`: 22 to 72 years
 SEEDS = (1, 2, 3, 4, 5)

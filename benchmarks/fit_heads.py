@@ -12,9 +12,9 @@ from bm_base import HELD_OUT_SEED, held_out_heads
 from PIL import Image
 
 import faceverse as fv
-from faceverse.camera import Camera, project, rotation_from_euler_deg, transform
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.render import render_head
+from faceverse.graphics.camera import Camera, project, rotation_from_euler_deg, transform
+from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.rendering.render import render_head
 from faceverse.training.heads import draw_settings, rigid_fit
 from faceverse.training.pigment import ita_deg
 from faceverse.training.sources import ANCESTRIES

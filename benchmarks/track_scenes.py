@@ -9,9 +9,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import faceverse as fv
-from faceverse.camera import default_camera, rotation_from_euler_deg
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.render import render_head
+from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.rendering.render import render_head
 
 FPS = 30.0
 NEUTRAL_S, BLINK_EVERY_S, BLINK_S = 1.0, 1.7, 0.2

@@ -18,22 +18,22 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from . import clips as _clips  # noqa: F401 - teaches `render` to draw tracks
-from .camera import Camera
-from .detail_file import load_detail
+from .detail.file import load_detail
 from .edit import edit, head
 from .edit_values import attribute_limits
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
-from .export import export, load_result
 from .fitting import fit
-from .images import Photo, read_image, save_image
+from .formats.export import export, load_result
+from .graphics.camera import Camera
+from .io.images import Photo, read_image, save_image
 from .landmarks import DetectedFace, detect_faces
 from .mixing import blend, random_attributes, randomize
-from .model import FaceModel, FaceParams
-from .presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
-from .render import Rendering, overlay, overview, render, stage_pictures, turntable
+from .model.face_model import FaceModel, FaceParams
+from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .rendering.render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
 from .tracking import LiveTracker, Track, TrackedFrame, load_track, track
+from .tracking import clips as _clips  # noqa: F401 - teaches `render` to draw tracks
 from .viewer import MeshViewer
 from .weights import load_model
 

@@ -33,7 +33,7 @@ from . import (
     track,
     turntable,
 )
-from .batch import (
+from .commands.batch import (
     FORMATS,
     SAMPLE,
     FitOptions,
@@ -44,9 +44,7 @@ from .batch import (
     fit_person,
     output_folder,
 )
-from .clips import CLIP_MODES, render_track
-from .detail_file import save_detail
-from .edit_commands import (
+from .commands.edit import (
     add_angles,
     add_blend,
     add_edit,
@@ -59,10 +57,12 @@ from .edit_commands import (
     run_edit,
     run_randomize,
 )
+from .commands.train import add_train, run_train
+from .detail.file import save_detail
 from .fitting.choice import FaceChoice, check_choice
-from .model_file import content_hash
+from .model.file import content_hash
+from .tracking.clips import CLIP_MODES, render_track
 from .tracking.frames import open_source
-from .train_commands import add_train, run_train
 from .weights import convert_model, find_weights
 
 _BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "relief", "page")

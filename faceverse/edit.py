@@ -10,18 +10,17 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from .camera import Camera
-from .detail import DetailModule
-from .detail_file import load_detail
+from .detail.file import load_detail
+from .detail.latents import aged, check_latents, mixed, random_detail, shown_albedo, with_detail
+from .detail.module import DetailModule
 from .edit_values import array, expression_weights, light_coefficients, moved_attributes, number
 from .errors import ParameterError
-from .lighting import linear_from_srgb, srgb_from_linear
-from .model import FaceModel, FaceParams
-from .render import rotation_matrix
-from .result import FitResult, with_params
-from .skin_detail import aged, check_latents, mixed, random_detail, shown_albedo, with_detail
-from .texture import head_of
-from .texture_maps import bake_vertices
+from .graphics.camera import Camera
+from .graphics.lighting import linear_from_srgb, srgb_from_linear
+from .model.face_model import FaceModel, FaceParams
+from .model.texture_maps import bake_vertices
+from .rendering.render import rotation_matrix
+from .result import FitResult, head_of, with_params
 from .weights import load_model
 
 MAX_DETAIL = 3.0

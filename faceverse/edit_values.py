@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .errors import ParameterError
-from .lighting import directed_light
-from .model import FaceModel, FaceParams
-from .model_data import Attribute
-from .presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .graphics.lighting import directed_light
+from .model.data import Attribute
+from .model.face_model import FaceModel, FaceParams
+from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .result import FitResult
 
 LIGHT_RANGES = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 3.0), "warmth": (-1.0, 1.0)}

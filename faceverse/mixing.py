@@ -8,14 +8,14 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
+from .detail.relief import normal_map
 from .edit import edit
 from .edit_values import amounts_for, attribute_limits, number, region_attributes
 from .errors import ParameterError
-from .model import FaceModel
-from .presets import ATTRIBUTE_REGIONS
-from .relief import normal_map
+from .model.face_model import FaceModel
+from .model.presets import ATTRIBUTE_REGIONS
 from .result import FitResult, with_params
-from .skin_detail import bare_texture, blended, check_open, check_seed, maps_of, showing
 
 SKIN = "skin"
 """In `keep`: the head keeps its detail."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .camera import Camera
-from .detail import DetailModule
-from .model import FaceModel, FaceParams, evaluate
+from .graphics.camera import Camera
+from .model.face_model import FaceModel, FaceParams, evaluate
+from .model.skin_texture import model_texture
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,22 @@ class Stage:
     before: float
     after: float
     history: tuple[float, ...] = ()
+
+
+class DetailModuleLike(Protocol):
+    """What a head knows of its detail module, see `faceverse.detail.module.DetailModule`."""
+
+    name: str
+    info: dict
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that identify modules which generate the same detail from the same latents."""
+        ...
+
+    def is_same(self, other: DetailModuleLike | None) -> bool:
+        """Whether latents mean the same in both."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ class FitResult:
     source: str = ""
     blendshape_scores: dict[str, float] = field(default_factory=dict)
     views: tuple[View, ...] = ()
-    detail_module: DetailModule | None = None
+    detail_module: DetailModuleLike | None = None
 
     @property
     def faces(self) -> np.ndarray:
@@ -158,3 +175,13 @@ def with_params(result: FitResult, params: FaceParams) -> FitResult:
         neutral_vertices=neutral.numpy(force=True),
         albedo=model.albedo(row(params.albedo))[0].clamp(0, 1).numpy(force=True),
     )
+
+
+def head_of(
+    model: FaceModel, params: FaceParams, camera: Camera, texture_size: int = 512, source: str = ""
+) -> FitResult:
+    """The head of given parameters as `fit` returns heads, with the model's own albedo as its texture."""
+    skin = model_texture(model, params, texture_size)
+    empty = np.zeros_like(model.mean_vertices)
+    bare = FitResult(model, params, camera, empty, empty, empty, skin.rgb, skin.confidence, source=source)
+    return with_params(bare, params)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .detail.relief import sample
 from .errors import ParameterError
-from .lighting import srgb_from_linear
-from .relief import sample
-from .render import render
+from .graphics.lighting import srgb_from_linear
+from .rendering.render import render
 from .result import FitResult
 
 PLOTLY = "application/vnd.plotly.v1+json"  # drawn by JupyterLab and VS Code where the package plotly is installed

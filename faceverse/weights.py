@@ -22,16 +22,16 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .errors import WeightsError
-from .files import write_whole
+from .graphics.mesh import Subdivision, subdivide_flat, subdivision, subdivision_matrix, triangles_from_quads
+from .io.files import write_whole
+from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
-from .mesh import Subdivision, subdivide_flat, subdivision, subdivision_matrix, triangles_from_quads
-from .model import FaceModel
-from .model_data import Attribute, Landmarks, ModelData, Modes
-from .model_file import ModelFile, content_hash, read_stored_model, write_model_data
+from .model.data import Attribute, Landmarks, ModelData, Modes
+from .model.face_model import FaceModel
+from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
-from .pickles import read_npy
 
 OPEN_FILE, START_FILE = "open_base.safetensors", "open_start.safetensors"
 START_FORMAT, START_VERSION = "faceverse-start", "1"

@@ -49,10 +49,10 @@ import numpy as np
 import torch
 
 import faceverse as fv
-from faceverse.camera import project, rotation_from_euler_deg, transform
-from faceverse.lighting import directed_light, sh_basis, shading, srgb_from_linear
-from faceverse.rasterize import interpolate, rasterize
-from faceverse.render import render_head
+from faceverse.graphics.camera import project, rotation_from_euler_deg, transform
+from faceverse.graphics.lighting import directed_light, sh_basis, shading, srgb_from_linear
+from faceverse.graphics.rasterize import interpolate, rasterize
+from faceverse.rendering.render import render_head
 from faceverse.viewer import show
 
 FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests

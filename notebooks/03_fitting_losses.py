@@ -60,13 +60,13 @@ from scipy.interpolate import griddata
 from skimage.data import astronaut
 
 import faceverse as fv
+from faceverse.fitting import photometric, solver, subject, surface
+from faceverse.fitting.losses import ROBUST_SCALE
+from faceverse.fitting.prior import IdentityPrior
 
 # %%
-from faceverse.camera import rotation_from_axis_angle, rotation_from_euler_deg
-from faceverse.fitting import photometric, solver, subject, surface
-from faceverse.fitting.prior import IdentityPrior
-from faceverse.lighting import linear_from_srgb, shading
-from faceverse.losses import ROBUST_SCALE
+from faceverse.graphics.camera import rotation_from_axis_angle, rotation_from_euler_deg
+from faceverse.graphics.lighting import linear_from_srgb, shading
 from faceverse.viewer import show
 
 FAST = os.environ.get("FACEVERSE_FAST") == "1"  # shorter loops, for the tests

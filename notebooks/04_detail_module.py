@@ -124,7 +124,7 @@ print(f"the tip of the nose lies at u = {u:.3f}, v = {v:.3f}: row {v * S - 0.5:.
 # `uv_fragments` finds triangle and weights of all texels, `bake_vertices` paints. We paint one texel by hand.
 
 # %%
-from faceverse.texture_maps import bake_vertices, uv_fragments
+from faceverse.model.texture_maps import bake_vertices, uv_fragments
 
 fragments = uv_fragments(model, S)
 row, column = round(v * S - 0.5), round(u * S - 0.5)
@@ -139,8 +139,8 @@ assert np.allclose(weights @ man.albedo[corners], albedo_map[row, column], atol=
 # 0 to 1) and its **geometry map**, in which the three colours are the coordinates $x, y, z$ of the surface.
 
 # %%
-from faceverse.lighting import srgb_from_linear
-from faceverse.relief import position_map
+from faceverse.detail.relief import position_map
+from faceverse.graphics.lighting import srgb_from_linear
 
 geometry_map = position_map(model, man.neutral_vertices, S)
 low, high = man.neutral_vertices.min(0), man.neutral_vertices.max(0)
@@ -152,7 +152,7 @@ show(*(np.uint8(255 * picture.clip(0, 1))[::2, ::2] for picture in (albedo_srgb,
 # The way back: look the map up at the vertices' $(u, v)$. What comes out is the mesh, to a fraction of a millimetre.
 
 # %%
-from faceverse.relief import vertex_values
+from faceverse.detail.relief import vertex_values
 
 read_back = vertex_values(model, geometry_map)
 error_mm = 1000 * np.linalg.norm(read_back - man.neutral_vertices, axis=1)[model.regions["face"]]
@@ -171,7 +171,7 @@ assert np.median(error_mm) < 0.2
 # Valleys are negative. A displacement is the sum of three **bands**: coarse creases, medium lines, fine pores.
 
 # %%
-from faceverse.relief import split_bands
+from faceverse.detail.relief import split_bands
 
 skinned = fv.edit(man, detail_seed=1)
 bands = split_bands(skinned.displacement)
@@ -242,7 +242,7 @@ assert latents.shape == (1, L, D) and torch.allclose(h, latents[:, 0], atol=1e-4
 # layer after layer. Here with $I = 3$, $O = 2$ and a latent of 4 numbers:
 
 # %%
-from faceverse.stylegan_layers import ModulatedConv
+from faceverse.detail.stylegan_layers import ModulatedConv
 
 torch.manual_seed(0)
 layer = ModulatedConv(inputs=3, outputs=2, style_dim=4)
@@ -295,7 +295,7 @@ assert coarse < 0.5 * max(np.abs(weights))
 # Each tap is divided by 4 (not by 8, the sum of the taps), because half of the numbers in a row are zeros.
 
 # %%
-from faceverse.stylegan_layers import Upsample
+from faceverse.detail.stylegan_layers import Upsample
 
 small = torch.randn(1, 1, 6, 6)
 stuffed = torch.zeros(1, 1, 12, 12)
@@ -313,8 +313,8 @@ show_maps({"6 x 6": small[0, 0], "zeros inserted": stuffed[0, 0], "doubled": of_
 # can be stopped early; coarse creases are there first, pores come last.
 
 # %%
-from faceverse.relief import condition_maps
-from faceverse.skin_detail import read_picture
+from faceverse.detail.latents import read_picture
+from faceverse.detail.relief import condition_maps
 
 condition = torch.from_numpy(condition_maps(model, man.params, generator.condition_size))[None]
 w = torch.from_numpy(skinned.params.detail["w"])[None]
@@ -331,7 +331,7 @@ show_maps({f"{side} texels": d for side, d in crops.items()}, 0.12, "mm")
 # This is exactly the head's displacement, but for a mask that takes it off eyes, teeth and the edges of the charts:
 
 # %%
-from faceverse.relief import relief_weight
+from faceverse.detail.relief import relief_weight
 
 masked = growing[512] * relief_weight(model, S)
 print(f"largest difference {np.abs(masked - skinned.displacement).max():.1e} mm")
@@ -502,7 +502,7 @@ fv.MeshViewer(borrowed[1], mode="clay")
 # the strongest compression: -0.1 means about 10 % shorter.
 
 # %%
-from faceverse.relief import compression, expression_strain
+from faceverse.detail.relief import compression, expression_strain
 
 brows = {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0}
 raised = fv.edit(skinned, expression=brows)
@@ -518,7 +518,7 @@ assert 0.05 < shortened.max() <= 0.6
 # is strain, so that a face at rest keeps exactly its own skin.
 
 # %%
-from faceverse.skin_detail import folds
+from faceverse.detail.latents import folds
 
 at_rest = folds(module, model, skinned.params, skinned.displacement)
 added = folds(module, model, raised.params, skinned.displacement)
@@ -787,7 +787,7 @@ assert with_one > with_other
 # count little. A part of it stays unexplained: creases that the generator has not learned to place exactly.
 
 # %%
-from faceverse.skin_detail import resized
+from faceverse.detail.latents import resized
 
 target = (resized(torch.from_numpy(split_bands(drawn)) / scale, 128) * mask)[None, :1]
 z_fit, losses = z_start.clone().requires_grad_(), []

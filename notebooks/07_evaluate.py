@@ -56,8 +56,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import faceverse as fv
-from faceverse.camera import rotation_from_euler_deg
-from faceverse.lighting import directed_light
+from faceverse.graphics.camera import rotation_from_euler_deg
+from faceverse.graphics.lighting import directed_light
 from faceverse.training.heads import rigid_fit
 from faceverse.training.pigment import ita_deg, lab
 from faceverse.training.surface_fit import fit_to_surface, touch

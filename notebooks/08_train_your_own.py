@@ -87,7 +87,7 @@ print(f"V = {V} vertices, {face.sum()} of them in the face")
 # detail is added too, a few hundredths of a millimetre of creases and pores.
 
 # %%
-from faceverse.mesh import vertex_normals
+from faceverse.graphics.mesh import vertex_normals
 
 
 def stranger(seed):
@@ -118,7 +118,7 @@ assert np.abs(bumps_mm).max() > 1
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from faceverse.dense import dense_mesh
+from faceverse.detail.dense import dense_mesh
 
 hidden = np.zeros(V, bool)
 for name in ("teeth", "tongue", "mouth_inside", "eye_sockets"):

@@ -180,7 +180,7 @@ def population(source):
 @pytest.fixture(scope="session")
 def open_assembly(source):
     """Topology, layout and regions made again from the sources for the mean head of the shipped model."""
-    from faceverse.model_file import read_model_file
+    from faceverse.model.file import read_model_file
     from faceverse.training.assembly import assemble
     from faceverse.weights import find_weights
 

@@ -8,7 +8,7 @@ import torch
 
 import faceverse as fv
 from faceverse.errors import WeightsError
-from faceverse.model_file import read_model_file
+from faceverse.model.file import read_model_file
 from faceverse.training import attributes
 from faceverse.training.attributes import (
     LARGEST_STEP,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import faceverse as fv
-from faceverse.camera import Camera, rotation_from_euler_deg
-from faceverse.lighting import default_light
+from faceverse.graphics.camera import Camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light
 
 
 def scene(yaw_deg=0.0, seed=0):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from faceverse.camera import (
+from faceverse.errors import ParameterError
+from faceverse.graphics.camera import (
     DEFAULT_FOCAL_35MM,
     Camera,
     default_camera,
@@ -16,7 +17,6 @@ from faceverse.camera import (
     skew,
     transform,
 )
-from faceverse.errors import ParameterError
 
 
 def random_points(*shape, seed=0):

@@ -17,8 +17,8 @@ from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.__main__ import main
-from faceverse.batch import FORMATS, SUMMARY_COLUMNS, distinct_names
-from faceverse.camera import default_camera
+from faceverse.commands.batch import FORMATS, SUMMARY_COLUMNS, distinct_names
+from faceverse.graphics.camera import default_camera
 from faceverse.result import with_params
 from faceverse.weights import find_weights
 
@@ -58,7 +58,7 @@ def toy_fit(monkeypatch, toy_model, toy_result):
         camera = default_camera(photo.rgb.shape[:2], options["focal_px"])
         return toy_result.replace(camera=camera, source=photo.name)
 
-    monkeypatch.setattr("faceverse.batch.fit", fit)
+    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
     use_toy_model(monkeypatch, toy_model)
     return calls
 
@@ -69,8 +69,8 @@ def use_toy_model(monkeypatch, toy_model):
             raise fv.WeightsError(f"there is no model file {source}")
         return toy_model
 
-    for place in ("faceverse.batch.load_model", "faceverse.__main__.load_model", "faceverse.edit_commands.load_model"):
-        monkeypatch.setattr(place, load_model)
+    for place in ("commands.batch", "__main__", "commands.edit"):
+        monkeypatch.setattr(f"faceverse.{place}.load_model", load_model)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_errors_of_several_lines_become_one(toy_fit, photo, tmp_path, capsys, mo
     def fit(*arguments, **options):
         raise fv.WeightsError("first\nsecond")
 
-    monkeypatch.setattr("faceverse.batch.fit", fit)
+    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
     assert complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"]) == "faceverse: first second"
 
 
@@ -241,7 +241,7 @@ def test_nothing_half_written_when_writing_fails(toy_fit, photo, tmp_path, capsy
     def overview(*arguments):
         raise fv.ParameterError("no picture today")
 
-    monkeypatch.setattr("faceverse.batch.overview", overview)
+    monkeypatch.setattr("faceverse.commands.batch.overview", overview)
     argv = ["fit", photo, "-o", tmp_path / "out", "--format", "glb,json,png"]
     assert "no picture today" in complaint(capsys, 1, argv)
     assert contents(tmp_path) == ["selfie.jpg"]
@@ -307,16 +307,16 @@ def test_batch_survives_a_fault_of_the_library(toy_fit, tmp_path, capsys, monkey
     (tmp_path / "photos").mkdir()
     for name in ("a.jpg", "b.jpg"):
         write_photo(tmp_path / "photos" / name)
-    import faceverse.batch
+    import faceverse.commands.batch
 
-    working = faceverse.batch.fit
+    working = faceverse.commands.batch.fit
 
     def fit(photo, model, **options):
         if photo.name == "a":
             raise IndexError("a fault")
         return working(photo, model, **options)
 
-    monkeypatch.setattr("faceverse.batch.fit", fit)
+    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
     assert main(["fit", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--format", "json"]) == 1
     assert [row["error"] for row in summary(tmp_path / "out")] == ["IndexError: a fault", ""]
     assert "Traceback" in capsys.readouterr().err  # so that it can be reported
@@ -326,16 +326,16 @@ def test_an_interrupted_batch_keeps_what_is_done(toy_fit, tmp_path, capsys, monk
     (tmp_path / "photos").mkdir()
     for name in ("a.jpg", "b.jpg"):
         write_photo(tmp_path / "photos" / name)
-    import faceverse.batch
+    import faceverse.commands.batch
 
-    working = faceverse.batch.fit
+    working = faceverse.commands.batch.fit
 
     def fit(photo, model, **options):
         if photo.name == "b":
             raise KeyboardInterrupt
         return working(photo, model, **options)
 
-    monkeypatch.setattr("faceverse.batch.fit", fit)
+    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
     assert main(["fit", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--format", "json"]) == 130
     assert contents(tmp_path / "out") == ["a.json", "summary.csv"]
     assert [row["file"] for row in summary(tmp_path / "out")] == ["a.jpg"]
@@ -530,7 +530,7 @@ def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
 )
 def test_edit_understands_signs(given, expected, stored, toy_result, tmp_path, monkeypatch):
     changes = []
-    monkeypatch.setattr("faceverse.edit_commands.edit", lambda result, **kwargs: changes.append(kwargs) or result)
+    monkeypatch.setattr("faceverse.commands.edit.edit", lambda result, **kwargs: changes.append(kwargs) or result)
     assert main(["edit", str(stored), "-o", str(tmp_path / "new.json"), *given]) == 0
     assert changes == [expected]
 
@@ -557,9 +557,9 @@ def test_edit_tells_what_it_could_not_do(stored, tmp_path, capsys):
 def skins(stored, toy_model, tmp_path, monkeypatch):
     """Two files of the toy result with detail, of seeds 3 and 4; a small module stands for the open one."""
     module = module_of(toy_model)
-    for place in (sys.modules["faceverse.edit"], sys.modules["faceverse.store"]):
+    for place in (sys.modules["faceverse.edit"], sys.modules["faceverse.formats.store"]):
         monkeypatch.setattr(place, "load_detail", lambda: module)
-    monkeypatch.setattr("faceverse.store.has_open_detail", lambda: True)
+    monkeypatch.setattr("faceverse.formats.store.has_open_detail", lambda: True)
     paths = [tmp_path / f"seed{seed}.json" for seed in (3, 4)]
     for seed, path in zip((3, 4), paths, strict=True):
         assert main(["edit", str(stored), "-o", str(path), "--detail-seed", str(seed)]) == 0
@@ -811,7 +811,7 @@ def test_a_fault_of_the_library_is_not_hidden(toy_fit, photo, tmp_path, monkeypa
     def fit(*arguments, **options):
         raise IndexError("a fault")
 
-    monkeypatch.setattr("faceverse.batch.fit", fit)
+    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
     with pytest.raises(IndexError):
         main(["fit", str(photo), "-o", str(tmp_path / "out")])
     assert contents(tmp_path) == ["selfie.jpg"]

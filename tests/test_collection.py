@@ -10,8 +10,8 @@ import torch
 
 import toy
 from faceverse.errors import WeightsError
-from faceverse.model import FaceModel
-from faceverse.model_file import content_hash
+from faceverse.model.face_model import FaceModel
+from faceverse.model.file import content_hash
 from faceverse.training import collection
 from faceverse.training.collection import load_outcome, register_file, train_from_scans
 from faceverse.training.registration import Registration, Report
@@ -288,7 +288,7 @@ def test_output_must_not_be_the_base_model(folder):
 def test_scans_become_a_model_that_fits_a_photograph(model, tmp_path, astronaut):
     import faceverse as fv
     from benchmarks.bm_registration import stand_in
-    from faceverse.lighting import srgb_from_linear
+    from faceverse.graphics.lighting import srgb_from_linear
     from faceverse.weights import find_weights
 
     scans, output = tmp_path / "scans", tmp_path / "new.safetensors"

@@ -24,7 +24,7 @@ from demo.changes import Changes, Mix  # noqa: E402
 from demo.heads import Head  # noqa: E402
 from demo.line import Line  # noqa: E402
 from demo.visits import MAX_IDLE_S, Visits  # noqa: E402
-from faceverse.camera import default_camera  # noqa: E402
+from faceverse.graphics.camera import default_camera  # noqa: E402
 from faceverse.result import FitResult, with_params  # noqa: E402
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from faceverse.detail import DetailLayout, DetailModule
-from faceverse.detail_file import has_open_detail, load_detail, save_detail
+from faceverse.detail.file import has_open_detail, load_detail, save_detail
+from faceverse.detail.module import DetailLayout, DetailModule
+from faceverse.detail.official import load_detail_layout, load_generator
+from faceverse.detail.stylegan import ConditionalGenerator
 from faceverse.errors import ParameterError, WeightsError
-from faceverse.official.generators import load_detail_layout, load_generator
-from faceverse.stylegan import ConditionalGenerator
 
 VERTICES, FACES = 70, 40
 
@@ -220,7 +220,7 @@ def test_files_are_recognised_by_their_content(tmp_path):
 
 
 def test_without_a_source_the_message_is_honest(monkeypatch):
-    monkeypatch.setattr("faceverse.detail_file.find_beside_open", lambda name: None)
+    monkeypatch.setattr("faceverse.detail.file.find_beside_open", lambda name: None)
     assert not has_open_detail()
     for sources in ((), ("open",)):
         with pytest.raises(WeightsError, match=r"the open detail weights \(open_detail.*\) are not installed"):

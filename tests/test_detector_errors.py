@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_regressor import seen_samples
 
-from faceverse.camera import default_camera
 from faceverse.fitting.solver import landmark_model
 from faceverse.fitting.start import aligned_inputs
+from faceverse.graphics.camera import default_camera
 from faceverse.training.detector_errors import HABITS, TURNS_DEG, detector_errors, errors_px
 from faceverse.training.regressor import trained_network
 from toy import toy_model

@@ -8,13 +8,13 @@ import torch
 from test_skin_detail import module_of
 
 import faceverse as fv
-from faceverse.camera import default_camera, rotation_from_euler_deg
 from faceverse.edit import edit
 from faceverse.errors import ParameterError
-from faceverse.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
-from faceverse.model import FaceModel
+from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
+from faceverse.model.face_model import FaceModel
+from faceverse.model.texture_maps import bake_vertices, uv_coverage
 from faceverse.result import FitResult, with_params
-from faceverse.texture_maps import bake_vertices, uv_coverage
 
 SIZE = 64
 

@@ -15,16 +15,16 @@ import torch
 import trimesh
 from PIL import Image
 
-from faceverse.camera import Camera
-from faceverse.dense import dense_mesh
+from faceverse.detail.dense import dense_mesh
+from faceverse.detail.relief import TangentFrame, detailed_normals, normal_map
 from faceverse.errors import FaceVerseError, ParameterError, WeightsError
-from faceverse.export import export, load_result
-from faceverse.gltf import GltfMaterial, GltfMesh, MorphTarget, tangents, write_glb
-from faceverse.mesh import vertex_normals
-from faceverse.model import ARKIT_NAMES, FaceModel
-from faceverse.relief import TangentFrame, detailed_normals, normal_map
+from faceverse.formats.export import export, load_result
+from faceverse.formats.gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
+from faceverse.graphics.camera import Camera
+from faceverse.graphics.mesh import tangents, vertex_normals
+from faceverse.model.face_model import ARKIT_NAMES, FaceModel
+from faceverse.model.texture_maps import uv_fragments
 from faceverse.result import FitResult, Stage, with_params
-from faceverse.texture_maps import uv_fragments
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".json")
 COMPONENT_TYPES = {5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -573,7 +573,7 @@ def test_json_can_be_read_by_people(result, tmp_path):
 
 def test_json_restores_with_the_open_model_by_default(result, tmp_path, monkeypatch):
     asked = []
-    module = importlib.import_module("faceverse.export")  # the attribute of that name is the function
+    module = importlib.import_module("faceverse.formats.export")  # the attribute of that name is the function
     monkeypatch.setattr(module, "load_model", lambda source: asked.append(source) or result.model)
     assert_same_params(result.params, load_result(export(result, tmp_path / "me.json")).params)
     assert asked == ["open"]

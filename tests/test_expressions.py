@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from faceverse.errors import ParameterError
-from faceverse.mesh import subdivide_smooth
-from faceverse.model import ARKIT_NAMES, GAIN_RANGE, FaceModel
+from faceverse.graphics.mesh import subdivide_smooth
+from faceverse.model.face_model import ARKIT_NAMES, GAIN_RANGE, FaceModel
 from faceverse.training.assembly import assemble, vertex_weights
 from faceverse.training.base import _first_file
 from faceverse.training.basis import shape_basis

@@ -8,13 +8,13 @@ import torch
 from skimage.data import coffee
 
 import faceverse as fv
-from faceverse.camera import Camera, default_camera, rotation_from_euler_deg
 from faceverse.fitting import photometric, solver
+from faceverse.fitting.losses import light_prior
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.surface import FitState, surface_of
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.losses import light_prior
-from faceverse.render import render_head
+from faceverse.graphics.camera import Camera, default_camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.rendering.render import render_head
 
 CAMERA = Camera(900.0, (256.0, 256.0), (512, 512))
 

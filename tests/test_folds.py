@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faceverse.relief import expression_strain, fold_gate, split_bands
+from faceverse.detail.relief import expression_strain, fold_gate, split_bands
 from faceverse.training.folds import (
     FOLD_SIZE,
     FoldSurface,

@@ -9,14 +9,14 @@ import torch
 
 import faceverse as fv
 from demo import viewer
-from faceverse.camera import Camera
 from faceverse.errors import ParameterError
 from faceverse.fitting import solver
-from faceverse.lighting import default_light
-from faceverse.model import GAIN_RANGE, FaceModel, FaceParams
-from faceverse.model_file import read_model_file
+from faceverse.graphics.camera import Camera
+from faceverse.graphics.lighting import default_light
+from faceverse.model.face_model import GAIN_RANGE, FaceModel, FaceParams
+from faceverse.model.file import read_model_file
+from faceverse.model.skin_texture import model_texture
 from faceverse.result import with_params
-from faceverse.texture import model_texture
 from faceverse.tracking.person import EVERY, Person, Reader
 from faceverse.tracking.skin import Skin
 from faceverse.tracking.solve import QUALITIES, FrameSolver

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from faceverse.detail.stylegan import ConditionalGenerator, generator_from_state
 from faceverse.errors import ParameterError
-from faceverse.stylegan import ConditionalGenerator, generator_from_state
 from faceverse.threads import one_thread
 from faceverse.training import folds, generators, scans
 from faceverse.training.detail_data import (

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from faceverse import images
 from faceverse.errors import ImageError
-from faceverse.images import Photo, read_image, save_image
+from faceverse.io import images
+from faceverse.io.images import Photo, read_image, save_image
 
 # How the sensor saw an upright picture, by EXIF orientation: 6 has the right column in its first row, and so on.
 AS_STORED = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from faceverse import landmarks
 from faceverse.errors import ImageError, ParameterError, WeightsError
-from faceverse.images import read_image
+from faceverse.io.images import read_image
 from faceverse.landmarks import (
     BLENDSHAPE_NAMES,
     LANDMARK_COUNT,

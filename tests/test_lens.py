@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faceverse.camera import Camera, rotation_from_euler_deg
 from faceverse.fitting.lens import SIGMA, refine_lens, zoomed
 from faceverse.fitting.photometric import Refinement, StageSettings, Target
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.solver import LandmarkTerm, landmark_model, project_points
 from faceverse.fitting.surface import FitState, surface_of
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.render import render_head
+from faceverse.graphics.camera import Camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.rendering.render import render_head
 
 SIDE, NEAR_M = 128, -0.35
 SETTINGS = StageSettings("toy", SIDE, 10, independent=200.0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import sph_harm_y
 
-from faceverse.lighting import (
+from faceverse.graphics.lighting import (
     ambient_light,
     default_light,
     linear_from_srgb,

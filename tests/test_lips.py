@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faceverse.camera import Camera
 from faceverse.fitting.lips import PAIRS, with_closed_lips
 from faceverse.fitting.solver import landmark_model, project_points
 from faceverse.fitting.surface import FitState
-from faceverse.lighting import default_light
+from faceverse.graphics.camera import Camera
+from faceverse.graphics.lighting import default_light
 
 CAMERA = Camera(1600.0, (512.0, 512.0), (1024, 1024))
 UPPER, LOWER = np.array(PAIRS).T

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faceverse import losses
+from faceverse.fitting import losses
 
 
 def picture(value, size=4):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceverse.mesh import (
+from faceverse.graphics.mesh import (
     face_normals,
     subdivide_flat,
     subdivide_smooth,

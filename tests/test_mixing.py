@@ -9,11 +9,11 @@ import torch
 from test_skin_detail import module_of
 
 import faceverse as fv
+from faceverse.detail.latents import bare_texture, blended, noise_maps
 from faceverse.edit import edit, head
 from faceverse.errors import ParameterError
-from faceverse.lighting import linear_from_srgb
-from faceverse.model import ARKIT_NAMES, FaceModel
-from faceverse.skin_detail import bare_texture, blended, noise_maps
+from faceverse.graphics.lighting import linear_from_srgb
+from faceverse.model.face_model import ARKIT_NAMES, FaceModel
 
 MAPS = ("vertices", "neutral_vertices", "albedo", "texture", "texture_confidence", "normal_map", "displacement")
 

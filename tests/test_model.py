@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from faceverse.errors import ParameterError
-from faceverse.mesh import vertex_normals
-from faceverse.model import ARKIT_NAMES, FaceModel, FaceParams, evaluate
-from faceverse.model_data import closest_barycentric, modes_at
+from faceverse.graphics.mesh import vertex_normals
+from faceverse.model.data import closest_barycentric, modes_at
+from faceverse.model.face_model import ARKIT_NAMES, FaceModel, FaceParams, evaluate
 from toy import POINTS_68, REGIONS, toy_file, toy_model
 
 BASES = ("identity_basis", "expression_basis", "albedo_basis")

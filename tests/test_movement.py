@@ -11,7 +11,7 @@ from test_regressor import seen_samples
 from faceverse.__main__ import main
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.fitting.movement import MovementNetwork, load_movement
-from faceverse.model import ARKIT_NAMES
+from faceverse.model.face_model import ARKIT_NAMES
 from faceverse.threads import one_thread
 from faceverse.training import movement
 from faceverse.training.moving_people import draw_clips, random_motion

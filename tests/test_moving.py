@@ -28,7 +28,7 @@ from demo.motions import Motion, Task, Video  # noqa: E402
 from demo.viewer import motion_row  # noqa: E402
 from demo.visits import Visits  # noqa: E402
 from demo.words import say  # noqa: E402
-from faceverse.camera import default_camera  # noqa: E402
+from faceverse.graphics.camera import default_camera  # noqa: E402
 
 FRAMES, FPS = 5, 10
 

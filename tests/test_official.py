@@ -8,11 +8,11 @@ import torch
 from official_files import coefficients, expected, official
 
 import faceverse as fv
-from faceverse.camera import project, transform
 from faceverse.fitting import subject
-from faceverse.lighting import shading
-from faceverse.mesh import vertex_normals
-from faceverse.model import ARKIT_NAMES, FaceModel
+from faceverse.graphics.camera import project, transform
+from faceverse.graphics.lighting import shading
+from faceverse.graphics.mesh import vertex_normals
+from faceverse.model.face_model import ARKIT_NAMES, FaceModel
 from faceverse.official import (
     camera_of,
     coefficients_from_params,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import faceverse as fv
-from faceverse.detail_file import OPEN_FILES, has_open_detail
+from faceverse.detail.file import OPEN_FILES, has_open_detail
+from faceverse.detail.latents import folds, layout_digest, maps_of, neutral_maps, random_detail
+from faceverse.detail.relief import NO_RELIEF_REGIONS, relief_weight, split_bands
 from faceverse.fitting.skin_stage import fit_skin
-from faceverse.relief import NO_RELIEF_REGIONS, relief_weight, split_bands
-from faceverse.skin_detail import folds, layout_digest, maps_of, neutral_maps, random_detail
-from faceverse.texture_maps import bake_vertices
+from faceverse.model.texture_maps import bake_vertices
 from faceverse.weights import find_beside_open
 
 pytestmark = pytest.mark.skipif(not has_open_detail(), reason=f"weights/{OPEN_FILES[0]} is not there")

@@ -9,11 +9,11 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from faceverse.camera import Camera, project, transform
-from faceverse.mesh import subdivide_smooth, subdivision
-from faceverse.model import ARKIT_NAMES
-from faceverse.model_file import content_hash, read_model_file
-from faceverse.rasterize import rasterize
+from faceverse.graphics.camera import Camera, project, transform
+from faceverse.graphics.mesh import subdivide_smooth, subdivision
+from faceverse.graphics.rasterize import rasterize
+from faceverse.model.face_model import ARKIT_NAMES
+from faceverse.model.file import content_hash, read_model_file
 from faceverse.training.embedding import IRIS
 from faceverse.training.expressions import fit_expressions
 from faceverse.training.head_regions import mirror_map

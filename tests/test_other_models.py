@@ -12,13 +12,13 @@ import torch
 
 import faceverse as fv
 from faceverse import fitting, tracking
-from faceverse.camera import default_camera, project, rotation_from_euler_deg, transform
 from faceverse.fitting import photometric, prior, solver, surface
+from faceverse.graphics.camera import default_camera, project, rotation_from_euler_deg, transform
+from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.landmarks import DetectedFace
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.model import FaceModel
-from faceverse.model_data import Landmarks, on_light_mesh
-from faceverse.render import render_head
+from faceverse.model.data import Landmarks, on_light_mesh
+from faceverse.model.face_model import FaceModel
+from faceverse.rendering.render import render_head
 from faceverse.tracking.smoothing import smooth_values
 
 SIZE = 224

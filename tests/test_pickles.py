@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from faceverse.errors import WeightsError
-from faceverse.pickles import read_checkpoint, read_npy
+from faceverse.io.pickles import read_checkpoint, read_npy
 
 PROTOCOLS = range(6)
 

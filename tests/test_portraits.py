@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from faceverse.camera import Camera, project, transform
 from faceverse.errors import ParameterError, WeightsError
+from faceverse.graphics.camera import Camera, project, transform
 from faceverse.training import occluders, portraits
 from faceverse.training.occluders import Pose
 from faceverse.training.portraits import (

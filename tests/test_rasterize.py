@@ -13,7 +13,7 @@ import pytorch3d_stand_in
 import torch
 
 from faceverse.errors import ParameterError
-from faceverse.rasterize import (
+from faceverse.graphics.rasterize import (
     BACKENDS,
     Fragments,
     choose_backend,
@@ -303,8 +303,8 @@ def test_variable_with_a_wrong_name_lists_the_right_ones(monkeypatch):
 
 
 def test_variable_reaches_render_head(monkeypatch, toy_model):
-    from faceverse.camera import default_camera
-    from faceverse.render import render_head
+    from faceverse.graphics.camera import default_camera
+    from faceverse.rendering.render import render_head
 
     monkeypatch.delenv("FACEVERSE_RASTERIZER", raising=False)
     calls = []
@@ -466,7 +466,7 @@ def test_wrong_arguments_are_named():
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("numba", "faceverse._raster_kernel"), ("pytorch3d", "pytorch3d.structures")]
+    ("name", "module"), [("numba", "faceverse.graphics._raster_kernel"), ("pytorch3d", "pytorch3d.structures")]
 )
 def test_missing_backend_says_what_to_install(monkeypatch, stand_in, name, module):
     monkeypatch.setitem(sys.modules, module, None)
@@ -509,7 +509,7 @@ def test_only_what_is_used_is_imported(tmp_path):
 def test_kernel_compiles_without_a_writable_cache_folder(monkeypatch):
     import numba
 
-    from faceverse import _raster_kernel
+    from faceverse.graphics import _raster_kernel
 
     compile_plainly = numba.njit
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import faceverse as fv
-from faceverse.detail import ReliefCode
+from faceverse.detail.module import ReliefCode
+from faceverse.detail.reader import SkinReader, reader_from_state
 from faceverse.errors import ParameterError, WeightsError
-from faceverse.skin_reader import SkinReader, reader_from_state
 from faceverse.training import detail_weights
 from faceverse.training.detail_data import DataShape, Sample, draw_data
 from faceverse.training.generator_plans import detail_plan

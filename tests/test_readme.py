@@ -61,7 +61,7 @@ def test_python_snippets_run_in_order(folder, shelf, capsys, no_network):
 
 def test_commands_run_in_order(folder, shelf, no_network, monkeypatch):
     if "result" in shelf:  # the same photograph need not be fitted twice
-        monkeypatch.setattr("faceverse.batch.fit", lambda photo, model, **options: shelf["result"])
+        monkeypatch.setattr("faceverse.commands.batch.fit", lambda photo, model, **options: shelf["result"])
     assert [argv[0] for argv in commands()] == [
         "fit", "edit", "render", "edit", "edit", "randomize", "blend", "export", "export",
     ]  # fmt: skip

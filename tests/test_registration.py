@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import faceverse as fv
-from faceverse.mesh import subdivide_smooth, subdivision
+from faceverse.graphics.mesh import subdivide_smooth, subdivision
 from faceverse.training import scan_landmarks
 from faceverse.training.nonrigid import (
     Bender,

@@ -8,11 +8,11 @@ import torch
 from safetensors import safe_open
 
 from faceverse.__main__ import main
-from faceverse.camera import rotation_from_euler_deg
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.fitting.start import StartNetwork
+from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.landmarks import BLENDSHAPE_NAMES
-from faceverse.model import ARKIT_NAMES
+from faceverse.model.face_model import ARKIT_NAMES
 from faceverse.training import regressor
 from faceverse.training.portraits import Samples
 from faceverse.training.regressor import error_measures, mirrored_identity, table_of, train_regressor, trained_network

@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from faceverse.dense import MAX_DENSE_FACES, dense_mesh
-from faceverse.edit import head
-from faceverse.errors import ParameterError
-from faceverse.mesh import vertex_normals
-from faceverse.model import FaceModel, Landmarks, ModelData
-from faceverse.relief import (
+from faceverse.detail.dense import MAX_DENSE_FACES, dense_mesh
+from faceverse.detail.relief import (
     TangentFrame,
     compression,
     condition_maps,
@@ -23,7 +19,11 @@ from faceverse.relief import (
     surface_strain,
     vertex_values,
 )
-from faceverse.texture_maps import uv_fragments
+from faceverse.edit import head
+from faceverse.errors import ParameterError
+from faceverse.graphics.mesh import vertex_normals
+from faceverse.model.face_model import FaceModel, Landmarks, ModelData
+from faceverse.model.texture_maps import uv_fragments
 
 PLANE_M = 0.1
 
@@ -166,7 +166,7 @@ def test_normals_of_a_displaced_plane(shape):
 
 
 def test_frame_is_orthonormal_and_as_gltf_wants_it(toy_model):
-    from faceverse.gltf import tangents
+    from faceverse.graphics.mesh import tangents
 
     size = 128
     vertices = toy_model.mean_vertices

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 import faceverse as fv
 from faceverse.fitting import remarks as said
 from faceverse.fitting.photometric import crop_box, cut
-from faceverse.images import read_image
+from faceverse.io.images import read_image
 from faceverse.landmarks import DetectedFace
 
 BLUE = (30, 80, 160)

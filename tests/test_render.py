@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.ndimage import binary_erosion
 
-from faceverse import drawing
-from faceverse.camera import Camera, default_camera, project, rotation_from_euler_deg, transform
+from faceverse.detail.relief import TangentFrame, detailed_normals, normal_map
 from faceverse.errors import ParameterError
-from faceverse.lighting import ambient_light, linear_from_srgb, srgb_from_linear
-from faceverse.model import FaceModel, Landmarks, ModelData
-from faceverse.relief import TangentFrame, detailed_normals, normal_map
-from faceverse.render import head_box_px, overlay, overview, render, render_head, rotation_matrix, turntable
+from faceverse.graphics.camera import Camera, default_camera, project, rotation_from_euler_deg, transform
+from faceverse.graphics.lighting import ambient_light, linear_from_srgb, srgb_from_linear
+from faceverse.model.face_model import FaceModel, Landmarks, ModelData
+from faceverse.rendering import drawing
+from faceverse.rendering.render import head_box_px, overlay, overview, render, render_head, rotation_matrix, turntable
 from faceverse.result import FitResult, with_params
 
 MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceverse.camera import Camera
 from faceverse.errors import FaceVerseError
+from faceverse.graphics.camera import Camera
 from faceverse.training.scan_files import (
     LINEAR_OF_BYTE,
     Scan,

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from faceverse import load_model
+from faceverse.detail.latents import picture_of_maps
+from faceverse.detail.relief import sample, split_bands
 from faceverse.errors import ParameterError
-from faceverse.mesh import vertex_normals
-from faceverse.relief import sample, split_bands
-from faceverse.skin_detail import picture_of_maps
-from faceverse.texture_maps import bake_planes
+from faceverse.graphics.mesh import vertex_normals
+from faceverse.model.texture_maps import bake_planes
 from faceverse.training.creases import FACTORS, Z_DIM, crease_relief
 from faceverse.training.scans import (
     ALBEDO_LOG_RANGE,

@@ -9,16 +9,16 @@ import torch
 from skimage.data import coffee
 
 import faceverse as fv
-from faceverse.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
 from faceverse.fitting import photometric, remarks, several, solver
 from faceverse.fitting.choice import choose_face, rivals
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.surface import FitState, surface_of
+from faceverse.fitting.texture_merge import merge_textures, pixel_density
+from faceverse.graphics.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
+from faceverse.graphics.lighting import default_light
 from faceverse.landmarks import DetectedFace
-from faceverse.lighting import default_light
-from faceverse.result import View, with_params
-from faceverse.texture import Texture, head_of
-from faceverse.texture_merge import merge_textures, pixel_density
+from faceverse.model.skin_texture import Texture
+from faceverse.result import View, head_of, with_params
 
 CAMERA = Camera(900.0, (256.0, 256.0), (512, 512))
 YAWS_DEG = (0, 32, -32)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from faceverse.lighting import linear_from_srgb, srgb_from_linear
-from faceverse.mesh import unique_edges, vertex_normals
-from faceverse.model_file import pack_albedo, read_model_file
+from faceverse.graphics.lighting import linear_from_srgb, srgb_from_linear
+from faceverse.graphics.mesh import unique_edges, vertex_normals
+from faceverse.model.file import pack_albedo, read_model_file
 from faceverse.training import pigment
 from faceverse.training.colour import SkinTask, brow_lines, canvas, fine_fields, skin_masks, with_skin
 from faceverse.training.heads import draw_settings

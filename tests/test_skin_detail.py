@@ -7,11 +7,8 @@ import pytest
 import torch
 
 import faceverse as fv
-from faceverse.detail import DetailModule, ReliefCode
-from faceverse.detail_file import load_detail, save_detail
-from faceverse.edit import head
-from faceverse.errors import ParameterError, WeightsError
-from faceverse.skin_detail import (
+from faceverse.detail.file import load_detail, save_detail
+from faceverse.detail.latents import (
     DetailMaps,
     aged,
     as_stored_noise,
@@ -25,8 +22,11 @@ from faceverse.skin_detail import (
     random_detail,
     read_picture,
 )
-from faceverse.skin_reader import SkinReader
-from faceverse.stylegan import ConditionalGenerator
+from faceverse.detail.module import DetailModule, ReliefCode
+from faceverse.detail.reader import SkinReader
+from faceverse.detail.stylegan import ConditionalGenerator
+from faceverse.edit import head
+from faceverse.errors import ParameterError, WeightsError
 
 SIZE = 128
 FACTORS = ("age", "masculinity", "freckles")
@@ -118,7 +118,7 @@ def test_seeds_are_people_and_strength_is_linear(model, module, skinned):
 
 
 def test_detail_stays_off_the_eyes_and_edits_leave_their_input_alone(model, module, skinned):
-    from faceverse.relief import relief_weight
+    from faceverse.detail.relief import relief_weight
 
     before = skinned.displacement.copy()
     assert not skinned.displacement[relief_weight(model, SIZE) == 0].any()
@@ -262,8 +262,8 @@ def other_edition(model):
 
 def stored_with(monkeypatch, installed):
     """Makes a module, or None, the installed one."""
-    monkeypatch.setattr("faceverse.store.has_open_detail", lambda: installed is not None)
-    monkeypatch.setattr("faceverse.store.load_detail", lambda: installed)
+    monkeypatch.setattr("faceverse.formats.store.has_open_detail", lambda: installed is not None)
+    monkeypatch.setattr("faceverse.formats.store.load_detail", lambda: installed)
 
 
 def test_modules_are_told_apart_by_their_weights(model, module, tmp_path):

@@ -8,13 +8,13 @@ import torch
 from test_skin_detail import SIZE, module_of
 
 import faceverse as fv
+from faceverse.detail.latents import maps_of
+from faceverse.detail.relief import normal_map
 from faceverse.edit import head
 from faceverse.errors import ParameterError
 from faceverse.fitting import skin_stage
 from faceverse.fitting.skin_stage import chosen_module, fit_skin
 from faceverse.fitting.skin_view import blurred, clear_skin, inner_weight, look_at_skin, shade_sensitivity, without_tone
-from faceverse.relief import normal_map
-from faceverse.skin_detail import maps_of
 from faceverse.training.scans import DetailSurface, random_z, synthetic_detail
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_regressor import seen_samples
 
-from faceverse.camera import default_camera
 from faceverse.errors import WeightsError
 from faceverse.fitting.start import SHARP_PX, StartNetwork, aligned_inputs, load_start
+from faceverse.graphics.camera import default_camera
 from faceverse.training.regressor import save_network, trained_network
 from faceverse.weights import START_FILE
 from toy import toy_model

@@ -14,7 +14,7 @@ from PIL import Image
 from test_browser import PHONE, browser, canvas_pixels, changed_pixels  # noqa: F401 (a fixture)
 
 import faceverse as fv
-from faceverse.lighting import linear_from_srgb
+from faceverse.graphics.lighting import linear_from_srgb
 
 pytest.importorskip("gradio")
 viewer = pytest.importorskip("demo.viewer")

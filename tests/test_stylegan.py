@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from faceverse.detail.stylegan import ConditionalGenerator, generator_from_state, official_channels
 from faceverse.errors import ParameterError, WeightsError
-from faceverse.stylegan import ConditionalGenerator, generator_from_state, official_channels
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 CHANNELS = {4: 3, 8: 4, 16: 2, 32: 3}

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from faceverse import losses
-from faceverse.camera import Camera, project, rotation_from_euler_deg
+from faceverse.fitting import losses
 from faceverse.fitting import surface as module
 from faceverse.fitting.solver import turned
 from faceverse.fitting.surface import SIGMA_LIMITS, Comparison, FitState, surface_of, vertex_votes
-from faceverse.lighting import default_light, srgb_from_linear
-from faceverse.model import FaceModel
-from faceverse.render import render_head
+from faceverse.graphics.camera import Camera, project, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.model.face_model import FaceModel
+from faceverse.rendering.render import render_head
 
 SIZE = 160
 CAMERA = Camera(400.0, (80.0, 80.0), (SIZE, SIZE))

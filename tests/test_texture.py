@@ -5,11 +5,11 @@ import pytest
 from scipy.ndimage import zoom
 
 import faceverse as fv
-from faceverse import texture
-from faceverse.camera import Camera, rotation_from_euler_deg
-from faceverse.lighting import ambient_light
+from faceverse.fitting import texture
+from faceverse.graphics.camera import Camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import ambient_light
+from faceverse.model.texture_maps import bake_vertices, uv_coverage
 from faceverse.result import FitResult
-from faceverse.texture_maps import bake_vertices, uv_coverage
 
 SIZE = 256
 CAMERA = Camera(1150.0, (256.0, 256.0), (512, 512))

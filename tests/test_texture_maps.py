@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from faceverse.errors import ParameterError
-from faceverse.texture_maps import PADDING_TEXELS, bake_vertices, uv_coverage, uv_fragments
+from faceverse.model.texture_maps import PADDING_TEXELS, bake_vertices, uv_coverage, uv_fragments
 
 
 def test_fragments_point_at_the_texel_itself(toy_model):

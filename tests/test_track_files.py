@@ -10,13 +10,13 @@ from scipy.spatial.transform import Rotation
 from test_export import read_glb
 
 import toy
-from faceverse import clips
-from faceverse.camera import default_camera, rotation_from_euler_deg
-from faceverse.clips import render_track
 from faceverse.errors import ImageError, ParameterError
-from faceverse.export import export
-from faceverse.model import FaceModel
-from faceverse.texture import head_of
+from faceverse.formats.export import export
+from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
+from faceverse.model.face_model import FaceModel
+from faceverse.result import head_of
+from faceverse.tracking import clips
+from faceverse.tracking.clips import render_track
 from faceverse.tracking.files import load_track
 from faceverse.tracking.motion import export_track
 from faceverse.tracking.result import Track

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from faceverse.camera import default_camera, rotation_from_euler_deg
 from faceverse.errors import ImageError, NoFaceError, ParameterError, WeightsError
-from faceverse.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
-from faceverse.render import render_head
+from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
+from faceverse.rendering.render import render_head
 from faceverse.result import FitResult
 from faceverse.tracking import LiveTracker, Track, load_track, track
 from faceverse.tracking.result import gaze_deg

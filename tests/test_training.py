@@ -19,10 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from faceverse.camera import Camera, project, rotation_from_euler_deg, transform
 from faceverse.errors import WeightsError
-from faceverse.model import ARKIT_NAMES
-from faceverse.model_file import read_model_file
+from faceverse.graphics.camera import Camera, project, rotation_from_euler_deg, transform
+from faceverse.model.face_model import ARKIT_NAMES
+from faceverse.model.file import read_model_file
 from faceverse.training.base import train_base
 from faceverse.training.basis import principal_scores, shape_basis
 from faceverse.training.deformation import smooth_modes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceverse.errors import ParameterError
-from faceverse.mesh import subdivide_flat, subdivision, triangles_from_quads
+from faceverse.graphics.mesh import subdivide_flat, subdivision, triangles_from_quads
 from faceverse.training.flatten import (
     Constraints,
     corner_triangles,

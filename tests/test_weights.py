@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from faceverse import weights
 from faceverse.errors import WeightsError
-from faceverse.mesh import triangles_from_quads
-from faceverse.model import FaceModel
-from faceverse.model_file import ModelFile, content_hash, read_model_file
+from faceverse.graphics.mesh import triangles_from_quads
+from faceverse.model.face_model import FaceModel
+from faceverse.model.file import ModelFile, content_hash, read_model_file
 from faceverse.weights import find_weights, load_model, model_data
 from toy import REGIONS, toy_file, toy_model
 

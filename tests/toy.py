@@ -11,9 +11,9 @@ from functools import cache
 
 import numpy as np
 
-from faceverse.mesh import subdivide_smooth, subdivision, triangles_from_quads
-from faceverse.model import ARKIT_NAMES, FaceModel
-from faceverse.model_file import ModelFile, pack_albedo
+from faceverse.graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
+from faceverse.model.face_model import ARKIT_NAMES, FaceModel
+from faceverse.model.file import ModelFile, pack_albedo
 from faceverse.weights import model_data
 
 REGIONS = ("face", "lips", "eyelids", "eyeballs", "scalp", "ears", "neck", "teeth", "tongue", "mouth_inside")

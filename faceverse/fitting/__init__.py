@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..detail import DetailModule
+from ..detail.latents import check_seed
+from ..detail.module import DetailModule
 from ..errors import ParameterError
-from ..images import read_image
+from ..io.images import read_image
 from ..landmarks import detect_faces
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from ..result import FitResult, Stage
-from ..skin_detail import check_seed
 from ..threads import one_thread
 from ..weights import load_model
 from .appearance import fit_appearance

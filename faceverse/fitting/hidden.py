@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..camera import Camera
+from ..graphics.camera import Camera
 
 LEAST_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
 HIDDEN_M = 0.004  # behind what is nearest at its place

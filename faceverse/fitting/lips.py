@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..camera import Camera
+from ..graphics.camera import Camera
 from .solver import LandmarkModel, damped_step, project_points
 from .surface import FitState
 

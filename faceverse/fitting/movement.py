@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..landmarks import DetectedFace
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from ..weights import read_movement
 from .start import LIMIT, Inputs, aligned_inputs
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..camera import Camera
-from ..lighting import linear_from_srgb
+from ..graphics.camera import Camera
+from ..graphics.lighting import linear_from_srgb
 from .prior import IdentityPrior
 from .solver import DAMPING, NEAREST_M, LandmarkTerm, damped_step, turned
 from .surface import LIGHT_SIZE, Comparison, FitState, Look, Surface

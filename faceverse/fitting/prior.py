@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..model import ARKIT_NAMES, FaceModel
+from ..model.face_model import ARKIT_NAMES, FaceModel
 
 SCORED_SIGMA = 0.15  # how far a weight may lie from the detector's score
 GAZE_SIGMA = 0.35

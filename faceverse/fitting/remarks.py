@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from ..images import Photo
+from ..io.images import Photo
 from ..landmarks import DetectedFace
 from .photometric import crop_box, cut
 

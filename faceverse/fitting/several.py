@@ -8,15 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..camera import euler_deg_from_rotation
-from ..detail import DetailModule
+from ..detail.module import DetailModule
 from ..errors import NoFaceError
-from ..images import Photo
+from ..graphics.camera import euler_deg_from_rotation
+from ..io.images import Photo
 from ..landmarks import detect_faces
-from ..model import FaceModel, FaceParams
+from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult, Stage, View
-from ..texture import Texture
-from ..texture_merge import merge_textures, pixel_density
 from .appearance import fit_appearance
 from .choice import FaceChoice
 from .pace import STAGE_SHARE, Progress
@@ -39,6 +37,8 @@ from .subject import (
     with_skin,
 )
 from .surface import FitState
+from .texture import Texture
+from .texture_merge import merge_textures, pixel_density
 
 FINENESS_SIZE = 128  # of the map in which photographs are compared
 

@@ -18,14 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..camera import Camera
-from ..detail import DetailModule
-from ..detail_file import has_open_detail, load_detail
-from ..errors import ParameterError
-from ..model import FaceModel, FaceParams
-from ..relief import condition_maps, relief_weight
-from ..result import Stage
-from ..skin_detail import (
+from ..detail.file import has_open_detail, load_detail
+from ..detail.latents import (
     as_stored_noise,
     as_stored_relief,
     check_open,
@@ -40,6 +34,12 @@ from ..skin_detail import (
     read_picture,
     resized,
 )
+from ..detail.module import DetailModule
+from ..detail.relief import condition_maps, relief_weight
+from ..errors import ParameterError
+from ..graphics.camera import Camera
+from ..model.face_model import FaceModel, FaceParams
+from ..result import Stage
 from .pace import Progress
 from .skin_view import SkinView, inner_weight, look_at_skin, shade_sensitivity
 

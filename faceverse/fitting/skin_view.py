@@ -14,12 +14,13 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from ..camera import Camera
-from ..lighting import shading
-from ..model import FaceModel, FaceParams
-from ..relief import TangentFrame, detailed_normals, relief_weight
-from ..texture import DARKEST_ALBEDO, sight
-from ..texture_maps import bake_planes
+from ..detail.relief import TangentFrame, detailed_normals, relief_weight
+from ..graphics.camera import Camera
+from ..graphics.lighting import shading
+from ..model.face_model import FaceModel, FaceParams
+from ..model.skin_texture import DARKEST_ALBEDO
+from ..model.texture_maps import bake_planes
+from .texture import sight
 
 TONE_MM = 8.0  # structure larger than this is the base model's business
 HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # side of the blocks that no step sees, and how many of them there are

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy.linalg import solve_triangular
 
-from ..camera import Camera
-from ..model import FaceModel, Landmarks, expression_gain
+from ..graphics.camera import Camera
+from ..model.face_model import FaceModel, Landmarks, expression_gain
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
 from .start import Start
 

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..camera import Camera, default_camera
+from ..graphics.camera import Camera, default_camera
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from ..weights import read_start
 
 LIMIT = 5.0  # deviations at which inputs are cut off: beyond, there was no training

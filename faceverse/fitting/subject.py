@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..camera import Camera, default_camera, euler_deg_from_rotation, project, transform
-from ..detail import DetailModule
-from ..images import Photo
+from ..detail.latents import multiplied, resized
+from ..detail.module import DetailModule
+from ..detail.relief import normal_map
+from ..graphics.camera import Camera, default_camera, euler_deg_from_rotation, project, transform
+from ..graphics.lighting import default_light, sh_basis, srgb_from_linear
+from ..io.images import Photo
 from ..landmarks import DetectedFace
-from ..lighting import default_light, sh_basis, srgb_from_linear
-from ..model import FaceModel, FaceParams
-from ..relief import normal_map
-from ..render import render_head
+from ..model.face_model import FaceModel, FaceParams
+from ..rendering.render import render_head
 from ..result import FitResult, Stage
-from ..skin_detail import multiplied, resized
-from ..texture import Texture, bake_photo, iris_colour
 from .choice import FaceChoice, choose_face, is_point, rivals
 from .photometric import Target, crop_box, cut
 from .remarks import CROP_PX, Evidence, remarks
@@ -34,6 +33,7 @@ from .solver import (
 )
 from .start import load_start
 from .surface import DARKEST, FitState
+from .texture import Texture, bake_photo, iris_colour
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ..camera import Camera, project, transform
-from ..lighting import sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
-from ..losses import ROBUST_SCALE
-from ..model import FaceModel, expression_gain
-from ..rasterize import rasterize
+from ..graphics.camera import Camera, project, transform
+from ..graphics.lighting import sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
+from ..graphics.rasterize import rasterize
+from ..model.face_model import FaceModel, expression_gain
 from .hidden import HIDDEN_M, LEAST_FACING, clear_points
+from .losses import ROBUST_SCALE
 
 # sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
 # the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..camera import Camera
 from ..errors import ParameterError
-from ..lighting import sh_basis
-from ..model import FaceModel, FaceParams
+from ..graphics.camera import Camera
+from ..graphics.lighting import sh_basis
+from ..model.face_model import FaceModel, FaceParams
 from .conventions import AMBIENT, CAMERA_DISTANCE, FLIP, SH_FACTORS, angles_of, rotation_matrix, sh_signs, sh_terms
 from .evaluate import CodeSpace, code_space
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..errors import ParameterError
-from ..model import FaceModel
-from ..rasterize import interpolate, rasterize
+from ..graphics.rasterize import interpolate, rasterize
+from ..model.face_model import FaceModel
 from .conventions import (
     AMBIENT,
     CAMERA_DISTANCE,

@@ -13,9 +13,9 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..landmarks import LANDMARKS_68_FROM_478
-from ..model import ARKIT_NAMES
-from ..model_arrays import BASES, TOPOLOGY, packed, unpacked
-from ..model_data import Landmarks, ModelData
+from ..model.arrays import BASES, TOPOLOGY, packed, unpacked
+from ..model.data import Landmarks, ModelData
+from ..model.face_model import ARKIT_NAMES
 from .conventions import (
     CONVENTIONS,
     EYE_LIMIT_RAD,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..rasterize import rasterize
+from ..graphics.rasterize import rasterize
 
 _OUTSIDE = (0.01, 0.01, 0.99, 0.72)  # left, top, right, bottom of the chart of what is seen from outside
 _INSIDE = (0.01, 0.735, 0.99, 0.87)  # mouth, nostrils, what lies behind the ears

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..errors import ParameterError
-from ..model import FaceModel
-from ..model_arrays import BASES, TOPOLOGY, packed
-from ..model_data import ModelData
+from ..model.arrays import BASES, TOPOLOGY, packed
+from ..model.data import ModelData
+from ..model.face_model import FaceModel
 from .conventions import FLIP, KEYPOINTS_66, OWN_KEY, display_colours
 
 V2_UNIT_M = 0.1564

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..camera import default_camera
 from ..errors import ImageError, NoFaceError, ParameterError
 from ..fitting import Progress
+from ..graphics.camera import default_camera
 from ..landmarks import VideoDetector
 from ..memory import return_memory
-from ..model import FaceModel, FaceParams
+from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from ..threads import one_thread
 from ..weights import load_model

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..camera import Camera
 from ..errors import ParameterError
-from ..model import FaceModel, FaceParams
+from ..graphics.camera import Camera
+from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from ..weights import load_model
 from .journal import JOURNAL_SUFFIX, read_journal

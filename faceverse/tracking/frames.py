@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError, ParameterError
-from ..images import read_image
+from ..io.images import read_image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 

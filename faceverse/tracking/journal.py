@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..camera import Camera
 from ..errors import ParameterError
-from ..files import write_whole
-from ..model import FaceModel
+from ..graphics.camera import Camera
+from ..io.files import write_whole
+from ..model.face_model import FaceModel
 from .person import Habits, Person
 from .solve import State
 

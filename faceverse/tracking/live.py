@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..camera import default_camera
 from ..errors import ParameterError
 from ..fitting.solver import solve_landmarks
+from ..graphics.camera import default_camera
 from ..landmarks import VideoDetector
-from ..model import FaceModel, FaceParams
+from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from ..threads import one_thread
 from ..weights import load_model

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
-from ..export import export, glb_bytes, light_head
-from ..files import write_whole
-from ..gltf import GltfAnimation, GltfCamera
+from ..formats.export import export, glb_bytes, light_head
+from ..formats.gltf import GltfAnimation, GltfCamera
+from ..io.files import write_whole
 from .result import Track
 
 _OWN_FILES = (".csv", ".json", ".npz")

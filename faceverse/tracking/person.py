@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..camera import Camera
 from ..fitting.appearance import first_colours
 from ..fitting.lens import refine_lens
 from ..fitting.movement import MovementNetwork, load_movement
@@ -25,9 +24,10 @@ from ..fitting.solver import (
 )
 from ..fitting.start import Inputs, StartNetwork, aligned_inputs, load_start
 from ..fitting.surface import FitState
+from ..graphics.camera import Camera
+from ..graphics.lighting import default_light
 from ..landmarks import DetectedFace
-from ..lighting import default_light
-from ..model import FaceModel, FaceParams
+from ..model.face_model import FaceModel, FaceParams
 from .sight import Sight
 from .skin import coarse_of
 

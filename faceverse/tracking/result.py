@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..camera import Camera, euler_deg_from_rotation
 from ..errors import ParameterError
-from ..files import write_whole
-from ..model import FaceModel, FaceParams
-from ..result import FitResult, with_params
-from ..texture import head_of
+from ..graphics.camera import Camera, euler_deg_from_rotation
+from ..io.files import write_whole
+from ..model.face_model import FaceModel, FaceParams
+from ..result import FitResult, head_of, with_params
 from .retarget import rest_weights, retargeted, same_named, without_rest
 
 

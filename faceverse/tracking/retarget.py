@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ParameterError
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 
 _REST_PERCENTILE = 10  # a weight is at rest in this share of the frames of nearly any clip
 _MOST_REST = 0.5  # of a weight's range: a person who keeps the eyes shut for most of a clip does not rest that way

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..camera import Camera
 from ..fitting.photometric import crop_box, cut
+from ..graphics.camera import Camera
 from ..landmarks import DetectedFace, VideoDetector, detect_faces
 
 AHEAD = 64  # sights that the detector may be ahead of who asks for them, so that it goes on while a person is decided

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ..camera import Camera
 from ..fitting.hidden import LEAST_FACING, clear_points
+from ..fitting.losses import ROBUST_SCALE
 from ..fitting.surface import (
     DARKEST,
     SIGMA_LIMITS,
@@ -24,11 +24,11 @@ from ..fitting.surface import (
     thinned,
     vertex_votes,
 )
-from ..lighting import linear_from_srgb, sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
-from ..losses import ROBUST_SCALE
+from ..graphics.camera import Camera
+from ..graphics.lighting import linear_from_srgb, sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..memory import return_memory
-from ..model import FaceModel, FaceParams, evaluate
-from ..model_data import on_light_mesh
+from ..model.data import on_light_mesh
+from ..model.face_model import FaceModel, FaceParams, evaluate
 
 _LEAST_VOTE = 0.2
 _SAMPLES = 1000  # of the surface that a person is fitted with

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..camera import Camera
 from ..fitting.solver import (
     NEAREST_M,
     LandmarkModel,
@@ -19,7 +18,8 @@ from ..fitting.solver import (
     project_points,
     turned,
 )
-from ..lighting import default_light
+from ..graphics.camera import Camera
+from ..graphics.lighting import default_light
 from .person import EVERY, Person, Reader, Reading, face_size, share_inside
 from .sight import Sight
 from .skin import Picture, Pose, Skin

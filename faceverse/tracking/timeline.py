@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from .person import Person
 from .result import Track
 from .smoothing import smooth_rotations, smooth_values

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ..model_file import ModelFile
+from ..model.file import ModelFile
 from .anthropometry import landmarks
 from .heads import Settings
 from .sources import ANCESTRIES, HeadMesh

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..landmarks import LANDMARKS_68_FROM_478
-from ..model import ARKIT_NAMES, FaceModel, Landmarks
-from ..model_file import ModelFile, content_hash
+from ..model.face_model import ARKIT_NAMES, FaceModel, Landmarks
+from ..model.file import ModelFile, content_hash
 from ..weights import model_data
 from .assembly import REGIONS, Assembly, assemble, vertex_weights
 from .attributes import with_attributes

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from ..camera import rotation_from_euler_deg
-from ..model import FaceModel
-from ..rasterize import rasterize
+from ..graphics.camera import rotation_from_euler_deg
+from ..graphics.rasterize import rasterize
+from ..model.face_model import FaceModel
 
 PIXEL_M = 0.00015
 _HALF_SIDE_M = 0.075  # of the square that is looked at, about the middle of the face's features

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from ..errors import FaceVerseError, WeightsError
-from ..files import write_whole
-from ..model import FaceParams
-from ..model_file import content_hash, read_model_file
+from ..io.files import write_whole
+from ..model.face_model import FaceParams
+from ..model.file import content_hash, read_model_file
 from ..weights import find_weights, load_model
 from .registration import Registration, Report, register
 from .scan_files import NEUTRAL, ScanError, ScanFile, find_scans, load_frames

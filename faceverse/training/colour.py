@@ -13,9 +13,9 @@ import torch
 from scipy.sparse import coo_matrix, diags
 from scipy.spatial import cKDTree
 
-from ..mesh import subdivide_flat, subdivide_smooth, triangles_from_quads, unique_edges, vertex_normals
-from ..model import FaceModel, Landmarks
-from ..model_file import ModelFile, pack_albedo
+from ..graphics.mesh import subdivide_flat, subdivide_smooth, triangles_from_quads, unique_edges, vertex_normals
+from ..model.face_model import FaceModel, Landmarks
+from ..model.file import ModelFile, pack_albedo
 from .assembly import REGIONS, Assembly
 from .basis import principal_scores
 from .deformation import smooth_modes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..detail import ReliefCode
+from ..detail.module import ReliefCode
 from .crease_fields import CreaseFields, Family
 from .skin_fields import smoothstep
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
-from ..files import write_whole
+from ..io.files import write_whole
 from ..threads import one_thread
 
 SHARD = 16  # samples in one file

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ..detail import DetailModule, ReliefCode
-from ..detail_file import save_detail
+from ..detail.file import save_detail
+from ..detail.latents import layout_digest
+from ..detail.module import DetailModule, ReliefCode
+from ..detail.stylegan import generator_from_state
 from ..errors import ParameterError
-from ..model import FaceModel
-from ..skin_detail import layout_digest
-from ..stylegan import generator_from_state
+from ..model.face_model import FaceModel
 from . import scan_detail
 from .detail_data import SHARD, Sample, draw_data
 from .generator_plans import detail_plan

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..fitting.start import StartNetwork, aligned_inputs
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from .portraits import Samples
 
 TURNS_DEG = (0.0, 5.0, 15.0, 26.0, 38.0, 50.0)  # least turn of each bin

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..detail.stylegan_layers import BiasAct, EqualConv, EqualLinear, ResBlock
 from ..errors import ParameterError
-from ..stylegan_layers import BiasAct, EqualConv, EqualLinear, ResBlock
 
 WIDTHS = (24, 40, 64, 96, 128)
 _GROUP = 4  # samples whose deviation is one feature

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..camera import Camera, project, rotation_from_euler_deg, transform
+from ..graphics.camera import Camera, project, rotation_from_euler_deg, transform
+from ..graphics.lighting import default_light, srgb_from_linear
 from ..landmarks import detect_faces
-from ..lighting import default_light, srgb_from_linear
-from ..model import FaceModel, Landmarks
-from ..render import render_head
+from ..model.face_model import FaceModel, Landmarks
+from ..rendering.render import render_head
 
 SIZE = 384
 FACE_OVAL = (

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sparse
 
-from ..mesh import unique_edges
-from ..model import ARKIT_NAMES
+from ..graphics.mesh import unique_edges
+from ..model.face_model import ARKIT_NAMES
 from .assembly import Assembly
 from .head_regions import mirror_map
 from .heads import rigid_fit

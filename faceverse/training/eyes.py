@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..mesh import subdivide_smooth, subdivision
+from ..graphics.mesh import subdivide_smooth, subdivision
 from .head_regions import radius
 from .rings import eye_grids
 from .sources import HeadMesh

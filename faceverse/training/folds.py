@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from ..model import FaceModel
-from ..relief import TangentFrame, compression, expression_strain, fold_gate, split_bands, surface_slopes
+from ..detail.relief import TangentFrame, compression, expression_strain, fold_gate, split_bands, surface_slopes
+from ..model.face_model import FaceModel
 from .creases import FACTORS, CreaseFields, Family, crease_relief
 from .detail_data import Sample
 from .scans import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import ARKIT_NAMES, GAIN_RANGE
+from ..model.face_model import ARKIT_NAMES, GAIN_RANGE
 from .assembly import Assembly
 from .lids import Lids
 from .rings import eye_grids, mouth_grid

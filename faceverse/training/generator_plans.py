@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..detail.stylegan import ConditionalGenerator
 from ..errors import ParameterError
-from ..stylegan import ConditionalGenerator
 from .detail_data import DataShape
 from .discriminator import WIDTHS, Discriminator
 

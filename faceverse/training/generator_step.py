@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..detail.stylegan import ConditionalGenerator
 from ..errors import FaceVerseError, ParameterError
-from ..stylegan import ConditionalGenerator
 from .detail_data import Batch, DetailData, condition_window, reduced
 from .discriminator import gradient_penalty
 from .generator_plans import GeneratorPlan

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..detail.stylegan import ConditionalGenerator
 from ..errors import ParameterError, WeightsError
-from ..files import write_whole
-from ..model import FaceModel
-from ..stylegan import ConditionalGenerator
+from ..io.files import write_whole
+from ..model.face_model import FaceModel
 from . import folds, scans
 from .detail_data import DetailData, Sample, draw_data, reduced
 from .generator_plans import GeneratorPlan, detail_plan, expression_plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..mesh import subdivide_smooth, subdivision
+from ..graphics.mesh import subdivide_smooth, subdivision
 from .rings import mouth_grid
 from .sources import HeadMesh
 

@@ -18,7 +18,7 @@ from ..errors import ParameterError, WeightsError
 from ..fitting.movement import MovementNetwork
 from ..fitting.start import aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from ..threads import one_thread
 from ..weights import MOVEMENT_FORMAT, MOVEMENT_VERSION, load_model
 from .moving_people import collect_clips

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..camera import rotation_from_euler_deg
 from ..errors import ParameterError
+from ..graphics.camera import rotation_from_euler_deg
 from ..landmarks import DetectedFace, VideoDetector
-from ..model import FaceModel
-from ..presets import EXPRESSION_PRESETS
+from ..model.face_model import FaceModel
+from ..model.presets import EXPRESSION_PRESETS
 from .portraits import (
     FARTHEST,
     Samples,

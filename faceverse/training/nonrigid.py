@@ -16,8 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from ..mesh import subdivision, subdivision_matrix, unique_edges
-from ..model import FaceModel
+from ..graphics.mesh import subdivision, subdivision_matrix, unique_edges
+from ..model.face_model import FaceModel
 from .surface_fit import ModelSurface, SurfacePoints, mesh_normals, require_igl, spread_points, touch
 
 STIFFNESS_M = (0.030, 0.016, 0.009, 0.006, 0.0045)

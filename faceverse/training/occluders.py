@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.spatial import cKDTree
 
-from ..camera import Camera, project, transform
-from ..model import FaceModel
+from ..graphics.camera import Camera, project, transform
+from ..model.face_model import FaceModel
 
 # MediaPipe's points: the hairline from the subject's right to left, and the sides from the forehead to the jaw.
 HAIRLINE = (21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251)

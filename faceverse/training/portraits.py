@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from ..camera import Camera, rotation_from_euler_deg
 from ..errors import ParameterError, WeightsError
-from ..files import write_whole
+from ..graphics.camera import Camera, rotation_from_euler_deg
+from ..graphics.lighting import ambient_light, sh_basis, srgb_from_linear
+from ..io.files import write_whole
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace, detect_faces
-from ..lighting import ambient_light, sh_basis, srgb_from_linear
-from ..model import FaceModel
-from ..render import render_head
-from ..texture import IRIS_DEG, PUPIL_DEG
+from ..model.face_model import FaceModel
+from ..model.skin_texture import IRIS_DEG, PUPIL_DEG
+from ..rendering.render import render_head
 from . import occluders
 from .occluders import Pose
 

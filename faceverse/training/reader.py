@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..camera import rotation_from_euler_deg
-from ..detail import ReliefCode
+from ..detail.latents import read_picture
+from ..detail.module import ReliefCode
+from ..detail.reader import GRID, SkinReader, marks
+from ..detail.relief import TangentFrame, detailed_normals
 from ..errors import ParameterError
 from ..fitting.skin_view import blurred, clear_skin, log_shade, shade_sensitivity, without_tone
-from ..lighting import default_light
-from ..model import FaceModel
-from ..relief import TangentFrame, detailed_normals
-from ..skin_detail import read_picture
-from ..skin_reader import GRID, SkinReader, marks
+from ..graphics.camera import rotation_from_euler_deg
+from ..graphics.lighting import default_light
+from ..model.face_model import FaceModel
 from .detail_data import DetailData
 
 SCENES = 48  # posed heads in light that the samples are put on

@@ -16,7 +16,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from ..model import FaceModel, FaceParams
+from ..model.face_model import FaceModel, FaceParams
 from .nonrigid import Bender, Bent, bend
 from .scan_files import Scan, ScanError, merge_scans, moved
 from .scan_landmarks import FaceInScan, find_face

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from ..errors import ParameterError, WeightsError
 from ..fitting.start import StartNetwork, aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
-from ..model import FaceModel
+from ..model.face_model import FaceModel
 from ..threads import one_thread
 from ..weights import START_FORMAT, START_VERSION, load_model
 from .detector_errors import detector_errors

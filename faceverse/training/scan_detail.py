@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..mesh import vertex_normals
-from ..model import FaceModel, FaceParams
-from ..relief import condition_maps
-from ..skin_detail import DetailMaps, age_and_masculinity, picture_of_maps
-from ..texture_maps import bake_planes
+from ..detail.latents import DetailMaps, age_and_masculinity, picture_of_maps
+from ..detail.relief import condition_maps
+from ..graphics.mesh import vertex_normals
+from ..model.face_model import FaceModel, FaceParams
+from ..model.texture_maps import bake_planes
 from ..weights import find_weights
 from .collection import ALL, registered
 from .creases import AGE_MEAN, AGE_SPREAD, Z_DIM

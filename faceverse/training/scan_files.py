@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from ..camera import Camera
 from ..errors import FaceVerseError
-from ..images import read_image
-from ..lighting import linear_from_srgb
+from ..graphics.camera import Camera
+from ..graphics.lighting import linear_from_srgb
+from ..io.images import read_image
 from .surface_fit import mesh_normals
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".off", ".stl", ".ply")

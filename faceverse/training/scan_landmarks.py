@@ -15,12 +15,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from ..camera import Camera, project, rotation_from_euler_deg
 from ..errors import ParameterError
+from ..graphics.camera import Camera, project, rotation_from_euler_deg
+from ..graphics.lighting import srgb_from_linear
+from ..graphics.rasterize import rasterize
 from ..landmarks import LANDMARK_COUNT, DetectedFace, detect_faces
-from ..lighting import srgb_from_linear
-from ..model import FaceModel
-from ..rasterize import rasterize
+from ..model.face_model import FaceModel
 from .embedding import FACE_OVAL, IRIS
 from .scan_files import Scan, ScanError, cut, smooth_depth
 from .surface_fit import align_landmarks

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..mesh import triangles_from_quads
-from ..model import GAIN_RANGE, FaceModel
-from ..model_file import ModelFile, pack_albedo
+from ..graphics.mesh import triangles_from_quads
+from ..model.face_model import GAIN_RANGE, FaceModel
+from ..model.file import ModelFile, pack_albedo
 from ..weights import model_data
 from .assembly import REGION_WEIGHT
 from .basis import principal_scores

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, zoom
 
-from ..detail import ReliefCode
+from ..detail.latents import AGES, MOST_MASCULINE, DetailMaps, age_and_masculinity, picture_of_maps
+from ..detail.module import ReliefCode
+from ..detail.relief import condition_maps
 from ..errors import ParameterError
-from ..lighting import srgb_from_linear
-from ..model import FaceModel, FaceParams
-from ..relief import condition_maps
-from ..skin_detail import AGES, MOST_MASCULINE, DetailMaps, age_and_masculinity, picture_of_maps
+from ..graphics.lighting import srgb_from_linear
+from ..model.face_model import FaceModel, FaceParams
 from .crease_fields import CreaseFields
 from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_relief
 from .detail_data import Sample

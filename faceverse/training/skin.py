@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..lighting import linear_from_srgb, sh_basis
+from ..graphics.lighting import linear_from_srgb, sh_basis
 from .pigment import melanin_index, pigment_table, unmix
 from .skin_fields import SkinFields, smoothstep
 from .sources import ANCESTRIES, Skin

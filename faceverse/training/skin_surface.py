@@ -12,8 +12,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from ..errors import ParameterError
-from ..model import FaceModel
-from ..texture_maps import bake_planes, uv_fragments
+from ..model.face_model import FaceModel
+from ..model.texture_maps import bake_planes, uv_fragments
 from .skin_fields import skin_fields, smoothstep
 
 GRID = 512  # texels in which places are given

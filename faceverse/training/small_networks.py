@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
-from ..files import write_whole
+from ..io.files import write_whole
 
 
 @dataclass(frozen=True)

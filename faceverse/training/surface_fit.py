@@ -13,8 +13,8 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.transform import Rotation
 
 from ..errors import FaceVerseError, ParameterError
-from ..model import FaceModel
-from ..model_data import closest_barycentric
+from ..model.data import closest_barycentric
+from ..model.face_model import FaceModel
 from .heads import rigid_fit
 
 # How much a scan point counts where it meets the model; hair, collars and the eyes' wet gloss are no skin.

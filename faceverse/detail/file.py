@@ -1,0 +1,256 @@
+"""Files of detail modules: finding out what each file holds, and one .safetensors file for all of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import ParameterError, WeightsError
+from ..io.files import write_whole
+from ..io.pickles import read_checkpoint, read_npy
+from ..weights import find_beside_open
+from .module import CHANNELS, DetailLayout, DetailModule, ReliefCode
+from .official import built, detail_layout, generator_state, read_tensors, split_by_kind
+from .reader import SkinReader, reader_from_state
+from .stylegan import ConditionalGenerator
+
+FORMAT, FORMAT_VERSION = "faceverse-detail", "1"
+OPEN_FILES = ("open_detail.safetensors", "open_expression.safetensors", "open_reader.safetensors")
+
+_SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
+_LAYOUT_KEYS = {
+    "uv_texels": "uv",
+    "mask": "uvmask",
+    "faces": "tri",
+    "point_faces": "point_buf",
+    "keypoints": "keypoints",
+}  # a layout is stored under its own names and checked under the official ones
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part that was found and not yet built: "detail", "expression", "reader", "layout", or "" for anything else."""
+
+    kind: str
+    path: Path
+    content: Mapping
+    what: str = ""  # in words, for messages
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+def load_detail(*sources: str | os.PathLike) -> DetailModule:
+    """The generators and the mesh for detail that a linear model cannot express.
+
+        fv.load_detail()                                                                # the open ones
+        fv.load_detail("faceverse_ckpt_detail_v1_124000.pt", "faceverse_detail_v1.npy")
+
+    Args:
+        sources: none, or "open", for the open generators that come with faceverse; else official checkpoints and
+            `faceverse_detail_v*.npy`, files of `save_detail`, or folders, of which all files are taken that are parts
+            of a detail module. What a file is, its content says: a generator of 6 image channels refines albedo and
+            geometry, one of 3 the expression. No code in a file is run.
+    Returns:
+        The module, with None for parts that no source has; the generators' weights are frozen.
+    Raises:
+        WeightsError: no such file, a damaged one, one that holds nothing of a detail module, two of one kind, parts
+            that do not fit together, or the open files are not installed.
+    """
+    if not sources or sources == ("open",):
+        return _loaded(tuple((path, path.stat().st_mtime_ns) for path in _open_files()))
+    return _load(sources)
+
+
+def has_open_detail() -> bool:
+    """Whether the open generators are installed."""
+    return find_beside_open(OPEN_FILES[0]) is not None
+
+
+def _open_files() -> list[Path]:
+    found = {name: find_beside_open(name) for name in OPEN_FILES}
+    if found[OPEN_FILES[0]] is None:
+        raise WeightsError(
+            f"the open detail weights ({OPEN_FILES[0]}) are not installed beside the open model: install "
+            f"faceverse again, or pass the official checkpoints (.pt) and faceverse_detail_v*.npy, or a .safetensors "
+            f"file written by save_detail"
+        )
+    return [path for path in found.values() if path is not None]
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(files: tuple[tuple[Path, int], ...]) -> DetailModule:
+    """The open module, read once; the second number of each file makes a changed one new."""
+    return _load(tuple(path for path, _ in files))
+
+
+def _load(sources: Iterable[str | os.PathLike]) -> DetailModule:
+    parts: dict[str, _Part] = {}
+    for part in (part for source in sources for part in _recognised(source)):
+        if part.kind in parts:
+            paths = f"{parts[part.kind].path} and {part.path}"
+            raise WeightsError(f"two parts of one kind, {part.kind}: {paths}; pass the files to use, one of each kind")
+        parts[part.kind] = part
+    name, info = _origin(parts)
+    built_parts = {kind: _built(part) for kind, part in parts.items()}
+    try:
+        return DetailModule(**built_parts, code=_code(parts.values()), name=name, info=info)
+    except ParameterError as error:
+        raise WeightsError(f"{', '.join(str(part.path) for part in parts.values())}: {error}") from error
+
+
+def _recognised(source: str | os.PathLike) -> list[_Part]:
+    """The parts in a file or folder, at least one."""
+    if not isinstance(source, str | os.PathLike):
+        raise ParameterError(f"sources are paths of files or folders, got {type(source).__name__}")
+    path, files = Path(source).expanduser(), []
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
+    elif path.suffix.lower() in _SUFFIXES:
+        files = [path]
+    found = [part for file in files for part in _parts(file)]
+    if recognised := [part for part in found if part.kind]:
+        return recognised
+    listed = "; ".join(f"{part.path.name}: {part.what}" for part in found[:8])
+    raise WeightsError(
+        f"{path} holds no part of a detail module, which are a generator with 6 or 3 image channels and the dictionary "
+        f"of a layout ({', '.join(_SUFFIXES)}). Found: {listed or 'no such file'}"
+    )
+
+
+def _parts(path: Path) -> list[_Part]:
+    """What is in a file; the suffix says how to read it, the content what it is."""
+    if path.suffix.lower() == ".npy":
+        content = read_npy(path)
+        if not isinstance(content, dict):
+            return [_Part("", path, {}, f"an array of shape {content.shape}")]
+        return [_Part("layout" if "uvmask" in content else "", path, content, f"a dictionary with {_some(content)}")]
+    if path.suffix.lower() != ".safetensors":
+        return [_generator_part(path, read_checkpoint(path))]
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        return [_generator_part(path, tensors)]
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} has format version {metadata.get('format_version')!r}, this edition reads version "
+            f"{FORMAT_VERSION}: install the edition of faceverse that the file was made for"
+        )
+    kinds = split_by_kind(tensors)
+    if strange := set(kinds) - {*CHANNELS, "layout", "reader"}:
+        raise WeightsError(f"{path} holds parts that a detail module does not have: {_some(sorted(strange))}")
+    return [_Part(kind, path, content, metadata=metadata) for kind, content in kinds.items()]
+
+
+def _generator_part(path: Path, content: Mapping) -> _Part:
+    try:
+        state = generator_state(content, str(path))
+    except WeightsError:
+        return _Part("", path, {}, f"a dictionary with {_some(content)}")
+    channels = {
+        value.shape[1]
+        for key, value in state.items()
+        if str(key).startswith("to_rgb") and str(key).endswith(".bias") and value.ndim == 4
+    }
+    kind = "".join(kind for kind, (_, image) in CHANNELS.items() if channels == {image})
+    made = f"a generator with {_some(sorted(channels))} image channels" if channels else f"tensors {_some(state)}"
+    return _Part(kind, path, state, made)
+
+
+def _built(part: _Part) -> ConditionalGenerator | DetailLayout | SkinReader:
+    if part.kind == "reader":
+        return reader_from_state(part.content, str(part.path))
+    if part.kind != "layout":
+        return built(part.content, str(part.path))
+    if part.metadata.get("format") != FORMAT:
+        return detail_layout(part.content, str(part.path))
+    numbers = {key: value.float() if value.is_floating_point() else value for key, value in part.content.items()}
+    raw = {_LAYOUT_KEYS.get(key, key): value.numpy() for key, value in numbers.items()}
+    lengths = {"side": "uvmask", "keypoint_count": "keypoints"}
+    lengths = {name: len(raw[key]) for name, key in lengths.items() if key in raw and raw[key].ndim}
+    return detail_layout(raw, str(part.path), **lengths)
+
+
+def _code(parts: Iterable[_Part]) -> ReliefCode | None:
+    """What the parts of an open module say of their numbers."""
+    texts = {part.metadata["code"] if "code" in part.metadata else "" for part in parts if part.kind != "layout"}
+    if texts <= {""}:
+        return None
+    if len(texts) > 1:
+        listed = ", ".join(str(part.path) for part in parts)
+        raise WeightsError(f"{listed} were not made for each other: pass generators of one training, or one of them")
+    try:
+        stored = json.loads(texts.pop())
+        return ReliefCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{next(iter(parts)).path}: its metadata entry code is damaged ({error})") from error
+
+
+def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:
+    """Name and info of a module: the stored ones where all parts come from files of `save_detail` with one name."""
+    first = next(iter(parts.values()))
+    names = {part.metadata.get("name", part.path.stem) for part in parts.values()}
+    if len(names) > 1 or not all("info" in part.metadata for part in parts.values()):
+        return first.path.stem, {"files": {kind: part.path.name for kind, part in parts.items()}}
+    told = [_info(part) for part in parts.values()]
+    return names.pop(), {key: value for info in told for key, value in info.items()}
+
+
+def _info(part: _Part) -> dict:
+    try:
+        info = json.loads(part.metadata["info"])
+    except ValueError:
+        info = None
+    if not isinstance(info, dict):
+        raise WeightsError(f"{part.path}: its metadata entry info is not a JSON dictionary")
+    return info
+
+
+def _some(names: Iterable[object]) -> str:
+    names = [str(name) for name in names]
+    return (", ".join(names[:5]) + (" ..." if len(names) > 5 else "")) or "nothing"
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool = False) -> Path:
+    """Write all parts to one .safetensors file, number for number; it appears complete or not at all.
+
+    Args:
+        compact: as float16, without the generators' stored noise (reading draws it from a fixed seed): for generators
+            that are always given their noise.
+    Raises:
+        ParameterError: the module is empty.
+        WeightsError: another suffix, or the folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        raise WeightsError(f"a detail module is written to a .safetensors file, not to {path.name}")
+    tensors = {}
+    for kind in (*CHANNELS, "reader"):
+        network = getattr(module, kind)
+        if network is not None:
+            state = network.state_dict()
+            if compact:
+                state = {key: value.half() for key, value in state.items() if not key.startswith("noises.")}
+            tensors |= {f"{kind}.{key}": value.contiguous() for key, value in state.items()}
+    if module.layout is not None:
+        arrays = {key: np.ascontiguousarray(getattr(module.layout, key)) for key in _LAYOUT_KEYS}
+        tensors |= {f"layout.{key}": torch.from_numpy(value) for key, value in arrays.items()}
+    if not tensors:
+        raise ParameterError("this detail module has no parts: there is nothing to save")
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": module.name,
+        "info": json.dumps(module.info),
+    }
+    if module.code is not None:
+        metadata["code"] = json.dumps(asdict(module.code))
+    return write_whole(path, save(tensors, metadata), WeightsError)

@@ -1,0 +1,1 @@
+"""Files that heads are written to and read from."""

@@ -1,0 +1,330 @@
+"""Files of a head: .glb .obj .ply .stl for other programs, .json to go on with later, .npy for the original's code.
+
+Meshes are in head space (see camera.py): metres, +y up, the face looks along +z; the pose of the photograph is left
+out. Only .stl is in millimetres, because a printing program takes its numbers, which carry no unit, for millimetres.
+Each file appears complete or not at all. No file contains the photograph or the folder that it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from functools import singledispatch
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from ..detail.dense import DenseMesh, dense_mesh
+from ..detail.relief import sample
+from ..errors import ParameterError
+from ..graphics.mesh import vertex_normals
+from ..io.pickles import read_npy
+from ..model.face_model import FaceModel
+from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
+from ..result import FitResult, head_of
+from ..weights import load_model
+from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, MorphTarget, write_glb
+from .store import from_json, library_name, picture_bytes, to_json
+
+# Surface, its regions of the model, its roughness; a triangle belongs to the last surface that has all its corners.
+_SURFACES = (
+    ("skin", (), 0.6),
+    ("lips", ("lips",), 0.45),
+    ("mouth", ("mouth_inside", "gums", "tongue", "teeth"), 0.35),
+    ("eyes", ("eyeballs",), 0.15),
+)
+_ROUGHNESS_SIZE_PX = 512
+_PNG_UP_TO_PX = 1024  # larger textures go into a GLB as JPEG
+_ROWS_AT_ONCE = 100_000
+_MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
+
+
+@singledispatch
+def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, dense: bool = False) -> Path:
+    """Write a head, or a `Track`, to a file whose suffix says what it holds.
+
+    Args:
+        result: the head. For a track see `faceverse.tracking.motion.export_track`: an animated .glb, or its own files.
+        path: in a folder that exists; an older file of that name is replaced.
+            .glb: neutral head with all expressions as morph targets, set to the result's weights; texture inside.
+            .obj: head with its expression, and beside it NAME.mtl and NAME_texture.png.
+            .ply: head with its expression, binary, colours of the texture at the vertices.
+            .stl: head with its expression, binary, millimetres.
+            .json: everything that `load_result` needs, texture included; no mesh.
+            .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
+            its default camera looks at; no texture.
+        light: write the model's coarse mesh (no difference in a .json or .npy).
+        dense: write wrinkles and pores as geometry, in a mesh of up to about 600,000 triangles (.obj, .ply, .stl; a
+            .glb shows them by its normal map).
+
+    Returns:
+        `path` as a Path.
+
+    Raises:
+        ParameterError: unknown suffix, a folder that is missing or cannot be written, vertices that are not finite;
+            `dense` for another suffix, for a head without displacement, or together with `light`.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS:
+        raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
+    if not (np.isfinite(result.vertices).all() and np.isfinite(result.neutral_vertices).all()):
+        raise ParameterError(f"cannot write {path.name}: the head has vertices that are not finite; check its params")
+    if dense:
+        _check_dense(result, path, light)
+        _write_all(_MESH_WRITERS[suffix](result, path, dense_mesh(result, len(result.displacement))))
+        return path
+    head = light_head(result) if light and suffix not in (".json", ".npy") else result
+    if suffix in _MESH_WRITERS:
+        _write_all(_MESH_WRITERS[suffix](head, path, _mesh_of(head)))
+    else:
+        _write_all(_WRITERS[suffix](head, path))
+    return path
+
+
+def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitResult:
+    """Restore what `export` wrote to a .json: parameters and texture exactly, vertices and albedo by the model.
+
+    Args:
+        path: a .json, or a .npy with coefficients that the original FaceVerse code stored: pose, shape, expression and
+            light of that head, seen by the original's default camera, with the model's albedo as its texture.
+        model: the face model the parameters belong to; None loads the open one.
+
+    Raises:
+        ParameterError: the file is missing, damaged or of another kind, or has another model's number of coefficients.
+        WeightsError: the parameters belong to another model, or the .npy holds what could run code.
+    """
+    path = Path(path)
+    model = load_model("open") if model is None else model
+    if path.suffix.lower() == ".npy":
+        params = params_from_coefficients(model, stored_coefficients(read_npy(path), path.name))
+        return head_of(model, params, camera_of(model), source=path.name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ParameterError(f"cannot restore {path.name}: it is not a text file") from error
+    return from_json(text, model, path.name)
+
+
+# -- writers: the content of each file by its path, the main file last -------------------------------------------------
+def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
+    return {path: glb_bytes(result)}
+
+
+def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera: GltfCamera | None = None) -> bytes:
+    """A .glb: the neutral head in head space with all expressions as morph targets.
+
+    Args:
+        animation: with weights of all expressions; its first key replaces the result's weights.
+    """
+    model = result.model
+    pairs, corner = np.unique(
+        np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
+    )
+    vertex = pairs[:, 0]
+    normals = _normals(model, result.neutral_vertices)
+    with_normals = model.expression_modes.nbytes * 2 <= _MORPH_NORMALS_UP_TO_BYTES
+    targets = tuple(
+        MorphTarget(
+            name,
+            offset[vertex],
+            (_normals(model, result.neutral_vertices + offset) - normals)[vertex] if with_normals else None,
+        )
+        for name, offset in zip(model.expression_names, model.expression_modes_of(result.params.identity))
+    )
+    mesh = GltfMesh(
+        name="head",
+        positions=result.neutral_vertices[vertex],
+        normals=normals[vertex],
+        uv=model.uv[pairs[:, 1]],
+        faces=corner.reshape(-1, 3),
+        targets=targets,
+        weights=result.params.expression if animation is None else animation.weights[0],
+    )
+    material = GltfMaterial(
+        name="head",
+        base_color=picture_bytes(result.texture, jpeg=max(result.texture.shape) > _PNG_UP_TO_PX),
+        roughness=picture_bytes(_roughness_map(model)),
+        normal=None if result.normal_map is None else picture_bytes(result.normal_map),
+    )
+    return write_glb(mesh, material, library_name(), animation=animation, camera=camera)
+
+
+def _check_dense(result: FitResult, path: Path, light: bool) -> None:
+    if path.suffix.lower() not in _MESH_WRITERS:
+        suffixes = " ".join(_MESH_WRITERS)
+        raise ParameterError(f"cannot write {path.name} as a dense mesh: the name must end in one of {suffixes}")
+    if light:
+        raise ParameterError(f"cannot write {path.name} both light and dense; choose one")
+    if result.displacement is None:
+        raise ParameterError(
+            f"cannot write {path.name} as a dense mesh: this head has no displacement; fit its photograph with detail, "
+            f"or give it some by edit(detail_seed=0)"
+        )
+
+
+def _mesh_of(result: FitResult) -> DenseMesh:
+    """The head's own mesh, in the form of a dense one."""
+    model = result.model
+    normals, source = _normals(model, result.vertices), np.arange(len(model.faces))
+    return DenseMesh(result.vertices, normals, model.faces, model.uv, model.uv_faces, source)
+
+
+def _obj(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+    # Readers split these two lines at blanks.
+    stem = re.sub(r"\s+", "_", path.stem)
+    material_path, texture_path = path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}_texture.png")
+    flipped = mesh.uv * np.float32([1, -1]) + np.float32([0, 1])
+    lines = [
+        f"# {library_name()}: metres, +y up\nmtllib {material_path.name}\no head\n",
+        _rows("v %.7f %.7f %.7f\n", mesh.vertices),
+        _rows("vt %.6f %.6f\n", flipped),
+        _rows("vn %.5f %.5f %.5f\n", mesh.normals),
+    ]
+    materials = [f"# {library_name()}\n"]
+    corners = np.stack([mesh.faces, mesh.uv_faces, mesh.faces], axis=-1) + 1
+    surface = _surface_of_faces(result.model)[mesh.source_face]
+    for index, (name, _, roughness) in enumerate(_SURFACES):
+        if (surface == index).any():
+            lines.append(f"g {name}\nusemtl {name}\n")
+            lines.append(_rows("f %d/%d/%d %d/%d/%d %d/%d/%d\n", corners[surface == index].reshape(-1, 9)))
+        # Blinn and Phong's exponent of the same width as this roughness, within the range the format allows.
+        shininess = min(1000.0, 2 / roughness**4 - 2)
+        materials.append(
+            f"newmtl {name}\nKa 1 1 1\nKd 1 1 1\nKs 0.04 0.04 0.04\nNs {shininess:.1f}\nillum 2\n"
+            f"map_Kd {texture_path.name}\n"
+        )
+    return {
+        texture_path: picture_bytes(result.texture),
+        material_path: "\n".join(materials).encode("utf-8", "surrogateescape"),
+        path: "".join(lines).encode("utf-8", "surrogateescape"),
+    }
+
+
+def _rows(template: str, values: np.ndarray) -> str:
+    """The template filled with each row of values."""
+    parts = (values[start : start + _ROWS_AT_ONCE] for start in range(0, len(values), _ROWS_AT_ONCE))
+    return "".join(template * len(part) % tuple(part.reshape(-1).tolist()) for part in parts)
+
+
+def _ply(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+    count = len(mesh.vertices)
+    vertices = np.empty(count, [("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
+    vertices["position"] = mesh.vertices
+    vertices["normal"] = mesh.normals
+    vertices["color"] = np.round(sample(result.texture.astype(np.float32), mesh.vertex_uv)).astype(np.uint8)
+    faces = np.empty(len(mesh.faces), [("corners", "u1"), ("vertices", "<i4", 3)])
+    faces["corners"], faces["vertices"] = 3, mesh.faces
+    properties = [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]
+    properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"comment {library_name()}: metres, +y up, sRGB",
+        f"element vertex {count}",
+        *properties,
+        f"element face {len(faces)}",
+        "property list uchar int vertex_indices",
+        "end_header\n",
+    ]
+    return {path: "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()}
+
+
+def _stl(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+    corners = mesh.vertices[mesh.faces].astype(np.float32) * 1000
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    triangles = np.zeros(len(corners), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    triangles["normal"] = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-12)
+    triangles["corners"] = corners
+    header = f"{library_name()}: millimetres, +y up".encode().ljust(80)[:80]
+    return {path: header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()}
+
+
+def light_head(result: FitResult) -> FitResult:
+    """The same head on the coarse mesh."""
+    light = result.model.light_version
+    keep = slice(None) if light is result.model else result.model.data.light_vertices
+    return result.replace(
+        model=light,
+        vertices=result.vertices[keep],
+        neutral_vertices=result.neutral_vertices[keep],
+        albedo=result.albedo[keep],
+    )
+
+
+def _normals(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
+    """Unit normals (V, 3) of the mesh without its texture seams; vertices of no triangle point forward."""
+    faces = torch.from_numpy(np.ascontiguousarray(model.faces))
+    normals = vertex_normals(torch.from_numpy(np.ascontiguousarray(vertices)), faces).numpy()
+    normals[~normals.any(axis=1)] = (0, 0, 1)
+    return normals
+
+
+def _surface_of_faces(model: FaceModel) -> np.ndarray:
+    """Row of `_SURFACES` for each triangle (F,)."""
+    surface = np.zeros(len(model.faces), dtype=np.int64)
+    for index, (_, regions, _) in enumerate(_SURFACES):
+        inside = np.zeros(len(model.mean_vertices), dtype=bool)
+        for region in regions:
+            inside[model.regions.get(region, [])] = True
+        surface[inside[model.faces].all(axis=1)] = index
+    return surface
+
+
+def _roughness_map(model: FaceModel) -> np.ndarray:
+    """(H, W, 3) uint8 for glTF: roughness in green, no metal in blue. One material with a map instead of several
+    materials keeps the head one mesh, with one set of morph weights, in every viewer."""
+    surface = _surface_of_faces(model)
+    levels = [round(roughness * 255) for _, _, roughness in _SURFACES]
+    green = Image.new("L", (_ROUGHNESS_SIZE_PX, _ROUGHNESS_SIZE_PX), levels[0])
+    draw = ImageDraw.Draw(green)
+    special = surface > 0
+    corners_px = model.uv[model.uv_faces[special]] * _ROUGHNESS_SIZE_PX - 0.5
+    for triangle, index in zip(corners_px.reshape(-1, 6).tolist(), surface[special].tolist()):
+        draw.polygon(triangle, fill=levels[index])
+    green = np.asarray(green)
+    return np.stack([np.full_like(green, 255), green, np.zeros_like(green)], axis=-1)
+
+
+def _npy(result: FitResult, path: Path) -> dict[Path, bytes]:
+    return {path: npy_bytes(coefficients_from_params(result.model, result.params))}
+
+
+def _json(result: FitResult, path: Path) -> dict[Path, bytes]:
+    return {path: to_json(result).encode("utf-8", "replace")}
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def _write_all(files: dict[Path, bytes]) -> None:
+    """All of the files appear, or none of them does."""
+    staged: dict[Path, Path] = {}
+    placed: list[Path] = []
+    complete = False
+    try:
+        for path, content in files.items():
+            if path.is_dir():
+                raise IsADirectoryError(None, "a folder has this name", str(path))
+            temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+            with open(temporary, "xb") as file:
+                staged[temporary] = path
+                file.write(content)
+        for temporary, path in staged.items():
+            is_new = not path.exists()
+            os.replace(temporary, path)
+            placed += [path] * is_new
+        complete = True
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError(f"cannot write {path}: {reason}; choose a folder that exists and is writable") from error
+    finally:
+        for leftover in [*staged, *([] if complete else placed)]:
+            leftover.unlink(missing_ok=True)
+
+
+_MESH_WRITERS = {".obj": _obj, ".ply": _ply, ".stl": _stl}
+_WRITERS = {".glb": _glb, **_MESH_WRITERS, ".json": _json, ".npy": _npy}

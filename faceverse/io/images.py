@@ -1,0 +1,306 @@
+"""Reading any photograph into upright sRGB pixels, and writing pictures without leaving half a file behind.
+
+Everything that can be wrong with a picture is found here and becomes an ImageError of one line. Pixels are (H, W, 3)
+uint8 sRGB, row 0 at the top. Pillow's process-wide settings are read, never changed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from ..errors import ImageError
+from .files import write_whole
+
+MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
+MIN_SHORT_SIDE_PX = 32
+MAX_MEGAPIXELS = 170  # just below the size at which Pillow itself refuses (179)
+FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
+
+# Named, so that Pillow never starts an interpreter such as Ghostscript on somebody's upload.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "TGA")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_EXIF_IFD, _EXIF_FOCAL_35MM = 0x8769, 0xA405
+_EXIF_SIZE_TAGS, _TIFF_SIZE_TAGS, _ORIENTATION = (0xA002, 0xA003), (0x0100, 0x0101), 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ICC_SPACE = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
+_SAVE_OPTIONS = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"quality": 95}),
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph, ready to use.
+
+    Attributes:
+        rgb: (H, W, 3) uint8 sRGB, upright, long side at most MAX_LONG_SIDE_PX.
+        focal_px: focal length in pixels of `rgb`, or None when the file does not say. EXIF gives the length that has
+            the same angle of view over the diagonal on 35 mm film: focal_px = focal_35mm * diagonal_px / 43.27.
+        scale: size of `rgb` divided by the size of the original, at most 1.
+        name: file name without its suffix; "photo" where there is no file.
+    """
+
+    rgb: np.ndarray
+    focal_px: float | None
+    scale: float
+    name: str
+
+
+@dataclass(frozen=True)
+class _Exif:
+    orientation: int = 1
+    focal_35mm: float | None = None
+
+
+def read_image(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> Photo:
+    """Read a photograph: turned upright, converted to sRGB, transparency laid over white, reduced if huge.
+
+    Args:
+        source: a file, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool,
+            integers in 0..255 or floats in 0..1. Of several frames the first is read. A Photo is returned as it is.
+
+    Raises:
+        ImageError: the picture is missing, damaged, cut short, too small, too large or not a picture.
+    """
+    if isinstance(source, Photo):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return _read_file(Path(source))
+    if isinstance(source, Image.Image):
+        name = Path(getattr(source, "filename", "") or "photo").stem or "photo"
+        return _decode(source, "the picture", name)
+    if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+        return _decode(Image.fromarray(_array_to_uint8(np.asarray(source))), "the array", "photo")
+    raise ImageError(f"expected a file name, a Pillow image or a NumPy array, got {type(source).__name__}")
+
+
+def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
+    """Write a picture; the file appears complete or not at all.
+
+    Args:
+        path: ends in .png, .jpg, .jpeg or .webp; its folder exists.
+        rgb: (H, W, 3), (H, W, 4) or (H, W) uint8.
+
+    Raises:
+        ImageError: unknown suffix, wrong array, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _SAVE_OPTIONS:
+        known = " ".join(_SAVE_OPTIONS)
+        raise ImageError(f"cannot write {path.name}: a picture's name must end in one of {known}")
+    rgb = np.asarray(rgb)
+    if rgb.dtype != np.uint8 or 0 in rgb.shape or not (rgb.ndim == 2 or (rgb.ndim == 3 and rgb.shape[2] in (3, 4))):
+        raise ImageError(f"cannot write {path.name}: expected (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
+    image_format, options = _SAVE_OPTIONS[path.suffix.lower()]
+    if image_format == "JPEG" and rgb.ndim == 3:
+        rgb = rgb[:, :, :3]
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(content, format=image_format, **options)
+    return write_whole(path, content.getvalue(), ImageError)
+
+
+def _read_file(path: Path) -> Photo:
+    try:
+        with open(path, "rb") as file:
+            header = file.read(12)
+            if not header:
+                raise ImageError(f"{path.name} is empty (0 bytes); copy or download it again")
+            formats = _known_formats(header, path.name)
+            file.seek(0)
+            with Image.open(file, formats=formats) as image:
+                return _decode(image, path.name, path.stem, may_draft=True)
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no file {path}; check the name") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a folder; give one picture") from error
+    except PermissionError as error:
+        reason = f"{path} is a folder; give one picture" if path.is_dir() else f"{path} may not be read (permission)"
+        raise ImageError(reason) from error
+    except UnidentifiedImageError as error:
+        message = f"{path.name} is not a picture that can be read; its content must be JPEG, PNG, WebP, TIFF or HEIC"
+        raise ImageError(message) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_too_large(path.name)) from error
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged header makes Pillow's readers raise almost anything
+        raise ImageError(_damaged(path.name, error)) from error
+
+
+def _known_formats(header: bytes, what: str) -> list[str]:
+    """Names of the formats to try; HEIC is read by an optional package."""
+    if header[4:8] == b"ftyp" and header[8:12] in _HEIF_BRANDS:
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise ImageError(f"{what} is a HEIC picture; to read it: pip install pillow-heif") from error
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _decode(image: Image.Image, what: str, name: str, may_draft: bool = False) -> Photo:
+    """Photo from an opened image; `what` names it in messages, `may_draft` allows a JPEG to be decoded smaller."""
+    original = image.size
+    if original[0] * original[1] > MAX_MEGAPIXELS * 1e6:
+        raise ImageError(_too_large(what, f"{original[0]} x {original[1]}"))
+    factor = min(1.0, MAX_LONG_SIDE_PX / max(original))
+    if min(original) * factor < MIN_SHORT_SIDE_PX:
+        message = f"{what} is {original[0]} x {original[1]} pixels, too small for a face"
+        raise ImageError(f"{message}; the shorter side must have at least {MIN_SHORT_SIDE_PX}")
+    try:
+        if may_draft and factor < 1:
+            image.draft(None, (math.ceil(original[0] * factor), math.ceil(original[1] * factor)))
+        image.load()
+        exif = _read_exif(image)
+        image = _reduce(_plain_mode(image, what), factor * max(original))
+        image = _to_srgb(image)
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
+        raise ImageError(_damaged(what, error)) from error
+    if exif.orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[exif.orientation])
+    rgb = np.array(image)
+    focal_px = None
+    if exif.focal_35mm is not None:
+        focal_px = exif.focal_35mm * math.hypot(*image.size) / FILM_DIAGONAL_MM
+    return Photo(rgb=rgb, focal_px=focal_px, scale=max(image.size) / max(original), name=name)
+
+
+def _read_exif(image: Image.Image) -> _Exif:
+    """Orientation and focal length of a loaded image; what is damaged or implausible counts as absent."""
+    try:
+        exif = image.getexif()
+        details = exif.get_ifd(_EXIF_IFD)
+        orientation = int(exif.get(_ORIENTATION, 1))
+        focal_35mm = float(details.get(_EXIF_FOCAL_35MM, 0))
+        shot_sizes = [tuple(float(source.get(tag, 0)) for tag in tags)
+                      for source, tags in ((details, _EXIF_SIZE_TAGS), (exif, _TIFF_SIZE_TAGS))]
+    except Exception:  # EXIF is written by thousands of devices, and a photo without it is still a photo
+        return _Exif()
+    if not 4 <= focal_35mm <= 3000:
+        return _Exif(orientation)
+    # A cropped picture keeps its EXIF block, and then the angle of view in it is not the picture's.
+    aspect = max(image.size) / min(image.size)
+    for sides in shot_sizes:
+        if min(sides) > 0 and abs(max(sides) / min(sides) / aspect - 1) > 0.02:
+            return _Exif(orientation)
+    return _Exif(orientation, focal_35mm)
+
+
+def _plain_mode(image: Image.Image, what: str) -> Image.Image:
+    """The image in one of the modes L, RGB, RGBA, CMYK."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_deep_grey_to_uint8(np.asarray(image), what))
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+
+
+def _reduce(image: Image.Image, long_side: float) -> Image.Image:
+    """The image with its long side brought down to `long_side` pixels."""
+    factor = long_side / max(image.size)
+    if factor >= 1:
+        return image
+    size = tuple(max(1, round(side * factor)) for side in image.size)
+    reduced = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    reduced.info = image.info
+    return reduced
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """RGB image from one in L, RGB, RGBA or CMYK, by its embedded profile if that is valid; over white."""
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    icc_profile = image.info.get("icc_profile")
+    if alpha is not None:
+        image = image.convert("RGB")
+    converted = _apply_icc(image, icc_profile) if icc_profile else None
+    image = image.convert("RGB") if converted is None else converted
+    if alpha is None:
+        return image
+    return Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+
+
+def _apply_icc(image: Image.Image, icc_profile: bytes) -> Image.Image | None:
+    """The image in sRGB, or None when the profile is sRGB already, broken, or for another kind of image."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+        if profile.profile.xcolor_space.strip() != _ICC_SPACE[image.mode]:
+            return None
+        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return None
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
+def _deep_grey_to_uint8(grey: np.ndarray, what: str) -> np.ndarray:
+    """(H, W) uint8 from the pixels of Pillow's 16-bit, 32-bit and floating-point grey modes."""
+    if grey.dtype.kind == "f":
+        if not np.isfinite(grey).all():
+            raise ImageError(f"{what} has pixels that are not numbers (NaN or infinite); write it again without them")
+        white = next((white for white in (1.0, 255.0, 65535.0) if grey.max() <= white), float(grey.max()))
+    else:
+        # Files of 32-bit integers nearly always hold 16-bit values; only larger ones use the whole range.
+        white = 65535.0 if grey.max() <= 65535 else float(2**31 - 1)
+    return np.clip(grey.astype(np.float32) * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _array_to_uint8(array: np.ndarray) -> np.ndarray:
+    """(H, W), (H, W, 3) or (H, W, 4) uint8 from an array of any accepted shape and type."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        hint = "; put the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"expected an array of shape (H, W, 3), got {array.shape}{hint}")
+    if 0 in array.shape:
+        raise ImageError(f"the array is empty: its shape is {array.shape}")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise ImageError(f"expected an array of uint8 (0..255) or float (0..1), got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ImageError("the array has pixels that are not numbers (NaN or infinite); replace them first")
+    low, high = float(array.min()), float(array.max())
+    white, slack = (1, 1e-3) if array.dtype.kind == "f" else (255, 0)
+    if low < -slack or high > white + slack:
+        raise ImageError(f"expected {array.dtype} pixels in 0..{white}, got {low:g}..{high:g}; scale the array first")
+    return np.clip(array * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _too_large(what: str, size: str = "") -> str:
+    size = f" ({size})" if size else ""
+    return f"{what} has too many pixels{size}; reduce it below {MAX_MEGAPIXELS} megapixels"
+
+
+def _damaged(what: str, error: Exception) -> str:
+    words = str(error).lower()
+    if isinstance(error, EOFError) or any(word in words for word in ("truncated", "premature", "end of file", "eof")):
+        return f"{what} is cut short, part of its data is missing; copy or download it again"
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return f"{what} is damaged and cannot be read ({reason}); copy or download it again"

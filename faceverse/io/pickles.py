@@ -1,0 +1,271 @@
+"""Reading files that are pickles inside, without running what they say: NumPy's .npy and PyTorch's .pt.
+
+A pickle is a program for a small machine, one of whose instructions calls any function of Python by name: whoever loads
+a hostile file the usual way runs it. `read_npy` brings a machine of its own: every instruction that it does not know is
+refused; names are looked up in a fixed table, never imported; the table holds methods of that machine, which build
+nothing but arrays, dtypes, scalars, bytes and dictionaries. NumPy's own helpers never see what a file says unchecked,
+because a dtype that lies about its size or its objects would make NumPy read foreign memory: shapes, sizes and dtypes
+are compared first, and a dtype cannot change once it is in use. `read_checkpoint` leaves the same to PyTorch's reader
+of weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import pickletools
+import re
+import threading
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import MethodType, SimpleNamespace
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+import torch
+from numpy.lib import format as npy_format
+
+from ..errors import WeightsError
+
+_HARMLESS = """PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
+    FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES BINBYTES8
+    SHORT_BINBYTES BYTEARRAY8 TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST DICT EMPTY_DICT GET BINGET PUT
+    LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL""".split()  # the last two ask `find_class`
+_PLAIN_DTYPE = re.compile(r"[|<>=]?(\?|b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|O[48]?|[SUV]\d{1,9})")
+_NDARRAY = object()  # stands for the class numpy.ndarray, which a file may name but not have
+
+# How torch.save began a file before it wrote zip archives: protocol 2, then its magic number.
+_LEGACY_START, _ZIP_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"PK\x03\x04"
+_TORCH_REFUSAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
+_TORCH_NAMES = threading.Lock()  # PyTorch keeps its admitted names for the whole process
+
+
+class _RefusedError(Exception):
+    """What a file tries to do and may not."""
+
+
+# -- .npy -------------------------------------------------------------------------------------------------------------
+def read_npy(path: str | os.PathLike) -> np.ndarray | dict:
+    """An array from a .npy file, or the dictionary that `numpy.save` stored in one; no code of the file is run.
+
+    Args:
+        path: a file of any version of the format, written by NumPy 1 or 2 on Python 2 or 3.
+
+    Returns:
+        The array. An object array without dimensions, as which NumPy stores a dictionary, gives its one object.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it tries to call something, which the message names.
+    """
+    path = _existing(path)
+    try:
+        with open(path, "rb") as file:
+            return _read_npy(file, path.stat().st_size)
+    except _RefusedError as refused:
+        raise _not_opened(path, str(refused)) from None
+    except Exception as error:  # a damaged file can make NumPy and pickle raise nearly anything
+        raise WeightsError(f"{path} is damaged, cut short or not a .npy file ({_reason(error)})") from error
+
+
+def _read_npy(file: BinaryIO, file_bytes: int) -> np.ndarray | dict:
+    version = npy_format.read_magic(file)
+    if version not in [(1, 0), (2, 0), (3, 0)]:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
+    # Versions 2 and 3 differ only in how names of fields are encoded.
+    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        array = _Machine(file).load()
+        if type(array) is not np.ndarray or array.dtype != object or array.shape != shape or file.read(1):
+            raise ValueError("what it holds is not the object array that its header announces")
+        return array.item() if array.ndim == 0 else array
+    expected, found = math.prod(shape) * dtype.itemsize, file_bytes - file.tell()
+    if expected != found:
+        raise ValueError(f"{found} bytes of numbers where its header announces {expected}")
+    file.seek(0)
+    return npy_format.read_array(file, allow_pickle=False)
+
+
+class _Machine(pickle._Unpickler):
+    """Carries out the harmless instructions; pickle's own machine in C cannot be restricted to them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")  # how Python 2 meant its text
+        self._growing: dict[int, np.dtype] = {}  # dtypes that wait for the second half of their description
+        self._known = {"numpy.ndarray": _NDARRAY, "numpy.dtype": self._dtype, "_codecs.encode": self._encode}
+        self._known |= {"__builtin__.bytes": self._encode, "collections.OrderedDict": dict}
+        for core in ("numpy.core", "numpy._core"):
+            self._known[f"{core}.multiarray._reconstruct"] = self._array
+            self._known[f"{core}.multiarray.scalar"] = self._scalar
+            self._known[f"{core}.numeric._frombuffer"] = self._from_buffer
+
+    # Instructions that name, call and change things.
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return self._known[f"{module}.{name}"]
+        except KeyError:
+            raise _RefusedError(f"it tries to call {module}.{name}") from None
+
+    def _instance(self) -> NoReturn:
+        module, name = (self.readline()[:-1].decode("latin1") for _ in range(2))
+        raise _RefusedError(f"it tries to call {module}.{name}")
+
+    def _reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack[-1]
+        if (type(function) is not MethodType and function is not dict) or type(arguments) is not tuple:
+            raise _RefusedError(f"it tries to call a {type(function).__name__}")
+        self.stack[-1] = function(*arguments)
+
+    def _build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) is np.ndarray:
+            self._fill(target, *state)
+        elif isinstance(target, np.dtype):
+            self._describe(target, *state)
+        else:
+            raise _RefusedError(f"it tries to change the inside of a {type(target).__name__}")
+
+    def _put(self, kind: type, many: bool) -> None:
+        items = self.pop_mark() if many else [self.stack.pop() for _ in range(1 if kind is list else 2)][::-1]
+        target = self.stack[-1]
+        if type(target) is not kind:
+            raise _RefusedError(f"it tries to change the inside of a {type(target).__name__}")
+        target.extend(items) if kind is list else target.update(zip(items[::2], items[1::2], strict=True))
+
+    def _refuse(self, instruction: str) -> NoReturn:
+        raise _RefusedError(f"it uses the pickle instruction {instruction}")
+
+    # What the admitted names do. NumPy describes a dtype in two halves, a text and then the rest of it.
+    def _dtype(self, text: str, align: bool = False, copy: bool = True) -> np.dtype:
+        if type(text) is not str or not _PLAIN_DTYPE.fullmatch(text):
+            raise _RefusedError(f"it asks for the dtype {text!r:.40}")
+        dtype = np.dtype(np.dtype(object if "O" in text else text), copy=True)
+        self._growing[id(dtype)] = dtype
+        return dtype
+
+    def _describe(self, dtype: np.dtype, version: int, order: str, base, names, fields, itemsize: int, *_) -> None:
+        if self._growing.pop(id(dtype), None) is None:
+            raise _RefusedError("it tries to change a dtype that is in use")
+        whole = dtype.newbyteorder(order)
+        if base is not None:
+            whole = np.dtype((self._finished(base[0]), _shape(base[1])))
+        elif names is not None:
+            parts = {"formats": [self._finished(fields[name][0]) for name in names], "names": list(names)}
+            whole = np.dtype(parts | {"offsets": [fields[name][1] for name in names], "itemsize": itemsize})
+        same = (whole.kind, whole.itemsize) == (dtype.kind, dtype.itemsize)
+        if version != 3 or not same or (whole.hasobject and whole.kind != "O"):
+            raise _RefusedError("it describes a dtype that contradicts itself")
+        dtype.__setstate__(whole.__reduce__()[2])  # NumPy's own words for what NumPy built, not the file's
+
+    def _finished(self, dtype: np.dtype) -> np.dtype:
+        if isinstance(dtype, np.dtype) and id(dtype) not in self._growing:
+            return dtype
+        raise _RefusedError("it uses a dtype that is not complete")
+
+    def _content(self, dtype: np.dtype, shape: tuple[int, ...], data: bytes | bytearray | str | list) -> object:
+        """The data of an array, if it is as much as its shape needs."""
+        data = data.encode("latin1") if type(data) is str else data  # text in files of Python 2
+        kinds, size = ((list,), 1) if self._finished(dtype).kind == "O" else ((bytes, bytearray), dtype.itemsize)
+        if type(data) not in kinds or len(data) != math.prod(_shape(shape)) * size or (size == 0 and shape != ()):
+            raise _RefusedError(f"it builds an array of shape {shape!r:.60} from something else")
+        return data
+
+    def _array(self, kind: object, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
+        if kind is not _NDARRAY or shape != (0,):
+            raise _RefusedError(f"it builds an empty array of shape {shape!r:.60}")
+        return np.ndarray(0, np.int8)
+
+    def _fill(self, array: np.ndarray, version: int, shape: tuple, dtype: np.dtype, fortran: bool, data) -> None:
+        if version != 1 or array.size:
+            raise _RefusedError("it tries to change an array that is in use")
+        array.__setstate__((1, shape, dtype, bool(fortran), self._content(dtype, shape, data)))
+
+    def _from_buffer(self, data, dtype: np.dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+        array = np.ndarray(shape, dtype, self._content(dtype, shape, data), order="F" if order == "F" else "C")
+        return array.transpose(axes) if order == "K" and axes is not None else array
+
+    def _scalar(self, dtype: np.dtype, data: bytes | str) -> np.generic:
+        return np.ndarray((), dtype, self._content(dtype, (), data))[()]
+
+    def _encode(self, text: str = "", encoding: str = "latin1") -> bytes:
+        if encoding != "latin1":
+            raise _RefusedError(f"it tries to call _codecs.encode with {encoding!r:.40}")
+        return text.encode("latin1")
+
+
+def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if type(shape) is not tuple or not all(type(length) is int and length >= 0 for length in shape):
+        raise _RefusedError("it builds an array of no shape")
+    return shape
+
+
+def _instructions() -> dict[int, Callable[[_Machine], None]]:
+    codes = {operation.name: ord(code) for code, operation in pickletools.code2op.items()}
+    own = {"INST": _Machine._instance, "REDUCE": _Machine._reduce, "BUILD": _Machine._build}
+    for name, kind in {"APPEND": list, "APPENDS": list, "SETITEM": dict, "SETITEMS": dict}.items():
+        own[name] = partial(_Machine._put, kind=kind, many=name.endswith("S"))
+    own |= {name: pickle._Unpickler.dispatch[codes[name]] for name in _HARMLESS}
+    return {code: own.get(name, partial(_Machine._refuse, instruction=name)) for name, code in codes.items()}
+
+
+_Machine.dispatch = _instructions()  # what `load` does at each code
+
+
+# -- .pt --------------------------------------------------------------------------------------------------------------
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """The dictionary in a file of `torch.save`, tensors on the CPU; no code of the file is run.
+
+    Training scripts store their command line beside the weights (`argparse.Namespace`): it becomes a plain
+    `types.SimpleNamespace`. Tensors of a zip archive stay in the file until they are used: it must not be overwritten
+    meanwhile.
+
+    Args:
+        path: a .pt or .pth file, a zip archive or in the format before it.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, holds something else than a dictionary, or tries to call
+            something, which the message names.
+    """
+    path = _existing(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_LEGACY_START))
+        archive = start.startswith(_ZIP_START)
+        if start != _LEGACY_START and not archive:
+            raise ValueError("it does not begin like a file of torch.save")
+        with _TORCH_NAMES, torch.serialization.safe_globals([(SimpleNamespace, "argparse.Namespace")]):
+            mmap = archive and all(entry.compress_type == 0 for entry in zipfile.ZipFile(path).infolist())
+            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # PyTorch raises the errors of pickle, zip archives, storages and tensors
+        refused = _TORCH_REFUSAL.search(str(error))
+        if refused:
+            name = refused[1] if "." in refused[1] else f"builtins.{refused[1]}"
+            raise _not_opened(path, f"it tries to call {name}") from None
+        raise WeightsError(f"{path} is damaged, cut short or not a checkpoint ({_reason(error)})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+def _existing(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no model file {path}")
+    return path
+
+
+def _not_opened(path: Path, reason: str) -> WeightsError:
+    return WeightsError(f"{path} is not opened: {_one_line(reason)}; only arrays and plain containers are read")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    return _one_line(text.splitlines()[0] if text else type(error).__name__)
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])

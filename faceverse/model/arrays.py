@@ -1,0 +1,156 @@
+"""Any face model as named arrays and a little text, number for number, and back with every array checked.
+
+This is how converted models are stored, and what our models carry beyond the layout of the official files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+
+import numpy as np
+
+from ..errors import WeightsError
+from .data import Attribute, Landmarks, ModelData
+
+BASES = ("mean_vertices", "identity_modes", "expression_modes", "mean_albedo", "albedo_modes")
+TOPOLOGY = ("faces", "light_vertices", "light_faces")
+_PLAIN = (*BASES, "uv", "expression_gain", "population", "expression_limits")
+_INDICES = (*TOPOLOGY, "uv_faces", "light_uv_faces")
+_LANDMARKS = ("landmarks_478", "landmarks_68")
+_REQUIRED = {*BASES, "faces", "uv", "uv_faces", "landmarks_68.triangle"}
+_TEXT = ("name", "info", "expression_names", "named_expressions", "attributes")
+_ATTRIBUTE_TEXT = ("name", "unit", "minimum", "maximum")
+
+
+def packed(data: ModelData) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays by name ("regions.lips", "landmarks_68.sigma", "extra.point_buf"), and JSON texts by name."""
+    arrays = {key: getattr(data, key) for key in (*_PLAIN, *_INDICES)}
+    for key in _LANDMARKS:
+        points = getattr(data, key)
+        arrays |= {} if points is None else {f"{key}.{name}": value for name, value in vars(points).items()}
+    arrays |= {f"regions.{name}": index for name, index in data.regions.items()}
+    arrays |= {f"extra.{name}": array for name, array in data.extra.items()}
+    if data.attributes:
+        arrays["attributes.step"] = np.stack([a.step for a in data.attributes])
+        arrays["attributes.estimator"] = np.stack([a.estimator for a in data.attributes])
+    text = {key: getattr(data, key) for key in _TEXT if key != "attributes"}
+    text["attributes"] = [{key: getattr(a, key) for key in _ATTRIBUTE_TEXT} for a in data.attributes]
+    present = {key: np.ascontiguousarray(value) for key, value in arrays.items() if value is not None}
+    return present, {key: json.dumps(value) for key, value in text.items()}
+
+
+def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: str) -> ModelData:
+    """Inverse of `packed`.
+
+    Args:
+        where: name of the file, for messages.
+    Raises:
+        WeightsError: what is missing, unknown or does not fit together, in one message.
+    """
+    known = {f.name for f in fields(Landmarks)}
+    allowed = {*_PLAIN, *_INDICES, "attributes.step", "attributes.estimator"}
+    allowed |= {f"{key}.{name}" for key in _LANDMARKS for name in known}
+    missing = sorted((_REQUIRED - set(arrays)) | (set(_TEXT) - set(text)))
+    odd = sorted(key for key in arrays if key not in allowed and key.partition(".")[0] not in ("regions", "extra"))
+    if missing or odd:
+        gone, added = ", ".join(missing) or "nothing", ", ".join(odd) or "nothing"
+        raise WeightsError(f"{where}: missing {gone}; not expected {added}")
+    try:
+        values = {key: json.loads(text[key]) for key in _TEXT}
+        data = _assembled(dict(arrays), values)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{where} is damaged: {error}; convert the model again") from error
+    if problems := _problems(data):
+        raise WeightsError(f"{where}: " + "; ".join(problems))
+    return data
+
+
+def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
+    def below(prefix: str) -> dict[str, np.ndarray]:
+        return {key.partition(".")[2]: value for key, value in arrays.items() if key.startswith(f"{prefix}.")}
+
+    values = {key: arrays[key].astype(np.float32, copy=False) for key in _PLAIN if key in arrays}
+    values |= {key: arrays[key].astype(np.int64, casting="safe", copy=False) for key in _INDICES if key in arrays}
+    points = {key: Landmarks(**found) if (found := below(key)) else None for key in _LANDMARKS}
+    attributes = ()
+    if text["attributes"]:
+        rows = zip(text["attributes"], arrays["attributes.step"], arrays["attributes.estimator"], strict=True)
+        attributes = tuple(
+            Attribute(**{key: told[key] for key in _ATTRIBUTE_TEXT}, step=step, estimator=estimator)
+            for told, step, estimator in rows
+        )
+    if not isinstance(text["info"], dict) or not isinstance(text["expression_names"], list):
+        raise ValueError("info or expression_names is of the wrong kind")
+    return ModelData(
+        **values,
+        **points,
+        attributes=attributes,
+        regions={name: index.astype(np.int64, casting="safe") for name, index in below("regions").items()},
+        extra=below("extra"),
+        name=str(text["name"]),
+        info=text["info"],
+        expression_names=tuple(map(str, text["expression_names"])),
+        named_expressions=bool(text["named_expressions"]),
+    )
+
+
+def _problems(data: ModelData) -> list[str]:
+    """What does not fit together, in words."""
+    vertices, faces, uv = len(data.mean_vertices), len(data.faces), len(data.uv)
+    identity, expression, albedo = (len(getattr(data, key)) for key in BASES if key.endswith("modes"))
+    shapes = {
+        "mean_vertices": (vertices, 3),
+        "identity_modes": (identity, vertices, 3),
+        "expression_modes": (len(data.expression_names), vertices, 3),
+        "mean_albedo": (vertices, 3),
+        "albedo_modes": (albedo, vertices, 3),
+        "uv": (max(uv, vertices), 2),
+        "expression_gain": (expression, identity),
+        "expression_limits": (expression, 2),
+        "population": (None, identity + albedo),
+    }
+    problems = [
+        f"{key} must have shape {shape}, got {value.shape}"
+        for key, shape in shapes.items()
+        if (value := getattr(data, key)) is not None and not _has_shape(value, shape)
+    ]
+    problems += [
+        f"{key} has values that are not finite"
+        for key in shapes
+        if (value := getattr(data, key)) is not None and not np.isfinite(value).all()
+    ]
+    light = 0 if data.light_vertices is None else len(data.light_vertices)
+    indices = {"faces": (data.faces, vertices), "uv_faces": (data.uv_faces, uv)}
+    if light:
+        indices |= {"light_vertices": (data.light_vertices, vertices), "light_faces": (data.light_faces, light)}
+        indices["light_uv_faces"] = (data.light_uv_faces, uv)
+    indices |= {f"regions.{name}": (index, vertices) for name, index in data.regions.items()}
+    for number, points in ((478, data.landmarks_478), (68, data.landmarks_68)):
+        if points is not None:
+            problems += _landmark_problems(points, number)
+            indices[f"landmarks_{number}.triangle"] = (points.triangle, faces)
+            indices[f"landmarks_{number}.detected"] = (np.zeros(0) if points.detected is None else points.detected, 478)
+    for name, (index, limit) in indices.items():
+        if index is None or (index.size and not (index.min() >= 0 and index.max() < limit)):
+            problems.append(f"{name} must index 0..{limit - 1}")
+    if data.faces.shape != data.uv_faces.shape or data.faces.shape[1:] != (3,):
+        problems.append(f"faces and uv_faces must have shape (F, 3), got {data.faces.shape} and {data.uv_faces.shape}")
+    wanted = identity + albedo
+    if any(a.step.shape != (wanted,) or a.estimator.shape != (wanted + 1,) for a in data.attributes):
+        problems.append(f"attributes must have {wanted} coefficients")
+    return problems
+
+
+def _landmark_problems(points: Landmarks, number: int) -> list[str]:
+    shapes = {"triangle": (number,), "barycentric": (number, 3), "sigma": (number,), "habits": (None, number, 2)}
+    return [
+        f"landmarks_{number}.{key} must have shape {shape}"
+        for key, shape in shapes.items()
+        if (value := getattr(points, key)) is not None and not _has_shape(value, shape)
+    ]
+
+
+def _has_shape(value: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    return value.ndim == len(shape) and all(want is None or size == want for size, want in zip(value.shape, shape))

@@ -1,0 +1,384 @@
+"""The linear base face model and its parameters.
+
+Dimensions: N batch, V vertices, F faces, L landmarks, U texture corners, I identity, E expression, A albedo;
+H, W picture.
+Conventions (axes, units, colours): see camera.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ParameterError
+from ..graphics.lighting import default_light
+from .data import Landmarks, ModelData, modes_at, on_light_mesh
+
+ARKIT_NAMES = tuple(
+    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
+    "cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight "
+    "eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft "
+    "eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft "
+    "mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight "
+    "mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft "
+    "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft "
+    "noseSneerRight tongueOut".split()
+)
+
+
+_LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
+ALIKE_SKINS = 0.1  # two skins that `FaceModel.random` mixes lie within this share of the population, by their tone
+
+
+@dataclass(frozen=True)
+class FaceParams:
+    """Everything that is different from one picture to the next. NumPy float32.
+
+    Args:
+        identity: (I,) coefficients of unit variance.
+        expression: (E,) weights named by `FaceModel.expression_names`, in 0..1 (or `FaceModel.expression_limits`).
+        albedo: (A,) coefficients of unit variance.
+        rotation: (3, 3) head to camera, see camera.py.
+        translation: (3,) metres.
+        light: (9, 3) spherical harmonics, linear RGB, camera space.
+        iris: (3,) colour of the iris, linear RGB.
+        detail: latents of the detail module by name; empty where none was fitted.
+    """
+
+    identity: np.ndarray
+    expression: np.ndarray
+    albedo: np.ndarray
+    rotation: np.ndarray = field(default_factory=lambda: np.eye(3, dtype=np.float32))
+    translation: np.ndarray = field(default_factory=lambda: np.array([0, 0, -0.6], dtype=np.float32))
+    light: np.ndarray = field(default_factory=lambda: default_light().numpy())
+    iris: np.ndarray = field(default_factory=lambda: np.array([0.09, 0.045, 0.02], dtype=np.float32))
+    detail: dict = field(default_factory=dict)
+
+    def replace(self, **changes) -> FaceParams:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+GAIN_RANGE = (0.5, 2.0)
+# Iris colours, linear RGB, from common to rare; the later ones go with light skin only.
+DARK_IRISES = ((0.03, 0.015, 0.008), (0.06, 0.03, 0.013), (0.09, 0.045, 0.02))
+LIGHT_IRISES = ((0.11, 0.075, 0.03), (0.10, 0.11, 0.06), (0.11, 0.14, 0.17))
+LIGHT_SKIN = (0.30, 0.55)  # luminance of the mean albedo at which light irises begin, and are as common as dark ones
+
+
+# Buffers by the names of the modes that they hold.
+_MODES = {f"{kind}_basis": f"{kind}_modes" for kind in ("identity", "expression", "albedo")}
+_MAKING = threading.Lock()
+
+
+class FaceModel(nn.Module):
+    """A linear face model: `vertices = mean + identity_modes @ identity + expression_modes @ (gain * expression)`,
+    `albedo = mean_albedo + albedo_modes @ albedo` (Wang et al. 2022, equations 1 and 2).
+
+    The gain is 1 in models that store none, and the equation is the paper's. In others it lets the size of each
+    expression follow the head, `gain = 1 + expression_gain @ identity` (see `gain`): wide eyes need a longer way to
+    close. For each person the model is linear in the expression all the same.
+
+    The bases are buffers; nothing that can be optimised lives here. Those of the modes are made when they are first
+    asked for, on the device where the model is then: until then they are not among `buffers()`. Properties show them as
+    NumPy arrays that share the buffers' memory. Build one with `faceverse.load_model()`.
+    """
+
+    def __init__(self, data: ModelData):
+        super().__init__()
+        self.data = data
+        self.name = data.name
+        vertex_count = len(data.mean_vertices)
+        for key, modes in (
+            ("identity", data.identity_modes),
+            ("expression", data.expression_modes),
+            ("albedo", data.albedo_modes),
+        ):
+            if modes.ndim != 3 or modes.shape[1:] != (vertex_count, 3):
+                raise ParameterError(f"{key}_modes must have shape (K, {vertex_count}, 3), got {modes.shape}")
+        self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(data.mean_vertices, dtype=np.float32)))
+        self.register_buffer("albedo_mean", torch.from_numpy(np.ascontiguousarray(data.mean_albedo, dtype=np.float32)))
+        self.register_buffer("face_index", torch.from_numpy(np.ascontiguousarray(data.faces, dtype=np.int64)))
+        gain = data.expression_gain
+        if gain is not None and gain.shape != (len(data.expression_modes), len(data.identity_modes)):
+            raise ParameterError(
+                f"expression_gain must have shape {(len(data.expression_modes), len(data.identity_modes))}, "
+                f"got {gain.shape}"
+            )
+        self.register_buffer(
+            "gain_basis", None if gain is None else torch.from_numpy(np.ascontiguousarray(gain, dtype=np.float32))
+        )
+
+    def __getattr__(self, name: str):
+        made = self.__dict__.get("_buffers")
+        if name in _MODES and made is not None and name not in made:
+            with _MAKING:
+                if name not in made:
+                    modes = np.ascontiguousarray(getattr(self.data, _MODES[name]), dtype=np.float32)
+                    made[name] = torch.from_numpy(modes).to(self.mean)
+        return super().__getattr__(name)
+
+    # -- what it holds ------------------------------------------------------------------------------------------------
+    @property
+    def mean_vertices(self) -> np.ndarray:
+        """(V, 3) metres, head space."""
+        return self.mean.numpy(force=True)
+
+    @property
+    def identity_modes(self) -> np.ndarray:
+        """(I, V, 3) metres per unit of a unit-variance coefficient."""
+        return self.identity_basis.numpy(force=True)
+
+    @property
+    def expression_modes(self) -> np.ndarray:
+        """(E, V, 3) metres at weight 1."""
+        return self.expression_basis.numpy(force=True)
+
+    @property
+    def mean_albedo(self) -> np.ndarray:
+        """(V, 3) linear RGB."""
+        return self.albedo_mean.numpy(force=True)
+
+    @property
+    def albedo_modes(self) -> np.ndarray:
+        """(A, V, 3) linear RGB per unit of a unit-variance coefficient."""
+        return self.albedo_basis.numpy(force=True)
+
+    @property
+    def faces(self) -> np.ndarray:
+        """(F, 3) vertex indices, counter-clockwise from outside."""
+        return self.face_index.numpy(force=True)
+
+    @property
+    def uv(self) -> np.ndarray:
+        """(U, 2) texture coordinates in 0..1, origin top left; the first V rows belong to the vertices in order."""
+        return self.data.uv
+
+    @property
+    def uv_faces(self) -> np.ndarray:
+        """(F, 3) indices into `uv`, corner by corner beside `faces`."""
+        return self.data.uv_faces
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        """Names of the expression modes (ARKit's, in the open model)."""
+        return self.data.expression_names
+
+    @property
+    def expression_limits(self) -> np.ndarray:
+        """(E, 2) float32, least and greatest weight of each expression; 0 and 1 for blendshapes."""
+        limits = self.data.expression_limits
+        return np.tile(np.float32([0, 1]), (len(self.data.expression_modes), 1)) if limits is None else limits
+
+    @property
+    def regions(self) -> dict[str, np.ndarray]:
+        """Vertex indices by name: face, lips, eyelids, eyeballs, scalp, ears, neck, teeth, tongue, mouth_inside ..."""
+        return self.data.regions
+
+    @property
+    def landmarks_478(self) -> Landmarks | None:
+        """MediaPipe's 478 points on the surface; None for models that know fewer."""
+        return self.data.landmarks_478
+
+    @property
+    def landmarks_68(self) -> Landmarks:
+        """The 68 points of the iBUG scheme on the surface."""
+        return self.data.landmarks_68
+
+    @property
+    def fit_landmarks(self) -> Landmarks:
+        """What a photograph is fitted with: the 478 points, or the 68 where the model knows no more."""
+        return self.data.landmarks_68 if self.data.landmarks_478 is None else self.data.landmarks_478
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names that `faceverse.edit` understands, such as age."""
+        return tuple(a.name for a in self.data.attributes)
+
+    @property
+    def info(self) -> dict:
+        """Provenance: sources, licence, seeds, figures."""
+        return self.data.info
+
+    @cached_property
+    def light_version(self) -> FaceModel:
+        """The coarse mesh of the same model (`data.light_vertices` of the full one); itself if there is none."""
+        return self if self.data.light_faces is None else FaceModel(on_light_mesh(self.data))
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+    def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
+        """Head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
+        expression = scaled(expression, identity, self.gain_basis)
+        return evaluate(self.mean, (self.identity_basis, identity), (self.expression_basis, expression))
+
+    def gain(self, identity: Tensor) -> Tensor:
+        """Size of each expression on heads, over that on the mean head: identity (N, I) -> (N, E), in GAIN_RANGE.
+
+        Differentiable; ones for a model without gains.
+        """
+        if self.gain_basis is None:
+            return identity.new_ones(len(identity), len(self.data.expression_modes))
+        return expression_gain(self.gain_basis, identity)
+
+    def gain_of(self, identity: np.ndarray) -> np.ndarray:
+        """Gains (E,) float32 of the head with coefficients (I,), see `gain`."""
+        row = torch.from_numpy(np.array(identity, dtype=np.float32, ndmin=2)).to(self.mean.device)
+        return self.gain(row)[0].numpy(force=True)
+
+    def expression_modes_of(self, identity: np.ndarray) -> np.ndarray:
+        """The expression modes (E, V, 3) on the head with coefficients (I,), metres at weight 1."""
+        return self.expression_modes * self.gain_of(identity)[:, None, None]
+
+    def albedo(self, coefficients: Tensor) -> Tensor:
+        """Linear RGB per vertex, not clipped: coefficients (N, A) -> (N, V, 3)."""
+        return evaluate(self.albedo_mean, (self.albedo_basis, coefficients))
+
+    def landmark_bases(self, landmarks: Landmarks) -> LandmarkBases:
+        """The linear model restricted to surface points: exact, because interpolation is linear too."""
+        used, place = np.unique(self.faces[landmarks.triangle], return_inverse=True)
+        corners = torch.from_numpy(place.reshape(-1, 3)).to(self.mean.device)
+        weights = torch.from_numpy(landmarks.barycentric.astype(np.float32)).to(self.mean.device)[..., None]
+        found = self.mean[torch.from_numpy(used)], *(self.basis_at(kind, used) for kind in ("identity", "expression"))
+        mean, identity, expression = ((values[..., corners, :] * weights).sum(-2) for values in found)
+        return LandmarkBases(mean, identity, expression, self.gain_basis)
+
+    def basis_at(self, kind: str, vertices: np.ndarray) -> Tensor:
+        """Modes (K, n, 3) of some vertices, without making those of all.
+
+        Args:
+            kind: "identity", "expression" or "albedo".
+            vertices: (n,) their numbers.
+        """
+        name = f"{kind}_basis"
+        if name in self._buffers:
+            return self._buffers[name][:, torch.from_numpy(vertices)]
+        return torch.from_numpy(modes_at(getattr(self.data, _MODES[name]), vertices)).to(self.mean)
+
+    # -- values -------------------------------------------------------------------------------------------------------
+    def neutral(self) -> FaceParams:
+        """Parameters of the mean head without expression, half a metre and a bit before the camera."""
+        return FaceParams(
+            *(
+                np.zeros(len(getattr(self.data, modes)), dtype=np.float32)
+                for modes in _MODES.values()
+            )
+        )
+
+    def random(self, seed: int, *, scale: float = 1.0, alike: bool = True) -> FaceParams:
+        """Parameters of a person that does not exist.
+
+        With a stored population, the person resembles one of its heads, so that shape and skin go together, and every
+        skin tone is as likely as there. Without one, all coefficients are independent and normal.
+
+        Args:
+            seed: same seed, same person.
+            scale: standard deviations per coefficient; below 1 is closer to the mean head.
+            alike: the skin is mixed with one of about the same tone, because mixtures of light and dark are neither.
+                Without, with anybody's, as in the training of the open files: then the ends are half as frequent.
+        """
+        generator = np.random.default_rng(seed)
+        neutral, population = self.neutral(), self.data.population
+        count = len(neutral.identity)
+        identity = generator.standard_normal(count)
+        albedo = generator.standard_normal(len(neutral.albedo))
+        if population is not None and len(population):
+            number, other = generator.integers(len(population), size=2)
+            first, second = population[number], population[self._alike(number, other) if alike else other]
+            identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * identity
+            share = generator.uniform(0, 0.3)  # a mixture of two skins is a skin, which a sum of modes need not be
+            albedo = (1 - share) * first[count:] + share * second[count:]
+        albedo = (scale * albedo).astype(np.float32)
+        iris = self._random_iris(albedo, generator)
+        return neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
+
+    def _alike(self, number: int, other: int) -> int:
+        """Number of a skin of the population about as light as skin `number`; `other`, any number, chooses which."""
+        order = self._from_dark_to_light
+        near = round(ALIKE_SKINS * len(order))
+        step = other % (2 * near + 1) - near
+        return order[np.clip(np.flatnonzero(order == number)[0] + step, 0, len(order) - 1)]
+
+    @cached_property
+    def _from_dark_to_light(self) -> np.ndarray:
+        """(P,) numbers of the population's heads."""
+        count = len(self.data.identity_modes)
+        return np.argsort([self._luminance(head[count:]) for head in self.data.population], kind="stable")
+
+    @cached_property
+    def _luminance_of_face(self) -> tuple[float, np.ndarray]:
+        """Mean luminance of the mean face, and its change (A,) with each albedo coefficient."""
+        skin, weights = self.regions.get("face", np.arange(len(self.mean))), _LUMINANCE.numpy()
+        modes = self.basis_at("albedo", skin).numpy(force=True)
+        return float(self.mean_albedo[skin].mean(0) @ weights), modes.mean(1) @ weights
+
+    def _luminance(self, albedo: np.ndarray) -> float:
+        mean, change = self._luminance_of_face
+        return mean + float(change @ albedo)
+
+    def _random_iris(self, albedo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Linear RGB (3,): brown for most, and hazel, green or grey-blue for some people of light skin."""
+        luminance = self._luminance(albedo)
+        share = 0.5 * np.clip((luminance - LIGHT_SKIN[0]) / (LIGHT_SKIN[1] - LIGHT_SKIN[0]), 0, 1)
+        colours = LIGHT_IRISES if generator.random() < share else DARK_IRISES
+        return (np.array(colours[generator.integers(3)]) * generator.uniform(0.8, 1.2)).astype(np.float32)
+
+    def attributes(self, params: FaceParams) -> dict[str, float]:
+        """Estimates of the named attributes (age in years, for example) of a head."""
+        coefficients = np.concatenate([params.identity, params.albedo, [1.0]])
+        return {a.name: float(a.estimator @ coefficients) for a in self.data.attributes}
+
+
+@dataclass(frozen=True)
+class LandmarkBases:
+    """The model on L surface points: mean (L, 3), identity (I, L, 3), expression (E, L, 3), gain (E, I) or None."""
+
+    mean: Tensor
+    identity: Tensor
+    expression: Tensor
+    gain: Tensor | None = None
+
+    def points(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
+        """Head-space points: identity (N, I), expression (N, E) or None -> (N, L, 3) metres."""
+        expression = scaled(expression, identity, self.gain)
+        return evaluate(self.mean, (self.identity, identity), (self.expression, expression))
+
+
+def expression_gain(gain: Tensor, identity: Tensor) -> Tensor:
+    """Gains (N, E) of heads (N, I) from their change per unit of identity (E, I); the only place of this formula.
+
+    Raises:
+        ParameterError: coefficients of the wrong length.
+    """
+    if identity.ndim != 2 or identity.shape[1] != gain.shape[1]:
+        raise ParameterError(f"expected coefficients of shape (N, {gain.shape[1]}), got {tuple(identity.shape)}")
+    return (1 + identity @ gain.T).clamp(*GAIN_RANGE)
+
+
+def scaled(expression: Tensor | None, identity: Tensor, gain: Tensor | None) -> Tensor | None:
+    """Expression weights (N, E) times the gains of heads (N, I); as they are where the model has no gain (E, I)."""
+    if expression is None or gain is None:
+        return expression
+    return expression_gain(gain, identity) * expression
+
+
+def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:
+    """The linear model, the only place where it is written: mean (K, 3) + sum of modes (M, K, 3) @ coefficients (N, M).
+
+    Raises:
+        ParameterError: coefficients of the wrong length.
+    """
+    result = mean.unsqueeze(0)
+    for modes, coefficients in terms:
+        if coefficients is None:
+            continue
+        if coefficients.ndim != 2 or coefficients.shape[1] != modes.shape[0]:
+            raise ParameterError(
+                f"expected coefficients of shape (N, {modes.shape[0]}), got {tuple(coefficients.shape)}"
+            )
+        result = result + (coefficients @ modes.flatten(1)).unflatten(1, mean.shape)
+    return result

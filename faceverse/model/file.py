@@ -1,0 +1,318 @@
+"""The file of an open model: what it holds, reading, writing and checking.
+
+One `.safetensors` file on a coarse quad mesh; `faceverse.weights` finds such files and makes models of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import WeightsError
+from ..graphics.mesh import unique_edges
+from ..io.files import write_whole
+from .arrays import packed, unpacked
+from .data import ModelData
+
+FORMAT, FORMAT_VERSION = "faceverse-model", "2"
+ARRAYS_FORMAT, ARRAYS_VERSION = "faceverse-arrays", "1"
+
+_JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
+_QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
+_OPTIONAL_KEYS = ("population", "landmarks_478_habits", "expression_gain")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds: Vc coarse vertices, Q quads, V fine vertices (Vc + edges + Q, in the order of
+    `faceverse.mesh.subdivision`), I identity, E expression, A albedo modes, K attributes. Without subdivision
+    (`faces` and `uv_faces` in place of `quads` and `uv_quads`) everything lies on the V = Vc vertices.
+
+    Args:
+        mean_vertices: (Vc, 3) float32 millimetres, head space.
+        identity_modes: (I, Vc, 3) float16 millimetres per unit of a unit-variance coefficient.
+        expression_modes: (E, Vc, 3) float16 millimetres at weight 1.
+        uv: (Uc, 2) float32, origin top left; row v belongs to vertex v, copies for seams follow.
+        mean_albedo: (V, 3) float16 linear RGB.
+        albedo_modes: (A, V, 3) int8, in steps of albedo_scale (see `pack_albedo`).
+        albedo_scale: (A,) float32 linear RGB per step, for a unit of a unit-variance coefficient.
+        region_bits: (V,) uint16; bit k says that the vertex belongs to the region region_names[k].
+        landmarks_478_triangle, landmarks_68_triangle: (L,) int32 fine triangles
+            (`triangles_from_quads` of the subdivided quads).
+        landmarks_478_barycentric, landmarks_68_barycentric: (L, 3) float32, each row adds up to 1.
+        landmarks_478_sigma, landmarks_68_sigma: (L,) float32 metres.
+        attribute_step: (K, I + A) float32, see `faceverse.model.Attribute`.
+        attribute_estimator: (K, I + A + 1) float32.
+        quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
+        faces, uv_faces: (F, 3) int32, instead of the quads.
+        landmarks_478_habits: (K, 478, 2) float16 millimetres, see `faceverse.model.Landmarks`; optional.
+        expression_gain: (E, I) float16, see `faceverse.model.ModelData`; optional.
+        population: (P, I + A) float16, coefficients of heads the model was trained on; optional.
+        name: of the model.
+        expression_names: E names.
+        region_names: at most 16 names.
+        attributes: K dictionaries with the keys name, unit, minimum, maximum.
+        info: sources, licence, seeds, figures; anything that JSON can hold.
+    """
+
+    mean_vertices: np.ndarray
+    identity_modes: np.ndarray
+    expression_modes: np.ndarray
+    uv: np.ndarray
+    mean_albedo: np.ndarray
+    albedo_modes: np.ndarray
+    albedo_scale: np.ndarray
+    region_bits: np.ndarray
+    landmarks_478_triangle: np.ndarray
+    landmarks_478_barycentric: np.ndarray
+    landmarks_478_sigma: np.ndarray
+    landmarks_68_triangle: np.ndarray
+    landmarks_68_barycentric: np.ndarray
+    landmarks_68_sigma: np.ndarray
+    attribute_step: np.ndarray
+    attribute_estimator: np.ndarray
+    quads: np.ndarray | None = None
+    uv_quads: np.ndarray | None = None
+    faces: np.ndarray | None = None
+    uv_faces: np.ndarray | None = None
+    landmarks_478_habits: np.ndarray | None = None
+    expression_gain: np.ndarray | None = None
+    population: np.ndarray | None = None
+    name: str = "unnamed"
+    expression_names: tuple[str, ...] = ()
+    region_names: tuple[str, ...] = ()
+    attributes: tuple[dict, ...] = ()
+    info: dict = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name, those that are None left out."""
+        values = {key: getattr(self, key) for key in _ARRAY_KEYS}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def write(self, path: str | os.PathLike) -> Path:
+        """Write the file; it appears complete or not at all.
+
+        Raises:
+            WeightsError: an array does not fit (all that is wrong in one message), or the folder cannot be written.
+        """
+        from safetensors.numpy import save
+
+        _check(self, str(path))
+        metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
+        metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
+        content = _sorted(save({key: np.ascontiguousarray(value) for key, value in self.arrays().items()}, metadata))
+        return write_whole(Path(path), content, WeightsError)
+
+
+_NOT_ARRAYS = ("name", *_JSON_KEYS)
+_ARRAY_KEYS = tuple(f.name for f in fields(ModelFile) if f.name not in _NOT_ARRAYS)
+
+
+def pack_albedo(modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Modes (A, V, 3) as int8 and the size of a step (A,): half the bytes of float16, errors below 0.4 % of a mode's
+    largest value."""
+    scale = np.maximum(np.abs(modes).max(axis=(1, 2)), 1e-8).astype(np.float32) / np.float32(127)
+    return np.round(modes / scale[:, None, None]).astype(np.int8), scale
+
+
+# -- reading and checking ---------------------------------------------------------------------------------------------
+def read_model_file(path: str | os.PathLike) -> ModelFile:
+    """Read and check a model file.
+
+    Raises:
+        WeightsError: missing, cut short, not a model of this format, or arrays that do not fit together.
+    """
+    path = Path(path)
+    arrays, metadata = _read(path)
+    return _model_file(arrays, metadata, path)
+
+
+def read_stored_model(path: str | os.PathLike) -> ModelFile | ModelData:
+    """What a .safetensors file holds: a `ModelFile`, or the arrays that `write_model_data` wrote.
+
+    Raises:
+        WeightsError: as in `read_model_file`.
+    """
+    path = Path(path)
+    arrays, metadata = _read(path)
+    if metadata.get("format") == ARRAYS_FORMAT:
+        return unpacked(arrays, metadata, str(path))
+    return _model_file(arrays, metadata, path)
+
+
+def write_model_data(data: ModelData, path: str | os.PathLike) -> Path:
+    """Write any model, number for number; the file appears complete or not at all.
+
+    Raises:
+        WeightsError: the folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays, text = packed(data)
+    content = save(arrays, {"format": ARRAYS_FORMAT, "format_version": ARRAYS_VERSION, **text})
+    return write_whole(Path(path), _sorted(content), WeightsError)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a .safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"there is no model file {path}")
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+            _check_format(metadata, path)
+            return {key: opened.get_tensor(key) for key in opened.keys()}, metadata
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+
+
+def _model_file(arrays: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> ModelFile:
+    _check_format(metadata, path, (FORMAT,))
+    _check_keys(arrays, path)
+    file = ModelFile(**arrays, name=metadata.get("name", path.stem), **_read_json(metadata, path))
+    _check(file, str(path))
+    return file
+
+
+def content_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file in hexadecimal: says later with which weights a result was made."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sorted(content: bytes) -> bytes:
+    """The same safetensors file with its header in alphabetical order, so that equal models are equal bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+def _check_format(metadata: dict[str, str], path: Path, formats: tuple[str, ...] = (FORMAT, ARRAYS_FORMAT)) -> None:
+    found = metadata.get("format")
+    if found not in formats:
+        raise WeightsError(f'{path} is not a face model: its format is {found!r}, not "{FORMAT}"')
+    version = ARRAYS_VERSION if found == ARRAYS_FORMAT else FORMAT_VERSION
+    if metadata.get("format_version") != version:
+        raise WeightsError(
+            f"{path} has format version {metadata.get('format_version')!r}, this edition reads version "
+            f"{version}: install the edition of faceverse that the file was made for"
+        )
+
+
+def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
+    topology = _TRIANGLE_KEYS if "faces" in arrays and "quads" not in arrays else _QUAD_KEYS
+    expected = {k for k in _ARRAY_KEYS if k not in _QUAD_KEYS + _TRIANGLE_KEYS} | set(topology)
+    missing, extra = sorted(expected - set(arrays) - set(_OPTIONAL_KEYS)), sorted(set(arrays) - expected)
+    if missing or extra:
+        raise WeightsError(
+            f"{path} does not hold the arrays of a face model: missing {', '.join(missing) or 'none'}; "
+            f"not expected {', '.join(extra) or 'none'}"
+        )
+
+
+def _read_json(metadata: dict[str, str], path: Path) -> dict:
+    values = {}
+    for key, kind in _JSON_KEYS.items():
+        try:
+            value = json.loads(metadata.get(key, ""))
+        except ValueError:
+            value = None
+        if not isinstance(value, kind):
+            raise WeightsError(f"{path}: its metadata entry {key} is missing or not a JSON {kind.__name__}")
+        values[key] = tuple(value) if kind is list else value
+    return values
+
+
+def _check(file: ModelFile, where: str) -> None:
+    """Raise one WeightsError that names every array with a wrong type, shape, index or value."""
+    arrays = file.arrays()
+    problems = _shape_problems(file, arrays) or _value_problems(file, arrays)
+    if problems:
+        raise WeightsError(f"{where}: " + "; ".join(problems))
+
+
+def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
+    has_quads = file.quads is not None
+    polygons, uv_polygons = _topology_keys(file)
+    if {*_QUAD_KEYS, *_TRIANGLE_KEYS} & set(arrays) != {polygons, uv_polygons}:
+        return ["a model has either quads and uv_quads or faces and uv_faces"]
+    count = {key: value.shape[0] if value.ndim else 0 for key, value in arrays.items()}
+    coarse, corners = count["mean_vertices"], 4 if has_quads else 3
+    fine = coarse
+    if has_quads and file.quads.ndim == 2 and file.quads.shape[1] == 4:
+        fine = coarse + len(unique_edges(file.quads)) + len(file.quads)
+    modes, attributes = count["identity_modes"] + count["albedo_modes"], len(file.attributes)
+    expected = {
+        "population": ("float16", (count.get("population"), modes)),
+        "landmarks_478_habits": ("float16", (count.get("landmarks_478_habits"), 478, 2)),
+        "mean_vertices": ("float32", (coarse, 3)),
+        "identity_modes": ("float16", (count["identity_modes"], coarse, 3)),
+        "expression_modes": ("float16", (len(file.expression_names), coarse, 3)),
+        "uv": ("float32", (count["uv"], 2)),
+        "mean_albedo": ("float16", (fine, 3)),
+        "albedo_modes": ("int8", (count["albedo_modes"], fine, 3)),
+        "albedo_scale": ("float32", (count["albedo_modes"],)),
+        "expression_gain": ("float16", (len(file.expression_names), count["identity_modes"])),
+        "region_bits": ("uint16", (fine,)),
+        "attribute_step": ("float32", (attributes, modes)),
+        "attribute_estimator": ("float32", (attributes, modes + 1)),
+        polygons: ("int32", (count[polygons], corners)),
+        uv_polygons: ("int32", (count[polygons], corners)),
+    }
+    for number in (478, 68):
+        expected[f"landmarks_{number}_triangle"] = ("int32", (number,))
+        expected[f"landmarks_{number}_barycentric"] = ("float32", (number, 3))
+        expected[f"landmarks_{number}_sigma"] = ("float32", (number,))
+    return [
+        f"{key} must be {dtype} {shape}, got {arrays[key].dtype} {arrays[key].shape}"
+        for key, (dtype, shape) in expected.items()
+        if key in arrays and (arrays[key].dtype != dtype or arrays[key].shape != shape)
+    ]
+
+
+def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
+    problems = [f"{k} is empty" for k in ("mean_vertices", *_topology_keys(file)) if not len(arrays[k])]
+    problems += [f"{k} has values that are not finite" for k, v in arrays.items() if not np.isfinite(v).all()]
+    polygons, uv_polygons = (arrays[key] for key in _topology_keys(file))
+    vertex_count, triangle_count = len(file.mean_vertices), len(polygons) * (8 if file.quads is not None else 1)
+    limits = (vertex_count, len(file.uv), triangle_count, triangle_count)
+    keys = (*_topology_keys(file), "landmarks_478_triangle", "landmarks_68_triangle")
+    for key, limit in zip(keys, limits, strict=True):
+        index = arrays[key]
+        if index.size and not (index.min() >= 0 and index.max() < limit):
+            problems.append(f"{key} must index 0..{limit - 1}, got {index.min()}..{index.max()}")
+    if len(file.uv) < vertex_count or ((uv_polygons < vertex_count) & (uv_polygons != polygons)).any():
+        problems.append("uv must start with one row per vertex, in order, followed by the copies for seams")
+    elif not np.isin(polygons, uv_polygons[uv_polygons == polygons]).all():
+        problems.append("each vertex must use the row of uv that has its own number at one corner or more")
+    for number in (478, 68):
+        weights = arrays[f"landmarks_{number}_barycentric"]
+        if (np.abs(weights.sum(1) - 1) > 1e-3).any() or (weights < -1e-3).any():
+            problems.append(f"landmarks_{number}_barycentric must be rows of weights that add up to 1")
+    if len(file.region_names) > 16 or (file.region_bits >> len(file.region_names)).any():
+        problems.append(f"region_bits uses more bits than the {len(file.region_names)} region names (16 at most)")
+    for key in ("expression_names", "region_names"):
+        names = getattr(file, key)
+        if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            problems.append(f"{key} must be different strings")
+    kinds = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
+    for attribute in file.attributes:
+        known = isinstance(attribute, dict) and set(attribute) == set(kinds)
+        if not known or any(not isinstance(attribute[key], kind) for key, kind in kinds.items()):
+            problems.append(f"each attribute must be name, unit (text), minimum, maximum (numbers), got {attribute}")
+    return problems
+
+
+def _topology_keys(file: ModelFile) -> tuple[str, str]:
+    return _QUAD_KEYS if file.quads is not None else _TRIANGLE_KEYS

@@ -1,0 +1,363 @@
+"""Pictures of a head: the differentiable image formation that fitting uses, and finished renderings for people.
+
+Conventions (axes, pixels, colours): see camera.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, singledispatch
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..errors import ParameterError
+from ..graphics.camera import Camera, project, rotation_from_euler_deg, transform
+from ..graphics.lighting import linear_from_srgb, shading, srgb_from_linear
+from ..graphics.mesh import vertex_normals
+from ..graphics.rasterize import Fragments, interpolate, rasterize
+from ..result import FitResult
+from .drawing import LINEAR_OF_BYTE, PosedHead, as_tensor, draw
+
+MAX_SIZE = 8192
+OVERLAY_LONG_SIDE_PX = 1024
+_FRAME_MARGIN = 1.08  # side of the default picture over the side of the head in it
+
+# ---------------------------------------------------------------------------------------------------- for optimisation
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """A batch of differentiable renderings.
+
+    Attributes:
+        rgb: (N, H, W, 3) linear light, 0 outside the head; not clipped.
+        fragments: which triangle is seen where.
+        vertex_normals_cam: (N, V, 3) unit normals, camera space.
+        faces: (F, 3).
+    """
+
+    rgb: Tensor
+    fragments: Fragments
+    vertex_normals_cam: Tensor
+    faces: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(N, H, W) bool, True on the head."""
+        return self.fragments.mask
+
+    @property
+    def depth(self) -> Tensor:
+        """(N, H, W) metres, 0 outside the head."""
+        return self.fragments.depth
+
+    @cached_property
+    def normals_cam(self) -> Tensor:
+        """(N, H, W, 3) unit normals, camera space, 0 outside the head."""
+        normals = interpolate(self.fragments, self.vertex_normals_cam, self.faces)
+        return torch.nn.functional.normalize(normals, dim=-1)
+
+
+def render_head(
+    vertices: Tensor,
+    albedo: Tensor,
+    faces: Tensor,
+    rotation: Tensor,
+    translation: Tensor,
+    light: Tensor,
+    camera: Camera,
+    *,
+    backend: str = "auto",
+) -> Shaded:
+    """Differentiable renderings of posed and lit heads (Wang et al. 2022, section 3.3).
+
+    Light is computed at the vertices and interpolated with the albedo, which second-order harmonics are smooth enough
+    for. Gradients reach every tensor argument except through the outline, which is a discrete choice.
+
+    Args:
+        vertices: (N, V, 3) metres, head space.
+        albedo: (N, V, 3) or (1, V, 3) linear RGB.
+        faces: (F, 3) int64.
+        rotation, translation: (N, 3, 3) and (N, 3), head to camera.
+        light: (N, 9, 3) or (1, 9, 3) spherical harmonics.
+        camera: one for the whole batch.
+        backend: see `rasterize`.
+    """
+    vertices_cam = transform(vertices, rotation, translation)
+    normals = vertex_normals(vertices_cam, faces)
+    fragments = rasterize(project(vertices_cam, camera), faces, camera.image_size, backend=backend)
+    rgb = interpolate(fragments, albedo * shading(normals, light), faces)
+    return Shaded(rgb, fragments, normals, faces)
+
+
+# ---------------------------------------------------------------------------------------------------------- for people
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A finished picture.
+
+    Attributes:
+        rgb: (H, W, 3) uint8 sRGB.
+        mask: (H, W) bool, True where the head covers at least half of the pixel.
+        depth: (H, W) float32 metres, 0 outside the mask.
+    """
+
+    rgb: np.ndarray
+    mask: np.ndarray
+    depth: np.ndarray
+
+
+@singledispatch
+def render(
+    result: FitResult,
+    size: int | tuple[int, int] = 512,
+    mode: str = "color",
+    *,
+    camera: Camera | None = None,
+    rotation=None,
+    background: tuple[float, float, float] = (255, 255, 255),
+    supersample: int = 2,
+) -> Rendering:
+    """A picture of a head.
+
+    Without `camera` the head is seen as in its photograph, framed. With `rotation` and no `camera` it turns about the
+    centre of the picture, at the photograph's distance, framed so that every rotation fits.
+
+    Args:
+        result: the head; it is drawn with its expression.
+        size: pixels, one number for a square or (height, width), each 1..8192; ignored with `camera`.
+        mode: "color" (texture in the fitted light), "albedo" (texture alone), "clay", "normal" (camera space),
+            "depth" (near is bright), "uv" (texture coordinates), "wireframe" (the light mesh if the model has one).
+        camera: draws the head where this camera sees it, in a picture of its `image_size`.
+        rotation: head to camera instead of the fitted one: (yaw, pitch, roll) in degrees or a matrix (3, 3).
+        background: sRGB, 0..255.
+        supersample: 1..4, samples per pixel in each direction.
+    Returns:
+        Rendering. A tangent-space `result.normal_map` shows in "color" and "clay".
+    Raises:
+        ParameterError: unknown mode, or a size, rotation, background or supersample outside its range.
+    """
+    ground = _check_background(background)
+    if isinstance(supersample, bool) or supersample not in (1, 2, 3, 4):
+        raise ParameterError(f"supersample must be 1, 2, 3 or 4, got {supersample!r}")
+    height, width = _check_size(camera.image_size if camera is not None else size)
+    pose, translation = _pose(result)
+    if rotation is not None:
+        centre, radius = _bounding_sphere(result)
+        centre_cam = pose @ centre + translation
+        if camera is None:
+            distance = max(float(-centre_cam[2]), 2 * radius)
+            centre_cam = np.array([0, 0, -distance])
+            half = result.camera.focal_px * radius / np.sqrt(distance**2 - radius**2)
+            x, y = result.camera.principal_point_px
+            camera = _framed(result.camera, (x - half, y - half, x + half, y + half), (height, width))
+        pose = rotation_matrix(rotation)
+        translation = centre_cam - pose @ centre
+    if camera is None:
+        camera = _framed(result.camera, head_box_px(result), (height, width))
+    drawn = draw(PosedHead.of(result, mode, pose, translation), camera, supersample)
+    rgb = _encode(drawn.rgb + (1 - drawn.coverage)[..., None] * ground)
+    mask = drawn.coverage >= 0.5
+    return Rendering(rgb, mask.numpy(), torch.where(mask, drawn.depth, 0).numpy())
+
+
+def overlay(photo_rgb: np.ndarray, result: FitResult, mode: str = "color", alpha: float = 1.0) -> np.ndarray:
+    """The head drawn over its photograph.
+
+    Args:
+        photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
+        mode: see `render`.
+        alpha: opacity of the head, 0..1.
+    Returns:
+        (h, w, 3) uint8, the photograph reduced to at most 1024 pixels on its long side.
+    Raises:
+        ParameterError: not such a photograph, unknown mode, alpha outside 0..1.
+    """
+    photo = _check_photo(photo_rgb, result)
+    factor = min(1.0, OVERLAY_LONG_SIDE_PX / max(photo.shape[:2]))
+    height, width = (max(1, round(side * factor)) for side in photo.shape[:2])
+    if factor < 1:
+        photo = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    frame = (0, 0, result.camera.image_size[1], result.camera.image_size[0])
+    return _over(photo, result, result.camera.cropped(frame, (height, width)), mode, alpha)
+
+
+def overview(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> np.ndarray:
+    """Photograph, overlay, clay and texture side by side, the first three cut to the same square around the head.
+
+    Args:
+        photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
+        size: 1..8192, height of the picture.
+    Returns:
+        (size, 4 * size, 3) uint8.
+    Raises:
+        ParameterError: as in `overlay` and `render`.
+    """
+    size = _check_size(size)[0]
+    crop, camera, _ = _around_head(_check_photo(photo_rgb, result), result, size)
+    over = _over(crop, result, camera, "color", 1.0)
+    clay = render(result, mode="clay", camera=camera).rgb
+    texture = np.asarray(Image.fromarray(result.texture).resize((size, size), Image.Resampling.LANCZOS))
+    return np.concatenate([crop, over, clay, texture], axis=1)
+
+
+def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> dict[str, np.ndarray]:
+    """How a photograph became a head, cut to the same square around it (Wang et al. 2022, figure 1).
+
+    Args:
+        photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
+        size: 1..8192 pixels, of each picture.
+    Returns:
+        (size, size, 3) uint8 by name, in order: "photo"; "landmarks" (the photograph with the points that were found),
+        where there are some; "base", the fitted shape; "detail", where there is some, with its relief; and "final",
+        the textured head over the photograph.
+    Raises:
+        ParameterError: as in `overlay` and `render`.
+    """
+    size = _check_size(size)[0]
+    crop, camera, box = _around_head(_check_photo(photo_rgb, result), result, size)
+    pictures = {"photo": crop}
+    if result.landmarks_px is not None:
+        points = (result.landmarks_px - box[:2]) * (size / (box[2] - box[0]))
+        pictures["landmarks"] = _with_points(crop, points)
+    smooth = result.replace(normal_map=None, displacement=None)
+    pictures["base"] = render(smooth, mode="clay", camera=camera).rgb
+    if result.normal_map is not None:
+        pictures["detail"] = render(result, mode="clay", camera=camera).rgb
+    return pictures | {"final": _over(crop, result, camera, "color", 1.0)}
+
+
+def turntable(result: FitResult, size: int = 256, yaws_deg=(-60, -30, 0, 30, 60), mode: str = "color") -> np.ndarray:
+    """A contact sheet of the head seen from several sides: (size, len(yaws_deg) * size, 3) uint8."""
+    return np.concatenate([render(result, size, mode, rotation=(yaw, 0, 0)).rgb for yaw in yaws_deg], axis=1)
+
+
+def head_box_px(result: FitResult) -> tuple[float, float, float, float]:
+    """Square (x0, y0, x1, y1) around the head in its photograph, with a little air; may reach out of the picture."""
+    pose, translation = _pose(result)
+    points = project(as_tensor(result.vertices @ pose.T + translation), result.camera).numpy()
+    points = points[(points[:, 2] > 1e-3) & np.isfinite(points).all(1), :2]
+    if not len(points):
+        height, width = result.camera.image_size
+        points = np.array([[0, 0], [width, height]])
+    low, high = points.min(0), points.max(0)
+    x, y = (float(c) for c in (low + high) / 2)
+    half = max(float((high - low).max()) / 2 * _FRAME_MARGIN, 0.5)
+    return x - half, y - half, x + half, y + half
+
+
+def rotation_matrix(rotation) -> np.ndarray:
+    """Rotation (3, 3) float32 from (yaw, pitch, roll) in degrees, see `rotation_from_euler_deg`, or from a matrix.
+
+    Raises:
+        ParameterError: neither three finite numbers nor a proper rotation.
+    """
+    try:
+        values = np.array(rotation, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape == (3,) and np.isfinite(values).all():
+        return rotation_from_euler_deg(*values.tolist()).numpy()
+    if values.shape == (3, 3) and np.isfinite(values).all():
+        if np.abs(values @ values.T - np.eye(3)).max() < 1e-3 and np.linalg.det(values) > 0:
+            return values.astype(np.float32)
+    message = "rotation must be (yaw, pitch, roll) in degrees or a rotation matrix (3, 3)"
+    raise ParameterError(f"{message}, got {rotation!r}")
+
+
+# ------------------------------------------------------------------------------------------------- photographs, checks
+
+
+def _over(photo: np.ndarray, result: FitResult, camera: Camera, mode: str, alpha: float) -> np.ndarray:
+    """The head over a photograph (H, W, 3) uint8 that `camera` took."""
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 <= alpha <= 1:
+        raise ParameterError(f"alpha must be a number in 0..1, got {alpha!r}")
+    drawn = draw(PosedHead.of(result, mode, *_pose(result)), camera, 2)
+    ground = LINEAR_OF_BYTE[torch.from_numpy(np.array(photo)).long()]
+    return _encode(alpha * drawn.rgb + (1 - alpha * drawn.coverage)[..., None] * ground)
+
+
+def _around_head(photo: np.ndarray, result: FitResult, size: int):
+    """Cut-out of the photograph around the head (size, size, 3), the camera that took it, and its box in the photograph
+    that `result.camera` belongs to."""
+    box = head_box_px(result)
+    scale = photo.shape[0] / result.camera.image_size[0]
+    crop = _crop(photo, tuple(edge * scale for edge in box), size)
+    return crop, _framed(result.camera, box, (size, size)), box
+
+
+def _with_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Dots (N, 2) in pixels on a darkened picture (H, W, 3) uint8."""
+    image = Image.fromarray(picture // 2 + 16)
+    pen, radius = ImageDraw.Draw(image), picture.shape[0] / 330
+    for x, y in points:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(96, 220, 255))
+    return np.asarray(image)
+
+
+def _crop(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """The square box of a photograph scaled to (size, size, 3); white where it reaches out of the picture."""
+    margin = int(max(0, -min(box[:2]), box[2] - photo.shape[1], box[3] - photo.shape[0])) + 1
+    padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), constant_values=255)
+    moved = tuple(edge + margin for edge in box)
+    return np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS, box=moved))
+
+
+def _framed(camera: Camera, box: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:
+    """The camera that sees the square box in the middle of a picture of any aspect ratio."""
+    x0, y0, x1, y1 = box
+    half, short = (x1 - x0) / 2, min(size)
+    x, y, half_y, half_x = (x0 + x1) / 2, (y0 + y1) / 2, half * size[0] / short, half * size[1] / short
+    return camera.cropped((x - half_x, y - half_y, x + half_x, y + half_y), size)
+
+
+def _pose(result: FitResult) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(result.params.rotation), np.asarray(result.params.translation)
+
+
+def _bounding_sphere(result: FitResult) -> tuple[np.ndarray, float]:
+    centre = (result.vertices.min(0) + result.vertices.max(0)) / 2
+    return centre, float(np.linalg.norm(result.vertices - centre, axis=1).max()) * 1.02
+
+
+def _encode(linear: Tensor) -> np.ndarray:
+    return (srgb_from_linear(linear) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+def _check_size(size) -> tuple[int, int]:
+    sides = (size, size) if isinstance(size, (int, np.integer)) and not isinstance(size, bool) else size
+    try:
+        height, width = sides
+        valid = all(1 <= side <= MAX_SIZE and side == int(side) for side in (height, width))
+    except (TypeError, ValueError, OverflowError):
+        valid = False
+    if not valid:
+        raise ParameterError(f"size must be a number of pixels or (height, width), each 1..{MAX_SIZE}, got {size!r}")
+    return int(height), int(width)
+
+
+def _check_background(background) -> Tensor:
+    try:
+        colour = np.array(background, dtype=np.float32)
+    except (TypeError, ValueError):
+        colour = np.empty(0)
+    if colour.shape != (3,) or not ((colour >= 0) & (colour <= 255)).all():
+        raise ParameterError(f"background must be three numbers in 0..255, got {background!r}")
+    return linear_from_srgb(torch.from_numpy(colour / 255))
+
+
+def _check_photo(photo_rgb: np.ndarray, result: FitResult) -> np.ndarray:
+    photo = np.asarray(photo_rgb)
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+        raise ParameterError(f"photo_rgb must be (H, W, 3) uint8, got {photo.shape} {photo.dtype}")
+    height, width = result.camera.image_size
+    if abs(photo.shape[0] * width - photo.shape[1] * height) > 0.01 * photo.shape[0] * width + width + height:
+        raise ParameterError(
+            f"photo_rgb is {photo.shape[1]} x {photo.shape[0]} pixels, but this head was fitted to a picture of "
+            f"{width} x {height}; give that picture, or one scaled from it"
+        )
+    return photo

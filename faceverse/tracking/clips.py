@@ -1,0 +1,248 @@
+"""Tracks as video files.
+
+Frames go to the encoder one by one, so that memory does not grow with the length of a clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import ImageError, ParameterError
+from ..fitting import Progress
+from ..graphics.camera import Camera
+from ..graphics.lighting import srgb_from_linear
+from ..rendering.drawing import LINEAR_OF_BYTE, MODES, Drawn, PosedHead, draw
+from ..rendering.render import render
+from . import Track
+from .frames import checked, open_source
+
+CLIP_MODES = ("clay", "color", "overlay", "side", *(mode for mode in MODES if mode not in ("clay", "color")))
+_MOST_PX = 4096
+_MOST_FPS = 240.0
+_BACKGROUND = (242, 242, 242)  # sRGB
+_SAMPLES_UP_TO_PX = 720  # larger pictures show steps at edges less, and take two to four times as long
+# Colours by the matrix that players expect, and said so in the file; yuv420p is what all browsers play.
+_H264 = ["-c:v", "libx264", "-crf", "18", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
+_H264 += ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_primaries", "bt709", "-color_trc", "bt709"]
+_H264 += ["-colorspace", "bt709", "-movflags", "+faststart"]
+
+
+@render.register(Track)
+def render_track(
+    track: Track,
+    path: str | os.PathLike,
+    *,
+    mode: str = "clay",
+    source=None,
+    size: int | None = None,
+    fps: float | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Write a track as a video that browsers play: MP4 with H.264, no sound.
+
+    Args:
+        path: .mp4 in a folder that exists; an older file of that name stays until the new one is complete.
+        mode: "clay", "color" or another mode of `render`: the head alone, as the video's camera saw it; through a gap
+            it rests. "overlay": the textured head over the frames. "side": frame and clay head side by side. These two
+            show no head in frames without a face.
+        source: the frames that were tracked, as `track` takes them; needed for "overlay" and "side" only.
+        size: longer side of the picture in pixels (of each half in "side"), 16..4096; by default that of the camera.
+        fps: frames per second of the video, up to 240; by default those of the track. Each shows the frame nearest to
+            its moment.
+        on_progress: called per frame with ("rendering", share of the frames done, None).
+    Returns:
+        `path` as a Path.
+    Raises:
+        ParameterError: another suffix, an unknown mode, size or fps outside its range, `source` missing or shorter
+            than the track, or the file cannot be written.
+        ImageError: the source cannot be read, or its frames have another shape than those of the track.
+    """
+    path = Path(path)
+    _check(path, mode, size, fps)
+    if mode in ("overlay", "side") and source is None:
+        raise ParameterError(f"mode {mode!r} shows the frames of the video: pass it as source")
+    interval = float(np.median(np.diff(track.times_s))) if len(track) > 1 else 1 / 30
+    fps = min(1 / interval, _MOST_FPS) if fps is None else float(fps)
+    painter = _Painter(track, mode, _scaled(track.camera, size))
+    moments = np.arange(int((track.times_s[-1] - track.times_s[0]) * fps + 0.5) + 1) / fps + interval / 2
+    shown = np.searchsorted(track.times_s - track.times_s[0], moments, side="right") - 1
+    with _Encoder(path, painter.size, fps) as encoder, contextlib.ExitStack() as stack:
+        frames = iter(())
+        if mode in ("overlay", "side"):
+            frames, _ = open_source(source, 1 / interval)
+            stack.callback(getattr(frames, "close", lambda: None))  # lets go of the file
+        pictures = _pictures(painter, checked(frames), shown)
+        for number, picture in enumerate(pictures, start=1):
+            encoder.add(picture)
+            if on_progress is not None:
+                on_progress("rendering", number / len(shown), None)
+    return path
+
+
+def _check(path: Path, mode: str, size, fps) -> None:
+    if path.suffix.lower() != ".mp4":
+        raise ParameterError(f"cannot write {path.name}: the name of a clip must end in .mp4")
+    if mode not in CLIP_MODES:
+        raise ParameterError(f"there is no mode {mode!r} of a clip; modes: {', '.join(CLIP_MODES)}")
+    if size is not None and not (isinstance(size, (int, np.integer)) and 16 <= size <= _MOST_PX):
+        raise ParameterError(f"size must be a number of pixels, 16..{_MOST_PX}, got {size!r}")
+    if fps is not None and not (isinstance(fps, (int, float, np.number)) and 0 < fps <= _MOST_FPS):
+        raise ParameterError(f"fps must be a number above 0, up to {_MOST_FPS:g}, got {fps!r}")
+
+
+def _scaled(camera: Camera, size: int | None) -> Camera:
+    """The camera of pictures whose longer side is `size`; both sides are even, as H.264 with half the colours asks."""
+    height, width = camera.image_size
+    factor = min(size or max(height, width), _MOST_PX) / max(height, width)
+    rounded = tuple(max(2, 2 * round(side * factor / 2)) for side in (height, width))
+    return camera.cropped((0, 0, width, height), rounded)
+
+
+def _pictures(painter: _Painter, frames: Iterator[tuple[float, np.ndarray]], shown: np.ndarray) -> Iterator[np.ndarray]:
+    """Pictures of the track's frames `shown` (K,), which never go back; each is painted once."""
+    frame = picture = None
+    read, last = 0, -1
+    for index in shown:
+        while painter.needs_frames and read <= index:
+            _, frame = next(frames, (None, None))
+            if frame is None:
+                message = f"the source ends after {read} frames, but the track has {len(painter.track)}"
+                raise ParameterError(f"{message}: give the video that was tracked")
+            read += 1
+        if index != last:
+            picture, last = painter(int(index), frame), index
+        yield picture
+
+
+class _Painter:
+    """Paints one frame of a track after another."""
+
+    def __init__(self, track: Track, mode: str, camera: Camera):
+        self.track, self.needs_frames = track, mode in ("overlay", "side")
+        self._mode = {"overlay": "color", "side": "clay"}.get(mode, mode)
+        self._beside, self._camera = mode == "side", camera
+        self._samples = 2 if max(camera.image_size) <= _SAMPLES_UP_TO_PX else 1
+        self._ground = np.full((*camera.image_size, 3), _BACKGROUND, np.uint8)
+        height, width = camera.image_size
+        self.size = (height, width * (2 if self._beside else 1))
+
+    def __call__(self, index: int, frame: np.ndarray | None) -> np.ndarray:
+        """(H, W, 3) uint8, of `size`."""
+        photo = None if frame is None else self._fitting(frame)
+        picture = self._ground.copy() if photo is None or self._beside else photo.copy()
+        if self.track.confidence[index] > 0 or not self.needs_frames:
+            head = self.track.result(index)
+            posed = PosedHead.of(head, self._mode, head.params.rotation, head.params.translation)
+            _put(draw(posed, self._camera, self._samples), picture)
+        return np.concatenate([photo, picture], axis=1) if self._beside else picture
+
+    def _fitting(self, frame: np.ndarray) -> np.ndarray:
+        """The frame in the size of the camera's picture."""
+        height, width = self.track.camera.image_size
+        if abs(frame.shape[0] * width - frame.shape[1] * height) > 0.01 * frame.shape[0] * width:
+            sizes = f"{frame.shape[1]} x {frame.shape[0]} pixels, those that were tracked {width} x {height}"
+            raise ImageError(f"the frames of the source have {sizes}: give the video that was tracked")
+        size = self._camera.image_size
+        if frame.shape[:2] == size:
+            return frame
+        return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def _put(drawn: Drawn, picture: np.ndarray) -> None:
+    """Puts what was drawn over a picture (H, W, 3) uint8; only the part that it covers goes through linear light."""
+    covered = drawn.coverage.numpy() > 0
+    rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    behind = LINEAR_OF_BYTE[torch.from_numpy(picture[box]).long()]
+    linear = drawn.rgb[box] + (1 - drawn.coverage[box])[..., None] * behind
+    picture[box] = (srgb_from_linear(linear) * 255 + 0.5).to(torch.uint8).numpy()
+
+
+class _Encoder:
+    """A video file that appears when the last frame is in it, and not at all if anything goes wrong before."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float):
+        self._path = path
+        self._part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+        rate = Fraction(fps).limit_denominator(10_000)
+        picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[1]}x{size[0]}", "-r", str(rate)]
+        self._arguments = ["-loglevel", "error", "-y", *picture, "-i", "-", *_H264, str(self._part)]
+
+    def __enter__(self) -> _Encoder:
+        # Said here in one line, because what the encoder says of such places is neither.
+        if not self._path.parent.is_dir() or self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
+            raise ParameterError(f"cannot write {self._path}: choose a name in a folder that exists and is writable")
+        self._words = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                [_ffmpeg(), *self._arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._words
+            )
+        except OSError as error:
+            self._words.close()
+            raise ParameterError(f"cannot write {self._path}: the encoder does not start ({error.strerror})") from error
+        return self
+
+    def add(self, picture: np.ndarray) -> None:
+        try:
+            self._process.stdin.write(np.ascontiguousarray(picture))
+        except OSError:
+            raise self._failure() from None
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._process.kill()
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            self._process.wait()
+            self._words.close()
+            self._part.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        try:
+            self._process.stdin.close()
+        except OSError:
+            raise self._failure() from None
+        if self._process.wait():
+            raise self._failure()
+        try:
+            os.replace(self._part, self._path)
+        except OSError as error:
+            raise ParameterError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def _failure(self) -> ParameterError:
+        """The first of what the encoder had to say; the rest follows from it."""
+        self._process.wait()
+        self._words.seek(0)
+        lines = self._words.read(4000).decode(errors="replace").strip().splitlines()
+        reason = lines[0].strip() if lines else f"exit code {self._process.returncode}"
+        return ParameterError(f"cannot write {self._path}: the encoder stopped ({reason})")
+
+
+def _ffmpeg() -> str:
+    """The program that encodes."""
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        found = shutil.which("ffmpeg")
+    if found is None:
+        raise ParameterError("writing a video needs FFmpeg: pip install imageio-ffmpeg")
+    return found
