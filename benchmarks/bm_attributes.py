@@ -58,7 +58,7 @@ class Ruler:
 
     @classmethod
     def of(cls, model: fv.FaceModel) -> "Ruler":
-        light, mesh = model.light_version, ShapeSource().head
+        light, mesh = model.coarse, ShapeSource().head
         mean, modes = 1e3 * light.mean_vertices.astype(np.float64), 1e3 * light.identity_modes.astype(np.float64)
         at_mean = {name: value[0] for name, value in local_values(1e-3 * mean[None], mesh).items()}
         gradients = dict(zip(at_mean, measure_gradients(mean, modes, mesh), strict=True))

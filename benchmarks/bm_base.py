@@ -234,7 +234,7 @@ def print_sizes(model: fv.FaceModel, count: int) -> None:
 
 
 def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) -> None:
-    light = model.light_version
+    light = model.coarse
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, version {model.info['version']}, "
           f"sha256 {model.info['sha256'][:12]}")
     for name, m in (("full", model), ("light", light)):

@@ -31,7 +31,7 @@ from PIL import Image
 
 import faceverse as fv
 from faceverse.commands.batch import PHOTO_SUFFIXES
-from faceverse.fitting import subject
+from faceverse.fitting import fit_input
 from faceverse.fitting.photometric import crop_box, cut
 from faceverse.graphics.lighting import srgb_from_linear
 from faceverse.graphics.rasterize import interpolate
@@ -104,7 +104,7 @@ def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitRe
 def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the landmark stage alone finds: neutral head (V, 3), rotation (3, 3), its landmarks in pixels (L, 2)."""
     photo = fv.read_image(rgb)
-    solution = subject.solve_subject(subject.find_subject(photo, fv.detect(photo.rgb), model, 0, None))
+    solution = fit_input.fit_landmarks_of(fit_input.prepare_fit_input(photo, fv.detect(photo.rgb), model, 0, None))
     identity, expression = (
         torch.from_numpy(values.astype(np.float32))[None] for values in (solution.identity, solution.expression)
     )
@@ -125,7 +125,7 @@ def colour_error(result: fv.FitResult, rgb: np.ndarray, *, textured: bool = Fals
     camera = result.camera.cropped(box, (COMPARED_PX, COMPARED_PX))
     member = torch.zeros(len(result.vertices), 1)
     member[torch.from_numpy(face_rows(result.model))] = 1
-    params, faces = result.params, result.model.face_index
+    params, faces = result.params, result.model.tensor("faces")
     with torch.no_grad():
         shaded = render_head(
             *(torch.from_numpy(a)[None] for a in (result.vertices, result.albedo)), faces,
@@ -384,7 +384,7 @@ def _run(options: argparse.Namespace) -> None:
     """The parts asked for; the clock goes first, while memory is untouched."""
     model = fv.load_model(options.model)
     if options.without_start:
-        subject.load_start = lambda model: None
+        fit_input.load_parameter_regressor = lambda model: None
     if options.only in (None, "speed"):
         speed_part(model, _twelve_megapixels(options.photo), options.repeats)
     if options.only in (None, "heads"):

@@ -33,7 +33,7 @@ def agreement(folder: Path) -> None:
         if not base.is_file():
             continue
         wanted, model = np.load(path), fv.load_model(base)
-        model = model.light_version if "light_mesh" in wanted and wanted["light_mesh"] else model
+        model = model.coarse if "light_mesh" in wanted and wanted["light_mesh"] else model
         value = {name: wanted[f"in_{name}"] for name in (*INPUTS, "eyes") if f"in_{name}" in wanted}
         size = int(wanted["image_size"])
         found = evaluate(model, **value, focal_px=float(wanted["focal_px"]), image_size=size)

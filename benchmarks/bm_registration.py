@@ -121,7 +121,7 @@ def depth_frame(model: fv.FaceModel, head: np.ndarray, yaw_deg: float, seed: int
     """A depth camera's picture of a head (V, 3), as a scan, and which vertices (V,) it sees."""
     rotation = rotation_from_euler_deg(yaw_deg, 0, 3).double()
     posed = transform(torch.from_numpy(head).double(), rotation, torch.tensor([0.01, -0.01, -DEPTH_M]).double())
-    hits = rasterize(project(posed, DEPTH_CAMERA)[None], model.face_index, DEPTH_CAMERA.image_size)
+    hits = rasterize(project(posed, DEPTH_CAMERA)[None], model.tensor("faces"), DEPTH_CAMERA.image_size)
     mask = hits.mask[0].numpy()
     noise = DEPTH_NOISE_M * np.random.default_rng(seed).standard_normal(mask.shape)
     seen = np.zeros(len(head), bool)

@@ -123,7 +123,7 @@ def print_model(model: fv.FaceModel, count: int) -> np.ndarray:
 
 def print_light(name: str, model: fv.FaceModel, albedos: np.ndarray) -> None:
     rows = plain_skin(model)
-    normals = vertex_normals(torch.from_numpy(model.mean_vertices), model.face_index).numpy()[rows]
+    normals = vertex_normals(torch.from_numpy(model.mean_vertices), model.tensor("faces")).numpy()[rows]
     logarithms = np.log(np.clip(albedos[:, rows] @ LUMINANCE, 0.004, None))
     figures = light_figures(logarithms, normals, model.mean_vertices[rows, 0])
     text = ", ".join(f"{k} {mean:+.3f} ({size:.3f})" for k, (mean, size) in figures.items())
@@ -133,7 +133,7 @@ def print_light(name: str, model: fv.FaceModel, albedos: np.ndarray) -> None:
 def print_drawn(model: fv.FaceModel, skins_path: Path, count: int) -> None:
     """Prints what needs the sources: people by age and sex, distance of the modes, light in the textures."""
     source, skins = ShapeSource(), load_skins(skins_path)
-    assembly = assemble(source, model.light_version.mean_vertices.astype(np.float64))
+    assembly = assemble(source, model.coarse.mean_vertices.astype(np.float64))
     fields = skin_masks(assembly, source, brow_lines(model, model.landmarks_478))
     population = SkinPopulation(skins, canvas(assembly, fields))
     settings = draw_settings(count, np.random.default_rng(777))

@@ -23,9 +23,9 @@ from faceverse.io.images import read_image
 from faceverse.landmarks import VideoDetector
 from faceverse.model.face_model import FaceModel
 from faceverse.threads import one_thread
-from faceverse.tracking.person import Reader, meet
-from faceverse.tracking.sight import Watch
-from faceverse.tracking.solve import QUALITIES, FrameSolver
+from faceverse.tracking.frame_observation import FaceTracker
+from faceverse.tracking.frame_solver import QUALITIES, FrameSolver
+from faceverse.tracking.person import LandmarkObserver, estimate_person
 from faceverse.weights import load_model
 
 WEIGHTS = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthFunnel", "browInnerUp")
@@ -46,17 +46,17 @@ def print_times(model: FaceModel, frames: list[np.ndarray]) -> None:
         memory = peak_mb(path, Path(folder))
     fast = QUALITIES["fast"]
     with VideoDetector() as detector:
-        watch = Watch(detector, fast.picture_px)
+        tracker = FaceTracker(detector, fast.picture_px)
         start = time.perf_counter()
-        sights = [watch(i / 30, picture) for i, picture in enumerate(frames)]
+        observed_frames = [tracker(i / 30, picture) for i, picture in enumerate(frames)]
         seeing = time.perf_counter() - start
-    camera, reader = default_camera((height, width)), Reader(model)
+    camera, observer = default_camera((height, width)), LandmarkObserver(model)
     with one_thread():
         start = time.perf_counter()
-        person = meet([sight for sight in sights if sight.face is not None], reader, camera, None, lens_known=False)
+        person = estimate_person([observed for observed in observed_frames if observed.face is not None], observer, camera, None, lens_known=False)
         meeting = time.perf_counter() - start
-        solver = FrameSolver(reader, person, fast)
-        solving = _seconds(lambda: [solver(sight) for sight in sights])
+        solver = FrameSolver(observer, person, fast)
+        solving = _seconds(lambda: [solver(observed) for observed in observed_frames])
     count = len(frames)
     print(f"{count} frames of {width} x {height}")
     print(f"file to weights                {from_file:7.1f} frames/s, a video of {len(longer)} frames")
@@ -137,8 +137,8 @@ def print_photograph(model: FaceModel, path: str, count: int, height: int) -> No
     moved = swaying(count)
     found = tracking.track(zip(moved.times_s, moved_photograph(read_image(path).rgb, moved, height)), model)
     # What is moved within a picture turns with the line of sight.
-    sight = found.translation / np.linalg.norm(found.translation, axis=1, keepdims=True)
-    across = np.cross([0, 0, -1], sight)
+    observed = found.translation / np.linalg.norm(found.translation, axis=1, keepdims=True)
+    across = np.cross([0, 0, -1], observed)
     length = np.linalg.norm(across, axis=1, keepdims=True)
     facing = Rotation.from_rotvec(across / np.maximum(length, 1e-9) * np.arcsin(length))
     seen = facing.inv() * Rotation.from_matrix(found.rotation)

@@ -71,7 +71,7 @@ def fitted_page(browser, address: str, width: int, height: int, theme: str, scal
     page.click("[data-sample='0']")
     page.wait_for_selector('.fv-stage[data-state="busy"]')
     page.wait_for_selector(READY, timeout=WAIT_MS)
-    page.wait_for_timeout(8000)  # folds and pictures follow the head
+    page.wait_for_timeout(8000)  # wrinkles and pictures follow the head
     return page
 
 

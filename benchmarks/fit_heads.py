@@ -36,7 +36,7 @@ TONES = ((41.0, "light"), (10.0, "intermediate"), (-90.0, "dark"))  # least ITA 
 
 
 @dataclass(frozen=True)
-class Subject:
+class FitInput:
     """A person of known truth.
 
     Args:
@@ -86,7 +86,7 @@ class Portrait:
     """
 
     rgb: np.ndarray
-    subject: Subject
+    subject: FitInput
     scene: Scene
     landmarks_px: np.ndarray
     eyes_px: float
@@ -94,7 +94,7 @@ class Portrait:
 
 
 # -- people -----------------------------------------------------------------------------------------------------------
-def subjects(model: fv.FaceModel, count: int) -> tuple[list[Subject], bool]:
+def subjects(model: fv.FaceModel, count: int) -> tuple[list[FitInput], bool]:
     """People to photograph, and whether they are held out.
 
     Held-out heads come from a generator setting that the model was not trained on. Without their source, or for a model
@@ -120,7 +120,7 @@ def subjects(model: fv.FaceModel, count: int) -> tuple[list[Subject], bool]:
     return made, True
 
 
-def _subject(model: fv.FaceModel, neutral: np.ndarray, number: int, groups: dict[str, str]) -> Subject:
+def _subject(model: fv.FaceModel, neutral: np.ndarray, number: int, groups: dict[str, str]) -> FitInput:
     """Expression and random skin for a head (V, 3)."""
     weights = random_expression(model, np.random.default_rng(7000 + number))
     modes = model.expression_modes_of(closest_identity(model, neutral))
@@ -128,7 +128,7 @@ def _subject(model: fv.FaceModel, neutral: np.ndarray, number: int, groups: dict
     albedo = model.albedo(coefficients)[0].clamp(0.003, 1).numpy()
     tone = {"skin": skin_tone(albedo[_plain_rows(model)].mean(0))}
     vertices = neutral + np.tensordot(weights, modes, 1)
-    return Subject(neutral.astype(np.float32), vertices.astype(np.float32), albedo, {**groups, **tone})
+    return FitInput(neutral.astype(np.float32), vertices.astype(np.float32), albedo, {**groups, **tone})
 
 
 def random_expression(model: fv.FaceModel, rng: np.random.Generator) -> np.ndarray:
@@ -208,7 +208,7 @@ def _random_light(rng: np.random.Generator) -> torch.Tensor:
     return light * torch.from_numpy(np.exp(0.08 * rng.standard_normal(3))).float()
 
 
-def photograph(model: fv.FaceModel, subject: Subject, scene: Scene) -> Portrait:
+def photograph(model: fv.FaceModel, subject: FitInput, scene: Scene) -> Portrait:
     """The subject in the scene, before a background that shows nothing, with noise and as a JPEG would give it."""
     rng = np.random.default_rng(scene.seed)
     height, width = scene.camera.image_size
@@ -220,7 +220,7 @@ def photograph(model: fv.FaceModel, subject: Subject, scene: Scene) -> Portrait:
     camera = scene.camera.cropped((x0, y0, x1, y1), (factor * (y1 - y0), factor * (x1 - x0)))
     with torch.no_grad():
         shaded = render_head(
-            torch.from_numpy(subject.vertices)[None], torch.from_numpy(subject.albedo)[None], model.face_index,
+            torch.from_numpy(subject.vertices)[None], torch.from_numpy(subject.albedo)[None], model.tensor("faces"),
             scene.rotation[None], scene.translation[None], scene.light[None], camera,
         )  # fmt: skip
     drawn = torch.cat([shaded.rgb[0].clamp_min(0), shaded.mask[0, ..., None].float()], -1).permute(2, 0, 1)
@@ -286,7 +286,7 @@ def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
     identity = torch.from_numpy(model.random(5000 + number).identity)[None]
     neutral = model.vertices(identity)[0].numpy()
     person = _subject(model, neutral, number, {})
-    person = person if number % 2 else Subject(neutral, neutral, person.albedo)
+    person = person if number % 2 else FitInput(neutral, neutral, person.albedo)
     depth, yaw_deg = float(rng.uniform(0.5, 0.9)), float(rng.uniform(-30, 30))
     scene = Scene(
         Camera(size * 1.6 * depth / 0.62, (size / 2, size / 2), (size, size)),

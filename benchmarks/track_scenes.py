@@ -85,7 +85,7 @@ def pictures(scene: Scene, height: int = 720, seed: int = 0) -> Iterator[np.ndar
     for rotation, translation, expression in zip(scene.rotation, scene.translation, scene.expression, strict=True):
         weights = torch.from_numpy(expression[None]).float()
         drawn = render_head(
-            model.vertices(identity, weights), color, model.face_index, torch.from_numpy(rotation[None]).float(),
+            model.vertices(identity, weights), color, model.tensor("faces"), torch.from_numpy(rotation[None]).float(),
             torch.from_numpy(translation[None]).float(), default_light()[None], camera,
         )  # fmt: skip
         linear = torch.where(drawn.mask[0, ..., None], drawn.rgb[0], backdrop)

@@ -154,7 +154,7 @@ class Service:
 
         Edits are relative (age: years, gender: -1..1 towards male, and the model's other attributes, such as
         nose_width) or absolute (age_years, targets: {attribute: value}); expression: a preset such as "smile", or
-        weights 0..1 by ARKit's names; detail: 0..3 times the skin's relief; detail_seed: other skin; rotation: yaw,
+        weights 0..1 by ARKit's names; detail: 0..3 times the skin's displacement; detail_seed: other skin; rotation: yaw,
         pitch and roll in degrees; light: {yaw, pitch, intensity, warmth}.
 
         Args:

@@ -175,16 +175,16 @@ class Editing(Layout):
         return {**visit.view, "status": visit.status}
 
     def _folded(self, visit: Visit, person: int) -> Iterator[dict]:
-        """Folds of expressions, which take longer than the head; not if the head has changed in the meantime."""
+        """Wrinkles of expressions, which take longer than the head; not if the head has changed in the meantime."""
         head = visit.head
         if head is None or head.person != person or not head.has_detail:
             return
-        folded = heads.with_folds(head, visit.folder)
+        folded = heads.with_wrinkles(head, visit.folder)
         with visit.changing:
             if visit.head is not head:
                 return
             visit.head = folded
-            visit.view = {**visit.view, "folds": folded.folds}
+            visit.view = {**visit.view, "wrinkles": folded.wrinkles}
             shown = {**visit.view, "status": visit.status}
         yield {self.view: shown}
 

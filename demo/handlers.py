@@ -271,7 +271,7 @@ def rehearse(folder: Path, model: Path, detail=True) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
         *_, fitted = fit(claim(samples(folder)[:1], place, show_s=None), detail=detail)
-        head = heads.with_folds(Head.of(fitted.result, fitted.person), place)
+        head = heads.with_wrinkles(Head.of(fitted.result, fitted.person), place)
         heads.view(head, place, model)
         pictures.of_fit(fitted.result, fitted.photo_rgb, place)
 

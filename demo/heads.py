@@ -15,7 +15,7 @@ from PIL import Image
 import faceverse as fv
 
 from .changes import Changes, Mix, expression_limits
-from .viewer import file_address, fold_atlas, head_pack, model_pack
+from .viewer import file_address, head_pack, model_pack, wrinkle_atlas
 
 FORMATS = {"GLB": "glb", "OBJ (zip)": "obj", "PLY": "ply", "STL": "stl", "JSON": "json"}
 MESHES = ("standard", "light", "dense")
@@ -37,7 +37,7 @@ class Head:
         person: number of the fit; the 3D view keeps its camera and sliders while this stays the same.
         changes: of the sliders, as far as the server has heard of them.
         donor: the second person, to mix with; donor_name is for the visitor.
-        folds: address of the atlas of expression folds, or None.
+        wrinkles: address of the atlas of expression wrinkles, or None.
     """
 
     fitted: fv.FitResult
@@ -47,7 +47,7 @@ class Head:
     changes: Changes = Changes()
     donor: fv.FitResult | None = None
     donor_name: str = ""
-    folds: str | None = None
+    wrinkles: str | None = None
 
     @classmethod
     def of(cls, fitted: fv.FitResult, person: int) -> Head:
@@ -57,7 +57,7 @@ class Head:
 
     @property
     def has_detail(self) -> bool:
-        """Whether there is a relief whose strength can be chosen."""
+        """Whether there is a displacement whose strength can be chosen."""
         return self.edited.normal_map is not None
 
 
@@ -155,7 +155,7 @@ def view(head: Head, folder: Path, model: Path) -> dict:
     mesh.write_bytes(head_pack(head.edited))
     texture = _picture_file(folder, "texture", ".jpg", head.edited.texture, quality=92)
     normal = smooth = None
-    if head.has_detail:  # without losses, because blocks of JPEG would be seen as relief
+    if head.has_detail:  # without losses, because blocks of JPEG would be seen as displacement
         normal = _picture_file(folder, "normal", ".png", head.edited.normal_map, compress_level=3)
         bare = fv.edit(head.edited, detail=0).texture
         smooth = _picture_file(folder, "smooth", ".jpg", bare, quality=92)
@@ -170,7 +170,7 @@ def view(head: Head, folder: Path, model: Path) -> dict:
         "texture": file_address(texture),
         "normal": normal and file_address(normal),
         "smooth": smooth and file_address(smooth),
-        "folds": head.folds,
+        "wrinkles": head.wrinkles,
         "state": head.changes.on_files,
         "start": start_of(head),
         "limits": _limits(head.rest),
@@ -194,17 +194,17 @@ def start_of(head: Head) -> dict:
     }
 
 
-def with_folds(head: Head, folder: Path) -> Head:
-    """The head with the folds that its expressions bring, for the 3D view; takes a second or two."""
+def with_wrinkles(head: Head, folder: Path) -> Head:
+    """The head with the wrinkles that its expressions bring, for the 3D view; takes a second or two."""
     if not head.has_detail:
-        return replace(head, folds=None)
+        return replace(head, wrinkles=None)
     fitted = head.fitted.params.expression
-    atlas = fold_atlas(fv.edit(head.edited, expression=fitted))
+    atlas = wrinkle_atlas(fv.edit(head.edited, expression=fitted))
     if atlas is None:
-        return replace(head, folds=None)
-    path = _picture_file(folder, "folds", ".png", atlas, compress_level=3)
-    forget_older(folder, "folds-*.png", {path})
-    return replace(head, folds=file_address(path))
+        return replace(head, wrinkles=None)
+    path = _picture_file(folder, "wrinkles", ".png", atlas, compress_level=3)
+    forget_older(folder, "wrinkles-*.png", {path})
+    return replace(head, wrinkles=file_address(path))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def report(result: fv.FitResult, whole: bool, language: str, explain) -> str:
 def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
     """A link to a file with its size and what is in it; the page starts the download by it."""
     link = f'<a href="{html.escape(file_address(path))}" download="{path.name}">{path.name}</a>'
-    light = result.model.light_version
+    light = result.model.coarse
     polygons = len(light.faces if mesh == "light" and light is not None else result.faces)
     held = "" if path.suffix == ".json" else f", {polygons:,} {say('triangles', language)}"
     if mesh == "dense" and path.suffix in (".ply", ".stl", ".zip") and result.displacement is not None:

@@ -202,7 +202,7 @@ class Page(Filming):
         return {self.view: {**visit.view, "status": visit.status}, self.cancel: gr.Button(visible=False)}
 
     def _arrived(self, visit: Visit, fitted: Fitted) -> Iterator[dict]:
-        """The 3D view first, because it is what the visitor waits for; then folds and pictures.
+        """The 3D view first, because it is what the visitor waits for; then wrinkles and pictures.
 
         Detail arrives on a head that he may be using. What he changed on the server in the meantime is done again to
         the detailed head; what he moved in the browser stays there.

@@ -14,7 +14,7 @@ import faceverse as fv
 from .heads import forget_older, numbers
 
 PICTURE_PX = 640
-_RELIEF_RANGE_MM = 0.4
+_DISPLACEMENT_RANGE_MM = 0.4
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def maps_of(result: fv.FitResult) -> dict[str, np.ndarray]:
         maps["smooth"] = fv.edit(result, detail=0).texture
         maps["normal"] = result.normal_map
     if result.displacement is not None:
-        grey = np.clip(result.displacement / _RELIEF_RANGE_MM * 127.5 + 127.5, 0, 255).astype(np.uint8)
+        grey = np.clip(result.displacement / _DISPLACEMENT_RANGE_MM * 127.5 + 127.5, 0, 255).astype(np.uint8)
         maps["displacement"] = np.repeat(grey[..., None], 3, axis=2)
     maps["confidence"] = np.repeat(result.texture_confidence[..., None], 3, axis=2)
     return maps

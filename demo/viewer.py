@@ -36,7 +36,7 @@ _ROUGHNESS = (
 )
 _SKIN_ROUGHNESS = 0.58
 
-FOLDS = (
+WRINKLES = (
     {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0},
     {"browDownLeft": 1.0, "browDownRight": 1.0},
     {"eyeSquintLeft": 1.0, "eyeSquintRight": 1.0, "cheekSquintLeft": 1.0, "cheekSquintRight": 1.0},
@@ -45,9 +45,9 @@ FOLDS = (
     {"mouthFrownLeft": 1.0, "mouthFrownRight": 1.0, "mouthShrugLower": 1.0},
     {"mouthPucker": 1.0},
 )
-"""The expressions whose folds are in the tiles of an atlas, from its second tile on."""
+"""The expressions whose wrinkles are in the tiles of an atlas, from its second tile on."""
 TILE_PX = 256
-FOLD_SCALE = 0.5
+WRINKLE_SCALE = 0.5
 """Slope of the farthest byte of an atlas; 128 is none."""
 
 
@@ -67,8 +67,8 @@ def model_pack(model: fv.FaceModel) -> bytes:
         "names": list(model.expression_names),
         "vertexCount": len(model.mean_vertices),
         "attributes": attributes,
-        "folds": [{name: w for name, w in fold.items() if name in model.expression_names} for fold in FOLDS],
-        "foldScale": FOLD_SCALE,
+        "wrinkles": [{name: w for name, w in wrinkle.items() if name in model.expression_names} for wrinkle in WRINKLES],
+        "wrinkleScale": WRINKLE_SCALE,
         "leftSide": left,
     }
     pack = _pack(
@@ -172,30 +172,30 @@ def head_pack(result: fv.FitResult) -> bytes:
     )
 
 
-def fold_atlas(result: fv.FitResult) -> np.ndarray | None:
-    """What expressions add to the relief of a head, for the view to show as sliders move.
+def wrinkle_atlas(result: fv.FitResult) -> np.ndarray | None:
+    """What expressions add to the displacement of a head, for the view to show as sliders move.
 
-    Eight tiles of TILE_PX, four in a row: the folds of the head's own expression, then those of `FOLDS`. Red and green
+    Eight tiles of TILE_PX, four in a row: the wrinkles of the head's own expression, then those of `WRINKLES`. Red and green
     are the x and y slope that the expression adds to the normal map of the neutral face: 128 + 127 * slope /
-    FOLD_SCALE. Takes an edit of the head for each tile.
+    WRINKLE_SCALE. Takes an edit of the head for each tile.
 
     Returns:
-        (2 * TILE_PX, 4 * TILE_PX, 3) uint8, or None for a head without relief.
+        (2 * TILE_PX, 4 * TILE_PX, 3) uint8, or None for a head without displacement.
     """
     if result.normal_map is None:
         return None
     names = result.model.expression_names
     rest = _slopes(fv.edit(result, expression=np.zeros(len(names), np.float32)).normal_map)
     atlas = np.full((2 * TILE_PX, 4 * TILE_PX, 3), 128, np.uint8)
-    for tile, wanted in enumerate((_weights(result), *FOLDS)):
+    for tile, wanted in enumerate((_weights(result), *WRINKLES)):
         known = {name: weight for name, weight in wanted.items() if name in names}
         if not any(known.values()):
             continue
         weights = np.array([known.get(name, 0.0) for name in names], np.float32)
-        folds = _slopes(fv.edit(result, expression=weights).normal_map) - rest
+        wrinkles = _slopes(fv.edit(result, expression=weights).normal_map) - rest
         row, column = divmod(tile, 4)
         place = (slice(row * TILE_PX, (row + 1) * TILE_PX), slice(column * TILE_PX, (column + 1) * TILE_PX))
-        atlas[place][..., :2] = np.clip(np.round(128 + 127 * _resized(folds) / FOLD_SCALE), 1, 255)
+        atlas[place][..., :2] = np.clip(np.round(128 + 127 * _resized(wrinkles) / WRINKLE_SCALE), 1, 255)
     return atlas
 
 

@@ -59,7 +59,7 @@ from .commands.edit import (
 )
 from .commands.train import add_train, run_train
 from .detail.file import save_detail
-from .fitting.choice import FaceChoice, check_choice
+from .fitting.face_selection import FaceSelector, check_face_selector
 from .model.file import content_hash
 from .tracking.clips import CLIP_MODES, render_track
 from .tracking.frames import open_source
@@ -187,7 +187,7 @@ def _run_weights(options: argparse.Namespace) -> int:
     if options.action == "verify":
         print(f"{path}: complete and readable, sha256 {content_hash(path)}")
         return 0
-    light = model.light_version
+    light = model.coarse
     rows = {
         "name": model.name,
         "found at": path,
@@ -347,12 +347,12 @@ def _add_formats(parser: argparse.ArgumentParser, known: tuple[str, ...], defaul
     parser.add_argument("--format", dest="formats", type=formats, default=formats(default), metavar="A,B", help=help)
 
 
-def _face(text: str) -> FaceChoice:
+def _face(text: str) -> FaceSelector:
     if text == "largest":
         return text
     try:
         face = tuple(float(part) for part in text.split(",")) if "," in text else int(text)
-        check_choice(face)
+        check_face_selector(face)
         return face
     except (ValueError, ParameterError):
         message = f"expected 0 (the largest), 1, 2 ..., largest, or a place X,Y in pixels, got {text!r}"

@@ -213,7 +213,7 @@ def _moves_skin(before: FaceParams, after: FaceParams) -> bool:
 
 def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The texture (H, W, 3) uint8 in linear light times the change of the model's albedo, clipped."""
-    rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.mean.device)
+    rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.device)
     old, new = model.albedo(rows).clamp(0, 1).cpu() + _RATIO_SOFTENING
     height, width = texture.shape[:2]
     baked = torch.from_numpy(bake_vertices(model, (new / old).numpy(), max(height, width)))

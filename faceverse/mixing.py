@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from .detail.displacement import normal_map
 from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
-from .detail.relief import normal_map
 from .edit import edit
 from .edit_values import amounts_for, attribute_limits, number, region_attributes
 from .errors import ParameterError
+from .model.arrays import BASES
 from .model.face_model import FaceModel
 from .model.presets import ATTRIBUTE_REGIONS
 from .result import FitResult, with_params
@@ -90,8 +91,8 @@ def randomize(
     """
     keep = _names("keep", keep)
     amounts = random_attributes(result, seed, region=region, keep=keep, strength=strength)
-    with_skin = region is None and strength and SKIN not in keep
-    skin = seed if with_skin and result.params.detail and result.detail_module is not None else None
+    with_detail = region is None and strength and SKIN not in keep
+    skin = seed if with_detail and result.params.detail and result.detail_module is not None else None
     return edit(result, detail_seed=skin, **amounts)
 
 
@@ -229,8 +230,7 @@ def _check_one_model(first: FitResult, second: FitResult) -> None:
         if not isinstance(head, FitResult):
             raise ParameterError(f"blend mixes heads (FitResult), got {type(head).__name__}")
     one, two = first.model, second.model
-    bases = ("mean", "identity_basis", "expression_basis", "albedo_mean", "albedo_basis")
-    if one is not two and not all(torch.equal(getattr(one, name), getattr(two, name)) for name in bases):
+    if one is not two and not all(torch.equal(one.tensor(name), two.tensor(name)) for name in BASES):
         raise ParameterError(
             f"the heads belong to different models, '{one.name}' and '{two.name}': fit both photographs with one model"
         )

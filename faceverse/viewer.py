@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .detail.relief import sample
+from .detail.displacement import sample
 from .errors import ParameterError
 from .graphics.lighting import srgb_from_linear
 from .rendering.render import render
@@ -27,7 +27,7 @@ class MeshViewer:
     """Shows a head as the value of a notebook's cell.
 
     The notebook gets two versions, and its viewer takes the best that it can draw: the coarse mesh
-    (`FaceModel.light_version`) as a plotly figure, which can be turned, and a picture by `faceverse.render`, which also
+    (`FaceModel.coarse`) as a plotly figure, which can be turned, and a picture by `faceverse.render`, which also
     shows where notebooks are only read. Nothing is fetched, and plotly need not be installed to make them.
 
     Args:
@@ -51,8 +51,8 @@ class MeshViewer:
 
     def figure(self) -> dict:
         """The head as plotly's JSON, for `plotly.graph_objects.Figure(viewer.figure())`; lengths in 0.1 mm."""
-        light = self.result.model.light_version
-        keep = slice(None) if light is self.result.model else self.result.model.data.light_vertices
+        light = self.result.model.coarse
+        keep = slice(None) if light is self.result.model else self.result.model.data.coarse_vertices
         points = np.round(self.result.vertices[keep] / STEP_M)
         indices = "u2" if len(points) <= 1 << 16 else "u4"
         mesh = {

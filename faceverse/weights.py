@@ -33,9 +33,9 @@ from .model.file import ModelFile, content_hash, read_stored_model, write_model_
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
 
-OPEN_FILE, START_FILE = "open_base.safetensors", "open_start.safetensors"
-START_FORMAT, START_VERSION = "faceverse-start", "1"
-MOVEMENT_FILE, MOVEMENT_FORMAT, MOVEMENT_VERSION = "open_movement.safetensors", "faceverse-movement", "1"
+OPEN_FILE, PARAMETER_REGRESSOR_FILE = "open_base.safetensors", "open_parameter_regressor.safetensors"
+PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION = "faceverse-start", "1"
+EXPRESSION_REGRESSOR_FILE, EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION = "open_expression_regressor.safetensors", "faceverse-movement", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
 
@@ -81,11 +81,11 @@ def _float32(values: np.ndarray | None) -> np.ndarray | None:
 
 
 def _landmarks(file: ModelFile, number: int) -> Landmarks:
-    keys = ("triangle", "barycentric", "sigma", "habits")
-    triangle, *trust, habits = (getattr(file, f"landmarks_{number}_{key}", None) for key in keys)
-    habits = None if habits is None else habits * np.float32(1e-3)
+    keys = ("triangle", "barycentric", "sigma", "error_modes")
+    triangle, *trust, error_modes = (getattr(file, f"landmarks_{number}_{key}", None) for key in keys)
+    error_modes = None if error_modes is None else error_modes * np.float32(1e-3)
     detected = np.array(LANDMARKS_68_FROM_478) if number == 68 else None
-    return Landmarks(triangle.astype(np.int64), *trust, habits, detected)
+    return Landmarks(triangle.astype(np.int64), *trust, error_modes, detected)
 
 
 def _refined(modes_mm: np.ndarray, rule: csr_matrix | None) -> Modes:
@@ -133,9 +133,9 @@ def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarra
         "faces": triangles_from_quads(topology.quads),
         "uv": uv[order],
         "uv_faces": triangles_from_quads(place[uv_topology.quads]),
-        "light_vertices": np.arange(vertex_count),
-        "light_faces": triangles_from_quads(topology.coarse_quads),
-        "light_uv_faces": triangles_from_quads(place[uv_topology.coarse_quads]),
+        "coarse_vertices": np.arange(vertex_count),
+        "coarse_faces": triangles_from_quads(topology.coarse_quads),
+        "coarse_uv_faces": triangles_from_quads(place[uv_topology.coarse_quads]),
     }
 
 
@@ -247,8 +247,8 @@ def _find_open() -> Path:
 
 
 # -- learned networks -------------------------------------------------------------------------------------------------
-def read_start(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
-    """Arrays of the learned start of a fit (`faceverse.fitting.start`) for the model file with this hash.
+def read_parameter_regressor(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+    """Arrays of the learned start of a fit (`faceverse.fitting.parameter_regressor`) for the model file with this hash.
 
     It is looked for beside the open model: in the folder that FACEVERSE_WEIGHTS names, in the repository's `weights/`
     and in the installed package.
@@ -258,12 +258,12 @@ def read_start(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
     Raises:
         WeightsError: the file is damaged or of another kind.
     """
-    return _read_beside(START_FILE, (START_FORMAT, START_VERSION), model_sha256)
+    return _read_beside(PARAMETER_REGRESSOR_FILE, (PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION), model_sha256)
 
 
-def read_movement(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
-    """Arrays of the network that reads movements (`faceverse.fitting.movement`); see `read_start`."""
-    return _read_beside(MOVEMENT_FILE, (MOVEMENT_FORMAT, MOVEMENT_VERSION), model_sha256)
+def read_expression_regressor(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+    """Arrays of the network that reads movements (`faceverse.tracking.expression_regressor`); see `read_parameter_regressor`."""
+    return _read_beside(EXPRESSION_REGRESSOR_FILE, (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION), model_sha256)
 
 
 def _read_beside(name: str, kind: tuple[str, str], model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
@@ -276,7 +276,7 @@ def _read_beside(name: str, kind: tuple[str, str], model_sha256: str | None) -> 
 
 
 def find_beside_open(name: str) -> Path | None:
-    """Path of a file that ships with the open model; None where it is not installed. For where, see `read_start`."""
+    """Path of a file that ships with the open model; None where it is not installed. For where, see `read_parameter_regressor`."""
     return next(_beside_open(name), None)
 
 

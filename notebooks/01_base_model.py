@@ -611,9 +611,9 @@ for label, change in (("mine", mine), ("model", age.step[:N_id] * 30 / (age.esti
 
 # %%
 pool = np.stack([model.random(2000 + seed).identity for seed in range(50 if FAST else 400)])
-pool = 1000 * model.light_version.vertices(torch.from_numpy(pool)).numpy()
-test = 1000 * model.light_version.vertices(torch.from_numpy(fresh)).numpy()
-rows = model.light_version.regions["face"]
+pool = 1000 * model.coarse.vertices(torch.from_numpy(pool)).numpy()
+test = 1000 * model.coarse.vertices(torch.from_numpy(fresh)).numpy()
+rows = model.coarse.regions["face"]
 pool, test = pool[:, rows].reshape(len(pool), -1), test[:, rows].reshape(len(test), -1)
 errors = []
 for number in [n for n in (10, 25, 50, 100, 200, 400) if n <= len(pool)]:

@@ -218,7 +218,7 @@ inside = x**2 + y**2 < 1
 sphere = np.stack([x, y, np.sqrt(np.clip(1 - x**2 - y**2, 0, None))], axis=-1)
 small = fv.Camera(205, (48, 41), (96, 96))
 on_head = render_head(
-    torch.from_numpy(person.vertices)[None], torch.ones(1, len(person.vertices), 3), model.face_index,
+    torch.from_numpy(person.vertices)[None], torch.ones(1, len(person.vertices), 3), model.tensor("faces"),
     torch.eye(3)[None], torch.tensor([[0, 0, -0.6]]), directed_light()[None], small,
 )  # fmt: skip
 normals = np.stack([sphere, on_head.normals_cam[0].numpy()])  # (2, 96, 96, 3): for each pixel the normal seen there
@@ -311,7 +311,7 @@ show(*(fv.render(lamps[0], camera=camera, rotation=(yaw, 0, 0)).rgb for yaw in (
 
 # %%
 lit = render_head(
-    torch.from_numpy(person.vertices)[None], torch.from_numpy(person.albedo)[None], model.face_index,
+    torch.from_numpy(person.vertices)[None], torch.from_numpy(person.albedo)[None], model.tensor("faces"),
     torch.eye(3)[None], torch.tensor([[0, 0, -0.6]]), directed_light(yaw=-80, pitch=15)[None], camera,
 )  # fmt: skip
 face = model.regions["face"]
@@ -430,14 +430,14 @@ assert (by_library != seen).sum() <= 6
 
 # %%
 vertices_cam = transform(torch.from_numpy(person.vertices), torch.eye(3), torch.tensor([0, 0, -0.6]))
-fragments = rasterize(project(vertices_cam, camera)[None], model.face_index, camera.image_size)
+fragments = rasterize(project(vertices_cam, camera)[None], model.tensor("faces"), camera.image_size)
 vertex_colour = torch.from_numpy(person.albedo) * shading(lit.vertex_normals_cam[0], directed_light(yaw=-40, pitch=15))
-linear = interpolate(fragments, vertex_colour[None], model.face_index)[0]
+linear = interpolate(fragments, vertex_colour[None], model.tensor("faces"))[0]
 picture = (255 * srgb_from_linear(linear)).numpy().astype(np.uint8)
 picture[~fragments.mask[0].numpy()] = 255
 x, y = project(vertices_cam[model.regions["eyeball_left"]], camera)[:, :2].mean(dim=0).tolist()
 eye = camera.cropped((x - 12, y - 12, x + 12, y + 12), (200, 200))
-near = rasterize(project(vertices_cam, eye)[None], model.face_index, (200, 200))
+near = rasterize(project(vertices_cam, eye)[None], model.tensor("faces"), (200, 200))
 weights_seen = (255 * near.barycentric[0]).numpy().astype(np.uint8)
 show(picture, weights_seen, fv.render(lamps[1], camera=camera).rgb)
 difference = np.abs(picture.astype(int) - fv.render(lamps[1], camera=camera).rgb)[fragments.mask[0].numpy()]
@@ -494,7 +494,7 @@ assert abs(autograd - finite) < 1e-6
 # picture, the head's outline moves.
 
 # %%
-mesh = model.light_version
+mesh = model.coarse
 shape = mesh.vertices(torch.from_numpy(person.params.identity)[None]).double()
 white, lamp = torch.full_like(shape, 0.6), directed_light(yaw=-40)[None].double()
 
@@ -502,7 +502,7 @@ white, lamp = torch.full_like(shape, 0.6), directed_light(yaw=-40)[None].double(
 def brightness(z, window):
     """Sum of the red channel over a part of the picture."""
     where = torch.stack([torch.zeros_like(z), torch.zeros_like(z), z - 0.6])[None]
-    drawn = render_head(shape, white, mesh.face_index, torch.eye(3)[None].double(), where, lamp, camera)
+    drawn = render_head(shape, white, mesh.tensor("faces"), torch.eye(3)[None].double(), where, lamp, camera)
     return drawn.rgb[0][window][..., 0].sum()
 
 # %%
@@ -569,7 +569,7 @@ camera = fv.Camera(470, (120, 98), (240, 240))
 photo = torch.from_numpy(fv.render(lamps[1], camera=camera).rgb / 255.0).permute(2, 0, 1)[None]
 skin = mesh.regions["face"]
 tone = torch.from_numpy(mesh.albedo(torch.from_numpy(person.params.albedo)[None])[0].numpy()[skin]).double()
-normal = render_head(shape.float(), white.float(), mesh.face_index, torch.eye(3)[None], torch.zeros(1, 3) - 0.6,
+normal = render_head(shape.float(), white.float(), mesh.tensor("faces"), torch.eye(3)[None], torch.zeros(1, 3) - 0.6,
                      directed_light()[None], camera).vertex_normals_cam[0, skin].double()  # fmt: skip
 front = normal[:, 2] > 0.5
 colour = srgb_from_linear(tone * shading(normal, torch.from_numpy(lamps[1].params.light).double()))[front]
@@ -647,7 +647,7 @@ assert [title for title, kept in zip(titles, same) if kept] == ["1", "z", "xy", 
 # %%
 truth = directed_light(yaw=-80, pitch=15)
 pixels = lit.mask[0]
-drawn_albedo = interpolate(lit.fragments, torch.from_numpy(person.albedo)[None], model.face_index)[0]
+drawn_albedo = interpolate(lit.fragments, torch.from_numpy(person.albedo)[None], model.tensor("faces"))[0]
 basis = sh_basis(lit.normals_cam[0])[pixels].numpy()
 seen_shading = (lit.rgb[0] / drawn_albedo.clamp_min(1e-3))[pixels].numpy()
 found_light = np.linalg.lstsq(basis, seen_shading, rcond=None)[0]
@@ -674,7 +674,7 @@ for number, (a, b, c) in enumerate(px[mesh.faces]):
     nearest[rows[wins], columns[wins]], shown[rows[wins], columns[wins]] = at_depth[wins], number
 
 # %%
-library = rasterize(torch.from_numpy(px)[None], mesh.face_index, (96, 96)).triangle[0].numpy()
+library = rasterize(torch.from_numpy(px)[None], mesh.tensor("faces"), (96, 96)).triangle[0].numpy()
 print(f"{(shown != library).sum()} of {(library >= 0).sum()} pixels show another triangle")
 range_m = 0.48, 0.64
 grey = (255 * (range_m[1] - nearest.clip(*range_m)) / (range_m[1] - range_m[0])).astype(np.uint8)

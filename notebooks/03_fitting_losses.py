@@ -60,7 +60,7 @@ from scipy.interpolate import griddata
 from skimage.data import astronaut
 
 import faceverse as fv
-from faceverse.fitting import photometric, solver, subject, surface
+from faceverse.fitting import fit_input, photometric, solver, surface
 from faceverse.fitting.losses import ROBUST_SCALE
 from faceverse.fitting.prior import IdentityPrior
 
@@ -139,7 +139,7 @@ plt.show()
 # %%
 face = fv.detect(photo)[0]
 lm = solver.landmark_model(model, model.landmarks_478)
-lm = replace(lm, habits=lm.habits[:0])
+lm = replace(lm, error_modes=lm.error_modes[:0])
 found, camera = face.landmarks_px.astype(float), result.camera
 L, N_id, N_exp = len(lm.mean), len(lm.identity), len(lm.expression)
 print(f"L = {L} points, {N_id} identity coefficients, {N_exp} expression weights")
@@ -249,7 +249,7 @@ for _ in range(30):
     off = (state.expression - expected) / lm.prior.sigma
     history.append(term.loss(state) + 0.5 * (state.identity**2).sum() + 0.5 * (off**2).sum())
     seconds.append(time.perf_counter() - begun)
-    H, g = term.equations(state)
+    H, g = term.normal_equations(state)
     H[identity_rows, identity_rows] += 1
     g[identity_rows] += state.identity
     H[expression_rows, expression_rows] += 1 / lm.prior.sigma**2
@@ -258,7 +258,7 @@ for _ in range(30):
     delta = solver.damped_step(H, g, 1e-3, expression_rows, room)
     turn, shift, identity, expression = np.split(delta, [3, 6, 6 + N_id])
     state = solver.LandmarkSolution(
-        solver.turned(state.rotation, turn), state.translation + shift, state.identity + identity,
+        solver.apply_rotation_update(state.rotation, turn), state.translation + shift, state.identity + identity,
         lm.prior.clipped(state.expression + expression), (),
     )  # fmt: skip
 newton = np.array(history), np.array(seconds)
@@ -354,14 +354,14 @@ assert eigenvalues[-1] > 1000 * eigenvalues[0]
 # The photograph is cut to a square of 192 pixels around the face.
 
 # %%
-photograph = subject.find_subject(fv.read_image(photo), [face], model, 0, None)
+photograph = fit_input.prepare_fit_input(fv.read_image(photo), [face], model, 0, None)
 photograph = replace(photograph, camera=result.camera)
 names = ("identity", "expression", "albedo", "rotation", "translation", "light")
-fitted = surface.FitState(**{name: getattr(result.params, name).astype(float) for name in names})
-target = subject.target_of(photograph, fitted, fitted.expression, 192)
-skin = surface.surface_of(model.light_version)
-comparison = surface.Comparison(skin, target.crop, target.inside, target.camera, photometric.STAGES[-1].independent)
-look = comparison.look(fitted)
+fitted = surface.FaceState(**{name: getattr(result.params, name).astype(float) for name in names})
+target = fit_input.photometric_target(photograph, fitted, fitted.expression, 192)
+skin = surface.surface_samples(model.coarse)
+comparison = surface.PhotometricTerm(skin, target.crop, target.inside, target.camera, photometric.STAGES[-1].independent)
+look = comparison.evaluate(fitted)
 visible = look.weight > 0
 print(f"K = {len(visible)} vertices, {visible.sum()} of them visible")
 
@@ -436,7 +436,7 @@ for s in (1.0, 0.7):
 
 # %%
 comparison.measure(look)
-squares = (look.residual**2).sum(axis=1) / (3 * comparison.sigma**2)
+squares = (look.difference**2).sum(axis=1) / (3 * comparison.sigma**2)
 rho = squares / (1 + squares / ROBUST_SCALE**2)
 rho[~visible] = 0
 by_hand = 0.5 * comparison.trust * (look.weight * rho).sum() / look.weight.sum()
@@ -492,14 +492,14 @@ assert changes[0] < 0.7 * changes[1]
 
 # %%
 found_again = fv.detect(painted)[0]
-covered = subject.find_subject(fv.read_image(painted), [found_again], model, 0, None)
+covered = fit_input.prepare_fit_input(fv.read_image(painted), [found_again], model, 0, None)
 covered = replace(covered, camera=robust.camera)
-refitted = surface.FitState(**{name: getattr(robust.params, name).astype(float) for name in names})
-cut = subject.target_of(covered, refitted, refitted.expression, 192)
-again = surface.Comparison(skin, cut.crop, cut.inside, cut.camera, photometric.STAGES[-1].independent)
-view = again.look(refitted)
+refitted = surface.FaceState(**{name: getattr(robust.params, name).astype(float) for name in names})
+cut = fit_input.photometric_target(covered, refitted, refitted.expression, 192)
+again = surface.PhotometricTerm(skin, cut.crop, cut.inside, cut.camera, photometric.STAGES[-1].independent)
+view = again.evaluate(refitted)
 again.measure(view)
-votes = (1 + (view.residual**2).mean(axis=1) / again.sigma**2 / ROBUST_SCALE**2) ** -2.0
+votes = (1 + (view.difference**2).mean(axis=1) / again.sigma**2 / ROBUST_SCALE**2) ** -2.0
 
 # %%
 place = view.points[view.weight > 0]
@@ -541,14 +541,14 @@ assert seen_votes[inside].mean() < 0.5 * seen_votes[~inside].mean()
 # from linear least squares in turn.
 
 # %%
-photograph = subject.find_subject(fv.read_image(photo), [face], model, 0, None)
-solution = subject.solve_subject(photograph)
+photograph = fit_input.prepare_fit_input(fv.read_image(photo), [face], model, 0, None)
+solution = fit_input.fit_landmarks_of(photograph)
 photograph = replace(photograph, camera=solution.camera)
-first = subject.first_state(photograph, solution)
-coarse = subject.target_of(photograph, first, first.expression, 96)
+first = fit_input.first_state(photograph, solution)
+coarse = fit_input.photometric_target(photograph, first, first.expression, 96)
 first = photometric.initial_colours(skin, first, coarse)
 problem = photometric.Refinement(skin, [coarse], photometric.STAGES[0], IdentityPrior.of_anybody(N_id))
-looks = problem.looks([first])
+looks = problem.evaluate([first])
 problem.measure(looks)
 for name, value in problem.terms([first], looks).items():
     print(f"{name:18s} {value:7.1f}")
@@ -584,7 +584,7 @@ for name, weights in variants.items():
     state = replace(first, albedo=first.albedo / k)
     for stage in photometric.STAGES:
         stage = replace(stage, **{key: weights[key] for key in weights if hasattr(stage, key)})
-        target = subject.target_of(seen_so, state, first.expression, stage.size_px)
+        target = fit_input.photometric_target(seen_so, state, first.expression, stage.size_px)
         problem = photometric.Refinement(replace(skin, albedo=k * skin.albedo), [target], stage, person)
         state = photometric.refine(problem, [state]).states[0]
     outcomes[name] = replace(state, albedo=k * state.albedo)
@@ -603,8 +603,8 @@ for name, state in outcomes.items():
     points = photograph.landmarks.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, photograph.camera)
     points_px[name] = np.median(np.linalg.norm(points - photograph.points_px, axis=1))
-    view = comparison.look(state)
-    levels[name] = 255 * np.median(np.abs(view.residual[view.weight > 0]))
+    view = comparison.evaluate(state)
+    levels[name] = 255 * np.median(np.abs(view.difference[view.weight > 0]))
     print(f"{name:22s}{points_px[name]:9.2f} {levels[name]:8.1f} ", end="")
     print("{:10.2f} {:8.2f} {:12.2f}".format(*rms[name]))
 
@@ -659,7 +659,7 @@ for landmarks in (0.5, 0.0):
     state = replace(first, rotation=away)
     for stage in photometric.STAGES:
         stage = replace(stage, landmarks=landmarks, iterations=12 if FAST else 30, tolerance=1e-5)
-        target = subject.target_of(photograph, first, first.expression, stage.size_px)
+        target = fit_input.photometric_target(photograph, first, first.expression, stage.size_px)
         problem = photometric.Refinement(skin, [target], stage, IdentityPrior.of_anybody(N_id))
         state = photometric.refine(problem, [state]).states[0]
     cosine = (np.trace(state.rotation @ outcomes["all terms"].rotation.T) - 1) / 2
@@ -693,7 +693,7 @@ assert angles[0] < angles[1]
 # %%
 few = replace(
     lm, mean=lm.mean[::8], identity=lm.identity[:, ::8], expression=lm.expression[:, ::8],
-    normals=lm.normals[::8], sigma=lm.sigma[::8], habits=lm.habits[:, ::8],
+    normals=lm.normals[::8], sigma=lm.sigma[::8], error_modes=lm.error_modes[:, ::8],
 )  # fmt: skip
 medians = []
 for some, pixels in ((lm, found), (few, found[::8])):
@@ -731,7 +731,7 @@ assert sizes[0] > sizes[-1] and losses[0] < losses[-1]
 
 # %%
 bare_start = replace(start, expression=np.zeros(N_exp))
-_, gradient = term.equations(bare_start)
+_, gradient = term.normal_equations(bare_start)
 for i in (0, 5, 50):
     step = 1e-4 * np.eye(N_id)[i]
     up, down = (term.loss(replace(bare_start, identity=sign * step)) for sign in (1, -1))

@@ -30,7 +30,7 @@
 # 1. flatten a head into maps of albedo and shape, and read the mesh back from them,
 # 2. compute the layers of a StyleGAN2 by hand and compare them with the library's,
 # 3. see what the random vector, the noise and the head itself decide about the skin,
-# 4. make skin stronger and weaker, swap it between two heads, and fold it with an expression,
+# 4. make skin stronger and weaker, swap it between two heads, and wrinkle it with an expression,
 # 5. find the random vector behind a given skin, and train a tiny generator yourself.
 #
 # **You need** NumPy, a little PyTorch (tensors and gradients), and what a convolution is. Notebook
@@ -139,7 +139,7 @@ assert np.allclose(weights @ man.albedo[corners], albedo_map[row, column], atol=
 # 0 to 1) and its **geometry map**, in which the three colours are the coordinates $x, y, z$ of the surface.
 
 # %%
-from faceverse.detail.relief import position_map
+from faceverse.detail.displacement import position_map
 from faceverse.graphics.lighting import srgb_from_linear
 
 geometry_map = position_map(model, man.neutral_vertices, S)
@@ -152,7 +152,7 @@ show(*(np.uint8(255 * picture.clip(0, 1))[::2, ::2] for picture in (albedo_srgb,
 # The way back: look the map up at the vertices' $(u, v)$. What comes out is the mesh, to a fraction of a millimetre.
 
 # %%
-from faceverse.detail.relief import vertex_values
+from faceverse.detail.displacement import vertex_values
 
 read_back = vertex_values(model, geometry_map)
 error_mm = 1000 * np.linalg.norm(read_back - man.neutral_vertices, axis=1)[model.regions["face"]]
@@ -171,7 +171,7 @@ assert np.median(error_mm) < 0.2
 # Valleys are negative. A displacement is the sum of three **bands**: coarse creases, medium lines, fine pores.
 
 # %%
-from faceverse.detail.relief import split_bands
+from faceverse.detail.displacement import split_bands
 
 skinned = fv.edit(man, detail_seed=1)
 bands = split_bands(skinned.displacement)
@@ -313,8 +313,8 @@ show_maps({"6 x 6": small[0, 0], "zeros inserted": stuffed[0, 0], "doubled": of_
 # can be stopped early; coarse creases are there first, pores come last.
 
 # %%
+from faceverse.detail.displacement import condition_maps
 from faceverse.detail.latents import read_picture
-from faceverse.detail.relief import condition_maps
 
 condition = torch.from_numpy(condition_maps(model, man.params, generator.condition_size))[None]
 w = torch.from_numpy(skinned.params.detail["w"])[None]
@@ -331,9 +331,9 @@ show_maps({f"{side} texels": d for side, d in crops.items()}, 0.12, "mm")
 # This is exactly the head's displacement, but for a mask that takes it off eyes, teeth and the edges of the charts:
 
 # %%
-from faceverse.detail.relief import relief_weight
+from faceverse.detail.displacement import displacement_weight
 
-masked = growing[512] * relief_weight(model, S)
+masked = growing[512] * displacement_weight(model, S)
 print(f"largest difference {np.abs(masked - skinned.displacement).max():.1e} mm")
 assert np.allclose(masked, skinned.displacement, atol=1e-4)
 
@@ -352,7 +352,7 @@ assert np.allclose(masked, skinned.displacement, atol=1e-4)
 print(len(module.code.factors), "named numbers:", ", ".join(module.code.factors[:12]), "...")
 
 # %% [markdown]
-# The same $\mathbf z$, drawn by the program (left) and made by the generator (right). The deep folds lie where the
+# The same $\mathbf z$, drawn by the program (left) and made by the generator (right). The deep wrinkles lie where the
 # drawing has them. The fine lines of the forehead and beside the eyes are softer or missing: an hour of training
 # on one core learned what most drawings have in common, and less of what sets one apart.
 
@@ -363,7 +363,7 @@ z_man = random_z(np.random.default_rng(5), age_years=65, masculinity=1.0)
 drawn = synthetic_detail(DetailSurface.of(model, S), z_man, seed=0).displacement
 with torch.no_grad():
     z = torch.from_numpy(z_man)[None]
-    made = read_picture(module.code, generator(z, condition, noise)[0])[1][0].numpy() * relief_weight(model, S)
+    made = read_picture(module.code, generator(z, condition, noise)[0])[1][0].numpy() * displacement_weight(model, S)
 show_maps({"drawn": drawn[face], "generated": made[face]}, 0.2, "mm")
 alike = np.corrcoef(split_bands(drawn)[0].ravel(), split_bands(made)[0].ravel())[0, 1]
 print(f"correlation of the coarse bands {alike:.2f}")
@@ -386,11 +386,11 @@ with torch.no_grad():
     features = generator.encode(condition)
     grid = [[generator.synthesis(generator.mapping(v[None]), features, n)[0, 3:] for n in noises] for v in vectors]
 scale = torch.tensor(module.code.band_scales_mm)[:, None, None]
-pictures = torch.stack([torch.stack(line) for line in grid]) * scale * torch.from_numpy(relief_weight(model, S))
+pictures = torch.stack([torch.stack(line) for line in grid]) * scale * torch.from_numpy(displacement_weight(model, S))
 crop = (slice(110, 270), slice(170, 330))
-relief = pictures.sum(2).numpy()
-show_maps({f"70 years, noise {k}": relief[0, k][crop] for k in range(3)}, 0.15, "mm")
-show_maps({f"{years[k]} years, noise 0": relief[k, 0][crop] for k in (1, 2, 3)}, 0.15, "mm")
+displacement = pictures.sum(2).numpy()
+show_maps({f"70 years, noise {k}": displacement[0, k][crop] for k in range(3)}, 0.15, "mm")
+show_maps({f"{years[k]} years, noise 0": displacement[k, 0][crop] for k in (1, 2, 3)}, 0.15, "mm")
 
 # %% [markdown]
 # In numbers: write $d_{ab}$ for the displacement (one band, one texel) made from vector $a$ and noise $b$. Its variance
@@ -434,7 +434,7 @@ assert share_same_age < share[0]
 condition_woman = torch.from_numpy(condition_maps(model, woman.params, generator.condition_size))[None]
 with torch.no_grad():
     pair = [generator.synthesis(generator.mapping(z), c, noise) for c in (condition, condition_woman)]
-of_man, of_woman = (read_picture(module.code, p)[1][0].numpy() * relief_weight(model, S) for p in pair)
+of_man, of_woman = (read_picture(module.code, p)[1][0].numpy() * displacement_weight(model, S) for p in pair)
 both = {"man's head": of_man, "woman's head": of_woman, "difference x 10": 10 * (of_woman - of_man)}
 show_maps({name: d[face] for name, d in both.items()}, 0.15, "mm")
 ratio = np.std(of_woman - of_man) / np.std(of_man)
@@ -490,9 +490,9 @@ assert same_rows == [L - 3, L] and np.array_equal(borrowed[0].params.detail["w"]
 fv.MeshViewer(borrowed[1], mode="clay")
 
 # %% [markdown]
-# ## 7. Expression: folds from strain
+# ## 7. Expression: wrinkles from strain
 #
-# Raise the brows: the skin of the forehead gets shorter from top to bottom, and what is too long folds. How much
+# Raise the brows: the skin of the forehead gets shorter from top to bottom, and what is too long wrinkles. How much
 # shorter says the **strain**. Let $\mathbf F$ (3 x 2) hold the edges of a small piece of skin after the
 # movement, in units of two perpendicular directions along the skin at rest. Then the *Green strain* is
 #
@@ -502,7 +502,7 @@ fv.MeshViewer(borrowed[1], mode="clay")
 # the strongest compression: -0.1 means about 10 % shorter.
 
 # %%
-from faceverse.detail.relief import compression, expression_strain
+from faceverse.detail.displacement import compression, expression_strain
 
 brows = {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0}
 raised = fv.edit(skinned, expression=brows)
@@ -513,19 +513,19 @@ print(f"strongest compression {100 * shortened.max():.0f} %")
 assert 0.05 < shortened.max() <= 0.6
 
 # %% [markdown]
-# A second generator, `module.expression`, draws the folds. Its condition is the strain (three maps) and the bands of
-# the displacement at rest (three maps): skin folds where it is lined already. What it draws counts only where there
+# A second generator, `module.expression`, draws the wrinkles. Its condition is the strain (three maps) and the bands of
+# the displacement at rest (three maps): skin wrinkles where it is lined already. What it draws counts only where there
 # is strain, so that a face at rest keeps exactly its own skin.
 
 # %%
-from faceverse.detail.latents import folds
+from faceverse.detail.latents import wrinkles
 
-at_rest = folds(module, model, skinned.params, skinned.displacement)
-added = folds(module, model, raised.params, skinned.displacement)
+at_rest = wrinkles(module, model, skinned.params, skinned.displacement)
+added = wrinkles(module, model, raised.params, skinned.displacement)
 show_maps({"at rest": at_rest[face], "brows raised": added[face]}, 0.2, "mm")
 compressed = np.kron(shortened, np.ones((2, 2))) > 0.05
 inside, outside = np.abs(added[compressed]).mean(), np.abs(added[~compressed]).mean()
-print(f"mean fold {1000 * inside:.0f} thousandths of a mm where compressed, {1000 * outside:.1f} elsewhere")
+print(f"mean wrinkle {1000 * inside:.0f} thousandths of a mm where compressed, {1000 * outside:.1f} elsewhere")
 assert not at_rest.any() and inside > 3 * outside
 assert np.allclose(skinned.displacement + added, raised.displacement, atol=1e-3)
 
@@ -534,7 +534,7 @@ smooth = fv.edit(man, expression=brows)
 show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (skinned, smooth, raised)))
 
 # %% [markdown]
-# At rest; brows raised without detail; brows raised with personal detail and folds.
+# At rest; brows raised without detail; brows raised with personal detail and wrinkles.
 #
 # ## 8. Fitting the latent
 #
@@ -557,7 +557,7 @@ show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (skinned, smoo
 # from another one of 25.
 
 # %%
-mask = torch.from_numpy(relief_weight(model, 128))
+mask = torch.from_numpy(displacement_weight(model, 128))
 
 
 def displacement_of(z, noise_seed):

@@ -29,7 +29,7 @@
 #
 # 1. know the 52 ARKit shapes by name, side and size,
 # 2. read which of them a fit found in a photograph,
-# 3. see the folds that an expression makes, with and without,
+# 3. see the wrinkles that an expression makes, with and without,
 # 4. carry an expression to other heads, and see why its size has to follow the head,
 # 5. take a GLB file apart with `struct` and `json`, and write OBJ, PLY, STL and JSON,
 # 6. open the file in Blender and in a web page.
@@ -192,15 +192,15 @@ assert np.allclose(rest.vertices, rest.neutral_vertices)
 # the corners of the mouth stay in it.
 
 # %% [markdown]
-# ## 3. Folds: what skin does when a face moves
+# ## 3. Wrinkles: what skin does when a face moves
 #
-# 52 smooth shapes cannot wrinkle. But skin that is compressed folds: a network (`module.expression`
-# of [04_detail_module](04_detail_module.ipynb)) draws the folds from the *strain*, the relative change of length of the
-# skin, and from the relief at rest. They are added to the **displacement**, a map in texture space that says how far,
-# in millimetres, the skin lies above the smooth surface. `fv.edit` makes the folds anew for each expression.
+# 52 smooth shapes cannot wrinkle. But skin that is compressed wrinkles: a network (`module.expression`
+# of [04_detail_module](04_detail_module.ipynb)) draws the wrinkles from the *strain*, the relative change of length of the
+# skin, and from the displacement at rest. They are added to the **displacement**, a map in texture space that says how far,
+# in millimetres, the skin lies above the smooth surface. `fv.edit` makes the wrinkles anew for each expression.
 #
-# To see what they do we keep the relief of the face at rest on the moving shape. Left: at rest. Middle: expression,
-# relief at rest. Right: expression with its folds.
+# To see what they do we keep the displacement of the face at rest on the moving shape. Left: at rest. Middle: expression,
+# displacement at rest. Right: expression with its wrinkles.
 
 # %%
 moods = ("laugh", "anger", "surprise")
@@ -221,26 +221,26 @@ fv.MeshViewer(moved["laugh"])
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(8, 2.9), dpi=90, layout="constrained")
 for axis, mood in zip(axes, moods):
-    folds = moved[mood].displacement - rest.displacement
-    picture = axis.imshow(folds, cmap="RdBu_r", vmin=-0.15, vmax=0.15)
+    wrinkles = moved[mood].displacement - rest.displacement
+    picture = axis.imshow(wrinkles, cmap="RdBu_r", vmin=-0.15, vmax=0.15)
     axis.set_title(mood, fontsize=9)
     axis.axis("off")
-    print(f"{mood:9s} deepest valley {folds.min():.2f} mm, highest ridge {folds.max():.2f} mm")
-    assert folds.min() < -0.05
+    print(f"{mood:9s} deepest valley {wrinkles.min():.2f} mm, highest ridge {wrinkles.max():.2f} mm")
+    assert wrinkles.min() < -0.05
 figure.colorbar(picture, ax=axes, label="mm")
 plt.show()
 
 # %% [markdown]
-# Laughing folds the outer corners of the eyes and the line from nose to mouth; anger folds the skin between the brows;
-# surprise folds the forehead. How deep they are is a guess for a smooth young skin and part of the fit where the
+# Laughing wrinkles the outer corners of the eyes and the line from nose to mouth; anger wrinkles the skin between the brows;
+# surprise wrinkles the forehead. How deep they are is a guess for a smooth young skin and part of the fit where the
 # photograph shows them. `detail` turns everything up or down:
 
 # %%
 laughing = [fv.edit(moved["laugh"], detail=strength) for strength in (0, 1, 2)]
 show(*(fv.render(head, 300, "clay").rgb[40:280] for head in laughing))
-relief_mm = [head.displacement.std() for head in laughing]
-print("relief (rms):", ", ".join(f"{1000 * value:.0f} µm" for value in relief_mm))
-assert relief_mm[0] == 0 and np.isclose(relief_mm[2], 2 * relief_mm[1], rtol=0.01)
+displacement_mm = [head.displacement.std() for head in laughing]
+print("displacement (rms):", ", ".join(f"{1000 * value:.0f} µm" for value in displacement_mm))
+assert displacement_mm[0] == 0 and np.isclose(displacement_mm[2], 2 * displacement_mm[1], rtol=0.01)
 
 # %% [markdown]
 # ## 4. Her smile on other faces

@@ -353,9 +353,9 @@ skins = [fv.edit(result, detail_seed=seed) for seed in ((1,) if FAST else (1, 2)
 camera = result.camera.cropped((160, 70, 280, 190), (300, 300))
 show(*(fv.render(head, mode="clay", camera=camera).rgb for head in smoother))
 show(*(fv.render(head, mode="clay", camera=camera).rgb for head in (smoother[1], *skins)))
-relief = [head.displacement.std() for head in smoother]
-print("relief (rms), in micrometres:", ", ".join(f"{1000 * value:.0f}" for value in relief))
-assert relief[0] == 0 and np.isclose(relief[2], 2 * relief[1], rtol=0.01)
+displacement = [head.displacement.std() for head in smoother]
+print("displacement (rms), in micrometres:", ", ".join(f"{1000 * value:.0f}" for value in displacement))
+assert displacement[0] == 0 and np.isclose(displacement[2], 2 * displacement[1], rtol=0.01)
 assert all(np.array_equal(head.vertices, result.vertices) for head in (*smoother, *skins))
 
 # %% [markdown]
@@ -474,7 +474,7 @@ for words, head in {"0.5, then 1": half, "0, then 1": fv.edit(result, detail=0)}
     print(f"{words}: {1000 * np.abs(back.displacement - result.displacement).max():.3f} µm apart")
     assert np.allclose(back.displacement, result.displacement, atol=1e-3)
 double = fv.edit(half, detail=2)
-print(f"0.5, then 2: {double.displacement.std() / result.displacement.std():.2f} times the relief")
+print(f"0.5, then 2: {double.displacement.std() / result.displacement.std():.2f} times the displacement")
 
 # %% [markdown]
 # **3.** `model.random` gives parameters, which is all that `model.attributes` needs.

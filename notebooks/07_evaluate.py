@@ -304,7 +304,7 @@ assert (np.diff(share) > 0).all() and share[49] > 0.85
 # (each a Gaussian around some vertex, away from the centre of the head or towards it):
 
 # %%
-light_model = model.light_version  # the same heads with fewer vertices: faster
+light_model = model.coarse  # the same heads with fewer vertices: faster
 light_face = np.unique(np.concatenate([light_model.regions[name] for name in ("face", "lips", "eyelids")]))
 surface = light_model.faces[np.isin(light_model.faces, light_face).all(axis=1)]  # the triangles of the face
 own = light_model.vertices(torch.from_numpy(model.random(33).identity)[None])[0].numpy()

@@ -110,7 +110,7 @@ assert np.abs(bumps_mm).max() > 1
 # %% [markdown]
 # ### 2.2 The scanner
 #
-# A scan shares nothing with our mesh but the surface. We take the head as a dense mesh with its relief, leave out what
+# A scan shares nothing with our mesh but the surface. We take the head as a dense mesh with its displacement, leave out what
 # no scanner sees (teeth, the inside of the mouth), join all points within cells of a turned grid into one (so that
 # triangles have nothing to do with ours any more), add noise, and cut holes.
 
@@ -473,7 +473,7 @@ assert alike > 0.25
 
 # %% [markdown]
 # Deep creases come through, pores do not: the scan has a point for each millimetre, a pore is smaller, and registration
-# errors look like relief where features are sharp (lids, lips, nostrils). That is why detail wants scans of a tenth of
+# errors look like displacement where features are sharp (lids, lips, nostrils). That is why detail wants scans of a tenth of
 # a millimetre, from many photographs at once, and why RGB-D frames are refused here.
 #
 # One sample for the generator is: the condition (maps of the registered head without detail), the picture that it

@@ -279,7 +279,7 @@ def test_the_attributes_fit_a_model_file(source, model, tmp_path):
 
 
 def test_open_model_moves_a_feature_and_no_other(source, model):
-    light, people = model.light_version, [model.random(seed) for seed in range(8)]
+    light, people = model.coarse, [model.random(seed) for seed in range(8)]
     spread = {a.name: a.maximum / RANGE_DEVIATIONS for a in light.data.attributes}
     identity = np.stack([p.identity for p in people])
 

@@ -230,7 +230,7 @@ def test_shape_slider_moves_the_head_without_a_request(fitted):
     fitted.click("[data-undo]")
 
 
-def test_strength_slider_moves_the_relief_without_a_request(fitted):
+def test_strength_slider_moves_the_displacement_without_a_request(fitted):
     open_tab(fitted, "skin")
     slider = fitted.locator("input[data-strength]")
     if slider.is_disabled():
@@ -241,7 +241,7 @@ def test_strength_slider_moves_the_relief_without_a_request(fitted):
     drag(fitted, slider, 0.98)
     fitted.wait_for_timeout(300)
     assert fitted.requests[requests:] == []
-    assert (np.abs(canvas_pixels(fitted) - before).max(axis=-1) > 3).sum() > 200, "clay shows more relief"
+    assert (np.abs(canvas_pixels(fitted) - before).max(axis=-1) > 3).sum() > 200, "clay shows more displacement"
     fitted.click("[data-clay]")
 
 

@@ -277,7 +277,7 @@ def test_view_points_to_files_and_keeps_only_the_latest(head, tmp_path):
     json.dumps(value)
 
 
-def test_relief_has_a_file_that_loses_nothing(head, skinned, tmp_path):
+def test_displacement_has_a_file_that_loses_nothing(head, skinned, tmp_path):
     plain = heads.view(head, tmp_path, tmp_path / "model.bin")
     detailed = Head.of(skinned, 8)
     value, again = (heads.view(detailed, tmp_path, tmp_path / "model.bin") for _ in range(2))
@@ -342,7 +342,7 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, mesh, tmp_path, toy_
         path = tmp_path / "unpacked" / "head.obj"
     loaded = trimesh.load(path, force="mesh", process=False)
     if mesh == "light":
-        assert len(loaded.faces) == len(toy_model.light_version.faces)
+        assert len(loaded.faces) == len(toy_model.coarse.faces)
         return
     expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices  # a GLB holds its expression as weights
     scale = 1000 if kind == "stl" else 1
@@ -366,8 +366,8 @@ def test_strength_of_the_detail_reaches_the_files(skinned, tmp_path, toy_model):
     for strength in (0.0, 2.0):
         path = heads.download(detailed, "json", Changes(strength=strength), tmp_path)
         assert fv.load_result(path, toy_model).params.detail["strength"] == strength
-        relief = heads.as_shown(detailed, Changes(strength=strength)).displacement
-        np.testing.assert_allclose(relief, strength * skinned.displacement, atol=1e-5)
+        displacement = heads.as_shown(detailed, Changes(strength=strength)).displacement
+        np.testing.assert_allclose(displacement, strength * skinned.displacement, atol=1e-5)
     smooth = result_of(toy_model)
     assert heads.as_shown(Head.of(smooth, 8), Changes(strength=0.5)) is smooth
 
@@ -729,7 +729,7 @@ def test_page_opens_what_was_taken_away(page, toy_model, monkeypatch, tmp_path, 
     for answer in page.take_saved({"path": str(tmp_path / "me.json")}, request):
         shown |= answer
     assert shown[page.view]["normal"] and shown[page.results].visible and shown[page.overlay] is None
-    assert shown[page.view]["folds"], "folds of expressions come a little later"
+    assert shown[page.view]["wrinkles"], "wrinkles of expressions come a little later"
     (tmp_path / "no.json").write_bytes(b"other")
     *_, answer = page.take_saved({"path": str(tmp_path / "no.json")}, request)
     assert "no head" in answer[page.message] and answer[page.view]["head"], "the first one stays"
@@ -788,9 +788,9 @@ def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_s
     assert final[page.view]["status"] is None and final[page.view]["normal"]
     assert final[page.view]["edition"] > older["edition"] and final[page.view]["person"] == older["person"]
     assert not final[page.cancel].visible
-    assert skip_to(run, page.view)[page.view]["folds"]
+    assert skip_to(run, page.view)[page.view]["wrinkles"]
     answers = list(page.change(request, event_of(state=state | {"skin": 3})))
-    assert [page.view in answer for answer in answers] == [True, True], "new folds follow other skin"
+    assert [page.view in answer for answer in answers] == [True, True], "new wrinkles follow other skin"
     link = page._saver("json")(json.dumps(state | {"strength": 2}), "standard", request)
     stored = page.visits.of("a visitor").folder / "head.json"
     assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_regressor import seen_samples
+from test_parameter_regressor_training import seen_samples
 
+from faceverse.fitting.parameter_regressor import aligned_inputs
 from faceverse.fitting.solver import landmark_model
-from faceverse.fitting.start import aligned_inputs
 from faceverse.graphics.camera import default_camera
-from faceverse.training.detector_errors import HABITS, TURNS_DEG, detector_errors, errors_px
-from faceverse.training.regressor import trained_network
+from faceverse.training.detector_errors import ERROR_MODES, TURNS_DEG, detector_errors, errors_px
+from faceverse.training.parameter_regressor import trained_network
 from toy import toy_model
 
 
@@ -28,8 +28,8 @@ def without_errors(model, samples):
 def test_a_detector_that_never_errs_has_no_errors(known):
     model, samples, network = known
     found = detector_errors(model, without_errors(model, samples), network)
-    assert found["bias"].shape == (len(TURNS_DEG), 478, 2) and found["habits"].shape == (len(TURNS_DEG), HABITS, 478, 2)
-    assert np.abs(found["bias"]).max() < 1e-6 and np.abs(found["habits"]).max() < 1e-6
+    assert found["bias"].shape == (len(TURNS_DEG), 478, 2) and found["error_modes"].shape == (len(TURNS_DEG), ERROR_MODES, 478, 2)
+    assert np.abs(found["bias"]).max() < 1e-6 and np.abs(found["error_modes"]).max() < 1e-6
 
 
 def test_an_error_that_is_always_there_is_bias(known):
@@ -50,16 +50,16 @@ def test_what_varies_is_habit_or_deviation(known):
     model, samples, network = known
     found = detector_errors(model, samples, network)
     assert found["sigma"].shape == (len(TURNS_DEG), 478) and (found["sigma"] > 0).all()
-    strength = np.linalg.norm(found["habits"].reshape(len(TURNS_DEG), HABITS, -1), axis=2)
+    strength = np.linalg.norm(found["error_modes"].reshape(len(TURNS_DEG), ERROR_MODES, -1), axis=2)
     assert (np.diff(strength, axis=1) <= 1e-6).all()  # the commonest first
 
 
 def test_errors_of_the_other_side_are_mirrored(known):
     *_, network = known
-    (bias, habits, sigma), (left, left_habits, left_sigma) = (network.errors_at(turn) for turn in (30.0, -30.0))
+    (bias, error_modes, sigma), (left, left_error_modes, left_sigma) = (network.errors_at(turn) for turn in (30.0, -30.0))
     other = network.mirrored_points
     np.testing.assert_allclose(left, bias[other] * [-1, 1])
-    np.testing.assert_allclose(left_habits, habits[:, other] * [-1, 1])
+    np.testing.assert_allclose(left_error_modes, error_modes[:, other] * [-1, 1])
     np.testing.assert_array_equal(left_sigma, sigma[other])
 
 
@@ -79,14 +79,14 @@ def test_the_fit_believes_the_points_less_the_bias(known):
     shift = (face.landmarks_px - start.points_px) * np.array([1, -1]) * float(network.unit_m[0]) / aligned.scale
     np.testing.assert_allclose(shift, network.errors_at(aligned.yaw_deg)[0], atol=1e-6)
     lm = landmark_model(model, model.landmarks_478)
-    told = lm.with_start(start)
+    told = lm.with_initial_estimate(start)
     assert told.learned and not lm.learned
-    np.testing.assert_array_equal(told.habits, start.habits)
+    np.testing.assert_array_equal(told.error_modes, start.error_modes)
     np.testing.assert_allclose(
         told.expected_person.precision @ start.covariance, np.eye(len(start.identity)), atol=1e-3
     )
-    few = replace(lm, detected=np.array([33, 263, 4])).with_start(start)
-    assert few.habits.shape[1] == len(few.sigma) == 3
+    few = replace(lm, detected=np.array([33, 263, 4])).with_initial_estimate(start)
+    assert few.error_modes.shape[1] == len(few.sigma) == 3
 
 
 def test_mouths_are_left_to_the_detector(known):
@@ -95,4 +95,4 @@ def test_mouths_are_left_to_the_detector(known):
     sure = prior.surer(np.full(len(prior.names), 1e-3))
     said = {name for name, learned in zip(prior.names, sure, strict=True) if learned}
     assert "browInnerUp" in said and not any(name.startswith(("mouth", "jaw", "tongue")) for name in said)
-    np.testing.assert_array_equal(prior.with_start(np.full(len(prior.names), 9.0)).sigma, prior.sigma)
+    np.testing.assert_array_equal(prior.with_initial_estimate(np.full(len(prior.names), 9.0)).sigma, prior.sigma)

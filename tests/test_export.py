@@ -16,7 +16,7 @@ import trimesh
 from PIL import Image
 
 from faceverse.detail.dense import dense_mesh
-from faceverse.detail.relief import TangentFrame, detailed_normals, normal_map
+from faceverse.detail.displacement import TangentFrame, detailed_normals, normal_map
 from faceverse.errors import FaceVerseError, ParameterError, WeightsError
 from faceverse.formats.export import export, load_result
 from faceverse.formats.gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
@@ -61,7 +61,7 @@ def with_other_texture(result, size):
     return result.replace(texture=texture.astype(np.uint8), texture_confidence=np.zeros((size, size), np.uint8))
 
 
-def with_relief(result, size):
+def with_displacement(result, size):
     """With waves in u and v as displacement, and their normal map on the neutral head."""
     wave = np.sin(np.arange(size) * 2 * np.pi / 16)
     displacement = (0.8 * (wave[:, None] + wave[None])).astype(np.float32)
@@ -137,7 +137,7 @@ def normals_of(vertices, faces):
 @pytest.mark.parametrize("light", [False, True])
 def test_glb_targets_with_their_weights_give_the_fitted_head(result, tmp_path, light):
     glb = read_glb(export(result, tmp_path / "me.glb", light=light))
-    model = result.model.light_version if light else result.model
+    model = result.model.coarse if light else result.model
     count = len(model.mean_vertices)
     assert count < len(result.vertices) or not light
     assert glb.mesh["extras"]["targetNames"] == list(ARKIT_NAMES)
@@ -198,8 +198,8 @@ def test_glb_embeds_the_normal_map(result, tmp_path):
 def test_glb_normal_map_in_the_files_own_frame_gives_the_detailed_normals(result, tmp_path):
     """What a viewer computes from TANGENT, NORMAL and the picture is what `detailed_normals` says."""
     size = 128
-    relief = with_relief(result, size)
-    glb = read_glb(export(relief, tmp_path / "me.glb"))
+    displacement = with_displacement(result, size)
+    glb = read_glb(export(displacement, tmp_path / "me.glb"))
     bend = glb.picture(glb.document["materials"][0]["normalTexture"])[1] / 127.5 - 1
     fragments = uv_fragments(result.model, size)
     corners = glb.corners().reshape(-1, 3)[fragments.triangle[fragments.covered]]
@@ -212,7 +212,7 @@ def test_glb_normal_map_in_the_files_own_frame_gives_the_detailed_normals(result
     frame = TangentFrame.of(result.model, result.neutral_vertices, size)
     flat, detailed = (
         np.moveaxis(normals.numpy(), 0, 2)[fragments.covered]
-        for normals in (frame.normal, detailed_normals(frame, torch.from_numpy(relief.displacement))[0])
+        for normals in (frame.normal, detailed_normals(frame, torch.from_numpy(displacement.displacement))[0])
     )
     away, bent = (np.degrees(np.arccos((n * detailed).sum(1).clip(-1, 1))) for n in (shown, flat))
     assert np.mean(bent) > 5
@@ -260,7 +260,7 @@ def test_glb_passes_the_khronos_validator(result, tmp_path, validate_gltf, case)
     if case == "normal map":
         result = result.replace(normal_map=np.full((16, 16, 3), (128, 128, 255), np.uint8))
     elif case == "relief":
-        result = with_relief(result, 64)
+        result = with_displacement(result, 64)
     elif case == "jpeg":
         result = with_other_texture(result, 2048)
     elif case == "still expression":
@@ -375,15 +375,15 @@ def test_stl_is_in_millimetres(result, tmp_path):
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".stl"])
 def test_light_files_hold_the_coarse_mesh(result, tmp_path, suffix):
     scene = trimesh.load_scene(export(result, tmp_path / f"me{suffix}", light=True), process=False)
-    assert sum(len(mesh.faces) for mesh in scene.geometry.values()) == len(result.model.light_version.faces)
+    assert sum(len(mesh.faces) for mesh in scene.geometry.values()) == len(result.model.coarse.faces)
 
 
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".stl"])
 def test_dense_files_hold_the_displaced_mesh(result, tmp_path, suffix):
-    relief = with_relief(result, 64)
-    expected = dense_mesh(relief, 64)
+    displacement = with_displacement(result, 64)
+    expected = dense_mesh(displacement, 64)
     scale = 1000 if suffix == ".stl" else 1
-    scene = trimesh.load_scene(export(relief, tmp_path / f"me{suffix}", dense=True), process=False)
+    scene = trimesh.load_scene(export(displacement, tmp_path / f"me{suffix}", dense=True), process=False)
     meshes = list(scene.geometry.values())
     assert sum(len(mesh.faces) for mesh in meshes) == len(expected.faces) > 2 * len(result.faces)
     triangles = np.concatenate([mesh.triangles for mesh in meshes]) / scale
@@ -391,16 +391,16 @@ def test_dense_files_hold_the_displaced_mesh(result, tmp_path, suffix):
     assert np.allclose(np.sort(triangles, axis=0), np.sort(wanted, axis=0), atol=1e-6)
     if suffix == ".ply":
         assert np.abs(meshes[0].vertex_normals - expected.normals).max() < 1e-5
-        plain = trimesh.load(export(relief, tmp_path / "plain.ply"), process=False)
+        plain = trimesh.load(export(displacement, tmp_path / "plain.ply"), process=False)
         colours = meshes[0].visual.vertex_colors[: len(result.vertices), :3].astype(int)
         seam = np.bincount(np.unique(np.stack([result.faces, result.uv_faces]).reshape(2, -1), axis=1)[0]) > 1
         assert np.array_equal(colours[~seam], plain.visual.vertex_colors[~seam, :3])
 
 
 def test_dense_obj_keeps_materials_and_texture_coordinates(result, tmp_path):
-    relief = with_relief(result, 64)
-    mesh = dense_mesh(relief, 64)
-    positions, uv, normals, materials = read_obj(export(relief, tmp_path / "me.obj", dense=True))
+    displacement = with_displacement(result, 64)
+    mesh = dense_mesh(displacement, 64)
+    positions, uv, normals, materials = read_obj(export(displacement, tmp_path / "me.obj", dense=True))
     assert set(materials) == {"skin", "lips", "mouth", "eyes"}
     together = np.concatenate([positions, uv], axis=-1)
     expected = np.concatenate([mesh.vertices[mesh.faces], mesh.uv[mesh.uv_faces] * [1, -1] + [0, 1]], axis=-1)
@@ -419,9 +419,9 @@ def test_dense_obj_keeps_materials_and_texture_coordinates(result, tmp_path):
     ],
 )
 def test_what_cannot_be_dense_is_refused(result, tmp_path, name, options, message):
-    relief = result if options.pop("smooth", False) else with_relief(result, 16)
+    displacement = result if options.pop("smooth", False) else with_displacement(result, 16)
     with pytest.raises(ParameterError, match=message):
-        export(relief, tmp_path / name, dense=True, **options)
+        export(displacement, tmp_path / name, dense=True, **options)
     assert not any(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ import faceverse as fv
 from faceverse.fitting import photometric, solver
 from faceverse.fitting.losses import light_prior
 from faceverse.fitting.prior import IdentityPrior
-from faceverse.fitting.surface import FitState, surface_of
+from faceverse.fitting.surface import FaceState, surface_samples
 from faceverse.graphics.camera import Camera, default_camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.rendering.render import render_head
@@ -57,7 +57,7 @@ def moved_by(state, delta, fit_identity=True):
     identity, expression, longer = np.split(delta[6:], [count, count + len(state.expression)])
     moved = dataclasses.replace(
         state,
-        rotation=solver.turned(state.rotation, delta[:3]),
+        rotation=solver.apply_rotation_update(state.rotation, delta[:3]),
         translation=state.translation + delta[3:6],
         identity=state.identity + identity if fit_identity else state.identity,
         expression=state.expression + expression,
@@ -68,17 +68,17 @@ def moved_by(state, delta, fit_identity=True):
 
 @pytest.mark.parametrize("fit_focal", [False, True])
 @pytest.mark.parametrize("fit_identity", [False, True])
-@pytest.mark.parametrize("habits", [False, True])
-def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_identity, fit_focal, habits):
+@pytest.mark.parametrize("error_modes", [False, True])
+def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_identity, fit_focal, error_modes):
     rotation, translation, identity, expression, pixels = toy_truth(toy_landmarks)
     state = solver.LandmarkSolution(rotation, translation, identity, np.clip(expression + 0.1, 0, 1), ())
     lm = toy_landmarks
-    if habits:
-        lm = dataclasses.replace(lm, habits=np.random.default_rng(1).normal(0, 1e-3, (3, len(lm.sigma), 2)))
+    if error_modes:
+        lm = dataclasses.replace(lm, error_modes=np.random.default_rng(1).normal(0, 1e-3, (3, len(lm.sigma), 2)))
     weight = solver.point_weights(lm, rotation, -translation[2], CAMERA.focal_px)
-    factor = solver.habit_factor(lm, weight, CAMERA.focal_px / -translation[2])
+    factor = solver.error_mode_factor(lm, weight, CAMERA.focal_px / -translation[2])
     term = solver.LandmarkTerm(lm, pixels + 3, CAMERA, weight, factor)
-    hessian, gradient = term.equations(state, fit_identity, fit_focal)
+    hessian, gradient = term.normal_equations(state, fit_identity, fit_focal)
     assert len(gradient) == 6 + fit_identity * len(identity) + len(expression) + fit_focal
     slopes, losses = [], []
     for step in 1e-6 * np.eye(len(gradient)):
@@ -96,15 +96,15 @@ def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_i
     np.testing.assert_allclose(gradient, losses, atol=1e-5 * np.abs(gradient).max())
 
 
-def test_habits_of_the_detector_are_forgiven(toy_landmarks):
+def test_error_modes_of_the_detector_are_marginalised(toy_landmarks):
     """A shift of all points costs almost nothing if it is a habit of great spread; moving them apart does."""
     rotation, translation, identity, expression, pixels = toy_truth(toy_landmarks)
     state = solver.LandmarkSolution(rotation, translation, identity, expression, ())
-    habit = np.zeros((1, len(pixels), 2))
-    habit[..., 0] = 0.01
-    lm = dataclasses.replace(toy_landmarks, habits=habit)
+    error_mode = np.zeros((1, len(pixels), 2))
+    error_mode[..., 0] = 0.01
+    lm = dataclasses.replace(toy_landmarks, error_modes=error_mode)
     weight = np.full(len(pixels), 0.5)
-    factor = solver.habit_factor(lm, weight, CAMERA.focal_px / -translation[2])
+    factor = solver.error_mode_factor(lm, weight, CAMERA.focal_px / -translation[2])
     aside = np.tile([[2.0, 0.0]], (len(pixels), 1))
     apart = aside * np.where(np.arange(len(pixels)) % 2, 1, -1)[:, None]
     terms = (solver.LandmarkTerm(lm, pixels + wrong, CAMERA, weight, factor) for wrong in (aside, apart))
@@ -238,10 +238,10 @@ TOY = photometric.StageSettings("toy", 128, 10, independent=200.0)
 
 def toy_state(model, seed=2):
     rng = np.random.default_rng(seed)
-    return FitState(
-        identity=0.5 * rng.standard_normal(len(model.identity_basis)),
-        expression=np.zeros(len(model.expression_basis)),
-        albedo=0.5 * rng.standard_normal(len(model.albedo_basis)),
+    return FaceState(
+        identity=0.5 * rng.standard_normal(len(model.tensor("identity_modes"))),
+        expression=np.zeros(len(model.tensor("expression_modes"))),
+        albedo=0.5 * rng.standard_normal(len(model.tensor("albedo_modes"))),
         rotation=rotation_from_euler_deg(8, 3, 2).double().numpy(),
         translation=np.array([0.0, 0.0, -0.6]),
         light=default_light().double().numpy(),
@@ -258,31 +258,31 @@ def toy_scene(toy_model, toy_landmarks):
 def target_showing(model, lm, state):
     """A picture of the state, with exact landmarks."""
     camera = Camera(300.0, (64.0, 64.0), (128, 128))
-    one = {name: state.tensor(name) for name in FitState.__dataclass_fields__}
+    one = {name: state.tensor(name) for name in FaceState.__dataclass_fields__}
     shaded = render_head(
         model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]).clamp_min(0.005),
-        model.face_index, one["rotation"], one["translation"], one["light"], camera,
+        model.tensor("faces"), one["rotation"], one["translation"], one["light"], camera,
     )  # fmt: skip
     points = lm.points(state.identity, state.expression)
     pixels = solver.project_points(points, state.rotation, state.translation, camera)
     term = solver.LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.15), np.zeros((2 * len(pixels), 0)))
     picture = srgb_from_linear(shaded.rgb[0]).numpy()
-    return photometric.Target(picture, np.ones((128, 128), bool), camera, term, state.expression)
+    return photometric.PhotometricTarget(picture, np.ones((128, 128), bool), camera, term, state.expression)
 
 
 def refinement(model, targets):
-    prior = IdentityPrior.of_anybody(len(model.identity_basis))
-    return photometric.Refinement(surface_of(model), targets, TOY, prior)
+    prior = IdentityPrior.of_anybody(len(model.tensor("identity_modes")))
+    return photometric.Refinement(surface_samples(model), targets, TOY, prior)
 
 
 def test_truth_has_no_photometric_or_landmark_loss(toy_model, toy_scene):
     state, target = toy_scene
     problem = refinement(toy_model, [target])
-    looks = problem.looks([state])
-    problem.measure(looks)
-    terms = problem.terms([state], looks)
+    residuals = problem.evaluate([state])
+    problem.measure(residuals)
+    terms = problem.terms([state], residuals)
     darker = dataclasses.replace(state, light=0.7 * state.light)
-    assert terms["photometric"] < 0.05 * problem.terms([darker], problem.looks([darker]))["photometric"]
+    assert terms["photometric"] < 0.05 * problem.terms([darker], problem.evaluate([darker]))["photometric"]
     assert terms["landmarks"] < 1e-6 and terms["expression prior"] == 0
     assert terms["identity prior"] == pytest.approx(0.5 * (state.identity**2).sum())
     assert terms["albedo prior"] == pytest.approx(0.5 * (state.albedo**2).sum())
@@ -291,7 +291,7 @@ def test_truth_has_no_photometric_or_landmark_loss(toy_model, toy_scene):
 def test_light_and_albedo_are_found_for_a_known_shape(toy_model, toy_scene):
     state, target = toy_scene
     start = dataclasses.replace(state, albedo=np.zeros_like(state.albedo), light=2 * state.light)
-    found = photometric.initial_colours(surface_of(toy_model), start, target)
+    found = photometric.initial_colours(surface_samples(toy_model), start, target)
     colour = (toy_model.albedo(found.tensor("albedo")).mean() * found.light[0].mean()) / (
         toy_model.albedo(state.tensor("albedo")).mean() * state.light[0].mean()
     )
@@ -302,7 +302,7 @@ def test_light_and_albedo_are_found_for_a_known_shape(toy_model, toy_scene):
 def test_colours_of_a_face_that_is_not_in_the_picture_stay(toy_model, toy_scene):
     state, target = toy_scene
     aside = dataclasses.replace(state, translation=np.array([5.0, 0.0, -0.6]))
-    assert photometric.initial_colours(surface_of(toy_model), aside, target) is aside
+    assert photometric.initial_colours(surface_samples(toy_model), aside, target) is aside
 
 
 def wrong_start(state):
@@ -357,25 +357,25 @@ def test_equations_are_the_derivatives_of_all_terms_but_the_picture(toy_model, t
     states = [wrong_start(state), dataclasses.replace(wrong_start(state), expression=state.expression + 0.1)]
     states = [dataclasses.replace(s, identity=0.3 + s.identity, albedo=s.albedo - 0.2) for s in states]
     problem = refinement(toy_model, [target, target])
-    looks = problem.looks(states)
-    assert not any(look.weight.any() for look in looks)
-    hessian, gradient = problem.equations(states, looks)
+    residuals = problem.evaluate(states)
+    assert not any(residuals.weight.any() for residuals in residuals)
+    hessian, gradient = problem.normal_equations(states, residuals)
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-9 * np.abs(hessian).max())
     for direction in np.random.default_rng(0).normal(size=(8, len(gradient))):
         direction *= 1e-5 / np.linalg.norm(direction)
         ends = []
         for sign in (1, -1):
             moved = [shifted(problem, s, sign * direction[problem.places(k)]) for k, s in enumerate(states)]
-            ends.append(sum(problem.terms(moved, looks).values()))
+            ends.append(sum(problem.terms(moved, residuals).values()))
         assert (ends[0] - ends[1]) / 2 == pytest.approx(gradient @ direction, rel=1e-3, abs=1e-6)
 
 
 def shifted(problem, state, change):
-    """One photograph's state after a change in the order of `Sizes`."""
+    """One photograph's state after a change in the order of `BlockSizes`."""
     pose, identity, expression, albedo, light = problem.sizes.blocks
-    return FitState(
+    return FaceState(
         state.identity + change[identity], state.expression + change[expression], state.albedo + change[albedo],
-        solver.turned(state.rotation, change[pose][:3]), state.translation + change[pose][3:],
+        solver.apply_rotation_update(state.rotation, change[pose][:3]), state.translation + change[pose][3:],
         state.light + change[light].reshape(9, 3),
     )  # fmt: skip
 

@@ -17,9 +17,9 @@ from faceverse.model.face_model import GAIN_RANGE, FaceModel, FaceParams
 from faceverse.model.file import read_model_file
 from faceverse.model.skin_texture import model_texture
 from faceverse.result import with_params
-from faceverse.tracking.person import EVERY, Person, Reader
-from faceverse.tracking.skin import Skin
-from faceverse.tracking.solve import QUALITIES, FrameSolver
+from faceverse.tracking.frame_solver import QUALITIES, FrameSolver
+from faceverse.tracking.person import EVERY, LandmarkObserver, TrackedPerson
+from faceverse.tracking.skin_term import SkinTerm
 from faceverse.weights import model_data
 from toy import toy_file, toy_model
 
@@ -69,7 +69,7 @@ def test_vertices_follow_the_gain(model):
     plain = toy_model().vertices(identity, torch.from_numpy(scaled)).numpy()
     np.testing.assert_allclose(model.vertices(identity, expression).numpy(), plain, atol=1e-6)
     np.testing.assert_array_equal(model.vertices(identity).numpy(), toy_model().vertices(identity).numpy())
-    light = model.light_version.vertices(identity, expression).numpy()
+    light = model.coarse.vertices(identity, expression).numpy()
     np.testing.assert_allclose(light, plain[:, : light.shape[1]], atol=1e-6)
 
 
@@ -175,11 +175,11 @@ def test_solver_recovers_a_head_whose_expressions_are_large(model):
 def test_tracking_follows_the_gain(model):
     identity, expression = (x[0].numpy() for x in coefficients(1, 5))
     params = FaceParams(identity, expression, np.zeros(5, np.float32))
-    frames = FrameSolver(Reader(model), Person(params, CAMERA), QUALITIES["fast"])
+    frames = FrameSolver(LandmarkObserver(model), TrackedPerson(params, CAMERA), QUALITIES["fast"])
     rows = (torch.from_numpy(x[None]) for x in (identity, expression))
     points = model.landmark_bases(model.landmarks_478).points(*rows)[0].numpy()
     np.testing.assert_allclose(frames._landmarks.points(np.zeros(0), expression), points[::EVERY], atol=1e-6)
-    skin = Skin(model, params, 300)
+    skin = SkinTerm(model, params, 300)
     moved = skin.points + skin.modes @ expression.astype(np.float32)
     full = model.vertices(*(torch.from_numpy(x[None]) for x in (identity, expression)))[0].numpy()
     nearest = np.linalg.norm(full[None] - moved[:, None], axis=-1).min(axis=1)

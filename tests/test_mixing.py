@@ -25,13 +25,13 @@ def module(toy_model):
 
 @pytest.fixture(scope="module")
 def pair(toy_model, module):
-    """Two heads with detail, relief and an expression; their textures differ in size."""
+    """Two heads with detail, displacement and an expression; their textures differ in size."""
     heads = []
     for seed, size in ((1, 64), (2, 128)):
         bare = head(toy_model.random(seed, scale=0.3), toy_model, texture_size=size).replace(detail_module=module)
         made = edit(bare, detail_seed=seed, expression={"jawOpen": 0.2 * seed})
-        relief = np.random.default_rng(seed).normal(0, 0.02, 128 * 128).astype(np.float32)
-        latents = made.params.detail | {"relief": relief, "depth": np.float32(0.5 * seed), "fold_depth": np.float32(1)}
+        displacement = np.random.default_rng(seed).normal(0, 0.02, 128 * 128).astype(np.float32)
+        latents = made.params.detail | {"relief": displacement, "depth": np.float32(0.5 * seed), "fold_depth": np.float32(1)}
         heads.append(edit(made.replace(params=made.params.replace(detail=latents)), detail=0.5 + 0.5 * seed))
     return heads
 

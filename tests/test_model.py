@@ -9,10 +9,10 @@ import torch
 from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.model.data import closest_barycentric, modes_at
-from faceverse.model.face_model import ARKIT_NAMES, FaceModel, FaceParams, evaluate
+from faceverse.model.face_model import ARKIT_NAMES, TENSORS, FaceModel, FaceParams, evaluate
 from toy import POINTS_68, REGIONS, toy_file, toy_model
 
-BASES = ("identity_basis", "expression_basis", "albedo_basis")
+MODES = ("identity_modes", "expression_modes", "albedo_modes")
 
 
 def coefficients(model, count=3, seed=0):
@@ -29,34 +29,36 @@ def surface_points(model, landmarks, vertices):
 # -- modes that are made when they are asked for -----------------------------------------------------------------------
 def test_parts_of_the_modes_do_not_make_all_of_them():
     model = FaceModel(toy_model().data)
-    model.landmark_bases(model.landmarks_68), model.light_version.mean_vertices, model.neutral(), model.random(1)
+    model.landmark_bases(model.landmarks_68), model.coarse.mean_vertices, model.neutral(), model.random(1)
     model.expression_limits, model.gain_of(np.zeros(len(model.data.identity_modes)))
-    assert not [name for name, _ in model.named_buffers() if name in BASES]
-    for name in BASES:
-        getattr(model, name)
-    assert {name for name, _ in model.named_buffers()} >= set(BASES)
+    assert not any(name in model._tensors for name in MODES)
+    for name in MODES:
+        assert model.tensor(name) is model.tensor(name)
 
 
-@pytest.mark.parametrize("kind", ["identity", "expression", "albedo"])
-def test_modes_of_some_vertices_are_those_of_all(kind):
+@pytest.mark.parametrize("name", MODES)
+def test_modes_of_some_vertices_are_those_of_all(name):
     model, some = FaceModel(toy_model().data), np.array([7, 0, 50, 7])
-    before = model.basis_at(kind, some)
-    whole = getattr(model, f"{kind}_modes")
-    for found in (before, model.basis_at(kind, some), modes_at(whole, some)):
+    before = model.modes_at(name, some)
+    whole = getattr(model, name)
+    for found in (before, model.modes_at(name, some), modes_at(whole, some)):
         np.testing.assert_array_equal(found, whole[:, some])
         assert found.dtype in (torch.float32, np.float32)
 
 
 def test_modes_are_made_with_the_type_that_the_model_has_by_then():
     early, late = (FaceModel(toy_model().data) for _ in range(2))
-    assert early.identity_basis.dtype == torch.float32
-    assert early.double().identity_basis.dtype == late.double().identity_basis.dtype == torch.float64
-    torch.testing.assert_close(early.identity_basis, late.identity_basis)
-    assert late.basis_at("albedo", np.arange(3)).dtype == torch.float64
+    assert early.tensor("identity_modes").dtype == torch.float32
+    assert early.double().tensor("identity_modes").dtype == late.double().tensor("identity_modes").dtype == torch.float64
+    torch.testing.assert_close(early.tensor("identity_modes"), late.tensor("identity_modes"))
+    assert late.modes_at("albedo_modes", np.arange(3)).dtype == torch.float64
 
 
 def test_an_unknown_name_is_no_attribute_of_a_model():
-    assert not hasattr(toy_model(), "texture_basis")
+    model = toy_model()
+    with pytest.raises(ParameterError, match="no array 'texture_modes'"):
+        model.tensor("texture_modes")
+    assert not hasattr(model, "texture_modes")
 
 
 # -- the formula ------------------------------------------------------------------------------------------------------
@@ -116,12 +118,10 @@ def test_the_formula_has_the_right_gradient():
 # -- what the model holds ---------------------------------------------------------------------------------------------
 def test_nothing_on_the_model_can_be_optimised():
     model = toy_model()
-    model.light_version  # noqa: B018  must not register itself as a submodule
+    model.coarse  # noqa: B018  must not register itself as a submodule
     assert list(model.parameters()) == [] and list(model.children()) == []
-    assert set(dict(model.named_buffers())) == {
-        "identity_basis", "expression_basis", "albedo_basis", "mean", "albedo_mean", "face_index",
-    }  # fmt: skip
-    assert np.shares_memory(model.identity_modes, model.identity_basis.numpy())
+    assert all(not model.tensor(name).requires_grad for name in TENSORS if name != "expression_gain")
+    assert np.shares_memory(model.identity_modes, model.tensor("identity_modes").numpy())
 
 
 def test_neutral_is_the_mean_head():
@@ -208,22 +208,22 @@ def test_a_step_along_an_attribute_changes_its_estimate_by_one_unit():
 # -- the light version ------------------------------------------------------------------------------------------------
 def test_light_vertices_are_the_first_of_the_full_model():
     model = toy_model()
-    light = model.light_version
+    light = model.coarse
     identity, expression = coefficients(model)
     full, coarse = model.vertices(identity, expression), light.vertices(identity, expression)
-    assert coarse.shape[1] == len(model.data.light_vertices) < full.shape[1]
+    assert coarse.shape[1] == len(model.data.coarse_vertices) < full.shape[1]
     torch.testing.assert_close(coarse, full[:, : coarse.shape[1]])
     albedo = torch.ones(1, 5)
     torch.testing.assert_close(light.albedo(albedo), model.albedo(albedo)[:, : coarse.shape[1]])
     assert light.faces.max() < coarse.shape[1]
-    assert light.light_version is light and model.light_version is light
+    assert light.coarse is light and model.coarse is light
     for name, index in light.regions.items():
         assert set(index) <= set(model.regions[name])
 
 
 def test_light_landmarks_stay_close_to_the_full_ones():
     model = toy_model()
-    light = model.light_version
+    light = model.coarse
     identity, expression = coefficients(model, 1)
     for which in ("landmarks_478", "landmarks_68"):
         full = surface_points(model, getattr(model, which), model.vertices(identity, expression)[0].numpy())
@@ -235,7 +235,7 @@ def test_light_landmarks_stay_close_to_the_full_ones():
 
 def test_light_landmarks_are_the_closest_points_of_the_coarse_mesh():
     model = toy_model()
-    light = model.light_version
+    light = model.coarse
     wanted = surface_points(model, model.landmarks_478, model.mean_vertices)
     found = surface_points(light, light.landmarks_478, light.mean_vertices)
     corners = light.mean_vertices[light.faces]
@@ -246,8 +246,8 @@ def test_light_landmarks_are_the_closest_points_of_the_coarse_mesh():
 
 
 def test_a_model_without_a_coarse_mesh_is_its_own_light_version():
-    model = FaceModel(replace(toy_model().data, light_vertices=None, light_faces=None, light_uv_faces=None))
-    assert model.light_version is model
+    model = FaceModel(replace(toy_model().data, coarse_vertices=None, coarse_faces=None, coarse_uv_faces=None))
+    assert model.coarse is model
 
 
 def test_barycentric_coordinates_rebuild_points_of_the_triangle_and_stay_inside_it():

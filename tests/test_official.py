@@ -8,7 +8,7 @@ import torch
 from official_files import coefficients, expected, official
 
 import faceverse as fv
-from faceverse.fitting import subject
+from faceverse.fitting import fit_input
 from faceverse.graphics.camera import project, transform
 from faceverse.graphics.lighting import shading
 from faceverse.graphics.mesh import vertex_normals
@@ -65,7 +65,7 @@ def test_numbers_are_those_of_the_original_equations(version, seed):
 
 def test_numbers_of_the_light_mesh():
     value, raw = coefficients(2), official(2)
-    found = evaluate(loaded(2).light_version, **value, focal_px=FOCAL, image_size=SIZE)
+    found = evaluate(loaded(2).coarse, **value, focal_px=FOCAL, image_size=SIZE)
     rows = (raw["select_id"][:, None] * 3 + np.arange(3)).reshape(-1)
     light = {key: raw[key][rows] for key in ("idBase", "exBase", "texBase")}
     light |= {key: raw[key][:, rows] for key in ("meanshape", "meantex")}
@@ -122,7 +122,7 @@ def test_version_is_recognised_and_conventions_become_ours(version):
     assert 0.08 < height < 0.4, "metres"
     front = model.mean_vertices[:, 2].argmax()
     assert np.abs(model.mean_vertices[front, :2]).max() < 0.5 * height, "the face looks along +z"
-    normals = vertex_normals(model.mean, model.face_index).numpy()
+    normals = vertex_normals(model.tensor("mean_vertices"), model.tensor("faces")).numpy()
     assert normals[front, 2] > 0.5, "counter-clockwise from outside"
     assert 0 < model.mean_albedo.min() and model.mean_albedo.max() < 1
     assert model.uv.min() >= 0 and model.uv.max() <= 1 and model.uv_faces.shape == model.faces.shape
@@ -133,7 +133,7 @@ def test_version_is_recognised_and_conventions_become_ours(version):
 def test_triangles_of_either_winding_are_turned_outwards(version):
     raw = official(version)
     turned = FaceModel(model_data({**raw, "tri": raw["tri"][:, ::-1]}, "file"))
-    normals = [vertex_normals(m.mean, m.face_index).numpy() for m in (loaded(version), turned)]
+    normals = [vertex_normals(m.mean, m.tensor("faces")).numpy() for m in (loaded(version), turned)]
     np.testing.assert_allclose(*normals, atol=1e-5)
     value = coefficients(version)
     wanted = expected({**raw, "tri": raw["tri"][:, ::-1]}, version, value, FOCAL, SIZE)
@@ -146,8 +146,8 @@ def test_triangles_of_a_whole_head_in_the_layout_of_a_mask_are_turned_outwards()
     raw = {key: value for key, value in official_v2(model).items() if key != "faceverse"}
     for tri in (raw["tri"], raw["tri"][:, ::-1]):
         found = FaceModel(model_data(raw | {"tri": tri}, "file"))
-        normals = vertex_normals(found.mean, found.face_index)
-        torch.testing.assert_close(normals, vertex_normals(model.mean, model.face_index))
+        normals = vertex_normals(found.tensor("mean_vertices"), found.tensor("faces"))
+        torch.testing.assert_close(normals, vertex_normals(model.tensor("mean_vertices"), model.tensor("faces")))
 
 
 def test_files_may_differ_in_shape_but_not_in_order():
@@ -276,7 +276,7 @@ def test_files_load_and_convert_without_losing_a_number(version, tmp_path):
         np.testing.assert_array_equal(first[name], second[name])
     assert again.name == model.name and again.expression_names == model.expression_names
     np.testing.assert_array_equal(again.expression_limits, model.expression_limits)
-    assert len(again.light_version.faces) == len(model.light_version.faces)
+    assert len(again.coarse.faces) == len(model.coarse.faces)
 
 
 def test_strictness_reaches_the_file(tmp_path):
@@ -296,7 +296,7 @@ def test_our_model_in_the_official_layout_is_the_same_model(tmp_path):
     again = fv.load_model(convert_model(model, tmp_path / "toy.npy", to="official-v2"))
     for name in ("mean_vertices", "identity_modes", "expression_modes", "mean_albedo", "albedo_modes", "faces", "uv"):
         np.testing.assert_array_equal(getattr(again, name), getattr(model, name), err_msg=name)
-    for name in ("uv_faces", "light_faces", "light_uv_faces"):
+    for name in ("uv_faces", "coarse_faces", "coarse_uv_faces"):
         np.testing.assert_array_equal(getattr(again.data, name), getattr(model.data, name), err_msg=name)
     for which in ("landmarks_478", "landmarks_68"):
         np.testing.assert_array_equal(getattr(again, which).triangle, getattr(model, which).triangle)
@@ -406,7 +406,7 @@ def test_gains_are_part_of_the_stored_weights():
 # ------------------------------------------------------------------------------------------------------------- fitting
 @pytest.mark.slow
 def test_the_open_model_in_the_official_layout_fits_the_same_head(tmp_path, astronaut, monkeypatch):
-    monkeypatch.setattr(subject, "load_start", lambda model: None)  # it belongs to the open model's own file
+    monkeypatch.setattr(fit_input, "load_parameter_regressor", lambda model: None)  # it belongs to the open model's own file
     model = fv.load_model()
     again = fv.load_model(convert_model(model, tmp_path / "open.npy", to="official-v2"))
     ours, theirs = (fv.fit(astronaut, m, detail=False) for m in (model, again))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import faceverse as fv
+from faceverse.detail.displacement import NO_DISPLACEMENT_REGIONS, displacement_weight, split_bands
 from faceverse.detail.file import OPEN_FILES, has_open_detail
-from faceverse.detail.latents import folds, layout_digest, maps_of, neutral_maps, random_detail
-from faceverse.detail.relief import NO_RELIEF_REGIONS, relief_weight, split_bands
-from faceverse.fitting.skin_stage import fit_skin
+from faceverse.detail.latents import layout_digest, maps_of, neutral_maps, random_detail, wrinkles
+from faceverse.fitting.detail_stage import fit_detail_maps
 from faceverse.model.texture_maps import bake_vertices
 from faceverse.weights import find_beside_open
 
@@ -51,8 +51,8 @@ def texels(model, size, *regions):
 
 
 def face(model, size):
-    """(size, size) bool, skin of the face that shows its whole relief."""
-    return texels(model, size, "face") & (relief_weight(model, size) == 1)
+    """(size, size) bool, skin of the face that shows its whole displacement."""
+    return texels(model, size, "face") & (displacement_weight(model, size) == 1)
 
 
 def rms(values):
@@ -75,11 +75,11 @@ def test_the_module_is_whole_and_made_for_the_open_model(model, module):
 
 
 # -- heads without a photograph ---------------------------------------------------------------------------------------
-def test_detail_is_fine_relief_of_skin(model, module, person):
+def test_detail_is_fine_displacement_of_skin(model, module, person):
     size = module.detail.size
     shown = person.displacement
     assert shown.shape == (size, size) and np.abs(shown).max() < 3
-    assert not shown[texels(model, size, *(name for name in NO_RELIEF_REGIONS if name in model.regions))].any()
+    assert not shown[texels(model, size, *(name for name in NO_DISPLACEMENT_REGIONS if name in model.regions))].any()
     assert 0.005 < rms(shown[face(model, size)]) < 0.3
     assert all(rms(band[face(model, size)]) > 0.001 for band in split_bands(shown))
 
@@ -125,9 +125,9 @@ def test_skin_deepens_with_age(model, seed):
 
 
 @pytest.mark.parametrize("expression", [SMILE, RAISED_BROWS])
-def test_expressions_fold_the_skin(model, module, person, expression):
+def test_expressions_wrinkle_the_skin(model, module, person, expression):
     rest = neutral_maps(module, model, person.params).displacement
-    assert not folds(module, model, person.params, rest).any()
+    assert not wrinkles(module, model, person.params, rest).any()
     np.testing.assert_array_equal(person.displacement, rest)
     moving = fv.edit(person, expression=expression)
     added = moving.displacement - rest
@@ -142,7 +142,7 @@ def test_a_picture_of_smooth_skin_gives_shallow_detail(model, module):
     bare = of_age(model, 9, 65)
     camera = fv.Camera(1.6 * 900, (450, 450), (900, 900))
     photo = fv.render(bare, camera=camera).rgb
-    skin = fit_skin(photo, model, bare.params, camera, module)
+    skin = fit_detail_maps(photo, model, bare.params, camera, module)
     anybody = maps_of(module, model, bare.params.replace(detail=random_detail(module, model, bare.params, 1)))
     region = face(model, len(skin.displacement))
     assert skin.seen and rms(skin.displacement[region]) < 0.5 * rms(anybody.displacement[region])

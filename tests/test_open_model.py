@@ -60,7 +60,7 @@ def test_shipped_model_is_small_and_complete(model):
     assert model.expression_names == ARKIT_NAMES and len(model.expression_names) == 52
     assert len(model.identity_modes) == 150 and len(model.albedo_modes) >= 30
     assert 15_000 < len(model.mean_vertices) < 25_000
-    assert 4_000 < len(model.light_version.mean_vertices) < 5_500
+    assert 4_000 < len(model.coarse.mean_vertices) < 5_500
     assert len(model.landmarks_478.triangle) == 478 and len(model.landmarks_68.triangle) == 68
     assert model.attribute_names[:6] == ("age", "gender", "weight", *ANCESTRIES)
 
@@ -158,7 +158,7 @@ def test_the_shipped_file_is_what_the_sources_give(model, source, open_assembly)
 
 
 def test_left_and_right_expressions_mirror_each_other(model, source):
-    light = model.light_version
+    light = model.coarse
     flip = np.array([-1, 1, 1], np.float32)
     pair = mirror_map(source.head.vertices)
     names = [name for name in light.expression_names if name.endswith("Left")]
@@ -177,7 +177,7 @@ def visible_texels(model, vertices, region):
     camera = Camera(1500.0, (256.0, 256.0), (512, 512))
     shift = torch.tensor([0.0, 0.0, -0.6])
     posed = transform(torch.from_numpy(vertices), torch.eye(3), shift)
-    hits = rasterize(project(posed, camera)[None], model.face_index, (512, 512))
+    hits = rasterize(project(posed, camera)[None], model.tensor("faces"), (512, 512))
     triangle = hits.triangle[0].numpy()[hits.mask[0].numpy()]
     return int(chosen(model, region)[model.faces[triangle]].all(1).sum())
 

@@ -16,7 +16,7 @@ from faceverse.fitting import photometric, prior, solver, surface
 from faceverse.graphics.camera import default_camera, project, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.landmarks import DetectedFace
-from faceverse.model.data import Landmarks, on_light_mesh
+from faceverse.model.data import Landmarks, on_coarse_mesh
 from faceverse.model.face_model import FaceModel
 from faceverse.rendering.render import render_head
 from faceverse.tracking.smoothing import smooth_values
@@ -25,7 +25,7 @@ SIZE = 224
 EYE_NAMES = ("eyeballLeftPitch", "eyeballLeftYaw", "eyeballRightPitch", "eyeballRightYaw")
 BARE = {
     "landmarks_478": None, "regions": {}, "attributes": (), "population": None, "expression_gain": None,
-    "light_vertices": None, "light_faces": None, "light_uv_faces": None,
+    "coarse_vertices": None, "coarse_faces": None, "coarse_uv_faces": None,
 }  # fmt: skip
 
 
@@ -81,8 +81,8 @@ def mask_model(toy):
     corners = toy.mean_vertices[toy.faces]
     kept = ~outside[toy.faces].any(1) & (corners[..., 2].min(1) > 0.02) & (corners[..., 1].min(1) > -0.09)
     vertices, faces = np.unique(toy.faces[kept], return_inverse=True)
-    part = {"light_vertices": vertices, "light_faces": faces.reshape(-1, 3), "light_uv_faces": toy.uv_faces[kept]}
-    return FaceModel(replace(on_light_mesh(replace(model.data, **part)), name="FaceVerse version 0"))
+    part = {"coarse_vertices": vertices, "coarse_faces": faces.reshape(-1, 3), "coarse_uv_faces": toy.uv_faces[kept]}
+    return FaceModel(replace(on_coarse_mesh(replace(model.data, **part)), name="FaceVerse version 0"))
 
 
 def few_model(toy):
@@ -126,7 +126,7 @@ class Scene:
         self.camera = default_camera((SIZE, SIZE))
         identity, expression = (torch.from_numpy(x)[None] for x in (self.identity, self.expression))
         drawn = render_head(
-            model.vertices(identity, expression), model.albedo_mean[None], model.face_index, self.rotation[None],
+            model.vertices(identity, expression), model.tensor("mean_albedo")[None], model.tensor("faces"), self.rotation[None],
             self.translation[None], default_light()[None], self.camera,
         )  # fmt: skip
         picture = torch.where(drawn.mask[0, ..., None], srgb_from_linear(drawn.rgb[0]), torch.tensor(0.6))
@@ -270,13 +270,13 @@ def test_smoothing_keeps_the_limits(unnamed):
 
 def test_photometric_stage_moves_unnamed_components_within_limits(unnamed, toy_model):
     scene = Scene(unnamed, toy_model)
-    target, state = target_of(unnamed, scene)
+    target, state = photometric_target(unnamed, scene)
     start = replace(state, expression=np.full_like(state.expression, 2.95))
     target = replace(target, expression=start.expression)
     prior_of_all = prior.IdentityPrior.of_anybody(len(state.identity))
     # The toy shows a few hundred vertices; the rest are the stage's own settings.
     settings = replace(photometric.STAGES[0], independent=200.0)
-    problem = photometric.Refinement(surface.surface_of(unnamed), [target], settings, prior_of_all)
+    problem = photometric.Refinement(surface.surface_samples(unnamed), [target], settings, prior_of_all)
     outcome = photometric.refine(problem, [start])
     (found,) = outcome.states
     assert outcome.after < outcome.before
@@ -284,9 +284,9 @@ def test_photometric_stage_moves_unnamed_components_within_limits(unnamed, toy_m
     assert (found.expression == 3).any() and np.abs(found.expression - 2.95).max() > 0.05
 
 
-def target_of(model, scene):
+def photometric_target(model, scene):
     """The scene as the photometric stage sees it, and its true state."""
-    state = surface.FitState(
+    state = surface.FaceState(
         identity=scene.identity.astype(np.float64),
         expression=scene.expression.astype(np.float64),
         albedo=np.zeros(len(model.albedo_modes)),
@@ -296,20 +296,20 @@ def target_of(model, scene):
     )
     lm = solver.landmark_model(model, model.fit_landmarks)
     found = lm.found(scene.face.landmarks_px).astype(np.float64)
-    weight, no_habits = np.full(len(found), 0.3), np.zeros((2 * len(found), 0))
-    term = solver.LandmarkTerm(lm, found, scene.camera, weight, no_habits)
+    weight, no_error_modes = np.full(len(found), 0.3), np.zeros((2 * len(found), 0))
+    term = solver.LandmarkTerm(lm, found, scene.camera, weight, no_error_modes)
     picture = scene.picture / np.float32(255)
-    return photometric.Target(picture, np.ones((SIZE, SIZE), bool), scene.camera, term, state.expression), state
+    return photometric.PhotometricTarget(picture, np.ones((SIZE, SIZE), bool), scene.camera, term, state.expression), state
 
 
 def test_samples_of_a_fine_mesh_give_the_albedo_of_all(toy_model, monkeypatch):
-    target, state = target_of(toy_model, Scene(toy_model, toy_model))
+    target, state = photometric_target(toy_model, Scene(toy_model, toy_model))
     start = replace(state, albedo=np.ones_like(state.albedo), light=1.5 * state.light)
-    every = photometric.initial_colours(surface.surface_of(toy_model), start, target)
+    every = photometric.initial_colours(surface.surface_samples(toy_model), start, target)
     monkeypatch.setattr(surface, "MOST_SAMPLES", 250)
-    thinned = surface.surface_of(FaceModel(toy_model.data))
-    assert len(thinned.votes) <= 250
-    some = photometric.initial_colours(thinned, start, target)
+    fewer = surface.surface_samples(FaceModel(toy_model.data))
+    assert len(fewer.weights) <= 250
+    some = photometric.initial_colours(fewer, start, target)
     assert not np.array_equal(some.albedo, every.albedo)
     shown = [toy_model.albedo(s.tensor("albedo")) * float(s.light[0].mean()) for s in (every, some)]
     assert float((shown[1] - shown[0]).abs().mean()) < 0.05 * float(shown[0].mean())

@@ -50,7 +50,7 @@ def test_the_process_has_the_asked_deviations_and_is_mostly_symmetric(source):
     assert correlation == pytest.approx(2 * 0.85 - 1, abs=0.1)
 
 
-def test_folds_move_as_one(source):
+def test_wrinkles_move_as_one(source):
     """What lies behind the lips moves along with them, else it would come out through the skin."""
     head = source.head
     outward = outward_directions(head)

@@ -1,4 +1,4 @@
-"""The texture loss, and the network that reads relief off photographs."""
+"""The texture loss, and the network that reads displacement off photographs."""
 
 from functools import partial
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import faceverse as fv
-from faceverse.detail.module import ReliefCode
-from faceverse.detail.reader import SkinReader, reader_from_state
+from faceverse.detail.module import DisplacementCode
+from faceverse.detail.reader import DisplacementReader, reader_from_state
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.training import detail_weights
 from faceverse.training.detail_data import DataShape, Sample, draw_data
@@ -79,15 +79,15 @@ def data(tmp_path_factory):
 
 
 def test_a_short_training_reads_creases(data):
-    found, figures = train_reader(fv.load_model(), ReliefCode(), data, steps=30, seed=1, progress=str)
+    found, figures = train_reader(fv.load_model(), DisplacementCode(), data, steps=30, seed=1, progress=str)
     assert figures["steps"] == 30 and figures["displacement_correlation"] > 0.3
     assert found.of_marks.abs().max() > 0, "random vectors are read as well"
     with pytest.raises(ParameterError, match="for how many minutes or steps"):
-        train_reader(fv.load_model(), ReliefCode(), data)
+        train_reader(fv.load_model(), DisplacementCode(), data)
 
 
 def test_what_the_reader_takes_and_what_files_may_hold():
-    reader = SkinReader(4).eval()
+    reader = DisplacementReader(4).eval()
     given = torch.zeros(2, 3, SIZE, SIZE), torch.ones(2, 1, SIZE, SIZE), torch.zeros(2, 2, SIZE, SIZE)
     bands, z = reader(*given)
     assert bands.shape == (2, 3, SIZE, SIZE) and z.shape == (2, 4)

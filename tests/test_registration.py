@@ -57,7 +57,7 @@ def person(model, seed, scale=1.0):
     return model.vertices(torch.from_numpy(identity)[None])[0].numpy().astype(np.float64)
 
 
-def surface_of(model, head):
+def surface_samples(model, head):
     """The head's skin as points with normals."""
     keep = ModelSurface(model).vertex_trust > 0
     return SurfacePoints(head[keep], mesh_normals(head, model.faces)[keep])
@@ -76,8 +76,8 @@ def test_subdivision_matrix_is_the_subdivision(shape, toy_model):
     if shape == "border":
         quads, count = grid(4), 18  # two vertices in no quad
     else:
-        halves = toy_model.data.light_faces.reshape(-1, 2, 3)
-        quads, count = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1), len(toy_model.data.light_vertices)
+        halves = toy_model.data.coarse_faces.reshape(-1, 2, 3)
+        quads, count = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1), len(toy_model.data.coarse_vertices)
     topology = subdivision(quads, count)
     values = np.random.default_rng(0).standard_normal((count, 3))
     np.testing.assert_allclose(subdivision_matrix(topology) @ values, subdivide_smooth(values, topology), atol=1e-12)
@@ -115,7 +115,7 @@ def test_touch_measures_along_the_surface(toy_model):
     normal = np.cross(*(head[toy_model.faces[face]][:, k] - head[toy_model.faces[face]][:, 0] for k in (1, 2)))
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     contact = touch(middle + 1e-4 * normal, head, toy_model.faces)
-    same = contact.triangle == np.flatnonzero(face)  # where the toy folds, another triangle may be nearer
+    same = contact.triangle == np.flatnonzero(face)  # where the toy wrinkles, another triangle may be nearer
     assert same.mean() > 0.98
     np.testing.assert_allclose(contact.distance[same], 1e-4, atol=1e-9)
     assert (contact.offset[same] > 0.8e-4).mean() > 0.9 and (contact.offset <= contact.distance + 1e-12).all()
@@ -157,14 +157,14 @@ def test_fit_finds_the_expression_and_keeps_it_in_bounds(toy_model):
     nothing = np.zeros(len(names))
     free = np.where(np.isin(names, ["jawOpen", "mouthSmileLeft", "cheekPuff"]), 0.3, 0.0)
     task = FitTask(nothing, free, points=5000)
-    fit = fit_model(ModelSurface(toy_model), surface_of(toy_model, head), np.eye(3), np.zeros(3), task)
+    fit = fit_model(ModelSurface(toy_model), surface_samples(toy_model, head), np.eye(3), np.zeros(3), task)
     assert fit.expression[names.index("jawOpen")] == pytest.approx(0.8, abs=0.1)
     assert (fit.expression[free == 0] == 0).all() and fit.expression.min() >= 0 and fit.expression.max() <= 1
 
 
 def test_what_is_not_the_head_does_not_count(toy_model):
     head = person(toy_model, 1, 0.5)
-    points = surface_of(toy_model, head)
+    points = surface_samples(toy_model, head)
     rng = np.random.default_rng(0)
     junk = points.points[rng.choice(len(points.points), 300)] * rng.uniform(1.15, 1.6, (300, 1))
     mixed = SurfacePoints(
@@ -189,7 +189,7 @@ def test_landmarks_align_in_spite_of_wild_ones(toy_model):
 
 def test_frames_settle_on_a_head(toy_model):
     head = toy_model.mean_vertices.astype(np.float64)
-    points = surface_of(toy_model, head)
+    points = surface_samples(toy_model, head)
     off = points.moved(Rotation.from_euler("y", 1.5, degrees=True).as_matrix(), np.array([0.001, 0, -0.001]))
     rotation, translation = _settle(ModelSurface(toy_model), off, head, rounds=12)
     back = off.moved(rotation, translation)
@@ -219,7 +219,7 @@ def test_bending_follows_a_smooth_deformation(toy_model):
 
 def test_holes_are_not_seen(toy_model):
     head = toy_model.mean_vertices.astype(np.float64)
-    points = surface_of(toy_model, head)
+    points = surface_samples(toy_model, head)
     hole = np.linalg.norm(points.points - head[toy_model.regions["face"][0]], axis=1) < 0.03
     surface = ModelSurface(toy_model)
     seen, offset = measure(surface, head, points.chosen(~hole), 0.005)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_erosion
 
-from faceverse.detail.relief import TangentFrame, detailed_normals, normal_map
+from faceverse.detail.displacement import TangentFrame, detailed_normals, normal_map
 from faceverse.errors import ParameterError
 from faceverse.graphics.camera import Camera, default_camera, project, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import ambient_light, linear_from_srgb, srgb_from_linear
@@ -213,8 +213,8 @@ def test_wireframe_draws_lines_over_clay(head):
 
 
 def test_wireframe_shows_the_light_mesh(head):
-    assert head.model.data.light_faces is not None
-    no_light = {"light_faces": None, "light_uv_faces": None, "light_vertices": None}
+    assert head.model.data.coarse_faces is not None
+    no_light = {"coarse_faces": None, "coarse_uv_faces": None, "coarse_vertices": None}
     plain = head.replace(model=FaceModel(dataclasses.replace(head.model.data, **no_light)))
     light, full = (render(h, 256, "wireframe").rgb for h in (head, plain))
     assert full[..., 0].mean() < light[..., 0].mean()  # four times as many triangles, about twice as much line

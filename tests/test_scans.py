@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from faceverse import load_model
+from faceverse.detail.displacement import sample, split_bands
 from faceverse.detail.latents import picture_of_maps
-from faceverse.detail.relief import sample, split_bands
 from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.model.texture_maps import bake_planes
-from faceverse.training.creases import FACTORS, Z_DIM, crease_relief
+from faceverse.training.creases import FACTORS, Z_DIM, crease_displacement
 from faceverse.training.scans import (
     ALBEDO_LOG_RANGE,
     CODE,
@@ -85,7 +85,7 @@ def test_no_structure_wider_than_eight_millimetres(surface):
 @pytest.mark.parametrize("region", ["forehead", "eye_corner", "cheeks", "neck"])
 def test_age_deepens_creases(surface, region):
     where = getattr(surface.skin, region) * surface.skin.inside
-    depth = [energy(crease_relief(surface.creases, person(years)), where) for years in (20, 35, 50, 65, 78)]
+    depth = [energy(crease_displacement(surface.creases, person(years)), where) for years in (20, 35, 50, 65, 78)]
     assert all(older > younger for younger, older in zip(depth, depth[1:]))
     assert depth[-1] > 4 * depth[0]
 
@@ -94,7 +94,7 @@ def test_age_deepens_creases(surface, region):
 def test_factors_of_one_side_change_that_side_only(surface, name):
     left = np.arange(SIZE) >= SIZE // 2  # u grows towards the subject's left
     for factor, own in ((name, left), (name.replace("_left", "_right"), ~left)):
-        change = crease_relief(surface.creases, person(60, **{factor: 2.0})) - crease_relief(
+        change = crease_displacement(surface.creases, person(60, **{factor: 2.0})) - crease_displacement(
             surface.creases, person(60)
         )
         assert np.abs(change[:, own]).max() > 0.01
@@ -104,9 +104,9 @@ def test_factors_of_one_side_change_that_side_only(surface, name):
 def test_creases_are_smooth_in_z(surface):
     rng = np.random.default_rng(5)
     z, step = random_z(rng, 65, 0.3), rng.standard_normal(Z_DIM)
-    at = crease_relief(surface.creases, z)
-    far = energy(crease_relief(surface.creases, z + 0.02 * step) - at, surface.skin.inside)
-    near = energy(crease_relief(surface.creases, z + 0.01 * step) - at, surface.skin.inside)
+    at = crease_displacement(surface.creases, z)
+    far = energy(crease_displacement(surface.creases, z + 0.02 * step) - at, surface.skin.inside)
+    near = energy(crease_displacement(surface.creases, z + 0.01 * step) - at, surface.skin.inside)
     assert near == pytest.approx(far / 2, rel=0.15)
     assert far < 0.2 * energy(at, surface.skin.inside)
 
@@ -193,7 +193,7 @@ def stand_in_scan(model, maps):
     from faceverse.training.registration import Registration, Report
     from faceverse.training.scan_files import Scan
 
-    normals = vertex_normals(model.mean, model.face_index).numpy()
+    normals = vertex_normals(model.tensor("mean_vertices"), model.tensor("faces")).numpy()
     keep = np.isin(model.faces, model.regions["face"]).all(1)
     corners = np.concatenate([model.mean_vertices, normals], 1)[model.faces[keep]]
     corners = np.concatenate([corners, model.uv[model.uv_faces[keep]]], axis=2)

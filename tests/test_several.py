@@ -9,10 +9,10 @@ import torch
 from skimage.data import coffee
 
 import faceverse as fv
-from faceverse.fitting import photometric, remarks, several, solver
-from faceverse.fitting.choice import choose_face, rivals
+from faceverse.fitting import photometric, quality_checks, several, solver
+from faceverse.fitting.face_selection import count_comparable_faces, select_face
 from faceverse.fitting.prior import IdentityPrior
-from faceverse.fitting.surface import FitState, surface_of
+from faceverse.fitting.surface import FaceState, surface_samples
 from faceverse.fitting.texture_merge import merge_textures, pixel_density
 from faceverse.graphics.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import default_light
@@ -47,15 +47,15 @@ FOUND = [face_at(0, 0, 100, 100), face_at(80, 80, 170, 170), face_at(300, 0, 330
     ],
 )
 def test_face_by_index_size_and_place(face, chosen):
-    assert choose_face(FOUND, face) is FOUND[chosen]
+    assert select_face(FOUND, face) is FOUND[chosen]
 
 
 def test_points_are_in_pixels_of_the_photograph_itself():
-    assert choose_face(FOUND, (600, 20), scale=0.5) is FOUND[2]
+    assert select_face(FOUND, (600, 20), scale=0.5) is FOUND[2]
 
 
 def test_only_faces_of_similar_size_could_be_meant():
-    assert rivals(FOUND) == 2 and rivals(FOUND[:1]) == 1
+    assert count_comparable_faces(FOUND) == 2 and count_comparable_faces(FOUND[:1]) == 1
 
 
 @pytest.mark.parametrize("face", ["left", (1, 2, 3), (1,), (float("nan"), 3), (True, 2), None, ("1", "2"), -1, 1.5])
@@ -128,7 +128,7 @@ def test_joint_identity_of_one_photograph_is_its_own(toy_landmarks):
 def toy_photographs(model, lm, yaws=(0, 30)):
     """States of one person with expressions and lights of their own, and targets that show smooth waves."""
     rng = np.random.default_rng(1)
-    identity, albedo = 0.5 * rng.standard_normal(len(lm.identity)), 0.3 * rng.standard_normal(len(model.albedo_basis))
+    identity, albedo = 0.5 * rng.standard_normal(len(lm.identity)), 0.3 * rng.standard_normal(len(model.tensor("albedo_modes")))
     camera = Camera(300.0, (64.0, 64.0), (128, 128))
     y, x = np.indices((128, 128)) / 20
     picture = (0.5 + 0.1 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).astype(np.float32)
@@ -137,16 +137,16 @@ def toy_photographs(model, lm, yaws=(0, 30)):
         expression = rng.uniform(0.1, 0.3, len(lm.expression))
         rotation = rotation_from_euler_deg(yaw, 4, 2).double().numpy()
         light = default_light().double().numpy() * rng.uniform(0.8, 1.2)
-        states.append(FitState(identity, expression, albedo, rotation, np.array([0, 0, -0.6]), light))
+        states.append(FaceState(identity, expression, albedo, rotation, np.array([0, 0, -0.6]), light))
         pixels = solver.project_points(lm.points(identity, expression), rotation, np.array([0, 0, -0.6]), camera) + 1
         term = solver.LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
-        targets.append(photometric.Target(picture, np.ones((128, 128), bool), camera, term, expression - 0.05))
+        targets.append(photometric.PhotometricTarget(picture, np.ones((128, 128), bool), camera, term, expression - 0.05))
     return states, targets
 
 
 def refinement(model, targets):
-    prior = IdentityPrior.of_anybody(len(model.identity_basis))
-    return photometric.Refinement(surface_of(model), targets, photometric.STAGES[0], prior)
+    prior = IdentityPrior.of_anybody(len(model.tensor("identity_modes")))
+    return photometric.Refinement(surface_samples(model), targets, photometric.STAGES[0], prior)
 
 
 def test_places_of_one_photograph_are_all_and_two_share_the_person(toy_model, toy_landmarks):
@@ -155,7 +155,7 @@ def test_places_of_one_photograph_are_all_and_two_share_the_person(toy_model, to
     total = one.sizes.total
     assert sorted(one.places(0)) == list(range(total))
     first, second = two.places(0), two.places(1)
-    person = len(toy_model.identity_basis) + len(toy_model.albedo_basis)
+    person = len(toy_model.tensor("identity_modes")) + len(toy_model.tensor("albedo_modes"))
     assert sorted(set(first) | set(second)) == list(range(2 * total - person))
     _, identity, _, albedo, _ = two.sizes.blocks
     shared = np.zeros(total, bool)
@@ -167,12 +167,12 @@ def test_places_of_one_photograph_are_all_and_two_share_the_person(toy_model, to
 def test_equations_of_two_photographs_are_those_of_each_with_the_person_counted_once(toy_model, toy_landmarks):
     states, targets = toy_photographs(toy_model, toy_landmarks)
     both = refinement(toy_model, targets)
-    hessian, gradient = both.equations(states, both.looks(states))
+    hessian, gradient = both.normal_equations(states, both.evaluate(states))
     _, identity, _, albedo, _ = both.sizes.blocks
     expected, slope = np.zeros_like(hessian), np.zeros_like(gradient)
     for number, (state, target) in enumerate(zip(states, targets, strict=True)):
         alone, places = refinement(toy_model, [target]), both.places(number)
-        own_hessian, own_gradient = alone.equations([state], alone.looks([state]))
+        own_hessian, own_gradient = alone.normal_equations([state], alone.evaluate([state]))
         order = alone.places(0)
         expected[np.ix_(places, places)] += own_hessian[np.ix_(order, order)]
         slope[places] += own_gradient[order]
@@ -192,7 +192,7 @@ def test_one_step_keeps_the_person_common_and_expressions_within_limits(toy_mode
     states = [dataclasses.replace(s, expression=0.01 * s.expression) for s in states]
     targets = [dataclasses.replace(t, expression=np.zeros_like(t.expression)) for t in targets]
     problem = refinement(toy_model, targets)
-    moved = problem.step(states, problem.equations(states, problem.looks(states)), 1e-3)
+    moved = problem.step(states, problem.normal_equations(states, problem.evaluate(states)), 1e-3)
     for name in ("identity", "albedo"):
         np.testing.assert_array_equal(getattr(moved[0], name), getattr(moved[1], name))
         assert not np.allclose(getattr(moved[0], name), getattr(states[0], name))
@@ -352,7 +352,7 @@ def test_views_survive_a_file(together, tmp_path, model):
 
 def test_warnings_name_the_photograph(person, model, monkeypatch):
     pictures, focal_px, _ = person
-    monkeypatch.setattr(remarks, "SMALL_FACE_PX", 500)
+    monkeypatch.setattr(quality_checks, "SMALL_FACE_PX", 500)
     said = fv.fit(pictures[:2], model, detail=False, focal_px=focal_px).warnings
     assert sum("(photo): the face is small" in text for text in said) == 2
 

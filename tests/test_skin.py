@@ -270,7 +270,7 @@ def surface(model, fields):
     _, mirror = cKDTree(v).query(v * (-1, 1, 1))
     uv = model.uv[: len(v)] * (1, -1) + (0, 1)
     fine = fine_fields(model.faces, len(v))
-    normals = vertex_normals(torch.from_numpy(v), model.face_index).numpy()
+    normals = vertex_normals(torch.from_numpy(v), model.tensor("faces")).numpy()
     return Canvas(uv, mirror, fields, normals, smooth, fine, np.full((len(v), 3), 0.25))
 
 

@@ -12,7 +12,7 @@ from faceverse.detail.latents import (
     DetailMaps,
     aged,
     as_stored_noise,
-    as_stored_relief,
+    as_stored_residual,
     check_open,
     layout_digest,
     maps_of,
@@ -22,8 +22,8 @@ from faceverse.detail.latents import (
     random_detail,
     read_picture,
 )
-from faceverse.detail.module import DetailModule, ReliefCode
-from faceverse.detail.reader import SkinReader
+from faceverse.detail.module import DetailModule, DisplacementCode
+from faceverse.detail.reader import DisplacementReader
 from faceverse.detail.stylegan import ConditionalGenerator
 from faceverse.edit import head
 from faceverse.errors import ParameterError, WeightsError
@@ -52,8 +52,8 @@ def module_of(model, **changes):
     parts = {
         "detail": generator(6, 1),
         "expression": generator(3, 2),
-        "reader": SkinReader(16).requires_grad_(False).eval(),
-        "code": ReliefCode(factors=FACTORS, layout=layout_digest(model)),
+        "reader": DisplacementReader(16).requires_grad_(False).eval(),
+        "code": DisplacementCode(factors=FACTORS, layout=layout_digest(model)),
         "name": "small",
     }
     return DetailModule(**{**parts, **changes})
@@ -76,7 +76,7 @@ def skinned(model, module):
     return fv.edit(bare, detail_seed=5)
 
 
-def test_photographs_set_the_depth_of_skin_and_folds(model, module, skinned):
+def test_photographs_set_the_depth_of_skin_and_wrinkles(model, module, skinned):
     moving = skinned.params.replace(expression=np.full_like(skinned.params.expression, 0.5))
     whole, latents = maps_of(module, model, moving), skinned.params.detail
     rest = maps_of(module, model, skinned.params)
@@ -97,7 +97,7 @@ def test_pictures_and_maps_are_the_same_thing():
     maps = DetailMaps(
         random.normal(0, 0.1, (64, 64)).astype(np.float32), random.normal(0, 0.2, (64, 64, 3)).astype(np.float32)
     )
-    code = ReliefCode()
+    code = DisplacementCode()
     albedo_log, displacement = read_picture(code, torch.from_numpy(picture_of_maps(code, maps))[None])
     np.testing.assert_allclose(displacement[0], maps.displacement, atol=1e-6)
     np.testing.assert_allclose(albedo_log[0].movedim(0, 2), maps.albedo_log, atol=1e-6)
@@ -118,15 +118,15 @@ def test_seeds_are_people_and_strength_is_linear(model, module, skinned):
 
 
 def test_detail_stays_off_the_eyes_and_edits_leave_their_input_alone(model, module, skinned):
-    from faceverse.detail.relief import relief_weight
+    from faceverse.detail.displacement import displacement_weight
 
     before = skinned.displacement.copy()
-    assert not skinned.displacement[relief_weight(model, SIZE) == 0].any()
+    assert not skinned.displacement[displacement_weight(model, SIZE) == 0].any()
     fv.edit(skinned, age=20, detail=0.3, expression={"jawOpen": 0.5})
     np.testing.assert_array_equal(skinned.displacement, before)
 
 
-def test_expressions_fold_the_skin_and_rest_smooths_it_again(skinned):
+def test_expressions_wrinkle_the_skin_and_rest_smooths_it_again(skinned):
     smile = fv.edit(skinned, expression={"mouthSmileLeft": 1, "mouthSmileRight": 1})
     added = np.abs(smile.displacement - skinned.displacement)
     assert added.max() > 1e-3
@@ -181,7 +181,7 @@ def test_detail_of_a_head_without_any_is_refused(model, skinned):
 def test_modules_of_other_kinds_and_layouts_are_refused(model, module):
     with pytest.raises(ParameterError, match="cannot be used on heads: pass one from load_detail"):
         check_open(module_of(model, code=None, expression=None), model)
-    strange = module_of(model, code=ReliefCode(layout="elsewhere"))
+    strange = module_of(model, code=DisplacementCode(layout="elsewhere"))
     with pytest.raises(ParameterError, match="was trained for another texture layout"):
         random_detail(strange, model, model.random(1), 0)
 
@@ -198,7 +198,7 @@ def test_a_compact_file_gives_nearly_the_same_maps(model, module, skinned, tmp_p
 
 def test_parts_that_were_not_made_for_each_other_are_refused(model, module, tmp_path):
     one = save_detail(module_of(model, expression=None), tmp_path / "a.safetensors")
-    code = ReliefCode(factors=("age",), layout=layout_digest(model))
+    code = DisplacementCode(factors=("age",), layout=layout_digest(model))
     two = save_detail(module_of(model, detail=None, reader=None, code=code), tmp_path / "b.safetensors")
     with pytest.raises(WeightsError, match="were not made for each other"):
         load_detail(one, two)
@@ -226,19 +226,19 @@ def test_a_stored_head_keeps_its_skin(model, skinned, tmp_path):
 
 
 def test_long_latents_are_stored_short(model, module, skinned, tmp_path):
-    """As exactly as `as_stored_noise` and `as_stored_relief` say, whatever is in them."""
+    """As exactly as `as_stored_noise` and `as_stored_residual` say, whatever is in them."""
     noise = 1.3 * torch.randn(sum(s * s for s in module.detail.noise_sizes))
-    relief = 0.1 * torch.randn(SIZE * SIZE)
-    relief[5] = 40.0  # mm, more than 16 bits of 1 micrometre
-    kept = {"noise": as_stored_noise(noise).numpy(), "relief": as_stored_relief(relief).numpy()}
+    displacement = 0.1 * torch.randn(SIZE * SIZE)
+    displacement[5] = 40.0  # mm, more than 16 bits of 1 micrometre
+    kept = {"noise": as_stored_noise(noise).numpy(), "relief": as_stored_residual(displacement).numpy()}
     np.testing.assert_allclose(kept["noise"], noise, rtol=0, atol=1 / 32)
-    np.testing.assert_allclose(kept["relief"], relief, rtol=0, atol=1.01e-3)
-    given = skinned.params.detail | {"noise": noise.numpy(), "relief": relief.numpy()}
+    np.testing.assert_allclose(kept["relief"], displacement, rtol=0, atol=1.01e-3)
+    given = skinned.params.detail | {"noise": noise.numpy(), "relief": displacement.numpy()}
     path = fv.export(skinned.replace(params=skinned.params.replace(detail=given)), tmp_path / "head.json")
     again = fv.load_result(path, model)
     for name, values in kept.items():
         np.testing.assert_array_equal(again.params.detail[name], values)
-        twice = as_stored_noise if name == "noise" else as_stored_relief
+        twice = as_stored_noise if name == "noise" else as_stored_residual
         np.testing.assert_array_equal(twice(torch.from_numpy(values)), values)
     text = path.read_text()
     damaged = tmp_path / "damaged.json"
@@ -271,7 +271,7 @@ def test_modules_are_told_apart_by_their_weights(model, module, tmp_path):
     assert again is not module and again.is_same(module) and len(module.digest) == 16
     renamed = module_of(model, name="renamed", reader=None)
     assert renamed.is_same(module)
-    for changes in ({"detail": generator(6, 9)}, {"expression": None}, {"code": ReliefCode(albedo_scale=0.5)}):
+    for changes in ({"detail": generator(6, 9)}, {"expression": None}, {"code": DisplacementCode(albedo_scale=0.5)}):
         assert not module.is_same(module_of(model, **changes))
     assert not module.is_same(None)
 
@@ -371,7 +371,7 @@ def test_latents_of_another_kind_are_one_line(skinned, changes):
         fv.edit(skinned, detail_from=strange, detail_layers="coarse")
 
 
-def test_somebody_elses_relief_goes_with_the_layers():
+def test_somebody_elses_displacement_goes_with_the_layers():
     random = np.random.default_rng(0)
     mine, other = ({"w": random.normal(size=(10, 4)), "relief": random.normal(size=64 * 64)} for _ in range(2))
     coarse, fine = mixed(mine, other, slice(0, 6)), mixed(mine, other, slice(6, None))
@@ -382,6 +382,6 @@ def test_somebody_elses_relief_goes_with_the_layers():
     assert "relief" not in mixed(bare, bare, slice(0, 6))
     parts = [mixed(bare, other, layers)["relief"] for layers in (slice(0, 6), slice(6, None))]
     np.testing.assert_allclose(sum(parts), other["relief"], atol=1e-4)
-    smooth = dict(other, relief=np.repeat(random.normal(size=2), 64 * 32))
+    smooth = dict(other, displacement=np.repeat(random.normal(size=2), 64 * 32))
     taken = mixed(bare, smooth, slice(0, 6))["relief"]
     assert np.abs(taken - smooth["relief"]).mean() < 0.1 * np.abs(smooth["relief"]).mean(), "what is wide is coarse"

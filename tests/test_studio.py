@@ -41,7 +41,7 @@ def read_pack(content):
 
 @pytest.fixture(scope="module")
 def head(model):
-    """Somebody who smiles, with the relief of the skin."""
+    """Somebody who smiles, with the displacement of the skin."""
     return fv.edit(fv.head(model.random(3), model), detail_seed=1, expression=SMILE)
 
 
@@ -138,19 +138,19 @@ def test_a_model_without_attributes_has_a_pack_too(toy_model):
     assert pack["attributes"] == [] and not pack["attributeOffset"].size
 
 
-# ----------------------------------------------------------------------------------------------------------- the folds
+# ----------------------------------------------------------------------------------------------------------- the wrinkles
 
 
 @pytest.fixture(scope="module")
 def atlas(head):
-    return viewer.fold_atlas(head)
+    return viewer.wrinkle_atlas(head)
 
 
 def tile(atlas, number):
     """(H, W, 2) slopes."""
     row, column = divmod(number, 4)
     part = atlas[256 * row : 256 * (row + 1), 256 * column : 256 * (column + 1), :2].astype(float)
-    return (part - 128) / 127 * viewer.FOLD_SCALE
+    return (part - 128) / 127 * viewer.WRINKLE_SCALE
 
 
 def slopes(picture):
@@ -158,18 +158,18 @@ def slopes(picture):
     return normals[..., :2] / normals[..., 2:]
 
 
-def test_folds_added_to_the_neutral_relief_are_those_of_the_expression(head, atlas):
+def test_wrinkles_added_to_the_neutral_displacement_are_those_of_the_expression(head, atlas):
     assert atlas.shape == (512, 1024, 3) and atlas.dtype == np.uint8
     rest = fv.edit(head, expression=np.zeros_like(head.params.expression))
     for number, result in ((0, head), (4, fv.edit(rest, expression={"mouthSmileLeft": 1, "mouthSmileRight": 1}))):
         wanted = slopes(result.normal_map) - slopes(rest.normal_map)
         wanted = wanted.reshape(256, 2, 256, 2, 2).mean((1, 3))
         assert np.abs(tile(atlas, number) - wanted).max() < 0.01
-        assert np.abs(wanted).max() > 0.05, "a smile makes folds"
+        assert np.abs(wanted).max() > 0.05, "a smile makes wrinkles"
 
 
-def test_a_head_without_relief_has_no_folds(model):
-    assert viewer.fold_atlas(fv.head(model.random(3), model)) is None
+def test_a_head_without_displacement_has_no_wrinkles(model):
+    assert viewer.wrinkle_atlas(fv.head(model.random(3), model)) is None
 
 
 # ------------------------------------------------------------------------------------------------ in a browser: set-up
@@ -198,7 +198,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
         (folder / f"{name}.bin").write_bytes(viewer.head_pack(result))
         Image.fromarray(result.texture).save(folder / f"{name}.jpg")
     Image.fromarray(rest.normal_map).save(folder / "normal.png")
-    Image.fromarray(atlas).save(folder / "folds.png")
+    Image.fromarray(atlas).save(folder / "wrinkles.png")
     props = {
         "three_url": "three.js",
         "presets": {"neutral": {}, "wide": {"jawOpen": 1.0, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}},
@@ -235,7 +235,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
     unmixed = {"identity": 0, "expression": 0, "albedo": 0, "detail": 0}
     value = {
         "edition": 1, "person": 1, "model": "model.bin", "head": "head.bin", "texture": "head.jpg",
-        "normal": "normal.png", "smooth": None, "folds": "folds.png", "donor": None, "adopt": None, "status": None,
+        "normal": "normal.png", "smooth": None, "wrinkles": "wrinkles.png", "donor": None, "adopt": None, "status": None,
         "state": {"attributes": {}, "skin": 0, "mix": unmixed},
         "start": {
             "expression": weights, "attributes": {}, "skin": 0, "strength": 1, "light": {}, "mix": unmixed,
@@ -409,7 +409,7 @@ def test_amounts_stay_within_limits_and_keys_move_by_steps(studio):
 
 
 @pytest.mark.browser
-def test_folds_appear_as_sliders_move(studio):
+def test_wrinkles_appear_as_sliders_move(studio):
     smiling = {"mouthSmileLeft": 1, "mouthSmileRight": 1}
     pictures = []
     studio.click("[data-mode=clay]")
@@ -420,12 +420,12 @@ def test_folds_appear_as_sliders_move(studio):
         )
         pictures.append(picture(studio))
     shares = []
-    for later, folds in ((1, None), (2, "folds.png")):
-        answer(studio, later, folds=folds)
+    for later, wrinkles in ((1, None), (2, "wrinkles.png")):
+        answer(studio, later, wrinkles=wrinkles)
         shares.append(picture(studio))
     studio.click("[data-mode=clay]")
     assert (np.abs(pictures[0] - pictures[1]).max(axis=-1) > 3).sum() > 300
-    assert (np.abs(shares[0] - shares[1]).max(axis=-1) > 3).sum() > 100, "without the atlas there are no folds"
+    assert (np.abs(shares[0] - shares[1]).max(axis=-1) > 3).sum() > 100, "without the atlas there are no wrinkles"
 
 
 @pytest.mark.browser
@@ -498,7 +498,7 @@ def test_a_random_face_is_not_lost_to_what_follows_it(studio):
     studio.evaluate("(value) => window.give(value)", late)
     studio.wait_for_function("() => window.faceverse.state().attributes.nose_width === 2")
     other = drawn | {"number": drawn["number"] + 1, "state": {"attributes": {"nose_width": 3}}}
-    shared = studio.value | {"normal": None, "folds": None}
+    shared = studio.value | {"normal": None, "wrinkles": None}
     pair = [shared | {"edition": shared["edition"] + later, "adopt": taken} for later, taken in ((3, other), (4, None))]
     studio.evaluate("(pair) => pair.forEach((value) => window.give(value))", pair)
     studio.wait_for_function("() => window.faceverse.state().attributes.nose_width === 3")
@@ -507,7 +507,7 @@ def test_a_random_face_is_not_lost_to_what_follows_it(studio):
 @pytest.mark.browser
 def test_a_new_person_starts_afresh_and_the_same_one_goes_on(studio):
     move(studio, "[data-names=jawOpen]", 0.6)
-    answer(studio, 1, normal=None, folds=None)
+    answer(studio, 1, normal=None, wrinkles=None)
     assert state(studio)["expression"]["jawOpen"] == pytest.approx(0.6)
     answer(studio, 2, person=studio.value["person"] + 1)
     assert not state(studio)["expression"]["jawOpen"]

@@ -309,7 +309,7 @@ def test_glb_moves_as_the_track(mesh, track, tmp_path):
     assert np.allclose(Rotation.from_quat(rotation).as_matrix(), track.rotation[seen], atol=1e-6)
     assert ((rotation[1:] * rotation[:-1]).sum(1) > 0).all() and np.allclose(np.linalg.norm(rotation, axis=1), 1)
     # The head of a key, put together as a player does it, is the tracked one before the camera.
-    model = track.model.light_version if mesh == "light" else track.model
+    model = track.model.coarse if mesh == "light" else track.model
     base, corners = glb.attribute("POSITION"), glb.corners()
     shape = (base + np.tensordot(weights[-1], glb.targets("POSITION"), 1))[corners]
     placed = Rotation.from_quat(rotation[-1]).apply(shape) + translation[-1]

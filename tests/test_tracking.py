@@ -63,7 +63,7 @@ class Scene:
         pose = torch.from_numpy(self.rotation[index])[None], torch.from_numpy(self.translation[index])[None]
         camera = default_camera((2 * SIZE, 2 * SIZE))
         camera = replace(camera, focal_px=self.lens * camera.focal_px)
-        drawn = render_head(vertices, albedo, self.model.face_index, *pose, default_light()[None], camera)
+        drawn = render_head(vertices, albedo, self.model.tensor("faces"), *pose, default_light()[None], camera)
         linear = torch.where(drawn.mask[..., None], drawn.rgb, torch.tensor(0.5))
         linear = torch.nn.functional.avg_pool2d(linear.permute(0, 3, 1, 2), 2)[0].permute(1, 2, 0)
         return (srgb_from_linear(linear) * 255 + 0.5).to(torch.uint8).numpy()
@@ -155,10 +155,10 @@ def test_smoothing_calms_a_still_head(scene):
     generator = np.random.default_rng(0)
     noise = generator.normal(0, 8, (24, *scene.frames[0].shape))
     frames = np.clip(scene.frames[0] + noise, 0, 255).astype(np.uint8)
-    rough, calm = (track(frames, scene.model, smooth=smooth) for smooth in (False, True))
+    rough, neutral_frames = (track(frames, scene.model, smooth=smooth) for smooth in (False, True))
     for name in ("expression", "translation", "rotation"):
         # The detector itself takes a few frames to settle.
-        before, after = (rms(np.diff(getattr(result, name)[8:], axis=0)) for result in (rough, calm))
+        before, after = (rms(np.diff(getattr(result, name)[8:], axis=0)) for result in (rough, neutral_frames))
         assert 0 < after < 0.7 * before
 
 
@@ -462,7 +462,7 @@ def test_live_frames_follow_the_head(scene):
 
 
 def test_live_heads_move_away_when_the_focal_length_is_known_better(near, monkeypatch):
-    monkeypatch.setattr("faceverse.tracking.live.MEET_AFTER", (20,))
+    monkeypatch.setattr("faceverse.tracking.live.ESTIMATE_AFTER_FACES", (20,))
     with LiveTracker(near.model, smooth=False) as live:
         first = [live(frame, i / FPS) for i, frame in enumerate(near.frames[:20])]
         live._meeting.join()

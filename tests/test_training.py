@@ -26,7 +26,7 @@ from faceverse.model.file import read_model_file
 from faceverse.training.base import train_base
 from faceverse.training.basis import principal_scores, shape_basis
 from faceverse.training.deformation import smooth_modes
-from faceverse.training.embedding import FACE_OVAL, HABITS, IRIS, Views, embed
+from faceverse.training.embedding import ERROR_MODES, FACE_OVAL, IRIS, Views, embed
 from faceverse.training.eyes import round_ball
 from faceverse.training.head_regions import boundary_edges, boundary_loop, directed_edges
 from faceverse.training.heads import (
@@ -405,8 +405,8 @@ def test_embedding_reports_how_shaky_the_detector_is(toy_model):
     inner = np.setdiff1d(np.arange(468), FACE_OVAL)
     expected = noise_px * views.metres_per_px[0]
     assert 0.7 < np.median(found.sigma[inner]) / expected < 1.3
-    assert found.habits.shape == (min(HABITS, 40), 478, 2)
-    energy = (found.habits.astype(np.float64) ** 2).sum((1, 2))
+    assert found.error_modes.shape == (min(ERROR_MODES, 40), 478, 2)
+    energy = (found.error_modes.astype(np.float64) ** 2).sum((1, 2))
     assert (np.diff(energy) <= 1e-12).all(), "the strongest habit comes first"
 
 
@@ -414,10 +414,10 @@ def test_embedding_finds_a_habit_that_all_points_share(toy_model):
     views = views_of(toy_model, toy_model.landmarks_478, 30)
     shake_px = 5 * np.random.default_rng(1).standard_normal(30)
     shaken = views.answers_px + np.stack([np.zeros(30), shake_px], axis=1)[:, None]
-    habit = embed(toy_model, replace(views, answers_px=shaken)).habits[0]
+    error_mode = embed(toy_model, replace(views, answers_px=shaken)).error_modes[0]
     expected = np.sqrt(np.mean(shake_px**2)) * views.metres_per_px[0]
-    assert np.abs(habit[:, 1]).mean() == pytest.approx(expected, rel=0.25)
-    assert np.abs(habit[:, 0]).mean() < 0.2 * expected
+    assert np.abs(error_mode[:, 1]).mean() == pytest.approx(expected, rel=0.25)
+    assert np.abs(error_mode[:, 0]).mean() < 0.2 * expected
 
 
 def test_embedding_refuses_to_decide_on_a_few_answers(toy_model):

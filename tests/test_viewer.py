@@ -25,10 +25,10 @@ def unpacked(array):
 def test_the_figure_is_the_coarse_mesh_of_the_head(person):
     (mesh,) = MeshViewer(person).figure()["data"]
     points = np.stack([unpacked(mesh[axis]) for axis in "xyz"], axis=1) * STEP_M
-    wanted = person.vertices[person.model.data.light_vertices]
+    wanted = person.vertices[person.model.data.coarse_vertices]
     assert np.abs(points - wanted).max() <= 0.51 * STEP_M
     faces = np.stack([unpacked(mesh[corner]) for corner in "ijk"], axis=1)
-    assert np.array_equal(faces, person.model.light_version.faces)
+    assert np.array_equal(faces, person.model.coarse.faces)
 
 
 @pytest.mark.parametrize("mode", ["color", "albedo"])
@@ -38,7 +38,7 @@ def test_colours_of_the_figure_are_those_of_the_head(person, mode):
         albedo=np.zeros_like(person.albedo) + np.float32([1, 0, 0]),
     )
     colors = MeshViewer(red, mode).figure()["data"][0]["vertexcolor"]
-    assert len(colors) == len(person.model.light_version.mean_vertices)
+    assert len(colors) == len(person.model.coarse.mean_vertices)
     assert set(colors) == {"#c80a0a" if mode == "color" else "#ff0000"}
 
 

@@ -120,7 +120,7 @@ def test_a_file_without_subdivision_is_the_same_head(tmp_path):
     np.testing.assert_allclose(plain.mean_vertices, toy.mean_vertices, atol=1e-7)
     np.testing.assert_allclose(plain.identity_modes, toy.identity_modes, atol=1e-5)
     np.testing.assert_array_equal(plain.uv_faces, toy.uv_faces)
-    assert plain.light_version is plain
+    assert plain.coarse is plain
 
 
 def test_a_population_is_optional_and_comes_back(tmp_path):
@@ -167,10 +167,10 @@ def test_every_vertex_has_its_first_uv_among_its_own_corners(make):
 @pytest.mark.parametrize("make", [toy_file, backwards])
 def test_the_light_version_shares_the_uv(make):
     file, data = make(), model_data(make())
-    np.testing.assert_array_equal(data.uv[data.light_uv_faces], file.uv[triangles_from_quads(file.uv_quads)])
-    np.testing.assert_array_equal(data.uv[data.light_vertices], file.uv[data.light_vertices])
-    own = data.light_uv_faces < len(data.mean_vertices)
-    np.testing.assert_array_equal(data.light_uv_faces[own], data.light_faces[own])
+    np.testing.assert_array_equal(data.uv[data.coarse_uv_faces], file.uv[triangles_from_quads(file.uv_quads)])
+    np.testing.assert_array_equal(data.uv[data.coarse_vertices], file.uv[data.coarse_vertices])
+    own = data.coarse_uv_faces < len(data.mean_vertices)
+    np.testing.assert_array_equal(data.coarse_uv_faces[own], data.coarse_faces[own])
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -457,5 +457,6 @@ def test_model_files_hold_no_code(path):
     """Only arrays and text come out of a file; the model is built by us."""
     stored = load_file(path)
     assert all(isinstance(v, np.ndarray) and v.dtype != object for v in stored.values())
-    assert isinstance(FaceModel(model_data(ModelFile(**stored, expression_names=toy_file().expression_names,
-        region_names=REGIONS, attributes=toy_file().attributes))).mean, torch.Tensor)  # fmt: skip
+    names = {"expression_names": toy_file().expression_names, "region_names": REGIONS}
+    file = ModelFile(**stored, **names, attributes=toy_file().attributes)
+    assert isinstance(FaceModel(model_data(file)).tensor("mean_vertices"), torch.Tensor)

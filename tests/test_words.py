@@ -12,8 +12,8 @@ import faceverse as fv
 
 handlers = pytest.importorskip("demo.handlers")
 from demo.words import _SENTENCES, LABELS, language_of, say  # noqa: E402
-from faceverse.fitting import remarks  # noqa: E402
-from faceverse.fitting.choice import choose_face  # noqa: E402
+from faceverse.fitting import quality_checks  # noqa: E402
+from faceverse.fitting.face_selection import select_face  # noqa: E402
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -98,7 +98,7 @@ def test_no_face_and_too_few():
     face = SimpleNamespace()
     for found, wanted in (([], 0), ([face], 1), ([face, face], 3)):
         with pytest.raises(fv.NoFaceError) as caught:
-            choose_face(found, wanted)
+            select_face(found, wanted)
         said = in_chinese(str(caught.value))
         assert not wanted or str(wanted) in said
         inner = in_chinese(f"photograph 2 (b.jpg): {caught.value}")
@@ -126,27 +126,27 @@ def evidence(points, photo, drawn, **changes):
     face = SimpleNamespace(landmarks_px=points, box_px=np.array([0.0, 0.0, *photo.shape[1::-1]]))
     photo = SimpleNamespace(rgb=photo)
     known = {"yaw_deg": 0.0, "matched_px": points[:5], "projected_px": points[:5] + changes.pop("misfit", 0.0)}
-    return remarks.Evidence(photo=photo, face=face, drawn=drawn, **known | changes)
+    return quality_checks.QualityInput(photo=photo, face=face, drawn=drawn, **known | changes)
 
 
 def test_every_warning_of_a_fit(monkeypatch):
     rng = np.random.default_rng(0)
     points = rng.uniform(20, 180, (478, 2))
-    points[list(remarks.EYE_CORNERS)] = [[80, 80], [120, 80]]
-    monkeypatch.setattr(remarks, "face_masks", lambda points, size: (np.ones((size, size), bool),) * 2)
-    monkeypatch.setattr(remarks, "eye_distance", lambda points: 30.0)
+    points[list(quality_checks.EYE_CORNERS)] = [[80, 80], [120, 80]]
+    monkeypatch.setattr(quality_checks, "face_masks", lambda points, size: (np.ones((size, size), bool),) * 2)
+    monkeypatch.setattr(quality_checks, "eye_distance", lambda points: 30.0)
     grey = np.full((200, 200, 3), 128, np.uint8)
     drawn = np.full((176, 176, 3), 128, np.uint8)
     said = [
-        *remarks.remarks(evidence(points, grey, drawn, unclear=3, yaw_deg=55.0)),
-        *remarks.remarks(evidence(points + 120, grey, drawn, misfit=30.0)),
-        *remarks.remarks(evidence(points, np.full_like(grey, 5), drawn)),
-        *remarks.remarks(evidence(points, np.full_like(grey, 255), drawn)),
+        *quality_checks.quality_warnings(evidence(points, grey, drawn, unclear=3, yaw_deg=55.0)),
+        *quality_checks.quality_warnings(evidence(points + 120, grey, drawn, misfit=30.0)),
+        *quality_checks.quality_warnings(evidence(points, np.full_like(grey, 5), drawn)),
+        *quality_checks.quality_warnings(evidence(points, np.full_like(grey, 255), drawn)),
     ]
-    monkeypatch.setattr(remarks, "eye_distance", lambda points: 80.0)
-    monkeypatch.setattr(remarks, "blur_px", lambda crop, face: 1000.0)
-    said += remarks.remarks(evidence(points, grey, drawn))
-    source = Path(remarks.__file__).read_text(encoding="utf-8")
+    monkeypatch.setattr(quality_checks, "eye_distance", lambda points: 80.0)
+    monkeypatch.setattr(quality_checks, "blur_px", lambda crop, face: 1000.0)
+    said += quality_checks.quality_warnings(evidence(points, grey, drawn))
+    source = Path(quality_checks.__file__).read_text(encoding="utf-8")
     assert len({re.sub(r"[\d.]+", "", text) for text in said}) == source.count("said.append("), "one of each kind"
     for text in said:
         chinese = in_chinese(text)

@@ -239,9 +239,9 @@ export class Panel {
     }
     for (const [name, slider] of this.expressionRows) slider.setRange(...(value.limits?.[name] ?? [0, 1]));
     for (const { slider, from } of this.rows) slider.setRange(slider.low, slider.high, from(start));
-    const hasRelief = Boolean(value.normal);
-    this.strength.input.disabled = this.otherSkin.disabled = !hasRelief;
-    this.skinHint.textContent = word(hasRelief ? "skinHint" : "noDetail");
+    const hasDisplacement = Boolean(value.normal);
+    this.strength.input.disabled = this.otherSkin.disabled = !hasDisplacement;
+    this.skinHint.textContent = word(hasDisplacement ? "skinHint" : "noDetail");
     this.parts.mix.tab.hidden = !value.donor;
     if (value.donor) this.mixHint.textContent = word("mixHint", value.donor.name || "…");
     else if (this.tabs.chosen === "mix") this.tabs.choose("expression");

@@ -5,7 +5,7 @@ import { Head } from "./head.js";
 import { FIELD_OF_VIEW_DEG, Orbit } from "./orbit.js";
 import { Skin } from "./skin.js";
 
-export const PICTURES = ["texture", "normal", "smooth", "folds"];
+export const PICTURES = ["texture", "normal", "smooth", "wrinkles"];
 export const LIGHT = { yaw: -27, pitch: 32, intensity: 1, warmth: 0 }; // where a head brings none of its own
 const SCREENSHOT_PX = 1600;
 const BACKGROUNDS = { white: "#ffffff", grey: "#808080", black: "#000000" };
@@ -55,7 +55,7 @@ export class Scene {
     texture.flipY = false;
     texture.anisotropy = this.renderer.capabilities.getMaxAnisotropy();
     texture.encoding = name === "texture" ? THREE.sRGBEncoding : THREE.LinearEncoding;
-    if (name === "folds") { // its tiles must not run into each other
+    if (name === "wrinkles") { // its tiles must not run into each other
       texture.generateMipmaps = false;
       texture.minFilter = THREE.LinearFilter;
     }
@@ -81,7 +81,7 @@ export class Scene {
     if (this.head.blend(state.expression, attributes)) {
       this.stage.dataset.blendMs = (performance.now() - start).toFixed(2);
     }
-    this.skin.fold(state.expression, fitted);
+    this.skin.wrinkle(state.expression, fitted);
     this.skin.setStrength(state.strength);
     const { yaw = 0, pitch = 0, roll = 0 } = state.pose;
     this.pivot.rotation.set(-pitch * DEGREE, yaw * DEGREE, roll * DEGREE, "ZYX");

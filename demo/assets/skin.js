@@ -1,23 +1,23 @@
 // Material of the head: skin, clay, normals, wireframe or texture coordinates, all by one program.
 
 export const MODES = ["colour", "clay", "normals", "wire", "uv"];
-const TILES = 7; // of expressions in an atlas of folds, beside that of the head's own
+const TILES = 7; // of expressions in an atlas of wrinkles, beside that of the head's own
 
 const PARAMETERS = `#include <uv_pars_fragment>
 uniform int viewMode;
 uniform float detailStrength;
 uniform sampler2D smoothMap;
-uniform sampler2D foldMap;
-uniform float foldScale;
-uniform float foldOwn;
+uniform sampler2D wrinkleMap;
+uniform float wrinkleScale;
+uniform float wrinkleOwn;
 uniform float leftSide;
-uniform float foldLeft[${TILES}];
-uniform float foldRight[${TILES}];
+uniform float wrinkleLeft[${TILES}];
+uniform float wrinkleRight[${TILES}];
 varying float vRoughness;
-vec2 foldTile(float number) {
+vec2 wrinkleTile(float number) {
   vec2 inside = clamp(vUv * 256.0, 0.5, 255.5) / 256.0;
   vec2 place = (vec2(mod(number, 4.0), floor(number / 4.0)) + inside) / vec2(4.0, 2.0);
-  return (texture2D(foldMap, place).xy * 255.0 - 128.0) / 127.0 * foldScale;
+  return (texture2D(wrinkleMap, place).xy * 255.0 - 128.0) / 127.0 * wrinkleScale;
 }`;
 
 // Colours follow the strength of the detail as they do in a download: geometrically from those without detail to those
@@ -39,14 +39,14 @@ if (viewMode == 4) {
 
 const ROUGHNESS = "float roughnessFactor = viewMode == 0 ? vRoughness : 0.7;";
 
-const RELIEF = `
+const DISPLACEMENT = `
 vec3 mapN = texture2D(normalMap, vUv).xyz * 255.0 - vec3(128.0, 128.0, 127.5);
 vec2 slope = mapN.xy / max(mapN.z, 12.0);
-if (foldOwn != 0.0) slope += foldOwn * foldTile(0.0);
+if (wrinkleOwn != 0.0) slope += wrinkleOwn * wrinkleTile(0.0);
 float leftness = smoothstep(-0.03, 0.03, (vUv.x - 0.5) * leftSide);
 for (int k = 0; k < ${TILES}; k++) {
-  float weight = mix(foldRight[k], foldLeft[k], leftness);
-  if (weight > 0.0) slope += weight * foldTile(float(k) + 1.0);
+  float weight = mix(wrinkleRight[k], wrinkleLeft[k], leftness);
+  if (weight > 0.0) slope += weight * wrinkleTile(float(k) + 1.0);
 }
 normal = normalize(vTBN * vec3(slope * detailStrength, 1.0));`;
 
@@ -79,12 +79,12 @@ export class Skin {
       viewMode: { value: 0 },
       detailStrength: { value: 1 },
       smoothMap: { value: this.white },
-      foldMap: { value: this.level },
-      foldScale: { value: model.foldScale },
+      wrinkleMap: { value: this.level },
+      wrinkleScale: { value: model.wrinkleScale },
       leftSide: { value: model.leftSide },
-      foldOwn: { value: 0 },
-      foldLeft: { value: new Array(TILES).fill(0) },
-      foldRight: { value: new Array(TILES).fill(0) },
+      wrinkleOwn: { value: 0 },
+      wrinkleLeft: { value: new Array(TILES).fill(0) },
+      wrinkleRight: { value: new Array(TILES).fill(0) },
     };
     this.material = new THREE.MeshStandardMaterial({
       metalness: 0, vertexTangents: true, vertexColors: true, map: this.white, normalMap: this.flat,
@@ -105,20 +105,20 @@ export class Skin {
       .replace("#include <map_fragment>", COLOURS)
       .replace("#include <color_fragment>", PAINT)
       .replace("#include <roughnessmap_fragment>", ROUGHNESS)
-      .replace("#include <normal_fragment_maps>", RELIEF)
+      .replace("#include <normal_fragment_maps>", DISPLACEMENT)
       .replace("#include <lights_physical_pars_fragment>", lights)
       .replace("#include <tonemapping_fragment>", SHOULDER)
       .replace("#include <dithering_fragment>",
         "#include <dithering_fragment>\nif (viewMode == 2) gl_FragColor = vec4(0.5 * normal + 0.5, 1.0);");
   }
 
-  // Pictures: texture, normal, smooth, folds, those that there are.
-  dress({ texture, normal, smooth, folds }) {
+  // Pictures: texture, normal, smooth, wrinkles, those that there are.
+  dress({ texture, normal, smooth, wrinkles }) {
     this.material.map = texture ?? this.white;
     this.material.normalMap = normal ?? this.flat;
     this.uniforms.smoothMap.value = smooth ?? this.material.map;
-    this.uniforms.foldMap.value = folds ?? this.level;
-    this.hasFolds = Boolean(folds);
+    this.uniforms.wrinkleMap.value = wrinkles ?? this.level;
+    this.hasWrinkles = Boolean(wrinkles);
   }
 
   setMode(mode) {
@@ -129,22 +129,22 @@ export class Skin {
     this.uniforms.detailStrength.value = strength;
   }
 
-  // At the fitted expression the folds are its own; elsewhere those of each movement, on each side of the face.
-  fold(expression, fitted) {
-    const { foldOwn, foldLeft, foldRight } = this.uniforms;
+  // At the fitted expression the wrinkles are its own; elsewhere those of each movement, on each side of the face.
+  wrinkle(expression, fitted) {
+    const { wrinkleOwn, wrinkleLeft, wrinkleRight } = this.uniforms;
     let distance = 0, size = 0;
     for (const name of this.model.names) {
       const own = fitted[name] ?? 0;
       distance += ((expression[name] ?? 0) - own) ** 2;
       size += own ** 2;
     }
-    const share = this.hasFolds && size > 1e-6 ? Math.max(0, 1 - distance / size) : 0;
-    foldOwn.value = share;
-    this.model.folds.forEach((fold, k) => {
-      for (const [side, other, amounts] of [["Left", "Right", foldLeft], ["Right", "Left", foldRight]]) {
-        const names = Object.keys(fold).filter((name) => !name.endsWith(other));
-        const sum = names.reduce((total, name) => total + (expression[name] ?? 0) / fold[name], 0);
-        amounts.value[k] = this.hasFolds && names.length ? ((1 - share) * sum) / names.length : 0;
+    const share = this.hasWrinkles && size > 1e-6 ? Math.max(0, 1 - distance / size) : 0;
+    wrinkleOwn.value = share;
+    this.model.wrinkles.forEach((wrinkle, k) => {
+      for (const [side, other, amounts] of [["Left", "Right", wrinkleLeft], ["Right", "Left", wrinkleRight]]) {
+        const names = Object.keys(wrinkle).filter((name) => !name.endsWith(other));
+        const sum = names.reduce((total, name) => total + (expression[name] ?? 0) / wrinkle[name], 0);
+        amounts.value[k] = this.hasWrinkles && names.length ? ((1 - share) * sum) / names.length : 0;
       }
     });
   }

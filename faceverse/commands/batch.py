@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..errors import FaceVerseError, ImageError, ParameterError
 from ..fitting import fit
-from ..fitting.choice import FaceChoice
+from ..fitting.face_selection import FaceSelector
 from ..formats.export import export
 from ..io.images import Photo, read_image, save_image
 from ..rendering.render import overview
@@ -46,7 +46,7 @@ class FitOptions:
     """
 
     model: str = "open"
-    faces: tuple[FaceChoice, ...] = (0,)
+    faces: tuple[FaceSelector, ...] = (0,)
     detail: bool = True
     seed: int = 0
     focal_px: float | None = None
@@ -146,7 +146,7 @@ def distinct_names(sources: Sequence[Path | str]) -> list[str]:
     return names
 
 
-def _check_faces(faces: Sequence[FaceChoice], count: int) -> None:
+def _check_faces(faces: Sequence[FaceSelector], count: int) -> None:
     if len(faces) not in (1, count):
         photographs = "1 photograph" if count == 1 else f"{count} photographs"
         raise ParameterError(f"--face is given {len(faces)} times for {photographs}; give it once, or once for each")

@@ -49,20 +49,20 @@ def _from_scans(options: argparse.Namespace) -> int:
 
 
 def _run_regressor(options: argparse.Namespace) -> int:
-    from ..training.regressor import train_regressor
+    from ..training.parameter_regressor import train_parameter_regressor
 
     given = {name: getattr(options, name) for name in ("samples", "seed", "cache")}
     with output_folder(options.output.parent):
-        print(train_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+        print(train_parameter_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
     return 0
 
 
 def _run_movement(options: argparse.Namespace) -> int:
-    from ..training.movement import train_movement
+    from ..training.expression_regressor import train_expression_regressor
 
     given = {name: getattr(options, name) for name in ("clips", "seed", "cache")}
     with output_folder(options.output.parent):
-        print(train_movement(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+        print(train_expression_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
     return 0
 
 
@@ -112,7 +112,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     moves.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps the frames, for going on later")
     moves.set_defaults(run=_run_movement)
     for kind, text in (("detail", "the generator of skin detail"),
-                       ("expression", "the generator of the folds that expressions make"),
+                       ("expression", "the generator of the wrinkles that expressions make"),
                        ("reader", "the network that reads skin detail in photographs")):  # fmt: skip
         _add_generator(what.add_parser(kind, help=text), kind)
 

@@ -1,4 +1,4 @@
-"""A head whose relief is in the mesh itself: its triangles halved to the size of a texel, its vertices displaced."""
+"""A head whose displacement is in the mesh itself: its triangles halved to the size of a texel, its vertices displaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..result import FitResult
-from .relief import checked_displacement, relief_weight, sample, without_relief
+from .displacement import checked_displacement, displacement_weight, sample, without_displacement
 
 MAX_DENSE_FACES = 600_000
 _EDGE_TEXELS = 1.5  # edges longer than this are halved
@@ -19,7 +19,7 @@ _AREA_PER_FACE = 0.085  # mean area of halved triangles over the square of the l
 
 @dataclass(frozen=True, eq=False)
 class DenseMesh:
-    """A head fine enough to carry its relief in the mesh itself.
+    """A head fine enough to carry its displacement in the mesh itself.
 
     Attributes:
         vertices: (K, 3) float32 metres; the first V are those of the head it was made from, displaced.
@@ -58,11 +58,11 @@ def dense_mesh(result: FitResult, size: int = 512) -> DenseMesh:
         raise ParameterError("this head has no displacement to put into a dense mesh; fit it with detail first")
     model = result.model
     displacement = checked_displacement(result.displacement)
-    displacement = displacement * relief_weight(model, len(displacement))
+    displacement = displacement * displacement_weight(model, len(displacement))
     faces = np.ascontiguousarray(model.faces)
     vertices = np.ascontiguousarray(result.vertices, dtype=np.float64)
     normals = vertex_normals(torch.from_numpy(vertices), torch.from_numpy(faces)).numpy()
-    smooth = without_relief(model)[faces].all(axis=1)
+    smooth = without_displacement(model)[faces].all(axis=1)
     mesh = _Mesh(vertices, normals, faces, model.uv.astype(np.float64), model.uv_faces, np.arange(len(faces)))
     limit = _longest_edge(mesh, smooth, size)
     while (finer := _halved(mesh, smooth, limit)) is not mesh:

@@ -16,9 +16,9 @@ from ..errors import ParameterError, WeightsError
 from ..io.files import write_whole
 from ..io.pickles import read_checkpoint, read_npy
 from ..weights import find_beside_open
-from .module import CHANNELS, DetailLayout, DetailModule, ReliefCode
+from .module import CHANNELS, DetailLayout, DetailModule, DisplacementCode
 from .official import built, detail_layout, generator_state, read_tensors, split_by_kind
-from .reader import SkinReader, reader_from_state
+from .reader import DisplacementReader, reader_from_state
 from .stylegan import ConditionalGenerator
 
 FORMAT, FORMAT_VERSION = "faceverse-detail", "1"
@@ -162,7 +162,7 @@ def _generator_part(path: Path, content: Mapping) -> _Part:
     return _Part(kind, path, state, made)
 
 
-def _built(part: _Part) -> ConditionalGenerator | DetailLayout | SkinReader:
+def _built(part: _Part) -> ConditionalGenerator | DetailLayout | DisplacementReader:
     if part.kind == "reader":
         return reader_from_state(part.content, str(part.path))
     if part.kind != "layout":
@@ -176,7 +176,7 @@ def _built(part: _Part) -> ConditionalGenerator | DetailLayout | SkinReader:
     return detail_layout(raw, str(part.path), **lengths)
 
 
-def _code(parts: Iterable[_Part]) -> ReliefCode | None:
+def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
     """What the parts of an open module say of their numbers."""
     texts = {part.metadata["code"] if "code" in part.metadata else "" for part in parts if part.kind != "layout"}
     if texts <= {""}:
@@ -186,7 +186,7 @@ def _code(parts: Iterable[_Part]) -> ReliefCode | None:
         raise WeightsError(f"{listed} were not made for each other: pass generators of one training, or one of them")
     try:
         stored = json.loads(texts.pop())
-        return ReliefCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
+        return DisplacementCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
     except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{next(iter(parts)).path}: its metadata entry code is damaged ({error})") from error
 

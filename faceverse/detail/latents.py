@@ -13,7 +13,7 @@
     "fold_depth"       ()       factor on what it makes, as the photograph asks for; 1 without
     "strength"         ()       factor on everything, 1 as made
 
-Maps are square, in the UV of the model; displacements are millimetres along the base surface's normal (see relief.py).
+Maps are square, in the UV of the model; displacements are millimetres along the base surface's normal (see displacement.py).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from ..errors import ParameterError
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
-from .module import DetailModule, ReliefCode, of_steps, whole_steps
-from .relief import condition_maps, expression_strain, fold_gate, normal_map, relief_weight, split_bands
+from .displacement import condition_maps, displacement_weight, expression_strain, normal_map, split_bands, wrinkle_gate
+from .module import DetailModule, DisplacementCode, of_steps, whole_steps
 
 AGES, MOST_MASCULINE = (18.0, 80.0), 1.5  # of the people that detail is made for
 FULL_DEPTH_YEARS = 40.0  # an edit by so many makes shallow skin as deep as anybody's of that age
@@ -61,7 +61,7 @@ class DetailMaps:
 
 
 # -- pictures of the generators ---------------------------------------------------------------------------------------
-def picture_of_maps(code: ReliefCode, maps: DetailMaps) -> np.ndarray:
+def picture_of_maps(code: DisplacementCode, maps: DetailMaps) -> np.ndarray:
     """(6, S, S) float32: what the detail generator should make, three channels of albedo and three of displacement."""
     scales = np.float32(code.band_scales_mm)[:, None, None]
     bands = split_bands(maps.displacement) / scales
@@ -69,12 +69,12 @@ def picture_of_maps(code: ReliefCode, maps: DetailMaps) -> np.ndarray:
     return np.concatenate([albedo, bands]).astype(np.float32)
 
 
-def read_picture(code: ReliefCode, picture: Tensor) -> tuple[Tensor, Tensor]:
+def read_picture(code: DisplacementCode, picture: Tensor) -> tuple[Tensor, Tensor]:
     """Change of albedo (N, 3, S, S), logarithms, and displacement (N, S, S) mm of pictures (N, 6, S, S)."""
     return picture[:, :3] * code.albedo_scale, read_bands(code, picture[:, 3:])
 
 
-def read_bands(code: ReliefCode, bands: Tensor) -> Tensor:
+def read_bands(code: DisplacementCode, bands: Tensor) -> Tensor:
     """Displacement (N, S, S) mm of three bands (N, 3, S, S)."""
     return torch.einsum("ncij,c->nij", bands, bands.new_tensor(code.band_scales_mm))
 
@@ -144,7 +144,7 @@ def expression_latents(module: DetailModule, z: np.ndarray, seed: int) -> dict[s
     return {"expression_w": _mapped(module.expression, z), "expression_seed": np.float32(seed)}
 
 
-def known_factors(code: ReliefCode, model: FaceModel, params: FaceParams) -> dict[str, float]:
+def known_factors(code: DisplacementCode, model: FaceModel, params: FaceParams) -> dict[str, float]:
     """Factors of z that can be told from the base model's head: "age" and "masculinity", where both know them."""
     years, male = age_and_masculinity(model, params)
     told = {"age": (years - code.age[0]) / code.age[1], "masculinity": male}
@@ -155,7 +155,7 @@ def known_factors(code: ReliefCode, model: FaceModel, params: FaceParams) -> dic
 def age_and_masculinity(model: FaceModel, params: FaceParams) -> tuple[float, float]:
     """Years within `AGES`, and -1.5 (female) to 1.5 (male), as the model estimates them; 45 and 0 where it cannot."""
     known = model.attributes(params)
-    years, male = known.get("age", ReliefCode.age[0]), known.get("gender", 0.0)
+    years, male = known.get("age", DisplacementCode.age[0]), known.get("gender", 0.0)
     return float(np.clip(years, *AGES)), float(np.clip(male, -MOST_MASCULINE, MOST_MASCULINE))
 
 
@@ -186,7 +186,7 @@ def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> 
 
 def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:
     """Latents with some rows of somebody else's detail generator: the first ones hold creases, the last ones pores.
-    Depth and two bands of the relief go with the first rows, the finest band with the last. Noise and the expression's
+    Depth and two bands of the displacement go with the first rows, the finest band with the last. Noise and the expression's
     latents stay.
     """
     w = mine["w"].copy()
@@ -195,7 +195,7 @@ def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: sli
     bands = slice(0, 2) if layers.start in (None, 0) else slice(2, 3)
     if "relief" not in mine and "relief" not in other:
         return mine | {"w": w}
-    ours, theirs = (_relief_bands(latents) for latents in (mine, other))
+    ours, theirs = (_displacement_bands(latents) for latents in (mine, other))
     ours = np.zeros_like(theirs) if ours is None else ours
     ours[bands] = 0 if theirs is None else theirs[bands]
     return mine | {"w": w, "relief": ours.sum(0).ravel()}
@@ -206,9 +206,9 @@ def blended(
 ) -> dict[str, np.ndarray]:
     """Latents between two, with a share in 0..1 of the other's; the ends are exact.
 
-    What is random from texel to texel (noise, the finest band of the relief) is mixed by the roots of the shares, so
+    What is random from texel to texel (noise, the finest band of the displacement) is mixed by the roots of the shares, so
     that skin between two skins is as rough as they are; all else by the shares. No latents count as strength 0. The
-    folds' noise is that of the larger share.
+    wrinkles' noise is that of the larger share.
 
     Raises:
         ParameterError: latents of another module.
@@ -231,10 +231,10 @@ def blended(
             mixture[key] = np.float32((1 - share) * mine.get(key, 1.0) + share * other.get(key, 1.0))
     mixture["noise"] = _blended_noise(module.detail, mine, other, share)
     if "relief" in mixture:
-        parts = [(_relief_bands(latents), part) for latents, part in ((mine, 1 - share), (other, share))]
+        parts = [(_displacement_bands(latents), part) for latents, part in ((mine, 1 - share), (other, share))]
         weights = ((bands, np.float32([part, part, math.sqrt(part)])) for bands, part in parts if bands is not None)
-        relief = sum(np.einsum("bij,b->ij", bands, weight) for bands, weight in weights)
-        mixture["relief"] = as_stored_relief(torch.from_numpy(relief.ravel())).numpy()
+        displacement = sum(np.einsum("bij,b->ij", bands, weight) for bands, weight in weights)
+        mixture["relief"] = as_stored_residual(torch.from_numpy(displacement.ravel())).numpy()
     return mixture
 
 
@@ -245,7 +245,7 @@ def _blended_noise(generator, mine: dict[str, np.ndarray], other: dict[str, np.n
     return as_stored_noise(math.sqrt(1 - share) * one + math.sqrt(share) * two - drawn).numpy()
 
 
-def _relief_bands(latents: dict[str, np.ndarray]) -> np.ndarray | None:
+def _displacement_bands(latents: dict[str, np.ndarray]) -> np.ndarray | None:
     if "relief" not in latents:
         return None
     side = math.isqrt(np.size(latents["relief"]))
@@ -257,9 +257,9 @@ def as_stored_noise(noise: Tensor) -> Tensor:
     return _as_stored(noise, "noise")
 
 
-def as_stored_relief(relief: Tensor) -> Tensor:
+def as_stored_residual(displacement: Tensor) -> Tensor:
     """Latents "relief" as files give them back."""
-    return _as_stored(relief, "relief")
+    return _as_stored(displacement, "relief")
 
 
 def _as_stored(values: Tensor, what: str) -> Tensor:
@@ -328,7 +328,7 @@ def _neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) ->
     w = torch.from_numpy(np.array(latents["w"], np.float32))[None]
     picture = generator.synthesis(w, condition, noise_maps(generator, latents))
     albedo_log, displacement = read_picture(module.code, picture)
-    mask = torch.from_numpy(relief_weight(model, generator.size))
+    mask = torch.from_numpy(displacement_weight(model, generator.size))
     if "relief" in latents:
         displacement = displacement + _square(latents["relief"], generator.size)
     displacement = displacement * float(latents.get("depth", 1.0))
@@ -336,19 +336,19 @@ def _neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) ->
 
 
 @torch.no_grad()
-def folds(module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray) -> np.ndarray:
+def wrinkles(module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray) -> np.ndarray:
     """What the expression adds to a displacement (S, S) mm of the face at rest; zero where the skin is not strained."""
     generator = module.expression
     if generator is None or "expression_w" not in params.detail or not params.expression.any():
         return np.zeros_like(displacement)
-    condition, gate = fold_condition(module, model, params, displacement)
+    condition, gate = wrinkle_condition(module, model, params, displacement)
     w = torch.from_numpy(np.array(params.detail["expression_w"], np.float32))[None]
     noise = generator.make_noise(int(params.detail["expression_seed"]))
     added = read_bands(module.code, generator.synthesis(w, condition, noise)) * gate
     return float(params.detail.get("fold_depth", 1.0)) * resized(added[0], len(displacement)).numpy()
 
 
-def fold_condition(
+def wrinkle_condition(
     module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray
 ) -> tuple[Tensor, Tensor]:
     """What the expression generator is told, (1, 6, T, T), and where its answer counts, (T, T) in 0..1."""
@@ -357,7 +357,7 @@ def fold_condition(
     scales = np.float32(module.code.band_scales_mm)[:, None, None]
     bands = split_bands(resized(torch.from_numpy(np.array(displacement)), size).numpy()) / scales
     condition = np.concatenate([bands, strain / np.float32(module.code.strain_scale)]).astype(np.float32)
-    return torch.from_numpy(condition)[None], torch.from_numpy(fold_gate(strain) * relief_weight(model, size))
+    return torch.from_numpy(condition)[None], torch.from_numpy(wrinkle_gate(strain) * displacement_weight(model, size))
 
 
 def resized(maps: Tensor, size: int) -> Tensor:
@@ -377,20 +377,20 @@ def maps_of(module: DetailModule, model: FaceModel, params: FaceParams) -> Detai
         size = module.detail.size
         return DetailMaps(np.zeros((size, size), np.float32), np.zeros((size, size, 3), np.float32))
     rest = neutral_maps(module, model, params)
-    whole = rest.displacement + folds(module, model, params, rest.displacement)
+    whole = rest.displacement + wrinkles(module, model, params, rest.displacement)
     return DetailMaps(strength * whole, strength * rest.albedo_log)
 
 
 # -- heads ------------------------------------------------------------------------------------------------------------
-def _square(relief: np.ndarray, size: int) -> Tensor:
-    """The stored relief as a map (size, size).
+def _square(displacement: np.ndarray, size: int) -> Tensor:
+    """The stored displacement as a map (size, size).
 
     Raises:
         ParameterError: it has another size.
     """
-    if np.size(relief) != size * size:
-        raise ParameterError(f"the detail latents hold a relief of {np.size(relief)} texels, this module has {size}^2")
-    return torch.from_numpy(np.array(relief, np.float32).reshape(size, size))
+    if np.size(displacement) != size * size:
+        raise ParameterError(f"the detail latents hold a displacement of {np.size(displacement)} texels, this module has {size}^2")
+    return torch.from_numpy(np.array(displacement, np.float32).reshape(size, size))
 
 
 def with_detail(result: FitResult, shown: np.ndarray | None = None) -> FitResult:

@@ -2,7 +2,7 @@
 
 Modules come in two kinds. Official ones keep the conventions of their files (see `faceverse.official`): geometry maps
 hold positions in the units and axes of the base model that the generators were trained with, albedo maps run from -1 to
-1. Open ones carry a `ReliefCode`: they make displacements and changes of albedo, and `faceverse.skin_detail` uses them.
+1. Open ones carry a `DisplacementCode`: they make displacements and changes of albedo, and `faceverse.skin_detail` uses them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from ..errors import ParameterError
-from .reader import SkinReader
+from .reader import DisplacementReader
 from .stylegan import ConditionalGenerator
 
 CHANNELS = {"detail": (6, 6), "expression": (6, 3)}
@@ -27,7 +27,7 @@ _DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True)
-class ReliefCode:
+class DisplacementCode:
     """What the pictures and random vectors of open generators mean.
 
     Args:
@@ -88,8 +88,8 @@ class DetailModule:
     detail: ConditionalGenerator | None = None
     expression: ConditionalGenerator | None = None
     layout: DetailLayout | None = None
-    code: ReliefCode | None = None
-    reader: SkinReader | None = None
+    code: DisplacementCode | None = None
+    reader: DisplacementReader | None = None
     name: str = "unnamed"
     info: dict = field(default_factory=dict)
 

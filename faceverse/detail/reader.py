@@ -1,4 +1,4 @@
-"""A small network that reads relief off the shading of skin: shape from shading, learned.
+"""A small network that reads displacement off the shading of skin: shape from shading, learned.
 
 It is the start of the detail stage of a fit: what a photograph shows of each texel goes in, the displacement that
 would explain it and the random vector of a generator that would make something alike come out. A U-Net (Ronneberger et
@@ -22,7 +22,7 @@ _SLOPE = 0.1
 MARKS, GRID = 6, 32  # how strongly lines, grain and spots show, in squares of the map
 
 
-class SkinReader(nn.Module):
+class DisplacementReader(nn.Module):
     """`bands, z = reader(residual, weight, sensitivity)`.
 
     Args:
@@ -55,7 +55,7 @@ class SkinReader(nn.Module):
             residual: (N, 3, S, S) logarithm of seen over expected colour; S a multiple of 64, and at least 512 / 8.
             weight: (N, 1, S, S) 0..1, how far it is believed.
             sensitivity: (N, 2, S, S) change of the logarithm of the light's luminance with the slope along tangent_u
-                and tangent_v (see `relief.TangentFrame`).
+                and tangent_v (see `displacement.TangentFrame`).
         Returns:
             (N, 3, S, S) in the unit of the generators' bands; (N, D).
         Raises:
@@ -86,7 +86,7 @@ class SkinReader(nn.Module):
 
 
 def marks(bands: Tensor, residual: Tensor, weight: Tensor) -> Tensor:
-    """(N, MARKS, GRID, GRID): coarse relief, strengths of three bands, and how much redder and darker spots are."""
+    """(N, MARKS, GRID, GRID): coarse displacement, strengths of three bands, and how much redder and darker spots are."""
     spots = torch.stack([residual[:, 0] - residual[:, 1], residual.mean(1)], 1) / RESIDUAL_SCALE
     return _in_squares(torch.cat([bands[:, :1], bands.abs(), spots], 1) * weight)
 
@@ -95,7 +95,7 @@ def _in_squares(maps: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(maps.float(), GRID)
 
 
-def reader_from_state(state: Mapping[str, Tensor], name: str) -> SkinReader:
+def reader_from_state(state: Mapping[str, Tensor], name: str) -> DisplacementReader:
     """The network whose state dict this is, frozen; half precision becomes float32.
 
     Args:
@@ -104,7 +104,7 @@ def reader_from_state(state: Mapping[str, Tensor], name: str) -> SkinReader:
         WeightsError: missing, unexpected or misshapen tensors, or values that are not finite.
     """
     last = state.get("of_marks")
-    reader = SkinReader(1 if last is None else max(1, len(last)))
+    reader = DisplacementReader(1 if last is None else max(1, len(last)))
     values = {key: value.float() for key, value in state.items()}
     try:
         reader.load_state_dict(values)

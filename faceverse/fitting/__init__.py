@@ -18,23 +18,23 @@ from ..result import FitResult, Stage
 from ..threads import one_thread
 from ..weights import load_model
 from .appearance import fit_appearance
-from .choice import FaceChoice, check_choice
-from .pace import STAGE_SHARE, Progress, paced
-from .prior import IdentityPrior
-from .several import fit_several
-from .skin_stage import FittedSkin, chosen_module, fitted_skin
-from .solver import LandmarkSolution
-from .subject import (
-    Subject,
-    bake_subject,
-    find_subject,
+from .detail_stage import FittedDetail, run_detail_stage, select_detail_module
+from .face_selection import FaceSelector, check_face_selector
+from .fit_input import (
+    FitInput,
+    bake_input_texture,
+    fit_landmarks_of,
+    fit_warnings,
     fitted_params,
     head_result,
-    solve_subject,
-    spoken_warnings,
+    prepare_fit_input,
     texture_size,
-    with_skin,
+    with_detail,
 )
+from .prior import IdentityPrior
+from .progress import STAGE_SHARE, Progress, with_detail_share
+from .several import fit_several
+from .solver import LandmarkSolution
 
 
 @one_thread()
@@ -42,7 +42,7 @@ def fit(
     source,
     model: FaceModel | None = None,
     *,
-    face: FaceChoice | list[FaceChoice] = 0,
+    face: FaceSelector | list[FaceSelector] = 0,
     detail: bool | DetailModule = True,
     seed: int = 0,
     focal_px: float | list[float | None] | None = None,
@@ -87,33 +87,33 @@ def fit(
     for one, focal in zip(faces, focals, strict=True):
         _check_arguments(one, seed, focal)
     model = load_model() if model is None else model
-    module = chosen_module(detail, model)
-    progress = paced(on_progress or (lambda stage, fraction, preview: None), module is not None)
+    module = select_detail_module(detail, model)
+    progress = with_detail_share(on_progress or (lambda stage, fraction, preview: None), module is not None)
     if len(sources) > 1:
         photos = [read_image(one) for one in sources]
         return fit_several(photos, model, (faces, focals), module, seed, progress, on_base, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
-    subject = find_subject(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
+    fit_input = prepare_fit_input(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
     progress("landmarks", STAGE_SHARE["detection"], None)
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
-    solution, landmark_stage = _fit_landmarks(subject)
-    subject = replace(subject, camera=solution.camera)
+    solution, landmark_stage = _fit_landmarks(fit_input)
+    fit_input = replace(fit_input, camera=solution.camera)
     prior = IdentityPrior.of_anybody(len(solution.identity))
-    (state,), photometric_stages = fit_appearance([subject], [solution], prior, progress)
-    params = fitted_params(subject, state)
-    stages, said = (detected, landmark_stage, *photometric_stages), spoken_warnings(subject, state)
+    (state,), photometric_stages = fit_appearance([fit_input], [solution], prior, progress)
+    params = fitted_params(fit_input, state)
+    stages, said = (detected, landmark_stage, *photometric_stages), fit_warnings(fit_input, state)
 
-    def textured(skin: FittedSkin | None) -> FitResult:
+    def textured(skin: FittedDetail | None) -> FitResult:
         begun = time.perf_counter()
-        texture = bake_subject(subject, params, texture_size(subject), skin)
+        texture = bake_input_texture(fit_input, params, texture_size(fit_input), skin)
         baked = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
         every = (*stages, *(skin.stages if skin else ()), baked)
-        return with_skin(head_result(subject, state, params, texture, every, said, started), module, skin)
+        return with_detail(head_result(fit_input, state, params, texture, every, said, started), module, skin)
 
     if module is not None and on_base is not None:
         on_base(textured(None))
-    skin = fitted_skin(subject, params, module, seed, progress)
+    skin = run_detail_stage(fit_input, params, module, seed, progress)
     progress("texture", 1 - STAGE_SHARE["texture"], None)
     result = textured(skin)
     progress("texture", 1.0, None)
@@ -130,16 +130,16 @@ def _one_each(value, count: int, name: str) -> list:
     return value
 
 
-def _check_arguments(face: FaceChoice, seed: int, focal_px: float | None) -> None:
-    check_choice(face)
+def _check_arguments(face: FaceSelector, seed: int, focal_px: float | None) -> None:
+    check_face_selector(face)
     check_seed(seed)
     if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
         raise ParameterError(f"focal_px must be a positive number of pixels, got {focal_px!r}")
 
 
-def _fit_landmarks(subject: Subject) -> tuple[LandmarkSolution, Stage]:
+def _fit_landmarks(fit_input: FitInput) -> tuple[LandmarkSolution, Stage]:
     started = time.perf_counter()
-    solution = solve_subject(subject)
+    solution = fit_landmarks_of(fit_input)
     stage = Stage(
         "landmarks",
         time.perf_counter() - started,

@@ -8,41 +8,41 @@ from dataclasses import replace
 import numpy as np
 
 from ..result import Stage
-from .lips import with_closed_lips
-from .pace import STAGE_SHARE, Progress
-from .photometric import STAGES, Refinement, Target, initial_colours, refine
+from .fit_input import FitInput, first_state, photometric_target, preview_of
+from .lip_closure import close_lips
+from .photometric import STAGES, PhotometricTarget, Refinement, initial_colours, refine
 from .prior import IdentityPrior
+from .progress import STAGE_SHARE, Progress
 from .solver import LandmarkSolution
-from .subject import Subject, first_state, preview_of, target_of
-from .surface import FitState, Surface, surface_of
+from .surface import FaceState, SurfaceSamples, surface_samples
 
 GUESSED = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
 
 
 def fit_appearance(
-    subjects: list[Subject], solutions: list[LandmarkSolution], identity: IdentityPrior, progress: Progress
-) -> tuple[list[FitState], list[Stage]]:
+    fit_inputs: list[FitInput], solutions: list[LandmarkSolution], identity: IdentityPrior, progress: Progress
+) -> tuple[list[FaceState], list[Stage]]:
     """Refines one person's landmark solutions on the light mesh.
 
     Args:
-        subjects, solutions: one for each photograph; all solutions have the same identity.
+        fit_inputs, solutions: one for each photograph; all solutions have the same identity.
         identity: what is expected of the person.
         progress: as of `faceverse.fit`.
     Returns:
         A state for each photograph, all with the same identity and albedo; and what the stages did.
     """
-    mesh = subjects[0].model.light_version
-    surface = surface_of(mesh)
-    states = [first_state(subject, solution) for subject, solution in zip(subjects, solutions, strict=True)]
+    mesh = fit_inputs[0].model.coarse
+    surface = surface_samples(mesh)
+    states = [first_state(fit_input, solution) for fit_input, solution in zip(fit_inputs, solutions, strict=True)]
     expressions = [state.expression for state in states]
     stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
     total = sum(s.iterations for s in STAGES)
     for number, settings in enumerate(STAGES):
         started = time.perf_counter()
         # The detector errs alike in photographs of one person, so that more of them tell less than each did alone.
-        weight = settings.landmarks / len(subjects) ** 0.5
-        settings = replace(settings, landmarks=weight if subjects[0].landmarks.learned else GUESSED * weight)
-        targets = [target_of(*known, settings.size_px) for known in zip(subjects, states, expressions, strict=True)]
+        weight = settings.landmarks / len(fit_inputs) ** 0.5
+        settings = replace(settings, landmarks=weight if fit_inputs[0].landmarks.learned else GUESSED * weight)
+        targets = [photometric_target(*known, settings.size_px) for known in zip(fit_inputs, states, expressions, strict=True)]
         if number == 0:
             states = first_colours(surface, states, targets)
         share = STAGE_SHARE["photometric"] * settings.iterations / total
@@ -57,13 +57,13 @@ def fit_appearance(
         steps = len(outcome.history) - 1
         stages.append(Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history))
     closed = [
-        with_closed_lips(subject.landmarks, state, subject.face.landmarks_px, subject.camera)
-        for subject, state in zip(subjects, states, strict=True)
+        close_lips(fit_input.landmarks, state, fit_input.face.landmarks_px, fit_input.camera)
+        for fit_input, state in zip(fit_inputs, states, strict=True)
     ]
     return closed, stages
 
 
-def first_colours(surface: Surface, states: list[FitState], targets: list[Target]) -> list[FitState]:
+def first_colours(surface: SurfaceSamples, states: list[FaceState], targets: list[PhotometricTarget]) -> list[FaceState]:
     """The mean of the photographs' albedos, and the light of each for it."""
     alone = [initial_colours(surface, *pair) for pair in zip(states, targets, strict=True)]
     if len(alone) == 1:

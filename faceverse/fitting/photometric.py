@@ -16,8 +16,8 @@ from PIL import Image
 from ..graphics.camera import Camera
 from ..graphics.lighting import linear_from_srgb
 from .prior import IdentityPrior
-from .solver import DAMPING, NEAREST_M, LandmarkTerm, damped_step, turned
-from .surface import LIGHT_SIZE, Comparison, FitState, Look, Surface
+from .solver import DAMPING, NEAREST_M, LandmarkTerm, apply_rotation_update, damped_step
+from .surface import LIGHT_SIZE, FaceState, PhotometricResiduals, PhotometricTerm, SurfaceSamples
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
 MEASURED_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
@@ -28,7 +28,7 @@ TRIES = 4  # with more and more damping, before a stage gives up
 
 
 @dataclass(frozen=True)
-class Target:
+class PhotometricTarget:
     """A photograph as the photometric stage sees it.
 
     Args:
@@ -54,7 +54,7 @@ class StageSettings:
         name: for people.
         size_px: side of the crop that is compared.
         iterations: Gauss-Newton steps at most.
-        independent: of samples, see `surface.Comparison`.
+        independent: of samples, see `surface.PhotometricTerm`.
         landmarks: weight of the landmark term.
         light: weight of the prior on light.
         tolerance: the stage ends when the loss falls by less than this share of itself.
@@ -76,12 +76,12 @@ STAGES = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RefinementResult:
     """States of the photographs after a stage; total loss before and after and its terms, as the photographs' colours
     are trusted at the end; and the total per step as they were trusted then (so the history may step).
     """
 
-    states: list[FitState]
+    states: list[FaceState]
     before: float
     after: float
     terms: dict[str, float]
@@ -116,14 +116,14 @@ def cut(photo: np.ndarray, box: tuple[float, float, float, float], size: int) ->
     return np.asarray(pixels), down[:, None] & across[None]
 
 
-def initial_colours(surface: Surface, state: FitState, target: Target, rounds: int = 3) -> FitState:
+def initial_colours(surface: SurfaceSamples, state: FaceState, target: PhotometricTarget, rounds: int = 3) -> FaceState:
     """Light and albedo for a given shape: alternating linear least squares on the visible samples' colours."""
-    look = Comparison(surface, target.crop, target.inside, target.camera, 1.0).look(state)
-    chosen = np.flatnonzero((surface.votes > 0.5) & (look.weight > 0))
+    residuals = PhotometricTerm(surface, target.crop, target.inside, target.camera, 1.0).evaluate(state)
+    chosen = np.flatnonzero((surface.weights > 0.5) & (residuals.weight > 0))
     if len(chosen) < 50:
         return state
-    colour = linear_from_srgb(torch.from_numpy(look.seen[chosen, :3])).numpy()
-    basis, mean, modes = look.basis[chosen], surface.albedo_mean[chosen], surface.albedo[chosen]
+    colour = linear_from_srgb(torch.from_numpy(residuals.seen[chosen, :3])).numpy()
+    basis, mean, modes = residuals.basis[chosen], surface.albedo_mean[chosen], surface.albedo[chosen]
     light, albedo = state.light, state.albedo
     trust = np.ones((len(chosen), 3))
     for _ in range(rounds):
@@ -182,37 +182,41 @@ class Refinement:
         identity: what is expected of the person.
     """
 
-    def __init__(self, surface: Surface, targets: list[Target], settings: StageSettings, identity: IdentityPrior):
+    def __init__(self, surface: SurfaceSamples, targets: list[PhotometricTarget], settings: StageSettings, identity: IdentityPrior):
         self.sizes, self.targets, self.settings, self.identity = surface.sizes, targets, settings, identity
-        self.comparisons = [
-            Comparison(surface, t.crop, t.inside, t.camera, settings.independent) for t in targets
+        self.photometric_terms = [
+            PhotometricTerm(surface, t.crop, t.inside, t.camera, settings.independent) for t in targets
         ]  # fmt: skip
 
-    def looks(self, states: list[FitState]) -> list[Look]:
+    def evaluate(self, states: list[FaceState]) -> list[PhotometricResiduals]:
         """All photographs' colours."""
-        return [comparison.look(state) for comparison, state in zip(self.comparisons, states, strict=True)]
+        return [term.evaluate(state) for term, state in zip(self.photometric_terms, states, strict=True)]
 
-    def measure(self, looks: list[Look]) -> bool:
+    def measure(self, evaluated: list[PhotometricResiduals]) -> bool:
         """Sets how far each photograph is trusted by what is seen at present; whether anything changed."""
-        before = [comparison.sigma for comparison in self.comparisons]
-        for comparison, look in zip(self.comparisons, looks, strict=True):
-            comparison.measure(look)
-        return before != [comparison.sigma for comparison in self.comparisons]
+        before = [term.sigma for term in self.photometric_terms]
+        for term, residuals in zip(self.photometric_terms, evaluated, strict=True):
+            term.measure(residuals)
+        return before != [term.sigma for term in self.photometric_terms]
 
     def terms(
-        self, states: list[FitState], looks: list[Look], seen_from: list[Look] | None = None
+        self,
+        states: list[FaceState],
+        evaluated: list[PhotometricResiduals],
+        weighted_by: list[PhotometricResiduals] | None = None,
     ) -> dict[str, float]:
         """Weighted loss terms by name, each half a sum of squares.
 
         Args:
-            seen_from: looks whose samples are to be compared, see `Comparison.loss`; by default `looks` themselves.
+            evaluated: residuals of the states.
+            weighted_by: residuals whose weights count, see `PhotometricTerm.loss`; by default `evaluated` themselves.
         """
         terms = dict.fromkeys(("photometric", "landmarks", "expression prior", "light prior"), 0.0)
-        known = zip(self.targets, self.comparisons, states, looks, seen_from or looks, strict=True)
-        for target, comparison, state, look, before in known:
+        known = zip(self.targets, self.photometric_terms, states, evaluated, weighted_by or evaluated, strict=True)
+        for target, term, state, residuals, before in known:
             off = (state.expression - target.expression) / target.landmarks.lm.prior.refined_sigma
             light, _ = light_rows(state.light)
-            terms["photometric"] += comparison.loss(look, before.weight)
+            terms["photometric"] += term.loss(residuals, before.weight)
             terms["landmarks"] += self.settings.landmarks * target.landmarks.loss(state)
             terms["expression prior"] += 0.5 * float((off**2).sum())
             terms["light prior"] += 0.5 * self.settings.light * float(light @ light)
@@ -220,14 +224,14 @@ class Refinement:
         terms["albedo prior"] = 0.5 * float((states[0].albedo ** 2).sum())
         return terms
 
-    def equations(
-        self, states: list[FitState], looks: list[Look], fit_focal: bool = False
+    def normal_equations(
+        self, states: list[FaceState], evaluated: list[PhotometricResiduals], fit_focal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `places`. The logarithm of
         the cameras' common focal length (if it is fitted) stands behind them, without a prior."""
         count = self.sizes.identity + self.sizes.albedo + len(states) * self._own + fit_focal
         hessian, gradient = np.zeros((count, count)), np.zeros(count)
-        for number, known in enumerate(zip(self.targets, self.comparisons, states, looks, strict=True)):
+        for number, known in enumerate(zip(self.targets, self.photometric_terms, states, evaluated, strict=True)):
             places = np.append(self.places(number), [count - 1] * fit_focal).astype(np.int64)
             own_hessian, own_gradient = self._of_one(*known, fit_focal)
             hessian[np.ix_(places, places)] += own_hessian
@@ -240,12 +244,19 @@ class Refinement:
         gradient[skin] += states[0].albedo
         return hessian, gradient
 
-    def _of_one(self, target: Target, comparison: Comparison, state: FitState, look: Look, fit_focal: bool):
-        """What one photograph adds, in the order of `Sizes`, without the priors of the person."""
-        hessian, gradient = comparison.equations(state, look, fit_focal)
+    def _of_one(
+        self,
+        target: PhotometricTarget,
+        term: PhotometricTerm,
+        state: FaceState,
+        residuals: PhotometricResiduals,
+        fit_focal: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What one photograph adds, in the order of `BlockSizes`, without the priors of the person."""
+        hessian, gradient = term.normal_equations(state, residuals, fit_focal)
         _, _, expression, _, light = self.sizes.blocks
         shape = np.append(np.arange(expression.stop), [self.sizes.total] * fit_focal).astype(np.int64)
-        landmark_hessian, landmark_gradient = target.landmarks.equations(state, fit_focal=fit_focal)
+        landmark_hessian, landmark_gradient = target.landmarks.normal_equations(state, fit_focal=fit_focal)
         hessian[np.ix_(shape, shape)] += self.settings.landmarks * landmark_hessian
         gradient[shape] += self.settings.landmarks * landmark_gradient
         precision = target.landmarks.lm.prior.refined_sigma ** -2.0
@@ -261,7 +272,7 @@ class Refinement:
         return 6 + self.sizes.expression + LIGHT_SIZE
 
     def places(self, number: int) -> np.ndarray:
-        """Where one photograph's unknowns, in the order of `Sizes`, stand among those of all: the person's identity and
+        """Where one photograph's unknowns, in the order of `BlockSizes`, stand among those of all: the person's identity and
         albedo first, then turn, shift, expression and light of each photograph."""
         person = self.sizes.identity + self.sizes.albedo
         own = person + number * self._own + np.arange(self._own)
@@ -269,23 +280,23 @@ class Refinement:
         identity, albedo = np.split(np.arange(person), [self.sizes.identity])
         return np.concatenate([pose, identity, expression, albedo, light])
 
-    def step(self, states: list[FitState], equations: tuple[np.ndarray, np.ndarray], damping: float) -> list[FitState]:
+    def step(self, states: list[FaceState], normal_equations: tuple[np.ndarray, np.ndarray], damping: float) -> list[FaceState]:
         """All states after one damped step, expressions within their limits."""
         pose, identity, expression, albedo, light = self.sizes.blocks
         places = [self.places(number) for number in range(len(states))]
         limits = [t.landmarks.lm.prior.limits for t in self.targets]
-        room = [limit - state.expression[:, None] for limit, state in zip(limits, states, strict=True)]
+        bounds = [limit - state.expression[:, None] for limit, state in zip(limits, states, strict=True)]
         rows = np.concatenate([own[expression] for own in places])
-        delta = damped_step(*equations, damping, rows, np.concatenate(room))
+        delta = damped_step(*normal_equations, damping, rows, np.concatenate(bounds))
         moved = []
         for state, own, limit in zip(states, places, limits, strict=True):
             change = delta[own]
             moved.append(
-                FitState(
+                FaceState(
                     identity=state.identity + change[identity],
                     expression=np.clip(state.expression + change[expression], *limit.T),
                     albedo=state.albedo + change[albedo],
-                    rotation=turned(state.rotation, change[pose][:3]),
+                    rotation=apply_rotation_update(state.rotation, change[pose][:3]),
                     translation=state.translation + change[pose][3:],
                     light=state.light + change[light].reshape(9, 3),
                 )
@@ -294,8 +305,8 @@ class Refinement:
 
 
 def refine(
-    problem: Refinement, states: list[FitState], on_step: Callable[[float], None] = lambda done: None
-) -> Outcome:
+    problem: Refinement, states: list[FaceState], on_step: Callable[[float], None] = lambda done: None
+) -> RefinementResult:
     """Gauss-Newton with Levenberg and Marquardt's damping until nothing improves.
 
     Args:
@@ -303,17 +314,17 @@ def refine(
         on_step: called with the fraction done after each step.
     """
     first, settings, damping = states, problem.settings, DAMPING
-    looks = first_looks = problem.looks(states)
-    problem.measure(looks)
-    loss = sum(problem.terms(states, looks).values())
+    evaluated = first_evaluated = problem.evaluate(states)
+    problem.measure(evaluated)
+    loss = sum(problem.terms(states, evaluated).values())
     history = [loss]
     for number in range(settings.iterations):
-        equations = problem.equations(states, looks)
+        equations = problem.normal_equations(states, evaluated)
         for _ in range(TRIES):
             moved = problem.step(states, equations, damping)
             if all(state.translation[2] < NEAREST_M for state in moved):
-                seen = problem.looks(moved)
-                gain = loss - sum(problem.terms(moved, seen, looks).values())
+                seen = problem.evaluate(moved)
+                gain = loss - sum(problem.terms(moved, seen, evaluated).values())
                 if gain > 0:
                     break
             damping = max(10 * damping, 1e-2)
@@ -321,12 +332,12 @@ def refine(
             break
         history.append(loss - gain)
         on_step((number + 1) / settings.iterations)
-        states, looks, damping = moved, seen, max(damping / 10, 1e-4)
-        measured = number < MEASURED_STEPS and problem.measure(looks)
+        states, evaluated, damping = moved, seen, max(damping / 10, 1e-4)
+        measured = number < MEASURED_STEPS and problem.measure(evaluated)
         if not measured and gain < settings.tolerance * loss:
             break
-        loss = sum(problem.terms(states, looks).values())
+        loss = sum(problem.terms(states, evaluated).values())
     on_step(1.0)
-    terms = problem.terms(states, looks)
-    before = sum(problem.terms(first, first_looks).values())
-    return Outcome(states, before, sum(terms.values()), terms, tuple(history))
+    terms = problem.terms(states, evaluated)
+    before = sum(problem.terms(first, first_evaluated).values())
+    return RefinementResult(states, before, sum(terms.values()), terms, tuple(history))

@@ -51,7 +51,7 @@ class ExpressionPrior:
         learned = np.array([name.startswith(LEARNED) for name in self.names])
         return self.scored & learned & (sigma < self.sigma)
 
-    def with_start(self, sigma: np.ndarray) -> ExpressionPrior:
+    def with_initial_estimate(self, sigma: np.ndarray) -> ExpressionPrior:
         """The prior with the deviations (E,) of a learned start where it is surer."""
         return replace(self, sigma=np.where(self.surer(sigma), sigma, self.sigma))
 

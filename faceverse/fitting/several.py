@@ -16,27 +16,27 @@ from ..landmarks import detect_faces
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult, Stage, View
 from .appearance import fit_appearance
-from .choice import FaceChoice
-from .pace import STAGE_SHARE, Progress
-from .prior import IdentityPrior
-from .remarks import TURNED_DEG
-from .skin_stage import FittedSkin, fitted_skin
-from .solver import LandmarkModel, LandmarkSolution
-from .subject import (
-    Subject,
-    bake_subject,
-    find_subject,
+from .detail_stage import FittedDetail, run_detail_stage
+from .face_selection import FaceSelector
+from .fit_input import (
+    FitInput,
+    bake_input_texture,
+    fit_landmarks_of,
+    fit_warnings,
     fitted_params,
     found_landmarks,
     head_result,
     own_camera,
+    prepare_fit_input,
     projected_landmarks,
-    solve_subject,
-    spoken_warnings,
     texture_size,
-    with_skin,
+    with_detail,
 )
-from .surface import FitState
+from .prior import IdentityPrior
+from .progress import STAGE_SHARE, Progress
+from .quality_checks import TURNED_DEG
+from .solver import LandmarkModel, LandmarkSolution
+from .surface import FaceState
 from .texture import Texture
 from .texture_merge import merge_textures, pixel_density
 
@@ -46,7 +46,7 @@ FINENESS_SIZE = 128  # of the map in which photographs are compared
 def fit_several(
     photos: list[Photo],
     model: FaceModel,
-    choices: tuple[list[FaceChoice], list[float | None]],
+    choices: tuple[list[FaceSelector], list[float | None]],
     module: DetailModule | None,
     seed: int,
     progress: Progress,
@@ -65,47 +65,47 @@ def fit_several(
     Raises:
         NoFaceError: a photograph without the face that is asked for, with its number and name.
     """
-    subjects = _find_subjects(photos, model, *choices, progress)
+    fit_inputs = _find_subjects(photos, model, *choices, progress)
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
     progress("landmarks", STAGE_SHARE["detection"], None)
     begun = time.perf_counter()
     # What the start says of the person comes from the same landmarks, which err alike in all photographs.
-    alone = [solve_subject(subject, replace(subject.landmarks, person=None)) for subject in subjects]
-    identity = joint_identity(subjects[0].landmarks, alone)
-    together = _with_identity(subjects, identity)
-    subjects = [replace(subject, camera=solution.camera) for subject, solution in zip(subjects, together, strict=True)]
+    alone = [fit_landmarks_of(fit_input, replace(fit_input.landmarks, person=None)) for fit_input in fit_inputs]
+    identity = joint_identity(fit_inputs[0].landmarks, alone)
+    together = _with_identity(fit_inputs, identity)
+    fit_inputs = [replace(fit_input, camera=solution.camera) for fit_input, solution in zip(fit_inputs, together, strict=True)]
     landmarks = _landmark_stage(alone, together, identity, time.perf_counter() - begun)
     prior = IdentityPrior.of_anybody(len(identity))
-    states, photometric = fit_appearance(subjects, together, prior, progress)
-    params = [fitted_params(subject, state) for subject, state in zip(subjects, states, strict=True)]
+    states, photometric = fit_appearance(fit_inputs, together, prior, progress)
+    params = [fitted_params(fit_input, state) for fit_input, state in zip(fit_inputs, states, strict=True)]
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
     stages = (detected, landmarks, *photometric)
-    pairs = list(zip(subjects, states, strict=True))
+    pairs = list(zip(fit_inputs, states, strict=True))
     said = tuple(
-        f"{_label(number, subject.photo)}: {text}"
-        for number, (subject, state) in enumerate(pairs)
-        for text in spoken_warnings(subject, state, far_side=_is_turned_alike(states))
+        f"{_label(number, fit_input.photo)}: {text}"
+        for number, (fit_input, state) in enumerate(pairs)
+        for text in fit_warnings(fit_input, state, far_side=_is_turned_alike(states))
     )
 
-    def textured(skin: FittedSkin | None, tell: Progress) -> FitResult:
+    def textured(skin: FittedDetail | None, tell: Progress) -> FitResult:
         begun = time.perf_counter()
-        texture = _one_texture(subjects, params, skin, tell)
+        texture = _one_texture(fit_inputs, params, skin, tell)
         baked = Stage("texture", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
         every = (*stages, *(skin.stages if skin else ()), baked)
-        result = head_result(subjects[0], states[0], replace(params[0], iris=iris), texture, every, said, started)
-        return with_skin(result, module, skin).replace(views=tuple(_view(*pair) for pair in pairs))
+        result = head_result(fit_inputs[0], states[0], replace(params[0], iris=iris), texture, every, said, started)
+        return with_detail(result, module, skin).replace(views=tuple(_view(*pair) for pair in pairs))
 
     if module is not None and on_base is not None:
         on_base(textured(None, lambda stage, fraction, preview: None))
-    finest = max(range(len(subjects)), key=lambda k: _fineness(subjects[k], params[k]))
-    skin = fitted_skin(subjects[finest], params[finest], module, seed, progress)
+    finest = max(range(len(fit_inputs)), key=lambda k: _fineness(fit_inputs[k], params[k]))
+    skin = run_detail_stage(fit_inputs[finest], params[finest], module, seed, progress)
     progress("texture", 1 - STAGE_SHARE["texture"], None)
     return textured(skin, progress).replace(seconds=time.perf_counter() - started)
 
 
-def _fineness(subject: Subject, params: FaceParams) -> float:
+def _fineness(fit_input: FitInput, params: FaceParams) -> float:
     """Pixels of the photograph that show the skin: the mean over the texture of their density, squared."""
-    return float((pixel_density(subject.model, params, subject.camera, FINENESS_SIZE) ** 2).mean())
+    return float((pixel_density(fit_input.model, params, fit_input.camera, FINENESS_SIZE) ** 2).mean())
 
 
 def _label(number: int, photo: Photo) -> str:
@@ -113,21 +113,21 @@ def _label(number: int, photo: Photo) -> str:
     return f"photograph {number + 1} ({photo.name})"
 
 
-def _is_turned_alike(states: list[FitState]) -> bool:
+def _is_turned_alike(states: list[FaceState]) -> bool:
     """Whether no photograph shows the side that is far in the others."""
     yaws = [euler_deg_from_rotation(state.tensor("rotation")[0])[0] for state in states]
     return min(yaws) > TURNED_DEG or max(yaws) < -TURNED_DEG
 
 
 def _find_subjects(photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress):
-    subjects = []
+    fit_inputs = []
     for number, (photo, face, focal) in enumerate(zip(photos, faces, focals, strict=True)):
         progress("detection", STAGE_SHARE["detection"] * number / len(photos), None)
         try:
-            subjects.append(find_subject(photo, detect_faces(photo.rgb), model, face, focal))
+            fit_inputs.append(prepare_fit_input(photo, detect_faces(photo.rgb), model, face, focal))
         except NoFaceError as error:
             raise NoFaceError(f"{_label(number, photo)}: {error}") from error
-    return subjects
+    return fit_inputs
 
 
 # -- landmarks --------------------------------------------------------------------------------------------------------
@@ -158,10 +158,10 @@ def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.nda
     return hessian[np.ix_(shape, shape)] - across.T @ np.linalg.solve(hessian[np.ix_(own, own)], across)
 
 
-def _with_identity(subjects: list[Subject], identity: np.ndarray) -> list[LandmarkSolution]:
+def _with_identity(fit_inputs: list[FitInput], identity: np.ndarray) -> list[LandmarkSolution]:
     """Pose and expression of the known person in each photograph."""
-    people = [subject.landmarks.of_person(identity) for subject in subjects]
-    solved = [solve_subject(*pair) for pair in zip(subjects, people, strict=True)]
+    people = [fit_input.landmarks.of_person(identity) for fit_input in fit_inputs]
+    solved = [fit_landmarks_of(*pair) for pair in zip(fit_inputs, people, strict=True)]
     return [replace(solution, identity=identity) for solution in solved]
 
 
@@ -179,25 +179,25 @@ def _landmark_stage(
 
 # -- result -----------------------------------------------------------------------------------------------------------
 def _one_texture(
-    subjects: list[Subject], params: list[FaceParams], skin: FittedSkin | None, progress: Progress
+    fit_inputs: list[FitInput], params: list[FaceParams], skin: FittedDetail | None, progress: Progress
 ) -> Texture:
-    size = max(texture_size(subject) for subject in subjects)
+    size = max(texture_size(fit_input) for fit_input in fit_inputs)
     textures, densities = [], []
-    for number, (subject, one) in enumerate(zip(subjects, params, strict=True)):
-        textures.append(bake_subject(subject, one, size, skin))
-        densities.append(pixel_density(subject.model, one, subject.camera, size))
-        done = (number + 1) / (len(subjects) + 1)
+    for number, (fit_input, one) in enumerate(zip(fit_inputs, params, strict=True)):
+        textures.append(bake_input_texture(fit_input, one, size, skin))
+        densities.append(pixel_density(fit_input.model, one, fit_input.camera, size))
+        done = (number + 1) / (len(fit_inputs) + 1)
         progress("texture", 1 - STAGE_SHARE["texture"] * (1 - done), None)
     merged = merge_textures(textures, densities)
     progress("texture", 1.0, None)
     return merged
 
 
-def _view(subject: Subject, state: FitState) -> View:
+def _view(fit_input: FitInput, state: FaceState) -> View:
     return View(
-        source=subject.photo.name,
-        camera=own_camera(subject),
+        source=fit_input.photo.name,
+        camera=own_camera(fit_input),
         **{name: state.tensor(name)[0].numpy() for name in ("rotation", "translation", "expression", "light")},
-        landmarks_px=found_landmarks(subject),
-        projected_landmarks_px=projected_landmarks(subject, state),
+        landmarks_px=found_landmarks(fit_input),
+        projected_landmarks_px=projected_landmarks(fit_input, state),
     )

@@ -14,11 +14,11 @@ from scipy.linalg import solve_triangular
 
 from ..graphics.camera import Camera
 from ..model.face_model import FaceModel, Landmarks, expression_gain
+from .parameter_regressor import InitialEstimate
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
-from .start import Start
 
 # What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
-INDEPENDENT_POINTS = 150.0
+EFFECTIVE_POINTS = 150.0
 SMALLEST_SIGMA_M = 4e-4
 POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
@@ -34,12 +34,12 @@ class LandmarkModel:
         mean (L, 3), identity (I, L, 3), expression (E, L, 3): metres.
         normals: (L, 3) of the mean head.
         sigma: (L,) metres, deviation of single points.
-        habits: (K, L, 2) metres, ways in which the detector errs with many points at once; K may be 0.
+        error_modes: (K, L, 2) metres, ways in which the detector errs with many points at once; K may be 0.
         prior: of the expression weights.
         detected: (L,) which of the detector's points each one is; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
         person: of the identity; None: anybody, see `IdentityPrior.of_anybody`.
-        learned: whether sigma and habits are those of faces that are turned like this one, see `with_start`.
+        learned: whether sigma and habits are those of faces that are turned like this one, see `with_initial_estimate`.
     """
 
     mean: np.ndarray
@@ -47,7 +47,7 @@ class LandmarkModel:
     expression: np.ndarray
     normals: np.ndarray
     sigma: np.ndarray
-    habits: np.ndarray
+    error_modes: np.ndarray
     prior: ExpressionPrior
     detected: np.ndarray | None = None
     gain: np.ndarray | None = None
@@ -75,7 +75,7 @@ class LandmarkModel:
         shape = self.mean + np.tensordot(identity, self.identity, axes=1)
         return shape + np.tensordot(expression, self.expression_of(identity), axes=1)
 
-    def with_start(self, start: Start) -> LandmarkModel:
+    def with_initial_estimate(self, start: InitialEstimate) -> LandmarkModel:
         """The model with what a learned start says about this face: the detector's errors, identity, expression.
 
         Of a model of one person the identity stays as it is.
@@ -84,15 +84,15 @@ class LandmarkModel:
         return replace(
             self,
             sigma=np.maximum(start.sigma[known], SMALLEST_SIGMA_M),
-            habits=start.habits[:, known],
-            prior=self.prior.with_start(start.expression_sigma),
+            error_modes=start.error_modes[:, known],
+            prior=self.prior.with_initial_estimate(start.expression_sigma),
             person=IdentityPrior(start.identity, np.linalg.inv(start.covariance)) if len(self.identity) else None,
             learned=True,
         )
 
-    def with_errors(self, sigma: np.ndarray, habits: np.ndarray) -> LandmarkModel:
+    def with_error_model(self, sigma: np.ndarray, error_modes: np.ndarray) -> LandmarkModel:
         """The model with the detector's errors in a face turned like this one: deviations (L,), habits (K, L, 2)."""
-        return replace(self, sigma=np.maximum(sigma, SMALLEST_SIGMA_M), habits=habits, learned=True)
+        return replace(self, sigma=np.maximum(sigma, SMALLEST_SIGMA_M), error_modes=error_modes, learned=True)
 
     def only(self, rows: np.ndarray) -> LandmarkModel:
         """The model on some of its landmarks, by their numbers (M,)."""
@@ -103,7 +103,7 @@ class LandmarkModel:
             expression=np.take(self.expression, rows, axis=1),
             normals=self.normals[rows],
             sigma=self.sigma[rows],
-            habits=self.habits[:, rows],
+            error_modes=self.error_modes[:, rows],
             detected=rows if self.detected is None else self.detected[rows],
         )
 
@@ -143,14 +143,14 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
     """Cuts the model down to its landmarks."""
     bases = model.landmark_bases(landmarks)
     corners = model.mean_vertices[model.faces[landmarks.triangle]].astype(np.float64)
-    habits = np.zeros((0, len(landmarks.triangle), 2)) if landmarks.habits is None else landmarks.habits
-    own = landmarks.sigma.astype(np.float64) ** 2 - (habits.astype(np.float64) ** 2).sum((0, 2)) / 2
+    error_modes = np.zeros((0, len(landmarks.triangle), 2)) if landmarks.error_modes is None else landmarks.error_modes
+    own = landmarks.sigma.astype(np.float64) ** 2 - (error_modes.astype(np.float64) ** 2).sum((0, 2)) / 2
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     return LandmarkModel(
         *(t.numpy(force=True).astype(np.float64) for t in (bases.mean, bases.identity, bases.expression)),
         normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
         sigma=np.sqrt(np.maximum(own, SMALLEST_SIGMA_M**2)),
-        habits=habits.astype(np.float64),
+        error_modes=error_modes.astype(np.float64),
         prior=expression_prior(model),
         detected=landmarks.detected,
         gain=None if bases.gain is None else bases.gain.numpy(force=True).astype(np.float64),
@@ -169,16 +169,16 @@ def point_weights(lm: LandmarkModel, rotation: np.ndarray, depth_m: float, focal
     """(L,) 1 / px: the inverse deviation of each point; what faces away counts little, because there it is guessed."""
     facing = (lm.normals @ rotation.T)[:, 2]
     visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
-    return np.sqrt(min(INDEPENDENT_POINTS / len(lm.sigma), 1.0)) * visible * depth_m / (lm.sigma * focal_px)
+    return np.sqrt(min(EFFECTIVE_POINTS / len(lm.sigma), 1.0)) * visible * depth_m / (lm.sigma * focal_px)
 
 
-def habit_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float) -> np.ndarray:
+def error_mode_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float) -> np.ndarray:
     """Factor B (2L, K) of what the detector's habits explain away of weighted residuals r: the loss is r.r - |B^T r|^2.
 
     That is the landmark term after integrating over the habits' unit-variance coefficients (Woodbury's identity).
     """
-    scaled = lm.habits * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
-    columns = scaled.reshape(len(lm.habits), 2 * len(weight)).T
+    scaled = lm.error_modes * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
+    columns = scaled.reshape(len(lm.error_modes), 2 * len(weight)).T
     left = np.linalg.cholesky(np.eye(columns.shape[1]) + columns.T @ columns)
     return solve_triangular(left, columns.T, lower=True, check_finite=False).T
 
@@ -261,7 +261,7 @@ class LandmarkTerm:
         observed_px: (L, 2) found in the picture.
         camera: of the picture.
         weight: (L,) 1 / px, see `point_weights`.
-        factor: (2L, K), see `habit_factor`.
+        factor: (2L, K), see `error_mode_factor`.
     """
 
     lm: LandmarkModel
@@ -281,7 +281,7 @@ class LandmarkTerm:
         residual = self.residual(state)
         return 0.5 * float((residual**2).sum() - ((self.factor.T @ residual) ** 2).sum())
 
-    def equations(
+    def normal_equations(
         self, state, fit_identity: bool = True, fit_focal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gauss-Newton Hessian (K, K) and gradient (K,) in turn, shift, identity (if it is fitted), expression and the
@@ -296,15 +296,15 @@ class LandmarkTerm:
 
     def _jacobian(self, state, fit_identity: bool) -> np.ndarray:
         points = self.lm.points(state.identity, state.expression)
-        turned = points @ state.rotation.T
-        cam = turned + state.translation
+        rotated = points @ state.rotation.T
+        cam = rotated + state.translation
         depth, f = -cam[:, 2], self.camera.focal_px
         # d(x_px, y_px) / d(camera-space point), rows scaled by the weights
         scale = self.weight * f / depth
         local = np.zeros((len(points), 2, 3))
         local[:, 0, 0], local[:, 0, 2] = scale, scale * cam[:, 0] / depth
         local[:, 1, 1], local[:, 1, 2] = -scale, -scale * cam[:, 1] / depth
-        x, y, z = turned.T
+        x, y, z = rotated.T
         spin = np.zeros((len(points), 3, 3))
         spin[:, 0, 1], spin[:, 0, 2], spin[:, 1, 0] = z, -y, -z
         spin[:, 1, 2], spin[:, 2, 0], spin[:, 2, 1] = x, y, -x
@@ -334,7 +334,7 @@ class _Problem:
         """The landmarks as they count in a state's pose."""
         camera, depth = state.camera or self.camera, max(-state.translation[2], 1e-3)
         weight = point_weights(self.lm, state.rotation, depth, camera.focal_px)
-        factor = habit_factor(self.lm, weight, camera.focal_px / depth)
+        factor = error_mode_factor(self.lm, weight, camera.focal_px / depth)
         return LandmarkTerm(self.lm, self.observed, camera, weight, factor)
 
     def terms(self, state: LandmarkSolution) -> tuple[float, float]:
@@ -354,8 +354,8 @@ class _Problem:
         return sum(self.terms(state))
 
     def normal_equations(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
-        """Hessian (K, K) and gradient (K,) of the loss, see `LandmarkTerm.equations`."""
-        hessian, gradient = self.term(state).equations(state, self.fit_identity, self.focal_weight > 0)
+        """Hessian (K, K) and gradient (K,) of the loss, see `LandmarkTerm.normal_equations`."""
+        hessian, gradient = self.term(state).normal_equations(state, self.fit_identity, self.focal_weight > 0)
         first = 6 + self._identity_count(state)
         diagonal, last = np.einsum("ii->i", hessian), first + len(state.expression)
         diagonal[first:last] += self.expression_weight**2
@@ -383,14 +383,14 @@ class _Problem:
         hessian, gradient = self.normal_equations(state)
         first = 6 + self._identity_count(state)
         last = first + len(state.expression)
-        room = self.lm.prior.limits - state.expression[:, None]
-        delta = damped_step(hessian, gradient, damping, np.arange(first, last), room)
+        bounds = self.lm.prior.limits - state.expression[:, None]
+        delta = damped_step(hessian, gradient, damping, np.arange(first, last), bounds)
         camera = state.camera
         if self.focal_weight:
             longer = np.exp(np.clip(delta[-1], -FOCAL_STEP_LIMIT, FOCAL_STEP_LIMIT))
             camera = replace(camera, focal_px=float(camera.focal_px * longer))
         return LandmarkSolution(
-            turned(state.rotation, delta[:3]),
+            apply_rotation_update(state.rotation, delta[:3]),
             state.translation + delta[3:6],
             state.identity + delta[6:first] if self.fit_identity else state.identity,
             self.lm.prior.clipped(state.expression + delta[first:last]),
@@ -400,7 +400,7 @@ class _Problem:
 
 
 def damped_step(
-    hessian: np.ndarray, gradient: np.ndarray, damping: float, rows: np.ndarray, room: np.ndarray
+    hessian: np.ndarray, gradient: np.ndarray, damping: float, rows: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:
     """Newton step (K,) of which some rows have to stay within limits.
 
@@ -410,7 +410,7 @@ def damped_step(
         hessian (K, K), gradient (K,): of the loss.
         damping: share by which the diagonal is raised (Levenberg and Marquardt).
         rows: (R,) indices of the limited variables.
-        room: (R, 2) least and greatest change of each.
+        bounds: (R, 2) least and greatest change of each.
     """
     hessian = hessian.copy()
     np.einsum("ii->i", hessian)[...] *= 1 + damping
@@ -421,15 +421,15 @@ def damped_step(
         rhs = -gradient[free] - hessian[np.ix_(free, fixed)] @ delta[fixed]
         delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
         wanted = delta[rows]
-        leaving = ((wanted < room[:, 0] - 1e-9) | (wanted > room[:, 1] + 1e-9)) & free[rows]
+        leaving = ((wanted < bounds[:, 0] - 1e-9) | (wanted > bounds[:, 1] + 1e-9)) & free[rows]
         if not leaving.any():
             break
-        delta[rows[leaving]] = np.clip(wanted, *room.T)[leaving]
+        delta[rows[leaving]] = np.clip(wanted, *bounds.T)[leaving]
         free[rows[leaving]] = False
     return delta
 
 
-def turned(rotation: np.ndarray, axis_angle: np.ndarray) -> np.ndarray:
+def apply_rotation_update(rotation: np.ndarray, axis_angle: np.ndarray) -> np.ndarray:
     """A rotation (3, 3) turned further about an axis (3,) in camera space, by POSE_STEP_LIMIT radians at most."""
     return _rotation(axis_angle * min(1.0, POSE_STEP_LIMIT / max(np.linalg.norm(axis_angle), 1e-12))) @ rotation
 

@@ -21,23 +21,23 @@ from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, expression_gain
-from .hidden import HIDDEN_M, LEAST_FACING, clear_points
 from .losses import ROBUST_SCALE
+from .self_occlusion import MIN_FACING, OCCLUSION_TOLERANCE_M, visible_points
 
 # sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
 # the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
 SIGMA_LIMITS = (0.010, 0.050)
 # Regions whose look the model does not know (hair, clothes, what shines or is hidden) vote less or not at all.
-REGION_VOTE = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
+REGION_WEIGHT = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
                "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
-FOREHEAD_VOTE, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
+FOREHEAD_WEIGHT, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
 MOST_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
 DARKEST = 0.005  # albedo
 LIGHT_SIZE = 27
 
 
 @dataclass(frozen=True)
-class Sizes:
+class BlockSizes:
     """Numbers of coefficients, and where each block of a photograph's unknowns lies: turn, shift, identity,
     expression, albedo, light (9 x 3, row by row)."""
 
@@ -58,7 +58,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class FitState:
+class FaceState:
     """What is being fitted, NumPy float64; see FaceParams for shapes."""
 
     identity: np.ndarray
@@ -74,12 +74,12 @@ class FitState:
 
 
 @dataclass(frozen=True)
-class Surface:
+class SurfaceSamples:
     """A mesh at K sample vertices and at the U vertices of the triangles around them. NumPy, float32 and int64.
 
     Args:
-        mesh: the model, for a depth buffer; None in the store of `surface_of`, and where `clear_points` is enough.
-        votes: (K,) how much each sample counts, above 0 and at most 1.
+        mesh: the model, for a depth buffer; None in the store of `surface_samples`, and where `visible_points` is enough.
+        weights: (K,) how much each sample counts, above 0 and at most 1.
         place: (K,) the samples among the U vertices.
         corners: (P, 3) triangles around the samples, the sample's own corner first, as indices into the U vertices.
         sums: (K, P) sparse: which of those triangles belong to each sample.
@@ -90,7 +90,7 @@ class Surface:
     """
 
     mesh: FaceModel | None
-    votes: np.ndarray
+    weights: np.ndarray
     place: np.ndarray
     corners: np.ndarray
     sums: sparse.csr_matrix
@@ -104,9 +104,9 @@ class Surface:
     columns: np.ndarray
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> BlockSizes:
         """Numbers of coefficients."""
-        return Sizes(self.identity.shape[1], self.expression.shape[1], self.albedo.shape[2])
+        return BlockSizes(self.identity.shape[1], self.expression.shape[1], self.albedo.shape[2])
 
     def gains(self, identity: np.ndarray) -> np.ndarray:
         """(E,) factors on the expressions of a head (I,)."""
@@ -120,24 +120,24 @@ class Surface:
         return np.maximum(self.albedo_mean + self.albedo @ albedo.astype(np.float32), DARKEST)
 
 
-_surfaces: weakref.WeakKeyDictionary[FaceModel, Surface] = weakref.WeakKeyDictionary()
+_surfaces: weakref.WeakKeyDictionary[FaceModel, SurfaceSamples] = weakref.WeakKeyDictionary()
 
 
-def surface_of(mesh: FaceModel) -> Surface:
+def surface_samples(mesh: FaceModel) -> SurfaceSamples:
     """The samples of a mesh, computed once."""
     if mesh not in _surfaces:
         # What is stored must not hold its own key, which would then never be freed.
-        _surfaces[mesh] = replace(sampled(mesh), mesh=None)
+        _surfaces[mesh] = replace(sample_surface(mesh), mesh=None)
     return replace(_surfaces[mesh], mesh=mesh)
 
 
-def thinned(surface: Surface, count: int) -> Surface:
+def subsample_surface(surface: SurfaceSamples, count: int) -> SurfaceSamples:
     """The surface without its mesh, at `count` of its samples, evenly chosen, or all where it has no more."""
-    count = min(count, len(surface.votes))
-    kept = np.linspace(0, len(surface.votes) - 1, count).astype(np.int64)
-    number = np.full(len(surface.votes), -1)
+    count = min(count, len(surface.weights))
+    kept = np.linspace(0, len(surface.weights) - 1, count).astype(np.int64)
+    number = np.full(len(surface.weights), -1)
     number[kept] = np.arange(count)
-    own = number[surface.rows[len(surface.votes) :][: len(surface.corners)]]
+    own = number[surface.rows[len(surface.weights) :][: len(surface.corners)]]
     pairs = np.flatnonzero(own >= 0)
     own = own[pairs]
     all_places = np.concatenate([surface.place[kept], surface.corners[pairs].reshape(-1)])
@@ -149,7 +149,7 @@ def thinned(surface: Surface, count: int) -> Surface:
     return replace(
         surface,
         mesh=None,
-        votes=surface.votes[kept],
+        weights=surface.weights[kept],
         place=place,
         corners=corners,
         sums=sums,
@@ -163,54 +163,54 @@ def thinned(surface: Surface, count: int) -> Surface:
     )
 
 
-def vertex_votes(model: FaceModel) -> np.ndarray:
+def vertex_weights(model: FaceModel) -> np.ndarray:
     """(V,) how much each vertex counts in the comparison, 0..1."""
-    votes = np.ones(len(model.mean_vertices), np.float32)
-    for name, vote in REGION_VOTE.items():
+    weights = np.ones(len(model.mean_vertices), np.float32)
+    for name, vote in REGION_WEIGHT.items():
         if name in model.regions:
-            votes[np.asarray(model.regions[name])] = vote
+            weights[np.asarray(model.regions[name])] = vote
     if len(model.regions.get("eyebrows", ())):
         above = model.mean_vertices[:, 1] - model.mean_vertices[model.regions["eyebrows"], 1].max()
-        votes *= 1 - (1 - FOREHEAD_VOTE) * np.clip(above / FOREHEAD_FADE_M, 0, 1)
-    return votes
+        weights *= 1 - (1 - FOREHEAD_WEIGHT) * np.clip(above / FOREHEAD_FADE_M, 0, 1)
+    return weights
 
 
-def sampled(mesh: FaceModel) -> Surface:
+def sample_surface(mesh: FaceModel) -> SurfaceSamples:
     """The samples of a mesh, computed anew."""
-    votes = vertex_votes(mesh)
-    samples = np.flatnonzero((votes > 0) & np.isin(np.arange(len(votes)), mesh.faces))
+    weights = vertex_weights(mesh)
+    samples = np.flatnonzero((weights > 0) & np.isin(np.arange(len(weights)), mesh.faces))
     samples = samples[:: -(-len(samples) // MOST_SAMPLES)]
-    number = np.full(len(votes), -1)
+    number = np.full(len(weights), -1)
     number[samples] = np.arange(len(samples))
-    turned = np.concatenate([np.roll(mesh.faces, -k, axis=1) for k in range(3)]).astype(np.int64)
-    turned = turned[number[turned[:, 0]] >= 0]
-    own = number[turned[:, 0]]
-    used, corners = np.unique(turned, return_inverse=True)
+    rotated = np.concatenate([np.roll(mesh.faces, -k, axis=1) for k in range(3)]).astype(np.int64)
+    rotated = rotated[number[rotated[:, 0]] >= 0]
+    own = number[rotated[:, 0]]
+    used, corners = np.unique(rotated, return_inverse=True)
     corners = corners.reshape(-1, 3)
     pairs, place = len(corners), np.searchsorted(used, samples)
     identity, expression = (
         np.ascontiguousarray(basis.numpy(force=True)[:, used].reshape(len(basis), -1).T)
-        for basis in (mesh.identity_basis, mesh.expression_basis)
+        for basis in (mesh.tensor("identity_modes"), mesh.tensor("expression_modes"))
     )
-    return Surface(
+    return SurfaceSamples(
         mesh=mesh,
-        votes=votes[samples],
+        weights=weights[samples],
         place=place,
         corners=corners,
         sums=sparse.csr_matrix((np.ones(pairs, np.float32), (own, np.arange(pairs))), shape=(len(samples), pairs)),
         mean=mesh.mean_vertices[used].astype(np.float32),
         identity=identity,
         expression=expression,
-        albedo_mean=mesh.albedo_mean.numpy(force=True)[samples],
-        albedo=np.ascontiguousarray(mesh.albedo_basis.numpy(force=True)[:, samples].transpose(1, 2, 0)),
-        gain=None if mesh.gain_basis is None else mesh.gain_basis.numpy(force=True),
+        albedo_mean=mesh.tensor("mean_albedo").numpy(force=True)[samples],
+        albedo=np.ascontiguousarray(mesh.tensor("albedo_modes").numpy(force=True)[:, samples].transpose(1, 2, 0)),
+        gain=None if mesh.data.expression_gain is None else mesh.data.expression_gain.astype(np.float32),
         rows=np.concatenate([np.arange(len(samples)), own, own, own]),
         columns=np.concatenate([place, corners[:, 0], corners[:, 1], corners[:, 2]]),
     )
 
 
 @dataclass(frozen=True)
-class Look:
+class PhotometricResiduals:
     """A state against a photograph, at the K samples. NumPy float32, camera space.
 
     Args:
@@ -221,10 +221,10 @@ class Look:
         seen: (K, 9) the photograph's sRGB and its derivatives to the right and downwards.
         weight: (K,) votes times visible size, 0 where nothing is to be compared.
         albedo, shade, linear: (K, 3); basis: (K, 9) of the light; linear is albedo times shade.
-        residual: (K, 3) predicted minus photographed sRGB.
+        difference: (K, 3) predicted minus photographed sRGB.
     """
 
-    turned: np.ndarray
+    rotated: np.ndarray
     edges: tuple[np.ndarray, np.ndarray]
     area: np.ndarray
     normals: np.ndarray
@@ -236,10 +236,10 @@ class Look:
     shade: np.ndarray
     linear: np.ndarray
     basis: np.ndarray
-    residual: np.ndarray
+    difference: np.ndarray
 
 
-class Comparison:
+class PhotometricTerm:
     """A surface against one photograph.
 
     Args:
@@ -252,21 +252,21 @@ class Comparison:
             fewer of them.
     """
 
-    def __init__(self, surface: Surface, crop: np.ndarray, inside: np.ndarray, camera: Camera, independent: float):
+    def __init__(self, surface: SurfaceSamples, crop: np.ndarray, inside: np.ndarray, camera: Camera, independent: float):
         self.surface, self.camera = surface, camera
-        self.independent = min(independent, float(len(surface.votes)))
+        self.independent = min(independent, float(len(surface.weights)))
         down, across = np.gradient(crop, axis=(0, 1))
         self.picture = np.concatenate([crop, across, down, inside[..., None]], axis=-1, dtype=np.float32)
         self.sigma = SIGMA_LIMITS[1]
 
-    def look(self, state: FitState) -> Look:
+    def evaluate(self, state: FaceState) -> PhotometricResiduals:
         """Predicts and finds the colours of all samples."""
         s, c, size = self.surface, self.camera, self.camera.image_size[0]
         rotation, light = state.rotation.astype(np.float32), state.light.astype(np.float32)
         weights = (s.gains(state.identity) * state.expression).astype(np.float32)
         shape = s.mean + (s.identity @ state.identity.astype(np.float32) + s.expression @ weights).reshape(-1, 3)
-        turned = shape @ rotation.T
-        placed = turned + state.translation.astype(np.float32)
+        rotated = shape @ rotation.T
+        placed = rotated + state.translation.astype(np.float32)
         first, second, third = (placed[s.corners[:, k]] for k in range(3))
         edges = second - first, third - first
         summed = s.sums @ np.cross(*edges)
@@ -276,39 +276,39 @@ class Comparison:
         scale = c.focal_px / depth
         x = c.principal_point_px[0] + scale * points[:, 0]
         y = c.principal_point_px[1] - scale * points[:, 1]
-        found = sampled_at(self.picture, x, y)
+        found = sample_picture(self.picture, x, y)
         facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
         within = (x > 1) & (x < size - 1) & (y > 1) & (y < size - 1) & (found[:, 9] > 0.99)
         if s.mesh is None:
-            clear = clear_points(points, normals, placed, c)
+            clear = visible_points(points, normals, placed, c)
         else:
-            clear = depth < self._nearest(state, x, y) + HIDDEN_M
-        seen = within & (facing > LEAST_FACING) & clear
+            clear = depth < self._nearest(state, x, y) + OCCLUSION_TOLERANCE_M
+        seen = within & (facing > MIN_FACING) & clear
         albedo, basis = s.colours(state.albedo), sh_basis(torch.from_numpy(normals)).numpy()
         shade = basis @ light
         linear = albedo * shade
         predicted = srgb_from_linear(torch.from_numpy(linear)).numpy()
-        return Look(
-            turned, edges, area, normals, points, scale, found[:, :9], s.votes * seen * area * facing * scale**2,
+        return PhotometricResiduals(
+            rotated, edges, area, normals, points, scale, found[:, :9], s.weights * seen * area * facing * scale**2,
             albedo, shade, linear, basis, predicted - found[:, :3],
         )  # fmt: skip
 
-    def _nearest(self, state: FitState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _nearest(self, state: FaceState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(K,) metres, depth of what is seen at pixels; infinite where the head is not."""
         mesh, size = self.surface.mesh, self.camera.image_size[0]
         with torch.no_grad():
             vertices = mesh.vertices(state.tensor("identity"), state.tensor("expression"))
             posed = transform(vertices, state.tensor("rotation"), state.tensor("translation"))
-            buffer = rasterize(project(posed, self.camera), mesh.face_index, self.camera.image_size).depth[0].numpy()
+            buffer = rasterize(project(posed, self.camera), mesh.tensor("faces"), self.camera.image_size).depth[0].numpy()
         depth = buffer[np.clip(y.astype(int), 0, size - 1), np.clip(x.astype(int), 0, size - 1)]
         return np.where(depth > 0, depth, np.inf)
 
-    def measure(self, look: Look) -> None:
+    def measure(self, residuals: PhotometricResiduals) -> None:
         """Sets the deviation to what is seen: 1.48 times the weighted median difference, within SIGMA_LIMITS."""
-        used = look.weight > 0
+        used = residuals.weight > 0
         if used.sum() < 30:
             return
-        difference, weight = np.sqrt((look.residual[used] ** 2).mean(1)), look.weight[used]
+        difference, weight = np.sqrt((residuals.difference[used] ** 2).mean(1)), residuals.weight[used]
         order = np.argsort(difference)
         below = np.cumsum(weight[order])
         median = difference[order][np.searchsorted(below, below[-1] / 2)]
@@ -319,7 +319,7 @@ class Comparison:
         """Number of independent samples at the deviation that was measured."""
         return self.independent * SIGMA_LIMITS[0] / self.sigma
 
-    def loss(self, look: Look, weight: np.ndarray | None = None) -> float:
+    def loss(self, residuals: PhotometricResiduals, weight: np.ndarray | None = None) -> float:
         """Half the robust squared distance, weighted mean over the samples times `trust`; saturates with hair, glasses
         and hands, like losses.robust_photometric.
 
@@ -327,34 +327,34 @@ class Comparison:
             weight: (K,) to use in place of the look's own, of which a sample that is not seen any more counts as wrong.
                 Steps are judged with the weights they started from: else turning away from what does not fit would pay.
         """
-        square = (look.residual**2).mean(1) / self.sigma**2
+        square = (residuals.difference**2).mean(1) / self.sigma**2
         saturated = square / (1 + square / ROBUST_SCALE**2)
         if weight is None:
-            weight = look.weight
-        saturated[look.weight == 0] = ROBUST_SCALE**2
+            weight = residuals.weight
+        saturated[residuals.weight == 0] = ROBUST_SCALE**2
         return 0.5 * self.trust * float((weight * saturated).sum() / max(weight.sum(), 1e-9))
 
-    def equations(self, state: FitState, look: Look, fit_focal: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `Sizes`, and behind them the
+    def normal_equations(self, state: FaceState, residuals: PhotometricResiduals, fit_focal: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `BlockSizes`, and behind them the
         logarithm of the focal length (if it is fitted).
 
         How the size of an expression changes with the identity is left out: small against what both do themselves.
         """
-        square = (look.residual**2).mean(1) / self.sigma**2
-        weight = look.weight * self.trust / (3 * self.sigma**2 * max(look.weight.sum(), 1e-9))
+        square = (residuals.difference**2).mean(1) / self.sigma**2
+        weight = residuals.weight * self.trust / (3 * self.sigma**2 * max(residuals.weight.sum(), 1e-9))
         root = (np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)).astype(np.float32)
         rows = np.flatnonzero(root > 0)
-        jacobian = self._jacobian(state, look, root, rows)
+        jacobian = self._jacobian(state, residuals, root, rows)
         if fit_focal:  # a point's place in the picture grows with its distance from the camera's axis
-            zoom = (_by_position(look, root)[..., :2] * look.points[:, :2]).sum(-1)[:, rows]
+            zoom = (_by_position(residuals, root)[..., :2] * residuals.points[:, :2]).sum(-1)[:, rows]
             jacobian = np.concatenate([jacobian, zoom.reshape(-1, 1)], axis=1)
-        residual = (look.residual * root[:, None])[rows].T.reshape(-1).astype(np.float32)
+        residual = (residuals.difference * root[:, None])[rows].T.reshape(-1).astype(np.float32)
         return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
 
-    def _jacobian(self, state: FitState, look: Look, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _jacobian(self, state: FaceState, residuals: PhotometricResiduals, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""
-        s, slope = self.surface, srgb_slope(torch.from_numpy(look.linear)).numpy() * root[:, None]
-        shape, turn, shift = self._geometry(state, look, slope * look.albedo, root, rows)
+        s, slope = self.surface, srgb_slope(torch.from_numpy(residuals.linear)).numpy() * root[:, None]
+        shape, turn, shift = self._geometry(state, residuals, slope * residuals.albedo, root, rows)
         identity, expression, albedo, light = self.surface.sizes.blocks[1:]
         jacobian = np.zeros((3, len(rows), s.sizes.total), np.float32)
         jacobian[..., 0:3], jacobian[..., 3:6] = turn[:, rows], shift[:, rows]
@@ -362,28 +362,28 @@ class Comparison:
         expressed = (shape @ s.expression).reshape(3, len(rows), s.sizes.expression)
         jacobian[..., expression] = expressed * s.gains(state.identity)
         for channel in range(3):
-            jacobian[channel, :, albedo] = (slope * look.shade)[rows, channel, None] * s.albedo[rows, channel]
-            lit = (slope * look.albedo)[rows, channel, None] * look.basis[rows]
+            jacobian[channel, :, albedo] = (slope * residuals.shade)[rows, channel, None] * s.albedo[rows, channel]
+            lit = (slope * residuals.albedo)[rows, channel, None] * residuals.basis[rows]
             jacobian[channel, :, light][:, channel::3] = lit
         return jacobian.reshape(3 * len(rows), s.sizes.total)
 
-    def _geometry(self, state: FitState, look: Look, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
+    def _geometry(self, state: FaceState, residuals: PhotometricResiduals, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
         """How the residuals change: with the vertices in head space (3R, 3U) sparse, with turn and shift (3, K, 3).
 
         Args:
             factor: (K, 3) change of a residual with the shading of its channel.
         """
-        s, count = self.surface, len(look.points)
+        s, count = self.surface, len(residuals.points)
         # The photograph is read elsewhere when a point moves, and the light falls differently when its normal turns.
-        moved = _by_position(look, root)
-        bend = np.einsum("kbd,bc->ckd", sh_basis_gradient(torch.from_numpy(look.normals)).numpy(), state.light)
+        moved = _by_position(residuals, root)
+        bend = np.einsum("kbd,bc->ckd", sh_basis_gradient(torch.from_numpy(residuals.normals)).numpy(), state.light)
         bend = bend.astype(np.float32) * factor.T[..., None]
-        bend = (bend - (bend * look.normals).sum(-1, keepdims=True) * look.normals) / look.area[:, None]
+        bend = (bend - (bend * residuals.normals).sum(-1, keepdims=True) * residuals.normals) / residuals.area[:, None]
         own = s.rows[count : count + len(s.corners)]
-        one, two = look.edges
+        one, two = residuals.edges
         of_second, of_third = np.cross(two, bend[:, own]), np.cross(bend[:, own], one)
         blocks = np.concatenate([moved, -(of_second + of_third), of_second, of_third], axis=1)
-        turn = np.cross(look.turned[s.columns], blocks)
+        turn = np.cross(residuals.rotated[s.columns], blocks)
         turn = np.stack([_summed(s, channel) for channel in turn])
         values = blocks @ state.rotation.astype(np.float32)
         columns = (3 * s.columns[:, None] + np.arange(3)).reshape(-1)
@@ -395,23 +395,23 @@ class Comparison:
         return matrix[np.concatenate([rows + k * count for k in range(3)])], turn, moved
 
 
-def _summed(surface: Surface, blocks: np.ndarray) -> np.ndarray:
+def _summed(surface: SurfaceSamples, blocks: np.ndarray) -> np.ndarray:
     """Rows (K + 3P, 3) added up for each sample (K, 3)."""
     count, pairs = len(surface.place), len(surface.corners)
     triangles = blocks[count:].reshape(3, pairs, 3).sum(0)
     return blocks[:count] + surface.sums @ triangles
 
 
-def _by_position(look: Look, root: np.ndarray) -> np.ndarray:
+def _by_position(residuals: PhotometricResiduals, root: np.ndarray) -> np.ndarray:
     """(3 channels, K, 3) change of the residuals with the samples' places, times root (K,)."""
-    scaled = root * look.scale
-    across, down = (look.seen[:, 3:6] * scaled[:, None]).T, (look.seen[:, 6:9] * scaled[:, None]).T
-    depth = np.maximum(-look.points[:, 2], 1e-3)
-    along = down * (look.points[:, 1] / depth) - across * (look.points[:, 0] / depth)
+    scaled = root * residuals.scale
+    across, down = (residuals.seen[:, 3:6] * scaled[:, None]).T, (residuals.seen[:, 6:9] * scaled[:, None]).T
+    depth = np.maximum(-residuals.points[:, 2], 1e-3)
+    along = down * (residuals.points[:, 1] / depth) - across * (residuals.points[:, 0] / depth)
     return np.stack([-across, down, along], axis=-1)
 
 
-def sampled_at(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def sample_picture(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(K, C) bilinear samples of a picture (H, W, C) at pixel coordinates, held at its edges."""
     height, width = picture.shape[:2]
     x, y = np.clip(x - 0.5, 0, width - 1.001), np.clip(y - 0.5, 0, height - 1.001)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-from ..detail.relief import TangentFrame, detailed_normals
+from ..detail.displacement import TangentFrame, detailed_normals
 from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import linear_from_srgb, sh_basis
 from ..graphics.mesh import vertex_normals
@@ -35,7 +35,7 @@ HAIR_GAIN = np.log(12.0)  # likewise hair: the model's is dark, and less would g
 
 
 @dataclass(frozen=True)
-class Sighting:
+class TexelObservations:
     """What a photograph shows of each texel of a fitted head, in maps with their channels first.
 
     Attributes:
@@ -63,10 +63,10 @@ class Sighting:
     mirrored: np.ndarray
 
 
-def sight(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> Sighting:
+def sight(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> TexelObservations:
     """Looks up each texel of a map of size x size in the photograph; for the arguments see `bake_photo`."""
     vertices = _posed(model, params)
-    normals = vertex_normals(vertices, model.face_index)
+    normals = vertex_normals(vertices, model.tensor("faces"))
     pixels = project(vertices, camera)
     flags = [_region_trust(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
     values = [model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy(), *flags]
@@ -82,7 +82,7 @@ def sight(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camer
     seen = _sample(photo, position_px)
     trust *= smoothstep((seen.max(0) - 0.004) / 0.012)  # black is no colour
     base = np.maximum(baked[:3], DARKEST_ALBEDO)
-    return Sighting(vertices, base, normal, facing, position_px, seen, trust, *baked[13:16], _is_mirrored(baked[16:19]))
+    return TexelObservations(vertices, base, normal, facing, position_px, seen, trust, *baked[13:16], _is_mirrored(baked[16:19]))
 
 
 def bake_photo(
@@ -100,16 +100,16 @@ def bake_photo(
         params: as fitted; its light is divided out.
         camera: of the photograph.
         size: width and height of the texture.
-        displacement: (S, S) mm, the fitted relief, whose shading is divided out as well; in any resolution.
+        displacement: (S, S) mm, the fitted displacement, whose shading is divided out as well; in any resolution.
     """
     sighting = sight(photo, model, params, camera, size)
     base, skin, hair = sighting.base, sighting.skin, sighting.scalp
     normal = sighting.normal
     if displacement is not None:
-        relief = torch.from_numpy(np.array(displacement, np.float32))[None, None]
-        relief = torch.nn.functional.interpolate(relief, (size, size), mode="bicubic", align_corners=False)[0, 0]
+        displacement = torch.from_numpy(np.array(displacement, np.float32))[None, None]
+        displacement = torch.nn.functional.interpolate(displacement, (size, size), mode="bicubic", align_corners=False)[0, 0]
         frame = TangentFrame.of(model, sighting.vertices_cam.numpy(), size)
-        normal = detailed_normals(frame, relief)[0].numpy()
+        normal = detailed_normals(frame, displacement)[0].numpy()
     shade = _shade(normal, params.light)
     log_base = np.log(base)
     change = np.log(np.maximum(sighting.seen / shade, DARKEST_ALBEDO)) - log_base
@@ -192,7 +192,7 @@ def _seen(shape: tuple[int, int], pixels: torch.Tensor, model: FaceModel, positi
     scale = size / (span * 1.02)
     moved = pixels.clone()
     moved[:, :2] = (pixels[:, :2] - low + 0.01 * span) * scale
-    fragments = rasterize(moved[None], model.face_index, (size, size))
+    fragments = rasterize(moved[None], model.tensor("faces"), (size, size))
     nearest = fragments.depth[0].numpy().copy()
     mask = fragments.mask[0].numpy()
     nearest[~mask] = np.inf

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..detail.dense import DenseMesh, dense_mesh
-from ..detail.relief import sample
+from ..detail.displacement import sample
 from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..io.pickles import read_npy
@@ -77,7 +77,7 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, d
         _check_dense(result, path, light)
         _write_all(_MESH_WRITERS[suffix](result, path, dense_mesh(result, len(result.displacement))))
         return path
-    head = light_head(result) if light and suffix not in (".json", ".npy") else result
+    head = coarse_head(result) if light and suffix not in (".json", ".npy") else result
     if suffix in _MESH_WRITERS:
         _write_all(_MESH_WRITERS[suffix](head, path, _mesh_of(head)))
     else:
@@ -245,10 +245,10 @@ def _stl(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
     return {path: header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()}
 
 
-def light_head(result: FitResult) -> FitResult:
+def coarse_head(result: FitResult) -> FitResult:
     """The same head on the coarse mesh."""
-    light = result.model.light_version
-    keep = slice(None) if light is result.model else result.model.data.light_vertices
+    light = result.model.coarse
+    keep = slice(None) if light is result.model else result.model.data.coarse_vertices
     return result.replace(
         model=light,
         vertices=result.vertices[keep],

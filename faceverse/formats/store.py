@@ -19,9 +19,9 @@ from importlib import metadata
 import numpy as np
 from PIL import Image
 
+from ..detail.displacement import normal_map
 from ..detail.file import has_open_detail, load_detail
 from ..detail.module import STORED, DetailModule, of_steps, whole_steps
-from ..detail.relief import normal_map
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera
 from ..model.face_model import FaceModel, FaceParams

@@ -15,13 +15,31 @@ from ..errors import WeightsError
 from .data import Attribute, Landmarks, ModelData
 
 BASES = ("mean_vertices", "identity_modes", "expression_modes", "mean_albedo", "albedo_modes")
-TOPOLOGY = ("faces", "light_vertices", "light_faces")
+TOPOLOGY = ("faces", "coarse_vertices", "coarse_faces")
 _PLAIN = (*BASES, "uv", "expression_gain", "population", "expression_limits")
-_INDICES = (*TOPOLOGY, "uv_faces", "light_uv_faces")
+_INDICES = (*TOPOLOGY, "uv_faces", "coarse_uv_faces")
 _LANDMARKS = ("landmarks_478", "landmarks_68")
 _REQUIRED = {*BASES, "faces", "uv", "uv_faces", "landmarks_68.triangle"}
 _TEXT = ("name", "info", "expression_names", "named_expressions", "attributes")
 _ATTRIBUTE_TEXT = ("name", "unit", "minimum", "maximum")
+# Files keep the names that the first version of the format gave these.
+_STORED_NAMES = {
+    "coarse_vertices": "light_vertices",
+    "coarse_faces": "light_faces",
+    "coarse_uv_faces": "light_uv_faces",
+    "error_modes": "habits",
+}
+_NAMES_OF_STORED = {stored: name for name, stored in _STORED_NAMES.items()}
+
+
+def _renamed(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays with the last part of their keys replaced, except for regions and extras, whose names are free."""
+
+    def key_of(key: str) -> str:
+        place, dot, name = key.rpartition(".")
+        return key if place in ("regions", "extra") else place + dot + names.get(name, name)
+
+    return {key_of(key): values for key, values in arrays.items()}
 
 
 def packed(data: ModelData) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -38,7 +56,7 @@ def packed(data: ModelData) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     text = {key: getattr(data, key) for key in _TEXT if key != "attributes"}
     text["attributes"] = [{key: getattr(a, key) for key in _ATTRIBUTE_TEXT} for a in data.attributes]
     present = {key: np.ascontiguousarray(value) for key, value in arrays.items() if value is not None}
-    return present, {key: json.dumps(value) for key, value in text.items()}
+    return _renamed(present, _STORED_NAMES), {key: json.dumps(value) for key, value in text.items()}
 
 
 def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: str) -> ModelData:
@@ -49,6 +67,7 @@ def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: s
     Raises:
         WeightsError: what is missing, unknown or does not fit together, in one message.
     """
+    arrays = _renamed(arrays, _NAMES_OF_STORED)
     known = {f.name for f in fields(Landmarks)}
     allowed = {*_PLAIN, *_INDICES, "attributes.step", "attributes.estimator"}
     allowed |= {f"{key}.{name}" for key in _LANDMARKS for name in known}
@@ -121,11 +140,11 @@ def _problems(data: ModelData) -> list[str]:
         for key in shapes
         if (value := getattr(data, key)) is not None and not np.isfinite(value).all()
     ]
-    light = 0 if data.light_vertices is None else len(data.light_vertices)
+    light = 0 if data.coarse_vertices is None else len(data.coarse_vertices)
     indices = {"faces": (data.faces, vertices), "uv_faces": (data.uv_faces, uv)}
     if light:
-        indices |= {"light_vertices": (data.light_vertices, vertices), "light_faces": (data.light_faces, light)}
-        indices["light_uv_faces"] = (data.light_uv_faces, uv)
+        indices |= {"coarse_vertices": (data.coarse_vertices, vertices), "coarse_faces": (data.coarse_faces, light)}
+        indices["coarse_uv_faces"] = (data.coarse_uv_faces, uv)
     indices |= {f"regions.{name}": (index, vertices) for name, index in data.regions.items()}
     for number, points in ((478, data.landmarks_478), (68, data.landmarks_68)):
         if points is not None:
@@ -144,7 +163,7 @@ def _problems(data: ModelData) -> list[str]:
 
 
 def _landmark_problems(points: Landmarks, number: int) -> list[str]:
-    shapes = {"triangle": (number,), "barycentric": (number, 3), "sigma": (number,), "habits": (None, number, 2)}
+    shapes = {"triangle": (number,), "barycentric": (number, 3), "sigma": (number,), "error_modes": (None, number, 2)}
     return [
         f"landmarks_{number}.{key} must have shape {shape}"
         for key, shape in shapes.items()

@@ -17,7 +17,7 @@ class Landmarks:
         triangle: (L,) int64 indices into `faces`.
         barycentric: (L, 3).
         sigma: (L,) metres, deviation per axis of the detector's answers from the point.
-        habits: (K, L, 2) metres right and up in the picture, ways in which the detector errs with many points at once
+        error_modes: (K, L, 2) metres right and up in the picture, ways in which the detector errs with many points at once
             (per unit of a unit-variance coefficient); part of sigma. None where they were not measured.
         detected: (L,) int64, which of the detector's 478 points each one is; None: all of them, in order.
     """
@@ -25,7 +25,7 @@ class Landmarks:
     triangle: np.ndarray
     barycentric: np.ndarray
     sigma: np.ndarray
-    habits: np.ndarray | None = None
+    error_modes: np.ndarray | None = None
     detected: np.ndarray | None = None
 
 
@@ -103,18 +103,18 @@ class ModelData:
     population: np.ndarray | None = None  # (P, I + A) coefficients of heads the model was trained on
     name: str = "unnamed"
     info: dict = field(default_factory=dict)
-    light_vertices: np.ndarray | None = None  # (V_light,) the vertices that are the coarse mesh
-    light_faces: np.ndarray | None = None  # (F_light, 3) indices into light_vertices
-    light_uv_faces: np.ndarray | None = None  # (F_light, 3) indices into uv
+    coarse_vertices: np.ndarray | None = None  # (V_light,) the vertices that are the coarse mesh
+    coarse_faces: np.ndarray | None = None  # (F_light, 3) indices into coarse_vertices
+    coarse_uv_faces: np.ndarray | None = None  # (F_light, 3) indices into uv
     expression_limits: np.ndarray | None = None  # (E, 2) least and greatest weight; None: 0 and 1
     named_expressions: bool = True  # False: components of a statistic, whose names are only numbers
     # Arrays of the file that only `faceverse.official` reads; those of the coarse mesh begin with "light_".
     extra: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def on_light_mesh(data: ModelData) -> ModelData:
-    """The arrays of the coarse mesh alone; `light_faces` must be there."""
-    keep = data.light_vertices
+def on_coarse_mesh(data: ModelData) -> ModelData:
+    """The arrays of the coarse mesh alone; `coarse_faces` must be there."""
+    keep = data.coarse_vertices
     number = np.full(len(data.mean_vertices), -1, np.int64)
     number[keep] = np.arange(len(keep))
     order = np.concatenate([keep, np.setdiff1d(np.arange(len(data.uv)), keep)])
@@ -127,14 +127,14 @@ def on_light_mesh(data: ModelData) -> ModelData:
         expression_modes=modes_at(data.expression_modes, keep),
         mean_albedo=data.mean_albedo[keep],
         albedo_modes=modes_at(data.albedo_modes, keep),
-        faces=data.light_faces,
+        faces=data.coarse_faces,
         uv=data.uv[order],
-        uv_faces=place[data.light_uv_faces],
+        uv_faces=place[data.coarse_uv_faces],
         regions={name: np.sort(number[index][number[index] >= 0]) for name, index in data.regions.items()},
         name=f"{data.name} (light)",
-        light_vertices=None,
-        light_faces=None,
-        light_uv_faces=None,
+        coarse_vertices=None,
+        coarse_faces=None,
+        coarse_uv_faces=None,
         extra={key.removeprefix("light_"): value for key, value in data.extra.items() if key.startswith("light_")},
     )
     moved = {"landmarks_68": _moved(data, light, data.landmarks_68)}

@@ -7,7 +7,7 @@ Conventions (axes, units, colours): see camera.py.
 
 from __future__ import annotations
 
-import threading
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import ParameterError
 from ..graphics.lighting import default_light
-from .data import Landmarks, ModelData, modes_at, on_light_mesh
+from .data import Landmarks, ModelData, modes_at, on_coarse_mesh
 
 ARKIT_NAMES = tuple(
     "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
@@ -71,9 +71,9 @@ LIGHT_IRISES = ((0.11, 0.075, 0.03), (0.10, 0.11, 0.06), (0.11, 0.14, 0.17))
 LIGHT_SKIN = (0.30, 0.55)  # luminance of the mean albedo at which light irises begin, and are as common as dark ones
 
 
-# Buffers by the names of the modes that they hold.
-_MODES = {f"{kind}_basis": f"{kind}_modes" for kind in ("identity", "expression", "albedo")}
-_MAKING = threading.Lock()
+_MODES = ("identity_modes", "expression_modes", "albedo_modes")
+# Arrays of `ModelData` that `FaceModel.tensor` gives.
+TENSORS = ("mean_vertices", *_MODES[:2], "mean_albedo", _MODES[2], "expression_gain", "faces")
 
 
 class FaceModel(nn.Module):
@@ -84,9 +84,9 @@ class FaceModel(nn.Module):
     expression follow the head, `gain = 1 + expression_gain @ identity` (see `gain`): wide eyes need a longer way to
     close. For each person the model is linear in the expression all the same.
 
-    The bases are buffers; nothing that can be optimised lives here. Those of the modes are made when they are first
-    asked for, on the device where the model is then: until then they are not among `buffers()`. Properties show them as
-    NumPy arrays that share the buffers' memory. Build one with `faceverse.load_model()`.
+    Nothing that can be optimised lives here. Properties give the arrays of `data` as NumPy, `tensor` gives the same
+    arrays under the same names as tensors on the model's device; both share one memory, and the modes are made when
+    they are first asked for. Build a model with `faceverse.load_model()`.
     """
 
     def __init__(self, data: ModelData):
@@ -94,65 +94,75 @@ class FaceModel(nn.Module):
         self.data = data
         self.name = data.name
         vertex_count = len(data.mean_vertices)
-        for key, modes in (
-            ("identity", data.identity_modes),
-            ("expression", data.expression_modes),
-            ("albedo", data.albedo_modes),
-        ):
+        for name in _MODES:
+            modes = getattr(data, name)
             if modes.ndim != 3 or modes.shape[1:] != (vertex_count, 3):
-                raise ParameterError(f"{key}_modes must have shape (K, {vertex_count}, 3), got {modes.shape}")
-        self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(data.mean_vertices, dtype=np.float32)))
-        self.register_buffer("albedo_mean", torch.from_numpy(np.ascontiguousarray(data.mean_albedo, dtype=np.float32)))
-        self.register_buffer("face_index", torch.from_numpy(np.ascontiguousarray(data.faces, dtype=np.int64)))
+                raise ParameterError(f"{name} must have shape (K, {vertex_count}, 3), got {modes.shape}")
         gain = data.expression_gain
         if gain is not None and gain.shape != (len(data.expression_modes), len(data.identity_modes)):
             raise ParameterError(
                 f"expression_gain must have shape {(len(data.expression_modes), len(data.identity_modes))}, "
                 f"got {gain.shape}"
             )
-        self.register_buffer(
-            "gain_basis", None if gain is None else torch.from_numpy(np.ascontiguousarray(gain, dtype=np.float32))
-        )
+        self._tensors: dict[str, Tensor] = {}
+        self.register_buffer("_place", torch.zeros(()), persistent=False)  # tells the model's device and precision
 
-    def __getattr__(self, name: str):
-        made = self.__dict__.get("_buffers")
-        if name in _MODES and made is not None and name not in made:
-            with _MAKING:
-                if name not in made:
-                    modes = np.ascontiguousarray(getattr(self.data, _MODES[name]), dtype=np.float32)
-                    made[name] = torch.from_numpy(modes).to(self.mean)
-        return super().__getattr__(name)
+    def _apply(self, function, recurse: bool = True):
+        """Moves what was made so far, as `to`, `double` and the like ask for."""
+        self._tensors = {name: function(tensor) for name, tensor in self._tensors.items()}
+        return super()._apply(function, recurse)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        return self._place.device
+
+    def tensor(self, name: str) -> Tensor:
+        """One of TENSORS on the model's device, made when it is first asked for; shapes as of the properties.
+
+        Raises:
+            ParameterError: no such array, or this model has none (`expression_gain`).
+        """
+        if name not in self._tensors:
+            array = getattr(self.data, name) if name in TENSORS else None
+            if array is None:
+                raise ParameterError(f"this model has no array {name!r}; it has {', '.join(TENSORS)}")
+            dtype = np.int64 if name == "faces" else np.float32
+            tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(self.device)
+            # Of two threads that make the same tensor, both get the first one.
+            self._tensors.setdefault(name, tensor.to(self._place.dtype) if tensor.is_floating_point() else tensor)
+        return self._tensors[name]
 
     # -- what it holds ------------------------------------------------------------------------------------------------
     @property
     def mean_vertices(self) -> np.ndarray:
         """(V, 3) metres, head space."""
-        return self.mean.numpy(force=True)
+        return self.tensor("mean_vertices").numpy(force=True)
 
     @property
     def identity_modes(self) -> np.ndarray:
         """(I, V, 3) metres per unit of a unit-variance coefficient."""
-        return self.identity_basis.numpy(force=True)
+        return self.tensor("identity_modes").numpy(force=True)
 
     @property
     def expression_modes(self) -> np.ndarray:
         """(E, V, 3) metres at weight 1."""
-        return self.expression_basis.numpy(force=True)
+        return self.tensor("expression_modes").numpy(force=True)
 
     @property
     def mean_albedo(self) -> np.ndarray:
         """(V, 3) linear RGB."""
-        return self.albedo_mean.numpy(force=True)
+        return self.tensor("mean_albedo").numpy(force=True)
 
     @property
     def albedo_modes(self) -> np.ndarray:
         """(A, V, 3) linear RGB per unit of a unit-variance coefficient."""
-        return self.albedo_basis.numpy(force=True)
+        return self.tensor("albedo_modes").numpy(force=True)
 
     @property
     def faces(self) -> np.ndarray:
         """(F, 3) vertex indices, counter-clockwise from outside."""
-        return self.face_index.numpy(force=True)
+        return self.tensor("faces").numpy(force=True)
 
     @property
     def uv(self) -> np.ndarray:
@@ -206,28 +216,44 @@ class FaceModel(nn.Module):
         return self.data.info
 
     @cached_property
+    def coarse(self) -> FaceModel:
+        """The coarse mesh of the same model (`data.coarse_vertices` of the full one); itself if there is none."""
+        return self if self.data.coarse_faces is None else FaceModel(on_coarse_mesh(self.data))
+
+    @property
     def light_version(self) -> FaceModel:
-        """The coarse mesh of the same model (`data.light_vertices` of the full one); itself if there is none."""
-        return self if self.data.light_faces is None else FaceModel(on_light_mesh(self.data))
+        """Deprecated name of `coarse`."""
+        warnings.warn("FaceModel.light_version is now FaceModel.coarse", DeprecationWarning, stacklevel=2)
+        return self.coarse
 
     # -- the model ----------------------------------------------------------------------------------------------------
     def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
         """Head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
-        expression = scaled(expression, identity, self.gain_basis)
-        return evaluate(self.mean, (self.identity_basis, identity), (self.expression_basis, expression))
+        expression = scaled(expression, identity, self._gain_tensor)
+        return evaluate(
+            self.tensor("mean_vertices"),
+            (self.tensor("identity_modes"), identity),
+            (self.tensor("expression_modes"), expression),
+        )
 
     def gain(self, identity: Tensor) -> Tensor:
         """Size of each expression on heads, over that on the mean head: identity (N, I) -> (N, E), in GAIN_RANGE.
 
         Differentiable; ones for a model without gains.
         """
-        if self.gain_basis is None:
+        gain = self._gain_tensor
+        if gain is None:
             return identity.new_ones(len(identity), len(self.data.expression_modes))
-        return expression_gain(self.gain_basis, identity)
+        return expression_gain(gain, identity)
+
+    @property
+    def _gain_tensor(self) -> Tensor | None:
+        """(E, I), or None for a model without gains."""
+        return None if self.data.expression_gain is None else self.tensor("expression_gain")
 
     def gain_of(self, identity: np.ndarray) -> np.ndarray:
         """Gains (E,) float32 of the head with coefficients (I,), see `gain`."""
-        row = torch.from_numpy(np.array(identity, dtype=np.float32, ndmin=2)).to(self.mean.device)
+        row = torch.from_numpy(np.array(identity, dtype=np.float32, ndmin=2)).to(self.device)
         return self.gain(row)[0].numpy(force=True)
 
     def expression_modes_of(self, identity: np.ndarray) -> np.ndarray:
@@ -236,28 +262,29 @@ class FaceModel(nn.Module):
 
     def albedo(self, coefficients: Tensor) -> Tensor:
         """Linear RGB per vertex, not clipped: coefficients (N, A) -> (N, V, 3)."""
-        return evaluate(self.albedo_mean, (self.albedo_basis, coefficients))
+        return evaluate(self.tensor("mean_albedo"), (self.tensor("albedo_modes"), coefficients))
 
     def landmark_bases(self, landmarks: Landmarks) -> LandmarkBases:
         """The linear model restricted to surface points: exact, because interpolation is linear too."""
         used, place = np.unique(self.faces[landmarks.triangle], return_inverse=True)
-        corners = torch.from_numpy(place.reshape(-1, 3)).to(self.mean.device)
-        weights = torch.from_numpy(landmarks.barycentric.astype(np.float32)).to(self.mean.device)[..., None]
-        found = self.mean[torch.from_numpy(used)], *(self.basis_at(kind, used) for kind in ("identity", "expression"))
+        corners = torch.from_numpy(place.reshape(-1, 3)).to(self.device)
+        weights = torch.from_numpy(landmarks.barycentric.astype(np.float32)).to(self.device)[..., None]
+        mean_vertices = self.tensor("mean_vertices")[torch.from_numpy(used)]
+        found = mean_vertices, *(self.modes_at(name, used) for name in ("identity_modes", "expression_modes"))
         mean, identity, expression = ((values[..., corners, :] * weights).sum(-2) for values in found)
-        return LandmarkBases(mean, identity, expression, self.gain_basis)
+        return LandmarkBases(mean, identity, expression, self._gain_tensor)
 
-    def basis_at(self, kind: str, vertices: np.ndarray) -> Tensor:
+    def modes_at(self, name: str, vertices: np.ndarray) -> Tensor:
         """Modes (K, n, 3) of some vertices, without making those of all.
 
         Args:
-            kind: "identity", "expression" or "albedo".
-            vertices: (n,) their numbers.
+            name: "identity_modes", "expression_modes" or "albedo_modes".
+            vertices: (n,) vertex indices.
         """
-        name = f"{kind}_basis"
-        if name in self._buffers:
-            return self._buffers[name][:, torch.from_numpy(vertices)]
-        return torch.from_numpy(modes_at(getattr(self.data, _MODES[name]), vertices)).to(self.mean)
+        made = self._tensors.get(name)
+        if made is not None:
+            return made[:, torch.from_numpy(vertices)]
+        return torch.from_numpy(modes_at(getattr(self.data, name), vertices)).to(self._place)
 
     # -- values -------------------------------------------------------------------------------------------------------
     def neutral(self) -> FaceParams:
@@ -265,7 +292,7 @@ class FaceModel(nn.Module):
         return FaceParams(
             *(
                 np.zeros(len(getattr(self.data, modes)), dtype=np.float32)
-                for modes in _MODES.values()
+                for modes in _MODES
             )
         )
 
@@ -312,8 +339,8 @@ class FaceModel(nn.Module):
     @cached_property
     def _luminance_of_face(self) -> tuple[float, np.ndarray]:
         """Mean luminance of the mean face, and its change (A,) with each albedo coefficient."""
-        skin, weights = self.regions.get("face", np.arange(len(self.mean))), _LUMINANCE.numpy()
-        modes = self.basis_at("albedo", skin).numpy(force=True)
+        skin, weights = self.regions.get("face", np.arange(len(self.data.mean_vertices))), _LUMINANCE.numpy()
+        modes = self.modes_at("albedo_modes", skin).numpy(force=True)
         return float(self.mean_albedo[skin].mean(0) @ weights), modes.mean(1) @ weights
 
     def _luminance(self, albedo: np.ndarray) -> float:

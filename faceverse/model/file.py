@@ -24,7 +24,7 @@ ARRAYS_FORMAT, ARRAYS_VERSION = "faceverse-arrays", "1"
 
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
-_OPTIONAL_KEYS = ("population", "landmarks_478_habits", "expression_gain")
+_OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ModelFile:
         attribute_estimator: (K, I + A + 1) float32.
         quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
         faces, uv_faces: (F, 3) int32, instead of the quads.
-        landmarks_478_habits: (K, 478, 2) float16 millimetres, see `faceverse.model.Landmarks`; optional.
+        landmarks_478_error_modes: (K, 478, 2) float16 millimetres, see `faceverse.model.Landmarks`; optional.
         expression_gain: (E, I) float16, see `faceverse.model.ModelData`; optional.
         population: (P, I + A) float16, coefficients of heads the model was trained on; optional.
         name: of the model.
@@ -80,7 +80,7 @@ class ModelFile:
     uv_quads: np.ndarray | None = None
     faces: np.ndarray | None = None
     uv_faces: np.ndarray | None = None
-    landmarks_478_habits: np.ndarray | None = None
+    landmarks_478_error_modes: np.ndarray | None = None
     expression_gain: np.ndarray | None = None
     population: np.ndarray | None = None
     name: str = "unnamed"
@@ -105,10 +105,14 @@ class ModelFile:
         _check(self, str(path))
         metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
-        content = _sorted(save({key: np.ascontiguousarray(value) for key, value in self.arrays().items()}, metadata))
+        arrays = {_STORED_NAMES.get(key, key): np.ascontiguousarray(value) for key, value in self.arrays().items()}
+        content = _sorted(save(arrays, metadata))
         return write_whole(Path(path), content, WeightsError)
 
 
+# Files keep the name that the first version of the format gave this array.
+_STORED_NAMES = {"landmarks_478_error_modes": "landmarks_478_habits"}
+_NAMES_OF_STORED = {stored: name for name, stored in _STORED_NAMES.items()}
 _NOT_ARRAYS = ("name", *_JSON_KEYS)
 _ARRAY_KEYS = tuple(f.name for f in fields(ModelFile) if f.name not in _NOT_ARRAYS)
 
@@ -175,6 +179,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def _model_file(arrays: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> ModelFile:
     _check_format(metadata, path, (FORMAT,))
+    arrays = {_NAMES_OF_STORED.get(key, key): array for key, array in arrays.items()}
     _check_keys(arrays, path)
     file = ModelFile(**arrays, name=metadata.get("name", path.stem), **_read_json(metadata, path))
     _check(file, str(path))
@@ -255,7 +260,7 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     modes, attributes = count["identity_modes"] + count["albedo_modes"], len(file.attributes)
     expected = {
         "population": ("float16", (count.get("population"), modes)),
-        "landmarks_478_habits": ("float16", (count.get("landmarks_478_habits"), 478, 2)),
+        "landmarks_478_error_modes": ("float16", (count.get("landmarks_478_error_modes"), 478, 2)),
         "mean_vertices": ("float32", (coarse, 3)),
         "identity_modes": ("float16", (count["identity_modes"], coarse, 3)),
         "expression_modes": ("float16", (len(file.expression_names), coarse, 3)),

@@ -94,7 +94,7 @@ def _sizes(model: FaceModel, space: CodeSpace) -> dict[str, int]:
     """Numbers in a coefficient vector by name, in the version's order."""
     convention = space.convention
     expressions = len(model.expression_names) - len(space.eyes)
-    sizes = {"identity": len(model.identity_basis), "expression": expressions, "texture": len(model.albedo_basis)}
+    sizes = {"identity": len(model.tensor("identity_modes")), "expression": expressions, "texture": len(model.tensor("albedo_modes"))}
     rest = {"light": 27, "angles": 3} if convention.light_last else {"angles": 3, "light": 27}
     return {**sizes, **rest, "translation": 3, **({"eyes": convention.eyes} if convention.eyes else {})}
 

@@ -80,7 +80,7 @@ def evaluate(
     """What the original FaceVerse code computes from one set of coefficients.
 
     Args:
-        model: from `load_model` of an official file, or its `light_version` (version 2); other models are taken for
+        model: from `load_model` of an official file, or its `coarse` (version 2); other models are taken for
             version 2.
         identity: (I,); expression: (E,) without the eyes; texture: (A,).
         angles: (3,) radians; translation: (3,) units; see conventions.py.
@@ -98,9 +98,9 @@ def evaluate(
     """
     space = code_space(model)
     convention = space.convention
-    count = len(model.expression_basis) - len(space.eyes)
-    given = {"identity": (identity, len(model.identity_basis)), "expression": (expression, count)}
-    given |= {"texture": (texture, len(model.albedo_basis)), "angles": (angles, 3), "gamma": (gamma, 27)}
+    count = len(model.tensor("expression_modes")) - len(space.eyes)
+    given = {"identity": (identity, len(model.tensor("identity_modes"))), "expression": (expression, count)}
+    given |= {"texture": (texture, len(model.tensor("albedo_modes"))), "angles": (angles, 3), "gamma": (gamma, 27)}
     given |= {"translation": (translation, 3), "eyes": (np.zeros(4) if eyes is None else eyes, 4)}
     value = {name: _vector(name, array, size) for name, (array, size) in given.items()}
     if not (np.isfinite(focal_px) and focal_px > 0) or int(image_size) != image_size or not image_size > 0:

@@ -131,9 +131,9 @@ def _read(reader: Reader, convention: Convention):
         uv, uv_faces = _uv(texels, version, ours, bases["mean_vertices"], parts)
         points = {number: _at_vertices(ours, index, number) for number, index in landmarks.items()}
         if light:
-            light["light_uv_faces"] = light["light_vertices"][light["light_faces"]]
+            light["coarse_uv_faces"] = light["coarse_vertices"][light["coarse_faces"]]
             if not outward:
-                light.update({key: light[key][:, ::-1] for key in ("light_faces", "light_uv_faces")})
+                light.update({key: light[key][:, ::-1] for key in ("coarse_faces", "coarse_uv_faces")})
         official = {"version": version, "metres_per_unit": unit, "winding": "as stored" if outward else "reversed"}
         return ModelData(
             **bases,
@@ -190,7 +190,7 @@ def _light(reader: Reader, count: int, extra: dict) -> dict[str, np.ndarray]:
     extra["light_skinmask"] = reader.array("skinmask_select", (len(chosen),))
     if len(np.unique(chosen)) < len(chosen):
         reader.problems.append("select_id names a vertex twice")
-    return {"light_vertices": chosen, "light_faces": faces}
+    return {"coarse_vertices": chosen, "coarse_faces": faces}
 
 
 def _own_unit(raw: Mapping) -> float | None:

@@ -48,12 +48,12 @@ def official_v2(model: FaceModel) -> dict:
         "uv": np.round(np.clip(data.uv[: len(data.mean_vertices)], 0, 1) * (UV_SIDE - 1)).astype(np.int64),
         "exp_name_list": list(data.expression_names),
     }
-    if data.light_faces is not None:
-        keep = data.light_vertices
+    if data.coarse_faces is not None:
+        keep = data.coarse_vertices
         values |= {
             "select_id": keep,
-            "tri_select": data.light_faces,
-            "point_buf_select": adjacent_faces(data.light_faces, len(keep)),
+            "tri_select": data.coarse_faces,
+            "point_buf_select": adjacent_faces(data.coarse_faces, len(keep)),
             "keypoints_select": _nearest(data.mean_vertices[keep], data),
             "skinmask_select": _skin(data)[None, keep],
         }

@@ -92,8 +92,8 @@ class PosedHead:
             raise ParameterError(f"there is no mode {mode!r}; {hint}Modes: {', '.join(MODES)}")
         vertices, faces, uv_faces = result.vertices, result.faces, result.uv_faces
         data = result.model.data
-        if mode == "wireframe" and data.light_faces is not None:
-            faces, uv_faces = data.light_vertices[data.light_faces], data.light_uv_faces
+        if mode == "wireframe" and data.coarse_faces is not None:
+            faces, uv_faces = data.coarse_vertices[data.coarse_faces], data.coarse_uv_faces
         vertices_cam = as_tensor(vertices @ pose.T + translation)
         faces, uv_faces = (torch.from_numpy(np.ascontiguousarray(f, dtype=np.int64)) for f in (faces, uv_faces))
         return cls(
@@ -105,7 +105,7 @@ class PosedHead:
         return self._reduced(LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0), camera)
 
     def normal_map(self, camera: Camera) -> Tensor:
-        """(3, H, W) tangent-space vectors, reduced likewise; shorter than 1 where relief has been averaged."""
+        """(3, H, W) tangent-space vectors, reduced likewise; shorter than 1 where displacement has been averaged."""
         return self._reduced(torch.tensor(self.result.normal_map).float().movedim(2, 0) / 127.5 - 1, camera)
 
     @cached_property

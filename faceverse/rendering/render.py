@@ -213,7 +213,7 @@ def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) ->
         size: 1..8192 pixels, of each picture.
     Returns:
         (size, size, 3) uint8 by name, in order: "photo"; "landmarks" (the photograph with the points that were found),
-        where there are some; "base", the fitted shape; "detail", where there is some, with its relief; and "final",
+        where there are some; "base", the fitted shape; "detail", where there is some, with its displacement; and "final",
         the textured head over the photograph.
     Raises:
         ParameterError: as in `overlay` and `render`.

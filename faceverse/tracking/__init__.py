@@ -28,14 +28,14 @@ from ..result import FitResult
 from ..threads import one_thread
 from ..weights import load_model
 from .files import load_track
+from .frame_observation import FACES, FrameObservation, observe_frames, until_known
+from .frame_solver import QUALITIES, FrameSolver
 from .frames import checked, open_source
 from .journal import Found, Journal, Record
 from .live import LiveTracker, TrackedFrame
 from .motion import export_track
-from .person import Person, Reader, meet
+from .person import LandmarkObserver, TrackedPerson, estimate_person
 from .result import Track, check_person
-from .sight import FACES, Sight, sights_of, until_known
-from .solve import QUALITIES, FrameSolver
 from .timeline import assemble
 
 __all__ = ["LiveTracker", "Track", "TrackedFrame", "export_track", "load_track", "track"]
@@ -72,7 +72,7 @@ def track(
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
             number of frames is unknown.
         fps: frames per second where the source does not tell: folders and frames without a time.
-        focal_px: focal length; by default it is found with the person (`fitting.lens`).
+        focal_px: focal length; by default it is found with the person (`tracking.focal_length`).
         journal: file in which frames are kept while a video file or a folder is tracked, for a run that is stopped:
             `load_track` reads it, and the same call goes on behind its last frame. It is deleted at the end.
     Raises:
@@ -90,11 +90,11 @@ def track(
     earlier = None if book is None else book.earlier(model)
     done = 0 if earlier is None else len(earlier.frames)
     frames, total = open_source(source, fps, max(done - _REPEATED, 0))
-    run = _Run(Reader(model), quality, known, focal_px, _waiting(total))
+    run = _Run(LandmarkObserver(model), quality, known, focal_px, _waiting(total))
     with one_thread(), VideoDetector(max_faces=FACES) as detector:
-        sights = sights_of(checked(frames), detector, QUALITIES[quality].picture_px)
-        with contextlib.closing(sights):
-            fresh = itertools.islice(sights, min(done, _REPEATED), None)
+        observed_frames = observe_frames(checked(frames), detector, QUALITIES[quality].picture_px)
+        with contextlib.closing(observed_frames):
+            fresh = itertools.islice(observed_frames, min(done, _REPEATED), None)
             person, record = run(_told(fresh, on_progress, done, total), book, earlier)
     found = assemble(model, person, record.frames, smooth)
     return replace(found, subject=identity) if isinstance(identity, FitResult) else found
@@ -104,7 +104,7 @@ class _Run:
     """One video from its sights.
 
     Args:
-        reader: of the model.
+        observer: of the model.
         quality: see `track`.
         known: the person, where he is.
         focal_px: focal length, where it is known.
@@ -112,23 +112,23 @@ class _Run:
     """
 
     def __init__(
-        self, reader: Reader, quality: str, known: FaceParams | None, focal_px: float | None, waiting: int
+        self, observer: LandmarkObserver, quality: str, known: FaceParams | None, focal_px: float | None, waiting: int
     ):  # fmt: skip
-        self._reader, self._quality, self._known, self._focal_px = reader, QUALITIES[quality], known, focal_px
+        self._observer, self._quality, self._known, self._focal_px = observer, QUALITIES[quality], known, focal_px
         self._waiting = waiting
 
-    def __call__(self, sights: Iterator[Sight], book: Journal | None, earlier: Found | None) -> tuple[Person, Record]:
+    def __call__(self, observed_frames: Iterator[FrameObservation], book: Journal | None, earlier: Found | None) -> tuple[TrackedPerson, Record]:
         """Who is seen, and all frames."""
-        waiting: list[Sight] = []
-        record = Record(len(self._reader.model.expression_names))
+        waiting: list[FrameObservation] = []
+        record = Record(len(self._observer.model.expression_names))
         if earlier is None:
-            waiting = list(until_known(sights, self._waiting))
-            person = self._met(waiting)
+            waiting = list(until_known(observed_frames, self._waiting))
+            person = self._estimate_person(waiting)
             return_memory()
         else:
             person = earlier.person
             record.extend(earlier.frames)
-        solver = FrameSolver(self._reader, person, self._quality)
+        solver = FrameSolver(self._observer, person, self._quality)
         person = solver.person
         if book is not None:
             book.open(person, earlier)
@@ -136,8 +136,8 @@ class _Run:
             solver.go_on(earlier.frames[-1])
         whole = False
         try:
-            for sight in itertools.chain(waiting, sights):
-                row = record.add(solver(sight))
+            for observed in itertools.chain(waiting, observed_frames):
+                row = record.add(solver(observed))
                 if book is not None:
                     book.add(row)
             whole = True
@@ -146,15 +146,15 @@ class _Run:
                 book.close(whole)
         return person, record
 
-    def _met(self, waiting: list[Sight]) -> Person:
+    def _estimate_person(self, waiting: list[FrameObservation]) -> TrackedPerson:
         if not waiting:
             raise ImageError("the source has no frames; give a video, a folder of pictures or frames")
-        seen = [sight for sight in waiting if sight.face is not None]
+        seen = [observed for observed in waiting if observed.face is not None]
         if not seen:
             message = f"no face was found in any of {len(waiting)} frames"
             raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
         camera = default_camera(waiting[0].image_size, self._focal_px)
-        return meet(seen, self._reader, camera, self._known, self._focal_px is not None)
+        return estimate_person(seen, self._observer, camera, self._known, self._focal_px is not None)
 
 
 def _waiting(total: int | None) -> int:
@@ -164,11 +164,11 @@ def _waiting(total: int | None) -> int:
 
 
 def _told(
-    sights: Iterator[Sight], on_progress: Progress | None, done: int, total: int | None
-) -> Iterator[Sight]:
+    observed_frames: Iterator[FrameObservation], on_progress: Progress | None, done: int, total: int | None
+) -> Iterator[FrameObservation]:
     """The sights; how far they are is told as they are taken."""
-    for number, sight in enumerate(sights, start=done + 1):
-        yield sight
+    for number, observed in enumerate(observed_frames, start=done + 1):
+        yield observed
         if on_progress is not None:
             on_progress("tracking", min(number / total, 1.0) if total else 0.0, None)
 

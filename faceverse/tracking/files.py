@@ -38,7 +38,7 @@ def load_track(
     """Restore a track, or make one of a table of expression weights.
 
     Args:
-        path: .npz or .json as `Track.save` writes them: everything but texture and relief of the subject comes back.
+        path: .npz or .json as `Track.save` writes them: everything but texture and displacement of the subject comes back.
             .csv as `Track.save` writes it, or as the Live Link Face app does (Timecode HH:MM:SS:FF.sss at 60 frames
             a second, weights such as EyeBlinkLeft, HeadYaw, HeadPitch and HeadRoll in radians, yaw to the subject's
             left and pitch upwards): columns are found by name without regard to case, missing weights are 0, and
@@ -180,8 +180,8 @@ def _from_table(content: bytes, model: FaceModel | None, identity, name: str) ->
         times = columns.pop("timecode")
         confidence = np.ones(len(times))
         if any(column in columns for column in _ANGLES):
-            turned = (np.degrees(columns.pop(column, np.zeros(len(times)))) for column in _ANGLES)
-            place["rotation"] = _rotations(*turned)
+            rotated = (np.degrees(columns.pop(column, np.zeros(len(times)))) for column in _ANGLES)
+            place["rotation"] = _rotations(*rotated)
         for column in _UNUSED:
             columns.pop(column, None)
     expression, unknown = _weights(columns, model, len(times))
@@ -218,7 +218,7 @@ def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[str]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError("it is not a text file") from error
-    rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(row)]
+    rows = [(number, row) for number, row in enumerate(csv.observer(io.StringIO(text)), start=1) if any(row)]
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     clock = next((name for name in ("time_s", "timecode") if name in header), None)
     if clock is None:

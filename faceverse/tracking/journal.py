@@ -16,8 +16,8 @@ from ..errors import ParameterError
 from ..graphics.camera import Camera
 from ..io.files import write_whole
 from ..model.face_model import FaceModel
-from .person import Habits, Person
-from .solve import State
+from .frame_solver import SolvedFrame
+from .person import PersonBias, TrackedPerson
 
 MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
 VERSION = 2
@@ -49,7 +49,7 @@ class Record:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, state: State) -> np.void:
+    def add(self, state: SolvedFrame) -> np.void:
         """One more frame; its record."""
         place = self._count % _PIECE
         if place == 0:
@@ -84,7 +84,7 @@ class Found:
     """What a journal holds: the line about the run, who was found, and the frames (T,)."""
 
     about: dict
-    person: Person
+    person: TrackedPerson
     frames: np.ndarray
 
 
@@ -109,7 +109,7 @@ class Journal:
             return None
         return found if found.about == self._about else None
 
-    def open(self, person: Person, earlier: Found | None) -> None:
+    def open(self, person: TrackedPerson, earlier: Found | None) -> None:
         """Begins the file, or goes on behind the whole records of an earlier run."""
         line = _line(self._about, person)
         kept = b"" if earlier is None else earlier.frames.tobytes()
@@ -136,7 +136,7 @@ class Journal:
                 self.path.unlink(missing_ok=True)
 
 
-def _line(about: dict, person: Person) -> bytes:
+def _line(about: dict, person: TrackedPerson) -> bytes:
     camera = person.camera
     document = {
         "format": MAGIC,
@@ -145,8 +145,8 @@ def _line(about: dict, person: Person) -> bytes:
         "camera": [camera.focal_px, *camera.principal_point_px, *camera.image_size],
         "warnings": list(person.warnings),
         "rest": None if person.rest is None else person.rest.tolist(),
-        "zero": None if person.zero is None else person.zero.tolist(),
-        "habits": person.habits and {"yaw_deg": person.habits.yaw_deg.tolist(), "shift": person.habits.shift.tolist()},
+        "zero": None if person.neutral_offset is None else person.neutral_offset.tolist(),
+        "habits": person.bias and {"yaw_deg": person.bias.yaw_deg.tolist(), "shift": person.bias.shift.tolist()},
         **{name: getattr(person.params, name).tolist() for name in _PERSON},
     }
     return json.dumps(document).encode() + b"\n"
@@ -172,14 +172,14 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
         kind = record_type(len(model.expression_names))
         frames = np.frombuffer(body[: len(body) // kind.itemsize * kind.itemsize], kind)
         focal_px, x, y, height, width = document["camera"]
-        rest, zero, habits = document["rest"], document["zero"], document["habits"]
-        found = Person(
+        rest, offset, bias = document["rest"], document["zero"], document["habits"]
+        found = TrackedPerson(
             neutral.replace(**person),
             Camera(focal_px, (x, y), (int(height), int(width))),
             None if rest is None else np.array(rest, np.float32),
-            habits and Habits(np.array(habits["yaw_deg"]), np.array(habits["shift"])),
+            bias and PersonBias(np.array(bias["yaw_deg"]), np.array(bias["shift"])),
             tuple(str(text) for text in document["warnings"]),
-            None if zero is None else np.array(zero, np.float64),
+            None if offset is None else np.array(offset, np.float64),
         )
         return Found(document["about"], found, frames)
     except OSError as error:

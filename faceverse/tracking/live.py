@@ -15,16 +15,16 @@ from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from ..threads import one_thread
 from ..weights import load_model
+from .frame_observation import FACES, FaceTracker, FrameObservation
+from .frame_solver import QUALITIES, FrameSolver, SolvedFrame
 from .frames import checked_frame
 from .journal import Record
-from .person import Person, Reader, meet
+from .person import LandmarkObserver, TrackedPerson, estimate_person
 from .result import Track, check_person, gaze_deg
-from .sight import FACES, Sight, Watch
 from .smoothing import LiveFilter
-from .solve import QUALITIES, FrameSolver, State
 from .timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER, assemble
 
-MEET_AFTER = (45, 300)  # frames with a face after which the person is estimated from all of them, and once again
+ESTIMATE_AFTER_FACES = (45, 300)  # frames with a face after which the person is estimated from all of them, and once again
 _KEPT = 300  # of the sights from which that is done
 
 
@@ -84,18 +84,18 @@ class LiveTracker:
                 raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(identity).__name__}")
             check_person(identity, self.model)
         self._known, self._focal_px, self._smooth = identity, focal_px, smooth
-        self._reader, self._quality = Reader(self.model), QUALITIES["fast"]
+        self._observer, self._quality = LandmarkObserver(self.model), QUALITIES["fast"]
         self._detector = VideoDetector(max_faces=FACES)
-        self._watch = Watch(self._detector, self._quality.picture_px)
+        self._face_tracker = FaceTracker(self._detector, self._quality.picture_px)
         self._filter = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER)
         self._solver: FrameSolver | None = None
         self._meeting: threading.Thread | None = None
-        self._met: FrameSolver | None = None
-        self._sights: list[Sight] = []
+        self._estimate_person: FrameSolver | None = None
+        self._observed_frames: list[FrameObservation] = []
         self._count = self._faces = 0
         self._last_s, self._shape, self._closed = None, None, False
-        self._calibrated: tuple[Sight, ...] = ()
-        self._newest: State | None = None
+        self._calibrated: tuple[FrameObservation, ...] = ()
+        self._newest: SolvedFrame | None = None
         self.clear()
 
     def __enter__(self) -> LiveTracker:
@@ -118,9 +118,9 @@ class LiveTracker:
             raise ParameterError("this LiveTracker is closed; open a new one")
         checked_frame(self._count, seconds, rgb, self._last_s, self._shape)
         self._last_s, self._shape, self._count = seconds, rgb.shape, self._count + 1
-        sight = self._watch(seconds, rgb)
+        observed = self._face_tracker(seconds, rgb)
         with one_thread():
-            state = self._solved(sight)
+            state = self._solved(observed)
         if state.pose is not None and self._smooth:
             state = replace(state, pose=self._filter(state.pose, seconds, self.model.expression_limits))
         elif state.pose is None:
@@ -129,41 +129,41 @@ class LiveTracker:
         self._newest = state if state.pose is not None else self._newest
         return self._answer(state)
 
-    def _solved(self, sight: Sight) -> State:
-        if sight.face is not None:
+    def _solved(self, observed: FrameObservation) -> SolvedFrame:
+        if observed.face is not None:
             self._faces += 1
-            self._sights = [*self._sights[-_KEPT + 1 :], sight]
+            self._observed_frames = [*self._observed_frames[-_KEPT + 1 :], observed]
             if self._solver is None:
-                self._solver = FrameSolver(self._reader, self._guess(sight), self._quality)
-            if self._faces in MEET_AFTER and (self._meeting is None or not self._meeting.is_alive()):
-                self._meeting = threading.Thread(target=self._meet, args=(list(self._sights),), daemon=True)
+                self._solver = FrameSolver(self._observer, self._guess(observed), self._quality)
+            if self._faces in ESTIMATE_AFTER_FACES and (self._meeting is None or not self._meeting.is_alive()):
+                self._meeting = threading.Thread(target=self._meet, args=(list(self._observed_frames),), daemon=True)
                 self._meeting.start()
-        if self._met is not None:
-            self._met.take_over(self._solver)
-            self._record.widen(self._met.person.camera.focal_px / self._solver.person.camera.focal_px)
+        if self._estimate_person is not None:
+            self._estimate_person.take_over(self._solver)
+            self._record.widen(self._estimate_person.person.camera.focal_px / self._solver.person.camera.focal_px)
             self._filter.forget()
-            self._solver, self._met = self._met, None
+            self._solver, self._estimate_person = self._estimate_person, None
             if self._calibrated:
-                self._solver.person = self._solver.person.at_rest(self._calibrated, self._reader)
-        return State(sight.seconds) if self._solver is None else self._solver(sight)
+                self._solver.person = self._solver.person.with_neutral_frames(self._calibrated, self._observer)
+        return SolvedFrame(observed.seconds) if self._solver is None else self._solver(observed)
 
-    def _guess(self, sight: Sight) -> Person:
+    def _guess(self, observed: FrameObservation) -> TrackedPerson:
         """The person, from one frame."""
-        camera = default_camera(sight.image_size, self._focal_px)
+        camera = default_camera(observed.image_size, self._focal_px)
         if self._known is not None:
-            return Person(self._known, camera)
-        read = self._reader(self._reader.anybody, sight)
+            return TrackedPerson(self._known, camera)
+        read = self._observer(self._observer.anybody, observed)
         found = solve_landmarks(read.landmarks, read.observed_px, camera, read.expected)
-        return Person(self.model.neutral().replace(identity=found.identity.astype(np.float32)), camera)
+        return TrackedPerson(self.model.neutral().replace(identity=found.identity.astype(np.float32)), camera)
 
-    def _meet(self, sights: list[Sight]) -> None:
+    def _meet(self, observed_frames: list[FrameObservation]) -> None:
         """In the background: the person, from all that was seen."""
-        camera = default_camera(sights[0].image_size, self._focal_px)
+        camera = default_camera(observed_frames[0].image_size, self._focal_px)
         with one_thread():
-            person = meet(sights, self._reader, camera, self._known, self._focal_px is not None)
-            self._met = FrameSolver(self._reader, person, self._quality)
+            person = estimate_person(observed_frames, self._observer, camera, self._known, self._focal_px is not None)
+            self._estimate_person = FrameSolver(self._observer, person, self._quality)
 
-    def _answer(self, state: State) -> TrackedFrame:
+    def _answer(self, state: SolvedFrame) -> TrackedFrame:
         shown = state if state.pose is not None else self._newest
         if shown is None:
             neutral = self.model.neutral()
@@ -176,9 +176,9 @@ class LiveTracker:
 
     def calibrate(self) -> None:
         """The face at this moment counts as at rest from now on; nothing happens while no face is seen."""
-        if self._sights and self._solver is not None and self._reader.network is not None:
-            self._calibrated = tuple(self._sights[-5:])
-            self._solver.person = self._solver.person.at_rest(self._calibrated, self._reader)
+        if self._observed_frames and self._solver is not None and self._observer.network is not None:
+            self._calibrated = tuple(self._observed_frames[-5:])
+            self._solver.person = self._solver.person.with_neutral_frames(self._calibrated, self._observer)
 
     def track(self) -> Track:
         """All frames since the start, or since `clear`.

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
-from ..formats.export import export, glb_bytes, light_head
+from ..formats.export import coarse_head, export, glb_bytes
 from ..formats.gltf import GltfAnimation, GltfCamera
 from ..io.files import write_whole
 from .result import Track
@@ -48,7 +48,7 @@ def export_track(track: Track, path: str | os.PathLike, *, mesh: str = "light") 
         raise ParameterError(f"mesh must be 'light' or 'full', got {mesh!r}")
     keys = _keys(track)
     head = track.result(int(keys[0]))
-    head = light_head(head) if mesh == "light" else head
+    head = coarse_head(head) if mesh == "light" else head
     animation = _animation(track, keys, path.stem)
     return write_whole(path, glb_bytes(head, animation, _camera(track, keys)), ParameterError)
 

@@ -79,7 +79,7 @@ class Track:
     def result(self, index: int) -> FitResult:
         """The head of one frame, to render, edit or export: in its pose, expression and light, seen by `camera`.
 
-        It has the texture and the relief of `subject`, which do not follow the expression; without a subject the
+        It has the texture and the displacement of `subject`, which do not follow the expression; without a subject the
         texture shows the model's albedo.
 
         Raises:
@@ -175,7 +175,7 @@ class Track:
         Args:
             path: .csv (a row per frame: time, confidence, yaw, pitch, roll, translation, weights by name), .json (the
                 same with identity, camera and light) or .npz (all arrays by the names of this class). `load_track`
-                reads all of them; texture and relief of the subject are in none.
+                reads all of them; texture and displacement of the subject are in none.
         Raises:
             ParameterError: another suffix, or the file cannot be written.
         """

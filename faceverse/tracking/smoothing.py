@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from .skin import Pose
+from .skin_term import Pose
 
 _SPEED_CUTOFF_HZ = 8.0  # Casiez et al. take 1; a blink is over before a filter as slow as that has noticed it
 

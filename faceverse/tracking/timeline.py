@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..model.face_model import FaceModel
-from .person import Person
+from .person import TrackedPerson
 from .result import Track
 from .smoothing import smooth_rotations, smooth_values
 
@@ -16,7 +16,7 @@ WEIGHT_FILTER, TRANSLATION_FILTER, ROTATION_FILTER = (1.0, 8.0), (0.6, 60.0), (0
 BRIDGED_S = 0.3  # over gaps up to so long the head goes on evenly to where it is next seen
 
 
-def assemble(model: FaceModel, person: Person, frames: np.ndarray, smooth: bool) -> Track:
+def assemble(model: FaceModel, person: TrackedPerson, frames: np.ndarray, smooth: bool) -> Track:
     """A track of records (T,), see `journal.record_type`, at least one of which shows a face.
 
     Filters see only frames with a face; gaps are filled afterwards.
@@ -33,13 +33,13 @@ def assemble(model: FaceModel, person: Person, frames: np.ndarray, smooth: bool)
     before, share = _filled(frames["seconds"], has_face)
     after = np.minimum(before + 1, len(seen) - 1)
     steps = (rotation[before].inv() * rotation[after]).as_rotvec() * share[:, None]
-    turned = (rotation[before] * Rotation.from_rotvec(steps)).as_matrix()
+    rotated = (rotation[before] * Rotation.from_rotvec(steps)).as_matrix()
     moved, weights, light = (
         (1 - share[:, None]) * values[before] + share[:, None] * values[after]
         for values in (translation, expression, seen["light"].reshape(len(seen), -1).astype(np.float64))
     )
     values = {
-        "rotation": turned.astype(np.float32),
+        "rotation": rotated.astype(np.float32),
         "translation": moved.astype(np.float32),
         "expression": weights.astype(np.float32),
         "light": light.reshape(-1, 9, 3).astype(np.float32),

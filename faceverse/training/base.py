@@ -145,7 +145,7 @@ def with_landmarks(file: ModelFile, landmarks: Landmarks) -> ModelFile:
         landmarks_478_triangle=landmarks.triangle.astype(np.int32),
         landmarks_478_barycentric=landmarks.barycentric.astype(np.float32),
         landmarks_478_sigma=landmarks.sigma.astype(np.float32),
-        landmarks_478_habits=None if landmarks.habits is None else (landmarks.habits * 1e3).astype(np.float16),
+        landmarks_478_error_modes=None if landmarks.error_modes is None else (landmarks.error_modes * 1e3).astype(np.float16),
         landmarks_68_triangle=landmarks.triangle[pick].astype(np.int32),
         landmarks_68_barycentric=landmarks.barycentric[pick].astype(np.float32),
         landmarks_68_sigma=landmarks.sigma[pick].astype(np.float32),

@@ -51,7 +51,7 @@ def visible_mm2(
 ) -> float:
     """Largest area, over the views, that is seen of parts of a head (V, 3): square millimetres."""
     flags = torch.from_numpy(members(model, *parts))
-    faces = model.face_index.cpu()
+    faces = model.tensor("faces").cpu()
     inside = flags[faces].all(dim=1)
     eyes = vertices[members(model, "eyeballs")].mean(axis=0)
     lips = vertices[members(model, "lips")].mean(axis=0)
@@ -104,7 +104,7 @@ def mirror_error_mm(model: FaceModel, mirror: np.ndarray) -> dict[str, float]:
     Args:
         mirror: (Vc,) reflection of each vertex of the light mesh, `head_regions.mirror_map` of the base head.
     """
-    light, errors = model.light_version, {}
+    light, errors = model.coarse, {}
     for name in (name for name in light.expression_names if name.endswith("Left")):
         pair = (light.expression_names.index(name), light.expression_names.index(name[:-4] + "Right"))
         left, right = light.expression_modes[list(pair)]

@@ -132,9 +132,9 @@ def _side_families(surface: SkinSurface, half: int) -> dict[str, Family]:
     families["upper_lid"] = Family.of(
         surface, (up > -1) & (up < 9) & (side > rim[0, 0] - 4) & (side < corner[0] + 6), along, up, half
     )
-    fold = [places[129] - (1, 13), places[129] + (2, -3), places[203], places[206], places[216], places[212]]
+    wrinkle = [places[129] - (1, 13), places[129] + (2, -3), places[203], places[206], places[216], places[212]]
     end = places[212] * (1, 1) + (2, 22)
-    families["nasolabial"] = _curve_family(surface, np.array([*fold, end]), 30, half)
+    families["nasolabial"] = _curve_family(surface, np.array([*wrinkle, end]), 30, half)
     line = [places[61] + (2, -1), places[61] + (6, 8), (places[204] + places[211]) / 2 - (2, 3), places[211] + (2, 14)]
     families["marionette"] = _curve_family(surface, np.array(line), 12, half)
     start = places[168] + (10, 6)

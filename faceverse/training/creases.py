@@ -1,4 +1,4 @@
-"""Creases of the face: which of 64 numbers says what, and the relief of lines that they describe.
+"""Creases of the face: which of 64 numbers says what, and the displacement of lines that they describe.
 
 A line is a smooth function t(s) in the coordinates of its family (see crease_fields.py) with a strength that varies
 along it, so everything here is smooth in the numbers z.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..detail.module import ReliefCode
+from ..detail.module import DisplacementCode
 from .crease_fields import CreaseFields, Family
 from .skin_fields import smoothstep
 
@@ -23,9 +23,9 @@ FACTORS = (
     "chin_crease", "chin_texture", "upper_lip_lines", "lip_creases", "lip_phase", "cheek_lines",
     "neck_lines", "neck_phase", "nose_lines",
     "fine_lines", "pore_depth", "pore_extent", "roughness",
-    "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble", "brow_relief", "mottling", "eyelid_lines",
+    "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble", "brow_displacement", "mottling", "eyelid_lines",
 )  # fmt: skip
-AGE_MEAN, AGE_SPREAD = ReliefCode.age
+AGE_MEAN, AGE_SPREAD = DisplacementCode.age
 _HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases that belong to lines, not to people
 
 
@@ -97,8 +97,8 @@ def _broken(s: np.ndarray, line: int, phase: float, gap: float = 0.35) -> np.nda
     return smoothstep((wander(s, line + 31, phase, (29.0, 11.0, 5.0), (1, 0.6, 0.3)) + 1.3 - 2 * gap) / 1.2)
 
 
-def crease_relief(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray | None = None) -> np.ndarray:
-    """The relief of all creases.
+def crease_displacement(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray | None = None) -> np.ndarray:
+    """The displacement of all creases.
 
     Args:
         z: (64,), see FACTORS.
@@ -228,17 +228,17 @@ def _part(family: Family, near: np.ndarray, t: np.ndarray, strength: np.ndarray,
 
 
 def _lips(family: Family, s, t, person: Person) -> np.ndarray:
-    """Folds across the lips, finest in the middle and fading towards the skin."""
+    """Wrinkles across the lips, finest in the middle and fading towards the skin."""
     depth = (0.055 + 0.05 * person.grown(40, 75)) * person.varied("lip_creases", 0.35)
     phase = 0.8 * person["lip_phase"]
     bend = t + 0.5 * wander(s + 0.3 * t, 81, phase, (19.0, 9.0, 5.0)) + np.where(s > 0, 0.9, 0.0)
     upper = smoothstep(0.5 + s / 1.5)
-    folds = np.zeros_like(t)
+    wrinkles = np.zeros_like(t)
     for k, (wavelength, size) in enumerate(((2.1, 1.0), (3.4, 0.8), (1.45, 0.5), (5.9, 0.6))):
-        folds += size * np.sin(2 * np.pi * bend / wavelength + _HASH[82 + k, 0] + _HASH[82 + k, 1] * upper + phase)
-    folds = -np.abs(folds - 0.4) + 0.9
+        wrinkles += size * np.sin(2 * np.pi * bend / wavelength + _HASH[82 + k, 0] + _HASH[82 + k, 1] * upper + phase)
+    wrinkles = -np.abs(wrinkles - 0.4) + 0.9
     middle = 0.5 + 0.5 * np.exp(-0.5 * (t / 11) ** 2)
-    return depth * middle * np.clip(folds, -1.6, 0.9) * (0.7 + 0.3 * wander(s + t, 86, phase, (7.0, 5.0, 3.0)))
+    return depth * middle * np.clip(wrinkles, -1.6, 0.9) * (0.7 + 0.3 * wander(s + t, 86, phase, (7.0, 5.0, 3.0)))
 
 
 def _neck(family: Family, s, t, person: Person) -> np.ndarray:
@@ -312,7 +312,7 @@ def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np
     length = 41 + 4 * person["nasolabial_length"] + 7 * float(np.tanh(depth))
     line = 0.75 * wander(s, key + 20, phase, (47.0, 21.0, 9.0), (1.0, 0.4, 0.1))
     strength = depth * window(s, 5, length - 9, 13) * (0.85 + 0.15 * wander(s, key + 21, phase))
-    # The cheek hangs over the fold: a soft valley, sharp at its bottom, with a full shoulder on its outer side.
+    # The cheek hangs over the wrinkle: a soft valley, sharp at its bottom, with a full shoulder on its outer side.
     away = t - line
     out = -0.55 * strength * np.exp(-0.5 * (away / np.where(away > 0, 3.0, 2.2)) ** 2)
     out += 0.40 * strength * np.exp(-0.5 * ((away - 6.5) / 2.8) ** 2)

@@ -14,7 +14,7 @@ from .head_regions import find_mouth_pocket, inside_lids, mirror_map, quad_areas
 from .sources import HeadMesh
 
 SYMMETRIC_SHARE = 0.85  # of the variance
-OUTWARD_BLUR_M = 0.015  # over which outward directions are averaged, so that folds move as one
+OUTWARD_BLUR_M = 0.015  # over which outward directions are averaged, so that wrinkles move as one
 _EYE_REACH = 1.2  # radii from the eyeball's surface to where the process has its full strength
 
 

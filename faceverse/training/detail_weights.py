@@ -10,7 +10,7 @@ import torch
 
 from ..detail.file import save_detail
 from ..detail.latents import layout_digest
-from ..detail.module import DetailModule, ReliefCode
+from ..detail.module import DetailModule, DisplacementCode
 from ..detail.stylegan import generator_from_state
 from ..errors import ParameterError
 from ..model.face_model import FaceModel
@@ -22,10 +22,10 @@ from .reader import train_reader
 from .scans import CODE, DetailSurface
 
 LICENCE = "CC0-1.0"
-SOURCES = "synthetic scans drawn by faceverse.training.scans and .folds on heads of the open model"
+SOURCES = "synthetic scans drawn by faceverse.training.scans and .wrinkles on heads of the open model"
 
 
-def relief_code(model: FaceModel) -> ReliefCode:
+def displacement_code(model: FaceModel) -> DisplacementCode:
     """What the numbers of generators trained here mean."""
     return replace(CODE, layout=layout_digest(model))
 
@@ -59,7 +59,7 @@ def make_detail_file(
     )
     module = DetailModule(
         detail=generator_from_state(state, str(path)),
-        code=relief_code(model),
+        code=displacement_code(model),
         name="open",
         info={"licence": LICENCE, "sources": source.words, "detail": info},
     )
@@ -79,7 +79,7 @@ def make_reader_file(
     """Trains the network that reads skin in photographs, on the samples of the detail generator, and writes it;
     arguments as in `make_detail_file`, whose work folder lends its samples."""
     source = _source(model, Path(work), budget, seed, scans, progress)
-    shape, code, budget = detail_plan().shape, relief_code(model), source.budget
+    shape, code, budget = detail_plan().shape, displacement_code(model), source.budget
     data = draw_data(
         source.sample, shape, Path(work) / "samples", budget.samples,
         made_for=source.made_for, workers=budget.workers, progress=progress,
@@ -105,7 +105,7 @@ def make_expression_file(
     state, info = train_expression(model, work, budget, seed=seed, progress=progress)
     module = DetailModule(
         expression=generator_from_state(state, str(path)),
-        code=relief_code(model),
+        code=displacement_code(model),
         name="open",
         info={"licence": LICENCE, "sources": SOURCES, "expression": info},
     )

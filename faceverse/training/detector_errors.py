@@ -9,19 +9,19 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..fitting.start import StartNetwork, aligned_inputs
+from ..fitting.parameter_regressor import ParameterRegressor, aligned_inputs
 from ..model.face_model import FaceModel
 from .portraits import Samples
 
 TURNS_DEG = (0.0, 5.0, 15.0, 26.0, 38.0, 50.0)  # least turn of each bin
-HABITS = 48  # ways of erring that are kept
+ERROR_MODES = 48  # ways of erring that are kept
 WORST = 0.05  # share of the answers in each bin that are left out: there the detector saw something else
 LEAST_SIGMA_M = 1e-4
 FEWEST = 40  # answers in a bin; with fewer, those of all bins are taken
 
 
-def detector_errors(model: FaceModel, samples: Samples, network: StartNetwork) -> dict[str, np.ndarray]:
-    """The fields `turned_deg`, `bias`, `habits` and `sigma` of a network, measured on samples.
+def detector_errors(model: FaceModel, samples: Samples, network: ParameterRegressor) -> dict[str, np.ndarray]:
+    """The fields `turned_deg`, `bias`, `error_modes` and `sigma` of a network, measured on samples.
 
     Args:
         network: for its template and what it knows of mirror images.
@@ -37,8 +37,8 @@ def detector_errors(model: FaceModel, samples: Samples, network: StartNetwork) -
     bins = [(turn >= least) & (turn < most) for least, most in zip(TURNS_DEG, (*TURNS_DEG[1:], np.inf), strict=True)]
     parts = [_of_bin(errors[rows if rows.sum() >= FEWEST else slice(None)]) for rows in bins]
     means = [turn[rows].mean() if rows.any() else least for rows, least in zip(bins, TURNS_DEG, strict=True)]
-    bias, habits, sigma = (np.stack(values).astype(np.float32) for values in zip(*parts, strict=True))
-    return {"turned_deg": np.array(means, np.float32), "bias": bias, "habits": habits, "sigma": sigma}
+    bias, error_modes, sigma = (np.stack(values).astype(np.float32) for values in zip(*parts, strict=True))
+    return {"turned_deg": np.array(means, np.float32), "bias": bias, "error_modes": error_modes, "sigma": sigma}
 
 
 def errors_px(model: FaceModel, samples: Samples) -> np.ndarray:
@@ -60,9 +60,9 @@ def _of_bin(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     bias = errors.mean(0)
     rest = (errors - bias).reshape(len(errors), -1).astype(np.float64)
     _, values, modes = np.linalg.svd(rest, full_matrices=False)
-    kept = np.zeros((HABITS, rest.shape[1]))
-    found = min(HABITS, len(modes))
+    kept = np.zeros((ERROR_MODES, rest.shape[1]))
+    found = min(ERROR_MODES, len(modes))
     kept[:found] = modes[:found] * (values[:found, None] / np.sqrt(len(rest)))
-    kept *= np.sign(kept[np.arange(HABITS), np.abs(kept).argmax(1)])[:, None]
+    kept *= np.sign(kept[np.arange(ERROR_MODES), np.abs(kept).argmax(1)])[:, None]
     left = np.maximum((rest**2).mean(0) - (kept**2).sum(0), 0).reshape(-1, 2).mean(1)
-    return bias, kept.reshape(HABITS, -1, 2), np.sqrt(left).clip(LEAST_SIGMA_M)
+    return bias, kept.reshape(ERROR_MODES, -1, 2), np.sqrt(left).clip(LEAST_SIGMA_M)

@@ -24,7 +24,7 @@ FACE_OVAL = (
     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 IRIS = tuple(range(468, 478))
-HABITS = 48  # ways of erring that are kept
+ERROR_MODES = 48  # ways of erring that are kept
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def show_to_detector(
             vertices = model.vertices(torch.from_numpy(params.identity)[None], expression[None])
             albedo = model.albedo(torch.from_numpy(params.albedo)[None]).clamp(0.003, 1)
             shaded = render_head(
-                vertices, albedo, model.face_index, rotation[None], translation[None], default_light()[None], camera
+                vertices, albedo, model.tensor("faces"), rotation[None], translation[None], default_light()[None], camera
             )
             background = torch.tensor(rng.uniform(0.2, 0.8, 3), dtype=torch.float32)
             picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), background)
@@ -111,7 +111,7 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
         best = allowed[cost[landmark, allowed].argmin()]
         triangle[landmark], barycentric[landmark], value = _refine(model, views, weight[:, landmark], landmark, best)
         sigma[landmark] = np.sqrt(max(value, 0) / 2)
-    return Landmarks(triangle, barycentric, sigma, _habits(model, views, triangle, barycentric))
+    return Landmarks(triangle, barycentric, sigma, _error_modes(model, views, triangle, barycentric))
 
 
 def _mean_squared_distances(views: Views, weight: np.ndarray) -> np.ndarray:
@@ -126,13 +126,13 @@ def _mean_squared_distances(views: Views, weight: np.ndarray) -> np.ndarray:
     return cost / weight.sum(0)[:, None]
 
 
-def _habits(model: FaceModel, views: Views, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+def _error_modes(model: FaceModel, views: Views, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
     """(K, L, 2) principal components (about zero) of the answers' errors, metres, y up."""
     corners = views.points_px[:, model.faces[triangle]]
     errors = views.answers_px - (corners * barycentric[None, ..., None]).sum(2)
     errors = errors * views.metres_per_px[:, None, None] * np.array([1.0, -1.0])
     _, values, modes = np.linalg.svd(errors.reshape(len(errors), -1), full_matrices=False)
-    modes = modes[:HABITS] * (values[:HABITS, None] / np.sqrt(len(errors)))
+    modes = modes[:ERROR_MODES] * (values[:ERROR_MODES, None] / np.sqrt(len(errors)))
     modes *= np.sign(modes[np.arange(len(modes)), np.abs(modes).argmax(1)])[:, None]
     return modes.reshape(len(modes), -1, 2).astype(np.float32)
 

@@ -25,7 +25,7 @@ from ..detail.stylegan import ConditionalGenerator
 from ..errors import ParameterError, WeightsError
 from ..io.files import write_whole
 from ..model.face_model import FaceModel
-from . import folds, scans
+from . import expression_wrinkles, scans
 from .detail_data import DetailData, Sample, draw_data, reduced
 from .generator_plans import GeneratorPlan, detail_plan, expression_plan
 from .generator_step import Losses, Settings, Training
@@ -63,7 +63,7 @@ class SyntheticDetail:
 
 
 @dataclass(frozen=True)
-class SyntheticFolds:
+class SyntheticWrinkles:
     """Number -> sample of the expression generator: what a random expression adds to a random person's skin.
 
     Args:
@@ -74,10 +74,10 @@ class SyntheticFolds:
 
     model: FaceModel
     seed: int
-    size: int = folds.FOLD_SIZE
+    size: int = expression_wrinkles.WRINKLE_SIZE
 
     def __call__(self, number: int) -> Sample:
-        return _reduced(folds.training_sample(self.model, _folds(self.model), number, self.seed), self.size)
+        return _reduced(expression_wrinkles.training_sample(self.model, _wrinkles(self.model), number, self.seed), self.size)
 
 
 @lru_cache(1)
@@ -86,8 +86,8 @@ def _skin(model: FaceModel) -> scans.DetailSurface:
 
 
 @lru_cache(1)
-def _folds(model: FaceModel) -> folds.FoldSurface:
-    return folds.FoldSurface.of(model)
+def _wrinkles(model: FaceModel) -> expression_wrinkles.WrinkleSurface:
+    return expression_wrinkles.WrinkleSurface.of(model)
 
 
 def _reduced(sample: Sample, size: int) -> Sample:
@@ -412,10 +412,10 @@ def train_detail(
 def train_expression(
     model: FaceModel, work: str | Path, budget: Budget, *, plan: GeneratorPlan | None = None, seed: int = 0, **options
 ) -> tuple[dict[str, Tensor], dict]:
-    """Trains the generator of what expressions add, on synthetic folds; arguments as in `train_detail`, and by default
+    """Trains the generator of what expressions add, on synthetic wrinkles; arguments as in `train_detail`, and by default
     `expression_plan()`."""
     plan = expression_plan() if plan is None else plan
-    source = SyntheticFolds(model, seed, plan.shape.size)
+    source = SyntheticWrinkles(model, seed, plan.shape.size)
     return train_generator(plan, source, work, budget, seed=seed, made_for=samples_made_for(model, seed), **options)
 
 

@@ -132,7 +132,7 @@ class MouthSetter:
 
     def with_flesh(self, shape: np.ndarray) -> np.ndarray:
         """The head with the inside of its lips moved back where less than LIP_FLESH_M is left in front of it, so that
-        it does not come out below a lip that folds."""
+        it does not come out below a lip that wrinkles."""
         rings, line = self.lips.grid.rings, self.lips.grid.line
         result = shape.copy()
         ends = shape[rings[line, list(self.lips.corners)], 0]

@@ -1,4 +1,4 @@
-"""Bending a fitted head onto a scan: a smooth displacement of the coarse mesh, then relief along the normals.
+"""Bending a fitted head onto a scan: a smooth displacement of the coarse mesh, then displacement along the normals.
 
 What is unknown are the coarse control vertices; what is measured lies on the subdivided surface. Stiffness is a
 length: features of the displacement that are narrower are smoothed away, and it falls from step to step (optimal-step
@@ -22,8 +22,8 @@ from .surface_fit import ModelSurface, SurfacePoints, mesh_normals, require_igl,
 
 STIFFNESS_M = (0.030, 0.016, 0.009, 0.006, 0.0045)
 REACH_M = (0.008, 0.006, 0.005, 0.004, 0.004)
-RELIEF_STIFFNESS_M = 0.0020
-LARGEST_RELIEF_M = 0.002
+DISPLACEMENT_STIFFNESS_M = 0.0020
+LARGEST_DISPLACEMENT_M = 0.002
 HOLD = 1e-4  # against sliding along the surface, relative to the data
 POINTS = 40_000
 FULL_DENSITY = 0.5  # points per fine vertex's share of the surface, relative to the scan's own, that count as seen
@@ -36,7 +36,7 @@ class Bent:
 
     Args:
         displacement: (Vc, 3) metres, of the coarse control mesh beyond the model's own.
-        vertices: (V, 3) metres, the subdivided surface with relief.
+        vertices: (V, 3) metres, the subdivided surface with displacement.
         weights: (V,) 0..1, how well the scan shows the surface there.
     """
 
@@ -51,13 +51,13 @@ class Bender:
     def __init__(self, model: FaceModel):
         self.model, self.surface = model, ModelSurface(model)
         data = model.data
-        if data.light_faces is None:
+        if data.coarse_faces is None:
             self.coarse_faces, self.matrix = model.faces, eye(len(model.mean_vertices), format="csr")
         else:
-            halves = data.light_faces.reshape(-1, 2, 3)
+            halves = data.coarse_faces.reshape(-1, 2, 3)
             quads = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1)
-            self.coarse_faces = data.light_faces
-            self.matrix = subdivision_matrix(subdivision(quads, len(data.light_vertices)))
+            self.coarse_faces = data.coarse_faces
+            self.matrix = subdivision_matrix(subdivision(quads, len(data.coarse_vertices)))
 
     @property
     def coarse_count(self) -> int:
@@ -130,7 +130,7 @@ def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: 
     coarse = with_parts(bender, coarse)
     now = start + bender.matrix @ coarse
     seen, offset = measure(bender.surface, now, points, REACH_M[-1])
-    vertices = now + _relief(bender, now, (seen, offset), max(RELIEF_STIFFNESS_M, finest_m))
+    vertices = now + _displacement(bender, now, (seen, offset), max(DISPLACEMENT_STIFFNESS_M, finest_m))
     return Bent(coarse, vertices, bender.spread(seen, vertex_areas(now, bender.model.faces)))
 
 
@@ -196,12 +196,12 @@ def with_parts(bender: Bender, coarse: np.ndarray) -> np.ndarray:
     return result
 
 
-def _relief(bender: Bender, vertices: np.ndarray, data, stiffness_m: float) -> np.ndarray:
+def _displacement(bender: Bender, vertices: np.ndarray, data, stiffness_m: float) -> np.ndarray:
     """(V, 3) displacement of the fine mesh along its normals: what the coarse mesh cannot follow."""
     seen, offset = data
     area = vertex_areas(vertices, bender.model.faces)
     weight = seen * area
     system = diags(weight + HOLD * area.mean()) + stiffness_m**4 * bender.fine_bending
     height = _solve_definite(system, weight * offset)
-    height = np.clip(height, -LARGEST_RELIEF_M, LARGEST_RELIEF_M)
+    height = np.clip(height, -LARGEST_DISPLACEMENT_M, LARGEST_DISPLACEMENT_M)
     return mesh_normals(vertices, bender.model.faces) * height[:, None]

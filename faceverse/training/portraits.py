@@ -1,6 +1,6 @@
 """Random portraits of a model with known truth, and what the landmark detector sees in them.
 
-The learned start of a fit (`faceverse.training.regressor`) is trained on them: heads of the model's population and
+The learned start of a fit (`faceverse.training.parameter_regressor`) is trained on them: heads of the model's population and
 beyond, faces as people make them, all lenses, distances, sizes, lights and qualities of files, hair, glasses, beards
 and hands. Only the detector's answers are kept, with the truth.
 """
@@ -276,7 +276,7 @@ def photograph(
         vertices, albedo = occluders.groomed(model, head, person.albedo, person.hair, rng)
         double = view.camera.cropped((0, 0, size, size), (2 * size, 2 * size))
         shaded = render_head(
-            torch.from_numpy(vertices)[None], torch.from_numpy(albedo)[None], model.face_index,
+            torch.from_numpy(vertices)[None], torch.from_numpy(albedo)[None], model.tensor("faces"),
             view.rotation[None], view.translation[None], view.light[None], double,
         )  # fmt: skip
         drawn = torch.cat([shaded.rgb[0].clamp_min(0), shaded.mask[0, ..., None].float()], -1).permute(2, 0, 1)

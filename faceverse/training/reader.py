@@ -1,4 +1,4 @@
-"""Trains the network that reads relief off photographed skin (`faceverse.skin_reader`).
+"""Trains the network that reads displacement off photographed skin (`faceverse.skin_reader`).
 
 Samples of detail are put on random heads in random light, and their colours are disturbed the way photographs and fits
 are: blur, noise, blotches, shade in the creases, strangers' hair, parts that are not seen.
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..detail.displacement import TangentFrame, detailed_normals
 from ..detail.latents import read_picture
-from ..detail.module import ReliefCode
-from ..detail.reader import GRID, SkinReader, marks
-from ..detail.relief import TangentFrame, detailed_normals
+from ..detail.module import DisplacementCode
+from ..detail.reader import GRID, DisplacementReader, marks
 from ..errors import ParameterError
-from ..fitting.skin_view import blurred, clear_skin, log_shade, shade_sensitivity, without_tone
+from ..fitting.skin_observation import blurred, clear_skin, log_shade, shade_sensitivity, without_tone
 from ..graphics.camera import rotation_from_euler_deg
 from ..graphics.lighting import default_light
 from ..model.face_model import FaceModel
@@ -55,14 +55,14 @@ class _Scene:
 
 def train_reader(
     model: FaceModel,
-    code: ReliefCode,
+    code: DisplacementCode,
     data: DetailData,
     *,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = print,
-) -> tuple[SkinReader, dict]:
+) -> tuple[DisplacementReader, dict]:
     """The trained network, and its figures on held-out samples.
 
     Args:
@@ -77,7 +77,7 @@ def train_reader(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     scenes = [_random_scene(model, data.shape.size, random) for _ in range(SCENES)]
-    reader = SkinReader(data.shape.style_dim).to(memory_format=torch.channels_last)
+    reader = DisplacementReader(data.shape.style_dim).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=1e-3)
     started, step, mean = time.monotonic(), 0, None
     while (share := step / steps if steps else (time.monotonic() - started) / (60 * minutes)) < 1:
@@ -120,7 +120,7 @@ def _seen(code, scenes, data, numbers, random) -> _Seen:
     return _Seen(*given, batch.window[:, 3:], batch.z, batch.known)
 
 
-def _loss(reader: SkinReader, seen: _Seen) -> tuple[Tensor, Tensor]:
+def _loss(reader: DisplacementReader, seen: _Seen) -> tuple[Tensor, Tensor]:
     """Loss, and the bands that were found."""
     found = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
     missed = _charbonnier(found - seen.bands) + SLOPE_WEIGHT * sum(
@@ -135,7 +135,7 @@ def _charbonnier(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _learn_vectors(reader: SkinReader, code, scenes, data: DetailData, random: np.random.Generator) -> None:
+def _learn_vectors(reader: DisplacementReader, code, scenes, data: DetailData, random: np.random.Generator) -> None:
     """Ridge regression of the random vectors on what the trained network sees (`skin_reader.marks`)."""
     found, weights, known = [], [], []
     for _ in range(min(VECTOR_SAMPLES, 4 * len(data.training))):
@@ -217,15 +217,15 @@ def _random_light(random: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def _photographed(
-    code: ReliefCode, scene: _Scene, picture: Tensor, random: np.random.Generator
+    code: DisplacementCode, scene: _Scene, picture: Tensor, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Residual (3, S, S), weight (1, S, S) and sensitivity (2, S, S) of detail, a picture (6, S, S), in a scene."""
     size = picture.shape[-1]
     albedo_log, displacement = (values[0] for values in read_picture(code, picture[None]))
-    relief = detailed_normals(scene.frame, displacement)[0]
-    change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(relief, scene.light) - scene.plain
+    displacement = detailed_normals(scene.frame, displacement)[0]
+    change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(displacement, scene.light) - scene.plain
     hollow = (displacement - blurred(displacement[None], 4.0 * size / 512)[0]).clamp(max=0)
-    # Light does not reach into creases; and blotches and stray hairs are no relief.
+    # Light does not reach into creases; and blotches and stray hairs are no displacement.
     change = change + hollow * float(random.uniform(0, 1.5)) + _blotches(size, random) * float(random.uniform(0, 0.05))
     if random.random() < 0.3:
         change = change + _strokes(size, random)
@@ -237,7 +237,7 @@ def _photographed(
 
 
 def _blotches(size: int, random: np.random.Generator) -> Tensor:
-    """(3, S, S) of about unit deviation: uneven colour that is no relief, from 2 to 10 texels of 512 wide."""
+    """(3, S, S) of about unit deviation: uneven colour that is no displacement, from 2 to 10 texels of 512 wide."""
     total = torch.zeros(3, size, size)
     for share in (128, 64):
         coarse = torch.from_numpy(random.normal(0, 1, (1, 3, share, share)).astype(np.float32))

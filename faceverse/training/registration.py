@@ -79,7 +79,7 @@ class Registration:
 
     Args:
         vertices: (V, 3) float32 metres.
-        displacement: (Vc, 3) float32 metres, of the coarse control mesh beyond `params`; without the finest relief.
+        displacement: (Vc, 3) float32 metres, of the coarse control mesh beyond `params`; without the finest displacement.
         params: identity and expression of the model in the scan.
         matrix, translation: scan to head space, metres: head = scan @ matrix.T + translation (scaled rotation).
         albedo: (V, 3) float32 linear RGB, NaN where the scan does not show the skin; None without colours.

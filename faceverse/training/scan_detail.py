@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..detail.displacement import condition_maps
 from ..detail.latents import DetailMaps, age_and_masculinity, picture_of_maps
-from ..detail.relief import condition_maps
 from ..graphics.mesh import vertex_normals
 from ..model.face_model import FaceModel, FaceParams
 from ..model.texture_maps import bake_planes

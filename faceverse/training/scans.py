@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, zoom
 
+from ..detail.displacement import condition_maps
 from ..detail.latents import AGES, MOST_MASCULINE, DetailMaps, age_and_masculinity, picture_of_maps
-from ..detail.module import ReliefCode
-from ..detail.relief import condition_maps
+from ..detail.module import DisplacementCode
 from ..errors import ParameterError
 from ..graphics.lighting import srgb_from_linear
 from ..model.face_model import FaceModel, FaceParams
 from .crease_fields import CreaseFields
-from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_relief
+from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_displacement
 from .detail_data import Sample
 from .skin_grain import BLOOD, MELANIN, GrainFields, grain, noise
 from .skin_surface import GRID, SkinSurface
@@ -24,7 +24,7 @@ DISPLACEMENT_RANGE_MM = (-0.8, 0.5)
 ALBEDO_LOG_RANGE = (-1.2, 0.4)
 COARSEST_MM = 8.0  # deviation of the Gaussian that is taken off: what is wider belongs to the base model
 FACE_MM_PER_TEXEL = 0.58  # of a map of GRID texels
-CODE = ReliefCode(tuple(FACTORS))
+CODE = DisplacementCode(tuple(FACTORS))
 """What the pictures of samples mean."""
 CONDITION_SIZE, IMAGE_SIZE = 128, 512
 PAIRED = 0.7  # correlation of what the two sides of a face have in common
@@ -88,15 +88,15 @@ def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: flo
     texel_mm = FACE_MM_PER_TEXEL * GRID / size
     warp = 0.12 * noise(rng, size, 2.4 / texel_mm)
     depth = 1 + 0.14 * noise(rng, size, 2.5 / texel_mm)
-    creases = crease_relief(surface.creases, z, warp) * depth
-    relief, albedo = grain(surface.skin, surface.grain, z, rng, float(tone))
+    creases = crease_displacement(surface.creases, z, warp) * depth
+    displacement, albedo = grain(surface.skin, surface.grain, z, rng, float(tone))
     valley = np.minimum(creases, 0)
     pale = min(1.0, float(tone) / 0.3)
     albedo += valley * -(0.24 * MELANIN + 0.22 * pale * BLOOD)[:, None, None]
-    relief = without_coarse(relief + creases, inside) * inside
-    relief = _bounded(relief, *DISPLACEMENT_RANGE_MM)
+    displacement = without_coarse(displacement + creases, inside) * inside
+    displacement = _bounded(displacement, *DISPLACEMENT_RANGE_MM)
     albedo = _bounded(albedo * inside, *ALBEDO_LOG_RANGE)
-    return DetailMaps(relief, np.ascontiguousarray(albedo.transpose(1, 2, 0)))
+    return DetailMaps(displacement, np.ascontiguousarray(albedo.transpose(1, 2, 0)))
 
 
 def without_coarse(displacement: np.ndarray, weight: np.ndarray, coarsest_mm: float = COARSEST_MM) -> np.ndarray:
@@ -145,14 +145,14 @@ def likely_age_and_masculinity(model: FaceModel, params: FaceParams, rng: np.ran
 
 def albedo_tone(model: FaceModel, params: FaceParams) -> float:
     """Mean luminance of the face's albedo, linear light."""
-    albedo = model.albedo(torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2)).to(model.mean.device))[0]
+    albedo = model.albedo(torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2)).to(model.device))[0]
     skin = model.regions.get("face", slice(None))
     return float(np.clip(albedo.numpy(force=True)[skin], 0, 1).mean(0) @ _LUMINANCE)
 
 
 def detail_sheet(maps: list[DetailMaps]) -> np.ndarray:
-    """A contact sheet (H, W, 3) uint8 of maps: relief above, change of colour below."""
-    reliefs = [np.clip(128 + 350 * m.displacement, 0, 255)[..., None].repeat(3, 2) for m in maps]
+    """A contact sheet (H, W, 3) uint8 of maps: displacement above, change of colour below."""
+    displacements = [np.clip(128 + 350 * m.displacement, 0, 255)[..., None].repeat(3, 2) for m in maps]
     linear = [torch.from_numpy(0.3 * np.exp(m.albedo_log)).clamp(0, 1) for m in maps]
     colours = [255 * srgb_from_linear(colour).numpy() for colour in linear]
-    return np.concatenate([np.concatenate(row, axis=1) for row in (reliefs, colours)]).clip(0, 255).astype(np.uint8)
+    return np.concatenate([np.concatenate(row, axis=1) for row in (displacements, colours)]).clip(0, 255).astype(np.uint8)

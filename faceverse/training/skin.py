@@ -29,7 +29,7 @@ SLOW_FIELDS = 24  # strongest of the smooth fields, by which people differ; more
 PATTERN_SIGMA = (0.10, 0.22, 0.07)  # of melanin index, log blood and shade in the face; stronger textures are damped
 LIGHT_SIGMA = 3.0  # of the light's harmonics against the slow variation, when light is sought in the shade
 LIP_PATTERN = 0.8  # of what the textures show within the lips
-SHADE_KEPT = 0.7  # of the fine shade: folds and pores look flat without it
+SHADE_KEPT = 0.7  # of the fine shade: wrinkles and pores look flat without it
 # Density per channel of the blood in lips, which have no horny layer to hide it (blood absorbs green most).
 LIP_BLOOD = np.array([0.32, 0.84, 0.68])
 SEAM = np.array([0.22, 0.42, 0.40])  # of the wet rims where the lips touch

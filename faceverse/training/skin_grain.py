@@ -76,7 +76,7 @@ def _course(angle: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
 def grain(
     surface: SkinSurface, fields: GrainFields, z: np.ndarray, rng: np.random.Generator, tone: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Relief (S, S) in millimetres and log albedo (3, S, S), float32.
+    """Displacement (S, S) in millimetres and log albedo (3, S, S), float32.
 
     Args:
         z: (64,).
@@ -84,11 +84,11 @@ def grain(
     """
     person = Person(z)
     pale = float(smoothstep((tone - 0.04) / 0.30))
-    relief = np.zeros((surface.size, surface.size), np.float32)
+    displacement = np.zeros((surface.size, surface.size), np.float32)
     albedo = np.zeros((3, surface.size, surface.size), np.float32)
     for draw in (_pores, _fine_lines, _orange_peel, _brow_hairs, _stubble, _tones, _freckles, _blemishes):
-        draw(surface, fields, person, rng, pale, relief, albedo)
-    return relief, albedo
+        draw(surface, fields, person, rng, pale, displacement, albedo)
+    return displacement, albedo
 
 
 # --------------------------------------------------------------------------------------------------------------- tools
@@ -158,14 +158,14 @@ def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) 
 # ------------------------------------------------------------------------------------------------------ what is drawn
 
 
-def _pores(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _pores(surface, fields, person, rng, pale, displacement, albedo) -> None:
     depth = 0.060 * person.varied("pore_depth", 0.4) * (1 + 0.25 * np.clip(person["masculinity"], -1, 1))
     depth *= 0.60 + 0.38 * person.grown(15, 60)
     extent = person.varied("pore_extent", 0.25)
     size = np.clip(fields.pore_size * extent, 0, 1.3)
     slack = 0.5 * float(smoothstep((person.years - 35) / 35))
     texel = surface.size / GRID
-    pits = np.zeros_like(relief)
+    pits = np.zeros_like(displacement)
     for spacing, sigma, low, high in ((1.25, 0.50, 0.0, 0.75), (1.9, 0.80, 0.45, 1.2)):
         share = fields.pore_share * smoothstep((size - low + 0.15) / 0.3) * smoothstep((high + 0.2 - size) / 0.3)
         place, flat = scattered(rng, surface, spacing, 0.9 * share)
@@ -176,11 +176,11 @@ def _pores(surface, fields, person, rng, pale, relief, albedo) -> None:
         both = np.concatenate([place + out, place - out])
         pits += dots(surface.size, both, np.concatenate([own, own]) * 0.55, sigma * texel)
     pits *= fields.pore_share
-    relief -= pits
+    displacement -= pits
     albedo += (0.9 * pits) * (0.5 * MELANIN + 0.7 * pale * BLOOD + 0.25 * DARK)[:, None, None]
 
 
-def _fine_lines(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _fine_lines(surface, fields, person, rng, pale, displacement, albedo) -> None:
     size = surface.size
     texel = size / GRID
     place = np.clip(
@@ -208,32 +208,32 @@ def _fine_lines(surface, fields, person, rng, pale, relief, albedo) -> None:
         np.maximum(line - 0.4, 0) * depth * (0.4 + 0.8 * (surface.cheeks + surface.eye_corner)).reshape(-1)[fields.at]
     )
     net *= (place * surface.bare).reshape(-1)[fields.at]
-    relief.reshape(-1)[fields.at] += net
+    displacement.reshape(-1)[fields.at] += net
     albedo.reshape(3, -1)[:, fields.at] += (1.2 * net) * -(0.5 * MELANIN + 0.4 * pale * BLOOD)[:, None]
 
 
-def _orange_peel(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _orange_peel(surface, fields, person, rng, pale, displacement, albedo) -> None:
     texel = surface.size / GRID
     strength = (0.013 + 0.010 * person.grown(35, 70)) * person.varied("roughness", 0.35)
     where = surface.bare * (1 - 0.8 * surface.lips) * (0.6 + 0.5 * surface.cheeks + 0.4 * surface.nose)
-    relief += strength * where * (noise(rng, surface.size, 1.9 * texel) + 0.8 * noise(rng, surface.size, 3.6 * texel))
-    relief += 0.6 * strength * where * rng.standard_normal(relief.shape, dtype=np.float32) * 0.5
+    displacement += strength * where * (noise(rng, surface.size, 1.9 * texel) + 0.8 * noise(rng, surface.size, 3.6 * texel))
+    displacement += 0.6 * strength * where * rng.standard_normal(displacement.shape, dtype=np.float32) * 0.5
     dimpled = 0.05 * max(0.0, person["chin_texture"]) * person.grown(30, 60)
-    relief += dimpled * surface.chin * noise(rng, surface.size, 2.8 * texel)
+    displacement += dimpled * surface.chin * noise(rng, surface.size, 2.8 * texel)
 
 
-def _brow_hairs(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _brow_hairs(surface, fields, person, rng, pale, displacement, albedo) -> None:
     weight = surface.brows.reshape(-1)[fields.at]
     here = weight > 0.01
     course = fields.courses[3][:, here]
     white = rng.standard_normal(surface.size**2, dtype=np.float32)
     hairs = np.maximum(_along(course, white) + 0.1, 0) * weight[here]
-    relief.reshape(-1)[fields.at[here]] += 0.07 * person.varied("brow_relief", 0.35) * (hairs - 0.5 * weight[here])
-    shade = 0.30 * person.varied("brow_relief", 0.25) * (0.5 * weight[here] - hairs)
+    displacement.reshape(-1)[fields.at[here]] += 0.07 * person.varied("brow_displacement", 0.35) * (hairs - 0.5 * weight[here])
+    shade = 0.30 * person.varied("brow_displacement", 0.25) * (0.5 * weight[here] - hairs)
     albedo.reshape(3, -1)[:, fields.at[here]] += shade[None] * -DARK[:, None] * 0.9
 
 
-def _stubble(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _stubble(surface, fields, person, rng, pale, displacement, albedo) -> None:
     amount = float(smoothstep((person["masculinity"] + 0.15 + 0.25 * person["stubble"]) / 0.7))
     amount *= person.varied("stubble", 0.5)
     if amount < 0.02:
@@ -242,11 +242,11 @@ def _stubble(surface, fields, person, rng, pale, relief, albedo) -> None:
     place, flat = scattered(rng, surface, 1.0, surface.beard * surface.bare * min(0.85, 0.5 + 0.3 * amount))
     own = np.exp(0.4 * rng.standard_normal(len(flat)))
     hair = dots(surface.size, place, own, 0.5 * texel)
-    relief += 0.018 * min(amount, 1.5) * hair
+    displacement += 0.018 * min(amount, 1.5) * hair
     albedo += 0.16 * min(amount, 1.8) * hair * DARK[:, None, None]
 
 
-def _tones(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _tones(surface, fields, person, rng, pale, displacement, albedo) -> None:
     """Uneven pigment, redness, dark rings under the eyes."""
     texel = surface.size / GRID
     uneven = (0.015 + 0.017 * person.grown(35, 70)) * person.varied("mottling", 0.4)
@@ -261,10 +261,10 @@ def _tones(surface, fields, person, rng, pale, relief, albedo) -> None:
     ring = 0.07 * person["dark_circles"] + 0.06 * person.grown(40, 70)
     melanin += ring * surface.under_eye * (0.7 + 0.3 * (1 - pale))
     albedo += melanin * MELANIN[:, None, None] + blood * (pale * 0.8 + 0.2) * BLOOD[:, None, None]
-    albedo += 0.02 * skin * rng.standard_normal(relief.shape, dtype=np.float32)
+    albedo += 0.02 * skin * rng.standard_normal(displacement.shape, dtype=np.float32)
 
 
-def _freckles(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _freckles(surface, fields, person, rng, pale, displacement, albedo) -> None:
     """Freckles gather in clouds over nose and cheeks, and are of every strength down to none."""
     amount = float(smoothstep((person["freckles"] - 0.2) / 2.2)) * pale
     texel = surface.size / GRID
@@ -277,12 +277,12 @@ def _freckles(surface, fields, person, rng, pale, relief, albedo) -> None:
         albedo += dots(surface.size, spots, own, sigma * texel) * MELANIN[:, None, None]
 
 
-def _blemishes(surface, fields, person, rng, pale, relief, albedo) -> None:
+def _blemishes(surface, fields, person, rng, pale, displacement, albedo) -> None:
     """Moles, spots of age and scars of acne, one by one."""
 
     def put(where: np.ndarray, radius_mm: float, ragged: float, height_mm: float, colour: np.ndarray) -> None:
         rows, columns, soft = _spot(surface, rng, where, radius_mm, ragged)
-        relief[rows, columns] += np.float32(height_mm) * soft**1.5
+        displacement[rows, columns] += np.float32(height_mm) * soft**1.5
         albedo[:, rows, columns] += soft * colour.astype(np.float32)[:, None, None]
 
     skin = surface.bare * (1 - surface.lips) * (1 - surface.eyelids)

@@ -6,9 +6,10 @@ What reads a start off landmarks (`regressor`) and what reads movements (`moveme
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -89,14 +90,16 @@ def mean_layers(networks: list[SmallNetwork]) -> dict[str, np.ndarray]:
 
 
 def write_network(
-    network, path: Path, kind: tuple[str, str], halves: tuple[str, ...], model_sha256: str, info: dict
-) -> Path:
+    network, path: Path, kind: tuple[str, str], halves: tuple[str, ...], model_sha256: str, info: dict,
+    stored_names: Mapping[str, str] = MappingProxyType({}),
+) -> Path:  # fmt: skip
     """Writes the arrays of a dataclass for the model file with this hash; the file appears complete or not at all.
 
     Args:
         kind: format and version.
         halves: arrays that are stored as half floats.
         info: provenance and figures, JSON values.
+        stored_names: names in the file of the arrays that have another one there.
     Raises:
         WeightsError: the file cannot be written.
     """
@@ -106,5 +109,6 @@ def write_network(
     arrays |= {name: arrays[name].astype(np.float16) for name in halves}
     about = {"format": kind[0], "version": kind[1], "model_sha256": model_sha256}
     metadata = about | {"info": json.dumps(info, sort_keys=True)}
-    content = save({name: np.ascontiguousarray(value) for name, value in sorted(arrays.items())}, metadata)
+    stored = {stored_names.get(name, name): np.ascontiguousarray(value) for name, value in arrays.items()}
+    content = save(dict(sorted(stored.items())), metadata)
     return write_whole(path, content, WeightsError)

@@ -23,7 +23,7 @@ FACE_REGIONS = ("face", "lips", "eyelids")
 SMALLEST_SIGMA_M = 2e-4
 # Neighbouring scan points err together, by what the model cannot reach: all of them count as so many. More bring the
 # surfaces closer, fewer keep the vertices where they belong.
-INDEPENDENT_POINTS, POINTS_FOR_REACH = 1200.0, 4000.0
+EFFECTIVE_POINTS, POINTS_FOR_REACH = 1200.0, 4000.0
 NORMAL_AGREEMENT = 0.5  # cosine below which a scan point and the model's surface are two different things
 LANDMARK_SIGMA_M = 4e-3  # of landmarks found in renderings
 INDEPENDENT_LANDMARKS = 60.0
@@ -104,7 +104,7 @@ class FitTask:
         reach_m: distances at the first and the last iteration beyond which a point is no part of the head.
         iterations: point-to-plane steps.
         points: how many of the scan's points are used.
-        independent_points: what the model cannot reach counts as so many measurements, see INDEPENDENT_POINTS.
+        independent_points: what the model cannot reach counts as so many measurements, see EFFECTIVE_POINTS.
         noise_m: deviation of the scan's own noise, which is another one in every point.
         landmarks: (L, 3) found in the scan, in the order of the model's 478; not finite where none was found.
     """
@@ -115,7 +115,7 @@ class FitTask:
     reach_m: tuple[float, float] = (0.02, 0.006)
     iterations: int = 18
     points: int = 8000
-    independent_points: float = INDEPENDENT_POINTS
+    independent_points: float = EFFECTIVE_POINTS
     noise_m: float = 0.0
     landmarks: np.ndarray | None = None
 

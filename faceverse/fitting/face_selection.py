@@ -12,12 +12,12 @@ from ..errors import NoFaceError, ParameterError
 from ..landmarks import DetectedFace
 
 LARGEST = "largest"
-RIVAL_SIZE = 0.6  # of the largest face's size: smaller ones are people in the background
+COMPARABLE_SIZE = 0.6  # of the largest face's size: smaller ones are people in the background
 
-FaceChoice = int | str | tuple[float, float]
+FaceSelector = int | str | tuple[float, float]
 
 
-def check_choice(face) -> None:
+def check_face_selector(face) -> None:
     """Refuses what cannot name a face.
 
     Raises:
@@ -35,7 +35,7 @@ def is_point(face) -> bool:
     return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in face)
 
 
-def choose_face(found: list[DetectedFace], face: FaceChoice, scale: float = 1.0) -> DetectedFace:
+def select_face(found: list[DetectedFace], face: FaceSelector, scale: float = 1.0) -> DetectedFace:
     """The face that is asked for.
 
     Args:
@@ -63,10 +63,10 @@ def choose_face(found: list[DetectedFace], face: FaceChoice, scale: float = 1.0)
     return found[index]
 
 
-def rivals(found: list[DetectedFace]) -> int:
+def count_comparable_faces(found: list[DetectedFace]) -> int:
     """How many faces are large enough to be meant, the largest included."""
     sizes = [math.sqrt(float(np.prod(np.maximum(one.box_px[2:] - one.box_px[:2], 0)))) for one in found]
-    return sum(size >= RIVAL_SIZE * sizes[0] for size in sizes)
+    return sum(size >= COMPARABLE_SIZE * sizes[0] for size in sizes)
 
 
 def _distances(one: DetectedFace, point: np.ndarray) -> tuple[float, float]:

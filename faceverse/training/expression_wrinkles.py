@@ -1,8 +1,8 @@
-"""Folds of the skin that an expression throws, and the samples that the expression generator learns from.
+"""Wrinkles of the skin that an expression throws, and the samples that the expression generator learns from.
 
-The lines are those of `creases`: where a person has a crease at rest the skin folds first. How deep an expression folds
+The lines are those of `creases`: where a person has a crease at rest the skin wrinkles first. How deep an expression wrinkles
 them follows from the compression of the skin across each line; between the lines, strongly compressed skin wrinkles by
-itself, across the direction of its compression. Without strain there is no fold.
+itself, across the direction of its compression. Without strain there is no wrinkle.
 """
 
 from __future__ import annotations
@@ -13,29 +13,36 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from ..detail.relief import TangentFrame, compression, expression_strain, fold_gate, split_bands, surface_slopes
+from ..detail.displacement import (
+    TangentFrame,
+    compression,
+    expression_strain,
+    split_bands,
+    surface_slopes,
+    wrinkle_gate,
+)
 from ..model.face_model import FaceModel
-from .creases import FACTORS, CreaseFields, Family, crease_relief
+from .creases import FACTORS, CreaseFields, Family, crease_displacement
 from .detail_data import Sample
 from .scans import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail
 from .skin_fields import smoothstep
 
 LEAST_GATE = 0.15
-FOLD_SIZE = 256
-FACE_MM_PER_TEXEL = 297.0 / FOLD_SIZE
-LARGEST_FOLD_MM = (-1.1, 0.7)
-TAUT = 0.4  # compression that skin bears without a fold over its stretch the other way, as taut skin narrows
+WRINKLE_SIZE = 256
+FACE_MM_PER_TEXEL = 297.0 / WRINKLE_SIZE
+LARGEST_WRINKLE_MM = (-1.1, 0.7)
+TAUT = 0.4  # compression that skin bears without a wrinkle over its stretch the other way, as taut skin narrows
 _FULL_AGE = 1.4  # the age, in deviations, at which `creases` draws full lines; the depth by age is this file's own
 
 
 @dataclass(frozen=True)
 class Habit:
-    """How the skin of a family of lines folds.
+    """How the skin of a family of lines wrinkles.
 
     Args:
-        from_strain: compression across the lines that throws no fold yet.
-        full_strain: compression beyond that at which a fold is nearly as deep as it gets.
-        depth: of the fold then, over that of the family's full crease at rest.
+        from_strain: compression across the lines that throws no wrinkle yet.
+        full_strain: compression beyond that at which a wrinkle is nearly as deep as it gets.
+        depth: of the wrinkle then, over that of the family's full crease at rest.
         reach_mm: along the skin over which neighbouring compression has a say.
     """
 
@@ -64,11 +71,11 @@ _HABITS = {
 
 
 @dataclass(frozen=True)
-class FoldSurface:
-    """A model's surface prepared for folds; made once and used for every sample.
+class WrinkleSurface:
+    """A model's surface prepared for wrinkles; made once and used for every sample.
 
     Args:
-        detail: of `FOLD_SIZE`, with the lines and the masks.
+        detail: of `WRINKLE_SIZE`, with the lines and the masks.
         frame: of the mean head, all of whose texels count.
         across: by family, (2, N) unit vectors (tangent_u, tangent_v) across its lines at its texels.
         waves: (O, 2, S, S) float32 noise of unit deviation in O orientations, wavelength 4 to 7 mm; two fields for
@@ -83,19 +90,19 @@ class FoldSurface:
     dimples: np.ndarray
 
     @classmethod
-    def of(cls, model: FaceModel) -> FoldSurface:
+    def of(cls, model: FaceModel) -> WrinkleSurface:
         """The surface of a model.
 
         Raises:
             ParameterError: the model lacks landmarks or regions.
         """
-        detail = DetailSurface.of(model, FOLD_SIZE)
-        frame = TangentFrame.of(model, model.mean_vertices, FOLD_SIZE)
+        detail = DetailSurface.of(model, WRINKLE_SIZE)
+        frame = TangentFrame.of(model, model.mean_vertices, WRINKLE_SIZE)
         frame = replace(frame, weight=torch.ones_like(frame.weight))
         across = {name: _across(frame, family) for name, family in detail.creases.families.items()}
         rng = np.random.default_rng(11)
         waves = np.stack([[_wave(rng, angle) for _ in range(2)] for angle in _ORIENTATIONS])
-        dimples = np.stack([_unit(_band(rng.standard_normal((FOLD_SIZE,) * 2), 1.1, 2.6)) for _ in range(2)])
+        dimples = np.stack([_unit(_band(rng.standard_normal((WRINKLE_SIZE,) * 2), 1.1, 2.6)) for _ in range(2)])
         return cls(detail, frame, across, waves.astype(np.float32), dimples.astype(np.float32))
 
 
@@ -109,41 +116,41 @@ _FOLDING = (
     "mouthSmile",
     "noseSneer",
 )
-_OFTEN = 3.0  # times as often as the others, which fold the skin little
+_OFTEN = 3.0  # times as often as the others, which wrinkle the skin little
 _ORIENTATIONS = np.arange(8) * np.pi / 8
 
 
-def fold_displacement(
-    surface: FoldSurface, strain: np.ndarray, z: np.ndarray, seed: int, detail: np.ndarray | None = None
+def wrinkle_displacement(
+    surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, seed: int, detail: np.ndarray | None = None
 ) -> np.ndarray:
     """What an expression adds to the displacement of a face at rest.
 
     Args:
-        strain: (3, S, S) of the expression, see `relief.expression_strain`; S is `FOLD_SIZE`.
-        z: (64,) the person, see `creases.FACTORS`; the first number, age, deepens the folds. Smooth in z.
+        strain: (3, S, S) of the expression, see `displacement.expression_strain`; S is `WRINKLE_SIZE`.
+        z: (64,) the person, see `creases.FACTORS`; the first number, age, deepens the wrinkles. Smooth in z.
         seed: of small irregularities that nobody can foretell.
         detail: (S, S) mm displacement at rest; its creases flatten where the skin is stretched across them.
     Returns:
-        (S, S) float32 mm, exactly zero for no strain; folds reach a little beyond the strained skin.
+        (S, S) float32 mm, exactly zero for no strain; wrinkles reach a little beyond the strained skin.
     """
     z = np.asarray(z, np.float64)
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 17])
-    folds = _lines(surface, strain, z, rng) + _wrinkles(surface, strain, z) + _dimpled_chin(surface, strain, z)
-    low, high = LARGEST_FOLD_MM
-    bound = np.where(folds < 0, -low, high)
-    folds = bound * np.tanh(folds / bound)
+    wrinkles = _lines(surface, strain, z, rng) + _wrinkles(surface, strain, z) + _dimpled_chin(surface, strain, z)
+    low, high = LARGEST_WRINKLE_MM
+    bound = np.where(wrinkles < 0, -low, high)
+    wrinkles = bound * np.tanh(wrinkles / bound)
     if detail is not None:
-        folds = folds - _flattened(surface, detail, strain)
-    return (folds * surface.detail.skin.inside).astype(np.float32)
+        wrinkles = wrinkles - _flattened(surface, detail, strain)
+    return (wrinkles * surface.detail.skin.inside).astype(np.float32)
 
 
-def training_sample(model: FaceModel, surface: FoldSurface, index: int, seed: int) -> Sample:
+def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed: int) -> Sample:
     """The sample number `index`: a random person of the model with a random expression.
 
     Returns:
         condition (6, 256, 256): the bands of the displacement at rest, and the strain, in the units of `scans.CODE`.
         image (3, 256, 256): the bands of what the expression adds, divided by the gate of the strain
-        (`relief.fold_gate`): what would be there if the skin were fully folded; mask: where it is folded enough to
+        (`displacement.wrinkle_gate`): what would be there if the skin were fully folded; mask: where it is folded enough to
         say. z (64,): of `creases.FACTORS`.
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 5])
@@ -152,10 +159,10 @@ def training_sample(model: FaceModel, surface: FoldSurface, index: int, seed: in
     z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     tone = albedo_tone(model, params)
     rest = synthetic_detail(surface.detail, z, int(rng.integers(2**31)), tone).displacement
-    strain = expression_strain(model, params, FOLD_SIZE)
-    added = fold_displacement(surface, strain, z, int(rng.integers(2**31)), rest)
+    strain = expression_strain(model, params, WRINKLE_SIZE)
+    added = wrinkle_displacement(surface, strain, z, int(rng.integers(2**31)), rest)
     scales = np.float32(CODE.band_scales_mm)[:, None, None]
-    gate = fold_gate(strain)
+    gate = wrinkle_gate(strain)
     folded = gate > LEAST_GATE
     image = split_bands(added) / scales / np.where(folded, gate, 1) * folded
     condition = np.concatenate([split_bands(rest) / scales, strain / np.float32(CODE.strain_scale)])
@@ -183,15 +190,15 @@ def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
 
 # -- how deep ---------------------------------------------------------------------------------------------------------
 def _depth_by_age(z: np.ndarray) -> float:
-    """1 at the middle age; old skin folds deeper."""
+    """1 at the middle age; old skin wrinkles deeper."""
     return float(np.exp(0.36 * np.clip(z[0], -2, 2)))
 
 
-def _lines(surface: FoldSurface, strain: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _lines(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The creases of the person, each as deep as the skin is compressed across it."""
     grown = z.copy()
     grown[FACTORS.index("age")] = _FULL_AGE
-    size = FOLD_SIZE
+    size = WRINKLE_SIZE
     uneven = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 7 / FACE_MM_PER_TEXEL)
     uneven = (1 + 0.25 * uneven / uneven.std()).clip(0.3, 1.7).reshape(-1)
     families = {}
@@ -200,26 +207,26 @@ def _lines(surface: FoldSurface, strain: np.ndarray, z: np.ndarray, rng: np.rand
         folded = _folded(family, surface.across[name], strain, habit)
         families[name] = replace(family, inside=family.inside * folded * uneven[family.at])
     warp = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 3 / FACE_MM_PER_TEXEL)
-    relief = crease_relief(CreaseFields(size, families), grown, 0.12 * warp / warp.std())
-    return _depth_by_age(z) * relief
+    displacement = crease_displacement(CreaseFields(size, families), grown, 0.12 * warp / warp.std())
+    return _depth_by_age(z) * displacement
 
 
 def _folded(family: Family, across: np.ndarray, strain: np.ndarray, habit: Habit) -> np.ndarray:
-    """(N,) depth of the folds over that of the full crease."""
+    """(N,) depth of the wrinkles over that of the full crease."""
     along_u, mixed, along_v = strain.reshape(3, -1)[:, family.at]
     u, v = across
-    squeezed = np.zeros(FOLD_SIZE * FOLD_SIZE, np.float32)
+    squeezed = np.zeros(WRINKLE_SIZE * WRINKLE_SIZE, np.float32)
     across_lines = along_u * u * u + 2 * mixed * u * v + along_v * v * v
     taut = TAUT * np.maximum(along_u + along_v - across_lines, 0)
     squeezed[family.at] = np.maximum(-across_lines - taut - habit.from_strain, 0)
     if not squeezed.any():
         return squeezed[family.at]
     sigma = habit.reach_mm / FACE_MM_PER_TEXEL
-    spread = gaussian_filter(squeezed.reshape(FOLD_SIZE, -1), sigma, mode="constant").reshape(-1)[family.at]
+    spread = gaussian_filter(squeezed.reshape(WRINKLE_SIZE, -1), sigma, mode="constant").reshape(-1)[family.at]
     return habit.depth * (1 - np.exp(-spread / (0.5 * habit.full_strain)))
 
 
-def _wrinkles(surface: FoldSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _wrinkles(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
     """(S, S) mm, small wrinkles across the direction of compression wherever it is strong."""
     squeezed, angle = compression(strain)
     # Where skin is squeezed from all sides there is no direction for wrinkles to follow.
@@ -237,7 +244,7 @@ def _wrinkles(surface: FoldSurface, strain: np.ndarray, z: np.ndarray) -> np.nda
     return strength * _valleys(total) * (1 - surface.detail.skin.lips)
 
 
-def _dimpled_chin(surface: FoldSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _dimpled_chin(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
     """(S, S) mm, the cobbles of a chin whose muscle draws its skin together."""
     squeezed = compression(strain)[0]
     stretched = strain[0] + strain[2] + squeezed
@@ -253,7 +260,7 @@ def _valleys(field: np.ndarray) -> np.ndarray:
     return 0.5 - 1.25 * np.logaddexp(0, 1.8 * (field - 0.35)) / 1.8
 
 
-def _flattened(surface: FoldSurface, detail: np.ndarray, strain: np.ndarray) -> np.ndarray:
+def _flattened(surface: WrinkleSurface, detail: np.ndarray, strain: np.ndarray) -> np.ndarray:
     """(S, S) mm, the part of the creases at rest that stretching takes away: of the coarse and the medium band, where
     the skin is stretched across them."""
     broad = split_bands(detail)[:2].sum(0)
@@ -276,7 +283,7 @@ def _angle_in_map(frame: TangentFrame, angle: np.ndarray) -> np.ndarray:
 # -- prepared once ----------------------------------------------------------------------------------------------------
 def _across(frame: TangentFrame, family: Family) -> np.ndarray:
     """(2, N) unit vectors along which the family's t grows, in the unit frame of the surface."""
-    size = FOLD_SIZE
+    size = WRINKLE_SIZE
     known = np.zeros(size * size, bool)
     known[family.at] = True
     values = np.zeros(size * size, np.float32)
@@ -289,7 +296,7 @@ def _across(frame: TangentFrame, family: Family) -> np.ndarray:
 
 def _wave(rng: np.random.Generator, angle: float) -> np.ndarray:
     """Noise (S, S) whose crests run across the direction `angle` (from u towards up), of unit deviation."""
-    size = FOLD_SIZE
+    size = WRINKLE_SIZE
     up, right = np.meshgrid(-np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
     per_mm = np.hypot(up, right) / FACE_MM_PER_TEXEL
     turned = np.cos(2 * (np.arctan2(up, right) - angle))

@@ -1,4 +1,4 @@
-"""The network that reads movements: `python -m faceverse train movement` builds weights/open_movement.safetensors.
+"""The network that reads movements: `python -m faceverse train movement` builds weights/open_expression_regressor.safetensors.
 
 A small network learns from clips of people who do not exist (`moving_people`) which weights are behind the landmark
 detector's answer, when it is also told what the same face looks like at rest.
@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from ..errors import ParameterError, WeightsError
-from ..fitting.movement import MovementNetwork
-from ..fitting.start import aligned_inputs, template_of
+from ..fitting.parameter_regressor import aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
 from ..model.face_model import FaceModel
 from ..threads import one_thread
-from ..weights import MOVEMENT_FORMAT, MOVEMENT_VERSION, load_model
-from .moving_people import collect_clips
+from ..tracking.expression_regressor import ExpressionRegressor
+from ..weights import EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION, load_model
+from .parameter_regressor import PACKAGES, error_measures, other_names, other_side, version_of
 from .portraits import Samples
-from .regressor import PACKAGES, error_measures, other_names, other_side, version_of
 from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
+from .synthetic_clips import collect_clips
 
 CLIPS = 2_000
 MOVED, RESTING = 150, 40  # principal components of the points
@@ -61,7 +61,7 @@ class Table:
         return Table(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def train_movement(
+def train_expression_regressor(
     output: str | Path,
     *,
     clips: int = CLIPS,
@@ -110,7 +110,7 @@ def train_movement(
 
 def trained_network(
     model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
-) -> tuple[MovementNetwork, dict]:
+) -> tuple[ExpressionRegressor, dict]:
     """The network for a model's clips, and its figures on the people that were kept from it."""
     frame = _untrained(model)
     table = table_of(samples, frame)
@@ -130,17 +130,17 @@ def trained_network(
     return _with_errors(network, table.rows(held_out), model.expression_names)
 
 
-def save_network(network: MovementNetwork, path: Path, model_sha256: str, info: dict) -> Path:
+def save_network(network: ExpressionRegressor, path: Path, model_sha256: str, info: dict) -> Path:
     """Writes a network for the model file with this hash; it appears complete or not at all.
 
     Raises:
         WeightsError: the file cannot be written.
     """
-    return write_network(network, path, (MOVEMENT_FORMAT, MOVEMENT_VERSION), HALF_FLOATS, model_sha256, info)
+    return write_network(network, path, (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION), HALF_FLOATS, model_sha256, info)
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
-def table_of(samples: Samples, network: MovementNetwork) -> Table:
+def table_of(samples: Samples, network: ExpressionRegressor) -> Table:
     """Frames of clips beside the first frame of each, which shows the face at rest."""
     now, rest, yaw_deg = [], [], []
     first: dict[int, np.ndarray] = {}
@@ -153,7 +153,7 @@ def table_of(samples: Samples, network: MovementNetwork) -> Table:
     return Table(np.stack(now), np.stack(rest), samples.expression, samples.person, np.array(yaw_deg, np.float32))
 
 
-def _with_mirror(table: Table, network: MovementNetwork) -> Table:
+def _with_mirror(table: Table, network: ExpressionRegressor) -> Table:
     """The rows, then their mirror images."""
     return Table(
         np.concatenate([table.now, network.mirrored(table.now)]),
@@ -165,7 +165,7 @@ def _with_mirror(table: Table, network: MovementNetwork) -> Table:
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-def _untrained(model: FaceModel) -> MovementNetwork:
+def _untrained(model: FaceModel) -> ExpressionRegressor:
     """A network that knows the model's mirror image and nothing else yet."""
     marks = model.landmarks_478
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
@@ -177,7 +177,7 @@ def _untrained(model: FaceModel) -> MovementNetwork:
         "mirrored_expression": other_names(model.expression_names),
         "yaw_deg": np.array(YAW_DEG, np.float32),
     }
-    return MovementNetwork(**{field.name: given.get(field.name, nothing) for field in fields(MovementNetwork)})
+    return ExpressionRegressor(**{field.name: given.get(field.name, nothing) for field in fields(ExpressionRegressor)})
 
 
 def _components(points: np.ndarray, kept: int) -> np.ndarray:
@@ -187,7 +187,7 @@ def _components(points: np.ndarray, kept: int) -> np.ndarray:
     return (modes[:, strongest] / np.sqrt(np.maximum(variance[strongest], LEAST_VARIANCE))).astype(np.float32)
 
 
-def _standardised(network: MovementNetwork, table: Table) -> MovementNetwork:
+def _standardised(network: ExpressionRegressor, table: Table) -> ExpressionRegressor:
     """The network with components, means and deviations of its inputs."""
     count = network.template.size
     resting = table.rest[:, :count].astype(np.float64)
@@ -204,7 +204,7 @@ def _standardised(network: MovementNetwork, table: Table) -> MovementNetwork:
     return replace(network, mean=inputs.mean(0), deviation=inputs.std(0) + 1e-4)
 
 
-def _train(frame: MovementNetwork, table: Table, root: np.ndarray, seed: int) -> SmallNetwork:
+def _train(frame: ExpressionRegressor, table: Table, root: np.ndarray, seed: int) -> SmallNetwork:
     """One member, trained on all rows of the table."""
     millimetres = torch.from_numpy(root)
 
@@ -217,7 +217,7 @@ def _train(frame: MovementNetwork, table: Table, root: np.ndarray, seed: int) ->
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-def _with_errors(network: MovementNetwork, table: Table, names: tuple[str, ...]) -> tuple[MovementNetwork, dict]:
+def _with_errors(network: ExpressionRegressor, table: Table, names: tuple[str, ...]) -> tuple[ExpressionRegressor, dict]:
     """The network with the spread of its errors on a table of people it has not seen, and figures of them."""
     own = network.evaluate(table.now, table.rest)
     reflected = network.evaluate(network.mirrored(table.now), network.mirrored(table.rest))

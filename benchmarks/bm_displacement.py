@@ -19,12 +19,12 @@ from scipy.spatial import cKDTree
 
 import faceverse as fv
 from faceverse.commands.batch import PHOTO_SUFFIXES
+from faceverse.detail.displacement import normal_map
 from faceverse.detail.latents import multiplied, with_detail
 from faceverse.detail.module import DetailModule
-from faceverse.detail.relief import normal_map
 from faceverse.edit import head
-from faceverse.fitting.skin_stage import fit_skin
-from faceverse.fitting.skin_view import LARGEST_ERROR, look_at_skin
+from faceverse.fitting.detail_stage import fit_detail_maps
+from faceverse.fitting.skin_observation import LARGEST_ERROR, observe_skin
 from faceverse.fitting.texture import sight
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light
@@ -82,7 +82,7 @@ def at_the_same_pixels(photo: np.ndarray, true: fv.FitResult, found: fv.FitResul
     places, values = [], []
     for result in (true, found):
         seen = sight(photo, result.model, result.params, result.camera, size)
-        clear = look_at_skin(photo, result.model, result.params, result.camera, size).weight.numpy() > 0.5
+        clear = observe_skin(photo, result.model, result.params, result.camera, size).weight.numpy() > 0.5
         places.append(seen.position_px[:, clear].T)
         values.append(result.displacement[clear])
     distance, nearest = cKDTree(places[1]).query(places[0], distance_upper_bound=SAME_PLACE_PX)
@@ -95,9 +95,9 @@ def known_part(model: fv.FaceModel, module: DetailModule, count: int, sheet: Pat
     known, whole, read, rows = [], [], [], []
     for number in range(count):
         truth, photo = stranger(model, surface, number)
-        view = look_at_skin(photo, model, truth.params, truth.camera, size)
+        view = observe_skin(photo, model, truth.params, truth.camera, size)
         front = view.weight.numpy() > 0.5
-        skin = fit_skin(photo, model, truth.params, truth.camera, module, number)
+        skin = fit_detail_maps(photo, model, truth.params, truth.camera, module, number)
         known.append(correlation(skin.displacement[front], truth.displacement[front]))
         latents = {key: value for key, value in skin.latents.items() if key != "relief"}
         made = with_detail(truth.replace(params=truth.params.replace(detail=latents), detail_module=module))
@@ -139,7 +139,7 @@ def photos_part(model: fv.FaceModel, module: DetailModule, folder: Path) -> None
     rows = []
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES):
         result = fv.fit(path, model, detail=module)
-        view = look_at_skin(fv.read_image(path).rgb, model, result.params, result.camera, module.detail.size)
+        view = observe_skin(fv.read_image(path).rgb, model, result.params, result.camera, module.detail.size)
         stages = [stage for stage in result.stages if "detail" in stage.name]
         if not stages:
             rows.append([path.name, "too coarse", "", "", ""])

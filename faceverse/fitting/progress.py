@@ -13,7 +13,7 @@ Progress = Callable[[str, float, np.ndarray | None], None]
 """Called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None)."""
 
 
-def paced(progress: Progress, detailed: bool) -> Progress:
+def with_detail_share(progress: Progress, detailed: bool) -> Progress:
     """A progress that leaves room for the detail stage between the stages before it and the texture."""
     if not detailed:
         return progress

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from .photometric import Refinement, StageSettings, Target, refine
-from .prior import IdentityPrior
-from .surface import FitState, Surface
+from ..fitting.photometric import PhotometricTarget, Refinement, StageSettings, refine
+from ..fitting.prior import IdentityPrior
+from ..fitting.surface import FaceState, SurfaceSamples
 
 SIGMA = 0.3  # of an unknown focal length, as a logarithm, about that of a usual lens
 _MOST, _LONGEST = 0.8, 0.2  # of that logarithm, in all and in one step
@@ -23,9 +23,9 @@ _DAMPING = 1e-8  # distance and focal length together hardly change a picture: m
 _NEAR = 0.02  # a smaller step is none
 
 
-def refine_lens(
-    surface: Surface, targets: list[Target], settings: StageSettings, prior: IdentityPrior, states: list[FitState]
-) -> tuple[list[FitState], float]:
+def refine_focal_length(
+    surface: SurfaceSamples, targets: list[PhotometricTarget], settings: StageSettings, prior: IdentityPrior, states: list[FaceState]
+) -> tuple[list[FaceState], float]:
     """Refines states as `photometric.refine` does, and the focal length that is common to all pictures.
 
     Args:
@@ -34,7 +34,7 @@ def refine_lens(
         The states, and the factor on the focal length with which they were found.
     """
 
-    def tried(lens: float, start: list[FitState], iterations: int) -> tuple[float, float, Refinement, list[FitState]]:
+    def tried(lens: float, start: list[FaceState], iterations: int) -> tuple[float, float, Refinement, list[FaceState]]:
         """Loss, logarithm of the factor, problem and states."""
         moved = [zoomed(target, float(np.exp(lens))) for target in targets]
         problem = Refinement(surface, moved, replace(settings, iterations=iterations), prior)
@@ -54,19 +54,19 @@ def refine_lens(
     return best[3], float(np.exp(best[1]))
 
 
-def zoomed(target: Target, factor: float) -> Target:
+def zoomed(target: PhotometricTarget, factor: float) -> PhotometricTarget:
     """The same picture, taken with another focal length."""
     camera = replace(target.camera, focal_px=target.camera.focal_px * factor)
     return replace(target, camera=camera, landmarks=replace(target.landmarks, camera=camera))
 
 
-def _step(problem: Refinement, states: list[FitState], lens: float) -> tuple[float, list[FitState]]:
+def _step(problem: Refinement, states: list[FaceState], lens: float) -> tuple[float, list[FaceState]]:
     """By how much the logarithm of the focal length changes, and the states that go with it.
 
     Args:
         lens: that logarithm, over the usual one.
     """
-    hessian, gradient = problem.equations(states, problem.looks(states), fit_focal=True)
+    hessian, gradient = problem.normal_equations(states, problem.evaluate(states), fit_focal=True)
     own, slope, across = hessian[:-1, :-1], gradient[:-1], hessian[:-1, -1]
     damped = own + _DAMPING * np.diag(np.diag(own))
     solved = np.linalg.solve(damped, np.stack([slope, across], axis=1))
@@ -78,7 +78,7 @@ def _step(problem: Refinement, states: list[FitState], lens: float) -> tuple[flo
     return step, [_in_front(after, before) for after, before in zip(moved, states, strict=True)]
 
 
-def _in_front(after: FitState, before: FitState) -> FitState:
+def _in_front(after: FaceState, before: FaceState) -> FaceState:
     """A state with its distance changed by a factor, as a focal length changes, not by a difference."""
     near, far = before.translation[2], after.translation[2]
     distance = near * np.exp(np.clip(far / near - 1, -1, 1))

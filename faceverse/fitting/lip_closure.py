@@ -12,7 +12,7 @@ import numpy as np
 
 from ..graphics.camera import Camera
 from .solver import LandmarkModel, damped_step, project_points
-from .surface import FitState
+from .surface import FaceState
 
 PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # MediaPipe: middle of the inner lips, above and below
 SEEN_M = 0.0006  # further apart in the photograph than closed lips would be: they are open
@@ -21,7 +21,7 @@ TOUCH_M = 1.5e-4  # how closely the lips meet; against this, expression weights 
 GROUPS = ("mouth", "jaw")
 
 
-def with_closed_lips(lm: LandmarkModel, state: FitState, points_px: np.ndarray, camera: Camera) -> FitState:
+def close_lips(lm: LandmarkModel, state: FaceState, points_px: np.ndarray, camera: Camera) -> FaceState:
     """The state with lips that meet as they do without expression, if they are closed in the photograph.
 
     Args:
@@ -38,9 +38,9 @@ def with_closed_lips(lm: LandmarkModel, state: FitState, points_px: np.ndarray, 
     if not 0 < np.median(gap) < FITTED_M:
         return state
     precision = lm.prior.refined_sigma[movable] ** -2.0
-    room = lm.prior.limits[movable] - state.expression[movable, None]
+    bounds = lm.prior.limits[movable] - state.expression[movable, None]
     hessian = apart.T @ apart / TOUCH_M**2 + np.diag(precision)
-    change = damped_step(hessian, apart.T @ gap / TOUCH_M**2, 0.0, np.arange(len(movable)), room)
+    change = damped_step(hessian, apart.T @ gap / TOUCH_M**2, 0.0, np.arange(len(movable)), bounds)
     expression = state.expression.copy()
     expression[movable] += change
     closed = replace(state, expression=expression)

@@ -11,12 +11,12 @@ from scipy.spatial.transform import Rotation
 from faceverse.__main__ import main
 from faceverse.errors import ImageError
 from faceverse.landmarks import DetectedFace, VideoDetector
-from faceverse.tracking import sight as module
+from faceverse.tracking import frame_observation as module
+from faceverse.tracking.frame_observation import FACES, FaceTracker, observe_frames
+from faceverse.tracking.frame_solver import FrameSolver
 from faceverse.tracking.frames import open_source
-from faceverse.tracking.sight import FACES, Watch, sights_of
-from faceverse.tracking.skin import Pose
+from faceverse.tracking.skin_term import Pose
 from faceverse.tracking.smoothing import LiveFilter
-from faceverse.tracking.solve import FrameSolver
 from faceverse.tracking.timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER
 
 HEIGHT, WIDTH = 360, 640
@@ -54,9 +54,9 @@ def frame():
     return rgb
 
 
-def boxes(watch, count):
-    sights = [watch(k / 30, frame()) for k in range(count)]
-    return [None if sight.face is None else sight.face.box_px[0] for sight in sights]
+def boxes(tracker, count):
+    observed_frames = [tracker(k / 30, frame()) for k in range(count)]
+    return [None if observed.face is None else observed.face.box_px[0] for observed in observed_frames]
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def no_search(monkeypatch):
 def test_the_one_who_is_followed_stays_followed(no_search):
     # Somebody larger comes in, then the detector finds only him for two frames, then both again.
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
-    watch = Watch(Detector([own], [other, own], [other], [other], [own, other]), 32)
-    assert boxes(watch, 5) == [100, 100, None, None, 100]
+    tracker = FaceTracker(Detector([own], [other, own], [other], [other], [own, other]), 32)
+    assert boxes(tracker, 5) == [100, 100, None, None, 100]
 
 
 def test_who_was_hidden_is_looked_for_where_he_was_and_followed_there(monkeypatch):
@@ -86,33 +86,33 @@ def test_who_was_hidden_is_looked_for_where_he_was_and_followed_there(monkeypatc
     detector = Detector([own], *[others] * 4, [own], [own])
     # The window is 350 wide, as far as the frame goes: from x = 0 and y = 5, where the second answer is meant.
     # A search takes time, and so there is none in the two frames after the first.
-    assert boxes(Watch(detector, 32), 7) == [100, None, None, None, 100, 100, 100]
+    assert boxes(FaceTracker(detector, 32), 7) == [100, None, None, None, 100, 100, 100]
     assert shown == [(350, 325)] * 2 and detector.sizes == [(HEIGHT, WIDTH)] * 5 + [(350, 325)] * 2
 
 
 def test_nobody_is_searched_for_while_the_detector_has_room_for_him(monkeypatch):
     monkeypatch.setattr(module, "detect_faces", lambda *arguments, **options: pytest.fail("a search"))
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
-    assert boxes(Watch(Detector([own], [other], [other], [own]), 32), 4) == [100, None, None, 100]
+    assert boxes(FaceTracker(Detector([own], [other], [other], [own]), 32), 4) == [100, None, None, 100]
 
 
 def test_after_a_while_anybody_is_welcome(no_search):
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
-    watch = Watch(Detector([own], *[[other]] * 30), 32)
-    found = boxes(watch, 31)
+    tracker = FaceTracker(Detector([own], *[[other]] * 30), 32)
+    found = boxes(tracker, 31)
     assert found[1] is None and found[-1] == 400
 
 
 def test_pictures_show_the_face(no_search):
     rgb = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
     rgb[130:230, 100:200] = 200
-    seen = Watch(Detector([face_at(150, 180, 100)]), 64)(0.0, rgb)
+    seen = FaceTracker(Detector([face_at(150, 180, 100)]), 64)(0.0, rgb)
     assert seen.picture.shape == (64, 64, 3) and seen.inside.all()
     assert seen.picture[24:40, 24:40].min() > 190 and seen.picture[0].max() < 60
 
 
 def test_a_face_beside_the_frame_is_none(no_search):
-    assert boxes(Watch(Detector([face_at(-900, 180, 100)], [face_at(480, 180, 160)]), 32), 2) == [None, None]
+    assert boxes(FaceTracker(Detector([face_at(-900, 180, 100)], [face_at(480, 180, 160)]), 32), 2) == [None, None]
 
 
 @pytest.mark.parametrize("hidden", [2, 8])
@@ -130,10 +130,10 @@ def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, others, side, h
     gone = group.copy()
     gone[:, :side] = 120
     with VideoDetector(FACES) as detector:
-        watch = Watch(detector, 32)
+        tracker = FaceTracker(detector, 32)
         frames = [group] * 5 + [gone] * hidden + [group] * 15
-        sights = [watch(k / 30, rgb) for k, rgb in enumerate(frames)]
-    sides = ["-" if sight.face is None else "AB"[int(sight.face.box_px[0] > side)] for sight in sights]
+        observed_frames = [tracker(k / 30, rgb) for k, rgb in enumerate(frames)]
+    sides = ["-" if observed.face is None else "AB"[int(observed.face.box_px[0] > side)] for observed in observed_frames]
     assert "".join(sides[:5]) == "AAAAA", "the larger one"
     assert "B" not in sides and sides[-10:] == ["A"] * 10
 
@@ -151,7 +151,7 @@ def test_a_small_face_is_searched_for_and_followed_in_a_window(monkeypatch):
     monkeypatch.setattr(module, "detect_faces", search)
     moving = [[face_at(320 + 4 * k, 180, 50)] for k in range(12)]
     detector = Detector(*moving)
-    found = boxes(Watch(detector, 32), 12)
+    found = boxes(FaceTracker(detector, 32), 12)
     assert searched == [1] and detector.sizes[0] == (HEIGHT, WIDTH)
     assert all(max(size) < 200 for size in detector.sizes[1:])
     np.testing.assert_allclose(found[1:], [295 + 4 * k for k in range(1, 12)])
@@ -160,14 +160,14 @@ def test_a_small_face_is_searched_for_and_followed_in_a_window(monkeypatch):
 def test_a_face_that_comes_near_is_seen_in_the_whole_frame(monkeypatch):
     monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: [face_at(320, 180, 50)])
     detector = Detector(*[[face_at(320, 180, 50 + 15 * k)] for k in range(8)])
-    found = boxes(Watch(detector, 32), 8)
+    found = boxes(FaceTracker(detector, 32), 8)
     assert None not in found and detector.sizes[-1] == (HEIGHT, WIDTH)
 
 
 def test_an_empty_frame_is_not_searched_all_the_time(monkeypatch):
     searched = []
     monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: searched.append(0) or [])
-    assert boxes(Watch(Detector(*[[]] * 65), 32), 65) == [None] * 65
+    assert boxes(FaceTracker(Detector(*[[]] * 65), 32), 65) == [None] * 65
     assert len(searched) == 3
 
 
@@ -179,10 +179,10 @@ def test_what_goes_wrong_in_the_thread_is_heard(no_search):
         yield 0.0, frame()
         raise ImageError("the film is torn")
 
-    sights = sights_of(frames(), Detector([face_at(150, 180, 100)]), 32)
-    assert next(sights).face is not None
+    observed_frames = observe_frames(frames(), Detector([face_at(150, 180, 100)]), 32)
+    assert next(observed_frames).face is not None
     with pytest.raises(ImageError, match="torn"):
-        list(sights)
+        list(observed_frames)
 
 
 def test_a_reader_who_leaves_ends_the_thread(no_search):
@@ -195,9 +195,9 @@ def test_a_reader_who_leaves_ends_the_thread(no_search):
         finally:
             closed.append(k)
 
-    sights = sights_of(frames(), Detector(*[[]] * 10_000), 32)
-    next(sights)
-    sights.close()
+    observed_frames = observe_frames(frames(), Detector(*[[]] * 10_000), 32)
+    next(observed_frames)
+    observed_frames.close()
     assert closed and closed[0] < 500
 
 
@@ -339,8 +339,8 @@ def test_live_filter_starts_anew():
 
 def test_weights_are_counted_from_the_face_at_rest():
     class Solver(FrameSolver):
-        def __init__(self, zero):
-            self._person = types.SimpleNamespace(zero=zero)
+        def __init__(self, neutral_offset):
+            self._person = types.SimpleNamespace(neutral_offset=neutral_offset)
             limits = np.float64([[0, 1]] * 3)
             self._landmarks = types.SimpleNamespace(prior=types.SimpleNamespace(limits=limits))
 

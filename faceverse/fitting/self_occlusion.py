@@ -6,15 +6,15 @@ import numpy as np
 
 from ..graphics.camera import Camera
 
-LEAST_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
-HIDDEN_M = 0.004  # behind what is nearest at its place
+MIN_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
+OCCLUSION_TOLERANCE_M = 0.004  # behind what is nearest at its place
 _GRID = 48  # cells along a picture in place of a depth buffer
 
 
-def clear_points(points: np.ndarray, normals: np.ndarray, others: np.ndarray, camera: Camera) -> np.ndarray:
+def visible_points(points: np.ndarray, normals: np.ndarray, others: np.ndarray, camera: Camera) -> np.ndarray:
     """Which surface points (K,) nothing of the head is before, judged without a renderer by a coarse grid.
 
-    A point is clear if it is nearer than all that falls into its cell, or little farther: HIDDEN_M, and as far as its
+    A point is clear if it is nearer than all that falls into its cell, or little farther: OCCLUSION_TOLERANCE_M, and as far as its
     own tilt lets the depth change within the cell.
 
     Args:
@@ -25,10 +25,10 @@ def clear_points(points: np.ndarray, normals: np.ndarray, others: np.ndarray, ca
     cells = np.full(_GRID**2, np.inf, np.float32)
     for places in (others, points):
         np.minimum.at(cells, _cell(places, camera), -places[:, 2])
-    facing = np.abs((normals * points).sum(1) / np.linalg.norm(points, axis=1)).clip(LEAST_FACING, 1)
+    facing = np.abs((normals * points).sum(1) / np.linalg.norm(points, axis=1)).clip(MIN_FACING, 1)
     cell_m = camera.image_size[0] / _GRID * -points[:, 2] / camera.focal_px
-    room = HIDDEN_M + cell_m * np.sqrt(1 - facing**2) / facing
-    return -points[:, 2] <= cells[_cell(points, camera)] + room
+    bounds = OCCLUSION_TOLERANCE_M + cell_m * np.sqrt(1 - facing**2) / facing
+    return -points[:, 2] <= cells[_cell(points, camera)] + bounds
 
 
 def _cell(points: np.ndarray, camera: Camera) -> np.ndarray:

@@ -38,7 +38,7 @@ WHITE_LEVEL, WHITE_SHARE = 250, 0.05
 # 4.3 to 5. Of heads turned further the detector guesses the far side: up to 5.4 without anything being wrong.
 MISFIT_PERCENT = 4.0
 # Good photographs, also with cast shadows: at most 0.05; black beards: 0.15; a third of a face covered: 0.2 to 0.4.
-STRANGE_LEVELS, STRANGE_SHARE = 51, 0.20
+UNEXPLAINED_LEVELS, UNEXPLAINED_SHARE = 51, 0.20
 # Sharp photographs: 0.6 to 1.4; blurred by 4 % of the eye distance: 2.8 to 3.5, by 6 %: 4.1 to 4.8.
 BLUR_PERCENT = 3.5
 CROP_PX = 176  # side of the pictures in which the head is compared with the photograph
@@ -46,7 +46,7 @@ REBLUR_PX = 2.0
 
 
 @dataclass(frozen=True)
-class Evidence:
+class QualityInput:
     """What the remarks are made from.
 
     Args:
@@ -67,7 +67,7 @@ class Evidence:
     unclear: int = 1
 
 
-def remarks(seen: Evidence, far_side: bool = True) -> tuple[str, ...]:
+def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ...]:
     """What may make the result worse than usual, in words; nothing for an ordinary good photograph.
 
     Args:
@@ -92,10 +92,10 @@ def remarks(seen: Evidence, far_side: bool = True) -> tuple[str, ...]:
             f"the head fits the face poorly: {misfit:.1f} % of the eye distance off on average, 2 to 3 % are usual; "
             "take an upright, undistorted photograph of the whole face"
         )
-    return (*said, *_remarks_on_pixels(seen, small))
+    return (*said, *_pixel_warnings(seen, small))
 
 
-def _remarks_on_pixels(seen: Evidence, small: bool) -> list[str]:
+def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
     """Remarks on light, cover and sharpness; a small face is not sharp, which has been said then."""
     said = []
     points, size = seen.face.landmarks_px, len(seen.drawn)
@@ -108,8 +108,8 @@ def _remarks_on_pixels(seen: Evidence, small: bool) -> list[str]:
     white = white_share(crop, skin)
     if white > WHITE_SHARE:
         said.append(f"{white:.0%} of the face is overexposed; colours and shape are guessed there, less light helps")
-    strange = strange_share(crop, seen.drawn, skin)
-    if strange > STRANGE_SHARE:
+    strange = unexplained_share(crop, seen.drawn, skin)
+    if strange > UNEXPLAINED_SHARE:
         said.append(
             f"{strange:.0%} of the face looks unlike skin, as if covered; what covers it ends up in the texture, "
             "and shape is guessed there: use a photograph with nothing before the face"
@@ -131,7 +131,7 @@ def outside_share(points_px: np.ndarray, image_size: tuple[int, int]) -> float:
     return float(((points_px < 0).any(1) | (points_px[:, 0] > width) | (points_px[:, 1] > height)).mean())
 
 
-def misfit_percent(seen: Evidence) -> float:
+def misfit_percent(seen: QualityInput) -> float:
     """Mean distance of fitted from found points, in % of the eye distance of the same face seen from the front."""
     eyes = eye_distance(seen.face.landmarks_px) / np.cos(np.radians(seen.yaw_deg))
     return 100 * float(np.linalg.norm(seen.matched_px - seen.projected_px, axis=1).mean()) / max(eyes, 1e-6)
@@ -155,14 +155,14 @@ def white_share(crop: np.ndarray, skin: np.ndarray) -> float:
     return float((crop[skin] >= WHITE_LEVEL).all(-1).mean()) if skin.any() else 0.0
 
 
-def strange_share(crop: np.ndarray, drawn: np.ndarray, skin: np.ndarray) -> float:
+def unexplained_share(crop: np.ndarray, drawn: np.ndarray, skin: np.ndarray) -> float:
     """Share 0..1 of the pixels in a mask (S, S) where the fitted head looks nothing like the photograph.
 
     Args:
         crop, drawn: (S, S, 3) uint8 photograph and head, whose fitted colour and light follow what is skin.
     """
     difference = np.sqrt(((crop[skin].astype(np.float32) - drawn[skin]) ** 2).mean(-1))
-    return float((difference > STRANGE_LEVELS).mean()) if skin.any() else 0.0
+    return float((difference > UNEXPLAINED_LEVELS).mean()) if skin.any() else 0.0
 
 
 def blur_px(crop: np.ndarray, face: np.ndarray) -> float:
@@ -184,7 +184,7 @@ def blur_px(crop: np.ndarray, face: np.ndarray) -> float:
     return REBLUR_PX * ratio / float(np.sqrt(1 - ratio**2))
 
 
-def _is_dark(seen: Evidence) -> bool:
+def _is_dark(seen: QualityInput) -> bool:
     height, width = seen.photo.rgb.shape[:2]
     x0, y0, x1, y1 = (int(np.clip(v, 0, limit)) for v, limit in zip(seen.face.box_px, (width, height) * 2, strict=True))
     return x1 > x0 and y1 > y0 and seen.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL

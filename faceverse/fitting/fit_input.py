@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ..detail.displacement import normal_map
 from ..detail.latents import multiplied, resized
 from ..detail.module import DetailModule
-from ..detail.relief import normal_map
 from ..graphics.camera import Camera, default_camera, euler_deg_from_rotation, project, transform
 from ..graphics.lighting import default_light, sh_basis, srgb_from_linear
 from ..io.images import Photo
@@ -18,21 +18,21 @@ from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel, FaceParams
 from ..rendering.render import render_head
 from ..result import FitResult, Stage
-from .choice import FaceChoice, choose_face, is_point, rivals
-from .photometric import Target, crop_box, cut
-from .remarks import CROP_PX, Evidence, remarks
-from .skin_stage import FittedSkin
+from .detail_stage import FittedDetail
+from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
+from .parameter_regressor import load_parameter_regressor
+from .photometric import PhotometricTarget, crop_box, cut
+from .quality_checks import CROP_PX, QualityInput, quality_warnings
 from .solver import (
     LandmarkModel,
     LandmarkSolution,
     LandmarkTerm,
-    habit_factor,
+    error_mode_factor,
     landmark_model,
     point_weights,
     solve_landmarks,
 )
-from .start import load_start
-from .surface import DARKEST, FitState
+from .surface import DARKEST, FaceState
 from .texture import Texture, bake_photo, iris_colour
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
@@ -40,7 +40,7 @@ TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a te
 
 
 @dataclass(frozen=True)
-class Subject:
+class FitInput:
     """What is known before the fit: the model, the photograph, the face in it, its camera.
 
     Args:
@@ -61,80 +61,80 @@ class Subject:
     lens_known: bool = True
 
 
-def find_subject(
-    photo: Photo, found: list[DetectedFace], model: FaceModel, face: FaceChoice, focal_px: float | None
-) -> Subject:
+def prepare_fit_input(
+    photo: Photo, found: list[DetectedFace], model: FaceModel, face: FaceSelector, focal_px: float | None
+) -> FitInput:
     """The face that is asked for, ready for the fit.
 
     Args:
         photo: as read.
         found: the faces in it, largest first.
-        face: see `choice.choose_face`.
+        face: see `choice.select_face`.
         focal_px: in pixels of the photograph's own size, or None.
 
     Raises:
         NoFaceError: no face, or fewer than `face` asks for.
     """
-    chosen = choose_face(found, face, photo.scale)
+    chosen = select_face(found, face, photo.scale)
     if focal_px is not None:
         focal_px = focal_px * photo.scale
     known = focal_px or photo.focal_px
     camera = default_camera(photo.rgb.shape[:2], known)
-    unclear = 1 if isinstance(face, str) or is_point(face) or face != 0 else rivals(found)
+    unclear = 1 if isinstance(face, str) or is_point(face) or face != 0 else count_comparable_faces(found)
     lm = landmark_model(model, model.fit_landmarks)
     points_px, expected = chosen.landmarks_px, lm.prior.mean(chosen.blendshapes)
-    network = load_start(model)
+    network = load_parameter_regressor(model)
     if network is not None:
         start = network.predict(chosen, camera)
         expected = np.where(lm.prior.surer(start.expression_sigma), start.expression, expected)
-        lm, points_px = lm.with_start(start), start.points_px
-    return Subject(model, photo, chosen, camera, lm, lm.found(points_px), expected, unclear, known is not None)
+        lm, points_px = lm.with_initial_estimate(start), start.points_px
+    return FitInput(model, photo, chosen, camera, lm, lm.found(points_px), expected, unclear, known is not None)
 
 
-def solve_subject(subject: Subject, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
+def fit_landmarks_of(fit_input: FitInput, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
     """Pose, identity and expression from the landmarks; with those of a known person, pose and expression only."""
-    lm, focal_sigma = landmarks or subject.landmarks, 0.0 if subject.lens_known else FOCAL_SIGMA
-    return solve_landmarks(lm, subject.points_px, subject.camera, subject.expected, focal_sigma=focal_sigma)
+    lm, focal_sigma = landmarks or fit_input.landmarks, 0.0 if fit_input.lens_known else FOCAL_SIGMA
+    return solve_landmarks(lm, fit_input.points_px, fit_input.camera, fit_input.expected, focal_sigma=focal_sigma)
 
 
-def first_state(subject: Subject, solution: LandmarkSolution) -> FitState:
+def first_state(fit_input: FitInput, solution: LandmarkSolution) -> FaceState:
     """Where the photometric stages start: the landmarks' shape and pose, the model's mean albedo, even light."""
-    return FitState(
+    return FaceState(
         identity=solution.identity,
         expression=solution.expression,
-        albedo=np.zeros(len(subject.model.data.albedo_modes)),
+        albedo=np.zeros(len(fit_input.model.data.albedo_modes)),
         rotation=solution.rotation,
         translation=solution.translation,
         light=default_light().double().numpy(),
     )
 
 
-def target_of(subject: Subject, state: FitState, expression: np.ndarray, size: int) -> Target:
+def photometric_target(fit_input: FitInput, state: FaceState, expression: np.ndarray, size: int) -> PhotometricTarget:
     """The photograph cut and scaled around the face.
 
     Args:
         expression: (E,) of the landmark stage, to stay close to.
         size: side in pixels.
     """
-    box = crop_box(subject.face.landmarks_px)
-    pixels, inside = cut(subject.photo.rgb, box, size)
-    camera = subject.camera.cropped(box, (size, size))
-    lm = subject.landmarks
-    observed = (subject.points_px.astype(np.float64) - box[:2]) * size / (box[3] - box[1])
+    box = crop_box(fit_input.face.landmarks_px)
+    pixels, inside = cut(fit_input.photo.rgb, box, size)
+    camera = fit_input.camera.cropped(box, (size, size))
+    lm = fit_input.landmarks
+    observed = (fit_input.points_px.astype(np.float64) - box[:2]) * size / (box[3] - box[1])
     depth_m = -float(state.translation[2])
     weight = point_weights(lm, state.rotation, depth_m, camera.focal_px)
-    factor = habit_factor(lm, weight, camera.focal_px / depth_m)
+    factor = error_mode_factor(lm, weight, camera.focal_px / depth_m)
     term = LandmarkTerm(lm, observed, camera, weight, factor)
-    return Target(pixels.astype(np.float32) / 255, inside, camera, term, expression)
+    return PhotometricTarget(pixels.astype(np.float32) / 255, inside, camera, term, expression)
 
 
-def preview_of(mesh: FaceModel, state: FitState, target: Target) -> np.ndarray:
+def preview_of(mesh: FaceModel, state: FaceState, target: PhotometricTarget) -> np.ndarray:
     """Small picture of the current head over the crop: (S, S, 3) uint8."""
     with torch.no_grad():
         shaded = render_head(
             mesh.vertices(state.tensor("identity"), state.tensor("expression")),
             mesh.albedo(state.tensor("albedo")).clamp_min(DARKEST),
-            mesh.face_index, state.tensor("rotation"), state.tensor("translation"), state.tensor("light"),
+            mesh.tensor("faces"), state.tensor("rotation"), state.tensor("translation"), state.tensor("light"),
             target.camera,
         )  # fmt: skip
         crop = torch.from_numpy(target.crop)
@@ -142,27 +142,27 @@ def preview_of(mesh: FaceModel, state: FitState, target: Target) -> np.ndarray:
     return (picture * 255 + 0.5).to(torch.uint8).numpy()
 
 
-def fitted_params(subject: Subject, state: FitState) -> FaceParams:
+def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
     """The state as parameters, with the colour of the irises where the photograph shows it."""
-    params = FaceParams(**{name: state.tensor(name)[0].numpy() for name in FitState.__dataclass_fields__})
+    params = FaceParams(**{name: state.tensor(name)[0].numpy() for name in FaceState.__dataclass_fields__})
     front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.tensor("light")[0]).numpy()
-    iris = iris_colour(subject.photo.rgb, subject.face.landmarks_px, front)
+    iris = iris_colour(fit_input.photo.rgb, fit_input.face.landmarks_px, front)
     return params if iris is None else replace(params, iris=iris)
 
 
-def texture_size(subject: Subject) -> int:
+def texture_size(fit_input: FitInput) -> int:
     """The size of texture that this photograph can fill."""
-    height = float(np.ptp(subject.face.landmarks_px[:, 1]))
+    height = float(np.ptp(fit_input.face.landmarks_px[:, 1]))
     return next(size for least, size in TEXTURE_SIZES if height >= least)
 
 
-def bake_subject(subject: Subject, params: FaceParams, size: int, skin: FittedSkin | None = None) -> Texture:
-    """The photograph as a texture of size x size, without the shading of the skin's relief."""
-    relief = None if skin is None else skin.displacement
-    return bake_photo(subject.photo.rgb, subject.model, params, subject.camera, size, relief)
+def bake_input_texture(fit_input: FitInput, params: FaceParams, size: int, skin: FittedDetail | None = None) -> Texture:
+    """The photograph as a texture of size x size, without the shading of the skin's displacement."""
+    displacement = None if skin is None else skin.displacement
+    return bake_photo(fit_input.photo.rgb, fit_input.model, params, fit_input.camera, size, displacement)
 
 
-def with_skin(result: FitResult, module: DetailModule | None, skin: FittedSkin | None) -> FitResult:
+def with_detail(result: FitResult, module: DetailModule | None, skin: FittedDetail | None) -> FitResult:
     """The head with its skin's detail, whose colours are added where the photograph did not show them."""
     if skin is None:
         return result
@@ -176,30 +176,30 @@ def with_skin(result: FitResult, module: DetailModule | None, skin: FittedSkin |
     )
 
 
-def projected_landmarks(subject: Subject, state: FitState) -> np.ndarray:
+def projected_landmarks(fit_input: FitInput, state: FaceState) -> np.ndarray:
     """(L, 2) the fitted points in pixels of the photograph's own size."""
-    model = subject.model
+    model = fit_input.model
     with torch.no_grad():
         bases = model.landmark_bases(model.fit_landmarks)
         points = bases.points(state.tensor("identity"), state.tensor("expression"))[0]
         posed = transform(points, state.tensor("rotation")[0], state.tensor("translation")[0])
-        projected = project(posed, subject.camera)[:, :2]
-    return projected.numpy() / np.float32(subject.photo.scale)
+        projected = project(posed, fit_input.camera)[:, :2]
+    return projected.numpy() / np.float32(fit_input.photo.scale)
 
 
-def found_landmarks(subject: Subject) -> np.ndarray:
+def found_landmarks(fit_input: FitInput) -> np.ndarray:
     """(478, 2) the detector's points in pixels of the photograph's own size."""
-    return subject.face.landmarks_px / np.float32(subject.photo.scale)
+    return fit_input.face.landmarks_px / np.float32(fit_input.photo.scale)
 
 
-def own_camera(subject: Subject) -> Camera:
+def own_camera(fit_input: FitInput) -> Camera:
     """The camera in pixels of the photograph's own size."""
-    return _camera_of_original(subject.camera, subject.photo.scale)
+    return _camera_of_original(fit_input.camera, fit_input.photo.scale)
 
 
 def head_result(
-    subject: Subject,
-    state: FitState,
+    fit_input: FitInput,
+    state: FaceState,
     params: FaceParams,
     texture: Texture,
     stages: tuple[Stage, ...],
@@ -209,10 +209,10 @@ def head_result(
     """The head as `fit` returns it.
 
     Args:
-        warnings: see `spoken_warnings`.
+        warnings: see `fit_warnings`.
         started: `time.perf_counter()` when the fit began.
     """
-    model = subject.model
+    model = fit_input.model
     with torch.no_grad():
         vertices = model.vertices(state.tensor("identity"), state.tensor("expression"))[0]
         neutral = model.vertices(state.tensor("identity"))[0]
@@ -220,35 +220,35 @@ def head_result(
     return FitResult(
         model=model,
         params=params,
-        camera=own_camera(subject),
+        camera=own_camera(fit_input),
         vertices=vertices.numpy(),
         neutral_vertices=neutral.numpy(),
         albedo=albedo.numpy(),
         texture=texture.rgb,
         texture_confidence=texture.confidence,
-        landmarks_px=found_landmarks(subject),
-        projected_landmarks_px=projected_landmarks(subject, state),
+        landmarks_px=found_landmarks(fit_input),
+        projected_landmarks_px=projected_landmarks(fit_input, state),
         stages=stages,
         warnings=warnings,
         seconds=time.perf_counter() - started,
-        source=subject.photo.name,
-        blendshape_scores=dict(subject.face.blendshapes),
+        source=fit_input.photo.name,
+        blendshape_scores=dict(fit_input.face.blendshapes),
     )
 
 
-def spoken_warnings(subject: Subject, state: FitState, far_side: bool = True) -> tuple[str, ...]:
-    """What a user should know about the quality of the result, in words; see `remarks.remarks`."""
-    target = target_of(subject, state, state.expression, CROP_PX)
-    seen = Evidence(
-        photo=subject.photo,
-        face=subject.face,
+def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -> tuple[str, ...]:
+    """What a user should know about the quality of the result, in words; see `quality_checks.quality_warnings`."""
+    target = photometric_target(fit_input, state, state.expression, CROP_PX)
+    seen = QualityInput(
+        photo=fit_input.photo,
+        face=fit_input.face,
         yaw_deg=euler_deg_from_rotation(state.tensor("rotation")[0])[0],
-        matched_px=subject.points_px,
-        projected_px=projected_landmarks(subject, state) * np.float32(subject.photo.scale),
-        drawn=preview_of(subject.model.light_version, state, target),
-        unclear=subject.unclear,
+        matched_px=fit_input.points_px,
+        projected_px=projected_landmarks(fit_input, state) * np.float32(fit_input.photo.scale),
+        drawn=preview_of(fit_input.model.coarse, state, target),
+        unclear=fit_input.unclear,
     )
-    return remarks(seen, far_side)
+    return quality_warnings(seen, far_side)
 
 
 def _camera_of_original(camera: Camera, scale: float) -> Camera:

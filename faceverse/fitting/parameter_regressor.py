@@ -1,7 +1,7 @@
 """What the detector's answer says about identity and expression: a small learned network, evaluated in NumPy.
 
 The detector moves all faces towards its own mean, and differently from every side, which no hand-made correspondence
-of points knows. `faceverse.training.regressor` learned from portraits of known truth what is behind its answers, and
+of points knows. `faceverse.training.parameter_regressor` learned from portraits of known truth what is behind its answers, and
 how far off such a prediction is: a normal distribution of the identity to start from, in place of the population's.
 """
 
@@ -15,14 +15,15 @@ import numpy as np
 from ..graphics.camera import Camera, default_camera
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace
 from ..model.face_model import FaceModel
-from ..weights import read_start
+from ..weights import read_parameter_regressor
 
+STORED_NAMES = {"error_modes": "habits"}  # files keep the name that the first version of the format gave these
 LIMIT = 5.0  # deviations at which inputs are cut off: beyond, there was no training
 SHARP_PX = 80.0  # pixels per unit of the template from which more pixels show the detector nothing more
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialEstimate:
     """Normal distributions of a face's coefficients, given what the detector answered. NumPy float64.
 
     Args:
@@ -31,7 +32,7 @@ class Start:
         expression: (E,) mean, within 0..1.
         expression_sigma: (E,) deviations.
         points_px: (478, 2) the detector's points without what it errs by in faces that are turned like this one.
-        habits: (K, 478, 2) metres, ways in which it errs with many points at once.
+        error_modes: (K, 478, 2) metres, ways in which it errs with many points at once.
         sigma: (478,) metres, deviation of single points.
     """
 
@@ -40,12 +41,12 @@ class Start:
     expression: np.ndarray
     expression_sigma: np.ndarray
     points_px: np.ndarray
-    habits: np.ndarray
+    error_modes: np.ndarray
     sigma: np.ndarray
 
 
 @dataclass(frozen=True)
-class StartNetwork:
+class ParameterRegressor:
     """One hidden layer beside a linear path; the mean of the answers to a face and to its mirror image. NumPy float32.
 
     Args:
@@ -84,10 +85,10 @@ class StartNetwork:
     unit_m: np.ndarray
     turned_deg: np.ndarray
     bias: np.ndarray
-    habits: np.ndarray
+    error_modes: np.ndarray
     sigma: np.ndarray
 
-    def predict(self, face: DetectedFace, camera: Camera) -> Start:
+    def predict(self, face: DetectedFace, camera: Camera) -> InitialEstimate:
         """Identity and expression of a detected face.
 
         Args:
@@ -100,15 +101,15 @@ class StartNetwork:
         both = self.evaluate(np.stack([aligned.values, reflected.values]))
         identity, expression = self.mean_of_both(both[:1], both[1:])
         place = self.bin_of(aligned.yaw_deg)
-        bias, habits, sigma = self.errors_at(aligned.yaw_deg)
+        bias, error_modes, sigma = self.errors_at(aligned.yaw_deg)
         shift_px = bias * np.float32([1, -1]) * (aligned.scale / float(self.unit_m[0]))
-        return Start(
+        return InitialEstimate(
             identity[0].astype(np.float64),
             self.covariance[place].astype(np.float64),
             np.clip(expression[0], 0, 1).astype(np.float64),
             self.expression_sigma[place].astype(np.float64),
             (face.landmarks_px - shift_px).astype(np.float32),
-            habits.astype(np.float64),
+            error_modes.astype(np.float64),
             sigma.astype(np.float64),
         )
 
@@ -123,15 +124,15 @@ class StartNetwork:
         low, high = int(np.floor(place)), int(np.ceil(place))
         bias = (1 - (place - low)) * self.bias[low] + (place - low) * self.bias[high]
         if yaw_deg < 0:
-            habits, sigma = self._mirrored_errors
-            return bias[self.mirrored_points] * np.float32([-1, 1]), habits[nearest], sigma[nearest]
-        return bias, self.habits[nearest], self.sigma[nearest]
+            error_modes, sigma = self._mirrored_errors
+            return bias[self.mirrored_points] * np.float32([-1, 1]), error_modes[nearest], sigma[nearest]
+        return bias, self.error_modes[nearest], self.sigma[nearest]
 
     @cached_property
     def _mirrored_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """`habits` and `sigma` of turns to the other side."""
+        """`error_modes` and `sigma` of turns to the other side."""
         other, flip = self.mirrored_points, np.float32([-1, 1])
-        return np.take(self.habits, other, axis=2) * flip, self.sigma[:, other]
+        return np.take(self.error_modes, other, axis=2) * flip, self.sigma[:, other]
 
     def evaluate(self, values: np.ndarray) -> np.ndarray:
         """The layers: inputs (N, 1434 + P) -> (N, I + E), identity and expression."""
@@ -170,7 +171,7 @@ class StartNetwork:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class AlignedInputs:
     """What the network is shown of a face.
 
     Args:
@@ -189,28 +190,28 @@ class Inputs:
         return float(np.degrees(np.arcsin(np.clip(-self.rotation[2, 0], -1, 1))))
 
 
-def aligned_inputs(face: DetectedFace, image_size: tuple[int, int], template: np.ndarray) -> Inputs:
+def aligned_inputs(face: DetectedFace, image_size: tuple[int, int], template: np.ndarray) -> AlignedInputs:
     """Points turned, moved and scaled onto the template by the detector's own depth, and how they had to be turned.
 
     Args:
         face: in pixels of the photograph.
         image_size: its height and width, which say how far from the middle and how large the face is in it.
-        template: (478, 3), see `StartNetwork`.
+        template: (478, 3), see `ParameterRegressor`.
     """
     points = np.column_stack([face.landmarks_px, face.landmarks_depth]).astype(np.float64) * (1, -1, -1)
     centre = points.mean(0)
     points -= centre
     u, _, vt = np.linalg.svd(points.T @ template)
     rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    turned = points @ rotation
-    scale = max(float((points**2).sum() / (turned * template).sum()), 1e-6)
+    rotated = points @ rotation
+    scale = max(float((points**2).sum() / (rotated * template).sum()), 1e-6)
     camera = default_camera(image_size)
     middle = np.array(camera.principal_point_px)
     beside = np.append((centre[:2] * (1, -1) - middle) * (1, -1) / camera.focal_px, 0) @ rotation
     scores = [face.blendshapes.get(name, 0.0) for name in BLENDSHAPE_NAMES]
     pose = [*rotation.reshape(-1), *beside, np.log(scale / camera.focal_px), np.log(min(scale, SHARP_PX))]
-    values = np.concatenate([(turned / scale).reshape(-1), pose, scores])
-    return Inputs(values.astype(np.float32), rotation, scale)
+    values = np.concatenate([(rotated / scale).reshape(-1), pose, scores])
+    return AlignedInputs(values.astype(np.float32), rotation, scale)
 
 
 def template_of(points: np.ndarray) -> tuple[np.ndarray, float]:
@@ -220,13 +221,14 @@ def template_of(points: np.ndarray) -> tuple[np.ndarray, float]:
     return (centred / unit_m).astype(np.float32), unit_m
 
 
-def load_start(model: FaceModel) -> StartNetwork | None:
+def load_parameter_regressor(model: FaceModel) -> ParameterRegressor | None:
     """The network that was trained for a model, or None where there is none for this one.
 
     Raises:
         WeightsError: the network's file is damaged.
     """
-    arrays = read_start(model.info.get("sha256"))
+    arrays = read_parameter_regressor(model.info.get("sha256"))
     if arrays is None:
         return None
-    return StartNetwork(**{field.name: arrays[field.name] for field in fields(StartNetwork)})
+    names = [field.name for field in fields(ParameterRegressor)]
+    return ParameterRegressor(**{name: arrays[STORED_NAMES.get(name, name)] for name in names})

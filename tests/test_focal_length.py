@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faceverse.fitting.lens import SIGMA, refine_lens, zoomed
-from faceverse.fitting.photometric import Refinement, StageSettings, Target
+from faceverse.fitting.photometric import PhotometricTarget, Refinement, StageSettings
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.solver import LandmarkTerm, landmark_model, project_points
-from faceverse.fitting.surface import FitState, surface_of
+from faceverse.fitting.surface import FaceState, surface_samples
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.rendering.render import render_head
+from faceverse.tracking.focal_length import SIGMA, refine_focal_length, zoomed
 
 SIDE, NEAR_M = 128, -0.35
 SETTINGS = StageSettings("toy", SIDE, 10, independent=200.0)
@@ -27,39 +27,39 @@ def pictures(toy_model):
     expression, albedo = (np.zeros(len(x)) for x in (toy_model.expression_names, toy_model.data.albedo_modes))
     place, light = np.array([0, 0, NEAR_M]), default_light().double().numpy()
     turns = [rotation_from_euler_deg(yaw, 3, 2).double().numpy() for yaw in YAWS]
-    states = [FitState(identity, expression, albedo, turn, place, light) for turn in turns]
+    states = [FaceState(identity, expression, albedo, turn, place, light) for turn in turns]
     return states, [shown(toy_model, lm, camera, state) for state in states]
 
 
 def shown(model, lm, camera, state):
-    one = {name: state.tensor(name) for name in FitState.__dataclass_fields__}
+    one = {name: state.tensor(name) for name in FaceState.__dataclass_fields__}
     drawn = render_head(
-        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]), model.face_index,
+        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]), model.tensor("faces"),
         one["rotation"], one["translation"], one["light"], camera,
     )  # fmt: skip
     pixels = project_points(lm.points(state.identity, state.expression), state.rotation, state.translation, camera)
     term = LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
-    return Target(srgb_from_linear(drawn.rgb[0]).numpy(), np.ones((SIDE, SIDE), bool), camera, term, state.expression)
+    return PhotometricTarget(srgb_from_linear(drawn.rgb[0]).numpy(), np.ones((SIDE, SIDE), bool), camera, term, state.expression)
 
 
 def refinement(model, targets):
-    return Refinement(surface_of(model), targets, SETTINGS, IdentityPrior.of_anybody(len(model.data.identity_modes)))
+    return Refinement(surface_samples(model), targets, SETTINGS, IdentityPrior.of_anybody(len(model.data.identity_modes)))
 
 
 def test_equations_are_the_derivatives_of_the_loss(toy_model, pictures):
     states, targets = pictures
     states = [replace(state, translation=state.translation + [0.002, -0.001, -0.01]) for state in states]
     problem = refinement(toy_model, targets)
-    looks, step = problem.looks(states), 1e-4
+    looks, step = problem.evaluate(states), 1e-4
     losses = []
     for sign in (1, -1):
         moved = refinement(toy_model, [zoomed(target, np.exp(sign * step)) for target in targets])
-        losses.append(sum(moved.terms(states, moved.looks(states), looks).values()))
-    hessian, gradient = problem.equations(states, looks, fit_focal=True)
+        losses.append(sum(moved.terms(states, moved.evaluate(states), looks).values()))
+    hessian, gradient = problem.normal_equations(states, looks, fit_focal=True)
     assert abs(gradient[-1]) > 1
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(gradient[-1], rel=0.02)
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-9)
-    inner, slope = problem.equations(states, looks)
+    inner, slope = problem.normal_equations(states, looks)
     np.testing.assert_allclose(hessian[:-1, :-1], inner, rtol=1e-4, atol=1e-5 * np.abs(inner).max())
     np.testing.assert_allclose(gradient[:-1], slope, rtol=1e-4, atol=1e-5 * np.abs(slope).max())
 
@@ -69,7 +69,7 @@ def test_a_wrong_focal_length_is_found_out(toy_model, pictures, wrong):
     states, targets = pictures
     usual = [zoomed(target, wrong) for target in targets]
     start = [replace(s, identity=0 * s.identity, translation=s.translation * (1, 1, wrong)) for s in states]
-    found, factor = refine_lens(surface_of(toy_model), usual, SETTINGS, refinement(toy_model, targets).identity, start)
+    found, factor = refine_focal_length(surface_samples(toy_model), usual, SETTINGS, refinement(toy_model, targets).identity, start)
     assert abs(np.log(factor * wrong)) < 0.6 * abs(np.log(wrong))
     distance = np.array([state.translation[2] for state in found])
     assert (np.abs(np.log(distance / NEAR_M)) < 0.8 * abs(np.log(wrong))).all()
@@ -78,5 +78,5 @@ def test_a_wrong_focal_length_is_found_out(toy_model, pictures, wrong):
 
 def test_the_right_focal_length_stays(toy_model, pictures):
     states, targets = pictures
-    _, factor = refine_lens(surface_of(toy_model), targets, SETTINGS, refinement(toy_model, targets).identity, states)
+    _, factor = refine_focal_length(surface_samples(toy_model), targets, SETTINGS, refinement(toy_model, targets).identity, states)
     assert factor == pytest.approx(1, abs=0.08)

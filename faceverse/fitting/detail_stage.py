@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..detail.displacement import condition_maps, displacement_weight
 from ..detail.file import has_open_detail, load_detail
 from ..detail.latents import (
     as_stored_noise,
-    as_stored_relief,
+    as_stored_residual,
     check_open,
-    fold_condition,
-    folds,
     known_factors,
     layout_digest,
     maps_of,
@@ -33,24 +32,25 @@ from ..detail.latents import (
     read_bands,
     read_picture,
     resized,
+    wrinkle_condition,
+    wrinkles,
 )
 from ..detail.module import DetailModule
-from ..detail.relief import condition_maps, relief_weight
 from ..errors import ParameterError
 from ..graphics.camera import Camera
 from ..model.face_model import FaceModel, FaceParams
 from ..result import Stage
-from .pace import Progress
-from .skin_view import SkinView, inner_weight, look_at_skin, shade_sensitivity
+from .progress import Progress
+from .skin_observation import SkinObservation, inner_weight, observe_skin, shade_sensitivity
 
 LEAST_TEXELS = 0.02  # share of the map that has to show skin
 COARSEST_PHOTO_TEXELS = 3.0  # of 512: blur of the photograph from which it shows no detail at all
 SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
 OUTLIER = 4.0  # sigmas beyond which a texel counts no more
 CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
-RELIEF_STRENGTHS = (1.5, 1.0, 0.5)
+DISPLACEMENT_STRENGTHS = (1.5, 1.0, 0.5)
 DEPTHS = (0.75, 0.5, 0.25)
-RELIEF_RANGE_MM = (-0.8, 0.3)  # skin has folds, and no ridges: what looks like one is a reflection or a hair
+DISPLACEMENT_RANGE_MM = (-0.8, 0.3)  # skin has wrinkles, and no ridges: what looks like one is a reflection or a hair
 NOISE_FROM = 16  # side of the smallest noise maps that are fitted
 
 
@@ -71,12 +71,12 @@ EXPRESSION = Plan(6, 0.06)
 
 
 @dataclass(frozen=True)
-class FittedSkin:
+class FittedDetail:
     """Latents for `FaceParams.detail`, and what was done for them.
 
     Args:
         latents: see `skin_detail`.
-        displacement: (S, S) mm, with the folds of the expression.
+        displacement: (S, S) mm, with the wrinkles of the expression.
         albedo_log: (S, S, 3).
         stages: of the fit.
         seen: whether the photograph had a say; else the detail is what somebody of that age and sex could have.
@@ -89,7 +89,7 @@ class FittedSkin:
     seen: bool
 
 
-def chosen_module(detail: bool | DetailModule, model: FaceModel) -> DetailModule | None:
+def select_detail_module(detail: bool | DetailModule, model: FaceModel) -> DetailModule | None:
     """The module that a fit uses; see `faceverse.fit`.
 
     Raises:
@@ -105,16 +105,16 @@ def chosen_module(detail: bool | DetailModule, model: FaceModel) -> DetailModule
     return module if module.code.layout in ("", layout_digest(model)) else None
 
 
-def fitted_skin(subject, params: FaceParams, module: DetailModule | None, seed: int, progress: Progress):
-    """`fit_skin` of a `Subject`, or None without a module."""
+def run_detail_stage(fit_input, params: FaceParams, module: DetailModule | None, seed: int, progress: Progress):
+    """`fit_detail_maps` of a `FitInput`, or None without a module."""
     if module is None:
         return None
     progress("detail", 0.0, None)
-    photo, model, camera = subject.photo.rgb, subject.model, subject.camera
-    return fit_skin(photo, model, params, camera, module, seed, lambda share: progress("detail", share, None))
+    photo, model, camera = fit_input.photo.rgb, fit_input.model, fit_input.camera
+    return fit_detail_maps(photo, model, params, camera, module, seed, lambda share: progress("detail", share, None))
 
 
-def fit_skin(
+def fit_detail_maps(
     photo: np.ndarray,
     model: FaceModel,
     params: FaceParams,
@@ -122,7 +122,7 @@ def fit_skin(
     module: DetailModule,
     seed: int = 0,
     on_step: Callable[[float], None] = lambda share: None,
-) -> FittedSkin:
+) -> FittedDetail:
     """Detail of the skin in a photograph.
 
     Args:
@@ -136,23 +136,23 @@ def fit_skin(
         ParameterError: not an open module, or not such a seed.
     """
     fitting = _Fitting(module, model, params, random_detail(module, model, params, seed))
-    view = look_at_skin(photo, model, params, camera, module.detail.size)
+    view = observe_skin(photo, model, params, camera, module.detail.size)
     coarse = view.blur_texels * 512 / module.detail.size > COARSEST_PHOTO_TEXELS
     if coarse or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
         return fitting.finished((), False)
 
-    def look(side: int) -> SkinView:
-        return view if side == module.detail.size else look_at_skin(photo, model, params, camera, side)
+    def observe(side: int) -> SkinObservation:
+        return view if side == module.detail.size else observe_skin(photo, model, params, camera, side)
 
-    stages = [fitting.fit_detail(view, look, lambda share: on_step(0.8 * share))]
-    if fitting.has_folds:
-        stages.append(fitting.fit_expression(view, look, lambda share: on_step(0.8 + 0.2 * share)))
+    stages = [fitting.fit_detail(view, observe, lambda share: on_step(0.8 * share))]
+    if fitting.has_wrinkles:
+        stages.append(fitting.fit_expression(view, observe, lambda share: on_step(0.8 + 0.2 * share)))
     return fitting.finished(tuple(stages), True)
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """Latents (1, L, D), and displacement (S, S) mm with the folds of the expression."""
+    """Latents (1, L, D), and displacement (S, S) mm with the wrinkles of the expression."""
 
     latents: Tensor
     displacement: Tensor
@@ -164,19 +164,19 @@ class _Fitting:
     def __init__(self, module: DetailModule, model: FaceModel, params: FaceParams, latents: dict[str, np.ndarray]):
         self.module, self.model, self.params, self.latents = module, model, params, latents
         size = module.detail.size
-        self.mask = torch.from_numpy(relief_weight(model, size))
+        self.mask = torch.from_numpy(displacement_weight(model, size))
         condition = torch.from_numpy(condition_maps(model, params, module.detail.condition_size))[None]
         with torch.no_grad():
             self.parts = module.detail.encode(condition)
-        self.has_folds = module.expression is not None and bool(params.expression.any())
+        self.has_wrinkles = module.expression is not None and bool(params.expression.any())
         self.noise = module.detail.make_noise(int(latents["noise_seed"]))
-        self.folds = self.relief = torch.zeros(size, size)
+        self.wrinkles = self.displacement = torch.zeros(size, size)
         self.depth = 1.0
-        if self.has_folds:
+        if self.has_wrinkles:
             # What anybody's skin does in this expression must not be taken for this person's at rest.
             with torch.no_grad():
                 rest = self.make(torch.from_numpy(latents["w"])[None], self.noise)[1].numpy()
-            self.folds = torch.from_numpy(folds(module, model, params.replace(detail=latents), rest))
+            self.wrinkles = torch.from_numpy(wrinkles(module, model, params.replace(detail=latents), rest))
 
     # -- detail
     def make(self, w: Tensor, noise: list[Tensor], size: int | None = None) -> tuple[Tensor, Tensor]:
@@ -186,12 +186,12 @@ class _Fitting:
         mask = self.mask if size is None else resized(self.mask, size)
         return albedo_log[0] * mask, displacement[0] * mask
 
-    def fit_detail(self, view: SkinView, look: Callable[[int], SkinView], on_step: Callable[[float], None]) -> Stage:
-        """Latents, noise and relief.
+    def fit_detail(self, view: SkinObservation, observe: Callable[[int], SkinObservation], on_step: Callable[[float], None]) -> Stage:
+        """Latents, noise and displacement.
 
         Args:
             view: in the full size.
-            look: side -> the same view in maps of that side.
+            observe: side -> the same view in maps of that side.
         """
         started = time.perf_counter()
         reading = self.read(view, view.residual)
@@ -200,7 +200,7 @@ class _Fitting:
         before = self._kept_if_better(view, w, noise, math.inf)
         history, terms, steps = (), {}, sum(plan.steps for plan in DETAIL)
         for plan in DETAIL:
-            seen = look(self.module.detail.size // plan.reduced)
+            seen = observe(self.module.detail.size // plan.reduced)
             done, part = len(history) / steps, plan.steps / steps
 
             def report(share: float, done: float = done, part: float = part) -> None:
@@ -210,15 +210,15 @@ class _Fitting:
             history += losses
         after = self._kept_if_better(view, w, noise, before)
         if reading is not None:
-            after = self._add_relief(view, reading, after)
+            after = self._add_displacement(view, reading, after)
         after = self._set_depth(view, after)
         return Stage("detail", time.perf_counter() - started, steps, terms, before, after, history)
 
     @torch.no_grad()
-    def _kept_if_better(self, view: SkinView, w: Tensor, noise: list[Tensor], before: float) -> float:
+    def _kept_if_better(self, view: SkinObservation, w: Tensor, noise: list[Tensor], before: float) -> float:
         """Takes latents and noise where they explain held-out skin better; the error then."""
         albedo_log, made = self.make(w, noise)
-        error = view.error(view.predicted(albedo_log, made + self.folds))
+        error = view.error(view.predicted(albedo_log, made + self.wrinkles))
         if error >= before:
             return before
         random = self.module.detail.make_noise(int(self.latents["noise_seed"]))
@@ -228,19 +228,19 @@ class _Fitting:
         return error
 
     def _descend(
-        self, plan: Plan, w: Tensor, noise: list[Tensor], view: SkinView, on_step
+        self, plan: Plan, w: Tensor, noise: list[Tensor], view: SkinObservation, on_step
     ) -> tuple[Tensor, list[Tensor], tuple[float, ...], dict[str, float]]:
         """Latents and noise after the steps of a plan, the losses, and the last one's terms."""
         size = view.weight.shape[-1]
         start, w = noise, w.clone().requires_grad_()
         deltas = [torch.zeros_like(n).requires_grad_(NOISE_FROM <= n.shape[-1] <= size) for n in start]
         free = [delta for delta in deltas if delta.requires_grad]
-        prior, folds = _LatentPrior.of(self.module.detail), resized(self.folds, size)
+        prior, wrinkles = _LatentPrior.of(self.module.detail), resized(self.wrinkles, size)
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
             now = [a + b for a, b in zip(start, deltas)]
             albedo_log, displacement = self.make(w, now, size)
-            data = _data_loss(view, view.predicted(albedo_log, displacement + folds))
+            data = _data_loss(view, view.predicted(albedo_log, displacement + wrinkles))
             moved = 0.5 * sum(values.square().sum() for values in free)
             terms = {"photometric": data, "latent": prior(w), "noise": moved}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
@@ -250,7 +250,7 @@ class _Fitting:
         return w.detach(), [(a + b).detach() for a, b in zip(start, deltas)], history, terms
 
     @torch.no_grad()
-    def read(self, view: SkinView, residual: Tensor) -> _Reading | None:
+    def read(self, view: SkinObservation, residual: Tensor) -> _Reading | None:
         """What the module's reader sees in a residual (3, S, S) of the view; None without a reader."""
         reader, code = self.module.reader, self.module.code
         if reader is None:
@@ -262,7 +262,7 @@ class _Fitting:
         return _Reading(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask)
 
     @torch.no_grad()
-    def _add_relief(self, view: SkinView, reading: _Reading, before: float) -> float:
+    def _add_displacement(self, view: SkinObservation, reading: _Reading, before: float) -> float:
         """What the reader sees in the photograph and not in what is made of it so far, as strong as explains held-out
         skin best, if it does so at all; the error then.
 
@@ -270,29 +270,29 @@ class _Fitting:
         the generator made, so that the difference of both readings takes nothing away that the photograph is silent of.
         """
         albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-        made = made + self.folds
+        made = made + self.wrinkles
         again = self.read(view, view.predicted(albedo_log, made))
         missing = (reading.displacement - again.displacement) * inner_weight(view.weight) * self.mask
         best = before
-        for strength in RELIEF_STRENGTHS:
-            added = as_stored_relief((strength * missing).clamp(*RELIEF_RANGE_MM))
+        for strength in DISPLACEMENT_STRENGTHS:
+            added = as_stored_residual((strength * missing).clamp(*DISPLACEMENT_RANGE_MM))
             error = view.error(view.predicted(albedo_log, made + added))
             if error < best:
-                best, self.relief = error, added
+                best, self.displacement = error, added
         if best < before:
-            self.latents = self.latents | {"relief": self.relief.flatten().numpy()}
+            self.latents = self.latents | {"relief": self.displacement.flatten().numpy()}
         return best
 
     @torch.no_grad()
-    def _set_depth(self, view: SkinView, before: float) -> float:
+    def _set_depth(self, view: SkinObservation, before: float) -> float:
         """How deep all of it is, as held-out skin says: a photograph that is silent of wrinkles gets shallow ones.
 
         Age is a guess, and what it stands for is on everybody's face unless something speaks against it.
         """
         albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-        made, best = made + self.relief, before
+        made, best = made + self.displacement, before
         for depth in DEPTHS:
-            error = view.error(view.predicted(albedo_log, depth * made + self.folds))
+            error = view.error(view.predicted(albedo_log, depth * made + self.wrinkles))
             if error < best:
                 best, self.depth = error, depth
         if best < before:
@@ -301,21 +301,21 @@ class _Fitting:
 
     # -- expression
     def fit_expression(
-        self, view: SkinView, look: Callable[[int], SkinView], on_step: Callable[[float], None]
+        self, view: SkinObservation, observe: Callable[[int], SkinObservation], on_step: Callable[[float], None]
     ) -> Stage:
-        """Latents of the folds; arguments as in `fit_detail`."""
+        """Latents of the wrinkles; arguments as in `fit_detail`."""
         started = time.perf_counter()
         generator, size = self.module.expression, len(self.mask)
         side = min(generator.size, size)
         with torch.no_grad():
             albedo_log, rest = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-            rest = self.depth * (rest + self.relief)
-            condition, gate = fold_condition(self.module, self.model, self.params, rest.numpy())
+            rest = self.depth * (rest + self.displacement)
+            condition, gate = wrinkle_condition(self.module, self.model, self.params, rest.numpy())
             parts = generator.encode(condition)
         noise = generator.make_noise(int(self.latents["expression_seed"]))
         w = torch.from_numpy(self.latents["expression_w"])[None].requires_grad_()
         prior = _LatentPrior.of(generator)
-        small, small_albedo, small_rest = look(side), resized(albedo_log, side), resized(rest, side)
+        small, small_albedo, small_rest = observe(side), resized(albedo_log, side), resized(rest, side)
 
         def made(side: int) -> Tensor:
             added = read_bands(self.module.code, generator.synthesis(w, parts, noise)) * gate
@@ -326,11 +326,11 @@ class _Fitting:
             terms = {"photometric": data, "latent": prior(w)}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
-        before = view.error(view.predicted(albedo_log, rest + self.folds))
+        before = view.error(view.predicted(albedo_log, rest + self.wrinkles))
         history, terms = _descend(EXPRESSION.steps, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
         after = before
         with torch.no_grad():
-            kinds = (torch.from_numpy(self.latents["expression_w"]), self.folds), (w.detach()[0], made(size))
+            kinds = (torch.from_numpy(self.latents["expression_w"]), self.wrinkles), (w.detach()[0], made(size))
             for latents, added in kinds:
                 for depth in (1.0, *DEPTHS):
                     error = view.error(view.predicted(albedo_log, rest + depth * added))
@@ -340,9 +340,9 @@ class _Fitting:
         seconds = time.perf_counter() - started
         return Stage("expression detail", seconds, EXPRESSION.steps, terms, before, after, history)
 
-    def finished(self, stages: tuple[Stage, ...], seen: bool) -> FittedSkin:
+    def finished(self, stages: tuple[Stage, ...], seen: bool) -> FittedDetail:
         maps = maps_of(self.module, self.model, self.params.replace(detail=self.latents))
-        return FittedSkin(self.latents, maps.displacement, maps.albedo_log, stages, seen)
+        return FittedDetail(self.latents, maps.displacement, maps.albedo_log, stages, seen)
 
 
 def _descend(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
@@ -362,7 +362,7 @@ def _descend(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[fl
     return tuple(history), terms
 
 
-def _data_loss(view: SkinView, predicted: Tensor) -> Tensor:
+def _data_loss(view: SkinObservation, predicted: Tensor) -> Tensor:
     """Robust squares of what is left of the photograph, in sigmas, over the independent texels that steps look at."""
     left = ((view.residual - predicted) / SIGMA).square()
     robust = OUTLIER**2 * (1 - torch.exp(-left / (2 * OUTLIER**2)))
@@ -392,13 +392,13 @@ class _LatentPrior:
         return 0.5 * (distance.square().sum() + 0.5 * spread.square().sum())
 
 
-def _informed(view: SkinView, size: int) -> Tensor:
+def _informed(view: SkinObservation, size: int) -> Tensor:
     """(size, size) 0..1, how far the photograph says what the noise of that size should be."""
     seen = resized(view.weight, size).clamp(0, 1)
     finest = view.blur_texels * size / view.weight.shape[-1]
     return seen * float(np.clip(2 - finest, 0, 1))
 
 
-def _quiet_noise(noise: list[Tensor], view: SkinView) -> list[Tensor]:
+def _quiet_noise(noise: list[Tensor], view: SkinObservation) -> list[Tensor]:
     """Noise maps without the random part where a photograph is going to say what is there."""
     return [n * (1 - _informed(view, n.shape[-1])) if n.shape[-1] >= NOISE_FROM else n for n in noise]

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 from safetensors import safe_open
-from test_regressor import seen_samples
+from test_parameter_regressor_training import seen_samples
 
 from faceverse.__main__ import main
 from faceverse.errors import ParameterError, WeightsError
-from faceverse.fitting.movement import MovementNetwork, load_movement
 from faceverse.model.face_model import ARKIT_NAMES
 from faceverse.threads import one_thread
-from faceverse.training import movement
-from faceverse.training.moving_people import draw_clips, random_motion
-from faceverse.weights import MOVEMENT_FILE
+from faceverse.tracking.expression_regressor import ExpressionRegressor, load_expression_regressor
+from faceverse.training import expression_regressor
+from faceverse.training.synthetic_clips import draw_clips, random_motion
+from faceverse.weights import EXPRESSION_REGRESSOR_FILE
 from toy import toy_model
 
 FRAMES = 6
@@ -52,9 +52,9 @@ def seen_identity_px(model, samples, pose=None):
 
 def quickly_trained(clips, seed):
     with one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(movement, "PLAN", dataclasses.replace(movement.PLAN, epochs=8))
-        patch.setattr(movement, "MEMBERS", 1)
-        return movement.trained_network(toy_model(), clips, seed)
+        patch.setattr(expression_regressor, "PLAN", dataclasses.replace(expression_regressor.PLAN, epochs=8))
+        patch.setattr(expression_regressor, "MEMBERS", 1)
+        return expression_regressor.trained_network(toy_model(), clips, seed)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,10 @@ def toy_with_hash(monkeypatch):
 def test_a_movement_is_read_from_the_face_at_rest(trained):
     network, figures = trained
     clips = seen_clips(20, seed=5)
-    table = movement.table_of(clips, network)
+    table = expression_regressor.table_of(clips, network)
     found = []
     for number in range(len(clips)):
-        look = network.look(clips.face(number), tuple(clips.photo_size[number]))
+        look = network.inputs_from(clips.face(number), tuple(clips.photo_size[number]))
         weights, sigma = network.predict(look, table.rest[number])
         assert weights.shape == sigma.shape == (len(ARKIT_NAMES),) and weights.min() >= 0 and weights.max() <= 1
         found.append(weights[JAW])
@@ -89,13 +89,13 @@ def test_the_same_face_has_not_moved(trained):
     network, _ = trained
     clips = seen_clips(10, seed=6)
     for number in range(0, len(clips), FRAMES):
-        look = network.look(clips.face(number), tuple(clips.photo_size[number]))
+        look = network.inputs_from(clips.face(number), tuple(clips.photo_size[number]))
         assert network.predict(look, look.values)[0].max() < 0.25
 
 
 def test_a_mirrored_face_moves_as_the_mirror_image(model):
-    network, faces = load_movement(model), seen_samples(2, seed=7, model=model)
-    look, rest = (network.look(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
+    network, faces = load_expression_regressor(model), seen_samples(2, seed=7, model=model)
+    look, rest = (network.inputs_from(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
     own, _ = network.predict(look, rest.values)
     turned = look.rotation * np.outer([-1, 1, 1], [-1, 1, 1])
     mirrored = dataclasses.replace(look, values=network.mirrored(look.values), rotation=turned)
@@ -111,10 +111,10 @@ def test_same_seed_same_network():
 
 
 def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatch):
-    monkeypatch.setattr(movement, "collect_clips", lambda *arguments: seen_clips(8))
-    monkeypatch.setattr(movement, "PLAN", dataclasses.replace(movement.PLAN, epochs=1))
+    monkeypatch.setattr(expression_regressor, "collect_clips", lambda *arguments: seen_clips(8))
+    monkeypatch.setattr(expression_regressor, "PLAN", dataclasses.replace(expression_regressor.PLAN, epochs=1))
     lines = []
-    path = movement.train_movement(tmp_path / MOVEMENT_FILE, clips=8, model=toy_with_hash, progress=lines.append)
+    path = expression_regressor.train_expression_regressor(tmp_path / EXPRESSION_REGRESSOR_FILE, clips=8, model=toy_with_hash, progress=lines.append)
     with safe_open(path, framework="numpy") as opened:
         info = json.loads(opened.metadata()["info"])
     assert info["clips"] == 8 and info["frames"] == 8 * FRAMES and "correlation" in info["figures"]
@@ -123,37 +123,37 @@ def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatc
 
 def test_a_saved_network_answers_the_same(trained, toy_with_hash, tmp_path, monkeypatch):
     network, clips = trained[0], seen_clips(1, seed=3)
-    movement.save_network(network, tmp_path / MOVEMENT_FILE, "abc", {})
+    expression_regressor.save_network(network, tmp_path / EXPRESSION_REGRESSOR_FILE, "abc", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
-    look = network.look(clips.face(2), tuple(clips.photo_size[2]))
-    for answer, expected in zip(load_movement(toy_with_hash).predict(look, network.usual_rest),
+    look = network.inputs_from(clips.face(2), tuple(clips.photo_size[2]))
+    for answer, expected in zip(load_expression_regressor(toy_with_hash).predict(look, network.usual_rest),
                                 network.predict(look, network.usual_rest), strict=True):  # fmt: skip
         np.testing.assert_allclose(answer, expected, atol=1e-6)
 
 
 def test_another_model_has_no_network(toy_with_hash, trained, tmp_path, monkeypatch):
-    movement.save_network(trained[0], tmp_path / MOVEMENT_FILE, "of another model", {})
+    expression_regressor.save_network(trained[0], tmp_path / EXPRESSION_REGRESSOR_FILE, "of another model", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
-    assert load_movement(toy_with_hash) is None and load_movement(toy_model()) is None
+    assert load_expression_regressor(toy_with_hash) is None and load_expression_regressor(toy_model()) is None
 
 
 def test_a_damaged_file_is_named(toy_with_hash, tmp_path, monkeypatch):
-    (tmp_path / MOVEMENT_FILE).write_bytes(b"nothing")
+    (tmp_path / EXPRESSION_REGRESSOR_FILE).write_bytes(b"nothing")
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match="damaged, cut short"):
-        load_movement(toy_with_hash)
+        load_expression_regressor(toy_with_hash)
 
 
 def test_wrong_requests(tmp_path, toy_with_hash, monkeypatch):
     with pytest.raises(ParameterError, match="must end in .safetensors, got m.npz"):
-        movement.train_movement(tmp_path / "m.npz", model=toy_with_hash)
+        expression_regressor.train_expression_regressor(tmp_path / "m.npz", model=toy_with_hash)
     with pytest.raises(ParameterError, match="clips must be 1 or more"):
-        movement.train_movement(tmp_path / "m.safetensors", clips=0, model=toy_with_hash)
+        expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=0, model=toy_with_hash)
     with pytest.raises(ParameterError, match="no face is found in any of 2 clips"):
-        movement.train_movement(tmp_path / "m.safetensors", clips=2, model=toy_with_hash, progress=str)
+        expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=2, model=toy_with_hash, progress=str)
     monkeypatch.delitem(toy_with_hash.data.info, "sha256")
     with pytest.raises(WeightsError, match="loaded from a file"):
-        movement.train_movement(tmp_path / "m.safetensors", clips=2, model=toy_with_hash)
+        expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=2, model=toy_with_hash)
 
 
 def test_the_command_passes_its_options(tmp_path, monkeypatch, capsys):
@@ -163,7 +163,7 @@ def test_the_command_passes_its_options(tmp_path, monkeypatch, capsys):
         given.update(options, output=output)
         return output
 
-    monkeypatch.setattr("faceverse.training.movement.train_movement", train)
+    monkeypatch.setattr("faceverse.training.expression_regressor.train_expression_regressor", train)
     out, cache = tmp_path / "new" / "m.safetensors", tmp_path / "cache"
     words = ["train", "movement", "-o", out, "--clips", 5, "--seed", 3, "--cache", cache]
     assert main([str(word) for word in words]) == 0
@@ -194,7 +194,7 @@ def test_drawn_clips_are_one_person_from_rest_on(model):
 
 
 def test_the_open_model_has_a_network(model):
-    network = load_movement(model)
-    assert isinstance(network, MovementNetwork)
+    network = load_expression_regressor(model)
+    assert isinstance(network, ExpressionRegressor)
     assert network.sigma.shape == (len(network.yaw_deg), len(model.expression_names))
     assert 0 < network.sigma.min() and network.sigma.max() < 0.5

@@ -1,6 +1,6 @@
 """Random clips of a model with known truth, and what the landmark detector sees in them.
 
-What `faceverse.training.movement` learns from: a person who does not exist, before one camera and in one light, once at
+What `faceverse.training.expression_regressor` learns from: a person who does not exist, before one camera and in one light, once at
 rest and then with moving head and face. Only the detector's answers are kept, with the truth.
 """
 

@@ -9,13 +9,19 @@ from safetensors import safe_open
 
 from faceverse.__main__ import main
 from faceverse.errors import ParameterError, WeightsError
-from faceverse.fitting.start import StartNetwork
+from faceverse.fitting.parameter_regressor import ParameterRegressor
 from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.landmarks import BLENDSHAPE_NAMES
 from faceverse.model.face_model import ARKIT_NAMES
-from faceverse.training import regressor
+from faceverse.training import parameter_regressor
+from faceverse.training.parameter_regressor import (
+    error_measures,
+    mirrored_identity,
+    table_of,
+    train_parameter_regressor,
+    trained_network,
+)
 from faceverse.training.portraits import Samples
-from faceverse.training.regressor import error_measures, mirrored_identity, table_of, train_regressor, trained_network
 from toy import toy_model
 
 
@@ -64,7 +70,7 @@ def test_training_beats_the_mean_head_and_no_expression(trained):
 
 def test_people_held_back_are_measured(trained):
     _, figures = trained
-    kept = sum(person % regressor.HELD_OUT == regressor.HELD_OUT - 1 for person in np.arange(400) // 2)
+    kept = sum(person % parameter_regressor.HELD_OUT == parameter_regressor.HELD_OUT - 1 for person in np.arange(400) // 2)
     assert sum(row["faces"] for row in figures.values()) == kept
 
 
@@ -86,7 +92,7 @@ def test_same_seed_same_network():
     first, figures = trained_network(toy_model(), seen_samples(40), seed=3)
     again, _ = trained_network(toy_model(), seen_samples(40), seed=3)
     other, _ = trained_network(toy_model(), seen_samples(40), seed=4)
-    for name in StartNetwork.__dataclass_fields__:
+    for name in ParameterRegressor.__dataclass_fields__:
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
     assert not np.array_equal(first.hidden, other.hidden)
     assert figures
@@ -110,7 +116,7 @@ def test_twice_mirrored_is_the_head_itself(model):
 
 
 def test_mirrored_samples_are_the_mirror_image(model):
-    network = regressor._untrained(model)
+    network = parameter_regressor._untrained(model)
     table = table_of(seen_samples(3, model=model), network)
     assert table.values.shape[0] == table.targets.shape[0] == 6
     assert np.allclose(table.yaw_deg[:3], -table.yaw_deg[3:], atol=1)
@@ -125,7 +131,7 @@ def test_motion_of_the_whole_head_costs_nothing():
     model = toy_model()
     measures = error_measures(model)
     one = np.eye(len(model.identity_modes))[0]
-    plain = 1e3 * np.sqrt((model.identity_modes[0][regressor._face_rows(model)] ** 2).sum(1).mean())
+    plain = 1e3 * np.sqrt((model.identity_modes[0][parameter_regressor._face_rows(model)] ** 2).sum(1).mean())
     assert 0 < np.sqrt(one @ measures.identity @ one) <= plain + 1e-6
     assert np.linalg.eigvalsh(measures.expression).min() > -1e-9
 
@@ -133,12 +139,12 @@ def test_motion_of_the_whole_head_costs_nothing():
 def test_the_file_says_what_it_was_made_from(tmp_path, monkeypatch):
     model = toy_model()
     monkeypatch.setitem(model.data.info, "sha256", "abc")
-    monkeypatch.setattr(regressor, "collect_samples", lambda *arguments: seen_samples(24))
+    monkeypatch.setattr(parameter_regressor, "collect_samples", lambda *arguments: seen_samples(24))
     lines = []
-    path = train_regressor(tmp_path / "start.safetensors", samples=24, seed=2, model=model, progress=lines.append)
+    path = train_parameter_regressor(tmp_path / "start.safetensors", samples=24, seed=2, model=model, progress=lines.append)
     with safe_open(path, framework="numpy") as opened:
         metadata = opened.metadata()
-        assert set(opened.keys()) == set(StartNetwork.__dataclass_fields__)
+        assert set(opened.keys()) == set(ParameterRegressor.__dataclass_fields__)
         assert opened.get_tensor("components").dtype == np.float16
     info = json.loads(metadata["info"])
     assert metadata["format"] == "faceverse-start" and metadata["model_sha256"] == "abc"
@@ -148,7 +154,7 @@ def test_the_file_says_what_it_was_made_from(tmp_path, monkeypatch):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="must end in .safetensors, got start.npz"):
-        train_regressor(tmp_path / "start.npz", model=toy_model())
+        train_parameter_regressor(tmp_path / "start.npz", model=toy_model())
 
 
 def test_the_command_passes_its_options(tmp_path, monkeypatch, capsys):
@@ -158,7 +164,7 @@ def test_the_command_passes_its_options(tmp_path, monkeypatch, capsys):
         given.update(options, output=output)
         return output
 
-    monkeypatch.setattr("faceverse.training.regressor.train_regressor", train)
+    monkeypatch.setattr("faceverse.training.parameter_regressor.train_parameter_regressor", train)
     out, cache = tmp_path / "new" / "start.safetensors", tmp_path / "cache"
     words = ["train", "regressor", "-o", out, "--samples", 5, "--seed", 3, "--cache", cache]
     assert main([str(word) for word in words]) == 0
@@ -169,12 +175,12 @@ def test_the_command_passes_its_options(tmp_path, monkeypatch, capsys):
 
 def test_a_model_without_a_file_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="loaded from a file"):
-        train_regressor(tmp_path / "start.safetensors", samples=2, model=toy_model())
+        train_parameter_regressor(tmp_path / "start.safetensors", samples=2, model=toy_model())
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     model = toy_model()
     monkeypatch.setitem(model.data.info, "sha256", "abc")
-    monkeypatch.setattr(regressor, "collect_samples", lambda *arguments: seen_samples(12))
+    monkeypatch.setattr(parameter_regressor, "collect_samples", lambda *arguments: seen_samples(12))
     with pytest.raises(WeightsError, match="cannot write"):
-        train_regressor(tmp_path / "none" / "start.safetensors", samples=12, model=model, progress=lambda line: None)
+        train_parameter_regressor(tmp_path / "none" / "start.safetensors", samples=12, model=model, progress=lambda line: None)

@@ -1,7 +1,7 @@
 """What a detected face does, given what it looks like at rest: a small learned network, evaluated in NumPy.
 
 The detector sees people differently: somebody's resting mouth looks to it like another one's smile. Who is seen for a
-while can be compared with himself. `faceverse.training.movement` learned from clips of known truth what has moved when
+while can be compared with himself. `faceverse.training.expression_regressor` learned from clips of known truth what has moved when
 the detector's answer changes; tracking takes it as what to expect.
 """
 
@@ -11,20 +11,20 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..fitting.parameter_regressor import LIMIT, AlignedInputs, aligned_inputs
 from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel
-from ..weights import read_movement
-from .start import LIMIT, Inputs, aligned_inputs
+from ..weights import read_expression_regressor
 
 POSE_VALUES = 14  # numbers of pose among the inputs, see `start.aligned_inputs`
 
 
 @dataclass(frozen=True)
-class MovementNetwork:
+class ExpressionRegressor:
     """One hidden layer beside a linear path; the mean of the answers to a face and to its mirror image. NumPy float32.
 
     Args:
-        template: (478, 3), see `StartNetwork`.
+        template: (478, 3), see `ParameterRegressor`.
         components (1434, K), rest_mean (1434,), rest_components (1434, R): of points less those at rest, and of these.
         mean, deviation: (C,) of all inputs behind the points' components.
         usual_rest: (1434 + P,) mean values of faces at rest, for who has not been seen there.
@@ -53,21 +53,21 @@ class MovementNetwork:
     yaw_deg: np.ndarray
     sigma: np.ndarray
 
-    def look(self, face: DetectedFace, image_size: tuple[int, int]) -> Inputs:
+    def inputs_from(self, face: DetectedFace, image_size: tuple[int, int]) -> AlignedInputs:
         """A detected face as the network takes it."""
         return aligned_inputs(face, image_size, self.template)
 
-    def predict(self, look: Inputs, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, inputs: AlignedInputs, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights (E,) float64 of a face, and their deviations (E,).
 
         Args:
-            look: of the frame.
+            inputs: of the frame.
             rest: (1434 + P,) values of the same face at rest; means over several frames are fine.
         """
-        both = np.stack([look.values, self.mirrored(look.values)]), np.stack([rest, self.mirrored(rest)])
+        both = np.stack([inputs.values, self.mirrored(inputs.values)]), np.stack([rest, self.mirrored(rest)])
         own, reflected = self.evaluate(*both)
         expression = (own + reflected[self.mirrored_expression]) / 2
-        place = np.searchsorted(self.yaw_deg, abs(look.yaw_deg), side="right") - 1
+        place = np.searchsorted(self.yaw_deg, abs(inputs.yaw_deg), side="right") - 1
         return np.clip(expression, 0, 1).astype(np.float64), self.sigma[place].astype(np.float64)
 
     def evaluate(self, now: np.ndarray, rest: np.ndarray) -> np.ndarray:
@@ -105,15 +105,15 @@ _FLIP = np.array([-1, 1, 1], np.float32)
 _MIRRORED_POSE = np.concatenate([np.outer(_FLIP, _FLIP).reshape(-1), _FLIP, np.ones(2, np.float32)])
 
 
-def load_movement(model: FaceModel) -> MovementNetwork | None:
+def load_expression_regressor(model: FaceModel) -> ExpressionRegressor | None:
     """The network that was trained for a model, or None where there is none for this one.
 
     Raises:
         WeightsError: the network's file is damaged.
     """
-    arrays = read_movement(model.info.get("sha256"))
+    arrays = read_expression_regressor(model.info.get("sha256"))
     if arrays is None:
         return None
     # Half floats are for the file: a product with them is slow.
     wide = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
-    return MovementNetwork(**{field.name: wide[field.name] for field in fields(MovementNetwork)})
+    return ExpressionRegressor(**{field.name: wide[field.name] for field in fields(ExpressionRegressor)})

@@ -14,7 +14,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from ..detail.relief import TangentFrame, detailed_normals, relief_weight
+from ..detail.displacement import TangentFrame, detailed_normals, displacement_weight
 from ..graphics.camera import Camera
 from ..graphics.lighting import shading
 from ..model.face_model import FaceModel, FaceParams
@@ -37,7 +37,7 @@ _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class SkinView:
+class SkinObservation:
     """A photograph's skin in a map of S x S texels.
 
     Attributes:
@@ -77,7 +77,7 @@ class SkinView:
     def error(self, predicted: Tensor | float) -> float:
         """Root mean square, in logarithms, of what a prediction of `residual` leaves of the held-out skin.
 
-        Colour is carried over from the texels around, as the texture does, so that relief has to explain more than
+        Colour is carried over from the texels around, as the texture does, so that displacement has to explain more than
         colour can. Single texels count up to a bound: they may be hair or the edge of something.
         """
         left, weight = self.residual - predicted, self.fitted
@@ -87,7 +87,7 @@ class SkinView:
         return float(((square * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
 
 
-def look_at_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> SkinView:
+def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> SkinObservation:
     """The skin in a photograph.
 
     Args:
@@ -105,7 +105,7 @@ def look_at_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
     weight = torch.from_numpy((sighting.trust * clear_skin(model, size)).astype(np.float32))
     weight = weight * _typical(change, weight)
     footprint = _pixels_per_texel(sighting.position_px, weight.numpy())
-    return SkinView(
+    return SkinObservation(
         residual=without_tone(change, weight),
         weight=weight,
         held_out=torch.from_numpy(_blocks(size)),
@@ -117,10 +117,10 @@ def look_at_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
 
 
 def clear_skin(model: FaceModel, size: int) -> np.ndarray:
-    """(size, size) 0..1: the face's and neck's skin, clear of lips, lids and hair, whose edges look like relief."""
+    """(size, size) 0..1: the face's and neck's skin, clear of lips, lids and hair, whose edges look like displacement."""
     per_model = _cache.setdefault(model, {})
     if size not in per_model:
-        mask = relief_weight(model, size)
+        mask = displacement_weight(model, size)
         texels_per_mm = size / 512 / _MM_PER_TEXEL_AT_512
         margins = {"lips": CLEAR_OF_LIPS_MM, "eyelids": CLEAR_OF_LIDS_MM, "eyeballs": CLEAR_OF_LIDS_MM}
         for name, margin in (margins | {"scalp": CLEAR_OF_SCALP_MM, "ears": 0.0}).items():
@@ -131,7 +131,7 @@ def clear_skin(model: FaceModel, size: int) -> np.ndarray:
 
 
 def inner_weight(weight: Tensor, passage_mm: float = EDGE_PASSAGE_MM) -> Tensor:
-    """(S, S) 0..1, the weight, falling to zero towards the edges of what is seen: what ends there is no relief."""
+    """(S, S) 0..1, the weight, falling to zero towards the edges of what is seen: what ends there is no displacement."""
     size = weight.shape[-1]
     away = distance_transform_edt((weight > 0.3).numpy()) * _MM_PER_TEXEL_AT_512 * 512 / size
     share = torch.from_numpy(np.clip((away - 1.0) / passage_mm, 0, 1).astype(np.float32))

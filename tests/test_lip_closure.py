@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faceverse.fitting.lips import PAIRS, with_closed_lips
+from faceverse.fitting.lip_closure import PAIRS, close_lips
 from faceverse.fitting.solver import landmark_model, project_points
-from faceverse.fitting.surface import FitState
+from faceverse.fitting.surface import FaceState
 from faceverse.graphics.camera import Camera
 from faceverse.graphics.lighting import default_light
 
@@ -25,7 +25,7 @@ def state_of(lm, **weights):
     for name, weight in weights.items():
         expression[lm.prior.names.index(name)] = weight
     identity = 0.5 * np.random.default_rng(3).standard_normal(len(lm.identity))
-    return FitState(
+    return FaceState(
         identity, expression, np.zeros(50), np.eye(3), np.array([0.0, 0.0, -0.7]), default_light().double().numpy()
     )
 
@@ -42,7 +42,7 @@ def gap_mm(lm, state):
 
 def test_a_small_gap_is_closed_where_the_photograph_has_none(lm):
     shut, ajar = state_of(lm, browInnerUp=0.4), state_of(lm, browInnerUp=0.4, jawOpen=0.045)
-    found = with_closed_lips(lm, ajar, seen(lm, shut), CAMERA)
+    found = close_lips(lm, ajar, seen(lm, shut), CAMERA)
     assert gap_mm(lm, ajar) > gap_mm(lm, state_of(lm)) + 1
     assert abs(gap_mm(lm, found) - gap_mm(lm, state_of(lm))) < 0.3
     low, high = lm.prior.limits.T
@@ -54,15 +54,15 @@ def test_a_small_gap_is_closed_where_the_photograph_has_none(lm):
 
 def test_a_gap_that_the_photograph_shows_stays(lm):
     ajar = state_of(lm, jawOpen=0.045)
-    assert with_closed_lips(lm, ajar, seen(lm, ajar), CAMERA) is ajar
+    assert close_lips(lm, ajar, seen(lm, ajar), CAMERA) is ajar
 
 
 def test_an_open_mouth_stays_open(lm):
     wide = state_of(lm, jawOpen=0.5)
-    assert with_closed_lips(lm, wide, seen(lm, state_of(lm)), CAMERA) is wide
+    assert close_lips(lm, wide, seen(lm, state_of(lm)), CAMERA) is wide
 
 
 def test_models_with_other_points_are_left_alone(lm):
     ajar = state_of(lm, jawOpen=0.045)
     few = replace(lm, detected=np.arange(478))
-    assert with_closed_lips(few, ajar, seen(lm, state_of(lm)), CAMERA) is ajar
+    assert close_lips(few, ajar, seen(lm, state_of(lm)), CAMERA) is ajar

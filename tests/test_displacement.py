@@ -1,19 +1,19 @@
-"""Relief in texture space: against formulas, against the displaced mesh, and against differences."""
+"""Displacement in texture space: against formulas, against the displaced mesh, and against differences."""
 
 import numpy as np
 import pytest
 import torch
 
 from faceverse.detail.dense import MAX_DENSE_FACES, dense_mesh
-from faceverse.detail.relief import (
+from faceverse.detail.displacement import (
     TangentFrame,
     compression,
     condition_maps,
     detailed_normals,
+    displacement_weight,
     expression_strain,
     normal_map,
     position_map,
-    relief_weight,
     sample,
     split_bands,
     surface_strain,
@@ -129,8 +129,8 @@ def test_condition_maps_are_albedo_and_neutral_position(toy_model):
     np.testing.assert_allclose(maps[:3, covered].T * 0.25 + 0.35, albedo, atol=1e-5)
 
 
-def test_relief_ends_softly_at_the_edge_of_a_chart_and_spares_eyes(model):
-    weight = relief_weight(model, 256)
+def test_displacement_ends_softly_at_the_edge_of_a_chart_and_spares_eyes(model):
+    weight = displacement_weight(model, 256)
     fragments = uv_fragments(model, 256)
     assert (weight[~fragments.covered] == 0).all()
     eyes = np.isin(model.faces[fragments.triangle], model.regions["eyeballs"]).all(-1) & fragments.covered
@@ -156,7 +156,7 @@ def test_normals_of_a_displaced_plane(shape):
     gradient = np.stack([by_u, by_v], axis=-1) @ np.linalg.inv(to_surface)
     expected = np.stack([-gradient[..., 0], -gradient[..., 1], np.ones((size, size))])
     expected /= np.linalg.norm(expected, axis=0)
-    inside = relief_weight(model, size) == 1
+    inside = displacement_weight(model, size) == 1
     inside[:20], inside[-20:], inside[:, :20], inside[:, -20:] = False, False, False, False
     assert np.abs(expected[:2, inside]).max() > 0.08
     assert np.abs(found - expected)[:, inside].max() < 0.005
@@ -241,10 +241,10 @@ def test_other_sizes_than_the_frame_and_other_meshes_are_refused(toy_model):
 
 @pytest.fixture(scope="module")
 def rough(model):
-    """A head with smooth random relief."""
+    """A head with smooth random displacement."""
     noise = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
-    relief = split_bands(noise)[:2].sum(0)
-    return head(model.random(3), model, texture_size=64).replace(displacement=0.15 * relief / relief.std())
+    displacement = split_bands(noise)[:2].sum(0)
+    return head(model.random(3), model, texture_size=64).replace(displacement=0.15 * displacement / displacement.std())
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_dense_mesh_moves_vertices_by_the_displacement_at_their_place(rough, den
     model, count = rough.model, len(rough.vertices)
     normals = vertex_normals(torch.from_numpy(rough.vertices), torch.from_numpy(rough.faces)).numpy()
     moved_mm = 1000 * ((dense.vertices[:count] - rough.vertices) * normals).sum(1)
-    expected = vertex_values(model, rough.displacement * relief_weight(model, 256))
+    expected = vertex_values(model, rough.displacement * displacement_weight(model, 256))
     np.testing.assert_allclose(moved_mm, expected, atol=2e-3)
     hard = np.concatenate([model.regions["eyeballs"], model.regions["teeth"]])
     np.testing.assert_allclose(dense.vertices[hard], rough.vertices[hard], atol=1e-7)
@@ -292,7 +292,7 @@ def test_normals_agree_with_those_of_the_dense_mesh(rough, dense):
         found = sample(np.ascontiguousarray(normals.movedim(0, 2).numpy()), dense.vertex_uv)
         at_vertices[name] = found / np.linalg.norm(found, axis=1, keepdims=True)
     on_face = np.unique(dense.faces[np.isin(model.faces, model.regions["face"]).all(1)[dense.source_face]])
-    on_face = on_face[sample(relief_weight(model, 256), dense.vertex_uv[on_face]) > 0.99]
+    on_face = on_face[sample(displacement_weight(model, 256), dense.vertex_uv[on_face]) > 0.99]
     away = {
         name: np.degrees(np.arccos((n * dense.normals).sum(1).clip(-1, 1)))[on_face] for name, n in at_vertices.items()
     }
@@ -371,7 +371,7 @@ def test_expressions_compress_the_skin_where_faces_wrinkle(model):
         weights = np.float32([name in names for name in model.expression_names])
         strain = expression_strain(model, model.neutral().replace(expression=weights), 128)
         assert strain.shape == (3, 128, 128) and strain.dtype == np.float32 and np.abs(strain).max() <= 0.6
-        assert (strain[:, relief_weight(model, 128) == 0] == 0).all()
+        assert (strain[:, displacement_weight(model, 128) == 0] == 0).all()
         return compression(strain)
 
     assert (pressed()[0] == 0).all()
@@ -390,7 +390,7 @@ def test_expressions_compress_the_skin_where_faces_wrinkle(model):
 
 
 def test_strain_has_two_like_sides(model):
-    """A head that is alike on both sides folds alike on both sides."""
+    """A head that is alike on both sides wrinkles alike on both sides."""
     weights = np.float32([name.startswith("mouthSmile") for name in model.expression_names])
     strain = expression_strain(model, model.neutral().replace(expression=weights), 128)
     mirrored = strain[:, :, ::-1] * np.float32([1, -1, 1])[:, None, None]

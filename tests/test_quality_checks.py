@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import faceverse as fv
-from faceverse.fitting import remarks as said
+from faceverse.fitting import quality_checks as checks
 from faceverse.fitting.photometric import crop_box, cut
 from faceverse.io.images import read_image
 from faceverse.landmarks import DetectedFace
@@ -26,14 +26,14 @@ def picture(model):
 def seen(picture):
     """That rendering with its landmarks, explained without any error."""
     face = fv.detect(picture)[0]
-    drawn, _ = cut(picture, crop_box(face.landmarks_px), said.CROP_PX)
+    drawn, _ = cut(picture, crop_box(face.landmarks_px), checks.CROP_PX)
     points = face.landmarks_px
-    return said.Evidence(read_image(picture), face, 0.0, points, points, drawn)
+    return checks.QualityInput(read_image(picture), face, 0.0, points, points, drawn)
 
 
 def with_pixels(seen, rgb):
     """The same face in other pixels, which the fitted head explains just as well."""
-    drawn, _ = cut(rgb, crop_box(seen.face.landmarks_px), said.CROP_PX)
+    drawn, _ = cut(rgb, crop_box(seen.face.landmarks_px), checks.CROP_PX)
     return replace(seen, photo=replace(seen.photo, rgb=rgb), drawn=drawn)
 
 
@@ -52,28 +52,28 @@ def only(remarks):
 
 # -- what is found ----------------------------------------------------------------------------------------------------
 def test_a_good_rendering_needs_no_remark(seen):
-    assert said.remarks(seen) == ()
+    assert checks.quality_warnings(seen) == ()
 
 
 def test_other_faces_are_counted(seen):
-    assert only(said.remarks(replace(seen, unclear=3))).startswith("3 faces were found and the largest was taken")
+    assert only(checks.quality_warnings(replace(seen, unclear=3))).startswith("3 faces were found and the largest was taken")
 
 
 def test_a_small_face_is_measured_and_not_called_blurred(seen):
-    scale = 30 / said.eye_distance(seen.face.landmarks_px)
+    scale = 30 / checks.eye_distance(seen.face.landmarks_px)
     size = round(512 * scale)
     rgb = np.asarray(Image.fromarray(seen.photo.rgb).resize((size, size), Image.Resampling.BOX))
     small = with_points(seen, seen.face.landmarks_px * size / 512)
-    text = only(said.remarks(with_pixels(small, gaussian_filter(rgb, (2, 2, 0)))))
+    text = only(checks.quality_warnings(with_pixels(small, gaussian_filter(rgb, (2, 2, 0)))))
     assert text.startswith("the face is small: 30 px")
 
 
 @pytest.mark.parametrize("yaw_deg", [52, -52])
 def test_a_turned_face_has_a_far_side_unless_another_photograph_shows_it(seen, yaw_deg):
     turned = replace(seen, yaw_deg=yaw_deg)
-    assert only(said.remarks(turned)) == "the face is turned 52 degrees; its far side is guessed"
-    assert said.remarks(turned, far_side=False) == ()
-    assert said.remarks(replace(seen, yaw_deg=35)) == ()
+    assert only(checks.quality_warnings(turned)) == "the face is turned 52 degrees; its far side is guessed"
+    assert checks.quality_warnings(turned, far_side=False) == ()
+    assert checks.quality_warnings(replace(seen, yaw_deg=35)) == ()
 
 
 @pytest.mark.parametrize("side", [(0, 1), (0, -1), (1, 0), (-1, 0)])
@@ -82,19 +82,19 @@ def test_a_face_that_leaves_the_picture_is_noticed_on_every_side(seen, side):
     edge = np.where(np.array(side) > 0, 512 - high, -low) * np.abs(side)
     for further, count in ((0.25, 1), (-0.02, 0)):
         moved = seen.face.landmarks_px + edge + further * (high - low) * side
-        remarks = said.remarks(with_points(seen, moved.astype(np.float32)))
+        remarks = checks.quality_warnings(with_points(seen, moved.astype(np.float32)))
         assert len([text for text in remarks if "outside the picture; it is guessed" in text]) == count
 
 
 def test_darkness_and_its_limit(seen):
-    text = only(said.remarks(with_pixels(seen, seen.photo.rgb // 6)))
+    text = only(checks.quality_warnings(with_pixels(seen, seen.photo.rgb // 6)))
     assert text.startswith("the face is very dark; colours are uncertain")
-    assert said.remarks(with_pixels(seen, seen.photo.rgb // 3 * 2)) == ()
+    assert checks.quality_warnings(with_pixels(seen, seen.photo.rgb // 3 * 2)) == ()
 
 
 def test_clipped_skin_is_overexposed(seen):
     rgb = np.clip(seen.photo.rgb * 3.5, 0, 255).astype(np.uint8)
-    text = only(said.remarks(with_pixels(seen, rgb)))
+    text = only(checks.quality_warnings(with_pixels(seen, rgb)))
     assert text.endswith("less light helps") and 5 < int(text.split("%")[0]) <= 100
 
 
@@ -104,30 +104,30 @@ def test_white_around_the_skin_is_not_overexposed(seen):
     for eye in ((33, 133), (263, 362)):
         x, y = seen.face.landmarks_px[list(eye)].mean(0).astype(int)
         rgb[y - 2 : y + 3, x - 6 : x + 7] = 255
-    assert said.remarks(with_pixels(seen, rgb)) == ()
+    assert checks.quality_warnings(with_pixels(seen, rgb)) == ()
 
 
 def test_a_poor_fit_is_told_in_shares_of_the_eye_distance(seen):
-    off = 0.06 * said.eye_distance(seen.face.landmarks_px)
+    off = 0.06 * checks.eye_distance(seen.face.landmarks_px)
     moved = replace(seen, projected_px=seen.projected_px + np.float32([off, 0]))
-    assert "fits the face poorly: 6.0 % of the eye distance" in only(said.remarks(moved))
-    assert said.remarks(replace(seen, projected_px=seen.projected_px + np.float32([off / 2, 0]))) == ()
+    assert "fits the face poorly: 6.0 % of the eye distance" in only(checks.quality_warnings(moved))
+    assert checks.quality_warnings(replace(seen, projected_px=seen.projected_px + np.float32([off / 2, 0]))) == ()
     # The points of a turned face are the detector's guess, so that their distance says nothing.
-    assert only(said.remarks(replace(moved, yaw_deg=50))).startswith("the face is turned")
+    assert only(checks.quality_warnings(replace(moved, yaw_deg=50))).startswith("the face is turned")
 
 
 def test_a_foreshortened_face_is_measured_by_its_size_from_the_front(seen):
-    off = np.float32([0.05 * said.eye_distance(seen.face.landmarks_px), 0])
+    off = np.float32([0.05 * checks.eye_distance(seen.face.landmarks_px), 0])
     turned = replace(seen, yaw_deg=37, projected_px=seen.projected_px + off)
-    assert said.misfit_percent(turned) == pytest.approx(5 * np.cos(np.radians(37)), rel=1e-4)
-    assert said.remarks(turned) == ()
+    assert checks.misfit_percent(turned) == pytest.approx(5 * np.cos(np.radians(37)), rel=1e-4)
+    assert checks.quality_warnings(turned) == ()
 
 
 def test_blur_is_measured(seen):
-    eyes = said.eye_distance(seen.face.landmarks_px)
+    eyes = checks.eye_distance(seen.face.landmarks_px)
     blurred = with_pixels(seen, gaussian_filter(seen.photo.rgb, (0.06 * eyes, 0.06 * eyes, 0)))
-    assert only(said.remarks(blurred)).startswith("the face is very blurred")
-    assert said.remarks(with_pixels(seen, gaussian_filter(seen.photo.rgb, (0.02 * eyes, 0.02 * eyes, 0)))) == ()
+    assert only(checks.quality_warnings(blurred)).startswith("the face is very blurred")
+    assert checks.quality_warnings(with_pixels(seen, gaussian_filter(seen.photo.rgb, (0.02 * eyes, 0.02 * eyes, 0)))) == ()
 
 
 # -- measures on arrays -----------------------------------------------------------------------------------------------
@@ -137,11 +137,11 @@ def test_blur_of_an_edge_is_its_width_whatever_its_contrast(sigma, contrast):
     edge = np.zeros((100, 100, 3), np.float64)
     edge[:, 50:] = contrast
     soft = gaussian_filter(edge, (sigma, sigma, 0)) + 30
-    assert said.blur_px(soft, np.ones((100, 100), bool)) == pytest.approx(sigma, rel=0.1)
+    assert checks.blur_px(soft, np.ones((100, 100), bool)) == pytest.approx(sigma, rel=0.1)
 
 
 def test_an_even_picture_has_no_measurable_blur():
-    assert said.blur_px(np.full((50, 50, 3), 80, np.uint8), np.ones((50, 50), bool)) == 0
+    assert checks.blur_px(np.full((50, 50, 3), 80, np.uint8), np.ones((50, 50), bool)) == 0
 
 
 def test_shares_count_the_mask_alone():
@@ -150,15 +150,15 @@ def test_shares_count_the_mask_alone():
     crop[0, :, 2] = 200  # bright, not white
     skin = np.zeros((10, 10), bool)
     skin[:, :4] = True
-    assert said.white_share(crop, skin) == pytest.approx(0.4)
-    assert said.strange_share(crop, np.full_like(crop, 20), skin) == pytest.approx(0.5)
-    assert said.strange_share(crop, crop, skin) == 0
-    assert said.white_share(crop, ~skin & skin) == said.strange_share(crop, crop, ~skin & skin) == 0
+    assert checks.white_share(crop, skin) == pytest.approx(0.4)
+    assert checks.unexplained_share(crop, np.full_like(crop, 20), skin) == pytest.approx(0.5)
+    assert checks.unexplained_share(crop, crop, skin) == 0
+    assert checks.white_share(crop, ~skin & skin) == checks.unexplained_share(crop, crop, ~skin & skin) == 0
 
 
 def test_masks_hold_skin_and_leave_out_eyes_mouth_and_forehead(seen):
     points = seen.face.landmarks_px
-    face, skin = said.face_masks(points, 512)
+    face, skin = checks.face_masks(points, 512)
 
     def at(mask, *rows):
         x, y = points[list(rows)].mean(0).astype(int)

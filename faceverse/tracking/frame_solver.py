@@ -11,18 +11,18 @@ from ..fitting.solver import (
     NEAREST_M,
     LandmarkModel,
     LandmarkTerm,
+    apply_rotation_update,
     damped_step,
-    habit_factor,
+    error_mode_factor,
     initial_pose,
     point_weights,
     project_points,
-    turned,
 )
 from ..graphics.camera import Camera
 from ..graphics.lighting import default_light
-from .person import EVERY, Person, Reader, Reading, face_size, share_inside
-from .sight import Sight
-from .skin import Picture, Pose, Skin
+from .frame_observation import FrameObservation
+from .person import EVERY, LandmarkObservation, LandmarkObserver, TrackedPerson, face_size, share_inside
+from .skin_term import FacePicture, Pose, SkinTerm
 
 LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
 _POSE_STEPS, _FRESH_STEPS = 3, 10
@@ -59,7 +59,7 @@ QUALITIES = {"fast": Quality(96, 600, 2, 2700.0), "high": Quality(144, 2500, 4, 
 
 
 @dataclass(frozen=True)
-class State:
+class SolvedFrame:
     """One frame, solved; without a face only the time is known.
 
     Args:
@@ -77,34 +77,34 @@ class State:
 class FrameSolver:
     """Pose, weights and light of one sight after another; each starts from the one before."""
 
-    def __init__(self, reader: Reader, person: Person, quality: Quality):
-        self._reader, self._quality = reader, quality
+    def __init__(self, observer: LandmarkObserver, person: TrackedPerson, quality: Quality):
+        self._observer, self._quality = observer, quality
         self._light = default_light().numpy().astype(np.float64)
         self._last: Pose | None = None
         self._beyond: Pose | None = None
-        names = reader.model.expression_names
+        names = observer.model.expression_names
         self._most_sigma = np.array([_SEEN_SIGMA if name in _SEEN else _SIGMA[1] for name in names])
         self._led_weights = np.array([not name.startswith("eyeLook") for name in names])  # the gaze jumps
         self.person = person
 
     @property
-    def person(self) -> Person:
+    def person(self) -> TrackedPerson:
         """Who is followed."""
         return self._person
 
     @person.setter
-    def person(self, person: Person) -> None:
+    def person(self, person: TrackedPerson) -> None:
         params, before = person.params, getattr(self, "_person", None)
         last, light, beyond = self._last, self._light, self._beyond
-        rows = np.arange(0, len(self._reader.anybody.mean), EVERY)
+        rows = np.arange(0, len(self._observer.anybody.mean), EVERY)
         self._person = person
-        self._read_as = replace(person, habits=person.habits and person.habits.only(rows))
+        self._read_as = replace(person, bias=person.bias and person.bias.only(rows))
         if before is None or before.params is not params:
-            self._landmarks = self._reader.anybody.of_person(params.identity).only(rows)
-            self._skin = Skin(self._reader.model, params, self._quality.points)
-        if person.zero is None and person.calm:
-            poses = [self._solved(sight)[0] for sight in person.calm]
-            self._person = replace(person, zero=np.quantile([pose.expression for pose in poses], _AT_REST, axis=0))
+            self._landmarks = self._observer.anybody.of_person(params.identity).only(rows)
+            self._skin = SkinTerm(self._observer.model, params, self._quality.points)
+        if person.neutral_offset is None and person.neutral_frames:
+            poses = [self._solved(observed)[0] for observed in person.neutral_frames]
+            self._person = replace(person, neutral_offset=np.quantile([pose.expression for pose in poses], _AT_REST, axis=0))
             self._last, self._light, self._beyond = last, light, beyond
 
     def take_over(self, other: FrameSolver | None) -> None:
@@ -122,27 +122,27 @@ class FrameSolver:
             values = (row[name].astype(np.float64) for name in ("rotation", "translation", "expression"))
             self._last, self._light = Pose(*values), row["light"].astype(np.float64)
 
-    def __call__(self, sight: Sight) -> State:
+    def __call__(self, observed: FrameObservation) -> SolvedFrame:
         """The next frame."""
-        if sight.face is None:
+        if observed.face is None:
             self._last = self._beyond = None  # where the head is after a gap says the picture, not the past
-            return State(sight.seconds)
-        pose, error = self._solved(sight)
-        return State(sight.seconds, self._from_rest(pose), self._light, _confidence(error, sight))
+            return SolvedFrame(observed.seconds)
+        pose, error = self._solved(observed)
+        return SolvedFrame(observed.seconds, self._from_rest(pose), self._light, _confidence(error, observed))
 
-    def _solved(self, sight: Sight) -> tuple[Pose, float]:
+    def _solved(self, observed: FrameObservation) -> tuple[Pose, float]:
         """The pose of a face, and the error of its landmarks in sizes of the face."""
         camera = self._person.camera
-        read = self._reader(self._landmarks, sight, self._read_as)
-        placed, marks, error = self._placed(read, camera, face_size(sight.face))
+        read = self._observer(self._landmarks, observed, self._read_as)
+        placed, marks, error = self._placed(read, camera, face_size(observed.face))
         pose = self._led(placed, read) if error <= LOST_FIT else placed
-        picture = self._skin.picture(sight.picture, sight.inside, sight.camera(camera), pose)
+        picture = self._skin.picture(observed.picture, observed.inside, observed.camera(camera), pose)
         for number in range(self._quality.steps):
             pose = self._with_picture(pose, read, marks, picture, number == 0)
         self._last, self._beyond = pose, _difference(pose, placed)
         return pose, error
 
-    def _led(self, placed: Pose, read: Reading) -> Pose:
+    def _led(self, placed: Pose, read: LandmarkObservation) -> Pose:
         """The pose of the landmarks, with most of what the picture before said beyond its own."""
         beyond = self._beyond
         if beyond is None:
@@ -150,17 +150,17 @@ class FrameSolver:
         turn = Rotation.from_matrix(beyond.rotation).as_rotvec()
         moved = placed.translation + _KEPT * beyond.translation
         weights = read.landmarks.prior.clipped(placed.expression + self._led_weights * beyond.expression)
-        return Pose(turned(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < NEAREST_M else placed
+        return Pose(apply_rotation_update(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < NEAREST_M else placed
 
     def _from_rest(self, pose: Pose) -> Pose:
         """The same with weights counted from those of the face at rest."""
-        if self._person.zero is None:
+        if self._person.neutral_offset is None:
             return pose
-        limits, zero = self._landmarks.prior.limits, self._person.zero
-        wide = limits[:, 1] / np.maximum(limits[:, 1] - zero, 1e-3)
-        return replace(pose, expression=np.clip((pose.expression - zero) * wide, *limits.T))
+        limits, neutral_offset = self._landmarks.prior.limits, self._person.neutral_offset
+        wide = limits[:, 1] / np.maximum(limits[:, 1] - neutral_offset, 1e-3)
+        return replace(pose, expression=np.clip((pose.expression - neutral_offset) * wide, *limits.T))
 
-    def _placed(self, read: Reading, camera: Camera, size_px: float) -> tuple[Pose, LandmarkTerm, float]:
+    def _placed(self, read: LandmarkObservation, camera: Camera, size_px: float) -> tuple[Pose, LandmarkTerm, float]:
         """Pose of the landmarks with the expected weights, how they count in it, and their error in sizes of the
         face."""
         shape = read.landmarks.points(np.zeros(0), read.expected)
@@ -179,25 +179,25 @@ class FrameSolver:
                 best, error, term = fresh, fresh_error, fresh_term
         return replace(best, expression=read.expected), replace(term, lm=read.landmarks), error
 
-    def _with_picture(self, pose: Pose, read: Reading, marks: LandmarkTerm, picture: Picture, first: bool) -> Pose:
+    def _with_picture(self, pose: Pose, read: LandmarkObservation, marks: LandmarkTerm, picture: FacePicture, first: bool) -> Pose:
         """One Gauss-Newton step on landmarks, expected weights and the colours of the skin; the first one of a frame
         finds the light."""
         skin = self._skin
-        look = skin.compare(pose, picture)
-        if first and (look.weight > 0).sum() >= 30:
-            self._light = skin.light(look, self._light)
-        hessian, gradient, agreeing = skin.equations(pose, look, self._light, self._quality.independent)
+        residuals = skin.evaluate(pose, picture)
+        if first and (residuals.weight > 0).sum() >= 30:
+            self._light = skin.light(residuals, self._light)
+        hessian, gradient, agreeing = skin.normal_equations(pose, residuals, self._light, self._quality.independent)
         if agreeing < _AGREE:
             hessian, gradient = 0 * hessian, 0 * gradient
-        own, slope = marks.equations(_state(pose), fit_identity=False)
+        own, slope = marks.normal_equations(_state(pose), fit_identity=False)
         hessian, gradient = hessian + _LANDMARKS * own, gradient + _LANDMARKS * slope
         precision = np.clip(read.sigma, _SIGMA[0], self._most_sigma) ** -2.0
         np.einsum("ii->i", hessian)[6:] += precision
         gradient[6:] += precision * (pose.expression - read.expected)
-        room = read.landmarks.prior.limits - pose.expression[:, None]
-        delta = damped_step(hessian, gradient, _DAMPING, np.arange(6, len(gradient)), room)
+        bounds = read.landmarks.prior.limits - pose.expression[:, None]
+        delta = damped_step(hessian, gradient, _DAMPING, np.arange(6, len(gradient)), bounds)
         moved = Pose(
-            turned(pose.rotation, delta[:3]),
+            apply_rotation_update(pose.rotation, delta[:3]),
             pose.translation + delta[3:6],
             read.landmarks.prior.clipped(pose.expression + delta[6:]),
         )
@@ -219,31 +219,31 @@ def _state(pose: Pose) -> _State:
 
 
 def _term(
-    lm: LandmarkModel, read: Reading, camera: Camera, rotation: np.ndarray, translation: np.ndarray
+    lm: LandmarkModel, read: LandmarkObservation, camera: Camera, rotation: np.ndarray, translation: np.ndarray
 ) -> LandmarkTerm:
     """The landmarks as they count in a pose."""
     depth_m = max(-float(translation[2]), 1e-3)
     weight = point_weights(lm, rotation, depth_m, camera.focal_px)
-    return LandmarkTerm(lm, read.observed_px, camera, weight, habit_factor(lm, weight, camera.focal_px / depth_m))
+    return LandmarkTerm(lm, read.observed_px, camera, weight, error_mode_factor(lm, weight, camera.focal_px / depth_m))
 
 
 def _turned_to(term: LandmarkTerm, rotation: np.ndarray, translation: np.ndarray, steps: int) -> Pose:
     """Turn and shift of a stiff head to its landmarks."""
     pose = Pose(rotation, translation, np.zeros(0))
     for _ in range(steps):
-        hessian, gradient = term.equations(_state(pose), fit_identity=False)
+        hessian, gradient = term.normal_equations(_state(pose), fit_identity=False)
         np.einsum("ii->i", hessian)[...] *= 1 + _DAMPING
         delta = np.linalg.solve(hessian, -gradient)
         moved = pose.translation + delta[3:]
         if moved[2] > NEAREST_M or not np.isfinite(delta).all():
             break
-        pose = Pose(turned(pose.rotation, delta[:3]), moved, pose.expression)
+        pose = Pose(apply_rotation_update(pose.rotation, delta[:3]), moved, pose.expression)
         if np.abs(delta).max() < 1e-5:
             break
     return pose
 
 
-def _error(points: np.ndarray, read: Reading, pose: Pose, camera: Camera) -> float:
+def _error(points: np.ndarray, read: LandmarkObservation, pose: Pose, camera: Camera) -> float:
     """Root mean square distance of found and fitted landmarks in pixels."""
     off = project_points(points, pose.rotation, pose.translation, camera) - read.observed_px
     return float(np.sqrt((off**2).sum(1).mean()))
@@ -255,6 +255,6 @@ def _difference(pose: Pose, other: Pose) -> Pose:
     return Pose(turn, shift, pose.expression - other.expression)
 
 
-def _confidence(error: float, sight: Sight) -> float:
+def _confidence(error: float, observed: FrameObservation) -> float:
     """Above 0, up to 1; 0 itself means that no face was found."""
-    return max(float(np.exp(-((error / LOST_FIT) ** 2))) * share_inside(sight), 1e-3)
+    return max(float(np.exp(-((error / LOST_FIT) ** 2))) * share_inside(observed), 1e-3)

@@ -1,4 +1,4 @@
-"""Relief of a head: displacement maps in texture space, the normals that they make, and maps of the mesh beneath them.
+"""Displacement of a head: displacement maps in texture space, the normals that they make, and maps of the mesh beneath them.
 
 A displacement is (S, S) millimetres along the base surface's normal, + outwards, and holds structure finer than about
 8 mm. Maps are square, in the UV of the model; for texel centres see texture_maps.py, for axes and units camera.py.
@@ -23,17 +23,17 @@ from ..model.texture_maps import bake_planes, bake_vertices, uv_fragments
 
 BAND_SIGMAS_MM = (3.0, 1.0)
 """Standard deviations of the Gaussians between the coarse, medium and fine bands."""
-NO_RELIEF_REGIONS = ("eyeballs", "teeth", "tongue", "mouth_inside", "gums")
-"""Regions whose triangles show no relief."""
+NO_DISPLACEMENT_REGIONS = ("eyeballs", "teeth", "tongue", "mouth_inside", "gums")
+"""Regions whose triangles show no displacement."""
 STRAIN_SIGMA_MM = 3.0
 LARGEST_STRAIN = 0.6
-FULL_FOLD_STRAIN = 0.15
+FULL_WRINKLE_STRAIN = 0.15
 _MM_PER_TEXEL_AT_512 = 0.58
 _ALBEDO_CENTRE, _ALBEDO_SCALE, _POSITION_SCALE_M = 0.35, 0.25, 0.1
 _LEAST_SINE = 0.2  # of the angle between the texture's axes on the surface; more skewed triangles are slivers
 _LEAST_TEXEL_MM = 1e-3
 _FLAT = (128, 128, 255)  # a normal map where nothing is displaced
-_PASSAGE_TEXELS_AT_512 = 4  # from full relief to none at the edge of a chart
+_PASSAGE_TEXELS_AT_512 = 4  # from full displacement to none at the edge of a chart
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -88,7 +88,7 @@ def sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
     return top * (1 - y) + bottom * y
 
 
-def relief_weight(model: FaceModel, size: int) -> np.ndarray:
+def displacement_weight(model: FaceModel, size: int) -> np.ndarray:
     """(size, size) float32, share of a displacement that shows: 0 outside the charts and on eyes, teeth and inside the
     mouth, 1 on the skin, with a smooth passage within the charts, so that no seam has a step.
 
@@ -108,10 +108,10 @@ def relief_weight(model: FaceModel, size: int) -> np.ndarray:
     return per_model[key].copy()
 
 
-def without_relief(model: FaceModel) -> np.ndarray:
-    """(V,) bool, vertices of the regions without relief; a triangle has none if all its corners are among them."""
+def without_displacement(model: FaceModel) -> np.ndarray:
+    """(V,) bool, vertices of the regions without displacement; a triangle has none if all its corners are among them."""
     smooth = np.zeros(len(model.mean_vertices), bool)
-    for name in NO_RELIEF_REGIONS:
+    for name in NO_DISPLACEMENT_REGIONS:
         smooth[model.regions.get(name, [])] = True
     return smooth
 
@@ -136,8 +136,8 @@ def condition_maps(model: FaceModel, params: FaceParams, size: int) -> np.ndarra
     mean face) / 0.1 m.
     """
     identity, albedo = (torch.from_numpy(np.array(c, np.float32, ndmin=2)) for c in (params.identity, params.albedo))
-    neutral = model.vertices(identity.to(model.mean.device))[0].numpy(force=True)
-    colours = model.albedo(albedo.to(model.mean.device))[0].clamp(0, 1).numpy(force=True)
+    neutral = model.vertices(identity.to(model.device))[0].numpy(force=True)
+    colours = model.albedo(albedo.to(model.device))[0].clamp(0, 1).numpy(force=True)
     centroid = model.mean_vertices[model.regions.get("face", slice(None))].mean(axis=0)
     values = np.concatenate([(colours - _ALBEDO_CENTRE) / _ALBEDO_SCALE, (neutral - centroid) / _POSITION_SCALE_M], 1)
     return bake_planes(model, values, size)
@@ -155,7 +155,7 @@ class TangentFrame:
         texel_u_mm: (S, S) millimetres of surface from a texel to the next along u.
         texel_v_mm: (S, S) likewise along v.
         cosine: (S, S) of the angle between the directions along u and against v on the surface; 0 without skew.
-        weight: (S, S) share of a displacement that shows, 0..1, see `relief_weight`.
+        weight: (S, S) share of a displacement that shows, 0..1, see `displacement_weight`.
     """
 
     tangent_u: Tensor
@@ -195,7 +195,7 @@ class TangentFrame:
             (1000 * length_u).clamp_min(_LEAST_TEXEL_MM),
             (1000 * length_up).clamp_min(_LEAST_TEXEL_MM),
             (tangent_u * step_up).sum(0) / length_up,
-            torch.from_numpy(relief_weight(model, size)),
+            torch.from_numpy(displacement_weight(model, size)),
         )
 
     def to(self, target: torch.dtype | torch.device | str) -> TangentFrame:
@@ -284,7 +284,7 @@ def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.nda
         ParameterError: coefficients of another model, or a size as in `uv_fragments`.
     """
     identity, expression = (
-        torch.from_numpy(np.array(c, np.float32, ndmin=2)).to(model.mean.device)
+        torch.from_numpy(np.array(c, np.float32, ndmin=2)).to(model.device)
         for c in (params.identity, params.expression)
     )
     neutral = model.vertices(identity)[0].numpy(force=True)
@@ -292,11 +292,11 @@ def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.nda
     return surface_strain(model, neutral, expressive, TangentFrame.of(model, neutral, size))
 
 
-def fold_gate(strain: np.ndarray) -> np.ndarray:
-    """(S, S) float32 0..1 of strain (3, S, S): how far an expression can fold or flatten the skin; 0 where there is no
+def wrinkle_gate(strain: np.ndarray) -> np.ndarray:
+    """(S, S) float32 0..1 of strain (3, S, S): how far an expression can wrinkle or flatten the skin; 0 where there is no
     strain. What the expression generator draws counts times this."""
     size = np.sqrt(strain[0] ** 2 + 2 * strain[1] ** 2 + strain[2] ** 2)
-    return np.minimum(size / FULL_FOLD_STRAIN, 1).astype(np.float32)
+    return np.minimum(size / FULL_WRINKLE_STRAIN, 1).astype(np.float32)
 
 
 def surface_strain(model: FaceModel, before: np.ndarray, after: np.ndarray, frame: TangentFrame) -> np.ndarray:
@@ -404,7 +404,7 @@ def _bake_corners(model: FaceModel, values: np.ndarray, size: int) -> Tensor:
 
 
 def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Connected piece of the layout that each texel belongs to (size, size), 0 for none and for regions without relief;
+    """Connected piece of the layout that each texel belongs to (size, size), 0 for none and for regions without displacement;
     and the flat index (size^2,) of the covered texel that each texel repeats, -1 for none. Once per model and size."""
     per_model = _cache.setdefault(model, {})
     key = ("charts", size)
@@ -414,7 +414,7 @@ def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
         links = np.concatenate([uv_faces[:, :2], uv_faces[:, 1:]]).T
         graph = coo_array((np.ones(links.shape[1], bool), tuple(links)), shape=(len(model.uv),) * 2)
         of_face = connected_components(graph, directed=False)[1][uv_faces[:, 0]] + 1
-        of_face[without_relief(model)[model.faces].all(axis=1)] = 0
+        of_face[without_displacement(model)[model.faces].all(axis=1)] = 0
         chart = np.where(fragments.covered, of_face[np.maximum(fragments.triangle, 0)], 0).astype(np.int64)
         nearest = distance_transform_edt(~fragments.covered, return_distances=False, return_indices=True)
         source = np.ravel_multi_index(tuple(nearest), chart.shape)

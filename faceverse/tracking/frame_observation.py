@@ -23,7 +23,7 @@ _MOST_LOST_S = 0.5  # after so long without a face whoever comes next is the one
 
 
 @dataclass(frozen=True)
-class Sight:
+class FrameObservation:
     """What is kept of a frame: the square of it (S, S, 3) uint8 that shows the face, and where it lies in pixels."""
 
     seconds: float
@@ -38,7 +38,7 @@ class Sight:
         return camera.cropped(self.box, self.picture.shape[:2])
 
 
-class Watch:
+class FaceTracker:
     """Turns frames into sights, one after the other; follows one person.
 
     A face that is too small for the detector in the whole frame is searched for now and then, and followed in a square
@@ -57,7 +57,7 @@ class Watch:
         self._window: tuple[int, int, int, int] | None = None
         self._crowded = False  # somebody else was there: the window stays, however near the face comes
 
-    def __call__(self, seconds: float, rgb: np.ndarray) -> Sight:
+    def __call__(self, seconds: float, rgb: np.ndarray) -> FrameObservation:
         """The face in the next frame, as far as there is one."""
         self._first_s = seconds if self._first_s is None else self._first_s
         milliseconds = round(1000 * (seconds - self._first_s))
@@ -79,12 +79,12 @@ class Watch:
         elif seconds - self._seen_s > _MOST_LOST_S:
             self._window = None
         if face is None:
-            return Sight(seconds, rgb.shape[:2])
+            return FrameObservation(seconds, rgb.shape[:2])
         box = crop_box(face.landmarks_px)
         height, width = rgb.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            return Sight(seconds, rgb.shape[:2])
-        return Sight(seconds, rgb.shape[:2], face, *cut(rgb, box, self._size), box)
+            return FrameObservation(seconds, rgb.shape[:2])
+        return FrameObservation(seconds, rgb.shape[:2], face, *cut(rgb, box, self._size), box)
 
     def _detected(self, rgb: np.ndarray, milliseconds: int) -> list[DetectedFace]:
         """Faces in the frame, or in the window where one is."""
@@ -111,9 +111,9 @@ class Watch:
             return None
         if self._window is not None:
             left, top, right, bottom = self._window
-            room = 0.5 * wide
-            inside = left <= max(x0 - room, 0) and top <= max(y0 - room, 0)
-            inside = inside and right >= min(x1 + room, size[1]) and bottom >= min(y1 + room, size[0])
+            bounds = 0.5 * wide
+            inside = left <= max(x0 - bounds, 0) and top <= max(y0 - bounds, 0)
+            inside = inside and right >= min(x1 + bounds, size[1]) and bottom >= min(y1 + bounds, size[0])
             if inside and wide > 0.6 * (right - left) / _WINDOW_FACES:
                 return self._window
         return _square_around(face.box_px, size)
@@ -161,11 +161,11 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return common / max(both, 1e-9)
 
 
-def sights_of(
+def observe_frames(
     frames: Iterator[tuple[float, np.ndarray]],
     detector: VideoDetector,
     picture_px: int,
-) -> Iterator[Sight]:
+) -> Iterator[FrameObservation]:
     """The face in each frame. The detector works in a thread of its own, a few frames ahead of who takes the sights.
 
     Args:
@@ -173,7 +173,7 @@ def sights_of(
     """
     ready: queue.Queue = queue.Queue(AHEAD)
     ended = threading.Event()
-    watch = Watch(detector, picture_px)
+    tracker = FaceTracker(detector, picture_px)
 
     def put(item) -> bool:
         while not ended.is_set():
@@ -187,7 +187,7 @@ def sights_of(
     def work() -> None:
         try:
             for seconds, rgb in frames:
-                if not put(watch(seconds, rgb)):
+                if not put(tracker(seconds, rgb)):
                     return
             put(None)
         except BaseException as error:  # whoever takes the sights has to hear of it
@@ -208,11 +208,11 @@ def sights_of(
             close()
 
 
-def until_known(sights: Iterator[Sight], faces: int) -> Iterator[Sight]:
+def until_known(observed_frames: Iterator[FrameObservation], faces: int) -> Iterator[FrameObservation]:
     """Sights up to the one that shows a face for the `faces`-th time."""
     count = 0
-    for sight in sights:
-        yield sight
-        count += sight.face is not None
+    for observed in observed_frames:
+        yield observed
+        count += observed.face is not None
         if count == faces:
             return

@@ -8,13 +8,20 @@ import torch
 from test_skin_detail import SIZE, module_of
 
 import faceverse as fv
+from faceverse.detail.displacement import normal_map
 from faceverse.detail.latents import maps_of
-from faceverse.detail.relief import normal_map
 from faceverse.edit import head
 from faceverse.errors import ParameterError
-from faceverse.fitting import skin_stage
-from faceverse.fitting.skin_stage import chosen_module, fit_skin
-from faceverse.fitting.skin_view import blurred, clear_skin, inner_weight, look_at_skin, shade_sensitivity, without_tone
+from faceverse.fitting import detail_stage
+from faceverse.fitting.detail_stage import fit_detail_maps, select_detail_module
+from faceverse.fitting.skin_observation import (
+    blurred,
+    clear_skin,
+    inner_weight,
+    observe_skin,
+    shade_sensitivity,
+    without_tone,
+)
 from faceverse.training.scans import DetailSurface, random_z, synthetic_detail
 
 
@@ -25,21 +32,21 @@ def model():
 
 @pytest.fixture(scope="module")
 def wrinkled(model):
-    """A head of 70 with synthetic relief, and its photograph in side light."""
+    """A head of 70 with synthetic displacement, and its photograph in side light."""
     person = head(model.random(8), model, texture_size=512)
-    relief = synthetic_detail(DetailSurface.of(model, 256), random_z(np.random.default_rng(0), 72, 0.5), 0).displacement
+    displacement = synthetic_detail(DetailSurface.of(model, 256), random_z(np.random.default_rng(0), 72, 0.5), 0).displacement
     light = person.params.light.copy()
     light[1:4] += light[0].mean() * np.float32([[0.35], [0.25], [0.1]])
     posed = person.replace(params=person.params.replace(light=light))
-    shown = posed.replace(displacement=relief, normal_map=normal_map(model, posed.vertices, relief))
-    return posed, relief, fv.render(shown, mode="color", camera=posed.camera, supersample=3).rgb
+    shown = posed.replace(displacement=displacement, normal_map=normal_map(model, posed.vertices, displacement))
+    return posed, displacement, fv.render(shown, mode="color", camera=posed.camera, supersample=3).rgb
 
 
-def test_shading_of_relief_is_predicted(model, wrinkled):
-    posed, relief, photo = wrinkled
-    view = look_at_skin(photo, model, posed.params, posed.camera, 256)
+def test_shading_of_displacement_is_predicted(model, wrinkled):
+    posed, displacement, photo = wrinkled
+    view = observe_skin(photo, model, posed.params, posed.camera, 256)
     assert 0.1 < float((view.weight > 0.5).float().mean()) < 0.6
-    predicted = view.predicted(torch.zeros(3, 256, 256), torch.from_numpy(relief))
+    predicted = view.predicted(torch.zeros(3, 256, 256), torch.from_numpy(displacement))
     sure = view.weight > 0.9
     a, b = (luma[sure] for luma in (predicted.mean(0), view.residual.mean(0)))
     assert float(torch.corrcoef(torch.stack([a, b]))[0, 1]) > 0.6
@@ -48,7 +55,7 @@ def test_shading_of_relief_is_predicted(model, wrinkled):
 
 def test_sensitivity_is_the_derivative_of_the_light(model, wrinkled):
     posed, _, photo = wrinkled
-    view = look_at_skin(photo, model, posed.params, posed.camera, 64)
+    view = observe_skin(photo, model, posed.params, posed.camera, 64)
     sensitivity = shade_sensitivity(view.frame, view.light)
     assert sensitivity.shape == (2, 64, 64) and float(sensitivity[:, view.weight > 0.5].abs().mean()) > 0.05
 
@@ -75,12 +82,12 @@ def test_filters():
 def test_stages_never_make_held_out_skin_worse(model, wrinkled):
     posed, _, photo = wrinkled
     seen = []
-    skin = fit_skin(photo, model, posed.params, posed.camera, module_of(model), 3, seen.append)
+    skin = fit_detail_maps(photo, model, posed.params, posed.camera, module_of(model), 3, seen.append)
     assert skin.seen and [stage.name for stage in skin.stages] == ["detail"]
     assert skin.stages[0].after <= skin.stages[0].before
     assert seen == sorted(seen) and 0 < seen[0] < seen[-1] <= 1
     assert skin.displacement.shape == (SIZE, SIZE) and np.isfinite(skin.displacement).all()
-    again = fit_skin(photo, model, posed.params, posed.camera, module_of(model), 3)
+    again = fit_detail_maps(photo, model, posed.params, posed.camera, module_of(model), 3)
     np.testing.assert_array_equal(again.displacement, skin.displacement)
     made = maps_of(module_of(model), model, posed.params.replace(detail=skin.latents))
     np.testing.assert_allclose(made.displacement, skin.displacement, atol=1e-6)
@@ -90,12 +97,12 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
     person = head(model.random(8), model, texture_size=64)
     camera = person.camera.cropped((0, 0, 512, 512), (40, 40))
     photo = fv.render(person, camera=camera).rgb
-    skin = fit_skin(photo, model, person.params, camera, module_of(model), 3)
+    skin = fit_detail_maps(photo, model, person.params, camera, module_of(model), 3)
     assert not skin.seen and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
 
 
 def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
-    monkeypatch.setattr(skin_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in skin_stage.DETAIL))
+    monkeypatch.setattr(detail_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL))
     events, bases = [], []
 
     def on_base(result):
@@ -119,7 +126,7 @@ def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, 
 
 
 def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypatch):
-    monkeypatch.setattr(skin_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in skin_stage.DETAIL))
+    monkeypatch.setattr(detail_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL))
     bases = []
     pair = [astronaut, np.ascontiguousarray(astronaut[:400, 60:460])]
     result = fv.fit(pair, model, detail=module_of(model, expression=None), on_base=bases.append)
@@ -129,10 +136,10 @@ def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypa
 
 
 def test_modules_are_chosen_in_words(model, monkeypatch):
-    assert chosen_module(False, model) is None
+    assert select_detail_module(False, model) is None
     module = module_of(model)
-    assert chosen_module(module, model) is module
+    assert select_detail_module(module, model) is module
     with pytest.raises(ParameterError, match="detail must be True, False or a module from load_detail, got 'yes'"):
-        chosen_module("yes", model)
-    monkeypatch.setattr("faceverse.fitting.skin_stage.has_open_detail", lambda: False)
-    assert chosen_module(True, model) is None
+        select_detail_module("yes", model)
+    monkeypatch.setattr("faceverse.fitting.detail_stage.has_open_detail", lambda: False)
+    assert select_detail_module(True, model) is None
