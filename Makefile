@@ -72,7 +72,7 @@ validator:
 	else echo "npm not found: exported glTF files will not be validated"; fi
 
 clean:
-	rm -rf $(VENV) $(OUT) $(NODE_MODULES) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OUT) $(NODE_MODULES) build dist .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -20,7 +20,7 @@ from .graphics.lighting import linear_from_srgb, srgb_from_linear
 from .model.face_model import FaceModel, FaceParams
 from .model.texture_maps import bake_vertices
 from .rendering.render import rotation_matrix
-from .result import FitResult, head_of, with_params
+from .result import FitResult, head_from_params, with_params
 from .weights import load_model
 
 MAX_DETAIL = 3.0
@@ -52,7 +52,7 @@ def head(params: FaceParams, model: FaceModel | None = None, *, texture_size: in
         if wanted != given:
             raise ParameterError(f"{name} must have shape {wanted} for the model '{model.name}', got {given}")
     camera = Camera(1.6 * HEAD_VIEW_PX, (HEAD_VIEW_PX / 2, HEAD_VIEW_PX / 2), (HEAD_VIEW_PX, HEAD_VIEW_PX))
-    return head_of(model, params, camera, texture_size)
+    return head_from_params(model, params, camera, texture_size)
 
 
 def edit(

@@ -53,7 +53,7 @@ class DetailModuleLike(Protocol):
 
 
 @dataclass(frozen=True)
-class View:
+class FittedView:
     """One of several photographs of a person, as fitted. NumPy float32; conventions in camera.py.
 
     Args:
@@ -118,7 +118,7 @@ class FitResult:
     seconds: float = 0.0
     source: str = ""
     blendshape_scores: dict[str, float] = field(default_factory=dict)
-    views: tuple[View, ...] = ()
+    views: tuple[FittedView, ...] = ()
     detail_module: DetailModuleLike | None = None
 
     @property
@@ -177,7 +177,7 @@ def with_params(result: FitResult, params: FaceParams) -> FitResult:
     )
 
 
-def head_of(
+def head_from_params(
     model: FaceModel, params: FaceParams, camera: Camera, texture_size: int = 512, source: str = ""
 ) -> FitResult:
     """The head of given parameters as `fit` returns heads, with the model's own albedo as its texture."""

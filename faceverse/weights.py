@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 
 from .errors import WeightsError
 from .graphics.mesh import Subdivision, subdivide_flat, subdivision, subdivision_matrix, triangles_from_quads
-from .io.files import write_whole
+from .io.files import write_atomically
 from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
@@ -215,7 +215,7 @@ def convert_model(model: FaceModel, path: str | os.PathLike, *, to: str = "array
         raise WeightsError(f'models are converted to {kinds}, not to "{to}" in {path.name}')
     if to == "arrays":
         return write_model_data(model.data, path)
-    return write_whole(path, npy_bytes(official_v2(model)), WeightsError)
+    return write_atomically(path, npy_bytes(official_v2(model)), WeightsError)
 
 
 def _find_open() -> Path:

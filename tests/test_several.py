@@ -18,7 +18,7 @@ from faceverse.graphics.camera import Camera, euler_deg_from_rotation, rotation_
 from faceverse.graphics.lighting import default_light
 from faceverse.landmarks import DetectedFace
 from faceverse.model.skin_texture import Texture
-from faceverse.result import View, head_of, with_params
+from faceverse.result import FittedView, head_from_params, with_params
 
 CAMERA = Camera(900.0, (256.0, 256.0), (512, 512))
 YAWS_DEG = (0, 32, -32)
@@ -259,7 +259,7 @@ def person(model):
     """A random head in three poses under three lights: pictures, focal length, and the head."""
     truth = model.random(7002)
     pictures, camera = [], Camera(1150.0, (256.0, 256.0), (512, 512))
-    head = head_of(model, truth.replace(translation=np.float32([0, 0, -0.7])), camera)
+    head = head_from_params(model, truth.replace(translation=np.float32([0, 0, -0.7])), camera)
     for number, yaw in enumerate(YAWS_DEG):
         light = default_light().numpy() * (0.9 + 0.1 * number)
         light[1] += (-0.2, 0.2, 0.0)[number]
@@ -338,7 +338,7 @@ def test_views_survive_a_file(together, tmp_path, model):
     assert len(again.views) == 3
     for before, after in zip(result.views, again.views, strict=True):
         assert (before.source, before.camera) == (after.source, after.camera)
-        for name in View.__dataclass_fields__.keys() - {"source", "camera"}:
+        for name in FittedView.__dataclass_fields__.keys() - {"source", "camera"}:
             np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
     document = json.loads(path.read_text(encoding="utf-8"))
     document["views"][1]["light"] = [[0.5]]

@@ -14,7 +14,7 @@ from faceverse.errors import ImageError, ParameterError
 from faceverse.formats.export import export
 from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
 from faceverse.model.face_model import FaceModel
-from faceverse.result import head_of
+from faceverse.result import head_from_params
 from faceverse.tracking import clips
 from faceverse.tracking.clips import render_track
 from faceverse.tracking.files import load_track
@@ -65,7 +65,7 @@ def track(toy_model):
 @pytest.fixture(scope="module")
 def subject(toy_model):
     """A head with a texture that no model makes."""
-    head = head_of(toy_model, toy_model.random(9), default_camera((64, 64)), 32, source="me.jpg")
+    head = head_from_params(toy_model, toy_model.random(9), default_camera((64, 64)), 32, source="me.jpg")
     texture = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     return head.replace(texture=texture, landmarks_px=np.zeros((478, 2), np.float32))
 
@@ -240,14 +240,14 @@ def test_motion_on_another_head(track, subject):
 def test_motion_on_another_model_goes_by_name(track):
     names = ("smirk", *track.expression_names[1:][::-1])
     model = other_model(expression_names=names, name="else")
-    moved = track.apply_to(head_of(model, model.neutral(), track.camera, 16))
+    moved = track.apply_to(head_from_params(model, model.neutral(), track.camera, 16))
     for name in names[1:]:
         assert np.array_equal(column(moved, name), column(track, name))
     assert not column(moved, "smirk").any()
     assert moved.warnings[-1] == f"the model else has no expression {track.expression_names[0]}: left out"
     alien = other_model(expression_names=tuple(f"e{i}" for i in range(len(names))))
     with pytest.raises(ParameterError, match="has none of these expressions"):
-        track.apply_to(head_of(alien, alien.neutral(), track.camera, 16))
+        track.apply_to(head_from_params(alien, alien.neutral(), track.camera, 16))
 
 
 def test_rest_of_the_person_is_taken_off(track):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import ParameterError, WeightsError
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..io.pickles import read_checkpoint, read_npy
 from ..weights import find_beside_open
 from .module import CHANNELS, DetailLayout, DetailModule, DisplacementCode
@@ -253,4 +253,4 @@ def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool 
     }
     if module.code is not None:
         metadata["code"] = json.dumps(asdict(module.code))
-    return write_whole(path, save(tensors, metadata), WeightsError)
+    return write_atomically(path, save(tensors, metadata), WeightsError)

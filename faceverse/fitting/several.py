@@ -14,7 +14,7 @@ from ..graphics.camera import euler_deg_from_rotation
 from ..io.images import Photo
 from ..landmarks import detect_faces
 from ..model.face_model import FaceModel, FaceParams
-from ..result import FitResult, Stage, View
+from ..result import FitResult, FittedView, Stage
 from .appearance import fit_appearance
 from .detail_stage import FittedDetail, run_detail_stage
 from .face_selection import FaceSelector
@@ -193,8 +193,8 @@ def _one_texture(
     return merged
 
 
-def _view(fit_input: FitInput, state: FaceState) -> View:
-    return View(
+def _view(fit_input: FitInput, state: FaceState) -> FittedView:
+    return FittedView(
         source=fit_input.photo.name,
         camera=own_camera(fit_input),
         **{name: state.tensor(name)[0].numpy() for name in ("rotation", "translation", "expression", "light")},

@@ -24,7 +24,7 @@ from ..graphics.mesh import vertex_normals
 from ..io.pickles import read_npy
 from ..model.face_model import FaceModel
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
-from ..result import FitResult, head_of
+from ..result import FitResult, head_from_params
 from ..weights import load_model
 from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, MorphTarget, write_glb
 from .store import from_json, library_name, picture_bytes, to_json
@@ -101,7 +101,7 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
     model = load_model("open") if model is None else model
     if path.suffix.lower() == ".npy":
         params = params_from_coefficients(model, stored_coefficients(read_npy(path), path.name))
-        return head_of(model, params, camera_of(model), source=path.name)
+        return head_from_params(model, params, camera_of(model), source=path.name)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -25,7 +25,7 @@ from ..detail.module import STORED, DetailModule, of_steps, whole_steps
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera
 from ..model.face_model import FaceModel, FaceParams
-from ..result import FitResult, Stage, View, with_params
+from ..result import FitResult, FittedView, Stage, with_params
 
 _FORMAT, _VERSION = "faceverse-result", 1
 _LARGEST_SIDE_PX = 8192
@@ -146,7 +146,7 @@ def _camera_numbers(camera: Camera) -> dict:
     }
 
 
-def _view_entry(view: View, model: FaceModel) -> dict:
+def _view_entry(view: FittedView, model: FaceModel) -> dict:
     return {
         "source": _without_folder(view.source),
         "camera": _camera_numbers(view.camera),
@@ -326,9 +326,9 @@ def _weights(stored: dict[str, float], model: FaceModel) -> np.ndarray:
     return _array([stored[key] for key in names], (len(names),), "expression")
 
 
-def _view(entry: dict, model: FaceModel) -> View:
+def _view(entry: dict, model: FaceModel) -> FittedView:
     shapes = ((3, 3), (3,), (9, 3), (478, 2), (len(model.fit_landmarks.triangle), 2))
-    return View(
+    return FittedView(
         source=str(entry["source"]),
         camera=_camera(entry["camera"]),
         expression=_weights(entry["expression"], model),

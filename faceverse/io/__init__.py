@@ -1,1 +1,1 @@
-"""Reading and writing files: photographs, pickles that are never run, files that are written atomically."""
+"""Files: photographs, pickles read without running their code, atomic writing."""

@@ -1,4 +1,4 @@
-"""Writing files so that they appear complete or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from ..errors import FaceVerseError
 
 
-def write_whole(path: Path, content: bytes | Iterable[bytes], error: type[FaceVerseError]) -> Path:
-    """Writes beside the target and moves; what was there before stays until the new file is complete.
+def write_atomically(path: Path, content: bytes | Iterable[bytes], error: type[FaceVerseError]) -> Path:
+    """Write a file through a temporary file beside it and a rename: an existing file stays valid until then.
 
     Args:
-        content: as a whole, or in pieces.
-        error: raised, with one sentence, when the place cannot be written.
+        path: of the file.
+        content: all of it, or its parts in order.
+        error: raised, with one sentence, when the file cannot be written.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
@@ -28,7 +29,7 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], error: type[FaceVe
     except OSError as problem:
         raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
     finally:
-        # A parent that is no folder cannot hold a rest either.
+        # A parent that is no folder cannot hold the temporary file either.
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
     return path

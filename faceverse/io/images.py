@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..errors import ImageError
-from .files import write_whole
+from .files import write_atomically
 
 MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
 MIN_SHORT_SIDE_PX = 32
@@ -114,7 +114,7 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
         rgb = rgb[:, :, :3]
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(content, format=image_format, **options)
-    return write_whole(path, content.getvalue(), ImageError)
+    return write_atomically(path, content.getvalue(), ImageError)
 
 
 def _read_file(path: Path) -> Photo:

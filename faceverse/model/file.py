@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..graphics.mesh import unique_edges
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from .arrays import packed, unpacked
 from .data import ModelData
 
@@ -107,7 +107,7 @@ class ModelFile:
         metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
         arrays = {_STORED_NAMES.get(key, key): np.ascontiguousarray(value) for key, value in self.arrays().items()}
         content = _sorted(save(arrays, metadata))
-        return write_whole(Path(path), content, WeightsError)
+        return write_atomically(Path(path), content, WeightsError)
 
 
 # Files keep the name that the first version of the format gave this array.
@@ -159,7 +159,7 @@ def write_model_data(data: ModelData, path: str | os.PathLike) -> Path:
 
     arrays, text = packed(data)
     content = save(arrays, {"format": ARRAYS_FORMAT, "format_version": ARRAYS_VERSION, **text})
-    return write_whole(Path(path), _sorted(content), WeightsError)
+    return write_atomically(Path(path), _sorted(content), WeightsError)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

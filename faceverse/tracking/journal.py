@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ParameterError
 from ..graphics.camera import Camera
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..model.face_model import FaceModel
 from .frame_solver import SolvedFrame
 from .person import PersonBias, TrackedPerson
@@ -113,7 +113,7 @@ class Journal:
         """Begins the file, or goes on behind the whole records of an earlier run."""
         line = _line(self._about, person)
         kept = b"" if earlier is None else earlier.frames.tobytes()
-        write_whole(self.path, line + kept, ParameterError)
+        write_atomically(self.path, line + kept, ParameterError)
         try:
             self._file = open(self.path, "ab")
         except OSError as error:

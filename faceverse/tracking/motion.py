@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from ..errors import ParameterError
 from ..formats.export import coarse_head, export, glb_bytes
 from ..formats.gltf import GltfAnimation, GltfCamera
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from .result import Track
 
 _OWN_FILES = (".csv", ".json", ".npz")
@@ -50,7 +50,7 @@ def export_track(track: Track, path: str | os.PathLike, *, mesh: str = "light") 
     head = track.result(int(keys[0]))
     head = coarse_head(head) if mesh == "light" else head
     animation = _animation(track, keys, path.stem)
-    return write_whole(path, glb_bytes(head, animation, _camera(track, keys)), ParameterError)
+    return write_atomically(path, glb_bytes(head, animation, _camera(track, keys)), ParameterError)
 
 
 def _keys(track: Track) -> np.ndarray:

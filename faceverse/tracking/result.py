@@ -16,9 +16,9 @@ import torch
 
 from ..errors import ParameterError
 from ..graphics.camera import Camera, euler_deg_from_rotation
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..model.face_model import FaceModel, FaceParams
-from ..result import FitResult, head_of, with_params
+from ..result import FitResult, head_from_params, with_params
 from .retarget import rest_weights, retargeted, same_named, without_rest
 
 
@@ -91,7 +91,7 @@ class Track:
     def _head(self) -> FitResult:
         """What the heads of all frames share; a texture is large and need not be made for each of them."""
         if self.subject is None:
-            return head_of(self.model, self.identity, self.camera)
+            return head_from_params(self.model, self.identity, self.camera)
         return self.subject.replace(
             model=self.model,
             camera=self.camera,
@@ -183,7 +183,7 @@ class Track:
         suffix = path.suffix.lower()
         if suffix not in _WRITERS:
             raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
-        return write_whole(path, _WRITERS[suffix](self), ParameterError)
+        return write_atomically(path, _WRITERS[suffix](self), ParameterError)
 
 
 def gaze_deg(expression: np.ndarray, names: tuple[str, ...]) -> np.ndarray:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from ..errors import FaceVerseError, WeightsError
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..model.face_model import FaceParams
 from ..model.file import content_hash, read_model_file
 from ..weights import find_weights, load_model
@@ -215,7 +215,7 @@ def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WeightsError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
-    write_whole(path, content.getvalue(), WeightsError)
+    write_atomically(path, content.getvalue(), WeightsError)
 
 
 def _arrays(found: Registration) -> dict[str, np.ndarray]:
@@ -277,4 +277,4 @@ def _write_report(scans: list[ScanFile], chosen: list[ScanFile], done: dict[str,
             row |= outcome.registration.report.row() if outcome.registration else {}
         writer.writerow(row)
     if work.is_dir():
-        write_whole(work / "report.csv", text.getvalue().encode("utf-8", "backslashreplace"), WeightsError)
+        write_atomically(work / "report.csv", text.getvalue().encode("utf-8", "backslashreplace"), WeightsError)

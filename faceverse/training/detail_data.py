@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..threads import one_thread
 
 SHARD = 16  # samples in one file
@@ -208,7 +208,7 @@ def _claim(folder: Path, content: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise WeightsError(f"cannot make the folder {folder}: {problem.strerror}") from problem
-    write_whole(path, json.dumps(content, indent=1, sort_keys=True).encode(), WeightsError)
+    write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode(), WeightsError)
 
 
 def _path(folder: Path, shard: int) -> Path:
@@ -235,7 +235,7 @@ def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path,
             records[place] = _stored(sample(shard * SHARD + place), shape)
     content = io.BytesIO()
     np.save(content, records)
-    write_whole(_path(folder, shard), content.getvalue(), WeightsError)
+    write_atomically(_path(folder, shard), content.getvalue(), WeightsError)
 
 
 def _stored(sample: Sample, shape: DataShape) -> tuple:

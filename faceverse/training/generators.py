@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..detail.stylegan import ConditionalGenerator
 from ..errors import ParameterError, WeightsError
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..model.face_model import FaceModel
 from . import expression_wrinkles, scans
 from .detail_data import DetailData, Sample, draw_data, reduced
@@ -296,19 +296,19 @@ class Run:
             row |= {"diversity": f"{found.diversity:.3f}", "noise": f"{found.noise:.3f}"}
             picture = io.BytesIO()
             sheet(generator, training.data, training.plan).save(picture, "PNG")
-            write_whole(self.work / f"sheet_{training.steps:06d}.png", picture.getvalue(), WeightsError)
+            write_atomically(self.work / f"sheet_{training.steps:06d}.png", picture.getvalue(), WeightsError)
         self.rows.append(row)
         self.progress(", ".join(f"{name} {value}" for name, value in row.items() if value != ""))
 
     def _save(self) -> None:
         content = io.BytesIO()
         torch.save(self.training.state(), content)
-        write_whole(self._state_path, content.getvalue(), WeightsError)
+        write_atomically(self._state_path, content.getvalue(), WeightsError)
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS)
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(self._log_path, text.getvalue().encode(), WeightsError)
+        write_atomically(self._log_path, text.getvalue().encode(), WeightsError)
 
 
 def _progress(training: Training, minutes: float | None, steps: int | None) -> float:

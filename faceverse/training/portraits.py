@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera, rotation_from_euler_deg
 from ..graphics.lighting import ambient_light, sh_basis, srgb_from_linear
-from ..io.files import write_whole
+from ..io.files import write_atomically
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace, detect_faces
 from ..model.face_model import FaceModel
 from ..model.skin_texture import IRIS_DEG, PUPIL_DEG
@@ -445,5 +445,5 @@ def cached_samples(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise WeightsError(f"cannot make the folder {path.parent}: {problem.strerror}") from problem
-    write_whole(path, content.getvalue(), WeightsError)
+    write_atomically(path, content.getvalue(), WeightsError)
     return samples

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
-from ..io.files import write_whole
+from ..io.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ def write_network(
     metadata = about | {"info": json.dumps(info, sort_keys=True)}
     stored = {stored_names.get(name, name): np.ascontiguousarray(value) for name, value in arrays.items()}
     content = save(dict(sorted(stored.items())), metadata)
-    return write_whole(path, content, WeightsError)
+    return write_atomically(path, content, WeightsError)
