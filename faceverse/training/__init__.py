@@ -1,1 +1,1 @@
-"""Training: what builds the files in weights/ from openly licensed sources."""
+"""Training code that builds the files in weights/ from openly licensed sources."""

@@ -1,7 +1,7 @@
-"""Anthropometric landmarks on the coarse head, measures between them, and published values to compare with.
+"""Anthropometric landmarks and measures of the coarse head mesh, with published survey values to compare against.
 
-Landmarks are vertices of the source's base.obj (the mean of several where the place lies between them), chosen on the
-mean head. Measures follow the definitions of the surveys: straight distances in millimetres, angles in degrees.
+Landmarks are vertices of the source's base.obj, chosen on the mean head; a landmark between vertices is the mean of
+several. Measures follow the definitions of the surveys: straight distances in millimetres, angles in degrees.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .sources import ANCESTRIES, HeadMesh
 
 MIDLINE = {
     "vertex": (881,),
-    "trichion": (983,),  # a bald head has no hairline: where it usually is, 5 cm above the glabella
+    "trichion": (983,),  # a bald head has no hairline: its usual position, 5 cm above the glabella
     "glabella": (234,),
     "sellion": (132,),
     "rhinion": (131, 5063),  # the middle of the bridge
@@ -30,7 +30,7 @@ MIDLINE = {
     "menton": (5296,),
     "opisthocranion": (5389,),
 }
-PAIRED = {  # the subject's left side; the right side is its mirror image
+PAIRED = {  # the subject's left side; the right side is the mirror image
     "euryon": (7577,),
     "frontotemporale": (10412,),
     "brow_medial": (6983,),
@@ -48,7 +48,7 @@ PAIRED = {  # the subject's left side; the right side is its mirror image
     "palpebrale_inferius": (13370,),
     "orbitale": (11829,),
     "lateral_orbit": (6970, 6991),
-    "malare": (11793, 11706, 11790),  # the cheekbone's foremost place
+    "malare": (11793, 11706, 11790),  # the most prominent point of the cheekbone
     "zygion": (7572,),
     "bucca": (11767, 11768),  # the middle of the cheek
     "alare": (11672,),
@@ -64,7 +64,7 @@ PAIRED = {  # the subject's left side; the right side is its mirror image
     "preaurale": (12045,),
     "postaurale": (12040,),
 }
-# Where a breadth is taken at the widest place, or a length to the farthest one: places to choose from.
+# Candidate vertices of a breadth taken at the widest position, or of a length taken to the farthest point.
 WIDEST_HEAD = (7577, 7565, 12002, 11998, 7675, 7660, 7701)
 WIDEST_CHEEK = (7572, 12010, 7573, 7564, 11845, 11844, 7037)
 WIDEST_JAW = (7597, 7459, 7596)
@@ -75,19 +75,20 @@ MASTOID = (7648, 7642)
 
 
 def mirror(head: HeadMesh) -> np.ndarray:
-    """(Vc,) index of each vertex's mirror image; the base head is symmetric to the last digit."""
+    """Index (Vc,) of each vertex's mirror image; the base head is exactly symmetric."""
     return cKDTree(head.vertices).query(head.vertices * [-1, 1, 1])[1]
 
 
 def local(head: HeadMesh, source_index: tuple[int, ...]) -> np.ndarray:
-    """Coarse vertices (K,) of vertices of base.obj."""
+    """Coarse vertices (K,) that correspond to vertices of base.obj."""
     return np.searchsorted(head.source_index, source_index)
 
 
 def landmarks(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
-    """Named points (S, 3) of heads (S, Vc, 3), in their unit; `_left` and `_right` are the subject's.
+    """Named landmark positions (S, 3) of heads (S, Vc, 3), in the unit of the heads.
 
-    The names are those of MIDLINE, of PAIRED with a side, and `pupil` with a side (the eyeball's centre).
+    The names are those of MIDLINE, those of PAIRED with the suffix `_left` or `_right` (the subject's side), and
+    `pupil_left`, `pupil_right` (the centres of the eyeballs).
     """
     partner = mirror(head)
     places = {name: local(head, index) for name, index in MIDLINE.items()}
@@ -101,7 +102,7 @@ def landmarks(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
 
 # -- measures ---------------------------------------------------------------------------------------------------------
 def measure(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
-    """Measures (S,) by name of heads (S, Vc, 3) in metres, upright as the base head: millimetres, angles in degrees."""
+    """Measures (S,) by name of upright heads (S, Vc, 3) in metres; the results are millimetres and degrees."""
     heads = np.asarray(heads, dtype=np.float64) * 1e3
     p = landmarks(heads, head)
 
@@ -156,7 +157,7 @@ def angle(first: np.ndarray, corner: np.ndarray, second: np.ndarray) -> np.ndarr
 
 
 def _eye_angle(p: dict[str, np.ndarray]) -> np.ndarray:
-    """Degrees by which the outer corners of the eyes stand higher than the inner ones, both eyes' mean."""
+    """Inclination of the palpebral fissures in degrees, positive where the outer corners are higher; mean of both."""
     slopes = []
     for side in ("left", "right"):
         out = p[f"exocanthion_{side}"] - p[f"endocanthion_{side}"]
@@ -165,7 +166,7 @@ def _eye_angle(p: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _widest(heads: np.ndarray, head: HeadMesh, places: tuple[int, ...]) -> np.ndarray:
-    """Largest distance (S,) between one of the places on the left and its mirror image."""
+    """Largest distance (S,) between one of the left candidate vertices and its mirror image."""
     left = local(head, places)
     return np.linalg.norm(heads[:, left] - heads[:, mirror(head)[left]], axis=-1).max(1)
 
@@ -180,7 +181,7 @@ FARKAS = "Farkas et al. 2005: North American whites of 18 to 30 years"
 BOUHADANA = "Bouhadana et al. 2022: pooled analysis of 67 studies, deviation between cohorts"
 
 _GROUPS = ("all", "caucasian", "african", "asian")
-# Mean and deviation in millimetres of the groups in the order of _GROUPS; men first, then women.
+# Mean and standard deviation in millimetres of the groups in the order of _GROUPS; men first, then women.
 _SURVEYS = {
     NIOSH: {
         "head_length": (((197.4, 7.5), (198.1, 7.1), (199.1, 7.2), (193.7, 7.6)),
@@ -243,14 +244,14 @@ _SINGLE = (
 
 @dataclass(frozen=True)
 class Published:
-    """Mean and deviation of a measure in a survey, in millimetres.
+    """Mean and standard deviation of a measure in a survey, in millimetres.
 
     Args:
         name: a measure of `measure`.
         sex: "male", "female" or "all".
         group: one of ANCESTRIES, or "all".
-        mean, deviation: of the persons in the survey.
-        source: whom to cite.
+        mean, deviation: over the people of the survey.
+        source: the reference to cite.
     """
 
     name: str
@@ -272,7 +273,7 @@ PUBLISHED = tuple(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published value beside ours, in millimetres: our heads of that sex and group, and how many they are."""
+    """A published value beside the statistics of our heads of the same sex and group (`count` of them), in mm."""
 
     published: Published
     mean: float
@@ -283,15 +284,15 @@ class Comparison:
 def comparison(
     measures: dict[str, np.ndarray], male: np.ndarray, ancestry: np.ndarray | None = None, *, least_share: float = 0.6
 ) -> list[Comparison]:
-    """Published values beside those of our heads.
+    """Compare the measures of our heads with the published values.
 
     Args:
         measures: of `measure`, each (S,).
-        male: (S,) 0 female .. 1 male; the nearer sex counts.
+        male: (S,) 0 female .. 1 male, thresholded at 0.5.
         ancestry: (S, 3) shares in the order of ANCESTRIES; without them only groups "all" are compared.
-        least_share: a head belongs to a group from this share on.
+        least_share: the share from which a head belongs to a group.
     Returns:
-        a row per published value of which we have two heads or more, ordered by measure, sex and group.
+        a row for each published value with at least two heads of ours, ordered by measure, sex and group.
     """
     everybody = np.ones(len(male), bool)
     sexes = {"all": everybody, "male": np.asarray(male) > 0.5, "female": np.asarray(male) <= 0.5}
@@ -310,7 +311,7 @@ def comparison(
 
 
 def comparison_table(rows: list[Comparison]) -> str:
-    """The rows as text, one per line, with the shift of our mean in units of the published deviation."""
+    """Format the rows as text, with the offset of our mean in units of the published standard deviation."""
     lines = [f"{'measure':24s} {'sex':6s} {'group':10s} {'ours':>13s} {'published':>13s} {'shift':>6s}  source"]
     for row in rows:
         p = row.published

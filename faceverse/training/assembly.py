@@ -1,4 +1,4 @@
-"""Topology, texture layout, named regions and origin of the base model, found on the mean head."""
+"""Build the topology, UV layout, named regions and origin of the base model from the mean head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGIONS = (
     "face", "lips", "eyelids", "eyeballs", "scalp", "ears", "neck", "teeth", "tongue", "mouth_inside",
     "eyebrows", "eye_sockets", "eyeball_left", "eyeball_right",
 )  # fmt: skip
-# How much a region counts in the shape basis: what a photograph shows counts most.
+# Weight of a region in the shape basis: what photographs show weighs most.
 REGION_WEIGHT = {
     "scalp": 0.05,
     "neck": 0.03,
@@ -32,7 +32,7 @@ REGION_WEIGHT = {
 
 @dataclass(frozen=True)
 class Assembly:
-    """What stays the same while the model is put together: topology and places on the mesh."""
+    """The fixed parts of the base model: topology, UV layout, regions and origin."""
 
     head: HeadMesh
     topology: Subdivision
@@ -44,7 +44,7 @@ class Assembly:
 
 
 def assemble(source: ShapeSource, mean: np.ndarray) -> Assembly:
-    """Topology, texture layout, regions and origin for the mean head (Vc, 3) in source coordinates."""
+    """Compute topology, UV layout, regions and origin for the mean head (Vc, 3) in source coordinates."""
     head = source.head
     topology = subdivision(head.quads, len(head.vertices))
     layout = unwrap(head.vertices, head.quads, head.part)
@@ -62,7 +62,7 @@ def assemble(source: ShapeSource, mean: np.ndarray) -> Assembly:
 
 
 def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, mean: np.ndarray, pocket: np.ndarray):
-    """Fine vertices (V,) bool by region name; each vertex of the skin lies in at least one region."""
+    """Fine vertices (V,) bool by region name; each skin vertex lies in at least one region."""
     head = source.head
     fine = subdivide_smooth(mean.astype(np.float64), topology)
 
@@ -100,7 +100,7 @@ def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, 
 
 
 def _clear_scalp(regions: dict[str, np.ndarray], topology: Subdivision, fine: np.ndarray) -> None:
-    """Gives what the masks leave blank around eyes and lips to the face; scalp is what hangs on the crown."""
+    """Assign the unmasked skin around eyes and lips to the face; keep as scalp only the component of the crown."""
     scalp = regions["scalp"]
     edges = unique_edges(topology.quads)
     edges = edges[scalp[edges].all(axis=1)]
@@ -117,9 +117,9 @@ def _clear_scalp(regions: dict[str, np.ndarray], topology: Subdivision, fine: np
 
 
 def vertex_weights(assembly: Assembly) -> np.ndarray:
-    """(Vc,) weights of the coarse vertices in the shape basis: the root of the area times importance.
+    """(Vc,) weights of the coarse vertices in the shape basis: the root of the area times the region weight.
 
-    The mesh is finer where faces have their features; full weight by area would spend modes on cheeks and forehead.
+    The mesh is finer at the facial features; weighting by area alone would spend modes on cheeks and forehead.
     """
     vertices, quads = assembly.head.vertices, assembly.head.quads
     a, b = vertices[quads[:, 2]] - vertices[quads[:, 0]], vertices[quads[:, 3]] - vertices[quads[:, 1]]

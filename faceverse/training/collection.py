@@ -1,7 +1,7 @@
-"""A folder of scans becomes a model: `python -m faceverse train base --scans DIR -o MODEL.safetensors`.
+"""Train a model from a folder of scans: `python -m faceverse train base --scans DIR -o MODEL.safetensors`.
 
-Every scan is registered in a process of its own and kept beside the output, in MODEL.scans/, so that a stopped run goes
-on where it was. What cannot be used is set aside with the reason, in MODEL.scans/report.csv.
+Each scan is registered in a separate process and its result is cached beside the output, in MODEL.scans/, so that an
+interrupted run resumes. Rejected scans are listed with the reason in MODEL.scans/report.csv.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .surface_fit import require_igl
 
 ALL = "all"
 FEWEST_SCANS = 2
-REGISTRATION_VERSION = 2  # what older editions registered is registered again
+REGISTRATION_VERSION = 2  # cached registrations of older versions are discarded
 COLUMNS = ("scan", "identity", "expression", "status", "reason", *(f.name for f in fields(Report)))
 USED, ASIDE, OTHER = "used", "set aside", "other expression"
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -46,7 +46,7 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan: its registration, or the reason why it is set aside."""
+    """Result of a scan: its registration, or the reason for its rejection."""
 
     scan: ScanFile
     registration: Registration | None = None
@@ -64,19 +64,19 @@ def train_from_scans(
     report: Callable[[str], None] = print,
     on_progress: Callable[[str, float], None] = lambda label, fraction: None,
 ) -> Path:
-    """Registers all neutral scans of a folder and trains a model from them.
+    """Register all neutral scans of a folder and train a model from them.
 
-    Call it under `if __name__ == "__main__":` where it may start processes.
+    Call it under `if __name__ == "__main__":`, because it may start processes.
 
     Args:
         folder: see `find_scans`.
-        output: the `.safetensors` file to write; registered heads are kept beside it in `<stem>.scans/`.
+        output: the `.safetensors` file to write; registered heads are cached beside it in `<stem>.scans/`.
         model: the base model, see `faceverse.load_model`.
-        neutral: which expression is the neutral one where names say identity_expression; "all": every scan is.
-        jobs: processes; by default one for each core.
-        modes: identity modes; by default as many as the base model has.
-        report: receives a line for each scan that is set aside, and a summary.
-        on_progress: receives the scan just finished and the share 0..1 of those done.
+        neutral: the neutral expression, for scans named identity_expression; "all": every scan is neutral.
+        jobs: number of processes; by default one for each core.
+        modes: number of identity modes; by default as many as the base model has.
+        report: receives a line for each rejected scan, and a summary.
+        on_progress: receives the name of the finished scan and the finished share 0..1.
 
     Raises:
         ScanError: no scans, or too few that can be used.
@@ -127,12 +127,12 @@ def _info(base: dict, heads: list[Registration], sha256: str) -> dict:
 
 # -- registering many -------------------------------------------------------------------------------------------------
 def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iterator[Outcome]:
-    """Outcomes as they come; what lies finished in the work folder comes first and costs nothing.
+    """Yield the outcomes as they complete, cached ones first.
 
     Args:
-        work: folder for the registered heads, made where missing.
+        work: cache folder for the registered heads, created if missing.
         base: the base model's file.
-        jobs: processes; with 1 everything happens in this one.
+        jobs: number of processes; with 1 everything runs in this one.
     """
     sha256, waiting = content_hash(base), []
     for scan in scans:
@@ -167,7 +167,7 @@ def _outcome(scan: ScanFile, finished: bool, reason: str, work: Path, sha256: st
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes started meanwhile compute with one thread each: the cores are shared by scan, not by matrix."""
+    """Let processes started inside use one thread each: the cores are shared by scans, not by matrix operations."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
     try:
@@ -178,14 +178,17 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles interrupts
     torch.set_num_threads(1)
 
 
 def register_file(scan: ScanFile, *, work: Path, base: Path, sha256: str) -> tuple[bool, str]:
-    """Registers one scan and keeps the result; whether there is one to load, and otherwise the reason.
+    """Register one scan and cache the result.
 
-    A fault of this library is a reason too, but not kept: the work on the other scans must not be lost with it.
+    An unexpected exception is also returned as a reason, but not cached, so that the other scans still complete.
+
+    Returns:
+        whether a result was cached, and the reason if the scan is rejected.
     """
     key = _key(scan, sha256)
     try:
@@ -202,7 +205,7 @@ def register_file(scan: ScanFile, *, work: Path, base: Path, sha256: str) -> tup
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def _key(scan: ScanFile, sha256: str) -> str:
-    """Changes when the scan, the base model or the way of registering changes."""
+    """Cache key: it changes with the scan, the base model or the registration method."""
     stat = scan.path.stat()
     text = json.dumps([REGISTRATION_VERSION, sha256, scan.path.name, stat.st_size, stat.st_mtime_ns])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -233,7 +236,7 @@ def _arrays(found: Registration) -> dict[str, np.ndarray]:
 
 
 def load_outcome(scan: ScanFile, work: Path, key: str) -> Outcome | None:
-    """What is kept of a scan; None if nothing, or if the scan, the base model or the edition has changed since."""
+    """Load the cached outcome of a scan; None if there is none or it is out of date."""
     path = work / f"{scan.name}.npz"
     try:
         with np.load(path) as kept:
@@ -243,7 +246,7 @@ def load_outcome(scan: ScanFile, work: Path, key: str) -> Outcome | None:
                 return Outcome(scan, reason=str(kept["reason"]))
             return Outcome(scan, _registration(kept))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None  # missing, or the rest of something else: it is made again
+        return None  # missing or unreadable: registered again
 
 
 def _registration(kept) -> Registration:
@@ -263,7 +266,7 @@ def _registration(kept) -> Registration:
 
 
 def _write_report(scans: list[ScanFile], chosen: list[ScanFile], done: dict[str, Outcome], work: Path) -> None:
-    """report.csv: a row for each scan of the folder; those that were not reached have no status."""
+    """Write report.csv with a row for each scan of the folder; scans not yet processed have no status."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, restval="")
     writer.writeheader()

@@ -1,7 +1,7 @@
-"""Albedo of the base model: where what is painted, the mean and the modes.
+"""Build the albedo model: paint the skins of a population, compute their mean and principal components.
 
-Albedo is linear light from the first step to the file, because light times albedo is linear there; what varies is
-drawn on scales that look even (melanin index, logarithms) and only then turned into linear light.
+Albedo is linear RGB throughout, because shading multiplies it linearly. Random variation is drawn on perceptually even
+scales (melanin index, logarithms) and then converted to linear RGB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .sources import ShapeSource
 
 ALBEDO_MODES = 50
 SMOOTH_LENGTH, FINE_FIELDS, FINE_ROUNDS = 0.035, 6, 3
-# How much a region counts in the modes, by area: small parts that people look at more, what is hidden little.
+# Weight of a region in the modes, by area: small salient parts weigh more, mostly occluded ones less.
 IMPORTANCE = {
     "lips": 3.0,
     "eyelids": 2.0,
@@ -49,7 +49,7 @@ BROWS = (
 
 @dataclass(frozen=True)
 class SkinTask:
-    """Textures, where to paint, whose settings, how many people, seed."""
+    """Inputs of `with_skin`: textures, painting masks, population parameters, number of people, seed."""
 
     textures: list
     masks: SkinFields
@@ -59,7 +59,7 @@ class SkinTask:
 
 
 def skin_masks(assembly: Assembly, source: ShapeSource, brows: Brows | None = None) -> SkinFields:
-    """Where skins are painted, on the fine vertices of the source's own head."""
+    """Masks for painting skins, on the fine vertices of the source's own head."""
 
     def mask(name: str) -> np.ndarray:
         return np.clip(sample_texture(source.mask(name), assembly.source_uv)[:, 0], 0, 1)
@@ -69,7 +69,7 @@ def skin_masks(assembly: Assembly, source: ShapeSource, brows: Brows | None = No
 
 
 def brow_lines(model: FaceModel, landmarks: Landmarks) -> Brows:
-    """Places on the brows, between their upper and their lower edge as the landmarks show them."""
+    """Coordinates along and across the eyebrows, whose upper and lower edges come from the landmarks."""
     points = (model.mean_vertices[model.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
     v = model.mean_vertices
     along, across = np.zeros(len(v)), np.full(len(v), np.inf)
@@ -88,7 +88,7 @@ def brow_lines(model: FaceModel, landmarks: Landmarks) -> Brows:
 
 
 def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[ModelFile, np.ndarray]:
-    """The file with mean albedo, albedo modes and the region of the brows; and the people's scores (S, A)."""
+    """Return the file with mean albedo, albedo modes and eyebrow region; and the people's scores (S, A)."""
     rng = np.random.default_rng((task.seed, 2))
     population = SkinPopulation(task.textures, canvas(assembly, task.masks))
     albedos = np.stack([population.draw(task.settings, i, rng) for i in range(task.count)])
@@ -98,7 +98,7 @@ def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[Mode
     bits = file.region_bits & ~np.uint16(1 << REGIONS.index("eyebrows"))
     bits[task.masks.brows.mask > 0.5] |= np.uint16(1 << REGIONS.index("eyebrows"))
     weight = np.sqrt(albedo_weights(assembly, task.masks)).astype(np.float32)
-    # The coarse vertices are a fair sample of the fine ones, at a quarter of the cost.
+    # The coarse vertices are a representative subset of the fine ones, at a quarter of the cost.
     scores, kept = principal_scores(flat[:, : 3 * len(weight)] * np.repeat(weight, 3), ALBEDO_MODES)
     modes, scale = pack_albedo(((scores.T @ flat) / task.count).reshape(-1, *mean.shape))
     file = replace(
@@ -115,7 +115,7 @@ def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[Mode
 
 
 def albedo_weights(assembly: Assembly, fields: SkinFields) -> np.ndarray:
-    """(Vc,) how much the coarse vertices count in the albedo's modes: area times importance."""
+    """(Vc,) weights of the coarse vertices in the albedo PCA: area times region weight."""
     vertices, quads = assembly.head.vertices, assembly.head.quads
     diagonals = vertices[quads[:, 2:]] - vertices[quads[:, :2]]
     area = 0.5 * np.linalg.norm(np.cross(diagonals[:, 0], diagonals[:, 1]), axis=1)
@@ -127,7 +127,7 @@ def albedo_weights(assembly: Assembly, fields: SkinFields) -> np.ndarray:
 
 
 def canvas(assembly: Assembly, fields: SkinFields) -> Canvas:
-    """The surface that skins are painted on: the source's own head, whose two sides mirror each other."""
+    """The surface that skins are painted on: the source's own head, which is symmetric."""
     head, topology = assembly.head, assembly.topology
     vertices = subdivide_smooth(head.vertices, topology)
     triangles = torch.from_numpy(triangles_from_quads(topology.quads).astype(np.int64))
@@ -148,7 +148,7 @@ def canvas(assembly: Assembly, fields: SkinFields) -> Canvas:
 
 
 def fine_fields(quads: np.ndarray, vertex_count: int) -> np.ndarray:
-    """(V, FINE_FIELDS) unit-variance noise that varies over a few edges: always the same, so that modes can hold it."""
+    """(V, FINE_FIELDS) unit-variance noise, correlated over a few edges; a fixed seed, so that modes can represent it."""
     edges = unique_edges(quads)
     ends = np.concatenate([edges, edges[:, ::-1]])
     links = coo_matrix((np.ones(len(ends)), ends.T), shape=(vertex_count, vertex_count)).tocsr()

@@ -1,6 +1,6 @@
-"""Where lines of the face may lie: coordinates along and across each family of them, on a map of skin.
+"""Coordinate systems of the facial crease families (forehead, crow's feet, nasolabial, ...) on a UV map of skin.
 
-Each family has coordinates of its own: `s` along the lines and `t` across them, in millimetres.
+Each family has its own coordinates: `s` along the lines and `t` across them, in millimetres.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .skin_surface import MIDLINE, SkinSurface
 
 @dataclass(frozen=True)
 class Family:
-    """Texels on which lines of a kind may lie.
+    """Texels on which the lines of one family may lie.
 
     Args:
         at: (N,) flat indices into the map.
         s, t: (N,) float32 millimetres along and across the lines.
-        inside: (N,) 0..1, how much detail the place takes.
-        least_mm: (N,) the narrowest line that the texels can show.
+        inside: (N,) 0..1, weight of displacement at the texel.
+        least_mm: (N,) narrowest line that the texels resolve.
     """
 
     at: np.ndarray
@@ -32,7 +32,7 @@ class Family:
 
     @classmethod
     def of(cls, surface: SkinSurface, where: np.ndarray, s: np.ndarray, t: np.ndarray, half: int = 0) -> Family:
-        """`half`: -1 or 1 keeps the subject's right or left half only."""
+        """Select texels; `half`: -1 or 1 restricts them to the subject's right or left half."""
         where = where & (surface.inside > 0)
         if half:
             where = where & ((surface.x - MIDLINE) * half > 0)
@@ -46,7 +46,7 @@ class Family:
 
 @dataclass(frozen=True)
 class CreaseFields:
-    """The families of a surface by name; those on both sides end in _right and _left."""
+    """All families of a surface by name; paired ones end in _right and _left."""
 
     size: int
     families: dict[str, Family]
@@ -63,7 +63,7 @@ def _middle_families(surface: SkinSurface) -> dict[str, Family]:
     x, y, side, places = surface.x - np.float32(MIDLINE), surface.y, surface.side, surface.places
     mm = float(np.median(surface.mm[(surface.forehead > 0.5) & (surface.bare > 0.5)]))
     brow = places[107][1] - 3
-    # Lines of the forehead dip in the middle and fall off to the temples.
+    # Forehead lines dip in the middle and fall off to the temples.
     arch = -3.5 * sum(np.exp(-0.5 * ((x + at) / 24) ** 2) for at in (-38, 38)) + 12 * smoothstep((side - 50) / 65)
     families = {
         "forehead": Family.of(
@@ -110,7 +110,7 @@ def _middle_families(surface: SkinSurface) -> dict[str, Family]:
 def _side_families(surface: SkinSurface, half: int) -> dict[str, Family]:
     side, y, places = surface.side, surface.y, surface.places
     families = {}
-    # Crow's-feet: rays from a point inside the outer corner; t is the angle, turned to millimetres where it is drawn.
+    # Crow's feet: rays from a point inside the outer corner; t is an angle, converted to millimetres when drawn.
     corner = places[33]
     mm = 0.55
     dx, dy = (side - corner[0] + 14) * mm, (y - corner[1]) * mm
@@ -151,14 +151,14 @@ def _side_families(surface: SkinSurface, half: int) -> dict[str, Family]:
 
 
 def _smooth_line(side: np.ndarray, points: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """y of a lower lid, its curve continued flatly past both corners."""
+    """y of a lower eyelid; its parabola is extended linearly past both corners."""
     degree = np.polynomial.Polynomial.fit(points[:, 0], points[:, 1], 2)
     ends = points[0, 0] - 2, corner[0] + 2
     return degree(np.clip(side, *ends)) + 0.12 * np.maximum(side - ends[1], 0) + 0.5 * np.maximum(ends[0] - side, 0)
 
 
 def _curve_family(surface: SkinSurface, points: np.ndarray, reach_mm: float, half: int) -> Family:
-    """Along and across a curve through points (P, 2); t is positive on its outer side."""
+    """Coordinates along and across a curve through points (P, 2); t is positive on the lateral side."""
     knots = np.linspace(0, 1, len(points))
     share = np.linspace(0, 1, 60)
     curve = np.stack([_spline(knots, points[:, k], share) for k in (0, 1)], axis=1)

@@ -1,7 +1,7 @@
-"""Creases of the face: which of 64 numbers says what, and the displacement of lines that they describe.
+"""Procedural facial creases: the 64 named factors, and the displacement map of the lines that they control.
 
 A line is a smooth function t(s) in the coordinates of its family (see crease_fields.py) with a strength that varies
-along it, so everything here is smooth in the numbers z.
+along it, so that the displacement is smooth in the factors z.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FACTORS = (
     "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble", "brow_displacement", "mottling", "eyelid_lines",
 )  # fmt: skip
 AGE_MEAN, AGE_SPREAD = DisplacementCode.age
-_HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases that belong to lines, not to people
+_HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases of the lines, the same for all people
 
 
 class Person:
-    """The named numbers of a vector z (64,), and what age makes of them."""
+    """Named access to a factor vector z (64,), with the effects of age."""
 
     def __init__(self, z: np.ndarray):
         self.z = np.asarray(z, dtype=np.float64)
@@ -40,7 +40,10 @@ class Person:
         return float(self.z[FACTORS.index(name)])
 
     def grown(self, onset: float, full: float, photoageing: float = 4.0) -> float:
-        """About 0 well before the age `onset`, 1.2 at `full`, growing on; years count for more in aged skin."""
+        """Ageing curve: about 0 well before the age `onset`, 1.2 at `full`, still increasing after.
+
+        Photoageing adds `photoageing` years per standard deviation.
+        """
         years = self.years + photoageing * self["photoageing"]
 
         def ramp(at: float) -> float:
@@ -50,12 +53,12 @@ class Person:
         return share * (1 + 0.2 * min(share, 1.0))
 
     def varied(self, name: str, spread: float = 0.4) -> float:
-        """A factor around 1 by the number of that name."""
+        """Log-normal factor around 1, controlled by the factor `name`."""
         return float(np.exp(spread * np.clip(self[name], -3, 3)))
 
     @property
     def male(self) -> float:
-        """Depth of lines by sex, around 1."""
+        """Depth factor of lines by sex, around 1."""
         return float(np.exp(0.13 * np.clip(self["masculinity"], -1.5, 1.5)))
 
 
@@ -63,7 +66,7 @@ class Person:
 
 
 def profile(t: np.ndarray, shoulders: float = 0.35) -> np.ndarray:
-    """Height across a crease of depth 1 and unit half width: a narrow rounded valley between raised shoulders."""
+    """Cross section of a crease of depth 1 and unit half width: a narrow rounded valley between raised shoulders."""
     near = np.exp(-0.5 * t * t)
     wide = np.exp(-0.5 * (t / 2.4) ** 2)
     rise = np.exp(-0.5 * ((np.abs(t) - 3.6) / 1.7) ** 2)
@@ -73,7 +76,7 @@ def profile(t: np.ndarray, shoulders: float = 0.35) -> np.ndarray:
 def wander(
     s: np.ndarray, line: int, phase: float, wavelengths=(43.0, 17.0, 7.5), sizes=(1.0, 0.42, 0.10)
 ) -> np.ndarray:
-    """A smooth random function of the way along a line, of deviation about 0.8."""
+    """Smooth pseudo-random function along a line, with a standard deviation of about 0.8."""
     total = np.zeros_like(s)
     for k, (wavelength, size) in enumerate(zip(wavelengths, sizes)):
         angle = np.float32(_HASH[line % 96, k] + (0.8 + 0.35 * k) * phase)
@@ -82,27 +85,27 @@ def wander(
 
 
 def window(s: np.ndarray, start: float, end: float, soft: float) -> np.ndarray:
-    """1 between start and end, tapering over `soft` outside."""
+    """1 between start and end, with smooth tapers of length `soft` outside."""
     return smoothstep((s - start) / soft + 1) * smoothstep((end - s) / soft + 1)
 
 
 def _line(family: Family, t: np.ndarray, strength: np.ndarray, width_mm: float, shoulders: float = 0.35) -> np.ndarray:
-    """Heights (N,) of one line: t (N,) the distance from it, strength (N,) or a number, in millimetres of depth."""
+    """Heights (N,) of one line: t (N,) is the distance from it, `strength` its depth in mm (a number or (N,))."""
     width = np.hypot(np.float32(width_mm), family.least_mm)
     return (strength * (np.float32(width_mm) / width) ** 0.5) * profile(t / width, shoulders)
 
 
 def _broken(s: np.ndarray, line: int, phase: float, gap: float = 0.35) -> np.ndarray:
-    """0..1 along a line, here and there nearly 0."""
+    """Modulation 0..1 along a line, with gaps near 0."""
     return smoothstep((wander(s, line + 31, phase, (29.0, 11.0, 5.0), (1, 0.6, 0.3)) + 1.3 - 2 * gap) / 1.2)
 
 
 def crease_displacement(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray | None = None) -> np.ndarray:
-    """The displacement of all creases.
+    """Compute the displacement of all creases.
 
     Args:
         z: (64,), see FACTORS.
-        warp_mm: (S, S) small shifts across the lines that make them less regular; None draws the plain lines.
+        warp_mm: (S, S) small offsets across the lines that make them less regular; None draws the plain lines.
     Returns:
         (S, S) float32 millimetres outwards.
     """
@@ -149,7 +152,7 @@ def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
         line = height + waves * wander(s, k, phase)
         strength = present * depth * (0.72 + 0.38 * np.sin(_HASH[k, 4] + 1.7 * phase)) * side
         out += _line(family, t - line, strength * ends * (0.5 + 0.5 * _broken(s, k, phase)), 0.74, 0.5)
-        # A fine line beside it that leaves it and comes back.
+        # A fine secondary line that branches off and rejoins.
         beside = line + 2.3 * np.sin(_HASH[k, 3] + s / 15 + phase) + 0.5
         fine = 0.38 * strength * ends * _broken(s, k + 10, phase, 0.75)
         out += _line(family, t - beside - 0.3 * wander(s, k + 20, phase), fine, 0.38, 0.2)
@@ -207,12 +210,12 @@ def _below_lip(family: Family, s, t, person: Person) -> np.ndarray:
 
 
 def _comb(family: Family, t, depth: float, phase: float, spacing: float, count: int, length: float, key: int):
-    """Short lines side by side, each of its own length and depth; s is the way from the lip, t the place along it."""
+    """Short parallel lines with individual length and depth; s is the distance from the lip, t the position along."""
     s, out = family.s, np.zeros_like(t)
     for k in range(-count // 2, count // 2 + 1):
         table = _HASH[(key + k) % 96]
         place = spacing * (k + 0.5) + 0.9 * np.sin(table[0] + phase)
-        # Few lines cross the groove in the middle.
+        # Few lines cross the philtrum.
         own = (0.55 + 0.45 * np.sin(table[1] + 0.7 * phase)) * (1 - 0.75 * np.exp(-0.5 * (place / 2.5) ** 2))
         reach = length * (0.7 + 0.3 * np.sin(table[2] + phase))
         line = place + 0.35 * wander(s, key + k, phase, (17.0, 8.0, 4.0)) + 0.05 * s * np.sin(table[3] + phase)
@@ -262,7 +265,7 @@ def _crow(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarr
         table = _HASH[(key + k + 3) % 96]
         start = 10.5 + 1.5 * np.sin(table[1] + phase) + 3 * abs(angle)
         reach = start + 9 + 4.5 * np.sin(table[2] + phase) + 6 * float(np.tanh(depth / 0.2))
-        # Lines above the corner rise, those below it bend down over the cheek.
+        # Lines above the corner rise, lines below it curve down over the cheek.
         bend = spread * angle * (1 + 0.010 * (s - 12)) + 0.07 * np.sin(table[0] + phase)
         away = (t - bend) * s - 0.45 * wander(s, key + k, phase, (23.0, 9.0, 5.0))
         # Lines that rise to the brow are shallow.
@@ -312,7 +315,7 @@ def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np
     length = 41 + 4 * person["nasolabial_length"] + 7 * float(np.tanh(depth))
     line = 0.75 * wander(s, key + 20, phase, (47.0, 21.0, 9.0), (1.0, 0.4, 0.1))
     strength = depth * window(s, 5, length - 9, 13) * (0.85 + 0.15 * wander(s, key + 21, phase))
-    # The cheek hangs over the wrinkle: a soft valley, sharp at its bottom, with a full shoulder on its outer side.
+    # The cheek hangs over the fold: a soft valley with a sharp bottom and a full shoulder on its outer side.
     away = t - line
     out = -0.55 * strength * np.exp(-0.5 * (away / np.where(away > 0, 3.0, 2.2)) ** 2)
     out += 0.40 * strength * np.exp(-0.5 * ((away - 6.5) / 2.8) ** 2)
@@ -325,7 +328,7 @@ def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np
 
 
 def _cheek(family: Family, s, t, person: Person, phase: float, key: int) -> np.ndarray:
-    """Short bowed lines over the cheek, each with an end and a course of its own."""
+    """Short curved cheek lines with individual ends and courses."""
     depth = 0.13 * person.grown(52, 74, 6.0) * person.varied("cheek_lines", 0.7)
     phase = phase + person["cheek_lines"]
     out = np.zeros_like(t)

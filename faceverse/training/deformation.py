@@ -1,7 +1,7 @@
-"""Smooth random deformations of the head: what the sculpted targets lack.
+"""Random smooth deformations of the head from a Gaussian process, which add variation the sculpted targets lack.
 
-A Gaussian process over the surface (Luethi et al. 2018, "Gaussian process morphable models"), mostly along the
-outward direction, because a shift along the surface changes no shape, and mostly symmetric, because people are.
+Reference: Luethi et al. 2018, "Gaussian Process Morphable Models". The deformations are mostly along the outward
+direction, because tangential displacement changes no shape, and mostly symmetric, because people are.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .head_regions import find_mouth_pocket, inside_lids, mirror_map, quad_areas
 from .sources import HeadMesh
 
 SYMMETRIC_SHARE = 0.85  # of the variance
-OUTWARD_BLUR_M = 0.015  # over which outward directions are averaged, so that wrinkles move as one
+OUTWARD_BLUR_M = 0.015  # radius of the average over outward directions, so that wrinkles move as one
 _EYE_REACH = 1.2  # radii from the eyeball's surface to where the process has its full strength
 
 
 @dataclass(frozen=True)
 class Process:
-    """One term of the process.
+    """Parameters of one squared-exponential kernel.
 
     Args:
-        length: metres, length scale of the squared-exponential kernel.
-        outward, along: metres, deviation along the outward direction, and per axis of the rest.
+        length: metres, length scale.
+        outward, along: metres, standard deviation along the outward direction, and per tangential axis.
         near_eyes: factor on both at the eyeballs, which are round and covered by lids.
     """
 
@@ -42,11 +42,11 @@ PROCESSES = (
 
 
 class SmoothDeformation:
-    """Draws deformations of a base head that is symmetric about x = 0.
+    """Draw random deformations of a base head that is symmetric about x = 0.
 
     Args:
         head: the base head.
-        processes: the terms that are added up.
+        processes: the kernels whose fields are summed.
     """
 
     def __init__(self, head: HeadMesh, processes: tuple[Process, ...] = PROCESSES):
@@ -66,14 +66,17 @@ class SmoothDeformation:
             field = modes @ rng.standard_normal((modes.shape[1], 4))
             same = (field + field[self._mirror]) / np.sqrt(2)
             opposite = (field - field[self._mirror]) / np.sqrt(2)
-            field, turned = a * same + b * opposite, a * opposite + b * same  # sideways, symmetry turns the sign
+            field, turned = a * same + b * opposite, a * opposite + b * same  # a mirror image flips the x component
             along = np.stack([turned[:, 1], field[:, 2], field[:, 3]], axis=1)
             offsets += strength * (process.outward * field[:, :1] * self._outward + process.along * along)
         return offsets
 
 
 def smooth_modes(head: HeadMesh, length: float, sigma: float, rank: int = 300) -> np.ndarray:
-    """Low-rank factor (Vc, rank) of a Gaussian process over the surface (squared-exponential kernel, Nystroem)."""
+    """Low-rank factor (Vc, rank) of a Gaussian process on the vertices.
+
+    Squared-exponential kernel of the given length scale; Nystroem approximation from 700 anchors.
+    """
     stride = np.linspace(0, len(head.vertices) - 1, 700).astype(int)
     anchors = head.vertices[stride]
     values, vectors = np.linalg.eigh(_kernel(anchors, anchors, length))
@@ -83,9 +86,9 @@ def smooth_modes(head: HeadMesh, length: float, sigma: float, rank: int = 300) -
 
 
 def outward_directions(head: HeadMesh) -> np.ndarray:
-    """Unit vectors (Vc, 3) out of the head: the skin's normals, averaged over 15 mm.
+    """Unit outward vectors (Vc, 3): normals of the visible skin, averaged over 15 mm.
 
-    What lies inside (lids' back, mouth, eyes, teeth) gets the direction of the skin near it, and moves along with it.
+    Interior parts (back of the lids, mouth, eyes, teeth) take the direction of the nearby skin and move with it.
     """
     vertices, quads = head.vertices, head.quads
     hidden = inside_lids(vertices, quads, head.part) | (head.part[quads[:, 0]] != "skin")
@@ -103,7 +106,7 @@ def _kernel(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:
 
 
 def _eye_distance(head: HeadMesh) -> np.ndarray:
-    """(Vc,) distance from the nearer eyeball's surface in radii, negative inside."""
+    """(Vc,) signed distance from the nearer eyeball's surface in radii, negative inside."""
     distance = np.full(len(head.vertices), np.inf)
     for side in ("left", "right"):
         ball = head.vertices[head.part == f"eyeball_{side}"]

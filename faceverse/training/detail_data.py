@@ -1,10 +1,10 @@
-"""Training samples of the detail generators: drawn once by many processes, kept in small files, read in windows.
+"""Training data of the detail generators: drawn in parallel, stored in compact shards, read in windows.
 
-A sample is a function of its number, so that a run which was broken off goes on where it was, and more can be added
-later. Letters: N batch, C image channels, K condition channels, S full size, W size of the whole picture, T window.
+A sample is a function of its number, so that an interrupted run resumes and more samples can be added later.
+Letters: N batch, C image channels, K condition channels, S full size, W size of the reduced image, T window.
 
-Samples are never mirrored: a named factor of z (a deeper crease on one side, say) would then say the opposite of what
-the picture shows.
+There is no mirror augmentation: a named factor of z (a deeper crease on one side, say) would then contradict the
+picture.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from ..io.files import write_atomically
 from ..threads import one_thread
 
 SHARD = 16  # samples in one file
-HELD_OUT = 0.1  # of the samples, the last ones: they are measured against, never trained on
+HELD_OUT = 0.1  # share of the samples, the last ones: for evaluation, never for training
 VERSION = 1  # of the files
-_SPREAD_FROM = 64  # samples whose deviation stands for all
+_SPREAD_FROM = 64  # number of samples from which the standard deviation is estimated
 _LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a generator should answer to a condition.
+    """One training pair of a generator: condition and target image.
 
     Args:
         condition: (K, s, s) float32 condition maps.
         image: (C, S, S) float32, zero where there is no detail.
-        z: (D,) float32 the random vector that it was made from; None where nobody knows.
-        mask: (S, S) bool, where the image was seen; None: everywhere.
-        known: whether all of z is known; of a scan only age and sex are.
+        z: (D,) float32 the latent that produced it; None if unknown.
+        mask: (S, S) bool, where the image is observed; None: everywhere.
+        known: whether all of z is known; for a scan only age and sex are.
     """
 
     condition: np.ndarray
@@ -55,12 +55,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class DataShape:
-    """Sizes of all samples: sides in texels, counts of channels.
+    """Sizes shared by all samples: sides in texels, counts of channels.
 
     Args:
         size: S of the images.
         condition_size: s of the condition maps; divides S or is S.
-        whole: W of the area-reduced images, divides S.
+        whole: W of the area-averaged images, divides S.
         image_channels, condition_channels, style_dim: C, K, D.
     """
 
@@ -73,7 +73,7 @@ class DataShape:
 
     @property
     def record(self) -> np.dtype:
-        """One sample as stored."""
+        """Storage layout of one sample."""
         whole = (self.image_channels, self.whole, self.whole)
         condition = (self.condition_channels, self.condition_size, self.condition_size)
         return np.dtype(
@@ -91,15 +91,15 @@ class DataShape:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as the training takes them, float32.
+    """A training batch, float32.
 
     Args:
         condition: (N, K, s, s).
-        whole: (N, C, W, W).
-        window: (N, C, T, T) of the full image, first texel at the corner that was asked for.
-        z: (N, D), zeros where not known.
+        whole: (N, C, W, W), the area-averaged images.
+        window: (N, C, T, T) crop of the full images.
+        z: (N, D), zeros where unknown.
         known: (N,) bool, whether all of z is known.
-        whole_seen, window_seen: (N, 1, W, W) and (N, 1, T, T), share that was seen.
+        whole_seen, window_seen: (N, 1, W, W) and (N, 1, T, T), observed share of each texel.
     """
 
     condition: Tensor
@@ -113,10 +113,10 @@ class Batch:
 
 # -- bytes ------------------------------------------------------------------------------------------------------------
 def to_bytes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(C, S, S) as int8 and the largest magnitude (C,) of each channel.
+    """Quantise (C, S, S) to int8; returns the bytes and the largest magnitude (C,) of each channel.
 
-    The bytes hold square roots: steps are fine where values are small, so that smooth skin shows no terraces that a
-    discriminator could tell data by, and are at most 0.8 % of the largest value elsewhere. Zero stays zero.
+    The bytes hold square roots: the steps are fine for small values, so that smooth skin shows no terraces by which a
+    discriminator could recognise data, and at most 0.8 % of the largest value elsewhere. Zero is exact.
     """
     largest = np.maximum(np.abs(image).max(axis=(1, 2)), 1e-12).astype(np.float32)
     root = np.sqrt(np.abs(image) / largest[:, None, None]) * np.sign(image)
@@ -124,18 +124,18 @@ def to_bytes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_bytes(stored: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """(..., C, H, W) float32 of what `to_bytes` made."""
+    """Decode the output of `to_bytes`: (..., C, H, W) float32."""
     root = stored.astype(np.float32) / 127
     return root * np.abs(root) * largest[..., None, None]
 
 
 def reduced(maps: Tensor, size: int) -> Tensor:
-    """Mean over areas: (N, C, S, S) -> (N, C, size, size)."""
+    """Area average: (N, C, S, S) -> (N, C, size, size)."""
     return maps if maps.shape[-1] == size else F.avg_pool2d(maps, maps.shape[-1] // size)
 
 
 def condition_window(condition: Tensor, size: int, corner: tuple[int, int], side: int) -> Tensor:
-    """The window of the condition maps (N, K, s, s) enlarged to `size`, without enlarging the rest.
+    """Crop a window of the condition maps (N, K, s, s) enlarged to `size`, without enlarging the rest.
 
     Args:
         size: of the enlarged maps, a multiple of s.
@@ -165,13 +165,13 @@ def draw_data(
     workers: int = 2,
     progress: Callable[[str], None] = print,
 ) -> DetailData:
-    """Draws the samples that the folder lacks and opens all of them.
+    """Draw the samples that the folder lacks and open all of them.
 
     Args:
-        sample: number -> `Sample`, the same one each time; it goes to other processes, so that a lambda will not do.
-        count: of samples, rounded up to whole files of 16.
-        made_for: what the samples depend on besides their number (seed, model, versions): any text.
-        workers: processes; 0 draws in this one.
+        sample: number -> `Sample`, deterministic; it is pickled for other processes, so a lambda does not work.
+        count: number of samples, rounded up to whole files of 16.
+        made_for: identifies everything else the samples depend on (seed, model, versions): any text.
+        workers: number of processes; 0 draws in this one.
         progress: receives a line per file.
     Raises:
         ParameterError: too few samples, or the folder holds samples of another kind.
@@ -198,7 +198,7 @@ def draw_data(
 
 
 def _claim(folder: Path, content: dict) -> None:
-    """Writes down what the folder's samples are; an error where they are something else."""
+    """Record what the folder's samples are; raise if it already holds other ones."""
     path = folder / "samples.json"
     if path.is_file():
         if json.loads(path.read_text()) != content:
@@ -219,7 +219,7 @@ _prepared: list[tuple[Callable[[int], Sample], DataShape, Path]] = []
 
 
 def _prepare(*given) -> None:
-    """In each process, once: what the samples come from may be large."""
+    """Initialise a worker process once: the source of the samples may be large."""
     _prepared[:] = [given]
 
 
@@ -228,7 +228,7 @@ def _draw_prepared(shard: int) -> None:
 
 
 def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path, shard: int) -> None:
-    """One file of samples; it appears complete or not at all."""
+    """Draw one file of samples; it is written atomically."""
     records = np.zeros(SHARD, shape.record)
     with one_thread():
         for place in range(SHARD):
@@ -239,7 +239,7 @@ def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path,
 
 
 def _stored(sample: Sample, shape: DataShape) -> tuple:
-    """A sample as a record."""
+    """Convert a sample to a record."""
     expected = {
         "image": (shape.image_channels, shape.size, shape.size),
         "condition": (shape.condition_channels, shape.condition_size, shape.condition_size),
@@ -263,7 +263,7 @@ def _stored(sample: Sample, shape: DataShape) -> tuple:
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 class DetailData:
-    """Samples in a folder, read as they are needed; the last tenth is held out.
+    """Memory-mapped samples of a folder; the last tenth is held out.
 
     Args:
         folder: that `draw_data` filled.
@@ -281,20 +281,20 @@ class DetailData:
 
     @property
     def training(self) -> range:
-        """Numbers of the samples to train on."""
+        """Numbers of the training samples."""
         return range(len(self) - self._held_out)
 
     @property
     def held_out(self) -> range:
-        """Numbers of the samples to measure against."""
+        """Numbers of the held-out samples."""
         return range(len(self) - self._held_out, len(self))
 
     def records(self, numbers: np.ndarray) -> list[np.void]:
-        """Stored samples, not read yet."""
+        """Memory-mapped records."""
         return [self._shards[number // SHARD][number % SHARD] for number in numbers]
 
     def batch(self, numbers: np.ndarray, corner: tuple[int, int] = (0, 0), side: int | None = None) -> Batch:
-        """Samples by number, their images cut to a window.
+        """Read samples by number, with their images cropped to a window.
 
         Args:
             corner: row and column of the window's first texel.
@@ -322,7 +322,7 @@ class DetailData:
 
     @cached_property
     def region(self) -> np.ndarray:
-        """(W, W) bool, where any image has detail: what counts in measures and losses."""
+        """(W, W) bool, where any image has detail: the domain of metrics and losses."""
         first = self.records(np.arange(min(len(self.training), _SPREAD_FROM)))
         return np.any([np.any(record["whole"] != 0, axis=0) for record in first], axis=0)
 
@@ -337,7 +337,7 @@ class DetailData:
 
     @cached_property
     def spread(self) -> Tensor:
-        """(C, 1, 1) deviation of each channel where there is detail; networks and measures see channels over it."""
+        """(C, 1, 1) standard deviation of each channel inside the region; networks see channels divided by it."""
         first = self.records(np.arange(min(len(self.training), _SPREAD_FROM)))
         full = np.kron(self.region, np.ones([self.shape.size // self.shape.whole] * 2)).astype(bool)
         square = [np.square(from_bytes(record["image"], record["largest"])[:, full]).mean(1) for record in first]

@@ -1,4 +1,4 @@
-"""Makes the files of the open detail module: `python -m faceverse train detail` and `train expression`."""
+"""Train and write the files of the open detail module: `python -m faceverse train detail` and `train expression`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCES = "synthetic scans drawn by faceverse.training.scans and .wrinkles on he
 
 
 def displacement_code(model: FaceModel) -> DisplacementCode:
-    """What the numbers of generators trained here mean."""
+    """Meaning of the latents and channels of generators trained here."""
     return replace(CODE, layout=layout_digest(model))
 
 
@@ -40,12 +40,12 @@ def make_detail_file(
     scans: str | Path | None = None,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Trains the detail generator and writes it.
+    """Train the detail generator and write it.
 
     Args:
-        model: whose texture space and people it is for.
+        model: whose UV layout and population it is for.
         path: the new .safetensors file.
-        work: folder for samples and checkpoints; a run that was broken off goes on there.
+        work: folder for samples and checkpoints; an interrupted run resumes from there.
         budget: of the training.
         seed: of samples and training.
         scans: folder of real scans to learn from instead of synthetic ones, see `scan_detail`.
@@ -76,8 +76,11 @@ def make_reader_file(
     scans: str | Path | None = None,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Trains the network that reads skin in photographs, on the samples of the detail generator, and writes it;
-    arguments as in `make_detail_file`, whose work folder lends its samples."""
+    """Train the network that estimates skin displacement from photographs and write it.
+
+    It is trained on the samples of the detail generator. Arguments as in `make_detail_file`, whose work folder
+    provides the samples.
+    """
     source = _source(model, Path(work), budget, seed, scans, progress)
     shape, code, budget = detail_plan().shape, displacement_code(model), source.budget
     data = draw_data(
@@ -101,7 +104,7 @@ def make_expression_file(
     seed: int = 0,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Trains the expression generator and writes it; arguments as in `make_detail_file`."""
+    """Train the expression generator and write it; arguments as in `make_detail_file`."""
     state, info = train_expression(model, work, budget, seed=seed, progress=progress)
     module = DetailModule(
         expression=generator_from_state(state, str(path)),
@@ -114,7 +117,7 @@ def make_expression_file(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is learned from: number -> sample, what it depends on, in words, and the budget with its count."""
+    """Training data: number -> sample, what the samples depend on, a description, and the budget with their count."""
 
     sample: Callable[[int], Sample]
     made_for: str
@@ -133,7 +136,7 @@ def _source(model, work: Path, budget: Budget, seed: int, scans, progress: Calla
 
 
 def _scan_samples(model: FaceModel, folder: Path, work: Path, progress: Callable[[str], None]) -> list[Sample]:
-    """What the scans of a folder teach; only age and sex of their random vectors are known."""
+    """Training samples from a folder of scans; of their latents only age and sex are known."""
     with torch.no_grad():
         found = scan_detail.scans_from_registered(
             folder, work / "registered", model, DetailSurface.of(model), report=progress

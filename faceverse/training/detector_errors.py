@@ -1,7 +1,7 @@
-"""How far the landmark detector's points lie from where they are, by the turn of the face.
+"""Measure the landmark detector's errors as a function of yaw: bias, correlated error modes and residual noise.
 
-It errs most in turned faces, whose far side it guesses, and in the same way each time. What is the same is taken off
-its answers; the commonest ways in which it errs with many points at once are what a fit should not believe.
+The errors are largest in profile views, where the far side is a guess, and largely systematic. The bias is subtracted
+from detections; the strongest correlated error modes are marginalised in a fit.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from ..fitting.parameter_regressor import ParameterRegressor, aligned_inputs
 from ..model.face_model import FaceModel
 from .portraits import Samples
 
-TURNS_DEG = (0.0, 5.0, 15.0, 26.0, 38.0, 50.0)  # least turn of each bin
-ERROR_MODES = 48  # ways of erring that are kept
-WORST = 0.05  # share of the answers in each bin that are left out: there the detector saw something else
+TURNS_DEG = (0.0, 5.0, 15.0, 26.0, 38.0, 50.0)  # lower bound of each yaw bin
+ERROR_MODES = 48  # number of error modes kept
+WORST = 0.05  # share of the detections in each bin that are excluded as outliers
 LEAST_SIGMA_M = 1e-4
-FEWEST = 40  # answers in a bin; with fewer, those of all bins are taken
+FEWEST = 40  # detections in a bin; with fewer, those of all bins are used
 
 
 def detector_errors(model: FaceModel, samples: Samples, network: ParameterRegressor) -> dict[str, np.ndarray]:
-    """The fields `turned_deg`, `bias`, `error_modes` and `sigma` of a network, measured on samples.
+    """Measure the fields `turned_deg`, `bias`, `error_modes` and `sigma` of a network on samples.
 
     Args:
-        network: for its template and what it knows of mirror images.
+        network: provides the landmark template and the mirror permutation.
     """
     yaw_deg, errors = np.zeros(len(samples)), errors_px(model, samples)
     for number in range(len(samples)):
@@ -42,7 +42,7 @@ def detector_errors(model: FaceModel, samples: Samples, network: ParameterRegres
 
 
 def errors_px(model: FaceModel, samples: Samples) -> np.ndarray:
-    """(N, 478, 2) float32 pixels, y up: found less true places of the points in the photographs."""
+    """(N, 478, 2) float32 pixels, y up: detected minus true landmark positions in the photographs."""
     bases = model.landmark_bases(model.landmarks_478)
     with torch.no_grad():
         points = bases.points(torch.from_numpy(samples.identity), torch.from_numpy(samples.expression)).numpy()
@@ -54,7 +54,7 @@ def errors_px(model: FaceModel, samples: Samples) -> np.ndarray:
 
 
 def _of_bin(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bias (478, 2), habits (K, 478, 2) and deviation (478,) of errors (N, 478, 2)."""
+    """Bias (478, 2), error modes (K, 478, 2) and residual standard deviation (478,) of errors (N, 478, 2)."""
     size = (errors**2).sum((1, 2))
     errors = errors[size <= np.quantile(size, 1 - WORST)]
     bias = errors.mean(0)

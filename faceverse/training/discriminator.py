@@ -1,7 +1,7 @@
-"""The discriminators of the detail generators: is this picture data, given its condition?
+"""Conditional discriminators of the detail generators.
 
 The residual discriminator of Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", narrow, with
-the condition maps beside the picture. Letters: N batch, C image channels, K condition channels, T side.
+the condition maps concatenated to the image. Letters: N batch, C image channels, K condition channels, T side.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ..detail.stylegan_layers import BiasAct, EqualConv, EqualLinear, ResBlock
 from ..errors import ParameterError
 
 WIDTHS = (24, 40, 64, 96, 128)
-_GROUP = 4  # samples whose deviation is one feature
-_LAYOUT = torch.channels_last  # faster than the usual one on a CPU
+_GROUP = 4  # samples per group of the minibatch standard deviation
+_LAYOUT = torch.channels_last  # faster than contiguous on a CPU
 
 
 class Discriminator(nn.Module):
-    """A number per picture, high for data.
+    """Residual discriminator; returns a logit per image, high for real data.
 
     Args:
         side: T, a power of two from 8.
         image_channels: C.
         condition_channels: K.
-        widths: at T, T / 2, T / 4 ...; the last one goes on down to 4.
+        widths: channels at T, T / 2, T / 4 ...; the last one repeats down to side 4.
     Raises:
         ParameterError: side is no power of two from 8.
     """
@@ -44,7 +44,7 @@ class Discriminator(nn.Module):
         self.answer = EqualLinear(widths[-1], 1)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """(N,) answers for pictures (N, C, T, T) with condition maps (N, K, T, T)."""
+        """Logits (N,) of images (N, C, T, T) with condition maps (N, K, T, T)."""
         maps = torch.cat([image, condition], dim=1).contiguous(memory_format=_LAYOUT)
         maps = self.blocks(self.first(maps))
         maps = self.last(torch.cat([maps, _deviation(maps)], dim=1))
@@ -52,8 +52,7 @@ class Discriminator(nn.Module):
 
 
 def _deviation(maps: Tensor) -> Tensor:
-    """(N, 1, h, w): how much the samples of a group differ; a generator that always answers the same gives itself
-    away (Karras et al. 2018, section 3)."""
+    """Minibatch standard deviation (N, 1, h, w), which exposes mode collapse (Karras et al. 2018, section 3)."""
     count = len(maps)
     group = next(size for size in range(min(_GROUP, count), 0, -1) if count % size == 0)
     members = maps.float().reshape(group, count // group, *maps.shape[1:])
@@ -62,7 +61,7 @@ def _deviation(maps: Tensor) -> Tensor:
 
 
 def gradient_penalty(discriminator: Discriminator, image: Tensor, condition: Tensor) -> Tensor:
-    """Mean squared slope of the answers for data (R1 of Mescheder et al. 2018), a scalar with gradients.
+    """R1 penalty: mean squared gradient of the logits for real data (Mescheder et al. 2018), a differentiable scalar.
 
     Args:
         image: (N, C, T, T) data.

@@ -1,7 +1,7 @@
-"""Where a landmark detector sees its points on the mesh: found by showing it renderings of the model.
+"""Embed a detector's landmarks on the mesh by running it on renderings of the model.
 
-A detector has its own idea of where a contour is. Many heads in many poses are rendered, the detector answers, and for
-each of its points the place on the surface is chosen whose projection agrees best with all the answers at once.
+Every detector has its own convention of where a contour lies. Many heads are rendered in many poses; for each
+landmark, the surface point whose projections agree best with all detections in the least-squares sense is chosen.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ FACE_OVAL = (
     136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 IRIS = tuple(range(468, 478))
-ERROR_MODES = 48  # ways of erring that are kept
+ERROR_MODES = 48  # number of error modes kept
 
 
 @dataclass(frozen=True)
 class Views:
-    """R renderings with an answer.
+    """R renderings with detected landmarks.
 
     Args:
         points_px: (R, V, 2) projected vertices.
-        answers_px: (R, 478, 2) the detector's points.
-        metres_per_px: (R,) at the face.
+        answers_px: (R, 478, 2) detected landmarks.
+        metres_per_px: (R,) at the depth of the face.
         yaw_deg: (R,).
     """
 
@@ -47,7 +47,7 @@ class Views:
 def show_to_detector(
     model: FaceModel, count: int, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> Views:
-    """Renders `count` random heads, neutral and not, from the front to 40 degrees, and asks the detector."""
+    """Render `count` random heads with yaw up to 40 degrees, neutral or not, and run the detector on them."""
     rng = np.random.default_rng(seed)
     camera = Camera(SIZE * 1.7, (SIZE / 2, SIZE / 2), (SIZE, SIZE))
     points, answers, scale, yaws = [], [], [], []
@@ -78,7 +78,7 @@ def show_to_detector(
 
 
 def _random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """Two thirds of the faces wear a few random expressions (the jaw among them), one third none."""
+    """Random weights: a few expressions (the jaw among them) in two thirds of the faces, neutral in one third."""
     weights = np.zeros(len(model.expression_names), np.float32)
     if rng.random() < 0.67:
         chosen = rng.choice(len(weights), size=4, replace=False)
@@ -90,10 +90,10 @@ def _random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray
 
 
 def embed(model: FaceModel, views: Views) -> Landmarks:
-    """Surface points for all 478 landmarks, with the spread of the detector's answers around them.
+    """Fit surface points to all 478 landmarks, with the standard deviation of the detections around them.
 
     Raises:
-        ValueError: fewer than 12 answers, too few to decide.
+        ValueError: fewer than 12 detections.
     """
     if len(views.answers_px) < 12:
         raise ValueError(f"only {len(views.answers_px)} renderings were recognised as faces")
@@ -115,10 +115,10 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
 
 
 def _mean_squared_distances(views: Views, weight: np.ndarray) -> np.ndarray:
-    """(L, V) metres^2 between each landmark's answers and each vertex, weighted by view (R, L)."""
+    """(L, V) mean squared distance in metres^2 between detections and projected vertices, weighted by view (R, L)."""
     scale = views.metres_per_px[:, None, None]
     points, answers = views.points_px * scale, views.answers_px * scale
-    # |a - p|^2 = |a|^2 - 2 a.p + |p|^2, each summed over the views in one product of matrices.
+    # |a - p|^2 = |a|^2 - 2 a.p + |p|^2, each summed over the views in one matrix product.
     weighted = weight[..., None] * answers
     cost = (weighted * answers).sum((0, 2))[:, None] + weight.T @ (points**2).sum(2)
     for axis in range(2):
@@ -127,7 +127,7 @@ def _mean_squared_distances(views: Views, weight: np.ndarray) -> np.ndarray:
 
 
 def _error_modes(model: FaceModel, views: Views, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """(K, L, 2) principal components (about zero) of the answers' errors, metres, y up."""
+    """(K, L, 2) principal components (about zero) of the detection errors, metres, y up."""
     corners = views.points_px[:, model.faces[triangle]]
     errors = views.answers_px - (corners * barycentric[None, ..., None]).sum(2)
     errors = errors * views.metres_per_px[:, None, None] * np.array([1.0, -1.0])
@@ -138,7 +138,7 @@ def _error_modes(model: FaceModel, views: Views, triangle: np.ndarray, barycentr
 
 
 def _skin_candidates(model: FaceModel) -> np.ndarray:
-    """Vertices where a point of the face may lie."""
+    """Vertices that are candidates for a facial landmark."""
     hidden = np.zeros(len(model.mean_vertices), bool)
     for name in ("eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets"):
         hidden[model.regions.get(name, np.zeros(0, np.int64))] = True
@@ -146,7 +146,7 @@ def _skin_candidates(model: FaceModel) -> np.ndarray:
 
 
 def _view_weights(views: Views, count: int) -> np.ndarray:
-    """(R, L): contour points count in near-frontal views only, where the detector sees the contour the mesh has."""
+    """(R, L): landmarks of the face oval weigh little in turned views, where they follow the silhouette."""
     weight = np.ones((len(views.yaw_deg), count))
     turned = np.abs(views.yaw_deg) > 12
     weight[np.ix_(turned, FACE_OVAL)] = 0.02

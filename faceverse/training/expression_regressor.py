@@ -1,7 +1,7 @@
-"""The network that reads movements: `python -m faceverse train movement` builds weights/open_expression_regressor.safetensors.
+"""Train the expression regressor: `python -m faceverse train movement` writes its weights file.
 
-A small network learns from clips of people who do not exist (`moving_people`) which weights are behind the landmark
-detector's answer, when it is also told what the same face looks like at rest.
+A small network (`weights/open_expression_regressor.safetensors`) learns expression weights from detected landmarks and
+blendshape scores, given the same face's neutral detection. Its training data are synthetic clips (`synthetic_clips`).
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_netw
 from .synthetic_clips import collect_clips
 
 CLIPS = 2_000
-MOVED, RESTING = 150, 40  # principal components of the points
-MEMBERS = 3  # networks whose mean is taken
+MOVED, RESTING = 150, 40  # principal components of the landmarks: motion and neutral face
+MEMBERS = 3  # networks in the ensemble
 PLAN = Plan(hidden=160, epochs=30, batch=256, rate=4e-3, decay=0.02, dropout=0.2)
-HELD_OUT = 8  # every eighth clip is kept for measuring
-YAW_DEG = (0.0, 15.0, 30.0, 45.0)  # least turn of each bin of errors
-MILLIMETRES = 6.0  # weight of an error's millimetres, beside that of the blendshape weights themselves
-BEND = 0.05  # errors of weights count by their square up to here and by their size beyond: most weights are 0
+HELD_OUT = 8  # every eighth clip is held out for evaluation
+YAW_DEG = (0.0, 15.0, 30.0, 45.0)  # lower bound of each yaw bin of errors
+MILLIMETRES = 6.0  # weight of the squared surface error in mm, relative to that of the blendshape weights
+BEND = 0.05  # Huber threshold of weight errors: most weights are 0
 LEAST_SIGMA = 0.02
-LEAST_VARIANCE = 1e-9  # of a component; what varies less would not fit into half floats
+LEAST_VARIANCE = 1e-9  # of a component; smaller ones would not fit into half floats
 HALF_FLOATS = ("components", "rest_components", "hidden", "output", "direct")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Frames as the network takes them. NumPy float32.
+    """Training frames as network inputs and targets. NumPy float32.
 
     Args:
-        now (N, 1434 + P), rest (N, 1434 + P): values of the face, and of the same at rest.
-        targets: (N, E) weights.
+        now (N, 1434 + P), rest (N, 1434 + P): aligned inputs of the face, and of the same face in its neutral frame.
+        targets: (N, E) expression weights.
         clip: (N,) number of the clip.
-        yaw_deg: (N,) by the detector's own depth.
+        yaw_deg: (N,) estimated from the detector's depth.
     """
 
     now: np.ndarray
@@ -57,7 +57,7 @@ class Table:
     yaw_deg: np.ndarray
 
     def rows(self, chosen: np.ndarray) -> Table:
-        """Some of the rows, by number or mask."""
+        """Select rows by number or mask."""
         return Table(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
@@ -70,14 +70,14 @@ def train_expression_regressor(
     model: FaceModel | None = None,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Draws clips, trains the network on them, measures it on people it has not seen, and writes it.
+    """Draw clips, train the network, evaluate it on held-out people, and write it.
 
     Args:
         output: the `.safetensors` file to write.
-        clips: people, each with six frames; about a second each.
+        clips: number of people, each with six frames; about a second each.
         seed: same seed and versions, same file.
-        cache: folder in which the frames are kept, so that a run that was broken off goes on where it was.
-        model: what the network is for; by default the open model.
+        cache: folder in which the frames are kept, so that an interrupted run resumes.
+        model: the model whose expressions are estimated; by default the open model.
         progress: receives a line per step.
     Raises:
         ParameterError: another suffix, too few clips, or a model without the 478 landmarks.
@@ -111,11 +111,11 @@ def train_expression_regressor(
 def trained_network(
     model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[ExpressionRegressor, dict]:
-    """The network for a model's clips, and its figures on the people that were kept from it."""
+    """Train the network on a model's clips; returns it with its metrics on the held-out people."""
     frame = _untrained(model)
     table = table_of(samples, frame)
     held_out = table.clip % HELD_OUT == HELD_OUT - 1
-    if held_out.all() or not held_out.any():  # too few people to keep some back
+    if held_out.all() or not held_out.any():  # too few people for the regular split
         held_out = np.arange(len(table.clip)) % 2 == 1
     known = _with_mirror(table.rows(~held_out), frame)
     frame = _standardised(frame, known)
@@ -131,17 +131,19 @@ def trained_network(
 
 
 def save_network(network: ExpressionRegressor, path: Path, model_sha256: str, info: dict) -> Path:
-    """Writes a network for the model file with this hash; it appears complete or not at all.
+    """Write a network for the model file with this hash; it is written atomically.
 
     Raises:
         WeightsError: the file cannot be written.
     """
-    return write_network(network, path, (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION), HALF_FLOATS, model_sha256, info)
+    return write_network(
+        network, path, (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION), HALF_FLOATS, model_sha256, info
+    )
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
 def table_of(samples: Samples, network: ExpressionRegressor) -> Table:
-    """Frames of clips beside the first frame of each, which shows the face at rest."""
+    """Frames of clips paired with the first frame of each clip, which is neutral."""
     now, rest, yaw_deg = [], [], []
     first: dict[int, np.ndarray] = {}
     for number in range(len(samples)):
@@ -154,7 +156,7 @@ def table_of(samples: Samples, network: ExpressionRegressor) -> Table:
 
 
 def _with_mirror(table: Table, network: ExpressionRegressor) -> Table:
-    """The rows, then their mirror images."""
+    """Append the mirror image of each row."""
     return Table(
         np.concatenate([table.now, network.mirrored(table.now)]),
         np.concatenate([table.rest, network.mirrored(table.rest)]),
@@ -166,7 +168,7 @@ def _with_mirror(table: Table, network: ExpressionRegressor) -> Table:
 
 # -- training ---------------------------------------------------------------------------------------------------------
 def _untrained(model: FaceModel) -> ExpressionRegressor:
-    """A network that knows the model's mirror image and nothing else yet."""
+    """An untrained network with the model's template and mirror permutations."""
     marks = model.landmarks_478
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     nothing = np.zeros(0, np.float32)
@@ -181,14 +183,14 @@ def _untrained(model: FaceModel) -> ExpressionRegressor:
 
 
 def _components(points: np.ndarray, kept: int) -> np.ndarray:
-    """(D, K) directions of most variance of rows (N, D), for unit variance along each."""
+    """(D, K) leading principal directions of rows (N, D), scaled to unit variance of the projections."""
     variance, modes = np.linalg.eigh(points.T @ points / len(points))
     strongest = np.argsort(-variance)[: min(kept, len(points) - 1)]
     return (modes[:, strongest] / np.sqrt(np.maximum(variance[strongest], LEAST_VARIANCE))).astype(np.float32)
 
 
 def _standardised(network: ExpressionRegressor, table: Table) -> ExpressionRegressor:
-    """The network with components, means and deviations of its inputs."""
+    """Set the principal components, means and standard deviations of the network's inputs."""
     count = network.template.size
     resting = table.rest[:, :count].astype(np.float64)
     moved = table.now[:, :count] - resting
@@ -205,7 +207,7 @@ def _standardised(network: ExpressionRegressor, table: Table) -> ExpressionRegre
 
 
 def _train(frame: ExpressionRegressor, table: Table, root: np.ndarray, seed: int) -> SmallNetwork:
-    """One member, trained on all rows of the table."""
+    """Train one ensemble member on all rows of the table."""
     millimetres = torch.from_numpy(root)
 
     def loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -217,8 +219,10 @@ def _train(frame: ExpressionRegressor, table: Table, root: np.ndarray, seed: int
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-def _with_errors(network: ExpressionRegressor, table: Table, names: tuple[str, ...]) -> tuple[ExpressionRegressor, dict]:
-    """The network with the spread of its errors on a table of people it has not seen, and figures of them."""
+def _with_errors(
+    network: ExpressionRegressor, table: Table, names: tuple[str, ...]
+) -> tuple[ExpressionRegressor, dict]:
+    """Set the error standard deviations of the network from held-out people; returns it with the metrics."""
     own = network.evaluate(table.now, table.rest)
     reflected = network.evaluate(network.mirrored(table.now), network.mirrored(table.rest))
     weights = np.clip((own + reflected[:, network.mirrored_expression]) / 2, 0, 1)

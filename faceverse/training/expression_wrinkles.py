@@ -1,8 +1,8 @@
-"""Wrinkles of the skin that an expression throws, and the samples that the expression generator learns from.
+"""Procedural expression wrinkles driven by skin strain, and the training samples of the expression generator.
 
-The lines are those of `creases`: where a person has a crease at rest the skin wrinkles first. How deep an expression wrinkles
-them follows from the compression of the skin across each line; between the lines, strongly compressed skin wrinkles by
-itself, across the direction of its compression. Without strain there is no wrinkle.
+The lines are those of `creases`: skin wrinkles first where a person has a crease in the neutral face. The compression
+across each line sets the depth of its wrinkle; between the lines, strongly compressed skin forms small wrinkles
+perpendicular to its direction of compression. Without strain there is no wrinkle.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ LEAST_GATE = 0.15
 WRINKLE_SIZE = 256
 FACE_MM_PER_TEXEL = 297.0 / WRINKLE_SIZE
 LARGEST_WRINKLE_MM = (-1.1, 0.7)
-TAUT = 0.4  # compression that skin bears without a wrinkle over its stretch the other way, as taut skin narrows
-_FULL_AGE = 1.4  # the age, in deviations, at which `creases` draws full lines; the depth by age is this file's own
+TAUT = 0.4  # compression per perpendicular stretch that causes no wrinkle: taut skin contracts sideways
+_FULL_AGE = 1.4  # age factor at which `creases` draws full lines; depth by age is modelled here instead
 
 
 @dataclass(frozen=True)
 class Habit:
-    """How the skin of a family of lines wrinkles.
+    """Response of the skin of one crease family to compression.
 
     Args:
-        from_strain: compression across the lines that throws no wrinkle yet.
-        full_strain: compression beyond that at which a wrinkle is nearly as deep as it gets.
-        depth: of the wrinkle then, over that of the family's full crease at rest.
-        reach_mm: along the skin over which neighbouring compression has a say.
+        from_strain: compression across the lines at which wrinkling starts.
+        full_strain: compression above that at which a wrinkle is nearly at full depth.
+        depth: full depth relative to the family's full neutral crease.
+        reach_mm: length along the skin over which compression is averaged.
     """
 
     from_strain: float = 0.03
@@ -72,15 +72,15 @@ _HABITS = {
 
 @dataclass(frozen=True)
 class WrinkleSurface:
-    """A model's surface prepared for wrinkles; made once and used for every sample.
+    """A model's surface prepared for wrinkles; computed once and used for every sample.
 
     Args:
         detail: of `WRINKLE_SIZE`, with the lines and the masks.
-        frame: of the mean head, all of whose texels count.
+        frame: tangent frame of the mean head, with weight 1 at all texels.
         across: by family, (2, N) unit vectors (tangent_u, tangent_v) across its lines at its texels.
-        waves: (O, 2, S, S) float32 noise of unit deviation in O orientations, wavelength 4 to 7 mm; two fields for
+        waves: (O, 2, S, S) float32 unit-variance noise in O orientations, wavelength 4 to 7 mm; two fields for
             each, which a person mixes.
-        dimples: (2, S, S) likewise without orientation.
+        dimples: (2, S, S) likewise, isotropic.
     """
 
     detail: DetailSurface
@@ -116,22 +116,22 @@ _FOLDING = (
     "mouthSmile",
     "noseSneer",
 )
-_OFTEN = 3.0  # times as often as the others, which wrinkle the skin little
+_OFTEN = 3.0  # relative probability of these; the others wrinkle the skin little
 _ORIENTATIONS = np.arange(8) * np.pi / 8
 
 
 def wrinkle_displacement(
     surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, seed: int, detail: np.ndarray | None = None
 ) -> np.ndarray:
-    """What an expression adds to the displacement of a face at rest.
+    """Compute the displacement that an expression adds to the neutral displacement.
 
     Args:
         strain: (3, S, S) of the expression, see `displacement.expression_strain`; S is `WRINKLE_SIZE`.
-        z: (64,) the person, see `creases.FACTORS`; the first number, age, deepens the wrinkles. Smooth in z.
-        seed: of small irregularities that nobody can foretell.
-        detail: (S, S) mm displacement at rest; its creases flatten where the skin is stretched across them.
+        z: (64,) the person, see `creases.FACTORS`; the first one, age, deepens the wrinkles. Smooth in z.
+        seed: of small unpredictable irregularities.
+        detail: (S, S) mm neutral displacement; its creases flatten where the skin is stretched across them.
     Returns:
-        (S, S) float32 mm, exactly zero for no strain; wrinkles reach a little beyond the strained skin.
+        (S, S) float32 mm, exactly zero for no strain; wrinkles extend slightly beyond the strained skin.
     """
     z = np.asarray(z, np.float64)
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 17])
@@ -145,13 +145,13 @@ def wrinkle_displacement(
 
 
 def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed: int) -> Sample:
-    """The sample number `index`: a random person of the model with a random expression.
+    """Draw sample number `index`: a random person of the model with a random expression.
 
     Returns:
-        condition (6, 256, 256): the bands of the displacement at rest, and the strain, in the units of `scans.CODE`.
-        image (3, 256, 256): the bands of what the expression adds, divided by the gate of the strain
-        (`displacement.wrinkle_gate`): what would be there if the skin were fully folded; mask: where it is folded enough to
-        say. z (64,): of `creases.FACTORS`.
+        condition (6, 256, 256): the bands of the neutral displacement, and the strain, in the units of `scans.CODE`.
+        image (3, 256, 256): the bands of the added displacement divided by the strain's gate
+        (`displacement.wrinkle_gate`), that is, at full wrinkling; mask: where the gate is large enough to divide by.
+        z (64,): of `creases.FACTORS`.
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 5])
     params = model.random(int(rng.integers(2**31)))
@@ -170,7 +170,7 @@ def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed:
 
 
 def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """Weights (E,) float32 of one to four shapes together, both sides mostly alike; every eighth face is at rest."""
+    """Weights (E,) float32 of one to four expressions, both sides mostly alike; one face in eight is neutral."""
     names = model.expression_names
     weights = np.zeros(len(names), np.float32)
     if rng.random() < 1 / 8:
@@ -190,12 +190,12 @@ def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
 
 # -- how deep ---------------------------------------------------------------------------------------------------------
 def _depth_by_age(z: np.ndarray) -> float:
-    """1 at the middle age; old skin wrinkles deeper."""
+    """Depth factor by age: 1 at the mean age, larger for old skin."""
     return float(np.exp(0.36 * np.clip(z[0], -2, 2)))
 
 
 def _lines(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The creases of the person, each as deep as the skin is compressed across it."""
+    """Displacement of the person's creases, each scaled by the compression across it."""
     grown = z.copy()
     grown[FACTORS.index("age")] = _FULL_AGE
     size = WRINKLE_SIZE
@@ -212,7 +212,7 @@ def _lines(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, rng: np.r
 
 
 def _folded(family: Family, across: np.ndarray, strain: np.ndarray, habit: Habit) -> np.ndarray:
-    """(N,) depth of the wrinkles over that of the full crease."""
+    """(N,) depth of the wrinkles relative to the full crease."""
     along_u, mixed, along_v = strain.reshape(3, -1)[:, family.at]
     u, v = across
     squeezed = np.zeros(WRINKLE_SIZE * WRINKLE_SIZE, np.float32)
@@ -227,9 +227,9 @@ def _folded(family: Family, across: np.ndarray, strain: np.ndarray, habit: Habit
 
 
 def _wrinkles(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """(S, S) mm, small wrinkles across the direction of compression wherever it is strong."""
+    """(S, S) mm, small wrinkles perpendicular to the direction of strong compression."""
     squeezed, angle = compression(strain)
-    # Where skin is squeezed from all sides there is no direction for wrinkles to follow.
+    # Under isotropic compression wrinkles have no preferred direction.
     stretched = strain[0] + strain[2] + squeezed
     one_way = np.clip(1 - np.maximum(-stretched, 0) / np.maximum(squeezed, 1e-6), 0.3, 1)
     one_way *= 1 - 0.6 * surface.detail.skin.forehead
@@ -245,7 +245,7 @@ def _wrinkles(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.
 
 
 def _dimpled_chin(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """(S, S) mm, the cobbles of a chin whose muscle draws its skin together."""
+    """(S, S) mm, the dimpled chin of a contracted mentalis muscle."""
     squeezed = compression(strain)[0]
     stretched = strain[0] + strain[2] + squeezed
     squeezed = (squeezed - TAUT * np.maximum(stretched - 0.1, 0)) * surface.detail.skin.chin
@@ -256,13 +256,12 @@ def _dimpled_chin(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) ->
 
 
 def _valleys(field: np.ndarray) -> np.ndarray:
-    """A field of unit deviation with narrow valleys and broad backs, mean about zero."""
+    """Map a unit-variance field to narrow valleys and broad ridges, mean about zero."""
     return 0.5 - 1.25 * np.logaddexp(0, 1.8 * (field - 0.35)) / 1.8
 
 
 def _flattened(surface: WrinkleSurface, detail: np.ndarray, strain: np.ndarray) -> np.ndarray:
-    """(S, S) mm, the part of the creases at rest that stretching takes away: of the coarse and the medium band, where
-    the skin is stretched across them."""
+    """(S, S) mm, the part of the neutral creases that stretching across them removes, in the coarse and medium band."""
     broad = split_bands(detail)[:2].sum(0)
     right, up = (slope.numpy() for slope in surface_slopes(surface.frame, torch.from_numpy(broad)))
     sigma = 2 / FACE_MM_PER_TEXEL
@@ -274,7 +273,7 @@ def _flattened(surface: WrinkleSurface, detail: np.ndarray, strain: np.ndarray) 
 
 
 def _angle_in_map(frame: TangentFrame, angle: np.ndarray) -> np.ndarray:
-    """The direction in the map (S, S), from u towards up, in which waves must run to run along `angle` on the skin."""
+    """Direction (S, S) in the map, from u towards up, along which waves must run to follow `angle` on the skin."""
     cosine = frame.cosine.numpy()
     along_up = np.cos(angle) * cosine + np.sin(angle) * np.sqrt(np.maximum(1 - cosine**2, 0))
     return np.arctan2(along_up * frame.texel_v_mm.numpy(), np.cos(angle) * frame.texel_u_mm.numpy())
@@ -282,7 +281,7 @@ def _angle_in_map(frame: TangentFrame, angle: np.ndarray) -> np.ndarray:
 
 # -- prepared once ----------------------------------------------------------------------------------------------------
 def _across(frame: TangentFrame, family: Family) -> np.ndarray:
-    """(2, N) unit vectors along which the family's t grows, in the unit frame of the surface."""
+    """(2, N) unit vectors of increasing t of the family, in the surface's orthonormal tangent frame."""
     size = WRINKLE_SIZE
     known = np.zeros(size * size, bool)
     known[family.at] = True
@@ -295,7 +294,7 @@ def _across(frame: TangentFrame, family: Family) -> np.ndarray:
 
 
 def _wave(rng: np.random.Generator, angle: float) -> np.ndarray:
-    """Noise (S, S) whose crests run across the direction `angle` (from u towards up), of unit deviation."""
+    """Unit-variance noise (S, S) whose wave vector has the direction `angle` (from u towards up)."""
     size = WRINKLE_SIZE
     up, right = np.meshgrid(-np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
     per_mm = np.hypot(up, right) / FACE_MM_PER_TEXEL

@@ -1,8 +1,8 @@
-"""The 52 expressions of the base model: the source's ARKit shapes, made to behave on the mean head.
+"""Build the 52 ARKit blendshapes of the base model on the mean head.
 
-What each shape stands for is in Apple's documentation of ARFaceAnchor.BlendShapeLocation. The source's own shapes are
-made the same on both sides, some are made stronger or milder, their creases are smoothed; eyes and lids are built on
-the head's own eyeballs (see lids), and lips that have to stay closed are closed again.
+Apple's documentation of ARFaceAnchor.BlendShapeLocation defines the shapes. The source's own shapes are symmetrised,
+some are amplified or attenuated, and their creases are smoothed. Eye and lid shapes are constructed on the head's own
+eyeballs (see `lids`), and shapes that must keep the lips closed have them closed again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .mouth import COLUMNS, LIP_OVERLAP_M, MouthSetter
 from .rings import eye_grids
 from .sources import ShapeSource
 
-# Mixtures of source shapes, for those whose own are too weak, too strong or too high (weights by name).
+# Mixtures of source shapes (weights by name) that replace shapes which are too weak, too strong or too high.
 MIXTURES = {
     "mouthSmile": {"mouthSmile": 0.85, "mouthDimple": 0.40, "mouthUpperUp": 0.10},
     "browInnerUp": {"browInnerUp": 1.35},
@@ -35,39 +35,39 @@ MIXTURES = {
     "mouthRollUpper": {"mouthRollUpper": 0.75},
     "mouthShrugUpper": {"mouthShrugUpper": 0.8},
 }
-SMOOTHING = {  # rounds of averaging of a shape's offsets over the face around lids and lips
+SMOOTHING = {  # Laplacian smoothing iterations of a shape's offsets, on the face around lids and lips
     "mouthSmile": 12, "cheekPuff": 20, "cheekSquint": 6, "mouthDimple": 20, "mouthLeft": 20, "mouthRight": 20,
     "mouthRollUpper": 25, "mouthRollLower": 15, "mouthStretch": 20, "mouthFrown": 15, "mouthPress": 15,
 }  # fmt: skip
 SMOOTHING_ELSE = 4
-# Gap between the lips in the middle, metres, of shapes that part them less or more than their source.
+# Gap between the lips in the middle, metres, of shapes whose source parts them too little or too much.
 LIP_GAP_M = {"mouthSmile": 0.0030}
-UPPER_SHARE = {"mouthSmile": 0.15}  # how much of the way to that gap the upper lip goes
+UPPER_SHARE = {"mouthSmile": 0.15}  # share of that gap by which the upper lip moves
 CLOSED = (
     "cheekPuff", "jawForward", "jawLeft", "jawRight", "mouthDimple", "mouthFrown", "mouthLeft", "mouthRight",
     "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthStretch",
     "mouthShrugUpper", "noseSneer",
 )  # fmt: skip
-_SIDE_BLEND_M = 0.006  # from the middle, over which a one-sided share of a correction grows from none to all
+_SIDE_BLEND_M = 0.006  # distance from the median plane over which a one-sided correction fades in
 
 
 def fit_expressions(source: ShapeSource, mean: np.ndarray, assembly: Assembly) -> np.ndarray:
-    """The 52 expressions (E, Vc, 3) in metres at weight 1, for the mean head (Vc, 3) in the assembly's space.
+    """Build the 52 blendshapes (E, Vc, 3) in metres at weight 1, for the mean head (Vc, 3) in the assembly's space.
 
-    They are built on the mean head made symmetric: left and right are each other's mirror image to the last bit.
+    They are built on the symmetrised mean head, so that left and right shapes are exact mirror images.
     """
     return _Builder(source, np.asarray(mean, np.float64), assembly).build()
 
 
 def base_name(name: str) -> str:
-    """The name of an expression without its side; jawLeft and mouthLeft are directions and keep theirs."""
+    """Name of an expression without its side; jawLeft and mouthLeft name directions and keep their suffix."""
     if name in ("jawLeft", "jawRight", "mouthLeft", "mouthRight"):
         return name
     return name.removesuffix("Left").removesuffix("Right")
 
 
 class _Builder:
-    """Steps of `fit_expressions`; `both[name]` is a symmetric expression, or the sum of its two sides."""
+    """Steps of `fit_expressions`."""
 
     def __init__(self, source: ShapeSource, mean: np.ndarray, assembly: Assembly):
         self.source, self.head, self.assembly = source, source.head, assembly
@@ -92,7 +92,7 @@ class _Builder:
 
     # -- one shape -----------------------------------------------------------------------------------------------------
     def _shape(self, name: str) -> np.ndarray:
-        """An expression of the middle or of the left side."""
+        """A central or left-sided expression."""
         base = base_name(name)
         if base in GAZE_DEG or base in LID_DEG or base == "eyeBlink":
             return self._eye(base)
@@ -114,7 +114,7 @@ class _Builder:
         return shape
 
     def _source(self, base: str, one_sided: bool) -> np.ndarray:
-        """A source shape (Vc, 3), the mean of left and mirrored right, or of itself and its mirror image."""
+        """Symmetrised source shape (Vc, 3): the mean of left and mirrored right, or of a shape and its mirror image."""
         if one_sided:
             left, right = self.source.expression(f"{base}Left"), self.source.expression(f"{base}Right")
         elif base.endswith("Left"):
@@ -127,7 +127,7 @@ class _Builder:
         return shape
 
     def _eye(self, base: str) -> np.ndarray:
-        """An expression of the left eye that is built, not taken from the source."""
+        """A constructed expression of the left eye."""
         lids = self.lids["left"]
         if base == "eyeBlink":
             return lids.blink()
@@ -135,14 +135,14 @@ class _Builder:
         return shape + lids.follow(*LID_DEG[base]) if base in LID_DEG else shape
 
     def _mouth_shift(self) -> np.ndarray:
-        """(3,) from the source's line between the lips to the mean head's, in the middle."""
+        """Translation (3,) from the source's lip line to that of the mean head, in the middle."""
         ring = self.mouth.lips.grid.rings[self.mouth.lips.grid.line]
         middle = [ring[0], ring[len(ring) // 2]]
         return (self.mean[middle] - self.head.vertices[middle]).mean(axis=0)
 
     # -- creases -------------------------------------------------------------------------------------------------------
     def _free_to_smooth(self, grids: dict) -> np.ndarray:
-        """(Vc, 1) share of averaging: 1 on the face, falling to 0 over the rings around lids and lips."""
+        """Smoothing weight (Vc, 1): 1 on the face, falling to 0 over the rings around lids and lips."""
         free = (self.head.part == "skin").astype(np.float64)
         for grid in (*grids.values(), self.mouth.lips.grid):
             outside = np.clip((np.arange(len(grid.rings)) - grid.line - 3) / 6, 0, 1)
@@ -157,8 +157,10 @@ class _Builder:
 
     # -- lips ----------------------------------------------------------------------------------------------------------
     def _set_lips(self, shapes: dict[str, np.ndarray]) -> None:
-        """Gives shapes of the mouth that keep it closed, and those with a gap of their own, the gap they should have,
-        and lips their flesh. What two sides need together, each side gets its share of."""
+        """Correct the lips of mouth, jaw and nose shapes: closed, or with their prescribed gap, and with full thickness.
+
+        A correction that depends on both sides together is split between the two one-sided shapes.
+        """
         for name in shapes:
             if not base_name(name).startswith(("mouth", "cheekPuff", "jaw", "nose")) or name == "mouthClose":
                 continue
@@ -174,7 +176,7 @@ class _Builder:
         shapes["mouthClose"] = self.mouth.with_flesh(closed) - opened
 
     def _with_lips(self, base: str, moved: np.ndarray) -> np.ndarray:
-        """A head (Vc, 3) in an expression, with the gap between its lips and the flesh that they should have."""
+        """Correct the gap and thickness of the lips of a head (Vc, 3) that shows an expression."""
         if base in LIP_GAP_M:
             across = np.sin(np.linspace(0, np.pi, COLUMNS + 2)[1:-1]) ** 0.7
             gap = LIP_GAP_M[base] * across - LIP_OVERLAP_M * (1 - across)
@@ -185,7 +187,7 @@ class _Builder:
 
 
 def _averaging(quads: np.ndarray, count: int) -> sparse.csr_matrix:
-    """(Vc, Vc): the mean over a vertex's neighbours."""
+    """Averaging operator (Vc, Vc): the mean over each vertex's neighbours."""
     edges = unique_edges(quads)
     links = sparse.coo_matrix((np.ones(2 * len(edges)), np.concatenate([edges, edges[:, ::-1]]).T), (count, count))
     return sparse.diags(1 / np.maximum(np.asarray(links.sum(axis=1)).ravel(), 1)) @ links.tocsr()

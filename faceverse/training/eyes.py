@@ -1,6 +1,6 @@
-"""Eyes that sit in their lids: eyeballs of drawn heads, and the lids' way around them.
+"""Fit round eyeballs into the lids of generated heads, and the lids onto the eyeballs.
 
-The targets of the sources move lids and eyeballs apart; in life the lids lie on the ball.
+The source's targets move lids and eyeballs apart; in reality the lids rest on the ball.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from .head_regions import radius
 from .rings import eye_grids
 from .sources import HeadMesh
 
-_BALL_SIGMA, _DEPTH_SIGMA, _FIT_SIGMA = 0.04, 0.10, 0.03  # in radii: of the ball's size, its depth, the lids' fit
-_LID_RINGS = 3  # rings from the lids' inner edge to the front, by which a ball is fitted into its lids
-_INDEPENDENT = 8  # the rim's vertices err together: they count as so many
-_SOCKET = 1.015  # radii: the skin behind the lids lies as close to the ball as it can, so that lids never show it
-_RIM_LIMIT = 1.09  # radii: how far the rim behind the lids' front may lie from the ball's middle
+_BALL_SIGMA, _DEPTH_SIGMA, _FIT_SIGMA = 0.04, 0.10, 0.03  # radii: priors of size and depth, residual of the lid fit
+_LID_RINGS = 3  # rings from the lids' inner edge forwards, to which the ball is fitted
+_INDEPENDENT = 8  # effective sample count of the rim's correlated vertices
+_SOCKET = 1.015  # radii: the skin behind the lids lies as close to the ball as possible, so that lids never show it
+_RIM_LIMIT = 1.09  # radii: largest distance of the rim behind the lids' front from the ball's centre
 
 
 def round_ball(head: HeadMesh, side: str) -> np.ndarray:
-    """Vertices (B, 3) of an eyeball of the base head about its middle, in radii, moved so that the *subdivided* ball is
-    as round as its quads allow; its radius stays what subdivision makes of the base head's."""
+    """Vertices (B, 3) of a base-head eyeball about its centre, in radii, optimised so that the *subdivided* ball is as
+    round as its quads allow; the subdivided radius is that of the base head."""
     ball = np.flatnonzero(head.part == f"eyeball_{side}")
     place = np.full(len(head.vertices), -1)
     place[ball] = np.arange(len(ball))
@@ -39,10 +39,10 @@ def round_ball(head: HeadMesh, side: str) -> np.ndarray:
 
 
 class EyeSeats:
-    """Puts round eyeballs into the lids of heads of the source's topology, and the lids in front of them.
+    """Fit round eyeballs into the lids of heads with the source's topology.
 
     Args:
-        head: the base head, whose eyes sit well.
+        head: the base head, whose eyes fit well.
     """
 
     def __init__(self, head: HeadMesh):
@@ -54,15 +54,15 @@ class EyeSeats:
         }
 
     def _distance(self, shape: np.ndarray, side: str) -> np.ndarray:
-        """(K, S) distances of the lids' grid from the ball's middle."""
+        """(K, S) distances of the lid grid from the ball's centre."""
         return np.linalg.norm(shape[self._grids[side].rings] - shape[self._ball[side]].mean(axis=0), axis=-1)
 
     def seat(self, shape: np.ndarray) -> np.ndarray:
-        """The head (Vc, 3) with balls that are round, of one size and fill their lids, and with no lid inside a ball.
+        """Fit the eyes of a head (Vc, 3): round balls of equal size that touch the lids without penetrating them.
 
-        Each ball is the base head's own, scaled and moved in depth so that the lids' rim is as far from its middle, in
-        radii, as there. Socket and the lids' inner edge then lie on it, and no lid is nearer than on the base head: all
-        are moved along the radius.
+        Each ball is a scaled copy of the base head's, shifted in depth until the lid rim has the same distance from its
+        centre, in radii. The socket and the inner lid edge are then projected onto the ball, and no lid vertex comes
+        closer than on the base head: all move radially.
         """
         result = shape.copy()
         fits = {side: self._fit(shape, side) for side in self._grids}
@@ -77,7 +77,7 @@ class EyeSeats:
         return result
 
     def _bounds(self, side: str) -> tuple[np.ndarray, np.ndarray]:
-        """Least and largest distance (K, S) of the grid's vertices from a ball's middle, in radii."""
+        """Lower and upper bound (K, S) of the grid's distance from a ball's centre, in radii."""
         line, ratio = self._grids[side].line, self._ratio[side]
         least, most = ratio.copy(), np.full_like(ratio, np.inf)
         least[line + 1 :] = ratio[line + 1 :].min(axis=1, keepdims=True)
@@ -87,13 +87,13 @@ class EyeSeats:
         return least, most
 
     def _fit(self, shape: np.ndarray, side: str) -> tuple[float, np.ndarray]:
-        """Radius and centre (3,) of the ball that suits the lids' rim: Gauss-Newton with the head's own as prior."""
+        """Radius and centre (3,) of the ball that fits the lid rim, by Gauss-Newton with the head's own ball as prior."""
         grid, ball = self._grids[side], shape[self._ball[side]]
         rows = slice(grid.line + 1, grid.line + 1 + _LID_RINGS)
         rim, ratio = shape[grid.rings[rows]].reshape(-1, 3), self._ratio[side][rows].reshape(-1)
         middle, own = ball.mean(axis=0), radius(ball)
         prior = np.array([1 / _DEPTH_SIGMA, 1 / _BALL_SIGMA])
-        change = np.zeros(2)  # of depth and size, in the ball's own radii
+        change = np.zeros(2)  # of depth and relative size, in radii of the original ball
         for _ in range(4):
             offset = (rim - middle) / own - (0, 0, change[0])
             distance = np.linalg.norm(offset, axis=1)

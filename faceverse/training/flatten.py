@@ -1,4 +1,4 @@
-"""Flattening of quad meshes without overlaps: Tutte's embedding, then the symmetric Dirichlet energy by SLIM.
+"""Injective UV parameterisation of quad meshes: Tutte embedding, then the symmetric Dirichlet energy with SLIM.
 
 References: Tutte 1963, "How to draw a graph"; Rabinovich, Poranne, Panozzo and Sorkine-Hornung 2017, "Scalable locally
 injective mappings".
@@ -14,30 +14,30 @@ from scipy.sparse.linalg import splu
 
 from ..errors import ParameterError
 
-SLIVER = 0.15  # a rest corner flatter than this (height over base) is opened: it has no shape worth keeping
+SLIVER = 0.15  # minimal height over base of a rest triangle: flatter ones are widened, their shape is not worth keeping
 MAX_HALVINGS = 30
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """Coordinates held during a flattening: masks (n, 2) and the values (n, 2) they hold, y up."""
+    """Fixed coordinates of a parameterisation: masks (n, 2) and their values (n, 2), y up."""
 
     held: np.ndarray
     values: np.ndarray
 
 
 def tutte(quads: np.ndarray, fan: np.ndarray, constraints: Constraints) -> np.ndarray:
-    """Each free coordinate becomes the mean of its neighbours': (n, 2).
+    """Tutte embedding (n, 2): each free coordinate is the mean of its neighbours'.
 
-    Every quad is convex when the held boundary is, where a chain of vertices held in x alone is an axis of symmetry.
+    All quads are convex if the fixed boundary is; a chain of vertices fixed in x alone is an axis of symmetry.
 
     Args:
         quads: (Q, 4) indices below n.
         fan: (T, 3) triangles that close holes, (0, 3) for none.
-        constraints: what is held.
+        constraints: the fixed coordinates.
     """
     count = len(constraints.held)
-    # An edge on the axis or the border is seen by one face, all others by two: the axis then behaves as an interior.
+    # An edge on the axis or the border belongs to one face, all others to two: the axis then acts like the interior.
     faces = np.concatenate([_sides(quads), _sides(fan)])
     weights = sparse.coo_matrix((np.ones(len(faces)), (faces[:, 0], faces[:, 1])), shape=(count, count)).tocsr()
     weights = weights + weights.T
@@ -50,17 +50,17 @@ def tutte(quads: np.ndarray, fan: np.ndarray, constraints: Constraints) -> np.nd
 
 
 def corner_triangles(quads: np.ndarray) -> np.ndarray:
-    """The four triangles (4Q, 3) of each quad's corners; a quad is convex when all four are positive."""
+    """The four corner triangles (4Q, 3) of each quad; a quad is convex when all four areas are positive."""
     return np.stack([np.roll(quads, 1 - k, axis=1)[:, :3] for k in range(4)], axis=1).reshape(-1, 3)
 
 
 def rest_gradients(points: np.ndarray, triangles: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Linear gradient operator (T, 3, 2) and area (T,) of each triangle, laid flat and scaled.
+    """Linear gradient operator (T, 3, 2) and area (T,) of each triangle, isometrically flattened and scaled.
 
     Args:
         points: (n, 3).
         triangles: (T, 3).
-        scale: (T,) target length on the map over length in space.
+        scale: (T,) target length in the map over length in space.
     """
     a, b, c = (points[triangles[:, k]] for k in range(3))
     base = np.maximum(np.linalg.norm(b - a, axis=1), 1e-9)
@@ -84,17 +84,17 @@ def minimise_distortion(
     held: np.ndarray,
     iterations: int,
 ) -> np.ndarray:
-    """Lowers sum(weight * (|J|^2 + |J^-1|^2)) from a start without inverted triangles; none is ever inverted.
+    """Minimise sum(weight * (|J|^2 + |J^-1|^2)) from an injective start; no triangle is ever inverted.
 
     Args:
         uv: (n, 2) start.
         triangles: (T, 3).
         gradients: (T, 3, 2) from `rest_gradients`.
         weight: (T,) positive.
-        held: (n, 2) mask of coordinates that stay.
-        iterations: most steps; it stops early when a step gains less than one part in a million.
+        held: (n, 2) mask of fixed coordinates.
+        iterations: maximum number; it stops early when a step gains less than one part in a million.
     Raises:
-        ParameterError: the start has an inverted or empty triangle.
+        ParameterError: the start has an inverted or degenerate triangle.
     """
     inverted = int((signed_areas(uv, triangles) <= 0).sum())
     if inverted:
@@ -109,7 +109,7 @@ def minimise_distortion(
     for _ in range(iterations):
         jacobian = np.einsum("tia,tic->tac", uv[triangles], gradients)
         left, sigma, right = np.linalg.svd(jacobian)
-        # The quadratic stand-in |W (J - R)|^2 with the energy's slope, (s - s^-3) / (s - 1) written without the 0 / 0.
+        # The quadratic proxy |W (J - R)|^2 with the energy's gradient, (s - s^-3) / (s - 1) written without the 0 / 0.
         proxy = 1 + 1 / sigma + 1 / sigma**2 + 1 / sigma**3
         metric = np.einsum("tak,tk,tbk->tab", left, proxy * 2 * weight[:, None], left)
         blocks = np.einsum("tij,tab->tiajb", stiffness, metric).reshape(-1)
@@ -159,7 +159,7 @@ def _energy(uv: np.ndarray, triangles: np.ndarray, gradients: np.ndarray, weight
 
 
 def _first_inversion(uv: np.ndarray, direction: np.ndarray, triangles: np.ndarray) -> float:
-    """Smallest positive t at which a triangle of uv + t * direction has no area, infinity for none."""
+    """Smallest positive t at which a triangle of uv + t * direction degenerates, infinity for none."""
     a, b = (uv[triangles[:, k]] - uv[triangles[:, 0]] for k in (1, 2))
     da, db = (direction[triangles[:, k]] - direction[triangles[:, 0]] for k in (1, 2))
     constant, linear, square = _cross(a, b), _cross(a, db) + _cross(da, b), _cross(da, db)

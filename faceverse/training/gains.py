@@ -1,7 +1,7 @@
-"""How the size of each expression follows the head: learned from the training heads, linear in the identity.
+"""Scale expressions with the identity: gains per expression, regressed linearly on the identity coefficients.
 
-A blink has to close the eyes that a head has, a smile to move the corners of its own mouth. Each expression has one
-measure of a head; the gain is that measure over the mean head's, regressed on the identity coefficients.
+A blink must close the eyes of each head, a smile must move the corners of its mouth proportionally. Each expression is
+tied to one measure of the head; its gain is that measure relative to the mean head's.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from .assembly import Assembly
 from .lids import Lids
 from .rings import eye_grids, mouth_grid
 
-_RIDGE = 1e-3  # of the scores' variance: there are many more heads than coefficients
-_CHIN_BELOW_M = (0.020, 0.045)  # under the lips' line, where the chin's most prominent point is looked for
+_RIDGE = 1e-3  # relative to the scores' variance: there are many more heads than coefficients
+_CHIN_BELOW_M = (0.020, 0.045)  # range below the lip line in which the most prominent point of the chin is searched
 
 
 def expression_gain(
     shapes: np.ndarray, scores: np.ndarray, mean: np.ndarray, assembly: Assembly, expressions: np.ndarray
 ) -> np.ndarray:
-    """Change (E, I) float32 of each expression's size per unit of each identity coefficient.
+    """Learn the change (E, I) float32 of each expression's gain per unit of each identity coefficient.
 
     Args:
         shapes: (S, Vc, 3) training heads, metres; scores: (S, I) their coefficients of unit variance.
-        mean: (Vc, 3) the head of coefficients 0.
+        mean: (Vc, 3) the head with zero coefficients.
         assembly: topology and parts.
         expressions: (E, Vc, 3) of `fit_expressions`, by ARKIT_NAMES.
     """
@@ -38,7 +38,7 @@ def expression_gain(
 
 
 def measure_of(name: str) -> str:
-    """The measure that an expression's size follows."""
+    """Name of the measure to which an expression's gain is proportional."""
     side = "left" if name.endswith("Left") else "right"
     for start, measure in (
         ("eyeBlink", f"blink {side}"),
@@ -55,7 +55,7 @@ def measure_of(name: str) -> str:
 
 
 class HeadMeasures:
-    """Measures of heads relative to the mean head's.
+    """Measures of heads relative to the mean head.
 
     Args:
         mean, assembly, expressions: as in `expression_gain`.
@@ -79,7 +79,7 @@ class HeadMeasures:
         self._mean = self._measure(mean)
 
     def ratios(self, shapes: np.ndarray) -> dict[str, np.ndarray]:
-        """Measures of heads (S, Vc, 3) over the mean head's, by name, each (S,)."""
+        """Ratios to the mean head's measures for heads (S, Vc, 3), by name, each (S,)."""
         rows = [self._measure(np.asarray(shape, np.float64)) for shape in shapes]
         return {name: np.array([row[name] for row in rows]) / value for name, value in self._mean.items()}
 

@@ -1,4 +1,4 @@
-"""Which generators the open detail module has: their sizes and widths."""
+"""Architectures of the open detail generators: sizes and channel widths."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .discriminator import WIDTHS, Discriminator
 
 @dataclass(frozen=True)
 class GeneratorPlan:
-    """A kind of generator.
+    """Architecture of one generator and its discriminators.
 
     Args:
         kind: "detail" or "expression".
         shape: sizes of conditions, images and z.
         channels: width by resolution, see `ConditionalGenerator`.
-        window: T, side of the windows that one discriminator sees.
-        groups: name -> channels that belong together.
+        window: T, side of the crops for the second discriminator.
+        groups: name -> channels of one kind.
         mapping_layers: of the mapping network.
         critic_widths: of the discriminators, see `Discriminator`.
         places: see `ConditionalGenerator`.
-        tied: first entries of z that belong to the condition (age and sex): never drawn on their own.
+        tied: number of leading entries of z that belong to the condition (age and sex) and are never resampled.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class GeneratorPlan:
     tied: int = 0
 
     def generator(self) -> ConditionalGenerator:
-        """With fresh weights."""
+        """Create the generator with fresh weights."""
         return ConditionalGenerator(
             self.shape.size,
             style_dim=self.shape.style_dim,
@@ -52,7 +52,7 @@ class GeneratorPlan:
         )
 
     def critics(self) -> torch.nn.ModuleList:
-        """Discriminators of the whole picture and of windows, with fresh weights."""
+        """Create the discriminators of whole images and of windows with fresh weights."""
         counts = self.shape.image_channels, self.shape.condition_channels, self.critic_widths
         return torch.nn.ModuleList(Discriminator(side, *counts) for side in (self.shape.whole, self.window))
 
@@ -63,11 +63,11 @@ _EXPRESSION_WIDTHS = {4: 96, 8: 96, 16: 96, 32: 96, 64: 64, 128: 32, 256: 16}
 
 
 def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
-    """The generator of albedo and displacement from a head's albedo and shape.
+    """Generator of albedo and displacement, conditioned on a head's albedo and shape.
 
     Args:
         size: of the maps, 32 to 512.
-        narrower: factor by which all widths are smaller.
+        narrower: divisor of all channel widths.
     """
     condition = min(128, size)
     shape = DataShape(size, condition, _whole(size, 4), image_channels=6, condition_channels=6, style_dim=64)
@@ -76,11 +76,11 @@ def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
 
 
 def expression_plan(size: int = 256, narrower: int = 1) -> GeneratorPlan:
-    """The generator of the displacement that an expression adds, from the displacement at rest and the strain.
+    """Generator of the displacement that an expression adds, conditioned on the neutral displacement and the strain.
 
     Args:
         size: of the maps, 32 to 256.
-        narrower: factor by which all widths are smaller.
+        narrower: divisor of all channel widths.
     """
     shape = DataShape(size, size, _whole(size, 2), image_channels=3, condition_channels=6, style_dim=64)
     return _plan("expression", shape, _EXPRESSION_WIDTHS, narrower, {"displacement": (0, 1, 2)})

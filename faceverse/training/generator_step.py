@@ -1,13 +1,13 @@
-"""One step of the training of a detail generator; the loop around it is `generators`.
+"""One training step of a detail generator; the loop around it is in `generators`.
 
-Two discriminators look at what is cheap to make: the whole picture at a low resolution, and a window of the full one.
-Their loss is the non-saturating logistic one with R1 (Karras et al. 2020). Before they take part, and beside them, a
-texture loss teaches pores, and where the random vector z of a sample is known, the mean over noise of what is made of
-it has to be the sample: creases are a function of z, pores are not.
+Two discriminators see what is cheap to synthesise: the whole image at low resolution, and a window at full resolution.
+Their loss is the non-saturating logistic loss with R1 regularisation (Karras et al. 2020). Before and beside it, a
+texture loss teaches pores. Where the latent z of a sample is known, the expectation over noise of the synthesised image
+must match the sample: creases are a function of z, pores are not.
 
-What StyleGAN2 has and this does not: adaptive augmentation, as the samples are synthetic and there can be as many as
-are needed; path length regularisation, as latents are fitted near the mean only, with a prior on them; mirrored
-samples, see `detail_data`. Letters as there.
+Differences from StyleGAN2: no adaptive augmentation, because samples are synthetic and unlimited; no path length
+regularisation, because latents are fitted only near the mean, with a prior; no mirroring, see `detail_data`. Letters
+as there.
 """
 
 from __future__ import annotations
@@ -29,44 +29,43 @@ from .discriminator import gradient_penalty
 from .generator_plans import GeneratorPlan
 from .texture_loss import texture_loss
 
-_LARGEST_GRADIENT, _FORGET = 2.0, 0.05  # of each parameter, in its usual size; how fast that follows
-_SPECTRUM_WEIGHTS = 0.5, 1.0  # of wholes and windows, beside the plain texture loss
-_PORES_FROM, _LITTLE_NOISE = 128, 0.05  # side of the maps, and weight of a fresh generator's coarser noise
-_LARGEST_GAIN = 3.0  # of the noise at any place
+_LARGEST_GRADIENT, _FORGET = 2.0, 0.05  # clipping of each parameter's gradient norm relative to its running mean, decay
+_SPECTRUM_WEIGHTS = 0.5, 1.0  # of whole images and windows, relative to the plain texture loss
+_PORES_FROM, _LITTLE_NOISE = 128, 0.05  # first resolution of pores, and initial noise weight of the coarser layers
+_LARGEST_GAIN = 3.0  # bound of the spatial noise gains
 _DIVERGED = 20.0  # times the loss of zeros
-_GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # per step and unit of the loss
+_GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # adaptation rate of R1's weight per step and unit of the loss; bounds
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Settings:
-    """How it is trained.
+    """Hyperparameters of the training.
 
     Args:
         batch: N.
         rate: learning rate of Adam.
-        warm_up_rate: that of the generator at the start of the warm-up, from where it falls geometrically to `rate`.
-        mapping_rate: factor on the rate of the mapping network, which by itself learns a hundred times slower than the
+        warm_up_rate: initial learning rate of the generator, decayed geometrically to `rate` during the warm-up.
+        mapping_rate: multiplier for the mapping network, which otherwise learns a hundred times slower than the
             rest: too slow for runs of some thousand steps in which z has known meanings.
-        place_rate: factor on the rate of the learned maps, each number of which serves one place only.
-        noise_rate: factor on the rate of the noise's weights and gains.
-        warm_up: share of the run in which rates fall.
-        adversarial: share of the run from which the discriminators take part. Before, losses alone teach that need no
-            second network to be any good: they take a run of an hour further than a discriminator would.
-        matching: weight of the matching loss at the start and at the end of the part with discriminators.
+        place_rate: multiplier for the learned position maps, each number of which serves one position only.
+        noise_rate: multiplier for the noise weights and gains.
+        warm_up: share of the run in which the rates decay.
+        adversarial: share of the run after which the discriminators take part. The other losses need no second
+            network: within an hour they achieve more than a discriminator would.
+        matching: weight of the matching loss at the start and at the end of the adversarial phase.
         texture: weight of the texture loss.
-        spectrum: share of the run from which textures are also compared band by band.
-        fresh: share of samples that get another z than their own, so that all of z is trained, not the samples' only.
-        low_pass: texels over which a window is averaged before it is matched; 1 keeps pores from being at the same
-            place on everybody.
-        first_contrast: of a fresh generator's pictures, relative to StyleGAN2's.
-        first_noise: weight of a fresh generator's noise maps of pores and hairs; the coarser ones have hardly any.
-        gamma: weight of R1 at the start. It follows the discriminators: one that is nearly always right teaches
-            nothing, and the right weight depends on sizes, data and how far the generator is.
-        critic: loss of a discriminator that R1's weight is led to; 1.39 is one that guesses, 0 one that knows.
-        penalty_every: steps from one R1 to the next, per discriminator.
-        average: samples over which the averaged generator forgets half.
-        bfloat16: convolutions in bfloat16: on a CPU hardly faster, as most of the time goes into memory.
+        spectrum: share of the run after which textures are also compared band by band.
+        fresh: share of samples whose z is resampled, so that the whole latent space is trained.
+        low_pass: texels over which a window is averaged before matching; 1 prevents pores at fixed positions.
+        first_contrast: initial contrast of the images relative to StyleGAN2's.
+        first_noise: initial weight of the noise at the resolutions of pores and hairs; coarser noise starts near 0.
+        gamma: initial weight of R1. It is adapted to the discriminators: one that is nearly always right provides no
+            useful gradient, and the right weight depends on sizes, data and the state of the generator.
+        critic: target of the discriminator loss for this adaptation; 1.39 is chance, 0 is perfect discrimination.
+        penalty_every: steps between R1 evaluations, per discriminator (lazy regularisation).
+        average: half-life of the exponential moving average of the generator, in samples.
+        bfloat16: run convolutions in bfloat16: hardly faster on a CPU, where memory bandwidth dominates.
     """
 
     batch: int = 8
@@ -93,7 +92,7 @@ class Settings:
 
 @dataclass
 class Losses:
-    """Of one step; NaN where it has no such part."""
+    """Loss values of one step; NaN where a term is not evaluated."""
 
     critic: float = float("nan")
     adversarial: float = float("nan")
@@ -104,12 +103,12 @@ class Losses:
 
 # -- one step ---------------------------------------------------------------------------------------------------------
 class Training:
-    """Networks, optimisers and the number of steps made. Every step's random numbers come from seed and number alone.
+    """Networks, optimisers and step counter. The random numbers of a step depend on seed and step number only.
 
     Args:
-        plan: what is trained.
-        settings: how.
-        data: on what.
+        plan: architecture.
+        settings: hyperparameters.
+        data: training data.
         seed: of weights, order, z and noise.
     """
 
@@ -119,11 +118,11 @@ class Training:
             torch.manual_seed(seed)
             self.generator, self.critics = plan.generator(), plan.critics()
         with torch.no_grad():
-            # A fresh generator's pictures are strong noise, which a short run would first have to unlearn.
+            # The images of a fresh generator are strong noise, which a short run would first have to unlearn.
             for name, weight in self.generator.named_parameters():
                 if name.startswith("to_rgb") and name.endswith("conv.weight"):
                     weight.mul_(settings.first_contrast)
-                # From a weight of zero no step leads away on average: noise would be found by chance, and late.
+                # At weight zero the expected gradient vanishes: noise would be discovered late and by chance.
                 if name.endswith("noise.weight"):
                     weight.fill_(settings.first_noise if _side(name) >= _PORES_FROM else _LITTLE_NOISE)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
@@ -135,24 +134,24 @@ class Training:
             kinds.get(kind, kinds["other"]).append(part)
         groups = [{"params": parts} for parts in kinds.values()]
         self.optimizer = torch.optim.Adam(groups, settings.rate, betas=(0.5, 0.99))
-        # R1's own steps are extra ones, hence the correction (Karras et al. 2020, appendix B).
+        # R1 uses extra optimiser steps, hence the correction (Karras et al. 2020, appendix B).
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(), settings.rate * lazy, betas=(0.0, 0.99**lazy)
         )
         self.steps, self.seconds = 0, 0.0
-        self.usual = torch.zeros(len(list(self.generator.parameters())))  # size of each parameter's gradient
+        self.usual = torch.zeros(len(list(self.generator.parameters())))  # running mean of the gradient norms
         self.gamma = [settings.gamma] * len(self.critics)
         region = torch.from_numpy(data.region)[None, None].float()
         self._region = region / region.mean()
 
     def step(self, progress: float) -> Losses:
-        """One step of all networks.
+        """Perform one step of all networks.
 
         Args:
-            progress: 0..1, how far the run is.
+            progress: 0..1, finished share of the run.
         """
         settings, rng = self.settings, np.random.default_rng([self.seed, self.steps])
-        # Each sample twice, with the same z and other noise, see `_matching`.
+        # Each sample twice, with the same z and independent noise, see `_matching`.
         half = rng.choice(self.data.training, settings.batch // 2, replace=False)
         numbers = np.concatenate([half, half])
         corner = self.random_corner(rng)
@@ -197,8 +196,11 @@ class Training:
         return losses
 
     def _descend(self, loss: Tensor) -> None:
-        """A step of the generator, in which no parameter's gradient is much larger than it usually is: after a spike
-        Adam would go several times its rate, and the learned maps do not come back from that."""
+        """Update the generator, with each parameter's gradient norm clipped relative to its running mean.
+
+        Without clipping, Adam would take a step of several times its rate after a spike, from which the learned
+        position maps do not recover.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for number, parameter in enumerate(self.generator.parameters()):
@@ -215,9 +217,9 @@ class Training:
                 gains.clamp_(-_LARGEST_GAIN, _LARGEST_GAIN)
 
     def random_corner(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Of a window whose middle is inside the box of the detail."""
+        """Random corner of a window whose centre lies inside the bounding box of the detail."""
         shape, side = self.plan.shape, self.plan.window
-        # The window's cut must fall between texels of the low resolution and of the condition.
+        # The window must be aligned with the texels of the reduced image and of the condition.
         grid = max(shape.size // shape.whole, shape.size // shape.condition_size)
         top, left, bottom, right = self.data.box
         corner = []
@@ -230,14 +232,14 @@ class Training:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16)
 
     def _pictures(self, batch: Batch, z: Tensor, drawn: torch.Generator, corner: tuple[int, int]) -> list[Tensor]:
-        """Whole and window that the generator makes, in deviations of the data."""
+        """Synthesised whole image and window, in standard deviations of the data."""
         noise = [torch.randn(len(z), 1, side, side, generator=drawn) for side in self.generator.noise_sizes]
         latents, shape = self.generator.mapping(z), self.plan.shape
         with self._precision():
             whole, window = self.generator.window_synthesis(
                 latents, batch.condition, noise, whole=shape.whole, corner=corner, side=self.plan.window
             )
-        # Of a scan's unseen parts the data is zero; so are the pictures then, for the discriminators to compare.
+        # Unobserved parts of a scan are zero in the data; they are zeroed here too, so that both are comparable.
         return [whole.float() * batch.whole_seen, window.float() * batch.window_seen]
 
     def _conditions(self, batch: Batch, corner: tuple[int, int]) -> list[Tensor]:
@@ -265,7 +267,7 @@ class Training:
         return sum(found) / len(found)
 
     def _penalty_step(self, data: list[Tensor], conditions: list[Tensor]) -> float:
-        """R1 of one discriminator, where it is its turn: they take turns so that steps take equally long."""
+        """R1 of one discriminator at a time: they alternate so that steps take equally long."""
         every = self.settings.penalty_every
         turn = {0: 0, every // 2: 1}.get(self.steps % every)
         if turn is None:
@@ -281,10 +283,10 @@ class Training:
         return sum(F.softplus(-answer).mean() for answer in answers)
 
     def _matching(self, pictures: list[Tensor], data: list[Tensor], known: Tensor) -> Tensor:
-        """How far the mean over noise of what z and condition make is from the data, in deviations of the data.
+        """Squared error of the noise-averaged synthesis, in standard deviations of the data.
 
-        The product of the errors of two pictures with independent noise has the square of their mean's error as its
-        expectation: noise is free to make pores, and pores that are always at the same place are not.
+        The product of the errors of two images with independent noise has the squared error of their mean as its
+        expectation: pores from noise are free, pores at fixed positions are penalised.
         """
         whole, window = (made - real for made, real in zip(pictures, data))
         averaged = F.avg_pool2d(window, min(self.settings.low_pass, window.shape[-1]))
@@ -294,7 +296,7 @@ class Training:
         return (parts[0] * self._region).mean() + parts[1].mean()
 
     def _matching_weight(self, progress: float) -> float:
-        """Falls geometrically once the discriminators take part."""
+        """Weight that decays geometrically during the adversarial phase."""
         first, last = self.settings.matching
         share = (progress - self.settings.adversarial) / max(1 - self.settings.adversarial, 1e-6)
         return first * (last / first) ** min(max(share, 0.0), 1.0)
@@ -312,7 +314,7 @@ class Training:
             group["lr"] = rate * factor
 
     def _follow(self) -> None:
-        """The averaged generator; it forgets faster at the start."""
+        """Update the moving average of the generator; its half-life is shorter at the start."""
         seen = self.steps * self.settings.batch
         half_life = min(self.settings.average, 0.1 * seen)
         share = 1 - 0.5 ** (self.settings.batch / half_life)
@@ -322,7 +324,7 @@ class Training:
 
     # -- state ----------------------------------------------------------------------------------------------------
     def state(self) -> dict:
-        """All that a run needs to go on as if it had not stopped."""
+        """Everything that a run needs to resume exactly."""
         parts = ("generator", "critics", "average", "optimizer", "critic_optimizer")
         state = {name: getattr(self, name).state_dict() for name in parts}
         return {
@@ -335,10 +337,10 @@ class Training:
         }
 
     def load(self, state: dict) -> None:
-        """Goes on from `state()`.
+        """Restore `state()`.
 
         Raises:
-            ParameterError: it is another plan's, other settings' or another seed's.
+            ParameterError: the plan, settings or seed differ.
         """
         if state["made_for"] != self._made_for():
             raise ParameterError(
@@ -354,9 +356,9 @@ class Training:
 
 
 def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGenerator:
-    """A copy whose pictures are multiplied by a factor (C, 1, 1) per channel.
+    """Copy of a generator whose outputs are multiplied by a factor (C, 1, 1) per channel.
 
-    Generators are trained in deviations of the data, so that all channels learn equally fast.
+    Generators are trained in standard deviations of the data, so that all channels learn equally fast.
     """
     scaled = copy.deepcopy(generator)
     with torch.no_grad():
@@ -367,16 +369,16 @@ def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGene
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
-    """Half the product of two errors, which counts linearly where they are large, as in Huber's loss.
+    """Half the product of two errors, linear for large errors like Huber's loss.
 
-    What it is divided by must not know whether the errors agree: else noise alone would lower the loss, without end.
+    The denominator must not depend on whether the errors agree: else noise alone could lower the loss without bound.
     """
     size = (0.5 * (one.square() + other.square())).sqrt().detach().clamp_min(1)
     return 0.5 * one * other / size
 
 
 def _side(name: str) -> int:
-    """Of the maps that the noise of a layer is added to: "conv1.noise.weight" 4, "convs.3.noise.weight" 16."""
+    """Resolution of the layer with a noise weight: "conv1.noise.weight" 4, "convs.3.noise.weight" 16."""
     layer = name.split(".")[1]
     return 8 << int(layer) // 2 if layer.isdecimal() else 4
 

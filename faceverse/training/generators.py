@@ -1,7 +1,7 @@
-"""Training of the detail generators: `python -m faceverse train detail` and `train expression`.
+"""Train the detail generators: `python -m faceverse train detail` and `train expression`.
 
-The loop around `generator_step`: samples, checkpoints, a log, sheets of pictures and distances to held-out data. All of
-a run lies in its work folder, and a run that was broken off goes on from its last checkpoint.
+The loop around `generator_step`: samples, checkpoints, a log, image sheets and distances to held-out data. A run's state
+lies in its work folder, and an interrupted run resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .patch_distance import PatchDistance, diversity, patch_distance
 SAMPLES = 2000
 CHECKPOINT_MINUTES = 5.0
 REPORT_MINUTES = 15.0
-LOG_STEPS = 25  # whose mean losses are a row of the log
-MEASURED = 32  # held-out samples that generated maps are measured against, half of them for the floor
+LOG_STEPS = 25  # averaged in one row of the log
+MEASURED = 32  # held-out samples for evaluation, half of them for the noise floor
 SHEET_PEOPLE, PANE = 4, 256
-_AT_ONCE = 4  # full pictures
+_AT_ONCE = 4  # full images per batch
 FACE_MAP_MM = 297.0  # side of the maps on the face
 _SHADE = 1.2  # grey level (0..1) of a slope of 45 degrees
 _COLUMNS = ("step", "minutes", *(loss.name for loss in fields(Losses)), "distance", "ratio", "diversity", "noise")
@@ -46,10 +46,10 @@ _COLUMNS = ("step", "minutes", *(loss.name for loss in fields(Losses)), "distanc
 # -- samples ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class SyntheticDetail:
-    """Number -> sample of the detail generator: a random person's synthetic scan.
+    """Number -> sample of the detail generator: synthetic skin of a random person.
 
     Args:
-        model: whose surface it is.
+        model: provides surface and population.
         seed: same seed and number, same sample.
         size: of the images, 32 to 512; maps are drawn at 512 and reduced.
     """
@@ -64,10 +64,10 @@ class SyntheticDetail:
 
 @dataclass(frozen=True)
 class SyntheticWrinkles:
-    """Number -> sample of the expression generator: what a random expression adds to a random person's skin.
+    """Number -> sample of the expression generator: wrinkles of a random expression on a random person.
 
     Args:
-        model: whose surface and expressions they are.
+        model: provides surface and expressions.
         seed: same seed and number, same sample.
         size: of conditions and images, 32 to 256; maps are drawn at 256 and reduced.
     """
@@ -77,7 +77,9 @@ class SyntheticWrinkles:
     size: int = expression_wrinkles.WRINKLE_SIZE
 
     def __call__(self, number: int) -> Sample:
-        return _reduced(expression_wrinkles.training_sample(self.model, _wrinkles(self.model), number, self.seed), self.size)
+        return _reduced(
+            expression_wrinkles.training_sample(self.model, _wrinkles(self.model), number, self.seed), self.size
+        )
 
 
 @lru_cache(1)
@@ -91,7 +93,7 @@ def _wrinkles(model: FaceModel) -> expression_wrinkles.WrinkleSurface:
 
 
 def _reduced(sample: Sample, size: int) -> Sample:
-    """Means over areas; the condition is at most as large as the image."""
+    """Area averages; the condition is at most as large as the image."""
 
     def smaller(maps: np.ndarray) -> np.ndarray:
         return reduced(torch.from_numpy(np.asarray(maps, np.float32))[None], min(size, maps.shape[-1]))[0].numpy()
@@ -103,14 +105,14 @@ def _reduced(sample: Sample, size: int) -> Sample:
 # -- measuring --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Figures:
-    """Generated maps against held-out data, all of full size.
+    """Metrics of generated maps against held-out data, all at full size.
 
     Args:
-        distance: generated for half of the held-out samples, against the other half.
-        floor: the first half itself against the other half.
+        distance: patch distance between maps generated for half of the held-out samples and the other half.
+        floor: patch distance between the two halves.
         ratio: distance / floor, of the means over groups and levels.
-        diversity: of generated maps of many heads, relative to the data's.
-        noise: what the noise alone changes, in deviations of the data.
+        diversity: of maps generated for many heads, relative to the data's.
+        noise: standard deviation due to noise alone, in standard deviations of the data.
     """
 
     distance: PatchDistance
@@ -122,7 +124,7 @@ class Figures:
 
 @torch.no_grad()
 def made(generator: ConditionalGenerator, condition: Tensor, z: Tensor, seed: int) -> Tensor:
-    """Full pictures (N, C, S, S) of conditions (N, K, T, T) and z (N, D), with noise by seed."""
+    """Synthesise full images (N, C, S, S) from conditions (N, K, T, T) and z (N, D), with seeded noise."""
     parts = []
     for first in range(0, len(z), _AT_ONCE):
         rows = slice(first, first + _AT_ONCE)
@@ -132,10 +134,10 @@ def made(generator: ConditionalGenerator, condition: Tensor, z: Tensor, seed: in
 
 
 def figures(generator: ConditionalGenerator, data: DetailData, plan: GeneratorPlan, count: int = MEASURED) -> Figures:
-    """Compares a generator with held-out data.
+    """Evaluate a generator on held-out data.
 
     Args:
-        count: samples to take, at most as many as are held out.
+        count: number of samples, at most as many as are held out.
     """
     numbers = np.array(data.held_out)
     half = min(count, len(numbers)) // 2
@@ -147,7 +149,7 @@ def figures(generator: ConditionalGenerator, data: DetailData, plan: GeneratorPl
     floor = patch_distance(ours.window, theirs.window, plan.groups, data.region)
     two = slice(0, 2)
     again = made(generator, ours.condition[two], z[two], seed=1000) * ours.window_seen[two]
-    # The difference of two draws has twice the variance of one.
+    # The difference of two independent draws has twice the variance of one.
     noise = ((again - maps[two]) / data.spread).square().mean() / (2 * data.region.mean())
     return Figures(
         distance,
@@ -159,8 +161,8 @@ def figures(generator: ConditionalGenerator, data: DetailData, plan: GeneratorPl
 
 
 def finished(generator: ConditionalGenerator, info: dict) -> tuple[dict[str, Tensor], dict]:
-    """What a file needs of a trained generator: its state in float16 without what has one value or is drawn by seed
-    (blur kernels and noise maps, see `generator_from_state`), and the information on it."""
+    """Compact a trained generator for its file: state in float16 without constant or seeded buffers (blur kernels and
+    noise maps, see `generator_from_state`); `info` is passed on."""
     state = {
         name: value.detach().half()
         for name, value in generator.state_dict().items()
@@ -171,10 +173,10 @@ def finished(generator: ConditionalGenerator, info: dict) -> tuple[dict[str, Ten
 
 # -- sheets -----------------------------------------------------------------------------------------------------------
 def sheet(generator: ConditionalGenerator, data: DetailData, plan: GeneratorPlan) -> Image.Image:
-    """Two rows for each of some held-out samples, the whole and its middle at full size.
+    """Image sheet with two rows for each of some held-out samples: the whole map and its centre at full size.
 
     Columns: the condition's first three channels; the data; the generator with the data's z; with other noise; with two
-    other z. Each picture's displacement as lit from above, and beside it its albedo.
+    other z. Each map is shown as shaded displacement beside its albedo.
     """
     numbers = np.array(data.held_out)[:SHEET_PEOPLE]
     batch = data.batch(numbers)
@@ -198,7 +200,7 @@ def _condition_look(condition: Tensor, size: int) -> Tensor:
 
 
 def _look(maps: Tensor, spread: Tensor, plan: GeneratorPlan, group: str) -> Tensor:
-    """(3, S, S) in 0..1 of maps (C, S, S): a displacement's slopes, anything else's values in deviations."""
+    """(3, S, S) in 0..1 from maps (C, S, S): slopes for displacement, else normalised values."""
     channels = list(plan.groups[group])
     if group != "displacement":
         return (0.5 + 0.15 * maps[channels] / spread[channels]).clamp(0, 1)
@@ -220,16 +222,16 @@ def _middle(look: Tensor) -> Tensor:
 
 # -- the loop ---------------------------------------------------------------------------------------------------------
 class Run:
-    """A training in its work folder: `state.pt`, `log.csv`, `sheet_000000.png` by step.
+    """A training run with its work folder: `state.pt`, `log.csv`, `sheet_000000.png` by step.
 
     Args:
         training: the networks.
         work: the folder.
-        resume: go on from its checkpoint, if there is one.
+        resume: continue from its checkpoint, if there is one.
         progress: receives lines of text.
     Raises:
-        ParameterError: the checkpoint is of another run.
-        WeightsError: the folder cannot be made, or its checkpoint cannot be read.
+        ParameterError: the checkpoint belongs to another run.
+        WeightsError: the folder cannot be created, or its checkpoint cannot be read.
     """
 
     def __init__(self, training: Training, work: Path, resume: bool, progress: Callable[[str], None]):
@@ -262,9 +264,10 @@ class Run:
         self.progress(f"goes on from step {self.training.steps}, {self.training.seconds / 60:.1f} min")
 
     def go(self, minutes: float | None, steps: int | None, report_minutes: float = REPORT_MINUTES) -> None:
-        """Steps until the minutes of all sittings or the steps are over, then a report and a checkpoint.
+        """Train until the total minutes or steps are reached, then write a report and a checkpoint.
 
-        With `steps` the run's phases go by steps, and the same seed gives the same numbers; with `minutes` by time.
+        With `steps`, the phases of the run depend on the step count and the same seed gives the same numbers; with
+        `minutes`, they depend on time.
         """
         training, passed, since = self.training, [], time.monotonic()
         saved = reported = before = training.seconds
@@ -283,7 +286,7 @@ class Run:
         self._save()
 
     def _note(self, passed: list[Losses], report: bool) -> None:
-        """A row of the log of the steps since the last one."""
+        """Append a row to the log for the steps since the last row."""
         training = self.training
         row = {"step": training.steps, "minutes": round(training.seconds / 60, 2)}
         for loss in fields(Losses):
@@ -318,16 +321,16 @@ def _progress(training: Training, minutes: float | None, steps: int | None) -> f
 
 @dataclass(frozen=True)
 class Budget:
-    """How long, on what, and where.
+    """Limits and resources of a training run.
 
     Args:
-        minutes: of training in all sittings, without the drawing of samples; None: until `steps`.
-        steps: in all sittings; None: until `minutes`.
-        samples: to train on and to measure against.
+        minutes: total training time over all sessions, without the drawing of samples; None: until `steps`.
+        steps: total number over all sessions; None: until `minutes`.
+        samples: for training and evaluation.
         threads: of torch; None: one per core.
         workers: processes that draw samples.
-        report_minutes: from one sheet with distances to the next.
-        resume: go on from the work folder's checkpoint.
+        report_minutes: between evaluations with image sheets.
+        resume: continue from the work folder's checkpoint.
     Raises:
         ParameterError: neither minutes nor steps, or one that is not positive.
     """
@@ -357,18 +360,18 @@ def train_generator(
     made_for: str = "",
     progress: Callable[[str], None] = print,
 ) -> tuple[dict[str, Tensor], dict]:
-    """Draws samples, trains a generator on them, and measures it.
+    """Draw samples, train a generator on them, and evaluate it.
 
     Args:
-        plan: what is trained.
+        plan: architecture.
         sample: number -> `Sample` of the plan's sizes, see `detail_data.draw_data`.
         work: folder for samples, checkpoints, log and sheets.
         seed: of the training; with `budget.steps`, same seed and versions, same weights.
-        made_for: what the samples depend on, see `detail_data.draw_data`.
+        made_for: identifies what the samples depend on, see `detail_data.draw_data`.
     Returns:
-        As `finished`; the information holds seed, steps, samples, settings and figures.
+        As `finished`; the information holds seed, steps, samples, settings and metrics.
     Raises:
-        ParameterError: the work folder is of another run, or samples have other sizes.
+        ParameterError: the work folder belongs to another run, or samples have other sizes.
         WeightsError: the work folder cannot be written or read.
     """
     settings, work = Settings() if settings is None else settings, Path(work)
@@ -384,7 +387,7 @@ def train_generator(
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Within it torch takes so many threads; None: as before."""
+    """Context in which torch uses this number of threads; None: unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -396,10 +399,10 @@ def threads(count: int | None) -> Iterator[None]:
 def train_detail(
     model: FaceModel, work: str | Path, budget: Budget, *, plan: GeneratorPlan | None = None, seed: int = 0, **options
 ) -> tuple[dict[str, Tensor], dict]:
-    """Trains the generator of a head's detail on synthetic scans.
+    """Train the detail generator on synthetic skin.
 
     Args:
-        model: whose texture space and people it is for.
+        model: whose UV layout and population it is for.
         plan: by default `detail_plan()`.
         seed: of samples and training.
         work, budget, options: and the result, as in `train_generator`.
@@ -412,8 +415,8 @@ def train_detail(
 def train_expression(
     model: FaceModel, work: str | Path, budget: Budget, *, plan: GeneratorPlan | None = None, seed: int = 0, **options
 ) -> tuple[dict[str, Tensor], dict]:
-    """Trains the generator of what expressions add, on synthetic wrinkles; arguments as in `train_detail`, and by default
-    `expression_plan()`."""
+    """Train the expression generator on synthetic wrinkles; arguments as in `train_detail`, with `expression_plan()` by
+    default."""
     plan = expression_plan() if plan is None else plan
     source = SyntheticWrinkles(model, seed, plan.shape.size)
     return train_generator(plan, source, work, budget, seed=seed, made_for=samples_made_for(model, seed), **options)

@@ -1,7 +1,6 @@
-"""Where things are on the base head: its mirror image, the face, the ears, the lids' inside, the mouth's inside.
+"""Find regions of the base head from geometry and topology: mirror map, face, ears, lids' backs, mouth cavity.
 
-Everything is found from geometry and topology, in multiples of the distance between the eyes; a quad mesh goes in,
-indices of its quads come out.
+Bounds are multiples of the interocular distance. Functions take a quad mesh and return quad indices or masks.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from ..errors import ParameterError
 
-CHIN, HAIRLINE, EAR_FRONT = -1.8, 1.2, -0.95  # from the eyes' middle up or forward, over the distance of the eyes
+CHIN, HAIRLINE, EAR_FRONT = -1.8, 1.2, -0.95  # up or forward from the point between the eyes, in interocular distances
 ON_AXIS = 1e-7  # metres
 
 
@@ -33,15 +32,15 @@ def mirror_map(vertices: np.ndarray) -> np.ndarray:
 
 
 def find_face(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Quad indices of the face: skin in front of the ears, from the chin to the hairline, that is seen from outside.
+    """Quad indices of the face: outward-facing skin in front of the ears, from the chin to the hairline.
 
-    The bounds are multiples of the distance between the eyes. The lids' inside, the mouth's inside and the underside of
-    the jaw do not count.
+    The bounds are multiples of the interocular distance. The back of the lids, the mouth cavity and the underside of
+    the jaw are excluded.
     """
     middle, apart = eyes(vertices, part)
     centre = vertices[quads].mean(axis=1)
     relative = (centre - middle) / apart
-    jaw = CHIN + 0.35 * (0.35 - relative[:, 2])  # the jaw's edge rises from the chin to the ears
+    jaw = CHIN + 0.35 * (0.35 - relative[:, 2])  # the edge of the jaw rises from the chin to the ears
     chosen = (part[quads[:, 0]] == "skin") & (relative[:, 2] > EAR_FRONT)
     chosen &= (relative[:, 1] > jaw) & (relative[:, 1] < HAIRLINE)
     chosen &= ~inside_lids(vertices, quads, part)
@@ -50,9 +49,9 @@ def find_face(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.n
 
 
 def find_mouth_pocket(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Quad indices of the mouth's inside, cut one edge loop behind the line where the closed lips touch.
+    """Quad indices of the mouth cavity, bounded one edge loop behind the contact line of the closed lips.
 
-    Candidates are the closed edge loops that cross the mid-line twice; the lips touch at the thinnest of them.
+    Candidates are the closed edge loops that cross the midline twice; the lips touch along the thinnest of them.
 
     Raises:
         ParameterError: there is no such loop.
@@ -79,7 +78,7 @@ def find_mouth_pocket(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray)
 
 
 def eyes(vertices: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, float]:
-    """Middle between the eyeballs' centres (3,) and their distance."""
+    """Midpoint (3,) between the eyeballs' centres and their distance."""
     left, right = (vertices[part == name].mean(axis=0) for name in ("eyeball_left", "eyeball_right"))
     return 0.5 * (left + right), float(np.linalg.norm(left - right))
 
@@ -100,7 +99,7 @@ def quad_areas(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
 
 
 def inside_lids(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Mask (Q,) of the skin around an eyeball that is turned towards its centre."""
+    """Mask (Q,) of the skin near an eyeball that faces the eyeball's centre."""
     centre, normal = vertices[quads].mean(axis=1), quad_normals(vertices, quads)
     mask = np.zeros(len(quads), bool)
     for name in ("eyeball_left", "eyeball_right"):
@@ -112,7 +111,7 @@ def inside_lids(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np
 
 
 def ears(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Mask (Q,) of the skin within half the eyes' distance of the ears' middle, seen from the side."""
+    """Mask (Q,) of the skin within half an interocular distance of the ears' centres in side view."""
     middle, apart = eyes(vertices, part)
     x, y, z = ((vertices[quads].mean(axis=1) - middle) / apart).T
     return (np.abs(x) > 1.0) & (np.hypot(y + 0.3, z + 1.2) < 0.5) & (part[quads[:, 0]] == "skin")
@@ -131,7 +130,7 @@ def boundary_edges(quads: np.ndarray) -> np.ndarray:
 
 
 def boundary_loop(quads: np.ndarray) -> np.ndarray:
-    """Vertices of the only boundary loop, the mesh on its left.
+    """Vertices of the single boundary loop, with the mesh on its left.
 
     Raises:
         ParameterError: the mesh is not a disc.
@@ -150,7 +149,7 @@ def boundary_loop(quads: np.ndarray) -> np.ndarray:
 
 
 def straight_ahead(quads: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
-    """Directed edge -> the edge straight ahead of it, where four quads meet."""
+    """Map each directed edge to the next one straight ahead, across vertices of valence four."""
     sides = directed_edges(quads)
     turn_left = dict(zip(map(tuple, sides.tolist()), np.roll(quads, -2, axis=1).reshape(-1).tolist()))
     valence = np.bincount(np.unique(np.sort(sides, axis=1), axis=0).reshape(-1))
@@ -158,7 +157,7 @@ def straight_ahead(quads: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def follow_loop(straight: dict, edge: tuple[int, int]) -> np.ndarray | None:
-    """Vertices of the edge loop through a directed edge, None when it ends or crosses itself."""
+    """Vertices of the edge loop through a directed edge; None if it ends or crosses itself."""
     loop, seen, here = [], set(), edge
     while here is not None and here[0] not in seen:
         loop.append(here[0])

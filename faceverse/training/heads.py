@@ -1,6 +1,6 @@
-"""A population of heads that do not exist: shapes from the open targets, skins from the open textures.
+"""Generate a population of synthetic head shapes from the open MakeHuman targets.
 
-Every head has known settings (sex, age, weight, ancestry), so that directions with a meaning can be learned from them.
+Every head has known parameters (sex, age, weight, ancestry), from which semantic directions can be learned.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .mouth import MouthSetter
 from .sources import ANCESTRIES, HeadMesh, ShapeSource
 
 LOCAL_GROUPS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "chin", "cheek", "ears", "neck", "asym")
-# Targets that move the head as a whole, or change what only a body has: rigid motion is not identity.
+# Targets that move the whole head, or change what only a body has: rigid motion is not identity.
 SKIPPED = ("head-trans", "head-age", "asymm-", "neck-double", "mouth-trans-backward")
-# Deviations of the targets' weights, as shares of their full weight: the ends of the sliders are caricatures.
+# Standard deviations of the targets' weights, as shares of their full weight: the ends of the sliders are caricatures.
 LOCAL_SIGMA = 0.18
 GROUP_SIGMA = {"head": 0.09, "ears": 0.16, "neck": 0.12, "forehead": 0.15}
 SINGLE_SIGMA = 0.10
 SIDE_SIGMA = 0.05  # left against right
 ASYMMETRY_SIGMA = 0.12
-SIZE_MEAN, SIZE_SIGMA = 1.03, 0.025  # of a head's size against the base head
-SIZE_SHARE = 0.35  # how much of the targets' own variation of size is kept: theirs is twice that of adults
-WEIGHT_FACTOR = 1.6  # the targets' weight is the body's, and hardly reaches the face, where people's shows
+SIZE_MEAN, SIZE_SIGMA = 1.03, 0.025  # of a head's size relative to the base head
+SIZE_SHARE = 0.35  # share of the targets' own size variation that is kept: it is twice that of adults
+WEIGHT_FACTOR = 1.6  # amplification: the targets' body weight changes the face less than real weight does
 OPPOSITES = {
     "decr": "incr",
     "down": "up",
@@ -39,7 +39,7 @@ OPPOSITES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is known of S heads.
+    """Demographic parameters of S heads.
 
     Args:
         years: (S,) 20..80.
@@ -58,7 +58,7 @@ class Settings:
 
 
 def draw_settings(count: int, rng: np.random.Generator) -> Settings:
-    """Adults of both sexes, three ancestries in all mixtures and all skin tones."""
+    """Draw adults of both sexes, with mixtures of three ancestries and all skin tones."""
     ancestry = rng.dirichlet((0.45, 0.45, 0.45), size=count)
     male = np.clip(np.where(rng.random(count) < 0.5, 0.06, 0.94) + 0.09 * rng.standard_normal(count), 0, 1)
     centre = ancestry @ np.array([0.74, 0.36, 0.24])
@@ -73,14 +73,14 @@ def draw_settings(count: int, rng: np.random.Generator) -> Settings:
 
 
 def _levels(value: float, names: tuple[str, str, str]) -> dict[str, float]:
-    """Weights of three classes for a value: linear between neighbours in 0..1, and on the same lines beyond."""
+    """Weights of three classes for a value: piecewise linear in 0..1, extrapolated beyond."""
     end = names[0] if value < 0.5 else names[2]
     share = abs(2 * value - 1)
     return {end: share, names[1]: 1 - share}
 
 
 def old_weight(years: float) -> float:
-    """Share of the "old" targets; MakeHuman's young adult is 25, its old person 90."""
+    """Weight of the "old" targets; MakeHuman's young adult is 25, its old person 90."""
     return float(np.clip((years - 25.0) / 65.0, 0.0, 1.0))
 
 
@@ -89,9 +89,9 @@ class ShapePopulation:
 
     Args:
         source: base mesh and targets.
-        local_sigma: deviation of the local targets' weights.
-        processes: smooth random deformations to add; none for what the targets alone can make.
-        calibrated: sizes follow published anthropometry, see `faceverse.training.calibration`.
+        local_sigma: standard deviation of the local targets' weights.
+        processes: Gaussian-process deformations to add; empty for the range of the targets alone.
+        calibrated: adjust sizes to published anthropometry, see `faceverse.training.calibration`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ShapePopulation:
         self._calibrated = calibrated
 
     def macro(self, years: float, male: float, weight: float, muscle: float, ancestry: np.ndarray) -> np.ndarray:
-        """Head of given sex, age, build and ancestry, without individual features: (Vc, 3) metres."""
+        """Mean head of a given sex, age, build and ancestry, without individual features: (Vc, 3) metres."""
         old = old_weight(years)
         weight = 0.5 + WEIGHT_FACTOR * (weight - 0.5)
         shape = self.head.vertices.copy()
@@ -134,7 +134,7 @@ class ShapePopulation:
         return self._macro[name]
 
     def individual(self, rng: np.random.Generator) -> np.ndarray:
-        """Individual features: offsets (Vc, 3) from local targets and smooth random deformation."""
+        """Individual features: offsets (Vc, 3) from local targets and a Gaussian-process deformation."""
         offsets = np.zeros_like(self.head.vertices)
         for (low, high), sigma, mirror in self.pairs:
             value = rng.standard_normal() * sigma * self.local_sigma / LOCAL_SIGMA
@@ -147,7 +147,7 @@ class ShapePopulation:
         return offsets + self._deformation.draw(rng)
 
     def draw(self, settings: Settings, rng: np.random.Generator) -> np.ndarray:
-        """Heads (S, Vc, 3) float32 in metres, rigidly aligned to the base head, eyes and mouths set right."""
+        """Draw heads (S, Vc, 3) float32 in metres, rigidly aligned to the base head, with fitted eyes and mouths."""
         heads = np.empty((len(settings.years), *self.head.vertices.shape), dtype=np.float32)
         for i in range(len(heads)):
             shape = self.macro(
@@ -163,14 +163,14 @@ class ShapePopulation:
         return align(heads, self.head)
 
     def _scale(self, shape: np.ndarray, rng: np.random.Generator) -> float:
-        """Factor that brings a head to an adult's size, most of the targets' own variation of size removed."""
+        """Scale factor to adult size, which removes most of the targets' own size variation."""
         skin = self.head.part == "skin"
         size = [np.linalg.norm(s[skin] - s[skin].mean(0)) for s in (shape, self.head.vertices)]
         return (SIZE_MEAN + SIZE_SIGMA * rng.standard_normal()) * (size[1] / size[0]) ** (1 - SIZE_SHARE)
 
 
 def _pair_targets(source: ShapeSource):
-    """Groups the local targets: ((low, high), sigma, mirrored pair or None), and those without a counterpart."""
+    """Group the local targets: ((low, high), sigma, mirrored pair or None), and those without an opposite."""
     pairs, singles, done = [], [], set()
     for group in LOCAL_GROUPS:
         names = source.target_names(group)
@@ -184,7 +184,7 @@ def _pair_targets(source: ShapeSource):
                 pairs.append(((source.target(group, name), source.target(group, f"{stem}-r")), ASYMMETRY_SIGMA, None))
                 continue
             if ending in OPPOSITES.values():
-                continue  # visited from its counterpart
+                continue  # handled with its opposite
             if other not in names:
                 singles.append(source.target(group, name))
                 continue
@@ -202,7 +202,7 @@ def _pair_targets(source: ShapeSource):
 
 
 def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
-    """Heads (S, Vc, 3) moved rigidly to their mean by the face's skin; not scaled: size is part of a person."""
+    """Rigidly align heads (S, Vc, 3) to their mean on the facial skin; no scaling, because size is part of identity."""
     face = np.flatnonzero((head.part == "skin") & (head.vertices[:, 2] > 0.08) & (head.vertices[:, 1] > 0.64))
     target = head.vertices[face]
     for _ in range(rounds):
@@ -214,7 +214,7 @@ def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
 
 
 def rigid_fit(source: np.ndarray, target: np.ndarray, *, scale: bool = False):
-    """Least-squares rotation (3, 3), scaled if wanted, and translation: source @ R.T + t = target (Umeyama 1991)."""
+    """Least-squares rotation (3, 3), optionally scaled, and translation: source @ R.T + t = target (Umeyama 1991)."""
     a, b = source - source.mean(0), target - target.mean(0)
     u, singular, vt = np.linalg.svd(b.T @ a)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])

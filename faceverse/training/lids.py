@@ -1,8 +1,8 @@
-"""Expressions of the eyes, built on the head they are for: eyeballs turn, lids slide over them.
+"""Construct the gaze and lid expressions on a given head: eyeballs rotate, lids slide over them.
 
-Each lid is moved about an axis through the eyeball's middle, parallel to the line between the corners of the eye. A
-blend shape goes there in a straight line, which cuts across the ball; so a lid ends a little further out than it began,
-as much as keeps it outside half-way.
+Each lid rotates about an axis through the eyeball's centre, parallel to the line between the eye corners. A blendshape
+moves along the chord, which cuts through the ball; a lid therefore ends slightly farther out than it began, by the
+amount that keeps it outside at half weight.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from .head_regions import radius
 from .rings import Grid
 from .sources import HeadMesh
 
-# Degrees away from the nose and up at weight 1: how far eyes turn before the head does; forced, they reach about 45.
+# Degrees away from the nose and up at weight 1: comfortable gaze without head movement; the physical limit is about 45.
 GAZE_DEG = {"eyeLookIn": (-25.0, 0.0), "eyeLookOut": (25.0, 0.0), "eyeLookUp": (0.0, 20.0), "eyeLookDown": (0.0, -25.0)}
-# How far upper and lower lid follow, degrees at the middle of the eye: with the gaze, and in a wide stare.
+# Rotation of upper and lower lid at the middle of the eye, degrees: with the gaze, and in a wide stare.
 LID_DEG = {"eyeLookUp": (12.0, 4.0), "eyeLookDown": (-14.0, -5.0), "eyeWide": (10.0, -3.0)}
-LOWER_LID_SHARE = 0.12  # of the opening that the lower lid closes in a blink
-OVERLAP_M = 0.0005  # by which lids that meet overlap, so that subdivision leaves no slit
-CLOSED_M = 0.0002  # overlap of the coarse lids from which the subdivided ones show no slit
-_PLACES = np.linspace(0.12, 0.88, 9)  # along the eye, where lids have to meet
-_MARGIN_RINGS = 3  # rings of the lid's margin, from its inner edge to the front
+LOWER_LID_SHARE = 0.12  # share of the opening that the lower lid closes in a blink
+OVERLAP_M = 0.0005  # overlap of closed lids, so that subdivision leaves no slit
+CLOSED_M = 0.0002  # overlap of the coarse lids above which the subdivided ones show no slit
+_PLACES = np.linspace(0.12, 0.88, 9)  # positions along the eye at which the lids must meet
+_MARGIN_RINGS = 3  # rings of the lid margin, from its inner edge to the front
+# Share of the margin's rotation that the skin follows, ring by ring outwards, and from the inner edge into the socket.
 # How far skin follows the margin, ring by ring from the margin outwards, and from the inner edge into the socket.
 _OUTWARDS = (1.0, 1.0, 0.98, 0.93, 0.83, 0.66, 0.44, 0.20, 0.06)
 _INWARDS = (0.95, 0.88, 0.78, 0.66, 0.54, 0.42, 0.30, 0.18, 0.08, 0.0)
-_HALFWAY = (1.0, 1.02, 1.05)  # radii: least distance of the margin's rings from the ball's middle, half-way
-_CLOSED_LID = 1.17  # radii: what bulges more than this is drawn over the ball
+_HALFWAY = (1.0, 1.02, 1.05)  # radii: least distance of the margin rings from the ball's centre at half weight
+_CLOSED_LID = 1.17  # radii: bulges beyond this are flattened when the lid closes
 _FLATTENING = 0.3
 
 
 class Lids:
-    """The lids around one eyeball.
+    """The upper and lower lid of one eye.
 
     Args:
         head: the base head, for its parts.
-        grid: of the lids of this eye.
-        vertices: (Vc, 3) the head that the expressions are for, in metres.
+        grid: ring grid of this eye's lids.
+        vertices: (Vc, 3) the head that the expressions are built on, in metres.
         side: "left" or "right".
     """
 
@@ -50,7 +51,7 @@ class Lids:
         corner = self.outward * offset[grid.line + 1, :, 0]
         self.inner, self.outer = int(corner.argmin()), int(corner.argmax())
         axis = offset[grid.line + 1, self.outer] - offset[grid.line + 1, self.inner]
-        axis *= self.outward  # to the left for both eyes: a positive turn lowers the lid
+        axis *= self.outward  # points left for both eyes: a positive rotation lowers the lid
         self.axis = axis / np.linalg.norm(axis)
         self.along = offset @ self.axis
         forward = np.array([0.0, 0.0, 1.0]) - self.axis[2] * self.axis
@@ -60,7 +61,7 @@ class Lids:
         self.offset = offset
 
     def _upper_spokes(self, offset: np.ndarray) -> np.ndarray:
-        """(S,) bool: spokes between the corners on the side of the brow."""
+        """(S,) bool: spokes of the upper lid, between the corners."""
         spokes = np.arange(offset.shape[1])
         between = (spokes - self.inner) % len(spokes) < (self.outer - self.inner) % len(spokes)
         height = offset[self.grid.line + 2, :, 1]
@@ -70,7 +71,7 @@ class Lids:
 
     # -- shapes: offsets (Vc, 3) of the whole head ---------------------------------------------------------------------
     def gaze(self, right_deg: float, up_deg: float) -> np.ndarray:
-        """The ball, turned away from the nose and up by the given angles."""
+        """Rotate the ball away from the nose and up by the given angles."""
         yaw, pitch = np.radians(self.outward * right_deg), np.radians(-up_deg)
         about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
         about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
@@ -80,7 +81,7 @@ class Lids:
         return result
 
     def blink(self) -> np.ndarray:
-        """Both lids moved until they meet near the lower one."""
+        """Rotate both lids until they meet near the lower one."""
         upper, lower = self._curves()
         opening = upper - lower
         slack = OVERLAP_M / self.radius
@@ -89,7 +90,7 @@ class Lids:
         return self._moved(turn, drawn=True)
 
     def follow(self, upper_deg: float, lower_deg: float) -> np.ndarray:
-        """Lids that move up by the given angles in the middle of the eye, less towards its corners."""
+        """Rotate the lids up by the given angles in the middle of the eye, less towards its corners."""
         upper, lower = self._curves()
         share = (upper - lower) / (upper - lower).max(axis=1, keepdims=True)
         turn = np.radians(np.where(self.is_upper, upper_deg, lower_deg)) * share
@@ -97,7 +98,7 @@ class Lids:
         return self._moved(turn, drawn=False)
 
     def clear(self, offsets: np.ndarray) -> np.ndarray:
-        """Offsets (Vc, 3) changed where they would bring a lid into the ball, all the way or half-way."""
+        """Push offsets (Vc, 3) outwards where they would bring a lid into the ball at weight 0.5 or 1."""
         result = offsets.copy()
         least = np.minimum(np.linalg.norm(self.offset, axis=-1), self._least()[:, None])
         for share in (0.5, 1.0):
@@ -108,7 +109,7 @@ class Lids:
         return result
 
     def opening(self, vertices: np.ndarray) -> np.ndarray:
-        """Distance between the margins' fronts in the middle of the eye, metres: heads (..., Vc, 3) -> (...)."""
+        """Lid opening in the middle of the eye, metres: heads (..., Vc, 3) -> (...)."""
         ring = self.grid.rings[self.grid.line + 1]
         middle = 0.5 * (self.along[self.grid.line + 1, self.inner] + self.along[self.grid.line + 1, self.outer])
         nearness = np.abs(self.along[self.grid.line + 1] - middle)
@@ -119,8 +120,8 @@ class Lids:
         return heights[0] - heights[1]
 
     def gaps(self, vertices: np.ndarray) -> np.ndarray:
-        """Distance (R, C) of upper and lower lid along y at places from corner to corner, metres, negative where they
-        overlap: a row for each ring from the lids' inner edge to the front."""
+        """Vertical gap (R, C) between upper and lower lid at positions from corner to corner, metres, negative for
+        overlap; one row per ring from the lids' inner edge to the front."""
         rows = []
         for ring in self.grid.rings[self.grid.line : self.grid.line + _MARGIN_RINGS]:
             points = vertices[ring]
@@ -135,15 +136,15 @@ class Lids:
         return np.array(rows)
 
     def weight_to_close(self, vertices: np.ndarray, blink: np.ndarray) -> float:
-        """Weight of the blink's offsets (Vc, 3) at which the lids of a head (Vc, 3) meet everywhere."""
+        """Weight of the blink offsets (Vc, 3) at which the lids of a head (Vc, 3) are closed everywhere."""
         gap = self.gaps(vertices)
         closing = np.maximum(gap - self.gaps(vertices + blink), 1e-5)
         return float(((gap + CLOSED_M) / closing).min(axis=0).max())
 
-    # -- how they are made ---------------------------------------------------------------------------------------------
+    # -- construction --------------------------------------------------------------------------------------------------
     def _curves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Elevation of the upper and of the lower lid (K, S), each ring's own, at the place along the eye of each of
-        its spokes; rings without an opening have those of the nearest that has one."""
+        """Elevation angles of the upper and the lower lid (K, S) on each ring, at the horizontal position of each
+        spoke; rings without an opening take those of the nearest ring that has one."""
         upper, lower = np.empty_like(self.along), np.empty_like(self.along)
         first, last = self.grid.line, self.grid.line + _MARGIN_RINGS
         for k in range(len(self.along)):
@@ -156,7 +157,7 @@ class Lids:
         return upper, lower
 
     def _follows(self) -> np.ndarray:
-        """(K,) how far each ring follows the margin."""
+        """(K,) share of the margin's rotation that each ring follows."""
         line, count = self.grid.line, len(self.grid.rings)
         follows = np.zeros(count)
         follows[line : line + _MARGIN_RINGS + 1] = 1
@@ -167,14 +168,14 @@ class Lids:
         return follows
 
     def _least(self) -> np.ndarray:
-        """(K,) least distance of each ring from the ball's middle, metres."""
+        """(K,) least distance of each ring from the ball's centre, metres."""
         least = np.full(len(self.grid.rings), _HALFWAY[-1])
         least[: self.grid.line + 1] = _HALFWAY[0]
         least[self.grid.line : self.grid.line + len(_HALFWAY)] = _HALFWAY
         return least * self.radius
 
     def _moved(self, turn: np.ndarray, *, drawn: bool) -> np.ndarray:
-        """Offsets (Vc, 3) of lids turned up by (K, S) radians of their margin."""
+        """Offsets (Vc, 3) of lids rotated up by (K, S) radians at their margin."""
         turn = turn * self._follows()[:, None]
         turned = _rotate(self.offset, self.axis, -turn)
         distance = np.linalg.norm(self.offset, axis=-1)
@@ -183,7 +184,7 @@ class Lids:
             share = np.clip(-turn / np.abs(turn).max(), 0, 1)
             wanted -= _FLATTENING * share * np.maximum(distance - _CLOSED_LID * self.radius, 0)
         least = np.minimum(self._least()[:, None], distance)
-        # |d + w n| / 2 = least, for the offset d at rest and the direction n of the end.
+        # |d + w n| / 2 = least, for the neutral offset d and the unit direction n of the end position.
         root = np.sqrt(np.maximum(4 * least**2 - (distance * np.sin(turn)) ** 2, 0))
         wanted = np.maximum(wanted, root - distance * np.cos(turn))
         result = np.zeros_like(self.vertices)
@@ -192,6 +193,6 @@ class Lids:
 
 
 def _rotate(points: np.ndarray, axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Points (..., 3) turned about a unit axis by (...) radians (Rodrigues)."""
+    """Rotate points (..., 3) about a unit axis by (...) radians (Rodrigues)."""
     cosine, sine = np.cos(angle)[..., None], np.sin(angle)[..., None]
     return points * cosine + np.cross(axis, points) * sine + axis * (points @ axis)[..., None] * (1 - cosine)

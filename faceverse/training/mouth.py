@@ -1,7 +1,7 @@
-"""The mouth of drawn heads: lips that touch, teeth behind them, the tongue on the floor.
+"""Correct the mouths of generated heads: touching lips, teeth behind them, the tongue on the floor of the mouth.
 
-The targets of the sources move upper and lower lip apart or through each other, and their teeth and tongue lie where
-lips that open would not show them.
+The source's targets move upper and lower lip apart or through each other, and place teeth and tongue where opening lips
+would not show them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from ..graphics.mesh import subdivide_smooth, subdivision
 from .rings import mouth_grid
 from .sources import HeadMesh
 
-LIP_OVERLAP_M = 0.0013  # of the closed lips, on the subdivided mesh: enough for heads that the basis only comes near
-# Edges of the front teeth below the line between the lips, and their front behind the lips' inside, metres.
+LIP_OVERLAP_M = 0.0013  # of closed lips on the subdivided mesh: enough for heads that the basis only approximates
+# Edges of the front teeth below the lip line, and their front behind the inside of the lips, metres.
 UPPER_TEETH_BELOW_M, LOWER_TEETH_BELOW_M = 0.0020, 0.0005
 UPPER_TEETH_BEHIND_M, LOWER_TEETH_BEHIND_M = 0.0010, 0.0038
-# Width of the teeth's arches and of the tongue over the mouth's: molars stay behind the corners of an open mouth.
+# Width of the dental arches and of the tongue relative to the mouth: molars stay behind the corners of an open mouth.
 TEETH_WIDTH, TONGUE_WIDTH = 1.45, 1.10
 TONGUE_BELOW_M, TONGUE_BEHIND_M = 0.0125, 0.0110  # its tip, from the edge and the back of the lower front teeth
-OVERJET_M = (-0.0010, 0.0035)  # how far the upper lip's lowest points may lie in front of the lower lip's highest
-LIP_FLESH_M = 0.0055  # between the mouth's inside and the face, in the middle; nothing at the corners
-LOWER_TEETH_HEIGHT = 0.75  # of the source's, whose roots come out of the chin of an open jaw
-COLUMNS = 15  # places along the mouth where the lips are made to meet
-_DEPTHS = 24  # from the back to the front of the lips, where their distance is looked at
-_TOUCHING_RINGS = (-2, 6)  # of the grid about its line: the lips' surfaces that can touch
-_FADE_RINGS = 7  # over which the lips' way fades into the face
+OVERJET_M = (-0.0010, 0.0035)  # range of the upper lip's lowest points in front of the lower lip's highest
+LIP_FLESH_M = 0.0055  # thickness between mouth cavity and face in the middle; zero at the corners
+LOWER_TEETH_HEIGHT = 0.75  # relative to the source's, whose roots protrude from the chin of an open jaw
+COLUMNS = 15  # positions along the mouth at which the lips meet
+_DEPTHS = 24  # samples from the back to the front of the lips for their distance
+_TOUCHING_RINGS = (-2, 6)  # of the grid about its line: the lip surfaces that can touch
+_FADE_RINGS = 7  # over which the displacement of the lips fades into the face
+
 
 
 class LipLine:
-    """Where upper and lower lip meet on the subdivided surface of heads with the base head's topology.
+    """Contact line of upper and lower lip on the subdivided surface of heads with the base head's topology.
 
     Args:
         head: the base head.
@@ -47,8 +48,8 @@ class LipLine:
         self.corners = (left, right)
 
     def meeting(self, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Columns from the right corner to the left: x (C,); the gap (C,) between the lips, the least vertical distance
-        of the two surfaces there, negative where they overlap; and its height (C,). All metres."""
+        """Columns from the right corner to the left: x (C,); the gap (C,), the least vertical distance between the two
+        surfaces, negative for overlap; and the height (C,) of the contact. All metres."""
         x, upper, lower = self._profiles(shape)
         depth = np.concatenate([upper, lower], axis=1)[..., 1]
         z = np.linspace(depth.min(axis=1), depth.max(axis=1), _DEPTHS, axis=1)
@@ -61,7 +62,7 @@ class LipLine:
         return x, above - below, 0.5 * (above + below)
 
     def overjet(self, shape: np.ndarray) -> np.ndarray:
-        """(C,) metres by which the upper lip's lowest points lie in front of the lower lip's highest."""
+        """(C,) metres by which the upper lip's lowest points are in front of the lower lip's highest."""
         _, upper, lower = self._profiles(shape)
         column = np.arange(len(upper))
         return upper[column, upper[..., 0].argmin(axis=1), 1] - lower[column, lower[..., 0].argmax(axis=1), 1]
@@ -77,7 +78,7 @@ class LipLine:
 
 
 class MouthSetter:
-    """Sets the mouth of heads of the source's topology right.
+    """Corrects the mouths of heads with the source's topology.
 
     Args:
         head: the base head.
@@ -92,16 +93,18 @@ class MouthSetter:
         self._fade += (np.clip(1 - steps, 0, 1) ** 0.7)[:, None]
 
     def set(self, shape: np.ndarray) -> np.ndarray:
-        """The head (Vc, 3) with closed lips, and teeth and tongue in their places behind them."""
+        """Close the lips of a head (Vc, 3) and place teeth and tongue behind them."""
         result = self.with_flesh(self._one_above_the_other(shape))
         result = self.with_gap(result, -LIP_OVERLAP_M)
         self._place(result)
         return result
 
     def with_gap(self, shape: np.ndarray, gap: float | np.ndarray, upper_share: float = 0.5) -> np.ndarray:
-        """The head with its lips moved up and down until they are `gap` metres apart, () or (C,) from the right corner
-        to the left; the way fades over the rings around them and towards the corners, and the upper lip goes
-        `upper_share` of it."""
+        """Move the lips vertically until they are `gap` metres apart, () or (C,) from the right corner to the left.
+
+        The displacement fades over the surrounding rings and towards the corners; the upper lip makes `upper_share` of
+        it.
+        """
         rings = self.lips.grid.rings
         result = shape.copy()
         for _ in range(4):
@@ -111,7 +114,7 @@ class MouthSetter:
         return result
 
     def _one_above_the_other(self, shape: np.ndarray) -> np.ndarray:
-        """The head with its lips moved forward and back where one lies so far behind the other that they miss."""
+        """Move the lips forwards or backwards where they would miss each other."""
         overjet = self.lips.overjet(shape)
         excess = overjet - np.clip(overjet, *OVERJET_M)
         result = shape.copy()
@@ -120,7 +123,7 @@ class MouthSetter:
         return result
 
     def _faded(self, shape: np.ndarray, way: np.ndarray) -> np.ndarray:
-        """Ways (C,) of the columns, smoothed along the mouth, for all vertices of the grid (K, S)."""
+        """Displacements (C,) of the columns, smoothed along the mouth, extended to all grid vertices (K, S)."""
         rings, corners = self.lips.grid.rings, list(self.lips.corners)
         ends = shape[rings[self.lips.grid.line, corners], 0]
         x = np.linspace(ends[1], ends[0], COLUMNS + 2)
@@ -131,8 +134,8 @@ class MouthSetter:
         return faded
 
     def with_flesh(self, shape: np.ndarray) -> np.ndarray:
-        """The head with the inside of its lips moved back where less than LIP_FLESH_M is left in front of it, so that
-        it does not come out below a lip that wrinkles."""
+        """Move the inside of the lips back where they are thinner than LIP_FLESH_M, so that it does not show below a
+        curled lip."""
         rings, line = self.lips.grid.rings, self.lips.grid.line
         result = shape.copy()
         ends = shape[rings[line, list(self.lips.corners)], 0]
@@ -150,7 +153,7 @@ class MouthSetter:
         line = np.median(height[COLUMNS // 3 : -(COLUMNS // 3)])
         width = np.ptp(shape[self.lips.grid.rings[self.lips.grid.line, list(self.lips.corners)], 0])
         rings, inside = self.lips.grid.rings, self.lips.grid.line - 2
-        middle = len(self.lips.upper) // 2  # of the lower lip; spoke 0 is that of the upper one
+        middle = len(self.lips.upper) // 2  # of the lower lip; spoke 0 is the middle of the upper one
         behind = min(shape[rings[inside, 0], 2], shape[rings[inside, middle], 2])
         for name, below, back, edge in (
             ("teeth_upper", UPPER_TEETH_BELOW_M, UPPER_TEETH_BEHIND_M, np.min),
@@ -172,7 +175,7 @@ class MouthSetter:
 
 
 def _envelope(profile: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Highest y (C, D) of polylines (C, K, 2) of y and z at depths z (C, D), minus infinity where there is none."""
+    """Highest y (C, D) of polylines (C, K, 2) of y and z at depths z (C, D), minus infinity where undefined."""
     start, end, at = profile[:, :-1, None], profile[:, 1:, None], z[:, None]
     run = end[..., 1] - start[..., 1]
     share = (at - start[..., 1]) / np.where(np.abs(run) < 1e-9, 1e-9, run)
@@ -181,13 +184,13 @@ def _envelope(profile: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def _at(ring: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """y and z (C, 2) of a curve (S, 3) across the mouth at places x (C,)."""
+    """y and z (C, 2) of a curve (S, 3) across the mouth at positions x (C,)."""
     ring = ring[np.argsort(ring[:, 0], kind="stable")]
     return np.stack([np.interp(x, ring[:, 0], ring[:, k]) for k in (1, 2)], axis=1)
 
 
 def _refined_part(head: HeadMesh, name: str) -> np.ndarray:
-    """Weights (F, P) of a part's vertices that give its subdivided surface."""
+    """Subdivision weights (F, P) of a part's vertices."""
     part = np.flatnonzero(head.part == name)
     place = np.full(len(head.vertices), -1)
     place[part] = np.arange(len(part))
@@ -196,8 +199,8 @@ def _refined_part(head: HeadMesh, name: str) -> np.ndarray:
 
 
 def _refined_rings(head: HeadMesh, rings: np.ndarray, patch: np.ndarray) -> np.ndarray:
-    """Weights (2K - 1, S, P) of the patch's vertices that give the subdivided surface on the rings (rows 0, 2, ...)
-    and halfway between them."""
+    """Subdivision weights (2K - 1, S, P) of the patch's vertices for the rings (rows 0, 2, ...) and for points halfway
+    between them."""
     place = np.full(len(head.vertices), -1)
     place[patch] = np.arange(len(patch))
     quads = place[head.quads]

@@ -1,8 +1,8 @@
-"""Bending a fitted head onto a scan: a smooth displacement of the coarse mesh, then displacement along the normals.
+"""Non-rigid ICP: register a fitted head to a scan with a smooth coarse deformation, then normal displacement.
 
-What is unknown are the coarse control vertices; what is measured lies on the subdivided surface. Stiffness is a
-length: features of the displacement that are narrower are smoothed away, and it falls from step to step (optimal-step
-ICP, Amberg et al. 2007, with a bending energy of the displacement in place of their affine maps).
+The unknowns are the coarse control vertices; the correspondences lie on the subdivided surface. Stiffness is a length:
+narrower features of the deformation are smoothed away. It decreases from step to step (optimal-step ICP, Amberg et al.
+2007, with the bending energy of the deformation in place of their affine maps).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ STIFFNESS_M = (0.030, 0.016, 0.009, 0.006, 0.0045)
 REACH_M = (0.008, 0.006, 0.005, 0.004, 0.004)
 DISPLACEMENT_STIFFNESS_M = 0.0020
 LARGEST_DISPLACEMENT_M = 0.002
-HOLD = 1e-4  # against sliding along the surface, relative to the data
+HOLD = 1e-4  # Tikhonov weight against sliding along the surface, relative to the data
 POINTS = 40_000
-FULL_DENSITY = 0.5  # points per fine vertex's share of the surface, relative to the scan's own, that count as seen
+FULL_DENSITY = 0.5  # point density at a vertex, relative to the scan's own, from which it counts as fully observed
 PART_NEIGHBOURS = 60
 
 
 @dataclass(frozen=True)
 class Bent:
-    """A head after bending.
+    """Result of the non-rigid registration.
 
     Args:
-        displacement: (Vc, 3) metres, of the coarse control mesh beyond the model's own.
-        vertices: (V, 3) metres, the subdivided surface with displacement.
-        weights: (V,) 0..1, how well the scan shows the surface there.
+        displacement: (Vc, 3) metres, of the coarse control mesh beyond the model's own shape.
+        vertices: (V, 3) metres, the subdivided surface with normal displacement.
+        weights: (V,) 0..1, how well the scan observes the surface there.
     """
 
     displacement: np.ndarray
@@ -46,7 +46,7 @@ class Bent:
 
 
 class Bender:
-    """Everything about a model's topology that bending needs; made once, used for many scans."""
+    """Topology-dependent operators of a model for `bend`; built once, used for many scans."""
 
     def __init__(self, model: FaceModel):
         self.model, self.surface = model, ModelSurface(model)
@@ -66,19 +66,19 @@ class Bender:
 
     @cached_property
     def _neighbourhood(self) -> csr_matrix:
-        """(V, V) how often two vertices are one or two edges apart."""
+        """(V, V) number of paths of up to two edges between two vertices."""
         edges = unique_edges(self.model.faces)
         links = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(self.model.mean_vertices),) * 2)
         near = (links + links.T + eye(links.shape[0])).tocsr()
         return near @ near
 
     def spread(self, seen: np.ndarray, area: np.ndarray) -> np.ndarray:
-        """Shares (V,) 0..1 averaged over each vertex's neighbourhood: small vertices may have met no point."""
+        """Average shares (V,) 0..1 over each vertex's neighbourhood, because small vertices may lack correspondences."""
         return (self._neighbourhood @ (seen * area)) / (self._neighbourhood @ area)
 
     @cached_property
     def parts(self) -> np.ndarray:
-        """(Vc,) number of the connected piece of the coarse mesh; 0 is the skin."""
+        """(Vc,) label of the connected component of the coarse mesh; 0 is the skin."""
         faces = self.coarse_faces
         sides = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).T
         links = coo_matrix((np.ones(sides.shape[1]), sides), shape=(self.coarse_count,) * 2)
@@ -89,24 +89,24 @@ class Bender:
 
     @cached_property
     def bending(self) -> csr_matrix:
-        """(Vc, Vc) bending energy of a displacement of the coarse mesh, per m^2."""
+        """(Vc, Vc) bending energy of a coarse deformation, per m^2."""
         mean = np.ascontiguousarray(self.model.mean_vertices[: self.coarse_count], np.float64)
         return bending_energy(mean, self.coarse_faces)
 
     @cached_property
     def fine_bending(self) -> csr_matrix:
-        """(V, V), the same for the fine mesh."""
+        """(V, V) bending energy on the fine mesh."""
         return bending_energy(np.ascontiguousarray(self.model.mean_vertices, np.float64), self.model.faces)
 
 
 def bending_energy(vertices: np.ndarray, faces: np.ndarray) -> csr_matrix:
-    """L^T M^-1 L of the cotangent Laplacian: the integral of the squared Laplacian of a function on a mesh."""
+    """Bending energy L^T M^-1 L of the cotangent Laplacian: the integral of a function's squared Laplacian on a mesh."""
     laplacian = require_igl().cotmatrix(vertices, np.ascontiguousarray(faces, np.int64))
     return (laplacian.T @ diags(1 / vertex_areas(vertices, faces)) @ laplacian).tocsr()
 
 
 def vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V,) m^2, a third of the triangles around each vertex; tiny rather than zero."""
+    """(V,) m^2, a third of the triangles around each vertex; bounded away from zero."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
     return np.maximum(np.bincount(faces.reshape(-1), np.repeat(area / 3, 3), len(vertices)), 1e-10)
@@ -114,12 +114,12 @@ def vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 # -- bending ----------------------------------------------------------------------------------------------------------
 def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: float = 0.0) -> Bent:
-    """Bends a fitted head onto a scan.
+    """Register a fitted head to a scan non-rigidly.
 
     Args:
-        vertices: (V, 3) metres, head space, as the model fits the scan; its first Vc vertices are not its control mesh.
-        points: of the scan, head space, spread evenly over it.
-        finest_m: features narrower than this are noise.
+        vertices: (V, 3) metres, head space, the model's fit to the scan; its first Vc vertices are not the control mesh.
+        points: of the scan, head space, evenly sampled.
+        finest_m: narrower features are treated as noise.
     """
     coarse = np.zeros((bender.coarse_count, 3))
     start = vertices.astype(np.float64)
@@ -135,11 +135,11 @@ def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: 
 
 
 def measure(surface: ModelSurface, vertices: np.ndarray, points: SurfacePoints, reach_m: float):
-    """What a scan says about each vertex of a head.
+    """Average the scan's point-to-plane residuals at each vertex of a head.
 
     Returns:
-        (V,) 0..1 how much of the surface around a vertex the scan shows (times the trust in the region), and (V,)
-        metres along the normal from the vertex to the scan.
+        (V,) 0..1 observed share of the surface around a vertex (times the weight of its region), and (V,) metres along
+        the normal from the vertex to the scan.
     """
     contact = touch(points.points, vertices, surface.faces)
     weight = surface.weights(contact, points.normals, reach_m)
@@ -159,7 +159,7 @@ def measure(surface: ModelSurface, vertices: np.ndarray, points: SurfacePoints, 
 
 
 def _solve(bender: Bender, vertices: np.ndarray, data, coarse: np.ndarray, stiffness_m: float) -> np.ndarray:
-    """Displacement (Vc, 3) of the coarse mesh, smooth over stiffness_m, that meets the measured offsets."""
+    """Solve for the deformation (Vc, 3) of the coarse mesh, smooth over stiffness_m, that fits the measured offsets."""
     seen, offset = data
     normals = mesh_normals(vertices, bender.model.faces)
     area = vertex_areas(vertices, bender.model.faces)
@@ -178,13 +178,13 @@ def _solve(bender: Bender, vertices: np.ndarray, data, coarse: np.ndarray, stiff
 
 
 def _solve_definite(system: csr_matrix, right: np.ndarray) -> np.ndarray:
-    """The solution of a symmetric positive definite system, which needs no pivoting."""
+    """Solve a symmetric positive definite system without pivoting."""
     options = {"SymmetricMode": True}
     return splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve(right)
 
 
 def with_parts(bender: Bender, coarse: np.ndarray) -> np.ndarray:
-    """The displacement (Vc, 3) with eyeballs, teeth and tongue moved, each as a whole, with the skin around them."""
+    """Extend the deformation (Vc, 3) to eyeballs, teeth and tongue, each translated with the skin around it."""
     mean = bender.model.mean_vertices[: bender.coarse_count]
     near_skin = np.flatnonzero((bender.parts == 0) & bender.surface.face_vertices[: bender.coarse_count])
     tree = cKDTree(mean[near_skin])
@@ -197,7 +197,7 @@ def with_parts(bender: Bender, coarse: np.ndarray) -> np.ndarray:
 
 
 def _displacement(bender: Bender, vertices: np.ndarray, data, stiffness_m: float) -> np.ndarray:
-    """(V, 3) displacement of the fine mesh along its normals: what the coarse mesh cannot follow."""
+    """(V, 3) displacement of the fine mesh along its normals: the residual of the coarse deformation."""
     seen, offset = data
     area = vertex_areas(vertices, bender.model.faces)
     weight = seen * area

@@ -1,7 +1,7 @@
-"""What hides or changes faces in photographs: hair, beards, glasses, hands, shadows; drawn for training pictures.
+"""Draw occluders and appearance changes for training portraits: hair, beards, glasses, hands, cast shadows.
 
-Hair and beard that follow the head are part of the mesh (`groomed`), so that they move its outline as real ones do;
-fringes and curtains of hair, glasses, hands and shadow edges are painted on the finished picture.
+Hair and beard attached to the head are part of the mesh (`groomed`), so that they change its silhouette; fringes,
+curtains of hair, glasses, hands and shadow edges are painted on the rendered image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ..graphics.camera import Camera, project, transform
 from ..model.face_model import FaceModel
 
-# MediaPipe's points: the hairline from the subject's right to left, and the sides from the forehead to the jaw.
+# MediaPipe landmarks: the hairline from the subject's right to left, and the sides from the forehead to the jaw.
 HAIRLINE = (21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251)
 SIDES = (
     (109, 67, 103, 54, 21, 162, 127, 234, 93, 132, 58, 172, 136),
@@ -24,17 +24,17 @@ SIDES = (
 )
 EYES, NOSE_TIP, NOSE_BASE, CHIN, MOUTH = ((33, 133), (362, 263)), 4, 2, 152, (13, 14)
 HAIR_COLOURS = ((18, 14, 12), (35, 24, 18), (62, 40, 26), (105, 72, 42), (160, 125, 80), (150, 145, 140), (120, 45, 25))
-FRINGE, CURTAIN, GLASSES, HAND, SHADOW = 0.4, 0.25, 0.4, 0.12, 0.25  # how often, in pictures that are not clear
-CLEAR = 0.7  # of the pictures have nothing before the face
+FRINGE, CURTAIN, GLASSES, HAND, SHADOW = 0.4, 0.25, 0.4, 0.12, 0.25  # probabilities in pictures that are not clear
+CLEAR = 0.7  # share of the pictures without occluders
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a head is in a picture.
+    """Pose of a head in a picture.
 
     Args:
         rotation (3, 3), translation (3,), camera: head to camera to pixels.
-        points: (478, 3) metres, the landmarks in head space, without detector.
+        points: (478, 3) metres, the true landmarks in head space.
     """
 
     rotation: torch.Tensor
@@ -43,26 +43,26 @@ class Pose:
     points: np.ndarray
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Head-space points (K, 3) to pixels (K, 2)."""
+        """Project head-space points (K, 3) to pixels (K, 2)."""
         posed = transform(torch.from_numpy(np.asarray(points, np.float32)), self.rotation, self.translation)
         return project(posed, self.camera)[:, :2].numpy()
 
     @property
     def eyes_px(self) -> float:
-        """Distance of the outer eye corners in the picture as if seen from the front."""
+        """Distance between the outer eye corners in pixels for a frontal view."""
         right, left = self.points[33], self.points[263]
         return self.camera.focal_px * float(np.linalg.norm(left - right)) / float(-self.translation[2])
 
 
 def outward(model: FaceModel) -> np.ndarray:
-    """(V, 3) unit directions from the middle of the mean head to its vertices."""
+    """(V, 3) unit directions from the centre of the mean head to its vertices."""
     mean = model.mean_vertices
     ray = mean - (mean.min(0) + mean.max(0)) / 2
     return ray / np.linalg.norm(ray, axis=1, keepdims=True)
 
 
 def hair_colour(rng: np.random.Generator) -> np.ndarray:
-    """(3,) sRGB levels: dark for most."""
+    """Random hair colour, (3,) sRGB levels, mostly dark."""
     share = np.array([5, 5, 4, 3, 2, 2, 1], float)
     colour = np.array(HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=share / share.sum())], float)
     return (colour * rng.uniform(0.7, 1.3)).clip(4, 235)
@@ -71,7 +71,7 @@ def hair_colour(rng: np.random.Generator) -> np.ndarray:
 def groomed(
     model: FaceModel, vertices: np.ndarray, albedo: np.ndarray, colour: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A head with hair on the scalp and perhaps a beard: vertices (V, 3) moved outwards, albedo (V, 3) darkened.
+    """Add hair to the scalp and sometimes a beard: vertices (V, 3) moved outwards, albedo (V, 3) recoloured.
 
     Args:
         colour: (3,) sRGB levels of the hair.
@@ -98,7 +98,7 @@ def groomed(
 
 
 def _beard(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """(V,) 0..1, how much of a beard grows at each vertex: a full one, of the chin, or a moustache."""
+    """(V,) 0..1 beard density at each vertex: full beard, goatee or moustache."""
     mean, marks = model.mean_vertices, model.landmarks_478
     points = (mean[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     skin = np.zeros(len(mean), bool)
@@ -117,7 +117,7 @@ def _beard(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
 
 
 def behind(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Generator) -> None:
-    """Draws what lies behind the face: shoulders, and long hair perhaps."""
+    """Draw the background of the face: shoulders, and sometimes long hair."""
     draw, unit = ImageDraw.Draw(rgb), pose.eyes_px
     middle = pose.pixels(pose.points[[NOSE_TIP]] - [0, 0.02, 0.08])[0]
     down = pose.pixels(pose.points[[CHIN]])[0] - pose.pixels(pose.points[[10]])[0]
@@ -132,7 +132,7 @@ def behind(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Gene
 
 
 def occluded(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """The picture with what hangs, sits or falls before the face.
+    """Paint random occluders in front of the face.
 
     Args:
         rgb: sRGB.
@@ -155,7 +155,7 @@ def occluded(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Ge
 
 
 def _fringe(pose: Pose, rng: np.random.Generator) -> np.ndarray:
-    """(K, 2) polygon in pixels: hair over the forehead, at most down to the brows."""
+    """(K, 2) polygon in pixels: hair over the forehead, down to the brows at most."""
     line = pose.points[list(HAIRLINE)]
     brows = (pose.points[105, 1] + pose.points[334, 1]) / 2
     depth = np.interp(np.arange(len(line)), np.linspace(0, len(line), 5), rng.uniform(0, rng.uniform(0.2, 1.0), 5))
@@ -165,7 +165,7 @@ def _fringe(pose: Pose, rng: np.random.Generator) -> np.ndarray:
 
 
 def _curtain(pose: Pose, side: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """(K, 2) polygon in pixels: hair that hangs over one side of the face."""
+    """(K, 2) polygon in pixels: hair hanging over one side of the face."""
     line = pose.points[list(side)][: rng.integers(8, len(side) + 1)]
     inwards = -np.sign(line[-1, 0])
     cover = np.interp(np.arange(len(line)), np.linspace(0, len(line), 4), rng.uniform(0, rng.uniform(0.01, 0.03), 4))
@@ -178,7 +178,7 @@ def _curtain(pose: Pose, side: tuple[int, ...], rng: np.random.Generator) -> np.
 def _hair(
     rgb: Image.Image, polygon: np.ndarray, pose: Pose, colour: np.ndarray, rng: np.random.Generator
 ) -> Image.Image:
-    """A polygon (K, 2) filled with hair, with strands that leave it."""
+    """Fill a polygon (K, 2) with hair, with strands that leave it."""
     mask = Image.new("L", rgb.size)
     draw, unit = ImageDraw.Draw(mask), pose.eyes_px
     draw.polygon([tuple(map(float, p)) for p in polygon], fill=255)
@@ -198,7 +198,7 @@ def _hair(
 
 
 def _glasses(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Glasses: two rims with clear, tinted or reflecting lenses, a bridge and the temple on the near side."""
+    """Draw glasses: two rims with clear, tinted or reflecting lenses, a bridge and the temple on the near side."""
     angle = np.linspace(0, 2 * np.pi, 40)
     half = np.array([rng.uniform(0.021, 0.029), rng.uniform(0.014, 0.024)])
     power = rng.choice([1.0, 0.7, 0.5])  # from an ellipse to almost a rectangle
@@ -230,7 +230,7 @@ def _glasses(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Im
 
 
 def _hand(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """A hand at the chin or a cheek: a blob with fingers in the colour of the face."""
+    """Draw a hand at the chin or a cheek: a blob with fingers in the colour of the face."""
     unit = pose.eyes_px
     at = np.clip(pose.pixels(pose.points[[50]])[0], 0, np.array(rgb.size) - 1).astype(int)
     skin = np.array(rgb.getpixel((int(at[0]), int(at[1]))), float)
@@ -253,7 +253,7 @@ def _hand(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image
 
 
 def _shadow(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """The edge of a cast shadow across the face, straight or wavy, sharp or soft."""
+    """Darken one side of a cast shadow's edge across the face, straight or wavy, sharp or soft."""
     width, height = rgb.size
     unit, centre = pose.eyes_px, pose.pixels(pose.points[[NOSE_TIP]])[0]
     angle = rng.uniform(0, 2 * np.pi)

