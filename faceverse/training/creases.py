@@ -23,7 +23,8 @@ FACTORS = (
     "chin_crease", "chin_texture", "upper_lip_lines", "lip_creases", "lip_phase", "cheek_lines",
     "neck_lines", "neck_phase", "nose_lines",
     "fine_lines", "pore_depth", "pore_extent", "roughness",
-    "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble", "brow_displacement", "mottling", "eyelid_lines",
+    "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble",
+    "brow_displacement", "mottling", "eyelid_lines",
 )  # fmt: skip
 AGE_MEAN, AGE_SPREAD = DisplacementCode.age
 _HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases of the lines, the same for all people

@@ -61,7 +61,13 @@ def show_to_detector(
             vertices = model.vertices(torch.from_numpy(params.identity)[None], expression[None])
             albedo = model.albedo(torch.from_numpy(params.albedo)[None]).clamp(0.003, 1)
             shaded = render_head(
-                vertices, albedo, model.tensor("faces"), rotation[None], translation[None], default_light()[None], camera
+                vertices,
+                albedo,
+                model.tensor("faces"),
+                rotation[None],
+                translation[None],
+                default_light()[None],
+                camera,
             )
             background = torch.tensor(rng.uniform(0.2, 0.8, 3), dtype=torch.float32)
             picture = torch.where(shaded.mask[0, ..., None], srgb_from_linear(shaded.rgb[0]), background)

@@ -157,7 +157,7 @@ class _Builder:
 
     # -- lips ----------------------------------------------------------------------------------------------------------
     def _set_lips(self, shapes: dict[str, np.ndarray]) -> None:
-        """Correct the lips of mouth, jaw and nose shapes: closed, or with their prescribed gap, and with full thickness.
+        """Correct the lips of mouth, jaw and nose shapes: closed or with their prescribed gap, and with full thickness.
 
         A correction that depends on both sides together is split between the two one-sided shapes.
         """

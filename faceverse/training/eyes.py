@@ -87,7 +87,7 @@ class EyeSeats:
         return least, most
 
     def _fit(self, shape: np.ndarray, side: str) -> tuple[float, np.ndarray]:
-        """Radius and centre (3,) of the ball that fits the lid rim, by Gauss-Newton with the head's own ball as prior."""
+        """Fit a ball to the lid rim by Gauss-Newton with the head's own ball as prior: radius, centre (3,)."""
         grid, ball = self._grids[side], shape[self._ball[side]]
         rows = slice(grid.line + 1, grid.line + 1 + _LID_RINGS)
         rim, ratio = shape[grid.rings[rows]].reshape(-1, 3), self._ratio[side][rows].reshape(-1)

@@ -1,7 +1,7 @@
 """Train the detail generators: `python -m faceverse train detail` and `train expression`.
 
-The loop around `generator_step`: samples, checkpoints, a log, image sheets and distances to held-out data. A run's state
-lies in its work folder, and an interrupted run resumes from its last checkpoint.
+The loop around `generator_step`: samples, checkpoints, a log, image sheets and distances to held-out data. The state
+of a run lies in its work folder, and an interrupted run resumes from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ _TOUCHING_RINGS = (-2, 6)  # of the grid about its line: the lip surfaces that c
 _FADE_RINGS = 7  # over which the displacement of the lips fades into the face
 
 
-
 class LipLine:
     """Contact line of upper and lower lip on the subdivided surface of heads with the base head's topology.
 

@@ -73,7 +73,7 @@ class Bender:
         return near @ near
 
     def spread(self, seen: np.ndarray, area: np.ndarray) -> np.ndarray:
-        """Average shares (V,) 0..1 over each vertex's neighbourhood, because small vertices may lack correspondences."""
+        """Average shares (V,) 0..1 over vertex neighbourhoods, because small vertices may lack correspondences."""
         return (self._neighbourhood @ (seen * area)) / (self._neighbourhood @ area)
 
     @cached_property
@@ -100,7 +100,7 @@ class Bender:
 
 
 def bending_energy(vertices: np.ndarray, faces: np.ndarray) -> csr_matrix:
-    """Bending energy L^T M^-1 L of the cotangent Laplacian: the integral of a function's squared Laplacian on a mesh."""
+    """Bending energy L^T M^-1 L of the cotangent Laplacian: a function's squared Laplacian, integrated over a mesh."""
     laplacian = require_igl().cotmatrix(vertices, np.ascontiguousarray(faces, np.int64))
     return (laplacian.T @ diags(1 / vertex_areas(vertices, faces)) @ laplacian).tocsr()
 
@@ -117,7 +117,8 @@ def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: 
     """Register a fitted head to a scan non-rigidly.
 
     Args:
-        vertices: (V, 3) metres, head space, the model's fit to the scan; its first Vc vertices are not the control mesh.
+        vertices: (V, 3) metres, head space, the model's fit to the scan; its first Vc vertices are not the control
+            mesh.
         points: of the scan, head space, evenly sampled.
         finest_m: narrower features are treated as noise.
     """

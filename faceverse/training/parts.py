@@ -27,8 +27,8 @@ THROAT_SHADE = 0.25
 def fixed_colours(
     regions: dict[str, np.ndarray], vertices: np.ndarray, upper_teeth: np.ndarray, lower_teeth: np.ndarray
 ) -> np.ndarray:
-    """Linear RGB (V, 3) of a head (V, 3) with regions (V,) bool and the two rows of teeth (V,) bool; grey on skin, where
-    it is unused."""
+    """Linear RGB (V, 3) of a head (V, 3) with regions (V,) bool and the two rows of teeth (V,) bool; grey on skin,
+    where it is unused."""
     colours = np.full((len(vertices), 3), 0.5)
     for name in ("eye_sockets", "tongue", "mouth_inside"):
         colours[regions[name]] = PART_COLOURS[name]

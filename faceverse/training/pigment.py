@@ -195,8 +195,8 @@ def unmix(density: np.ndarray, plain: np.ndarray, rounds: int = 6) -> np.ndarray
 
     Args:
         density: (K, 3) of the skin.
-        plain: (3,) density of the same person's plain skin. Its residual, for example a camera's colour cast, is assumed
-            to be constant.
+        plain: (3,) density of the same person's plain skin. Its residual, for example a camera's colour cast, is
+            assumed to be constant.
     Returns:
         (K, 3): deviations of melanin index, log blood and shade from the plain skin.
     """

@@ -1,8 +1,8 @@
-"""Random portraits of a model with known truth, and what the landmark detector sees in them.
+"""Render random portraits of a model with ground truth, and run the landmark detector on them.
 
-The learned start of a fit (`faceverse.training.parameter_regressor`) is trained on them: heads of the model's population and
-beyond, faces as people make them, all lenses, distances, sizes, lights and qualities of files, hair, glasses, beards
-and hands. Only the detector's answers are kept, with the truth.
+They train the parameter regressor (`faceverse.training.parameter_regressor`): heads of the model's population and
+beyond, natural expressions, a wide range of lenses, distances, sizes, lighting and image quality, hair, glasses,
+beards and hands. Only the detections and the ground truth are kept.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from . import occluders
 from .occluders import Pose
 
 FILM_DIAGONAL_MM = 43.27
-FACE_M, FACE_FRONT_M = 0.175, 0.08  # height of an average face; how far it lies before the origin of head space
+FACE_M, FACE_FRONT_M = 0.175, 0.08  # height of an average face; its distance in front of the origin of head space
 LENS_MM, DISTANCE_M = (22.0, 90.0), (0.25, 2.5)
-# The detector reduces each face to less than 200 pixels itself: larger pictures only take longer.
+# The detector reduces each face to less than 200 pixels itself: larger pictures only cost time.
 FACE_PX = (60.0, 230.0)
 LARGEST_SHARE = 0.85  # face height in picture height
 SHAPES = ((4, 3), (3, 4), (3, 4), (1, 1), (16, 9))  # width to height
 YAW_DEG, PITCH_DEG, ROLL_DEG = 65.0, 20.0, 15.0
 NEUTRAL_SHARE = 1 / 3
-SPREAD = (0.75, 1.5)  # of the identity coefficients
+SPREAD = (0.75, 1.5)  # range of the factor on the identity coefficients
 BUMPS = 8
-VIEWS = 3  # pictures of each person
-PEOPLE = 100  # in each file of the cache
+VIEWS = 3  # pictures per person
+PEOPLE = 100  # per cache file
 MIDDLE_GREY = 0.22
-FARTHEST = 0.25  # eye distances from the truth at which an answer belongs to something else
-# Movements people make more often than the others, and how often.
+FARTHEST = 0.25  # largest mean landmark error, in eye distances, of a valid detection
+# Relative probabilities of expressions that people make more often than the others.
 COMMON = {"mouthSmile": 5.0, "jawOpen": 4.0, "eyeBlink": 2.5, "eyeSquint": 2.0, "browInnerUp": 1.5, "mouthPress": 1.5}
 GAZE = ("eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown")
-DIRECT = np.pi  # of a light's harmonics, so that it shades a surface that faces it with its strength
+DIRECT = np.pi  # scale of a light's harmonics, so that it shades a facing surface with its strength
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who does not exist.
+    """A synthetic person.
 
     Args:
-        identity: (I,) the model's closest to the head.
-        beyond: (V, 3) metres, what the head has that no coefficients reach.
+        identity: (I,) the model's closest fit to the head.
+        beyond: (V, 3) metres, residual shape outside the identity space.
         albedo: (V, 3) linear RGB.
         hair: (3,) sRGB levels.
     """
@@ -68,13 +68,13 @@ class Person:
 
 @dataclass(frozen=True)
 class View:
-    """How a head is photographed.
+    """Camera, pose and illumination of a portrait.
 
     Args:
-        camera: of the cut around the face that is drawn.
-        corner_px: (2,) where the cut lies in the whole photograph, of `photo_size` (height, width).
+        camera: of the rendered crop around the face.
+        corner_px: (2,) position of the crop in the whole photograph, of `photo_size` (height, width).
         rotation (3, 3), translation (3,): head to camera.
-        light: (9, 3).
+        light: (9, 3) spherical harmonics.
     """
 
     camera: Camera
@@ -87,11 +87,11 @@ class View:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the detector answered for N portraits, and the truth. NumPy.
+    """Detections in N portraits with their ground truth. NumPy.
 
     Args:
-        person: (N,) int64, same number, same person.
-        identity (N, I), expression (N, E): float32, the truth.
+        person: (N,) int64 number of the person.
+        identity (N, I), expression (N, E): float32, ground truth.
         landmarks_px (N, 478, 2), depth_px (N, 478), scores (N, 51): float32, see `DetectedFace`; in the whole
             photograph.
         photo_size: (N, 2) int64 height and width of the whole photograph.
@@ -114,27 +114,27 @@ class Samples:
         return len(self.person)
 
     def face(self, number: int) -> DetectedFace:
-        """The detector's answer for one portrait, without its rotation."""
+        """The detection in one portrait, without its rotation."""
         points = self.landmarks_px[number]
         scores = dict(zip(BLENDSHAPE_NAMES, map(float, self.scores[number]), strict=True))
         return DetectedFace(np.concatenate([points.min(0), points.max(0)]), points, self.depth_px[number], scores, None)
 
     def rows(self, chosen: np.ndarray) -> Samples:
-        """Some of the samples, by number or mask."""
+        """Select samples by number or mask."""
         return Samples(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
 def joined(parts: list[Samples]) -> Samples:
-    """Samples one after the other."""
+    """Concatenate samples."""
     return Samples(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Samples)))
 
 
 # -- people -----------------------------------------------------------------------------------------------------------
 def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
-    """A head of the population, or of independent coefficients; plainer and more pronounced ones among them."""
+    """Draw a head from the population, or with independent coefficients, from plain to pronounced."""
     params = model.random(int(rng.integers(1 << 30)), alike=False)
     drawn = params.identity if rng.random() < 0.6 else rng.standard_normal(len(params.identity))
-    # People differ from the model's population more in some features than in others.
+    # Real people exceed the model's variance in some features more than in others.
     tilt = np.exp(0.25 * np.interp(np.arange(len(drawn)), np.linspace(0, len(drawn), 6), rng.standard_normal(6)))
     identity = drawn * tilt * rng.uniform(*SPREAD)
     bumps = random_bumps(model, rng)
@@ -147,7 +147,7 @@ def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
 
 
 def random_bumps(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """(V, 3) metres: soft bumps and dents that no mode knows, because real heads lie outside of every model."""
+    """(V, 3) metres: smooth random bumps outside the shape basis, because no model spans real heads exactly."""
     mean, face = model.mean_vertices, model.regions.get("face", np.arange(len(model.mean_vertices)))
     outward = occluders.outward(model)
     height = np.zeros(len(mean), np.float32)
@@ -162,14 +162,14 @@ def random_bumps(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _projection(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (K,) of the face and the matrix (I, 3K) from their shifts to coefficients, with a unit ridge in mm."""
+    """Face rows (K,) and the matrix (I, 3K) that projects displacements to coefficients, with a unit ridge in mm."""
     rows = np.asarray(model.regions.get("face", np.arange(len(model.mean_vertices))))[::4]
     modes = 1e3 * model.identity_modes[:, rows].reshape(len(model.identity_modes), -1).astype(np.float64)
     return rows, np.linalg.solve(modes @ modes.T + np.eye(len(modes)), 1e3 * modes)
 
 
 def _with_iris(model: FaceModel, albedo: np.ndarray, iris: np.ndarray) -> np.ndarray:
-    """Albedo (V, 3) with irises of a colour (3,) and pupils, as fine as the mesh of the eyeballs is."""
+    """Paint irises of a colour (3,) and pupils into an albedo (V, 3), at the resolution of the eyeballs' mesh."""
     albedo = albedo.copy()
     for name in ("eyeball_left", "eyeball_right"):
         rows = model.regions.get(name, np.zeros(0, np.int64))
@@ -183,7 +183,7 @@ def _with_iris(model: FaceModel, albedo: np.ndarray, iris: np.ndarray) -> np.nda
 
 
 def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """Weights (E,): none, or up to five movements as people make them; the gaze often leaves the camera."""
+    """Random natural weights (E,): neutral, or up to five expressions; the gaze often leaves the camera."""
     names = model.expression_names
     weights = np.zeros(len(names), np.float32)
     place = {name: k for k, name in enumerate(names)}
@@ -212,18 +212,18 @@ def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
             weights[index] = np.clip(weight * (1 + 0.12 * rng.standard_normal()), 0, 1)
         if one_sided:
             weights[movements[stem][rng.integers(len(movements[stem]))]] *= rng.uniform(0, 0.5)
-    if "mouthClose" in place and rng.random() < 0.15:  # a jaw that falls behind closed lips
+    if "mouthClose" in place and rng.random() < 0.15:  # a jaw that opens behind closed lips
         weights[place["mouthClose"]] = rng.uniform(0.3, 1) * weights[place["jawOpen"]]
     return weights
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def random_view(rng: np.random.Generator) -> View:
-    """Lens, distance, size, place in the photograph, pose and light."""
+    """Draw lens, distance, image size, position in the photograph, pose and illumination."""
     face_px, lens_mm, distance = (float(np.exp(rng.uniform(*np.log(v)))) for v in (FACE_PX, LENS_MM, DISTANCE_M))
     wide, high = SHAPES[rng.integers(len(SHAPES))]
     aspect = wide / high
-    filling = lens_mm * np.hypot(1, aspect) / FILM_DIAGONAL_MM * FACE_M  # where a face is as high as the photograph
+    filling = lens_mm * np.hypot(1, aspect) / FILM_DIAGONAL_MM * FACE_M  # distance at which a face fills the height
     distance = max(distance, filling / LARGEST_SHARE)
     share = filling / distance
     height = face_px / share
@@ -250,7 +250,7 @@ def random_view(rng: np.random.Generator) -> View:
 
 
 def random_light(rng: np.random.Generator) -> torch.Tensor:
-    """(9, 3): one to three lights from anywhere in front and light from everywhere, warm or cold; its level is free."""
+    """(9, 3): ambient light and one to three lights from the front hemisphere, warm or cold, at any level."""
     light = ambient_light(1.0) * rng.uniform(0.15, 0.8)
     for _ in range(rng.integers(1, 4)):
         direction = rng.standard_normal(3) * (1.0, 0.8, 0.8) + (0, 0.35, 0.7)
@@ -265,7 +265,7 @@ def random_light(rng: np.random.Generator) -> torch.Tensor:
 def photograph(
     model: FaceModel, person: Person, expression: np.ndarray, view: View, rng: np.random.Generator
 ) -> tuple[np.ndarray, Pose]:
-    """The cut around the face as a camera would store it: (S, S, 3) uint8 sRGB, and where the head is in it."""
+    """Render the face crop as a camera would store it: (S, S, 3) uint8 sRGB, and the pose of the head in it."""
     size = view.camera.image_size[0]
     with torch.no_grad():
         head = model.vertices(torch.from_numpy(person.identity)[None], torch.from_numpy(expression)[None])[0].numpy()
@@ -293,13 +293,13 @@ def photograph(
 
 
 def background(rng: np.random.Generator, size: int) -> Image.Image:
-    """Blots, bars and edges of any colour, size x size."""
+    """Random clutter of blobs, bars and edges, size x size."""
     picture = np.zeros((size, size, 3), np.float32)
     for cells, share in ((3, 0.6), (9, 0.3), (40, 0.1)):
         blots = Image.fromarray((255 * rng.beta(1.2, 1.5, (cells, cells, 3))).astype(np.uint8))
         picture += share * np.asarray(blots.resize((size, size), Image.Resampling.BICUBIC), np.float32)
     grey = picture.mean(-1, keepdims=True)
-    picture = grey + (picture - grey) * rng.uniform(0.2, 1)  # rooms and streets are less coloured than chance
+    picture = grey + (picture - grey) * rng.uniform(0.2, 1)  # real scenes are less saturated than random colours
     for _ in range(rng.integers(0, 7)):
         (x0, x1), (y0, y1) = (np.sort(rng.integers(0, size + 1, 2)) for _ in range(2))
         picture[y0:y1, x0:x1] = 0.3 * picture[y0:y1, x0:x1] + 0.7 * rng.uniform(0, 255, 3)
@@ -307,7 +307,7 @@ def background(rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def as_stored(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """What camera and file make of a picture: blur, noise, JPEG; (H, W, 3) uint8."""
+    """Simulate a camera and file: blur, noise, JPEG; (H, W, 3) uint8."""
     blur = rng.exponential(0.002) * picture.height
     if blur > 0.4:
         picture = picture.filter(ImageFilter.GaussianBlur(min(blur, 0.012 * picture.height)))
@@ -322,11 +322,11 @@ def as_stored(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 # -- samples ----------------------------------------------------------------------------------------------------------
 def draw_samples(model: FaceModel, people: range, seed: int, views: int = VIEWS) -> Samples:
-    """Portraits of people by number as the detector sees them; pictures in which it finds nobody are left out.
+    """Draw the portraits of people by number; those in which the face is not detected are omitted.
 
     Args:
         people: numbers; the same number and seed give the same portraits.
-        views: pictures of each, every one with another expression.
+        views: pictures per person, each with another expression.
     """
     parts = []
     for number in people:
@@ -342,7 +342,7 @@ def draw_samples(model: FaceModel, people: range, seed: int, views: int = VIEWS)
 
 
 def _found(rgb: np.ndarray, pose: Pose) -> DetectedFace | None:
-    """The largest face, if it is the head's."""
+    """The largest detected face, if it is the rendered head."""
     faces = detect_faces(rgb, max_faces=1)
     if not faces:
         return None
@@ -351,7 +351,7 @@ def _found(rgb: np.ndarray, pose: Pose) -> DetectedFace | None:
 
 
 def sample_of(number: int, person: Person, expression: np.ndarray, view: View, face: DetectedFace) -> Samples:
-    """One sample: the detector's answer to a view, and the truth."""
+    """One sample: the detection in a view, and the ground truth."""
     values = {
         "person": np.int64(number),
         "identity": person.identity,
@@ -371,7 +371,7 @@ def sample_of(number: int, person: Person, expression: np.ndarray, view: View, f
 
 
 def no_samples(model: FaceModel) -> Samples:
-    """Samples of nobody."""
+    """An empty set of samples."""
     i, e, s = len(model.identity_modes), len(model.expression_names), len(BLENDSHAPE_NAMES)
     whole = {0: np.int64, 6: np.int64}
     shapes = ((), (i,), (e,), (478, 2), (478,), (s,), (2,), (), (3, 3), (3,))
@@ -385,12 +385,12 @@ def collect_samples(
     cache: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Samples:
-    """At least `count` portraits; with a cache, what lies there is not drawn again.
+    """Draw `count` portraits or load them from the cache.
 
     Args:
         count: 1 or more.
         seed: same seed, same portraits.
-        cache: folder for the samples, in files of 100 people each; it is made if it is missing.
+        cache: folder for the samples, in files of 100 people each; created if missing.
         report: receives a line per file.
     Raises:
         ParameterError: a count below 1, or a model without the 478 landmarks.
@@ -420,12 +420,12 @@ def cached_samples(
     kind: str = "portraits",
     draw: Callable[[FaceModel, range, int], Samples] = draw_samples,
 ) -> Samples:
-    """Samples of these numbers from the cache, or drawn and put there.
+    """Load the samples of these numbers from the cache, or draw and store them.
 
     Args:
-        cache: folder, or None; it is made if it is missing.
-        kind: first word of the files' names.
-        draw: makes the samples of some numbers.
+        cache: folder, or None; created if missing.
+        kind: prefix of the file names.
+        draw: draws the samples of a range of numbers.
     Raises:
         WeightsError: the cache cannot be written, or holds another model's samples.
     """

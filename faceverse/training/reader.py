@@ -1,7 +1,7 @@
-"""Trains the network that reads displacement off photographed skin (`faceverse.skin_reader`).
+"""Train the network that estimates skin displacement from shading (`faceverse.detail.reader`).
 
-Samples of detail are put on random heads in random light, and their colours are disturbed the way photographs and fits
-are: blur, noise, blotches, shade in the creases, strangers' hair, parts that are not seen.
+Detail samples are placed on random heads under random illumination, and their colours are degraded like those of
+photographs and fits: blur, noise, blotches, occlusion in the creases, stray hairs, unobserved parts.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from ..graphics.lighting import default_light
 from ..model.face_model import FaceModel
 from .detail_data import DetailData
 
-SCENES = 48  # posed heads in light that the samples are put on
+SCENES = 48  # posed and illuminated heads that the samples are rendered on
 BATCH = 2
 RATE = 2e-3
-VECTOR_SAMPLES = 1200  # that the random vector's regression is made from
-_RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)  # tried on a fifth of them, relative to the mean square of the marks
+VECTOR_SAMPLES = 1200  # for the regression of the latent z
+_RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)  # candidates, validated on a fifth of them; relative to the features' mean square
 SLOPE_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """A posed head in light: what does not depend on its detail.
+    """A posed head under illumination: the detail-independent inputs.
 
     Attributes:
-        frame: its surface in camera space.
-        seen: (S, S) how well the camera sees it.
-        light: (9, 3) the true one.
-        plain: (3, S, S) logarithm of this light on the plain surface.
-        sensitivity: (2, S, S) to slopes, by a light that was found with errors.
+        frame: tangent frame of its surface in camera space.
+        seen: (S, S) visibility weight.
+        light: (9, 3) the true illumination.
+        plain: (3, S, S) log shading of the plain surface.
+        sensitivity: (2, S, S) to slopes, for an illumination estimate with errors.
     """
 
     frame: TangentFrame
@@ -63,12 +63,12 @@ def train_reader(
     seed: int = 0,
     progress: Callable[[str], None] = print,
 ) -> tuple[DisplacementReader, dict]:
-    """The trained network, and its figures on held-out samples.
+    """Train the network; returns it with its metrics on held-out samples.
 
     Args:
-        data: of the detail generator, whose full size is that of the maps.
-        minutes, steps: to train for, one of them; the rates fall to zero over them. With steps the same seed gives the
-            same network.
+        data: of the detail generator; the maps have its full size.
+        minutes, steps: duration, one of them; the learning rate decays to zero over it. With `steps`, the same seed
+            gives the same network.
     Raises:
         ParameterError: neither minutes nor steps.
     """
@@ -101,8 +101,8 @@ def train_reader(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Samples in photographs: residual (N, 3, S, S), weight (N, 1, S, S), sensitivity (N, 2, S, S) as the network takes
-    them; true bands (N, 3, S, S); z (N, D) and known (N,)."""
+    """A batch of simulated photographs: residual (N, 3, S, S), weight (N, 1, S, S) and sensitivity (N, 2, S, S) as
+    network inputs; true bands (N, 3, S, S); z (N, D) and known (N,)."""
 
     residual: Tensor
     weight: Tensor
@@ -121,7 +121,7 @@ def _seen(code, scenes, data, numbers, random) -> _Seen:
 
 
 def _loss(reader: DisplacementReader, seen: _Seen) -> tuple[Tensor, Tensor]:
-    """Loss, and the bands that were found."""
+    """Loss, and the estimated bands."""
     found = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
     missed = _charbonnier(found - seen.bands) + SLOPE_WEIGHT * sum(
         F.pad(_charbonnier((found - seen.bands).diff(dim=axis)), pad)
@@ -136,7 +136,7 @@ def _charbonnier(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _learn_vectors(reader: DisplacementReader, code, scenes, data: DetailData, random: np.random.Generator) -> None:
-    """Ridge regression of the random vectors on what the trained network sees (`skin_reader.marks`)."""
+    """Fit the ridge regression of the latent z on features of the trained network (`detail.reader.marks`)."""
     found, weights, known = [], [], []
     for _ in range(min(VECTOR_SAMPLES, 4 * len(data.training))):
         seen = _seen(code, scenes, data, random.choice(len(data.training), 1), random)
@@ -163,7 +163,7 @@ def _learn_vectors(reader: DisplacementReader, code, scenes, data: DetailData, r
 
 
 def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
-    """(F, D) from given (N, F) and wanted (N, D), by way of the N x N products."""
+    """Ridge solution (F, D) from inputs (N, F) and targets (N, D), in the dual form with N x N products."""
     products = given @ given.T
     products.diagonal().add_(ridge * float(products.diagonal().mean()) + 1e-9)
     return given.T @ torch.linalg.solve(products, wanted)
@@ -171,7 +171,7 @@ def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 @torch.no_grad()
 def _measured(reader, code, scenes, data, random) -> dict:
-    """What the network misses on held-out samples."""
+    """Metrics of the network on held-out samples."""
     sums, vectors = np.zeros(3), []
     scales = torch.tensor(code.band_scales_mm)[:, None, None]
     for number in data.held_out[:32]:
@@ -206,7 +206,7 @@ def _random_scene(model: FaceModel, size: int, random: np.random.Generator) -> _
 
 
 def _random_light(random: np.random.Generator) -> Tensor:
-    """(9, 3) like that of photographs: bright, from somewhere above or beside."""
+    """Random illumination (9, 3) typical of photographs: bright, from above or the side."""
     light = default_light() * random.uniform(0.6, 1.2)
     direction = random.normal([[0.24], [0.0], [0.0]], [[0.24], [0.24], [0.22]])  # up, forward, to the right
     direction = torch.from_numpy(direction.astype(np.float32))
@@ -219,13 +219,13 @@ def _random_light(random: np.random.Generator) -> Tensor:
 def _photographed(
     code: DisplacementCode, scene: _Scene, picture: Tensor, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Residual (3, S, S), weight (1, S, S) and sensitivity (2, S, S) of detail, a picture (6, S, S), in a scene."""
+    """Residual (3, S, S), weight (1, S, S) and sensitivity (2, S, S) of a detail image (6, S, S) in a scene."""
     size = picture.shape[-1]
     albedo_log, displacement = (values[0] for values in read_picture(code, picture[None]))
     displacement = detailed_normals(scene.frame, displacement)[0]
     change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(displacement, scene.light) - scene.plain
     hollow = (displacement - blurred(displacement[None], 4.0 * size / 512)[0]).clamp(max=0)
-    # Light does not reach into creases; and blotches and stray hairs are no displacement.
+    # Creases are darkened by occlusion; blotches and stray hairs are colour without displacement.
     change = change + hollow * float(random.uniform(0, 1.5)) + _blotches(size, random) * float(random.uniform(0, 0.05))
     if random.random() < 0.3:
         change = change + _strokes(size, random)
@@ -237,7 +237,7 @@ def _photographed(
 
 
 def _blotches(size: int, random: np.random.Generator) -> Tensor:
-    """(3, S, S) of about unit deviation: uneven colour that is no displacement, from 2 to 10 texels of 512 wide."""
+    """(3, S, S) of about unit variance: colour variation without displacement, 2 to 10 texels of 512 wide."""
     total = torch.zeros(3, size, size)
     for share in (128, 64):
         coarse = torch.from_numpy(random.normal(0, 1, (1, 3, share, share)).astype(np.float32))
@@ -246,7 +246,7 @@ def _blotches(size: int, random: np.random.Generator) -> Tensor:
 
 
 def _uncovered(size: int, random: np.random.Generator) -> Tensor:
-    """(S, S) 0..1: what hair, hands or glasses leave; everything in half of the cases."""
+    """(S, S) 0..1 visibility mask with random occlusions; 1 everywhere in half of the cases."""
     if random.random() < 0.5:
         return torch.ones(size, size)
     coarse = torch.from_numpy(random.normal(0.8, 1, (1, 1, 5, 5)).astype(np.float32))
@@ -254,7 +254,7 @@ def _uncovered(size: int, random: np.random.Generator) -> Tensor:
 
 
 def _strokes(size: int, random: np.random.Generator) -> Tensor:
-    """(1, S, S) thin dark lines, straggling hairs that are no creases."""
+    """(1, S, S) thin dark lines: stray hairs, which are no creases."""
     drawn = np.zeros((size, size), np.float32)
     for _ in range(int(random.integers(2, 12))):
         start, angle, length = random.uniform(0.2, 0.8, 2) * size, random.uniform(0, np.pi), random.uniform(0.05, 0.3)

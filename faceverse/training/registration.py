@@ -1,7 +1,7 @@
-"""A scan brought to the model's topology: face, pose, model, bending, colour, and a verdict.
+"""Register a scan to the model's topology and check the quality of the result.
 
-Steps: the face is found in renderings (scan_landmarks), the model is fitted to the surface (surface_fit), the fitted
-head bends onto it (nonrigid), colours are read off. A scan that cannot be trusted raises ScanError with the reason.
+Steps: the face is detected in renderings (scan_landmarks), the model is fitted to the surface (surface_fit), the fitted
+head is deformed to it (nonrigid), colours are sampled. A scan that fails the checks raises ScanError with the reason.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .scan_files import Scan, ScanError, merge_scans, moved
 from .scan_landmarks import FaceInScan, find_face
 from .surface_fit import FitTask, ModelSurface, SurfaceFit, SurfacePoints, face_distances, fit_model, touch
 
-HEAD_RADIUS_M = 0.20  # what is further from the head's origin is no head
+HEAD_RADIUS_M = 0.20  # points farther from the head's origin are ignored
 SAMPLES = 60_000
-FEWEST_POINTS = 1000  # on a head; below that a face is a guess of the model
-# Expressions that a head may wear by accident while it should be neutral; the others are not told from its shape.
+FEWEST_POINTS = 1000  # on a head; with fewer, the model's prior would dominate the face
+# Expressions that a neutral scan may contain by accident; the others cannot be separated from identity.
 ACCIDENTS = ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen")
-EXPRESSION_SIGMA = 0.15  # how far a weight may lie from the detector's score
+EXPRESSION_SIGMA = 0.15  # prior deviation of a weight from the detector's score
 FRAME_ROUNDS = 5
-# A scan is set aside beyond these.
+# Rejection thresholds.
 LARGEST_MODEL_MM, LARGEST_MEAN_MM, SMALLEST_COVERAGE = 3.0, 1.0, 0.4
-NOISE_SHARE = 1.0  # a noisy scan may lie further from the smooth head, by so many deviations of its noise
+NOISE_SHARE = 1.0  # tolerance for noisy scans, in standard deviations of their noise
 TARGET_NOISE_M = 1.5e-4  # noise is averaged over enough points to fall below this
 PLANE_M = 0.0035
 COLOR_REACH_M = 0.002
@@ -40,19 +40,19 @@ COLOR_TRUST = 0.3
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of one registration, distances in millimetres from the scan's face points to the surface.
+    """Quality metrics of a registration; distances in millimetres from the scan's face points to the surface.
 
     Args:
         mean_mm, median_mm, p95_mm: of the registered head.
-        model_mm: mean, of the model before bending.
+        model_mm: mean, of the model fit before the non-rigid step.
         landmark_mm: median distance of the landmarks to the mean head's after alignment.
-        noise_mm: deviation of the scan's points from their own smoothed surface.
-        coverage: 0..1, share of the face's vertices that the scan shows.
-        unit_m: metres per unit of the scan; 0 where it is none of the usual ones, and size was estimated.
+        noise_mm: standard deviation of the scan's points from their own smoothed surface.
+        coverage: 0..1, share of the face's vertices that the scan observes.
+        unit_m: metres per unit of the scan; 0 for an unusual unit, whose scale was estimated.
         points: number of the scan's points on the head.
         frames: number of frames used.
-        largest_expression: weight 0..1 of the strongest expression found.
-        seconds: spent.
+        largest_expression: weight 0..1 of the strongest estimated expression.
+        seconds: run time.
     """
 
     mean_mm: float
@@ -69,7 +69,7 @@ class Report:
     seconds: float
 
     def row(self) -> dict[str, str]:
-        """The figures as text, by name."""
+        """The metrics as text, by name."""
         return {f.name: f"{getattr(self, f.name):.4g}" for f in fields(self)}
 
 
@@ -79,12 +79,12 @@ class Registration:
 
     Args:
         vertices: (V, 3) float32 metres.
-        displacement: (Vc, 3) float32 metres, of the coarse control mesh beyond `params`; without the finest displacement.
-        params: identity and expression of the model in the scan.
+        displacement: (Vc, 3) float32 metres, of the coarse control mesh beyond `params`; without normal displacement.
+        params: identity and expression of the fitted model.
         matrix, translation: scan to head space, metres: head = scan @ matrix.T + translation (scaled rotation).
-        albedo: (V, 3) float32 linear RGB, NaN where the scan does not show the skin; None without colours.
-        weights: (V,) float32 0..1, how well the scan shows the surface there.
-        report: figures.
+        albedo: (V, 3) float32 linear RGB, NaN where the scan does not show skin; None without colours.
+        weights: (V,) float32 0..1, how well the scan observes the surface there.
+        report: quality metrics.
     """
 
     vertices: np.ndarray
@@ -99,21 +99,21 @@ class Registration:
 
 @lru_cache(maxsize=2)
 def bender_of(model: FaceModel) -> Bender:
-    """The model's `Bender`, kept for the next scan."""
+    """The model's `Bender`, cached for the next scan."""
     return Bender(model)
 
 
 def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = True) -> Registration:
-    """Brings a scan to the model's topology.
+    """Register a scan to the model's topology.
 
     Args:
-        scan: of any unit and orientation; or several frames of one head whose poses are not known.
+        scan: of any unit and orientation; or several frames of one head with unknown poses.
         model: the face model.
-        neutral: the head was asked to keep still: only closed lids and an open jaw are taken for expressions, and all
-            else for its shape.
+        neutral: assume a neutral face: only closed lids and an open jaw are estimated as expressions, everything else
+            is attributed to identity.
 
     Raises:
-        ScanError: there is no face, or the result cannot be trusted; the message is the reason.
+        ScanError: there is no face, or the result fails the quality checks; the message is the reason.
     """
     started = time.perf_counter()
     frames = [scan] if isinstance(scan, Scan) else list(scan)
@@ -158,7 +158,7 @@ def _float(values: np.ndarray) -> np.ndarray:
 
 
 def _task(model: FaceModel, found: FaceInScan, neutral: bool) -> FitTask:
-    """How the model is fitted: expressions near the detector's scores."""
+    """Settings of the model fit, with a prior on expressions from the detector's scores."""
     names = model.expression_names
     free = np.array([not neutral or name in ACCIDENTS for name in names])
     scores = np.array([found.blendshapes.get(name, 0.0) for name in names])
@@ -168,9 +168,9 @@ def _task(model: FaceModel, found: FaceInScan, neutral: bool) -> FitTask:
 
 # -- points -----------------------------------------------------------------------------------------------------------
 def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
-    """At most `count` points spread evenly over a scan that lies in head space, the same ones every time.
+    """Sample at most `count` points evenly over a scan in head space, deterministically.
 
-    Triangles at the border of a scan are left out, because there it is least sure.
+    Triangles at the border of a scan are excluded, because they are least reliable.
 
     Raises:
         ScanError: too little of it is a head.
@@ -188,7 +188,7 @@ def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     if not len(faces) or area.sum() <= 0:
         raise ScanError("its triangles do not make a surface")
-    # Evenly spaced places along the sum of the areas, instead of drawn ones: no clumps.
+    # Evenly spaced positions along the cumulative area instead of random ones: no clumps.
     places = (np.arange(count) + 0.5) / count * area.sum()
     triangle = np.searchsorted(area.cumsum(), places).clip(0, len(faces) - 1)
     u, v = np.sqrt(rng.random(count)), rng.random(count)
@@ -196,12 +196,12 @@ def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
     normals = (head.normals[faces[triangle]] * weights).sum(1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
     points = SurfacePoints((head.vertices[faces[triangle]] * weights).sum(1), normals)
-    # Any order of corners is found in files: normals have to point away from the head.
+    # The orientation of triangles varies between files: normals must point away from the head.
     return points if (points.normals * points.points).sum() > 0 else SurfacePoints(points.points, -normals)
 
 
 def _border(faces: np.ndarray, count: int) -> np.ndarray:
-    """(N,) bool: vertices on an edge that only one triangle has."""
+    """(N,) bool: vertices on an edge that belongs to one triangle only."""
     sides = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     code, times = np.unique(sides[:, 0] * np.int64(count) + sides[:, 1], return_counts=True)
     border = np.zeros(count, bool)
@@ -211,14 +211,14 @@ def _border(faces: np.ndarray, count: int) -> np.ndarray:
 
 
 def roughness(head: Scan, samples: int = 3000) -> tuple[float, float]:
-    """Noise of a scan near the face: the points' deviation from planes through their neighbours, and their spacing.
+    """Estimate the noise of a scan near the face from local planes, and the spacing of its points.
 
-    Both in metres. What bends within a few millimetres counts as noise, so the median over the face is taken.
+    Both in metres. Curvature within a few millimetres also counts as noise, hence the median over the face.
     """
     vertices = head.vertices[(np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M) & (head.vertices[:, 2] > 0.02)]
     tree = cKDTree(vertices)
     chosen = vertices[np.random.default_rng(0).permutation(len(vertices))[:samples]]
-    # Neighbours within a few millimetres: wider than the noise is deep, narrower than a face bends.
+    # Neighbours within a few millimetres: wide against the noise, narrow against the curvature of a face.
     neighbours = int(np.clip(np.median(tree.query_ball_point(chosen, PLANE_M, return_length=True)), 16, 200))
     distance, index = tree.query(chosen, k=min(neighbours, len(vertices)))
     around = vertices[index] - vertices[index].mean(1, keepdims=True)
@@ -229,7 +229,7 @@ def roughness(head: Scan, samples: int = 3000) -> tuple[float, float]:
 
 # -- frames -----------------------------------------------------------------------------------------------------------
 def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tuple[int, Scan, FaceInScan]:
-    """How many frames were used, all of them as one scan, and where its face is."""
+    """Number of frames used, the frames merged into one scan, and its detected face."""
     if len(frames) == 1:
         return 1, frames[0], find_face(frames[0], model)
     placed, first, reason = [], None, ""
@@ -249,7 +249,7 @@ def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tu
 
 
 def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: FaceInScan) -> list[Scan]:
-    """Frames (head space, roughly) moved rigidly so that one head explains them all."""
+    """Rigidly align frames (roughly in head space) to each other by fitting one head to all of them."""
     task = replace(_task(model, found, True), iterations=5, landmarks=None, scale=False)
     for _ in range(FRAME_ROUNDS):
         points = [head_points(frame, SAMPLES // len(frames)) for frame in frames]
@@ -264,7 +264,7 @@ def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: 
 
 
 def _settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, rounds: int = 4):
-    """Rotation (3, 3) and translation (3,) that lay points onto a head (V, 3): ICP with a fixed surface."""
+    """Rotation (3, 3) and translation (3,) that align points to a fixed head (V, 3) by point-to-plane ICP."""
     rotation, translation = np.eye(3), np.zeros(3)
     for _ in range(rounds):
         now = points.moved(rotation, translation)
@@ -279,9 +279,9 @@ def _settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, 
     return rotation, translation
 
 
-# -- verdict and colour -----------------------------------------------------------------------------------------------
+# -- quality checks and colour ----------------------------------------------------------------------------------------
 def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent: Bent) -> Report:
-    """The figures that come from distances; the others are filled in by the caller."""
+    """Distance metrics; the caller fills in the others."""
     model_mm = 1e3 * face_distances(surface, points, fit.vertices, 0.01)
     distance = 1e3 * face_distances(surface, points, bent.vertices, 0.01)
     if not len(distance):
@@ -298,7 +298,7 @@ def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent:
 
 
 def _judge(report: Report) -> None:
-    """Raises ScanError with the reason when the figures say that the registration cannot be trusted."""
+    """Raise ScanError with the reason when the metrics exceed the rejection thresholds."""
     if report.coverage < SMALLEST_COVERAGE:
         raise ScanError(
             f"it shows only {100 * report.coverage:.0f} % of the face, {100 * SMALLEST_COVERAGE:.0f} % are needed"
@@ -313,9 +313,9 @@ def _judge(report: Report) -> None:
 
 
 def read_albedo(surface: ModelSurface, head: Scan, bent: Bent) -> np.ndarray:
-    """Colours (V, 3) linear RGB of a scan (head space) at a registered head; NaN where the scan does not show skin.
+    """Sample the colours (V, 3) of a scan (head space) at a registered head, linear RGB; NaN where it shows no skin.
 
-    Each vertex takes the mean of the scan's colour there and in the middle of the triangles around it.
+    Each vertex takes the mean of the scan's colour there and at the centroids of the triangles around it.
     """
     faces, vertices = surface.faces, bent.vertices
     places = np.concatenate([vertices, vertices[faces].mean(1)])
@@ -331,7 +331,7 @@ def read_albedo(surface: ModelSurface, head: Scan, bent: Bent) -> np.ndarray:
 
 
 def _colors_near(head: Scan, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The scan's linear RGB (P, 3) nearest to places (P, 3), and whether it is near enough (P,)."""
+    """The scan's linear RGB (P, 3) nearest to points (P, 3), and whether it is near enough (P,)."""
     if head.faces is None:
         distance, index = cKDTree(head.vertices).query(places, k=4)
         return head.color_at(index, np.full(index.shape, 0.25)), distance[:, -1] < 2 * COLOR_REACH_M
@@ -342,15 +342,15 @@ def _colors_near(head: Scan, places: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def fill_albedo(model: FaceModel, albedo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Completes an albedo (V, 3) with gaps (NaN): there the model's own skin of the most similar tint is taken.
+    """Fill the gaps (NaN) of an albedo (V, 3) with the model's albedo of the most similar tint.
 
     Returns:
-        (V, 3) float32 linear RGB, and the coefficients (A,) of the model's skin.
+        (V, 3) float32 linear RGB, and the fitted albedo coefficients (A,).
     """
     known = np.isfinite(albedo).all(1)
     modes = model.albedo_modes[:, known].reshape(len(model.albedo_modes), -1).astype(np.float64)
     difference = np.where(known[:, None], albedo - model.mean_albedo, 0)[known].reshape(-1).astype(np.float64)
-    noise = 0.05**2 * max(known.sum() / 300, 1)  # neighbouring vertices say the same: 300 independent ones
+    noise = 0.05**2 * max(known.sum() / 300, 1)  # neighbouring vertices are correlated: effective sample count 300
     coefficients = np.linalg.solve(modes @ modes.T + noise * np.eye(len(modes)), modes @ difference)
     own = model.albedo(torch.from_numpy(coefficients.astype(np.float32))[None])[0].numpy()
     return np.where(known[:, None], albedo, own).clip(0, 1).astype(np.float32), coefficients.astype(np.float32)

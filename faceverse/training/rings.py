@@ -1,7 +1,7 @@
-"""Rings and spokes of quads around an opening of the head: how the lids and the lips of the base head are built.
+"""Edge-loop grids around the eye and mouth openings of the base head.
 
-A grid (K, S) of vertex indices: each of its K rows is a closed edge loop around the opening, from the inside to the
-outside; each of its S columns is one line across the lid or the lip.
+A grid (K, S) of vertex indices: each of its K rings is a closed edge loop around the opening, from the inside outwards;
+each of its S spokes is a line across the lid or the lip.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ..errors import ParameterError
 from .head_regions import find_mouth_pocket, follow_loop, mirror_map, radius, straight_ahead
 from .sources import HeadMesh
 
-_NEAR_EYE, _AROUND_EYE = 1.6, 2.0  # times the eyeball's radius: where loops are looked for, how far rings reach
-_LIP_RINGS = 9  # on either side of the line where the lips touch
+_NEAR_EYE, _AROUND_EYE = 1.6, 2.0  # in eyeball radii: range of candidate loops, and of the rings
+_LIP_RINGS = 9  # on either side of the contact line of the lips
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Rings around an opening.
+    """Concentric edge loops around an opening.
 
     Args:
         rings: (K, S) vertex indices, inside first.
-        line: the ring that bounds what is seen: of the eye, the lids' inner edge; of the mouth, where the lips touch.
+        line: index of the ring at the visible border: the lids' inner edge, or the contact line of the lips.
     """
 
     rings: np.ndarray
@@ -32,7 +32,7 @@ class Grid:
 
 
 def eye_grids(head: HeadMesh) -> dict[str, Grid]:
-    """Grids of the lids of the base head, "left" and "right", spoke by spoke each other's mirror image.
+    """Grids of the base head's lids, "left" and "right", which mirror each other spoke by spoke.
 
     Raises:
         ParameterError: no closed edge loops lead from the eye socket over the lids to the outside.
@@ -50,10 +50,10 @@ def eye_grids(head: HeadMesh) -> dict[str, Grid]:
 
 
 def mouth_grid(head: HeadMesh) -> Grid:
-    """Grid of the lips of the base head; spoke 0 starts in the middle of the upper lip, the next go to the left.
+    """Grid of the base head's lips; spoke 0 is the middle of the upper lip, the next ones follow to the left.
 
     Raises:
-        ParameterError: the rim of the mouth's inside is not a closed edge loop with rings around it.
+        ParameterError: the rim of the mouth cavity is not a closed edge loop with rings around it.
     """
     skin = head.quads[head.part[head.quads[:, 0]] == "skin"]
     inside = np.unique(head.quads[find_mouth_pocket(head.vertices, head.quads, head.part)])
@@ -78,7 +78,7 @@ def mouth_grid(head: HeadMesh) -> Grid:
 
 
 def _first_loop(quads: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The shortest closed edge loop all of whose vertices are in `where` (Vc,) bool, smallest numbers first."""
+    """The shortest closed edge loop with all vertices in `where` (Vc,) bool; ties go to the smallest indices."""
     chosen = quads[where[quads].any(axis=1)]
     straight = straight_ahead(chosen)
     loops = [follow_loop(straight, edge) for edge in sorted(straight) if where[list(edge)].all()]
@@ -89,7 +89,7 @@ def _first_loop(quads: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _march_both_ways(quads: np.ndarray, loop: np.ndarray) -> list[np.ndarray]:
-    """All rings parallel to a closed loop, in order, spoke by spoke."""
+    """All rings parallel to a closed loop, in order, with aligned spokes."""
     across = {}
     for quad in quads.tolist():
         for k in range(4):
@@ -99,7 +99,7 @@ def _march_both_ways(quads: np.ndarray, loop: np.ndarray) -> list[np.ndarray]:
 
 
 def _march(across: dict, loop: np.ndarray) -> list[np.ndarray]:
-    """The rings to the left of a loop, until they meet a border, a pole or themselves."""
+    """The rings to the left of a loop, up to a border, a pole or a self-intersection."""
     rings, seen, here = [], set(loop.tolist()), loop
     while True:
         steps = [across.get((a, b)) for a, b in zip(here.tolist(), np.roll(here, -1).tolist())]

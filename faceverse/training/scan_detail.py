@@ -1,4 +1,4 @@
-"""The fine skin of real scans: what lies between a scan and its registered head, as maps in texture space."""
+"""Extract skin detail from real scans: the residual between a scan and its registered head, as UV maps."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from .scans import (
 )
 from .surface_fit import touch
 
-REACH_M = 0.005  # along the normal; what is further away is no skin of this place
-MISS_M = 0.0004  # a search that ends further from the scan has run over its border
+REACH_M = 0.005  # search range along the normal
+MISS_M = 0.0004  # largest distance of the result from the scan; more means that the ray missed its border
 ROUNDS = 3
-COLOUR_COARSEST_MM = 25.0  # wider changes of the scan's colour are its light
+COLOUR_COARSEST_MM = 25.0  # wider colour variation is attributed to illumination
 DARKEST = 0.01
 
 
 @dataclass(frozen=True)
 class ScanDetail:
-    """The detail of a registered scan. `params` has the identity, expression and albedo of the model nearest to it."""
+    """Detail of a registered scan; `params` holds identity, expression and albedo of the closest model head."""
 
     name: str
     params: FaceParams
@@ -57,15 +57,15 @@ def scans_from_registered(
     jobs: int = 1,
     report: Callable[[str], None] = print,
 ) -> Iterator[ScanDetail]:
-    """The details of all neutral scans of a folder; scans that are not registered yet are registered.
+    """Extract the detail of all neutral scans of a folder; scans without a cached registration are registered.
 
     Args:
         folder: see `find_scans`.
-        work: folder of the registered heads, as `train base --scans` leaves it beside its output.
+        work: cache folder of the registered heads, as written by `train base --scans` beside its output.
         surface: of the same model.
         weights: the model's file or name, see `faceverse.load_model`.
-        neutral: which expression is the neutral one where names say identity_expression; "all": every scan is.
-        report: receives a line for each scan that is set aside.
+        neutral: the neutral expression, for scans named identity_expression; "all": every scan is neutral.
+        report: receives a line for each rejected scan.
     Raises:
         ScanError: no neutral scans in the folder.
     """
@@ -93,16 +93,16 @@ def _of_file(model: FaceModel, surface: DetailSurface, file: ScanFile, found: Re
 def detail_of_scan(
     model: FaceModel, surface: DetailSurface, scan: Scan, found: Registration
 ) -> tuple[DetailMaps, FaceParams]:
-    """The detail of one scan, and the parameters of the model nearest to it.
+    """Extract the detail of one scan, and the parameters of the closest model head.
 
-    Displacement is measured from the registered head along its normals, albedo against the model's nearest skin; what
-    is wider than skin detail is taken off both. `maps.seen` says where the scan has data; elsewhere both are 0.
+    Displacement is measured from the registered head along its normals, albedo relative to the closest model albedo;
+    coarser variation is removed from both. `maps.seen` marks where the scan has data; elsewhere both are 0.
 
     Args:
         scan: a mesh, as it was registered.
         found: its registration.
     Raises:
-        ScanError: a cloud of points.
+        ScanError: the scan is a point cloud.
     """
     if scan.faces is None:
         raise ScanError("a cloud of points has no surface that shows the detail of skin")
@@ -134,7 +134,7 @@ def detail_of_scan(
 
 
 def _along_normals(start: np.ndarray, normal: np.ndarray, vertices: np.ndarray, faces: np.ndarray):
-    """Metres along normals (P, 3) from points (P, 3) to a mesh, the contact there, and whether there is one (P,)."""
+    """Intersect rays along normals (P, 3) with a mesh: signed distance in metres, contact, and validity (P,)."""
     height = np.zeros(len(start))
     for _ in range(ROUNDS):
         place = start + height[:, None] * normal
@@ -159,7 +159,7 @@ def _cleaned(displacement: np.ndarray, albedo_log: np.ndarray, seen: np.ndarray,
 
 
 def scan_sample(model: FaceModel, found: ScanDetail) -> Sample:
-    """A scan as a training sample: of its z only age and masculinity are known."""
+    """Training sample from a scan; only age and masculinity of its latent are known."""
     years, male = age_and_masculinity(model, found.params)
     z = np.zeros(Z_DIM, np.float32)
     z[0], z[1] = (years - AGE_MEAN) / AGE_SPREAD, male

@@ -1,6 +1,6 @@
-"""Reading scans of heads: meshes, point clouds and RGB-D frames, and finding them in a folder.
+"""Read head scans (meshes, point clouds, RGB-D frames) and list them in a folder.
 
-A scan keeps its own unit and axes; registration finds out what they are. Formats and layouts: docs/scans.md.
+A scan keeps its own unit and axes; registration estimates them. Formats and folder layouts: docs/scans.md.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .surface_fit import mesh_normals
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".off", ".stl", ".ply")
 CLOUD_SUFFIX = ".xyz"
 RGBD_SUFFIX = ".rgbd.json"
-# Of several files with one name the first is the scan: the official dataset has a registered .ply beside each .obj.
+# Of several files with one stem, the first is the scan: the official dataset has a registered .ply beside each .obj.
 PREFERENCE = (".obj", RGBD_SUFFIX, ".glb", ".gltf", ".off", ".stl", ".ply", CLOUD_SUFFIX)
 NEUTRAL = "01"
 _IDENTITY_EXPRESSION = re.compile(r"(?P<identity>\d{2,})_(?P<expression>\d{2})")
 
-SMOOTHING_M = 0.003  # depth is smoothed over so much before normals are taken from it
-LARGEST_STEP = (4.0, 0.004)  # neighbours in depth: so many pixel sizes, plus so many metres, are one surface
-GRAZING = 0.25  # cosine to the line of sight below which a depth camera guesses
-BORDER_PX = 2  # pixels at the border of a surface mix it with what is behind
+SMOOTHING_M = 0.003  # radius over which depth is smoothed before normals are computed
+LARGEST_STEP = (4.0, 0.004)  # depth step between connected neighbours: this many pixel sizes plus this many metres
+GRAZING = 0.25  # least cosine to the line of sight; beyond it depth cameras are unreliable
+BORDER_PX = 2  # pixels at a depth discontinuity mix foreground and background
 
 
 class ScanError(FaceVerseError):
@@ -42,7 +42,7 @@ class ScanError(FaceVerseError):
 
 @dataclass(frozen=True)
 class Texture:
-    """A picture on a mesh.
+    """A texture image on a mesh.
 
     Args:
         uv: (N, 2) of the scan's vertices, origin top left, in 0..1.
@@ -55,15 +55,15 @@ class Texture:
 
 @dataclass(frozen=True)
 class Scan:
-    """A surface as somebody measured it.
+    """A measured surface.
 
     Args:
         vertices: (N, 3) float64 in the scan's own unit and axes.
         faces: (F, 3) int64, or None for a point cloud.
         normals: (N, 3) unit length, or None for a point cloud.
         colors: (N, 3) float32 linear RGB, or None.
-        texture: a picture, which goes before the colours; or None.
-        unit_m: metres per unit where the file says so, else None.
+        texture: has precedence over the colours; or None.
+        unit_m: metres per unit if the file specifies it, else None.
     """
 
     vertices: np.ndarray
@@ -75,16 +75,16 @@ class Scan:
 
     @property
     def has_color(self) -> bool:
-        """Whether the surface's colour is known."""
+        """Whether the surface has colours."""
         return self.colors is not None or self.texture is not None
 
     def color_at(self, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Linear RGB (P, 3) at mixtures of vertices: corners (P, K) with weights (P, K) that add up to 1."""
+        """Linear RGB (P, 3) at combinations of vertices: corners (P, K) with weights (P, K) that sum to 1."""
         if self.texture is None:
             return (self.colors[corners] * weights[..., None]).sum(1)
         height, width = self.texture.rgb.shape[:2]
         place = (self.texture.uv[corners] * weights[..., None]).sum(1)
-        place = np.where((place < 0) | (place > 1), place % 1.0, place)  # beyond its border a texture repeats
+        place = np.where((place < 0) | (place > 1), place % 1.0, place)  # textures repeat outside 0..1
         column = np.minimum((place[:, 0] * width).astype(int), width - 1)
         row = np.minimum((place[:, 1] * height).astype(int), height - 1)
         return LINEAR_OF_BYTE[self.texture.rgb[row, column]]
@@ -95,12 +95,12 @@ LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255).numpy()
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A scan in a folder.
+    """A scan file in a folder.
 
     Args:
-        name: path inside the folder without its ending.
-        identity: who it is, where the name says so, else the name.
-        expression: such as "01", or None where the name says nothing.
+        name: path inside the folder without its suffix.
+        identity: from the file name if it contains one, else the name.
+        expression: such as "01", or None if the file name contains none.
     """
 
     name: str
@@ -111,7 +111,7 @@ class ScanFile:
 
 # -- folders ----------------------------------------------------------------------------------------------------------
 def find_scans(folder: str | Path) -> list[ScanFile]:
-    """All scans in a folder and the folders in it, by name; of several files with one name the first of PREFERENCE.
+    """List all scans in a folder, recursively, by name; of several files with one stem the first of PREFERENCE.
 
     Raises:
         ScanError: the folder is missing or holds no scan.
@@ -139,7 +139,7 @@ def _scan_file(name: str, path: Path) -> ScanFile:
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def load_scan(path: str | Path) -> Scan:
-    """A mesh (.obj .ply .glb .off .stl), a point cloud (.ply .xyz) or an RGB-D recording of known poses.
+    """Read a mesh (.obj .ply .glb .off .stl), a point cloud (.ply .xyz) or an RGB-D recording with known poses.
 
     Raises:
         ScanError: the file is missing, damaged, empty or of another kind.
@@ -151,7 +151,7 @@ def load_scan(path: str | Path) -> Scan:
 
 
 def load_frames(path: str | Path) -> list[Scan]:
-    """Like `load_scan`; an RGB-D recording without poses gives one scan for each frame, in that camera's space."""
+    """Like `load_scan`; an RGB-D recording without poses gives one scan per frame, in that camera's space."""
     path = Path(path)
     if not path.is_file():
         raise ScanError(f"there is no file {path}")
@@ -187,13 +187,13 @@ def _read_mesh(path: Path) -> Scan:
         raise ScanError(f"reading scans needs trimesh ({error}): pip install libigl trimesh") from error
     try:
         if path.suffix.lower() == ".obj":
-            # Comments and names in any encoding; trimesh would need a package to guess which.
+            # Comments and names may have any encoding; trimesh would need a package to detect it.
             text, resolver = io.StringIO(path.read_text("utf-8", errors="replace")), FilePathResolver(path)
             scene = trimesh.load_scene(text, file_type="obj", resolver=resolver, process=False)
         else:
             scene = trimesh.load_scene(path, process=False)
         parts = scene.dump()
-    except Exception as error:  # trimesh's readers raise whatever the damage leads to
+    except Exception as error:  # trimesh raises many kinds of exceptions for damaged files
         raise ScanError(f"{path.name} is damaged or no mesh ({_first_line(error)})") from error
     scans = [_from_trimesh(part) for part in parts if len(getattr(part, "vertices", ()))]
     if not scans:
@@ -222,7 +222,7 @@ def _linear(colors: np.ndarray) -> np.ndarray:
 
 
 def _checked(scan: Scan, path: Path) -> Scan:
-    """The scan without points that are not finite and what hangs on them."""
+    """Remove vertices that are not finite, and unreferenced ones; compute normals."""
     good = np.isfinite(scan.vertices).all(1)
     if not good.any():
         raise ScanError(f"{path.name} is empty: it holds no points")
@@ -242,15 +242,15 @@ def _first_line(error: Exception) -> str:
 
 # -- depth ------------------------------------------------------------------------------------------------------------
 def scan_from_depth(depth_m: np.ndarray, camera: Camera, rgb: np.ndarray | None = None) -> Scan:
-    """The surface that one depth picture shows, in camera space (see camera.py).
+    """Convert a depth image to a mesh in camera space (see camera.py).
 
     Args:
         depth_m: (H, W) metres along the view axis; 0 or not finite where nothing was measured.
-        camera: its camera.
+        camera: the depth camera.
         rgb: (H, W, 3) uint8 sRGB from the same camera, or None.
 
     Raises:
-        ScanError: shapes that do not fit, or nothing measured.
+        ScanError: inconsistent shapes, or no valid depth.
     """
     depth = np.asarray(depth_m, np.float64)
     if depth.ndim != 2 or depth.shape != tuple(camera.image_size):
@@ -262,7 +262,7 @@ def scan_from_depth(depth_m: np.ndarray, camera: Camera, rgb: np.ndarray | None 
 
 
 def _surface(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float, float], rgb) -> Scan:
-    """As `scan_from_depth`; the centre counts from the middle of the first pixel."""
+    """As `scan_from_depth`; the centre is relative to the centre of the first pixel."""
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
     if not depth.any():
         raise ScanError("the depth picture is empty: nothing was measured")
@@ -280,14 +280,14 @@ def _surface(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float,
 
 
 def _joined(depth: np.ndarray, focal_px: float) -> np.ndarray:
-    """(H - 1, W - 1) bool: squares of four neighbours that lie on one surface."""
+    """(H - 1, W - 1) bool: squares of four neighbouring pixels on one continuous surface."""
     four = np.stack([depth[:-1, :-1], depth[1:, :-1], depth[1:, 1:], depth[:-1, 1:]])
     step = LARGEST_STEP[0] * four.max(0) / focal_px + LARGEST_STEP[1]
     return (four.min(0) > 0) & (np.ptp(four, axis=0) < step)
 
 
 def _depth_normals(depth: np.ndarray, ray: np.ndarray, joined: np.ndarray, sigma_px: float):
-    """Normals (H, W, 3) of the smoothed surface, towards the camera; and which pixels (H, W) have neighbours."""
+    """Normals (H, W, 3) of the smoothed surface, facing the camera; and the pixels (H, W) with valid neighbours."""
     valid = np.zeros(depth.shape, bool)
     for rows, columns in ((slice(-1), slice(-1)), (slice(1, None), slice(-1)), (slice(1, None), slice(1, None)),
                           (slice(-1), slice(1, None))):  # fmt: skip
@@ -299,14 +299,14 @@ def _depth_normals(depth: np.ndarray, ray: np.ndarray, joined: np.ndarray, sigma
 
 
 def smooth_depth(depth: np.ndarray, valid: np.ndarray, sigma_px: float) -> np.ndarray:
-    """(H, W) depth averaged over valid neighbours with a Gaussian; 0 where there is none."""
+    """(H, W) depth averaged over valid neighbours with a Gaussian; 0 where undefined."""
     weight = gaussian_filter(valid.astype(np.float64), sigma_px)
     total = gaussian_filter(np.where(valid, depth, 0.0), sigma_px)
     return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 0.0)
 
 
 def _read_recording(path: Path) -> list[Scan]:
-    """Frames of an .rgbd.json, merged where all have poses."""
+    """Read the frames of an .rgbd.json file; merge them if all have poses."""
     try:
         entry = json.loads(path.read_text("utf-8"))
         focal, centre = (float(entry["fx"]), float(entry["fy"])), (float(entry["cx"]), float(entry["cy"]))
@@ -326,7 +326,7 @@ def _read_recording(path: Path) -> list[Scan]:
         scans.append(_surface(depth, focal, centre, rgb))
     if not np.isfinite(poses).all():
         return scans
-    flip = np.diag([1.0, -1.0, -1.0])  # those cameras have y down and z forward
+    flip = np.diag([1.0, -1.0, -1.0])  # the file's cameras have y down and z forward
     return [merge_scans([moved(s, p[:3, :3] @ flip, p[:3, 3]) for s, p in zip(scans, poses, strict=True)])]
 
 
@@ -342,14 +342,14 @@ def _read_depth(path: Path) -> np.ndarray:
 
 # -- handling ---------------------------------------------------------------------------------------------------------
 def with_normals(scan: Scan) -> Scan:
-    """The scan with area-weighted normals, where it has triangles and no normals."""
+    """Add area-weighted normals to a mesh that has none."""
     if scan.faces is None or scan.normals is not None:
         return scan
     return replace(scan, normals=mesh_normals(scan.vertices, scan.faces))
 
 
 def cut(scan: Scan, keep: np.ndarray) -> Scan:
-    """The scan's vertices where keep (N,) is true, with the triangles that have only such corners."""
+    """Keep the vertices where keep (N,) is true, and the triangles whose corners are all kept."""
     if keep.all():
         return scan
     number = np.cumsum(keep) - 1
@@ -364,14 +364,14 @@ def cut(scan: Scan, keep: np.ndarray) -> Scan:
 
 
 def moved(scan: Scan, matrix: np.ndarray, translation: np.ndarray) -> Scan:
-    """The scan with all points x at matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
+    """Transform all points x to matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
     rotation = matrix / np.cbrt(np.linalg.det(matrix))
     normals = None if scan.normals is None else scan.normals @ rotation.T
     return replace(scan, vertices=scan.vertices @ matrix.T + translation, normals=normals)
 
 
 def merge_scans(scans: list[Scan]) -> Scan:
-    """Several scans in one space as one; textures become colours of the vertices."""
+    """Merge scans of one space; textures are converted to vertex colours."""
     start = np.cumsum([0, *(len(scan.vertices) for scan in scans)])
     has_faces = all(scan.faces is not None for scan in scans)
     colors = None

@@ -1,7 +1,7 @@
-"""Finding the face in a scan of unknown unit and axes: the scan is rendered, the landmark detector looks at it.
+"""Detect the face in a scan of unknown unit and axes by running the landmark detector on renderings.
 
-First from all around until a face is seen, then, with the camera in front of that face, from several sides; the
-pictures' depth takes the detector's points back onto the scan.
+The scan is first rendered from many directions until a face is detected, then from several directions in front of that
+face; the depth buffers lift the detected landmarks onto the scan.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from .scan_files import Scan, ScanError, cut, smooth_depth
 from .surface_fit import align_landmarks
 
 UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimetres": 0.1, "metres": 1.0}
-UNIT_TOLERANCE = 1.2  # heads of adults differ less in size, and any two of these units more
-FITTING_M = 0.008  # median distance of found landmarks to the mean head's after alignment: more is no face
-SURE_M = 0.0045  # above it the view from another side may be better: a face upside down looks like a face, too
-SAME_TURN_DEG, SAME_PLACE_M = 20.0, 0.02  # alignments closer to each other than this are of one face
+UNIT_TOLERANCE = 1.2  # adult heads vary less in size, and any two of these units differ more
+FITTING_M = 0.008  # largest median distance of the landmarks to the mean head's after alignment for a valid face
+SURE_M = 0.0045  # above it other views are tried too: an upside-down face also looks like a face
+SAME_TURN_DEG, SAME_PLACE_M = 20.0, 0.02  # alignments closer than this belong to the same face
 SEARCH_SIZES_PX = (256, 512)
 SEARCH_TRIANGLES = 60_000
 SOLID_POINTS = 200_000
 CLOSE_SIZE_PX, CLOSE_FOCAL, CLOSE_DISTANCE_M = 512, 1.9, 0.62
 CLOSE_VIEWS_DEG = ((0, 0), (-22, 0), (22, 0), (0, 14), (0, -14))  # yaw, pitch
 CLAY = np.array([0.60, 0.42, 0.34])
-SURFACE_POINTS = np.setdiff1d(np.arange(LANDMARK_COUNT), [*FACE_OVAL, *IRIS])  # a contour is where one looks from
+SURFACE_POINTS = np.setdiff1d(np.arange(LANDMARK_COUNT), [*FACE_OVAL, *IRIS])  # the oval depends on the viewpoint
 
 
 @dataclass(frozen=True)
 class FaceInScan:
-    """Where the face is.
+    """The detected face of a scan.
 
     Args:
         matrix, translation: scan to head space, metres: head = scan @ matrix.T + translation (scaled rotation).
-        unit_m: metres per unit of the scan, or None where it is none of UNITS_M; the scale is an estimate then.
-        landmarks: (478, 3) in the scan's space; not finite where none was found.
-        blendshapes: the detector's scores in the view from the front.
+        unit_m: metres per unit of the scan, or None if it is none of UNITS_M; the scale is then an estimate.
+        landmarks: (478, 3) in the scan's space; not finite where undetected.
+        blendshapes: the detector's scores in the frontal view.
         error_m: median distance of the landmarks to the mean head's.
     """
 
@@ -61,17 +61,17 @@ class FaceInScan:
 
 @dataclass(frozen=True)
 class ScanPicture:
-    """What a camera sees of a scan: rgb (H, W, 3) uint8, depth (H, W) metres and 0 beside it."""
+    """A rendering of a scan: rgb (H, W, 3) uint8, depth (H, W) metres, 0 in the background."""
 
     rgb: np.ndarray
     depth: np.ndarray
 
 
 def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
-    """Where the face is in a scan of any unit and orientation.
+    """Detect the face in a scan of any unit and orientation.
 
     Raises:
-        ScanError: no face was seen from any side.
+        ScanError: no face was detected from any direction.
     """
     scan = _solid(scan)
     light = _thinned(scan, SEARCH_TRIANGLES)
@@ -100,7 +100,7 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
 
 
 def _same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray) -> bool:
-    """Whether a rough alignment is of the face that has been looked at already, and the same way up."""
+    """Whether a rough alignment belongs to the face already detected, with the same orientation."""
     relative = matrix @ np.linalg.inv(found.matrix)
     turn = Rotation.from_matrix(relative / np.cbrt(np.linalg.det(relative)))
     apart = np.linalg.norm(translation - relative @ found.translation)
@@ -108,11 +108,11 @@ def _same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray) -
 
 
 def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Scan to camera: matrix, translation and picture size of the views to try, the likely ones first."""
+    """Scan-to-camera matrix, translation and image size of the views to try, the likely ones first."""
     middle = np.median(scan.vertices, axis=0)
     radius = float(np.quantile(np.linalg.norm(scan.vertices - middle, axis=1), 0.97)) * 1.05
     middle = (scan.vertices.min(0) + scan.vertices.max(0)) / 2 if radius == 0 else middle
-    upright = Rotation.create_group("O")  # axes of files: every choice of up and forward
+    upright = Rotation.create_group("O")  # axis conventions of files: every choice of up and forward
     upright = upright[np.argsort(upright.magnitude(), kind="stable")]
     tilted = Rotation.from_euler("yx", (20, 15), degrees=True) * Rotation.create_group("I")
     for size, rotations in zip(SEARCH_SIZES_PX, (Rotation.concatenate([upright, tilted]), upright)):
@@ -122,7 +122,7 @@ def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 
 def _look_closer(scan: Scan, model: FaceModel, matrix: np.ndarray, translation: np.ndarray) -> FaceInScan | None:
-    """The face as seen from in front of it and beside, or None when it is not seen there."""
+    """Refine the face from views in front of it, or return None if it is not detected there."""
     camera = Camera(CLOSE_SIZE_PX * CLOSE_FOCAL, (CLOSE_SIZE_PX / 2,) * 2, (CLOSE_SIZE_PX,) * 2)
     near = np.linalg.norm(scan.vertices @ matrix.T + translation, axis=1) < 0.25
     scan = cut(scan, near)
@@ -145,7 +145,7 @@ def _look_closer(scan: Scan, model: FaceModel, matrix: np.ndarray, translation: 
 
 
 def _several_views(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera):
-    """Landmarks (478, 3) in the scan's space, the middle of all views, and the scores of the first; or None."""
+    """Median landmarks (478, 3) over several views in the scan's space, and the scores of the first view; or None."""
     found, blendshapes = np.full((len(CLOSE_VIEWS_DEG), LANDMARK_COUNT, 3), np.nan), None
     for points, (yaw, pitch) in zip(found, CLOSE_VIEWS_DEG):
         turn = rotation_from_euler_deg(yaw, pitch).numpy().astype(np.float64)
@@ -158,7 +158,7 @@ def _several_views(scan: Scan, matrix: np.ndarray, translation: np.ndarray, came
         if faces:
             blendshapes = blendshapes or faces[0].blendshapes
             points[:] = _on_scan(faces[0], picture, camera, to_camera, offset)
-    # The middle of the views, and not their mean: in one of them a point may have fallen through a hole.
+    # The median and not the mean: in a single view a landmark may have been lifted through a hole.
     middle = np.full((LANDMARK_COUNT, 3), np.nan)
     seen = np.isfinite(found).all(2).sum(0) >= 2
     middle[seen] = np.nanmedian(found[:, seen], axis=0)
@@ -166,13 +166,13 @@ def _several_views(scan: Scan, matrix: np.ndarray, translation: np.ndarray, came
 
 
 def _unit(scale: float) -> float | None:
-    """The unit whose size is closest to the scale, if one is close."""
+    """The unit closest to the scale, if one is within the tolerance."""
     unit = min(UNITS_M.values(), key=lambda value: abs(np.log(value / scale)))
     return unit if abs(np.log(unit / scale)) < np.log(UNIT_TOLERANCE) else None
 
 
 def _on_scan(face: DetectedFace, picture: ScanPicture, camera: Camera, matrix, translation) -> np.ndarray:
-    """(478, 3) the detector's points on the surface, in the scan's space; NaN where there is none."""
+    """Lift the detected landmarks onto the surface (478, 3), in the scan's space; NaN where there is none."""
     height, width = picture.depth.shape
     column, row = np.floor(face.landmarks_px).astype(int).T
     inside = (column >= 1) & (column < width - 1) & (row >= 1) & (row < height - 1)
@@ -188,7 +188,7 @@ def _on_scan(face: DetectedFace, picture: ScanPicture, camera: Camera, matrix, t
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def scan_picture(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera) -> ScanPicture:
-    """A picture of the scan: in its own colours without light where it has any, else in clay lit from the front.
+    """Render the scan: unlit with its own colours if it has any, else as clay lit from the front.
 
     Args:
         scan: with triangles.
@@ -208,7 +208,7 @@ def scan_picture(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera
 
 
 def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
-    """(H, W, 3) linear RGB of a matt surface, from its depth, which is smoothed as much as it is rough."""
+    """(H, W, 3) linear RGB of a matte surface from its depth, smoothed in proportion to its noise."""
     pixel_m = float(np.median(depth[mask])) / camera.focal_px
     rough = np.abs(depth - smooth_depth(depth, mask, 1.5))[mask]
     sigma = float(np.clip(4.0 * np.median(rough) / pixel_m, 0.8, 5.0))
@@ -222,7 +222,7 @@ def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def _solid(scan: Scan) -> Scan:
-    """A point cloud as a mesh to look at: each point a square in the plane of its neighbours, and overlapping them."""
+    """Convert a point cloud to a mesh for rendering: overlapping squares in the local tangent planes."""
     if scan.faces is not None:
         return scan
     scan = _fewer_points(scan, SOLID_POINTS)
@@ -245,7 +245,7 @@ def _fewer_points(scan: Scan, count: int) -> Scan:
 
 
 def _thinned(scan: Scan, triangles: int) -> Scan:
-    """A scan with fewer triangles, for looking around: vertices in one cell of a grid become one."""
+    """Simplify a mesh by vertex clustering on a grid."""
     if len(scan.faces) <= triangles:
         return scan
     low, high = np.quantile(scan.vertices, (0.01, 0.99), axis=0)

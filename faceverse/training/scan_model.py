@@ -1,8 +1,8 @@
-"""A new model from registered scans: the base model's file with another mean, other modes, and all else carried over.
+"""Build a model from registered scans: new mean and modes in the base model's file, everything else carried over.
 
-The base model counts for BASE_HEADS heads beside the scans: means and covariances are added in that proportion. A few
-scans shift the base model towards them, hundreds of them replace it, and in between there is no jump; what no scan
-says anything about stays as it was.
+The base model counts as BASE_HEADS heads beside the scans: means and covariances are pooled in that proportion. A few
+scans shift the base model towards them, hundreds replace it, with a smooth transition; directions that no scan
+informs stay as they were.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .nonrigid import vertex_areas
 from .registration import Registration, fill_albedo
 
 BASE_HEADS = 30.0
-EXTRA_TINTS = 10  # albedo modes beside as many as the base model has: scans bring colours that it cannot mix
-SHAPE_DOUBT_MM, COLOR_DOUBT = 0.01, 0.0005  # differences that count as none when coefficients are carried over
+EXTRA_TINTS = 10  # additional albedo modes: scans have colours outside the base model's span
+SHAPE_DOUBT_MM, COLOR_DOUBT = 0.01, 0.0005  # ridge: differences treated as zero when coefficients are converted
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A basis merged from examples and another basis.
+    """A basis pooled from examples and another basis, with conversions of the coefficients.
 
     Args:
         mean: (K, 3); modes: (M, K, 3) per unit of a unit-variance coefficient.
-        forth: (M, M0), forth_offset: (M,): coefficients in the new basis = forth @ old ones + forth_offset.
-        back: (M0, M), back_offset: (M0,): the other way.
+        forth: (M, M0), forth_offset: (M,): new coefficients = forth @ old ones + forth_offset.
+        back: (M0, M), back_offset: (M0,): old coefficients = back @ new ones + back_offset.
     """
 
     mean: np.ndarray
@@ -47,13 +47,13 @@ class Merged:
 def merge_basis(
     examples: np.ndarray, base: tuple[np.ndarray, np.ndarray], weights: np.ndarray, count: int, doubt: float
 ) -> Merged:
-    """Weighted principal components of examples (S, K, 3) and of a base model that counts for BASE_HEADS more.
+    """Weighted PCA of examples (S, K, 3) pooled with a base model that counts as BASE_HEADS examples.
 
     Args:
         base: its mean (K, 3) and modes (M0, K, 3).
-        weights: (K,) that add up to 1.
-        count: modes wanted.
-        doubt: differences (root of the weighted mean square) that count as none between the two bases.
+        weights: (K,) that sum to 1.
+        count: number of modes.
+        doubt: difference (root of the weighted mean square) treated as zero between the two bases.
     """
     mean0, modes0 = (values.astype(np.float64) for values in base)
     number, total = len(examples), len(examples) + BASE_HEADS
@@ -65,7 +65,7 @@ def merge_basis(
         (own - mean0)[None] * np.sqrt(number * BASE_HEADS) / total,
     ]).reshape(number + len(modes0) + 1, -1)  # fmt: skip
     root = np.repeat(np.sqrt(weights), 3)
-    scores, _ = principal_scores(rows * root, count)  # as if every row were one of len(rows) heads
+    scores, _ = principal_scores(rows * root, count)  # with len(rows) rows of equal weight
     modes = (scores.T.astype(np.float64) @ rows / np.sqrt(len(rows))).reshape(-1, *mean.shape)
     flat, flat0 = (m.reshape(len(m), -1) * root for m in (modes, modes0))
     shift = ((mean - mean0).reshape(-1)) * root
@@ -75,7 +75,7 @@ def merge_basis(
 
 
 def model_from_scans(base: ModelFile, registered: Sequence[Registration], modes: int | None = None) -> ModelFile:
-    """The base model's file taught by registered neutral heads.
+    """Build a model file from the base model and registered neutral heads.
 
     Args:
         registered: heads registered to `base`.
@@ -102,14 +102,14 @@ def model_from_scans(base: ModelFile, registered: Sequence[Registration], modes:
 
 
 def neutral_control(base: ModelFile, head: Registration) -> np.ndarray:
-    """(Vc, 3) millimetres: the control mesh of a registered head without its expression."""
+    """(Vc, 3) millimetres: the control mesh of a registered head with its expression removed."""
     identity = head.params.identity.astype(np.float64)
     moved = np.tensordot(identity, base.identity_modes.astype(np.float64), axes=1)
     return base.mean_vertices + moved + 1e3 * head.displacement
 
 
 def _shape_weights(base: ModelFile) -> np.ndarray:
-    """(Vc,) weights of the control vertices: area times importance, as in the base model's own training."""
+    """(Vc,) weights of the control vertices: area times region weight, as in the training of the base model."""
     faces = base.faces if base.quads is None else triangles_from_quads(base.quads)
     weights = vertex_areas(base.mean_vertices.astype(np.float64), faces.astype(np.int64))
     for bit, name in enumerate(base.region_names):
@@ -119,7 +119,7 @@ def _shape_weights(base: ModelFile) -> np.ndarray:
 
 
 def _merge_color(model: FaceModel, albedos: list[np.ndarray]) -> Merged:
-    """The basis of the albedo, in which every vertex counts by its area."""
+    """Pool the albedo basis, with vertices weighted by area."""
     weights = vertex_areas(model.mean_vertices.astype(np.float64), model.faces)
     base = (model.mean_albedo, model.albedo_modes)
     count = len(model.albedo_modes) + min(len(albedos), EXTRA_TINTS)
@@ -127,13 +127,13 @@ def _merge_color(model: FaceModel, albedos: list[np.ndarray]) -> Merged:
 
 
 def _unchanged(modes: np.ndarray) -> Merged:
-    """A basis that stays as it is."""
+    """A basis with identity conversions."""
     same, nothing = np.eye(len(modes)), np.zeros(len(modes))
     return Merged(np.zeros(modes.shape[1:]), modes, same, nothing, same, nothing)
 
 
 def _carried(base: ModelFile, shape: Merged, color: Merged | None) -> dict[str, np.ndarray]:
-    """Attributes, population and gains of the base model, told in the new coefficients."""
+    """Attributes, population and gains of the base model, converted to the new coefficients."""
     count, tints = len(base.identity_modes), len(base.albedo_modes)
     if color is None:
         color = _unchanged(base.albedo_modes)

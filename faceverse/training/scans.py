@@ -1,4 +1,4 @@
-"""High-fidelity skin as maps: synthetic scans by age and sex, and the samples that the detail generator learns from."""
+"""Synthetic high-resolution skin detail by age and sex, and the training samples of the detail generator."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .skin_surface import GRID, SkinSurface
 
 DISPLACEMENT_RANGE_MM = (-0.8, 0.5)
 ALBEDO_LOG_RANGE = (-1.2, 0.4)
-COARSEST_MM = 8.0  # deviation of the Gaussian that is taken off: what is wider belongs to the base model
+COARSEST_MM = 8.0  # standard deviation of the Gaussian high-pass: coarser shape belongs to the base model
 FACE_MM_PER_TEXEL = 0.58  # of a map of GRID texels
 CODE = DisplacementCode(tuple(FACTORS))
-"""What the pictures of samples mean."""
+"""Units and channels of the sample images."""
 CONDITION_SIZE, IMAGE_SIZE = 128, 512
-PAIRED = 0.7  # correlation of what the two sides of a face have in common
+PAIRED = 0.7  # correlation between left and right factors
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True)
 class DetailSurface:
-    """A model's surface prepared for maps of `size` x `size` texels; made once and used for every sample."""
+    """A model's surface prepared for maps of `size` x `size` texels; computed once and used for every sample."""
 
     skin: SkinSurface
     creases: CreaseFields
@@ -41,7 +41,7 @@ class DetailSurface:
 
     @classmethod
     def of(cls, model: FaceModel, size: int = IMAGE_SIZE) -> DetailSurface:
-        """The surface of a model.
+        """Prepare the surface of a model.
 
         Raises:
             ParameterError: the model lacks landmarks or regions, or a size outside 64..2048.
@@ -51,14 +51,14 @@ class DetailSurface:
 
     @property
     def size(self) -> int:
-        """Texels a side."""
+        """Side in texels."""
         return self.skin.size
 
 
 def random_z(rng: np.random.Generator, age_years: float, masculinity: float) -> np.ndarray:
-    """The numbers (64,) float32 of a random skin of that age and sex (-1 female .. 1 male).
+    """Draw the latent (64,) float32 of random skin of an age and sex (-1 female .. 1 male).
 
-    All but the first two are of unit variance; those of the two sides of a face go together.
+    All but the first two entries have unit variance; left and right factors are correlated.
     """
     z = rng.standard_normal(Z_DIM)
     z[0], z[1] = (age_years - AGE_MEAN) / AGE_SPREAD, masculinity
@@ -70,15 +70,15 @@ def random_z(rng: np.random.Generator, age_years: float, masculinity: float) -> 
 
 
 def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: float = 0.35) -> DetailMaps:
-    """A synthetic scan of the skin that z describes.
+    """Draw the skin detail described by z.
 
-    Creases are a smooth function of z; the seed draws the places of pores, hairs, spots and fine lines.
+    Creases are a smooth function of z; the seed sets the positions of pores, hairs, spots and fine lines.
 
     Args:
         z: (64,), see `creases.FACTORS`.
-        tone: mean luminance of the base albedo, linear 0..1; freckles and redness show less on dark skin.
+        tone: mean luminance of the base albedo, linear 0..1; freckles and redness are weaker on dark skin.
     Raises:
-        ParameterError: z of another shape or not finite.
+        ParameterError: z has another shape or is not finite.
     """
     z = np.asarray(z, dtype=np.float64)
     if z.shape != (Z_DIM,) or not np.isfinite(z).all():
@@ -100,7 +100,7 @@ def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: flo
 
 
 def without_coarse(displacement: np.ndarray, weight: np.ndarray, coarsest_mm: float = COARSEST_MM) -> np.ndarray:
-    """A displacement (S, S) less its own Gaussian of deviation `coarsest_mm`, taken within weight (S, S) only."""
+    """High-pass a map (S, S): subtract its Gaussian of width `coarsest_mm`, normalised within weight (S, S)."""
     size = len(displacement)
     step = max(1, size // GRID * 4)
     sigma = coarsest_mm / FACE_MM_PER_TEXEL * size / GRID / step
@@ -116,18 +116,17 @@ def without_coarse(displacement: np.ndarray, weight: np.ndarray, coarsest_mm: fl
 
 
 def _bounded(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values bent into low..high, unchanged near 0."""
+    """Soft clipping to low..high, unchanged near 0."""
     bound = np.where(values < 0, np.float32(-low), np.float32(high))
     return (bound * np.tanh(values / bound)).astype(np.float32)
 
 
 def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: int) -> Sample:
-    """The sample number `index`: a random person of the model with skin of the person's age and sex.
+    """Draw sample number `index`: a random person of the model with skin of the person's age and sex.
 
     Args:
-        surface: of the same model, usually 512 texels a side, which is also the picture's size.
+        surface: of the same model, usually 512 texels a side, which is also the size of the image.
     Returns:
-        condition (6, 128, 128), image (6, S, S) in the units of `CODE`, z (64,).
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 3])
     params = model.random(int(rng.integers(2**31)))
@@ -137,22 +136,24 @@ def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: 
 
 
 def likely_age_and_masculinity(model: FaceModel, params: FaceParams, rng: np.random.Generator) -> tuple[float, float]:
-    """What the model estimates of a head, not quite: skin does not follow the skull to the year."""
+    """Age and masculinity estimated from a head, with noise: skin does not match the skull to the year."""
     years, male = age_and_masculinity(model, params)
     years, male = years + 3 * rng.standard_normal(), male + 0.15 * rng.standard_normal()
     return float(np.clip(years, *AGES)), float(np.clip(male, -MOST_MASCULINE, MOST_MASCULINE))
 
 
 def albedo_tone(model: FaceModel, params: FaceParams) -> float:
-    """Mean luminance of the face's albedo, linear light."""
+    """Mean luminance of the face's albedo, linear."""
     albedo = model.albedo(torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2)).to(model.device))[0]
     skin = model.regions.get("face", slice(None))
     return float(np.clip(albedo.numpy(force=True)[skin], 0, 1).mean(0) @ _LUMINANCE)
 
 
 def detail_sheet(maps: list[DetailMaps]) -> np.ndarray:
-    """A contact sheet (H, W, 3) uint8 of maps: displacement above, change of colour below."""
+    """Contact sheet (H, W, 3) uint8 of maps: displacement above, albedo change below."""
     displacements = [np.clip(128 + 350 * m.displacement, 0, 255)[..., None].repeat(3, 2) for m in maps]
     linear = [torch.from_numpy(0.3 * np.exp(m.albedo_log)).clamp(0, 1) for m in maps]
     colours = [255 * srgb_from_linear(colour).numpy() for colour in linear]
-    return np.concatenate([np.concatenate(row, axis=1) for row in (displacements, colours)]).clip(0, 255).astype(np.uint8)
+    return (
+        np.concatenate([np.concatenate(row, axis=1) for row in (displacements, colours)]).clip(0, 255).astype(np.uint8)
+    )

@@ -1,10 +1,10 @@
-"""A population of skins: colour per vertex, in linear light.
+"""A population of facial albedos: linear RGB per vertex.
 
-The photographic skins are taken apart into melanin, blood and shade (see `pigment`). What varies slowly in the shade
-is the light they were taken in and is removed. Patterns of a few skins that resemble a person in age, sex and ancestry
-are mixed, as they are or mirrored, and put on melanin and blood drawn anew over all human skin. Hair on scalp, brows
-and chin, lashes, lips, redness and freckles are painted from traits drawn per person; what the textures show of these
-is removed before. Coverage by hair is a mixture of areas, hence of linear light.
+The photographic skin textures are decomposed into melanin, blood and shade (see `pigment`). Slow variation of the shade
+is attributed to illumination and removed. Patterns of a few textures that match a person in age, sex and ancestry are
+blended, each mirrored or not, and combined with melanin and blood drawn over the full human range. Hair on scalp, brows
+and chin, lashes, lips, redness and freckles are painted from random traits; their traces in the textures are removed
+first. Hair coverage is an area mixture and therefore blended in linear RGB.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from .heads import Settings
 
 DARKEST = 0.004
-SLOW_FIELDS = 24  # strongest of the smooth fields, by which people differ; more than the modes could hold
-PATTERN_SIGMA = (0.10, 0.22, 0.07)  # of melanin index, log blood and shade in the face; stronger textures are damped
-LIGHT_SIGMA = 3.0  # of the light's harmonics against the slow variation, when light is sought in the shade
-LIP_PATTERN = 0.8  # of what the textures show within the lips
-SHADE_KEPT = 0.7  # of the fine shade: wrinkles and pores look flat without it
+SLOW_FIELDS = 24  # leading smooth fields by which people differ; the albedo modes cannot represent more
+PATTERN_SIGMA = (0.10, 0.22, 0.07)  # limits for melanin index, log blood and shade; stronger patterns are damped
+LIGHT_SIGMA = 3.0  # prior scale of the illumination harmonics against the slow variation of the shade
+LIP_PATTERN = 0.8  # share of the textures' variation kept within the lips
+SHADE_KEPT = 0.7  # share of the fine shade kept: wrinkles and pores look flat without it
 # Density per channel of the blood in lips, which have no horny layer to hide it (blood absorbs green most).
 LIP_BLOOD = np.array([0.32, 0.84, 0.68])
-SEAM = np.array([0.22, 0.42, 0.40])  # of the wet rims where the lips touch
+SEAM = np.array([0.22, 0.42, 0.40])  # density of the wet rims where the lips touch
 NOSTRIL = np.array([1.0, 1.35, 1.4])
 LASHES = np.array([0.020, 0.014, 0.011])
 
 
 def density(srgb: np.ndarray) -> np.ndarray:
-    """Optical density, minus the logarithm of linear light, of sRGB colours in 0..1 (any shape)."""
+    """Optical density, minus the logarithm of linear RGB, of sRGB colours in 0..1 (any shape)."""
     linear = linear_from_srgb(torch.from_numpy(np.asarray(srgb, dtype=np.float64))).numpy()
     return -np.log(np.maximum(linear, DARKEST))
 
@@ -58,16 +58,16 @@ def sample_texture(pixels: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The surface skins are painted on, V vertices.
+    """The surface that skins are painted on, V vertices.
 
     Args:
         uv: (V, 2) in the sources' texture space.
-        mirror: (V,) the vertex on the other side of the face.
-        fields: where what is painted.
+        mirror: (V,) index of the vertex on the other side of the face.
+        fields: painting masks.
         normals: (V, 3) of unit length.
         smooth: (V, K) slowly varying unit-variance fields, strongest first.
         fine: (V, F) unit-variance fields that vary over millimetres.
-        fixed: (V, 3) linear colour of everything that is not skin.
+        fixed: (V, 3) linear RGB of everything but skin.
     """
 
     uv: np.ndarray
@@ -80,19 +80,19 @@ class Canvas:
 
 
 def patterns(skins: list[Skin], canvas: Canvas) -> np.ndarray:
-    """(S, V, 3) melanin index, log blood and shade of each skin, as deviations from its plain skin, without what is
-    painted anew."""
+    """(S, V, 3) melanin index, log blood and shade of each texture relative to its plain skin, with the features
+    removed that are painted separately."""
     f = canvas.fields
     own = f.skin * (1 - smoothstep((f.hairline + 0.020) / 0.014)) * (1 - 0.85 * f.lid_margin) * (1 - f.lips)
     plain = (own * (1 - f.ears) * (1 - f.orbit) * smoothstep((0.045 - np.abs(f.hairline + 0.05)) / 0.02)) > 0.5
-    # Light on a face varies slowly, and with the direction of the surface.
+    # Illumination varies slowly over the face, and with the normal.
     directions = sh_basis(torch.from_numpy(canvas.normals)).numpy()
     lit = np.concatenate([canvas.smooth, LIGHT_SIGMA * directions], axis=1)
     result = []
     for skin in skins:
         d = density(sample_texture(skin.pixels, canvas.uv) / 255.0)
         parts = unmix(d, np.median(d[plain], axis=0))
-        # Lips keep their own shades but not their colour; brows of the textures would double the painted ones.
+        # Lips keep their own variation but not their colour; brows of the textures would double the painted ones.
         lips = parts - (f.lips[:, None] * parts).sum(0) / f.lips.sum()
         parts = parts - (plain[:, None] * parts).sum(0) / plain.sum()
         slow = _slow(parts, canvas.smooth, own)
@@ -107,15 +107,17 @@ def patterns(skins: list[Skin], canvas: Canvas) -> np.ndarray:
 
 
 def _slow(values: np.ndarray, smooth: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The slowly varying part (V, ...) of values where the weight (V,) is 1, continued to where it is 0: regression on
-    a Gaussian process, whose factor is `smooth` (V, K); far away it fades."""
+    """Slowly varying part (V, ...) of values where the weight (V,) is 1, extrapolated to where it is 0.
+
+    Regression on a Gaussian process with the factor `smooth` (V, K); the extrapolation decays with distance.
+    """
     weighted = smooth * weight[:, None]
     normal = weighted.T @ smooth + 1e-3 * len(smooth) * np.eye(smooth.shape[1])
     return smooth @ np.linalg.solve(normal, weighted.T @ values)
 
 
 class SkinPopulation:
-    """Draws albedos (V, 3).
+    """Draws facial albedos (V, 3).
 
     Args:
         skins: the source textures.
@@ -135,13 +137,15 @@ class SkinPopulation:
         self.own = f.skin * (1 - smoothstep((f.hairline + 0.01) / 0.02))
 
     def draw(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Albedo (V, 3), linear RGB, of person `index`."""
+        """Draw the albedo (V, 3), linear RGB, of person `index`."""
         traits = draw_traits(settings, index, rng)
         return self.paint(traits, self._pattern(settings, index, rng), rng)
 
     def paint(self, traits: Traits, pattern: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Albedo (V, 3), linear RGB: traits on a pattern (V, 3) of melanin index, log blood and shade; `rng` draws
-        slow variations of the pigments and where patches lie."""
+        """Paint traits on a pattern (V, 3) of melanin index, log blood and shade: albedo (V, 3), linear RGB.
+
+        `rng` draws slow pigment variation and the patches of freckles and spots.
+        """
         f = self.canvas.fields
         index, log_blood = self._pigments(traits, pattern, rng)
         d = pigment_table(traits.pheomelanin)(index, log_blood) + pattern[:, 2:]
@@ -161,7 +165,7 @@ class SkinPopulation:
         index = index + traits.shadows[0] * f.orbit + traits.shadows[1] * f.under_eye
         index = index + self.freckles @ (traits.freckles * rng.gamma(2, 0.5, self.freckles.shape[1]))
         index = index + self.spots @ (traits.spots * rng.gamma(1, 1, self.spots.shape[1]))
-        # Lips hold less melanin than the skin around them, the lower one much less.
+        # Lips hold less melanin than the surrounding skin, the lower one much less.
         lighter = f.lips * (0.13 - 0.10 * f.upper)
         index = index + lighter * (melanin_index(0.012) - index) + f.lips * traits.lip_melanin
         flush = np.stack([f.cheeks, f.nose, f.ears, f.chin, self.forehead], axis=1) @ traits.flush
@@ -169,7 +173,7 @@ class SkinPopulation:
         return index, log_blood + 1.5 * traits.shadows[1] * f.under_eye + 0.6 * f.lips
 
     def _hairs(self, t: Traits, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Shares (V,) of the surface that hair covers, and its colours (3,), in the order of painting."""
+        """Coverage (V,) by each kind of hair, and its colour (3,), in painting order."""
         f, slow = self.canvas.fields, self.canvas.smooth[:, :SLOW_FIELDS]
         ragged = 0.0025 * slow[:, :12] @ rng.standard_normal(min(12, slow.shape[1]))
         front, temples, top = t.recession
@@ -182,7 +186,7 @@ class SkinPopulation:
         return [(np.clip(share, 0, 0.95) * f.skin, colour) for share, colour in covers]
 
     def brow_share(self, t: Traits) -> np.ndarray:
-        """(V,) share of the surface that the brows cover: bushy at the nose, arched, thin at the tail."""
+        """(V,) coverage by the eyebrows: bushy at the nose, arched, thin at the tail."""
         along, across = self.canvas.fields.brows.along, self.canvas.fields.brows.across
         middle = t.brow_shift + t.brow_arch * (np.exp(-0.5 * ((along - 0.62) / 0.2) ** 2) - 0.4)
         half = t.brow_width * np.interp(along, (0, 0.12, 0.6, 1), (0.8, 1.0, 0.95, 0.5))
@@ -191,8 +195,10 @@ class SkinPopulation:
         return t.brow * inside * ends
 
     def _pattern(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
-        """(V, 3): shares of the source skins that resemble the person, few, so that it stays sharp; each mirrored or
-        not, so that no side is always the same."""
+        """Blend (V, 3) of the few source textures that match the person best, so that it stays sharp.
+
+        Each is mirrored or not at random, so that no asymmetry is systematic.
+        """
         years = np.array([s.years for s in self.skins])
         male = np.array([float(s.male) for s in self.skins])
         kin = np.array([settings.ancestry[index][ANCESTRIES.index(s.ancestry)] for s in self.skins])

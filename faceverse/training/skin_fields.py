@@ -1,7 +1,7 @@
-"""Where on the head what grows and shows: fields on the fine vertices, found from the head's own landmarks.
+"""Masks and coordinates on the head for painting skin: hairline, beard, lips, lids, cheeks, brows, ...
 
-Hairline and beard are drawn on the head unrolled about a vertical axis between the ears: `arc` is the angle to the
-front times 75 mm, `height` is measured from the eyes and scaled so that the crown lies at 110 mm, the chin at -111 mm.
+Hairline and beard are defined on the head unrolled about a vertical axis between the ears: `arc` is the angle to the
+front times 75 mm, `height` is relative to the eyes and scaled so that the crown is at 110 mm and the chin at -111 mm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HAIRLINE_MM = (
     (0, 63), (18, 64), (34, 61), (48, 51), (57, 40), (64, 30), (71, 19), (77, 4), (81, -14), (86, -20), (96, -18),
     (99, 4), (132, 2), (138, -34), (152, -60), (190, -74), (236, -74),
 )  # fmt: skip
-# Beard between these: along the nose's base, around the mouth, over the cheek to the sideburn; and under the jaw.
+# The beard lies between these: base of the nose, around the mouth, over the cheek to the sideburn; and under the jaw.
 BEARD_TOP_MM = ((0, -47), (13, -48), (24, -55), (32, -69), (50, -65), (68, -48), (80, -22), (84, -12), (98, -10))
 BEARD_BOTTOM_MM = ((0, -122), (28, -121), (52, -113), (74, -96), (92, -70), (98, -56))
 BEARD_END = 0.097  # arc in metres: the ear
@@ -26,34 +26,33 @@ NOWHERE = 9.0
 
 @dataclass(frozen=True)
 class Brows:
-    """The brows on V vertices: `along` (V,) 0 at the nose .. 1 at the temple; `across` (V,) signed distance from the
-    brow's middle line, positive above it, in units of its half height."""
+    """Eyebrow coordinates on V vertices: `along` (V,) 0 at the nose .. 1 at the temple; `across` (V,) signed distance
+    from the brow's centre line, positive above it, in units of its half height."""
 
     along: np.ndarray
     across: np.ndarray
 
     @property
     def mask(self) -> np.ndarray:
-        """(V,) 0..1: the brows of an average person."""
+        """(V,) 0..1: the eyebrows of an average person."""
         return np.clip(1.6 - np.abs(self.across), 0, 1)
 
 
 @dataclass(frozen=True)
 class SkinFields:
-    """Where skins are painted, on V fine vertices; (V,) in 0..1 unless said otherwise.
+    """Painting masks on V fine vertices; (V,) in 0..1 unless stated otherwise.
 
     Args:
-        skin: everything but eyes, teeth, tongue, the mouth's inside and the eye sockets; 0 or 1.
-        lips, lid_margin: as they say.
+        skin: everything but eyes, teeth, tongue, mouth cavity and eye sockets; 0 or 1.
+        lips, lid_margin: soft masks.
         upper: the upper of the two lids and lips.
         hairline: metres, positive inside the hair.
         temples, crown, top: where hair recedes.
-        beard: metres, positive inside the beard; `moustache` is where it grows thickest.
-        nostrils, seam: the nostrils' hollows, and the lips where they touch.
-        orbit, under_eye, cheeks, nose, ears, chin: as they say, soft.
-        brow_smear: where the source textures show their own brows.
+        beard: metres, positive inside the beard; `moustache` is its densest part.
+        nostrils, seam: the nostrils' hollows, and the contact line of the lips.
+        orbit, under_eye, cheeks, nose, ears, chin: soft masks.
+        brow_smear: region of the source textures' own brows.
         brows: see `Brows`.
-        side: -1 or 1, the side of the face.
     """
 
     skin: np.ndarray
@@ -79,7 +78,7 @@ class SkinFields:
 
 
 def smoothstep(x: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, smooth between."""
+    """Cubic Hermite step: 0 below 0, 1 above 1."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
@@ -92,13 +91,13 @@ def skin_fields(
     ears: np.ndarray,
     brows: Brows | None = None,
 ) -> SkinFields:
-    """Fields on a head.
+    """Compute the masks for a head.
 
     Args:
         vertices: (V, 3) metres, +z out of the face, any origin.
         regions: (V,) bool by name, see `faceverse.training.assembly.REGIONS`.
         lips, lid_margin, ears: (V,) soft masks of the sources.
-        brows: None leaves the head without.
+        brows: None for no eyebrows.
     """
     hidden = (
         regions["eyeballs"] | regions["teeth"] | regions["tongue"] | regions["mouth_inside"] | regions["eye_sockets"]
@@ -120,7 +119,7 @@ def skin_fields(
     none = np.full(len(v), NOWHERE)
 
     def near(points: np.ndarray, *radius: float) -> np.ndarray:
-        """Soft spots around points (P, 3) and their mirror images, radii in metres along x, y, z."""
+        """Gaussian masks around points (P, 3) and their mirror images, radii in metres along x, y, z."""
         offset = (
             np.abs(v[:, None] * (1, 0, 0)) + v[:, None] * (0, 1, 1) - np.abs(points) * (1, 0, 0) - points * (0, 1, 1)
         )
@@ -152,7 +151,7 @@ def skin_fields(
 
 
 def unroll(v: np.ndarray, axis_z: float, crown: float, chin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Arc and height (V,) in metres of points (V, 3) whose origin is the middle between the eyes."""
+    """Arc and height (V,) in metres of points (V, 3) relative to the midpoint between the eyes."""
     arc = ARC_RADIUS * np.abs(np.arctan2(v[:, 0], v[:, 2] - axis_z))
     return arc, np.where(v[:, 1] > 0, v[:, 1] * CROWN / crown, v[:, 1] * CHIN / chin)
 

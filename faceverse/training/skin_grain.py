@@ -1,6 +1,6 @@
-"""The grain of skin: pores, the net of fine lines, hairs, spots and scars, whose places a seed draws.
+"""Procedural skin microstructure: pores, fine lines, hairs, spots and scars at random positions.
 
-How much there is of each is said by the numbers z; see `creases.FACTORS`.
+The factors z set the amount of each; see `creases.FACTORS`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from .skin_surface import GRID, SkinSurface
 MELANIN = np.float32([-0.62, -0.86, -1.05])
 BLOOD = np.float32([-0.06, -0.52, -0.42])
 DARK = np.float32([-1.0, -0.97, -0.92])
-CROSSING_DEG = 38.0  # between the two courses of fine lines and the lines of tension
+CROSSING_DEG = 38.0  # between the two families of fine lines and the skin tension lines
 COURSE_TEXELS = 4
 
 
 @dataclass(frozen=True)
 class GrainFields:
-    """What is worked out once per surface for `grain`.
+    """Surface-dependent inputs of `grain`, computed once.
 
     Args:
-        at: (N,) flat indices of the texels that have a grain.
-        courses: four (2 * COURSE_TEXELS + 1, N) int32, texels along the two crossing courses, along the lines of
-            tension, and along the hairs of the brows.
-        pore_size, pore_share: (S, S) 0..1, how large pores are and how many there are.
+        at: (N,) flat indices of the texels with microstructure.
+        courses: four (2 * COURSE_TEXELS + 1, N) int32, texels along the streamlines of the two crossing families, the
+            tension lines, and the brow hairs.
+        pore_size, pore_share: (S, S) 0..1, size and density of pores.
     """
 
     at: np.ndarray
@@ -43,7 +43,7 @@ class GrainFields:
         at = np.flatnonzero(surface.bare.reshape(-1) > 0.01)
         angle = np.arctan2(surface.tension[1], surface.tension[0])
         sign = np.where(surface.x < GRID / 2, -1.0, 1.0)
-        # Brow hairs stand up at the nose and lie outwards at the temple.
+        # Brow hairs point up at the nose and outwards at the temple.
         hair = np.arctan2(-np.interp(surface.brow_along, (0, 0.25, 0.6, 1), (1.6, 0.7, 0.25, -0.35)), sign)
         turns = (angle + np.radians(CROSSING_DEG), angle - np.radians(CROSSING_DEG), angle, hair)
         courses = tuple(_course(turn, at, surface.size) for turn in turns)
@@ -54,7 +54,7 @@ class GrainFields:
 
 
 def _course(angle: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
-    """Flat indices (2 * COURSE_TEXELS + 1, N) of the texels along a field of directions, both ways from each texel."""
+    """Trace streamlines of a direction field both ways: flat texel indices (2 * COURSE_TEXELS + 1, N)."""
     right, down = np.cos(angle).reshape(-1), np.sin(angle).reshape(-1)
     rows = [at]
     for way in (-1.0, 1.0):
@@ -65,7 +65,7 @@ def _course(angle: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
             new_x, new_y = right[here], down[here]
             x, y = x + heading * new_x, y + heading * new_y
             there = np.rint(y).clip(0, size - 1).astype(int) * size + np.rint(x).clip(0, size - 1).astype(int)
-            # A line has no front: keep going the same way where the field of directions turns round.
+            # A line has no sign: keep going the same way where the direction field flips.
             heading = heading * np.where(right[there] * new_x + down[there] * new_y < 0, -1.0, 1.0)
             here = there
             found.append(here)
@@ -76,11 +76,11 @@ def _course(angle: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
 def grain(
     surface: SkinSurface, fields: GrainFields, z: np.ndarray, rng: np.random.Generator, tone: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Displacement (S, S) in millimetres and log albedo (3, S, S), float32.
+    """Draw displacement (S, S) in millimetres and log albedo change (3, S, S), float32.
 
     Args:
         z: (64,).
-        tone: mean luminance of the albedo, 0..1: freckles, redness and spots show less on dark skin.
+        tone: mean luminance of the albedo, 0..1: freckles, redness and spots are weaker on dark skin.
     """
     person = Person(z)
     pale = float(smoothstep((tone - 0.04) / 0.30))
@@ -95,7 +95,7 @@ def grain(
 
 
 def noise(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
-    """(size, size) float32 smooth noise of unit variance, `sigma` in texels of this map."""
+    """Smooth unit-variance noise (size, size) float32; `sigma` in texels of this map."""
     step = max(1, int(sigma / 1.6))
     while size % step:
         step -= 1
@@ -106,13 +106,13 @@ def noise(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
 
 
 def scattered(rng: np.random.Generator, surface: SkinSurface, spacing_mm: float, share: np.ndarray):
-    """Places (P, 2) row, column in texels of this map, about `spacing_mm` apart and never close, where `share` allows
-    (drawn), and their flat indices (P,)."""
+    """Jittered grid of positions (P, 2) row, column in texels of this map, about `spacing_mm` apart, thinned by the
+    probability `share`; and their flat indices (P,)."""
     size = surface.size
     step = spacing_mm / 0.58 * size / GRID
     count = int(size / step)
     cell = np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), -1).reshape(-1, 2)
-    # Every other row is moved by half a step, so that no columns show.
+    # Alternate rows are offset by half a step, so that no columns show.
     shifted = cell + 0.5 + np.stack([np.zeros(len(cell)), 0.5 * (cell[:, 0] % 2)], 1)
     place = (shifted + rng.uniform(-0.42, 0.42, cell.shape)) * (size / count)
     place = np.clip(place, 0, size - 1.001)
@@ -122,7 +122,7 @@ def scattered(rng: np.random.Generator, surface: SkinSurface, spacing_mm: float,
 
 
 def splat(size: int, place: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """(size, size) float32 with an amount at each place (P, 2), shared by the four nearest texel centres."""
+    """Splat amounts at positions (P, 2) bilinearly onto a map (size, size) float32."""
     place = np.clip(place - 0.5, 0, size - 1.001)
     corner = place.astype(int)
     part = place - corner
@@ -138,15 +138,15 @@ def splat(size: int, place: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 
 def dots(size: int, place: np.ndarray, depth: np.ndarray, sigma_texels: float) -> np.ndarray:
-    """Gaussian dots of height `depth` (P,) at places (P, 2); too small for the texels, they keep their volume."""
-    # Splatting spreads a point over 0.42 texels; at 512 the peak of what comes out is depth.
+    """Gaussian dots of height `depth` (P,) at positions (P, 2); dots below the resolution keep their volume."""
+    # Splatting blurs a point by 0.42 texels; at 512 the resulting peak is `depth`.
     spread = np.hypot(sigma_texels, 0.42 * size / GRID)
     amount = splat(size, place, depth * (2 * np.pi * spread**2))
     return gaussian_filter(amount, max(sigma_texels, 0.3), mode="nearest", truncate=3)
 
 
 def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) -> np.ndarray:
-    """(N,) values (S * S,) averaged along a course, `length` texels both ways; unit variance for white noise."""
+    """(N,) line integral of values (S * S,) along streamlines, `length` texels both ways; unit variance for noise."""
     kept = course[COURSE_TEXELS - length : COURSE_TEXELS + length + 1]
     weight = np.hanning(len(kept) + 2)[1:-1].astype(np.float32)
     total = np.zeros(kept.shape[1], np.float32)
@@ -155,7 +155,7 @@ def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) 
     return total
 
 
-# ------------------------------------------------------------------------------------------------------ what is drawn
+# ---------------------------------------------------------------------------------------------------------- structures
 
 
 def _pores(surface, fields, person, rng, pale, displacement, albedo) -> None:
@@ -170,7 +170,7 @@ def _pores(surface, fields, person, rng, pale, displacement, albedo) -> None:
         share = fields.pore_share * smoothstep((size - low + 0.15) / 0.3) * smoothstep((high + 0.2 - size) / 0.3)
         place, flat = scattered(rng, surface, spacing, 0.9 * share)
         own = depth * np.exp(0.45 * rng.standard_normal(len(flat))) * (0.35 + size.reshape(-1)[flat]) * sigma / 0.65
-        # Pores of slack skin are drawn out along the lines of tension.
+        # Pores of slack skin are elongated along the tension lines.
         way = np.stack([surface.tension[1].reshape(-1)[flat], surface.tension[0].reshape(-1)[flat]], 1)
         out = (0.25 + slack) * texel * way
         both = np.concatenate([place + out, place - out])
@@ -199,7 +199,7 @@ def _fine_lines(surface, fields, person, rng, pale, displacement, albedo) -> Non
         band = noise(rng, size, sigma) - 0.7 * noise(rng, size, 3 * sigma)
         line = _along(course, band.reshape(-1)) / 2.2
         net -= np.maximum(line - 0.35, 0) * wide * share
-    # Old skin has longer lines between the creases, along the lines of tension.
+    # Old skin has longer lines between the creases, along the tension lines.
     long = np.zeros(size * size, np.float32)
     long[fields.at] = _along(fields.courses[2], (noise(rng, size, 1.5 * texel)).reshape(-1))
     line = _along(fields.courses[2], long) / 5.5
@@ -216,7 +216,9 @@ def _orange_peel(surface, fields, person, rng, pale, displacement, albedo) -> No
     texel = surface.size / GRID
     strength = (0.013 + 0.010 * person.grown(35, 70)) * person.varied("roughness", 0.35)
     where = surface.bare * (1 - 0.8 * surface.lips) * (0.6 + 0.5 * surface.cheeks + 0.4 * surface.nose)
-    displacement += strength * where * (noise(rng, surface.size, 1.9 * texel) + 0.8 * noise(rng, surface.size, 3.6 * texel))
+    displacement += (
+        strength * where * (noise(rng, surface.size, 1.9 * texel) + 0.8 * noise(rng, surface.size, 3.6 * texel))
+    )
     displacement += 0.6 * strength * where * rng.standard_normal(displacement.shape, dtype=np.float32) * 0.5
     dimpled = 0.05 * max(0.0, person["chin_texture"]) * person.grown(30, 60)
     displacement += dimpled * surface.chin * noise(rng, surface.size, 2.8 * texel)
@@ -228,7 +230,9 @@ def _brow_hairs(surface, fields, person, rng, pale, displacement, albedo) -> Non
     course = fields.courses[3][:, here]
     white = rng.standard_normal(surface.size**2, dtype=np.float32)
     hairs = np.maximum(_along(course, white) + 0.1, 0) * weight[here]
-    displacement.reshape(-1)[fields.at[here]] += 0.07 * person.varied("brow_displacement", 0.35) * (hairs - 0.5 * weight[here])
+    displacement.reshape(-1)[fields.at[here]] += (
+        0.07 * person.varied("brow_displacement", 0.35) * (hairs - 0.5 * weight[here])
+    )
     shade = 0.30 * person.varied("brow_displacement", 0.25) * (0.5 * weight[here] - hairs)
     albedo.reshape(3, -1)[:, fields.at[here]] += shade[None] * -DARK[:, None] * 0.9
 
@@ -247,7 +251,7 @@ def _stubble(surface, fields, person, rng, pale, displacement, albedo) -> None:
 
 
 def _tones(surface, fields, person, rng, pale, displacement, albedo) -> None:
-    """Uneven pigment, redness, dark rings under the eyes."""
+    """Mottled pigment, redness, dark circles under the eyes."""
     texel = surface.size / GRID
     uneven = (0.015 + 0.017 * person.grown(35, 70)) * person.varied("mottling", 0.4)
     skin = surface.bare * (1 - surface.lips)
@@ -265,7 +269,7 @@ def _tones(surface, fields, person, rng, pale, displacement, albedo) -> None:
 
 
 def _freckles(surface, fields, person, rng, pale, displacement, albedo) -> None:
-    """Freckles gather in clouds over nose and cheeks, and are of every strength down to none."""
+    """Freckles cluster over nose and cheeks, at continuously varying strength."""
     amount = float(smoothstep((person["freckles"] - 0.2) / 2.2)) * pale
     texel = surface.size / GRID
     place = np.clip(0.10 + 1.0 * surface.nose + 0.9 * surface.cheeks + 0.12 * surface.forehead, 0, 1)
@@ -278,7 +282,7 @@ def _freckles(surface, fields, person, rng, pale, displacement, albedo) -> None:
 
 
 def _blemishes(surface, fields, person, rng, pale, displacement, albedo) -> None:
-    """Moles, spots of age and scars of acne, one by one."""
+    """Moles, age spots and acne scars, placed one by one."""
 
     def put(where: np.ndarray, radius_mm: float, ragged: float, height_mm: float, colour: np.ndarray) -> None:
         rows, columns, soft = _spot(surface, rng, where, radius_mm, ragged)
@@ -304,7 +308,7 @@ def _blemishes(surface, fields, person, rng, pale, displacement, albedo) -> None
 
 
 def _spot(surface, rng, where: np.ndarray, radius_mm: float, ragged: float):
-    """Rows, columns and heights 0..1 there of one spot with a ragged border, at a place drawn from a mask (S, S)."""
+    """Rows, columns and mask 0..1 of a spot with an irregular border at a position drawn from a mask (S, S)."""
     size = surface.size
     total = np.cumsum(where.sum(1))
     row = int(np.searchsorted(total, rng.random() * total[-1]))

@@ -1,7 +1,7 @@
-"""Where on the head which skin lies, in texture space: what synthetic skin is drawn on.
+"""Skin regions, metric scale and tension lines of a model in UV space, for drawing synthetic skin detail.
 
-Places are texels of a map of 512 x 512, whatever the size of the map: `x` from the subject's right to left, `y` down,
-`side` the distance from the midline. The layout of the open model is mirror-symmetric about the midline.
+Positions are texels of a 512 x 512 map, whatever the size of the map: `x` from the subject's right to left, `y` down,
+`side` the distance from the midline. The UV layout of the open model is symmetric about the midline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..model.face_model import FaceModel
 from ..model.texture_maps import bake_planes, uv_fragments
 from .skin_fields import skin_fields, smoothstep
 
-GRID = 512  # texels in which places are given
+GRID = 512  # side of the map whose texels are the unit of positions
 MIDLINE = GRID / 2
 FADE_TEXELS = 3.0  # over which detail fades at the rims of eyes and mouth, at 512
 HIDDEN = ("eyeballs", "eye_sockets", "teeth", "tongue", "mouth_inside")
@@ -27,7 +27,7 @@ _MIRROR = {
     129: 358, 203: 423, 206: 426, 216: 436, 212: 432, 57: 287, 61: 291, 204: 424, 211: 431, 64: 294,
     185: 409, 40: 270, 39: 269, 37: 267, 146: 375, 91: 321, 181: 405, 84: 314, 182: 406, 83: 313, 205: 425, 50: 280,
 }  # fmt: skip
-# Lines of relaxed tension: (side, y) in texels and the direction (outwards, down) of the lines there.
+# Relaxed skin tension lines (Langer-like): (side, y) in texels and their direction (outwards, down) there.
 _TENSION = (
     ((0, 60), (1, 0)), ((0, 130), (1, 0)), ((60, 90), (1, 0)), ((60, 140), (1, -0.15)), ((95, 120), (1, 0.3)),
     ((0, 170), (0.9, 0)), ((18, 165), (0.3, 1)), ((50, 178), (1, 0)), ((56, 205), (1, 0.05)), ((35, 205), (1, 0.4)),
@@ -43,19 +43,19 @@ _TENSION_REACH = 22.0
 
 @dataclass(frozen=True)
 class SkinSurface:
-    """The surface of a model as a map of `size` x `size` texels S. Masks are (S, S) float32 in 0..1. Read-only.
+    """The surface of a model as UV maps of `size` x `size` texels S. Masks are (S, S) float32 in 0..1. Read-only.
 
     Args:
         size: S.
-        x, y: (S, S) float32, the texel's place at 512.
-        mm: (S, S) millimetres from texel to texel at 512, smooth.
+        x, y: (S, S) float32, the texel's position at 512.
+        mm: (S, S) millimetres between texels at 512, smoothed.
         position_mm: (3, S, S) the mean head.
-        inside: 1 on skin, 0 on eyes, teeth, the mouth's inside and outside the head, soft at the rims.
-        bare: the part of it where no hair of the head grows, and which is seen from the front half.
-        lips, eyelids, brows, beard, ears, neck, nose, cheeks, forehead, under_eye, eye_corner, chin: as they say, soft.
+        inside: 1 on skin, 0 on eyes, teeth, mouth cavity and outside the head, soft at the rims.
+        bare: the part of it without scalp hair that is visible from the front half.
+        lips, eyelids, brows, beard, ears, neck, nose, cheeks, forehead, under_eye, eye_corner, chin: soft masks.
         brow_along: (S, S) 0 at the nose .. 1 at the temple.
-        tension: (2, S, S) unit vectors (right, down) along the lines of relaxed skin tension.
-        places: (2,) texels (side, y) of landmarks of the right half by MediaPipe's number, mean of both halves.
+        tension: (2, S, S) unit vectors (right, down) along the relaxed skin tension lines.
+        places: (2,) texels (side, y) of landmarks of the right half by MediaPipe index, averaged over both halves.
     """
 
     size: int
@@ -88,12 +88,12 @@ class SkinSurface:
 
     @property
     def texels_per_mm(self) -> np.ndarray:
-        """(S, S) texels of this map in a millimetre."""
+        """(S, S) texels of this map per millimetre."""
         return self.size / GRID / self.mm
 
     @classmethod
     def of(cls, model: FaceModel, size: int) -> SkinSurface:
-        """The surface of a model.
+        """Prepare the surface of a model.
 
         Args:
             model: with `landmarks_478` and the regions of the open model.
@@ -115,7 +115,7 @@ class SkinSurface:
         soft = _soft_masks(masks, x, y, places)
         front = np.maximum(smoothstep((masks["facing"] + 0.15) / 0.4), soft["neck"] * smoothstep(masks["facing"] + 1.3))
         hair = smoothstep((masks["hairline"] * 1000 + 8) / 22) * (1 - soft["neck"])
-        # Dots drawn in texels would be streaks on the head where texels are long.
+        # Dots would become streaks on the head where texels are elongated.
         even = smoothstep((2.1 - _longest_mm(position, inside, size)) / 1.1)
         soft = {name: (mask * inside).astype(np.float32) for name, mask in soft.items()}
         brows, along = _brows(x, y, places)
@@ -148,7 +148,7 @@ def _places(model: FaceModel) -> dict[int, np.ndarray]:
 
 
 def _region_masks(model: FaceModel, size: int) -> dict[str, np.ndarray]:
-    """Planes (S, S) by name: the regions 0..1, `hairline` and `beard_line` in metres, `facing` -1..1."""
+    """Maps (S, S) by name: the regions 0..1, `hairline` and `beard_line` in metres, `facing` -1..1."""
     count = len(model.mean_vertices)
     flags = {name: np.isin(np.arange(count), index) for name, index in model.regions.items()}
     fields = skin_fields(
@@ -160,7 +160,7 @@ def _region_masks(model: FaceModel, size: int) -> dict[str, np.ndarray]:
     names = [*(n for n in flags if n != "face"), *extra]
     values = np.stack([*(flags[n] for n in names[: -len(extra)]), *extra.values()], axis=1)
     planes = bake_planes(model, values.astype(np.float32), size)
-    # The mean of both halves: the mean head is symmetric but for its sources' noise.
+    # Averaged over both halves: the mean head is symmetric up to sampling noise.
     return {name: (plane + plane[:, ::-1]) / 2 for name, plane in zip(names, planes)}
 
 
@@ -168,7 +168,7 @@ def _inside(model: FaceModel, masks: dict[str, np.ndarray], places, size: int) -
     skin = uv_fragments(model, size).covered & (sum(masks[n] for n in HIDDEN if n in masks) < 0.25)
     tip = (int(places[4][1] * size / GRID), size // 2)
     parts, _ = label(skin)
-    # The face's own chart only: eyeballs, teeth and the mouth's inside have charts of their own.
+    # The face's own UV island only: eyeballs, teeth and the mouth cavity have separate ones.
     skin = parts == parts[tip]
     within = distance_transform_edt(np.pad(skin, 1))[1:-1, 1:-1]
     return smoothstep((within - 0.5) / (FADE_TEXELS * max(size / GRID, 0.5))).astype(np.float32)
@@ -219,7 +219,7 @@ def _texel_mm(position: np.ndarray, inside: np.ndarray, size: int) -> np.ndarray
 
 
 def _longest_mm(position: np.ndarray, inside: np.ndarray, size: int) -> np.ndarray:
-    """(S, S) the longer side of a texel, in millimetres at 512."""
+    """(S, S) length of the longer side of a texel, in millimetres at 512."""
     along = [np.linalg.norm(np.gradient(position, axis=k), axis=0) for k in (1, 2)]
     return _smooth_inside(np.clip(np.maximum(*along) * size / GRID, 0, 6), inside, size)
 
@@ -231,7 +231,7 @@ def _smooth_inside(mm: np.ndarray, inside: np.ndarray, size: int) -> np.ndarray:
 
 
 def _tension(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Directions are blended as double angles, because a line has no front."""
+    """Direction field of the tension lines, interpolated as double angles because a line has no sign."""
     side, sign = np.abs(x - MIDLINE), np.where(x < MIDLINE, -1.0, 1.0)
     total = np.zeros((2, *x.shape))
     for (at, down), direction in _TENSION:

@@ -1,6 +1,6 @@
-"""Networks with one hidden layer beside a linear path: their training, their mean, and their files.
+"""Multilayer perceptrons (MLP) with one hidden layer and a linear skip connection: training, ensembling, files.
 
-What reads a start off landmarks (`regressor`) and what reads movements (`movement`) are such networks.
+The parameter regressor (`regressor`) and the expression regressor (`movement`) are such networks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..io.files import write_atomically
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network is trained: units of its hidden layer, passes over the data, rows of a step, AdamW's settings."""
+    """Hyperparameters: hidden units, epochs, batch size, and the settings of AdamW and dropout."""
 
     hidden: int
     epochs: int
@@ -32,7 +32,7 @@ class Plan:
 
 
 class SmallNetwork(nn.Module):
-    """Inputs (N, C) -> answers (N, O)."""
+    """Map inputs (N, C) to outputs (N, O)."""
 
     def __init__(self, inputs: int, outputs: int, plan: Plan):
         super().__init__()
@@ -49,11 +49,11 @@ def trained(
     inputs: np.ndarray, targets: np.ndarray, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], plan: Plan,
     seed: int,
 ) -> SmallNetwork:  # fmt: skip
-    """A network for rows (N, C) and (N, O).
+    """Train a network on rows (N, C) and (N, O).
 
     Args:
-        loss: of a batch's answers and targets.
-        seed: of the start, the order of the rows and the dropout; sets torch's generator.
+        loss: of a batch's outputs and targets.
+        seed: of initialisation, row order and dropout; sets torch's global generator.
     """
     torch.manual_seed(seed)
     inputs, targets = torch.from_numpy(inputs), torch.from_numpy(targets)
@@ -74,8 +74,8 @@ def trained(
 
 
 def mean_layers(networks: list[SmallNetwork]) -> dict[str, np.ndarray]:
-    """The mean of networks as one with a wider hidden layer: hidden (C, H), hidden_bias, output (H, O), output_bias
-    and direct (C, O)."""
+    """Combine an ensemble into one network with a wider hidden layer: hidden (C, H), hidden_bias, output (H, O),
+    output_bias and direct (C, O)."""
 
     def arrays(layer: str, name: str) -> list[np.ndarray]:
         return [getattr(getattr(network, layer), name).detach().numpy() for network in networks]
@@ -93,13 +93,13 @@ def write_network(
     network, path: Path, kind: tuple[str, str], halves: tuple[str, ...], model_sha256: str, info: dict,
     stored_names: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:  # fmt: skip
-    """Writes the arrays of a dataclass for the model file with this hash; the file appears complete or not at all.
+    """Write the arrays of a dataclass for the model file with this hash; the file is written atomically.
 
     Args:
         kind: format and version.
-        halves: arrays that are stored as half floats.
-        info: provenance and figures, JSON values.
-        stored_names: names in the file of the arrays that have another one there.
+        halves: names of arrays stored as half floats.
+        info: provenance and metrics, JSON values.
+        stored_names: names in the file of the arrays that differ.
     Raises:
         WeightsError: the file cannot be written.
     """

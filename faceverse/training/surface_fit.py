@@ -1,7 +1,7 @@
-"""The linear model fitted to points of a surface: pose, identity and expression, by point-to-plane ICP.
+"""Fit the linear model to surface points: pose, identity and expression, by point-to-plane ICP.
 
-Every scan point looks for the closest point of the model, not the other way round: holes then simply give no points,
-noise averages out over all of them, and point clouds need neither triangles nor normals.
+Correspondences run from each scan point to the closest point of the model, not the other way round: holes then give no
+correspondences, noise averages out over all points, and point clouds need neither triangles nor normals.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from ..model.data import closest_barycentric
 from ..model.face_model import FaceModel
 from .heads import rigid_fit
 
-# How much a scan point counts where it meets the model; hair, collars and the eyes' wet gloss are no skin.
+# Weight of a correspondence by region; hair, collars and the specular surface of the eyes are no skin.
 REGION_TRUST = {"face": 1.0, "lips": 1.0, "eyelids": 1.0, "ears": 0.5, "neck": 0.25, "scalp": 0.15}
 FACE_REGIONS = ("face", "lips", "eyelids")
 SMALLEST_SIGMA_M = 2e-4
-# Neighbouring scan points err together, by what the model cannot reach: all of them count as so many. More bring the
-# surfaces closer, fewer keep the vertices where they belong.
+# Residuals of neighbouring scan points are correlated through the model's limited span: effective sample count. A
+# larger one brings the surfaces closer, a smaller one keeps vertices at their anatomical positions.
 EFFECTIVE_POINTS, POINTS_FOR_REACH = 1200.0, 4000.0
-NORMAL_AGREEMENT = 0.5  # cosine below which a scan point and the model's surface are two different things
-LANDMARK_SIGMA_M = 4e-3  # of landmarks found in renderings
-INDEPENDENT_LANDMARKS = 60.0
-SIZE_SIGMA = 0.05  # how far the size of the first alignment, which is by landmarks, may be off
+NORMAL_AGREEMENT = 0.5  # least cosine between the normals of corresponding points
+LANDMARK_SIGMA_M = 4e-3  # of landmarks detected in renderings
+INDEPENDENT_LANDMARKS = 60.0  # effective sample count of the landmarks
+SIZE_SIGMA = 0.05  # relative scale error of the initial landmark alignment
 
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """P points of a surface.
+    """P points sampled from a surface.
 
     Args:
         points: (P, 3) metres.
-        normals: (P, 3) unit length, outward; None where not known.
+        normals: (P, 3) unit length, outward; None if unknown.
     """
 
     points: np.ndarray
     normals: np.ndarray | None = None
 
     def moved(self, matrix: np.ndarray, translation: np.ndarray) -> SurfacePoints:
-        """All points x as matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
+        """Transform all points x to matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
         scale = np.cbrt(np.linalg.det(matrix))
         normals = None if self.normals is None else self.normals @ (matrix / scale).T
         return SurfacePoints(self.points @ matrix.T + translation, normals)
 
     def chosen(self, rows: np.ndarray) -> SurfacePoints:
-        """Some of the points, by index or mask."""
+        """Select points by index or mask."""
         return SurfacePoints(self.points[rows], None if self.normals is None else self.normals[rows])
 
 
 @dataclass(frozen=True)
 class Contact:
-    """Where P points touch a mesh.
+    """Closest points of P points on a mesh.
 
     Args:
         triangle: (P,) the closest triangle.
-        barycentric: (P, 3) in it.
-        normals: (P, 3) of the mesh there, interpolated, unit length.
+        barycentric: (P, 3) coordinates in it.
+        normals: (P, 3) interpolated mesh normals there, unit length.
         offset: (P,) metres from the mesh to the points along the normals.
         distance: (P,) metres.
     """
@@ -74,14 +74,14 @@ class Contact:
 
 @dataclass(frozen=True)
 class SurfaceFit:
-    """The model as it lies in a scan.
+    """The model fitted to a scan.
 
     Args:
         identity: (I,); expression: (E,).
         matrix, translation: (3, 3) scaled rotation and (3,): head space = scan @ matrix.T + translation.
         vertices: (V, 3) metres, head space.
-        sigma: metres, robust deviation of the scan's points from the model.
-        size: of the scan in head space, against the alignment that the fit began with.
+        sigma: metres, robust standard deviation of the scan's points from the model.
+        size: of the scan in head space, relative to the initial alignment.
     """
 
     identity: np.ndarray
@@ -95,18 +95,18 @@ class SurfaceFit:
 
 @dataclass(frozen=True)
 class FitTask:
-    """What is fitted, and how.
+    """Settings of `fit_model`.
 
     Args:
-        expression: (E,) 0..1, the weights expected, to which the fit is drawn.
-        expression_sigma: (E,) how far each may lie from that; 0 keeps it.
-        scale: whether the scan's size is unknown.
-        reach_m: distances at the first and the last iteration beyond which a point is no part of the head.
-        iterations: point-to-plane steps.
-        points: how many of the scan's points are used.
-        independent_points: what the model cannot reach counts as so many measurements, see EFFECTIVE_POINTS.
-        noise_m: deviation of the scan's own noise, which is another one in every point.
-        landmarks: (L, 3) found in the scan, in the order of the model's 478; not finite where none was found.
+        expression: (E,) 0..1, prior mean of the weights.
+        expression_sigma: (E,) prior standard deviation; 0 fixes a weight.
+        scale: whether to estimate the scan's scale.
+        reach_m: correspondence distance limit at the first and the last iteration.
+        iterations: number of point-to-plane steps.
+        points: number of the scan's points used.
+        independent_points: effective sample count of the model error, see EFFECTIVE_POINTS.
+        noise_m: standard deviation of the scan's noise, which is independent between points.
+        landmarks: (L, 3) detected in the scan, in the order of the model's 478; not finite where undetected.
     """
 
     expression: np.ndarray
@@ -122,7 +122,7 @@ class FitTask:
 
 # -- meshes -----------------------------------------------------------------------------------------------------------
 def require_igl():
-    """The package igl, which knows the closest point of a mesh.
+    """Import the package igl, which computes closest points on a mesh.
 
     Raises:
         FaceVerseError: it is not installed.
@@ -145,7 +145,7 @@ def mesh_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def touch(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Contact:
-    """The closest places on a mesh (V, 3), (F, 3) for points (P, 3)."""
+    """Find the closest points on a mesh (V, 3), (F, 3) for points (P, 3)."""
     squared, triangle, closest = require_igl().point_mesh_squared_distance(
         np.ascontiguousarray(points, np.float64),
         np.ascontiguousarray(vertices, np.float64),
@@ -160,14 +160,14 @@ def touch(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Contac
 
 
 def spread_points(points: SurfacePoints, count: int) -> SurfacePoints:
-    """At most `count` of the points, the same ones every time."""
+    """Subsample at most `count` of the points, deterministically."""
     if len(points.points) <= count:
         return points
     return points.chosen(np.random.default_rng(0).permutation(len(points.points))[:count])
 
 
 class ModelSurface:
-    """The parts of a model's surface that scans show, and how far each is trusted."""
+    """The parts of a model's surface that scans show, with correspondence weights."""
 
     def __init__(self, model: FaceModel):
         self.model = model
@@ -185,10 +185,10 @@ class ModelSurface:
         edges, times = np.unique(sides, axis=0, return_counts=True)
         border = np.zeros(count, bool)
         border[edges[times == 1]] = True
-        self.trust[border[self.faces].any(1)] = 0  # what hangs beyond the collar is closest to its rim
+        self.trust[border[self.faces].any(1)] = 0  # the rim is the closest point of everything beyond the collar
 
     def weights(self, contact: Contact, normals: np.ndarray | None, reach_m: float) -> np.ndarray:
-        """(P,) 0..1: trust in each pairing, 0 for what cannot be the same surface."""
+        """(P,) 0..1: weight of each correspondence, 0 for incompatible surfaces."""
         weight = self.trust[contact.triangle] * (contact.distance < reach_m)
         if normals is not None:
             weight = weight * ((normals * contact.normals).sum(1) > NORMAL_AGREEMENT)
@@ -199,11 +199,11 @@ class ModelSurface:
 def fit_model(
     surface: ModelSurface, points: SurfacePoints, matrix: np.ndarray, translation: np.ndarray, task: FitTask
 ) -> SurfaceFit:
-    """Pose, identity and expression of the model in a scan that is roughly aligned.
+    """Fit pose, identity and expression of the model to a roughly aligned scan.
 
     Args:
         points: of the scan, in its own space.
-        matrix, translation: scan to head space, roughly: head = scan @ matrix.T + translation.
+        matrix, translation: initial scan to head space: head = scan @ matrix.T + translation.
     """
     points = spread_points(points, task.points)
     model = surface.model
@@ -227,7 +227,7 @@ def _vertices(model: FaceModel, modes: np.ndarray, identity: np.ndarray, express
 def _step(
     surface: ModelSurface, points: SurfacePoints, modes: np.ndarray, state: SurfaceFit, task: FitTask, reach: float
 ) -> SurfaceFit:
-    """One point-to-plane step in all unknowns: turn, shift, size, identity, expression."""
+    """One point-to-plane Gauss-Newton step in rotation, translation, scale, identity and expression."""
     moved = points.moved(state.matrix, state.translation)
     contact = touch(moved.points, state.vertices, surface.faces)
     weight = surface.weights(contact, moved.normals, reach)
@@ -244,9 +244,9 @@ def _step(
     columns = _columns(surface, modes, contact, used) * gain
     x = moved.points[used]
     centre = x.mean(0)
-    # The derivative of the distance at the scan's own size: else a fit could gain by making both surfaces small.
+    # The derivative of the distance at the scan's own scale: otherwise shrinking both surfaces would lower the error.
     turn, size = np.cross(x - centre, normals), (((x - centre) * normals).sum(1) - offset)[:, None]
-    # A residual is normal . (scan point - model point): moving the scan adds, moving the model takes away.
+    # A residual is normal . (scan point - model point): moving the scan adds, moving the model subtracts.
     jacobian = np.concatenate([turn, normals, size, -columns], axis=1) * root[:, None]
     hessian, gradient = jacobian.T @ jacobian, jacobian.T @ (root * offset)
     if task.landmarks is not None:
@@ -255,13 +255,13 @@ def _step(
 
 
 def _variance_of_mean(sigma: float, count: int, task: FitTask) -> float:
-    """m^2: how far the mean of `count` offsets of deviation sigma may be off, by what the model lacks and by noise."""
+    """m^2: variance of the mean of `count` offsets of deviation sigma, from model error and from noise."""
     lacking = max(sigma**2 - task.noise_m**2, (0.3 * sigma) ** 2)
     return lacking / min(task.independent_points, count) + min(task.noise_m, sigma) ** 2 / count
 
 
 def _columns(surface: ModelSurface, modes: np.ndarray, contact: Contact, used: np.ndarray) -> np.ndarray:
-    """(P, I + E) metres along the normal that each mode moves the model's closest points."""
+    """(P, I + E) metres by which each mode moves the model's closest points along the normal."""
     corners, weights = surface.faces[contact.triangle[used]], contact.barycentric[used]
     rows = np.repeat(np.arange(len(corners)), 3)
     gather = csr_matrix((weights.reshape(-1), (rows, corners.reshape(-1))), shape=(len(corners), len(modes)))
@@ -270,7 +270,7 @@ def _columns(surface: ModelSurface, modes: np.ndarray, contact: Contact, used: n
 
 
 def _add_landmarks(surface: ModelSurface, basis, state: SurfaceFit, task: FitTask, centre, system) -> None:
-    """Adds the distances between the scan's landmarks and the model's, in all three axes, to the normal equations."""
+    """Add point-to-point landmark residuals, along all three axes, to the normal equations."""
     (modes, gain), (hessian, gradient) = basis, system
     places = surface.model.landmarks_478
     found = np.isfinite(task.landmarks).all(1)
@@ -293,7 +293,7 @@ def _add_landmarks(surface: ModelSurface, basis, state: SurfaceFit, task: FitTas
 
 
 def _solve(model: FaceModel, modes: np.ndarray, state: SurfaceFit, task: FitTask, system) -> SurfaceFit:
-    """Newton step with priors; expression weights stay in 0..1."""
+    """Solve the regularised normal equations with expression weights bounded to 0..1 (active set)."""
     hessian, gradient, centre, sigma = system
     count = len(state.identity)
     first = 7 + count
@@ -335,7 +335,7 @@ def _solve(model: FaceModel, modes: np.ndarray, state: SurfaceFit, task: FitTask
     )
 
 
-# -- how far a model reaches ------------------------------------------------------------------------------------------
+# -- representation error ---------------------------------------------------------------------------------------------
 def fit_to_surface(
     model: FaceModel,
     vertices: np.ndarray,
@@ -345,18 +345,18 @@ def fit_to_surface(
     *,
     scale: bool = True,
 ) -> tuple[np.ndarray, float]:
-    """The model's closest neutral head to a scan: identity and a similarity, no expression, no other deformation.
+    """Fit the closest neutral head of the model to a scan: identity and a similarity transform only.
 
     Args:
-        vertices: (S, 3) of the scan, in any unit; those in no triangle do not count where there are triangles.
+        vertices: (S, 3) of the scan, in any unit; unreferenced vertices are ignored if there are triangles.
         faces: (F, 3), or None for a point cloud.
         matrix, translation: rough alignment, head space in metres = scan @ matrix.T + translation; by default the
             scan already lies in head space.
-        scale: whether the size may change.
+        scale: whether to estimate the scale.
 
     Returns:
-        The fitted head (V, 3) in the space of the scan, and the mean distance in metres, at the size of the first
-        alignment, of the scan's face points to its surface: of those whose closest place on the model is in the face.
+        The fitted head (V, 3) in the space of the scan, and the mean distance in metres, at the scale of the initial
+        alignment, of the scan's face points to its surface: those whose closest point on the model lies in the face.
     """
     surface = ModelSurface(model)
     vertices = np.asarray(vertices, np.float64)
@@ -380,17 +380,17 @@ def fit_to_surface(
 def face_distances(
     surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, reach_m: float = np.inf
 ) -> np.ndarray:
-    """(K,) metres: distances of the scan's face points (head space) to the head (V, 3) they belong to."""
+    """(K,) metres: distances of the scan's face points (head space) to the corresponding head (V, 3)."""
     contact = touch(points.points, vertices, surface.faces)
     weight = surface.weights(contact, points.normals, reach_m)
     return contact.distance[(weight > 0) & surface.face_triangles[contact.triangle]]
 
 
 def align_landmarks(model: FaceModel, landmarks: np.ndarray, rows: np.ndarray, *, scale: bool = True):
-    """Similarity that brings a scan's landmarks (478, 3) onto the mean head's: matrix (3, 3), translation (3,).
+    """Align a scan's landmarks (478, 3) to the mean head's with a similarity: matrix (3, 3), translation (3,).
 
-    Also returns the median distance in metres that is left. Only `rows` are used; the worst third is left out of a
-    second round, because single landmarks may have met hair or nothing.
+    Also returns the residual median distance in metres. Only `rows` are used, and the worst third of them is excluded
+    as outliers after the first round, because single landmarks may lie on hair or in holes.
     """
     places = model.landmarks_478
     target = (model.mean_vertices[model.faces[places.triangle]] * places.barycentric[..., None]).sum(1)

@@ -1,7 +1,7 @@
-"""Random clips of a model with known truth, and what the landmark detector sees in them.
+"""Render random video clips of a model with ground truth, and run the landmark detector on them.
 
-What `faceverse.training.expression_regressor` learns from: a person who does not exist, before one camera and in one light, once at
-rest and then with moving head and face. Only the detector's answers are kept, with the truth.
+They train the expression regressor (`faceverse.training.expression_regressor`): a synthetic person with a fixed camera
+and illumination, first neutral and then with moving head and face. Only the detections and the ground truth are kept.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from .portraits import (
     sample_of,
 )
 
-FRAMES = 6  # of each clip, the first of them at rest
-CLIPS = 50  # in each file of the cache
-LOOKS = 3  # the detector follows faces: at the third look at the same frame it has settled
-YAW_DEG, PITCH_DEG, ROLL_DEG = 60.0, 14.0, 9.0  # the first at most, the others a deviation
-REST_DEG = (7.0, 5.0, 3.0)  # deviations of a head at rest
-DRIFT = 0.12  # how far a head moves within the picture, in its own height
+FRAMES = 6  # per clip, the first of them neutral
+CLIPS = 50  # per cache file
+LOOKS = 3  # detections per frame: the video detector tracks faces and has converged at the third
+YAW_DEG, PITCH_DEG, ROLL_DEG = 60.0, 14.0, 9.0  # maximum yaw, standard deviations of pitch and roll
+REST_DEG = (7.0, 5.0, 3.0)  # standard deviations of the angles in neutral frames
+DRIFT = 0.12  # range of head translation within the picture, relative to the head's height
 NEUTRAL_SHARE, SPEECH_SHARE, PRESET_SHARE = 0.2, 0.35, 0.15  # the others move at random
 BLINK_SHARE = 0.25
-# Movements of a mouth that speaks, and how far they go beside the jaw.
+# Mouth shapes of speech, and their amplitude relative to the jaw.
 SPEECH = {
     "mouthFunnel": 0.5, "mouthPucker": 0.5, "mouthClose": 0.3, "mouthLowerDown": 0.5, "mouthUpperUp": 0.4,
     "mouthStretch": 0.4, "mouthPress": 0.4, "mouthRollLower": 0.4, "mouthRollUpper": 0.3, "mouthShrugLower": 0.4,
@@ -49,7 +49,7 @@ SPEECH = {
 
 
 def random_motion(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """Weights (E,) of one moment: nothing, speech, a preset or anything, often with a look aside or a blink."""
+    """Weights (E,) of one frame: neutral, speech, a preset or random, often with averted gaze or a blink."""
     names = model.expression_names
     weights, kind = np.zeros(len(names), np.float32), rng.random()
 
@@ -90,7 +90,7 @@ def _look_aside(weights: np.ndarray, names: tuple[str, ...], gaze: np.ndarray) -
 
 
 def _frame(base: View, angles: tuple[float, float, float], rng: np.random.Generator) -> View:
-    """The head of a view turned otherwise, a little beside its place."""
+    """Change the rotation of a view's head and translate it slightly."""
     depth = float(-base.translation[2])
     face_m = 0.175 * DRIFT * rng.uniform(-0.5, 0.5, 2)
     place = base.translation + torch.tensor([*face_m, 0.0], dtype=torch.float32)
@@ -100,7 +100,7 @@ def _frame(base: View, angles: tuple[float, float, float], rng: np.random.Genera
 
 
 def draw_clips(model: FaceModel, clips: range, seed: int) -> Samples:
-    """Clips by number as the detector sees them; those whose first frame shows no face are left out.
+    """Draw clips by number and run the detector; clips whose first frame has no detected face are omitted.
 
     Args:
         clips: numbers; the same number and seed give the same clip.
@@ -144,12 +144,12 @@ def collect_clips(
     cache: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Samples:
-    """Frames of `count` clips; with a cache, what lies there is not drawn again.
+    """Draw the frames of `count` clips or load them from the cache.
 
     Args:
-        count: 1 or more; rounded up to whole files of the cache.
+        count: 1 or more; rounded up to whole cache files.
         seed: same seed, same clips.
-        cache: folder for the frames; it is made if it is missing.
+        cache: folder for the frames; created if missing.
         report: receives a line per file.
     Raises:
         ParameterError: a count below 1, or a model without the 478 landmarks.

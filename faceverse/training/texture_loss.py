@@ -1,9 +1,9 @@
-"""How unlike two batches of textures are, whatever lies where in them: a sliced Wasserstein distance that trains.
+"""Texture loss: a differentiable sliced Wasserstein distance between batches of patches, independent of position.
 
-Random filters turn small patches into numbers, and sorted numbers are compared (Heitz et al. 2021, "A Sliced
+Random filters project small patches to scalars, whose sorted values are compared (Heitz et al. 2021, "A Sliced
 Wasserstein Loss for Neural Texture Synthesis"). Two windows of the same skin with other pores agree; smooth skin, pores
-of another size, or evenly spread ones do not. It costs a few convolutions and teaches from the first step on, where a
-discriminator has first to be taught itself; what lies further apart than a patch is left to that one.
+of another size, or evenly spaced ones do not. It costs a few convolutions and is informative from the first step, while
+a discriminator must be trained first; structure larger than a patch is left to the discriminator.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PATCH = 5
-LEVELS = ((1, 3), (2, 2), (4, 1), (8, 1))  # factor by which windows are reduced first, and steps of the filters
+LEVELS = ((1, 3), (2, 2), (4, 1), (8, 1))  # reduction factor of the windows, and stride of the filters
 FILTERS = 24  # per level; half see one channel, half all of them
-CELLS = 2  # a window is cut into CELLS x CELLS, as skin is not alike everywhere
-_LEAST_SPREAD = 0.1  # of a filter's deviation over all cells: flatter cells count no more
-_LEAST_DEVIATION = 0.005  # of a band, in the data's
-_EMPTY = 0.05  # deviation, in the data's, below which it is empty: in windows where nothing is nothing can be far off
+CELLS = 2  # a window is divided into CELLS x CELLS, because skin is not stationary
+_LEAST_SPREAD = 0.1  # relative to a filter's standard deviation over all cells: floor of the normalisation
+_LEAST_DEVIATION = 0.005  # of a band, in units of the data's
+_EMPTY = 0.05  # floor of the normalisation in units of the data's: empty windows then have no large distance
 
 
 def texture_loss(
     made: Tensor, data: Tensor, paired: Tensor, draw: torch.Generator, *, in_bands: bool = False
 ) -> Tensor:
-    """Distance of windows, all cut at the same place.
+    """Distance between batches of windows, all cropped at the same position.
 
     Args:
-        made, data: (N, C, T, T), T a multiple of 4 from 16; levels that are smaller than a patch are left out.
-        paired: (N,) bool, rows of `made` that should have the texture of the same row of `data`; the others only that
-            of all rows together.
-        draw: of the filters.
-        in_bands: each level is compared without the next one, in its own deviations: what is weak in the data counts as
-            much as what is strong, which makes spectra right that are about right already.
+        made, data: (N, C, T, T), T a multiple of 4 from 16; levels smaller than a patch are skipped.
+        paired: (N,) bool, rows of `made` whose texture should match the same row of `data`; the others only match the
+            batch as a whole.
+        draw: generator of the filters.
+        in_bands: compare each level of a Laplacian pyramid in its own standard deviations: weak bands then weigh as
+            much as strong ones, which refines spectra that are roughly right already.
     Returns:
         (); about 0.1 for two batches of the same kind.
     """
@@ -54,7 +54,7 @@ def texture_loss(
 
 
 def _band(maps: Tensor) -> Tensor:
-    """Maps without what is left of them at half the resolution."""
+    """Band-pass: maps minus their low-pass at half the resolution."""
     halved = F.avg_pool2d(maps, 2)
     return maps - F.interpolate(halved, scale_factor=2.0, mode="bilinear", align_corners=False)
 
@@ -62,7 +62,7 @@ def _band(maps: Tensor) -> Tensor:
 def _filters(channels: int, draw: torch.Generator, coarsest: bool) -> Tensor:
     """(FILTERS, C, PATCH, PATCH) of unit norm.
 
-    But for the coarsest level, each sees only what varies within a patch: else blots would pass for pores.
+    Except at the coarsest level, filters have zero mean, so that low frequencies do not pass for pores.
     """
     filters = torch.randn(FILTERS, channels, PATCH, PATCH, generator=draw)
     if not coarsest:
@@ -87,7 +87,7 @@ def _per_sample(values: Tensor) -> Tensor:
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean difference of sorted numbers (K, groups, numbers), in deviations of the data's."""
+    """Mean difference of sorted values (K, groups, numbers), normalised by the data's standard deviation."""
     spread = theirs.std(dim=2, keepdim=True)
     floor = _LEAST_SPREAD * theirs.flatten(1).std(dim=1)[:, None, None]
     difference = ours.sort(dim=2).values - theirs.sort(dim=2).values

@@ -1,4 +1,4 @@
-"""What is drawn about a person's colours: pigments, hair and its places, brows, beard, lips, freckles."""
+"""Random appearance traits of a person: pigments, hair, eyebrows, beard, lips, freckles."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from .sources import ANCESTRIES
 if TYPE_CHECKING:
     from .heads import Settings
 
-# Hair from black over brown to blond, and red and white; linear RGB, seen from afar.
+# Hair from black over brown to blond, and red and white; linear RGB at a distance.
 HAIR_RAMP = np.array(
     [(0.010, 0.008, 0.007), (0.022, 0.013, 0.008), (0.060, 0.032, 0.016), (0.18, 0.11, 0.055), (0.36, 0.25, 0.13)]
 )
 RED_HAIR = np.array([0.17, 0.058, 0.018])
-LIGHTER_WOMEN_DEG = 4.0  # at equal ancestry women are a little lighter everywhere (Jablonski and Chaplin 2000)
+LIGHTER_WOMEN_DEG = 4.0  # at equal ancestry women are slightly lighter everywhere (Jablonski and Chaplin 2000)
 WHITE_HAIR = np.array([0.34, 0.315, 0.28])
 
 
 @dataclass(frozen=True)
 class Traits:
-    """A person's colours.
+    """Appearance traits of a person.
 
     Args:
         melanin, blood: volume shares of the plain skin.
-        pheomelanin: share of the melanin that is red.
+        pheomelanin: share of the melanin.
         flush: (5,) changes of log blood in cheeks, nose, ears, chin, forehead.
         shadows: (2,) changes of the melanin index in the orbit and under the eyes.
         freckles, spots: strength of small patches, 0 is none.
-        lip_blood: strength of the lips' own red; lip_melanin: change of their melanin index.
-        hair: (3,) linear RGB of the hair on the head; brow_hair, beard_hair: likewise.
-        scalp: share of the scalp that hair covers; recession: (3,) of hairline at the front and the temples in
+        lip_blood: strength of the lips' redness; lip_melanin: change of their melanin index.
+        hair: (3,) linear RGB of the scalp hair; brow_hair, beard_hair: likewise.
+        scalp: share of the scalp covered by hair; recession: (3,) of the hairline at the front and the temples in
             metres, and of the top 0..1; thin_crown: 0..1.
         brow: share covered; brow_width: in half heights of the average brow; brow_arch, brow_shift: likewise;
-            brow_tail: where it ends, 1 is average.
+            brow_tail: position of its end, 1 is average.
         beard, moustache: shares covered.
         lashes: shares covered at the upper and the lower lid.
     """
@@ -75,7 +75,7 @@ def tone_ita_deg(tone: np.ndarray) -> np.ndarray:
 
 
 def draw_traits(settings: Settings, index: int, rng: np.random.Generator) -> Traits:
-    """Traits of person `index`; sex decides about beard, baldness and brows, age about grey, baldness and spots."""
+    """Draw traits of person `index`: beard, baldness and brows depend on sex, grey hair, baldness and spots on age."""
     years, male = settings.years[index], settings.male[index]
     man = float(smoothstep((male - 0.5) / 0.3))
     old = float(np.clip((years - 40) / 40, 0, 1))
@@ -120,7 +120,7 @@ def draw_traits(settings: Settings, index: int, rng: np.random.Generator) -> Tra
 
 
 def _hair(pale: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Linear RGB (3,) of hair without grey, and 1 where it is red, else 0."""
+    """Linear RGB (3,) of hair without grey, and 1 if it is red, else 0."""
     place = (0.9 * rng.random() + pale * 3.4 * rng.beta(1.5, 1.9)) / 4 * (len(HAIR_RAMP) - 1)
     hair = np.array([np.interp(place, np.arange(len(HAIR_RAMP)), HAIR_RAMP[:, c]) for c in range(3)])
     red = float(rng.random() < 0.08 * pale)
@@ -128,12 +128,12 @@ def _hair(pale: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
 
 
 def _darker(hair: np.ndarray) -> np.ndarray:
-    """Brows are darker than light hair."""
+    """Brow colour: darker than light hair."""
     return np.minimum(hair, 0.45 * hair + 0.02)
 
 
 def _beard(man: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Shares of beard and moustache that cover the skin: shaved clean, a shadow, or short hair."""
+    """Shares of skin covered by beard and moustache: clean-shaven, stubble, or short hair."""
     kind = rng.random()
     if kind < 0.30:
         share = 0.08 * rng.random()
@@ -145,7 +145,7 @@ def _beard(man: float, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _scalp(man: float, rng: np.random.Generator) -> float:
-    """Share of the scalp that short hair covers; few heads are shaved."""
+    """Share of the scalp covered by short hair; few heads are shaved."""
     shaved = rng.random() < 0.02 + 0.07 * man
     return float(
         0.10 * rng.random() + 0.03 if shaved else np.clip(0.94 - 0.10 * man + 0.06 * rng.standard_normal(), 0.5, 0.97)
@@ -153,7 +153,7 @@ def _scalp(man: float, rng: np.random.Generator) -> float:
 
 
 def _recession(man: float, years: float, rng: np.random.Generator) -> np.ndarray:
-    """(3,) metres at the front and the temples, and 0..1 on the top: the way of Hamilton and Norwood."""
+    """(3,) metres at the front and the temples, and 0..1 on the top: Hamilton-Norwood pattern."""
     score = man * float(np.clip((years - 26) / 85 + 0.28 * rng.standard_normal(), 0, 1))
     front = 0.005 * rng.standard_normal() + 0.016 * score
     temples = 0.003 * man + 0.022 * float(smoothstep(score / 0.6)) + 0.003 * rng.standard_normal()

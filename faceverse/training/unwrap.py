@@ -1,7 +1,7 @@
-"""The texture layout of the base head: one island centred on the face, and a strip of cells for what is inside.
+"""UV layout of the base head: one island centred on the face, and a strip of cells for the interior parts.
 
-The head is symmetric about x = 0, so only its +x half is flattened and the other half is its reflection. The seam runs
-down the back of the head; the mouth's inside is cut off behind the lips and is an island of its own.
+The head is symmetric about x = 0, so only its +x half is parameterised and the other half is its reflection. The seam
+runs down the back of the head; the mouth cavity is cut off behind the lips and forms an island of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CELLS = {  # left, top, right, bottom on the map
     "teeth_upper": (0.525, 0.89, 0.75, 0.99),
     "teeth_lower": (0.76, 0.89, 0.985, 0.99),
 }
-# Target scale on the map (the face's is 1) and weight in the energy, by region of the head.
+# Target scale on the map (relative to the face) and energy weight, by region of the head.
 REGIONS = {
     "face": (1.0, 1.0),
     "around": (0.30, 0.03),
@@ -45,9 +45,9 @@ REGIONS = {
     "ears": (0.38, 0.5),
     "inside": (0.20, 0.02),
 }
-SCALE_SMOOTHING = 6  # passes that spread the steps of the target scale over neighbouring quads
-FAN_WEIGHT = 0.01  # of the triangles that keep the mouth's slit open
-COLLAR_BULGE = 0.03  # of the frame's height
+SCALE_SMOOTHING = 6  # averaging passes over the target scale
+FAN_WEIGHT = 0.01  # of the triangles that keep the mouth slit open
+COLLAR_BULGE = 0.03  # relative to the frame's height
 ITERATIONS = 80
 
 
@@ -58,9 +58,9 @@ class Unwrap:
     Args:
         uv: (Uc, 2) float32 in 0..1, origin at the top left, v down; uv[:Vc] is valid for vertex i, the other sides of
             seams follow.
-        uv_quads: (Q, 4) int32 indices into uv, row by row beside the mesh's quads.
-        islands: name -> indices of its quads; "head" is the skin without the mouth's inside.
-        mouth_inside: vertex indices of the mouth's inside, its rim at the lips included.
+        uv_quads: (Q, 4) int32 indices into uv, parallel to the mesh's quads.
+        islands: name -> indices of its quads; "head" is the skin without the mouth cavity.
+        mouth_inside: vertex indices of the mouth cavity including its rim at the lips.
         face: indices of the quads of the face, see `find_face`.
     """
 
@@ -72,7 +72,7 @@ class Unwrap:
 
 
 def unwrap(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> Unwrap:
-    """Lays skin, eyes, teeth and tongue out on one texture; deterministic.
+    """Lay out skin, eyes, teeth and tongue in one UV map; deterministic.
 
     Args:
         vertices: (Vc, 3) metres, symmetric about x = 0.
@@ -116,7 +116,7 @@ def unwrap(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> Unwrap:
 def _targets(
     vertices: np.ndarray, quads: np.ndarray, part: np.ndarray, face: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Target scale and weight (Q,) of each quad of the head, the scale spread smoothly between regions."""
+    """Target scale and weight (Q,) of each quad of the head, with smooth transitions between regions."""
     middle, apart = eyes(vertices, part)
     table = np.tile(np.array(REGIONS["around"]), (len(quads), 1))
     table[vertices[quads].mean(axis=1)[:, 1] < middle[1] + CHIN * apart] = REGIONS["neck"]
@@ -135,8 +135,8 @@ def _targets(
 
 @dataclass(frozen=True)
 class _HeadRim:
-    """Chains of the boundary of the skin's +x half, counter-clockwise from outside: collar (front to nape), seam (nape
-    to crown), slit (upper lip to lower lip), and all vertices of the mid-line that are not on the seam's way."""
+    """Boundary chains of the skin's +x half, counter-clockwise from outside: collar (front to nape), seam (nape to
+    crown), slit (upper lip to lower lip), and all midline vertices that are not on the seam."""
 
     collar: np.ndarray
     seam: np.ndarray
@@ -158,7 +158,7 @@ def _head_rim(vertices: np.ndarray, half: np.ndarray) -> _HeadRim:
     crown = nape + int(np.argmax(vertices[loop[nape:], 1]))
     upper_lip = nape + int(np.argmin(on_axis[nape:])) - 1
     lower_lip = upper_lip + 1 + int(np.argmax(on_axis[upper_lip + 1 :]))
-    top = crown - 1  # the seam ends behind the crown, where a hairless head shows it least
+    top = crown - 1  # the seam ends behind the crown, where it is least visible on a bald head
     if top <= nape:
         raise ParameterError("the skin's mid-line must rise from the nape to the crown by two edges or more")
     return _HeadRim(
@@ -170,15 +170,15 @@ def _head_rim(vertices: np.ndarray, half: np.ndarray) -> _HeadRim:
 
 
 def _flatten_head(vertices: np.ndarray, half: np.ndarray, scale: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Positions (V, 2) of the +x half of the skin, y up, the mid-line at 0.
+    """Positions (V, 2) of the +x half of the skin, y up, the midline at 0.
 
     The seam slides along the frame's side and top, the collar sideways along a shallow arc at the bottom; triangles
-    across the mouth's slit keep it open.
+    across the mouth slit keep it open.
     """
     rim = _head_rim(vertices, half)
     left, above, right, below = CELLS["head"]
     width, height = 0.5 * (right - left), below - above
-    count = len(vertices) + 1  # the last one is a point in the slit's middle
+    count = len(vertices) + 1  # the last one is a point in the middle of the slit
     held, values = np.zeros((count, 2), bool), np.zeros((count, 2))
     held[rim.axis, 0] = held[-1, 0] = True
     along = _arc(vertices[rim.seam]) * (width + height)
@@ -201,7 +201,7 @@ def _flatten_head(vertices: np.ndarray, half: np.ndarray, scale: np.ndarray, wei
 
 
 def _flatten_part(vertices: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Positions (V, 2) of the +x half of a sheet, or of a closed part that is then cut along its lower mid-line."""
+    """Positions (V, 2) of the +x half of a sheet, or of a closed part, which is cut along its lower midline."""
     loop = boundary_loop(half)
     on_axis = np.abs(vertices[loop, 0]) < ON_AXIS
     if on_axis.all():
@@ -237,7 +237,7 @@ def _descend(
     weight: np.ndarray,
     fan: np.ndarray,
 ) -> np.ndarray:
-    """Positions (n, 2): Tutte's embedding under `start`, then least distortion under `during`."""
+    """Positions (n, 2): Tutte embedding under `start`, then minimal distortion under `during`."""
     used, local = np.unique(np.concatenate([quads.reshape(-1), fan.reshape(-1)]), return_inverse=True)
     local_quads, local_fan = local[: quads.size].reshape(-1, 4), local[quads.size :].reshape(-1, 3)
     flat = tutte(local_quads, local_fan, Constraints(start.held[used], start.values[used]))
@@ -252,7 +252,7 @@ def _descend(
 
 
 def _arc(points: np.ndarray) -> np.ndarray:
-    """Length along a polyline (k, 3) up to each of its points, 0 at the first and 1 at the last."""
+    """Normalised arc length along a polyline (k, 3), 0 at the first and 1 at the last point."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     return length / length[-1]
 
@@ -265,9 +265,9 @@ def _azimuthal(points: np.ndarray) -> np.ndarray:
 
 
 def _place(corners: np.ndarray, name: str) -> np.ndarray:
-    """Moves corners (n, 4, 2), y up and symmetric about x = 0, into the cell of an island, v down, as large as fits.
+    """Fit corners (n, 4, 2), y up and symmetric about x = 0, into the cell of an island, v down, as large as possible.
 
-    The head fills its cell in both directions, the others keep their shape; an eye's origin becomes the cell's centre.
+    The head fills its cell in both directions, the others keep their aspect; an eye's origin becomes the cell's centre.
     """
     left, top, right, bottom = CELLS[name]
     reach, low, high = np.abs(corners[..., 0]).max(), corners[..., 1].min(), corners[..., 1].max()
@@ -284,7 +284,7 @@ def _place(corners: np.ndarray, name: str) -> np.ndarray:
 def _index_corners(
     quads: np.ndarray, islands: dict[str, np.ndarray], corners: dict[str, np.ndarray], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shares equal corners: uv (Uc, 2) float32 whose first rows follow the vertices, and uv_quads (Q, 4) int32."""
+    """Merge equal corners: uv (Uc, 2) float32 whose first rows follow the vertices, and uv_quads (Q, 4) int32."""
     order = np.concatenate(list(islands.values()))
     vertex = quads[order].reshape(-1)
     position = np.concatenate(list(corners.values())).reshape(-1, 2).astype(np.float32)
