@@ -34,6 +34,7 @@ WITHIN_A_ROW = {
     ("edit", "edit_values"),
     ("mixing", "edit_values"),
     ("mixing", "edit"),
+    ("training", "tracking"),
     ("__init__", "viewer"),
     ("__main__", "__init__"),
     ("__main__", "commands"),

@@ -148,7 +148,7 @@ def canvas(assembly: Assembly, fields: SkinFields) -> Canvas:
 
 
 def fine_fields(quads: np.ndarray, vertex_count: int) -> np.ndarray:
-    """(V, FINE_FIELDS) unit-variance noise, correlated over a few edges; its seed is fixed, so that modes can hold it."""
+    """(V, FINE_FIELDS) unit-variance noise, correlated over a few edges; fixed seed, so that modes can hold it."""
     edges = unique_edges(quads)
     ends = np.concatenate([edges, edges[:, ::-1]])
     links = coo_matrix((np.ones(len(ends)), ends.T), shape=(vertex_count, vertex_count)).tocsr()
