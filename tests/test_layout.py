@@ -355,7 +355,7 @@ def test_rows_are_enforced(name, text, fine):
 def test_the_layout_has_no_cycle():
     # The exceptions within a row must not undo what the rows promise.
     order = ["errors", "io", "graphics", "model", "result", "official", "weights", "edit_values", "edit", "mixing"]
-    order += ["viewer", "commands", "__init__", "__main__"]
+    order += ["tracking", "training", "viewer", "commands", "__init__", "__main__"]
     assert all(order.index(unit) > order.index(other) for unit, other in WITHIN_A_ROW)
     assert all(row_of(unit) == row_of(other) for unit, other in WITHIN_A_ROW)
     units = [unit for row in ROWS for unit in row]
