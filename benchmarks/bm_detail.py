@@ -3,7 +3,7 @@
 Run: python benchmarks/bm_detail.py --work DIR [--kind detail|expression] [--count 64]
 measures the run in a work folder of `python -m faceverse train`; and
 python benchmarks/bm_detail.py --from-scratch 60 [--size 128] [--work DIR]
-trains a narrow generator for so many minutes and prints how the distance falls; and
+trains a narrow generator for this many minutes and prints how the distance falls; and
 python benchmarks/bm_detail.py --sheets FOLDER [--weights DIR]
 draws heads with the details of a module, by default the installed one. Generated and held-out maps are always compared
 at the same, full size of the generator.
@@ -38,7 +38,7 @@ SCRATCH_SAMPLES, REPORTS = 800, 10
 
 
 def over_seeds(generator, data: DetailData, people: int = 4, seeds: int = 6) -> tuple[float, float]:
-    """Diversity of answers to one condition: over noise alone, and over z and noise, in deviations of the data."""
+    """Diversity for one condition: over noise alone, and over z and noise, in standard deviations of the data."""
     batch = data.batch(np.array(data.held_out)[:people])
     drawn = torch.Generator().manual_seed(5)
     noise, both = [], []
@@ -46,13 +46,13 @@ def over_seeds(generator, data: DetailData, people: int = 4, seeds: int = 6) -> 
         condition = batch.condition[person : person + 1].expand(seeds, -1, -1, -1)
         own = batch.z[person : person + 1].expand(seeds, -1)
         free = torch.cat([own[:, :2], torch.randn(seeds, own.shape[1] - 2, generator=drawn)], dim=1)
-        for z, found in ((own, noise), (free, both)):
-            found.append(diversity(made(generator, condition, z, 100 * person), data.spread, data.region))
+        for z, values in ((own, noise), (free, both)):
+            values.append(diversity(made(generator, condition, z, 100 * person), data.spread, data.region))
     return float(np.mean(noise)), float(np.mean(both))
 
 
 def of_data(data: DetailData, count: int) -> float:
-    """Diversity of held-out people: z, noise and condition all differ, so that it is an upper bound."""
+    """Diversity of held-out people: z, noise and condition all differ, so it is an upper bound."""
     numbers = np.array(data.held_out)[:count]
     return diversity(data.batch(numbers).window, data.spread, data.region)
 

@@ -1,24 +1,21 @@
-"""What the detail stage of a fit finds: known skin in renderings, held-out skin in photographs, and what it costs.
+"""Errors and cost of the detail stage: on renderings of known skin, and on held-out skin of photographs.
 
-Run: python -m faceverse bench relief [--heads 12] [--photos FOLDER] [--repeats 3] [--sheet PNG]
-Known skin is that of synthetic scans which no training has seen, on random heads of the model. docs/detail.md explains
-the figures.
+Run: python -m faceverse bench displacement [--heads 12] [--photos FOLDER] [--repeats 3] [--sheet PNG]
+The known skin is that of synthetic scans outside the training data, on random heads of the model. docs/detail.md
+explains the figures.
 """
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from bm_fit import _twelve_megapixels, spread, table
-from fit_heads import as_jpeg
+from common import jpeg_round_trip, peak_memory_gb, photographs_in, spread, table, twelve_megapixels
 from PIL import Image
 from scipy.spatial import cKDTree
 
 import faceverse as fv
-from faceverse.commands.batch import PHOTO_SUFFIXES
 from faceverse.detail.displacement import normal_map
 from faceverse.detail.latents import multiplied, with_detail
 from faceverse.detail.module import DetailModule
@@ -36,15 +33,16 @@ from faceverse.training.scans import (
     synthetic_detail,
 )
 
-SEED = 90_000  # trainings take small ones
+SEED = 90_000  # training uses small seeds
 PHOTO_PX, FOCAL = (1600, 1280), 1.7  # height and width; in heights
-SAME_PLACE_PX = 1.5
+SAME_PIXEL_PX = 1.5
+VISIBLE_WEIGHT = 0.5  # least weight of an observed texel
 PANE = 512
 
 
 # -- known skin -------------------------------------------------------------------------------------------------------
-def stranger(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[fv.FitResult, np.ndarray]:
-    """A head with the skin of a synthetic scan, and its photograph (H, W, 3)."""
+def synthetic_photograph(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[fv.FitResult, np.ndarray]:
+    """A head with the detail of a synthetic scan, and its photograph (H, W, 3)."""
     rng = np.random.default_rng([SEED, number])
     params = model.random(SEED + number)
     maps = synthetic_detail(
@@ -52,13 +50,13 @@ def stranger(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[
         albedo_tone(model, params),
     )  # fmt: skip
     light = default_light() * float(rng.uniform(0.7, 1.1))
-    # From above and a little aside, as the light of the photographs in docs/fitting.md was found to be.
+    # From above and slightly from the side, as estimated on the photographs of docs/fitting.md.
     light[1:4] = light[0].mean() * torch.tensor([[rng.uniform(0.25, 0.6)], [0.0], [0.25 * rng.standard_normal()]])
-    turn = rotation_from_euler_deg(*(rng.uniform(-1, 1, 3) * (20, 8, 6)))
+    rotation = rotation_from_euler_deg(*(rng.uniform(-1, 1, 3) * (20, 8, 6)))
     height, width = PHOTO_PX
     camera = Camera(FOCAL * height, (width / 2, height / 2), PHOTO_PX)
     params = params.replace(
-        light=light.numpy(), rotation=turn.numpy(), translation=np.array([0.0, 0.0, -0.5], np.float32)
+        light=light.numpy(), rotation=rotation.numpy(), translation=np.array([0.0, 0.0, -0.5], np.float32)
     )
     plain = head(params, model, texture_size=1024)
     result = plain.replace(
@@ -69,23 +67,23 @@ def stranger(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[
     )
     photo = fv.render(result, camera=camera, background=(150, 150, 150)).rgb
     noisy = photo + rng.normal(0, 1.5, photo.shape) + 0.5
-    return result, as_jpeg(noisy.clip(0, 255).astype(np.uint8), 92)
+    return result, jpeg_round_trip(noisy.clip(0, 255).astype(np.uint8), 92)
 
 
-def correlation(found: np.ndarray, true: np.ndarray) -> float:
-    return float((found * true).sum() / max(np.sqrt((found**2).sum() * (true**2).sum()), 1e-12))
+def correlation(estimate: np.ndarray, true: np.ndarray) -> float:
+    return float((estimate * true).sum() / max(np.sqrt((estimate**2).sum() * (true**2).sum()), 1e-12))
 
 
-def at_the_same_pixels(photo: np.ndarray, true: fv.FitResult, found: fv.FitResult) -> tuple[np.ndarray, np.ndarray]:
-    """Displacements of two heads where they lie at the same place of the photograph and are seen well."""
+def at_the_same_pixels(photo: np.ndarray, true: fv.FitResult, fitted: fv.FitResult) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements (K,) of the fitted and the true head at clearly visible texels that project to the same pixels."""
     size = true.displacement.shape[0]
     places, values = [], []
-    for result in (true, found):
-        seen = sight(photo, result.model, result.params, result.camera, size)
-        clear = observe_skin(photo, result.model, result.params, result.camera, size).weight.numpy() > 0.5
-        places.append(seen.position_px[:, clear].T)
+    for result in (true, fitted):
+        view = sight(photo, result.model, result.params, result.camera, size)
+        clear = observe_skin(photo, result.model, result.params, result.camera, size).weight.numpy() > VISIBLE_WEIGHT
+        places.append(view.position_px[:, clear].T)
         values.append(result.displacement[clear])
-    distance, nearest = cKDTree(places[1]).query(places[0], distance_upper_bound=SAME_PLACE_PX)
+    distance, nearest = cKDTree(places[1]).query(places[0], distance_upper_bound=SAME_PIXEL_PX)
     near = np.isfinite(distance)
     return values[1][nearest[near]], values[0][near]
 
@@ -94,30 +92,23 @@ def known_part(model: fv.FaceModel, module: DetailModule, count: int, sheet: Pat
     surface, size = DetailSurface.of(model), module.detail.size
     known, whole, read, rows = [], [], [], []
     for number in range(count):
-        truth, photo = stranger(model, surface, number)
+        truth, photo = synthetic_photograph(model, surface, number)
         view = observe_skin(photo, model, truth.params, truth.camera, size)
-        front = view.weight.numpy() > 0.5
+        clear = view.weight.numpy() > VISIBLE_WEIGHT
         skin = fit_detail_maps(photo, model, truth.params, truth.camera, module, number)
-        known.append(correlation(skin.displacement[front], truth.displacement[front]))
+        known.append(correlation(skin.displacement[clear], truth.displacement[clear]))
         latents = {key: value for key, value in skin.latents.items() if key != "relief"}
         made = with_detail(truth.replace(params=truth.params.replace(detail=latents), detail_module=module))
-        read.append(correlation(made.displacement[front], truth.displacement[front]))
+        read.append(correlation(made.displacement[clear], truth.displacement[clear]))
         result = fv.fit(photo, model, detail=module)
         whole.append(correlation(*at_the_same_pixels(photo, truth, result)))
         if sheet is not None and number < 6:
-            rows.append(
-                _clays(
-                    photo,
-                    truth,
-                    truth.replace(
-                        displacement=skin.displacement, normal_map=normal_map(model, truth.vertices, skin.displacement)
-                    ),
-                    result,
-                )
-            )
-    print(f"\ncorrelation of found with true displacement, {count} heads, texels of {size} that are seen well")
-    found = {"head and camera known": known, "of which the generator alone": read, "whole fit, same pixels": whole}
-    print(table(["", "median", "90th", "least"], [[n, *spread(v), f"{min(v):.2f}"] for n, v in found.items()]))
+            normals = normal_map(model, truth.vertices, skin.displacement)
+            estimate = truth.replace(displacement=skin.displacement, normal_map=normals)
+            rows.append(_clays(photo, truth, estimate, result))
+    print(f"\ncorrelation of estimated and true displacement, {count} heads, clearly visible texels of {size}")
+    figures = {"head and camera known": known, "of which the generator alone": read, "whole fit, same pixels": whole}
+    print(table(["", "median", "90th", "least"], [[n, *spread(v), f"{min(v):.2f}"] for n, v in figures.items()]))
     if sheet is not None:
         Image.fromarray(np.concatenate(rows)).save(sheet)
 
@@ -135,18 +126,18 @@ def _clays(photo: np.ndarray, *results: fv.FitResult) -> np.ndarray:
 
 # -- photographs ------------------------------------------------------------------------------------------------------
 def photos_part(model: fv.FaceModel, module: DetailModule, folder: Path) -> None:
-    """Error of held-out skin: of the base head, with the colour around carried over, and with detail."""
+    """Print the error on held-out skin: of the base head, with the surrounding colour extended, and with detail."""
     rows = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES):
+    for path in photographs_in(folder):
         result = fv.fit(path, model, detail=module)
         view = observe_skin(fv.read_image(path).rgb, model, result.params, result.camera, module.detail.size)
         stages = [stage for stage in result.stages if "detail" in stage.name]
         if not stages:
             rows.append([path.name, "too coarse", "", "", ""])
             continue
-        chosen = view.weight * view.held_out
-        left = view.residual.clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
-        plain = float(((left * chosen).sum() / chosen.sum()).sqrt())
+        weight = view.weight * view.held_out
+        squared = view.residual.clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
+        plain = float(((squared * weight).sum() / weight.sum()).sqrt())
         after = stages[-1].after
         rows.append(
             [path.name, f"{plain:.3f}", f"{view.error(0.0):.3f}", f"{after:.3f}", f"{100 * (1 - after / plain):.0f} %"]
@@ -155,9 +146,9 @@ def photos_part(model: fv.FaceModel, module: DetailModule, folder: Path) -> None
     print(table(["photograph", "base head", "colour around", "with detail", "less"], rows))
 
 
-# -- the clock --------------------------------------------------------------------------------------------------------
+# -- run time --------------------------------------------------------------------------------------------------------
 def speed_part(model: fv.FaceModel, module: DetailModule, repeats: int) -> None:
-    photo = _twelve_megapixels(None)
+    photo = twelve_megapixels()
     seconds: dict[str, list[float]] = {"base model": [], "with detail": []}
     for run in range(repeats + 1):
         for name, detail in (("base model", False), ("with detail", module)):
@@ -168,17 +159,16 @@ def speed_part(model: fv.FaceModel, module: DetailModule, repeats: int) -> None:
     print(f"\nseconds of a fit of 12 megapixels, {repeats} warm runs each in turn")
     print(table(["", "median", "90th"], [[name, *spread(values)] for name, values in seconds.items()]))
     ratio = np.median(seconds["with detail"]) / np.median(seconds["base model"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"  with detail {ratio:.1f} times the base fit; peak memory of this process {peak:.2f} GB")
+    print(f"  with detail {ratio:.1f} times the base fit; peak memory of this process {peak_memory_gb():.2f} GB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("speed", "known", "photos"), help="by default all that can be done")
+    parser.add_argument("--only", choices=("speed", "known", "photos"), help="one part (default: all that apply)")
     parser.add_argument("--heads", type=int, default=12, metavar="N", help="with known skin (default: 12)")
     parser.add_argument("--photos", type=Path, metavar="FOLDER")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="warm runs for the clock (default: 3)")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="photograph, true, known head, whole fit in clay")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="warm runs to time (default: 3)")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw photograph, truth, known head, whole fit")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of another detail module")
     options = parser.parse_args()
     if min(options.heads, options.repeats) < 1:

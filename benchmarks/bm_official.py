@@ -27,24 +27,24 @@ INPUTS = ("identity", "expression", "texture", "angles", "gamma", "translation")
 
 
 def agreement(folder: Path) -> None:
-    """Prints the greatest relative error of each number, and the share of pixels that differ."""
+    """Print the largest relative error of each number, and the share of pixels that differ."""
     for path in sorted(folder.glob("*_expected.npz")):
         base = path.with_name(path.name.replace("_expected.npz", ".npy"))
         if not base.is_file():
             continue
-        wanted, model = np.load(path), fv.load_model(base)
-        model = model.coarse if "light_mesh" in wanted and wanted["light_mesh"] else model
-        value = {name: wanted[f"in_{name}"] for name in (*INPUTS, "eyes") if f"in_{name}" in wanted}
-        size = int(wanted["image_size"])
-        found = evaluate(model, **value, focal_px=float(wanted["focal_px"]), image_size=size)
+        expected, model = np.load(path), fv.load_model(base)
+        model = model.coarse if "light_mesh" in expected and expected["light_mesh"] else model
+        value = {name: expected[f"in_{name}"] for name in (*INPUTS, "eyes") if f"in_{name}" in expected}
+        size = int(expected["image_size"])
+        found = evaluate(model, **value, focal_px=float(expected["focal_px"]), image_size=size)
         print(f"{base.stem} (version {model.info['official']['version']}, {len(model.mean_vertices)} vertices)")
-        numbers = [key for key in found if key in wanted and key not in ("image", "clay")]
-        errors = {key: np.abs(found[key] - wanted[key]).max() / np.abs(wanted[key]).max() for key in numbers}
+        numbers = [key for key in found if key in expected and key not in ("image", "clay")]
+        errors = {key: np.abs(found[key] - expected[key]).max() / np.abs(expected[key]).max() for key in numbers}
         print("  relative error: " + ", ".join(f"{key} {error:.1e}" for key, error in errors.items()))
         for key in ("image", "clay"):
-            if key in wanted:
-                other = (np.abs(found[key] - wanted[key])[..., :3].max(-1) > 1).mean()
-                coverage = (found[key][..., 3] != wanted[key][..., 3]).mean()
+            if key in expected:
+                other = (np.abs(found[key] - expected[key])[..., :3].max(-1) > 1).mean()
+                coverage = (found[key][..., 3] != expected[key][..., 3]).mean()
                 print(f"  {key}: {100 * other:.3f} % of pixels differ by more than 1 of 255, coverage {coverage:.3%}")
 
 
@@ -101,19 +101,19 @@ def columns(modes: np.ndarray) -> np.ndarray:
 
 
 def timed(run, *arguments, **options):
-    """What a function returns, and the seconds that it took."""
+    """Result of a function, and its run time in seconds."""
     started = time.perf_counter()
     result = run(*arguments, **options)
     return result, time.perf_counter() - started
 
 
 def main() -> None:
-    """Prints all figures."""
+    """Print all figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, help="folder of NAME.npy and NAME_expected.npz")
     parser.add_argument("--version", type=int, choices=(1, 2), default=2, help="layout of the full-size file")
     parser.add_argument("--photo", help="photograph to fit (default: the sample)")
-    parser.add_argument("--keep", type=Path, help="folder in which the synthetic file and the converted model stay")
+    parser.add_argument("--keep", type=Path, help="folder to keep the synthetic file and the converted model in")
     options = parser.parse_args()
     if options.reference:
         agreement(options.reference)
@@ -134,23 +134,23 @@ def main() -> None:
         print(f"full size: {size:.0f} MB, {count} vertices, loaded in {seconds:.2f} s")
         result, seconds = timed(fv.fit, photo, model, detail=False)
         error = residual(result)
-        print(f"  fit {seconds:.2f} s ({seconds / open_seconds:.1f} x the open model), landmarks off by {error:.1f} %")
-        print(f"  open model {open_seconds:.2f} s, landmarks off by {residual(first):.1f} % of the outer eye distance")
+        print(f"  fit {seconds:.2f} s ({seconds / open_seconds:.1f} x the open model), landmark error {error:.1f} %")
+        print(f"  open model {open_seconds:.2f} s, landmark error {residual(first):.1f} % of the outer eye distance")
         converted, seconds = timed(lambda: convert_model(open_model, folder / "open_v2.npy", to="official-v2"))
         again, loading = timed(fv.load_model, converted)
         size = converted.stat().st_size / 1e6
         print(f"open model as official version 2: {size:.0f} MB, written in {seconds:.1f} s, loaded in {loading:.1f} s")
         second = fv.fit(photo, again, detail=False)
         apart = np.linalg.norm(first.vertices - second.vertices, axis=1).max() * 1000
-        print(f"  a fit on either gives heads that are {apart:.4f} mm apart at most")
+        print(f"  fits on both give heads that differ by {apart:.4f} mm at most")
 
 
 def residual(result: fv.FitResult) -> float:
-    """Root mean square distance of found and fitted landmarks in percent of the outer eye distance."""
+    """Root mean square distance of detected and fitted landmarks in percent of the outer eye distance."""
     marks = result.model.fit_landmarks
-    found = result.landmarks_px if marks.detected is None else result.landmarks_px[marks.detected]
+    detected = result.landmarks_px if marks.detected is None else result.landmarks_px[marks.detected]
     eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
-    return 100 * float(np.sqrt(((found - result.projected_landmarks_px) ** 2).sum(1).mean())) / eyes
+    return 100 * float(np.sqrt(((detected - result.projected_landmarks_px) ** 2).sum(1).mean())) / eyes
 
 
 if __name__ == "__main__":

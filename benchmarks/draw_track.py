@@ -1,4 +1,4 @@
-"""Draws docs/tracking.png: frames of a person of the model and of a moved photograph, and the head that was found.
+"""Draws docs/tracking.png: frames of a synthetic person and of a moved photograph, and the tracked head.
 
 Run: python benchmarks/draw_track.py
 """

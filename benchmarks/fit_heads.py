@@ -1,14 +1,13 @@
-"""Heads of known truth in pictures like those people take, and the errors of what a fit makes of them.
+"""Synthetic portraits with ground truth, made like the photographs people take, and the errors of a fit to them.
 
-`bm_fit.py` measures with them; docs/fitting.md says what the figures mean.
+`bm_fit.py` measures with them; docs/fitting.md explains the figures.
 """
 
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from bm_base import HELD_OUT_SEED, held_out_heads
+from common import HELD_OUT_SEED, held_out_heads, jpeg_round_trip
 from PIL import Image
 
 import faceverse as fv
@@ -23,26 +22,26 @@ EYE_CORNERS = (33, 263)  # MediaPipe: outer corners of the right and the left ey
 FILM_DIAGONAL_MM = 43.27
 ASPECT = 0.75  # width over height, upright as a phone is held
 FACE_M = 0.175  # height of the landmarks' box of an average face
-FACE_FRONT_M = 0.08  # how far the face lies before the origin of head space
+FACE_FRONT_M = 0.08  # distance of the face from the origin of head space
 LENS_MM, FACE_PX, DISTANCE_M = (24.0, 85.0), (90.0, 800.0), (0.30, 2.5)
 SHARE = (0.10, 0.60)  # face height in picture height
 TALLEST_PX = 2400
 YAW_DEG, PITCH_DEG, ROLL_DEG = 60.0, 15.0, 12.0
 NEUTRAL_SHARE = 1 / 3  # of the heads have no expression
-MIDDLE_GREY = 0.22  # linear light that a camera's exposure aims at
+MIDDLE_GREY = 0.22  # linear intensity that the exposure aims at
 SUPERSAMPLE_BELOW_PX = 700
 AGES = ((20, 40), (40, 60), (60, 81))
 TONES = ((41.0, "light"), (10.0, "intermediate"), (-90.0, "dark"))  # least ITA in degrees
 
 
 @dataclass(frozen=True)
-class FitInput:
-    """A person of known truth.
+class SyntheticPerson:
+    """A head with its ground truth.
 
     Args:
         neutral, vertices: (V, 3) metres, without and with expression.
         albedo: (V, 3) linear RGB.
-        groups: what is known of the person, for example {"sex": "female"}.
+        groups: labels that the tables split by, for example {"sex": "female"}.
     """
 
     neutral: np.ndarray
@@ -58,8 +57,8 @@ class Scene:
     Args:
         camera, rotation (3, 3), translation (3,): head to camera to pixels.
         light: (9, 3) spherical harmonics; its level is set by the exposure.
-        yaw_deg: how far the face is turned from the line of sight.
-        noise: deviation in sRGB levels.
+        yaw_deg: rotation of the face from the line of sight.
+        noise: standard deviation in sRGB levels.
         quality: of the JPEG.
         seed: of background and noise.
     """
@@ -76,17 +75,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A picture and its truth.
+    """A synthetic photograph and its ground truth.
 
     Args:
         rgb: (H, W, 3) uint8 sRGB.
-        landmarks_px: (L, 2) where the points of `model.fit_landmarks` are.
-        eyes_px: distance of the outer eye corners as if seen from the front.
-        groups: those of the subject, and yaw, face size and distance of the scene.
+        landmarks_px: (L, 2) true positions of `model.fit_landmarks`.
+        eyes_px: distance of the outer eye corners in a frontal view.
+        groups: those of the person, and yaw, face size and distance of the scene.
     """
 
     rgb: np.ndarray
-    subject: FitInput
+    person: SyntheticPerson
     scene: Scene
     landmarks_px: np.ndarray
     eyes_px: float
@@ -94,17 +93,17 @@ class Portrait:
 
 
 # -- people -----------------------------------------------------------------------------------------------------------
-def subjects(model: fv.FaceModel, count: int) -> tuple[list[FitInput], bool]:
-    """People to photograph, and whether they are held out.
+def synthetic_people(model: fv.FaceModel, count: int) -> tuple[list[SyntheticPerson], bool]:
+    """People to render, and whether they are held out.
 
     Held-out heads come from a generator setting that the model was not trained on. Without their source, or for a model
-    with another topology, they are random heads of the model itself, of which only the skin tone is known.
+    with another topology, they are random heads of the model itself, with the skin tone as their only group.
     """
     heads = held_out_heads(count)
     if heads is None or heads.shape[1] != len(model.mean_vertices):
         people = [model.random(5000 + number) for number in range(count)]
         neutral = model.vertices(torch.from_numpy(np.stack([p.identity for p in people]))).numpy()
-        return [_subject(model, head, number, {}) for number, head in enumerate(neutral)], False
+        return [_person(model, head, number, {}) for number, head in enumerate(neutral)], False
     # The heads were drawn from these settings, in this order.
     settings = draw_settings(max(count, 200), np.random.default_rng(HELD_OUT_SEED))
     face, made = face_rows(model), []
@@ -116,23 +115,23 @@ def subjects(model: fv.FaceModel, count: int) -> tuple[list[FitInput], bool]:
             "age": next(f"{a}-{b - 1}" for a, b in AGES if settings.years[number] < b),
             "ancestry": ANCESTRIES[strongest] if settings.ancestry[number, strongest] > 0.6 else "mixed",
         }
-        made.append(_subject(model, head @ rotation.T + translation, number, groups))
+        made.append(_person(model, head @ rotation.T + translation, number, groups))
     return made, True
 
 
-def _subject(model: fv.FaceModel, neutral: np.ndarray, number: int, groups: dict[str, str]) -> FitInput:
-    """Expression and random skin for a head (V, 3)."""
+def _person(model: fv.FaceModel, neutral: np.ndarray, number: int, groups: dict[str, str]) -> SyntheticPerson:
+    """Add an expression and a random albedo to a head (V, 3)."""
     weights = random_expression(model, np.random.default_rng(7000 + number))
     modes = model.expression_modes_of(closest_identity(model, neutral))
     coefficients = torch.from_numpy(model.random(6000 + number).albedo)[None]
     albedo = model.albedo(coefficients)[0].clamp(0.003, 1).numpy()
     tone = {"skin": skin_tone(albedo[_plain_rows(model)].mean(0))}
     vertices = neutral + np.tensordot(weights, modes, 1)
-    return FitInput(neutral.astype(np.float32), vertices.astype(np.float32), albedo, {**groups, **tone})
+    return SyntheticPerson(neutral.astype(np.float32), vertices.astype(np.float32), albedo, {**groups, **tone})
 
 
 def random_expression(model: fv.FaceModel, rng: np.random.Generator) -> np.ndarray:
-    """Weights (E,): none, or one to four movements, mostly the same on both sides."""
+    """Weights (E,): none, or one to four movements, roughly the same on both sides."""
     weights = np.zeros(len(model.expression_names), np.float32)
     if rng.random() < NEUTRAL_SHARE:
         return weights
@@ -156,12 +155,12 @@ def closest_identity(model: fv.FaceModel, head: np.ndarray) -> np.ndarray:
 
 
 def face_rows(model: fv.FaceModel) -> np.ndarray:
-    """(K,) vertices of the face, lips and lids with it; all vertices where the model names no face."""
+    """(K,) vertices of the face with lips and lids; all vertices of a model without a face region."""
     return np.asarray(model.regions.get("face", np.arange(len(model.mean_vertices))))
 
 
 def _plain_rows(model: fv.FaceModel) -> np.ndarray:
-    """(K,) vertices of the face's skin, without what has a colour of its own."""
+    """(K,) vertices of the face's skin without lips, lids and brows."""
     other = [model.regions[name] for name in ("lips", "eyelids", "eyebrows") if name in model.regions]
     return np.setdiff1d(face_rows(model), np.concatenate([*other, []]))
 
@@ -176,7 +175,7 @@ def random_scene(number: int) -> Scene:
     """Lens, distance, size, pose, light and file quality of a picture."""
     rng = np.random.default_rng(1000 + number)
     lens_mm, face_px = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (LENS_MM, FACE_PX))
-    # At this distance in metres a face would be as high as the picture.
+    # At this distance in metres a face is as high as the picture.
     filling = lens_mm * np.hypot(1, ASPECT) / FILM_DIAGONAL_MM * FACE_M
     least = max(SHARE[0], face_px / TALLEST_PX, filling / DISTANCE_M[1])
     share = np.exp(rng.uniform(np.log(least), np.log(max(least, min(SHARE[1], filling / DISTANCE_M[0])))))
@@ -186,7 +185,7 @@ def random_scene(number: int) -> Scene:
     depth = filling / share + FACE_FRONT_M
     yaw_deg, pitch_deg, roll_deg = (rng.uniform(-1, 1) * limit for limit in (YAW_DEG, PITCH_DEG, ROLL_DEG))
     beside = rng.uniform(-0.5, 0.5, 2) * (1 - share) * np.array([0.5 * width, 0.6 * height]) * depth / focal_px
-    # A near head beside the middle is seen from another side than its rotation says: it is turned to the lens first.
+    # A near head off the optical axis shows another side than its rotation tells: rotate it to face the camera first.
     facing = rotation_from_euler_deg(*np.degrees(-np.arctan(beside / depth)))
     return Scene(
         Camera(focal_px, (width / 2, height / 2), (height, width)),
@@ -201,18 +200,18 @@ def random_scene(number: int) -> Scene:
 
 
 def _random_light(rng: np.random.Generator) -> torch.Tensor:
-    """(9, 3): from anywhere in front, above or beside, soft or hard, warm or cold."""
+    """(9, 3) of random direction, softness and colour."""
     light = default_light()
     light[1:4] += torch.from_numpy(0.4 * rng.standard_normal((3, 1))).float()
     light[4:] += torch.from_numpy(0.15 * rng.standard_normal((5, 1))).float()
     return light * torch.from_numpy(np.exp(0.08 * rng.standard_normal(3))).float()
 
 
-def photograph(model: fv.FaceModel, subject: FitInput, scene: Scene) -> Portrait:
-    """The subject in the scene, before a background that shows nothing, with noise and as a JPEG would give it."""
+def photograph(model: fv.FaceModel, person: SyntheticPerson, scene: Scene) -> Portrait:
+    """Render a person in a scene before a featureless background, with noise and JPEG compression."""
     rng = np.random.default_rng(scene.seed)
     height, width = scene.camera.image_size
-    posed = transform(torch.from_numpy(subject.vertices), scene.rotation, scene.translation)
+    posed = transform(torch.from_numpy(person.vertices), scene.rotation, scene.translation)
     pixels = project(posed, scene.camera)
     x0, y0 = (max(0, int(v) - 2) for v in pixels[:, :2].amin(0))
     x1, y1 = (min(limit, int(v) + 3) for v, limit in zip(pixels[:, :2].amax(0), (width, height), strict=True))
@@ -220,38 +219,31 @@ def photograph(model: fv.FaceModel, subject: FitInput, scene: Scene) -> Portrait
     camera = scene.camera.cropped((x0, y0, x1, y1), (factor * (y1 - y0), factor * (x1 - x0)))
     with torch.no_grad():
         shaded = render_head(
-            torch.from_numpy(subject.vertices)[None], torch.from_numpy(subject.albedo)[None], model.tensor("faces"),
+            torch.from_numpy(person.vertices)[None], torch.from_numpy(person.albedo)[None], model.tensor("faces"),
             scene.rotation[None], scene.translation[None], scene.light[None], camera,
         )  # fmt: skip
     drawn = torch.cat([shaded.rgb[0].clamp_min(0), shaded.mask[0, ..., None].float()], -1).permute(2, 0, 1)
     drawn = torch.nn.functional.avg_pool2d(drawn, factor).permute(1, 2, 0)
     colour, covered = drawn[..., :3], drawn[..., 3:]
-    # Exposure follows what the camera sees, but not all the way: a dark face stays darker than a light one.
-    seen = float(colour.sum() / (3 * covered.sum()))
-    colour = colour * (MIDDLE_GREY / max(seen, 1e-3)) ** 0.6
+    # Exposure follows the brightness in part only: a dark face stays darker than a light one.
+    brightness = float(colour.sum() / (3 * covered.sum()))
+    colour = colour * (MIDDLE_GREY / max(brightness, 1e-3)) ** 0.6
     linear = torch.from_numpy(_background(rng, height, width))
     linear[y0:y1, x0:x1] = colour + (1 - covered) * linear[y0:y1, x0:x1]
     noisy = 255 * srgb_from_linear(linear).numpy() + scene.noise * rng.standard_normal((height, width, 3), np.float32)
-    points, eyes_px = landmarks_of(model, subject.vertices, scene.rotation, scene.translation, scene.camera)
-    rgb = as_jpeg((noisy + 0.5).clip(0, 255).astype(np.uint8), scene.quality)
-    return Portrait(rgb, subject, scene, points, eyes_px, {**subject.groups, **_groups_of(points, scene)})
+    points, eyes_px = landmarks_of(model, person.vertices, scene.rotation, scene.translation, scene.camera)
+    rgb = jpeg_round_trip((noisy + 0.5).clip(0, 255).astype(np.uint8), scene.quality)
+    return Portrait(rgb, person, scene, points, eyes_px, {**person.groups, **_groups_of(points, scene)})
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) float32 linear light: soft blots of any colour."""
+    """(height, width, 3) float32 linear RGB: soft blots of any colour."""
     blots = Image.fromarray((255 * rng.beta(1.5, 2, (7, 5, 3))).astype(np.uint8))
     return np.asarray(blots.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
 
 
-def as_jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
-    """(H, W, 3) uint8 as it comes back from a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "JPEG", quality=quality)
-    return np.array(Image.open(file).convert("RGB"))
-
-
 def _groups_of(points_px: np.ndarray, scene: Scene) -> dict[str, str]:
-    """What is known of a picture."""
+    """Groups of a picture by yaw, size of the face and distance of the camera."""
     yaw, distance, face_px = (
         abs(scene.yaw_deg),
         -float(scene.translation[2]) - FACE_FRONT_M,
@@ -265,7 +257,7 @@ def _groups_of(points_px: np.ndarray, scene: Scene) -> dict[str, str]:
 
 
 def landmarks_of(model: fv.FaceModel, vertices: np.ndarray, rotation, translation, camera: Camera):
-    """Pixels (L, 2) of `model.fit_landmarks` on posed vertices (V, 3), and the eye distance as from the front."""
+    """Pixels (L, 2) of `model.fit_landmarks` on posed vertices (V, 3), and the eye distance of a frontal view."""
     marks = model.fit_landmarks
     points = (vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     rotation, translation = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
@@ -277,7 +269,7 @@ def landmarks_of(model: fv.FaceModel, vertices: np.ndarray, rotation, translatio
 
 
 def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
-    """An easy picture of a random head of the model: 30 degrees at most, square, every second one without expression.
+    """An easy portrait of a random head of the model: square, rotated by at most 30 degrees, every second one neutral.
 
     Returns:
         picture (size, size, 3) uint8, focal_px, rotation (3, 3), neutral (V, 3) metres, landmarks_px (L, 2).
@@ -285,8 +277,8 @@ def draw_head(model: fv.FaceModel, number: int, size: int = 512) -> dict:
     rng = np.random.default_rng(1000 + number)
     identity = torch.from_numpy(model.random(5000 + number).identity)[None]
     neutral = model.vertices(identity)[0].numpy()
-    person = _subject(model, neutral, number, {})
-    person = person if number % 2 else FitInput(neutral, neutral, person.albedo)
+    person = _person(model, neutral, number, {})
+    person = person if number % 2 else SyntheticPerson(neutral, neutral, person.albedo)
     depth, yaw_deg = float(rng.uniform(0.5, 0.9)), float(rng.uniform(-30, 30))
     scene = Scene(
         Camera(size * 1.6 * depth / 0.62, (size / 2, size / 2), (size, size)),
@@ -317,6 +309,6 @@ def shape_error_mm(found: np.ndarray, truth: np.ndarray, face: np.ndarray) -> fl
 
 
 def pose_error_deg(found: np.ndarray, truth: np.ndarray, face: np.ndarray) -> float:
-    """Angle between two posed neutral heads (V, 3): of the rotation that lays one's face best onto the other's."""
+    """Angle between two posed neutral heads (V, 3): of the rotation that aligns their faces best."""
     rotation, _ = rigid_fit(found[face].astype(np.float64), truth[face].astype(np.float64))
     return float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))

@@ -1,4 +1,4 @@
-"""Videos through the command line: memory over time, a stop in the middle, and going on."""
+"""Long videos on the command line: memory over time, interruption and resumption."""
 
 import itertools
 import signal
@@ -19,7 +19,7 @@ EVERY_S = 1.0
 
 
 def print_long(model: fv.FaceModel, minutes: float) -> None:
-    """Tracks `minutes` of a speaking head, stopped once and taken up again; prints the process's memory.
+    """Track `minutes` of a speaking head, stop once and resume; print the process's memory.
 
     Needs /proc (Linux).
     """
@@ -31,17 +31,17 @@ def print_long(model: fv.FaceModel, minutes: float) -> None:
         first, _ = _run(clip, out, lambda: journal.is_file() and len(fv.load_track(journal).times_s) > count / 2)
         partial = fv.load_track(journal)
         print(f"  stopped by Ctrl+C: {len(partial.times_s)} frames can be read, up to {partial.times_s[-1]:.0f} s")
-        _print_memory("  until then", first)
+        _print_memory("  before the stop", first)
         second, seconds = _run(clip, out, lambda: False)
-        _print_memory("  after it went on", second)
+        _print_memory("  after resuming", second)
         found = fv.load_track(out / "long.json")
         kept = bool((found.times_s[: len(partial.times_s)] == partial.times_s).all())
-        print(f"  went on to {len(found.times_s)} frames in {seconds:.0f} s; times of the first part kept: {kept}")
+        print(f"  resumed up to {len(found.times_s)} frames in {seconds:.0f} s; times of the first part kept: {kept}")
         print(f"  frames with a face: {100 * (found.confidence > 0).mean():.1f} %")
 
 
 def _write(model: fv.FaceModel, path: Path, minutes: float) -> int:
-    """A loop of a head that moves, as often as needed; the number of frames."""
+    """Write a loop of a moving head as often as needed; return the number of frames."""
     loop = path.with_name("loop.mp4")
     scene = speaking(model, 0, LOOP_FRAMES)
     writer = imageio_ffmpeg.write_frames(str(loop), (HEIGHT * 16 // 9, HEIGHT), fps=FPS, macro_block_size=1)
@@ -56,9 +56,9 @@ def _write(model: fv.FaceModel, path: Path, minutes: float) -> int:
 
 
 def _run(clip: Path, out: Path, stop) -> tuple[list[float], float]:
-    """Memory in MiB each second until `stop` says so or the end, and the seconds it took."""
+    """Memory in MiB each second until `stop` returns true or the program ends, and the run time in seconds."""
     program = [sys.executable, "-m", "faceverse", "track", str(clip), "-o", str(out)]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background program would ignore it
     memory, start = [], time.perf_counter()
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for second in itertools.count():
@@ -73,14 +73,14 @@ def _run(clip: Path, out: Path, stop) -> tuple[list[float], float]:
 
 
 def peak_mb(clip: Path, out: Path) -> float:
-    """Most memory of a process that tracks a video. Needs /proc (Linux)."""
+    """Peak memory in MiB of a process that tracks a video. Needs /proc (Linux)."""
     program = [sys.executable, "-m", "faceverse", "track", str(clip), "-o", str(out)]
-    most = 0.0
+    peak = 0.0
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            most = max(most, _resident_mb(process.pid, "VmHWM"))
+            peak = max(peak, _resident_mb(process.pid, "VmHWM"))
             time.sleep(0.1)
-    return most
+    return peak
 
 
 def _resident_mb(pid: int, what: str = "VmRSS") -> float:

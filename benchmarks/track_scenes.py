@@ -1,4 +1,4 @@
-"""Sequences whose motion is known, for benchmarks of tracking: of a rendered head, and of a photograph."""
+"""Sequences with known motion for benchmarks of tracking: of a rendered head, and of a photograph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from faceverse.rendering.render import render_head
 
 FPS = 30.0
 NEUTRAL_S, BLINK_EVERY_S, BLINK_S = 1.0, 1.7, 0.2
-NOISE_LEVELS = 2.5  # deviation of a camera's noise, in sRGB levels
+NOISE_LEVELS = 2.5  # standard deviation of a camera's noise, in sRGB levels
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Scene:
 
     Args:
         params: of the person.
-        lens: focal length of the camera, in usual ones.
+        lens: focal length of the camera in units of `default_camera`'s.
         times_s: (T,); rotation: (T, 3, 3); translation: (T, 3) metres; expression: (T, E).
     """
 
@@ -43,8 +43,8 @@ def speaking(
     """A person who turns by `turn_deg` to both sides, speaks and blinks; neutral during the first second.
 
     Args:
-        lens: focal length in usual ones; the head is as much farther away.
-        moving: False for a head that stays as it is, with a neutral face.
+        lens: focal length in units of the default one; the distance of the head grows with it.
+        moving: False for a still head with a neutral face.
     """
     times = np.arange(count) / FPS
     busy = float(moving) * np.clip((times - NEUTRAL_S) / 0.3, 0, 1)
@@ -96,7 +96,7 @@ def pictures(scene: Scene, height: int = 720, seed: int = 0) -> Iterator[np.ndar
 
 @dataclass(frozen=True)
 class Moved:
-    """How a photograph is moved in T frames; the face in it does nothing.
+    """Motion of a photograph in T frames, with a still face in it.
 
     Args:
         times_s: (T,); roll_deg: (T,) counter-clockwise; zoom: (T,) factor; shift_px: (T, 2) right and down.
@@ -122,7 +122,7 @@ def moved_photograph(rgb: np.ndarray, moved: Moved, height: int = 720) -> Iterat
     picture = Image.fromarray(rgb)
     fit = height / picture.height
     for roll_deg, zoom, shift in zip(moved.roll_deg, moved.zoom, moved.shift_px, strict=True):
-        # From frame to photograph: back by the shift, turned back, made smaller.
+        # From frame to photograph: inverse shift, rotation and scale.
         c, s = np.cos(np.radians(roll_deg)) / (zoom * fit), np.sin(np.radians(roll_deg)) / (zoom * fit)
         x, y = width / 2 + shift[0], height / 2 + shift[1]
         matrix = (c, -s, picture.width / 2 - c * x + s * y, s, c, picture.height / 2 - s * x - c * y)

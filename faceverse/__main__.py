@@ -65,7 +65,8 @@ from .tracking.clips import CLIP_MODES, render_track
 from .tracking.frames import open_source
 from .weights import convert_model, find_weights
 
-_BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "relief", "page")
+_BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "displacement", "page")
+_OLD_BENCHMARKS = {"relief": "displacement"}  # deprecated names
 TRACK_FORMATS = ("csv", "json", "npz", "glb")
 RENDER_MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
 
@@ -218,7 +219,10 @@ def _run_convert(options: argparse.Namespace) -> int:
 
 
 def _run_bench(options: argparse.Namespace) -> int:
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / f"bm_{options.what}.py"
+    what = _OLD_BENCHMARKS.get(options.what, options.what)
+    if what != options.what:
+        warnings.warn(f"bench {options.what} is now named bench {what}", DeprecationWarning, stacklevel=2)
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / f"bm_{what}.py"
     if not script.is_file():
         raise ParameterError(
             f"there is no benchmarks/{script.name} beside the package; benchmarks come with the source repository only"
@@ -327,7 +331,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=_BENCHMARKS)
+    parser.add_argument("what", choices=(*_BENCHMARKS, *_OLD_BENCHMARKS))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the benchmark itself")
 
 

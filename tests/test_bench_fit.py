@@ -1,4 +1,4 @@
-"""The benchmark of fitting: its pictures are what they claim, its errors are zero at the truth, its tables add up."""
+"""The benchmark of fitting: portraits match their ground truth, errors are zero at the truth, tables add up."""
 
 import importlib.util
 from dataclasses import replace
@@ -24,7 +24,7 @@ def scene(yaw_deg=0.0, seed=0):
 
 def toy_person(model):
     vertices = model.mean_vertices
-    return fit_heads.Subject(vertices, vertices, model.mean_albedo, {"sex": "female"})
+    return fit_heads.SyntheticPerson(vertices, vertices, model.mean_albedo, {"sex": "female"})
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
@@ -32,13 +32,13 @@ def test_scenes_span_what_they_promise():
     scenes = [fit_heads.random_scene(number) for number in range(200)]
     for s in scenes:
         height, width = s.camera.image_size
-        lens_mm = s.camera.focal_px * fit_heads.FILM_DIAGONAL_MM / np.hypot(height, width)
-        assert 23.9 < lens_mm < 85.1 and height <= 2401 and 60 <= s.quality <= 95
+        focal_mm = s.camera.focal_px * fit_heads.FILM_DIAGONAL_MM / np.hypot(height, width)
+        assert 23.9 < focal_mm < 85.1 and height <= 2401 and 60 <= s.quality <= 95
         assert 0.29 < -float(s.translation[2]) - fit_heads.FACE_FRONT_M < 2.51
-        # The angle between where the face looks and the line of sight is yaw and pitch together.
-        sight = -s.translation.double().numpy() / np.linalg.norm(s.translation)
-        turned = np.degrees(np.arccos(s.rotation[:, 2].double().numpy() @ sight))
-        assert abs(s.yaw_deg) - 0.01 < turned < abs(s.yaw_deg) + fit_heads.PITCH_DEG + 0.01
+        # The angle between the face's direction and the line of sight is yaw and pitch together.
+        line_of_sight = -s.translation.double().numpy() / np.linalg.norm(s.translation)
+        angle_deg = np.degrees(np.arccos(s.rotation[:, 2].double().numpy() @ line_of_sight))
+        assert abs(s.yaw_deg) - 0.01 < angle_deg < abs(s.yaw_deg) + fit_heads.PITCH_DEG + 0.01
     assert max(abs(s.yaw_deg) for s in scenes) > 55
     assert np.ptp([s.camera.image_size[0] for s in scenes]) > 1000
 
@@ -78,7 +78,7 @@ def test_skin_tones_are_named():
 
 def test_without_their_source_heads_are_the_models_own(model, monkeypatch):
     monkeypatch.setattr(fit_heads, "held_out_heads", lambda count: None)
-    people, held_out = fit_heads.subjects(model, 3)
+    people, held_out = fit_heads.synthetic_people(model, 3)
     assert not held_out and len(people) == 3
     assert all(set(person.groups) == {"skin"} for person in people)
     assert not np.allclose(people[0].neutral, people[1].neutral)
@@ -88,7 +88,7 @@ def test_without_their_source_heads_are_the_models_own(model, monkeypatch):
 def test_groups_belong_to_their_heads(model):
     if importlib.util.find_spec("anny") is None:
         pytest.skip("held-out heads need the package anny")
-    people, held_out = fit_heads.subjects(model, 40)
+    people, held_out = fit_heads.synthetic_people(model, 40)
     assert held_out
     estimate = [
         model.attributes(model.neutral().replace(identity=fit_heads.closest_identity(model, p.neutral)))["gender"]
@@ -110,13 +110,13 @@ def test_shape_error_ignores_similarity_and_nothing_else(toy_model):
 
 def test_pose_error_is_the_angle(toy_model):
     truth = toy_model.mean_vertices
-    turned = truth @ rotation_from_euler_deg(7, 0, 0).numpy().T + 0.2
-    assert fit_heads.pose_error_deg(turned, truth, np.arange(len(truth))) == pytest.approx(7, abs=0.01)
+    rotated = truth @ rotation_from_euler_deg(7, 0, 0).numpy().T + 0.2
+    assert fit_heads.pose_error_deg(rotated, truth, np.arange(len(truth))) == pytest.approx(7, abs=0.01)
 
 
 def test_a_portrait_is_measured(model, monkeypatch):
     monkeypatch.setattr(fit_heads, "held_out_heads", lambda count: None)
-    person = fit_heads.subjects(model, 1)[0][0]
+    person = fit_heads.synthetic_people(model, 1)[0][0]
     portrait = fit_heads.photograph(model, person, scene(10))
     one, result = bm_fit.measure(model, portrait)
     assert one.failure == "" and result is not None
@@ -153,14 +153,14 @@ def test_groups_are_in_the_order_of_their_numbers():
     assert sorted(groups, key=bm_fit.group_order) == ["below 180", "0-15", "15-30", "30-60", "180-400", "above 400"]
 
 
-def test_missing_recogniser_is_said_in_one_line(monkeypatch, capsys):
+def test_missing_recogniser_prints_one_line(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert bm_fit.face_descriptor() is None
-    said = capsys.readouterr().out
-    assert "pip install dlib-bin face-recognition-models" in said and said.count("\n") == 1
+    printed = capsys.readouterr().out
+    assert "pip install dlib-bin face-recognition-models" in printed and printed.count("\n") == 1
 
 
-def test_folder_without_photographs_is_said(tmp_path, toy_model):
+def test_folder_without_photographs_is_an_error(tmp_path, toy_model):
     with pytest.raises(fv.ImageError, match="there are no photographs"):
         bm_fit.photos_part(toy_model, tmp_path)
     with pytest.raises(SystemExit) as stopped:

@@ -790,6 +790,15 @@ def test_bench_hands_over_to_the_script(capfd):
     assert "--repeats" in capfd.readouterr().out
 
 
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_the_old_name_of_a_benchmark_is_deprecated(capfd):
+    if not Path(fv.__file__).resolve().parent.parent.joinpath("benchmarks", "bm_displacement.py").is_file():
+        pytest.skip("no benchmarks beside the package")
+    assert main(["bench", "relief", "--help"]) == 0
+    printed = capfd.readouterr()
+    assert "--photos" in printed.out and "bench relief is now named bench displacement" in printed.err
+
+
 def test_bench_says_where_benchmarks_are(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("faceverse.__main__.__file__", str(tmp_path / "faceverse" / "__main__.py"))
     assert "source repository" in complaint(capsys, 1, ["bench", "fit"])

@@ -287,7 +287,7 @@ def test_output_must_not_be_the_base_model(folder):
 @pytest.mark.slow
 def test_scans_become_a_model_that_fits_a_photograph(model, tmp_path, astronaut):
     import faceverse as fv
-    from benchmarks.bm_registration import stand_in
+    from benchmarks.bm_registration import synthetic_scan
     from faceverse.graphics.lighting import srgb_from_linear
     from faceverse.weights import find_weights
 
@@ -297,7 +297,7 @@ def test_scans_become_a_model_that_fits_a_photograph(model, tmp_path, astronaut)
         person = model.random(seed)
         head = model.vertices(torch.from_numpy(person.identity)[None])[0].numpy().astype(np.float64)
         color = model.albedo(torch.from_numpy(person.albedo)[None])[0].clamp(0.003, 1).numpy()
-        scan: Scan = stand_in(model, head, seed, color=color).scan
+        scan: Scan = synthetic_scan(model, head, seed, color=color).scan
         rgb = (srgb_from_linear(torch.from_numpy(scan.colors)).numpy() * 255).round().astype(np.uint8)
         mesh = trimesh.Trimesh(scan.vertices, scan.faces, vertex_colors=rgb, process=False)
         mesh.export(scans / f"00{seed}_01.ply")

@@ -230,6 +230,13 @@ def size_complaints(name, text):
     return wrong
 
 
+def script_complaints(name, text, scripts):
+    """A benchmark script imports no other script; what scripts share is in modules without a `main`."""
+    own = Path(name).stem
+    roots = {dotted.removeprefix("benchmarks.").split(".")[0] for dotted in imported_names(text)}
+    return [f"{name} imports {root}" for root in sorted(roots & (set(scripts) - {own}))]
+
+
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home|Users)/\w")
 
 
@@ -256,6 +263,16 @@ def test_outside_code_uses_only_public_names(name):
     import faceverse
 
     assert outside_complaints(name, source_text(name), getattr(faceverse, "__all__", [])) == []
+
+
+BENCHMARKS = [name for name in CODE_FILES if name.startswith("benchmarks/")]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_scripts_import_no_other_script(name):
+    scripts = [Path(other).stem for other in BENCHMARKS if "def main(" in source_text(other)]
+    assert "bm_fit" in scripts and "common" not in scripts
+    assert script_complaints(name, source_text(name), scripts) == []
 
 
 def test_app_is_short():
@@ -379,6 +396,9 @@ def test_the_layout_has_no_cycle():
         (pickle_complaints("a.py", "np.load(path, allow_pickle=False)"), True),
         (pickle_complaints("a.py", "torch.load(path)"), False),
         (pickle_complaints("a.py", "torch.load(path, weights_only=True)"), True),
+        (script_complaints("benchmarks/bm_a.py", "from bm_b import table", ["bm_a", "bm_b"]), False),
+        (script_complaints("benchmarks/bm_a.py", "from benchmarks.bm_b import table", ["bm_a", "bm_b"]), False),
+        (script_complaints("benchmarks/bm_a.py", "from common import table", ["bm_a", "bm_b"]), True),
         (path_complaints("a.md", "see /" + "root/x.png"), False),
         (path_complaints("a.md", "see https://example.com/home/x.png and docs/home/x"), True),
         (size_complaints("a.py", "def f(a, b, c, d, e, f, g, h, i):\n    pass"), False),

@@ -336,19 +336,19 @@ def bumpy_person(model, seed):
 
 
 @pytest.fixture(scope="module")
-def stand_in(model):
-    from benchmarks.bm_registration import stand_in
+def synthetic_scan(model):
+    from benchmarks.bm_registration import synthetic_scan
 
     color = model.albedo(torch.from_numpy(model.random(4).albedo)[None])[0].numpy().clip(0, 1)
-    return stand_in(model, bumpy_person(model, 4), 4, color=color), color
+    return synthetic_scan(model, bumpy_person(model, 4), 4, color=color), color
 
 
-def test_a_scan_is_registered(model, stand_in):
-    from benchmarks.bm_registration import stand_in_figures
+def test_a_scan_is_registered(model, synthetic_scan):
+    from benchmarks.bm_registration import synthetic_scan_figures
 
-    made, color = stand_in
+    made, color = synthetic_scan
     found = register(made.scan, model)
-    figures = stand_in_figures(model, made, found)
+    figures = synthetic_scan_figures(model, made, found)
     assert figures["scan to surface"] < 0.3 and figures["truth to surface"] < 0.4
     assert figures["correspondence"] < 2.0
     assert figures["scan to surface"] < figures["scan to model"]
@@ -365,8 +365,8 @@ def test_a_scan_is_registered(model, stand_in):
     assert set(report.row()) >= {"mean_mm", "coverage", "unit_m"}
 
 
-def test_scans_in_no_known_unit_keep_their_shape(model, stand_in):
-    made = stand_in[0]
+def test_scans_in_no_known_unit_keep_their_shape(model, synthetic_scan):
+    made = synthetic_scan[0]
     odd = replace(made.scan, vertices=made.scan.vertices * 0.0137)
     found = find_face(odd, model)
     assert found.unit_m is None and found.error_m < 0.008
@@ -381,8 +381,8 @@ def test_face_upside_down_is_turned_upright(model):
     assert np.rad2deg(turn.magnitude()) < 8
 
 
-def test_a_cloud_shows_its_face(model, stand_in):
-    made = stand_in[0]
+def test_a_cloud_shows_its_face(model, synthetic_scan):
+    made = synthetic_scan[0]
     found = find_face(Scan(made.scan.vertices / 10), model)
     assert found.unit_m == 0.01
     true = made.matrix.T / made.matrix[0].dot(made.matrix[0]) ** 0.5
@@ -390,7 +390,7 @@ def test_a_cloud_shows_its_face(model, stand_in):
     assert np.rad2deg(turn.magnitude()) < 8
 
 
-def test_a_face_is_looked_at_once_from_close_by(model, stand_in, monkeypatch):
+def test_a_face_is_looked_at_once_from_close_by(model, synthetic_scan, monkeypatch):
     """Other views of the search show the same face: they are passed over, but not one that stands upside down."""
     looks, closer = [], scan_landmarks._look_closer
 
@@ -400,7 +400,7 @@ def test_a_face_is_looked_at_once_from_close_by(model, stand_in, monkeypatch):
         return None if found is None else replace(found, error_m=0.006)  # found, but not surely
 
     monkeypatch.setattr(scan_landmarks, "_look_closer", counted)
-    found = find_face(stand_in[0].scan, model)
+    found = find_face(synthetic_scan[0].scan, model)
     assert found.error_m == 0.006
     upright = found.matrix / np.cbrt(np.linalg.det(found.matrix))
     turns = [Rotation.from_matrix(look / np.cbrt(np.linalg.det(look)) @ upright.T).magnitude() for look in looks]
