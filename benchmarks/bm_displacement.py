@@ -21,8 +21,8 @@ from faceverse.detail.latents import multiplied, with_detail
 from faceverse.detail.module import DetailModule
 from faceverse.edit import head
 from faceverse.fitting.detail_stage import fit_detail_maps
-from faceverse.fitting.skin_observation import LARGEST_ERROR, observe_skin
-from faceverse.fitting.texture import sight
+from faceverse.fitting.skin_observation import MAX_ERROR, observe_skin
+from faceverse.fitting.texture import observe_texels
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light
 from faceverse.training.scans import (
@@ -79,7 +79,7 @@ def at_the_same_pixels(photo: np.ndarray, true: fv.FitResult, fitted: fv.FitResu
     size = true.displacement.shape[0]
     places, values = [], []
     for result in (true, fitted):
-        view = sight(photo, result.model, result.params, result.camera, size)
+        view = observe_texels(photo, result.model, result.params, result.camera, size)
         clear = observe_skin(photo, result.model, result.params, result.camera, size).weight.numpy() > VISIBLE_WEIGHT
         places.append(view.position_px[:, clear].T)
         values.append(result.displacement[clear])
@@ -136,7 +136,7 @@ def photos_part(model: fv.FaceModel, module: DetailModule, folder: Path) -> None
             rows.append([path.name, "too coarse", "", "", ""])
             continue
         weight = view.weight * view.held_out
-        squared = view.residual.clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
+        squared = view.residual.clamp(-MAX_ERROR, MAX_ERROR).square().mean(0)
         plain = float(((squared * weight).sum() / weight.sum()).sqrt())
         after = stages[-1].after
         rows.append(

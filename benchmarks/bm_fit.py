@@ -31,7 +31,7 @@ from PIL import Image
 
 import faceverse as fv
 from faceverse.fitting import fit_input
-from faceverse.fitting.photometric import crop_box, cut
+from faceverse.fitting.photometric import crop_box, crop_photo
 from faceverse.graphics.lighting import srgb_from_linear
 from faceverse.graphics.rasterize import interpolate
 from faceverse.rendering.render import render_head
@@ -104,7 +104,7 @@ def measure(model: fv.FaceModel, portrait: Portrait) -> tuple[Measured, fv.FitRe
 def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Result of the landmark stage alone: neutral head (V, 3), rotation (3, 3), landmarks in pixels (L, 2)."""
     photo = fv.read_image(rgb)
-    solution = fit_input.fit_landmarks_of(fit_input.prepare_fit_input(photo, fv.detect(photo.rgb), model, 0, None))
+    solution = fit_input.fit_landmarks(fit_input.prepare_fit_input(photo, fv.detect(photo.rgb), model, 0, None))
     identity, expression = (
         torch.from_numpy(values.astype(np.float32))[None] for values in (solution.identity, solution.expression)
     )
@@ -121,7 +121,7 @@ def colour_error(result: fv.FitResult, rgb: np.ndarray, *, textured: bool = Fals
         textured: render the head with its texture, which comes from the photograph, instead of the model's albedo.
     """
     box = crop_box(result.landmarks_px)
-    pixels, inside = cut(rgb, box, COMPARED_PX)
+    pixels, inside = crop_photo(rgb, box, COMPARED_PX)
     camera = result.camera.cropped(box, (COMPARED_PX, COMPARED_PX))
     is_face = torch.zeros(len(result.vertices), 1)
     is_face[torch.from_numpy(face_rows(result.model))] = 1
@@ -214,7 +214,7 @@ def heads_part(model: fv.FaceModel, count: int, sheet_path: Path | None = None) 
 def _beside(portrait: Portrait, result: fv.FitResult | None, size: int = 160) -> np.ndarray:
     """(size, 2 size, 3): the picture around the face, and the fit in the same light and pose."""
     box = crop_box(portrait.landmarks_px)
-    photo, _ = cut(portrait.rgb, box, size)
+    photo, _ = crop_photo(portrait.rgb, box, size)
     drawn = np.full_like(photo, 255) if result is None else fv.render(
         result, camera=result.camera.cropped(box, (size, size))
     ).rgb  # fmt: skip

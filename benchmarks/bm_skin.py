@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import LUMINANCE, labelled, portrait, region_mask, save, sheet
+from common import labelled, portrait, region_mask, save, sheet
 
 import faceverse as fv
 from faceverse.edit import head
-from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.graphics.lighting import LUMINANCE, default_light, srgb_from_linear
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.result import with_params
 from faceverse.training.assembly import assemble

@@ -22,7 +22,6 @@ from faceverse.training.sources import ShapeSource
 
 HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training
 HELD_OUT_PROCESSES = (Process(0.035, 0.0016, 0.0006, 0.7), Process(0.018, 0.0009, 0.0002, 0.3))
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear sRGB, Rec. 709
 JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
 # What a picture shows: its height in metres, and the point of head space in its middle.
 WHOLE_HEAD, FACE = (0.275, (0.0, -0.010, 0.0)), (0.19, (0.0, -0.051, 0.045))

@@ -60,7 +60,7 @@ from scipy.interpolate import griddata
 from skimage.data import astronaut
 
 import faceverse as fv
-from faceverse.fitting import fit_input, photometric, solver, surface
+from faceverse.fitting import fit_input, losses, photometric, solver, surface
 from faceverse.fitting.losses import ROBUST_SCALE
 from faceverse.fitting.prior import IdentityPrior
 
@@ -360,7 +360,7 @@ names = ("identity", "expression", "albedo", "rotation", "translation", "light")
 fitted = surface.FaceState(**{name: getattr(result.params, name).astype(float) for name in names})
 target = fit_input.photometric_target(photograph, fitted, fitted.expression, 192)
 skin = surface.surface_samples(model.coarse)
-comparison = surface.PhotometricTerm(skin, target.crop, target.inside, target.camera, photometric.STAGES[-1].independent)
+comparison = surface.PhotometricTerm(skin, target.crop, target.inside, target.camera, photometric.STAGES[-1].effective_samples)
 look = comparison.evaluate(fitted)
 visible = look.weight > 0
 print(f"K = {len(visible)} vertices, {visible.sum()} of them visible")
@@ -376,7 +376,7 @@ print(f"K = {len(visible)} vertices, {visible.sum()} of them visible")
 # unknowns for each channel. No steps, no start, one call of least squares.
 
 # %%
-seen = linear_from_srgb(torch.tensor(look.seen[visible, :3])).numpy()
+seen = linear_from_srgb(torch.tensor(look.observed[visible, :3])).numpy()
 light = np.zeros((9, 3))
 for c in range(3):
     rows = look.albedo[visible, c : c + 1] * look.basis[visible]
@@ -414,7 +414,7 @@ show(np.asarray(Image.fromarray((255 * target.crop).astype(np.uint8)).resize((24
 # %%
 for s in (1.0, 0.7):
     colours = (s * look.albedo) * (look.basis @ (fitted.light / s))
-    residuals, _ = photometric.light_rows(fitted.light / s)
+    residuals, _ = photometric.light_prior_residuals(fitted.light / s)
     prior = photometric.STAGES[-1].light / 2 * (residuals**2).sum()
     print(f"s = {s}: mean colour {colours[visible].mean():.4f}, light prior {prior:.1f}")
     assert np.allclose(colours, look.linear, atol=1e-5)
@@ -435,12 +435,12 @@ for s in (1.0, 0.7):
 # observations that the picture is worth: neighbouring pixels repeat each other.
 
 # %%
-comparison.measure(look)
+comparison.update_noise_level(look)
 squares = (look.difference**2).sum(axis=1) / (3 * comparison.sigma**2)
 rho = squares / (1 + squares / ROBUST_SCALE**2)
 rho[~visible] = 0
-by_hand = 0.5 * comparison.trust * (look.weight * rho).sum() / look.weight.sum()
-print(f"sigma = {255 * comparison.sigma:.1f} of 255 levels, N = {comparison.trust:.0f}")
+by_hand = 0.5 * comparison.effective_count * (look.weight * rho).sum() / look.weight.sum()
+print(f"sigma = {255 * comparison.sigma:.1f} of 255 levels, N = {comparison.effective_count:.0f}")
 print(f"by hand {by_hand:.2f}, by the library {comparison.loss(look):.2f}")
 assert np.isclose(by_hand, comparison.loss(look), rtol=1e-4)
 
@@ -470,7 +470,7 @@ plt.show()
 painted = photo.copy()
 painted[118:168, 222:262] = (30, 120, 60)
 robust = fv.fit(painted, model, detail=False)
-with patch.object(surface, "ROBUST_SCALE", 1e6):
+with patch.object(losses, "ROBUST_SCALE", 1e6):
     squared = fv.fit(painted, model, detail=False)
 heads = (result, robust, squared)
 bare = [fv.head(head.params.replace(light=result.params.light), model) for head in heads]
@@ -496,9 +496,9 @@ covered = fit_input.prepare_fit_input(fv.read_image(painted), [found_again], mod
 covered = replace(covered, camera=robust.camera)
 refitted = surface.FaceState(**{name: getattr(robust.params, name).astype(float) for name in names})
 cut = fit_input.photometric_target(covered, refitted, refitted.expression, 192)
-again = surface.PhotometricTerm(skin, cut.crop, cut.inside, cut.camera, photometric.STAGES[-1].independent)
+again = surface.PhotometricTerm(skin, cut.crop, cut.inside, cut.camera, photometric.STAGES[-1].effective_samples)
 view = again.evaluate(refitted)
-again.measure(view)
+again.update_noise_level(view)
 votes = (1 + (view.difference**2).mean(axis=1) / again.sigma**2 / ROBUST_SCALE**2) ** -2.0
 
 # %%
@@ -542,14 +542,14 @@ assert seen_votes[inside].mean() < 0.5 * seen_votes[~inside].mean()
 
 # %%
 photograph = fit_input.prepare_fit_input(fv.read_image(photo), [face], model, 0, None)
-solution = fit_input.fit_landmarks_of(photograph)
+solution = fit_input.fit_landmarks(photograph)
 photograph = replace(photograph, camera=solution.camera)
-first = fit_input.first_state(photograph, solution)
+first = fit_input.initial_state(photograph, solution)
 coarse = fit_input.photometric_target(photograph, first, first.expression, 96)
-first = photometric.initial_colours(skin, first, coarse)
-problem = photometric.Refinement(skin, [coarse], photometric.STAGES[0], IdentityPrior.of_anybody(N_id))
+first = photometric.estimate_light_and_albedo(skin, first, coarse)
+problem = photometric.Refinement(skin, [coarse], photometric.STAGES[0], IdentityPrior.of_population(N_id))
 looks = problem.evaluate([first])
-problem.measure(looks)
+problem.update_noise_levels(looks)
 for name, value in problem.terms([first], looks).items():
     print(f"{name:18s} {value:7.1f}")
 
@@ -570,7 +570,7 @@ variants = {
     "no expression prior": {"looser": 100},
     "no albedo prior": {"stretch": 100},
     "no light prior": {"light": 1e-6},
-    "no colours": {"independent": 1e-6},
+    "no colours": {"effective_samples": 1e-6},
 }
 print(len(variants), "variants")
 
@@ -660,7 +660,7 @@ for landmarks in (0.5, 0.0):
     for stage in photometric.STAGES:
         stage = replace(stage, landmarks=landmarks, iterations=12 if FAST else 30, tolerance=1e-5)
         target = fit_input.photometric_target(photograph, first, first.expression, stage.size_px)
-        problem = photometric.Refinement(skin, [target], stage, IdentityPrior.of_anybody(N_id))
+        problem = photometric.Refinement(skin, [target], stage, IdentityPrior.of_population(N_id))
         state = photometric.refine(problem, [state]).states[0]
     cosine = (np.trace(state.rotation @ outcomes["all terms"].rotation.T) - 1) / 2
     angles.append(np.degrees(np.arccos(min(cosine, 1))))
@@ -714,16 +714,16 @@ for strength in strengths:
     person = IdentityPrior(np.zeros(N_id), strength * np.eye(N_id))
     state = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=100)
     curve.append((np.sqrt((state.identity**2).mean()), state.landmark_loss))
-sizes, losses = np.transpose(curve)
+sizes, landmark_losses = np.transpose(curve)
 plt.figure(figsize=(6, 3), dpi=90)
-plt.loglog(sizes, losses, marker="o", ms=3)
+plt.loglog(sizes, landmark_losses, marker="o", ms=3)
 middle = np.argmin(np.abs(strengths - 1))
-plt.plot(sizes[middle], losses[middle], "o", color="red", label="λ = 1")
+plt.plot(sizes[middle], landmark_losses[middle], "o", color="red", label="λ = 1")
 plt.xlabel("size of the coefficients (rms, deviations)")
 plt.ylabel("landmark loss")
 plt.legend(fontsize=8)
 plt.show()
-assert sizes[0] > sizes[-1] and losses[0] < losses[-1]
+assert sizes[0] > sizes[-1] and landmark_losses[0] < landmark_losses[-1]
 
 # %% [markdown]
 # **3.** Move one coefficient a little up and down; the difference of the losses over the way is the derivative. (We

@@ -83,7 +83,7 @@ def test_stages_never_make_held_out_skin_worse(model, wrinkled):
     posed, _, photo = wrinkled
     seen = []
     skin = fit_detail_maps(photo, model, posed.params, posed.camera, module_of(model), 3, seen.append)
-    assert skin.seen and [stage.name for stage in skin.stages] == ["detail"]
+    assert skin.from_photo and [stage.name for stage in skin.stages] == ["detail"]
     assert skin.stages[0].after <= skin.stages[0].before
     assert seen == sorted(seen) and 0 < seen[0] < seen[-1] <= 1
     assert skin.displacement.shape == (SIZE, SIZE) and np.isfinite(skin.displacement).all()
@@ -98,7 +98,7 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
     camera = person.camera.cropped((0, 0, 512, 512), (40, 40))
     photo = fv.render(person, camera=camera).rgb
     skin = fit_detail_maps(photo, model, person.params, camera, module_of(model), 3)
-    assert not skin.seen and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
+    assert not skin.from_photo and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
 
 
 def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):

@@ -83,7 +83,7 @@ def test_the_fit_believes_the_points_less_the_bias(known):
     assert told.learned and not lm.learned
     np.testing.assert_array_equal(told.error_modes, start.error_modes)
     np.testing.assert_allclose(
-        told.expected_person.precision @ start.covariance, np.eye(len(start.identity)), atol=1e-3
+        told.resolved_identity_prior.precision @ start.covariance, np.eye(len(start.identity)), atol=1e-3
     )
     few = replace(lm, detected=np.array([33, 263, 4])).with_initial_estimate(start)
     assert few.error_modes.shape[1] == len(few.sigma) == 3
@@ -92,7 +92,7 @@ def test_the_fit_believes_the_points_less_the_bias(known):
 def test_mouths_are_left_to_the_detector(known):
     model, *_ = known
     prior = landmark_model(model, model.landmarks_478).prior
-    sure = prior.surer(np.full(len(prior.names), 1e-3))
+    sure = prior.prefers_estimate(np.full(len(prior.names), 1e-3))
     said = {name for name, learned in zip(prior.names, sure, strict=True) if learned}
     assert "browInnerUp" in said and not any(name.startswith(("mouth", "jaw", "tongue")) for name in said)
     np.testing.assert_array_equal(prior.with_initial_estimate(np.full(len(prior.names), 9.0)).sigma, prior.sigma)

@@ -4,12 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from skimage.data import coffee
 
 import faceverse as fv
 from faceverse.fitting import photometric, solver
-from faceverse.fitting.losses import light_prior
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.surface import FaceState, surface_samples
 from faceverse.graphics.camera import Camera, default_camera, rotation_from_euler_deg
@@ -196,12 +194,12 @@ def test_focal_prior_pulls_back_to_what_is_expected(toy_landmarks, near_face):
     assert sure.terms(state)[1] - unsure.terms(state)[1] == pytest.approx(0.5 * (0.1 / 0.05) ** 2)
 
 
-def test_curvature_is_without_the_focal_length_and_less_for_it(toy_landmarks, near_face):
+def test_marginal_hessian_is_without_the_focal_length_and_less_for_it(toy_landmarks, near_face):
     """What adapts cannot hold the rest in place: the curvature left is never above that with a known lens."""
     expected = np.zeros(len(toy_landmarks.expression))
     start = solver.solve_landmarks(toy_landmarks, near_face[1], NEAR, expected, iterations=40)
     known, unknown = (
-        solver._Problem(toy_landmarks, near_face[1], NEAR, expected, True, sigma).curvature(start)
+        solver._Problem(toy_landmarks, near_face[1], NEAR, expected, True, sigma).marginal_hessian(start)
         for sigma in (0.0, 0.25)
     )
     assert known.shape == unknown.shape == (6 + len(start.identity) + len(expected),) * 2
@@ -233,7 +231,7 @@ def test_expression_stays_in_range_and_identity_can_be_kept(toy_landmarks):
 
 # -- photometric ------------------------------------------------------------------------------------------------------
 # The toy has few vertices: no more than this many of them are seen at a time, and none of them twice.
-TOY = photometric.StageSettings("toy", 128, 10, independent=200.0)
+TOY = photometric.StageSettings("toy", 128, 10, effective_samples=200.0)
 
 
 def toy_state(model, seed=2):
@@ -271,7 +269,7 @@ def target_showing(model, lm, state):
 
 
 def refinement(model, targets):
-    prior = IdentityPrior.of_anybody(len(model.tensor("identity_modes")))
+    prior = IdentityPrior.of_population(len(model.tensor("identity_modes")))
     return photometric.Refinement(surface_samples(model), targets, TOY, prior)
 
 
@@ -279,7 +277,7 @@ def test_truth_has_no_photometric_or_landmark_loss(toy_model, toy_scene):
     state, target = toy_scene
     problem = refinement(toy_model, [target])
     residuals = problem.evaluate([state])
-    problem.measure(residuals)
+    problem.update_noise_levels(residuals)
     terms = problem.terms([state], residuals)
     darker = dataclasses.replace(state, light=0.7 * state.light)
     assert terms["photometric"] < 0.05 * problem.terms([darker], problem.evaluate([darker]))["photometric"]
@@ -291,7 +289,7 @@ def test_truth_has_no_photometric_or_landmark_loss(toy_model, toy_scene):
 def test_light_and_albedo_are_found_for_a_known_shape(toy_model, toy_scene):
     state, target = toy_scene
     start = dataclasses.replace(state, albedo=np.zeros_like(state.albedo), light=2 * state.light)
-    found = photometric.initial_colours(surface_samples(toy_model), start, target)
+    found = photometric.estimate_light_and_albedo(surface_samples(toy_model), start, target)
     colour = (toy_model.albedo(found.tensor("albedo")).mean() * found.light[0].mean()) / (
         toy_model.albedo(state.tensor("albedo")).mean() * state.light[0].mean()
     )
@@ -302,7 +300,7 @@ def test_light_and_albedo_are_found_for_a_known_shape(toy_model, toy_scene):
 def test_colours_of_a_face_that_is_not_in_the_picture_stay(toy_model, toy_scene):
     state, target = toy_scene
     aside = dataclasses.replace(state, translation=np.array([5.0, 0.0, -0.6]))
-    assert photometric.initial_colours(surface_samples(toy_model), aside, target) is aside
+    assert photometric.estimate_light_and_albedo(surface_samples(toy_model), aside, target) is aside
 
 
 def wrong_start(state):
@@ -365,7 +363,7 @@ def test_equations_are_the_derivatives_of_all_terms_but_the_picture(toy_model, t
         direction *= 1e-5 / np.linalg.norm(direction)
         ends = []
         for sign in (1, -1):
-            moved = [shifted(problem, s, sign * direction[problem.places(k)]) for k, s in enumerate(states)]
+            moved = [shifted(problem, s, sign * direction[problem.unknowns_of(k)]) for k, s in enumerate(states)]
             ends.append(sum(problem.terms(moved, residuals).values()))
         assert (ends[0] - ends[1]) / 2 == pytest.approx(gradient @ direction, rel=1e-3, abs=1e-6)
 
@@ -380,40 +378,56 @@ def shifted(problem, state, change):
     )  # fmt: skip
 
 
+def light_prior(light):
+    """Oracle: squared distance of light (9, 3) from grey, and size of its directional part, relative to its level."""
+    light = light / (light[0].mean() / photometric.REFERENCE_AMBIENT)
+    grey = light.mean(-1, keepdims=True)
+    return 4 * ((light - grey) ** 2).sum() + 0.25 * (grey[1:] ** 2).sum()
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_light_rows_are_the_prior_of_light_in_its_own_measure(seed):
+def test_light_prior_residuals_are_squared_chroma_and_direction_relative_to_the_level(seed):
     light = np.random.default_rng(seed).normal(size=(9, 3))
     light[0] += 3
-    level = light[0].mean() / photometric.EVEN_LIGHT
-    residual, _ = photometric.light_rows(light)
-    assert (residual[:-1] ** 2).sum() == pytest.approx(float(light_prior(torch.from_numpy(light / level))))
-    brighter, _ = photometric.light_rows(2 * light)
+    residual, _ = photometric.light_prior_residuals(light)
+    assert (residual[:-1] ** 2).sum() == pytest.approx(light_prior(light))
+    brighter, _ = photometric.light_prior_residuals(2 * light)
     np.testing.assert_allclose(brighter[:-1], residual[:-1])
-    assert brighter[-1] - residual[-1] == pytest.approx(photometric.LEVEL_WEIGHT * np.log(2))
+    assert brighter[-1] - residual[-1] == pytest.approx(photometric.EXPOSURE_WEIGHT * np.log(2))
+
+
+def test_light_prior_prefers_white_and_even_light():
+    even = np.zeros((9, 3))
+    even[0] = 3.0
+    tinted, directed = even.copy(), even.copy()
+    tinted[0, 0] += 0.5
+    directed[3] += 0.5
+    cost = [(photometric.light_prior_residuals(light)[0][:-1] ** 2).sum() for light in (even, tinted, directed)]
+    assert cost[0] == pytest.approx(0, abs=1e-20) and min(cost[1:]) > 1e-3
 
 
 @pytest.mark.parametrize("even", [3.0, 0.3, 0.1, -1.0])
-def test_light_rows_have_the_jacobian_that_they_claim(even):
-    """In the dark too, where no measure is taken."""
+def test_light_prior_residuals_have_the_jacobian_that_they_claim(even):
+    """In the dark too, where the level is held constant."""
     light = 0.2 * np.random.default_rng(0).normal(size=(9, 3))
     light[0] = even
-    residual, jacobian = photometric.light_rows(light)
+    residual, jacobian = photometric.light_prior_residuals(light)
     assert residual.shape == (36,) and jacobian.shape == (36, 27) and np.isfinite(residual).all()
     steps = 1e-6 * np.eye(27).reshape(27, 9, 3)
-    numeric = [(photometric.light_rows(light + s)[0] - photometric.light_rows(light - s)[0]) / 2e-6 for s in steps]
+    numeric = [(photometric.light_prior_residuals(light + s)[0] - photometric.light_prior_residuals(light - s)[0]) / 2e-6 for s in steps]
     np.testing.assert_allclose(jacobian, np.transpose(numeric), atol=1e-6 * np.abs(jacobian).max())
 
 
-def test_cut_is_consistent_with_the_cropped_camera():
+def test_crop_is_consistent_with_the_cropped_camera():
     """A point keeps its place in the picture: what lies at (x, y) lies at ((x - x0) * s, (y - y0) * s) in the crop."""
     photo = np.zeros((200, 300, 3), np.uint8)
     photo[80:88, 120:128] = 255  # centre (124, 84)
-    pixels, inside = photometric.cut(photo, (100, 60, 160, 120), 120)
+    pixels, inside = photometric.crop_photo(photo, (100, 60, 160, 120), 120)
     rows, columns = np.nonzero(pixels[..., 0] > 128)
     assert rows.mean() + 0.5 == pytest.approx((84 - 60) * 2, abs=0.6)
     assert columns.mean() + 0.5 == pytest.approx((124 - 100) * 2, abs=0.6)
     assert inside.all()
-    _, inside = photometric.cut(photo, (-30, 60, 30, 120), 120)
+    _, inside = photometric.crop_photo(photo, (-30, 60, 30, 120), 120)
     assert not inside[:, :58].any() and inside[:, 62:].all()
 
 

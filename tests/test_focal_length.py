@@ -15,7 +15,7 @@ from faceverse.rendering.render import render_head
 from faceverse.tracking.focal_length import SIGMA, refine_focal_length, zoomed
 
 SIDE, NEAR_M = 128, -0.35
-SETTINGS = StageSettings("toy", SIDE, 10, independent=200.0)
+SETTINGS = StageSettings("toy", SIDE, 10, effective_samples=200.0)
 YAWS = (-35.0, 0.0, 35.0)
 
 
@@ -43,7 +43,7 @@ def shown(model, lm, camera, state):
 
 
 def refinement(model, targets):
-    return Refinement(surface_samples(model), targets, SETTINGS, IdentityPrior.of_anybody(len(model.data.identity_modes)))
+    return Refinement(surface_samples(model), targets, SETTINGS, IdentityPrior.of_population(len(model.data.identity_modes)))
 
 
 def test_equations_are_the_derivatives_of_the_loss(toy_model, pictures):

@@ -149,7 +149,7 @@ def test_landmark_solver_follows_the_gain(model):
     rows = (torch.from_numpy(x[None]).float() for x in (identity, expression))
     expected = model.landmark_bases(model.landmarks_478).points(*rows)[0].numpy()
     np.testing.assert_allclose(lm.points(identity, expression), expected, atol=1e-6)
-    alone = lm.of_person(identity)
+    alone = lm.with_identity(identity)
     assert alone.identity.shape[0] == 0 and alone.gain is None
     np.testing.assert_allclose(alone.points(np.zeros(0), expression), expected, atol=1e-6)
 

@@ -145,7 +145,7 @@ def test_a_picture_of_smooth_skin_gives_shallow_detail(model, module):
     skin = fit_detail_maps(photo, model, bare.params, camera, module)
     anybody = maps_of(module, model, bare.params.replace(detail=random_detail(module, model, bare.params, 1)))
     region = face(model, len(skin.displacement))
-    assert skin.seen and rms(skin.displacement[region]) < 0.5 * rms(anybody.displacement[region])
+    assert skin.from_photo and rms(skin.displacement[region]) < 0.5 * rms(anybody.displacement[region])
 
 
 # -- a photograph -----------------------------------------------------------------------------------------------------

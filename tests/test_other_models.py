@@ -147,7 +147,7 @@ class Scene:
     def solve(self, model, **options):
         lm = solver.landmark_model(model, model.fit_landmarks)
         expected = lm.prior.mean(self.face.blendshapes)
-        return lm, solver.solve_landmarks(lm, lm.found(self.face.landmarks_px), self.camera, expected, **options)
+        return lm, solver.solve_landmarks(lm, lm.select(self.face.landmarks_px), self.camera, expected, **options)
 
 
 def degrees_between(a, b):
@@ -169,8 +169,8 @@ def fitted(other, toy_model):
 def test_known_points_are_picked_from_the_detectors(toy_model, unnamed):
     found = np.arange(2 * 478).reshape(478, 2)
     known = solver.landmark_model(unnamed, unnamed.fit_landmarks)
-    np.testing.assert_array_equal(known.found(found), found[np.array(fv.landmarks.LANDMARKS_68_FROM_478)])
-    assert solver.landmark_model(toy_model, toy_model.fit_landmarks).found(found) is found
+    np.testing.assert_array_equal(known.select(found), found[np.array(fv.landmarks.LANDMARKS_68_FROM_478)])
+    assert solver.landmark_model(toy_model, toy_model.fit_landmarks).select(found) is found
 
 
 def test_few_points_count_as_no_more_than_they_are(toy_model):
@@ -195,7 +195,7 @@ def test_heads_are_found_again_from_68_points_without_names(unnamed, toy_model, 
         lm.points(found.identity, found.expression), found.rotation, found.translation, scene.camera
     )
     eyes = np.linalg.norm(scene.face.landmarks_px[33] - scene.face.landmarks_px[263])
-    assert np.linalg.norm(again - lm.found(scene.face.landmarks_px), axis=1).mean() < 0.02 * eyes
+    assert np.linalg.norm(again - lm.select(scene.face.landmarks_px), axis=1).mean() < 0.02 * eyes
     assert degrees_between(found.rotation, scene.rotation) < 4
     assert shape_error(unnamed, scene, found) < 0.6 * shape_error(unnamed, scene, None)
 
@@ -238,8 +238,8 @@ def test_scores_are_expected_only_of_named_blendshapes(eyed, unnamed):
     mean = dict(zip(names, named.mean(scores)))
     assert (mean["jawOpen"], mean["mouthSmileLeft"], mean["browInnerUp"], mean["eyeballLeftYaw"]) == (0.7, 1, 0, 0)
     sigma = dict(zip(names, named.sigma))
-    assert sigma["jawOpen"] == prior.SURE_SIGMA["jawOpen"] and sigma["eyeLookInLeft"] == prior.GAZE_SIGMA
-    assert sigma["mouthSmileLeft"] == prior.SCORED_SIGMA
+    assert sigma["jawOpen"] == prior.RELIABLE_SIGMA["jawOpen"] and sigma["eyeLookInLeft"] == prior.GAZE_SIGMA
+    assert sigma["mouthSmileLeft"] == prior.BLENDSHAPE_SIGMA
     assert sigma["eyeballLeftYaw"] == pytest.approx(0.2)
     free = prior.expression_prior(unnamed)
     assert not free.scored.any() and not free.mean(scores).any()
@@ -273,9 +273,9 @@ def test_photometric_stage_moves_unnamed_components_within_limits(unnamed, toy_m
     target, state = photometric_target(unnamed, scene)
     start = replace(state, expression=np.full_like(state.expression, 2.95))
     target = replace(target, expression=start.expression)
-    prior_of_all = prior.IdentityPrior.of_anybody(len(state.identity))
+    prior_of_all = prior.IdentityPrior.of_population(len(state.identity))
     # The toy shows a few hundred vertices; the rest are the stage's own settings.
-    settings = replace(photometric.STAGES[0], independent=200.0)
+    settings = replace(photometric.STAGES[0], effective_samples=200.0)
     problem = photometric.Refinement(surface.surface_samples(unnamed), [target], settings, prior_of_all)
     outcome = photometric.refine(problem, [start])
     (found,) = outcome.states
@@ -295,7 +295,7 @@ def photometric_target(model, scene):
         light=default_light().double().numpy(),
     )
     lm = solver.landmark_model(model, model.fit_landmarks)
-    found = lm.found(scene.face.landmarks_px).astype(np.float64)
+    found = lm.select(scene.face.landmarks_px).astype(np.float64)
     weight, no_error_modes = np.full(len(found), 0.3), np.zeros((2 * len(found), 0))
     term = solver.LandmarkTerm(lm, found, scene.camera, weight, no_error_modes)
     picture = scene.picture / np.float32(255)
@@ -305,11 +305,11 @@ def photometric_target(model, scene):
 def test_samples_of_a_fine_mesh_give_the_albedo_of_all(toy_model, monkeypatch):
     target, state = photometric_target(toy_model, Scene(toy_model, toy_model))
     start = replace(state, albedo=np.ones_like(state.albedo), light=1.5 * state.light)
-    every = photometric.initial_colours(surface.surface_samples(toy_model), start, target)
-    monkeypatch.setattr(surface, "MOST_SAMPLES", 250)
+    every = photometric.estimate_light_and_albedo(surface.surface_samples(toy_model), start, target)
+    monkeypatch.setattr(surface, "MAX_SAMPLES", 250)
     fewer = surface.surface_samples(FaceModel(toy_model.data))
     assert len(fewer.weights) <= 250
-    some = photometric.initial_colours(fewer, start, target)
+    some = photometric.estimate_light_and_albedo(fewer, start, target)
     assert not np.array_equal(some.albedo, every.albedo)
     shown = [toy_model.albedo(s.tensor("albedo")) * float(s.light[0].mean()) for s in (every, some)]
     assert float((shown[1] - shown[0]).abs().mean()) < 0.05 * float(shown[0].mean())

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 import faceverse as fv
 from faceverse.fitting import quality_checks as checks
-from faceverse.fitting.photometric import crop_box, cut
+from faceverse.fitting.photometric import crop_box, crop_photo
 from faceverse.io.images import read_image
 from faceverse.landmarks import DetectedFace
 
@@ -26,15 +26,15 @@ def picture(model):
 def seen(picture):
     """That rendering with its landmarks, explained without any error."""
     face = fv.detect(picture)[0]
-    drawn, _ = cut(picture, crop_box(face.landmarks_px), checks.CROP_PX)
+    drawn, _ = crop_photo(picture, crop_box(face.landmarks_px), checks.CROP_PX)
     points = face.landmarks_px
     return checks.QualityInput(read_image(picture), face, 0.0, points, points, drawn)
 
 
 def with_pixels(seen, rgb):
     """The same face in other pixels, which the fitted head explains just as well."""
-    drawn, _ = cut(rgb, crop_box(seen.face.landmarks_px), checks.CROP_PX)
-    return replace(seen, photo=replace(seen.photo, rgb=rgb), drawn=drawn)
+    drawn, _ = crop_photo(rgb, crop_box(seen.face.landmarks_px), checks.CROP_PX)
+    return replace(seen, photo=replace(seen.photo, rgb=rgb), rendered=drawn)
 
 
 def with_points(seen, points):
@@ -56,7 +56,7 @@ def test_a_good_rendering_needs_no_remark(seen):
 
 
 def test_other_faces_are_counted(seen):
-    assert only(checks.quality_warnings(replace(seen, unclear=3))).startswith("3 faces were found and the largest was taken")
+    assert only(checks.quality_warnings(replace(seen, face_count=3))).startswith("3 faces were found and the largest was taken")
 
 
 def test_a_small_face_is_measured_and_not_called_blurred(seen):

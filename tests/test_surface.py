@@ -42,7 +42,7 @@ def drawn(model, state):
     """The state as a picture (S, S, 3) before black."""
     one = {name: state.tensor(name) for name in FaceState.__dataclass_fields__}
     shaded = render_head(
-        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]).clamp_min(module.DARKEST),
+        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]).clamp_min(module.MIN_ALBEDO),
         model.tensor("faces"), one["rotation"], one["translation"], one["light"], CAMERA,
     )  # fmt: skip
     return srgb_from_linear(shaded.rgb[0]).numpy()
@@ -55,8 +55,8 @@ def smooth_picture():
     return (0.5 + 0.15 * np.stack(waves, -1)).astype(np.float32)
 
 
-def comparison(model, picture, inside=EVERYWHERE, independent=1000.0):
-    return PhotometricTerm(surface_samples(model), picture, inside, CAMERA, independent)
+def comparison(model, picture, inside=EVERYWHERE, effective_samples=1000.0):
+    return PhotometricTerm(surface_samples(model), picture, inside, CAMERA, effective_samples)
 
 
 def moved_by(state, delta, sizes):
@@ -151,7 +151,7 @@ def test_a_rendering_of_the_state_leaves_nothing(scene):
     used = residuals.weight > 0
     difference = np.abs(residuals.difference[used]).max(1)
     assert used.sum() > 150 and np.median(difference) < 0.01 and np.quantile(difference, 0.9) < 0.04
-    compared.measure(residuals)
+    compared.update_noise_level(residuals)
     assert compared.sigma < 1.5 * SIGMA_LIMITS[0]
     other = replace(state, light=1.3 * state.light)
     assert compared.loss(compared.evaluate(other)) > 20 * compared.loss(residuals)
@@ -164,8 +164,8 @@ def test_colours_are_read_where_the_camera_sees_the_samples(toy_model):
     residuals = comparison(toy_model, picture).evaluate(state_of(toy_model))
     expected = project(torch.from_numpy(residuals.points), CAMERA)[:, :2].numpy() / SIZE
     seen = residuals.weight > 0
-    np.testing.assert_allclose(residuals.seen[seen, :2], expected[seen], atol=1e-5)
-    slopes = residuals.seen[seen, 3:].reshape(-1, 2, 3) * SIZE
+    np.testing.assert_allclose(residuals.observed[seen, :2], expected[seen], atol=1e-5)
+    slopes = residuals.observed[seen, 3:].reshape(-1, 2, 3) * SIZE
     np.testing.assert_allclose(slopes, np.broadcast_to([[1, 0, 0], [0, 1, 0]], slopes.shape), atol=1e-4)
     np.testing.assert_allclose(residuals.scale, CAMERA.focal_px / -residuals.points[:, 2], rtol=1e-6)
 
@@ -286,12 +286,12 @@ def test_samples_are_the_models_vertices(growing):
     normals = normals[samples] / np.linalg.norm(normals[samples], axis=1, keepdims=True)
     np.testing.assert_allclose(residuals.normals, normals, atol=1e-4)
     albedo = growing.albedo(state.tensor("albedo"))[0].numpy()[samples]
-    np.testing.assert_allclose(residuals.albedo, albedo.clip(module.DARKEST), atol=1e-6)
+    np.testing.assert_allclose(residuals.albedo, albedo.clip(module.MIN_ALBEDO), atol=1e-6)
 
 
 def test_fine_meshes_are_thinned(toy_model, monkeypatch):
     every = surface_samples(toy_model)
-    monkeypatch.setattr(module, "MOST_SAMPLES", 100)
+    monkeypatch.setattr(module, "MAX_SAMPLES", 100)
     some = module.sample_surface(toy_model)
     assert 50 < len(some.weights) <= 100 < len(every.weights)
     assert some.sizes == every.sizes and len(some.mean) < len(every.mean)
@@ -321,23 +321,23 @@ def test_deviation_grows_with_noise_within_its_limits(toy_model, scene):
     found = []
     for deviation in (0.0, 0.4, 0.65, 10.0):
         noisy = comparison(toy_model, picture + deviation * np.float32(SIGMA_LIMITS[1]) * noise)
-        noisy.measure(noisy.evaluate(state))
+        noisy.update_noise_level(noisy.evaluate(state))
         found.append(noisy.sigma)
-        assert noisy.trust == pytest.approx(noisy.independent * SIGMA_LIMITS[0] / noisy.sigma)
+        assert noisy.effective_count == pytest.approx(noisy.effective_samples * SIGMA_LIMITS[0] / noisy.sigma)
     assert found == sorted(found) and found[0] < found[1] < found[2]
     assert SIGMA_LIMITS[0] - 1e-6 < found[0] and found[-1] == pytest.approx(SIGMA_LIMITS[1])
 
 
 def test_a_minority_does_not_change_the_deviation_and_nothing_seen_leaves_it(toy_model, scene):
     state, picture, compared = scene
-    compared.measure(compared.evaluate(state))
+    compared.update_noise_level(compared.evaluate(state))
     covered = picture.copy()
     covered[:62] = 1.0  # a hat
     with_hat = comparison(toy_model, covered)
-    with_hat.measure(with_hat.evaluate(state))
+    with_hat.update_noise_level(with_hat.evaluate(state))
     assert with_hat.sigma < 2.5 * compared.sigma
     before = with_hat.sigma
-    with_hat.measure(with_hat.evaluate(replace(state, translation=np.array([3.0, 0.0, -0.6]))))
+    with_hat.update_noise_level(with_hat.evaluate(replace(state, translation=np.array([3.0, 0.0, -0.6]))))
     assert with_hat.sigma == before
 
 
@@ -355,21 +355,25 @@ def test_an_occluding_patch_costs_a_bounded_amount_and_pulls_at_nothing(toy_mode
         one.sigma = 0.03
         residuals = one.evaluate(state)
         patched.append(one.loss(residuals) - clean.loss(clean.evaluate(state)))
-        assert patched[-1] <= 0.5 * one.trust * losses.ROBUST_SCALE**2 * share * 1.05
+        assert patched[-1] <= 0.5 * one.effective_count * losses.ROBUST_SCALE**2 * share * 1.05
     assert 0 < patched[0] <= patched[1] < 1.2 * patched[0]
     hidden, seen = replace(residuals, weight=weight * (x < 78)), replace(residuals, weight=weight * (x > 82))
     pull = [np.abs(np.diag(one.normal_equations(state, each)[0])).sum() for each in (hidden, seen)]
     assert pull[0] < 0.01 * pull[1]
 
 
-def test_loss_is_the_one_of_pictures(scene):
-    """Half of losses.robust_photometric times the trust, over the samples instead of pixels."""
+def robust_photometric(rendered, photo, weight, sigma):
+    """Oracle: weighted mean of the Geman-McClure distance of colours (K, 3), in squares of sigma, in float64."""
+    square = (((rendered.astype(float) - photo) / sigma) ** 2).sum(-1) / 3
+    return (weight * square / (1 + square / losses.ROBUST_SCALE**2)).sum() / weight.sum()
+
+
+def test_loss_is_half_the_robust_distance_of_colours_times_the_effective_count(scene):
     state, _, compared = scene
     compared.sigma = 0.03
     residuals = compared.evaluate(replace(state, light=1.2 * state.light))
-    photo = torch.from_numpy(residuals.seen[None, None, :, :3])
-    predicted = photo + torch.from_numpy(residuals.difference[None, None])
+    photo = residuals.observed[:, :3]
+    predicted = photo + residuals.difference
     for weight in ((residuals.weight > 0).astype(np.float32), residuals.weight):
-        each = torch.from_numpy(np.asarray(weight, np.float32))[None, None]
-        expected = 0.5 * compared.trust * float(losses.robust_photometric(predicted, photo, each, compared.sigma))
+        expected = 0.5 * compared.effective_count * robust_photometric(predicted, photo, weight, compared.sigma)
         assert compared.loss(replace(residuals, weight=weight)) == pytest.approx(expected, rel=1e-4)

@@ -126,7 +126,7 @@ def evidence(points, photo, drawn, **changes):
     face = SimpleNamespace(landmarks_px=points, box_px=np.array([0.0, 0.0, *photo.shape[1::-1]]))
     photo = SimpleNamespace(rgb=photo)
     known = {"yaw_deg": 0.0, "matched_px": points[:5], "projected_px": points[:5] + changes.pop("misfit", 0.0)}
-    return quality_checks.QualityInput(photo=photo, face=face, drawn=drawn, **known | changes)
+    return quality_checks.QualityInput(photo=photo, face=face, rendered=drawn, **known | changes)
 
 
 def test_every_warning_of_a_fit(monkeypatch):
@@ -138,7 +138,7 @@ def test_every_warning_of_a_fit(monkeypatch):
     grey = np.full((200, 200, 3), 128, np.uint8)
     drawn = np.full((176, 176, 3), 128, np.uint8)
     said = [
-        *quality_checks.quality_warnings(evidence(points, grey, drawn, unclear=3, yaw_deg=55.0)),
+        *quality_checks.quality_warnings(evidence(points, grey, drawn, face_count=3, yaw_deg=55.0)),
         *quality_checks.quality_warnings(evidence(points + 120, grey, drawn, misfit=30.0)),
         *quality_checks.quality_warnings(evidence(points, np.full_like(grey, 5), drawn)),
         *quality_checks.quality_warnings(evidence(points, np.full_like(grey, 255), drawn)),

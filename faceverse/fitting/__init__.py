@@ -23,7 +23,7 @@ from .face_selection import FaceSelector, check_face_selector
 from .fit_input import (
     FitInput,
     bake_input_texture,
-    fit_landmarks_of,
+    fit_landmarks,
     fit_warnings,
     fitted_params,
     head_result,
@@ -31,9 +31,9 @@ from .fit_input import (
     texture_size,
     with_detail,
 )
+from .multi_photo import fit_photos
 from .prior import IdentityPrior
 from .progress import STAGE_SHARE, Progress, with_detail_share
-from .several import fit_several
 from .solver import LandmarkSolution
 
 
@@ -91,7 +91,7 @@ def fit(
     progress = with_detail_share(on_progress or (lambda stage, fraction, preview: None), module is not None)
     if len(sources) > 1:
         photos = [read_image(one) for one in sources]
-        return fit_several(photos, model, (faces, focals), module, seed, progress, on_base, started)
+        return fit_photos(photos, model, (faces, focals), module, seed, progress, on_base, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
     fit_input = prepare_fit_input(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
@@ -99,7 +99,7 @@ def fit(
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
     solution, landmark_stage = _fit_landmarks(fit_input)
     fit_input = replace(fit_input, camera=solution.camera)
-    prior = IdentityPrior.of_anybody(len(solution.identity))
+    prior = IdentityPrior.of_population(len(solution.identity))
     (state,), photometric_stages = fit_appearance([fit_input], [solution], prior, progress)
     params = fitted_params(fit_input, state)
     stages, said = (detected, landmark_stage, *photometric_stages), fit_warnings(fit_input, state)
@@ -139,7 +139,7 @@ def _check_arguments(face: FaceSelector, seed: int, focal_px: float | None) -> N
 
 def _fit_landmarks(fit_input: FitInput) -> tuple[LandmarkSolution, Stage]:
     started = time.perf_counter()
-    solution = fit_landmarks_of(fit_input)
+    solution = fit_landmarks(fit_input)
     stage = Stage(
         "landmarks",
         time.perf_counter() - started,

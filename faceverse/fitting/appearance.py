@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from ..result import Stage
-from .fit_input import FitInput, first_state, photometric_target, preview_of
+from .fit_input import FitInput, initial_state, photometric_target, render_preview
 from .lip_closure import close_lips
-from .photometric import STAGES, PhotometricTarget, Refinement, initial_colours, refine
+from .photometric import STAGES, PhotometricTarget, Refinement, estimate_light_and_albedo, refine
 from .prior import IdentityPrior
 from .progress import STAGE_SHARE, Progress
 from .solver import LandmarkSolution
 from .surface import FaceState, SurfaceSamples, surface_samples
 
-GUESSED = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
+UNCALIBRATED_WEIGHT = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
 
 
 def fit_appearance(
@@ -33,7 +33,7 @@ def fit_appearance(
     """
     mesh = fit_inputs[0].model.coarse
     surface = surface_samples(mesh)
-    states = [first_state(fit_input, solution) for fit_input, solution in zip(fit_inputs, solutions, strict=True)]
+    states = [initial_state(fit_input, solution) for fit_input, solution in zip(fit_inputs, solutions, strict=True)]
     expressions = [state.expression for state in states]
     stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
     total = sum(s.iterations for s in STAGES)
@@ -41,10 +41,10 @@ def fit_appearance(
         started = time.perf_counter()
         # The detector errs alike in photographs of one person, so that more of them tell less than each did alone.
         weight = settings.landmarks / len(fit_inputs) ** 0.5
-        settings = replace(settings, landmarks=weight if fit_inputs[0].landmarks.learned else GUESSED * weight)
+        settings = replace(settings, landmarks=weight if fit_inputs[0].landmarks.learned else UNCALIBRATED_WEIGHT * weight)
         targets = [photometric_target(*known, settings.size_px) for known in zip(fit_inputs, states, expressions, strict=True)]
         if number == 0:
-            states = first_colours(surface, states, targets)
+            states = initial_appearance(surface, states, targets)
         share = STAGE_SHARE["photometric"] * settings.iterations / total
 
         def on_step(part: float, name=settings.name, first=done, share=share) -> None:
@@ -52,7 +52,7 @@ def fit_appearance(
 
         outcome = refine(Refinement(surface, targets, settings, identity), states, on_step)
         states, done = outcome.states, done + share
-        progress(settings.name, done, preview_of(mesh, states[0], targets[0]))
+        progress(settings.name, done, render_preview(mesh, states[0], targets[0]))
         spent = time.perf_counter() - started
         steps = len(outcome.history) - 1
         stages.append(Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history))
@@ -63,14 +63,14 @@ def fit_appearance(
     return closed, stages
 
 
-def first_colours(surface: SurfaceSamples, states: list[FaceState], targets: list[PhotometricTarget]) -> list[FaceState]:
+def initial_appearance(surface: SurfaceSamples, states: list[FaceState], targets: list[PhotometricTarget]) -> list[FaceState]:
     """The mean of the photographs' albedos, and the light of each for it."""
-    alone = [initial_colours(surface, *pair) for pair in zip(states, targets, strict=True)]
+    alone = [estimate_light_and_albedo(surface, *pair) for pair in zip(states, targets, strict=True)]
     if len(alone) == 1:
         return alone
     albedo = np.mean([state.albedo for state in alone], axis=0)
     lit = [
-        initial_colours(surface, replace(state, albedo=albedo), target, rounds=1)
+        estimate_light_and_albedo(surface, replace(state, albedo=albedo), target, rounds=1)
         for state, target in zip(alone, targets, strict=True)
     ]
     return [replace(state, albedo=albedo) for state in lit]

@@ -43,7 +43,7 @@ from ..result import Stage
 from .progress import Progress
 from .skin_observation import SkinObservation, inner_weight, observe_skin, shade_sensitivity
 
-LEAST_TEXELS = 0.02  # share of the map that has to show skin
+MIN_TEXEL_SHARE = 0.02  # share of the map that has to show skin
 COARSEST_PHOTO_TEXELS = 3.0  # of 512: blur of the photograph from which it shows no detail at all
 SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
 OUTLIER = 4.0  # sigmas beyond which a texel counts no more
@@ -55,7 +55,7 @@ NOISE_FROM = 16  # side of the smallest noise maps that are fitted
 
 
 @dataclass(frozen=True)
-class Plan:
+class OptimizationPlan:
     """How a part of a stage goes: steps, how fast latents and noise maps move (Adam), and by what the generator's
     resolution is divided."""
 
@@ -66,8 +66,8 @@ class Plan:
 
 
 # At half the resolution a step costs a third.
-DETAIL = (Plan(14, 0.05, 0.15, reduced=2), Plan(5, 0.02, 0.10))
-EXPRESSION = Plan(6, 0.06)
+DETAIL = (OptimizationPlan(14, 0.05, 0.15, reduced=2), OptimizationPlan(5, 0.02, 0.10))
+EXPRESSION = OptimizationPlan(6, 0.06)
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class FittedDetail:
         displacement: (S, S) mm, with the wrinkles of the expression.
         albedo_log: (S, S, 3).
         stages: of the fit.
-        seen: whether the photograph had a say; else the detail is what somebody of that age and sex could have.
+        from_photo: whether the photograph had a say; else the detail is what somebody of that age and sex could have.
     """
 
     latents: dict[str, np.ndarray]
     displacement: np.ndarray
     albedo_log: np.ndarray
     stages: tuple[Stage, ...]
-    seen: bool
+    from_photo: bool
 
 
 def select_detail_module(detail: bool | DetailModule, model: FaceModel) -> DetailModule | None:
@@ -135,11 +135,11 @@ def fit_detail_maps(
     Raises:
         ParameterError: not an open module, or not such a seed.
     """
-    fitting = _Fitting(module, model, params, random_detail(module, model, params, seed))
+    fitting = _DetailFit(module, model, params, random_detail(module, model, params, seed))
     view = observe_skin(photo, model, params, camera, module.detail.size)
     coarse = view.blur_texels * 512 / module.detail.size > COARSEST_PHOTO_TEXELS
-    if coarse or float((view.weight > 0.5).float().mean()) < LEAST_TEXELS:
-        return fitting.finished((), False)
+    if coarse or float((view.weight > 0.5).float().mean()) < MIN_TEXEL_SHARE:
+        return fitting.result((), False)
 
     def observe(side: int) -> SkinObservation:
         return view if side == module.detail.size else observe_skin(photo, model, params, camera, side)
@@ -147,18 +147,18 @@ def fit_detail_maps(
     stages = [fitting.fit_detail(view, observe, lambda share: on_step(0.8 * share))]
     if fitting.has_wrinkles:
         stages.append(fitting.fit_expression(view, observe, lambda share: on_step(0.8 + 0.2 * share)))
-    return fitting.finished(tuple(stages), True)
+    return fitting.result(tuple(stages), True)
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Prediction:
     """Latents (1, L, D), and displacement (S, S) mm with the wrinkles of the expression."""
 
     latents: Tensor
     displacement: Tensor
 
 
-class _Fitting:
+class _DetailFit:
     """One fit: the present latents and what they make."""
 
     def __init__(self, module: DetailModule, model: FaceModel, params: FaceParams, latents: dict[str, np.ndarray]):
@@ -196,8 +196,8 @@ class _Fitting:
         started = time.perf_counter()
         reading = self.read(view, view.residual)
         start = torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents
-        w, noise = start, _quiet_noise(self.noise, view)
-        before = self._kept_if_better(view, w, noise, math.inf)
+        w, noise = start, _suppress_observed_noise(self.noise, view)
+        before = self._keep_if_better(view, w, noise, math.inf)
         history, terms, steps = (), {}, sum(plan.steps for plan in DETAIL)
         for plan in DETAIL:
             seen = observe(self.module.detail.size // plan.reduced)
@@ -206,16 +206,16 @@ class _Fitting:
             def report(share: float, done: float = done, part: float = part) -> None:
                 on_step(done + part * share)
 
-            w, noise, losses, terms = self._descend(plan, w, noise, seen, report)
+            w, noise, losses, terms = self._optimize_plan(plan, w, noise, seen, report)
             history += losses
-        after = self._kept_if_better(view, w, noise, before)
+        after = self._keep_if_better(view, w, noise, before)
         if reading is not None:
             after = self._add_displacement(view, reading, after)
         after = self._set_depth(view, after)
         return Stage("detail", time.perf_counter() - started, steps, terms, before, after, history)
 
     @torch.no_grad()
-    def _kept_if_better(self, view: SkinObservation, w: Tensor, noise: list[Tensor], before: float) -> float:
+    def _keep_if_better(self, view: SkinObservation, w: Tensor, noise: list[Tensor], before: float) -> float:
         """Takes latents and noise where they explain held-out skin better; the error then."""
         albedo_log, made = self.make(w, noise)
         error = view.error(view.predicted(albedo_log, made + self.wrinkles))
@@ -227,8 +227,8 @@ class _Fitting:
         self.noise = noise_maps(self.module.detail, self.latents)
         return error
 
-    def _descend(
-        self, plan: Plan, w: Tensor, noise: list[Tensor], view: SkinObservation, on_step
+    def _optimize_plan(
+        self, plan: OptimizationPlan, w: Tensor, noise: list[Tensor], view: SkinObservation, on_step
     ) -> tuple[Tensor, list[Tensor], tuple[float, ...], dict[str, float]]:
         """Latents and noise after the steps of a plan, the losses, and the last one's terms."""
         size = view.weight.shape[-1]
@@ -246,11 +246,11 @@ class _Fitting:
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         groups = [{"params": [w], "lr": plan.latent_rate}, {"params": free, "lr": plan.noise_rate}]
-        history, terms = _descend(plan.steps, groups, loss_of, on_step)
+        history, terms = _optimize(plan.steps, groups, loss_of, on_step)
         return w.detach(), [(a + b).detach() for a, b in zip(start, deltas)], history, terms
 
     @torch.no_grad()
-    def read(self, view: SkinObservation, residual: Tensor) -> _Reading | None:
+    def read(self, view: SkinObservation, residual: Tensor) -> _Prediction | None:
         """What the module's reader sees in a residual (3, S, S) of the view; None without a reader."""
         reader, code = self.module.reader, self.module.code
         if reader is None:
@@ -259,10 +259,10 @@ class _Fitting:
         bands, z = reader(*(maps[None] for maps in given))
         for name, value in known_factors(code, self.model, self.params).items():
             z[0, code.factors.index(name)] = value
-        return _Reading(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask)
+        return _Prediction(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask)
 
     @torch.no_grad()
-    def _add_displacement(self, view: SkinObservation, reading: _Reading, before: float) -> float:
+    def _add_displacement(self, view: SkinObservation, reading: _Prediction, before: float) -> float:
         """What the reader sees in the photograph and not in what is made of it so far, as strong as explains held-out
         skin best, if it does so at all; the error then.
 
@@ -327,7 +327,7 @@ class _Fitting:
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         before = view.error(view.predicted(albedo_log, rest + self.wrinkles))
-        history, terms = _descend(EXPRESSION.steps, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
+        history, terms = _optimize(EXPRESSION.steps, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
         after = before
         with torch.no_grad():
             kinds = (torch.from_numpy(self.latents["expression_w"]), self.wrinkles), (w.detach()[0], made(size))
@@ -340,12 +340,12 @@ class _Fitting:
         seconds = time.perf_counter() - started
         return Stage("expression detail", seconds, EXPRESSION.steps, terms, before, after, history)
 
-    def finished(self, stages: tuple[Stage, ...], seen: bool) -> FittedDetail:
+    def result(self, stages: tuple[Stage, ...], from_photo: bool) -> FittedDetail:
         maps = maps_of(self.module, self.model, self.params.replace(detail=self.latents))
-        return FittedDetail(self.latents, maps.displacement, maps.albedo_log, stages, seen)
+        return FittedDetail(self.latents, maps.displacement, maps.albedo_log, stages, from_photo)
 
 
-def _descend(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
+def _optimize(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
     """Adam with rates that fall to nothing; the loss before each step, and the last one's terms."""
     optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
     rates = [group["lr"] for group in groups]
@@ -392,13 +392,13 @@ class _LatentPrior:
         return 0.5 * (distance.square().sum() + 0.5 * spread.square().sum())
 
 
-def _informed(view: SkinObservation, size: int) -> Tensor:
+def _observed_share(view: SkinObservation, size: int) -> Tensor:
     """(size, size) 0..1, how far the photograph says what the noise of that size should be."""
     seen = resized(view.weight, size).clamp(0, 1)
     finest = view.blur_texels * size / view.weight.shape[-1]
     return seen * float(np.clip(2 - finest, 0, 1))
 
 
-def _quiet_noise(noise: list[Tensor], view: SkinObservation) -> list[Tensor]:
+def _suppress_observed_noise(noise: list[Tensor], view: SkinObservation) -> list[Tensor]:
     """Noise maps without the random part where a photograph is going to say what is there."""
-    return [n * (1 - _informed(view, n.shape[-1])) if n.shape[-1] >= NOISE_FROM else n for n in noise]
+    return [n * (1 - _observed_share(view, n.shape[-1])) if n.shape[-1] >= NOISE_FROM else n for n in noise]

@@ -1,4 +1,4 @@
-"""Choosing one of the faces that were found: by index, the largest, or the one at a place in the photograph."""
+"""Selection of one detected face: by index, the largest, or the nearest to a point of the photograph."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..errors import NoFaceError, ParameterError
 from ..landmarks import DetectedFace
 
 LARGEST = "largest"
-COMPARABLE_SIZE = 0.6  # of the largest face's size: smaller ones are people in the background
+COMPARABLE_SIZE = 0.6  # of the largest face's size: smaller faces are people in the background
 
 FaceSelector = int | str | tuple[float, float]
 
 
 def check_face_selector(face) -> None:
-    """Refuses what cannot name a face.
+    """Check that a value selects a face.
 
     Raises:
         ParameterError: neither an index from 0 on, nor "largest", nor a point (x, y).
@@ -29,48 +29,48 @@ def check_face_selector(face) -> None:
 
 
 def is_point(face) -> bool:
-    """Whether this is a place in a photograph: two finite numbers."""
+    """Whether a value is a point of a photograph: two finite numbers."""
     if not isinstance(face, (Sequence, np.ndarray)) or isinstance(face, str) or len(face) != 2:
         return False
     return all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in face)
 
 
-def select_face(found: list[DetectedFace], face: FaceSelector, scale: float = 1.0) -> DetectedFace:
-    """The face that is asked for.
+def select_face(detected: list[DetectedFace], face: FaceSelector, scale: float = 1.0) -> DetectedFace:
+    """Return the selected face.
 
     Args:
-        found: largest first, in pixels of the picture that was searched.
-        face: index into `found`; "largest"; or a point (x, y) in pixels of the photograph's own size: the face whose
-            box contains it, the one with the nearest centre where several do, else the one with the nearest box.
-        scale: size of the picture that was searched over the photograph's own.
+        detected: largest first, in pixels of the picture that the detector searched.
+        face: index into `detected`; "largest"; or a point (x, y) in pixels of the photograph's original size: the face
+            whose box contains it, the one with the nearest centre where several do, else the one with the nearest box.
+        scale: size of the searched picture relative to the original size.
 
     Raises:
-        NoFaceError: no face was found, or fewer than the index asks for.
+        NoFaceError: no face was detected, or fewer than the index requires.
     """
-    if not found:
+    if not detected:
         raise NoFaceError(
             "no face was found; use a photograph in which the face is well lit and at least 60 pixels wide"
         )
     if is_point(face):
         point = np.array([float(v) for v in face]) * scale
-        return min(found, key=lambda one: _distances(one, point))
+        return min(detected, key=lambda one: _distances(one, point))
     index = 0 if isinstance(face, str) else int(face)
-    if index >= len(found):
-        count = len(found)
+    if index >= len(detected):
+        count = len(detected)
         were = "1 face was" if count == 1 else f"{count} faces were"
         rest = f" to face={count - 1}" if count > 1 else ""
         raise NoFaceError(f"{were} found, so face={index} does not exist; use face=0{rest}")
-    return found[index]
+    return detected[index]
 
 
-def count_comparable_faces(found: list[DetectedFace]) -> int:
-    """How many faces are large enough to be meant, the largest included."""
-    sizes = [math.sqrt(float(np.prod(np.maximum(one.box_px[2:] - one.box_px[:2], 0)))) for one in found]
+def count_comparable_faces(detected: list[DetectedFace]) -> int:
+    """Number of faces of a size comparable to the largest one, which is included."""
+    sizes = [math.sqrt(float(np.prod(np.maximum(one.box_px[2:] - one.box_px[:2], 0)))) for one in detected]
     return sum(size >= COMPARABLE_SIZE * sizes[0] for size in sizes)
 
 
 def _distances(one: DetectedFace, point: np.ndarray) -> tuple[float, float]:
-    """Pixels from the point (2,) to the box, 0 inside, and to its centre."""
+    """Distances in pixels from a point (2,) to a face's box, 0 inside it, and to the centre of the box."""
     low, high = one.box_px[:2].astype(np.float64), one.box_px[2:].astype(np.float64)
     outside = np.maximum(np.maximum(low - point, point - high), 0)
     return float(np.linalg.norm(outside)), float(np.linalg.norm((low + high) / 2 - point))

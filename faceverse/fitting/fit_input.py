@@ -21,7 +21,7 @@ from ..result import FitResult, Stage
 from .detail_stage import FittedDetail
 from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
 from .parameter_regressor import load_parameter_regressor
-from .photometric import PhotometricTarget, crop_box, cut
+from .photometric import PhotometricTarget, crop_box, crop_photo
 from .quality_checks import CROP_PX, QualityInput, quality_warnings
 from .solver import (
     LandmarkModel,
@@ -32,7 +32,7 @@ from .solver import (
     point_weights,
     solve_landmarks,
 )
-from .surface import DARKEST, FaceState
+from .surface import MIN_ALBEDO, FaceState
 from .texture import Texture, bake_photo, iris_colour
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
@@ -44,10 +44,10 @@ class FitInput:
     """What is known before the fit: the model, the photograph, the face in it, its camera.
 
     Args:
-        unclear: how many faces could have been meant, where nobody said which one; else 1.
+        face_count: how many faces could have been meant, where nobody said which one; else 1.
         points_px: (L, 2) the model's landmarks as far as the detector is believed.
         expected: (E,) weights of the expression to expect.
-        lens_known: whether the camera's focal length was given or stored in the file.
+        focal_known: whether the camera's focal length was given or stored in the file.
     """
 
     model: FaceModel
@@ -57,8 +57,8 @@ class FitInput:
     landmarks: LandmarkModel
     points_px: np.ndarray
     expected: np.ndarray
-    unclear: int = 1
-    lens_known: bool = True
+    face_count: int = 1
+    focal_known: bool = True
 
 
 def prepare_fit_input(
@@ -80,24 +80,24 @@ def prepare_fit_input(
         focal_px = focal_px * photo.scale
     known = focal_px or photo.focal_px
     camera = default_camera(photo.rgb.shape[:2], known)
-    unclear = 1 if isinstance(face, str) or is_point(face) or face != 0 else count_comparable_faces(found)
+    face_count = 1 if isinstance(face, str) or is_point(face) or face != 0 else count_comparable_faces(found)
     lm = landmark_model(model, model.fit_landmarks)
     points_px, expected = chosen.landmarks_px, lm.prior.mean(chosen.blendshapes)
     network = load_parameter_regressor(model)
     if network is not None:
         start = network.predict(chosen, camera)
-        expected = np.where(lm.prior.surer(start.expression_sigma), start.expression, expected)
+        expected = np.where(lm.prior.prefers_estimate(start.expression_sigma), start.expression, expected)
         lm, points_px = lm.with_initial_estimate(start), start.points_px
-    return FitInput(model, photo, chosen, camera, lm, lm.found(points_px), expected, unclear, known is not None)
+    return FitInput(model, photo, chosen, camera, lm, lm.select(points_px), expected, face_count, known is not None)
 
 
-def fit_landmarks_of(fit_input: FitInput, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
+def fit_landmarks(fit_input: FitInput, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
     """Pose, identity and expression from the landmarks; with those of a known person, pose and expression only."""
-    lm, focal_sigma = landmarks or fit_input.landmarks, 0.0 if fit_input.lens_known else FOCAL_SIGMA
+    lm, focal_sigma = landmarks or fit_input.landmarks, 0.0 if fit_input.focal_known else FOCAL_SIGMA
     return solve_landmarks(lm, fit_input.points_px, fit_input.camera, fit_input.expected, focal_sigma=focal_sigma)
 
 
-def first_state(fit_input: FitInput, solution: LandmarkSolution) -> FaceState:
+def initial_state(fit_input: FitInput, solution: LandmarkSolution) -> FaceState:
     """Where the photometric stages start: the landmarks' shape and pose, the model's mean albedo, even light."""
     return FaceState(
         identity=solution.identity,
@@ -117,7 +117,7 @@ def photometric_target(fit_input: FitInput, state: FaceState, expression: np.nda
         size: side in pixels.
     """
     box = crop_box(fit_input.face.landmarks_px)
-    pixels, inside = cut(fit_input.photo.rgb, box, size)
+    pixels, inside = crop_photo(fit_input.photo.rgb, box, size)
     camera = fit_input.camera.cropped(box, (size, size))
     lm = fit_input.landmarks
     observed = (fit_input.points_px.astype(np.float64) - box[:2]) * size / (box[3] - box[1])
@@ -128,12 +128,12 @@ def photometric_target(fit_input: FitInput, state: FaceState, expression: np.nda
     return PhotometricTarget(pixels.astype(np.float32) / 255, inside, camera, term, expression)
 
 
-def preview_of(mesh: FaceModel, state: FaceState, target: PhotometricTarget) -> np.ndarray:
+def render_preview(mesh: FaceModel, state: FaceState, target: PhotometricTarget) -> np.ndarray:
     """Small picture of the current head over the crop: (S, S, 3) uint8."""
     with torch.no_grad():
         shaded = render_head(
             mesh.vertices(state.tensor("identity"), state.tensor("expression")),
-            mesh.albedo(state.tensor("albedo")).clamp_min(DARKEST),
+            mesh.albedo(state.tensor("albedo")).clamp_min(MIN_ALBEDO),
             mesh.tensor("faces"), state.tensor("rotation"), state.tensor("translation"), state.tensor("light"),
             target.camera,
         )  # fmt: skip
@@ -187,12 +187,12 @@ def projected_landmarks(fit_input: FitInput, state: FaceState) -> np.ndarray:
     return projected.numpy() / np.float32(fit_input.photo.scale)
 
 
-def found_landmarks(fit_input: FitInput) -> np.ndarray:
+def original_landmarks_px(fit_input: FitInput) -> np.ndarray:
     """(478, 2) the detector's points in pixels of the photograph's own size."""
     return fit_input.face.landmarks_px / np.float32(fit_input.photo.scale)
 
 
-def own_camera(fit_input: FitInput) -> Camera:
+def original_camera(fit_input: FitInput) -> Camera:
     """The camera in pixels of the photograph's own size."""
     return _camera_of_original(fit_input.camera, fit_input.photo.scale)
 
@@ -220,13 +220,13 @@ def head_result(
     return FitResult(
         model=model,
         params=params,
-        camera=own_camera(fit_input),
+        camera=original_camera(fit_input),
         vertices=vertices.numpy(),
         neutral_vertices=neutral.numpy(),
         albedo=albedo.numpy(),
         texture=texture.rgb,
         texture_confidence=texture.confidence,
-        landmarks_px=found_landmarks(fit_input),
+        landmarks_px=original_landmarks_px(fit_input),
         projected_landmarks_px=projected_landmarks(fit_input, state),
         stages=stages,
         warnings=warnings,
@@ -245,8 +245,8 @@ def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -
         yaw_deg=euler_deg_from_rotation(state.tensor("rotation")[0])[0],
         matched_px=fit_input.points_px,
         projected_px=projected_landmarks(fit_input, state) * np.float32(fit_input.photo.scale),
-        drawn=preview_of(fit_input.model.coarse, state, target),
-        unclear=fit_input.unclear,
+        rendered=render_preview(fit_input.model.coarse, state, target),
+        face_count=fit_input.face_count,
     )
     return quality_warnings(seen, far_side)
 

@@ -1,7 +1,9 @@
-"""Lips that are closed in the photograph are closed on the head.
+"""Lip closure: expression weights that close the lips of the head where they are closed in the photograph.
 
-A fit leaves gaps of a millimetre or two, in which teeth shine: skin is compared, not what lies between the lips, and
-single points are not that sure. But how far the lips are apart is seen better than where each of them is.
+The photometric term compares skin, not the line between the lips, and single landmarks are not accurate enough, so a
+fit leaves gaps of one or two millimetres in which teeth show. The distance of two opposite lip points is detected more
+accurately than either point. The correction is a linear least-squares problem with a quadratic prior around the fitted
+weights and box bounds, solved by an active set (`solver.damped_step`).
 """
 
 from __future__ import annotations
@@ -14,40 +16,45 @@ from ..graphics.camera import Camera
 from .solver import LandmarkModel, damped_step, project_points
 from .surface import FaceState
 
-PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # MediaPipe: middle of the inner lips, above and below
-SEEN_M = 0.0006  # further apart in the photograph than closed lips would be: they are open
-FITTED_M = 0.0025  # further apart on the head: the points and the skin agree that they are open
-TOUCH_M = 1.5e-4  # how closely the lips meet; against this, expression weights move as little as they can
+PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # MediaPipe: inner lips, upper and lower point
+MAX_EXCESS_M = 0.0006  # lips whose detected gap exceeds that of closed lips by more are open
+MAX_FITTED_GAP_M = 0.0025  # a wider fitted gap is an open mouth: landmarks and colours agree on it
+GAP_SIGMA_M = 1.5e-4  # standard deviation of the closed gap, against the prior on the change of weights
 GROUPS = ("mouth", "jaw")
 
 
 def close_lips(lm: LandmarkModel, state: FaceState, points_px: np.ndarray, camera: Camera) -> FaceState:
-    """The state with lips that meet as they do without expression, if they are closed in the photograph.
+    """Close the lips of a fitted head, to their distance without expression, if the photograph shows them closed.
 
     Args:
-        lm: the model on all 478 landmarks; states of models with fewer, or without named expressions, stay as they are.
-        points_px: (478, 2) as detected.
+        lm: the model on all 478 landmarks. With fewer landmarks or without named expressions the state is returned
+            unchanged.
+        state: as fitted.
+        points_px: (478, 2) detected landmarks, in pixels of the camera's picture.
+        camera: of the photograph.
+    Returns:
+        The state with closed lips, or the unchanged state.
     """
     movable = np.array([k for k, name in enumerate(lm.prior.names) if name.startswith(GROUPS) and lm.prior.scored[k]])
     if lm.detected is not None or not len(movable):
         return state
     upper, lower = np.array(PAIRS).T
     modes = lm.expression_of(state.identity)[movable]
-    apart = (modes[:, upper, 1] - modes[:, lower, 1]).T  # (P, M) metres per unit of weight
-    gap = apart @ state.expression[movable]
-    if not 0 < np.median(gap) < FITTED_M:
+    gap_modes = (modes[:, upper, 1] - modes[:, lower, 1]).T  # (P, M) metres per unit of weight
+    gap = gap_modes @ state.expression[movable]
+    if not 0 < np.median(gap) < MAX_FITTED_GAP_M:
         return state
     precision = lm.prior.refined_sigma[movable] ** -2.0
     bounds = lm.prior.limits[movable] - state.expression[movable, None]
-    hessian = apart.T @ apart / TOUCH_M**2 + np.diag(precision)
-    change = damped_step(hessian, apart.T @ gap / TOUCH_M**2, 0.0, np.arange(len(movable)), bounds)
+    hessian = gap_modes.T @ gap_modes / GAP_SIGMA_M**2 + np.diag(precision)
+    change = damped_step(hessian, gap_modes.T @ gap / GAP_SIGMA_M**2, 0.0, np.arange(len(movable)), bounds)
     expression = state.expression.copy()
     expression[movable] += change
     closed = replace(state, expression=expression)
     pixels = project_points(lm.points(state.identity, expression), state.rotation, state.translation, camera)
-    wide_px = np.median(_distance(points_px, upper, lower) - _distance(pixels, upper, lower))
+    excess_px = np.median(_distance(points_px, upper, lower) - _distance(pixels, upper, lower))
     metres_per_px = -state.translation[2] / camera.focal_px
-    return closed if wide_px * metres_per_px < SEEN_M else state
+    return closed if excess_px * metres_per_px < MAX_EXCESS_M else state
 
 
 def _distance(pixels: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:

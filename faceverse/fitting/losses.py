@@ -1,36 +1,50 @@
-"""Terms of the fitting loss; each is a scalar in squares of standard deviations, so that they can be added.
+"""Robust loss of the photometric terms: Geman and McClure's function, its weight, and robust scales of residuals.
 
-The fit writes them at samples of the skin and as quadratic forms, with derivatives (`fitting.surface`,
-`fitting.photometric`); these are the plain definitions that tests hold it to.
+Squared errors listen most to what the model explains least: hair, glasses, hands, make-up. With the loss rho(s) =
+s / (1 + s / c^2) of squared standardised residuals s, such outliers saturate at c^2. Gauss-Newton minimises it as
+iteratively reweighted least squares: each residual counts with the weight d rho / d s = (1 + s / c^2)^-2.
+`fitting.surface` (fit of a photograph) and `tracking.skin_term` (fit of a frame) use these functions on NumPy arrays.
+
+The notebook notebooks/03_fitting_losses.ipynb builds every term of a fit by hand, draws these weights over a photograph
+and shows what the fit does without them.
+
+References: Geman and McClure 1987, "Statistical methods for tomographic image reconstruction"; Black and Rangarajan
+1996, "On the unification of line processes, outlier rejection, and robust statistics with applications in early
+vision", section 3; Huber 1981, "Robust Statistics", section 5.1 (median absolute deviation).
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
 
-ROBUST_SCALE = 2.5  # residuals beyond this many deviations lose their vote
+ROBUST_SCALE = 2.5  # c, in standard deviations: residuals beyond it are down-weighted as outliers
+SIGMA_PER_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
-def robust_photometric(rendered: Tensor, photo: Tensor, weight: Tensor, sigma: float) -> Tensor:
-    """Geman-McClure distance of two pictures, weighted mean over pixels.
+def geman_mcclure(square: np.ndarray) -> np.ndarray:
+    """Geman-McClure loss rho(s) of squared standardised residuals s (...), 0 at s = 0, below ROBUST_SCALE^2."""
+    return square / (1 + square / ROBUST_SCALE**2)
+
+
+def geman_mcclure_row_scale(square: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Factor (...) on residuals and rows of their Jacobian that makes least squares out of the weighted robust loss.
+
+    It is the square root of the prior weight times that of the robust weight d rho / d s.
 
     Args:
-        rendered, photo: (N, H, W, 3) sRGB in 0..1.
-        weight: (N, H, W) votes per pixel, 0 where nothing is to be compared.
-        sigma: deviation that is expected where the model is right.
-    Returns:
-        scalar, 0 for equal pictures, at most ROBUST_SCALE^2: what the model cannot explain (hair, glasses) saturates.
+        square: (...) squared standardised residuals s.
+        weight: (...) weight of each residual without regard to its size, at least 0.
     """
-    square = ((rendered - photo) / sigma).square().sum(-1) / 3
-    saturated = square / (1 + square / ROBUST_SCALE**2)
-    return (saturated * weight).sum() / weight.sum().clamp_min(1e-6)
+    return np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)
 
 
-def light_prior(light: Tensor) -> Tensor:
-    """Light is nearly white and mostly even: distance of light (9, 3) from grey, and size of its directional part.
+def cauchy_weight(residual: np.ndarray, scale: float) -> np.ndarray:
+    """Weight 1 / (1 + (r / scale)^2) of residuals r (...) in reweighted least squares (Cauchy's, or Lorentzian, loss)."""
+    return 1 / (1 + (residual / scale) ** 2)
 
-    Both are relative to its strength in `fitting.photometric.light_rows`.
-    """
-    grey = light.mean(-1, keepdim=True)
-    chroma = (light - grey).square().sum()
-    return 4.0 * chroma + 0.25 * grey[1:].square().sum()
+
+def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
+    """Least of the values (K,) at which the cumulative weight (K,) reaches half of the total."""
+    order = np.argsort(values)
+    cumulative = np.cumsum(weight[order])
+    return values[order][np.searchsorted(cumulative, cumulative[-1] / 2)]

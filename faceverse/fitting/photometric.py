@@ -15,16 +15,17 @@ from PIL import Image
 
 from ..graphics.camera import Camera
 from ..graphics.lighting import linear_from_srgb
+from .losses import cauchy_weight
 from .prior import IdentityPrior
-from .solver import DAMPING, NEAREST_M, LandmarkTerm, apply_rotation_update, damped_step
-from .surface import LIGHT_SIZE, FaceState, PhotometricResiduals, PhotometricTerm, SurfaceSamples
+from .solver import DAMPING, MAX_Z_M, LandmarkTerm, apply_rotation_update, damped_step
+from .surface import LIGHT_COEFFICIENTS, FaceState, PhotometricResiduals, PhotometricTerm, SurfaceSamples
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
-MEASURED_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
-EVEN_LIGHT = 2.55  # first coefficient of the default light: the prior is in its measure
-LEVEL_WEIGHT, USUAL_LEVEL = 1.0, 1.1  # deviation about an eighth with the stages' weight; share of EVEN_LIGHT
-DARKEST_LIGHT = 0.1  # of that, below which no measure is taken
-TRIES = 4  # with more and more damping, before a stage gives up
+NOISE_UPDATE_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
+REFERENCE_AMBIENT = 2.55  # first coefficient of the default light: the prior is in its measure
+EXPOSURE_WEIGHT, EXPOSURE_MEAN = 1.0, 1.1  # deviation about an eighth with the stages' weight; share of REFERENCE_AMBIENT
+MIN_RELATIVE_AMBIENT = 0.1  # of that, below which no measure is taken
+MAX_DAMPING_TRIES = 4  # with more and more damping, before a stage gives up
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class StageSettings:
     name: str
     size_px: int
     iterations: int
-    independent: float = 2000.0
+    effective_samples: float = 2000.0
     landmarks: float = 0.5
     light: float = 60.0
     tolerance: float = 1e-3
@@ -95,7 +96,7 @@ def crop_box(landmarks_px: np.ndarray) -> tuple[float, float, float, float]:
     return tuple(float(x) for x in (*(centre - side / 2), *(centre + side / 2)))
 
 
-def cut(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> tuple[np.ndarray, np.ndarray]:
+def crop_photo(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Resampled square of a photograph: (size, size, 3) uint8, and (size, size) bool where the picture has pixels."""
     x0, y0, x1, y1 = box
     height, width = photo.shape[:2]
@@ -116,13 +117,13 @@ def cut(photo: np.ndarray, box: tuple[float, float, float, float], size: int) ->
     return np.asarray(pixels), down[:, None] & across[None]
 
 
-def initial_colours(surface: SurfaceSamples, state: FaceState, target: PhotometricTarget, rounds: int = 3) -> FaceState:
+def estimate_light_and_albedo(surface: SurfaceSamples, state: FaceState, target: PhotometricTarget, rounds: int = 3) -> FaceState:
     """Light and albedo for a given shape: alternating linear least squares on the visible samples' colours."""
     residuals = PhotometricTerm(surface, target.crop, target.inside, target.camera, 1.0).evaluate(state)
     chosen = np.flatnonzero((surface.weights > 0.5) & (residuals.weight > 0))
     if len(chosen) < 50:
         return state
-    colour = linear_from_srgb(torch.from_numpy(residuals.seen[chosen, :3])).numpy()
+    colour = linear_from_srgb(torch.from_numpy(residuals.observed[chosen, :3])).numpy()
     basis, mean, modes = residuals.basis[chosen], surface.albedo_mean[chosen], surface.albedo[chosen]
     light, albedo = state.light, state.albedo
     trust = np.ones((len(chosen), 3))
@@ -132,7 +133,7 @@ def initial_colours(surface: SurfaceSamples, state: FaceState, target: Photometr
         shade = np.maximum(basis @ light, 0.05)
         albedo = _solve_albedo(modes, colour / shade - mean, trust * shade)
         residual = np.abs(skin * shade - colour).max(-1, keepdims=True)
-        trust = np.repeat(1 / (1 + (residual / 0.06) ** 2), 3, axis=1)
+        trust = np.repeat(cauchy_weight(residual, 0.06), 3, axis=1)
     return replace(state, light=light, albedo=albedo)
 
 
@@ -152,24 +153,24 @@ def _solve_albedo(modes: np.ndarray, wanted: np.ndarray, trust: np.ndarray) -> n
     return np.linalg.solve(left, (flat.T * weight) @ wanted.reshape(-1))
 
 
-def light_rows(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def light_prior_residuals(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The prior of light as residuals (36,) and their Jacobian (36, 27): light (9, 3) is nearly white and mostly even.
 
     That is relative to the even part: an absolute prior would be cheapest in the dark, with skin as bright as snow. How
     strong light is comes last, as a logarithm: exposure aims at skin and white walls that are bright but not white.
     """
-    grey, even = np.full((1, 3), 1 / 3), np.zeros(LIGHT_SIZE)
-    even[:3] = 1 / (3 * EVEN_LIGHT)
+    grey, even = np.full((1, 3), 1 / 3), np.zeros(LIGHT_COEFFICIENTS)
+    even[:3] = 1 / (3 * REFERENCE_AMBIENT)
     chroma = 2.0 * np.kron(np.eye(9), np.eye(3) - 1 / 3)
     directed = 0.5 * np.kron(np.eye(9)[1:], grey)
     rows, values = np.concatenate([chroma, directed]), light.reshape(-1)
     level = even @ values
-    if level < DARKEST_LIGHT:
-        level, even = DARKEST_LIGHT, np.zeros(LIGHT_SIZE)
+    if level < MIN_RELATIVE_AMBIENT:
+        level, even = MIN_RELATIVE_AMBIENT, np.zeros(LIGHT_COEFFICIENTS)
     residual = rows @ values / level
     jacobian = rows / level - np.outer(residual, even) / level
-    strength = LEVEL_WEIGHT * np.log(level / USUAL_LEVEL)
-    return np.append(residual, strength), np.vstack([jacobian, LEVEL_WEIGHT * even / level])
+    strength = EXPOSURE_WEIGHT * np.log(level / EXPOSURE_MEAN)
+    return np.append(residual, strength), np.vstack([jacobian, EXPOSURE_WEIGHT * even / level])
 
 
 class Refinement:
@@ -185,18 +186,18 @@ class Refinement:
     def __init__(self, surface: SurfaceSamples, targets: list[PhotometricTarget], settings: StageSettings, identity: IdentityPrior):
         self.sizes, self.targets, self.settings, self.identity = surface.sizes, targets, settings, identity
         self.photometric_terms = [
-            PhotometricTerm(surface, t.crop, t.inside, t.camera, settings.independent) for t in targets
+            PhotometricTerm(surface, t.crop, t.inside, t.camera, settings.effective_samples) for t in targets
         ]  # fmt: skip
 
     def evaluate(self, states: list[FaceState]) -> list[PhotometricResiduals]:
         """All photographs' colours."""
         return [term.evaluate(state) for term, state in zip(self.photometric_terms, states, strict=True)]
 
-    def measure(self, evaluated: list[PhotometricResiduals]) -> bool:
+    def update_noise_levels(self, evaluated: list[PhotometricResiduals]) -> bool:
         """Sets how far each photograph is trusted by what is seen at present; whether anything changed."""
         before = [term.sigma for term in self.photometric_terms]
         for term, residuals in zip(self.photometric_terms, evaluated, strict=True):
-            term.measure(residuals)
+            term.update_noise_level(residuals)
         return before != [term.sigma for term in self.photometric_terms]
 
     def terms(
@@ -215,7 +216,7 @@ class Refinement:
         known = zip(self.targets, self.photometric_terms, states, evaluated, weighted_by or evaluated, strict=True)
         for target, term, state, residuals, before in known:
             off = (state.expression - target.expression) / target.landmarks.lm.prior.refined_sigma
-            light, _ = light_rows(state.light)
+            light, _ = light_prior_residuals(state.light)
             terms["photometric"] += term.loss(residuals, before.weight)
             terms["landmarks"] += self.settings.landmarks * target.landmarks.loss(state)
             terms["expression prior"] += 0.5 * float((off**2).sum())
@@ -227,13 +228,13 @@ class Refinement:
     def normal_equations(
         self, states: list[FaceState], evaluated: list[PhotometricResiduals], fit_focal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `places`. The logarithm of
+        """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `unknowns_of`. The logarithm of
         the cameras' common focal length (if it is fitted) stands behind them, without a prior."""
-        count = self.sizes.identity + self.sizes.albedo + len(states) * self._own + fit_focal
+        count = self.sizes.identity + self.sizes.albedo + len(states) * self._per_photo + fit_focal
         hessian, gradient = np.zeros((count, count)), np.zeros(count)
         for number, known in enumerate(zip(self.targets, self.photometric_terms, states, evaluated, strict=True)):
-            places = np.append(self.places(number), [count - 1] * fit_focal).astype(np.int64)
-            own_hessian, own_gradient = self._of_one(*known, fit_focal)
+            places = np.append(self.unknowns_of(number), [count - 1] * fit_focal).astype(np.int64)
+            own_hessian, own_gradient = self._photo_equations(*known, fit_focal)
             hessian[np.ix_(places, places)] += own_hessian
             gradient[places] += own_gradient
         person = slice(0, self.sizes.identity)
@@ -244,7 +245,7 @@ class Refinement:
         gradient[skin] += states[0].albedo
         return hessian, gradient
 
-    def _of_one(
+    def _photo_equations(
         self,
         target: PhotometricTarget,
         term: PhotometricTerm,
@@ -262,20 +263,20 @@ class Refinement:
         precision = target.landmarks.lm.prior.refined_sigma ** -2.0
         hessian[expression, expression] += np.diag(precision)
         gradient[expression] += precision * (state.expression - target.expression)
-        residual, jacobian = light_rows(state.light)
+        residual, jacobian = light_prior_residuals(state.light)
         hessian[light, light] += self.settings.light * jacobian.T @ jacobian
         gradient[light] += self.settings.light * jacobian.T @ residual
         return hessian, gradient
 
     @property
-    def _own(self) -> int:
-        return 6 + self.sizes.expression + LIGHT_SIZE
+    def _per_photo(self) -> int:
+        return 6 + self.sizes.expression + LIGHT_COEFFICIENTS
 
-    def places(self, number: int) -> np.ndarray:
+    def unknowns_of(self, number: int) -> np.ndarray:
         """Where one photograph's unknowns, in the order of `BlockSizes`, stand among those of all: the person's identity and
         albedo first, then turn, shift, expression and light of each photograph."""
         person = self.sizes.identity + self.sizes.albedo
-        own = person + number * self._own + np.arange(self._own)
+        own = person + number * self._per_photo + np.arange(self._per_photo)
         pose, expression, light = np.split(own, np.cumsum([6, self.sizes.expression]))
         identity, albedo = np.split(np.arange(person), [self.sizes.identity])
         return np.concatenate([pose, identity, expression, albedo, light])
@@ -283,7 +284,7 @@ class Refinement:
     def step(self, states: list[FaceState], normal_equations: tuple[np.ndarray, np.ndarray], damping: float) -> list[FaceState]:
         """All states after one damped step, expressions within their limits."""
         pose, identity, expression, albedo, light = self.sizes.blocks
-        places = [self.places(number) for number in range(len(states))]
+        places = [self.unknowns_of(number) for number in range(len(states))]
         limits = [t.landmarks.lm.prior.limits for t in self.targets]
         bounds = [limit - state.expression[:, None] for limit, state in zip(limits, states, strict=True)]
         rows = np.concatenate([own[expression] for own in places])
@@ -315,14 +316,14 @@ def refine(
     """
     first, settings, damping = states, problem.settings, DAMPING
     evaluated = first_evaluated = problem.evaluate(states)
-    problem.measure(evaluated)
+    problem.update_noise_levels(evaluated)
     loss = sum(problem.terms(states, evaluated).values())
     history = [loss]
     for number in range(settings.iterations):
         equations = problem.normal_equations(states, evaluated)
-        for _ in range(TRIES):
+        for _ in range(MAX_DAMPING_TRIES):
             moved = problem.step(states, equations, damping)
-            if all(state.translation[2] < NEAREST_M for state in moved):
+            if all(state.translation[2] < MAX_Z_M for state in moved):
                 seen = problem.evaluate(moved)
                 gain = loss - sum(problem.terms(moved, seen, evaluated).values())
                 if gain > 0:
@@ -333,7 +334,7 @@ def refine(
         history.append(loss - gain)
         on_step((number + 1) / settings.iterations)
         states, evaluated, damping = moved, seen, max(damping / 10, 1e-4)
-        measured = number < MEASURED_STEPS and problem.measure(evaluated)
+        measured = number < NOISE_UPDATE_STEPS and problem.update_noise_levels(evaluated)
         if not measured and gain < settings.tolerance * loss:
             break
         loss = sum(problem.terms(states, evaluated).values())

@@ -1,4 +1,4 @@
-"""How the progress of a fit is told: which share of the time each stage takes."""
+"""Progress of a fit: the callback's type, and each stage's share of the running time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ Progress = Callable[[str, float, np.ndarray | None], None]
 
 
 def with_detail_share(progress: Progress, detailed: bool) -> Progress:
-    """A progress that leaves room for the detail stage between the stages before it and the texture."""
+    """Rescale the fractions that a progress callback receives so that they leave an interval for the detail stage.
+
+    Args:
+        progress: receives the rescaled fractions.
+        detailed: whether there is a detail stage; without it `progress` is returned as it is.
+    """
     if not detailed:
         return progress
     before = 1 - STAGE_SHARE["texture"]

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..io.images import Photo
 from ..landmarks import DetectedFace
-from .photometric import crop_box, cut
+from .photometric import crop_box, crop_photo
 
 # MediaPipe's points: outer corners of the right and the left eye; around the face from the brows down; and around what
 # is no skin in there, both eyes and the opening of the mouth.
@@ -54,8 +54,8 @@ class QualityInput:
         face: the face in it.
         yaw_deg: how far the fitted head is turned.
         matched_px, projected_px: (L, 2) the same points as found and as fitted, in pixels of `photo`.
-        drawn: (S, S, 3) uint8, the fitted head drawn over the square `crop_box` of the photograph.
-        unclear: how many faces could have been meant, where nobody said which one; else 1.
+        rendered: (S, S, 3) uint8, the fitted head drawn over the square `crop_box` of the photograph.
+        face_count: how many faces could have been meant, where nobody said which one; else 1.
     """
 
     photo: Photo
@@ -63,8 +63,8 @@ class QualityInput:
     yaw_deg: float
     matched_px: np.ndarray
     projected_px: np.ndarray
-    drawn: np.ndarray
-    unclear: int = 1
+    rendered: np.ndarray
+    face_count: int = 1
 
 
 def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ...]:
@@ -74,8 +74,8 @@ def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ..
         far_side: whether nothing else shows the side of a turned face that is hidden in this photograph.
     """
     said = []
-    if seen.unclear > 1:
-        said.append(f"{seen.unclear} faces were found and the largest was taken; face= chooses another")
+    if seen.face_count > 1:
+        said.append(f"{seen.face_count} faces were found and the largest was taken; face= chooses another")
     eyes = eye_distance(seen.face.landmarks_px)
     small = eyes < SMALL_FACE_PX
     if small:
@@ -98,9 +98,9 @@ def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ..
 def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
     """Remarks on light, cover and sharpness; a small face is not sharp, which has been said then."""
     said = []
-    points, size = seen.face.landmarks_px, len(seen.drawn)
+    points, size = seen.face.landmarks_px, len(seen.rendered)
     box = crop_box(points)
-    crop, inside = cut(seen.photo.rgb, box, size)
+    crop, inside = crop_photo(seen.photo.rgb, box, size)
     face, skin = face_masks((points - np.array(box[:2])) * size / (box[2] - box[0]), size)
     face, skin = face & inside, skin & inside
     if _is_dark(seen):
@@ -108,7 +108,7 @@ def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
     white = white_share(crop, skin)
     if white > WHITE_SHARE:
         said.append(f"{white:.0%} of the face is overexposed; colours and shape are guessed there, less light helps")
-    strange = unexplained_share(crop, seen.drawn, skin)
+    strange = unexplained_share(crop, seen.rendered, skin)
     if strange > UNEXPLAINED_SHARE:
         said.append(
             f"{strange:.0%} of the face looks unlike skin, as if covered; what covers it ends up in the texture, "
@@ -155,13 +155,13 @@ def white_share(crop: np.ndarray, skin: np.ndarray) -> float:
     return float((crop[skin] >= WHITE_LEVEL).all(-1).mean()) if skin.any() else 0.0
 
 
-def unexplained_share(crop: np.ndarray, drawn: np.ndarray, skin: np.ndarray) -> float:
+def unexplained_share(crop: np.ndarray, rendered: np.ndarray, skin: np.ndarray) -> float:
     """Share 0..1 of the pixels in a mask (S, S) where the fitted head looks nothing like the photograph.
 
     Args:
-        crop, drawn: (S, S, 3) uint8 photograph and head, whose fitted colour and light follow what is skin.
+        crop, rendered: (S, S, 3) uint8 photograph and head, whose fitted colour and light follow what is skin.
     """
-    difference = np.sqrt(((crop[skin].astype(np.float32) - drawn[skin]) ** 2).mean(-1))
+    difference = np.sqrt(((crop[skin].astype(np.float32) - rendered[skin]) ** 2).mean(-1))
     return float((difference > UNEXPLAINED_LEVELS).mean()) if skin.any() else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Which points of a head nothing of the same head is before, judged without a renderer. Conventions: see camera.py."""
+"""Self-occlusion of surface points, estimated on a coarse grid instead of a depth buffer. Conventions: see camera.py."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import numpy as np
 
 from ..graphics.camera import Camera
 
-MIN_FACING = 0.15  # cosine to the line of sight; skin seen from aside is blurred and dimly lit
-OCCLUSION_TOLERANCE_M = 0.004  # behind what is nearest at its place
-_GRID = 48  # cells along a picture in place of a depth buffer
+MIN_FACING = 0.15  # cosine of normal and view direction; skin at grazing angles is blurred and dimly lit
+OCCLUSION_TOLERANCE_M = 0.004  # behind the nearest surface of the same pixel or cell
+_GRID = 48  # cells along each side of the picture
 
 
 def visible_points(points: np.ndarray, normals: np.ndarray, others: np.ndarray, camera: Camera) -> np.ndarray:
-    """Which surface points (K,) nothing of the head is before, judged without a renderer by a coarse grid.
+    """Estimate which surface points (K,) bool are not occluded by other parts of the head.
 
-    A point is clear if it is nearer than all that falls into its cell, or little farther: OCCLUSION_TOLERANCE_M, and as far as its
-    own tilt lets the depth change within the cell.
+    Every point is binned into a cell of a coarse grid over the picture. A point is visible if its depth exceeds the
+    least depth of its cell by at most OCCLUSION_TOLERANCE_M plus the change of depth that its own slope allows within
+    one cell.
 
     Args:
-        points, normals: (K, 3) camera space, float32.
-        others: (M, 3) more points of the head, densely.
+        points, normals: (K, 3) camera space, float32, metres and unit length.
+        others: (M, 3) camera space, dense samples of the whole head that may occlude.
         camera: of a square picture.
     """
     cells = np.full(_GRID**2, np.inf, np.float32)
-    for places in (others, points):
-        np.minimum.at(cells, _cell(places, camera), -places[:, 2])
+    for samples in (others, points):
+        np.minimum.at(cells, _cell(samples, camera), -samples[:, 2])
     facing = np.abs((normals * points).sum(1) / np.linalg.norm(points, axis=1)).clip(MIN_FACING, 1)
     cell_m = camera.image_size[0] / _GRID * -points[:, 2] / camera.focal_px
-    bounds = OCCLUSION_TOLERANCE_M + cell_m * np.sqrt(1 - facing**2) / facing
-    return -points[:, 2] <= cells[_cell(points, camera)] + bounds
+    tolerance_m = OCCLUSION_TOLERANCE_M + cell_m * np.sqrt(1 - facing**2) / facing
+    return -points[:, 2] <= cells[_cell(points, camera)] + tolerance_m
 
 
 def _cell(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """(K,) the cell in which each camera-space point lies; what is outside of the picture counts to its edge."""
+    """(K,) index of the cell that each camera-space point projects to; points outside the picture go to its border."""
     per_pixel = _GRID / camera.image_size[0]
     scale = camera.focal_px * per_pixel / np.maximum(-points[:, 2], 1e-3)
     middle_x, middle_y = (value * per_pixel for value in camera.principal_point_px)

@@ -16,22 +16,21 @@ from torch import Tensor
 
 from ..detail.displacement import TangentFrame, detailed_normals, displacement_weight
 from ..graphics.camera import Camera
-from ..graphics.lighting import shading
+from ..graphics.lighting import LUMINANCE, shading
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO
 from ..model.texture_maps import bake_planes
-from .texture import sight
+from .texture import observe_texels
 
 TONE_MM = 8.0  # structure larger than this is the base model's business
 HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # side of the blocks that no step sees, and how many of them there are
 CLEAR_OF_LIPS_MM, CLEAR_OF_LIDS_MM, CLEAR_OF_SCALP_MM = 2.0, 3.0, 10.0
 EDGE_PASSAGE_MM = 6.0
 TINT_TEXELS = 2.0
-LARGEST_ERROR = 0.5
-DARKEST_SHADE = 0.05
+MAX_ERROR = 0.5
+MIN_SHADE = 0.05
 SLOPE_STEP = 0.1
 _MM_PER_TEXEL_AT_512 = 0.58
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -83,7 +82,7 @@ class SkinObservation:
         left, weight = self.residual - predicted, self.fitted
         around = blurred(left * weight, TINT_TEXELS) / blurred(weight[None], TINT_TEXELS).clamp_min(1e-3)
         chosen = self.weight * self.held_out
-        square = (left - around).clamp(-LARGEST_ERROR, LARGEST_ERROR).square().mean(0)
+        square = (left - around).clamp(-MAX_ERROR, MAX_ERROR).square().mean(0)
         return float(((square * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
 
 
@@ -96,15 +95,15 @@ def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
         camera: of the photograph.
         size: S.
     """
-    sighting = sight(photo, model, params, camera, size)
-    frame = TangentFrame.of(model, sighting.vertices_cam.numpy(), size)
+    texels = observe_texels(photo, model, params, camera, size)
+    frame = TangentFrame.of(model, texels.vertices_cam.numpy(), size)
     light = torch.from_numpy(np.array(params.light))
     plain_shade = log_shade(frame.normal, light)
-    seen = torch.from_numpy(np.maximum(sighting.seen, DARKEST_ALBEDO)).log()
-    change = seen - torch.from_numpy(sighting.base).log() - plain_shade
-    weight = torch.from_numpy((sighting.trust * clear_skin(model, size)).astype(np.float32))
-    weight = weight * _typical(change, weight)
-    footprint = _pixels_per_texel(sighting.position_px, weight.numpy())
+    seen = torch.from_numpy(np.maximum(texels.colour, DARKEST_ALBEDO)).log()
+    change = seen - torch.from_numpy(texels.base).log() - plain_shade
+    weight = torch.from_numpy((texels.confidence * clear_skin(model, size)).astype(np.float32))
+    weight = weight * _inlier_weight(change, weight)
+    footprint = _pixels_per_texel(texels.position_px, weight.numpy())
     return SkinObservation(
         residual=without_tone(change, weight),
         weight=weight,
@@ -124,7 +123,7 @@ def clear_skin(model: FaceModel, size: int) -> np.ndarray:
         texels_per_mm = size / 512 / _MM_PER_TEXEL_AT_512
         margins = {"lips": CLEAR_OF_LIPS_MM, "eyelids": CLEAR_OF_LIDS_MM, "eyeballs": CLEAR_OF_LIDS_MM}
         for name, margin in (margins | {"scalp": CLEAR_OF_SCALP_MM, "ears": 0.0}).items():
-            away = distance_transform_edt(~_painted(model, name, size))
+            away = distance_transform_edt(~_region_mask(model, name, size))
             mask = mask * np.clip((away - margin * texels_per_mm) / (2 * texels_per_mm), 0, 1)
         per_model[size] = mask.astype(np.float32)
     return per_model[size]
@@ -138,7 +137,7 @@ def inner_weight(weight: Tensor, passage_mm: float = EDGE_PASSAGE_MM) -> Tensor:
     return weight * share * share * (3 - 2 * share)
 
 
-def _painted(model: FaceModel, name: str, size: int) -> np.ndarray:
+def _region_mask(model: FaceModel, name: str, size: int) -> np.ndarray:
     """(size, size) bool, texels of a region."""
     member = np.zeros((len(model.mean_vertices), 1), np.float32)
     member[model.regions.get(name, np.zeros(0, np.int64))] = 1
@@ -184,16 +183,16 @@ def shade_sensitivity(frame: TangentFrame, light: Tensor) -> Tensor:
 
 def luminance(maps: Tensor) -> Tensor:
     """(S, S) of maps (3, S, S)."""
-    return torch.einsum("cij,c->ij", maps, maps.new_tensor(_LUMINANCE))
+    return torch.einsum("cij,c->ij", maps, maps.new_tensor(LUMINANCE))
 
 
 def log_shade(normals: Tensor, light: Tensor) -> Tensor:
     """Logarithm (3, S, S) of the light (9, 3) on unit normals (3, S, S), kept from falling into noise."""
     shade = shading(normals.flatten(1).T, light).T.view_as(normals)
-    return shade.clamp_min(DARKEST_SHADE).log()
+    return shade.clamp_min(MIN_SHADE).log()
 
 
-def _typical(change: Tensor, weight: Tensor) -> Tensor:
+def _inlier_weight(change: Tensor, weight: Tensor) -> Tensor:
     """(S, S) 0..1, less where the colour has little to do with the model's: hair, glasses, hands, hard shadows."""
     sure = weight > 0.5
     if int(sure.sum()) < 100:

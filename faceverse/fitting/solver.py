@@ -19,11 +19,11 @@ from .prior import ExpressionPrior, IdentityPrior, expression_prior
 
 # What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
 EFFECTIVE_POINTS = 150.0
-SMALLEST_SIGMA_M = 4e-4
+MIN_SIGMA_M = 4e-4
 POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
 FOCAL_STEP_LIMIT = 0.5  # of the logarithm, per iteration
-NEAREST_M = -0.05  # z of a head that is still before the camera
+MAX_Z_M = -0.05  # z of a head that is still before the camera
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LandmarkModel:
         prior: of the expression weights.
         detected: (L,) which of the detector's points each one is; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
-        person: of the identity; None: anybody, see `IdentityPrior.of_anybody`.
+        person: of the identity; None: anybody, see `IdentityPrior.of_population`.
         learned: whether sigma and habits are those of faces that are turned like this one, see `with_initial_estimate`.
     """
 
@@ -55,11 +55,11 @@ class LandmarkModel:
     learned: bool = False
 
     @property
-    def expected_person(self) -> IdentityPrior:
+    def resolved_identity_prior(self) -> IdentityPrior:
         """The prior of the identity."""
-        return self.person or IdentityPrior.of_anybody(len(self.identity))
+        return self.person or IdentityPrior.of_population(len(self.identity))
 
-    def found(self, landmarks_px: np.ndarray) -> np.ndarray:
+    def select(self, landmarks_px: np.ndarray) -> np.ndarray:
         """Those (L, 2) of the detector's points (478, 2) that the model knows."""
         return landmarks_px if self.detected is None else landmarks_px[self.detected]
 
@@ -83,7 +83,7 @@ class LandmarkModel:
         known = slice(None) if self.detected is None else self.detected
         return replace(
             self,
-            sigma=np.maximum(start.sigma[known], SMALLEST_SIGMA_M),
+            sigma=np.maximum(start.sigma[known], MIN_SIGMA_M),
             error_modes=start.error_modes[:, known],
             prior=self.prior.with_initial_estimate(start.expression_sigma),
             person=IdentityPrior(start.identity, np.linalg.inv(start.covariance)) if len(self.identity) else None,
@@ -92,9 +92,9 @@ class LandmarkModel:
 
     def with_error_model(self, sigma: np.ndarray, error_modes: np.ndarray) -> LandmarkModel:
         """The model with the detector's errors in a face turned like this one: deviations (L,), habits (K, L, 2)."""
-        return replace(self, sigma=np.maximum(sigma, SMALLEST_SIGMA_M), error_modes=error_modes, learned=True)
+        return replace(self, sigma=np.maximum(sigma, MIN_SIGMA_M), error_modes=error_modes, learned=True)
 
-    def only(self, rows: np.ndarray) -> LandmarkModel:
+    def subset(self, rows: np.ndarray) -> LandmarkModel:
         """The model on some of its landmarks, by their numbers (M,)."""
         return replace(
             self,
@@ -107,7 +107,7 @@ class LandmarkModel:
             detected=rows if self.detected is None else self.detected[rows],
         )
 
-    def of_person(self, identity: np.ndarray) -> LandmarkModel:
+    def with_identity(self, identity: np.ndarray) -> LandmarkModel:
         """The model of one person (I,): the identity in the mean, no modes of it, expressions of that head's size."""
         identity = np.asarray(identity, np.float64)
         shape = self.mean + np.tensordot(identity, self.identity, axes=1)
@@ -123,7 +123,7 @@ class LandmarkSolution:
         rotation: (3, 3); translation: (3,) metres; identity: (I,); expression: (E,).
         history: half the weighted sum of squares after each iteration, the start first.
         landmark_loss, prior_loss: its two parts at the end.
-        hessian: (K, K) curvature at the end, in turn (3), shift (3), identity (if it was fitted) and expression;
+        hessian: (K, K) marginal_hessian at the end, in turn (3), shift (3), identity (if it was fitted) and expression;
             what is left of it when the focal length adapts, if that was fitted.
         camera: with the focal length found.
     """
@@ -149,7 +149,7 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
     return LandmarkModel(
         *(t.numpy(force=True).astype(np.float64) for t in (bases.mean, bases.identity, bases.expression)),
         normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
-        sigma=np.sqrt(np.maximum(own, SMALLEST_SIGMA_M**2)),
+        sigma=np.sqrt(np.maximum(own, MIN_SIGMA_M**2)),
         error_modes=error_modes.astype(np.float64),
         prior=expression_prior(model),
         detected=landmarks.detected,
@@ -218,7 +218,7 @@ def solve_landmarks(
 
     Args:
         lm: the model on its landmarks.
-        observed_px: (L, 2) found in the picture, see `LandmarkModel.found`.
+        observed_px: (L, 2) found in the picture, see `LandmarkModel.select`.
         camera: of the picture.
         expected: (E,) weights to expect, see `ExpressionPrior.mean`.
         start: solution to start from (video); by default the mean head in a weak-perspective pose.
@@ -227,9 +227,9 @@ def solve_landmarks(
         iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
     """
     if start is None:
-        points = lm.points(lm.expected_person.mean, expected)
+        points = lm.points(lm.resolved_identity_prior.mean, expected)
         rotation, translation = initial_pose(points, observed_px, camera)
-        start = LandmarkSolution(rotation, translation, lm.expected_person.mean, expected.copy(), ())
+        start = LandmarkSolution(rotation, translation, lm.resolved_identity_prior.mean, expected.copy(), ())
     start = replace(start, camera=camera)
     problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity, focal_sigma)
     state, damping = start, DAMPING
@@ -248,7 +248,7 @@ def solve_landmarks(
         if gain < 1e-4 * loss:
             break
     landmark, prior = problem.terms(state)
-    hessian = problem.curvature(state)
+    hessian = problem.marginal_hessian(state)
     return replace(state, history=tuple(history), landmark_loss=landmark, prior_loss=prior, hessian=hessian)
 
 
@@ -326,7 +326,7 @@ class _Problem:
         focal_sigma: float = 0.0,
     ):  # fmt: skip
         self.lm, self.observed, self.camera, self.expected, self.fit_identity = lm, observed, camera, expected, identity
-        self.person = lm.expected_person
+        self.person = lm.resolved_identity_prior
         self.expression_weight = 1 / lm.prior.sigma
         self.focal_weight = 1 / focal_sigma if focal_sigma > 0 else 0.0
 
@@ -340,16 +340,16 @@ class _Problem:
     def terms(self, state: LandmarkSolution) -> tuple[float, float]:
         """Landmark loss and prior loss."""
         off = (state.expression - self.expected) * self.expression_weight
-        prior = (off**2).sum() + (self._longer(state) * self.focal_weight) ** 2
+        prior = (off**2).sum() + (self._log_focal_ratio(state) * self.focal_weight) ** 2
         return self.term(state).loss(state), self.person.loss(state.identity) + 0.5 * float(prior)
 
-    def _longer(self, state: LandmarkSolution) -> float:
+    def _log_focal_ratio(self, state: LandmarkSolution) -> float:
         """Logarithm of the state's focal length over the expected one."""
         return float(np.log((state.camera or self.camera).focal_px / self.camera.focal_px))
 
     def loss(self, state: LandmarkSolution) -> float:
         """Half the weighted sum of squares; infinite when the head would lie behind the camera."""
-        if not np.isfinite(state.translation).all() or state.translation[2] > NEAREST_M:
+        if not np.isfinite(state.translation).all() or state.translation[2] > MAX_Z_M:
             return float("inf")
         return sum(self.terms(state))
 
@@ -364,13 +364,13 @@ class _Problem:
             hessian[6:first, 6:first] += self.person.precision
             gradient[6:first] += self.person.precision @ (state.identity - self.person.mean)
         gradient[first:last] += (state.expression - self.expected) * self.expression_weight**2
-        gradient[last:] += self._longer(state) * self.focal_weight**2
+        gradient[last:] += self._log_focal_ratio(state) * self.focal_weight**2
         return hessian, gradient
 
     def _identity_count(self, state: LandmarkSolution) -> int:
         return len(state.identity) if self.fit_identity else 0
 
-    def curvature(self, state: LandmarkSolution) -> np.ndarray:
+    def marginal_hessian(self, state: LandmarkSolution) -> np.ndarray:
         """The Hessian without the focal length, which adapts."""
         hessian, _ = self.normal_equations(state)
         if not self.focal_weight:

@@ -21,7 +21,7 @@ from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import sh_basis, sh_basis_gradient, srgb_from_linear, srgb_slope
 from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, expression_gain
-from .losses import ROBUST_SCALE
+from . import losses
 from .self_occlusion import MIN_FACING, OCCLUSION_TOLERANCE_M, visible_points
 
 # sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
@@ -31,9 +31,9 @@ SIGMA_LIMITS = (0.010, 0.050)
 REGION_WEIGHT = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
                "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
 FOREHEAD_WEIGHT, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
-MOST_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
-DARKEST = 0.005  # albedo
-LIGHT_SIZE = 27
+MAX_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
+MIN_ALBEDO = 0.005  # albedo
+LIGHT_COEFFICIENTS = 27
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class BlockSizes:
     @property
     def total(self) -> int:
         """Number of unknowns."""
-        return 6 + self.identity + self.expression + self.albedo + LIGHT_SIZE
+        return 6 + self.identity + self.expression + self.albedo + LIGHT_COEFFICIENTS
 
     @property
     def blocks(self) -> tuple[slice, slice, slice, slice, slice]:
         """Pose (6), identity, expression, albedo and light."""
-        ends = np.cumsum([0, 6, self.identity, self.expression, self.albedo, LIGHT_SIZE])
+        ends = np.cumsum([0, 6, self.identity, self.expression, self.albedo, LIGHT_COEFFICIENTS])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
 
 
@@ -80,9 +80,9 @@ class SurfaceSamples:
     Args:
         mesh: the model, for a depth buffer; None in the store of `surface_samples`, and where `visible_points` is enough.
         weights: (K,) how much each sample counts, above 0 and at most 1.
-        place: (K,) the samples among the U vertices.
+        sample_index: (K,) the samples among the U vertices.
         corners: (P, 3) triangles around the samples, the sample's own corner first, as indices into the U vertices.
-        sums: (K, P) sparse: which of those triangles belong to each sample.
+        triangle_sum: (K, P) sparse: which of those triangles belong to each sample.
         mean: (U, 3); identity: (3U, I); expression: (3U, E) metres.
         albedo_mean: (K, 3); albedo: (K, 3, A) linear RGB.
         gain: (E, I) or None, see `FaceModel`.
@@ -91,9 +91,9 @@ class SurfaceSamples:
 
     mesh: FaceModel | None
     weights: np.ndarray
-    place: np.ndarray
+    sample_index: np.ndarray
     corners: np.ndarray
-    sums: sparse.csr_matrix
+    triangle_sum: sparse.csr_matrix
     mean: np.ndarray
     identity: np.ndarray
     expression: np.ndarray
@@ -117,7 +117,7 @@ class SurfaceSamples:
 
     def colours(self, albedo: np.ndarray) -> np.ndarray:
         """(K, 3) albedo of the samples for coefficients (A,)."""
-        return np.maximum(self.albedo_mean + self.albedo @ albedo.astype(np.float32), DARKEST)
+        return np.maximum(self.albedo_mean + self.albedo @ albedo.astype(np.float32), MIN_ALBEDO)
 
 
 _surfaces: weakref.WeakKeyDictionary[FaceModel, SurfaceSamples] = weakref.WeakKeyDictionary()
@@ -140,7 +140,7 @@ def subsample_surface(surface: SurfaceSamples, count: int) -> SurfaceSamples:
     own = number[surface.rows[len(surface.weights) :][: len(surface.corners)]]
     pairs = np.flatnonzero(own >= 0)
     own = own[pairs]
-    all_places = np.concatenate([surface.place[kept], surface.corners[pairs].reshape(-1)])
+    all_places = np.concatenate([surface.sample_index[kept], surface.corners[pairs].reshape(-1)])
     used, index = np.unique(all_places, return_inverse=True)
     index = index.reshape(-1)
     place, corners = index[:count], index[count:].reshape(-1, 3)
@@ -150,9 +150,9 @@ def subsample_surface(surface: SurfaceSamples, count: int) -> SurfaceSamples:
         surface,
         mesh=None,
         weights=surface.weights[kept],
-        place=place,
+        sample_index=place,
         corners=corners,
-        sums=sums,
+        triangle_sum=sums,
         mean=surface.mean[used],
         identity=np.ascontiguousarray(surface.identity[rows]),
         expression=np.ascontiguousarray(surface.expression[rows]),
@@ -179,7 +179,7 @@ def sample_surface(mesh: FaceModel) -> SurfaceSamples:
     """The samples of a mesh, computed anew."""
     weights = vertex_weights(mesh)
     samples = np.flatnonzero((weights > 0) & np.isin(np.arange(len(weights)), mesh.faces))
-    samples = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    samples = samples[:: -(-len(samples) // MAX_SAMPLES)]
     number = np.full(len(weights), -1)
     number[samples] = np.arange(len(samples))
     rotated = np.concatenate([np.roll(mesh.faces, -k, axis=1) for k in range(3)]).astype(np.int64)
@@ -195,9 +195,9 @@ def sample_surface(mesh: FaceModel) -> SurfaceSamples:
     return SurfaceSamples(
         mesh=mesh,
         weights=weights[samples],
-        place=place,
+        sample_index=place,
         corners=corners,
-        sums=sparse.csr_matrix((np.ones(pairs, np.float32), (own, np.arange(pairs))), shape=(len(samples), pairs)),
+        triangle_sum=sparse.csr_matrix((np.ones(pairs, np.float32), (own, np.arange(pairs))), shape=(len(samples), pairs)),
         mean=mesh.mean_vertices[used].astype(np.float32),
         identity=identity,
         expression=expression,
@@ -218,7 +218,7 @@ class PhotometricResiduals:
         edges: two (P, 3), from each triangle's first corner to its second and third.
         area: (K,) length of the summed face normals; normals: (K, 3) unit.
         points: (K, 3); scale: (K,) pixels per metre there.
-        seen: (K, 9) the photograph's sRGB and its derivatives to the right and downwards.
+        observed: (K, 9) the photograph's sRGB and its derivatives to the right and downwards.
         weight: (K,) votes times visible size, 0 where nothing is to be compared.
         albedo, shade, linear: (K, 3); basis: (K, 9) of the light; linear is albedo times shade.
         difference: (K, 3) predicted minus photographed sRGB.
@@ -230,7 +230,7 @@ class PhotometricResiduals:
     normals: np.ndarray
     points: np.ndarray
     scale: np.ndarray
-    seen: np.ndarray
+    observed: np.ndarray
     weight: np.ndarray
     albedo: np.ndarray
     shade: np.ndarray
@@ -252,9 +252,9 @@ class PhotometricTerm:
             fewer of them.
     """
 
-    def __init__(self, surface: SurfaceSamples, crop: np.ndarray, inside: np.ndarray, camera: Camera, independent: float):
+    def __init__(self, surface: SurfaceSamples, crop: np.ndarray, inside: np.ndarray, camera: Camera, effective_samples: float):
         self.surface, self.camera = surface, camera
-        self.independent = min(independent, float(len(surface.weights)))
+        self.effective_samples = min(effective_samples, float(len(surface.weights)))
         down, across = np.gradient(crop, axis=(0, 1))
         self.picture = np.concatenate([crop, across, down, inside[..., None]], axis=-1, dtype=np.float32)
         self.sigma = SIGMA_LIMITS[1]
@@ -269,9 +269,9 @@ class PhotometricTerm:
         placed = rotated + state.translation.astype(np.float32)
         first, second, third = (placed[s.corners[:, k]] for k in range(3))
         edges = second - first, third - first
-        summed = s.sums @ np.cross(*edges)
+        summed = s.triangle_sum @ np.cross(*edges)
         area = np.maximum(np.linalg.norm(summed, axis=1), 1e-20)
-        normals, points = summed / area[:, None], placed[s.place]
+        normals, points = summed / area[:, None], placed[s.sample_index]
         depth = np.maximum(-points[:, 2], 1e-3)
         scale = c.focal_px / depth
         x = c.principal_point_px[0] + scale * points[:, 0]
@@ -282,7 +282,7 @@ class PhotometricTerm:
         if s.mesh is None:
             clear = visible_points(points, normals, placed, c)
         else:
-            clear = depth < self._nearest(state, x, y) + OCCLUSION_TOLERANCE_M
+            clear = depth < self._depth_at(state, x, y) + OCCLUSION_TOLERANCE_M
         seen = within & (facing > MIN_FACING) & clear
         albedo, basis = s.colours(state.albedo), sh_basis(torch.from_numpy(normals)).numpy()
         shade = basis @ light
@@ -293,7 +293,7 @@ class PhotometricTerm:
             albedo, shade, linear, basis, predicted - found[:, :3],
         )  # fmt: skip
 
-    def _nearest(self, state: FaceState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _depth_at(self, state: FaceState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(K,) metres, depth of what is seen at pixels; infinite where the head is not."""
         mesh, size = self.surface.mesh, self.camera.image_size[0]
         with torch.no_grad():
@@ -303,21 +303,18 @@ class PhotometricTerm:
         depth = buffer[np.clip(y.astype(int), 0, size - 1), np.clip(x.astype(int), 0, size - 1)]
         return np.where(depth > 0, depth, np.inf)
 
-    def measure(self, residuals: PhotometricResiduals) -> None:
+    def update_noise_level(self, residuals: PhotometricResiduals) -> None:
         """Sets the deviation to what is seen: 1.48 times the weighted median difference, within SIGMA_LIMITS."""
         used = residuals.weight > 0
         if used.sum() < 30:
             return
         difference, weight = np.sqrt((residuals.difference[used] ** 2).mean(1)), residuals.weight[used]
-        order = np.argsort(difference)
-        below = np.cumsum(weight[order])
-        median = difference[order][np.searchsorted(below, below[-1] / 2)]
-        self.sigma = float(np.clip(1.4826 * median, *SIGMA_LIMITS))
+        self.sigma = float(np.clip(losses.SIGMA_PER_MAD * losses.weighted_median(difference, weight), *SIGMA_LIMITS))
 
     @property
-    def trust(self) -> float:
+    def effective_count(self) -> float:
         """Number of independent samples at the deviation that was measured."""
-        return self.independent * SIGMA_LIMITS[0] / self.sigma
+        return self.effective_samples * SIGMA_LIMITS[0] / self.sigma
 
     def loss(self, residuals: PhotometricResiduals, weight: np.ndarray | None = None) -> float:
         """Half the robust squared distance, weighted mean over the samples times `trust`; saturates with hair, glasses
@@ -328,11 +325,11 @@ class PhotometricTerm:
                 Steps are judged with the weights they started from: else turning away from what does not fit would pay.
         """
         square = (residuals.difference**2).mean(1) / self.sigma**2
-        saturated = square / (1 + square / ROBUST_SCALE**2)
+        saturated = losses.geman_mcclure(square)
         if weight is None:
             weight = residuals.weight
-        saturated[residuals.weight == 0] = ROBUST_SCALE**2
-        return 0.5 * self.trust * float((weight * saturated).sum() / max(weight.sum(), 1e-9))
+        saturated[residuals.weight == 0] = losses.ROBUST_SCALE**2
+        return 0.5 * self.effective_count * float((weight * saturated).sum() / max(weight.sum(), 1e-9))
 
     def normal_equations(self, state: FaceState, residuals: PhotometricResiduals, fit_focal: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `BlockSizes`, and behind them the
@@ -341,12 +338,12 @@ class PhotometricTerm:
         How the size of an expression changes with the identity is left out: small against what both do themselves.
         """
         square = (residuals.difference**2).mean(1) / self.sigma**2
-        weight = residuals.weight * self.trust / (3 * self.sigma**2 * max(residuals.weight.sum(), 1e-9))
-        root = (np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)).astype(np.float32)
+        weight = residuals.weight * self.effective_count / (3 * self.sigma**2 * max(residuals.weight.sum(), 1e-9))
+        root = losses.geman_mcclure_row_scale(square, weight).astype(np.float32)
         rows = np.flatnonzero(root > 0)
         jacobian = self._jacobian(state, residuals, root, rows)
         if fit_focal:  # a point's place in the picture grows with its distance from the camera's axis
-            zoom = (_by_position(residuals, root)[..., :2] * residuals.points[:, :2]).sum(-1)[:, rows]
+            zoom = (_position_derivative(residuals, root)[..., :2] * residuals.points[:, :2]).sum(-1)[:, rows]
             jacobian = np.concatenate([jacobian, zoom.reshape(-1, 1)], axis=1)
         residual = (residuals.difference * root[:, None])[rows].T.reshape(-1).astype(np.float32)
         return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
@@ -354,7 +351,7 @@ class PhotometricTerm:
     def _jacobian(self, state: FaceState, residuals: PhotometricResiduals, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""
         s, slope = self.surface, srgb_slope(torch.from_numpy(residuals.linear)).numpy() * root[:, None]
-        shape, turn, shift = self._geometry(state, residuals, slope * residuals.albedo, root, rows)
+        shape, turn, shift = self._geometry_derivative(state, residuals, slope * residuals.albedo, root, rows)
         identity, expression, albedo, light = self.surface.sizes.blocks[1:]
         jacobian = np.zeros((3, len(rows), s.sizes.total), np.float32)
         jacobian[..., 0:3], jacobian[..., 3:6] = turn[:, rows], shift[:, rows]
@@ -367,7 +364,7 @@ class PhotometricTerm:
             jacobian[channel, :, light][:, channel::3] = lit
         return jacobian.reshape(3 * len(rows), s.sizes.total)
 
-    def _geometry(self, state: FaceState, residuals: PhotometricResiduals, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
+    def _geometry_derivative(self, state: FaceState, residuals: PhotometricResiduals, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
         """How the residuals change: with the vertices in head space (3R, 3U) sparse, with turn and shift (3, K, 3).
 
         Args:
@@ -375,7 +372,7 @@ class PhotometricTerm:
         """
         s, count = self.surface, len(residuals.points)
         # The photograph is read elsewhere when a point moves, and the light falls differently when its normal turns.
-        moved = _by_position(residuals, root)
+        moved = _position_derivative(residuals, root)
         bend = np.einsum("kbd,bc->ckd", sh_basis_gradient(torch.from_numpy(residuals.normals)).numpy(), state.light)
         bend = bend.astype(np.float32) * factor.T[..., None]
         bend = (bend - (bend * residuals.normals).sum(-1, keepdims=True) * residuals.normals) / residuals.area[:, None]
@@ -384,7 +381,7 @@ class PhotometricTerm:
         of_second, of_third = np.cross(two, bend[:, own]), np.cross(bend[:, own], one)
         blocks = np.concatenate([moved, -(of_second + of_third), of_second, of_third], axis=1)
         turn = np.cross(residuals.rotated[s.columns], blocks)
-        turn = np.stack([_summed(s, channel) for channel in turn])
+        turn = np.stack([_sum_per_sample(s, channel) for channel in turn])
         values = blocks @ state.rotation.astype(np.float32)
         columns = (3 * s.columns[:, None] + np.arange(3)).reshape(-1)
         first = np.repeat(s.rows, 3)
@@ -395,17 +392,17 @@ class PhotometricTerm:
         return matrix[np.concatenate([rows + k * count for k in range(3)])], turn, moved
 
 
-def _summed(surface: SurfaceSamples, blocks: np.ndarray) -> np.ndarray:
+def _sum_per_sample(surface: SurfaceSamples, blocks: np.ndarray) -> np.ndarray:
     """Rows (K + 3P, 3) added up for each sample (K, 3)."""
-    count, pairs = len(surface.place), len(surface.corners)
+    count, pairs = len(surface.sample_index), len(surface.corners)
     triangles = blocks[count:].reshape(3, pairs, 3).sum(0)
-    return blocks[:count] + surface.sums @ triangles
+    return blocks[:count] + surface.triangle_sum @ triangles
 
 
-def _by_position(residuals: PhotometricResiduals, root: np.ndarray) -> np.ndarray:
+def _position_derivative(residuals: PhotometricResiduals, root: np.ndarray) -> np.ndarray:
     """(3 channels, K, 3) change of the residuals with the samples' places, times root (K,)."""
     scaled = root * residuals.scale
-    across, down = (residuals.seen[:, 3:6] * scaled[:, None]).T, (residuals.seen[:, 6:9] * scaled[:, None]).T
+    across, down = (residuals.observed[:, 3:6] * scaled[:, None]).T, (residuals.observed[:, 6:9] * scaled[:, None]).T
     depth = np.maximum(-residuals.points[:, 2], 1e-3)
     along = down * (residuals.points[:, 1] / depth) - across * (residuals.points[:, 0] / depth)
     return np.stack([-across, down, along], axis=-1)

@@ -18,20 +18,20 @@ from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, Texture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
 
-DARKEST_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
+MIN_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
 DEPTH_TOLERANCE_M = 0.004
-GRAZING = (0.22, 0.60)  # cosine between surface and view: no trust below the first, full trust above the second
+GRAZING = (0.22, 0.60)  # cosine between surface and view: no confidence below the first, full confidence above the second
 SCALP_GRAZING = (0.45, 0.70)
 EDGE_MARGIN = 0.012  # share of the head's size in the picture that is kept clear of outlines
 HAIRLINE = 0.012  # width of the transition between skin and hair, share of the texture
 # Trust in a photograph by region: hidden, shiny or dressed parts keep the model's own colour.
-REGION_TRUST = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside": 0.0, "eye_sockets": 0.0, "neck": 0.0}
-MIRROR_TRUST = 0.45
+REGION_CONFIDENCE = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside": 0.0, "eye_sockets": 0.0, "neck": 0.0}
+MIRROR_CONFIDENCE = 0.45
 MIRROR_TOLERANCE_M = 0.01
 _SAMPLE_MARGIN_PX = 8
 _LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy().astype(np.float32)
-MAXIMUM_GAIN = np.log(3.0)  # how far completed skin may be from the model's albedo
-HAIR_GAIN = np.log(12.0)  # likewise hair: the model's is dark, and less would give fair hair its red and no blue
+MAX_SKIN_GAIN = np.log(3.0)  # how far completed skin may be from the model's albedo
+MAX_HAIR_GAIN = np.log(12.0)  # likewise hair: the model's is dark, and less would give fair hair its red and no blue
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class TexelObservations:
         normal: (3, S, S) unit, camera space.
         facing: (S, S) cosine between surface and view.
         position_px: (2, S, S) where the texel lies in the photograph.
-        seen: (3, S, S) its colour there, linear light.
-        trust: (S, S) 0..1: well seen, nothing before it, neither black nor of a part that photographs do not show.
+        colour: (3, S, S) its colour there, linear RGB.
+        confidence: (S, S) 0..1: well seen, nothing before it, neither black nor of a part that photographs do not show.
         scalp, ears, skin, mirrored: (S, S) 0..1, what the texel belongs to, and whether head and layout are symmetric
             about it.
     """
@@ -55,20 +55,20 @@ class TexelObservations:
     normal: np.ndarray
     facing: np.ndarray
     position_px: np.ndarray
-    seen: np.ndarray
-    trust: np.ndarray
+    colour: np.ndarray
+    confidence: np.ndarray
     scalp: np.ndarray
     ears: np.ndarray
     skin: np.ndarray
     mirrored: np.ndarray
 
 
-def sight(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> TexelObservations:
+def observe_texels(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> TexelObservations:
     """Looks up each texel of a map of size x size in the photograph; for the arguments see `bake_photo`."""
     vertices = _posed(model, params)
     normals = vertex_normals(vertices, model.tensor("faces"))
     pixels = project(vertices, camera)
-    flags = [_region_trust(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
+    flags = [_region_confidence(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
     values = [model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy(), *flags]
     values.append(model.mean_vertices)
     # Maps have their channels first: what is done channel by channel is several times faster so.
@@ -76,13 +76,13 @@ def sight(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camer
     position_px, depth, normal, point = baked[3:5], baked[5], baked[6:9], baked[9:12]
     normal = normal / np.maximum(_length(normal), 1e-6)
     facing = -np.einsum("cij,cij->ij", normal, point) / np.maximum(_length(point), 1e-6)
-    trust = smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
-    trust *= _seen(photo.shape[:2], pixels, model, position_px, depth)
-    trust *= baked[12]
+    confidence = smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
+    confidence *= _visibility(photo.shape[:2], pixels, model, position_px, depth)
+    confidence *= baked[12]
     seen = _sample(photo, position_px)
-    trust *= smoothstep((seen.max(0) - 0.004) / 0.012)  # black is no colour
+    confidence *= smoothstep((seen.max(0) - 0.004) / 0.012)  # black is no colour
     base = np.maximum(baked[:3], DARKEST_ALBEDO)
-    return TexelObservations(vertices, base, normal, facing, position_px, seen, trust, *baked[13:16], _is_mirrored(baked[16:19]))
+    return TexelObservations(vertices, base, normal, facing, position_px, seen, confidence, *baked[13:16], _is_mirrored(baked[16:19]))
 
 
 def bake_photo(
@@ -102,29 +102,29 @@ def bake_photo(
         size: width and height of the texture.
         displacement: (S, S) mm, the fitted displacement, whose shading is divided out as well; in any resolution.
     """
-    sighting = sight(photo, model, params, camera, size)
-    base, skin, hair = sighting.base, sighting.skin, sighting.scalp
-    normal = sighting.normal
+    observed = observe_texels(photo, model, params, camera, size)
+    base, skin, hair = observed.base, observed.skin, observed.scalp
+    normal = observed.normal
     if displacement is not None:
         displacement = torch.from_numpy(np.array(displacement, np.float32))[None, None]
         displacement = torch.nn.functional.interpolate(displacement, (size, size), mode="bicubic", align_corners=False)[0, 0]
-        frame = TangentFrame.of(model, sighting.vertices_cam.numpy(), size)
+        frame = TangentFrame.of(model, observed.vertices_cam.numpy(), size)
         normal = detailed_normals(frame, displacement)[0].numpy()
     shade = _shade(normal, params.light)
     log_base = np.log(base)
-    change = np.log(np.maximum(sighting.seen / shade, DARKEST_ALBEDO)) - log_base
+    change = np.log(np.maximum(observed.colour / shade, DARKEST_ALBEDO)) - log_base
     # Where the model's scalp is as light as its skin, at the nape and the temples, there is skin.
     tone = np.median(base[:, (skin > 0.5) & (hair < 0.5)], axis=1)
     darker = (np.log(tone)[:, None, None] - log_base).mean(0)
     hair = gaussian_filter(hair * smoothstep(darker / 0.9), HAIRLINE * size, truncate=2.5)
     # Near the outline of the scalp a photograph shows hair that stands off, or what is behind it.
-    outline = 1 - smoothstep((sighting.facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))
-    trust = sighting.trust * (1 - hair * outline)
-    doubtful = np.maximum(1 - smoothstep((sighting.facing - 0.65) / 0.2), sighting.ears)
-    trust = _without_background(change, trust, hair, doubtful).astype(np.float32)
-    linear = base * np.exp(_complete(change, trust, hair, skin * sighting.mirrored) * skin)
+    outline = 1 - smoothstep((observed.facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))
+    confidence = observed.confidence * (1 - hair * outline)
+    doubtful = np.maximum(1 - smoothstep((observed.facing - 0.65) / 0.2), observed.ears)
+    confidence = _without_background(change, confidence, hair, doubtful).astype(np.float32)
+    linear = base * np.exp(_complete_albedo(change, confidence, hair, skin * observed.mirrored) * skin)
     linear = paint_irises(model, np.ascontiguousarray(np.moveaxis(linear, 0, 2)), params.iris)
-    return Texture(encode_srgb(linear), (255 * trust + 0.5).astype(np.uint8))
+    return Texture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
 
 
 def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) -> np.ndarray | None:
@@ -164,11 +164,11 @@ def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
         return transform(vertices[0], torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
 
 
-def _region_trust(model: FaceModel) -> np.ndarray:
-    trust = np.ones((len(model.mean_vertices), 1), np.float32)
-    for name, value in REGION_TRUST.items():
-        trust[model.regions.get(name, np.zeros(0, np.int64))] = value
-    return trust
+def _region_confidence(model: FaceModel) -> np.ndarray:
+    confidence = np.ones((len(model.mean_vertices), 1), np.float32)
+    for name, value in REGION_CONFIDENCE.items():
+        confidence[model.regions.get(name, np.zeros(0, np.int64))] = value
+    return confidence
 
 
 def _in_region(model: FaceModel, name: str) -> np.ndarray:
@@ -184,7 +184,7 @@ def _is_skin(model: FaceModel) -> np.ndarray:
     return skin
 
 
-def _seen(shape: tuple[int, int], pixels: torch.Tensor, model: FaceModel, position_px: np.ndarray, depth: np.ndarray):
+def _visibility(shape: tuple[int, int], pixels: torch.Tensor, model: FaceModel, position_px: np.ndarray, depth: np.ndarray):
     """(S, S) 0..1: the texel lies inside the picture, nothing of the head hides it, and no outline is near."""
     low, high = pixels[:, :2].min(0).values, pixels[:, :2].max(0).values
     span = float((high - low).max())
@@ -237,17 +237,17 @@ def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
     basis = sh_basis(torch.from_numpy(normal).flatten(1).T)
     shade = (torch.from_numpy(light).T @ basis.T).numpy().reshape(normal.shape)
     front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ torch.from_numpy(light)).numpy()
-    return np.maximum(shade, (DARKEST_SHADE * np.maximum(front, 0.05))[:, None, None])
+    return np.maximum(shade, (MIN_SHADE * np.maximum(front, 0.05))[:, None, None])
 
 
-def _without_background(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
+def _without_background(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
     """Trust (S, S) without the skin's texels that, at doubtful places, look unlike the rest: background, clothes."""
-    skin = (trust > 0.5) & (hair < 0.1) & (doubtful < 0.1)
+    skin = (confidence > 0.5) & (hair < 0.1) & (doubtful < 0.1)
     if skin.sum() < 100:
-        return trust
+        return confidence
     distance = np.abs(change - np.median(change[:, skin], axis=1)[:, None, None]).max(0)
     unlike = smoothstep((distance - 0.45) / 0.4) * (1 - hair)
-    return trust * (1 - unlike * doubtful)
+    return confidence * (1 - unlike * doubtful)
 
 
 def _is_mirrored(position: np.ndarray) -> np.ndarray:
@@ -256,34 +256,34 @@ def _is_mirrored(position: np.ndarray) -> np.ndarray:
     return _length(opposite - position) < MIRROR_TOLERANCE_M
 
 
-def _complete(change: np.ndarray, trust: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
+def _complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
     """Extends the photograph's change of albedo (3, S, S), in logarithms, from where it is trusted to everywhere.
 
     First the other half of the face where head and layout are `symmetric` (S, S) about u = 0.5, then a smooth membrane
     through the skin, so that there is no seam, and one change for all hair, so that neither stains the other.
     """
-    mirrored, mirrored_trust = change[:, :, ::-1], trust[:, ::-1] * MIRROR_TRUST * (1 - trust)
-    mirrored_trust = mirrored_trust * symmetric
-    total = trust + mirrored_trust
-    both = (change * trust + mirrored * mirrored_trust) / np.maximum(total, 1e-6)
-    skin_part, hair_part = (_typical(both, total * share) for share in (1 - hair, hair))
-    skin_change = np.clip(_membrane(both, skin_part), -MAXIMUM_GAIN, MAXIMUM_GAIN)
-    smooth = (1 - hair) * skin_change + hair * _one_change(both, hair_part)
+    mirrored, mirrored_confidence = change[:, :, ::-1], confidence[:, ::-1] * MIRROR_CONFIDENCE * (1 - confidence)
+    mirrored_confidence = mirrored_confidence * symmetric
+    total = confidence + mirrored_confidence
+    both = (change * confidence + mirrored * mirrored_confidence) / np.maximum(total, 1e-6)
+    skin_part, hair_part = (_downweight_outliers(both, total * share) for share in (1 - hair, hair))
+    skin_change = np.clip(_pull_push(both, skin_part), -MAX_SKIN_GAIN, MAX_SKIN_GAIN)
+    smooth = (1 - hair) * skin_change + hair * _median_change(both, hair_part)
     total = np.clip(total, 0, 1)
     return total * both + (1 - total) * smooth
 
 
-def _one_change(change: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _median_change(change: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The usual change (3, 1, 1) of hair, none where none is seen: what little of a scalp a photograph shows is too
     uneven, with strands, gaps and what lies behind, to be continued to the back of the head."""
     seen = weight > 0.3
     if not seen.any():
         return np.zeros((3, 1, 1), np.float32)
     usual = np.median(change[:, seen], axis=1)[:, None, None]
-    return np.clip(usual, -HAIR_GAIN, HAIR_GAIN).astype(np.float32)
+    return np.clip(usual, -MAX_HAIR_GAIN, MAX_HAIR_GAIN).astype(np.float32)
 
 
-def _typical(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _downweight_outliers(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weights (S, S) without values (3, S, S) far from their median: a fringe must not colour the neck."""
     sure = weight > 0.5
     if not sure.any():
@@ -292,7 +292,7 @@ def _typical(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return weight * (1 - smoothstep((distance - 0.4) / 0.4))
 
 
-def _membrane(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _pull_push(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Pull-push interpolation (Gortler et al. 1996): smooth values everywhere from weighted ones (C, S, S)."""
     resize = torch.nn.functional.interpolate
     w = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))[None, None]

@@ -12,11 +12,11 @@ from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, Texture
 from ..model.texture_maps import uv_fragments
 
-SURE = 0.8  # confidence from which a texel's colour may say how two photographs differ
-LEAST_OVERLAP = 0.002  # share of the texture; smaller overlaps say nothing about colours
+MIN_CONFIDENCE = 0.8  # confidence from which a texel's colour may say how two photographs differ
+MIN_OVERLAP = 0.002  # share of the texture; smaller overlaps say nothing about colours
 PREFERENCE = 4.0  # how decidedly the finer picture wins
 DETAIL_BLEND, TONE_BLEND = 0.008, 0.05  # widths of the transitions, share of the texture: pores and edges, tones
-GAIN_LIMIT = np.log(1.6)
+MAX_LOG_GAIN = np.log(1.6)
 
 
 def pixel_density(model: FaceModel, params: FaceParams, camera: Camera, size: int) -> np.ndarray:
@@ -53,14 +53,14 @@ def merge_textures(textures: list[Texture], densities: list[np.ndarray]) -> Text
         densities: N times (S, S), see `pixel_density`.
     """
     size = textures[0].confidence.shape[0]
-    trust = np.stack([texture.confidence for texture in textures]).astype(np.float32) / 255
+    confidence = np.stack([texture.confidence for texture in textures]).astype(np.float32) / 255
     colours = np.stack([_log_albedo(texture.rgb) for texture in textures])
-    colours -= _colour_gains(colours, trust)[:, None, None]
-    quality = trust * np.stack(densities) ** PREFERENCE
-    tones = np.stack([_local_tone(c, t, TONE_BLEND * size) for c, t in zip(colours, trust, strict=True)])
-    wide, narrow = (_shares(quality, trust, width * size) for width in (TONE_BLEND, DETAIL_BLEND))
+    colours -= _colour_gains(colours, confidence)[:, None, None]
+    quality = confidence * np.stack(densities) ** PREFERENCE
+    tones = np.stack([_local_tone(c, t, TONE_BLEND * size) for c, t in zip(colours, confidence, strict=True)])
+    wide, narrow = (_blend_weights(quality, confidence, width * size) for width in (TONE_BLEND, DETAIL_BLEND))
     merged = (wide[..., None] * tones).sum(0) + (narrow[..., None] * (colours - tones)).sum(0)
-    seen = trust.max(0)
+    seen = confidence.max(0)
     share = gaussian_filter(seen, DETAIL_BLEND * size / 2)[..., None]
     share = np.minimum(share, seen[..., None])
     linear = np.exp(share * merged + (1 - share) * colours[0])
@@ -73,35 +73,35 @@ def _log_albedo(rgb: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(linear, DARKEST_ALBEDO))
 
 
-def _colour_gains(colours: np.ndarray, trust: np.ndarray) -> np.ndarray:
+def _colour_gains(colours: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """(N, 3) how much brighter, in logarithms, each texture is than the first one; least squares over the overlaps."""
     count = len(colours)
     left, right = np.eye(count) * 1e-6, np.zeros((count, 3))
     for i in range(count):
         for j in range(i):
-            both = (trust[i] > SURE) & (trust[j] > SURE)
+            both = (confidence[i] > MIN_CONFIDENCE) & (confidence[j] > MIN_CONFIDENCE)
             share = both.mean()
-            if share < LEAST_OVERLAP:
+            if share < MIN_OVERLAP:
                 continue
             difference = np.median(colours[i][both] - colours[j][both], axis=0)
             left[[i, j, i, j], [i, j, j, i]] += share * np.array([1, 1, -1, -1])
             right[i] += share * difference
             right[j] -= share * difference
     gains = np.linalg.solve(left, right)
-    return np.clip(gains - gains[0], -GAIN_LIMIT, GAIN_LIMIT).astype(np.float32)
+    return np.clip(gains - gains[0], -MAX_LOG_GAIN, MAX_LOG_GAIN).astype(np.float32)
 
 
-def _local_tone(colour: np.ndarray, trust: np.ndarray, width: float) -> np.ndarray:
+def _local_tone(colour: np.ndarray, confidence: np.ndarray, width: float) -> np.ndarray:
     """Smooth part (S, S, 3) of what was seen; completed texels count a little, so that it is defined everywhere."""
-    weight = (trust + 1e-3)[..., None]
+    weight = (confidence + 1e-3)[..., None]
     return np.divide(*(_blurred(v, width) for v in (colour * weight, weight)))
 
 
-def _shares(quality: np.ndarray, trust: np.ndarray, width: float) -> np.ndarray:
+def _blend_weights(quality: np.ndarray, confidence: np.ndarray, width: float) -> np.ndarray:
     """(N, S, S) shares that add up to 1: the best texture's, with transitions of this width, none where untrusted."""
     best = quality >= quality.max(0)
     softened = np.stack([_blurred(one[..., None].astype(np.float32), width)[..., 0] for one in best])
-    share = (softened + 1e-4) * np.maximum(trust, 1e-4)
+    share = (softened + 1e-4) * np.maximum(confidence, 1e-4)
     return share / share.sum(0)
 
 

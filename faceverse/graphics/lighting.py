@@ -15,7 +15,7 @@ _C2 = 1.092548 / 4
 _C3 = 0.315392 / 4
 _C4 = 0.546274 / 4
 
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB (Rec. ITU-R BT.709-6, item 3.2)
 # Linear sRGB of a black body at 3800 K, which is a candle in a photograph (cameras, like eyes, get used to half of its
 # colour), and of one at 10000 K.
 _CANDLE, _BLUE_SKY = (1.0, 0.60, 0.32), (0.60, 0.71, 1.0)
@@ -109,7 +109,7 @@ def directed_light(yaw: float = 0.0, pitch: float = 0.0, intensity: float = 1.0,
     # Constants have the squared length of the unit sphere's harmonics: a lamp of pi lights what faces it by 17 / 16.
     light = ambient_light(_ROOM_SHARE)[:, 0] + lamp * (1 - _ROOM_SHARE) * math.pi * 16 / 17
     tint = torch.tensor(_CANDLE if warmth > 0 else _BLUE_SKY).log() * abs(warmth)
-    tint = tint.exp() / (tint.exp() @ torch.tensor(_LUMINANCE))
+    tint = tint.exp() / (tint.exp() @ torch.tensor(LUMINANCE))
     return intensity * _DEFAULT_PEAK * light[:, None] * tint
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ParameterError
-from ..graphics.lighting import default_light
+from ..graphics.lighting import LUMINANCE, default_light
 from .data import Landmarks, ModelData, modes_at, on_coarse_mesh
 
 ARKIT_NAMES = tuple(
@@ -31,7 +31,6 @@ ARKIT_NAMES = tuple(
 )
 
 
-_LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
 ALIKE_SKINS = 0.1  # two skins that `FaceModel.random` mixes lie within this share of the population, by their tone
 
 
@@ -339,7 +338,7 @@ class FaceModel(nn.Module):
     @cached_property
     def _luminance_of_face(self) -> tuple[float, np.ndarray]:
         """Mean luminance of the mean face, and its change (A,) with each albedo coefficient."""
-        skin, weights = self.regions.get("face", np.arange(len(self.data.mean_vertices))), _LUMINANCE.numpy()
+        skin, weights = self.regions.get("face", np.arange(len(self.data.mean_vertices))), np.float32(LUMINANCE)
         modes = self.modes_at("albedo_modes", skin).numpy(force=True)
         return float(self.mean_albedo[skin].mean(0) @ weights), modes.mean(1) @ weights
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..fitting.photometric import crop_box, cut
+from ..fitting.photometric import crop_box, crop_photo
 from ..graphics.camera import Camera
 from ..landmarks import DetectedFace, VideoDetector, detect_faces
 
@@ -84,7 +84,7 @@ class FaceTracker:
         height, width = rgb.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             return FrameObservation(seconds, rgb.shape[:2])
-        return FrameObservation(seconds, rgb.shape[:2], face, *cut(rgb, box, self._size), box)
+        return FrameObservation(seconds, rgb.shape[:2], face, *crop_photo(rgb, box, self._size), box)
 
     def _detected(self, rgb: np.ndarray, milliseconds: int) -> list[DetectedFace]:
         """Faces in the frame, or in the window where one is."""

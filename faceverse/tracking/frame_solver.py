@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..fitting.solver import (
-    NEAREST_M,
+    MAX_Z_M,
     LandmarkModel,
     LandmarkTerm,
     apply_rotation_update,
@@ -98,9 +98,9 @@ class FrameSolver:
         last, light, beyond = self._last, self._light, self._beyond
         rows = np.arange(0, len(self._observer.anybody.mean), EVERY)
         self._person = person
-        self._read_as = replace(person, bias=person.bias and person.bias.only(rows))
+        self._read_as = replace(person, bias=person.bias and person.bias.subset(rows))
         if before is None or before.params is not params:
-            self._landmarks = self._observer.anybody.of_person(params.identity).only(rows)
+            self._landmarks = self._observer.anybody.with_identity(params.identity).subset(rows)
             self._skin = SkinTerm(self._observer.model, params, self._quality.points)
         if person.neutral_offset is None and person.neutral_frames:
             poses = [self._solved(observed)[0] for observed in person.neutral_frames]
@@ -150,7 +150,7 @@ class FrameSolver:
         turn = Rotation.from_matrix(beyond.rotation).as_rotvec()
         moved = placed.translation + _KEPT * beyond.translation
         weights = read.landmarks.prior.clipped(placed.expression + self._led_weights * beyond.expression)
-        return Pose(apply_rotation_update(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < NEAREST_M else placed
+        return Pose(apply_rotation_update(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < MAX_Z_M else placed
 
     def _from_rest(self, pose: Pose) -> Pose:
         """The same with weights counted from those of the face at rest."""
@@ -201,7 +201,7 @@ class FrameSolver:
             pose.translation + delta[3:6],
             read.landmarks.prior.clipped(pose.expression + delta[6:]),
         )
-        return moved if moved.translation[2] < NEAREST_M else pose
+        return moved if moved.translation[2] < MAX_Z_M else pose
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _turned_to(term: LandmarkTerm, rotation: np.ndarray, translation: np.ndarray
         np.einsum("ii->i", hessian)[...] *= 1 + _DAMPING
         delta = np.linalg.solve(hessian, -gradient)
         moved = pose.translation + delta[3:]
-        if moved[2] > NEAREST_M or not np.isfinite(delta).all():
+        if moved[2] > MAX_Z_M or not np.isfinite(delta).all():
             break
         pose = Pose(apply_rotation_update(pose.rotation, delta[:3]), moved, pose.expression)
         if np.abs(delta).max() < 1e-5:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..fitting.appearance import first_colours
+from ..fitting.appearance import initial_appearance
+from ..fitting.multi_photo import joint_identity
 from ..fitting.parameter_regressor import AlignedInputs, ParameterRegressor, aligned_inputs, load_parameter_regressor
 from ..fitting.photometric import PhotometricTarget, Refinement, StageSettings, refine
 from ..fitting.prior import IdentityPrior
-from ..fitting.several import joint_identity
 from ..fitting.solver import (
     LandmarkModel,
     LandmarkSolution,
@@ -76,7 +76,7 @@ class PersonBias:
         near = np.exp(-0.5 * ((self.yaw_deg - yaw_deg) / _NEAR_DEG) ** 2)
         return np.tensordot(near, self.shift, axes=1) / (near.sum() + _TRUST)
 
-    def only(self, rows: np.ndarray) -> PersonBias:
+    def subset(self, rows: np.ndarray) -> PersonBias:
         """Those of some landmarks, by their numbers (M,)."""
         return replace(self, shift=self.shift[:, rows])
 
@@ -129,7 +129,7 @@ class LandmarkObserver:
             person: who is seen, where that is known; with habits on the same landmarks.
         """
         face, inputs = frame.face, self.inputs_from(frame)
-        observed, prior = landmarks.found(face.landmarks_px).astype(np.float64), landmarks.prior
+        observed, prior = landmarks.select(face.landmarks_px).astype(np.float64), landmarks.prior
         expected, sigma = prior.mean(face.blendshapes), prior.sigma
         if self.start is not None:
             # The network of the start is asked for the detector's errors alone: who this is, many frames tell better.
@@ -170,7 +170,7 @@ def estimate_person(
     surface = coarse_surface(model).surface
     solutions = _solved(keys, observer, person, known)
     identity = solutions[0].identity
-    readings = [observer(observer.anybody.of_person(identity), key, person) for key in keys]
+    readings = [observer(observer.anybody.with_identity(identity), key, person) for key in keys]
     albedo = np.zeros(surface.sizes.albedo) if known is None else np.asarray(known.albedo, np.float64)
     whole = [observer.anybody.with_error_model(r.landmarks.sigma, r.landmarks.error_modes) for r in readings]
     targets = [
@@ -179,8 +179,8 @@ def estimate_person(
     ]
     states = [_state(solution, reading.expected, albedo) for solution, reading in zip(solutions, readings, strict=True)]
     if known is None:
-        states = first_colours(surface, states, targets)
-    prior = IdentityPrior.of_anybody(len(identity))
+        states = initial_appearance(surface, states, targets)
+    prior = IdentityPrior.of_population(len(identity))
     if known is not None:  # held fast
         prior = IdentityPrior(identity, _KNOWN * prior.precision)
     settings = replace(_STAGE, landmarks=_STAGE.landmarks / len(targets) ** 0.5)
@@ -193,7 +193,7 @@ def estimate_person(
     if known is not None:
         found = known.replace(**{name: getattr(found, name) for name in ("rotation", "translation", "light")})
     params = replace(person.params, **{name: getattr(found, name) for name in FaceState.__dataclass_fields__})
-    lm = observer.anybody.of_person(params.identity)
+    lm = observer.anybody.with_identity(params.identity)
     return replace(person, params=params, camera=camera, bias=_person_bias(keys, readings, states, lm, camera, observer))
 
 
@@ -266,12 +266,12 @@ def _solved(
         lm = replace(read.landmarks, prior=replace(read.landmarks.prior, sigma=read.sigma))
         return solve_landmarks(lm, read.observed_px, person.camera, read.expected)
 
-    some = observer.anybody.only(np.arange(0, len(observer.anybody.mean), EVERY))
+    some = observer.anybody.subset(np.arange(0, len(observer.anybody.mean), EVERY))
     if known is not None:
         identity = np.asarray(known.identity, np.float64)
     else:
         identity = joint_identity(some, [solve(some, key) for key in keys])
-    lm = some.of_person(identity)
+    lm = some.with_identity(identity)
     return [replace(solve(lm, key), identity=identity) for key in keys]
 
 

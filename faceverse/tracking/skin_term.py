@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ..fitting.losses import ROBUST_SCALE
+from ..fitting.losses import ROBUST_SCALE, SIGMA_PER_MAD, cauchy_weight, geman_mcclure_row_scale
 from ..fitting.self_occlusion import MIN_FACING, visible_points
 from ..fitting.surface import (
-    DARKEST,
+    MIN_ALBEDO,
     SIGMA_LIMITS,
     SurfaceSamples,
     sample_picture,
@@ -118,7 +118,7 @@ class SkinTerm:
                     (model.tensor("mean_albedo"), "albedo_modes", _row(person.albedo, model)),
                 )
             )
-            neutral, albedo = neutral.numpy(force=True), albedo.clamp_min(DARKEST).numpy(force=True)
+            neutral, albedo = neutral.numpy(force=True), albedo.clamp_min(MIN_ALBEDO).numpy(force=True)
         modes = mesh.expression * model.gain_of(person.identity)[:, None, None]
         weights = mesh.weights
         index = np.flatnonzero((weights >= _MIN_WEIGHT) & np.isin(np.arange(len(weights)), mesh.faces))
@@ -170,7 +170,7 @@ class SkinTerm:
     def light(self, residuals: SkinResiduals, last: np.ndarray) -> np.ndarray:
         """Coefficients (9, 3): robust least squares over points that are seen, held to those of the frame before."""
         use = residuals.weight > 0
-        linear = linear_from_srgb(torch.from_numpy(residuals.seen[use, :3])).numpy().astype(np.float64)
+        linear = linear_from_srgb(torch.from_numpy(residuals.observed[use, :3])).numpy().astype(np.float64)
         basis, albedo = residuals.basis[use].astype(np.float64), self.albedo[use].astype(np.float64)
         rows = albedo.T[..., None] * basis  # (3, K, 9)
         hold = _PRIOR_POINTS * _POINT_WEIGHT * np.eye(basis.shape[1])
@@ -180,7 +180,7 @@ class SkinTerm:
             weighted = (rows * trust[:, None]).transpose(0, 2, 1)
             light = last + np.linalg.solve(weighted @ rows + hold, weighted @ off)[..., 0].T
             misfit = (albedo * (basis @ light) - linear).mean(1)
-            trust = 1 / (1 + (misfit / _NOISE) ** 2)
+            trust = cauchy_weight(misfit, _NOISE)
         return light
 
     def normal_equations(
@@ -193,17 +193,17 @@ class SkinTerm:
             independent: number of independent points that the comparison counts as, see `surface.Comparison`.
         """
         linear = self.albedo * (residuals.basis @ light.astype(np.float32))
-        residual = srgb_from_linear(torch.from_numpy(linear)).numpy() - residuals.seen[:, :3]
+        residual = srgb_from_linear(torch.from_numpy(linear)).numpy() - residuals.observed[:, :3]
         square = (residual**2).mean(1)
         used = residuals.weight > 0
         if used.sum() < 30:
             count = 6 + self.modes.shape[2]
             return np.zeros((count, count)), np.zeros(count), 0.0
-        self.sigma = float(np.clip(1.4826 * np.sqrt(np.median(square[used])), *SIGMA_LIMITS))
+        self.sigma = float(np.clip(SIGMA_PER_MAD * np.sqrt(np.median(square[used])), *SIGMA_LIMITS))
         square = square / self.sigma**2
         trust = independent * SIGMA_LIMITS[0] / self.sigma
         weight = residuals.weight * (trust / (3 * self.sigma**2 * residuals.weight.sum()))
-        root = np.sqrt(weight) / (1 + square / ROBUST_SCALE**2)
+        root = geman_mcclure_row_scale(square, weight)
         rows = np.flatnonzero(root > 0)
         jacobian = self._jacobian(pose, residuals, light, linear, root.astype(np.float32), rows)
         flat = (residual * root[:, None])[rows].reshape(-1).astype(np.float32)
@@ -212,7 +212,7 @@ class SkinTerm:
 
     def _jacobian(self, pose: Pose, residuals: SkinResiduals, light, linear, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(3R, 6 + E) of the residuals at R of the points, times root (K,)."""
-        root, normals, seen = root[rows], residuals.normals[rows], residuals.seen[rows]
+        root, normals, seen = root[rows], residuals.normals[rows], residuals.observed[rows]
         scaled = (root * residuals.scale[rows])[:, None]
         across, down = seen[:, 3:6] * scaled, seen[:, 6:9] * scaled
         points = residuals.points[rows]
@@ -236,7 +236,7 @@ class SkinResiduals:
 
     Args:
         turned: (K, 3) rotated but not shifted; normals, points: (K, 3); scale: (K,) pixels per metre.
-        seen: (K, 9) the picture's sRGB and its derivatives to the right and downwards.
+        observed: (K, 9) the picture's sRGB and its derivatives to the right and downwards.
         weight: (K,) 0 where nothing is to be compared.
         basis: (K, 9) of the light.
     """
@@ -245,7 +245,7 @@ class SkinResiduals:
     normals: np.ndarray
     points: np.ndarray
     scale: np.ndarray
-    seen: np.ndarray
+    observed: np.ndarray
     weight: np.ndarray
     basis: np.ndarray
 

@@ -12,7 +12,7 @@ from ..detail.displacement import condition_maps
 from ..detail.latents import AGES, MOST_MASCULINE, DetailMaps, age_and_masculinity, picture_of_maps
 from ..detail.module import DisplacementCode
 from ..errors import ParameterError
-from ..graphics.lighting import srgb_from_linear
+from ..graphics.lighting import LUMINANCE, srgb_from_linear
 from ..model.face_model import FaceModel, FaceParams
 from .crease_fields import CreaseFields
 from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_displacement
@@ -28,7 +28,6 @@ CODE = DisplacementCode(tuple(FACTORS))
 """Units and channels of the sample images."""
 CONDITION_SIZE, IMAGE_SIZE = 128, 512
 PAIRED = 0.7  # correlation between left and right factors
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def albedo_tone(model: FaceModel, params: FaceParams) -> float:
     """Mean luminance of the face's albedo, linear."""
     albedo = model.albedo(torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2)).to(model.device))[0]
     skin = model.regions.get("face", slice(None))
-    return float(np.clip(albedo.numpy(force=True)[skin], 0, 1).mean(0) @ _LUMINANCE)
+    return float(np.clip(albedo.numpy(force=True)[skin], 0, 1).mean(0) @ np.array(LUMINANCE))
 
 
 def detail_sheet(maps: list[DetailMaps]) -> np.ndarray:

@@ -21,12 +21,12 @@ from .face_selection import FaceSelector
 from .fit_input import (
     FitInput,
     bake_input_texture,
-    fit_landmarks_of,
+    fit_landmarks,
     fit_warnings,
     fitted_params,
-    found_landmarks,
     head_result,
-    own_camera,
+    original_camera,
+    original_landmarks_px,
     prepare_fit_input,
     projected_landmarks,
     texture_size,
@@ -43,7 +43,7 @@ from .texture_merge import merge_textures, pixel_density
 FINENESS_SIZE = 128  # of the map in which photographs are compared
 
 
-def fit_several(
+def fit_photos(
     photos: list[Photo],
     model: FaceModel,
     choices: tuple[list[FaceSelector], list[float | None]],
@@ -70,12 +70,12 @@ def fit_several(
     progress("landmarks", STAGE_SHARE["detection"], None)
     begun = time.perf_counter()
     # What the start says of the person comes from the same landmarks, which err alike in all photographs.
-    alone = [fit_landmarks_of(fit_input, replace(fit_input.landmarks, person=None)) for fit_input in fit_inputs]
+    alone = [fit_landmarks(fit_input, replace(fit_input.landmarks, person=None)) for fit_input in fit_inputs]
     identity = joint_identity(fit_inputs[0].landmarks, alone)
     together = _with_identity(fit_inputs, identity)
     fit_inputs = [replace(fit_input, camera=solution.camera) for fit_input, solution in zip(fit_inputs, together, strict=True)]
     landmarks = _landmark_stage(alone, together, identity, time.perf_counter() - begun)
-    prior = IdentityPrior.of_anybody(len(identity))
+    prior = IdentityPrior.of_population(len(identity))
     states, photometric = fit_appearance(fit_inputs, together, prior, progress)
     params = [fitted_params(fit_input, state) for fit_input, state in zip(fit_inputs, states, strict=True)]
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
@@ -160,8 +160,8 @@ def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.nda
 
 def _with_identity(fit_inputs: list[FitInput], identity: np.ndarray) -> list[LandmarkSolution]:
     """Pose and expression of the known person in each photograph."""
-    people = [fit_input.landmarks.of_person(identity) for fit_input in fit_inputs]
-    solved = [fit_landmarks_of(*pair) for pair in zip(fit_inputs, people, strict=True)]
+    people = [fit_input.landmarks.with_identity(identity) for fit_input in fit_inputs]
+    solved = [fit_landmarks(*pair) for pair in zip(fit_inputs, people, strict=True)]
     return [replace(solution, identity=identity) for solution in solved]
 
 
@@ -196,8 +196,8 @@ def _one_texture(
 def _view(fit_input: FitInput, state: FaceState) -> FittedView:
     return FittedView(
         source=fit_input.photo.name,
-        camera=own_camera(fit_input),
+        camera=original_camera(fit_input),
         **{name: state.tensor(name)[0].numpy() for name in ("rotation", "translation", "expression", "light")},
-        landmarks_px=found_landmarks(fit_input),
+        landmarks_px=original_landmarks_px(fit_input),
         projected_landmarks_px=projected_landmarks(fit_input, state),
     )

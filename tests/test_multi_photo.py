@@ -9,7 +9,7 @@ import torch
 from skimage.data import coffee
 
 import faceverse as fv
-from faceverse.fitting import photometric, quality_checks, several, solver
+from faceverse.fitting import multi_photo, photometric, quality_checks, solver
 from faceverse.fitting.face_selection import count_comparable_faces, select_face
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.surface import FaceState, surface_samples
@@ -116,13 +116,13 @@ def test_joint_identity_is_closer_than_those_of_single_photographs(toy_landmarks
     for seed in range(6):
         found, truth = solutions_of_a_toy(toy_landmarks, seed)
         single.append(np.mean([np.linalg.norm(one.identity - truth) for one in found]))
-        joint.append(np.linalg.norm(several.joint_identity(toy_landmarks, found) - truth))
+        joint.append(np.linalg.norm(multi_photo.joint_identity(toy_landmarks, found) - truth))
     assert np.mean(joint) < 0.85 * np.mean(single)
 
 
 def test_joint_identity_of_one_photograph_is_its_own(toy_landmarks):
     found, _ = solutions_of_a_toy(toy_landmarks, 0, views=1)
-    np.testing.assert_allclose(several.joint_identity(toy_landmarks, found), found[0].identity, atol=1e-8)
+    np.testing.assert_allclose(multi_photo.joint_identity(toy_landmarks, found), found[0].identity, atol=1e-8)
 
 
 def toy_photographs(model, lm, yaws=(0, 30)):
@@ -145,7 +145,7 @@ def toy_photographs(model, lm, yaws=(0, 30)):
 
 
 def refinement(model, targets):
-    prior = IdentityPrior.of_anybody(len(model.tensor("identity_modes")))
+    prior = IdentityPrior.of_population(len(model.tensor("identity_modes")))
     return photometric.Refinement(surface_samples(model), targets, photometric.STAGES[0], prior)
 
 
@@ -153,8 +153,8 @@ def test_places_of_one_photograph_are_all_and_two_share_the_person(toy_model, to
     _, targets = toy_photographs(toy_model, toy_landmarks)
     one, two = refinement(toy_model, targets[:1]), refinement(toy_model, targets)
     total = one.sizes.total
-    assert sorted(one.places(0)) == list(range(total))
-    first, second = two.places(0), two.places(1)
+    assert sorted(one.unknowns_of(0)) == list(range(total))
+    first, second = two.unknowns_of(0), two.unknowns_of(1)
     person = len(toy_model.tensor("identity_modes")) + len(toy_model.tensor("albedo_modes"))
     assert sorted(set(first) | set(second)) == list(range(2 * total - person))
     _, identity, _, albedo, _ = two.sizes.blocks
@@ -171,19 +171,19 @@ def test_equations_of_two_photographs_are_those_of_each_with_the_person_counted_
     _, identity, _, albedo, _ = both.sizes.blocks
     expected, slope = np.zeros_like(hessian), np.zeros_like(gradient)
     for number, (state, target) in enumerate(zip(states, targets, strict=True)):
-        alone, places = refinement(toy_model, [target]), both.places(number)
+        alone, places = refinement(toy_model, [target]), both.unknowns_of(number)
         own_hessian, own_gradient = alone.normal_equations([state], alone.evaluate([state]))
-        order = alone.places(0)
+        order = alone.unknowns_of(0)
         expected[np.ix_(places, places)] += own_hessian[np.ix_(order, order)]
         slope[places] += own_gradient[order]
     for block, value in ((identity, states[0].identity), (albedo, states[0].albedo)):
-        rows = both.places(0)[block]
+        rows = both.unknowns_of(0)[block]
         expected[rows, rows] -= 1  # the unit prior, which each of them has
         slope[rows] -= value
     np.testing.assert_allclose(hessian, expected, atol=1e-9 * np.abs(expected).max())
     np.testing.assert_allclose(gradient, slope, atol=1e-9 * np.abs(slope).max())
     # What is a photograph's own meets nothing of the other's.
-    apart = [np.setdiff1d(both.places(k), both.places(1 - k)) for k in (0, 1)]
+    apart = [np.setdiff1d(both.unknowns_of(k), both.unknowns_of(1 - k)) for k in (0, 1)]
     assert not hessian[np.ix_(*apart)].any() and hessian[np.ix_(apart[0], apart[0])].any()
 
 
