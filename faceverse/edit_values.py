@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .errors import ParameterError
-from .graphics.lighting import directed_light
+from .graphics.lighting import LIGHT_PARAMETERS, directed_light
 from .model.data import Attribute
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .result import FitResult
 
-LIGHT_RANGES = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 3.0), "warmth": (-1.0, 1.0)}
-"""Range of each entry of a light given by direction."""
 _OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light", "detail_seed", "detail_from")
 _OTHER_ARGUMENTS += ("age_years", "targets")
 _LEAST_GAIN = 0.1
@@ -167,9 +165,10 @@ def light_coefficients(wanted, warnings: list[str]) -> np.ndarray:
         return array("light", wanted, (9, 3))
     values = {}
     for name, value in wanted.items():
-        if name not in LIGHT_RANGES:
-            raise ParameterError(_unknown("entry of light", name, LIGHT_RANGES, (), "there are"))
-        values[name] = _clamped(f"light {name}", number(f"light {name}", value), LIGHT_RANGES[name], warnings)
+        if name not in LIGHT_PARAMETERS:
+            raise ParameterError(_unknown("entry of light", name, LIGHT_PARAMETERS, (), "there are"))
+        limits = LIGHT_PARAMETERS[name].minimum, LIGHT_PARAMETERS[name].maximum
+        values[name] = _clamped(f"light {name}", number(f"light {name}", value), limits, warnings)
     return directed_light(**values).numpy()
 
 

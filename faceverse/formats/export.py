@@ -1,8 +1,10 @@
-"""Files of a head: .glb .obj .ply .stl for other programs, .json to go on with later, .npy for the original's code.
+"""Export a head to mesh files (.glb .obj .ply .stl), to a .json that restores it, or to the original code's .npy.
 
-Meshes are in head space (see camera.py): metres, +y up, the face looks along +z; the pose of the photograph is left
-out. Only .stl is in millimetres, because a printing program takes its numbers, which carry no unit, for millimetres.
-Each file appears complete or not at all. No file contains the photograph or the folder that it came from.
+`EXPORT_FORMATS` is the one list of formats; `export`, the command line and the web page read it.
+
+Meshes are in head space (see camera.py): metres, +y up, the face looks along +z, without the pose of the photograph.
+Only .stl is in millimetres: its numbers carry no unit, and printing programs read them as millimetres.
+Every file is written atomically. No file contains the photograph or the folder it came from.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 
@@ -29,7 +34,10 @@ from ..weights import load_model
 from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, MorphTarget, write_glb
 from .store import from_json, library_name, picture_bytes, to_json
 
-# Surface, its regions of the model, its roughness; a triangle belongs to the last surface that has all its corners.
+LEVELS_OF_DETAIL = ("coarse", "standard", "dense")
+"""Meshes of a head: the model's coarse mesh, its own mesh, and one displaced by the skin's detail."""
+
+# Surface, the model's regions in it, its roughness; a triangle belongs to the last surface that has all its corners.
 _SURFACES = (
     ("skin", (), 0.6),
     ("lips", ("lips",), 0.45),
@@ -42,13 +50,42 @@ _ROWS_AT_ONCE = 100_000
 _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
 
 
+@dataclass(frozen=True)
+class ExportFormat:
+    """A file format of `EXPORT_FORMATS` (heads) or `TRACK_FORMATS` (tracks). Its key there is the suffix without a dot.
+
+    Attributes:
+        label: for menus and buttons.
+        description: what the file holds, in one line.
+        content: (head or track, path, level of detail) -> contents of the files by their paths, the main file last. The
+            head is on the coarse mesh already where the level of detail is "coarse".
+        levels_of_detail: of `LEVELS_OF_DETAIL`, those the format can hold; empty for a file without a mesh.
+        companions: what is added to the name of the file, without its suffix, for each further file beside it.
+        in_menus: False for a format of one particular program, which a general menu leaves out.
+    """
+
+    label: str
+    description: str
+    content: Callable
+    levels_of_detail: tuple[str, ...] = LEVELS_OF_DETAIL
+    companions: tuple[str, ...] = ()
+    in_menus: bool = True
+
+
 @singledispatch
-def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, dense: bool = False) -> Path:
-    """Write a head, or a `Track`, to a file whose suffix says what it holds.
+def export(
+    result: FitResult,
+    path: str | os.PathLike,
+    *,
+    lod: str = "standard",
+    light: bool | None = None,
+    dense: bool | None = None,
+) -> Path:
+    """Write a head, or a `Track`, in the format that the file's suffix names.
 
     Args:
         result: the head. For a track see `faceverse.tracking.motion.export_track`: an animated .glb, or its own files.
-        path: in a folder that exists; an older file of that name is replaced.
+        path: in a folder that exists; an older file of that name is replaced. Formats (`EXPORT_FORMATS`):
             .glb: neutral head with all expressions as morph targets, set to the result's weights; texture inside.
             .obj: head with its expression, and beside it NAME.mtl and NAME_texture.png.
             .ply: head with its expression, binary, colours of the texture at the vertices.
@@ -56,33 +93,46 @@ def export(result: FitResult, path: str | os.PathLike, *, light: bool = False, d
             .json: everything that `load_result` needs, texture included; no mesh.
             .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
             its default camera looks at; no texture.
-        light: write the model's coarse mesh (no difference in a .json or .npy).
-        dense: write wrinkles and pores as geometry, in a mesh of up to about 600,000 triangles (.obj, .ply, .stl; a
-            .glb shows them by its normal map).
+        lod: level of detail of the mesh. "coarse": the model's coarse mesh. "standard": the model's own mesh. "dense":
+            wrinkles and pores as geometry, up to about 600,000 triangles (.obj, .ply, .stl; a .glb shows them by its
+            normal map). "coarse" makes no difference in a .json or .npy.
+        light: deprecated, use lod="coarse".
+        dense: deprecated, use lod="dense".
 
     Returns:
         `path` as a Path.
 
     Raises:
-        ParameterError: unknown suffix, a folder that is missing or cannot be written, vertices that are not finite;
-            `dense` for another suffix, for a head without displacement, or together with `light`.
+        ParameterError: unknown suffix or level of detail, a folder that is missing or cannot be written, vertices that
+            are not finite; "dense" for another suffix or for a head without displacement.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in _WRITERS:
-        raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
+    if light is not None or dense is not None:
+        lod = _level_of_detail(path, lod, light, dense)
+    known = EXPORT_FORMATS.get(path.suffix.lower().removeprefix("."))
+    if known is None:
+        suffixes = " ".join(f".{name}" for name in EXPORT_FORMATS)
+        raise ParameterError(f"cannot write {path.name}: the name must end in one of {suffixes}")
     if not (np.isfinite(result.vertices).all() and np.isfinite(result.neutral_vertices).all()):
         raise ParameterError(f"cannot write {path.name}: the head has vertices that are not finite; check its params")
-    if dense:
-        _check_dense(result, path, light)
-        _write_all(_MESH_WRITERS[suffix](result, path, dense_mesh(result, len(result.displacement))))
-        return path
-    head = coarse_head(result) if light and suffix not in (".json", ".npy") else result
-    if suffix in _MESH_WRITERS:
-        _write_all(_MESH_WRITERS[suffix](head, path, _mesh_of(head)))
-    else:
-        _write_all(_WRITERS[suffix](head, path))
+    if lod not in LEVELS_OF_DETAIL:
+        raise ParameterError(f"lod must be one of {', '.join(LEVELS_OF_DETAIL)}, got {lod!r}")
+    if lod == "dense":
+        _check_dense(result, path, known)
+    head = coarse_head(result) if lod == "coarse" and known.levels_of_detail else result
+    _write_all(known.content(head, path, lod))
     return path
+
+
+def _level_of_detail(path: Path, lod: str, light: bool | None, dense: bool | None) -> str:
+    """`lod`, or what the deprecated arguments of `export` say."""
+    for name, level, value in (("light", "coarse", light), ("dense", "dense", dense)):
+        if value is not None:
+            text = f"export({name}={value}) is deprecated, use lod={level if value else 'standard'!r}"
+            warnings.warn(text, DeprecationWarning, stacklevel=4)  # past `export` and the wrapper of singledispatch
+    if light and dense:
+        raise ParameterError(f"cannot write {path.name} both light and dense; choose one")
+    return "coarse" if light else "dense" if dense else lod
 
 
 def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitResult:
@@ -112,7 +162,7 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
 
 
 # -- writers: the content of each file by its path, the main file last -------------------------------------------------
-def _glb(result: FitResult, path: Path) -> dict[Path, bytes]:
+def _glb(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     return {path: glb_bytes(result)}
 
 
@@ -155,12 +205,10 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
     return write_glb(mesh, material, library_name(), animation=animation, camera=camera)
 
 
-def _check_dense(result: FitResult, path: Path, light: bool) -> None:
-    if path.suffix.lower() not in _MESH_WRITERS:
-        suffixes = " ".join(_MESH_WRITERS)
+def _check_dense(result: FitResult, path: Path, known: ExportFormat) -> None:
+    if "dense" not in known.levels_of_detail:
+        suffixes = " ".join(f".{name}" for name, entry in EXPORT_FORMATS.items() if "dense" in entry.levels_of_detail)
         raise ParameterError(f"cannot write {path.name} as a dense mesh: the name must end in one of {suffixes}")
-    if light:
-        raise ParameterError(f"cannot write {path.name} both light and dense; choose one")
     if result.displacement is None:
         raise ParameterError(
             f"cannot write {path.name} as a dense mesh: this head has no displacement; fit its photograph with detail, "
@@ -168,14 +216,17 @@ def _check_dense(result: FitResult, path: Path, light: bool) -> None:
         )
 
 
-def _mesh_of(result: FitResult) -> DenseMesh:
-    """The head's own mesh, in the form of a dense one."""
+def _mesh_of(result: FitResult, lod: str) -> DenseMesh:
+    """The displaced mesh, or the head's own in the same form."""
+    if lod == "dense":
+        return dense_mesh(result, len(result.displacement))
     model = result.model
     normals, source = _normals(model, result.vertices), np.arange(len(model.faces))
     return DenseMesh(result.vertices, normals, model.faces, model.uv, model.uv_faces, source)
 
 
-def _obj(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+def _obj(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
+    mesh = _mesh_of(result, lod)
     # Readers split these two lines at blanks.
     stem = re.sub(r"\s+", "_", path.stem)
     material_path, texture_path = path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}_texture.png")
@@ -212,7 +263,8 @@ def _rows(template: str, values: np.ndarray) -> str:
     return "".join(template * len(part) % tuple(part.reshape(-1).tolist()) for part in parts)
 
 
-def _ply(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+def _ply(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
+    mesh = _mesh_of(result, lod)
     count = len(mesh.vertices)
     vertices = np.empty(count, [("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
     vertices["position"] = mesh.vertices
@@ -235,7 +287,8 @@ def _ply(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
     return {path: "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()}
 
 
-def _stl(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
+def _stl(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
+    mesh = _mesh_of(result, lod)
     corners = mesh.vertices[mesh.faces].astype(np.float32) * 1000
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     triangles = np.zeros(len(corners), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -246,11 +299,11 @@ def _stl(result: FitResult, path: Path, mesh: DenseMesh) -> dict[Path, bytes]:
 
 
 def coarse_head(result: FitResult) -> FitResult:
-    """The same head on the coarse mesh."""
-    light = result.model.coarse
-    keep = slice(None) if light is result.model else result.model.data.coarse_vertices
+    """The same head on the model's coarse mesh."""
+    coarse = result.model.coarse
+    keep = slice(None) if coarse is result.model else result.model.data.coarse_vertices
     return result.replace(
-        model=light,
+        model=coarse,
         vertices=result.vertices[keep],
         neutral_vertices=result.neutral_vertices[keep],
         albedo=result.albedo[keep],
@@ -291,17 +344,17 @@ def _roughness_map(model: FaceModel) -> np.ndarray:
     return np.stack([np.full_like(green, 255), green, np.zeros_like(green)], axis=-1)
 
 
-def _npy(result: FitResult, path: Path) -> dict[Path, bytes]:
+def _npy(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     return {path: npy_bytes(coefficients_from_params(result.model, result.params))}
 
 
-def _json(result: FitResult, path: Path) -> dict[Path, bytes]:
+def _json(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     return {path: to_json(result).encode("utf-8", "replace")}
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def _write_all(files: dict[Path, bytes]) -> None:
-    """All of the files appear, or none of them does."""
+    """Write all files, or none of them if one fails."""
     staged: dict[Path, Path] = {}
     placed: list[Path] = []
     complete = False
@@ -326,5 +379,18 @@ def _write_all(files: dict[Path, bytes]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-_MESH_WRITERS = {".obj": _obj, ".ply": _ply, ".stl": _stl}
-_WRITERS = {".glb": _glb, **_MESH_WRITERS, ".json": _json, ".npy": _npy}
+EXPORT_FORMATS: dict[str, ExportFormat] = {
+        "glb": ExportFormat(
+            "GLB", "all expressions as morph targets, texture inside", _glb, levels_of_detail=("coarse", "standard")
+        ),
+        "obj": ExportFormat(
+            "OBJ", "mesh with material and texture beside it", _obj, companions=(".mtl", "_texture.png")
+        ),
+        "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", _ply),
+        "stl": ExportFormat("STL", "binary mesh in millimetres, for 3D printing", _stl),
+        "json": ExportFormat("JSON", "the parameters and the texture, to go on with", _json, levels_of_detail=()),
+        "npy": ExportFormat(
+            "NPY", "coefficients for the original FaceVerse code", _npy, levels_of_detail=(), in_menus=False
+        ),
+}
+"""Formats of heads by suffix: what `export` writes, and what the command line and the web page offer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -91,14 +92,48 @@ def default_light() -> Tensor:
     return light
 
 
+@dataclass(frozen=True)
+class LightParameter:
+    """One parameter of `directed_light`.
+
+    Attributes:
+        description: in a few words, for help texts.
+        minimum, maximum: range; values outside are clamped to it.
+        default: where none is given.
+        slider: (low, high), the part of the range that a slider covers.
+        unit: "degrees", or "" for a factor or a position on a scale.
+    """
+
+    description: str
+    minimum: float
+    maximum: float
+    default: float
+    slider: tuple[float, float]
+    unit: str = ""
+
+
+LIGHT_PARAMETERS: dict[str, LightParameter] = {
+    "yaw": LightParameter(
+        "direction the light comes from, positive from the picture's right", -180.0, 180.0, 0.0, (-150.0, 150.0), "degrees"
+    ),
+    "pitch": LightParameter(
+        "direction the light comes from, positive from above", -90.0, 90.0, 0.0, (-80.0, 80.0), "degrees"
+    ),
+    "intensity": LightParameter("1 is as bright as the default light", 0.0, 3.0, 1.0, (0.0, 2.0)),
+    "warmth": LightParameter("-1 blue sky, 0 white, 1 candle", -1.0, 1.0, 0.0, (-1.0, 1.0)),
+}
+"""Parameters of a light given by its direction, by name: arguments of `directed_light`, of the command line, the web
+page and its HTTP interface."""
+
+
 def directed_light(yaw: float = 0.0, pitch: float = 0.0, intensity: float = 1.0, warmth: float = 0.0) -> Tensor:
-    """Coefficients (9, 3) of a lamp in a dim room.
+    """Coefficients (9, 3) of a distant lamp plus dim ambient light.
 
     Args:
         yaw, pitch: degrees, where the light comes from in camera space: 0, 0 from the camera, +yaw from the picture's
             right (the left of a subject who faces the camera), +pitch from above.
-        intensity: 1 makes what faces the lamp as bright as the default light does.
-        warmth: -1 a blue sky, 0 white, 1 a candle, of the same brightness.
+        intensity: at 1, a surface facing the lamp is as bright as under the default light.
+        warmth: -1 a blue sky, 0 white, 1 a candle, of the same luminance.
     """
     across, up = math.radians(yaw), math.radians(pitch)
     direction = torch.tensor(

@@ -1,4 +1,6 @@
-"""Drawing a posed head sample by sample: the modes of `faceverse.render` and how samples become pixels.
+"""Shade a posed head sample by sample: the modes of `faceverse.render`, and supersampling.
+
+`RENDER_MODES` is the one list of modes; `render`, video clips, the command line and the web page read it.
 
 Conventions (axes, pixels, colours): see camera.py. Colours and vectors at the P samples that hit the head are (3, P),
 the layout in which torch is fastest.
@@ -7,6 +9,7 @@ the layout in which torch is fastest.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,7 +41,13 @@ LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255)
 
 @dataclass(frozen=True)
 class Drawn:
-    """rgb (H, W, 3) linear light times coverage (H, W) in 0..1, and depth (H, W) metres."""
+    """A drawn picture.
+
+    Attributes:
+        rgb: (H, W, 3) linear light times coverage.
+        coverage: (H, W) in 0..1, share of the pixel's samples that hit the head.
+        depth: (H, W) metres, mean of the samples that hit the head.
+    """
 
     rgb: Tensor
     coverage: Tensor
@@ -46,7 +55,7 @@ class Drawn:
 
 
 def draw(head: PosedHead, camera: Camera, supersample: int) -> Drawn:
-    """Draws the part of the picture that the head can cover, in bands."""
+    """Draw a head with supersampling, only in the rectangle that it can cover, band by band."""
     height, width = camera.image_size
     drawn = Drawn(torch.zeros(height, width, 3), torch.zeros(height, width), torch.zeros(height, width))
     points = project(head.vertices_cam, camera)
@@ -63,7 +72,7 @@ def draw(head: PosedHead, camera: Camera, supersample: int) -> Drawn:
     for top in range(y0, y1, band):
         bottom = min(top + band, y1)
         samples = Samples.of(head, camera.cropped((x0, top, x1, bottom), (bottom - top, x1 - x0)), supersample)
-        shaded = torch.cat([MODES[head.mode](samples).clamp(0, 1), samples.located()])
+        shaded = torch.cat([RENDER_MODES[head.mode].shade(samples).clamp(0, 1), samples.located()])
         image = shaded.new_zeros(5, samples.fragments.triangle.numel()).index_copy_(1, samples.pixels, shaded)
         image = torch.nn.functional.avg_pool2d(image.view(5, *samples.camera.image_size), supersample)
         drawn.rgb[top:bottom, x0:x1] = image[:3].movedim(0, 2)
@@ -86,10 +95,10 @@ class PosedHead:
 
     @classmethod
     def of(cls, result: FitResult, mode: str, pose: np.ndarray, translation: np.ndarray) -> PosedHead:
-        if mode not in MODES:
-            close = difflib.get_close_matches(str(mode), MODES, n=1)
+        if mode not in RENDER_MODES:
+            close = difflib.get_close_matches(str(mode), RENDER_MODES, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ParameterError(f"there is no mode {mode!r}; {hint}Modes: {', '.join(MODES)}")
+            raise ParameterError(f"there is no mode {mode!r}; {hint}Modes: {', '.join(RENDER_MODES)}")
         vertices, faces, uv_faces = result.vertices, result.faces, result.uv_faces
         data = result.model.data
         if mode == "wireframe" and data.coarse_faces is not None:
@@ -257,15 +266,29 @@ def _wireframe(samples: Samples) -> Tensor:
     return _clay(samples) * (1 - line) + torch.tensor(_WIRE)[:, None] * line
 
 
-MODES = {
-    "color": _color,
-    "albedo": _albedo,
-    "clay": _clay,
-    "normal": _normal,
-    "depth": _depth,
-    "uv": _uv,
-    "wireframe": _wireframe,
+@dataclass(frozen=True)
+class RenderMode:
+    """What a picture of a head shows.
+
+    Attributes:
+        description: in a few words, for help texts.
+        shade: linear RGB (3, P) of the samples; values are clamped to 0..1 afterwards.
+    """
+
+    description: str
+    shade: Callable[[Samples], Tensor]
+
+
+RENDER_MODES: dict[str, RenderMode] = {
+    "color": RenderMode("texture in the fitted light", _color),
+    "albedo": RenderMode("texture without light", _albedo),
+    "clay": RenderMode("grey clay under studio lights", _clay),
+    "normal": RenderMode("normals in camera space", _normal),
+    "depth": RenderMode("depth, near is bright", _depth),
+    "uv": RenderMode("texture coordinates", _uv),
+    "wireframe": RenderMode("edges of the coarse mesh", _wireframe),
 }
+"""Modes of `render` by name."""
 
 
 def as_tensor(array: np.ndarray) -> Tensor:

@@ -130,8 +130,9 @@ def render(
     Args:
         result: the head; it is drawn with its expression.
         size: pixels, one number for a square or (height, width), each 1..8192; ignored with `camera`.
-        mode: "color" (texture in the fitted light), "albedo" (texture alone), "clay", "normal" (camera space),
-            "depth" (near is bright), "uv" (texture coordinates), "wireframe" (the light mesh if the model has one).
+        mode: a name in `RENDER_MODES`: "color" (texture in the fitted light), "albedo" (texture alone), "clay",
+            "normal" (camera space), "depth" (near is bright), "uv" (texture coordinates), "wireframe" (of the coarse
+            mesh).
         camera: draws the head where this camera sees it, in a picture of its `image_size`.
         rotation: head to camera instead of the fitted one: (yaw, pitch, roll) in degrees or a matrix (3, 3).
         background: sRGB, 0..255.

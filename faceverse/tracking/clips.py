@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,12 +24,36 @@ from ..errors import ImageError, ParameterError
 from ..fitting import Progress
 from ..graphics.camera import Camera
 from ..graphics.lighting import srgb_from_linear
-from ..rendering.drawing import LINEAR_OF_BYTE, MODES, Drawn, PosedHead, draw
+from ..rendering.drawing import LINEAR_OF_BYTE, RENDER_MODES, Drawn, PosedHead, draw
 from ..rendering.render import render
 from . import Track
 from .frames import checked, open_source
 
-CLIP_MODES = ("clay", "color", "overlay", "side", *(mode for mode in MODES if mode not in ("clay", "color")))
+
+@dataclass(frozen=True)
+class ClipMode:
+    """What a video of a track shows.
+
+    Attributes:
+        description: in a few words, for help texts.
+        render_mode: how the head is drawn, of `RENDER_MODES`.
+        needs_frames: whether the frames of the video show as well; without a detected face they show alone.
+        is_beside: the head stands beside the frame, not over it.
+    """
+
+    description: str
+    render_mode: str
+    needs_frames: bool = False
+    is_beside: bool = False
+
+
+CLIP_MODES: dict[str, ClipMode] = {
+    **{name: ClipMode(mode.description, name) for name, mode in RENDER_MODES.items()},
+    "overlay": ClipMode("textured head over the frames", "color", needs_frames=True),
+    "side": ClipMode("frame and clay head side by side", "clay", needs_frames=True, is_beside=True),
+}
+"""Modes of a video of a track by name: those of `render`, and two that show the frames as well."""
+
 _MOST_PX = 4096
 _MOST_FPS = 240.0
 _BACKGROUND = (242, 242, 242)  # sRGB
@@ -71,7 +96,7 @@ def render_track(
     """
     path = Path(path)
     _check(path, mode, size, fps)
-    if mode in ("overlay", "side") and source is None:
+    if CLIP_MODES[mode].needs_frames and source is None:
         raise ParameterError(f"mode {mode!r} shows the frames of the video: pass it as source")
     interval = float(np.median(np.diff(track.times_s))) if len(track) > 1 else 1 / 30
     fps = min(1 / interval, _MOST_FPS) if fps is None else float(fps)
@@ -80,7 +105,7 @@ def render_track(
     shown = np.searchsorted(track.times_s - track.times_s[0], moments, side="right") - 1
     with _Encoder(path, painter.size, fps) as encoder, contextlib.ExitStack() as stack:
         frames = iter(())
-        if mode in ("overlay", "side"):
+        if painter.needs_frames:
             frames, _ = open_source(source, 1 / interval)
             stack.callback(getattr(frames, "close", lambda: None))  # lets go of the file
         pictures = _pictures(painter, checked(frames), shown)
@@ -130,9 +155,9 @@ class _Painter:
     """Paints one frame of a track after another."""
 
     def __init__(self, track: Track, mode: str, camera: Camera):
-        self.track, self.needs_frames = track, mode in ("overlay", "side")
-        self._mode = {"overlay": "color", "side": "clay"}.get(mode, mode)
-        self._beside, self._camera = mode == "side", camera
+        shown = CLIP_MODES[mode]
+        self.track, self.needs_frames = track, shown.needs_frames
+        self._mode, self._beside, self._camera = shown.render_mode, shown.is_beside, camera
         self._samples = 2 if max(camera.image_size) <= _SAMPLES_UP_TO_PX else 1
         self._ground = np.full((*camera.image_size, 3), _BACKGROUND, np.uint8)
         height, width = camera.image_size
