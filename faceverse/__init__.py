@@ -6,8 +6,11 @@
     older = fv.edit(result, age=+20, expression={"mouthSmileLeft": 0.8})
     fv.export(older, "me.glb")
 
-Arrays are NumPy, lengths are metres, axes are glTF's: `faceverse.camera` states the conventions. All errors that are
-raised on purpose derive from `FaceVerseError`.
+Arrays are NumPy, lengths are metres, axes are glTF's: `faceverse.graphics.camera` states the conventions. Errors that
+users can act on derive from `FaceVerseError`.
+
+Tables of what there is to choose from: `EXPORT_FORMATS`, `TRACK_FORMATS`, `LEVELS_OF_DETAIL`, `RENDER_MODES`,
+`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS` and `FIT_STAGES`.
 """
 
 from __future__ import annotations
@@ -23,42 +26,53 @@ from .edit import edit, head
 from .edit_values import attribute_limits
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .fitting import fit
-from .formats.export import export, load_result
+from .fitting.progress import FIT_STAGES
+from .formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
 from .graphics.camera import Camera
+from .graphics.lighting import LIGHT_PARAMETERS
 from .io.images import Photo, read_image, save_image
 from .landmarks import DetectedFace, detect_faces
 from .mixing import blend, random_attributes, randomize
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .rendering.drawing import RENDER_MODES
 from .rendering.render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
 from .tracking import LiveTracker, Track, TrackedFrame, load_track, track
-from .tracking import clips as _clips  # noqa: F401 - teaches `render` to draw tracks
+from .tracking.clips import CLIP_MODES  # this import registers tracks with `render`
+from .tracking.motion import TRACK_FORMATS  # and this one with `export`
 from .viewer import MeshViewer
 from .weights import load_model
 
-# The names `edit`, `export` and `render` are functions here although modules have the same names: importing them above,
-# and not on first use, makes sure that the functions win.
+# `edit` is a function here although a module has the same name: importing it above, and not lazily, makes sure that the
+# function wins.
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ATTRIBUTE_REGIONS",
+    "CLIP_MODES",
     "Camera",
     "DetectedFace",
+    "EXPORT_FORMATS",
     "EXPRESSION_PRESETS",
+    "FIT_STAGES",
     "FaceModel",
     "FaceParams",
     "FaceVerseError",
     "FitResult",
     "ImageError",
+    "LEVELS_OF_DETAIL",
+    "LIGHT_PARAMETERS",
     "LiveTracker",
     "MeshViewer",
     "NoFaceError",
     "ParameterError",
     "Photo",
+    "RENDER_MODES",
     "Rendering",
     "Stage",
+    "TRACK_FORMATS",
     "Track",
     "TrackedFrame",
     "WeightsError",
@@ -88,13 +102,14 @@ __all__ = [
 
 
 def detect(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> list[DetectedFace]:
-    """The faces in a photograph, largest first; an empty list when there is none.
+    """Detect the faces in a photograph and their 478 landmarks.
 
     Args:
-        source: a file, a Pillow image, an array (H, W, 3) uint8 RGB, or what `read_image` returned.
+        source: a file, a Pillow image, an array (H, W, 3) uint8 RGB, or a `Photo` from `read_image`.
 
     Returns:
-        Positions are in pixels of the upright photograph in its own size, also where `read_image` reduced it.
+        The faces, largest first; an empty list when there is none. Positions are in pixels of the upright photograph
+        in its own size, even where `read_image` reduced it.
 
     Raises:
         ImageError: the photograph cannot be read.

@@ -1,6 +1,7 @@
 """The command line: what it writes, what it says when something is wrong, and the exit codes."""
 
 import csv
+import dataclasses
 import json
 import os
 import struct
@@ -17,7 +18,7 @@ from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.__main__ import main
-from faceverse.commands.batch import FORMATS, SUMMARY_COLUMNS, distinct_names
+from faceverse.commands.batch import SUMMARY_COLUMNS, distinct_names
 from faceverse.graphics.camera import default_camera
 from faceverse.result import with_params
 from faceverse.weights import find_weights
@@ -69,8 +70,8 @@ def use_toy_model(monkeypatch, toy_model):
             raise fv.WeightsError(f"there is no model file {source}")
         return toy_model
 
-    for place in ("commands.batch", "__main__", "commands.edit"):
-        monkeypatch.setattr(f"faceverse.{place}.load_model", load_model)
+    for place in ("batch", "track", "arguments"):
+        monkeypatch.setattr(f"faceverse.commands.{place}.load_model", load_model)
 
 
 @pytest.fixture
@@ -143,8 +144,9 @@ def test_fit_passes_its_options_on(toy_fit, photo, tmp_path):
 
 
 def test_fit_writes_every_format(toy_fit, photo, tmp_path):
-    assert main(["fit", str(photo), "-o", str(tmp_path / "out"), "--format", ",".join(FORMATS)]) == 0
-    wanted = {"selfie.mtl", "selfie_texture.png", *(f"selfie.{suffix}" for suffix in FORMATS)}
+    formats = [*fv.EXPORT_FORMATS, "png"]
+    assert main(["fit", str(photo), "-o", str(tmp_path / "out"), "--format", ",".join(formats)]) == 0
+    wanted = {"selfie.mtl", "selfie_texture.png", *(f"selfie.{suffix}" for suffix in formats)}
     assert set(contents(tmp_path / "out")) == wanted
 
 
@@ -264,7 +266,7 @@ def test_the_photograph_is_never_replaced(toy_fit, tmp_path, capsys):
 
 def test_unknown_formats_are_wrong_arguments(toy_fit, photo, tmp_path, capsys):
     line = complaint(capsys, 2, ["fit", photo, "-o", tmp_path / "out", "--format", "glb,fbx"])
-    assert "fbx" in line and "glb,json,png" in line and not (tmp_path / "out").exists()
+    assert "fbx" in line and "glb,obj,ply,stl,json" in line and not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------- batch
@@ -668,23 +670,65 @@ def test_render_refuses_what_it_cannot_do(stored, tmp_path, capsys):
 
 def test_export_writes_other_formats(stored, tmp_path, capsys):
     assert main(["export", str(stored), str(tmp_path / "full.stl")]) == 0
-    assert main(["export", str(stored), str(tmp_path / "light.stl"), "--light"]) == 0
-    assert (tmp_path / "light.stl").stat().st_size < (tmp_path / "full.stl").stat().st_size
-    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "full.stl"), str(tmp_path / "light.stl")]
+    assert main(["export", str(stored), str(tmp_path / "coarse.stl"), "--lod", "coarse"]) == 0
+    assert (tmp_path / "coarse.stl").stat().st_size < (tmp_path / "full.stl").stat().st_size
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [str(tmp_path / "full.stl"), str(tmp_path / "coarse.stl")] and told.err == ""
+
+
+@pytest.mark.parametrize(("old", "lod"), [("--light", "coarse"), ("--dense", "dense")])
+def test_export_understands_its_old_flags(old, lod, skins, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["export", str(skins[0]), str(tmp_path / "a.ply"), old]) == 0
+    assert capsys.readouterr().err == f"faceverse: {old} is deprecated, use --lod {lod}\n"
+    assert main(["export", str(skins[0]), str(tmp_path / "b.ply"), "--lod", lod]) == 0
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert old not in capsys.readouterr().out
+
+
+def test_a_new_format_is_known_to_all_commands(stored, toy_fit, photo, tmp_path, capsys, monkeypatch):
+    """One entry in the table, and every command that writes heads takes it."""
+    made = dataclasses.replace(fv.EXPORT_FORMATS["json"], content=lambda result, path, lod: {path: b"made"})
+    monkeypatch.setitem(fv.EXPORT_FORMATS, "xyz", made)
+    assert main(["export", str(stored), str(tmp_path / "me.xyz")]) == 0
+    assert main(["edit", str(stored), "-o", str(tmp_path / "older.xyz"), "--age", "5"]) == 0
+    assert main(["fit", str(photo), "-o", str(tmp_path), "--format", "xyz"]) == 0
+    assert {(tmp_path / f"{name}.xyz").read_bytes() for name in ("me", "older", "selfie")} == {b"made"}
+    capsys.readouterr()
+    for command in ("export", "edit", "fit"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert "xyz" in capsys.readouterr().out, command
+
+
+def test_help_lists_modes_and_light_as_the_library_has_them(capsys):
+    for command, tables in (
+        ("render", (fv.RENDER_MODES,)), ("track", (fv.CLIP_MODES, fv.TRACK_FORMATS)), ("edit", (fv.LIGHT_PARAMETERS,)),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        told = capsys.readouterr().out
+        assert [name for table in tables for name in table if name not in told] == [], command
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
 def test_export_writes_detail_as_geometry(suffix, skins, tmp_path):
     plain, dense = (tmp_path / f"{name}.{suffix}" for name in ("plain", "dense"))
-    assert main(["export", str(skins[0]), str(plain)]) == main(["export", str(skins[0]), str(dense), "--dense"]) == 0
+    assert main(["export", str(skins[0]), str(plain)]) == main(["export", str(skins[0]), str(dense), "--lod", "dense"]) == 0
     assert dense.stat().st_size > 10 * plain.stat().st_size
 
 
 def test_export_refuses_dense_meshes_that_make_no_sense(stored, skins, tmp_path, capsys):
     capsys.readouterr()
-    assert ".obj .ply .stl" in complaint(capsys, 1, ["export", skins[0], tmp_path / "x.glb", "--dense"])
-    assert "light and dense" in complaint(capsys, 1, ["export", skins[0], tmp_path / "x.ply", "--dense", "--light"])
-    assert "no displacement" in complaint(capsys, 1, ["export", stored, tmp_path / "x.ply", "--dense"])
+    dense = ["--lod", "dense"]
+    assert ".obj .ply .stl" in complaint(capsys, 1, ["export", skins[0], tmp_path / "x.glb", *dense])
+    assert "invalid choice" in complaint(capsys, 2, ["export", skins[0], tmp_path / "x.ply", "--lod", "fine"])
+    assert "no displacement" in complaint(capsys, 1, ["export", stored, tmp_path / "x.ply", *dense])
+    with pytest.raises(SystemExit):
+        main(["export", str(skins[0]), str(tmp_path / "x.ply"), "--dense", "--light"])
+    assert "not allowed with" in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.glob("x.*"))
 
 
@@ -714,8 +758,8 @@ def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model
         calls.append((source, model, identity, smooth, focal_px))
         return Found()
 
-    monkeypatch.setattr("faceverse.__main__.track", track)
-    monkeypatch.setattr("faceverse.__main__.export", lambda found, path: found.save(path))
+    monkeypatch.setattr("faceverse.commands.track.track", track)
+    monkeypatch.setattr("faceverse.commands.track.export", lambda found, path: found.save(path))
     out = tmp_path / "out"
     line = ["track", "clips/clip.mp4", "-o", str(out), "--identity", str(stored), "--no-smooth", "--focal-px", "900"]
     assert main(line) == 0
@@ -742,6 +786,7 @@ def test_weights_says_what_is_used(toy_weights, capsys):
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert lines["name"] == "toy" and lines["licence"] == "CC0-1.0" and len(lines["sha256"]) == 64
     assert "formulas of the tests" in lines["sources"] and "age (years" in lines["attributes"]
+    assert lines["coarse"].startswith("mesh ") and "triangles" in lines["coarse"]
     assert main(["weights", "verify"]) == 0
     assert lines["sha256"] in capsys.readouterr().out
 
@@ -761,7 +806,7 @@ def test_library_warnings_are_one_line(toy_weights, capsys, monkeypatch):
         warnings.warn("using another file instead", stacklevel=1)
         return toy_weights
 
-    monkeypatch.setattr("faceverse.__main__.find_weights", find_weights)
+    monkeypatch.setattr("faceverse.commands.weights.find_weights", find_weights)
     assert main(["weights", "path"]) == 0
     assert capsys.readouterr().err == "faceverse: warning: using another file instead\n"
 
@@ -790,18 +835,20 @@ def test_bench_hands_over_to_the_script(capfd):
     assert "--repeats" in capfd.readouterr().out
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning")
 def test_the_old_name_of_a_benchmark_is_deprecated(capfd):
     if not Path(fv.__file__).resolve().parent.parent.joinpath("benchmarks", "bm_displacement.py").is_file():
         pytest.skip("no benchmarks beside the package")
     assert main(["bench", "relief", "--help"]) == 0
     printed = capfd.readouterr()
-    assert "--photos" in printed.out and "bench relief is now named bench displacement" in printed.err
+    assert "--photos" in printed.out and "bench relief is deprecated, use bench displacement" in printed.err
 
 
 def test_bench_says_where_benchmarks_are(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("faceverse.__main__.__file__", str(tmp_path / "faceverse" / "__main__.py"))
+    monkeypatch.setattr("faceverse.commands.bench.REPOSITORY", tmp_path)
     assert "source repository" in complaint(capsys, 1, ["bench", "fit"])
+    assert main(["bench", "relief"]) == 1
+    note, line = capsys.readouterr().err.splitlines()
+    assert note == "faceverse: bench relief is deprecated, use bench displacement" and "bm_displacement.py" in line
 
 
 @pytest.mark.parametrize("argv", [[], ["paint"], ["fit"], ["fit", "a.jpg", "--face", "two"], ["weights", "burn"]])

@@ -18,7 +18,7 @@ from PIL import Image
 from faceverse.detail.dense import dense_mesh
 from faceverse.detail.displacement import TangentFrame, detailed_normals, normal_map
 from faceverse.errors import FaceVerseError, ParameterError, WeightsError
-from faceverse.formats.export import export, load_result
+from faceverse.formats.export import EXPORT_FORMATS, export, load_result
 from faceverse.formats.gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
 from faceverse.graphics.camera import Camera
 from faceverse.graphics.mesh import tangents, vertex_normals
@@ -134,12 +134,12 @@ def normals_of(vertices, faces):
 # ------------------------------------------------------------------------------------------------------------------ glb
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_glb_targets_with_their_weights_give_the_fitted_head(result, tmp_path, light):
-    glb = read_glb(export(result, tmp_path / "me.glb", light=light))
-    model = result.model.coarse if light else result.model
+@pytest.mark.parametrize("lod", ["standard", "coarse"])
+def test_glb_targets_with_their_weights_give_the_fitted_head(result, tmp_path, lod):
+    glb = read_glb(export(result, tmp_path / "me.glb", lod=lod))
+    model = result.model.coarse if lod == "coarse" else result.model
     count = len(model.mean_vertices)
-    assert count < len(result.vertices) or not light
+    assert count < len(result.vertices) or lod == "standard"
     assert glb.mesh["extras"]["targetNames"] == list(ARKIT_NAMES)
     weights = np.array(glb.mesh["weights"])
     assert np.array_equal(weights.astype(np.float32), result.params.expression)
@@ -255,11 +255,11 @@ def test_glb_opens_in_trimesh(result, tmp_path):
     assert mesh.visual.material.baseColorTexture.size == (64, 64)
 
 
-@pytest.mark.parametrize("case", ["full", "light", "normal map", "relief", "jpeg", "still expression"])
+@pytest.mark.parametrize("case", ["standard", "coarse", "normal map", "displacement", "jpeg", "still expression"])
 def test_glb_passes_the_khronos_validator(result, tmp_path, validate_gltf, case):
     if case == "normal map":
         result = result.replace(normal_map=np.full((16, 16, 3), (128, 128, 255), np.uint8))
-    elif case == "relief":
+    elif case == "displacement":
         result = with_displacement(result, 64)
     elif case == "jpeg":
         result = with_other_texture(result, 2048)
@@ -267,7 +267,7 @@ def test_glb_passes_the_khronos_validator(result, tmp_path, validate_gltf, case)
         modes = result.model.expression_modes.copy()
         modes[4] = 0
         result = result.replace(model=FaceModel(replace(result.model.data, expression_modes=modes)))
-    report = validate_gltf(export(result, tmp_path / "me.glb", light=case == "light"))
+    report = validate_gltf(export(result, tmp_path / "me.glb", lod="coarse" if case == "coarse" else "standard"))
     assert report["issues"]["messages"] == []
     assert report["issues"]["numErrors"] == report["issues"]["numWarnings"] == 0
     assert report["info"]["hasMorphTargets"] and report["info"]["hasTextures"]
@@ -373,8 +373,8 @@ def test_stl_is_in_millimetres(result, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".stl"])
-def test_light_files_hold_the_coarse_mesh(result, tmp_path, suffix):
-    scene = trimesh.load_scene(export(result, tmp_path / f"me{suffix}", light=True), process=False)
+def test_coarse_files_hold_the_coarse_mesh(result, tmp_path, suffix):
+    scene = trimesh.load_scene(export(result, tmp_path / f"me{suffix}", lod="coarse"), process=False)
     assert sum(len(mesh.faces) for mesh in scene.geometry.values()) == len(result.model.coarse.faces)
 
 
@@ -383,7 +383,7 @@ def test_dense_files_hold_the_displaced_mesh(result, tmp_path, suffix):
     displacement = with_displacement(result, 64)
     expected = dense_mesh(displacement, 64)
     scale = 1000 if suffix == ".stl" else 1
-    scene = trimesh.load_scene(export(displacement, tmp_path / f"me{suffix}", dense=True), process=False)
+    scene = trimesh.load_scene(export(displacement, tmp_path / f"me{suffix}", lod="dense"), process=False)
     meshes = list(scene.geometry.values())
     assert sum(len(mesh.faces) for mesh in meshes) == len(expected.faces) > 2 * len(result.faces)
     triangles = np.concatenate([mesh.triangles for mesh in meshes]) / scale
@@ -400,7 +400,7 @@ def test_dense_files_hold_the_displaced_mesh(result, tmp_path, suffix):
 def test_dense_obj_keeps_materials_and_texture_coordinates(result, tmp_path):
     displacement = with_displacement(result, 64)
     mesh = dense_mesh(displacement, 64)
-    positions, uv, normals, materials = read_obj(export(displacement, tmp_path / "me.obj", dense=True))
+    positions, uv, normals, materials = read_obj(export(displacement, tmp_path / "me.obj", lod="dense"))
     assert set(materials) == {"skin", "lips", "mouth", "eyes"}
     together = np.concatenate([positions, uv], axis=-1)
     expected = np.concatenate([mesh.vertices[mesh.faces], mesh.uv[mesh.uv_faces] * [1, -1] + [0, 1]], axis=-1)
@@ -414,15 +414,61 @@ def test_dense_obj_keeps_materials_and_texture_coordinates(result, tmp_path):
         ("me.glb", {}, r"cannot write me\.glb as a dense mesh: the name must end in one of \.obj \.ply \.stl$"),
         ("me.json", {}, "the name must end in one of"),
         ("me.npy", {}, "the name must end in one of"),
-        ("me.ply", {"light": True}, r"cannot write me\.ply both light and dense; choose one$"),
         ("me.ply", {"smooth": True}, "this head has no displacement; fit its photograph with detail, or give"),
     ],
 )
 def test_what_cannot_be_dense_is_refused(result, tmp_path, name, options, message):
     displacement = result if options.pop("smooth", False) else with_displacement(result, 16)
     with pytest.raises(ParameterError, match=message):
-        export(displacement, tmp_path / name, dense=True, **options)
+        export(displacement, tmp_path / name, lod="dense", **options)
     assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_level_of_detail_is_refused(result, tmp_path):
+    with pytest.raises(ParameterError, match="lod must be one of coarse, standard, dense, got 'fine'"):
+        export(result, tmp_path / "me.ply", lod="fine")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("old", "lod"),
+    [
+        ({"light": True}, "coarse"),
+        ({"light": False}, "standard"),
+        ({"dense": True}, "dense"),
+        ({"dense": False, "light": True}, "coarse"),
+    ],
+)
+def test_old_names_of_levels_of_detail_work_with_a_warning(result, tmp_path, old, lod):
+    displacement = with_displacement(result, 16)
+    with pytest.warns(DeprecationWarning, match="use lod=") as caught:
+        path = export(displacement, tmp_path / "old.ply", **old)
+    assert {warning.filename for warning in caught} == {__file__}
+    assert path.read_bytes() == export(displacement, tmp_path / "new.ply", lod=lod).read_bytes()
+
+
+def test_light_and_dense_together_are_refused(result, tmp_path):
+    with pytest.warns(DeprecationWarning), pytest.raises(ParameterError, match=r"me\.ply both light and dense; choose"):
+        export(with_displacement(result, 16), tmp_path / "me.ply", light=True, dense=True)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EXPORT_FORMATS)
+def test_formats_are_what_their_entries_say(result, tmp_path, name):
+    """Levels of detail change the file or not, and companions lie beside it, as the table has it."""
+    entry, displacement = EXPORT_FORMATS[name], with_displacement(result, 16)
+    contents = {}
+    for lod in ("coarse", "standard", "dense"):
+        folder = tmp_path / lod
+        folder.mkdir()
+        if lod == "dense" and lod not in entry.levels_of_detail:
+            with pytest.raises(ParameterError, match="dense"):
+                export(displacement, folder / f"me.{name}", lod=lod)
+            continue
+        contents[lod] = export(displacement, folder / f"me.{name}", lod=lod).read_bytes()
+        beside = {f"me{ending}" for ending in entry.companions}
+        assert {path.name for path in folder.iterdir()} == {f"me.{name}", *beside}
+    assert len(set(contents.values())) == max(len(entry.levels_of_detail), 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- the folder
@@ -500,14 +546,14 @@ def assert_same_params(a, b):
     assert all(np.array_equal(a.detail[key], b.detail[key]) for key in a.detail)
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_json_restores_everything_exactly(result, tmp_path, light):
+@pytest.mark.parametrize("lod", ["standard", "coarse"])
+def test_json_restores_everything_exactly(result, tmp_path, lod):
     generator = np.random.default_rng(0)
     result = result.replace(
         normal_map=generator.integers(0, 256, (32, 32, 3), dtype=np.uint8),
         displacement=generator.integers(-20000, 20000, (20, 30)).astype(np.float32) * np.float32(1e-4),
     )
-    again = load_result(export(result, tmp_path / "me.json", light=light), result.model)
+    again = load_result(export(result, tmp_path / "me.json", lod=lod), result.model)
     assert_same_params(result.params, again.params)
     for name in ("texture", "texture_confidence", "normal_map", "displacement", "landmarks_px"):
         assert np.array_equal(getattr(result, name), getattr(again, name)), name

@@ -457,6 +457,7 @@ def test_result_is_complete(astronaut_fit):
     assert [s.name for s in result.stages][:2] == ["detection", "landmarks"] and result.stages[-1].name == "texture"
     assert all(s.after <= s.before for s in result.stages if s.name == "landmarks")
     assert result.seconds > 0 and result.camera.image_size == (512, 512)
+    assert {s.name for s in result.stages} | {stage for stage, *_ in progress} <= set(fv.FIT_STAGES)
     fractions = [fraction for _, fraction, _ in progress]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     previews = [preview for *_, preview in progress if preview is not None]

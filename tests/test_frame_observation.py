@@ -273,15 +273,15 @@ def test_webcam_on_the_command_line(camera, tmp_path, toy_model, monkeypatch, ca
         def track(self):
             return types.SimpleNamespace(taken=self.taken)
 
-    monkeypatch.setattr("faceverse.__main__.LiveTracker", Live)
-    monkeypatch.setattr("faceverse.__main__.load_model", lambda source: toy_model)
+    monkeypatch.setattr("faceverse.commands.track.LiveTracker", Live)
+    monkeypatch.setattr("faceverse.commands.track.load_model", lambda source: toy_model)
     written = []
 
     def export(found, path):
         written.append((len(found.taken), path))
         return path
 
-    monkeypatch.setattr("faceverse.__main__.export", export)
+    monkeypatch.setattr("faceverse.commands.track.export", export)
     line = ["track", "--webcam", "-o", str(tmp_path / "out"), "--format", "csv", "--focal-px", "800"]
     assert main(line) == 0 and lenses == [800]
     assert written == [(3, tmp_path / "out" / "webcam.csv")]

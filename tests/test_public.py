@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import faceverse as fv
+from faceverse.graphics.lighting import directed_light
 
 SIGNATURES = {
     "load_model": "source strict",
@@ -19,7 +20,7 @@ SIGNATURES = {
     "fit": "source model face detail seed focal_px on_progress",
     "edit": "result expression detail identity rotation light attributes",
     "render": "result size mode camera rotation background supersample",
-    "export": "result path light",
+    "export": "result path lod",
     "load_result": "path model",
     "track": "source model identity smooth on_progress",
     "overlay": "photo_rgb result mode alpha",
@@ -42,10 +43,37 @@ def test_all_names_are_found_by_dir():
     assert set(fv.__all__) <= set(dir(fv)) and len(fv.__all__) == len(set(fv.__all__))
 
 
-@pytest.mark.parametrize("name", ["edit", "export", "render"])
-def test_functions_win_over_modules_of_the_same_name(name):
-    module = importlib.import_module(f"faceverse.{name}")
-    assert inspect.isfunction(getattr(fv, name)) and getattr(module, name) is getattr(fv, name)
+def test_the_function_wins_over_the_module_of_the_same_name():
+    module = importlib.import_module("faceverse.edit")
+    assert inspect.isfunction(fv.edit) and module.edit is fv.edit
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("EXPORT_FORMATS", "glb obj ply stl json npy"),
+        ("TRACK_FORMATS", "csv json npz glb"),
+        ("RENDER_MODES", "color albedo clay normal depth uv wireframe"),
+        ("CLIP_MODES", "color albedo clay normal depth uv wireframe overlay side"),
+        ("LIGHT_PARAMETERS", "yaw pitch intensity warmth"),
+        ("LEVELS_OF_DETAIL", "coarse standard dense"),
+    ],
+)
+def test_tables_keep_their_names(table, names):
+    """Others may be added; scripts rely on these."""
+    assert set(names.split()) <= set(getattr(fv, table))
+
+
+def test_stages_of_a_fit_take_all_of_its_time():
+    assert sum(stage.share for stage in fv.FIT_STAGES.values()) == pytest.approx(1)
+    assert all(stage.activity for stage in fv.FIT_STAGES.values())
+
+
+def test_ranges_of_light_are_those_of_the_table():
+    defaults = {name: parameter.default for name, parameter in inspect.signature(directed_light).parameters.items()}
+    assert defaults == {name: entry.default for name, entry in fv.LIGHT_PARAMETERS.items()}
+    for name, entry in fv.LIGHT_PARAMETERS.items():
+        assert entry.minimum <= entry.slider[0] <= entry.default <= entry.slider[1] <= entry.maximum, name
 
 
 def test_errors_have_one_base():

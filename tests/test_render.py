@@ -16,7 +16,7 @@ from faceverse.rendering import drawing
 from faceverse.rendering.render import head_box_px, overlay, overview, render, render_head, rotation_matrix, turntable
 from faceverse.result import FitResult, with_params
 
-MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
+MODES = tuple(drawing.RENDER_MODES)
 SKIN = (200, 120, 90)
 
 

@@ -296,9 +296,9 @@ def channels(glb):
     return found
 
 
-@pytest.mark.parametrize("mesh", ["light", "full"])
-def test_glb_moves_as_the_track(mesh, track, tmp_path):
-    glb = read_glb(export(track, tmp_path / "talk.glb", mesh=mesh))
+@pytest.mark.parametrize("lod", ["coarse", "standard"])
+def test_glb_moves_as_the_track(lod, track, tmp_path):
+    glb = read_glb(export(track, tmp_path / "talk.glb", lod=lod))
     assert glb.mesh["extras"]["targetNames"] == list(track.expression_names)
     found = channels(glb)
     seen = np.delete(np.arange(FRAMES), GAP)
@@ -309,7 +309,7 @@ def test_glb_moves_as_the_track(mesh, track, tmp_path):
     assert np.allclose(Rotation.from_quat(rotation).as_matrix(), track.rotation[seen], atol=1e-6)
     assert ((rotation[1:] * rotation[:-1]).sum(1) > 0).all() and np.allclose(np.linalg.norm(rotation, axis=1), 1)
     # The head of a key, put together as a player does it, is the tracked one before the camera.
-    model = track.model.coarse if mesh == "light" else track.model
+    model = track.model.coarse if lod == "coarse" else track.model
     base, corners = glb.attribute("POSITION"), glb.corners()
     shape = (base + np.tensordot(weights[-1], glb.targets("POSITION"), 1))[corners]
     placed = Rotation.from_quat(rotation[-1]).apply(shape) + translation[-1]
@@ -341,11 +341,22 @@ def test_times_are_counted_from_the_first_frame(track, tmp_path):
     assert channels(read_glb(export(late, tmp_path / "late.glb")))["weights"][0][0] == pytest.approx(1 / FPS)
 
 
+@pytest.mark.parametrize(("mesh", "lod"), [("light", "coarse"), ("full", "standard")])
+def test_old_names_of_levels_of_detail_work_with_a_warning(mesh, lod, track, tmp_path):
+    with pytest.warns(DeprecationWarning, match=f"use lod='{lod}'") as caught:
+        path = export(track, tmp_path / "talk.glb", mesh=mesh)
+    assert [warning.filename for warning in caught] == [__file__]
+    (tmp_path / "new").mkdir()
+    assert path.read_bytes() == export(track, tmp_path / "new" / "talk.glb", lod=lod).read_bytes()
+
+
 def test_other_exports_of_a_track(track, tmp_path):
     for suffix in (".csv", ".json", ".npz"):
         assert load_track(export_track(track, tmp_path / f"face{suffix}"), track.model).times_s.shape == (FRAMES,)
-    with pytest.raises(ParameterError, match=r"\.glb \.csv \.json \.npz; for one frame .* track.result"):
+    with pytest.raises(ParameterError, match=r"\.csv \.json \.npz \.glb; for one frame .* track.result"):
         export(track, tmp_path / "face.obj")
+    with pytest.raises(ParameterError, match="lod must be one of coarse, standard for a track, got 'dense'"):
+        export(track, tmp_path / "face.glb", lod="dense")
     with pytest.raises(ParameterError, match="mesh must be 'light' or 'full', got 'dense'"):
         export(track, tmp_path / "face.glb", mesh="dense")
     with pytest.raises(ParameterError, match="cannot write"):

@@ -1,10 +1,11 @@
-"""From photographs to files, as the command line does it: one photograph, many, or several of one person.
+"""The command `python -m faceverse fit`: heads from one photograph, from each of many, or from several of one person.
 
-What is written for one photograph appears complete or not at all, and nothing is overwritten that was a photograph.
+The files of one photograph are written atomically, and no photograph is ever overwritten.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import io
@@ -20,14 +21,16 @@ from pathlib import Path
 
 from ..errors import FaceVerseError, ImageError, ParameterError
 from ..fitting import fit
-from ..fitting.face_selection import FaceSelector
-from ..formats.export import export
+from ..fitting.face_selection import FaceSelector, check_face_selector
+from ..formats.export import EXPORT_FORMATS, export
 from ..io.images import Photo, read_image, save_image
 from ..rendering.render import overview
 from ..result import FitResult
 from ..weights import load_model
+from .arguments import add_folder, add_formats, add_model
 
-FORMATS = ("glb", "json", "png", "obj", "ply", "stl")
+OVERVIEW = "png"  # a format of this command beside those of `EXPORT_FORMATS`: the picture of `overview`
+DEFAULT_FORMATS = ("glb", "json", OVERVIEW)
 PHOTO_SUFFIXES = tuple(".jpg .jpeg .png .webp .tif .tiff .bmp .gif .heic .heif .avif .jp2".split())
 SAMPLE = "sample"
 SUMMARY = "summary.csv"
@@ -40,9 +43,9 @@ class FitOptions:
 
     Args:
         model: see `faceverse.load_model`.
-        faces: which face, see `faceverse.fit`: one choice for all photographs, or one for each of them.
+        faces: which face, see `faceverse.fit`: one selector for all photographs, or one for each of them.
         detail, seed, focal_px: see `faceverse.fit`.
-        formats: of FORMATS; "png" is the overview, the others are what `faceverse.export` writes.
+        formats: of `EXPORT_FORMATS`, or "png" for the overview.
     """
 
     model: str = "open"
@@ -50,23 +53,23 @@ class FitOptions:
     detail: bool = True
     seed: int = 0
     focal_px: float | None = None
-    formats: tuple[str, ...] = ("glb", "json", "png")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
 
 
 class Progress(contextlib.AbstractContextManager):
-    """A line on the standard error that is written over and over, on a terminal only, and wiped at the end."""
+    """A progress bar on the standard error, on a terminal only; wiped at the end."""
 
     def __init__(self):
         self._shown = sys.stderr.isatty()
         self.begin("", 0.0, 1.0)
 
     def begin(self, label: str, start: float, share: float) -> None:
-        """From now on the work called `label` covers `share` of the whole, from `start` on, both in 0..1."""
+        """Start a part of the work: `label` covers `share` of the whole, from `start` on, both in 0..1."""
         self._label, self._start, self._share = label, start, share
         self("", 0.0)
 
     def __call__(self, stage: str, fraction: float, preview=None) -> None:
-        """Show which stage is running and that a fraction 0..1 of the work is done."""
+        """Show the running stage and the fraction 0..1 of the work that is done."""
         if self._shown and (self._label or stage):
             done = self._start + self._share * min(max(fraction, 0.0), 1.0)
             bar = "#" * round(24 * done)
@@ -88,16 +91,16 @@ def complain(message: str) -> None:
     print("faceverse:", " ".join(message.split()), file=sys.stderr, flush=True)
 
 
-# -- what is given ----------------------------------------------------------------------------------------------------
+# -- input photographs -----------------------------------------------------------------------------------------------
 def find_photos(given: Sequence[str], output: Path) -> list[Path | str]:
-    """The photographs that are meant: files as they are, instead of a folder its photographs by name.
+    """Expand folders to their photographs, sorted by name.
 
     Args:
         given: files, folders and the word "sample", which stays a str.
         output: folder for the results.
 
     Raises:
-        FaceVerseError: a folder has no photographs or cannot be read, or a photograph is there twice.
+        FaceVerseError: a folder has no photographs or cannot be read, or a photograph is given twice.
     """
     found: list[Path | str] = []
     for one in given:
@@ -117,7 +120,7 @@ def find_photos(given: Sequence[str], output: Path) -> list[Path | str]:
 
 
 def _photos_in(source: Path, output: Path) -> list[Path]:
-    """The photographs of a folder by name, not those in folders inside it."""
+    """The photographs in a folder, without those in folders inside it, sorted by name."""
     if source.resolve() == output.resolve():
         raise ParameterError(f"{output} is the folder of the photographs; choose another one for the results with -o")
     try:
@@ -131,7 +134,7 @@ def _photos_in(source: Path, output: Path) -> list[Path]:
 
 
 def distinct_names(sources: Sequence[Path | str]) -> list[str]:
-    """A name for the results of each photograph: me.jpg gives me, me.png after it me_png, trip/me.jpg trip_me."""
+    """Distinct names for the results: me.jpg gives me, then me.png gives me_png and trip/me.jpg gives trip_me."""
     names: list[str] = []
     taken: set[str] = set()
     files: set[str] = set()
@@ -154,14 +157,14 @@ def _check_faces(faces: Sequence[FaceSelector], count: int) -> None:
 
 # -- one person -------------------------------------------------------------------------------------------------------
 def fit_person(sources: Sequence[Path | str], folder: Path, options: FitOptions) -> None:
-    """Fit one photograph of a person, or several together, and print what was written, named after the first one.
+    """Fit one photograph of a person, or several jointly; print the paths of the files, named after the first one.
 
     Args:
         sources: from `find_photos`.
         folder: exists and can be written, see `output_folder`.
 
     Raises:
-        FaceVerseError: anything that is wrong with the photographs, the model or the options.
+        FaceVerseError: a photograph, the model or an option is unusable.
     """
     started = time.perf_counter()
     _check_faces(options.faces, len(sources))
@@ -209,14 +212,14 @@ def _fit(photos: list[Photo], options: FitOptions, progress: Progress) -> FitRes
 
 # -- many people ------------------------------------------------------------------------------------------------------
 def fit_each(sources: Sequence[Path | str], folder: Path, options: FitOptions) -> int:
-    """Fit photographs one by one; what goes wrong with one goes into summary.csv, and the next one follows.
+    """Fit photographs one by one; a failure is recorded in summary.csv and the next photograph follows.
 
     Args:
         sources: from `find_photos`.
         folder: exists and can be written, see `output_folder`.
 
     Returns:
-        How many of them failed.
+        Number of photographs that failed.
 
     Raises:
         FaceVerseError: there is no model, results would replace a photograph, or the summary cannot be written.
@@ -242,7 +245,7 @@ def fit_each(sources: Sequence[Path | str], folder: Path, options: FitOptions) -
 
 
 def _labels(sources: Sequence[Path | str]) -> list[str]:
-    """What messages and the summary call each photograph: its file's name, with the folder where two have the same."""
+    """Labels in messages and the summary: the file's name, with its folder where two files have the same name."""
     names = [Path(source).name for source in sources]
     return [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
 
@@ -250,7 +253,7 @@ def _labels(sources: Sequence[Path | str]) -> list[str]:
 def _summary_row(
     source: Path | str, label: str, name: str, folder: Path, options: FitOptions, progress: Progress
 ) -> dict[str, str]:
-    """Fit and write one photograph of many: its line of the summary, by column."""
+    """Fit one photograph of many and write its files; returns its row of the summary by column."""
     started = time.perf_counter()
     row = dict.fromkeys(SUMMARY_COLUMNS, "") | {"file": label, "status": "ok"}
     try:
@@ -266,7 +269,7 @@ def _summary_row(
         complain(f"{label}: {error}")
     except BrokenPipeError:
         raise
-    except Exception as error:  # a fault of this library; the work on the other photographs must not be lost with it
+    except Exception as error:  # a bug; the results of the other photographs must not be lost with it
         row |= {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())}
         progress.clear()
         traceback.print_exc()
@@ -288,10 +291,10 @@ def _write_summary(rows: list[dict[str, str]], path: Path) -> None:
 # -- files ------------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """The folder, made where missing and tried before any work; folders made here go again if they stay empty.
+    """Create a folder and test that it can be written; created folders that stay empty are removed at the end.
 
     Raises:
-        ParameterError: it cannot be made or written.
+        ParameterError: the folder cannot be created or written.
     """
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
@@ -312,9 +315,10 @@ def output_folder(folder: Path) -> Iterator[Path]:
 def _refuse_to_replace(
     sources: Sequence[Path | str], folder: Path, names: Sequence[str], formats: Sequence[str]
 ) -> None:
-    """A photograph me.png must survive a fit whose overview would be me.png in the same folder."""
+    """Refuse a fit of me.png whose overview would be me.png in the same folder."""
     photographs = [source for source in sources if source != SAMPLE and os.path.exists(source)]
-    endings = [f".{suffix}" for suffix in formats] + ["_texture.png"] * ("obj" in formats)
+    endings = [f".{suffix}" for suffix in formats]
+    endings += [name for suffix in formats if suffix != OVERVIEW for name in EXPORT_FORMATS[suffix].companions]
     for target in (folder / f"{name}{ending}" for name in names for ending in endings):
         for source in photographs if target.exists() else ():
             if target.samefile(source):
@@ -324,12 +328,12 @@ def _refuse_to_replace(
 
 
 def _write(photo: Photo, result: FitResult, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """All files of one photograph: made in a temporary folder, then moved, so that none is ever half-written."""
+    """Write all files of one photograph in a temporary folder, then move them, so that none is ever half-written."""
     try:
         with tempfile.TemporaryDirectory(prefix=".faceverse-", dir=folder) as temporary:
             for suffix in formats:
                 path = Path(temporary, f"{name}.{suffix}")
-                if suffix == "png":
+                if suffix == OVERVIEW:
                     save_image(path, overview(photo.rgb, result))
                 else:
                     export(result, path)
@@ -340,3 +344,44 @@ def _write(photo: Photo, result: FitResult, folder: Path, name: str, formats: Se
             return [path.replace(folder / path.name) for path in made]
     except OSError as error:
         raise ParameterError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+# -- command ----------------------------------------------------------------------------------------------------------
+def run_fit(options: argparse.Namespace) -> int:
+    faces = tuple(options.face or [0])
+    chosen = FitOptions(options.model, faces, options.detail, options.seed, options.focal_px, formats=options.formats)
+    with output_folder(options.output) as folder:
+        photos = find_photos(options.inputs, folder)
+        one_file = options.inputs == [SAMPLE] or len(options.inputs) == 1 and not Path(options.inputs[0]).is_dir()
+        if options.together or one_file:
+            fit_person(photos, folder, chosen)
+            return 0
+        return 1 if fit_each(photos, folder, chosen) else 0
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_fit)
+    text = f"photographs, folders of photographs, or the word {SAMPLE}"
+    parser.add_argument("inputs", nargs="+", metavar="input", help=text)
+    add_folder(parser)
+    text = "all photographs show one person: one head, named after the first photograph"
+    parser.add_argument("--together", action="store_true", help=text)
+    text = "which face: 0 or largest (default), 1, 2 ..., or a point in pixels; once, or once for each photograph"
+    parser.add_argument("--face", action="append", type=_face, metavar="N|X,Y", help=text)
+    parser.add_argument("--no-detail", dest="detail", action="store_false", help="base model only, no wrinkles")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same result (default 0)")
+    parser.add_argument("--focal-px", type=float, metavar="F", help="focal length in pixels of the photograph")
+    add_formats(parser, (*EXPORT_FORMATS, OVERVIEW), ",".join(DEFAULT_FORMATS), f"{OVERVIEW} is the overview")
+    add_model(parser)
+
+
+def _face(text: str) -> FaceSelector:
+    if text == "largest":
+        return text
+    try:
+        face = tuple(float(part) for part in text.split(",")) if "," in text else int(text)
+        check_face_selector(face)
+        return face
+    except (ValueError, ParameterError):
+        message = f"expected 0 (the largest), 1, 2 ..., largest, or a place X,Y in pixels, got {text!r}"
+    raise argparse.ArgumentTypeError(message)

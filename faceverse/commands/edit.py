@@ -1,4 +1,4 @@
-"""The commands `python -m faceverse edit|blend|randomize`, and arguments that other commands about a head share."""
+"""The commands `python -m faceverse edit|blend|randomize|render|export` of a fitted head."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import Path
 
 from ..edit import DETAIL_LAYERS, edit
 from ..errors import ParameterError
-from ..formats.export import export, load_result
+from ..formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
+from ..graphics.lighting import LIGHT_PARAMETERS
+from ..io.images import save_image
 from ..mixing import MAX_STRENGTH, SKIN, blend, randomize
 from ..model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from ..rendering.drawing import RENDER_MODES
+from ..rendering.render import render, turntable
 from ..result import FitResult
-from ..weights import load_model
+from .arguments import RenamedFlag, add_angles, add_model, add_output, add_result, load, rotation
 
 _SHARES = ("identity", "expression", "albedo", "detail")
 
@@ -58,29 +62,36 @@ def _written(before: FitResult, after: FitResult, output: Path) -> int:
     return 0
 
 
-def load(options: argparse.Namespace) -> FitResult:
-    return load_result(options.input, load_model(options.model))
+def run_render(options: argparse.Namespace) -> int:
+    result = load(options)
+    if options.turntable:
+        rgb = turntable(result, options.size, mode=options.mode)
+    else:
+        rgb = render(result, options.size, options.mode, rotation=rotation(options), background=options.background).rgb
+    print(save_image(options.output, rgb))
+    return 0
 
 
-def rotation(options: argparse.Namespace) -> tuple[float, float, float] | None:
-    """Yaw, pitch and roll in degrees, those not given as 0; None when none is given, which keeps the fitted pose."""
-    angles = (options.yaw, options.pitch, options.roll)
-    return None if angles == (None, None, None) else tuple(angle or 0.0 for angle in angles)
+def run_export(options: argparse.Namespace) -> int:
+    print(export(load(options), options.output, lod=options.lod))
+    return 0
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
 def add_edit(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_edit)
     add_result(parser)
-    _add_output(parser)
+    add_output(parser)
     age = parser.add_mutually_exclusive_group()
     age.add_argument("--age", type=float, metavar="YEARS", help="years to add, such as +20 or -10")
     age.add_argument("--age-years", type=float, metavar="YEARS", help="age to reach, as the model estimates it")
     parser.add_argument("--gender", type=float, metavar="G", help="change towards male, or towards female below 0")
     parser.add_argument("--detail", type=float, metavar="D", help="strength of the skin's detail, 0..3: 1 as fitted")
     skin = parser.add_mutually_exclusive_group()
-    skin.add_argument("--detail-seed", type=int, metavar="N", help="other skin of the same age and sex, by number")
-    skin.add_argument("--detail-from", type=Path, metavar="JSON", help="the skin of the head of another fit")
-    text = "what --detail-from brings: all (default), coarse (creases only) or fine (pores only)"
+    text = "sample new skin detail for the same age and sex, by number"
+    skin.add_argument("--detail-seed", type=int, metavar="N", help=text)
+    skin.add_argument("--detail-from", type=Path, metavar="JSON", help="take the skin detail of another fitted head")
+    text = "layers of --detail-from: all (default), coarse (creases only) or fine (pores only)"
     parser.add_argument("--detail-layers", choices=tuple(DETAIL_LAYERS), help=text)
     add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
     text = f"a weight 0..1, such as jawOpen=0.5, or a whole expression ({', '.join(EXPRESSION_PRESETS)}), "
@@ -94,17 +105,19 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     )
     text = "change of any attribute that `weights info` lists; repeatable"
     parser.add_argument("--set", **add_pairs, help=text)
-    parser.add_argument("--target", **add_pairs, help="value that an attribute is to reach; repeatable")
-    text = "where the light comes from (degrees), such as yaw=30,pitch=20,intensity=1.2,warmth=0.3"
+    parser.add_argument("--target", **add_pairs, help="value of an attribute to reach; repeatable")
+    names = "; ".join(f"{name} {p.minimum:g}..{p.maximum:g}: {p.description}" for name, p in LIGHT_PARAMETERS.items())
+    text = f"light by its direction in degrees, such as yaw=30,pitch=20,intensity=1.2,warmth=0.3. {names}"
     parser.add_argument("--light", type=_light, metavar="NAME=VALUE,...", help=text)
     add_angles(parser)
     add_model(parser)
 
 
 def add_blend(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_blend)
     add_result(parser)
     parser.add_argument("second", type=Path, help="the .json of another fit")
-    _add_output(parser)
+    add_output(parser)
     for name in _SHARES:
         text = "share of the second head, 0..1 (default 0.5)"
         parser.add_argument(f"--{name}", type=float, default=0.5, metavar="SHARE", help=text)
@@ -112,35 +125,53 @@ def add_blend(parser: argparse.ArgumentParser) -> None:
 
 
 def add_randomize(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_randomize)
     add_result(parser)
-    _add_output(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number, another face (default 0)")
-    text = f"only these parts, of {','.join(ATTRIBUTE_REGIONS)}; default: the whole face, and the skin"
+    add_output(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another face (default 0)")
+    text = f"change only these parts, of {','.join(ATTRIBUTE_REGIONS)}; default: the whole face, and the skin"
     parser.add_argument("--region", type=_names, metavar="A,B", help=text)
-    text = f"attributes or parts that stay, or {SKIN}, such as age,gender"
+    text = f"attributes or parts that keep their values, or {SKIN}, such as age,gender"
     parser.add_argument("--keep", type=_names, default=(), metavar="A,B", help=text)
-    text = f"0..{MAX_STRENGTH:g}: how far from this face (default 1)"
+    text = f"0..{MAX_STRENGTH:g}: size of the change (default 1)"
     parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
     add_model(parser)
 
 
-def add_result(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, help="the .json of a fit")
+def add_render(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_render)
+    add_result(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="picture: .png .jpg .webp")
+    modes = "; ".join(f"{name}: {mode.description}" for name, mode in RENDER_MODES.items())
+    parser.add_argument("--mode", choices=RENDER_MODES, default="color", help=modes)
+    parser.add_argument("--size", type=int, default=512, metavar="PX", help="side of the picture (default 512)")
+    parser.add_argument("--background", type=_colour, default=(255, 255, 255), metavar="RRGGBB", help="default ffffff")
+    parser.add_argument("--turntable", action="store_true", help="five views side by side")
+    add_angles(parser)
+    add_model(parser)
 
 
-def add_angles(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yaw", type=float, metavar="DEG", help="positive turns the face to the picture's right edge")
-    parser.add_argument("--pitch", type=float, metavar="DEG", help="positive looks up")
-    parser.add_argument("--roll", type=float, metavar="DEG", help="positive tilts counter-clockwise in the picture")
+def add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_export)
+    add_result(parser)
+    formats = "; ".join(f".{name}: {entry.description}" for name, entry in EXPORT_FORMATS.items())
+    parser.add_argument("output", type=Path, help=f"new file. {formats}")
+    dense = " ".join(f".{name}" for name, entry in EXPORT_FORMATS.items() if "dense" in entry.levels_of_detail)
+    text = f"level of detail of the mesh (default standard); dense has wrinkles and pores as geometry ({dense})"
+    levels = parser.add_mutually_exclusive_group()
+    levels.add_argument("--lod", choices=LEVELS_OF_DETAIL, default="standard", help=text)
+    levels.add_argument("--light", action=RenamedFlag, dest="lod", const="coarse", replacement="--lod coarse")
+    levels.add_argument("--dense", action=RenamedFlag, dest="lod", const="dense", replacement="--lod dense")
+    add_model(parser)
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    text = "open (default), a .safetensors file, or hf://owner/repo@revision"
-    parser.add_argument("--model", default="open", metavar="MODEL", help=text)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, help="new file: .json .glb .obj .ply .stl")
+def _colour(text: str) -> tuple[int, int, int]:
+    try:
+        if len(digits := text.removeprefix("#")) == 6:
+            return tuple(bytes.fromhex(digits))
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected a colour as six hexadecimal digits, got {text!r}")
 
 
 def _pair(text: str) -> tuple[str, float]:

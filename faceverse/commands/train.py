@@ -1,4 +1,4 @@
-"""The commands `python -m faceverse train base|regressor|movement|detail|expression|reader`."""
+"""The command `python -m faceverse train`: build the base model, the regressors and the detail generators."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ParameterError
 from ..weights import load_model
+from .arguments import add_command
 from .batch import Progress, output_folder
 
 OPEN_MODEL = Path("weights/open_base.safetensors")
@@ -48,21 +49,23 @@ def _from_scans(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_regressor(options: argparse.Namespace) -> int:
+def _run_parameter_regressor(options: argparse.Namespace) -> int:
     from ..training.parameter_regressor import train_parameter_regressor
 
     given = {name: getattr(options, name) for name in ("samples", "seed", "cache")}
+    given["progress"] = functools.partial(print, file=sys.stderr, flush=True)
     with output_folder(options.output.parent):
-        print(train_parameter_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+        print(train_parameter_regressor(options.output, **given))
     return 0
 
 
-def _run_movement(options: argparse.Namespace) -> int:
+def _run_expression_regressor(options: argparse.Namespace) -> int:
     from ..training.expression_regressor import train_expression_regressor
 
     given = {name: getattr(options, name) for name in ("clips", "seed", "cache")}
+    given["progress"] = functools.partial(print, file=sys.stderr, flush=True)
     with output_folder(options.output.parent):
-        print(train_expression_regressor(options.output, **given, progress=functools.partial(print, file=sys.stderr, flush=True)))
+        print(train_expression_regressor(options.output, **given))
     return 0
 
 
@@ -84,6 +87,7 @@ def _run_generator(options: argparse.Namespace) -> int:
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_train)
     what = parser.add_subparsers(metavar="model", required=True)
     description = "Build the open base model from open sources (--skins), or a base model from scans (--scans)."
     base = what.add_parser("base", help="a base model, from open sources or from scans", description=description)
@@ -99,36 +103,44 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     base.add_argument("--modes", type=count, metavar="N", help="scans: identity modes (default: as the base model)")
     text = "open (default), a .safetensors file, or hf://owner/repo@revision"
     base.add_argument("--model", default="open", metavar="MODEL", help=text)
-    start = what.add_parser("regressor", help="the learned start of fits, from random portraits of the open model")
-    start.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
-    start.add_argument("--samples", type=count, default=12000, metavar="N", help="portraits (default 12000)")
-    start.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
-    start.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, for going on later")
-    start.set_defaults(run=_run_regressor)
-    moves = what.add_parser("movement", help="the network that reads movements in videos, from random clips")
-    moves.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
-    moves.add_argument("--clips", type=count, default=2000, metavar="N", help="people (default 2000)")
-    moves.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
-    moves.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps the frames, for going on later")
-    moves.set_defaults(run=_run_movement)
+    text = "the network that estimates initial parameters from landmarks, from random portraits of the open model"
+    add_command(what, "parameter-regressor", _add_parameter_regressor, text, old_name="regressor")
+    text = "the network that estimates expression weights in videos, from random clips of the open model"
+    add_command(what, "expression-regressor", _add_expression_regressor, text, old_name="movement")
     for kind, text in (("detail", "the generator of skin detail"),
-                       ("expression", "the generator of the wrinkles that expressions make"),
-                       ("reader", "the network that reads skin detail in photographs")):  # fmt: skip
+                       ("expression", "the generator of expression wrinkles"),
+                       ("reader", "the network that estimates skin detail from photographs")):  # fmt: skip
         _add_generator(what.add_parser(kind, help=text), kind)
+
+
+def _add_parameter_regressor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    parser.add_argument("--samples", type=count, default=12000, metavar="N", help="portraits (default 12000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps portraits, to resume later")
+    parser.set_defaults(run=_run_parameter_regressor)
+
+
+def _add_expression_regressor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
+    parser.add_argument("--clips", type=count, default=2000, metavar="N", help="people (default 2000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same file (default 0)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps the frames, to resume later")
+    parser.set_defaults(run=_run_expression_regressor)
 
 
 def _add_generator(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.set_defaults(run=_run_generator, kind=kind)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="new .safetensors file")
-    parser.add_argument("--minutes", type=float, metavar="M", help="how long to train; a run goes on where it stopped")
+    parser.add_argument("--minutes", type=float, metavar="M", help="how long to train; a stopped run resumes")
     parser.add_argument("--steps", type=count, metavar="N", help="or how many steps: same seed, same file")
-    parser.add_argument("--samples", type=count, default=2048, metavar="N", help="to learn from (default 2048)")
+    parser.add_argument("--samples", type=count, default=2048, metavar="N", help="training samples (default 2048)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of samples and training (default 0)")
     parser.add_argument("--threads", type=count, metavar="N", help="of torch (default: one per core)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder of samples, log, sheets and checkpoints")
-    parser.add_argument("--model", default="open", metavar="MODEL", help="base model that it is for (default open)")
+    parser.add_argument("--model", default="open", metavar="MODEL", help="base model it belongs to (default open)")
     if kind != "expression":
-        text = "folder of real scans to learn from instead of synthetic ones, see docs/scans.md"
+        text = "folder of real scans to train on instead of synthetic ones, see docs/scans.md"
         parser.add_argument("--scans", type=Path, metavar="DIR", help=text)
 
 

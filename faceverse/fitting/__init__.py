@@ -33,7 +33,7 @@ from .fit_input import (
 )
 from .multi_photo import fit_photos
 from .prior import IdentityPrior
-from .progress import STAGE_SHARE, Progress, with_detail_share
+from .progress import FIT_STAGES, Progress, with_detail_share
 from .solver import LandmarkSolution
 
 
@@ -95,7 +95,7 @@ def fit(
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
     fit_input = prepare_fit_input(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
-    progress("landmarks", STAGE_SHARE["detection"], None)
+    progress("landmarks", FIT_STAGES["detection"].share, None)
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
     solution, landmark_stage = _fit_landmarks(fit_input)
     fit_input = replace(fit_input, camera=solution.camera)
@@ -114,7 +114,7 @@ def fit(
     if module is not None and on_base is not None:
         on_base(textured(None))
     skin = run_detail_stage(fit_input, params, module, seed, progress)
-    progress("texture", 1 - STAGE_SHARE["texture"], None)
+    progress("texture", 1 - FIT_STAGES["texture"].share, None)
     result = textured(skin)
     progress("texture", 1.0, None)
     return result.replace(seconds=time.perf_counter() - started)

@@ -12,7 +12,7 @@ from .fit_input import FitInput, initial_state, photometric_target, render_previ
 from .lip_closure import close_lips
 from .photometric import STAGES, PhotometricTarget, Refinement, estimate_light_and_albedo, refine
 from .prior import IdentityPrior
-from .progress import STAGE_SHARE, Progress
+from .progress import FIT_STAGES, Progress
 from .solver import LandmarkSolution
 from .surface import FaceState, SurfaceSamples, surface_samples
 
@@ -35,8 +35,7 @@ def fit_appearance(
     surface = surface_samples(mesh)
     states = [initial_state(fit_input, solution) for fit_input, solution in zip(fit_inputs, solutions, strict=True)]
     expressions = [state.expression for state in states]
-    stages, done = [], STAGE_SHARE["detection"] + STAGE_SHARE["landmarks"]
-    total = sum(s.iterations for s in STAGES)
+    stages, done = [], FIT_STAGES["detection"].share + FIT_STAGES["landmarks"].share
     for number, settings in enumerate(STAGES):
         started = time.perf_counter()
         # The detector errs alike in photographs of one person, so that more of them tell less than each did alone.
@@ -45,7 +44,7 @@ def fit_appearance(
         targets = [photometric_target(*known, settings.size_px) for known in zip(fit_inputs, states, expressions, strict=True)]
         if number == 0:
             states = initial_appearance(surface, states, targets)
-        share = STAGE_SHARE["photometric"] * settings.iterations / total
+        share = FIT_STAGES[settings.name].share
 
         def on_step(part: float, name=settings.name, first=done, share=share) -> None:
             progress(name, first + share * part, None)

@@ -33,7 +33,7 @@ from .fit_input import (
     with_detail,
 )
 from .prior import IdentityPrior
-from .progress import STAGE_SHARE, Progress
+from .progress import FIT_STAGES, Progress
 from .quality_checks import TURNED_DEG
 from .solver import LandmarkModel, LandmarkSolution
 from .surface import FaceState
@@ -67,7 +67,7 @@ def fit_photos(
     """
     fit_inputs = _find_subjects(photos, model, *choices, progress)
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
-    progress("landmarks", STAGE_SHARE["detection"], None)
+    progress("landmarks", FIT_STAGES["detection"].share, None)
     begun = time.perf_counter()
     # What the start says of the person comes from the same landmarks, which err alike in all photographs.
     alone = [fit_landmarks(fit_input, replace(fit_input.landmarks, person=None)) for fit_input in fit_inputs]
@@ -99,7 +99,7 @@ def fit_photos(
         on_base(textured(None, lambda stage, fraction, preview: None))
     finest = max(range(len(fit_inputs)), key=lambda k: _fineness(fit_inputs[k], params[k]))
     skin = run_detail_stage(fit_inputs[finest], params[finest], module, seed, progress)
-    progress("texture", 1 - STAGE_SHARE["texture"], None)
+    progress("texture", 1 - FIT_STAGES["texture"].share, None)
     return textured(skin, progress).replace(seconds=time.perf_counter() - started)
 
 
@@ -122,7 +122,7 @@ def _is_turned_alike(states: list[FaceState]) -> bool:
 def _find_subjects(photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress):
     fit_inputs = []
     for number, (photo, face, focal) in enumerate(zip(photos, faces, focals, strict=True)):
-        progress("detection", STAGE_SHARE["detection"] * number / len(photos), None)
+        progress("detection", FIT_STAGES["detection"].share * number / len(photos), None)
         try:
             fit_inputs.append(prepare_fit_input(photo, detect_faces(photo.rgb), model, face, focal))
         except NoFaceError as error:
@@ -187,7 +187,7 @@ def _one_texture(
         textures.append(bake_input_texture(fit_input, one, size, skin))
         densities.append(pixel_density(fit_input.model, one, fit_input.camera, size))
         done = (number + 1) / (len(fit_inputs) + 1)
-        progress("texture", 1 - STAGE_SHARE["texture"] * (1 - done), None)
+        progress("texture", 1 - FIT_STAGES["texture"].share * (1 - done), None)
     merged = merge_textures(textures, densities)
     progress("texture", 1.0, None)
     return merged

@@ -380,17 +380,15 @@ def _write_all(files: dict[Path, bytes]) -> None:
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
-        "glb": ExportFormat(
-            "GLB", "all expressions as morph targets, texture inside", _glb, levels_of_detail=("coarse", "standard")
-        ),
-        "obj": ExportFormat(
-            "OBJ", "mesh with material and texture beside it", _obj, companions=(".mtl", "_texture.png")
-        ),
-        "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", _ply),
-        "stl": ExportFormat("STL", "binary mesh in millimetres, for 3D printing", _stl),
-        "json": ExportFormat("JSON", "the parameters and the texture, to go on with", _json, levels_of_detail=()),
-        "npy": ExportFormat(
-            "NPY", "coefficients for the original FaceVerse code", _npy, levels_of_detail=(), in_menus=False
-        ),
+    "glb": ExportFormat(
+        "GLB", "all expressions as morph targets, texture inside", _glb, levels_of_detail=("coarse", "standard")
+    ),
+    "obj": ExportFormat("OBJ", "mesh with material and texture beside it", _obj, companions=(".mtl", "_texture.png")),
+    "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", _ply),
+    "stl": ExportFormat("STL", "binary mesh in millimetres, for 3D printing", _stl),
+    "json": ExportFormat("JSON", "the parameters and the texture, to go on with", _json, levels_of_detail=()),
+    "npy": ExportFormat(
+        "NPY", "coefficients for the original FaceVerse code", _npy, levels_of_detail=(), in_menus=False
+    ),
 }
 """Formats of heads by suffix: what `export` writes, and what the command line and the web page offer."""

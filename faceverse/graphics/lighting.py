@@ -114,7 +114,12 @@ class LightParameter:
 
 LIGHT_PARAMETERS: dict[str, LightParameter] = {
     "yaw": LightParameter(
-        "direction the light comes from, positive from the picture's right", -180.0, 180.0, 0.0, (-150.0, 150.0), "degrees"
+        "direction the light comes from, positive from the picture's right",
+        -180.0,
+        180.0,
+        0.0,
+        (-150.0, 150.0),
+        "degrees",
     ),
     "pitch": LightParameter(
         "direction the light comes from, positive from above", -90.0, 90.0, 0.0, (-80.0, 80.0), "degrees"

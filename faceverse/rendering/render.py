@@ -207,15 +207,15 @@ def overview(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> np.nd
 
 
 def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> dict[str, np.ndarray]:
-    """How a photograph became a head, cut to the same square around it (Wang et al. 2022, figure 1).
+    """Pictures of the stages from photograph to head, cut to the same square around it (Wang et al. 2022, figure 1).
 
     Args:
         photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
         size: 1..8192 pixels, of each picture.
     Returns:
-        (size, size, 3) uint8 by name, in order: "photo"; "landmarks" (the photograph with the points that were found),
-        where there are some; "base", the fitted shape; "detail", where there is some, with its displacement; and "final",
-        the textured head over the photograph.
+        (size, size, 3) uint8 by name, in order: "photo"; "landmarks", the detected points on the photograph, if there
+        are any; "base", the fitted shape; "detail", the shape with its displacement, if it has any; "final", the
+        textured head over the photograph.
     Raises:
         ParameterError: as in `overlay` and `render`.
     """

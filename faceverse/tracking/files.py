@@ -218,7 +218,7 @@ def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[str]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError("it is not a text file") from error
-    rows = [(number, row) for number, row in enumerate(csv.observer(io.StringIO(text)), start=1) if any(row)]
+    rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(row)]
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     clock = next((name for name in ("time_s", "timecode") if name in header), None)
     if clock is None:

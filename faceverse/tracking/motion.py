@@ -1,56 +1,71 @@
-"""A track as an animated model file for other programs."""
+"""Export a track: an animated .glb for other programs, or the track's own files.
+
+`TRACK_FORMATS` is the one list of formats; `export`, the command line and the web page read it.
+"""
 
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
-from ..formats.export import coarse_head, export, glb_bytes
+from ..formats.export import ExportFormat, coarse_head, export, glb_bytes
 from ..formats.gltf import GltfAnimation, GltfCamera
 from ..io.files import write_atomically
-from .result import Track
-
-_OWN_FILES = (".csv", ".json", ".npz")
+from .result import OWN_FORMATS, Track
 
 
 @export.register(Track)
-def export_track(track: Track, path: str | os.PathLike, *, mesh: str = "light") -> Path:
-    """Write a track to a file whose suffix says what it holds.
+def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", mesh: str | None = None) -> Path:
+    """Write a track in the format that the file's suffix names.
 
-    The animation's time 0 is the track's first frame. Its keys are the frames with a face; viewers fill the gaps
-    between them evenly. The axes are those of the video's camera (+x right, +y up, +z towards it), the origin is where
+    The animation's time 0 is the track's first frame. Its keys are the frames with a face; viewers interpolate between
+    them linearly. The axes are those of the video's camera (+x right, +y up, +z towards it), the origin is where
     the head is in the first key, and a camera node stands where the video's camera stood, with its field of view.
 
     Args:
         path: in a folder that exists; an older file of that name is replaced.
             .glb: the head with its texture, all expressions as morph targets, and one animation of their weights and
             of the head's rotation and translation. .csv, .json, .npz: as `Track.save` writes them.
-        mesh: of the .glb: "light", the model's coarse one, which players draw fast, or "full".
+        lod: level of detail of the mesh in the .glb: "coarse", the model's coarse mesh, which players draw fast, or
+            "standard", the model's own.
+        mesh: deprecated; "light" is lod="coarse", "full" is lod="standard".
     Returns:
         `path` as a Path.
     Raises:
-        ParameterError: another suffix or mesh, or the file cannot be written.
+        ParameterError: another suffix or level of detail, or the file cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in _OWN_FILES:
-        return track.save(path)
-    if suffix != ".glb":
+    if mesh is not None:
+        if mesh not in _MESHES:
+            raise ParameterError(f"mesh must be 'light' or 'full', got {mesh!r}")
+        lod = _MESHES[mesh]
+        text = f"export(mesh={mesh!r}) is deprecated, use lod={lod!r}"
+        warnings.warn(text, DeprecationWarning, stacklevel=3)  # past the wrapper of singledispatch
+    known = TRACK_FORMATS.get(path.suffix.lower().removeprefix("."))
+    if known is None:
+        suffixes = " ".join(f".{name}" for name in TRACK_FORMATS)
         raise ParameterError(
-            f"cannot write {path.name}: the name of a track's file must end in one of .glb {' '.join(_OWN_FILES)}; "
+            f"cannot write {path.name}: the name of a track's file must end in one of {suffixes}; "
             f"for one frame in another format, export track.result(index)"
         )
-    if mesh not in ("light", "full"):
-        raise ParameterError(f"mesh must be 'light' or 'full', got {mesh!r}")
+    if known.levels_of_detail and lod not in known.levels_of_detail:
+        raise ParameterError(f"lod must be one of {', '.join(known.levels_of_detail)} for a track, got {lod!r}")
+    for file, content in known.content(track, path, lod).items():
+        write_atomically(file, content, ParameterError)
+    return path
+
+
+def _animated_glb(track: Track, path: Path, lod: str) -> dict[Path, bytes]:
     keys = _keys(track)
     head = track.result(int(keys[0]))
-    head = coarse_head(head) if mesh == "light" else head
+    head = coarse_head(head) if lod == "coarse" else head
     animation = _animation(track, keys, path.stem)
-    return write_atomically(path, glb_bytes(head, animation, _camera(track, keys)), ParameterError)
+    return {path: glb_bytes(head, animation, _camera(track, keys))}
 
 
 def _keys(track: Track) -> np.ndarray:
@@ -63,7 +78,7 @@ def _keys(track: Track) -> np.ndarray:
 
 def _animation(track: Track, keys: np.ndarray, name: str) -> GltfAnimation:
     quaternions = Rotation.from_matrix(track.rotation[keys].astype(np.float64)).as_quat()
-    # Either sign is the same rotation, but a player that mixes neighbours of opposite signs turns the long way round.
+    # q and -q are the same rotation, but players interpolate between neighbours of opposite signs the long way round.
     flips = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1, 1))
     quaternions[1:] *= flips[:, None]
     return GltfAnimation(
@@ -82,3 +97,16 @@ def _camera(track: Track, keys: np.ndarray) -> GltfCamera:
         yfov=2 * np.arctan2(height / 2, track.camera.focal_px),
         aspect=width / height,
     )
+
+
+_MESHES = {"light": "coarse", "full": "standard"}  # values of the deprecated argument `mesh`
+TRACK_FORMATS: dict[str, ExportFormat] = {
+    **OWN_FORMATS,
+    "glb": ExportFormat(
+        "Animated GLB",
+        "an animated head with its texture and all expressions as morph targets",
+        _animated_glb,
+        levels_of_detail=("coarse", "standard"),
+    ),
+}
+"""Formats of tracks by suffix: what `export` writes, and what the command line and the web page offer."""

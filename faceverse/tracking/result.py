@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import ParameterError
+from ..formats.export import ExportFormat
 from ..graphics.camera import Camera, euler_deg_from_rotation
 from ..io.files import write_atomically
 from ..model.face_model import FaceModel, FaceParams
@@ -181,9 +182,12 @@ class Track:
         """
         path = Path(path)
         suffix = path.suffix.lower()
-        if suffix not in _WRITERS:
-            raise ParameterError(f"cannot write {path.name}: the name must end in one of {' '.join(_WRITERS)}")
-        return write_atomically(path, _WRITERS[suffix](self), ParameterError)
+        known = OWN_FORMATS.get(suffix.removeprefix("."))
+        if known is None:
+            suffixes = " ".join(f".{name}" for name in OWN_FORMATS)
+            raise ParameterError(f"cannot write {path.name}: the name must end in one of {suffixes}")
+        ((_, content),) = known.content(self, path, "").items()
+        return write_atomically(path, content, ParameterError)
 
 
 def gaze_deg(expression: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
@@ -292,8 +296,20 @@ def _npz(track: Track) -> bytes:
     return stream.getvalue()
 
 
+def _content_by(write: Callable[[Track], bytes | Iterator[bytes]]) -> Callable:
+    return lambda track, path, lod: {path: write(track)}
+
+
 FORMAT, VERSION = "faceverse-track", 1
 _ROWS = 1024
 PER_FRAME = ("times_s", "confidence", "rotation", "translation", "expression", "light")
 CSV_COLUMNS = ("time_s", "confidence", "yaw_deg", "pitch_deg", "roll_deg", "x_m", "y_m", "z_m")
-_WRITERS = {".csv": _csv, ".json": _json, ".npz": _npz}
+OWN_FORMATS: dict[str, ExportFormat] = {
+    name: ExportFormat(name.upper(), text, _content_by(write), levels_of_detail=())
+    for name, text, write in (
+        ("csv", "a row per frame: time, confidence, pose, expression weights", _csv),
+        ("json", "the same with identity, camera and light", _json),
+        ("npz", "all arrays, for NumPy", _npz),
+    )
+}
+"""Formats of `Track.save` by suffix; `load_track` reads them."""
