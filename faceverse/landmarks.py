@@ -1,7 +1,7 @@
-"""Finding faces and their 478 MediaPipe landmarks in a picture or a video; the only module that touches mediapipe.
+"""Face and landmark detection with MediaPipe (478 points) in images and videos; the only module that uses mediapipe.
 
-MediaPipe's detector sees the whole picture at 128 x 128 pixels and misses faces narrower than about an eighth of it,
-so the picture is also searched through windows, and every face found is looked at again on a square crop of its own.
+MediaPipe's detector works on the whole image at 128 x 128 pixels and misses faces narrower than about an eighth of it.
+Therefore the image is also searched through sliding windows, and every detection is refined on a square crop around it.
 mediapipe is imported on first use. Pixel conventions: see camera.py.
 """
 
@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,7 +41,7 @@ LANDMARKS_68_FROM_478 = (
     *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
 )
 
-# The scores MediaPipe gives, in its order: ARKit's 52 names without tongueOut.
+# MediaPipe's blendshape scores in its order: ARKit's 52 names without tongueOut.
 BLENDSHAPE_NAMES = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
     "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
@@ -54,32 +55,32 @@ BLENDSHAPE_NAMES = (
 )  # fmt: skip
 
 _MODEL_VARIABLE = "FACEVERSE_LANDMARKER"
-_MIN_DETECTION, _MIN_PRESENCE = 0.6, 0.5  # at 0.5 for both, clocks and coins become faces, and no more people
-_WINDOW_PX = 512  # windows are reduced to this before detection
-_WINDOW_OVERLAP = 0.35  # share of a window; a face wider than that is found with the next larger windows
+_MIN_DETECTION, _MIN_PRESENCE = 0.6, 0.5  # 0.5 for both adds false positives on clocks and coins, but no people
+_WINDOW_PX = 512  # windows are downscaled to this before detection
+_WINDOW_OVERLAP = 0.35  # share of a window; wider faces are detected in the next larger windows
 _MIN_WINDOW_PX = 200
 _MIN_FACE_PX = 16
-_CLOSE_UP = 1.8  # side of the second look's crop, in sizes of the face
+_CROP_SCALE = 1.8  # side of the refinement crop over the size of the face
 _RIGHT_EYE, _LEFT_EYE, _MOUTH, _NOSE_TIP, _CHIN, _FOREHEAD = (33, 133), (362, 263), (13, 14), 4, 152, 10
-_DRAWING = ("matplotlib", "matplotlib.pyplot")
-_CHATTER = re.compile(rb"^(WARNING: Logging before|INFO: Created TensorFlow|[IW]\d{4} )")
+_MATPLOTLIB = ("matplotlib", "matplotlib.pyplot")
+_STARTUP_LOG = re.compile(rb"^(WARNING: Logging before|INFO: Created TensorFlow|[IW]\d{4} )")
 
-_landmarkers: dict[int, object] = {}  # by process id: a landmarker's threads do not survive a fork
+_landmarkers: dict[int, Any] = {}  # by process id: a landmarker's threads do not survive a fork
 _lock = threading.RLock()
 
 
 @dataclass(frozen=True)
 class DetectedFace:
-    """One face in a picture.
+    """A face detected in an image.
 
     Attributes:
-        box_px: (4,) float32 x0, y0, x1, y1: bounds of the landmarks; may reach beyond the picture.
-        landmarks_px: (478, 2) float32 in pixels of the picture; those of a cut face may lie outside of it.
-        landmarks_depth: (478,) float32 MediaPipe's relative z in pixels, as given: zero near the head's centre, smaller
-            is nearer to the camera, about the scale of x. A guess of the network, without perspective.
+        box_px: (4,) float32 x0, y0, x1, y1: bounding box of the landmarks; may extend beyond the image.
+        landmarks_px: (478, 2) float32 in pixels of the image; those of a cropped face may lie outside it.
+        landmarks_depth: (478,) float32 MediaPipe's relative z in pixels, unchanged: zero near the head's centre,
+            smaller is nearer to the camera, about the scale of x. A prediction of the network, without perspective.
         blendshapes: score in 0..1 for each name in BLENDSHAPE_NAMES.
         rotation: (3, 3) float32 head rotation in the convention of camera.py, relative to the line of sight through
-            the middle of the face; None if MediaPipe gives none.
+            the middle of the face; None if MediaPipe returns none.
     """
 
     box_px: np.ndarray
@@ -110,11 +111,11 @@ def landmark_model_path() -> Path:
 
 
 def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFace]:
-    """Find faces, largest first; the same picture gives the same answer.
+    """Detect faces in an image, largest first; deterministic.
 
     Args:
         rgb: (H, W, 3) uint8 sRGB, upright.
-        max_faces: at most so many are returned, 1..10.
+        max_faces: maximum number of faces to return, 1..10.
 
     Raises:
         ImageError: `rgb` has a wrong shape or type.
@@ -129,28 +130,27 @@ def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFa
     faces: list[DetectedFace] = []
     with _lock:
         for level, side in enumerate((long_side, long_side / 2, long_side / 4, long_side / 8)):
-            # Half-size windows cost little and find the second person; smaller ones only serve an empty result.
+            # Half-size windows cost little and detect a second person; smaller ones are tried only without any face.
             if level > 0 and (side < _MIN_WINDOW_PX or (level > 1 and faces)):
                 break
             for face in _search(picture, side):
-                closer = _look_closer(picture, face)
-                # A window shows texture without its surroundings, so that its finds need confirmation.
-                face = closer or (face if level == 0 else None)
-                if face is not None and not any(_is_same(face, other) for other in faces):
-                    faces.append(face)
+                # A window shows texture out of context, so its detections count only when the crop confirms them.
+                refined = _refine(picture, face) or (face if level == 0 else None)
+                if refined is not None and not any(_is_same(refined, other) for other in faces):
+                    faces.append(refined)
         if not faces:
-            faces = list(_search(picture, _CLOSE_UP * long_side))  # a face that fills or leaves the frame
+            faces = list(_search(picture, _CROP_SCALE * long_side))  # for a face that fills or exceeds the image
     faces.sort(key=_area, reverse=True)
     return faces[:max_faces]
 
 
 class VideoDetector:
-    """Finds and follows faces from frame to frame; a context manager.
+    """Detect and track faces from frame to frame; a context manager.
 
-    Faces narrower than about an eighth of the frame are not found: crop the frames then.
+    Faces narrower than about an eighth of the frame are missed: crop the frames then.
 
     Args:
-        max_faces: how many faces to follow, 1..10.
+        max_faces: maximum number of faces to track, 1..10.
 
     Raises:
         ParameterError: `max_faces` is out of range.
@@ -168,15 +168,15 @@ class VideoDetector:
     def __enter__(self) -> VideoDetector:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __call__(self, rgb: np.ndarray, timestamp_ms: int) -> list[DetectedFace]:
-        """Faces in the next frame, largest first.
+        """Detect faces in the next frame, largest first.
 
         Args:
             rgb: (H, W, 3) uint8 sRGB.
-            timestamp_ms: time of the frame in whole milliseconds, larger than that of the frame before.
+            timestamp_ms: time of the frame in whole milliseconds, greater than that of the previous frame.
         """
         _check_rgb(rgb)
         if not self._finalizer.alive:
@@ -190,30 +190,30 @@ class VideoDetector:
         return sorted(_faces_of(result, (0.0, 0.0, width, height)), key=_area, reverse=True)
 
     def close(self) -> None:
-        """Release the detector; called twice it does nothing."""
+        """Release the detector; further calls have no effect."""
         self._finalizer()
 
 
 def close_detector() -> None:
-    """Release the detector that detect_faces keeps; the next call opens a new one."""
+    """Release the detector that detect_faces caches; the next call opens a new one."""
     with _lock:
         landmarker = _landmarkers.pop(os.getpid(), None)
         if landmarker is not None:
             _close(landmarker)
 
 
-def _close(landmarker) -> None:
+def _close(landmarker: Any) -> None:
     try:
         landmarker.close()
     except RuntimeError:
-        # At the end of the interpreter MediaPipe's own thread may be gone; without a handle its __del__ is silent.
+        # At interpreter exit MediaPipe's own thread may have ended; without a handle its __del__ does nothing.
         landmarker._handle = None
 
 
 def _search(picture: Image.Image, side: float) -> Iterator[DetectedFace]:
-    """Faces in overlapping square windows of `side` pixels that cover the picture."""
+    """Detect faces in overlapping square windows of `side` pixels that cover the image."""
     columns, rows = (_window_starts(length, side) for length in picture.size)
-    # One reduced picture for all windows, which overlap, is cheaper than reducing each.
+    # Downscaling the image once is cheaper than downscaling each of the overlapping windows.
     factor = max(1, int(side // _WINDOW_PX))
     reduced = picture.reduce(factor) if factor > 1 else picture
     for y in rows:
@@ -222,47 +222,47 @@ def _search(picture: Image.Image, side: float) -> Iterator[DetectedFace]:
 
 
 def _window_starts(length: int, side: float) -> list[float]:
-    """First pixels of the windows along one dimension; a window larger than the picture is centred on it."""
+    """First pixels of the windows along one dimension; a window larger than the image is centred on it."""
     if side >= length:
         return [(length - side) / 2]
     count = int(np.ceil((length - side) / (side * (1 - _WINDOW_OVERLAP)))) + 1
     return [float(start) for start in np.linspace(0.0, length - side, count)]
 
 
-def _look_closer(picture: Image.Image, face: DetectedFace) -> DetectedFace | None:
-    """The face as found on a square crop around it, or None when it is not confirmed there."""
+def _refine(picture: Image.Image, face: DetectedFace) -> DetectedFace | None:
+    """Detect the face again on a square crop around it; None when it is not confirmed there."""
     x0, y0, x1, y1 = (float(value) for value in face.box_px)
-    side = _CLOSE_UP * max(x1 - x0, y1 - y0)
-    found = _detect_window(picture, (x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side)
-    return next((closer for closer in found if _is_same(closer, face)), None)
+    side = _CROP_SCALE * max(x1 - x0, y1 - y0)
+    candidates = _detect_window(picture, (x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side)
+    return next((candidate for candidate in candidates if _is_same(candidate, face)), None)
 
 
 def _detect_window(
     picture: Image.Image, x: float, y: float, side: float, reduced: Image.Image | None = None, factor: int = 1
 ) -> list[DetectedFace]:
-    """Plausible faces in a square window, in pixels of the picture; `reduced` is it `factor` times smaller."""
+    """Plausible faces in a square window, in pixels of the image; `reduced` is the image `factor` times smaller."""
     window = _cut_window(reduced or picture, x / factor, y / factor, side / factor)
     result = _shared_landmarker().detect(_mediapipe_image(window))
     faces = _faces_of(result, (x, y, side, side))
-    return [face for face in faces if _is_plausible(face, picture.size)]
+    return [face for face in faces if _has_face_layout(face, picture.size)]
 
 
 def _cut_window(picture: Image.Image, x: float, y: float, side: float) -> np.ndarray:
-    """(S, S, 3) uint8: a square window, reduced to _WINDOW_PX if larger, grey beyond the picture."""
+    """Crop a square window (S, S, 3) uint8, downscaled to at most _WINDOW_PX, grey outside the image."""
     size = max(1, min(_WINDOW_PX, round(side)))
     scale = size / side
     box = (max(0.0, x), max(0.0, y), min(picture.width, x + side), min(picture.height, y + side))
     left, top, right, bottom = (round((edge - origin) * scale) for edge, origin in zip(box, (x, y, x, y), strict=True))
     inside = (max(1, min(right, size) - left), max(1, min(bottom, size) - top))
     pixels = np.asarray(picture.resize(inside, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
-    # Grey rather than a repeated border or black, with which the detector misses some cut faces.
+    # Grey: with a replicated border or black the detector misses some cropped faces.
     window = np.full((size, size, 3), 128, np.uint8)
     window[top : top + inside[1], left : left + inside[0]] = pixels
     return window
 
 
-def _faces_of(result, window: tuple[float, float, float, float]) -> list[DetectedFace]:
-    """MediaPipe's answer for a window x, y, width, height, in pixels of the picture."""
+def _faces_of(result: Any, window: tuple[float, float, float, float]) -> list[DetectedFace]:
+    """Convert MediaPipe's result for a window x, y, width, height to pixels of the image."""
     x, y, width, height = window
     faces = []
     for index, points in enumerate(result.face_landmarks):
@@ -283,29 +283,29 @@ def _faces_of(result, window: tuple[float, float, float, float]) -> list[Detecte
 
 
 def _nearest_rotation(matrix: np.ndarray) -> np.ndarray | None:
-    """(3, 3) float32 rotation of a scaled rotation matrix; MediaPipe's axes are those of camera.py."""
+    """Rotation (3, 3) float32 nearest to a scaled rotation matrix; MediaPipe's axes are those of camera.py."""
     if not np.isfinite(matrix).all() or np.linalg.det(matrix) <= 0:
         return None
     left, _, right = np.linalg.svd(matrix)
     return (left @ right).astype(np.float32)
 
 
-def _is_plausible(face: DetectedFace, picture_size: tuple[int, int]) -> bool:
-    """Whether the landmarks lie like a face, and enough of them in the picture (width, height)."""
+def _has_face_layout(face: DetectedFace, picture_size: tuple[int, int]) -> bool:
+    """Whether the landmarks are arranged like a face, with enough of them inside the image (width, height)."""
     points = face.landmarks_px
     if not np.isfinite(points).all() or max(face.box_px[2:] - face.box_px[:2]) < _MIN_FACE_PX:
         return False
     inside = ((points >= 0) & (points < picture_size)).all(axis=1).mean()
     right_eye, left_eye, mouth = (points[list(pair)].mean(axis=0) for pair in (_RIGHT_EYE, _LEFT_EYE, _MOUTH))
     across, down = left_eye - right_eye, mouth - (right_eye + left_eye) / 2
-    # In a picture, turning from "across the eyes" to "down to the mouth" is clockwise unless the face is mirrored.
-    turn = float(across[0] * down[1] - across[1] * down[0])
+    # The rotation from the eye axis to the mouth axis is clockwise in the image, unless the face is mirrored.
+    cross = float(across[0] * down[1] - across[1] * down[0])
     height = float(np.linalg.norm(points[_CHIN] - points[_FOREHEAD]))
-    return inside >= 0.4 and turn > 0 and 0.15 * height < np.linalg.norm(down) < 0.7 * height
+    return bool(inside >= 0.4 and cross > 0 and 0.15 * height < np.linalg.norm(down) < 0.7 * height)
 
 
 def _is_same(face: DetectedFace, other: DetectedFace) -> bool:
-    """Whether two finds are one face: their landmarks lie together, by the size of the larger."""
+    """Whether two detections are of one face: mean landmark distance relative to the size of the larger."""
     distance = np.linalg.norm(face.landmarks_px - other.landmarks_px, axis=1).mean()
     return bool(distance < 0.25 * np.sqrt(max(_area(face), _area(other))))
 
@@ -318,11 +318,11 @@ def _area(face: DetectedFace) -> float:
 def _check_rgb(rgb: np.ndarray) -> None:
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         got = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-        raise ImageError(f"expected an (H, W, 3) uint8 array, got {got}; faceverse.images.read_image makes one")
+        raise ImageError(f"expected an (H, W, 3) uint8 array, got {got}; faceverse.io.images.read_image makes one")
 
 
-def _shared_landmarker():
-    """The process's landmarker, opened on first use; hold _lock."""
+def _shared_landmarker() -> Any:
+    """The process's landmarker, opened on first use; the caller holds _lock."""
     pid = os.getpid()
     if pid not in _landmarkers:
         _landmarkers[pid] = _open_landmarker("IMAGE", MAX_FACES)
@@ -331,7 +331,7 @@ def _shared_landmarker():
     return _landmarkers[pid]
 
 
-def _open_landmarker(mode: str, max_faces: int):
+def _open_landmarker(mode: str, max_faces: int) -> Any:
     model_path = landmark_model_path()
     vision, _, base_options = _import_mediapipe()
     options = vision.FaceLandmarkerOptions(
@@ -354,12 +354,12 @@ def _open_landmarker(mode: str, max_faces: int):
         raise WeightsError(message) from error
 
 
-def _import_mediapipe():
-    """mediapipe's vision tasks, its package and its base options."""
+def _import_mediapipe() -> tuple[Any, Any, Any]:
+    """Import mediapipe's vision tasks, its package and its base options."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with _without_drawing():
+        with _without_matplotlib():
             import mediapipe
             from mediapipe.tasks.python import vision
             from mediapipe.tasks.python.core import base_options
@@ -368,34 +368,34 @@ def _import_mediapipe():
     return vision, mediapipe, base_options
 
 
-class _Later(types.ModuleType):
-    """A module that is imported when something of it is first wanted."""
+class _LazyModule(types.ModuleType):
+    """A placeholder that imports the module on first attribute access."""
 
-    def __getattr__(self, name: str):
-        _forget_later()
+    def __getattr__(self, name: str) -> Any:
+        _remove_placeholders()
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def _forget_later() -> None:
-    for name in _DRAWING:
-        if isinstance(sys.modules.get(name), _Later):
+def _remove_placeholders() -> None:
+    for name in _MATPLOTLIB:
+        if isinstance(sys.modules.get(name), _LazyModule):
             del sys.modules[name]
 
 
 @contextlib.contextmanager
-def _without_drawing() -> Iterator[None]:
-    """mediapipe imports matplotlib for drawings that are not made here: 25 MB and half a second, put off until then.
+def _without_matplotlib() -> Iterator[None]:
+    """Defer mediapipe's import of matplotlib, which serves drawing alone and costs 25 MB and half a second.
 
-    Not where a server with its threads may want it at the same moment.
+    Has no effect under gradio, whose threads may import matplotlib at the same moment.
     """
     if not {"matplotlib", "gradio"} & set(sys.modules):
-        package, drawing = (_Later(name) for name in _DRAWING)
-        package.pyplot = drawing
-        sys.modules.update(zip(_DRAWING, (package, drawing), strict=True))
+        package, pyplot = (_LazyModule(name) for name in _MATPLOTLIB)
+        vars(package)["pyplot"] = pyplot
+        sys.modules.update(zip(_MATPLOTLIB, (package, pyplot), strict=True))
     try:
         yield
     finally:
-        _forget_later()
+        _remove_placeholders()
 
 
 def _explain_missing_library(error: Exception) -> FaceVerseError:
@@ -405,14 +405,14 @@ def _explain_missing_library(error: Exception) -> FaceVerseError:
     return WeightsError(f"mediapipe cannot start ({reason}); on Debian: apt-get install libgl1 libegl1 libgles2")
 
 
-def _mediapipe_image(rgb: np.ndarray):
+def _mediapipe_image(rgb: np.ndarray) -> Any:
     _, mediapipe, _ = _import_mediapipe()
     return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop the lines that MediaPipe writes to stderr while it starts; anything else is passed on afterwards."""
+    """Suppress the lines that MediaPipe writes to stderr while it starts; all others are forwarded afterwards."""
     with _lock, tempfile.TemporaryFile() as log:
         try:
             sys.stderr.flush()
@@ -427,7 +427,7 @@ def _quiet() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             log.seek(0)
-            kept = b"".join(line for line in log if not _CHATTER.match(line))
+            kept = b"".join(line for line in log if not _STARTUP_LOG.match(line))
             if kept:
                 os.write(2, kept)
 

@@ -1,4 +1,4 @@
-"""What the C library keeps in reserve."""
+"""Freed memory that the C library still holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 
 
 def return_memory() -> None:
-    """Gives the system back what was freed but stays with the process; does nothing where there is no glibc."""
+    """Return freed heap memory to the operating system (glibc's `malloc_trim`); does nothing without glibc."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):

@@ -1,9 +1,9 @@
-"""What a fit returns: a value, complete in itself, that can be edited, rendered, exported and stored."""
+"""The result of a fit: an immutable value that can be edited, rendered, exported and stored."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from .model.skin_texture import model_texture
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage of the fit did.
+    """Report of one stage of the fit.
 
     Args:
         name: such as "landmarks" or "photometric".
@@ -24,7 +24,7 @@ class Stage:
         iterations: solver steps taken.
         loss_terms: weighted loss by term at the end.
         before, after: total loss at the start and at the end (same terms, same weights).
-        history: total loss per iteration; photometric stages weigh pixels anew now and then, where it may step.
+        history: total loss per iteration; it may jump where a photometric stage updates its pixel weights.
     """
 
     name: str
@@ -37,32 +37,32 @@ class Stage:
 
 
 class DetailModuleLike(Protocol):
-    """What a head knows of its detail module, see `faceverse.detail.module.DetailModule`."""
+    """Interface of a detail module to the heads that use it, see `faceverse.detail.module.DetailModule`."""
 
     name: str
     info: dict
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that identify modules which generate the same detail from the same latents."""
+        """16 hexadecimal digits, equal for modules that generate the same detail from the same latents."""
         ...
 
     def is_same(self, other: DetailModuleLike | None) -> bool:
-        """Whether latents mean the same in both."""
+        """Whether both generate the same detail from the same latents."""
         ...
 
 
 @dataclass(frozen=True)
 class FittedView:
-    """One of several photographs of a person, as fitted. NumPy float32; conventions in camera.py.
+    """Pose, expression and light fitted to one of several photographs. NumPy float32; conventions in camera.py.
 
     Args:
         source: name of the photograph.
-        camera: of the photograph, in its own pixels.
+        camera: of the photograph, in pixels of that photograph.
         rotation: (3, 3); translation: (3,) metres: pose of the head.
         expression: (E,) weights.
         light: (9, 3), see lighting.py.
-        landmarks_px: (478, 2) as found in the photograph.
+        landmarks_px: (478, 2) as detected in the photograph.
         projected_landmarks_px: (L, 2) as fitted, see `FitResult`.
     """
 
@@ -78,7 +78,7 @@ class FittedView:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A person's head, as fitted to a photograph or to several. Arrays are NumPy; conventions in camera.py.
+    """A person's head, fitted to one photograph or several. Arrays are NumPy; conventions in camera.py.
 
     Args:
         model: the face model that `params` belong to.
@@ -87,18 +87,18 @@ class FitResult:
         vertices: (V, 3) metres, head space, with expression.
         neutral_vertices: (V, 3) without expression.
         albedo: (V, 3) linear RGB of the model (not of the texture).
-        texture: (H, W, 3) uint8 sRGB, the photograph's light divided out.
-        texture_confidence: (H, W) uint8, 255 where the photograph was seen well, 0 where the model filled in.
+        texture: (H, W, 3) uint8 sRGB albedo, the photograph's shading divided out.
+        texture_confidence: (H, W) uint8, 255 where the photograph shows the skin well, 0 where the model completes it.
         normal_map: (H, W, 3) uint8 tangent space, or None without detail.
         displacement: (H, W) float32 millimetres along the normal, or None without detail.
-        landmarks_px: (478, 2) as found in the photograph, or None for heads that come from no photograph.
+        landmarks_px: (478, 2) as detected in the photograph, or None for heads that come from no photograph.
         projected_landmarks_px: (L, 2) as fitted, a row for each point of `model.fit_landmarks` (478, or 68 and fewer
-            for models that know no more), None likewise. `matched_landmarks_px` are the same points as found.
-        stages: what happened, in order.
+            for models without them), None likewise. `matched_landmarks_px` are the same points as detected.
+        stages: reports of the stages, in order.
         warnings: in words.
         seconds: from photograph to result.
-        views: pose, expression and light in each of several photographs, the first one (whose pose, expression and
-            light `params` has) included; empty for a fit to one photograph.
+        views: pose, expression and light in each of several photographs, including the first, whose values are those
+            of `params`; empty for a fit to one photograph.
     """
 
     model: FaceModel
@@ -138,11 +138,11 @@ class FitResult:
 
     @property
     def matched_landmarks_px(self) -> np.ndarray | None:
-        """(L, 2) the rows of `landmarks_px` that `projected_landmarks_px` was fitted to, in its order."""
+        """(L, 2) rows of `landmarks_px` that correspond to those of `projected_landmarks_px`."""
         detected = self.model.fit_landmarks.detected
         return self.landmarks_px if self.landmarks_px is None or detected is None else self.landmarks_px[detected]
 
-    def replace(self, **changes) -> FitResult:
+    def replace(self, **changes: Any) -> FitResult:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
@@ -155,9 +155,9 @@ class FitResult:
 
 
 def with_params(result: FitResult, params: FaceParams) -> FitResult:
-    """The same head with other parameters: vertices, neutral_vertices and albedo (clipped to 0..1) follow them.
+    """Replace the parameters of a head and recompute vertices, neutral_vertices and albedo (clipped to 0..1).
 
-    Texture and normal map stay as they are; landmarks, stages and warnings go on telling about the fit.
+    Texture and normal map are kept; landmarks, stages and warnings still describe the fit.
 
     Raises:
         ParameterError: coefficients of the wrong length for `result.model`.
@@ -180,7 +180,7 @@ def with_params(result: FitResult, params: FaceParams) -> FitResult:
 def head_from_params(
     model: FaceModel, params: FaceParams, camera: Camera, texture_size: int = 512, source: str = ""
 ) -> FitResult:
-    """The head of given parameters as `fit` returns heads, with the model's own albedo as its texture."""
+    """Build a head from parameters, with the model's albedo as its texture."""
     skin = model_texture(model, params, texture_size)
     empty = np.zeros_like(model.mean_vertices)
     bare = FitResult(model, params, camera, empty, empty, empty, skin.rgb, skin.confidence, source=source)

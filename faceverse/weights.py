@@ -1,9 +1,8 @@
-"""Finding and loading models: the only code that opens model files (with `faceverse.model_file` and
-`faceverse.pickles`) or talks to the hub.
+"""Find and load models: the only module that opens model files or connects to the hub.
 
-An open model is one `.safetensors` file on a coarse quad mesh. Subdivision is linear, so positions are refined when
-the file is loaded, and modes when they are asked for (`faceverse.mesh`). `model_data` says how; `load_model` finds the
-file and keeps what it has loaded.
+An open model is one `.safetensors` file on a coarse quad mesh. Subdivision is linear: the mean is subdivided when the
+file is loaded, the modes lazily. `model_data` converts the file's arrays; `load_model` finds the file and caches loaded
+models. Reading itself is in `faceverse.model.file` and `faceverse.io.pickles`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -27,7 +27,7 @@ from .io.files import write_atomically
 from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
-from .model.data import Attribute, Landmarks, ModelData, Modes
+from .model.data import Attribute, Landmarks, LazyModes, ModelData
 from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
@@ -35,7 +35,8 @@ from .official import npy_bytes, official_v2
 
 OPEN_FILE, PARAMETER_REGRESSOR_FILE = "open_base.safetensors", "open_parameter_regressor.safetensors"
 PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION = "faceverse-start", "1"
-EXPRESSION_REGRESSOR_FILE, EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION = "open_expression_regressor.safetensors", "faceverse-movement", "1"
+EXPRESSION_REGRESSOR_FILE = "open_expression_regressor.safetensors"
+EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION = "faceverse-movement", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
 
@@ -44,12 +45,13 @@ _HUB_NAME = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?
 _LOADING = threading.Lock()
 
 
-# -- from the file to the model ---------------------------------------------------------------------------------------
+# -- from file arrays to model arrays ---------------------------------------------------------------------------------
 def model_data(file: ModelFile) -> ModelData:
-    """The arrays of a FaceModel: subdivided once (where the file has quads), in metres, float32 and int64."""
+    """Convert a model file to the arrays of a FaceModel: subdivided once (if it has quads), metres, float32, int64."""
+    rule: csr_matrix | None = None
+    mesh: dict[str, Any] = {"uv": file.uv}
     if file.quads is None:
-        rule, triangles = None, {key: getattr(file, key).astype(np.int64) for key in ("faces", "uv_faces")}
-        mesh = {"uv": file.uv, **triangles}
+        mesh |= {key: getattr(file, key).astype(np.int64) for key in ("faces", "uv_faces")}
     else:
         topology = subdivision(file.quads, len(file.mean_vertices))
         rule, mesh = subdivision_matrix(topology).astype(np.float32), _refined_mesh(file, topology)
@@ -81,18 +83,21 @@ def _float32(values: np.ndarray | None) -> np.ndarray | None:
 
 
 def _landmarks(file: ModelFile, number: int) -> Landmarks:
-    keys = ("triangle", "barycentric", "sigma", "error_modes")
-    triangle, *trust, error_modes = (getattr(file, f"landmarks_{number}_{key}", None) for key in keys)
+    triangle, barycentric, sigma = (
+        getattr(file, f"landmarks_{number}_{key}") for key in ("triangle", "barycentric", "sigma")
+    )
+    error_modes = getattr(file, f"landmarks_{number}_error_modes", None)
     error_modes = None if error_modes is None else error_modes * np.float32(1e-3)
     detected = np.array(LANDMARKS_68_FROM_478) if number == 68 else None
-    return Landmarks(triangle.astype(np.int64), *trust, error_modes, detected)
+    return Landmarks(triangle.astype(np.int64), barycentric, sigma, error_modes, detected)
 
 
-def _refined(modes_mm: np.ndarray, rule: csr_matrix | None) -> Modes:
-    """Modes (K, Vc, 3) in millimetres as those of the subdivided mesh (K, V, 3) in metres.
+def _refined(modes_mm: np.ndarray, rule: csr_matrix | None) -> LazyModes:
+    """Subdivide modes lazily: (K, Vc, 3) in millimetres -> (K, V, 3) in metres.
 
     Args:
-        rule: (V, Vc) of the subdivision; None: there is none.
+        modes_mm: (K, Vc, 3).
+        rule: (V, Vc) subdivision matrix; None only converts the unit.
     """
 
     def make(vertices: slice | np.ndarray) -> np.ndarray:
@@ -104,20 +109,21 @@ def _refined(modes_mm: np.ndarray, rule: csr_matrix | None) -> Modes:
         return np.ascontiguousarray(fine.reshape(-1, count, 3).transpose(1, 0, 2))
 
     fine_count = modes_mm.shape[1] if rule is None else rule.shape[0]
-    return Modes((len(modes_mm), fine_count, 3), make)
+    return LazyModes((len(modes_mm), fine_count, 3), make)
 
 
-def _unpacked_albedo(modes: np.ndarray, scale: np.ndarray) -> Modes:
-    """Inverse of `model_file.pack_albedo`."""
-    return Modes(modes.shape, lambda vertices: modes[:, vertices] * scale[:, None, None])
+def _unpacked_albedo(modes: np.ndarray, scale: np.ndarray) -> LazyModes:
+    """Inverse of `faceverse.model.file.pack_albedo`, evaluated lazily."""
+    return LazyModes(modes.shape, lambda vertices: modes[:, vertices] * scale[:, None, None])
 
 
-def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarray | int]:
-    """Triangles and UV of the subdivided mesh, and those of the coarse mesh as the light version.
+def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarray]:
+    """Triangles and UV of the subdivided mesh and of the coarse mesh.
 
-    The UV islands are subdivided as a mesh of their own. Both subdivisions keep the order of quads and corners, so
-    corner c of fine quad q is one point of both; this gives every fine vertex its first UV.
+    The UV charts are subdivided as a separate mesh. Both subdivisions keep the order of quads and corners, so corner c
+    of fine quad q is the same point in both, which assigns every fine vertex its first UV.
     """
+    assert file.uv_quads is not None
     vertex_count = topology.vertex_count
     uv_topology = subdivision(file.uv_quads, len(file.uv))
     uv = subdivide_flat(file.uv, uv_topology)
@@ -139,20 +145,20 @@ def _refined_mesh(file: ModelFile, topology: Subdivision) -> dict[str, np.ndarra
     }
 
 
-# -- finding and loading ----------------------------------------------------------------------------------------------
+# -- search and loading -----------------------------------------------------------------------------------------------
 def load_model(source: str | os.PathLike = "open", *, strict: bool = True) -> FaceModel:
-    """Load a face model; loading the same unchanged file again returns the same object.
+    """Load a face model; loading an unchanged file again returns the same object.
 
     Args:
-        source: "open" for the open model, looked for in the file or folder named by the environment variable
+        source: "open" for the open model, which is searched for in the file or folder named by the environment variable
             FACEVERSE_WEIGHTS, the repository's `weights/`, the installed package, and the hub repository named by
             FACEVERSE_HUB; or the path of a `.safetensors` file or of an official base file (`.npy`, versions 0 to 4,
-            recognised by its content; no code in it is run); or "hf://owner/repo@revision", with "/file" behind it
-            where the file is not `open_base.safetensors` (the local cache is asked first, then the network).
-        strict: refuse official files of versions 0 to 2 that have keys which their version does not know.
+            recognised by content; its code is never executed); or "hf://owner/repo@revision", followed by "/file" if
+            the file is not `open_base.safetensors` (read from the local cache if possible, else from the network).
+        strict: reject official files of versions 0 to 2 with keys that their version does not define.
 
     Raises:
-        WeightsError: nothing found (with all that was tried), or the file is damaged or of another kind.
+        WeightsError: no model file (the message lists all places tried), or the file is damaged or of another kind.
     """
     path = find_weights(source)
     if not path.is_file():
@@ -163,7 +169,7 @@ def load_model(source: str | os.PathLike = "open", *, strict: bool = True) -> Fa
 
 
 def find_weights(source: str | os.PathLike = "open") -> Path:
-    """The model file that `load_model(source)` would read; see there."""
+    """Path of the model file that `load_model(source)` reads, without reading it."""
     text = os.fspath(source)
     if text == "open":
         return _find_open()
@@ -179,7 +185,7 @@ def find_weights(source: str | os.PathLike = "open") -> Path:
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, strict: bool, mtime_ns: int, size: int) -> FaceModel:
-    """The last two arguments only tell a file from its successor under the same name."""
+    """Load a file; modification time and size are part of the cache key, so that a changed file is loaded again."""
     data = _read(path, strict)
     data.info["sha256"] = content_hash(path)
     model = FaceModel(data)
@@ -203,7 +209,7 @@ def convert_model(model: FaceModel, path: str | os.PathLike, *, to: str = "array
 
     Args:
         path: ends in .safetensors for "arrays", in .npy for "official-v2".
-        to: "arrays" keeps every number; "official-v2" is the layout of the original's version 2, for its scripts.
+        to: "arrays" is lossless; "official-v2" is the layout of the original's version 2, for its scripts.
     Raises:
         WeightsError: another target or suffix, or a folder that cannot be written.
         ParameterError: the model has no named expressions, which "official-v2" needs.
@@ -248,39 +254,41 @@ def _find_open() -> Path:
 
 # -- learned networks -------------------------------------------------------------------------------------------------
 def read_parameter_regressor(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
-    """Arrays of the learned start of a fit (`faceverse.fitting.parameter_regressor`) for the model file with this hash.
+    """Weights of the parameter regressor (`faceverse.fitting.parameter_regressor`) for the model file with this hash.
 
-    It is looked for beside the open model: in the folder that FACEVERSE_WEIGHTS names, in the repository's `weights/`
-    and in the installed package.
+    The search covers the open model's places: the folder that FACEVERSE_WEIGHTS names, the repository's `weights/` and
+    the installed package.
 
     Returns:
-        None where there is no such file, or only another model's.
+        arrays by name; None if no file is installed, or only one for another model.
     Raises:
         WeightsError: the file is damaged or of another kind.
     """
-    return _read_beside(PARAMETER_REGRESSOR_FILE, (PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION), model_sha256)
+    kind = PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION
+    return _read_companion(PARAMETER_REGRESSOR_FILE, kind, model_sha256)
 
 
 def read_expression_regressor(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
-    """Arrays of the network that reads movements (`faceverse.tracking.expression_regressor`); see `read_parameter_regressor`."""
-    return _read_beside(EXPRESSION_REGRESSOR_FILE, (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION), model_sha256)
+    """Weights of the expression regressor (`faceverse.tracking`); see `read_parameter_regressor`."""
+    kind = EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION
+    return _read_companion(EXPRESSION_REGRESSOR_FILE, kind, model_sha256)
 
 
-def _read_beside(name: str, kind: tuple[str, str], model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
-    for path in _beside_open(name):
+def _read_companion(name: str, kind: tuple[str, str], model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+    for path in _installed_paths(name):
         stat = path.stat()
-        made_for, arrays = _read_arrays(path.resolve(), kind, stat.st_mtime_ns, stat.st_size)
-        if made_for == model_sha256:
+        trained_for, arrays = _read_arrays(path.resolve(), kind, stat.st_mtime_ns, stat.st_size)
+        if trained_for == model_sha256:
             return arrays
     return None
 
 
-def find_beside_open(name: str) -> Path | None:
-    """Path of a file that ships with the open model; None where it is not installed. For where, see `read_parameter_regressor`."""
-    return next(_beside_open(name), None)
+def find_companion_file(name: str) -> Path | None:
+    """Path of a file that ships with the open model, None if it is not installed; see `read_parameter_regressor`."""
+    return next(_installed_paths(name), None)
 
 
-def _beside_open(name: str) -> Iterator[Path]:
+def _installed_paths(name: str) -> Iterator[Path]:
     chosen = Path(os.environ.get(WEIGHTS_VARIABLE) or _PACKAGE / "_weights").expanduser()
     folders = (chosen if chosen.is_dir() else chosen.parent, _PACKAGE.parent / "weights", _PACKAGE / "_weights")
     return (folder / name for folder in folders if (folder / name).is_file())
@@ -288,10 +296,10 @@ def _beside_open(name: str) -> Iterator[Path]:
 
 @functools.lru_cache(maxsize=4)
 def _read_arrays(path: Path, kind: tuple[str, str], mtime_ns: int, size: int) -> tuple[str, Mapping[str, np.ndarray]]:
-    """The hash of the model that a file was made for, and its arrays; see `_load` for the last two arguments.
+    """Read a network's file: SHA-256 of the model it was trained for, and its arrays; cached as in `_load`.
 
     Args:
-        kind: format and version that are expected.
+        kind: expected format and version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -307,7 +315,7 @@ def _read_arrays(path: Path, kind: tuple[str, str], mtime_ns: int, size: int) ->
 
 
 def _download(address: str) -> Path:
-    """A file of the hub: from the local cache if it is there, else over the network."""
+    """Path of a hub file: from the local cache if possible, else downloaded."""
     match = _HUB_NAME.fullmatch(address)
     if not match:
         raise WeightsError(f'expected "hf://owner/repo@revision" or "hf://owner/repo@revision/file", got "{address}"')
@@ -320,7 +328,7 @@ def _download(address: str) -> Path:
         raise WeightsError(f'"{address}" needs huggingface_hub ({error}): pip install huggingface_hub') from error
     revision = unquote(match["revision"]) if match["revision"] else None
     try:
-        # Not hf_hub_download(local_files_only=True): that one asks a server for the client's own name first.
+        # Not hf_hub_download(local_files_only=True): it contacts a server before it looks into the cache.
         cached = try_to_load_from_cache(match["repo"], file, revision=revision)
         if isinstance(cached, str):
             return Path(cached)

@@ -220,7 +220,7 @@ def test_files_are_recognised_by_their_content(tmp_path):
 
 
 def test_without_a_source_the_message_is_honest(monkeypatch):
-    monkeypatch.setattr("faceverse.detail.file.find_beside_open", lambda name: None)
+    monkeypatch.setattr("faceverse.detail.file.find_companion_file", lambda name: None)
     assert not has_open_detail()
     for sources in ((), ("open",)):
         with pytest.raises(WeightsError, match=r"the open detail weights \(open_detail.*\) are not installed"):

@@ -300,8 +300,8 @@ print(drawing_utils.plt.figure is matplotlib.pyplot.figure)
 def test_who_wants_drawings_meanwhile_gets_them():
     code = """
 import sys
-from faceverse.landmarks import _without_drawing
-with _without_drawing():
+from faceverse.landmarks import _without_matplotlib
+with _without_matplotlib():
     import matplotlib
     print(callable(matplotlib.get_backend))
     import matplotlib.figure

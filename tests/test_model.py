@@ -173,13 +173,15 @@ def test_skins_are_mixed_with_skins_of_their_own_tone():
         return face.mean(1).numpy() @ np.array([0.2126, 0.7152, 0.0722])
 
     known = tones(population[:, 8:])
-    drawn, mixed = ([model.random(seed, alike=alike) for seed in range(1000)] for alike in (True, False))
+    drawn, mixed = ([model.random(seed, similar_tone=similar) for seed in range(1000)] for similar in (True, False))
     for first, second in zip(drawn[:20], mixed[:20], strict=True):
         np.testing.assert_array_equal(first.identity, second.identity)
     spread = [tones([person.albedo for person in people]).std() / known.std() for people in (drawn, mixed)]
     assert spread[0] == pytest.approx(1, abs=0.06) and spread[1] < 0.93
     dark = [(tones([p.albedo for p in people]) < np.quantile(known, 0.05)).mean() for people in (drawn, mixed)]
     assert dark[0] > 0.03 > dark[1]
+    with pytest.warns(DeprecationWarning, match="similar_tone"):
+        np.testing.assert_array_equal(model.random(0, alike=False).albedo, mixed[0].albedo)
 
 
 def test_replace_leaves_the_original_alone():

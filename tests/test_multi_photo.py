@@ -17,7 +17,7 @@ from faceverse.fitting.texture_merge import merge_textures, pixel_density
 from faceverse.graphics.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import default_light
 from faceverse.landmarks import DetectedFace
-from faceverse.model.skin_texture import Texture
+from faceverse.model.skin_texture import SkinTexture
 from faceverse.result import FittedView, head_from_params, with_params
 
 CAMERA = Camera(900.0, (256.0, 256.0), (512, 512))
@@ -206,7 +206,7 @@ def test_one_step_keeps_the_person_common_and_expressions_within_limits(toy_mode
 # -- merged textures --------------------------------------------------------------------------------------------------
 def flat(colour, confidence):
     rgb = np.broadcast_to(np.uint8(colour), (*confidence.shape, 3)).copy()
-    return Texture(rgb, (255 * confidence).astype(np.uint8))
+    return SkinTexture(rgb, (255 * confidence).astype(np.uint8))
 
 
 def halves(size=128, overlap=30):

@@ -13,7 +13,7 @@ from faceverse.detail.file import OPEN_FILES, has_open_detail
 from faceverse.detail.latents import layout_digest, maps_of, neutral_maps, random_detail, wrinkles
 from faceverse.fitting.detail_stage import fit_detail_maps
 from faceverse.model.texture_maps import bake_vertices
-from faceverse.weights import find_beside_open
+from faceverse.weights import find_companion_file
 
 pytestmark = pytest.mark.skipif(not has_open_detail(), reason=f"weights/{OPEN_FILES[0]} is not there")
 
@@ -61,7 +61,7 @@ def rms(values):
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def test_files_are_small():
-    sizes = {path.name: path.stat().st_size for path in find_beside_open(OPEN_FILES[0]).parent.glob("open_*")}
+    sizes = {path.name: path.stat().st_size for path in find_companion_file(OPEN_FILES[0]).parent.glob("open_*")}
     assert set(OPEN_FILES) <= set(sizes) and max(sizes.values()) < 10e6, sizes
 
 

@@ -219,7 +219,7 @@ NAMES = [
     "numpy.testing._private.utils.runstring",
     "numpy.f2py.crackfortran.getlincoef",
     "numpy.core.records.recarray",
-    "faceverse.pickles.os.system",
+    "faceverse.io.pickles.os.system",
 ]
 
 
@@ -266,7 +266,7 @@ def test_nothing_runs_in_a_fresh_interpreter(tmp_path):
     np.save(tmp_path / "model.npy", hostile, allow_pickle=True)
     torch.save({"g_ema": Calling(os.system, f"touch {tmp_path / 'mark'}")}, tmp_path / "model.pt")
     script = (
-        "import sys\nfrom faceverse.pickles import read_checkpoint, read_npy\n"
+        "import sys\nfrom faceverse.io.pickles import read_checkpoint, read_npy\n"
         "for read, path in [(read_npy, sys.argv[1]), (read_checkpoint, sys.argv[2])]:\n"
         "    try:\n        read(path)\n    except Exception as error:\n        print(type(error).__name__, error)\n"
     )

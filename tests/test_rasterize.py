@@ -498,7 +498,7 @@ def test_pytorch3d_that_does_not_load_says_so_in_one_line(monkeypatch, tmp_path,
 def test_only_what_is_used_is_imported(tmp_path):
     (tmp_path / "pytorch3d.py").write_text("raise SystemExit('pytorch3d was imported')\n")
     code = (
-        "import sys, torch; from faceverse.rasterize import rasterize; assert 'numba' not in sys.modules;"
+        "import sys, torch; from faceverse.graphics.rasterize import rasterize; assert 'numba' not in sys.modules;"
         "rasterize(torch.ones(1, 3, 3), torch.tensor([[0, 1, 2]]), (4, 4))"
     )
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]), FACEVERSE_RASTERIZER="")

@@ -15,7 +15,7 @@ import torch
 from ..errors import ParameterError, WeightsError
 from ..io.files import write_atomically
 from ..io.pickles import read_checkpoint, read_npy
-from ..weights import find_beside_open
+from ..weights import find_companion_file
 from .module import CHANNELS, DetailLayout, DetailModule, DisplacementCode
 from .official import built, detail_layout, generator_state, read_tensors, split_by_kind
 from .reader import DisplacementReader, reader_from_state
@@ -70,11 +70,11 @@ def load_detail(*sources: str | os.PathLike) -> DetailModule:
 
 def has_open_detail() -> bool:
     """Whether the open generators are installed."""
-    return find_beside_open(OPEN_FILES[0]) is not None
+    return find_companion_file(OPEN_FILES[0]) is not None
 
 
 def _open_files() -> list[Path]:
-    found = {name: find_beside_open(name) for name in OPEN_FILES}
+    found = {name: find_companion_file(name) for name in OPEN_FILES}
     if found[OPEN_FILES[0]] is None:
         raise WeightsError(
             f"the open detail weights ({OPEN_FILES[0]}) are not installed beside the open model: install "

@@ -33,7 +33,7 @@ from .solver import (
     solve_landmarks,
 )
 from .surface import MIN_ALBEDO, FaceState
-from .texture import Texture, bake_photo, iris_colour
+from .texture import SkinTexture, bake_photo, iris_colour
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
@@ -156,7 +156,7 @@ def texture_size(fit_input: FitInput) -> int:
     return next(size for least, size in TEXTURE_SIZES if height >= least)
 
 
-def bake_input_texture(fit_input: FitInput, params: FaceParams, size: int, skin: FittedDetail | None = None) -> Texture:
+def bake_input_texture(fit_input: FitInput, params: FaceParams, size: int, skin: FittedDetail | None = None) -> SkinTexture:
     """The photograph as a texture of size x size, without the shading of the skin's displacement."""
     displacement = None if skin is None else skin.displacement
     return bake_photo(fit_input.photo.rgb, fit_input.model, params, fit_input.camera, size, displacement)
@@ -201,7 +201,7 @@ def head_result(
     fit_input: FitInput,
     state: FaceState,
     params: FaceParams,
-    texture: Texture,
+    texture: SkinTexture,
     stages: tuple[Stage, ...],
     warnings: tuple[str, ...],
     started: float,

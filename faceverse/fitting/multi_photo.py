@@ -37,7 +37,7 @@ from .progress import FIT_STAGES, Progress
 from .quality_checks import TURNED_DEG
 from .solver import LandmarkModel, LandmarkSolution
 from .surface import FaceState
-from .texture import Texture
+from .texture import SkinTexture
 from .texture_merge import merge_textures, pixel_density
 
 FINENESS_SIZE = 128  # of the map in which photographs are compared
@@ -180,7 +180,7 @@ def _landmark_stage(
 # -- result -----------------------------------------------------------------------------------------------------------
 def _one_texture(
     fit_inputs: list[FitInput], params: list[FaceParams], skin: FittedDetail | None, progress: Progress
-) -> Texture:
+) -> SkinTexture:
     size = max(texture_size(fit_input) for fit_input in fit_inputs)
     textures, densities = [], []
     for number, (fit_input, one) in enumerate(zip(fit_inputs, params, strict=True)):

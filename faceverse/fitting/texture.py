@@ -15,7 +15,7 @@ from ..graphics.lighting import linear_from_srgb, sh_basis
 from ..graphics.mesh import vertex_normals
 from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, FaceParams
-from ..model.skin_texture import DARKEST_ALBEDO, Texture, encode_srgb, model_albedo, paint_irises, smoothstep
+from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
 
 MIN_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
@@ -92,7 +92,7 @@ def bake_photo(
     camera: Camera,
     size: int = 1024,
     displacement: np.ndarray | None = None,
-) -> Texture:
+) -> SkinTexture:
     """Texture of a fitted head.
 
     Args:
@@ -124,7 +124,7 @@ def bake_photo(
     confidence = _without_background(change, confidence, hair, doubtful).astype(np.float32)
     linear = base * np.exp(_complete_albedo(change, confidence, hair, skin * observed.mirrored) * skin)
     linear = paint_irises(model, np.ascontiguousarray(np.moveaxis(linear, 0, 2)), params.iris)
-    return Texture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
+    return SkinTexture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
 
 
 def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) -> np.ndarray | None:

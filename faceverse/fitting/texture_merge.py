@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..model.face_model import FaceModel, FaceParams
-from ..model.skin_texture import DARKEST_ALBEDO, Texture
+from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture
 from ..model.texture_maps import uv_fragments
 
 MIN_CONFIDENCE = 0.8  # confidence from which a texel's colour may say how two photographs differ
@@ -41,7 +41,7 @@ def pixel_density(model: FaceModel, params: FaceParams, camera: Camera, size: in
     return np.where(triangle >= 0, fine[triangle], 0).astype(np.float32)
 
 
-def merge_textures(textures: list[Texture], densities: list[np.ndarray]) -> Texture:
+def merge_textures(textures: list[SkinTexture], densities: list[np.ndarray]) -> SkinTexture:
     """One texture in the colours of the first one.
 
     Colours are matched by a gain per channel where photographs overlap. Tones and details are blended apart: tones
@@ -65,7 +65,7 @@ def merge_textures(textures: list[Texture], densities: list[np.ndarray]) -> Text
     share = np.minimum(share, seen[..., None])
     linear = np.exp(share * merged + (1 - share) * colours[0])
     rgb = srgb_from_linear(torch.from_numpy(linear.astype(np.float32)).clamp(0, 1)) * 255 + 0.5
-    return Texture(rgb.to(torch.uint8).numpy(), (255 * seen + 0.5).astype(np.uint8))
+    return SkinTexture(rgb.to(torch.uint8).numpy(), (255 * seen + 0.5).astype(np.uint8))
 
 
 def _log_albedo(rgb: np.ndarray) -> np.ndarray:

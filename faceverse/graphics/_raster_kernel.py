@@ -1,15 +1,15 @@
-"""The numba kernel behind ``faceverse.rasterize``: which triangle is seen at which pixel centre."""
+"""Numba kernels of ``faceverse.graphics.rasterize``: visibility and barycentric coordinates at pixel centres."""
 
 import math
 
 import numba
 import numpy as np
 
-SMALLEST = np.nextafter(0.0, 1.0)
+TINY = np.nextafter(0.0, 1.0)
 
 
 def _compile(function):
-    """Compile at the first call: once per machine where numba finds a folder to keep the result, else once per process.
+    """Compile at the first call: once per machine where numba finds a cache folder, else once per process.
 
     Folders, in this order: NUMBA_CACHE_DIR, __pycache__ beside this file, the user's own cache.
     """
@@ -66,12 +66,12 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
             if area < 0:
                 bx, by, bz, cx, cy, cz, area = cx, cy, cz, bx, by, bz, -area
 
-            # Edge i faces corner i. Edges that go up (y is down) or exactly right are the left and top ones: zero is
-            # inside for them, and outside for the others.
+            # Edge i is opposite corner i. Edges that go up (y is down) or exactly right are left and top edges: an edge
+            # value of zero is inside for them, and outside for the others.
             dx0, dy0, dx1, dy1, dx2, dy2 = cx - bx, cy - by, ax - cx, ay - cy, bx - ax, by - ay
-            least0 = 0.0 if dy0 < 0 or (dy0 == 0 and dx0 > 0) else SMALLEST
-            least1 = 0.0 if dy1 < 0 or (dy1 == 0 and dx1 > 0) else SMALLEST
-            least2 = 0.0 if dy2 < 0 or (dy2 == 0 and dx2 > 0) else SMALLEST
+            least0 = 0.0 if dy0 < 0 or (dy0 == 0 and dx0 > 0) else TINY
+            least1 = 0.0 if dy1 < 0 or (dy1 == 0 and dx1 > 0) else TINY
+            least2 = 0.0 if dy2 < 0 or (dy2 == 0 and dx2 > 0) else TINY
             x0, y0 = (bx, by) if bx < cx or (bx == cx and by < cy) else (cx, cy)
             x1, y1 = (cx, cy) if cx < ax or (cx == ax and cy < ay) else (ax, ay)
             x2, y2 = (ax, ay) if ax < bx or (ax == bx and ay < by) else (bx, by)
@@ -84,7 +84,7 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
                     x = j + 0.5
                     e0, e1, e2 = row0 - dy0 * (x - x0), row1 - dy1 * (x - x1), row2 - dy2 * (x - x2)
                     value = e0 * weight0 + e1 * weight1 + e2 * weight2
-                    # One branch instead of four: half of these pixels are misses, and no processor guesses which.
+                    # One branch instead of four: half of these pixels are misses, which no branch predictor foresees.
                     if (e0 >= least0) & (e1 >= least1) & (e2 >= least2) & (value > nearest[i, j] * (1.0 + tie)):
                         nearest[i, j] = value
                         owner[i, j] = f
@@ -92,7 +92,7 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
 
 @_compile
 def locate_triangles(vertices_px, faces, triangle, barycentric, depth):
-    """Write where in its triangle each pixel's centre lies; with gradients, ``faceverse.rasterize`` does this in torch.
+    """Write barycentric coordinates and depth of each pixel centre; the differentiable version is in torch.
 
     Args:
         vertices_px: (N, V, 3) float: x, y in pixels, depth in metres.

@@ -1,10 +1,10 @@
-"""Perspective camera and rigid pose; the one place where the project's conventions are written down.
+"""Perspective camera and rigid pose, and the library's conventions of axes, pixels and colours.
 
 Head space: metres, right-handed, +x to the subject's left, +y up, +z out of the face (glTF's convention).
 Camera space: the camera sits at the origin and looks down -z; +x is right in the picture, +y is up.
 Points are row vectors: `vertices_cam = vertices @ rotation.T + translation`. A head that looks straight into the
 camera has the identity as its rotation and a translation of about (0, 0, -0.6).
-Pictures: x to the right, y down; the pixel in row i, column j covers [j, j + 1) x [i, i + 1), its centre is
+Images: x to the right, y down; the pixel in row i, column j covers [j, j + 1) x [i, i + 1), its centre is
 (j + 0.5, i + 0.5). Depth is -z, positive in front of the camera.
 Colours: albedo and shading are linear-light RGB, 1 is a perfect white diffuser; photographs, textures and renderings
 are sRGB uint8. UV: origin at the top left of the texture, u to the right, v down (glTF).
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import ParameterError
 
-# A phone's selfie camera has about 26 mm, a portrait lens 85 mm (35 mm equivalents); without EXIF we assume between.
+# 35 mm equivalent without EXIF data: between a phone's selfie camera (about 26 mm) and a portrait lens (85 mm).
 DEFAULT_FOCAL_35MM = 40.0
 
 
@@ -29,7 +29,7 @@ class Camera:
 
     Args:
         focal_px: focal length in pixels, above 0.
-        principal_point_px: (x, y) where the optical axis meets the picture.
+        principal_point_px: (x, y) where the optical axis meets the image.
         image_size: (height, width) in pixels.
     """
 
@@ -37,14 +37,14 @@ class Camera:
     principal_point_px: tuple[float, float]
     image_size: tuple[int, int]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.focal_px > 0 or min(self.image_size) < 1:
             raise ParameterError(
                 f"camera needs a positive focal length and size, got {self.focal_px}, {self.image_size}"
             )
 
     def cropped(self, box_px: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:
-        """The camera of the picture cut to box_px (x0, y0, x1, y1) and scaled to size (height, width).
+        """Camera of the image cropped to box_px (x0, y0, x1, y1) and scaled to size (height, width).
 
         The scale is taken from the height, so box and size must have the same aspect ratio.
         """
@@ -101,12 +101,12 @@ def rotation_from_axis_angle(axis_angle: Tensor) -> Tensor:
 
 
 def rotation_from_euler_deg(yaw_deg: float = 0.0, pitch_deg: float = 0.0, roll_deg: float = 0.0) -> Tensor:
-    """Rotation (3, 3) of a head that turns.
+    """Head rotation (3, 3) from Euler angles.
 
     Args:
-        yaw_deg: positive turns the face to the right edge of the picture (the subject's left).
+        yaw_deg: positive turns the face to the right edge of the image (the subject's left).
         pitch_deg: positive looks up.
-        roll_deg: positive tilts the head counter-clockwise in the picture.
+        roll_deg: positive tilts the head counter-clockwise in the image.
     """
     angles = torch.deg2rad(torch.tensor([-pitch_deg, yaw_deg, roll_deg], dtype=torch.float32))
     x, y, z = (rotation_from_axis_angle(angles[i] * torch.eye(3)[i]) for i in range(3))
@@ -119,4 +119,4 @@ def euler_deg_from_rotation(rotation: Tensor) -> tuple[float, float, float]:
     yaw = torch.asin((-r[2, 0]).clamp(-1, 1))
     pitch = -torch.atan2(r[2, 1], r[2, 2])
     roll = torch.atan2(r[1, 0], r[0, 0])
-    return tuple(float(torch.rad2deg(a)) for a in (yaw, pitch, roll))
+    return float(torch.rad2deg(yaw)), float(torch.rad2deg(pitch)), float(torch.rad2deg(roll))

@@ -17,10 +17,9 @@ _C3 = 0.315392 / 4
 _C4 = 0.546274 / 4
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB (Rec. ITU-R BT.709-6, item 3.2)
-# Linear sRGB of a black body at 3800 K, which is a candle in a photograph (cameras, like eyes, get used to half of its
-# colour), and of one at 10000 K.
+# Linear sRGB of black bodies at 3800 K, a candle after half a white balance, and at 10000 K.
 _CANDLE, _BLUE_SKY = (1.0, 0.60, 0.32), (0.60, 0.71, 1.0)
-_ROOM_SHARE = 0.3  # of the light of `directed_light` that comes from everywhere
+_AMBIENT_SHARE = 0.3  # of the light of `directed_light`
 _DEFAULT_PEAK = 0.99  # shading where the default light is brightest
 
 
@@ -65,10 +64,10 @@ def sh_basis_gradient(normals: Tensor) -> Tensor:
 
 
 def shading(normals: Tensor, light: Tensor) -> Tensor:
-    """Light that a white diffuser of each normal returns.
+    """Shading of a white Lambertian surface (radiance over albedo) by its normals.
 
     Args:
-        normals: (..., V, 3), unit length, camera space (light stays where it is when the head turns).
+        normals: (..., V, 3), unit length, camera space (the light does not follow the head's rotation).
         light: (..., 9, 3) spherical-harmonics coefficients, RGB, linear.
     Returns:
         (..., V, 3), linear RGB; may be negative where the truncated series undershoots.
@@ -77,7 +76,7 @@ def shading(normals: Tensor, light: Tensor) -> Tensor:
 
 
 def ambient_light(level: float = 1.0) -> Tensor:
-    """Coefficients (9, 3) of white light that comes equally from everywhere: shading is `level` for every normal."""
+    """Coefficients (9, 3) of uniform white light: shading is `level` for every normal."""
     light = torch.zeros(9, 3)
     light[0] = level / _C0
     return light
@@ -132,13 +131,13 @@ page and its HTTP interface."""
 
 
 def directed_light(yaw: float = 0.0, pitch: float = 0.0, intensity: float = 1.0, warmth: float = 0.0) -> Tensor:
-    """Coefficients (9, 3) of a distant lamp plus dim ambient light.
+    """Coefficients (9, 3) of a distant lamp with some ambient light.
 
     Args:
-        yaw, pitch: degrees, where the light comes from in camera space: 0, 0 from the camera, +yaw from the picture's
-            right (the left of a subject who faces the camera), +pitch from above.
-        intensity: at 1, a surface facing the lamp is as bright as under the default light.
-        warmth: -1 a blue sky, 0 white, 1 a candle, of the same luminance.
+        yaw, pitch: degrees, direction of the lamp in camera space: 0, 0 from the camera, +yaw from the image's right
+            (the left of a subject who faces the camera), +pitch from above.
+        intensity: 1 makes a surface that faces the lamp as bright as the default light does.
+        warmth: -1 a blue sky, 0 white, 1 a candle, all of the same luminance.
     """
     across, up = math.radians(yaw), math.radians(pitch)
     direction = torch.tensor(
@@ -147,19 +146,19 @@ def directed_light(yaw: float = 0.0, pitch: float = 0.0, intensity: float = 1.0,
     # A distant lamp is the basis at its direction, without the Lambertian transfer that `sh_basis` has.
     lamp = sh_basis(direction) / torch.tensor([1.0, *[2 / 3] * 3, *[1 / 4] * 5])
     # Constants have the squared length of the unit sphere's harmonics: a lamp of pi lights what faces it by 17 / 16.
-    light = ambient_light(_ROOM_SHARE)[:, 0] + lamp * (1 - _ROOM_SHARE) * math.pi * 16 / 17
+    light = ambient_light(_AMBIENT_SHARE)[:, 0] + lamp * (1 - _AMBIENT_SHARE) * math.pi * 16 / 17
     tint = torch.tensor(_CANDLE if warmth > 0 else _BLUE_SKY).log() * abs(warmth)
     tint = tint.exp() / (tint.exp() @ torch.tensor(LUMINANCE))
     return intensity * _DEFAULT_PEAK * light[:, None] * tint
 
 
 def linear_from_srgb(srgb: Tensor) -> Tensor:
-    """IEC 61966-2-1 decoding: sRGB in 0..1 to linear light in 0..1."""
+    """IEC 61966-2-1 decoding: sRGB in 0..1 to linear RGB in 0..1."""
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def srgb_from_linear(linear: Tensor) -> Tensor:
-    """IEC 61966-2-1 encoding: linear light to sRGB, clipped to 0..1; the gradient stays finite at zero."""
+    """IEC 61966-2-1 encoding: linear RGB to sRGB, clipped to 0..1; the gradient stays finite at zero."""
     clipped = linear.clamp(0, 1)
     return torch.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
 

@@ -1,9 +1,10 @@
-"""Mesh maths: normals, Catmull-Clark subdivision, seams. Free functions on arrays and tensors."""
+"""Mesh operations: normals, tangents, Catmull-Clark subdivision. Free functions on arrays and tensors."""
 
 from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,75 +13,82 @@ from torch import Tensor
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Cross products (..., F, 3) of the triangles' edges: twice the area long, outward for counter-clockwise faces."""
+    """Unnormalised face normals (..., F, 3): twice the area long, outward for counter-clockwise faces."""
     a, b, c = (vertices[..., faces[:, k], :] for k in range(3))
     return torch.cross(b - a, c - a, dim=-1)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Area-weighted unit normals: vertices (..., V, 3), faces (F, 3) -> (..., V, 3)."""
-    # Only what is differentiated again and again is worth the search for each vertex' triangles.
-    fans = _fans(faces, vertices.shape[-2]) if vertices.requires_grad else None
-    if fans is None:
+    # Incident corners are worth their search only where gradients are computed again and again.
+    incidence = _incident_corners(faces, vertices.shape[-2]) if vertices.requires_grad else None
+    if incidence is None:
         per_face = face_normals(vertices, faces)
         total = torch.zeros_like(vertices)
         for k in range(3):
             total = total.index_add(-2, faces[:, k], per_face)
     else:
-        total = _SumOfFaceNormals.apply(vertices, *fans)
+        total = _SumOfFaceNormals.apply(vertices, *incidence)
     return torch.nn.functional.normalize(total, dim=-1, eps=1e-12)
 
 
 class _SumOfFaceNormals(torch.autograd.Function):
-    """Sum of the face normals around each vertex, by gathering alone: adding in place is the slowest thing that a fit
-    did. Arguments: vertices (..., V, 3), corners (3F,) and slots (K * V,) of `_fans`."""
+    """Sum of the face normals around each vertex as a gather: a scatter-add was the slowest operation of a fit.
+
+    Arguments: vertices (..., V, 3), corners (3F,) and slots (K * V,) of `_incident_corners`.
+    """
 
     @staticmethod
-    def forward(ctx, vertices: Tensor, corners: Tensor, slots: Tensor) -> Tensor:
+    def forward(ctx: Any, vertices: Tensor, corners: Tensor, slots: Tensor) -> Tensor:
         first, second, third = vertices.index_select(-2, corners).chunk(3, dim=-2)
         one, two = second - first, third - first
         ctx.save_for_backward(one, two, corners, slots)
         normals = torch.cross(one, two, dim=-1)
-        # Three copies, because a slot names a corner of a triangle.
-        return _gathered(torch.cat([normals] * 3, dim=-2), slots, vertices.shape[-2])
+        # Three copies, because a slot is the index of a corner.
+        return _gather_sum(torch.cat([normals] * 3, dim=-2), slots, vertices.shape[-2])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         one, two, corners, slots = ctx.saved_tensors
-        per_face = sum(gradient.index_select(-2, corners).chunk(3, dim=-2))
+        at_first, at_second, at_third = gradient.index_select(-2, corners).chunk(3, dim=-2)
+        per_face = at_first + at_second + at_third
         of_one, of_two = torch.cross(two, per_face, dim=-1), torch.cross(per_face, one, dim=-1)
         per_corner = torch.cat([-(of_one + of_two), of_one, of_two], dim=-2)
-        return _gathered(per_corner, slots, gradient.shape[-2]), None, None
+        return _gather_sum(per_corner, slots, gradient.shape[-2]), None, None
 
 
-def _gathered(per_corner: Tensor, slots: Tensor, vertex_count: int) -> Tensor:
-    """Values (..., 3F, 3) of corners summed at their vertices (..., V, 3)."""
+def _gather_sum(per_corner: Tensor, slots: Tensor, vertex_count: int) -> Tensor:
+    """Sum corner values (..., 3F, 3) at their vertices: (..., V, 3)."""
     padded = torch.nn.functional.pad(per_corner, (0, 0, 0, 1))
     return padded.index_select(-2, slots).unflatten(-2, (-1, vertex_count)).sum(-3)
 
 
-_MOST_FACES = 16  # around a vertex; the slots of meshes with wider fans would be mostly empty
-_known_fans: dict[tuple[int, int, int], tuple[weakref.ref, tuple[Tensor, Tensor] | None]] = {}
+MAX_VALENCE = 16  # triangles around a vertex; with more, most slots would be padding
+_incidence_cache: dict[tuple[int, int, int], tuple[weakref.ref, tuple[Tensor, Tensor] | None]] = {}
 
 
-def _fans(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None:
-    """Vertex of each corner (3F,), first corners first, and the corners around each vertex (K * V,), 3F where there is
-    none; None where a vertex has more than _MOST_FACES triangles. Computed once per faces (F, 3)."""
+def _incident_corners(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None:
+    """Corner-vertex incidence of a mesh, computed once per faces (F, 3).
+
+    Returns:
+        corners (3F,), the vertex of each corner, first corners first, and slots (K * V,), the corners around each
+        vertex, padded with 3F; None where a vertex has more than MAX_VALENCE triangles.
+    """
     key = (id(faces), faces._version, vertex_count)
-    known = _known_fans.get(key)
-    if known is not None and known[0]() is faces:
-        return known[1]
-    fans = _make_fans(faces, vertex_count)
-    _known_fans[key] = weakref.ref(faces, lambda _: _known_fans.pop(key, None)), fans
-    return fans
+    cached = _incidence_cache.get(key)
+    if cached is not None and cached[0]() is faces:
+        return cached[1]
+    incidence = _find_incident_corners(faces, vertex_count)
+    _incidence_cache[key] = weakref.ref(faces, lambda _: _incidence_cache.pop(key, None)), incidence
+    return incidence
 
 
-def _make_fans(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None:
+def _find_incident_corners(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None:
     corners = faces.t().reshape(-1).long()
     count = torch.bincount(corners, minlength=vertex_count)
     widest = int(count.max()) if len(corners) else 0
-    if not 0 < widest <= _MOST_FACES:
+    if not 0 < widest <= MAX_VALENCE:
         return None
     column = torch.arange(widest, device=faces.device)[:, None]
     place = (count.cumsum(0) - count + column).clamp_max(len(corners) - 1)
@@ -89,7 +97,7 @@ def _make_fans(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor] | None
 
 
 def triangles_from_quads(quads: np.ndarray) -> np.ndarray:
-    """Splits quads (Q, 4) along their first diagonal: (2Q, 3), the two halves of quad q in rows 2q and 2q + 1."""
+    """Split quads (Q, 4) along their first diagonal: (2Q, 3), the two halves of quad q in rows 2q and 2q + 1."""
     return np.stack([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]], axis=1).reshape(-1, 3)
 
 
@@ -113,7 +121,7 @@ class Subdivision:
 
 
 def subdivision(quads: np.ndarray, vertex_count: int) -> Subdivision:
-    """Prepares one Catmull-Clark step for a manifold quad mesh (Q, 4)."""
+    """Topology of one Catmull-Clark step on a manifold quad mesh (Q, 4)."""
     quads = np.asarray(quads, dtype=np.int64)
     count = len(quads)
     sides = np.stack([quads, np.roll(quads, -1, axis=1)], axis=-1).reshape(-1, 2)
@@ -133,7 +141,7 @@ def subdivision(quads: np.ndarray, vertex_count: int) -> Subdivision:
 
 
 def subdivision_matrix(topology: Subdivision) -> csr_matrix:
-    """The Catmull-Clark rule as a matrix (V + E + Q, V), float64.
+    """Catmull-Clark subdivision as a matrix (V + E + Q, V), float64.
 
     Reference: Catmull and Clark 1978; border edges and corners follow the cubic B-spline rule.
     """
@@ -141,7 +149,7 @@ def subdivision_matrix(topology: Subdivision) -> csr_matrix:
     quads, edges, border = t.coarse_quads, t.edges, t.edge_faces[:, 1] < 0
 
     def spread(index: np.ndarray) -> csr_matrix:
-        """(K, N): one at each index of the rows (K, M)."""
+        """Indicator matrix (K, N) of the indices in the rows of (K, M)."""
         rows = np.repeat(np.arange(len(index)), index.shape[1])
         return csr_matrix((np.ones(index.size), (rows, index.reshape(-1))), shape=(len(index), count))
 
@@ -166,12 +174,12 @@ def subdivision_matrix(topology: Subdivision) -> csr_matrix:
 
 
 def subdivide_smooth(values: np.ndarray, topology: Subdivision) -> np.ndarray:
-    """Catmull-Clark rule, see `subdivision_matrix`: values (V, C) on the coarse mesh -> (V + E + Q, C)."""
+    """Catmull-Clark subdivision, see `subdivision_matrix`: values (V, C) on the coarse mesh -> (V + E + Q, C)."""
     return subdivision_matrix(topology).astype(values.dtype) @ values
 
 
 def subdivide_flat(values: np.ndarray, topology: Subdivision) -> np.ndarray:
-    """Midpoint rule (no smoothing), for UV coordinates and masks: (V, C) -> (V + E + Q, C)."""
+    """Midpoint subdivision without smoothing, for UV coordinates and masks: (V, C) -> (V + E + Q, C)."""
     t = topology
     return np.concatenate([values, values[t.edges].mean(axis=1), values[t.coarse_quads].mean(axis=1)])
 
@@ -183,8 +191,11 @@ def unique_edges(faces: np.ndarray) -> np.ndarray:
 
 
 def tangents(positions: np.ndarray, normals: np.ndarray, uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Frame of a normal map (V, 4): unit vectors along u, and the sign with which cross(normal, tangent) points up
-    in the picture (glTF: +1 where the map is not mirrored). Arguments as in `GltfMesh`."""
+    """Tangents of a normal map (V, 4): unit vectors along u, and the sign of the bitangent.
+
+    The bitangent is sign * cross(normal, tangent) and points up in the texture (glTF: +1 where UV is not mirrored).
+    Arguments as in `GltfMesh`.
+    """
     edges = positions[faces[:, 1:]] - positions[faces[:, :1]]
     du, dv = np.moveaxis(uv[faces[:, 1:]] - uv[faces[:, :1]], -1, 0)
     along_u = edges[:, 0] * dv[:, 1:] - edges[:, 1] * dv[:, :1]
@@ -195,9 +206,9 @@ def tangents(positions: np.ndarray, normals: np.ndarray, uv: np.ndarray, faces: 
         np.add.at(sums[0], faces[:, corner], along_u * mirrored)
         np.add.at(sums[1], faces[:, corner], along_v * mirrored)
     tangent = sums[0] - normals * (sums[0] * normals).sum(1, keepdims=True)
-    # Where the map is degenerate any direction within the surface will do.
-    lost = np.linalg.norm(tangent, axis=1) < 1e-12
-    tangent[lost] = np.cross(normals[lost], np.eye(3)[np.abs(normals[lost]).argmin(axis=1)])
+    # Where UV is degenerate, any direction in the tangent plane will do.
+    degenerate = np.linalg.norm(tangent, axis=1) < 1e-12
+    tangent[degenerate] = np.cross(normals[degenerate], np.eye(3)[np.abs(normals[degenerate]).argmin(axis=1)])
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     sign = np.where((np.cross(normals, tangent) * -sums[1]).sum(1) < 0, -1.0, 1.0)
     return np.column_stack([tangent, sign]).astype(np.float32)

@@ -1,11 +1,11 @@
-"""Rasterizing: which triangle is seen at every pixel, where in it, and how far away; differentiable in the vertices.
+"""Triangle rasterization: visible triangle, barycentric coordinates, depth per pixel; differentiable in the vertices.
 
-A pixel is hit when its centre (see camera.py) lies in a triangle; a centre on a shared edge belongs to exactly one of
-the two triangles (top-left rule). The triangle of least depth is seen; equal depths go to the lowest triangle index.
-Which triangle is seen is a discrete choice without gradient; where in it, and how deep, is recomputed by torch at the
-covered pixels, and that carries the gradients.
+A triangle covers a pixel when it contains the pixel's centre (see camera.py); a centre on a shared edge belongs to
+exactly one of the two triangles (top-left rule). The triangle of least depth is visible; equal depths go to the lowest
+triangle index. Visibility is a discrete choice without gradient; torch recomputes barycentric coordinates and depth at
+the covered pixels, and these carry the gradients.
 
-Several backends make that choice, and make the same one; docs/backends.md says which is for whom.
+Several backends compute visibility, with equal results; docs/backends.md compares them.
 """
 
 import os
@@ -22,22 +22,22 @@ from faceverse.errors import ParameterError
 NEAR_M = 1e-3
 """Triangles with a vertex at this depth or nearer are skipped (they are not clipped)."""
 MIN_SHAPE = 1e-6
-"""Triangles lower than this fraction of their longest edge are degenerate and skipped: float32 cannot resolve them."""
+"""Triangles with a height below this fraction of their longest edge are degenerate for float32, and skipped."""
 DEPTH_TIE = 1e-9
 """Relative difference of inverse depth below which two surfaces count as equally near."""
 VARIABLE = "FACEVERSE_RASTERIZER"
-"""The environment variable with the name of the backend that "auto" stands for."""
+"""The environment variable that names the backend of "auto"."""
 CANDIDATES = 8
-"""Triangles per pixel that pytorch3d is asked for (its own default): more than one where a centre lies on an edge."""
+"""Triangles per pixel requested of pytorch3d (its default): more than one where a centre lies on an edge."""
 FLOAT32_TIE = 1e-5
-"""Relative difference of depths below which pytorch3d's order of two triangles is not believed."""
-WIDEST_PX = 1e15
-"""Triangles of this extent are kept from pytorch3d, where their area would overflow."""
+"""Relative difference of depths below which float64 decides the order of two triangles, not pytorch3d's float32."""
+MAX_EXTENT_PX = 1e15
+"""Triangles of this extent are not passed to pytorch3d, where their area would overflow."""
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What is seen at each pixel of N images.
+    """Visible surface at each pixel of N images.
 
     Attributes:
         triangle: (N, H, W) int64, index of the visible triangle, -1 where nothing is hit.
@@ -68,17 +68,17 @@ def rasterize(
     backend: str = "auto",
     cull_backfaces: bool = False,
 ) -> Fragments:
-    """Find the visible triangle, the place in it and its depth at every pixel centre.
+    """Find the visible triangle, its barycentric coordinates and its depth at every pixel centre.
 
-    Triangles with a vertex at depth <= NEAR_M, with a vertex that is not finite, and degenerate ones are skipped.
+    Triangles with a vertex at depth <= NEAR_M, non-finite triangles and degenerate ones are skipped.
 
     Args:
         vertices_px: (N, V, 3) float32 or float64: x_px, y_px, depth in metres, positive in front of the camera.
         faces: (F, 3) integers, indices into the vertices; counter-clockwise on the screen when seen from outside.
         image_size: (H, W) in pixels.
-        backend: "numba", "naive" (a slow reference), "pytorch3d" (if installed), or "auto": what the environment
-            variable FACEVERSE_RASTERIZER names, else "pytorch3d" for vertices outside the CPU where it works, else
-            "numba". They see the same triangles.
+        backend: "numba", "naive" (a slow reference), "pytorch3d" (if installed), or "auto": the one that the
+            environment variable FACEVERSE_RASTERIZER names, else "pytorch3d" for vertices outside the CPU where it
+            works, else "numba". All find the same triangles.
         cull_backfaces: skip triangles that are clockwise on the screen.
 
     Returns:
@@ -104,12 +104,12 @@ def rasterize(
 
 
 def choose_backend(device_type: str, variable: str, pytorch3d_works: Callable[[str], bool]) -> str:
-    """The backend that "auto" stands for.
+    """Resolve the backend "auto".
 
     Args:
         device_type: of the vertices' device, "cpu" for example.
-        variable: value of FACEVERSE_RASTERIZER; empty and "auto" leave the choice to the device.
-        pytorch3d_works: answers for a device type; not asked for the CPU, where numba is a thousand times faster.
+        variable: value of FACEVERSE_RASTERIZER; empty and "auto" choose by the device.
+        pytorch3d_works: tests a device type; never called for the CPU, where numba is a thousand times faster.
 
     Raises:
         ParameterError: the variable names no backend.
@@ -123,7 +123,7 @@ def choose_backend(device_type: str, variable: str, pytorch3d_works: Callable[[s
 
 @cache
 def pytorch3d_works_on(device_type: str) -> bool:
-    """Whether pytorch3d is installed, loads and was built for this kind of device; found out with one triangle."""
+    """Whether pytorch3d is installed, loads and was built for this kind of device; tested on one triangle."""
     try:
         vertices = torch.tensor([[[0.2, 0.2, 1.0], [0.3, 2.9, 1.0], [2.9, 0.4, 1.0]]], device=device_type)
         faces = torch.tensor([[0, 1, 2]], device=device_type)
@@ -136,13 +136,13 @@ def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tens
     """Interpolate vertex attributes over the visible surface.
 
     Args:
-        fragments: what is seen, from :func:`rasterize`.
+        fragments: the visible surface, from :func:`rasterize`.
         attributes: (N, V, C) or (1, V, C), one row per vertex.
-        faces: (F, 3) integers into the V rows; another array than the one rasterized is fine if it matches it row by
-            row (``uv_faces``).
+        faces: (F, 3) integers into the V rows; may differ from the rasterized array if the rows correspond
+            (``uv_faces``).
 
     Returns:
-        (N, H, W, C), zero where nothing is hit; differentiable in ``attributes`` and ``fragments.barycentric``.
+        (N, H, W, C), zero in the background; differentiable in ``attributes`` and ``fragments.barycentric``.
 
     Raises:
         ParameterError: ``attributes`` or ``faces`` has a wrong shape or batch size.
@@ -179,14 +179,14 @@ def _check(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> t
 
 
 def _check_backend(name: str, what: str) -> None:
-    """Refuse a name that is no backend; `what` says where it comes from."""
+    """Raise ParameterError for an unknown backend; `what` says where the name comes from."""
     if name not in BACKENDS:
         names = ", ".join(map(repr, ("auto", *BACKENDS)))
         raise ParameterError(f"{what} is {name!r}; use one of {names}.")
 
 
 def _check_faces(faces: Tensor, vertex_count: int) -> None:
-    """Refuse indices that the kernel would follow out of the array."""
+    """Raise ParameterError for indices that would make the kernel read out of bounds."""
     if faces.ndim != 2 or faces.shape[1] != 3:
         raise ParameterError(f"faces have shape {tuple(faces.shape)}; expected (F, 3).")
     if faces.dtype not in (torch.int64, torch.int32):
@@ -197,7 +197,7 @@ def _check_faces(faces: Tensor, vertex_count: int) -> None:
             raise ParameterError(f"faces hold indices {low}..{high}, but there are {vertex_count} vertices.")
 
 
-# Below, pixels run along the last axis: on a CPU, torch is several times faster with (C, P) than with (P, C).
+# Below, pixels are the last axis: on a CPU, torch is several times faster with (C, P) than with (P, C).
 
 
 def _gather(rows: Tensor, corners: Tensor) -> Tensor:
@@ -206,13 +206,13 @@ def _gather(rows: Tensor, corners: Tensor) -> Tensor:
 
 
 def _scatter(values: Tensor, covered: Tensor, shape: torch.Size) -> Tensor:
-    """(C, P) values placed at the covered pixels of images (N, H, W) -> (N, H, W, C), zero elsewhere."""
+    """Scatter (C, P) values to the covered pixels of images (N, H, W) -> (N, H, W, C), zero elsewhere."""
     images = values.new_zeros(len(values), shape.numel()).index_copy_(1, covered, values)
     return images.reshape(len(values), *shape).movedim(0, 3)
 
 
 def _corner_rows(fragments: Fragments, faces: Tensor, stride: int) -> Tensor:
-    """(3, P) corners at the covered pixels as rows of a flattened (N * stride, C) array; stride 0: one for all."""
+    """(3, P) corners at the covered pixels as rows of a flattened (N * stride, C) array; stride 0: shared rows."""
     count, height, width = fragments.triangle.shape
     triangle = fragments.triangle.reshape(-1).index_select(0, fragments.covered)
     corners = faces.index_select(0, triangle).t().long().contiguous()
@@ -227,7 +227,7 @@ def _locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple[Tenso
     hits = Fragments(triangle, vertices_px, vertices_px)
     rows = vertices_px.movedim(2, 0).reshape(3, -1)
     x, y, depth = _gather(rows, _corner_rows(hits, faces, vertices_px.shape[1]))
-    # Seen from the pixel centre all numbers stay small: float32 keeps its digits.
+    # Relative to the pixel centre all coordinates are small, which preserves float32 precision.
     column, row = (torch.arange(size, dtype=rows.dtype, device=rows.device) + 0.5 for size in (width, height))
     x = x - column.expand(triangle.shape).reshape(-1).index_select(0, hits.covered)
     y = y - row.unsqueeze(1).expand(triangle.shape).reshape(-1).index_select(0, hits.covered)
@@ -269,7 +269,7 @@ def _numba_locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple
 
 
 def _usable(corners: Tensor, cull_backfaces: bool) -> Tensor:
-    """(F,) bool of the triangles (F, 3, 3) that are in front, finite and not degenerate."""
+    """(F,) bool: triangles (F, 3, 3) in front of the near plane, finite and not degenerate."""
     edges = corners[:, (1, 2, 0), :2] - corners[:, :, :2]
     area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
     usable = (corners[:, :, 2] > NEAR_M).all(1) & torch.isfinite(corners).all((1, 2)) & torch.isfinite(area)
@@ -287,7 +287,7 @@ def _hits(corners: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     points = corners.unbind(-2)
     (ax, ay), (bx, by), (cx, cy) = (point[..., :2].unbind(-1) for point in points)
     clockwise = ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax) > 0).unsqueeze(-1)
-    inside, areas = True, []
+    inside, areas = torch.ones_like(clockwise.squeeze(-1)), []
     for i, j in ((1, 2), (2, 0), (0, 1)):
         start = torch.where(clockwise, points[i], points[j])[..., :2]
         end = torch.where(clockwise, points[j], points[i])[..., :2]
@@ -299,12 +299,13 @@ def _hits(corners: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         top_left = (dy < 0) | ((dy == 0) & (dx > 0))
         inside = inside & ((area > 0) | (top_left & (area == 0)))
         areas.append(area)
-    inverse_depth = sum(area / point[..., 2] for area, point in zip(areas, points)) / sum(areas)
-    return inside, inverse_depth
+    first, second, third = areas
+    weighted = first / points[0][..., 2] + second / points[1][..., 2] + third / points[2][..., 2]
+    return inside, weighted / (first + second + third)
 
 
 def _naive_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
-    """(N, H, W) visible triangles: every triangle is tested at every pixel."""
+    """(N, H, W) visible triangles by testing every triangle at every pixel."""
     vertices_px, faces = vertices_px.cpu().double(), faces.cpu().long()
     rows, columns = (torch.arange(length, dtype=torch.float64, device="cpu") + 0.5 for length in size)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -319,7 +320,7 @@ def _naive_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], 
 
 
 def _import_pytorch3d() -> tuple:
-    """(rasterize_meshes, Meshes) of pytorch3d, or one line that says what to install."""
+    """(rasterize_meshes, Meshes) of pytorch3d, or an error that says what to install."""
     try:
         from pytorch3d.renderer import rasterize_meshes
         from pytorch3d.structures import Meshes
@@ -335,9 +336,9 @@ def _import_pytorch3d() -> tuple:
 
 
 def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
-    """(N, H, W) visible triangles by pytorch3d: it finds the nearest ones, float64 decides between close ones.
+    """(N, H, W) visible triangles by pytorch3d: it finds the nearest candidates, float64 decides between close ones.
 
-    Its own float32 test leaves pixels empty whose centre lies on an edge, and knows no order among equal depths.
+    Its float32 test leaves pixels empty whose centre lies on an edge, and defines no order among equal depths.
     """
     rasterize_meshes, meshes = _import_pytorch3d()
     faces = faces.to(vertices_px.device).long()
@@ -350,7 +351,7 @@ def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, in
         # Its screen has +x left, +y up, and -1 and 1 at the borders of the shorter side.
         extent = vertices.new_tensor([size[1], size[0]])
         screen = torch.cat(((extent - 2 * vertices[:, :2]) / min(size), vertices[:, 2:]), 1).float().nan_to_num()
-        # What float32 cannot tell from the inside counts as inside, up to a pixel.
+        # Points outside by less than float32's precision count as inside, up to a pixel.
         reach = min(2**-21 * max(1.0, float(screen[faces[rows], :2].abs().max())), 2 / min(size))
         try:
             index, depth, _, distance = rasterize_meshes(
@@ -370,24 +371,24 @@ def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, in
         triangle[n] = candidates[:, :, 0]
         close = (candidates[:, :, 1] >= 0) & (depth[:, :, 1] <= depth[:, :, 0] * (1 + FLOAT32_TIE))
         doubtful = (candidates[:, :, 0] >= 0) & (close | (distance.abs() < reach**2))
-        triangle[n][doubtful] = _decide(corners, candidates[doubtful], doubtful.nonzero())
+        triangle[n][doubtful] = _visible_candidate(corners, candidates[doubtful], doubtful.nonzero())
     return triangle
 
 
 def _on_picture(corners: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
-    """(F,) bool of the usable triangles (F, 3, 3) that pytorch3d needs: their bounding boxes meet the pixel centres."""
+    """(F,) bool: usable triangles (F, 3, 3) whose bounding box overlaps the pixel centres."""
     low, high = corners[:, :, :2].amin(1), corners[:, :, :2].amax(1)
     last = corners.new_tensor([size[1], size[0]]) - 0.5
     meets = (high >= 0.5).all(1) & (low <= last).all(1)
-    return _usable(corners, cull_backfaces) & meets & (high - low < WIDEST_PX).all(1)
+    return _usable(corners, cull_backfaces) & meets & (high - low < MAX_EXTENT_PX).all(1)
 
 
-def _decide(corners: Tensor, candidates: Tensor, pixels: Tensor) -> Tensor:
-    """(P,) the triangle seen among a few at each of some pixels, -1 for none.
+def _visible_candidate(corners: Tensor, candidates: Tensor, pixels: Tensor) -> Tensor:
+    """(P,) the visible triangle among the candidates at each pixel in float64, -1 for none.
 
     Args:
         corners: (F, 3, 3) float64.
-        candidates: (P, K) triangles from near to far, -1 where there are fewer.
+        candidates: (P, K) triangles from near to far, padded with -1.
         pixels: (P, 2) row and column.
     """
     y, x = (pixels.double() + 0.5).unsqueeze(-1).unbind(1)
@@ -396,7 +397,7 @@ def _decide(corners: Tensor, candidates: Tensor, pixels: Tensor) -> Tensor:
     nearest = inverse_depth.amax(1, keepdim=True)
     wins = (nearest > 0) & (inverse_depth * (1 + DEPTH_TIE) >= nearest)
     lowest = torch.where(wins, candidates, len(corners)).amin(1)
-    # With all places taken, the one that is hit may be missing: then the nearest, which is next to it.
+    # With all K candidates taken, the covering triangle may be missing: then the nearest one, its neighbour.
     unknown = torch.where(candidates[:, -1] >= 0, candidates[:, 0], -1)
     return torch.where(wins.any(1), lowest, unknown)
 

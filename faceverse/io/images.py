@@ -1,7 +1,7 @@
-"""Reading any photograph into upright sRGB pixels, and writing pictures without leaving half a file behind.
+"""Decode photographs to upright sRGB pixels, and write images atomically.
 
-Everything that can be wrong with a picture is found here and becomes an ImageError of one line. Pixels are (H, W, 3)
-uint8 sRGB, row 0 at the top. Pillow's process-wide settings are read, never changed.
+Every fault of an image file becomes an ImageError of one line. Pixels are (H, W, 3) uint8 sRGB, row 0 at the top.
+Pillow's process-wide settings are read, never changed.
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ _SAVE_OPTIONS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph, ready to use.
-
+    """A decoded photograph.
     Attributes:
         rgb: (H, W, 3) uint8 sRGB, upright, long side at most MAX_LONG_SIDE_PX.
-        focal_px: focal length in pixels of `rgb`, or None when the file does not say. EXIF gives the length that has
-            the same angle of view over the diagonal on 35 mm film: focal_px = focal_35mm * diagonal_px / 43.27.
+        focal_px: focal length in pixels of `rgb`, or None without EXIF data. EXIF stores the 35 mm equivalent, which
+            has the same angle of view over the diagonal: focal_px = focal_35mm * diagonal_px / 43.27.
         scale: size of `rgb` divided by the size of the original, at most 1.
         name: file name without its suffix; "photo" where there is no file.
     """
@@ -71,11 +70,11 @@ class _Exif:
 
 
 def read_image(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> Photo:
-    """Read a photograph: turned upright, converted to sRGB, transparency laid over white, reduced if huge.
+    """Read a photograph: rotate it upright, convert to sRGB, composite over white, downscale if it is huge.
 
     Args:
         source: a file, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool,
-            integers in 0..255 or floats in 0..1. Of several frames the first is read. A Photo is returned as it is.
+            integers in 0..255 or floats in 0..1. Of several frames the first is read. A Photo is returned unchanged.
 
     Raises:
         ImageError: the picture is missing, damaged, cut short, too small, too large or not a picture.
@@ -93,7 +92,7 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> 
 
 
 def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
-    """Write a picture; the file appears complete or not at all.
+    """Encode an image and write the file atomically.
 
     Args:
         path: ends in .png, .jpg, .jpeg or .webp; its folder exists.
@@ -158,7 +157,7 @@ def _known_formats(header: bytes, what: str) -> list[str]:
 
 
 def _decode(image: Image.Image, what: str, name: str, may_draft: bool = False) -> Photo:
-    """Photo from an opened image; `what` names it in messages, `may_draft` allows a JPEG to be decoded smaller."""
+    """Decode an opened image; `what` names it in messages, `may_draft` lets the JPEG decoder downscale."""
     original = image.size
     if original[0] * original[1] > MAX_MEGAPIXELS * 1e6:
         raise ImageError(_too_large(what, f"{original[0]} x {original[1]}"))
@@ -187,7 +186,7 @@ def _decode(image: Image.Image, what: str, name: str, may_draft: bool = False) -
 
 
 def _read_exif(image: Image.Image) -> _Exif:
-    """Orientation and focal length of a loaded image; what is damaged or implausible counts as absent."""
+    """Orientation and focal length of a loaded image; damaged or implausible entries count as absent."""
     try:
         exif = image.getexif()
         details = exif.get_ifd(_EXIF_IFD)
@@ -208,7 +207,7 @@ def _read_exif(image: Image.Image) -> _Exif:
 
 
 def _plain_mode(image: Image.Image, what: str) -> Image.Image:
-    """The image in one of the modes L, RGB, RGBA, CMYK."""
+    """Convert the image to one of the modes L, RGB, RGBA, CMYK."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_deep_grey_to_uint8(np.asarray(image), what))
     if image.has_transparency_data:
@@ -219,18 +218,18 @@ def _plain_mode(image: Image.Image, what: str) -> Image.Image:
 
 
 def _reduce(image: Image.Image, long_side: float) -> Image.Image:
-    """The image with its long side brought down to `long_side` pixels."""
+    """Downscale the image until its long side has at most `long_side` pixels."""
     factor = long_side / max(image.size)
     if factor >= 1:
         return image
-    size = tuple(max(1, round(side * factor)) for side in image.size)
-    reduced = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    reduced = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     reduced.info = image.info
     return reduced
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """RGB image from one in L, RGB, RGBA or CMYK, by its embedded profile if that is valid; over white."""
+    """Convert L, RGB, RGBA or CMYK to RGB through the embedded colour profile if it is valid; alpha over white."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     icc_profile = image.info.get("icc_profile")
     if alpha is not None:
@@ -243,7 +242,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _apply_icc(image: Image.Image, icc_profile: bytes) -> Image.Image | None:
-    """The image in sRGB, or None when the profile is sRGB already, broken, or for another kind of image."""
+    """Convert to sRGB; None when the profile is sRGB already, broken, or for another colour space."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
         if profile.profile.xcolor_space.strip() != _ICC_SPACE[image.mode]:
@@ -256,7 +255,7 @@ def _apply_icc(image: Image.Image, icc_profile: bytes) -> Image.Image | None:
 
 
 def _deep_grey_to_uint8(grey: np.ndarray, what: str) -> np.ndarray:
-    """(H, W) uint8 from the pixels of Pillow's 16-bit, 32-bit and floating-point grey modes."""
+    """Convert Pillow's 16-bit, 32-bit and floating-point grey pixels to (H, W) uint8."""
     if grey.dtype.kind == "f":
         if not np.isfinite(grey).all():
             raise ImageError(f"{what} has pixels that are not numbers (NaN or infinite); write it again without them")
@@ -268,7 +267,7 @@ def _deep_grey_to_uint8(grey: np.ndarray, what: str) -> np.ndarray:
 
 
 def _array_to_uint8(array: np.ndarray) -> np.ndarray:
-    """(H, W), (H, W, 3) or (H, W, 4) uint8 from an array of any accepted shape and type."""
+    """Convert an array of any accepted shape and type to (H, W), (H, W, 3) or (H, W, 4) uint8."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):

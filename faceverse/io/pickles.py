@@ -1,12 +1,11 @@
-"""Reading files that are pickles inside, without running what they say: NumPy's .npy and PyTorch's .pt.
+"""Safe reading of pickled files, NumPy's .npy and PyTorch's .pt, without executing code from them.
 
-A pickle is a program for a small machine, one of whose instructions calls any function of Python by name: whoever loads
-a hostile file the usual way runs it. `read_npy` brings a machine of its own: every instruction that it does not know is
-refused; names are looked up in a fixed table, never imported; the table holds methods of that machine, which build
-nothing but arrays, dtypes, scalars, bytes and dictionaries. NumPy's own helpers never see what a file says unchecked,
-because a dtype that lies about its size or its objects would make NumPy read foreign memory: shapes, sizes and dtypes
-are compared first, and a dtype cannot change once it is in use. `read_checkpoint` leaves the same to PyTorch's reader
-of weights.
+A pickle is a program for a stack machine that can call any Python function by name: loading a hostile file with
+`pickle.load` executes it. `read_npy` uses a restricted unpickler: it rejects every opcode outside an allowlist; it
+looks names up in a fixed table and never imports them; the table holds methods of the unpickler, which build only
+arrays, dtypes, scalars, bytes and dictionaries. NumPy's own helpers never receive unchecked values, because a dtype
+with a false item size or a hidden object field would make NumPy read foreign memory: shapes, sizes and dtypes are
+validated first, and a dtype cannot change once it is in use. `read_checkpoint` uses PyTorch's restricted unpickler.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import MethodType, SimpleNamespace
-from typing import BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
@@ -30,35 +29,36 @@ from numpy.lib import format as npy_format
 
 from ..errors import WeightsError
 
-_HARMLESS = """PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
+_ALLOWED_OPCODES = """
+    PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
     FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES BINBYTES8
     SHORT_BINBYTES BYTEARRAY8 TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST DICT EMPTY_DICT GET BINGET PUT
-    LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL""".split()  # the last two ask `find_class`
+    LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL""".split()  # the last two call `find_class`
 _PLAIN_DTYPE = re.compile(r"[|<>=]?(\?|b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|O[48]?|[SUV]\d{1,9})")
-_NDARRAY = object()  # stands for the class numpy.ndarray, which a file may name but not have
+_NDARRAY = object()  # stands for the class numpy.ndarray, which a file may name but must not receive
 
 # How torch.save began a file before it wrote zip archives: protocol 2, then its magic number.
 _LEGACY_START, _ZIP_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"PK\x03\x04"
 _TORCH_REFUSAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
-_TORCH_NAMES = threading.Lock()  # PyTorch keeps its admitted names for the whole process
+_TORCH_NAMES = threading.Lock()  # PyTorch's allowlist of names is global to the process
 
 
 class _RefusedError(Exception):
-    """What a file tries to do and may not."""
+    """A forbidden operation in a pickled file."""
 
 
 # -- .npy -------------------------------------------------------------------------------------------------------------
 def read_npy(path: str | os.PathLike) -> np.ndarray | dict:
-    """An array from a .npy file, or the dictionary that `numpy.save` stored in one; no code of the file is run.
+    """Read an array from a .npy file, or the dictionary that `numpy.save` stored in one, without executing its code.
 
     Args:
         path: a file of any version of the format, written by NumPy 1 or 2 on Python 2 or 3.
 
     Returns:
-        The array. An object array without dimensions, as which NumPy stores a dictionary, gives its one object.
+        The array; for an object array without dimensions, in which NumPy stores a dictionary, its one object.
 
     Raises:
-        WeightsError: there is no such file, it is damaged, or it tries to call something, which the message names.
+        WeightsError: there is no such file, it is damaged, or it names a callable, which the message repeats.
     """
     path = _existing(path)
     try:
@@ -78,7 +78,7 @@ def _read_npy(file: BinaryIO, file_bytes: int) -> np.ndarray | dict:
     read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
-        array = _Machine(file).load()
+        array = _RestrictedUnpickler(file).load()
         if type(array) is not np.ndarray or array.dtype != object or array.shape != shape or file.read(1):
             raise ValueError("what it holds is not the object array that its header announces")
         return array.item() if array.ndim == 0 else array
@@ -89,23 +89,29 @@ def _read_npy(file: BinaryIO, file_bytes: int) -> np.ndarray | dict:
     return npy_format.read_array(file, allow_pickle=False)
 
 
-class _Machine(pickle._Unpickler):
-    """Carries out the harmless instructions; pickle's own machine in C cannot be restricted to them."""
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Executes the allowed opcodes; pickle's implementation in C cannot be restricted to them."""
+
+    if TYPE_CHECKING:  # attributes of pickle._Unpickler that its type stubs leave out
+        stack: list[Any]
+        readline: Callable[[], bytes]
+        pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="latin1")  # how Python 2 meant its text
-        self._growing: dict[int, np.dtype] = {}  # dtypes that wait for the second half of their description
-        self._known = {"numpy.ndarray": _NDARRAY, "numpy.dtype": self._dtype, "_codecs.encode": self._encode}
-        self._known |= {"__builtin__.bytes": self._encode, "collections.OrderedDict": dict}
+        super().__init__(file, encoding="latin1")  # the encoding of Python 2's strings
+        self._incomplete: dict[int, np.dtype] = {}  # dtypes before the second half of their description
+        self._globals: dict[str, object] = {"numpy.ndarray": _NDARRAY, "numpy.dtype": self._dtype}
+        self._globals |= {"_codecs.encode": self._encode, "__builtin__.bytes": self._encode}
+        self._globals["collections.OrderedDict"] = dict
         for core in ("numpy.core", "numpy._core"):
-            self._known[f"{core}.multiarray._reconstruct"] = self._array
-            self._known[f"{core}.multiarray.scalar"] = self._scalar
-            self._known[f"{core}.numeric._frombuffer"] = self._from_buffer
+            self._globals[f"{core}.multiarray._reconstruct"] = self._array
+            self._globals[f"{core}.multiarray.scalar"] = self._scalar
+            self._globals[f"{core}.numeric._frombuffer"] = self._from_buffer
 
-    # Instructions that name, call and change things.
+    # Opcodes that name, call and change objects.
     def find_class(self, module: str, name: str) -> object:
         try:
-            return self._known[f"{module}.{name}"]
+            return self._globals[f"{module}.{name}"]
         except KeyError:
             raise _RefusedError(f"it tries to call {module}.{name}") from None
 
@@ -128,47 +134,54 @@ class _Machine(pickle._Unpickler):
         else:
             raise _RefusedError(f"it tries to change the inside of a {type(target).__name__}")
 
-    def _put(self, kind: type, many: bool) -> None:
+    def _put(self, kind: Any, many: bool) -> None:
         items = self.pop_mark() if many else [self.stack.pop() for _ in range(1 if kind is list else 2)][::-1]
-        target = self.stack[-1]
+        target: Any = self.stack[-1]
         if type(target) is not kind:
             raise _RefusedError(f"it tries to change the inside of a {type(target).__name__}")
-        target.extend(items) if kind is list else target.update(zip(items[::2], items[1::2], strict=True))
+        if kind is list:
+            target.extend(items)
+        else:
+            target.update(zip(items[::2], items[1::2], strict=True))
 
     def _refuse(self, instruction: str) -> NoReturn:
         raise _RefusedError(f"it uses the pickle instruction {instruction}")
 
-    # What the admitted names do. NumPy describes a dtype in two halves, a text and then the rest of it.
+    # Functions behind the allowed names. NumPy describes a dtype in two halves, a text and then the rest of it.
     def _dtype(self, text: str, align: bool = False, copy: bool = True) -> np.dtype:
         if type(text) is not str or not _PLAIN_DTYPE.fullmatch(text):
             raise _RefusedError(f"it asks for the dtype {text!r:.40}")
         dtype = np.dtype(np.dtype(object if "O" in text else text), copy=True)
-        self._growing[id(dtype)] = dtype
+        self._incomplete[id(dtype)] = dtype
         return dtype
 
-    def _describe(self, dtype: np.dtype, version: int, order: str, base, names, fields, itemsize: int, *_) -> None:
-        if self._growing.pop(id(dtype), None) is None:
+    def _describe(self, dtype: Any, version: int, order: Any, base: Any, names: Any, fields: Any, *rest: Any) -> None:
+        itemsize = rest[0]
+        if self._incomplete.pop(id(dtype), None) is None:
             raise _RefusedError("it tries to change a dtype that is in use")
-        whole = dtype.newbyteorder(order)
+        whole: np.dtype = dtype.newbyteorder(order)
         if base is not None:
-            whole = np.dtype((self._finished(base[0]), _shape(base[1])))
+            whole = np.dtype((self._complete(base[0]), _shape(base[1])))
         elif names is not None:
-            parts = {"formats": [self._finished(fields[name][0]) for name in names], "names": list(names)}
+            parts: Any = {"formats": [self._complete(fields[name][0]) for name in names], "names": list(names)}
             whole = np.dtype(parts | {"offsets": [fields[name][1] for name in names], "itemsize": itemsize})
         same = (whole.kind, whole.itemsize) == (dtype.kind, dtype.itemsize)
         if version != 3 or not same or (whole.hasobject and whole.kind != "O"):
             raise _RefusedError("it describes a dtype that contradicts itself")
-        dtype.__setstate__(whole.__reduce__()[2])  # NumPy's own words for what NumPy built, not the file's
+        dtype.__setstate__(whole.__reduce__()[2])  # the state that NumPy gives its own dtype, not the file's
 
-    def _finished(self, dtype: np.dtype) -> np.dtype:
-        if isinstance(dtype, np.dtype) and id(dtype) not in self._growing:
+    def _complete(self, dtype: Any) -> np.dtype:
+        if isinstance(dtype, np.dtype) and id(dtype) not in self._incomplete:
             return dtype
         raise _RefusedError("it uses a dtype that is not complete")
 
-    def _content(self, dtype: np.dtype, shape: tuple[int, ...], data: bytes | bytearray | str | list) -> object:
-        """The data of an array, if it is as much as its shape needs."""
+    def _content(self, dtype: Any, shape: tuple[int, ...], data: Any) -> Any:
+        """The data of an array, checked for the type and length that its dtype and shape need."""
         data = data.encode("latin1") if type(data) is str else data  # text in files of Python 2
-        kinds, size = ((list,), 1) if self._finished(dtype).kind == "O" else ((bytes, bytearray), dtype.itemsize)
+        kinds: tuple[type, ...] = (list,)
+        size = 1
+        if self._complete(dtype).kind != "O":
+            kinds, size = (bytes, bytearray), dtype.itemsize
         if type(data) not in kinds or len(data) != math.prod(_shape(shape)) * size or (size == 0 and shape != ()):
             raise _RefusedError(f"it builds an array of shape {shape!r:.60} from something else")
         return data
@@ -178,12 +191,14 @@ class _Machine(pickle._Unpickler):
             raise _RefusedError(f"it builds an empty array of shape {shape!r:.60}")
         return np.ndarray(0, np.int8)
 
-    def _fill(self, array: np.ndarray, version: int, shape: tuple, dtype: np.dtype, fortran: bool, data) -> None:
+    def _fill(self, array: Any, version: int, shape: tuple, dtype: np.dtype, fortran: bool, data: Any) -> None:
         if version != 1 or array.size:
             raise _RefusedError("it tries to change an array that is in use")
         array.__setstate__((1, shape, dtype, bool(fortran), self._content(dtype, shape, data)))
 
-    def _from_buffer(self, data, dtype: np.dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+    def _from_buffer(
+        self, data: Any, dtype: np.dtype, shape: tuple, order: str, axes: tuple | None = None
+    ) -> np.ndarray:
         array = np.ndarray(shape, dtype, self._content(dtype, shape, data), order="F" if order == "F" else "C")
         return array.transpose(axes) if order == "K" and axes is not None else array
 
@@ -202,32 +217,36 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _instructions() -> dict[int, Callable[[_Machine], None]]:
-    codes = {operation.name: ord(code) for code, operation in pickletools.code2op.items()}
-    own = {"INST": _Machine._instance, "REDUCE": _Machine._reduce, "BUILD": _Machine._build}
+def _opcode_handlers() -> dict[int, Callable[[Any], None]]:
+    codes = {operation.name: ord(operation.code) for operation in pickletools.opcodes}
+    unpickler = _RestrictedUnpickler
+    handlers: dict[str, Callable[[Any], None]] = {
+        "INST": unpickler._instance,
+        "REDUCE": unpickler._reduce,
+        "BUILD": unpickler._build,
+    }
     for name, kind in {"APPEND": list, "APPENDS": list, "SETITEM": dict, "SETITEMS": dict}.items():
-        own[name] = partial(_Machine._put, kind=kind, many=name.endswith("S"))
-    own |= {name: pickle._Unpickler.dispatch[codes[name]] for name in _HARMLESS}
-    return {code: own.get(name, partial(_Machine._refuse, instruction=name)) for name, code in codes.items()}
+        handlers[name] = partial(unpickler._put, kind=kind, many=name.endswith("S"))
+    handlers |= {name: pickle._Unpickler.dispatch[codes[name]] for name in _ALLOWED_OPCODES}
+    return {code: handlers.get(name, partial(unpickler._refuse, instruction=name)) for name, code in codes.items()}
 
 
-_Machine.dispatch = _instructions()  # what `load` does at each code
+_RestrictedUnpickler.dispatch = _opcode_handlers()  # called by `load`, by opcode
 
 
 # -- .pt --------------------------------------------------------------------------------------------------------------
 def read_checkpoint(path: str | os.PathLike) -> dict:
-    """The dictionary in a file of `torch.save`, tensors on the CPU; no code of the file is run.
+    """Read the dictionary in a file of `torch.save`, tensors on the CPU, without executing its code.
 
     Training scripts store their command line beside the weights (`argparse.Namespace`): it becomes a plain
-    `types.SimpleNamespace`. Tensors of a zip archive stay in the file until they are used: it must not be overwritten
-    meanwhile.
+    `types.SimpleNamespace`. Tensors of a zip archive are memory-mapped: do not overwrite the file while they are used.
 
     Args:
-        path: a .pt or .pth file, a zip archive or in the format before it.
+        path: a .pt or .pth file, a zip archive or in the older format.
 
     Raises:
-        WeightsError: there is no such file, it is damaged, holds something else than a dictionary, or tries to call
-            something, which the message names.
+        WeightsError: there is no such file, it is damaged, does not hold a dictionary, or names a forbidden callable,
+            which the message repeats.
     """
     path = _existing(path)
     try:

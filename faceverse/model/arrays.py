@@ -1,6 +1,6 @@
-"""Any face model as named arrays and a little text, number for number, and back with every array checked.
+"""Serialise any face model losslessly as named arrays and JSON texts, and read it back with every array validated.
 
-This is how converted models are stored, and what our models carry beyond the layout of the official files.
+Converted models are stored in this form; exports to the official layout use it for what that layout lacks.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _LANDMARKS = ("landmarks_478", "landmarks_68")
 _REQUIRED = {*BASES, "faces", "uv", "uv_faces", "landmarks_68.triangle"}
 _TEXT = ("name", "info", "expression_names", "named_expressions", "attributes")
 _ATTRIBUTE_TEXT = ("name", "unit", "minimum", "maximum")
-# Files keep the names that the first version of the format gave these.
+# Names in files, as in the first version of the format.
 _STORED_NAMES = {
     "coarse_vertices": "light_vertices",
     "coarse_faces": "light_faces",
@@ -33,17 +34,17 @@ _NAMES_OF_STORED = {stored: name for name, stored in _STORED_NAMES.items()}
 
 
 def _renamed(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The arrays with the last part of their keys replaced, except for regions and extras, whose names are free."""
+    """Replace the last part of the keys, except for regions and extras, which are named freely."""
 
-    def key_of(key: str) -> str:
-        place, dot, name = key.rpartition(".")
-        return key if place in ("regions", "extra") else place + dot + names.get(name, name)
+    def renamed(key: str) -> str:
+        group, dot, name = key.rpartition(".")
+        return key if group in ("regions", "extra") else group + dot + names.get(name, name)
 
-    return {key_of(key): values for key, values in arrays.items()}
+    return {renamed(key): values for key, values in arrays.items()}
 
 
 def packed(data: ModelData) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays by name ("regions.lips", "landmarks_68.sigma", "extra.point_buf"), and JSON texts by name."""
+    """Arrays of a model by name ("regions.lips", "landmarks_68.sigma", "extra.point_buf"), and JSON texts by name."""
     arrays = {key: getattr(data, key) for key in (*_PLAIN, *_INDICES)}
     for key in _LANDMARKS:
         points = getattr(data, key)
@@ -63,18 +64,20 @@ def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: s
     """Inverse of `packed`.
 
     Args:
+        arrays, text: as from `packed`.
         where: name of the file, for messages.
+
     Raises:
-        WeightsError: what is missing, unknown or does not fit together, in one message.
+        WeightsError: missing, unknown or inconsistent arrays, all in one message.
     """
     arrays = _renamed(arrays, _NAMES_OF_STORED)
     known = {f.name for f in fields(Landmarks)}
     allowed = {*_PLAIN, *_INDICES, "attributes.step", "attributes.estimator"}
     allowed |= {f"{key}.{name}" for key in _LANDMARKS for name in known}
     missing = sorted((_REQUIRED - set(arrays)) | (set(_TEXT) - set(text)))
-    odd = sorted(key for key in arrays if key not in allowed and key.partition(".")[0] not in ("regions", "extra"))
-    if missing or odd:
-        gone, added = ", ".join(missing) or "nothing", ", ".join(odd) or "nothing"
+    unknown = sorted(key for key in arrays if key not in allowed and key.partition(".")[0] not in ("regions", "extra"))
+    if missing or unknown:
+        gone, added = ", ".join(missing) or "nothing", ", ".join(unknown) or "nothing"
         raise WeightsError(f"{where}: missing {gone}; not expected {added}")
     try:
         values = {key: json.loads(text[key]) for key in _TEXT}
@@ -87,27 +90,26 @@ def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: s
 
 
 def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
-    def below(prefix: str) -> dict[str, np.ndarray]:
+    def group(prefix: str) -> dict[str, np.ndarray]:
         return {key.partition(".")[2]: value for key, value in arrays.items() if key.startswith(f"{prefix}.")}
 
-    values = {key: arrays[key].astype(np.float32, copy=False) for key in _PLAIN if key in arrays}
+    values: dict[str, Any] = {key: arrays[key].astype(np.float32, copy=False) for key in _PLAIN if key in arrays}
     values |= {key: arrays[key].astype(np.int64, casting="safe", copy=False) for key in _INDICES if key in arrays}
-    points = {key: Landmarks(**found) if (found := below(key)) else None for key in _LANDMARKS}
-    attributes = ()
+    values |= {key: Landmarks(**stored) if (stored := group(key)) else None for key in _LANDMARKS}
+    attributes: tuple[Attribute, ...] = ()
     if text["attributes"]:
         rows = zip(text["attributes"], arrays["attributes.step"], arrays["attributes.estimator"], strict=True)
         attributes = tuple(
-            Attribute(**{key: told[key] for key in _ATTRIBUTE_TEXT}, step=step, estimator=estimator)
-            for told, step, estimator in rows
+            Attribute(**{key: entry[key] for key in _ATTRIBUTE_TEXT}, step=step, estimator=estimator)
+            for entry, step, estimator in rows
         )
     if not isinstance(text["info"], dict) or not isinstance(text["expression_names"], list):
         raise ValueError("info or expression_names is of the wrong kind")
     return ModelData(
         **values,
-        **points,
         attributes=attributes,
-        regions={name: index.astype(np.int64, casting="safe") for name, index in below("regions").items()},
-        extra=below("extra"),
+        regions={name: index.astype(np.int64, casting="safe") for name, index in group("regions").items()},
+        extra=group("extra"),
         name=str(text["name"]),
         info=text["info"],
         expression_names=tuple(map(str, text["expression_names"])),
@@ -116,7 +118,7 @@ def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
 
 
 def _problems(data: ModelData) -> list[str]:
-    """What does not fit together, in words."""
+    """Inconsistencies between the arrays of a model, in words."""
     vertices, faces, uv = len(data.mean_vertices), len(data.faces), len(data.uv)
     identity, expression, albedo = (len(getattr(data, key)) for key in BASES if key.endswith("modes"))
     shapes = {
@@ -140,10 +142,11 @@ def _problems(data: ModelData) -> list[str]:
         for key in shapes
         if (value := getattr(data, key)) is not None and not np.isfinite(value).all()
     ]
-    light = 0 if data.coarse_vertices is None else len(data.coarse_vertices)
-    indices = {"faces": (data.faces, vertices), "uv_faces": (data.uv_faces, uv)}
-    if light:
-        indices |= {"coarse_vertices": (data.coarse_vertices, vertices), "coarse_faces": (data.coarse_faces, light)}
+    coarse = 0 if data.coarse_vertices is None else len(data.coarse_vertices)
+    indices: dict[str, tuple[np.ndarray | None, int]] = {}
+    indices |= {"faces": (data.faces, vertices), "uv_faces": (data.uv_faces, uv)}
+    if coarse:
+        indices |= {"coarse_vertices": (data.coarse_vertices, vertices), "coarse_faces": (data.coarse_faces, coarse)}
         indices["coarse_uv_faces"] = (data.coarse_uv_faces, uv)
     indices |= {f"regions.{name}": (index, vertices) for name, index in data.regions.items()}
     for number, points in ((478, data.landmarks_478), (68, data.landmarks_68)):
@@ -156,9 +159,9 @@ def _problems(data: ModelData) -> list[str]:
             problems.append(f"{name} must index 0..{limit - 1}")
     if data.faces.shape != data.uv_faces.shape or data.faces.shape[1:] != (3,):
         problems.append(f"faces and uv_faces must have shape (F, 3), got {data.faces.shape} and {data.uv_faces.shape}")
-    wanted = identity + albedo
-    if any(a.step.shape != (wanted,) or a.estimator.shape != (wanted + 1,) for a in data.attributes):
-        problems.append(f"attributes must have {wanted} coefficients")
+    count = identity + albedo
+    if any(a.step.shape != (count,) or a.estimator.shape != (count + 1,) for a in data.attributes):
+        problems.append(f"attributes must have {count} coefficients")
     return problems
 
 
@@ -172,4 +175,4 @@ def _landmark_problems(points: Landmarks, number: int) -> list[str]:
 
 
 def _has_shape(value: np.ndarray, shape: tuple[int | None, ...]) -> bool:
-    return value.ndim == len(shape) and all(want is None or size == want for size, want in zip(value.shape, shape))
+    return value.ndim == len(shape) and all(n is None or size == n for size, n in zip(value.shape, shape))

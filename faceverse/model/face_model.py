@@ -1,15 +1,17 @@
-"""The linear base face model and its parameters.
+"""The linear face model and its parameters.
 
 Dimensions: N batch, V vertices, F faces, L landmarks, U texture corners, I identity, E expression, A albedo;
-H, W picture.
+H, W image.
 Conventions (axes, units, colours): see camera.py.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +33,12 @@ ARKIT_NAMES = tuple(
 )
 
 
-ALIKE_SKINS = 0.1  # two skins that `FaceModel.random` mixes lie within this share of the population, by their tone
+SIMILAR_TONES = 0.1  # share of the population, ranked by luminance, from which `FaceModel.random` blends two skins
 
 
 @dataclass(frozen=True)
 class FaceParams:
-    """Everything that is different from one picture to the next. NumPy float32.
+    """Parameters of a head in one image. NumPy float32.
 
     Args:
         identity: (I,) coefficients of unit variance.
@@ -58,16 +60,16 @@ class FaceParams:
     iris: np.ndarray = field(default_factory=lambda: np.array([0.09, 0.045, 0.02], dtype=np.float32))
     detail: dict = field(default_factory=dict)
 
-    def replace(self, **changes) -> FaceParams:
+    def replace(self, **changes: Any) -> FaceParams:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
 
 GAIN_RANGE = (0.5, 2.0)
-# Iris colours, linear RGB, from common to rare; the later ones go with light skin only.
+# Iris colours, linear RGB, from common to rare; the pale ones occur with pale skin only.
 DARK_IRISES = ((0.03, 0.015, 0.008), (0.06, 0.03, 0.013), (0.09, 0.045, 0.02))
-LIGHT_IRISES = ((0.11, 0.075, 0.03), (0.10, 0.11, 0.06), (0.11, 0.14, 0.17))
-LIGHT_SKIN = (0.30, 0.55)  # luminance of the mean albedo at which light irises begin, and are as common as dark ones
+PALE_IRISES = ((0.11, 0.075, 0.03), (0.10, 0.11, 0.06), (0.11, 0.14, 0.17))
+PALE_SKIN = (0.30, 0.55)  # luminance of the albedo from which pale irises occur, and at which they are half of all
 
 
 _MODES = ("identity_modes", "expression_modes", "albedo_modes")
@@ -79,14 +81,16 @@ class FaceModel(nn.Module):
     """A linear face model: `vertices = mean + identity_modes @ identity + expression_modes @ (gain * expression)`,
     `albedo = mean_albedo + albedo_modes @ albedo` (Wang et al. 2022, equations 1 and 2).
 
-    The gain is 1 in models that store none, and the equation is the paper's. In others it lets the size of each
-    expression follow the head, `gain = 1 + expression_gain @ identity` (see `gain`): wide eyes need a longer way to
-    close. For each person the model is linear in the expression all the same.
+    Models without a stored gain have a gain of 1, and the equation is the paper's. In the others the amplitude of each
+    expression depends on the head, `gain = 1 + expression_gain @ identity` (see `gain`): the lids of large eyes move
+    further to close. For one person the model stays linear in the expression.
 
-    Nothing that can be optimised lives here. Properties give the arrays of `data` as NumPy, `tensor` gives the same
-    arrays under the same names as tensors on the model's device; both share one memory, and the modes are made when
-    they are first asked for. Build a model with `faceverse.load_model()`.
+    The model holds no optimisable parameters. Properties return the arrays of `data` as NumPy, `tensor` returns the
+    same arrays under the same names as tensors on the model's device; both share their memory, and the modes are
+    computed lazily. Build a model with `faceverse.load_model()`.
     """
+
+    _reference: Tensor
 
     def __init__(self, data: ModelData):
         super().__init__()
@@ -104,20 +108,20 @@ class FaceModel(nn.Module):
                 f"got {gain.shape}"
             )
         self._tensors: dict[str, Tensor] = {}
-        self.register_buffer("_place", torch.zeros(()), persistent=False)  # tells the model's device and precision
+        self.register_buffer("_reference", torch.zeros(()), persistent=False)  # has the model's device and dtype
 
-    def _apply(self, function, recurse: bool = True):
-        """Moves what was made so far, as `to`, `double` and the like ask for."""
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> FaceModel:
+        """Move or convert the cached tensors too, for `to`, `double` and similar methods."""
         self._tensors = {name: function(tensor) for name, tensor in self._tensors.items()}
         return super()._apply(function, recurse)
 
     @property
     def device(self) -> torch.device:
-        """Where the model's tensors are."""
-        return self._place.device
+        """Device of the model's tensors."""
+        return self._reference.device
 
     def tensor(self, name: str) -> Tensor:
-        """One of TENSORS on the model's device, made when it is first asked for; shapes as of the properties.
+        """One of TENSORS on the model's device, created lazily and cached; shapes as of the properties.
 
         Raises:
             ParameterError: no such array, or this model has none (`expression_gain`).
@@ -128,11 +132,11 @@ class FaceModel(nn.Module):
                 raise ParameterError(f"this model has no array {name!r}; it has {', '.join(TENSORS)}")
             dtype = np.int64 if name == "faces" else np.float32
             tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(self.device)
-            # Of two threads that make the same tensor, both get the first one.
-            self._tensors.setdefault(name, tensor.to(self._place.dtype) if tensor.is_floating_point() else tensor)
+            # Two threads that create the same tensor both get the first one.
+            self._tensors.setdefault(name, tensor.to(self._reference.dtype) if tensor.is_floating_point() else tensor)
         return self._tensors[name]
 
-    # -- what it holds ------------------------------------------------------------------------------------------------
+    # -- arrays -------------------------------------------------------------------------------------------------------
     @property
     def mean_vertices(self) -> np.ndarray:
         """(V, 3) metres, head space."""
@@ -170,7 +174,7 @@ class FaceModel(nn.Module):
 
     @property
     def uv_faces(self) -> np.ndarray:
-        """(F, 3) indices into `uv`, corner by corner beside `faces`."""
+        """(F, 3) indices into `uv`, one for each corner of `faces`."""
         return self.data.uv_faces
 
     @property
@@ -182,7 +186,8 @@ class FaceModel(nn.Module):
     def expression_limits(self) -> np.ndarray:
         """(E, 2) float32, least and greatest weight of each expression; 0 and 1 for blendshapes."""
         limits = self.data.expression_limits
-        return np.tile(np.float32([0, 1]), (len(self.data.expression_modes), 1)) if limits is None else limits
+        unit = np.array([0, 1], np.float32)
+        return np.tile(unit, (len(self.data.expression_modes), 1)) if limits is None else limits
 
     @property
     def regions(self) -> dict[str, np.ndarray]:
@@ -191,7 +196,7 @@ class FaceModel(nn.Module):
 
     @property
     def landmarks_478(self) -> Landmarks | None:
-        """MediaPipe's 478 points on the surface; None for models that know fewer."""
+        """MediaPipe's 478 points on the surface; None for models without them."""
         return self.data.landmarks_478
 
     @property
@@ -201,12 +206,12 @@ class FaceModel(nn.Module):
 
     @property
     def fit_landmarks(self) -> Landmarks:
-        """What a photograph is fitted with: the 478 points, or the 68 where the model knows no more."""
+        """Landmarks for fitting: the 478 points, or the 68 of a model without them."""
         return self.data.landmarks_68 if self.data.landmarks_478 is None else self.data.landmarks_478
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
-        """Names that `faceverse.edit` understands, such as age."""
+        """Names of the attributes that `faceverse.edit` can change, such as age."""
         return tuple(a.name for a in self.data.attributes)
 
     @property
@@ -216,7 +221,7 @@ class FaceModel(nn.Module):
 
     @cached_property
     def coarse(self) -> FaceModel:
-        """The coarse mesh of the same model (`data.coarse_vertices` of the full one); itself if there is none."""
+        """The model restricted to its coarse mesh (`data.coarse_vertices`); the model itself if it has none."""
         return self if self.data.coarse_faces is None else FaceModel(on_coarse_mesh(self.data))
 
     @property
@@ -227,7 +232,7 @@ class FaceModel(nn.Module):
 
     # -- the model ----------------------------------------------------------------------------------------------------
     def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
-        """Head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
+        """Evaluate head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
         expression = scaled(expression, identity, self._gain_tensor)
         return evaluate(
             self.tensor("mean_vertices"),
@@ -236,7 +241,7 @@ class FaceModel(nn.Module):
         )
 
     def gain(self, identity: Tensor) -> Tensor:
-        """Size of each expression on heads, over that on the mean head: identity (N, I) -> (N, E), in GAIN_RANGE.
+        """Amplitude of each expression relative to the mean head: identity (N, I) -> (N, E), in GAIN_RANGE.
 
         Differentiable; ones for a model without gains.
         """
@@ -251,12 +256,12 @@ class FaceModel(nn.Module):
         return None if self.data.expression_gain is None else self.tensor("expression_gain")
 
     def gain_of(self, identity: np.ndarray) -> np.ndarray:
-        """Gains (E,) float32 of the head with coefficients (I,), see `gain`."""
+        """NumPy version of `gain` for one head: coefficients (I,) -> (E,) float32."""
         row = torch.from_numpy(np.array(identity, dtype=np.float32, ndmin=2)).to(self.device)
         return self.gain(row)[0].numpy(force=True)
 
     def expression_modes_of(self, identity: np.ndarray) -> np.ndarray:
-        """The expression modes (E, V, 3) on the head with coefficients (I,), metres at weight 1."""
+        """Expression modes (E, V, 3) times their gains for the head with coefficients (I,), metres at weight 1."""
         return self.expression_modes * self.gain_of(identity)[:, None, None]
 
     def albedo(self, coefficients: Tensor) -> Tensor:
@@ -264,49 +269,53 @@ class FaceModel(nn.Module):
         return evaluate(self.tensor("mean_albedo"), (self.tensor("albedo_modes"), coefficients))
 
     def landmark_bases(self, landmarks: Landmarks) -> LandmarkBases:
-        """The linear model restricted to surface points: exact, because interpolation is linear too."""
+        """Restrict the linear model to surface points; exact, because barycentric interpolation is linear."""
         used, place = np.unique(self.faces[landmarks.triangle], return_inverse=True)
         corners = torch.from_numpy(place.reshape(-1, 3)).to(self.device)
         weights = torch.from_numpy(landmarks.barycentric.astype(np.float32)).to(self.device)[..., None]
         mean_vertices = self.tensor("mean_vertices")[torch.from_numpy(used)]
-        found = mean_vertices, *(self.modes_at(name, used) for name in ("identity_modes", "expression_modes"))
-        mean, identity, expression = ((values[..., corners, :] * weights).sum(-2) for values in found)
+        bases = mean_vertices, self.modes_at("identity_modes", used), self.modes_at("expression_modes", used)
+        mean, identity, expression = ((values[..., corners, :] * weights).sum(-2) for values in bases)
         return LandmarkBases(mean, identity, expression, self._gain_tensor)
 
     def modes_at(self, name: str, vertices: np.ndarray) -> Tensor:
-        """Modes (K, n, 3) of some vertices, without making those of all.
+        """Modes (K, n, 3) of some vertices, without computing those of all.
 
         Args:
             name: "identity_modes", "expression_modes" or "albedo_modes".
             vertices: (n,) vertex indices.
         """
-        made = self._tensors.get(name)
-        if made is not None:
-            return made[:, torch.from_numpy(vertices)]
-        return torch.from_numpy(modes_at(getattr(self.data, name), vertices)).to(self._place)
+        cached = self._tensors.get(name)
+        if cached is not None:
+            return cached[:, torch.from_numpy(vertices)]
+        return torch.from_numpy(modes_at(getattr(self.data, name), vertices)).to(self._reference)
 
     # -- values -------------------------------------------------------------------------------------------------------
     def neutral(self) -> FaceParams:
-        """Parameters of the mean head without expression, half a metre and a bit before the camera."""
-        return FaceParams(
-            *(
-                np.zeros(len(getattr(self.data, modes)), dtype=np.float32)
-                for modes in _MODES
-            )
+        """Parameters of the mean head without expression, 0.6 m in front of the camera."""
+        identity, expression, albedo = (
+            np.zeros(len(getattr(self.data, modes)), dtype=np.float32) for modes in _MODES
         )
+        return FaceParams(identity, expression, albedo)
 
-    def random(self, seed: int, *, scale: float = 1.0, alike: bool = True) -> FaceParams:
-        """Parameters of a person that does not exist.
+    def random(
+        self, seed: int, *, scale: float = 1.0, similar_tone: bool = True, alike: bool | None = None
+    ) -> FaceParams:
+        """Sample the parameters of a person.
 
-        With a stored population, the person resembles one of its heads, so that shape and skin go together, and every
-        skin tone is as likely as there. Without one, all coefficients are independent and normal.
+        With a stored population, the person resembles one of its heads, so that shape and skin are correlated, and skin
+        tones have the population's distribution. Without one, all coefficients are independent and normal.
 
         Args:
             seed: same seed, same person.
             scale: standard deviations per coefficient; below 1 is closer to the mean head.
-            alike: the skin is mixed with one of about the same tone, because mixtures of light and dark are neither.
-                Without, with anybody's, as in the training of the open files: then the ends are half as frequent.
+            similar_tone: blend the skin with one of similar tone, because a blend of pale and dark skin is neither.
+                False blends with any skin, as in the training of the open files: the extremes are half as frequent.
+            alike: deprecated name of `similar_tone`.
         """
+        if alike is not None:
+            warnings.warn("alike is now similar_tone", DeprecationWarning, stacklevel=2)
+            similar_tone = alike
         generator = np.random.default_rng(seed)
         neutral, population = self.neutral(), self.data.population
         count = len(neutral.identity)
@@ -314,26 +323,27 @@ class FaceModel(nn.Module):
         albedo = generator.standard_normal(len(neutral.albedo))
         if population is not None and len(population):
             number, other = generator.integers(len(population), size=2)
-            first, second = population[number], population[self._alike(number, other) if alike else other]
+            first, second = population[number], population[self._similar(number, other) if similar_tone else other]
             identity = np.sqrt(0.7) * first[:count] + np.sqrt(0.3) * identity
-            share = generator.uniform(0, 0.3)  # a mixture of two skins is a skin, which a sum of modes need not be
+            share = generator.uniform(0, 0.3)  # a convex combination of two skins is plausible, a random sum may not be
             albedo = (1 - share) * first[count:] + share * second[count:]
         albedo = (scale * albedo).astype(np.float32)
         iris = self._random_iris(albedo, generator)
         return neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
 
-    def _alike(self, number: int, other: int) -> int:
-        """Number of a skin of the population about as light as skin `number`; `other`, any number, chooses which."""
-        order = self._from_dark_to_light
-        near = round(ALIKE_SKINS * len(order))
+    def _similar(self, number: int, other: int) -> int:
+        """Index of a skin of the population about as pale as skin `number`, chosen by any integer `other`."""
+        order = self._luminance_order
+        near = round(SIMILAR_TONES * len(order))
         step = other % (2 * near + 1) - near
         return order[np.clip(np.flatnonzero(order == number)[0] + step, 0, len(order) - 1)]
 
     @cached_property
-    def _from_dark_to_light(self) -> np.ndarray:
-        """(P,) numbers of the population's heads."""
-        count = len(self.data.identity_modes)
-        return np.argsort([self._luminance(head[count:]) for head in self.data.population], kind="stable")
+    def _luminance_order(self) -> np.ndarray:
+        """(P,) indices of the population's heads, from dark to pale skin."""
+        count, population = len(self.data.identity_modes), self.data.population
+        assert population is not None
+        return np.argsort([self._luminance(head[count:]) for head in population], kind="stable")
 
     @cached_property
     def _luminance_of_face(self) -> tuple[float, np.ndarray]:
@@ -347,14 +357,14 @@ class FaceModel(nn.Module):
         return mean + float(change @ albedo)
 
     def _random_iris(self, albedo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Linear RGB (3,): brown for most, and hazel, green or grey-blue for some people of light skin."""
+        """Linear RGB (3,): mostly brown; hazel, green or grey-blue for some people with pale skin."""
         luminance = self._luminance(albedo)
-        share = 0.5 * np.clip((luminance - LIGHT_SKIN[0]) / (LIGHT_SKIN[1] - LIGHT_SKIN[0]), 0, 1)
-        colours = LIGHT_IRISES if generator.random() < share else DARK_IRISES
+        share = 0.5 * np.clip((luminance - PALE_SKIN[0]) / (PALE_SKIN[1] - PALE_SKIN[0]), 0, 1)
+        colours = PALE_IRISES if generator.random() < share else DARK_IRISES
         return (np.array(colours[generator.integers(3)]) * generator.uniform(0.8, 1.2)).astype(np.float32)
 
     def attributes(self, params: FaceParams) -> dict[str, float]:
-        """Estimates of the named attributes (age in years, for example) of a head."""
+        """Estimate the named attributes (age in years, for example) of a head."""
         coefficients = np.concatenate([params.identity, params.albedo, [1.0]])
         return {a.name: float(a.estimator @ coefficients) for a in self.data.attributes}
 
@@ -375,7 +385,7 @@ class LandmarkBases:
 
 
 def expression_gain(gain: Tensor, identity: Tensor) -> Tensor:
-    """Gains (N, E) of heads (N, I) from their change per unit of identity (E, I); the only place of this formula.
+    """Gains (N, E) of heads (N, I) from the change of the gain per unit of identity (E, I).
 
     Raises:
         ParameterError: coefficients of the wrong length.
@@ -386,14 +396,14 @@ def expression_gain(gain: Tensor, identity: Tensor) -> Tensor:
 
 
 def scaled(expression: Tensor | None, identity: Tensor, gain: Tensor | None) -> Tensor | None:
-    """Expression weights (N, E) times the gains of heads (N, I); as they are where the model has no gain (E, I)."""
+    """Expression weights (N, E) times the gains of heads (N, I); unchanged without gains (E, I)."""
     if expression is None or gain is None:
         return expression
     return expression_gain(gain, identity) * expression
 
 
 def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:
-    """The linear model, the only place where it is written: mean (K, 3) + sum of modes (M, K, 3) @ coefficients (N, M).
+    """Evaluate the linear model: mean (K, 3) + sum of modes (M, K, 3) @ coefficients (N, M).
 
     Raises:
         ParameterError: coefficients of the wrong length.

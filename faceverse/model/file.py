@@ -1,6 +1,6 @@
-"""The file of an open model: what it holds, reading, writing and checking.
+"""Format of the open model's file: contents, reading, writing, validation.
 
-One `.safetensors` file on a coarse quad mesh; `faceverse.weights` finds such files and makes models of them.
+One `.safetensors` file on a coarse quad mesh; `faceverse.weights` finds such files and builds models from them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,11 @@ _OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain")
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file holds: Vc coarse vertices, Q quads, V fine vertices (Vc + edges + Q, in the order of
-    `faceverse.mesh.subdivision`), I identity, E expression, A albedo modes, K attributes. Without subdivision
-    (`faces` and `uv_faces` in place of `quads` and `uv_quads`) everything lies on the V = Vc vertices.
+    """Contents of a model file.
+
+    Dimensions: Vc coarse vertices, Q quads, V fine vertices (Vc + edges + Q, in the order of
+    `faceverse.graphics.mesh.subdivision`), I identity, E expression, A albedo modes, K attributes. Without subdivision
+    (`faces` and `uv_faces` in place of `quads` and `uv_quads`) all arrays are defined on the V = Vc vertices.
 
     Args:
         mean_vertices: (Vc, 3) float32 millimetres, head space.
@@ -41,18 +44,18 @@ class ModelFile:
         mean_albedo: (V, 3) float16 linear RGB.
         albedo_modes: (A, V, 3) int8, in steps of albedo_scale (see `pack_albedo`).
         albedo_scale: (A,) float32 linear RGB per step, for a unit of a unit-variance coefficient.
-        region_bits: (V,) uint16; bit k says that the vertex belongs to the region region_names[k].
+        region_bits: (V,) uint16; bit k is set for vertices of the region region_names[k].
         landmarks_478_triangle, landmarks_68_triangle: (L,) int32 fine triangles
             (`triangles_from_quads` of the subdivided quads).
         landmarks_478_barycentric, landmarks_68_barycentric: (L, 3) float32, each row adds up to 1.
         landmarks_478_sigma, landmarks_68_sigma: (L,) float32 metres.
-        attribute_step: (K, I + A) float32, see `faceverse.model.Attribute`.
+        attribute_step: (K, I + A) float32, see `faceverse.model.data.Attribute`.
         attribute_estimator: (K, I + A + 1) float32.
         quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
         faces, uv_faces: (F, 3) int32, instead of the quads.
-        landmarks_478_error_modes: (K, 478, 2) float16 millimetres, see `faceverse.model.Landmarks`; optional.
-        expression_gain: (E, I) float16, see `faceverse.model.ModelData`; optional.
-        population: (P, I + A) float16, coefficients of heads the model was trained on; optional.
+        landmarks_478_error_modes: (K, 478, 2) float16 millimetres, see `faceverse.model.data.Landmarks`; optional.
+        expression_gain: (E, I) float16, see `faceverse.model.data.ModelData`; optional.
+        population: (P, I + A) float16, coefficients of heads in the training set; optional.
         name: of the model.
         expression_names: E names.
         region_names: at most 16 names.
@@ -90,15 +93,15 @@ class ModelFile:
     info: dict = field(default_factory=dict)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name, those that are None left out."""
+        """The arrays by name, without those that are None."""
         values = {key: getattr(self, key) for key in _ARRAY_KEYS}
         return {key: value for key, value in values.items() if value is not None}
 
     def write(self, path: str | os.PathLike) -> Path:
-        """Write the file; it appears complete or not at all.
+        """Write the file atomically.
 
         Raises:
-            WeightsError: an array does not fit (all that is wrong in one message), or the folder cannot be written.
+            WeightsError: invalid arrays (all faults in one message), or the folder cannot be written.
         """
         from safetensors.numpy import save
 
@@ -110,7 +113,7 @@ class ModelFile:
         return write_atomically(Path(path), content, WeightsError)
 
 
-# Files keep the name that the first version of the format gave this array.
+# Name in files, as in the first version of the format.
 _STORED_NAMES = {"landmarks_478_error_modes": "landmarks_478_habits"}
 _NAMES_OF_STORED = {stored: name for name, stored in _STORED_NAMES.items()}
 _NOT_ARRAYS = ("name", *_JSON_KEYS)
@@ -118,18 +121,20 @@ _ARRAY_KEYS = tuple(f.name for f in fields(ModelFile) if f.name not in _NOT_ARRA
 
 
 def pack_albedo(modes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Modes (A, V, 3) as int8 and the size of a step (A,): half the bytes of float16, errors below 0.4 % of a mode's
-    largest value."""
+    """Quantise modes (A, V, 3) to int8 with one scale per mode (A,).
+
+    That is half the size of float16, with errors below 0.4 % of a mode's largest value.
+    """
     scale = np.maximum(np.abs(modes).max(axis=(1, 2)), 1e-8).astype(np.float32) / np.float32(127)
     return np.round(modes / scale[:, None, None]).astype(np.int8), scale
 
 
-# -- reading and checking ---------------------------------------------------------------------------------------------
+# -- reading and validation -------------------------------------------------------------------------------------------
 def read_model_file(path: str | os.PathLike) -> ModelFile:
-    """Read and check a model file.
+    """Read and validate a model file.
 
     Raises:
-        WeightsError: missing, cut short, not a model of this format, or arrays that do not fit together.
+        WeightsError: missing, truncated, not a model of this format, or inconsistent arrays.
     """
     path = Path(path)
     arrays, metadata = _read(path)
@@ -137,7 +142,7 @@ def read_model_file(path: str | os.PathLike) -> ModelFile:
 
 
 def read_stored_model(path: str | os.PathLike) -> ModelFile | ModelData:
-    """What a .safetensors file holds: a `ModelFile`, or the arrays that `write_model_data` wrote.
+    """Read a .safetensors file: a `ModelFile`, or the `ModelData` that `write_model_data` wrote.
 
     Raises:
         WeightsError: as in `read_model_file`.
@@ -150,7 +155,7 @@ def read_stored_model(path: str | os.PathLike) -> ModelFile | ModelData:
 
 
 def write_model_data(data: ModelData, path: str | os.PathLike) -> Path:
-    """Write any model, number for number; the file appears complete or not at all.
+    """Write any model losslessly and atomically.
 
     Raises:
         WeightsError: the folder cannot be written.
@@ -179,15 +184,15 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def _model_file(arrays: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> ModelFile:
     _check_format(metadata, path, (FORMAT,))
-    arrays = {_NAMES_OF_STORED.get(key, key): array for key, array in arrays.items()}
-    _check_keys(arrays, path)
-    file = ModelFile(**arrays, name=metadata.get("name", path.stem), **_read_json(metadata, path))
+    values: dict[str, Any] = {_NAMES_OF_STORED.get(key, key): array for key, array in arrays.items()}
+    _check_keys(values, path)
+    file = ModelFile(**values, name=metadata.get("name", path.stem), **_read_json(metadata, path))
     _check(file, str(path))
     return file
 
 
 def content_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file in hexadecimal: says later with which weights a result was made."""
+    """SHA-256 of a file in hexadecimal, which identifies the weights behind a result."""
     digest = hashlib.sha256()
     with open(path, "rb") as opened:
         while block := opened.read(1 << 20):
@@ -196,7 +201,7 @@ def content_hash(path: str | os.PathLike) -> str:
 
 
 def _sorted(content: bytes) -> bytes:
-    """The same safetensors file with its header in alphabetical order, so that equal models are equal bytes."""
+    """Sort the header of a safetensors file, so that equal models are equal byte by byte."""
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -226,8 +231,8 @@ def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
         )
 
 
-def _read_json(metadata: dict[str, str], path: Path) -> dict:
-    values = {}
+def _read_json(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for key, kind in _JSON_KEYS.items():
         try:
             value = json.loads(metadata.get(key, ""))
@@ -240,7 +245,7 @@ def _read_json(metadata: dict[str, str], path: Path) -> dict:
 
 
 def _check(file: ModelFile, where: str) -> None:
-    """Raise one WeightsError that names every array with a wrong type, shape, index or value."""
+    """Raise one WeightsError that names every array with a wrong dtype, shape, index or value."""
     arrays = file.arrays()
     problems = _shape_problems(file, arrays) or _value_problems(file, arrays)
     if problems:
@@ -255,7 +260,7 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     count = {key: value.shape[0] if value.ndim else 0 for key, value in arrays.items()}
     coarse, corners = count["mean_vertices"], 4 if has_quads else 3
     fine = coarse
-    if has_quads and file.quads.ndim == 2 and file.quads.shape[1] == 4:
+    if file.quads is not None and file.quads.ndim == 2 and file.quads.shape[1] == 4:
         fine = coarse + len(unique_edges(file.quads)) + len(file.quads)
     modes, attributes = count["identity_modes"] + count["albedo_modes"], len(file.attributes)
     expected = {
@@ -311,7 +316,7 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
         names = getattr(file, key)
         if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
             problems.append(f"{key} must be different strings")
-    kinds = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
+    kinds: dict[str, Any] = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
     for attribute in file.attributes:
         known = isinstance(attribute, dict) and set(attribute) == set(kinds)
         if not known or any(not isinstance(attribute[key], kind) for key, kind in kinds.items()):

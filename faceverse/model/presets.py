@@ -1,6 +1,6 @@
-"""Expressions by an everyday name, and the parts of a face that attributes belong to.
+"""Named expression presets, and the facial regions that attributes belong to.
 
-The presets are mixtures of ARKit's 52 blendshapes. Those of emotions follow the action units (AU) that the Facial
+The presets are combinations of ARKit's 52 blendshapes. Those of emotions follow the action units (AU) that the Facial
 Action Coding System names for them (Ekman, Friesen and Hager 2002, Investigator's Guide): happiness 6 + 12, surprise
 1 + 2 + 5 + 26, anger 4 + 5 + 7 + 23, sadness 1 + 4 + 15, disgust 9 + 15 + 16, fear 1 + 2 + 4 + 5 + 7 + 20 + 26,
 contempt 12 + 14 on one side. Sides are those of the subject.
@@ -26,7 +26,7 @@ def _mirrored(weights: Mapping[str, float]) -> dict[str, float]:
 _WINK = {"eyeBlinkLeft": 1.0, "cheekSquintLeft": 0.7, "mouthSmileLeft": 0.7, "browDownLeft": 0.3}
 _WINK |= {"mouthSmileRight": 0.35, "browOuterUpRight": 0.3, "browInnerUp": 0.15}
 
-_PRESETS = {
+_PRESETS: dict[str, dict[str, float]] = {
     "neutral": {},
     "smile": _sides(mouthSmile=0.75, cheekSquint=0.55, eyeSquint=0.2, mouthDimple=0.2),
     "laugh": {"jawOpen": 0.42}
@@ -60,7 +60,7 @@ _PRESETS = {
 EXPRESSION_PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {name: MappingProxyType(weights) for name, weights in _PRESETS.items()}
 )
-"""Whole expressions by name: weights in 0..1 by ARKit name; what a preset does not hold is 0. Read-only."""
+"""Expressions by name: weights in 0..1 by ARKit name; the weights left out are 0. Read-only."""
 
 ATTRIBUTE_REGIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -77,4 +77,4 @@ ATTRIBUTE_REGIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "neck": ("neck_width",),
     }
 )
-"""The open model's attributes by the part of the head that they change, each once. Read-only."""
+"""The open model's attributes by the part of the head that they change; each appears once. Read-only."""

@@ -1,4 +1,4 @@
-"""The model's own albedo as a texture, with painted irises."""
+"""Texture of the model's albedo, with procedural irises."""
 
 from __future__ import annotations
 
@@ -12,27 +12,32 @@ from .face_model import FaceModel, FaceParams
 from .texture_maps import bake_vertices, uv_fragments
 
 DARKEST_ALBEDO = 0.004
-INSIDE_OF_LIDS = (0.26, 0.12, 0.10)  # linear; what a moving lid may uncover
+EYE_SOCKET_ALBEDO = (0.26, 0.12, 0.10)  # linear RGB; visible where a moving lid opens a gap
 IRIS_DEG, PUPIL_DEG, BLEND_DEG = 25.0, 8.5, 2.0  # angles to the gaze axis as seen from the eyeball's centre
 
 
 @dataclass(frozen=True)
-class Texture:
-    """rgb (S, S, 3) uint8 sRGB; confidence (S, S) uint8, 255 where the photograph was seen well, 0 where completed."""
+class SkinTexture:
+    """Albedo map of a head.
+
+    Args:
+        rgb: (S, S, 3) uint8 sRGB.
+        confidence: (S, S) uint8, 255 where the photograph shows the skin well, 0 where the model completes it.
+    """
 
     rgb: np.ndarray
     confidence: np.ndarray
 
 
-def model_texture(model: FaceModel, params: FaceParams, size: int = 512) -> Texture:
-    """Texture of the model's own albedo with painted irises, for heads that come from no photograph."""
+def model_texture(model: FaceModel, params: FaceParams, size: int = 512) -> SkinTexture:
+    """Bake the model's albedo with painted irises, for heads that come from no photograph."""
     linear = bake_vertices(model, model_albedo(model, params), size)
     linear = paint_irises(model, linear, params.iris)
-    return Texture(encode_srgb(linear), np.zeros((size, size), np.uint8))
+    return SkinTexture(encode_srgb(linear), np.zeros((size, size), np.uint8))
 
 
 def paint_irises(model: FaceModel, linear: np.ndarray, iris: np.ndarray) -> np.ndarray:
-    """A copy of a linear texture (S, S, 3) with pupil, iris and limbus painted on both eyeballs."""
+    """Paint pupil, iris and limbus on both eyeballs of a copy of a linear texture (S, S, 3)."""
     linear, size = linear.copy(), linear.shape[0]
     fragments = uv_fragments(model, size)
     corners = model.faces[fragments.triangle]
@@ -52,9 +57,9 @@ def paint_irises(model: FaceModel, linear: np.ndarray, iris: np.ndarray) -> np.n
 
 
 def _eye_colour(degrees: np.ndarray, around: np.ndarray, iris: np.ndarray) -> np.ndarray:
-    """Linear colours (K, 3) by angle to the gaze axis and angle around it."""
+    """Linear colours (K, 3) of the eye by angle to the gaze axis and angle around it."""
     sclera = np.array([0.50, 0.455, 0.44])
-    # Fibres: a few incommensurate waves look irregular and need no random numbers.
+    # Incommensurate waves look as irregular as real fibres, without random numbers.
     fibres = 1 + 0.16 * np.sin(23 * around + 3 * np.sin(5 * around)) + 0.10 * np.sin(41 * around + 1.3)
     ring = np.clip((degrees - PUPIL_DEG) / (IRIS_DEG - PUPIL_DEG), 0, 1)
     shading = (1.25 - 0.55 * ring**3) * fibres
@@ -69,16 +74,19 @@ def _eye_colour(degrees: np.ndarray, around: np.ndarray, iris: np.ndarray) -> np
 
 
 def model_albedo(model: FaceModel, params: FaceParams) -> np.ndarray:
+    """Albedo (V, 3) linear RGB of the model, bounded to DARKEST_ALBEDO..1, with the eye sockets in their own colour."""
     with torch.no_grad():
         albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(DARKEST_ALBEDO, 1).numpy()
-    albedo[model.regions.get("eye_sockets", np.zeros(0, np.int64))] = INSIDE_OF_LIDS
+    albedo[model.regions.get("eye_sockets", np.zeros(0, np.int64))] = EYE_SOCKET_ALBEDO
     return albedo
 
 
 def smoothstep(x: np.ndarray) -> np.ndarray:
+    """Cubic Hermite step from 0 at x <= 0 to 1 at x >= 1."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
 def encode_srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear RGB to uint8 sRGB."""
     return (srgb_from_linear(torch.from_numpy(linear.astype(np.float32))) * 255 + 0.5).to(torch.uint8).numpy()

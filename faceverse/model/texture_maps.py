@@ -1,4 +1,4 @@
-"""Maps in texture space: which point of the surface each texel shows, and vertex values painted into a texture.
+"""Texture-space maps: the surface point of each texel, and baking of vertex values.
 
 Texel (row i, column j) has its centre at u = (j + 0.5) / size, v = (i + 0.5) / size; see camera.py for UV.
 """
@@ -30,7 +30,7 @@ class UvFragments:
 
     Attributes:
         triangle: (size, size) int64, index into `faces` and `uv_faces`; texels up to `PADDING_TEXELS` outside a chart
-            repeat the nearest texel inside, so that whatever is computed from here is padded; -1 further away.
+            repeat the nearest texel inside, so that every map computed from it is padded; -1 further away.
         barycentric: (size, size, 3) float32, weights of the triangle's corners; 0 where triangle is -1.
         covered: (size, size) bool, True where the texel's centre lies in a triangle (padding excluded).
     """
@@ -60,14 +60,14 @@ def uv_coverage(model: FaceModel, size: int) -> np.ndarray:
 
 
 def bake_vertices(model: FaceModel, values: np.ndarray, size: int) -> np.ndarray:
-    """Paints vertex values into texture space.
+    """Bake vertex values into a texture-space map.
 
     Args:
         values: (V, C) of any number type.
         size: width and height of the map in texels.
     Returns:
-        (size, size, C) float32: interpolated on the surface, repeated around it for `PADDING_TEXELS`, and the mean of
-        the covered texels elsewhere, so that neither bilinear lookup nor a smaller mip level shows a seam.
+        (size, size, C) float32: interpolated on the surface, padded by `PADDING_TEXELS`, and the mean of the covered
+        texels elsewhere, so that neither bilinear lookup nor a smaller mip level shows a seam.
     Raises:
         ParameterError: wrong shape of `values`, or a size as in `uv_fragments`.
     """
@@ -75,12 +75,12 @@ def bake_vertices(model: FaceModel, values: np.ndarray, size: int) -> np.ndarray
 
 
 def bake_planes(model: FaceModel, values: np.ndarray, size: int) -> np.ndarray:
-    """`bake_vertices` with the channels first, (C, size, size): quicker to make and to go on with."""
+    """`bake_vertices` with the channels first, (C, size, size), which is faster to compute and to process."""
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != len(model.mean_vertices):
         raise ParameterError(f"values must have shape ({len(model.mean_vertices)}, C), got {values.shape}")
     fragments = uv_fragments(model, size)
-    shown, on_surface, matrix = _baking(model, fragments, size)
+    shown, on_surface, matrix = _baking_matrix(model, fragments, size)
     image = np.empty((values.shape[1], size * size), np.float32)
     for plane, column in zip(image, np.asarray(values, dtype=np.float32).T):
         baked = matrix @ np.ascontiguousarray(column)
@@ -89,9 +89,12 @@ def bake_planes(model: FaceModel, values: np.ndarray, size: int) -> np.ndarray:
     return image.reshape(-1, size, size)
 
 
-def _baking(model: FaceModel, fragments: UvFragments, size: int) -> tuple[np.ndarray, np.ndarray, csr_array]:
-    """Flat indices (P,) of the texels that show the surface, which of them are no padding (P,), and the matrix (P, V)
-    from vertices to them; computed once per model and size."""
+def _baking_matrix(model: FaceModel, fragments: UvFragments, size: int) -> tuple[np.ndarray, np.ndarray, csr_array]:
+    """Interpolation from vertices to texels, computed once per model and size.
+
+    Returns:
+        flat indices (P,) of the texels of the surface and its padding; (P,) bool, False for padding; matrix (P, V).
+    """
     per_model = _cache.setdefault(model, {})
     key = ("baking", size)
     if key not in per_model:

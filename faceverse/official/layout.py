@@ -70,7 +70,7 @@ def model_data(raw: Mapping, where: str, *, strict: bool = True) -> ModelData:
     """The arrays of a FaceModel from an official dictionary.
 
     Args:
-        raw: the dictionary, from `faceverse.pickles.read_npy`.
+        raw: the dictionary, from `faceverse.io.pickles.read_npy`.
         where: name of the file, for messages.
         strict: refuse keys that versions 0 to 2 do not have (the files of 3 and 4 carry more than is read here).
     Raises:

@@ -132,7 +132,7 @@ def joined(parts: list[Samples]) -> Samples:
 # -- people -----------------------------------------------------------------------------------------------------------
 def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
     """Draw a head from the population, or with independent coefficients, from plain to pronounced."""
-    params = model.random(int(rng.integers(1 << 30)), alike=False)
+    params = model.random(int(rng.integers(1 << 30)), similar_tone=False)
     drawn = params.identity if rng.random() < 0.6 else rng.standard_normal(len(params.identity))
     # Real people exceed the model's variance in some features more than in others.
     tilt = np.exp(0.25 * np.interp(np.arange(len(drawn)), np.linspace(0, len(drawn), 6), rng.standard_normal(6)))
