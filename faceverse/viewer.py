@@ -1,4 +1,4 @@
-"""Heads in notebooks: turnable where the notebook's viewer can draw meshes, a picture everywhere else; and pictures."""
+"""Show heads in notebooks: an interactive mesh where the notebook supports it, a picture elsewhere."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .graphics.lighting import srgb_from_linear
 from .rendering.render import render
 from .result import FitResult
 
-PLOTLY = "application/vnd.plotly.v1+json"  # drawn by JupyterLab and VS Code where the package plotly is installed
-MODES = ("color", "albedo", "clay")
+PLOTLY = "application/vnd.plotly.v1+json"  # shown by JupyterLab and VS Code where the package plotly is installed
+MODES = ("color", "albedo", "clay")  # of `RENDER_MODES`, those that vertex colours can show
 CLAY = "#c8c4be"
 STEP_M = 1e-4  # of the positions in the notebook: a tenth of a millimetre
 LIGHTING = {"ambient": 0.55, "diffuse": 0.6, "specular": 0.05, "roughness": 0.9, "fresnel": 0.05}
@@ -24,18 +24,18 @@ EYE, UP, CENTRE = {"x": 0.45, "y": 0.1, "z": 1.6}, {"x": 0, "y": 1, "z": 0}, {"x
 
 
 class MeshViewer:
-    """Shows a head as the value of a notebook's cell.
+    """Display a head as the value of a notebook's cell.
 
-    The notebook gets two versions, and its viewer takes the best that it can draw: the coarse mesh
-    (`FaceModel.coarse`) as a plotly figure, which can be turned, and a picture by `faceverse.render`, which also
-    shows where notebooks are only read. Nothing is fetched, and plotly need not be installed to make them.
+    The notebook stores two versions: the coarse mesh (`FaceModel.coarse`) as a plotly figure, which can be rotated, and
+    a picture by `faceverse.render`, which static notebook viewers show. Nothing is fetched, and creating them does not
+    need plotly.
 
     Args:
         result: the head.
         mode: "color" (the texture), "albedo" (the model's own colours) or "clay".
         size: pixels of the picture and of the figure.
     Raises:
-        ParameterError: no such mode, or a size that is none.
+        ParameterError: unknown mode, or an invalid size.
     """
 
     def __init__(self, result: FitResult, mode: str = "color", size: int = 400):
@@ -46,19 +46,19 @@ class MeshViewer:
 
     @property
     def picture(self) -> np.ndarray:
-        """(size, size, 3) uint8, the head from the front side of its pose."""
+        """(size, size, 3) uint8, the head in its fitted pose."""
         return self._picture
 
     def figure(self) -> dict:
         """The head as plotly's JSON, for `plotly.graph_objects.Figure(viewer.figure())`; lengths in 0.1 mm."""
-        light = self.result.model.coarse
-        keep = slice(None) if light is self.result.model else self.result.model.data.coarse_vertices
+        coarse = self.result.model.coarse
+        keep = slice(None) if coarse is self.result.model else self.result.model.data.coarse_vertices
         points = np.round(self.result.vertices[keep] / STEP_M)
         indices = "u2" if len(points) <= 1 << 16 else "u4"
         mesh = {
             "type": "mesh3d",
             **{axis: _packed(points[:, k], "i2") for k, axis in enumerate("xyz")},
-            **{corner: _packed(light.faces[:, k], indices) for k, corner in enumerate("ijk")},
+            **{corner: _packed(coarse.faces[:, k], indices) for k, corner in enumerate("ijk")},
             "lighting": LIGHTING,
             "lightposition": {"x": 2000, "y": 4000, "z": 8000},
             "hoverinfo": "skip",
@@ -67,9 +67,9 @@ class MeshViewer:
             mesh["color"] = CLAY
         else:
             mesh["vertexcolor"] = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self._colors(keep)]
-        hidden = {"visible": False, "showspikes": False}
+        no_axis = {"visible": False, "showspikes": False}
         scene = {"aspectmode": "data", "dragmode": "orbit", "camera": {"eye": EYE, "up": UP, "center": CENTRE}}
-        scene |= {f"{axis}axis": hidden for axis in "xyz"}
+        scene |= {f"{axis}axis": no_axis for axis in "xyz"}
         margin = dict.fromkeys("lrtb", 0)
         layout = {"width": self.size, "height": self.size, "margin": margin, "scene": scene, "paper_bgcolor": "white"}
         return {"data": [mesh], "layout": layout}
@@ -97,10 +97,10 @@ class MeshViewer:
 
 
 def show(*pictures: np.ndarray) -> None:
-    """Shows pictures side by side below a notebook's cell; the notebook stores them as one JPEG.
+    """Show pictures side by side below a notebook's cell; the notebook stores them as one JPEG.
 
     Args:
-        pictures: (H, W, 3) or (H, W) uint8, all of the same height and kind.
+        pictures: (H, W, 3) or (H, W) uint8, all of the same height and number of channels.
     """
     from IPython.display import display
 
@@ -108,6 +108,6 @@ def show(*pictures: np.ndarray) -> None:
 
 
 def _packed(values: np.ndarray, kind: str) -> dict:
-    """Numbers as plotly takes them in few bytes."""
+    """Numbers as plotly's typed array: base64 of little-endian bytes."""
     raw = np.ascontiguousarray(values, f"<{kind}").tobytes()
     return {"dtype": kind, "bdata": base64.b64encode(raw).decode("ascii")}

@@ -1,4 +1,4 @@
-"""Writing a binary glTF 2.0 file (GLB) with morph targets and their animation from plain arrays.
+"""Write a binary glTF 2.0 file (GLB) with morph targets and their animation from plain arrays.
 
 Reference: Khronos Group, "glTF 2.0 Specification" (ISO/IEC 12113:2022), sections 3.6, 3.7.2, 3.10, 3.11 and 4.4.
 """
@@ -21,12 +21,12 @@ _NEAR_M = 0.01
 
 @dataclass(frozen=True)
 class MorphTarget:
-    """What one weight adds to the mesh at 1.
+    """Offsets of one morph target at weight 1.
 
     Args:
         name: shown by viewers.
         positions: (V, 3) metres.
-        normals: (V, 3) differences of unit normals, or None to leave normals alone.
+        normals: (V, 3) differences of unit normals, or None for none.
     """
 
     name: str
@@ -36,7 +36,7 @@ class MorphTarget:
 
 @dataclass(frozen=True)
 class GltfMesh:
-    """One mesh with one primitive, so that viewers hold one set of morph weights.
+    """One mesh with one primitive, so that viewers show one set of morph weights.
 
     Args:
         name: of the node and the mesh.
@@ -45,7 +45,7 @@ class GltfMesh:
         uv: (V, 2) origin top left.
         faces: (F, 3) counter-clockwise.
         targets: morph targets, all with normals or all without.
-        weights: (T,) of the targets as the file is opened.
+        weights: (T,) initial weights of the targets.
     """
 
     name: str
@@ -75,13 +75,14 @@ class GltfMaterial:
 
 @dataclass(frozen=True)
 class GltfAnimation:
-    """One motion of the mesh's node, linear between K keys.
+    """One animation of the mesh's node, linear between K keyframes.
 
     Args:
         name: shown by viewers.
         times_s: (K,) from 0 on, increasing also as float32.
         weights: (K, T) of the morph targets.
-        rotation: (K, 4) unit quaternions x, y, z, w; neighbours in one half of their sphere, for the shortest turn.
+        rotation: (K, 4) unit quaternions x, y, z, w; the dot product of neighbours is positive, so that interpolation
+            takes the shorter way.
         translation: (K, 3) metres.
     """
 
@@ -110,14 +111,14 @@ def write_glb(
     animation: GltfAnimation | None = None,
     camera: GltfCamera | None = None,
 ) -> bytes:
-    """The complete file.
+    """Serialise a mesh with its material to the bytes of a .glb.
 
     Args:
-        generator: named in the file as the program that wrote it.
-        animation: starts the node where its first key is.
-        camera: beside the head.
-        tolerance: rows of a morph target whose components are all below it count as zero. A target is stored
-            sparse (only its other rows) wherever that is smaller.
+        generator: program named in the file's `asset` entry.
+        animation: its first keyframe is also the node's transform.
+        camera: a second node of the scene.
+        tolerance: rows of a morph target whose components are all below it count as zero. A target is stored sparse
+            (only its other rows) wherever that is smaller.
     """
     builder = _Builder()
     attributes = {
@@ -134,15 +135,15 @@ def write_glb(
         gltf_mesh["weights"] = [float(w) for w in mesh.weights]
         gltf_mesh["extras"] = {"targetNames": [target.name for target in mesh.targets]}
     gltf_material = builder.material(material)
-    node, moving = {"name": mesh.name, "mesh": 0}, {}
+    node, optional = {"name": mesh.name, "mesh": 0}, {}
     if animation is not None:
-        moving["animations"] = [builder.animation(animation)]
+        optional["animations"] = [builder.animation(animation)]
         node |= {"rotation": animation.rotation[0].tolist(), "translation": animation.translation[0].tolist()}
     nodes = [node]
     if camera is not None:
         nodes.append({"name": "camera", "camera": 0, "translation": [float(v) for v in camera.position]})
-        lens = {"yfov": float(camera.yfov), "aspectRatio": float(camera.aspect), "znear": _NEAR_M}
-        moving["cameras"] = [{"type": "perspective", "perspective": lens}]
+        perspective = {"yfov": float(camera.yfov), "aspectRatio": float(camera.aspect), "znear": _NEAR_M}
+        optional["cameras"] = [{"type": "perspective", "perspective": perspective}]
     document = {
         "asset": {"version": "2.0", "generator": generator},
         "scene": 0,
@@ -160,7 +161,7 @@ def write_glb(
             }
         ],
         "images": builder.images,
-        **moving,
+        **optional,
         "accessors": builder.accessors,
         "bufferViews": builder.views,
         "buffers": [{"byteLength": len(builder.buffer)}],
@@ -181,7 +182,7 @@ def _container(document: dict, buffer: bytearray) -> bytes:
 
 
 class _Builder:
-    """Grows the binary buffer together with the lists that describe it."""
+    """The binary buffer under construction, with the accessors, buffer views and images that describe it."""
 
     def __init__(self):
         self.buffer = bytearray()
@@ -203,7 +204,7 @@ class _Builder:
         return len(self.accessors) - 1
 
     def vertex_data(self, values: np.ndarray, *, bounds: bool = False) -> int:
-        """Accessor of a dense (V, 2), (V, 3) or (V, 4) float array; POSITION must state its bounds."""
+        """Add an accessor of a dense (V, 2), (V, 3) or (V, 4) float array; POSITION must state its bounds."""
         values = np.ascontiguousarray(values, dtype="<f4")
         kind = f"VEC{values.shape[1]}"
         view = self.view(values.tobytes(), _VERTEX_DATA)
@@ -216,14 +217,14 @@ class _Builder:
         return self.accessor(bufferView=view, componentType=component, count=len(flat), type="SCALAR")
 
     def target(self, target: MorphTarget, tolerance: float) -> dict[str, int]:
-        """Both attributes of a morph target; they share the list of rows, so that it is stored once."""
+        """Add the accessors of a morph target; positions and normals share the sparse index list."""
         parts = {"POSITION": target.positions}
         moved = np.abs(target.positions).max(axis=1) >= tolerance
         if target.normals is not None:
             parts["NORMAL"] = target.normals
             moved |= np.abs(target.normals).max(axis=1) >= 1e-3
         rows = np.flatnonzero(moved)
-        # An empty list of rows is not allowed: a target that moves nothing stores one zero.
+        # The format forbids an empty index list: a target without offsets stores one zero.
         rows = rows if len(rows) else np.zeros(1, np.int64)
         index, component = _small_integers(rows, len(moved))
         row_bytes = 12 * len(parts)
@@ -237,7 +238,7 @@ class _Builder:
                 values = np.zeros_like(values)
             limits = {}
             if name == "POSITION":
-                # The bounds are those of the whole target, and the rows left out are zero.
+                # The bounds are those of the whole target, and the omitted rows are zero.
                 limits = _bounds(values if len(rows) == len(moved) else np.vstack([values, np.zeros((1, 3), "<f4")]))
             stored = {**sparse, "values": {"bufferView": self.view(values.tobytes())}}
             accessors[name] = self.accessor(
@@ -246,7 +247,7 @@ class _Builder:
         return accessors
 
     def animation(self, animation: GltfAnimation) -> dict:
-        """One sampler for each of the node's properties, all at the same times."""
+        """Add an animation with one sampler per animated property, all at the same times."""
         times = np.ascontiguousarray(animation.times_s, dtype="<f4")[:, None]
         view = self.view(times.tobytes())
         keys = self.accessor(bufferView=view, componentType=_FLOAT, count=len(times), type="SCALAR", **_bounds(times))
@@ -289,7 +290,7 @@ def _bounds(values: np.ndarray) -> dict[str, list[float]]:
 
 
 def _small_integers(values: np.ndarray, count: int) -> tuple[np.ndarray, int]:
-    """Indices below count in the narrowest type; 65535 itself is reserved in 16 bits."""
+    """Indices below `count` in the narrowest type; 65535 itself is reserved in 16 bits."""
     if count <= 65535:
         return values.astype("<u2"), _UINT16
     return values.astype("<u4"), _UINT32

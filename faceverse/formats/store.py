@@ -1,8 +1,8 @@
-"""A fit as JSON text and back: what is needed to go on with a head later, on the same face model.
+"""Store a `FitResult` as JSON text and restore it on the same face model.
 
-Numbers are float32 in their shortest exact spelling; pictures are PNG in base64. Large arrays of the detail are rounded
-to the steps of `detail.STORED`, displacements to 0.1 micrometre, and compressed; a normal map that follows from the
-displacement is made again. Neither the photograph nor the folder that it came from is stored.
+Numbers are float32 in their shortest exact decimal form; pictures are PNG in base64. Large arrays of the detail are
+quantised to the steps of `detail.module.STORED`, displacements to 0.1 micrometre, and compressed; a normal map that
+follows from the displacement is recomputed. Neither the photograph nor the folder it came from is stored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PARAMS = ("identity", "albedo", "rotation", "translation", "light", "iris")
 
 
 def to_json(result: FitResult) -> str:
-    """The text; about a third larger than its textures are as PNG.
+    """Serialise a result; the text is about a third larger than its textures are as PNG.
 
     Raises:
         ParameterError: a parameter is not finite.
@@ -81,7 +81,7 @@ def _document(result: FitResult) -> dict:
 
 
 def from_json(text: str, model: FaceModel, name: str) -> FitResult:
-    """The result that `to_json` wrote; vertices and albedo are computed by the model.
+    """Restore the result that `to_json` wrote; the model computes vertices and albedo.
 
     Args:
         model: the face model that the parameters belong to.
@@ -107,7 +107,7 @@ def from_json(text: str, model: FaceModel, name: str) -> FitResult:
 
 
 def library_name() -> str:
-    """Name and version of this library, as files state it."""
+    """Name and version of this library, for the generator entries of files."""
     try:
         return f"faceverse {metadata.version('faceverse')}"
     except metadata.PackageNotFoundError:
@@ -115,7 +115,7 @@ def library_name() -> str:
 
 
 def picture_bytes(pixels: np.ndarray, *, jpeg: bool = False) -> bytes:
-    """Pixels (H, W) or (H, W, 3) uint8 as a PNG or a JPEG file."""
+    """Encode pixels (H, W) or (H, W, 3) uint8 as PNG, or as JPEG."""
     stream = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if jpeg:
@@ -127,7 +127,7 @@ def picture_bytes(pixels: np.ndarray, *, jpeg: bool = False) -> bytes:
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 def _numbers(values: np.ndarray | None) -> list | None:
-    """Nested lists of the shortest decimals that give the same float32 back."""
+    """Nested lists of the shortest decimals that round to the same float32."""
     if values is None:
         return None
     values = np.asarray(values, dtype=np.float32)
@@ -156,7 +156,7 @@ def _view_entry(view: FittedView, model: FaceModel) -> dict:
 
 
 def _null_for_nan(value):
-    """JSON knows no NaN, and the loss of a stage may be one."""
+    """Replace NaN and infinity by null: JSON has neither, and the loss of a stage may be NaN."""
     if isinstance(value, dict):
         return {key: _null_for_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -179,7 +179,7 @@ def _displacement_entry(values: np.ndarray | None) -> dict | None:
 
 
 def _packed_or_numbers(values: np.ndarray, name: str) -> dict | list:
-    """Short latents as they are; long ones as exact as they have to be."""
+    """Short latents as exact numbers; long ones quantised or in half precision."""
     values = np.asarray(values, dtype=np.float32)
     if values.size <= _LONGEST_LIST:
         return _numbers(values)
@@ -189,8 +189,8 @@ def _packed_or_numbers(values: np.ndarray, name: str) -> dict | list:
 
 
 def _stepped(values: np.ndarray, what: str) -> dict:
-    """Values as whole numbers of a step; those of 16 bits as differences of neighbours, low bytes before high ones,
-    which takes a quarter less."""
+    """Quantise values and compress them; 16-bit values as differences of neighbours, low bytes before high ones, which
+    makes them a quarter smaller."""
     whole, step = whole_steps(values, what)
     whole = whole.reshape(-1)
     if whole.itemsize == 1:
@@ -273,7 +273,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
 
 
 def _normals_follow(result: FitResult) -> bool:
-    """Whether the normal map is that of the displacement, and so need not be stored."""
+    """Whether the normal map can be recomputed from the displacement, and need not be stored."""
     if result.displacement is None or result.normal_map is None or not np.isfinite(result.displacement).all():
         return False
     side = len(result.displacement)
@@ -284,8 +284,8 @@ def _normals_follow(result: FitResult) -> bool:
 
 
 def _module_of(entry: dict | str | None) -> tuple[DetailModule | None, list[str]]:
-    """The open module for heads that have its detail, and what to say where another one made it: those heads keep what
-    they look like. Files of earlier editions tell the module's name only."""
+    """The installed detail module if it made this head's detail, else None and a warning: such a head keeps its maps but
+    cannot be edited. Files of earlier versions state only the module's name."""
     if entry is None:
         return None, []
     name, digest = (entry, None) if isinstance(entry, str) else (str(entry["name"]), str(entry["digest"]))
@@ -300,7 +300,7 @@ def _module_of(entry: dict | str | None) -> tuple[DetailModule | None, list[str]
 
 
 def _latents(item: list | dict, what: str) -> np.ndarray:
-    """What `_packed_or_numbers` wrote, or earlier editions did."""
+    """Inverse of `_packed_or_numbers`, also for files of earlier versions."""
     if not isinstance(item, dict):
         return _array(item, None, what)
     length = int(item["length"])
@@ -341,7 +341,7 @@ def _optional(value, read, *arguments):
 
 
 def _array(values: list, shape: tuple[int, ...] | None, what: str) -> np.ndarray:
-    """Finite float32 of the shape expected (None: any)."""
+    """A finite float32 array; checks its shape unless `shape` is None."""
     array = np.array(values, dtype=np.float64)
     if shape is not None and array.shape != shape:
         raise ValueError(f"{what} should have shape {shape}, but has {array.shape}")
@@ -369,8 +369,8 @@ def _displacement(entry: dict) -> np.ndarray:
 
 
 def _unpacked(entry: dict, length: int, what: str) -> np.ndarray:
-    """(length,) finite float32: whole numbers of steps, or the floats of earlier editions."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a crafted step may be anything
+    """Decompress (length,) finite float32: quantised values, or the floats of earlier versions."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a crafted step may have any value
         if "int8_zlib_base64" in entry:
             whole = np.frombuffer(_unzipped(entry["int8_zlib_base64"], length, what), np.int8)
             values = of_steps(whole, float(entry["step"]))
@@ -389,7 +389,7 @@ def _unpacked(entry: dict, length: int, what: str) -> np.ndarray:
 
 def _unzipped(text: str, size: int, what: str) -> bytes:
     try:
-        # Never unpack more than is announced, however much a crafted file may hold.
+        # Never decompress more than announced, whatever a crafted file contains.
         content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
     except zlib.error as error:
         raise ValueError(f"{what} is damaged") from error

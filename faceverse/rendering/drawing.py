@@ -83,7 +83,15 @@ def draw(head: PosedHead, camera: Camera, supersample: int) -> Drawn:
 
 @dataclass(frozen=True)
 class PosedHead:
-    """A posed head, ready to be drawn: vertices_cam (V, 3), faces and uv_faces (F, 3), uv (U, 2), normals (V, 3)."""
+    """A posed head, ready to be drawn.
+
+    Attributes:
+        mode: of `RENDER_MODES`; "wireframe" has the faces of the coarse mesh.
+        vertices_cam: (V, 3) metres, camera space.
+        faces, uv_faces: (F, 3) int64.
+        uv: (U, 2).
+        normals: (V, 3) unit length, camera space.
+    """
 
     result: FitResult
     mode: str
@@ -110,16 +118,16 @@ class PosedHead:
         )
 
     def texture(self, camera: Camera) -> Tensor:
-        """(3, H, W) linear light, reduced by halves until a texel is about as large as a sample."""
+        """Texture (3, H, W) in linear light, halved until a texel is about as large as a sample (a mipmap level)."""
         return self._reduced(LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0), camera)
 
     def normal_map(self, camera: Camera) -> Tensor:
-        """(3, H, W) tangent-space vectors, reduced likewise; shorter than 1 where displacement has been averaged."""
+        """Tangent-space vectors (3, H, W), halved like the texture; shorter than 1 where normals were averaged."""
         return self._reduced(torch.tensor(self.result.normal_map).float().movedim(2, 0) / 127.5 - 1, camera)
 
     @cached_property
     def tangents(self) -> Tensor:
-        """(U, 4) frame of the normal map at each texture coordinate, camera space, as `gltf.tangents` defines it."""
+        """Tangent frame (U, 4) of the normal map at each texture coordinate, camera space, see `mesh.tangents`."""
         owner = torch.zeros(len(self.uv), dtype=torch.int64)
         owner[self.uv_faces.reshape(-1)] = self.faces.reshape(-1)
         corners = (self.vertices_cam[owner], self.normals[owner], self.uv, self.uv_faces)
@@ -143,10 +151,10 @@ class Samples:
     """The P samples of a picture that hit the head.
 
     Attributes:
-        camera: of the samples, `per_pixel` of them to a pixel's side.
-        pixels: (P,) positions in the flattened picture.
+        camera: of the supersampled picture, `per_pixel` samples along each side of a pixel.
+        pixels: (P,) indices into the flattened supersampled picture.
         triangle: (P,) visible triangles.
-        weights: (3, P) barycentric.
+        weights: (3, P) barycentric coordinates.
     """
 
     head: PosedHead
@@ -175,17 +183,17 @@ class Samples:
         rows, corners = values.t().contiguous(), faces.t().contiguous().index_select(1, self.triangle)
         return sum(rows.index_select(1, corners[k]) * self.weights[k] for k in range(3))
 
-    def looked_up(self, texture: Tensor) -> Tensor:
+    def sampled(self, texture: Tensor) -> Tensor:
         """Texture (3, H, W) at the samples by bilinear interpolation: (3, P)."""
         uv = self.interpolated(self.head.uv, self.head.uv_faces).t()
-        found = torch.nn.functional.grid_sample(
+        values = torch.nn.functional.grid_sample(
             texture[None], uv[None, None] * 2 - 1, align_corners=False, padding_mode="border"
         )
-        return found[0, :, 0]
+        return values[0, :, 0]
 
     @cached_property
     def normals(self) -> Tensor:
-        """(3, P) unit normals in camera space, turned to the camera where the surface is seen from behind."""
+        """(3, P) unit normals in camera space, flipped where the back of the surface is visible."""
         normals = torch.nn.functional.normalize(self.interpolated(self.head.normals, self.head.faces), dim=0)
         a, b, c = self.corners_px.unbind(1)
         clockwise = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] > 0
@@ -193,20 +201,20 @@ class Samples:
 
     @cached_property
     def corners_px(self) -> Tensor:
-        """(F, 3, 2) corners of all triangles in the picture."""
+        """(F, 3, 2) corners of all triangles in pixels."""
         return project(self.head.vertices_cam, self.camera)[self.head.faces][..., :2]
 
     @cached_property
     def detailed_normals(self) -> Tensor:
-        """(3, P) normals, bent by the tangent-space normal map if there is one (glTF: red along u, green against v)."""
+        """(3, P) normals, perturbed by the tangent-space normal map if any (glTF: red along u, green against v)."""
         if self.head.result.normal_map is None:
             return self.normals
-        bend = self.looked_up(self.head.normal_map(self.camera))
+        offset = self.sampled(self.head.normal_map(self.camera))
         frame = self.interpolated(self.head.tangents, self.head.uv_faces)
         normals = self.normals
         along_u = torch.nn.functional.normalize(frame[:3] - normals * (frame[:3] * normals).sum(0), dim=0)
         against_v = torch.linalg.cross(normals, along_u, dim=0) * torch.sign(frame[3])
-        return torch.nn.functional.normalize(bend[0] * along_u + bend[1] * against_v + bend[2] * normals, dim=0)
+        return torch.nn.functional.normalize(offset[0] * along_u + offset[1] * against_v + offset[2] * normals, dim=0)
 
 
 def _color(samples: Samples) -> Tensor:
@@ -220,7 +228,7 @@ def _color(samples: Samples) -> Tensor:
 
 
 def _albedo(samples: Samples) -> Tensor:
-    return samples.looked_up(samples.head.texture(samples.camera))
+    return samples.sampled(samples.head.texture(samples.camera))
 
 
 def _clay(samples: Samples) -> Tensor:
@@ -260,7 +268,7 @@ def _wireframe(samples: Samples) -> Tensor:
     heights = area[:, None] / edges.norm(dim=-1).clamp_min(1e-6)
     distance = (samples.weights * heights.index_select(0, samples.triangle).t()).amin(0)
     line = (_WIRE_HALF_WIDTH_PX * samples.per_pixel + 0.5 - distance).clamp(0, 1)
-    # Where triangles are hardly larger than a line, full lines would blacken the picture.
+    # Where triangles are hardly larger than a line, opaque lines would blacken the picture.
     triangle_px = float(area.nan_to_num().mean()) ** 0.5 / samples.per_pixel
     line = line * min(max(triangle_px / _WIRE_FADE_PX, 0.2), 1)
     return _clay(samples) * (1 - line) + torch.tensor(_WIRE)[:, None] * line

@@ -1,4 +1,4 @@
-"""Pictures of a head: the differentiable image formation that fitting uses, and finished renderings for people.
+"""Render a head: differentiable image formation for optimisation, and finished pictures.
 
 Conventions (axes, pixels, colours): see camera.py.
 """
@@ -72,10 +72,10 @@ def render_head(
     *,
     backend: str = "auto",
 ) -> Shaded:
-    """Differentiable renderings of posed and lit heads (Wang et al. 2022, section 3.3).
+    """Render posed and lit heads differentiably (Wang et al. 2022, section 3.3).
 
-    Light is computed at the vertices and interpolated with the albedo, which second-order harmonics are smooth enough
-    for. Gradients reach every tensor argument except through the outline, which is a discrete choice.
+    Gouraud shading: second-order harmonics are smooth enough to be evaluated at the vertices and interpolated with the
+    albedo. Gradients reach every tensor argument except through visibility, which is discrete at silhouettes.
 
     Args:
         vertices: (N, V, 3) metres, head space.
@@ -93,7 +93,7 @@ def render_head(
     return Shaded(rgb, fragments, normals, faces)
 
 
-# ---------------------------------------------------------------------------------------------------------- for people
+# --------------------------------------------------------------------------------------------------- finished pictures
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,18 @@ def render(
     background: tuple[float, float, float] = (255, 255, 255),
     supersample: int = 2,
 ) -> Rendering:
-    """A picture of a head.
+    """Render a picture of a head.
 
-    Without `camera` the head is seen as in its photograph, framed. With `rotation` and no `camera` it turns about the
-    centre of the picture, at the photograph's distance, framed so that every rotation fits.
+    Without `camera` the view is that of the photograph, framed around the head. With `rotation` and no `camera` the head
+    rotates about the centre of the picture, at the photograph's distance, framed so that every rotation fits.
 
     Args:
-        result: the head; it is drawn with its expression.
+        result: the head, with its expression.
         size: pixels, one number for a square or (height, width), each 1..8192; ignored with `camera`.
         mode: a name in `RENDER_MODES`: "color" (texture in the fitted light), "albedo" (texture alone), "clay",
             "normal" (camera space), "depth" (near is bright), "uv" (texture coordinates), "wireframe" (of the coarse
             mesh).
-        camera: draws the head where this camera sees it, in a picture of its `image_size`.
+        camera: renders with this camera, in a picture of its `image_size`.
         rotation: head to camera instead of the fitted one: (yaw, pitch, roll) in degrees or a matrix (3, 3).
         background: sRGB, 0..255.
         supersample: 1..4, samples per pixel in each direction.
