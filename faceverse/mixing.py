@@ -1,4 +1,4 @@
-"""Heads from chance and from other heads: random attributes, and what lies between two people."""
+"""Random variations of a head, and interpolation between two heads."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .result import FitResult, with_params
 SKIN = "skin"
 """In `keep`: the head keeps its detail."""
 MAX_STRENGTH = 2.0
-_PERSON_SHARE = 0.6  # how far a random face goes towards other age, sex, weight and ancestry
+_PERSON_SHARE = 0.6  # share of the way to the sampled age, sex, weight and ancestry
 _SHARES = ("african", "asian", "caucasian")
-_NOISE = 1e-3  # of an attribute's variance: attributes that others determine leave the equations solvable
+_NOISE = 1e-3  # of an attribute's variance: keeps the covariance invertible where some attributes determine others
 
 _spreads: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-# -- chance -----------------------------------------------------------------------------------------------------------
+# -- random heads -----------------------------------------------------------------------------------------------------
 def random_attributes(
     result: FitResult,
     seed: int,
@@ -37,18 +37,19 @@ def random_attributes(
     keep: Iterable[str] = (),
     strength: float = 1.0,
 ) -> dict[str, float]:
-    """Changes for `edit` that make another face of this one, as the people behind the model differ.
+    """Sample attribute changes for `edit` from the model's population.
 
-    What stays has a say: a nose is drawn as such faces have it. Age, sex, weight and ancestry go 0.6 of the way to
-    those of the person that was drawn, and ancestries stay shares.
+    The changing attributes are sampled conditionally on the kept ones: a random nose suits the rest of the face. Age,
+    sex, weight and ancestry move 0.6 of the way to those of the sampled person, and ancestries remain shares.
 
     Args:
         seed: 0 to 2^24 - 1; another seed, another face.
-        region: name or names of `ATTRIBUTE_REGIONS`, all else stays; None: the whole face.
-        keep: attributes, or regions, that keep their value. "skin" is understood and says nothing here.
-        strength: 0..2: 1 is a face from the population, less stays closer to this one, 2 goes to its ends.
+        region: name or names of `ATTRIBUTE_REGIONS`, everything else is kept; None: the whole face.
+        keep: attributes or regions that keep their value. "skin" is accepted and has no effect here.
+        strength: 0..2: 1 is a face from the population, less is closer to this face, 2 doubles the deviation from the
+            mean.
     Returns:
-        Amounts by name for the attributes that change, within `attribute_limits`.
+        Changes by name for the attributes that change, within `attribute_limits`.
     Raises:
         ParameterError: an unknown region or attribute, or a number out of range.
     """
@@ -84,10 +85,10 @@ def randomize(
     keep: Iterable[str] = (),
     strength: float = 1.0,
 ) -> FitResult:
-    """Another face made of this one by chance; arguments and errors as in `random_attributes`.
+    """Make a random variation of a head; arguments and errors as in `random_attributes`.
 
-    A whole face gets other skin as well (`edit(detail_seed=seed)`), where it has detail with its module, and "skin" is
-    not kept. Expression, pose and light stay.
+    A whole face also gets sampled skin detail (`edit(detail_seed=seed)`), if it has detail with its module and "skin" is
+    not in `keep`. Expression, pose and light stay the same.
     """
     keep = _names("keep", keep)
     amounts = random_attributes(result, seed, region=region, keep=keep, strength=strength)
@@ -104,7 +105,7 @@ def _names(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _free_attributes(model: FaceModel, region, keep) -> list[str]:
-    """Names of the attributes that change, in the model's order."""
+    """Names of the attributes that may change, in the model's order."""
     locked = set()
     for name in _names("keep", keep):
         if name in model.attribute_names:
@@ -118,7 +119,7 @@ def _free_attributes(model: FaceModel, region, keep) -> list[str]:
 
 
 def _spread(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (A,) and covariance (A, A) of the attributes' estimates over the population; once per model."""
+    """Mean (A,) and covariance (A, A) of the attributes' estimates over the population; cached per model."""
     if model not in _spreads:
         estimators = np.stack([a.estimator for a in model.data.attributes]).astype(np.float64)
         weights, constants = estimators[:, :-1], estimators[:, -1]
@@ -134,30 +135,30 @@ def _spread(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
 def _drawn(
     model: FaceModel, present: np.ndarray, is_free: np.ndarray, draw: np.random.Generator, scale: float
 ) -> np.ndarray:
-    """Values (A,) of a random person: those that are not free are the present ones, the others drawn to suit them."""
+    """Sample attribute values (A,) of a person, conditioned on the present values of those that are not free."""
     mean, covariance = _spread(model)
     deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
     correlation = covariance / np.outer(deviation, deviation) + _NOISE * np.eye(len(mean))
     person = np.linalg.cholesky(correlation) @ draw.standard_normal(len(mean)) * scale
     kept = ~is_free
     if kept.any():
-        # Matheron's rule: a draw from everybody, corrected by what the kept values say, is a draw given these values.
+        # Matheron's rule: an unconditional sample plus a correction for the kept values is a conditional sample.
         missing = (present - mean)[kept] / deviation[kept] - person[kept]
         person += correlation[:, kept] @ np.linalg.solve(correlation[np.ix_(kept, kept)], missing)
     return mean + person * deviation
 
 
 def _as_shares(names: list[str], present: np.ndarray, wanted: np.ndarray, is_free: np.ndarray) -> np.ndarray:
-    """The changes with those of ancestries such that the shares add up to what they did."""
+    """Adjust the changes of ancestries so that the sum of their shares stays the same."""
     rows = [names.index(name) for name in _SHARES if name in names]
     movable = [row for row in rows if is_free[row]]
     if len(rows) < len(_SHARES) or not movable:
         return wanted
     wanted = wanted.copy()
     value = np.clip((present + wanted)[movable], 0, 1)
-    # A head estimated at a negative share makes the others add up to more than one, and keeps it if it is locked.
-    room = max(1 - sum(float(present[row]) for row in rows if row not in movable), 0.0)
-    value = value * room / value.sum() if value.sum() > 0 else np.full(len(movable), room / len(movable))
+    # A negative estimate of a kept share makes the others add up to more than one.
+    total = max(1 - sum(float(present[row]) for row in rows if row not in movable), 0.0)
+    value = value * total / value.sum() if value.sum() > 0 else np.full(len(movable), total / len(movable))
     wanted[movable] = value - present[movable]
     return wanted
 
@@ -172,16 +173,16 @@ def blend(
     albedo: float = 0.5,
     detail: float = 0.5,
 ) -> FitResult:
-    """A head between two, of one model.
+    """Interpolate between two heads of one model.
 
     Args:
-        first, second: heads; pose, camera, light, source and the story of the fit are the first one's.
-        identity, expression, albedo, detail: 0..1 each, share of the second head: 0 is the first one's, 1 the second
-            one's. Texture and irises follow `albedo`; texels are mixed without the colours of the detail, in linear
-            light, and show the mixed detail afterwards. A head without detail counts as smooth.
+        first, second: heads; pose, camera, light, source and the record of the fit are those of the first.
+        identity, expression, albedo, detail: 0..1 each, weight of the second head: 0 is the first head, 1 the second.
+            Texture and irises follow `albedo`; texels are blended in linear light without the detail's albedo, and the
+            blended detail is applied afterwards. A head without detail counts as smooth.
     Raises:
-        ParameterError: not a head, heads of different models, a number outside 0..1, or detail that cannot be mixed:
-            of different detail modules, without its module, or a bare displacement.
+        ParameterError: not a head, heads of different models, a number outside 0..1, or detail that cannot be blended:
+            of different detail modules, without its module, or a displacement without latents.
     """
     shares = {"identity": identity, "expression": expression, "albedo": albedo, "detail": detail}
     for name, share in shares.items():
@@ -219,7 +220,7 @@ def blend(
 
 
 def _between(one: np.ndarray, two: np.ndarray, share: float) -> np.ndarray:
-    """The mean with this share of the second, exact at both ends."""
+    """Linear interpolation, exact at both ends."""
     if share in (0, 1):
         return (two if share else one).copy()
     return ((1 - share) * one.astype(np.float64) + share * two).astype(one.dtype)
@@ -237,7 +238,7 @@ def _check_one_model(first: FitResult, second: FitResult) -> None:
 
 
 def _module(first: FitResult, second: FitResult):
-    """The module that both details come from."""
+    """The detail module of both heads."""
     for head in (first, second):
         if head.params.detail and head.detail_module is None:
             raise ParameterError(
@@ -254,7 +255,7 @@ def _module(first: FitResult, second: FitResult):
 
 
 def _with_bare_detail(mixed: FitResult, first: FitResult, second: FitResult, share: float) -> FitResult:
-    """The head with the maps of detail that has no latents."""
+    """The head with the detail maps of either head, where the detail has no latents."""
     if not share:
         return mixed
     maps = {"displacement": second.displacement, "normal_map": second.normal_map}
@@ -267,9 +268,9 @@ def _with_bare_detail(mixed: FitResult, first: FitResult, second: FitResult, sha
 def _with_texture(
     mixed: FitResult, first: FitResult, second: FitResult, share: float, change: np.ndarray | None = None
 ) -> FitResult:
-    """The head with a mixture of both textures, which shows a change of albedo (S, S, 3), logarithms.
+    """The head with both textures blended, times a detail albedo (S, S, 3), given as logarithms.
 
-    Textures of different sizes become as large as the larger one.
+    Textures of different sizes are scaled to the larger one.
     """
     size = max((first.texture.shape[:2], second.texture.shape[:2]))
     parts = []
@@ -287,7 +288,7 @@ def _with_texture(
 
 
 def _sized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """An image (H, W, C) in another size."""
+    """An image (H, W, C) resized bilinearly."""
     if tuple(image.shape[:2]) == tuple(size):
         return image
     planes = image.movedim(2, 0)[None]

@@ -124,8 +124,8 @@ def render(
 ) -> Rendering:
     """Render a picture of a head.
 
-    Without `camera` the view is that of the photograph, framed around the head. With `rotation` and no `camera` the head
-    rotates about the centre of the picture, at the photograph's distance, framed so that every rotation fits.
+    Without `camera` the view is that of the photograph, framed around the head. With `rotation` and no `camera` the
+    head rotates about the centre of the picture, at the photograph's distance, framed so that every rotation fits.
 
     Args:
         result: the head, with its expression.
@@ -167,16 +167,16 @@ def render(
 
 
 def overlay(photo_rgb: np.ndarray, result: FitResult, mode: str = "color", alpha: float = 1.0) -> np.ndarray:
-    """The head drawn over its photograph.
+    """Render the head over its photograph.
 
     Args:
         photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
         mode: see `render`.
         alpha: opacity of the head, 0..1.
     Returns:
-        (h, w, 3) uint8, the photograph reduced to at most 1024 pixels on its long side.
+        (h, w, 3) uint8, the photograph scaled down to at most 1024 pixels on its long side.
     Raises:
-        ParameterError: not such a photograph, unknown mode, alpha outside 0..1.
+        ParameterError: a photograph of another shape or aspect ratio, unknown mode, alpha outside 0..1.
     """
     photo = _check_photo(photo_rgb, result)
     factor = min(1.0, OVERLAY_LONG_SIDE_PX / max(photo.shape[:2]))
@@ -188,7 +188,7 @@ def overlay(photo_rgb: np.ndarray, result: FitResult, mode: str = "color", alpha
 
 
 def overview(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> np.ndarray:
-    """Photograph, overlay, clay and texture side by side, the first three cut to the same square around the head.
+    """Photograph, overlay, clay and texture side by side, the first three cropped to one square around the head.
 
     Args:
         photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
@@ -207,7 +207,7 @@ def overview(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> np.nd
 
 
 def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) -> dict[str, np.ndarray]:
-    """Pictures of the stages from photograph to head, cut to the same square around it (Wang et al. 2022, figure 1).
+    """Pictures of the stages from photograph to head, cropped to one square around it (Wang et al. 2022, figure 1).
 
     Args:
         photo_rgb: (H, W, 3) uint8 sRGB, the picture that `result.camera` belongs to, in any resolution.
@@ -233,12 +233,12 @@ def stage_pictures(photo_rgb: np.ndarray, result: FitResult, size: int = 512) ->
 
 
 def turntable(result: FitResult, size: int = 256, yaws_deg=(-60, -30, 0, 30, 60), mode: str = "color") -> np.ndarray:
-    """A contact sheet of the head seen from several sides: (size, len(yaws_deg) * size, 3) uint8."""
+    """Render views from several yaw angles side by side: (size, len(yaws_deg) * size, 3) uint8."""
     return np.concatenate([render(result, size, mode, rotation=(yaw, 0, 0)).rgb for yaw in yaws_deg], axis=1)
 
 
 def head_box_px(result: FitResult) -> tuple[float, float, float, float]:
-    """Square (x0, y0, x1, y1) around the head in its photograph, with a little air; may reach out of the picture."""
+    """Square (x0, y0, x1, y1) around the head in its photograph, with a margin; may extend beyond the picture."""
     pose, translation = _pose(result)
     points = project(as_tensor(result.vertices @ pose.T + translation), result.camera).numpy()
     points = points[(points[:, 2] > 1e-3) & np.isfinite(points).all(1), :2]
@@ -283,8 +283,8 @@ def _over(photo: np.ndarray, result: FitResult, camera: Camera, mode: str, alpha
 
 
 def _around_head(photo: np.ndarray, result: FitResult, size: int):
-    """Cut-out of the photograph around the head (size, size, 3), the camera that took it, and its box in the photograph
-    that `result.camera` belongs to."""
+    """Crop of the photograph around the head (size, size, 3), its camera, and its box in the photograph that
+    `result.camera` belongs to."""
     box = head_box_px(result)
     scale = photo.shape[0] / result.camera.image_size[0]
     crop = _crop(photo, tuple(edge * scale for edge in box), size)
@@ -301,7 +301,7 @@ def _with_points(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _crop(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
-    """The square box of a photograph scaled to (size, size, 3); white where it reaches out of the picture."""
+    """The square box of a photograph scaled to (size, size, 3); white where it extends beyond the picture."""
     margin = int(max(0, -min(box[:2]), box[2] - photo.shape[1], box[3] - photo.shape[0])) + 1
     padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), constant_values=255)
     moved = tuple(edge + margin for edge in box)
@@ -309,7 +309,7 @@ def _crop(photo: np.ndarray, box: tuple[float, float, float, float], size: int) 
 
 
 def _framed(camera: Camera, box: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:
-    """The camera that sees the square box in the middle of a picture of any aspect ratio."""
+    """The camera of a picture of any aspect ratio with the square box in its middle."""
     x0, y0, x1, y1 = box
     half, short = (x1 - x0) / 2, min(size)
     x, y, half_y, half_x = (x0 + x1) / 2, (y0 + y1) / 2, half * size[0] / short, half * size[1] / short
