@@ -5,6 +5,7 @@ VENV ?= .venv
 OUT ?= out
 HOST ?= 127.0.0.1
 PORT ?= 7860
+JOBS ?= auto
 
 BIN := $(VENV)/bin
 NODE_MODULES := .ci/node_modules
@@ -18,7 +19,7 @@ help:
 	@echo "make demo        fit the sample photograph (files in $(OUT)/) and serve the web app on http://$(HOST):$(PORT)"
 	@echo "make serve       only the web app"
 	@echo "make install     only .venv with what the app needs (another interpreter: make install PYTHON=python3.12)"
-	@echo "make test        all tests (some of them: make test ARGS='tests/test_camera.py -k focal')"
+	@echo "make test        all tests, as many at a time as there are cores (some of them: make test JOBS=0 ARGS='tests/test_camera.py -k focal')"
 	@echo "make lint        ruff"
 	@echo "make notebooks   run the notebooks from top to bottom, in place"
 	@echo "make badges      let the notebooks' Colab badges open a published copy (make badges REPO=owner/name)"
@@ -36,7 +37,8 @@ serve: install
 install: $(VENV)/.stamp-run
 
 test: $(VENV)/.stamp-dev validator
-	FACEVERSE_GLTF_VALIDATOR="$(CURDIR)/$(NODE_MODULES)" $(BIN)/python -m pytest $(ARGS)
+	FACEVERSE_GLTF_VALIDATOR="$(CURDIR)/$(NODE_MODULES)" $(BIN)/python -m pytest \
+		--numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .

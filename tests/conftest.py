@@ -9,8 +9,10 @@ import socket
 import subprocess
 from pathlib import Path
 
-# Threads that wait for each other by spinning make tests many times as long where other programs want the cores; the
-# library that does it reads this once, when torch is imported.
+# Tests run side by side, one process a core, so that each of them and its child processes gets one thread. The libraries
+# read these once, when they are imported. The number of threads also decides the order of floating-point sums.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_variable] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -28,10 +30,36 @@ validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2])), {maxIs
 """
 
 
+# Files that take longest, first, so that no process works alone at the end.
+LONGEST = ("test_notebooks", "test_browser", "test_registration", "test_expressions", "test_readme", "test_fitting")
+# Files that share an expensive fixture run in one process; of these files every test may run anywhere.
+TOGETHER = {
+    "test_open_detail": "test_fitting",
+    "test_quality_checks": "test_fitting",
+    "test_browser_motion": "test_browser",
+}
+APART = ("test_notebooks",)
+
+
+def pytest_collection_modifyitems(items):
+    """Tells pytest-xdist which tests stay together: those of a file, because they share its fixtures."""
+
+    def place(item):
+        name = item.path.stem
+        rank = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return rank, name in APART and item.get_closest_marker("slow") is None
+
+    items.sort(key=place)
+    for item in items:
+        name = item.path.stem
+        group = item.nodeid if name in APART else TOGETHER.get(name, name)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def two_threads():
+def one_thread():
     """The same number of threads everywhere, because it decides the order of floating-point sums."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
