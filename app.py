@@ -17,7 +17,7 @@ demo = page.demo
 gpu = hosting.declare_gpu()
 
 if __name__ == "__main__":
-    demo.launch(prevent_thread_lock=True, **launch_options(page.live), **mcp_options())
-    hosting.keep_clean(page.visits, page.visits.root.parent)
+    demo.launch(prevent_thread_lock=True, **launch_options(page.webcams), **mcp_options())
+    hosting.keep_clean(page.sessions, page.sessions.root.parent)
     page.warm_up()
     demo.block_thread()

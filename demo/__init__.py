@@ -1,1 +1,1 @@
-"""The web page: `page` is the Gradio app, `handlers` what it does, `viewer` the files of its 3D view."""
+"""The web page: `page` is the Gradio app, `fit_jobs` and `tracking_jobs` do its work, `view_files` feeds the view."""

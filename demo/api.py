@@ -1,8 +1,8 @@
 """The page's HTTP interface: fit, edit, render and export as named endpoints, for programs and for language models.
 
-Nothing is remembered between calls: the JSON file of a result is the state. Each file that a client uploads is taken
-into its own folder when the request arrives, before it waits for its turn, because Gradio names uploads after their
-content and two requests may share one.
+The endpoints are stateless: the JSON file of a result is the state. Each upload is linked into the session's folder
+when its request arrives, before it waits in the queue, because Gradio names uploads by their content and two requests
+may share one.
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ from gradio.data_classes import FileData
 
 import faceverse as fv
 
-from . import handlers
-from .line import MAX_WAITING, Line
-from .visits import Visit, Visits
+from . import fit_jobs
+from .job_queue import MAX_WAITING, JobQueue
+from .sessions import Session, Sessions
 
 MAX_PICTURE_PX = 2048
 FORMATS = ("glb", "obj", "ply", "stl", "json")
 MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
-KEPT_ANSWERS = 20  # for one client; it has loaded older ones long ago
-UPLOAD_STAYS_S = 5.0  # another request with the same content may just be arriving
+KEPT_ANSWERS = 20  # per session; older ones are deleted
+UPLOAD_STAYS_S = 5.0  # another request with the same content may be arriving
 PARALLEL_EDITS = 2
 
 _NULL = {"type": "null"}
 _FILE = FileData.model_json_schema()
-_FILE["properties"]["meta"] = _FILE.pop("$defs")["FileDataMeta"]  # written out: inside another schema it is not found
+_FILE["properties"]["meta"] = _FILE.pop("$defs")[
+    "FileDataMeta"
+]  # inlined: a reference is not resolved inside another schema
 _FILE["description"] = ""
 _MAYBE_FILE = {"anyOf": [_FILE, _NULL]}
 _MAYBE_FILES = {"anyOf": [{"type": "array", "items": _FILE}, _NULL]}
@@ -47,20 +49,20 @@ _NUMBERS = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _NULL]}
 
 _FILES, _OPTIONAL = {"photo", "others", "result", "donor"}, {"others", "donor"}
 _log = logging.getLogger(__name__)
-_numbers = count(1)
+_serial_numbers = count(1)
 
 
-def connect(visits: Visits, line: Line, detail: bool = True) -> None:
-    """Adds the endpoints /fit, /edit, /render and /export to the `gr.Blocks` that is being built; none of them shows.
+def connect(sessions: Sessions, queue: JobQueue, detail: bool = True) -> None:
+    """Add the endpoints /fit, /edit, /render and /export to the `gr.Blocks` under construction, without visible parts.
 
-    They come before the page's own events, which would take their names.
+    Call it before the page's own events are connected, which would take the same names.
 
     Args:
-        visits: of the page; a client is a visitor with a folder, which goes when the client closes.
-        line: in which fits wait for their turn, together with those of the page.
-        detail: False refuses detail for all fits, for a slow server.
+        sessions: of the page; each client gets a session with a folder, deleted when the client disconnects.
+        queue: of fits, shared with the page.
+        detail: False turns detail off for all fits, for a slow server.
     """
-    service = Service(visits, line, detail)
+    service = Service(sessions, queue, detail)
     photo = ("photo", _FILE, None)
     others = ("others", _MAYBE_FILES, None)
     result = ("result", _FILE, None)
@@ -88,7 +90,7 @@ def connect(visits: Visits, line: Line, detail: bool = True) -> None:
 
 
 def mcp_options() -> dict:
-    """Keyword arguments of `launch`: the endpoints as tools of a language model, where FACEVERSE_MCP=1 asks for it."""
+    """Keyword arguments of `launch`: the endpoints as tools of a language model, where FACEVERSE_MCP=1 is set."""
     if os.environ.get("FACEVERSE_MCP", "") not in ("1", "true"):
         return {}
     if importlib.util.find_spec("mcp") is None:
@@ -98,21 +100,21 @@ def mcp_options() -> dict:
 
 
 class Service:
-    """The endpoints. Their docstrings are what clients and language models read about them.
+    """The endpoints. Clients and language models see their docstrings as documentation.
 
     Args:
-        visits: the folders of the clients.
-        line: in which fits wait for their turn.
-        detail: whether fits may read the skin's detail.
+        sessions: folders of the clients.
+        queue: of fits.
+        detail: whether fits may estimate skin detail.
     """
 
-    def __init__(self, visits: Visits, line: Line, detail: bool = True):
-        self.visits = visits
-        self.line = line
+    def __init__(self, sessions: Sessions, queue: JobQueue, detail: bool = True):
+        self.sessions = sessions
+        self.queue = queue
         self.detail = detail
 
     def add(self, function: Callable, parameters: list[tuple[str, dict, object]], **options) -> None:
-        """Makes a method an endpoint of its name; parameters are (name, JSON schema, default)."""
+        """Add a method as an endpoint of the same name; parameters are (name, JSON schema, default)."""
         texts = gr.utils.get_function_description(function)[1]
         names = [name for name, _, _ in parameters]
         inputs = [
@@ -121,41 +123,41 @@ class Service:
         ]
         # Gradio's own gr.api has no validator, which is the only function that runs before the queue.
         gr.Button(visible=False).click(
-            self._answering(function, names), inputs, Api(None, _FILE, label="file"), api_name=function.__name__,
-            validator=self._claiming(function, names), preprocess=False, postprocess=False, show_progress="hidden",
+            self._endpoint(function, names), inputs, Api(None, _FILE, label="file"), api_name=function.__name__,
+            validator=self._validator(function, names), preprocess=False, postprocess=False, show_progress="hidden",
             **options,
         )  # fmt: skip
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
-    def fit(self, visit: Visit, photo, face: int = 0, detail: bool = True, seed: int = 0, others=None) -> Path:
+    def fit(self, session: Session, photo, face: int = 0, detail: bool = True, seed: int = 0, others=None) -> Path:
         """Fits a 3D head to a photograph. Returns the result as a JSON file, for /edit, /render and /export.
 
         Args:
             photo: photograph of a face, JPEG, PNG, WebP or HEIC.
             face: which one, if there are several; 0 is the largest.
-            detail: whether to read wrinkles and pores off the photograph; without them it takes a fraction of the time.
-            seed: of everything random, which is the detail that the photograph does not show.
+            detail: whether to estimate wrinkles and pores from the photograph; without them a fit is much faster.
+            seed: of the sampled detail, where the photograph does not show the skin.
             others: more photographs of the same person, a list of files.
         """
         photos = [photo, *(others or [])]
 
         def on_progress(stage: str, fraction: float, preview) -> None:
-            if visit.gone:
-                raise handlers.Stopped
+            if session.closed:
+                raise fit_jobs.Stopped
 
         wanted = {"detail": bool(detail) and self.detail, "seed": _whole("seed", seed), "face": _whole("face", face)}
-        with self.line.place() as place:
-            place.wait()
+        with self.queue.enter() as entry:
+            entry.wait()
             result = fv.fit(photos if len(photos) > 1 else photo, **wanted, on_progress=on_progress)
-        return fv.export(result, _place(visit) / f"{photo.stem or 'head'}.json")
+        return fv.export(result, _answer_folder(session) / f"{photo.stem or 'head'}.json")
 
-    def edit(self, visit: Visit, result: Path, edits: dict | None = None, donor: Path | None = None) -> Path:
+    def edit(self, session: Session, result: Path, edits: dict | None = None, donor: Path | None = None) -> Path:
         """Changes a head: age, gender, face parts, expression, skin detail, pose and light. Returns a new JSON file.
 
         Edits are relative (age: years, gender: -1..1 towards male, and the model's other attributes, such as
         nose_width) or absolute (age_years, targets: {attribute: value}); expression: a preset such as "smile", or
-        weights 0..1 by ARKit's names; detail: 0..3 times the skin's displacement; detail_seed: other skin; rotation: yaw,
-        pitch and roll in degrees; light: {yaw, pitch, intensity, warmth}.
+        weights 0..1 by ARKit's names; detail: 0..3 times the skin's displacement; detail_seed: sampled skin detail;
+        rotation: yaw, pitch and roll in degrees; light: {yaw, pitch, intensity, warmth}.
 
         Args:
             result: JSON file that /fit or /edit returned.
@@ -170,9 +172,9 @@ class Service:
         head = _load(result)
         if donor is not None:
             wanted["detail_from"] = _load(donor)
-        return fv.export(fv.edit(head, **wanted), _place(visit) / result.name)
+        return fv.export(fv.edit(head, **wanted), _answer_folder(session) / result.name)
 
-    def render(self, visit: Visit, result: Path, size: int = 512, mode: str = "color", rotation=None) -> Path:
+    def render(self, session: Session, result: Path, size: int = 512, mode: str = "color", rotation=None) -> Path:
         """Draws a head. Returns a square PNG.
 
         Args:
@@ -185,11 +187,11 @@ class Service:
         if not 1 <= size <= MAX_PICTURE_PX:
             raise fv.ParameterError(f"size must be in 1..{MAX_PICTURE_PX}, got {size}")
         picture = fv.render(_load(result), size, mode, rotation=rotation)
-        path = _place(visit) / f"{result.stem}.png"
+        path = _answer_folder(session) / f"{result.stem}.png"
         fv.save_image(path, picture.rgb)
         return path
 
-    def export(self, visit: Visit, result: Path, format: str = "glb", dense: bool = False) -> Path:
+    def export(self, session: Session, result: Path, format: str = "glb", dense: bool = False) -> Path:
         """Writes a head for other programs. Returns the file; obj is a zip with the mesh, its material and its texture.
 
         Args:
@@ -199,33 +201,33 @@ class Service:
         """
         if format not in FORMATS:
             raise fv.ParameterError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-        head, place = _load(result), _place(visit)
-        path = fv.export(head, place / f"{result.stem}.{format}", dense=bool(dense))
+        head, folder = _load(result), _answer_folder(session)
+        path = fv.export(head, folder / f"{result.stem}.{format}", dense=bool(dense))
         if format != "obj":
             return path
-        parts = [part for part in place.iterdir() if part.is_file()]
-        archive = place / f"{result.stem}_obj.zip"
+        parts = [part for part in folder.iterdir() if part.is_file()]
+        archive = folder / f"{result.stem}_obj.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
             for part in parts:
                 bundle.write(part, part.name)
                 part.unlink()
         return archive
 
-    # -- how they answer ----------------------------------------------------------------------------------------------
-    def _answering(self, function: Callable, names: list[str]) -> Callable:
-        """The method as Gradio calls it: files for uploads, and errors that reach the client as one sentence."""
+    # -- adapters for Gradio ------------------------------------------------------------------------------------------
+    def _endpoint(self, function: Callable, names: list[str]) -> Callable:
+        """Wrap a method for Gradio: uploads become paths, and errors reach the client as one sentence."""
 
         def answer(*arguments) -> dict:
             *values, request = arguments
-            visit = self.visits.of(request.session_hash or secrets.token_hex(16))
+            session = self.sessions.of(request.session_hash or secrets.token_hex(16))
             taken: list[Path] = []
             try:
-                files = [_take(name, value, visit, taken) for name, value in zip(names, values)]
-                path = function(visit, *files)
+                files = [_take(name, value, session, taken) for name, value in zip(names, values)]
+                path = function(session, *files)
             except Exception as error:
-                if not isinstance(error, handlers.EXPECTED):
+                if not isinstance(error, fit_jobs.EXPECTED):
                     _log.error("/%s failed", function.__name__, exc_info=error)
-                raise gr.Error(handlers.explain(error), print_exception=False) from None
+                raise gr.Error(fit_jobs.explain(error), print_exception=False) from None
             finally:
                 for file in taken:
                     shutil.rmtree(file.parent, ignore_errors=True)
@@ -234,26 +236,24 @@ class Service:
         answer.__doc__ = function.__doc__
         return _named(answer, function.__name__, names, function)
 
-    def _claiming(self, function: Callable, names: list[str]) -> Callable:
-        """What runs as a request arrives, before it waits: its uploads become its own."""
+    def _validator(self, function: Callable, names: list[str]) -> Callable:
+        """Validator that Gradio runs when a request arrives, before the queue: it claims the uploads of the request."""
 
         def claim(*arguments) -> list[None]:
             *values, request = arguments
             if request.session_hash:
-                visit = self.visits.of(request.session_hash)
+                session = self.sessions.of(request.session_hash)
                 for name, value in zip(names, values):
                     for upload in _uploads(value) if name in _FILES else ():
-                        with contextlib.suppress(
-                            OSError, fv.FaceVerseError
-                        ):  # the endpoint will say what is wrong with it
-                            _claim(upload, visit)
+                        with contextlib.suppress(OSError, fv.FaceVerseError):  # the endpoint reports it
+                            _claim(upload, session)
             return [None] * len(values)
 
         return _named(claim, "claim", names, function)
 
 
 def _named(function: Callable, name: str, parameters: list[str], like: Callable) -> Callable:
-    """A function of any arguments with the name and the parameters that Gradio and its clients look for in it."""
+    """Set the name and the signature that Gradio and its clients read from a function of any arguments."""
     known = inspect.signature(like).parameters
     request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request, default=None)
     function.__name__, function.__annotations__ = name, {"request": gr.Request}
@@ -263,16 +263,16 @@ def _named(function: Callable, name: str, parameters: list[str], like: Callable)
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def _uploads(value) -> list[Path]:
-    """The files of a parameter's value: one, or a list of them."""
+    """Paths in the value of a parameter: one upload, or a list of them."""
     items = value if isinstance(value, list) else [value]
     return [Path(item["path"]).resolve() for item in items if isinstance(item, dict) and item.get("path")]
 
 
-def _take(name: str, value, visit: Visit, taken: list[Path]):
-    """Of a file parameter, its files, which are listed in `taken`; any other value as it is.
+def _take(name: str, value, session: Session, taken: list[Path]):
+    """Paths of a file parameter, also appended to `taken`; any other value unchanged.
 
     Raises:
-        ParameterError: there is no file where one is needed.
+        ParameterError: a required file is missing.
     """
     if name not in _FILES or (value is None and name in _OPTIONAL):
         return value
@@ -282,83 +282,83 @@ def _take(name: str, value, visit: Visit, taken: list[Path]):
         raise fv.ParameterError(f"{name} must be {'a list of files' if several else 'a file'}: use handle_file(path)")
     files = []
     for upload in uploads:
-        files.append(_claimed(upload, visit))
+        files.append(_claimed(upload, session))
         taken.append(files[-1])
-        _forget_soon(upload, visit)
+        _delete_soon(upload, session)
     return files if several else files[0]
 
 
-def _claim(upload: Path, visit: Visit) -> Path | None:
-    """The file in a folder of its own in the client's; None where it is gone."""
-    _check_owner(upload, visit)
-    place = visit.folder / f"claim-{_digest(upload)}-{next(_numbers):09d}"
-    place.mkdir(mode=0o700)
-    file = place / upload.name
+def _claim(upload: Path, session: Session) -> Path | None:
+    """Link an upload into a folder of its own in the session's folder; None where the upload was deleted."""
+    _check_owner(upload, session)
+    folder = session.folder / f"claim-{_digest(upload)}-{next(_serial_numbers):09d}"
+    folder.mkdir(mode=0o700)
+    file = folder / upload.name
     try:
         os.link(upload, file)
     except FileNotFoundError:
-        place.rmdir()
+        folder.rmdir()
         return None
     except OSError:  # a file system without links
         shutil.copyfile(upload, file)
-    _forget_soon(upload, visit)
+    _delete_soon(upload, session)
     return file
 
 
-def _claimed(upload: Path, visit: Visit) -> Path:
-    """What was claimed when the request arrived, else the upload itself, claimed now.
+def _claimed(upload: Path, session: Session) -> Path:
+    """The file that was claimed when the request arrived, else the upload, claimed now.
 
     Raises:
-        ImageError: it is gone.
+        ImageError: the upload was deleted.
     """
-    for place in sorted(visit.folder.glob(f"claim-{_digest(upload)}-*")):
-        try:  # whoever renames it has it
-            return place.rename(visit.folder / f"use-{next(_numbers)}") / upload.name
+    for folder in sorted(session.folder.glob(f"claim-{_digest(upload)}-*")):
+        try:  # the request that renames it first owns it
+            return folder.rename(session.folder / f"use-{next(_serial_numbers)}") / upload.name
         except OSError:
             continue
-    file = _claim(upload, visit)
+    file = _claim(upload, session)
     if file is None:
         raise fv.ImageError("the upload was deleted in the meantime; send it again")
-    return file.parent.rename(visit.folder / f"use-{next(_numbers)}") / upload.name
+    return file.parent.rename(session.folder / f"use-{next(_serial_numbers)}") / upload.name
 
 
 def _digest(upload: Path) -> str:
     return hashlib.blake2b(str(upload).encode(), digest_size=12).hexdigest()
 
 
-def _check_owner(upload: Path, visit: Visit) -> None:
-    """Refuses another visitor's file, which only a forged request names.
+def _check_owner(upload: Path, session: Session) -> None:
+    """Refuse a file of another session, which only a forged request names.
 
     Raises:
-        ParameterError: it is one.
+        ParameterError: it is such a file.
     """
-    root = visit.folder.parent.resolve()
-    if upload.is_relative_to(root) and not upload.is_relative_to(visit.folder.resolve()):
+    root = session.folder.parent.resolve()
+    if upload.is_relative_to(root) and not upload.is_relative_to(session.folder.resolve()):
         raise fv.ParameterError("this file is not an upload of yours; upload it again")
 
 
-def _forget_soon(upload: Path, visit: Visit) -> None:
-    """Deletes an upload after a while, see `handlers.delete_later`."""
-    if upload.is_relative_to(visit.folder.resolve()):  # an answer that came back without being loaded
+def _delete_soon(upload: Path, session: Session) -> None:
+    """Delete an upload after a delay, see `fit_jobs.delete_later`."""
+    if upload.is_relative_to(session.folder.resolve()):  # an answer of this session, sent back as input
         return
 
-    handlers.delete_later(upload, UPLOAD_STAYS_S)
+    fit_jobs.delete_later(upload, UPLOAD_STAYS_S)
 
 
-def _place(visit: Visit) -> Path:
-    """A new folder for an answer; the oldest ones of this client go.
+def _answer_folder(session: Session) -> Path:
+    """Create a folder for an answer; delete the oldest ones of this session.
 
     Raises:
-        Stopped: he has left.
+        Stopped: the session is closed.
     """
-    if visit.gone:
-        raise handlers.Stopped
-    older = sorted(visit.folder.glob("answer-*"))
+    if session.closed:
+        raise fit_jobs.Stopped
+    older = sorted(session.folder.glob("answer-*"))
     for folder in older[: max(len(older) + 1 - KEPT_ANSWERS, 0)]:
         shutil.rmtree(folder, ignore_errors=True)
-    place = visit.folder / f"answer-{next(_numbers):09d}"
-    place.mkdir(mode=0o700)
-    return place
+    folder = session.folder / f"answer-{next(_serial_numbers):09d}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def _load(path: Path) -> fv.FitResult:
 
 
 def _whole(name: str, value) -> int:
-    """A whole number; clients of other languages send 512.0 for 512."""
+    """Convert to int; clients in other languages send 512.0 for 512."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise fv.ParameterError(f"{name} must be a whole number, got {value!r}")
     return int(value)

@@ -1,6 +1,6 @@
-"""What a server needs besides the page: choices of its owner, tidy folders, a GPU for a while.
+"""Server administration: environment variables, memory, clean-up of files, borrowed GPUs.
 
-docs/hosting.md says how the page is hosted.
+docs/hosting.md explains how to host the page.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the rest of the page takes seconds to import, and this module comes before it
-    from .visits import Visits
+if TYPE_CHECKING:  # app.py imports this module first, and the rest of the page takes seconds
+    from .sessions import Sessions
 
 SWEEP_S, MAX_AGE_S = 300, 3600
-DEFAULT_CAMERAS = 2
+DEFAULT_WEBCAMS = 2
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 _log = logging.getLogger(__name__)
 
 
 def wants_detail() -> bool:
-    """Whether fits read the skin's detail: FACEVERSE_DETAIL=0 spares a slow server the time."""
+    """Whether fits estimate skin detail: FACEVERSE_DETAIL=0 saves a slow server the time."""
     return os.environ.get("FACEVERSE_DETAIL", "1").strip().lower() not in ("0", "false", "no")
 
 
-def live_cameras() -> int:
-    """How many cameras are followed at a time: FACEVERSE_LIVE; 0 turns that off."""
+def webcam_limit() -> int:
+    """Largest number of simultaneous webcam streams: FACEVERSE_LIVE; 0 turns webcams off."""
     try:
-        return max(int(os.environ.get("FACEVERSE_LIVE", DEFAULT_CAMERAS)), 0)
+        return max(int(os.environ.get("FACEVERSE_LIVE", DEFAULT_WEBCAMS)), 0)
     except ValueError:
-        _log.warning("FACEVERSE_LIVE must be a whole number; %d cameras are followed at a time", DEFAULT_CAMERAS)
-        return DEFAULT_CAMERAS
+        _log.warning("FACEVERSE_LIVE must be a whole number; %d webcams are allowed at a time", DEFAULT_WEBCAMS)
+        return DEFAULT_WEBCAMS
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
 def limit_arenas(count: int = 2) -> bool:
-    """Makes the C library's threads share so many heaps; before the first of them starts.
+    """Limit the number of malloc arenas that threads share; call it before the first thread starts.
 
-    A server starts threads as visitors come. glibc gives each a heap of its own, where what a fit has freed stays with
-    the process: ten visitors at once then take some hundred megabytes that never return.
+    The server starts threads as visitors arrive. glibc gives each thread an arena, which keeps the memory that a fit
+    has freed: ten simultaneous visitors cost some hundred megabytes that are never returned.
 
     Returns:
-        Whether this C library can do so.
+        Whether the C library supports it.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count))
@@ -58,7 +58,7 @@ def limit_arenas(count: int = 2) -> bool:
 
 
 def return_memory() -> None:
-    """Gives the system back what the C library keeps in reserve."""
+    """Return free heap memory of the C library to the system."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):
@@ -66,62 +66,63 @@ def return_memory() -> None:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def keep_clean(visits: Visits, uploads: Path, every_s: float = SWEEP_S) -> threading.Event:
-    """Deletes in the background what nobody has used for an hour, also while nobody comes who would set it off.
+def keep_clean(sessions: Sessions, uploads: Path, every_s: float = SWEEP_S) -> threading.Event:
+    """Delete idle sessions and old uploads periodically, in a background thread.
 
     Args:
-        visits: visitors; those who stay away go with their files.
+        sessions: idle ones are ended and their files deleted.
         uploads: Gradio's folder, see `sweep`.
-        every_s: seconds between two rounds.
+        every_s: period in seconds.
 
     Returns:
-        An event that ends it.
+        An event that stops the thread when set.
     """
     ended = threading.Event()
 
     def work() -> None:
         while not ended.wait(every_s):
             try:
-                visits.forget_idle()
-                sweep(uploads, visits.root)
+                sessions.close_idle()
+                sweep(uploads, sessions.root)
                 return_memory()
             except Exception as error:
-                _log.error("tidying up failed", exc_info=error)
+                _log.error("the clean-up failed", exc_info=error)
 
     threading.Thread(target=work, daemon=True).start()
     return ended
 
 
 def sweep(uploads: Path, keep: Path, max_age_s: float = MAX_AGE_S) -> None:
-    """Deletes old files of Gradio's folder, and the folders that they leave: their names are digests of the files.
+    """Delete old files of Gradio's upload folder, and the folders that become empty.
 
     Args:
         uploads: the folder.
-        keep: a folder in it that is left alone.
-        max_age_s: since the last change.
+        keep: a subfolder to leave alone.
+        max_age_s: greatest age since the last change.
     """
     limit, keep = time.time() - max_age_s, keep.resolve()
-    for place in uploads.iterdir() if uploads.is_dir() else ():
-        if not place.is_dir() or place.is_symlink() or place.resolve() == keep:
+    for folder in uploads.iterdir() if uploads.is_dir() else ():
+        if not folder.is_dir() or folder.is_symlink() or folder.resolve() == keep:
             continue
-        inner = sorted(place.rglob("*"), reverse=True)  # what lies deeper comes first
-        for path in (*inner, place):
+        inner = sorted(folder.rglob("*"), reverse=True)  # deepest first
+        for path in (*inner, folder):
             try:
                 if path.lstat().st_mtime < limit:
                     path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            except OSError:  # not empty, or somebody else was faster
+            except OSError:  # not empty, or already deleted
                 continue
 
 
 # -- graphics card ----------------------------------------------------------------------------------------------------
 def on_gpu(function: Callable, seconds: float) -> Callable:
-    """A function that runs on a GPU where Hugging Face lends one for a while (ZeroGPU), and here where it does not.
+    """Run a function on a borrowed GPU on Hugging Face ZeroGPU, and in this process elsewhere.
 
-    There it runs in a process of its own: arguments and results are pickled, callbacks and other state do not reach it.
-    Once the visitor's share is used up, no GPU is free, or the loan fails otherwise, it runs here.
+    ZeroGPU runs it in another process: arguments and results are pickled, callbacks and other state do not reach it.
+    If the visitor's quota is used up, no GPU is free, or the request fails otherwise, it runs in this process.
 
     Args:
-        seconds: that it may take, by which the share is counted.
+        function: to run.
+        seconds: time limit, which is charged against the quota.
     """
     if importlib.util.find_spec("spaces") is None:
         return function
@@ -141,15 +142,15 @@ def on_gpu(function: Callable, seconds: float) -> Callable:
 
 
 def gpu_name() -> str:
-    """The graphics card that torch sees; empty if there is none."""
+    """Name of the GPU that torch sees; empty without one."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def declare_gpu() -> Callable[[], str]:
-    """What a ZeroGPU Space wants to see before it starts: a function for its GPU.
+    """Declare a GPU function, without which a ZeroGPU Space does not start.
 
-    It tells the name of the card. Nothing of the page calls it, because every stage of a fit runs on the processor.
+    It returns the name of the GPU. The page never calls it, because every stage of a fit runs on the CPU.
     """
     return on_gpu(gpu_name, seconds=5)

@@ -1,4 +1,4 @@
-"""The page's components and where they stand; `page` says what they do."""
+"""Layout: the components of the page; `page` connects their events."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import gradio as gr
 
 import faceverse as fv
 
-from . import handlers, hosting, markup
+from . import fit_jobs, hosting, markup
 from .heads import FORMATS, MESHES
-from .line import MAX_WAITING
-from .live import Live
-from .motions import FORMATS as MOTIONS
-from .motions import MAX_VIDEO_BYTES
-from .viewer import file_address
+from .job_queue import MAX_WAITING
+from .tracking_jobs import FORMATS as MOTIONS
+from .tracking_jobs import MAX_VIDEO_BYTES
+from .view_files import file_url
+from .webcam import WebcamStreams
 from .words import LABELS
 
 ASSETS = Path(__file__).parent / "assets"
@@ -25,9 +25,9 @@ MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"
 
 WORDS = gr.I18n(**LABELS)
 
-# Gradio looks for the quoted names of a component's own events in this text.
+# Gradio reads the names of the component's custom events, in quotes, from this text.
 MOUNT_STUDIO = """
-const names = ["edit", "choose", "randomise", "fallback", "film"];
+const names = ["edit", "choose", "randomise", "fallback", "webcam"];
 const send = (name, data) => { if (names.includes(name)) trigger(name, data); };
 import(new URL(props.module_url, document.baseURI)).then((m) => m.mount(element, props, watch, send));
 """
@@ -37,7 +37,7 @@ element.addEventListener("click", (event) => {
     if (button) trigger("pick", { index: Number(button.dataset.sample) });
 });
 """
-# Sections of the panel; names that a model does not have are left out there, others follow at the end.
+# Sections of the panel. It omits names that the model lacks, and appends those that no section names.
 EXPRESSION_GROUPS = (
     ("brows", ("browInnerUp", "browDownLeft", "browDownRight", "browOuterUpLeft", "browOuterUpRight")),
     ("eyes", tuple(
@@ -57,14 +57,14 @@ EXPRESSION_GROUPS = (
 )  # fmt: skip
 
 
-def launch_options(live: Live | None = None) -> dict:
-    """Keyword arguments of `launch` that belong to the page; host and port come from GRADIO_SERVER_NAME and _PORT.
+def launch_options(webcams: WebcamStreams | None = None) -> dict:
+    """Keyword arguments of `launch`; Gradio takes host and port from GRADIO_SERVER_NAME and GRADIO_SERVER_PORT.
 
     Args:
-        live: of the page, whose cameras need a way of their own.
+        webcams: streams of the page, whose routes are added to the server.
     """
     return {
-        "app_kwargs": {"routes": [] if live is None else live.routes()},
+        "app_kwargs": {"routes": [] if webcams is None else webcams.routes()},
         "theme": _theme(),
         "css_paths": [ASSETS / "page.css"],
         "i18n": WORDS,
@@ -72,12 +72,12 @@ def launch_options(live: Live | None = None) -> dict:
         "footer_links": [],
         "max_file_size": MAX_VIDEO_BYTES,
         "ssr_mode": False,
-        "max_threads": 2 * MAX_WAITING,  # those who wait for a fit must not keep others from editing
+        "max_threads": 2 * MAX_WAITING,  # waiting fits must not block edits
     }
 
 
 def _theme() -> gr.themes.Base:
-    """Fonts of the visitor's system, because others would be fetched from elsewhere; quiet labels."""
+    """Theme with system fonts, because web fonts would be fetched from other servers, and plain labels."""
     chosen = gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO_FONTS)
     quiet = {}
     for mode in ("", "_dark"):
@@ -97,7 +97,7 @@ class Layout:
     """The components, as attributes.
 
     Args:
-        root: folder for the pictures to try.
+        root: folder for the sample photographs.
     """
 
     def __init__(self, root: Path):
@@ -107,8 +107,8 @@ class Layout:
             gr.Markdown(WORDS("title"), elem_id="fv-title")
             with gr.Row(equal_height=False, elem_id="fv-columns"):
                 with gr.Column(scale=3, min_width=280, elem_id="fv-input"):
-                    self.ticket = gr.Number(0, visible="hidden")  # a new number starts a fit
-                    self.track_ticket = gr.Number(0, visible="hidden")  # and here a video
+                    self.fit_ticket = gr.Number(0, visible="hidden")  # a new number starts a fit job
+                    self.track_ticket = gr.Number(0, visible="hidden")  # a new number starts a tracking job
                     self.message = gr.HTML(elem_id="fv-message")
                     with gr.Tabs(elem_id="fv-sources"):
                         with gr.Tab(WORDS("photograph"), elem_id="fv-photo-tab"):
@@ -124,48 +124,50 @@ class Layout:
             label=WORDS("photograph"), type="filepath", sources=["upload", "webcam", "clipboard"], height=300,
             image_mode=None, buttons=[], webcam_options=gr.WebcamOptions(mirror=False), elem_id="fv-photo",
         )  # fmt: skip
-        self.cancel = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-cancel")
+        self.cancel_button = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-cancel")
         gr.Markdown(WORDS("samples"), elem_id="fv-samples-title")
-        self.samples = gr.HTML(
-            markup.samples(handlers.samples(self._root)),
+        self.sample_gallery = gr.HTML(
+            markup.samples(fit_jobs.samples(self._root)),
             js_on_load=PICK_SAMPLE,
             apply_default_css=False,
             elem_id="fv-samples",
         )
-        self.other_face = gr.Button(WORDS("other_face"), size="sm", visible=False, elem_id="fv-other-face")
-        self.report = gr.Markdown(elem_id="fv-report")
+        self.other_face_button = gr.Button(WORDS("other_face"), size="sm", visible=False, elem_id="fv-other-face")
+        self.fit_report = gr.Markdown(elem_id="fv-report")
         with gr.Accordion(WORDS("more_photographs"), open=False, elem_id="fv-more"):
             gr.Markdown(WORDS("more_help"))
-            self.several = gr.File(
+            self.more_photos = gr.File(
                 label=WORDS("photographs"),
                 file_count="multiple",
                 file_types=["image"],
                 height=110,
                 elem_id="fv-several",
             )
-        self.open_saved = gr.UploadButton(
+        self.open_head_file = gr.UploadButton(
             WORDS("open_saved"), file_types=[".json"], size="sm", variant="secondary", elem_id="fv-open"
         )
 
     def _lay_out_video(self) -> None:
         gr.Markdown(WORDS("video_help"), elem_id="fv-video-help")
-        self.whose = gr.Radio(
-            [(WORDS("whose_stage"), "stage"), (WORDS("whose_other"), "other"), (WORDS("whose_video"), "video")],
-            value="stage", label=WORDS("whose"), elem_id="fv-whose",
+        self.subject = gr.Radio(
+            [(WORDS("whose_stage"), "current"), (WORDS("whose_other"), "other"), (WORDS("whose_video"), "video")],
+            value="current", label=WORDS("whose"), elem_id="fv-subject",
         )  # fmt: skip
         self.quality = gr.Radio(
             [(WORDS("quality_fast"), "fast"), (WORDS("quality_high"), "high")], value="fast", label=WORDS("quality"),
             elem_id="fv-quality",
         )  # fmt: skip
-        self.clip = gr.File(
-            label=WORDS("video_file"), file_count="single", file_types=["video"], height=180, elem_id="fv-clip"
+        self.video_upload = gr.File(
+            label=WORDS("video_file"), file_count="single", file_types=["video"], height=180, elem_id="fv-video-upload"
         )
-        self.stop_tracking = gr.Button(WORDS("cancel"), variant="stop", visible=False, elem_id="fv-stop-tracking")
-        self.again = gr.Button(WORDS("track_again"), size="sm", visible=False, elem_id="fv-again")
-        has_cameras = hosting.live_cameras() > 0
-        gr.Markdown(WORDS("film_help"), elem_id="fv-film-help", visible=has_cameras)
-        self.film = gr.Button(WORDS("film"), elem_id="fv-film", visible=has_cameras)
-        self.open_motion = gr.UploadButton(
+        self.cancel_tracking_button = gr.Button(
+            WORDS("cancel"), variant="stop", visible=False, elem_id="fv-stop-tracking"
+        )
+        self.track_again_button = gr.Button(WORDS("track_again"), size="sm", visible=False, elem_id="fv-again")
+        allows_webcams = hosting.webcam_limit() > 0
+        gr.Markdown(WORDS("film_help"), elem_id="fv-webcam-help", visible=allows_webcams)
+        self.open_webcam = gr.Button(WORDS("film"), elem_id="fv-open-webcam", visible=allows_webcams)
+        self.open_motion_file = gr.UploadButton(
             WORDS("open_motion"), file_types=[".csv", ".json", ".npz", ".fvtrack"], size="sm", variant="secondary",
             elem_id="fv-open-motion",
         )  # fmt: skip
@@ -176,8 +178,8 @@ class Layout:
             html_template=(ASSETS / "studio.html").read_text(encoding="utf-8"),
             css_template=(ASSETS / "studio.css").read_text(encoding="utf-8"),
             js_on_load=MOUNT_STUDIO,
-            module_url=file_address(ASSETS / "studio.js"),
-            three_url=file_address(THREE_JS),
+            module_url=file_url(ASSETS / "studio.js"),
+            three_url=file_url(THREE_JS),
             presets={name: dict(weights) for name, weights in fv.EXPRESSION_PRESETS.items()},
             groups={
                 "expressions": [[section, list(names)] for section, names in EXPRESSION_GROUPS],
@@ -186,8 +188,8 @@ class Layout:
             elem_id="fv-view",
         )
         with gr.Column(visible=False, elem_id="fv-fallback") as self.fallback:
-            self.sides = gr.HTML(apply_default_css=False)
-            self.simple = gr.Model3D(label=WORDS("simple_view"), interactive=False, height=420)
+            self.turntable = gr.HTML(apply_default_css=False)
+            self.simple_viewer = gr.Model3D(label=WORDS("simple_view"), interactive=False, height=420)
         with gr.Column(visible=False, elem_id="fv-motion") as self.motion_box:
             self._lay_out_motion()
         with gr.Column(visible=False, elem_id="fv-results") as self.results:
@@ -195,30 +197,32 @@ class Layout:
             with gr.Tabs(elem_id="fv-tabs"):
                 self._lay_out_tabs()
 
-        self.drawn = [self.overlay, self.stages, self.maps, self.about]
+        self.picture_outputs = [self.overlay, self.stage_pictures, self.map_pictures, self.estimates]
 
     def _lay_out_motion(self) -> None:
         self.motion_note = gr.Markdown(elem_id="fv-motion-note")
         with gr.Row(elem_id="fv-motion-downloads"):
-            self.play = gr.Button(WORDS("play_motion"), min_width=70, elem_id="fv-play-motion")
-            self.motion_downloads = {
+            self.play_button = gr.Button(WORDS("play_motion"), min_width=70, elem_id="fv-play-motion")
+            self.motion_download_buttons = {
                 kind: gr.Button(label, min_width=70, elem_id=f"fv-motion-{kind}") for label, kind in MOTIONS.items()
             }
-            self.draw_over = gr.Button(WORDS("draw_over"), min_width=190, scale=2, elem_id="fv-draw-over")
-        self.motion_saved = gr.HTML(elem_id="fv-motion-saved")
-        self.overlay_clip = gr.HTML(apply_default_css=False, elem_id="fv-overlay-clip")
+            self.draw_overlay_button = gr.Button(WORDS("draw_over"), min_width=190, scale=2, elem_id="fv-draw-overlay")
+        self.motion_download_link = gr.HTML(elem_id="fv-motion-saved")
+        self.overlay_video = gr.HTML(apply_default_css=False, elem_id="fv-overlay-clip")
 
     def _lay_out_downloads(self) -> None:
         with gr.Row(elem_id="fv-downloads", equal_height=True):
-            self.mesh = gr.Dropdown(
+            self.mesh_choice = gr.Dropdown(
                 [(WORDS(f"mesh_{name}"), name) for name in MESHES], value=MESHES[0], label=WORDS("mesh"), min_width=150,
                 scale=2, elem_id="fv-mesh",
             )  # fmt: skip
-            self.downloads = {
+            self.download_buttons = {
                 kind: gr.Button(label, min_width=70, elem_id=f"fv-download-{kind}") for label, kind in FORMATS.items()
             }
-        self.state = gr.Textbox(elem_classes="fv-hidden", container=False)  # the browser fills it as it sends it
-        self.saved = gr.HTML(elem_id="fv-saved")
+        self.edit_state = gr.Textbox(
+            elem_classes="fv-hidden", container=False
+        )  # the browser fills it with the slider values when it submits an event
+        self.download_link = gr.HTML(elem_id="fv-saved")
 
     def _lay_out_tabs(self) -> None:
         with gr.Tab(WORDS("overlay")):
@@ -227,23 +231,23 @@ class Layout:
                 elem_id="fv-overlay", max_height=620,
             )  # fmt: skip
         with gr.Tab(WORDS("stages")):
-            self.stages = gr.HTML(apply_default_css=False, elem_id="fv-stages")
+            self.stage_pictures = gr.HTML(apply_default_css=False, elem_id="fv-stages")
         with gr.Tab(WORDS("maps")):
-            self.maps = gr.HTML(apply_default_css=False, elem_id="fv-maps")
+            self.map_pictures = gr.HTML(apply_default_css=False, elem_id="fv-maps")
         with gr.Tab(WORDS("losses")) as self.losses_tab:
-            self.losses = gr.Plot(show_label=False, elem_id="fv-losses")
+            self.loss_plot = gr.Plot(show_label=False, elem_id="fv-losses")
         with gr.Tab(WORDS("about")):
-            self.about = gr.HTML(apply_default_css=False, elem_id="fv-about")
+            self.estimates = gr.HTML(apply_default_css=False, elem_id="fv-about")
         with gr.Tab(WORDS("other_person"), elem_id="fv-other-tab"):
             gr.Markdown(WORDS("other_help"))
             with gr.Row():
-                self.donor = gr.Image(
+                self.donor_photo = gr.Image(
                     label=WORDS("other_photograph"), type="filepath", sources=["upload", "clipboard"], height=220,
                     image_mode=None, buttons=[], elem_id="fv-donor",
                 )  # fmt: skip
                 with gr.Column():
-                    self.stranger = gr.Button(WORDS("stranger"), elem_id="fv-stranger")
-                    self.donor_saved = gr.UploadButton(
+                    self.random_donor_button = gr.Button(WORDS("stranger"), elem_id="fv-random-donor")
+                    self.donor_file = gr.UploadButton(
                         WORDS("open_saved"), file_types=[".json"], elem_id="fv-donor-open"
                     )
             self.donor_note = gr.Markdown(elem_id="fv-donor-note")

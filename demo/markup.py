@@ -1,4 +1,4 @@
-"""HTML of the page's smaller parts, with everything escaped that comes from elsewhere."""
+"""HTML snippets of the page; all foreign text is escaped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import faceverse as fv
 
-from .motions import Motion
-from .viewer import file_address
+from .tracking_jobs import Motion
+from .view_files import file_url
 from .words import say
 
 STAGES = {
@@ -29,25 +29,25 @@ MAPS = {
 
 
 def error_line(text: str) -> str:
-    """One red line, or nothing."""
+    """An error message, or nothing."""
     return f'<p class="fv-error" role="alert">{html.escape(text)}</p>' if text else ""
 
 
 def samples(files: Sequence[Path]) -> str:
-    """A button for each picture to try."""
+    """A button for each sample photograph."""
     buttons = [
         f'<button type="button" data-sample="{number}" aria-label="{number + 1}">'
-        f'<img src="{html.escape(file_address(path))}" alt=""></button>'
+        f'<img src="{html.escape(file_url(path))}" alt=""></button>'
         for number, path in enumerate(files)
     ]
     return f'<div class="fv-samples">{"".join(buttons)}</div>'
 
 
 def figures(files: Mapping[str, Path], captions: Mapping[str, str], language: str) -> str:
-    """Pictures in a row with captions; a click opens one in its full size."""
+    """A row of pictures with captions; a click opens a picture in full size."""
     parts = []
     for name, path in files.items():
-        address, caption = html.escape(file_address(path)), html.escape(say(captions[name], language))
+        address, caption = html.escape(file_url(path)), html.escape(say(captions[name], language))
         parts.append(
             f'<figure><a href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{caption}"></a>'
             f"<figcaption>{caption}</figcaption></figure>"
@@ -56,7 +56,7 @@ def figures(files: Mapping[str, Path], captions: Mapping[str, str], language: st
 
 
 def stage_times(result: fv.FitResult, language: str) -> str:
-    """What each stage of a fit took and did, as a line each."""
+    """Table of the stages of a fit: time, steps, change of the loss."""
     rows = []
     for stage in result.stages:
         change = f"{stage.before:.3g} → {stage.after:.3g}" if stage.before else ""
@@ -66,22 +66,22 @@ def stage_times(result: fv.FitResult, language: str) -> str:
     return f'<dl class="fv-times">{"".join(rows)}</dl>' if rows else ""
 
 
-def report(result: fv.FitResult, whole: bool, language: str, explain) -> str:
-    """What the fit says about itself: seconds and warnings, as Markdown.
+def report(result: fv.FitResult, is_final: bool, language: str, explain) -> str:
+    """Report of a fit as Markdown: time, size of the mesh, warnings.
 
     Args:
         whole: False where its detail is still to come.
         explain: makes a sentence of an error.
     """
     size = f"{len(result.vertices):,} vertices, {len(result.faces):,} triangles"
-    first = f"**Done in {result.seconds:.1f} s**: {size}." if whole else f"{size}; the detail of the skin follows."
+    first = f"**Done in {result.seconds:.1f} s**: {size}." if is_final else f"{size}; the detail of the skin follows."
     warnings = [f"- {say(explain(fv.FaceVerseError(warning)), language)}" for warning in result.warnings]
     return "\n".join([say(first, language), *warnings])
 
 
 def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
-    """A link to a file with its size and what is in it; the page starts the download by it."""
-    link = f'<a href="{html.escape(file_address(path))}" download="{path.name}">{path.name}</a>'
+    """Link to a file with its size and number of triangles; the page starts the download through it."""
+    link = f'<a href="{html.escape(file_url(path))}" download="{path.name}">{path.name}</a>'
     light = result.model.coarse
     polygons = len(light.faces if mesh == "light" and light is not None else result.faces)
     held = "" if path.suffix == ".json" else f", {polygons:,} {say('triangles', language)}"
@@ -91,7 +91,7 @@ def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
 
 
 def motion(motion: Motion, language: str, explain) -> str:
-    """What is known of a motion, and its warnings, as Markdown."""
+    """Summary and warnings of a motion, as Markdown."""
     track = motion.track
     frames, share = len(track), round(100 * float((track.confidence > 0).mean()))
     text = f"{frames} frames, {motion.seconds:.1f} s, with a face in {share} % of them"
@@ -102,24 +102,24 @@ def motion(motion: Motion, language: str, explain) -> str:
 
 def video(path: Path, language: str) -> str:
     """A video to watch, and a link to take it along."""
-    address, label = html.escape(file_address(path)), html.escape(say("Overlay", language))
+    address, label = html.escape(file_url(path)), html.escape(say("Overlay", language))
     shown = f'<video src="{address}" controls autoplay muted loop playsinline aria-label="{label}">'
     return f"{shown}</video>{file_line(path, 'overlay.mp4')}"
 
 
 def file_line(path: Path, name: str = "") -> str:
-    """A link to a file with its size; the page starts the download by it."""
+    """Link to a file with its size; the page starts the download through it."""
     name = name or path.name
-    link = f'<a href="{html.escape(file_address(path))}" download="{name}">{name}</a>'
+    link = f'<a href="{html.escape(file_url(path))}" download="{name}">{name}</a>'
     return f"<p>{link} ({path.stat().st_size / 1e6:.1f} MB)</p>"
 
 
 def about(result: fv.FitResult, language: str) -> str:
-    """Where a head lies in the model: every attribute's estimate, in its range."""
+    """Table of the estimated attributes of a head, each within its range."""
     values = result.model.attributes(result.params)
     rows = []
     for attribute in result.model.data.attributes:
-        if attribute.unit == "share":  # of ancestry: a help for sliders, and nobody's business in a table
+        if attribute.unit == "share":  # of ancestry: useful as sliders, not to be printed as an estimate
             continue
         value = float(values[attribute.name])
         span = attribute.maximum - attribute.minimum

@@ -1,4 +1,4 @@
-"""The page: from a photograph, or a saved head, to what the visitor sees; and which event does what."""
+"""The page: fits of photographs, heads from files, and the wiring of all events."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import gradio as gr
 
-from . import api, handlers, heads, markup, pictures
-from .editing import AWAY, PARALLEL_EDITS
-from .filming import Filming
-from .handlers import Choice, Fitted, Job, Step
-from .heads import Head, numbers
+from . import api, fit_jobs, heads, markup, pictures
+from .edit_events import AWAY, PARALLEL_EDITS
+from .fit_jobs import FaceChoice, FitJob, FittedHead, Progress
+from .heads import EditableHead, serial_numbers
+from .job_queue import MAX_WAITING, QueueEntry
 from .layout import ASSETS, THREE_JS, launch_options
-from .line import MAX_WAITING, Place
-from .moving import START_DOWNLOAD
-from .viewer import file_address
-from .visits import Visit, Visits
+from .sessions import Session, Sessions
+from .tracking_events import START_DOWNLOAD
+from .view_files import file_url
+from .webcam_events import WebcamEvents
 from .words import say
 
 __all__ = ["Page", "build", "launch_options"]
@@ -33,36 +33,36 @@ _log = logging.getLogger(__name__)
 
 
 def build(root: Path | None = None, detail=True) -> Page:
-    """The page; its `demo` is the app, ready to launch.
+    """Build the page; its `demo` is the Gradio app, ready to launch.
 
     Args:
-        root: for the visitors' files, inside Gradio's upload folder (GRADIO_TEMP_DIR); by default a folder there.
-        detail: of the skin, as in `faceverse.fit`; False spares a slow server the time.
+        root: folder of the sessions, inside Gradio's upload folder (GRADIO_TEMP_DIR); by default a subfolder of that.
+        detail: as in `faceverse.fit`; False saves a slow server the time.
     """
     gr.set_static_paths([ASSETS, THREE_JS.parent])
-    return Page(Visits(root or Path(gr.utils.get_upload_folder()) / "faceverse"), detail)
+    return Page(Sessions(root or Path(gr.utils.get_upload_folder()) / "faceverse"), detail)
 
 
-class Page(Filming):
-    """The whole page: how a head comes, and all that `Filming`, `Moving` and `Editing` answer."""
+class Page(WebcamEvents):
+    """The whole page: event handlers of fits, besides those of `WebcamEvents`, `TrackingEvents` and `EditEvents`."""
 
-    def __init__(self, visits: Visits, detail=True):
+    def __init__(self, sessions: Sessions, detail=True):
         self.detail = detail
-        atexit.register(visits.close)
-        super().__init__(visits)
+        atexit.register(sessions.close_all)
+        super().__init__(sessions)
         with self.demo:
-            api.connect(self.visits, self.line, self.detail)  # first: Gradio numbers names that come a second time
+            api.connect(self.sessions, self.queue, self.detail)  # first: Gradio adds numbers to repeated names
             self._connect()
         self.demo.queue(max_size=QUEUE_LENGTH, default_concurrency_limit=4)
 
     def warm_up(self) -> None:
-        """Loads the models and compiles the kernels in the background, so that the first visitor need not wait."""
+        """Load the models and compile the kernels in the background, so that the first visitor does not wait for it."""
 
         def work() -> None:
             try:
-                handlers.rehearse(self.visits.root, self.model_file, self.detail)
+                fit_jobs.warm_up_fit(self.sessions.root, self.model_file, self.detail)
             except Exception as error:
-                _log.error("the rehearsal failed", exc_info=error)
+                _log.error("the warm-up failed", exc_info=error)
 
         threading.Thread(target=work, daemon=True).start()
 
@@ -70,257 +70,282 @@ class Page(Filming):
     def _connect(self) -> None:
         quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         slow = {"show_progress": "hidden", "api_visibility": "private"}
-        started = [self.ticket, self.message, self.cancel, self.other_face, self.report, self.view]
-        moving = [self.motion_box, self.stop_tracking, self.again]
-        shown = [*started[1:], self.results, self.saved, self.donor_note, *self.drawn, *moving]
-        self.demo.load(self.greet, None, self.view, **quick)
-        self.demo.unload(self.leave)
-        # The file as it was uploaded, EXIF data and all, is for the library to read, not for Gradio.
+        started = [
+            self.fit_ticket,
+            self.message,
+            self.cancel_button,
+            self.other_face_button,
+            self.fit_report,
+            self.view,
+        ]
+        moving = [self.motion_box, self.cancel_tracking_button, self.track_again_button]
+        shown = [*started[1:], self.results, self.download_link, self.donor_note, *self.picture_outputs, *moving]
+        self.demo.load(self.load_model_file, None, self.view, **quick)
+        self.demo.unload(self.close_session)
+        # The library reads the unchanged upload with its EXIF data, so Gradio must not preprocess it.
         self.photo.input(self.take, self.photo, started, preprocess=False, **quick)
         self.photo.clear(self.clear, None, [*shown, self.fallback], **quick)
-        self.several.upload(self.take, self.several, [*started, self.several], preprocess=False, **quick)
-        self.samples.pick(self.take_sample, None, [self.photo, *started], **quick)
-        self.open_saved.upload(self.take_saved, self.open_saved, shown, preprocess=False, **slow)
-        self.donor.input(self.take_donor, self.donor, started, preprocess=False, **quick)
-        self.stranger.click(self.take_stranger, None, shown, concurrency_id="edit", **slow)
-        self.donor_saved.upload(self.take_saved_donor, self.donor_saved, shown, preprocess=False, **slow)
-        self.other_face.click(self.ask_again, None, started, **quick)
-        self.cancel.click(self.give_up, None, started, **quick)
+        self.more_photos.upload(self.take, self.more_photos, [*started, self.more_photos], preprocess=False, **quick)
+        self.sample_gallery.pick(self.take_sample, None, [self.photo, *started], **quick)
+        self.open_head_file.upload(self.take_saved, self.open_head_file, shown, preprocess=False, **slow)
+        self.donor_photo.input(self.take_donor, self.donor_photo, started, preprocess=False, **quick)
+        self.random_donor_button.click(self.take_random_donor, None, shown, concurrency_id="edit", **slow)
+        self.donor_file.upload(self.take_saved_donor, self.donor_file, shown, preprocess=False, **slow)
+        self.other_face_button.click(self.ask_again, None, started, **quick)
+        self.cancel_button.click(self.cancel_fit, None, started, **quick)
         self.view.choose(self.choose, None, started, **quick)
-        changed = [self.view, self.message, self.about]
+        changed = [self.view, self.message, self.estimates]
         for event, answer in ((self.view.edit, self.change), (self.view.randomise, self.randomise)):
             event(answer, None, changed, concurrency_id="edit", concurrency_limit=PARALLEL_EDITS, **slow)
-        self.losses_tab.select(self.draw_losses, None, self.losses, **quick)
-        self.view.fallback(self.fall_back, None, [self.fallback, self.simple, self.sides], **slow)
-        self.ticket.change(self.fit, None, shown, concurrency_id="fit", concurrency_limit=MAX_WAITING, **slow)
-        for kind, button in self.downloads.items():
-            saving = button.click(self._saver(kind), [self.state, self.mesh], self.saved, js=SEND_STATE, **slow)
-            saving.then(None, self.saved, None, js=START_DOWNLOAD)
-        self._connect_motions(quick, slow)
-        self._connect_camera(quick, slow)
+        self.losses_tab.select(self.draw_losses, None, self.loss_plot, **quick)
+        self.view.fallback(self.show_fallback, None, [self.fallback, self.simple_viewer, self.turntable], **slow)
+        self.fit_ticket.change(self.fit, None, shown, concurrency_id="fit", concurrency_limit=MAX_WAITING, **slow)
+        for kind, button in self.download_buttons.items():
+            saving = button.click(
+                self.download_handler(kind),
+                [self.edit_state, self.mesh_choice],
+                self.download_link,
+                js=SEND_STATE,
+                **slow,
+            )
+            saving.then(None, self.download_link, None, js=START_DOWNLOAD)
+        self._connect_tracking(quick, slow)
+        self._connect_webcam(quick, slow)
 
-    def greet(self) -> dict:
-        """The 3D view fetches what all heads share while the visitor looks for a photograph."""
-        return {self.view: {"model": file_address(self.model_file)}}
+    def load_model_file(self) -> dict:
+        """Let the browser fetch the pack of the face model while the visitor chooses a photograph."""
+        return {self.view: {"model": file_url(self.model_file)}}
 
-    def leave(self, request: gr.Request) -> None:
-        """The tab was closed or reloaded."""
-        self.visits.leave(request.session_hash)
+    def close_session(self, request: gr.Request) -> None:
+        """End the session when the tab is closed or reloaded."""
+        self.sessions.close(request.session_hash)
 
     # -- photographs --------------------------------------------------------------------------------------------------
     def take(self, upload: dict | list | None, request: gr.Request) -> dict:
-        """One upload, or several of one person, go into the visitor's folder before they wait for their turn."""
+        """Copy one upload, or several of one person, into the session's folder and queue a fit."""
         return self._take(upload, request)
 
     def take_donor(self, upload: dict | None, request: gr.Request) -> dict:
-        """A second person, to mix with."""
+        """Queue a fit of a donor, the second person to blend with."""
         return self._take(upload, request, donor=True)
 
     def _take(self, upload: dict | list | None, request: gr.Request, donor: bool = False) -> dict:
-        visit = self._visit(request)
+        session = self._session(request)
         uploads = upload if isinstance(upload, list) else [upload] if upload else []
         if not uploads:  # the photograph was cleared
             return {self.message: ""}
-        if donor and (visit.head is None or visit.status is not None):
-            return {self.message: markup.error_line(say(NOT_YET, visit.language))}
+        if donor and (session.head is None or session.status is not None):
+            return {self.message: markup.error_line(say(NOT_YET, session.language))}
         try:
             paths = [self._uploaded(one) for one in uploads]
-            visit.job = handlers.claim(paths, visit.folder, donor=donor)
-        except handlers.EXPECTED as error:
-            return self._ended(visit, handlers.explain(error))
-        return self._started(visit) | ({self.several: None} if isinstance(upload, list) else {})
+            session.fit_job = fit_jobs.claim(paths, session.folder, donor=donor)
+        except fit_jobs.EXPECTED as error:
+            return self._end_fit(session, fit_jobs.explain(error))
+        return self._start_fit(session) | ({self.more_photos: None} if isinstance(upload, list) else {})
 
     def take_sample(self, request: gr.Request, event: gr.EventData) -> dict:
-        """A picture to try takes the way of an upload."""
-        visit = self._visit(request)
-        found = handlers.samples(self.visits.root)
+        """Queue a fit of a sample photograph."""
+        session = self._session(request)
+        found = fit_jobs.samples(self.sessions.root)
         index = (event._data or {}).get("index")
         shown = found[index if isinstance(index, int) and 0 <= index < len(found) else 0]
-        visit.job = replace(handlers.claim([shown], visit.folder, show_s=None), is_sample=True)
-        return self._started(visit) | {self.photo: str(shown)}
+        session.fit_job = replace(fit_jobs.claim([shown], session.folder, show_s=None), is_sample=True)
+        return self._start_fit(session) | {self.photo: str(shown)}
 
     def choose(self, request: gr.Request, event: gr.EventData) -> dict:
-        """The visitor has clicked a face."""
-        visit = self._visit(request)
+        """Queue a fit of the chosen face."""
+        session = self._session(request)
         face = (event._data or {}).get("face")
-        if visit.job is None or not isinstance(face, int) or not 0 <= face < 1000:
-            return self._ended(visit, AWAY)
-        visit.job = replace(visit.job, face=face)
-        return self._started(visit)
+        if session.fit_job is None or not isinstance(face, int) or not 0 <= face < 1000:
+            return self._end_fit(session, AWAY)
+        session.fit_job = replace(session.fit_job, face=face)
+        return self._start_fit(session)
 
     def ask_again(self, request: gr.Request) -> dict:
-        """Another face of the same photograph."""
-        visit = self._visit(request)
-        if visit.job is None:
-            return self._ended(visit, AWAY)
-        visit.job = replace(visit.job, face=None, asks=True)
-        return self._started(visit)
+        """Let the visitor choose another face of the same photograph."""
+        session = self._session(request)
+        if session.fit_job is None:
+            return self._end_fit(session, AWAY)
+        session.fit_job = replace(session.fit_job, face=None, always_ask=True)
+        return self._start_fit(session)
 
     # -- fit ----------------------------------------------------------------------------------------------------------
     def fit(self, request: gr.Request) -> Iterator[dict]:
-        """Waits for its turn, runs the fit and shows how far it is. It stops when the visitor cancels it, starts
-        another one or leaves."""
-        visit = self._visit(request)
-        run, job = visit.run, visit.job
+        """Wait in the queue, run the fit and report progress.
 
-        def is_wanted() -> bool:
-            return visit.run == run and not visit.gone
+        The fit stops when the visitor cancels it, starts another one or closes the page.
+        """
+        session = self._session(request)
+        run, job = session.run_id, session.fit_job
+
+        def is_active() -> bool:
+            return session.run_id == run and not session.closed
 
         try:
-            with self.line.place() as place:
-                yield from self._waited(visit, place, is_wanted)
-                yield from self._fitted(visit, job, is_wanted, place)
+            with self.queue.enter() as entry:
+                yield from self._wait_for_turn(session, entry, is_active)
+                yield from self._run_fit(session, job, is_active, entry)
         except Exception as error:
-            if is_wanted():
-                yield self._ended(visit, self._complaint(error))
+            if is_active():
+                yield self._end_fit(session, self._explained(error))
                 return
-        if visit.run in (0, run):
-            visit.status = visit.status if visit.status and visit.status.get("choose") else None
+        if session.run_id in (0, run):
+            session.status = session.status if session.status and session.status.get("choose") else None
         yield {self.message: ""}
 
-    def _fitted(self, visit: Visit, job: Job | None, is_wanted: Callable[[], bool], place: Place) -> Iterator[dict]:
-        """What the fit tells. With the base head he lets those pass who wait for theirs."""
-        if job is None or not is_wanted():
+    def _run_fit(
+        self, session: Session, job: FitJob | None, is_active: Callable[[], bool], entry: QueueEntry
+    ) -> Iterator[dict]:
+        """Run a fit and show its events. After the base head, jobs that wait for their first turn come first."""
+        if job is None or not is_active():
             return
-        for event in handlers.fit(job, is_wanted, self.detail, lambda: place.step_aside(is_wanted)):
-            if not is_wanted():
+        for event in fit_jobs.fit(job, is_active, self.detail, lambda: entry.defer(is_active)):
+            if not is_active():
                 return
-            if isinstance(event, Step):
-                visit.status = {**asdict(event), "text": say(event.text, visit.language)}
-                visit.status["refining"] |= job.as_donor
-                yield {self.view: {**visit.view, "status": visit.status}}
-            elif isinstance(event, Choice):
-                yield self._asked(visit, event)
-            elif job.as_donor:
-                yield from self._joined(visit, event)
+            if isinstance(event, Progress):
+                session.status = {**asdict(event), "text": say(event.text, session.language)}
+                session.status["refining"] |= job.is_donor
+                yield {self.view: {**session.view, "status": session.status}}
+            elif isinstance(event, FaceChoice):
+                yield self._ask_face(session, event)
+            elif job.is_donor:
+                yield from self._show_donor(session, event)
             else:
-                yield from self._arrived(visit, event)
+                yield from self._show_head(session, event)
 
-    def _asked(self, visit: Visit, choice: Choice) -> dict:
-        visit.run = 0
-        visit.status = {"text": "", "fraction": 0.0, "choose": asdict(choice)}
-        return {self.view: {**visit.view, "status": visit.status}, self.cancel: gr.Button(visible=False)}
+    def _ask_face(self, session: Session, choice: FaceChoice) -> dict:
+        session.run_id = 0
+        session.status = {"text": "", "fraction": 0.0, "choose": asdict(choice)}
+        return {self.view: {**session.view, "status": session.status}, self.cancel_button: gr.Button(visible=False)}
 
-    def _arrived(self, visit: Visit, fitted: Fitted) -> Iterator[dict]:
-        """The 3D view first, because it is what the visitor waits for; then wrinkles and pictures.
+    def _show_head(self, session: Session, fitted: FittedHead) -> Iterator[dict]:
+        """Show a fitted head: the 3D view first, then wrinkles and pictures.
 
-        Detail arrives on a head that he may be using. What he changed on the server in the meantime is done again to
-        the detailed head; what he moved in the browser stays there.
+        The visitor may be editing the base head when its detail arrives. Edits that are baked into files are applied to
+        the detailed head; the browser keeps the others.
         """
-        with visit.changing:
-            is_new = visit.head is None or visit.head.person != fitted.person
+        with session.lock:
+            is_new = session.head is None or session.head.person != fitted.person
             if is_new:
-                self._forget_motion(visit)
-                visit.head = Head.of(fitted.result, fitted.person)
-                visit.stranger = fitted.person if visit.job.is_sample else 0
+                self._delete_motion(session)
+                session.head = EditableHead.of(fitted.result, fitted.person)
+                session.sample_person = fitted.person if session.fit_job.is_sample else 0
             else:
-                visit.head = heads.with_person(visit.head, fitted.result)
-            visit.status = None if fitted.whole else visit.status and visit.status | {"refining": True}
-            shown = self._show(visit)
-        if fitted.whole and (len(visit.job.photos) > 1 or fitted.face_count < 2):
-            visit.job = None
+                session.head = heads.refitted(session.head, fitted.result)
+            session.status = None if fitted.is_final else session.status and session.status | {"refining": True}
+            shown = self._show(session)
+        if fitted.is_final and (len(session.fit_job.photos) > 1 or fitted.face_count < 2):
+            session.fit_job = None
         yield {
             self.view: shown,
-            self.cancel: gr.Button(visible=not fitted.whole),
+            self.cancel_button: gr.Button(visible=not fitted.is_final),
             self.results: gr.Column(visible=True),
-            self.other_face: gr.Button(visible=fitted.whole and visit.job is not None),
-            self.report: markup.report(fitted.result, fitted.whole, visit.language, handlers.explain),
-            self.about: markup.about(fitted.result, visit.language),
-            **({self.saved: "", self.donor_note: ""} | self._still() if is_new else {}),
+            self.other_face_button: gr.Button(visible=fitted.is_final and session.fit_job is not None),
+            self.fit_report: markup.report(fitted.result, fitted.is_final, session.language, fit_jobs.explain),
+            self.estimates: markup.about(fitted.result, session.language),
+            **({self.download_link: "", self.donor_note: ""} | self._without_motion() if is_new else {}),
         }
-        yield from self._folded(visit, fitted.person)
-        yield self._pictures(visit, fitted.result, fitted.photo_rgb)
+        yield from self._add_wrinkles(session, fitted.person)
+        yield self._pictures(session, fitted.result, fitted.photo_rgb)
 
     def draw_losses(self, request: gr.Request) -> dict:
-        """Curves for who wants to see them; a plot that comes while its tab is hidden is never drawn."""
-        visit = self._visit(request)
-        if visit.head is None:
-            return {self.losses: None}
-        labels = {"step": say("Step", visit.language), "loss": say("Loss, of where it began", visit.language)}
-        return {self.losses: pictures.loss_figure(visit.head.fitted, labels)}
+        """Draw the loss curves when their tab is opened; Plotly cannot draw in a hidden tab."""
+        session = self._session(request)
+        if session.head is None:
+            return {self.loss_plot: None}
+        labels = {"step": say("Step", session.language), "loss": say("Loss, of where it began", session.language)}
+        return {self.loss_plot: pictures.loss_figure(session.head.fitted, labels)}
 
-    def _joined(self, visit: Visit, fitted: Fitted) -> Iterator[dict]:
-        """The second person is there."""
-        if fitted.whole:
-            visit.run, visit.status, visit.job = 0, None, None
-            name = say("the other photograph", visit.language)
-            yield self._with_donor(visit, fitted.result, name) | {self.cancel: gr.Button(visible=False)}
+    def _show_donor(self, session: Session, fitted: FittedHead) -> Iterator[dict]:
+        """Blend with the donor once its fit is complete."""
+        if fitted.is_final:
+            session.run_id, session.status, session.fit_job = 0, None, None
+            name = say("the other photograph", session.language)
+            yield self._with_donor(session, fitted.result, name) | {self.cancel_button: gr.Button(visible=False)}
 
-    # -- heads from elsewhere -----------------------------------------------------------------------------------------
+    # -- heads from files ---------------------------------------------------------------------------------------------
     def take_saved(self, upload: dict | None, request: gr.Request) -> Iterator[dict]:
-        """A head that was taken away as JSON comes back."""
-        visit = self._visit(request)
+        """Open a head that was downloaded as JSON."""
+        session = self._session(request)
         try:
             path = self._uploaded(upload)
             try:
-                head = heads.open_saved(path, next(numbers))
+                head = heads.open_saved(path, next(serial_numbers))
             finally:
                 path.unlink(missing_ok=True)
         except Exception as error:
-            yield self._ended(visit, self._complaint(error))
+            yield self._end_fit(session, self._explained(error))
             return
-        if visit.job is not None:
-            visit.job.forget()
-        visit.run, visit.status, visit.job = 0, None, None
-        self._forget_motion(visit)
-        with visit.changing:
-            visit.head = head
-            shown = self._show(visit)
+        if session.fit_job is not None:
+            session.fit_job.delete_photos()
+        session.run_id, session.status, session.fit_job = 0, None, None
+        self._delete_motion(session)
+        with session.lock:
+            session.head = head
+            shown = self._show(session)
         yield {
             self.view: shown,
             self.message: "",
-            self.cancel: gr.Button(visible=False),
+            self.cancel_button: gr.Button(visible=False),
             self.results: gr.Column(visible=True),
-            self.other_face: gr.Button(visible=False),
-            self.report: markup.report(head.fitted, True, visit.language, handlers.explain),
-            self.about: markup.about(head.fitted, visit.language),
-            self.saved: "",
+            self.other_face_button: gr.Button(visible=False),
+            self.fit_report: markup.report(head.fitted, True, session.language, fit_jobs.explain),
+            self.estimates: markup.about(head.fitted, session.language),
+            self.download_link: "",
             self.donor_note: "",
-        } | self._still()
-        yield from self._folded(visit, head.person)
-        yield self._pictures(visit, head.fitted, None)
+        } | self._without_motion()
+        yield from self._add_wrinkles(session, head.person)
+        yield self._pictures(session, head.fitted, None)
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
-    def _started(self, visit: Visit) -> dict:
-        step = Step(say("Waiting for a free place", visit.language), 0.0, refining=visit.job.as_donor)
-        visit.run, visit.status = next(self._runs), None
+    def _start_fit(self, session: Session) -> dict:
+        step = Progress(say("Waiting for a free place", session.language), 0.0, refining=session.fit_job.is_donor)
+        session.run_id, session.status = next(self._runs), None
         return {
-            self.ticket: visit.run,
+            self.fit_ticket: session.run_id,
             self.message: "",
-            self.cancel: gr.Button(visible=True),
-            self.other_face: gr.Button(visible=False),
-            self.view: {**visit.view, "status": asdict(step)},
-            **({} if visit.job.as_donor else {self.report: ""}),
+            self.cancel_button: gr.Button(visible=True),
+            self.other_face_button: gr.Button(visible=False),
+            self.view: {**session.view, "status": asdict(step)},
+            **({} if session.fit_job.is_donor else {self.fit_report: ""}),
         }
 
-    def _ended(self, visit: Visit, complaint: str) -> dict:
-        """Without a new head: the photographs go, an older head stays."""
-        visit.run, visit.status = 0, None
-        if visit.job is not None:
-            visit.job.forget()
-        visit.job = None
-        head, language = visit.head, visit.language
+    def _end_fit(self, session: Session, message: str) -> dict:
+        """End a fit without a new head: delete the photographs, keep an earlier head."""
+        session.run_id, session.status = 0, None
+        if session.fit_job is not None:
+            session.fit_job.delete_photos()
+        session.fit_job = None
+        head, language = session.head, session.language
         return {
-            self.message: markup.error_line(say(complaint, language)),
-            self.cancel: gr.Button(visible=False),
-            self.other_face: gr.Button(visible=False),
-            self.report: "" if head is None else markup.report(head.fitted, True, language, handlers.explain),
-            self.view: {"model": file_address(self.model_file), **visit.view, "status": None},
+            self.message: markup.error_line(say(message, language)),
+            self.cancel_button: gr.Button(visible=False),
+            self.other_face_button: gr.Button(visible=False),
+            self.fit_report: "" if head is None else markup.report(head.fitted, True, language, fit_jobs.explain),
+            self.view: {"model": file_url(self.model_file), **session.view, "status": None},
         }
 
-    def give_up(self, request: gr.Request) -> dict:
-        """The visitor cancels a fit that runs or waits; the head that is there stays, an older one or the base one."""
-        return self._ended(self._visit(request), "")
+    def cancel_fit(self, request: gr.Request) -> dict:
+        """Cancel a running or waiting fit; the head in the 3D view stays, an earlier one or the base head."""
+        return self._end_fit(self._session(request), "")
 
     def clear(self, request: gr.Request) -> dict:
-        """The cross on the photograph deletes everything of the visitor."""
-        self.visits.leave(request.session_hash)
-        return self._ended(self._visit(request), "") | {
-            self.results: gr.Column(visible=False),
-            self.fallback: gr.Column(visible=False),
-        } | self._still()
+        """Delete all data of the session; the X button of the photograph does so."""
+        self.sessions.close(request.session_hash)
+        return (
+            self._end_fit(self._session(request), "")
+            | {
+                self.results: gr.Column(visible=False),
+                self.fallback: gr.Column(visible=False),
+            }
+            | self._without_motion()
+        )
 
-    def _still(self) -> dict:
-        """Nothing moves the head any more."""
+    def _without_motion(self) -> dict:
+        """Components of a head without motion."""
         hidden = gr.Button(visible=False)
-        return {self.motion_box: gr.Column(visible=False), self.stop_tracking: hidden, self.again: hidden}
+        return {
+            self.motion_box: gr.Column(visible=False),
+            self.cancel_tracking_button: hidden,
+            self.track_again_button: hidden,
+        }

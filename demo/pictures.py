@@ -1,4 +1,4 @@
-"""Pictures and tables of a fit, for the lower part of the page."""
+"""Pictures and plots of a fit, for the tabs below the 3D view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 import faceverse as fv
 
-from .heads import forget_older, numbers
+from .heads import delete_older, serial_numbers
 
 PICTURE_PX = 640
 _DISPLACEMENT_RANGE_MM = 0.4
@@ -19,12 +19,13 @@ _DISPLACEMENT_RANGE_MM = 0.4
 
 @dataclass(frozen=True)
 class Pictures:
-    """Files.
+    """Files of the pictures of a fit.
 
     Args:
-        photo, overlay: of the same size: the photograph, and the head over it; None without a photograph.
-        stages: how the photograph became a head, by name as in `faceverse.stage_pictures`.
-        maps: pictures over the texture coordinates, by name.
+        photo: the photograph; None without one.
+        overlay: the head over the photograph, of the same size; None without a photograph.
+        stages: stages of the fit, by name as in `faceverse.stage_pictures`.
+        maps: texture maps, by name as in `maps_of`.
     """
 
     photo: Path | None
@@ -34,7 +35,7 @@ class Pictures:
 
 
 def of_fit(result: fv.FitResult, photo_rgb: np.ndarray | None, folder: Path) -> Pictures:
-    """Draws and writes the pictures of a fit, cut to the head.
+    """Render and write the pictures of a fit, cropped to the head.
 
     Args:
         photo_rgb: (H, W, 3) uint8 of the photograph, or None for a head that was loaded from a file.
@@ -52,15 +53,14 @@ def of_fit(result: fv.FitResult, photo_rgb: np.ndarray | None, folder: Path) -> 
     return Pictures(files.get("photo"), files["final"] if "photo" in files else None, files, maps)
 
 
-def sides(result: fv.FitResult, folder: Path) -> Path:
-    """A sheet of the head from several sides, for browsers that show nothing in three dimensions."""
+def turntable(result: fv.FitResult, folder: Path) -> Path:
+    """Turntable of the head, for browsers without WebGL."""
     return _write(folder, "sides", fv.turntable(result, size=320, yaws_deg=(-90, -45, 0, 45, 90)))
 
 
 def maps_of(result: fv.FitResult) -> dict[str, np.ndarray]:
-    """Maps over the texture coordinates, (H, W, 3) uint8 by name: texture, skin without detail, normal map,
-    displacement (mid-grey is the base surface, white and black are 0.4 mm above and below), and how well the
-    photograph shows each place."""
+    """Texture maps, (H, W, 3) uint8 by name: texture, texture without detail, normal map, displacement (mid-grey is the
+    base surface, white and black are 0.4 mm above and below), and confidence: how well the photograph shows a texel."""
     maps = {"texture": result.texture}
     if result.normal_map is not None:
         maps["smooth"] = fv.edit(result, detail=0).texture
@@ -73,15 +73,15 @@ def maps_of(result: fv.FitResult) -> dict[str, np.ndarray]:
 
 
 def _write(folder: Path, name: str, picture: np.ndarray) -> Path:
-    path = folder / f"{name}-{next(numbers)}.webp"
+    path = folder / f"{name}-{next(serial_numbers)}.webp"
     Image.fromarray(picture).save(path, quality=88)
-    forget_older(folder, f"{name}-*.webp", {path})
+    delete_older(folder, f"{name}-*.webp", {path})
     return path
 
 
-# -- what the fit did -------------------------------------------------------------------------------------------------
+# -- plots -----------------------------------------------------------------------------------------------------------
 def loss_figure(result: fv.FitResult, labels: dict[str, str]) -> go.Figure:
-    """Loss of every stage that has steps, over its steps, as parts of where it started.
+    """Plot the loss of every iterative stage over its steps, relative to its initial value.
 
     Args:
         labels: of the axes: "step", "loss".

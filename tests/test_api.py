@@ -31,7 +31,7 @@ def server(tmp_path_factory):
     patch.setattr(api, "UPLOAD_STAYS_S", 0.3)
     built = page.build(folder / "faceverse", detail=False)
     _, address, _ = built.demo.launch(prevent_thread_lock=True, quiet=True, **page.launch_options())
-    yield address, folder, built.visits
+    yield address, folder, built.sessions
     built.demo.close(verbose=False)
     patch.undo()
 
@@ -213,11 +213,11 @@ def test_faults_of_the_program_are_not_shown(client, head, monkeypatch):
 
 
 def test_nothing_stays_of_a_client_that_has_left(server, connect, photo, head):
-    address, folder, visits = server
+    address, folder, sessions = server
     client = connect()
-    before = {path for path in visits.root.iterdir() if path.is_dir()}
+    before = {path for path in sessions.root.iterdir() if path.is_dir()}
     client.predict(handle_file(head), api_name="/render")
-    (mine,) = {path for path in visits.root.iterdir() if path.is_dir()} - before
+    (mine,) = {path for path in sessions.root.iterdir() if path.is_dir()} - before
     assert [path.suffix for path in mine.rglob("*") if path.is_file()] == [".png"], "the upload is not kept"
     assert wait_for(lambda: not uploads(folder)), f"still there: {uploads(folder)}"
     client.close()
@@ -225,14 +225,14 @@ def test_nothing_stays_of_a_client_that_has_left(server, connect, photo, head):
 
 
 def test_a_client_reaches_nothing_of_another(server, client, head):
-    address, _, visits = server
+    address, _, sessions = server
     client.predict(handle_file(head), api_name="/edit")
-    secret = next(path for path in visits.root.rglob("answer-*/selfie.json"))
+    secret = next(path for path in sessions.root.rglob("answer-*/selfie.json"))
     forged = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
     asked = httpx.post(f"{address}gradio_api/call/render", json={"data": [forged, 64, "clay", None]}).json()
     answer = httpx.get(f"{address}gradio_api/call/render/{asked['event_id']}", timeout=30).text
     assert answer.startswith("event: error") and "not an upload of yours" in answer and "selfie" not in answer
-    for path in (visits.root, secret.parent, secret.parent / ".." / ".." / "..", "/etc/hostname"):
+    for path in (sessions.root, secret.parent, secret.parent / ".." / ".." / "..", "/etc/hostname"):
         answer = httpx.get(f"{address}gradio_api/file={path}")
         assert answer.status_code in (403, 404), path
 

@@ -99,7 +99,7 @@ def photos(tmp_path_factory):
 
 
 @contextmanager
-def visit(browser, address, size=DESKTOP, theme="light", language="en-GB", **options):
+def open_page(browser, address, size=DESKTOP, theme="light", language="en-GB", **options):
     """A page of a new visitor, ready for a photograph; at the end nothing may have gone wrong in it."""
     context = browser.new_context(
         viewport=size, color_scheme=theme, accept_downloads=True, locale=language, **options
@@ -114,7 +114,7 @@ def visit(browser, address, size=DESKTOP, theme="light", language="en-GB", **opt
     try:
         page.goto(address)
         page.wait_for_selector(PHOTO_INPUT, state="attached")
-        page.wait_for_selector(".fv-stage")
+        page.wait_for_selector(".fv-viewport")
         yield page
         assert page.errors == []
         hosts = {urlsplit(url).netloc for url in page.requests if not url.startswith(("data:", "blob:"))}
@@ -125,12 +125,12 @@ def visit(browser, address, size=DESKTOP, theme="light", language="en-GB", **opt
 
 def wait_for_head(page):
     """The head is there, with its detail or before it."""
-    page.wait_for_selector('.fv-stage:is([data-state="ready"], [data-state="refining"])[data-drawn]', timeout=FIT_MS)
+    page.wait_for_selector('.fv-viewport:is([data-state="ready"], [data-state="refining"])[data-drawn]', timeout=FIT_MS)
 
 
 def wait_for_end(page):
     """The head is there with its detail, if it has some, and so are the pictures of it: nothing more is to come."""
-    page.wait_for_selector('.fv-stage[data-state="ready"][data-drawn]', timeout=FIT_MS)
+    page.wait_for_selector('.fv-viewport[data-state="ready"][data-drawn]', timeout=FIT_MS)
     times = 2 if any("/normal-" in url for url in page.requests) else 1
     end = time.monotonic() + FIT_MS / 1000
     while len({url for url in page.requests if "/stage-final-" in url}) < times and time.monotonic() < end:
@@ -152,7 +152,7 @@ def range_of(page, name):
 def canvas_pixels(page):
     """(H, W, 3) int of the 3D view as it is on the screen."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    picture = page.locator(".fv-stage").screenshot()
+    picture = page.locator(".fv-viewport").screenshot()
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), int)
 
 
@@ -175,9 +175,9 @@ def drag(page, slider, fraction):
 @pytest.fixture(scope="module")
 def fitted(browser, server, photos):
     """The page of a visitor who has uploaded the astronaut's photograph."""
-    with visit(browser, server[0]) as page:
+    with open_page(browser, server[0]) as page:
         page.set_input_files(PHOTO_INPUT, photos / "astronaut.jpg")
-        page.wait_for_selector('.fv-stage[data-state="busy"] .fv-bar', timeout=FIT_MS)
+        page.wait_for_selector('.fv-viewport[data-state="busy"] .fv-bar', timeout=FIT_MS)
         wait_for_end(page)
         yield page
 
@@ -195,7 +195,7 @@ def test_a_photograph_becomes_a_head_in_skin_colours(fitted):
 
 def test_pictures_of_the_fit_are_shown(fitted):
     fitted.wait_for_selector("#fv-overlay img")
-    for tab, selector, least in (("Stages", "#fv-stages img", 4), ("Maps", "#fv-maps img", 2)):
+    for tab, selector, least in (("Stages", "#fv-viewports img", 4), ("Maps", "#fv-maps img", 2)):
         fitted.get_by_role("tab", name=tab, exact=True).click()
         fitted.wait_for_function(
             f"() => [...document.querySelectorAll('{selector}')].filter((i) => i.naturalWidth > 0).length >= {least}"
@@ -301,18 +301,18 @@ def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
     path = tmp_path / "me.json"
     download.value.save_as(path)
     state = fitted.evaluate("window.faceverse.state()")
-    with visit(browser, server[0]) as page:
+    with open_page(browser, server[0]) as page:
         with page.expect_file_chooser() as chooser:
             page.click("#fv-open")
         chooser.value.set_files(path)
         wait_for_head(page)
         page.get_by_role("tab", name="Stages", exact=True).click()
-        page.wait_for_selector("#fv-stages img")
+        page.wait_for_selector("#fv-viewports img")
         assert page.evaluate("window.faceverse.state().expression.jawOpen") == pytest.approx(
             state["expression"]["jawOpen"], abs=1e-3
         )
         page.get_by_role("tab", name="Another person").click()
-        page.click("#fv-stranger")
+        page.click("#fv-random-donor")
         page.wait_for_selector("[data-tab=mix]")
         before = canvas_pixels(page)
         open_tab(page, "mix")
@@ -323,12 +323,12 @@ def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
 
 
 def test_a_face_is_chosen_by_a_click(browser, server, photos):
-    with visit(browser, server[0]) as page:
+    with open_page(browser, server[0]) as page:
         page.set_input_files(PHOTO_INPUT, photos / "twins.png")
         page.wait_for_selector("[data-face='1']", timeout=FIT_MS)
         assert page.locator("[data-face]").count() == 2
         page.click("[data-face='1']")
-        page.wait_for_selector('.fv-stage[data-state="busy"]')
+        page.wait_for_selector('.fv-viewport[data-state="busy"]')
         wait_for_head(page)
 
 
@@ -347,26 +347,26 @@ def test_without_webgl_there_are_pictures(browser, server, photos):
 
 
 def test_chinese_visitors_read_chinese(browser, server, photos):
-    with visit(browser, server[0], language="zh-CN") as page:
+    with open_page(browser, server[0], language="zh-CN") as page:
         assert "照片" in page.inner_text("#fv-input")
         page.set_input_files(PHOTO_INPUT, photos / "coffee.jpg")
         assert "人脸" in page.inner_text("#fv-message .fv-error")
 
 
 def test_a_second_visitor_sees_nothing_of_the_first(fitted, browser, server):
-    with visit(browser, server[0]) as page:
+    with open_page(browser, server[0]) as page:
         page.wait_for_timeout(500)
-        assert page.get_attribute(".fv-stage", "data-state") == "empty"
+        assert page.get_attribute(".fv-viewport", "data-state") == "empty"
         assert not page.is_visible("#fv-results")
 
 
 def test_photographs_without_a_face_and_no_photographs_are_explained(browser, server, photos):
-    with visit(browser, server[0]) as page:
+    with open_page(browser, server[0]) as page:
         page.set_input_files(PHOTO_INPUT, photos / "coffee.jpg")
         assert "No face was found" in page.inner_text("#fv-message .fv-error")
-        assert page.get_attribute(".fv-stage", "data-state") == "empty"
+        assert page.get_attribute(".fv-viewport", "data-state") == "empty"
         assert "Traceback" not in page.content()
-    with visit(browser, server[0]) as page:
+    with open_page(browser, server[0]) as page:
         page.set_input_files(PHOTO_INPUT, photos / "diary.jpg")
         assert page.inner_text("#fv-message .fv-error").startswith("diary.jpg is not a picture")
 
@@ -378,15 +378,15 @@ def test_phone_and_dark_theme_cancel_and_leave(browser, server):
         return {path.parent for path in (folder / "faceverse").glob("*/head-*.bin")}
 
     others = visitors()
-    with visit(browser, address, PHONE, "dark") as page:
+    with open_page(browser, address, PHONE, "dark") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         page.click("[data-sample='0']")
         page.click("#fv-cancel")
-        page.wait_for_selector('.fv-stage[data-state="empty"]', state="attached")
+        page.wait_for_selector('.fv-viewport[data-state="empty"]', state="attached")
         page.click("[data-sample='0']")
         wait_for_head(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        top = "document.querySelector('.fv-stage').getBoundingClientRect().top"
+        top = "document.querySelector('.fv-viewport').getBoundingClientRect().top"
         page.wait_for_function(f"() => {top} < 0.6 * window.innerHeight")  # the head comes into sight
         dark = canvas_pixels(page)[20:60, 20:60].mean()
         assert dark < 110

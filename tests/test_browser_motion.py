@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_browser import CHROMIUM, FLAGS, server, visit  # noqa: F401 (a fixture)
+from test_browser import CHROMIUM, FLAGS, open_page, server  # noqa: F401 (a fixture)
 
 cv2 = pytest.importorskip("cv2")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -41,7 +41,7 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def filming(clips):
+def webcam_browser(clips):
     """A browser whose camera shows the film."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
@@ -54,10 +54,10 @@ def filming(clips):
         started.close()
 
 
-def test_the_head_moves_with_a_video_and_with_a_camera(filming, server, clips):  # noqa: F811
-    with visit(filming, server[0], {"width": 820, "height": 640}) as page:
+def test_the_head_moves_with_a_video_and_with_a_camera(webcam_browser, server, clips):  # noqa: F811
+    with open_page(webcam_browser, server[0], {"width": 820, "height": 640}) as page:
         page.get_by_role("tab", name="Video", exact=True).click()
-        page.set_input_files("#fv-clip input[type=file]", clips[0])
+        page.set_input_files("#fv-video-upload input[type=file]", clips[0])
         page.wait_for_selector(".fv-player:not([hidden])", timeout=120_000)
         page.click("[data-play]")  # it plays by itself: this halts it
         roll = "window.faceverse.state().pose.roll"
@@ -74,8 +74,8 @@ def test_the_head_moves_with_a_video_and_with_a_camera(filming, server, clips): 
         page.click("[data-leave]")
         page.wait_for_function(f"() => {roll} === 0")
 
-        page.click("#fv-film")
-        page.wait_for_selector('.fv-webcam[data-state="seen"]')
+        page.click("#fv-open-webcam")
+        page.wait_for_selector('.fv-webcam[data-state="tracked"]')
         page.wait_for_function(f"() => {roll} > {0.6 * LEFT_DEG}")
         page.wait_for_function(f"() => {roll} < {0.3 * RIGHT_DEG} && {roll} > {2.5 * RIGHT_DEG}")
         page.click("[data-record]")

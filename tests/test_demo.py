@@ -18,12 +18,12 @@ from test_skin_detail import module_of
 import faceverse as fv
 
 pytest.importorskip("gradio")
-handlers = pytest.importorskip("demo.handlers")
+fit_jobs = pytest.importorskip("demo.fit_jobs")
 from demo import heads, markup, pictures  # noqa: E402
-from demo.changes import Changes, Mix  # noqa: E402
-from demo.heads import Head  # noqa: E402
-from demo.line import Line  # noqa: E402
-from demo.visits import MAX_IDLE_S, Visits  # noqa: E402
+from demo.edit_state import BlendWeights, EditState  # noqa: E402
+from demo.heads import EditableHead  # noqa: E402
+from demo.job_queue import JobQueue  # noqa: E402
+from demo.sessions import MAX_IDLE_S, Sessions  # noqa: E402
 from faceverse.graphics.camera import default_camera  # noqa: E402
 from faceverse.result import FitResult, with_params  # noqa: E402
 
@@ -47,7 +47,7 @@ def result_of(model, seed=1, **expression):
 @pytest.fixture
 def head(toy_model):
     result = result_of(toy_model, jawOpen=0.3, mouthSmileLeft=0.2, mouthSmileRight=0.4, noseSneerLeft=0.5)
-    return Head.of(result, 7)
+    return EditableHead.of(result, 7)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def photo(astronaut, tmp_path):
 
 @pytest.fixture
 def job(photo):
-    return handlers.Job((photo,))
+    return fit_jobs.FitJob((photo,))
 
 
 def face_at(x, width):
@@ -104,9 +104,9 @@ def test_an_upload_moves_into_the_visitors_folder(tmp_path):
     upload, folder = tmp_path / "Me.JPG", tmp_path / "visitor"
     folder.mkdir()
     (tmp_path / "other.png").write_bytes(b"earlier")
-    (earlier,) = handlers.claim([tmp_path / "other.png"], folder).photos
+    (earlier,) = fit_jobs.claim([tmp_path / "other.png"], folder).photos
     upload.write_bytes(b"now")
-    (claimed,) = handlers.claim([upload], folder, show_s=0).photos
+    (claimed,) = fit_jobs.claim([upload], folder, show_s=0).photos
     assert claimed.read_bytes() == b"now" and claimed.name == "Me.JPG"
     assert folder in claimed.parents and not earlier.exists()
     assert wait_for(lambda: not upload.exists())
@@ -114,7 +114,7 @@ def test_an_upload_moves_into_the_visitors_folder(tmp_path):
 
 def test_an_upload_that_is_gone_is_reported(tmp_path):
     with pytest.raises(fv.ImageError, match="choose the photograph again"):
-        handlers.claim([tmp_path / "gone.jpg"], tmp_path)
+        fit_jobs.claim([tmp_path / "gone.jpg"], tmp_path)
 
 
 def test_several_uploads_of_one_name_are_kept_apart(tmp_path):
@@ -125,12 +125,12 @@ def test_several_uploads_of_one_name_are_kept_apart(tmp_path):
         uploads[-1].write_bytes(bytes([number]))
     folder = tmp_path / "visitor"
     folder.mkdir()
-    job = handlers.claim(uploads, folder, show_s=None)
+    job = fit_jobs.claim(uploads, folder, show_s=None)
     assert [photo.read_bytes() for photo in job.photos] == [b"\0", b"\1"]
-    job.forget()
+    job.delete_photos()
     assert not any(photo.exists() for photo in job.photos)
     with pytest.raises(fv.ImageError, match="at most 12"):
-        handlers.claim(uploads * 7, folder)
+        fit_jobs.claim(uploads * 7, folder)
 
 
 @pytest.fixture(scope="module")
@@ -138,32 +138,32 @@ def sample_fit(tmp_path_factory):
     """Events of the sample photograph's fit, and the file that it started from."""
     pytest.importorskip("skimage.data")
     folder = tmp_path_factory.mktemp("sample")
-    job = handlers.claim(handlers.samples(folder)[:1], folder, show_s=None)
-    return list(handlers.fit(job, detail=False)), job.photos[0]
+    job = fit_jobs.claim(fit_jobs.samples(folder)[:1], folder, show_s=None)
+    return list(fit_jobs.fit(job, detail=False)), job.photos[0]
 
 
 def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
     (*steps, fitted), photo = sample_fit
-    assert all(isinstance(step, handlers.Step) for step in steps)
+    assert all(isinstance(step, fit_jobs.Progress) for step in steps)
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] <= 1
     assert any((step.preview or "").startswith("data:image/jpeg;base64,") for step in steps)
-    assert not {step.text for step in steps} & set(handlers.STEPS), "stages are named in words"
-    assert fitted.face_count == 1 and fitted.whole
+    assert not {step.text for step in steps} & set(fit_jobs.STEPS), "stages are named in words"
+    assert fitted.face_count == 1 and fitted.is_final
     assert np.abs(fitted.photo_rgb.astype(int) - astronaut).mean() < 3, "a JPEG of it"
     assert not photo.exists()
-    assert "Done in" in markup.report(fitted.result, True, "en", handlers.explain)
+    assert "Done in" in markup.report(fitted.result, True, "en", fit_jobs.explain)
 
 
 def test_a_photograph_of_several_people_is_a_question(job, toy_model, monkeypatch):
     asked = []
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 60)])
     monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
-    *_, choice = handlers.fit(job)
-    assert isinstance(choice, handlers.Choice) and not asked
+    *_, choice = fit_jobs.fit(job)
+    assert isinstance(choice, fit_jobs.FaceChoice) and not asked
     assert np.allclose(choice.boxes[0], np.array([200, 10, 300, 110]) / 512, atol=1e-3)
     assert os.path.exists(choice.picture.removeprefix("gradio_api/file="))
-    *_, fitted = handlers.fit(replace(job, face=1))
+    *_, fitted = fit_jobs.fit(replace(job, face=1))
     assert asked == [1] and fitted.face_count == 2
     assert job.photos[0].exists(), "he may want the other face as well"
 
@@ -172,10 +172,10 @@ def test_faces_in_the_background_are_no_question(job, toy_model, monkeypatch):
     asked = []
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 20)])
     monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
-    *_, fitted = handlers.fit(job)
+    *_, fitted = fit_jobs.fit(job)
     assert asked == [0] and fitted.face_count == 2
-    *_, choice = handlers.fit(replace(job, asks=True))
-    assert isinstance(choice, handlers.Choice) and len(choice.boxes) == 2, "unless he asks for them"
+    *_, choice = fit_jobs.fit(replace(job, always_ask=True))
+    assert isinstance(choice, fit_jobs.FaceChoice) and len(choice.boxes) == 2, "unless he asks for them"
 
 
 def test_several_photographs_become_one_head(photo, toy_model, monkeypatch):
@@ -184,8 +184,8 @@ def test_several_photographs_become_one_head(photo, toy_model, monkeypatch):
     monkeypatch.setattr(fv, "fit", lambda images, **options: given.append(images) or result_of(toy_model))
     second = photo.with_name("second.png")
     shutil.copyfile(photo, second)
-    *_, fitted = handlers.fit(handlers.Job((photo, second)))
-    assert [image.name for image in given[0]] == ["photo", "second"] and fitted.whole
+    *_, fitted = fit_jobs.fit(fit_jobs.FitJob((photo, second)))
+    assert [image.name for image in given[0]] == ["photo", "second"] and fitted.is_final
     assert not photo.exists() and not second.exists()
 
 
@@ -204,8 +204,8 @@ def test_what_cannot_be_fitted_becomes_a_sentence(tmp_path, content, error, word
     else:
         Image.fromarray(content).save(path)
     with pytest.raises(error) as caught:
-        list(handlers.fit(handlers.Job((path,))))
-    sentence = handlers.explain(caught.value)
+        list(fit_jobs.fit(fit_jobs.FitJob((path,))))
+    sentence = fit_jobs.explain(caught.value)
     assert words.lower() in sentence.lower()
     assert (sentence[0].isupper() or sentence.startswith(path.name)) and sentence.endswith(".") and "\n" not in sentence
     assert str(tmp_path) not in sentence, "a visitor has no use for folders of the server"
@@ -213,7 +213,7 @@ def test_what_cannot_be_fitted_becomes_a_sentence(tmp_path, content, error, word
 
 
 def test_faults_of_the_program_are_not_shown():
-    assert "secret" not in handlers.explain(RuntimeError("secret"))
+    assert "secret" not in fit_jobs.explain(RuntimeError("secret"))
 
 
 @pytest.mark.parametrize("how", ["closed", "unwanted"])
@@ -231,13 +231,13 @@ def test_a_fit_stops_when_nobody_wants_it(job, monkeypatch, how):
 
     monkeypatch.setattr(fv, "detect", lambda image: [None])
     monkeypatch.setattr(fv, "fit", endless)
-    run = handlers.fit(job, is_wanted=lambda: wanted[0])
+    run = fit_jobs.fit(job, is_active=lambda: wanted[0])
     assert [next(run).text for _ in range(3)][-1] == "Finding the shape of the head"
     if how == "closed":
         run.close()
     else:
         wanted[0] = False
-        with pytest.raises(handlers.Stopped):
+        with pytest.raises(fit_jobs.Stopped):
             list(run)
     assert ended.wait(10)
     assert not job.photos[0].exists()
@@ -245,18 +245,18 @@ def test_a_fit_stops_when_nobody_wants_it(job, monkeypatch, how):
 
 def test_the_base_head_comes_before_the_final_one(job, two_stages, skinned):
     before, base, after, final = [], None, [], None
-    for event in handlers.fit(job):
-        if isinstance(event, handlers.Step):
+    for event in fit_jobs.fit(job):
+        if isinstance(event, fit_jobs.Progress):
             (before if base is None else after).append(event)
             two_stages.set() if base and len(after) == 2 else None
-        elif event.whole:
+        elif event.is_final:
             final = event
         else:
             base = event
     assert before and not any(step.refining for step in before)
     assert after and all(step.refining and step.text == "Reading the skin" for step in after)
     assert base.result.normal_map is None and final.result is skinned and base.person == final.person
-    assert "Done" not in markup.report(base.result, False, "en", handlers.explain) and not job.photos[0].exists()
+    assert "Done" not in markup.report(base.result, False, "en", fit_jobs.explain) and not job.photos[0].exists()
 
 
 # ---------------------------------------------------------------------------------------------------------- the 3D view
@@ -272,14 +272,16 @@ def test_view_points_to_files_and_keeps_only_the_latest(head, tmp_path):
         assert os.path.exists(address) and address.startswith(str(tmp_path))
     assert value["person"] == 7
     assert value["start"]["expression"]["jawOpen"] == pytest.approx(0.3)
-    assert Changes.read(value["start"], head.rest.model).to_json() == value["start"], "the browser sends the same back"
-    assert set(value["limits"]) == set(value["estimates"]) == set(head.rest.model.attribute_names)
+    assert EditState.from_json(value["start"], head.neutral.model).to_json() == value["start"], (
+        "the browser sends the same back"
+    )
+    assert set(value["limits"]) == set(value["estimates"]) == set(head.neutral.model.attribute_names)
     json.dumps(value)
 
 
 def test_displacement_has_a_file_that_loses_nothing(head, skinned, tmp_path):
     plain = heads.view(head, tmp_path, tmp_path / "model.bin")
-    detailed = Head.of(skinned, 8)
+    detailed = EditableHead.of(skinned, 8)
     value, again = (heads.view(detailed, tmp_path, tmp_path / "model.bin") for _ in range(2))
     assert plain["normal"] is plain["smooth"] is None
     assert plain["edition"] < value["edition"] < again["edition"]
@@ -295,22 +297,22 @@ def test_displacement_has_a_file_that_loses_nothing(head, skinned, tmp_path):
 
 
 def test_age_changes_the_head_and_zero_brings_it_back(head):
-    older = heads.edit(head, Changes(attributes={"age": 20.0}))
+    older = heads.edit(head, EditState(attributes={"age": 20.0}))
     assert np.abs(older.edited.neutral_vertices - head.fitted.neutral_vertices).max() > 0
     assert older.fitted is head.fitted and older.person == head.person
-    assert heads.edit(older, Changes()).edited is head.rest
+    assert heads.edit(older, EditState()).edited is head.neutral
 
 
 def test_only_sliders_that_moved_change_the_expression(head):
-    start = heads.start_of(head)
+    start = heads.initial_state(head)
     names = head.fitted.model.expression_names
 
     def shown(**moved):
         state = start | {"expression": start["expression"] | moved}
-        result = heads.as_shown(head, Changes.read(state, head.rest.model))
+        result = heads.with_state(head, EditState.from_json(state, head.neutral.model))
         return dict(zip(names, result.params.expression))
 
-    assert heads.as_shown(head, Changes.read(start, head.rest.model)) is head.fitted
+    assert heads.with_state(head, EditState.from_json(start, head.neutral.model)) is head.fitted
     weights = shown(jawOpen=0.9)
     assert weights["jawOpen"] == pytest.approx(0.9)
     assert weights["mouthSmileLeft"] == head.fitted.params.expression[names.index("mouthSmileLeft")]
@@ -318,8 +320,8 @@ def test_only_sliders_that_moved_change_the_expression(head):
 
 
 def test_pose_and_light_reach_the_files(head):
-    changes = Changes(pose={"yaw": 30.0, "pitch": 0.0, "roll": 0.0}, light={"yaw": 60.0, "intensity": 1.5})
-    shown = heads.as_shown(head, changes)
+    changes = EditState(pose={"yaw": 30.0, "pitch": 0.0, "roll": 0.0}, light={"yaw": 60.0, "intensity": 1.5})
+    shown = heads.with_state(head, changes)
     assert not np.allclose(shown.params.rotation, head.fitted.params.rotation)
     assert not np.allclose(shown.params.light, head.fitted.params.light)
 
@@ -327,10 +329,10 @@ def test_pose_and_light_reach_the_files(head):
 @pytest.mark.parametrize("kind", heads.FORMATS.values())
 @pytest.mark.parametrize("mesh", heads.MESHES)
 def test_downloads_hold_the_head_of_the_sliders(head, kind, mesh, tmp_path, toy_model):
-    changes = Changes(attributes={"age": 20.0}, expression={"jawOpen": 1.0})
+    changes = EditState(attributes={"age": 20.0}, expression={"jawOpen": 1.0})
     path = heads.download(head, kind, changes, tmp_path, mesh)
     assert path.parent == tmp_path
-    wanted = heads.as_shown(head, changes)
+    wanted = heads.with_state(head, changes)
     assert wanted.params.expression[toy_model.expression_names.index("jawOpen")] == 1
     if kind == "json":
         assert np.allclose(fv.load_result(path, toy_model).vertices, wanted.vertices, atol=1e-6)
@@ -350,10 +352,10 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, mesh, tmp_path, toy_
 
 
 def test_a_dense_download_has_its_detail_as_geometry(skinned, tmp_path):
-    head = Head.of(skinned, 8)
+    head = EditableHead.of(skinned, 8)
     for name in ("standard", "dense"):
         (tmp_path / name).mkdir()
-    plain, dense = (heads.download(head, "ply", Changes(), tmp_path / name, name) for name in ("standard", "dense"))
+    plain, dense = (heads.download(head, "ply", EditState(), tmp_path / name, name) for name in ("standard", "dense"))
     counts = [len(trimesh.load(path, process=False).faces) for path in (plain, dense)]
     assert counts[1] > 2 * counts[0]
     assert "dense" in markup.download(dense, skinned, "dense", "en")
@@ -361,45 +363,45 @@ def test_a_dense_download_has_its_detail_as_geometry(skinned, tmp_path):
 
 
 def test_strength_of_the_detail_reaches_the_files(skinned, tmp_path, toy_model):
-    detailed = Head.of(skinned, 8)
-    assert heads.as_shown(detailed, Changes()) is skinned
+    detailed = EditableHead.of(skinned, 8)
+    assert heads.with_state(detailed, EditState()) is skinned
     for strength in (0.0, 2.0):
-        path = heads.download(detailed, "json", Changes(strength=strength), tmp_path)
+        path = heads.download(detailed, "json", EditState(strength=strength), tmp_path)
         assert fv.load_result(path, toy_model).params.detail["strength"] == strength
-        displacement = heads.as_shown(detailed, Changes(strength=strength)).displacement
+        displacement = heads.with_state(detailed, EditState(strength=strength)).displacement
         np.testing.assert_allclose(displacement, strength * skinned.displacement, atol=1e-5)
     smooth = result_of(toy_model)
-    assert heads.as_shown(Head.of(smooth, 8), Changes(strength=0.5)) is smooth
+    assert heads.with_state(EditableHead.of(smooth, 8), EditState(strength=0.5)) is smooth
 
 
 def test_other_skin_and_the_way_back(skinned, head):
-    detailed = Head.of(skinned, 8)
-    first, second = (heads.edit(detailed, Changes(skin=number)) for number in (1, 2))
-    assert np.abs(first.edited.displacement - detailed.rest.displacement).max() > 1e-3
+    detailed = EditableHead.of(skinned, 8)
+    first, second = (heads.edit(detailed, EditState(skin=number)) for number in (1, 2))
+    assert np.abs(first.edited.displacement - detailed.neutral.displacement).max() > 1e-3
     assert np.abs(first.edited.displacement - second.edited.displacement).max() > 1e-3
-    assert heads.edit(second, Changes()).edited is detailed.rest
-    assert heads.edit(head, Changes(skin=1)).edited is head.rest, "no skin where there is no detail"
+    assert heads.edit(second, EditState()).edited is detailed.neutral
+    assert heads.edit(head, EditState(skin=1)).edited is head.neutral, "no skin where there is no detail"
 
 
 def test_mixing_with_a_second_person(head, toy_model):
     other = result_of(toy_model, seed=9, jawOpen=0.8)
-    mixed = heads.with_donor(heads.edit(head, Changes(mix=Mix(identity=0.5))), other, "somebody")
-    half = (head.rest.neutral_vertices + other.neutral_vertices) / 2
+    mixed = heads.with_donor(heads.edit(head, EditState(mix=BlendWeights(identity=0.5))), other, "somebody")
+    half = (head.neutral.neutral_vertices + other.neutral_vertices) / 2
     np.testing.assert_allclose(mixed.edited.neutral_vertices, half, atol=1e-6)
-    assert mixed.changes.mix.identity == 0.5, "the sliders keep their places when a person comes"
+    assert mixed.state.mix.identity == 0.5, "the sliders keep their places when a person comes"
     assert heads.mixed_expression(mixed, 0.5)["jawOpen"] == pytest.approx(0.55)
-    assert heads.edit(mixed, Changes()).edited is head.rest
-    assert heads.edit(head, Changes(mix=Mix(identity=0.5))).edited is head.rest, "nobody to mix with"
+    assert heads.edit(mixed, EditState()).edited is head.neutral
+    assert heads.edit(head, EditState(mix=BlendWeights(identity=0.5))).edited is head.neutral, "nobody to mix with"
 
 
 def test_random_faces_keep_what_is_locked(head):
-    present = Changes(attributes={"age": 10.0})
+    present = EditState(attributes={"age": 10.0})
     drawn = heads.random_changes(head, present, None, ("age",), seed=5)
     assert drawn.attributes["age"] == 10 and len(drawn.attributes) > 1 and drawn.skin == 5
     assert heads.random_changes(head, present, None, ("skin",), seed=5).skin == 0
     again = heads.random_changes(head, present, None, ("age",), seed=5)
     assert again == drawn
-    assert heads.edit(head, drawn).edited.warnings == head.rest.warnings, "nothing had to be clamped"
+    assert heads.edit(head, drawn).edited.warnings == head.neutral.warnings, "nothing had to be clamped"
 
 
 @pytest.mark.parametrize(
@@ -408,15 +410,15 @@ def test_random_faces_keep_what_is_locked(head):
 )
 def test_forged_states_are_refused(toy_model, state):
     with pytest.raises(fv.ParameterError, match="reload"):
-        Changes.read(state, toy_model)
+        EditState.from_json(state, toy_model)
 
 
 def test_states_are_kept_within_their_ranges(toy_model):
     state = {"strength": 99, "skin": 1e12, "expression": {"jawOpen": -3}, "mix": {"identity": 7}, "pose": {"yaw": 999}}
-    read = Changes.read(state, toy_model)
+    read = EditState.from_json(state, toy_model)
     assert (read.strength, read.skin, read.expression["jawOpen"], read.mix.identity) == (2, 2**24 - 1, 0, 1)
     assert read.pose["yaw"] == 180
-    assert Changes.read(None, toy_model) == Changes()
+    assert EditState.from_json(None, toy_model) == EditState()
 
 
 # --------------------------------------------------------------------------------------------------------- the pictures
@@ -468,27 +470,27 @@ def test_the_table_of_attributes_names_each(head):
 
 
 def test_visitors_have_folders_of_their_own_that_go_with_them(tmp_path):
-    visits = Visits(tmp_path)
-    first, second = visits.of("one"), visits.of("two")
-    assert visits.of("one") is first
+    sessions = Sessions(tmp_path)
+    first, second = sessions.of("one"), sessions.of("two")
+    assert sessions.of("one") is first
     assert first.folder != second.folder
     assert "one" not in first.folder.name
-    assert Visits(tmp_path).of("one").folder != first.folder, "names do not follow from the session alone"
+    assert Sessions(tmp_path).of("one").folder != first.folder, "names do not follow from the session alone"
     (first.folder / "head.glb").write_bytes(b"x")
-    visits.leave("one")
-    assert first.gone and not first.folder.exists()
-    assert second.folder.exists() and not second.gone
-    visits.leave("never came")
+    sessions.close("one")
+    assert first.closed and not first.folder.exists()
+    assert second.folder.exists() and not second.closed
+    sessions.close("never came")
 
 
 def test_visitors_are_forgotten_when_idle(tmp_path):
-    visits = Visits(tmp_path)
-    visit = visits.of("one")
-    visits.forget_idle()
-    assert not visit.gone
-    visit.last_seen_s -= MAX_IDLE_S + 1
-    assert visits.of("one") is not visit
-    assert visit.gone
+    sessions = Sessions(tmp_path)
+    session = sessions.of("one")
+    sessions.close_idle()
+    assert not session.closed
+    session.last_seen_s -= MAX_IDLE_S + 1
+    assert sessions.of("one") is not session
+    assert session.closed
 
 
 def test_folders_of_an_earlier_run_are_deleted(tmp_path):
@@ -498,7 +500,7 @@ def test_folders_of_an_earlier_run_are_deleted(tmp_path):
         (folder / "photo.jpg").write_bytes(b"x")
     past = time.time() - MAX_IDLE_S - 60
     os.utime(old, (past, past))
-    Visits(tmp_path)
+    Sessions(tmp_path)
     assert not old.exists() and new.exists()
 
 
@@ -510,7 +512,7 @@ def page(tmp_path, monkeypatch, no_network):
     from demo.page import Page
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return Page(Visits(tmp_path / "visits"), detail=False)
+    return Page(Sessions(tmp_path / "visits"), detail=False)
 
 
 def request_of(name="a visitor", language="en"):
@@ -541,9 +543,9 @@ def test_page_of_a_photograph_without_a_face(page, tmp_path, language, words):
     *_, last = page.fit(request)
     assert words in last[page.message] and "fv-error" in last[page.message]
     assert last[page.view]["status"] is None and "head" not in last[page.view]
-    visit = page.visits.of("a visitor")
-    assert visit.job is None
-    assert [path for path in visit.folder.rglob("*") if path.is_file()] == []
+    session = page.sessions.of("a visitor")
+    assert session.fit_job is None
+    assert [path for path in session.folder.rglob("*") if path.is_file()] == []
 
 
 def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
@@ -555,12 +557,14 @@ def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
             time.sleep(0.01)
 
     monkeypatch.setattr(fv, "fit", endless)
-    assert take_sample(page, request)[page.ticket] != take_sample(page, request)[page.ticket], "each one starts a fit"
+    assert take_sample(page, request)[page.fit_ticket] != take_sample(page, request)[page.fit_ticket], (
+        "each one starts a fit"
+    )
     run = page.fit(request)
     assert next(run)[page.view]["status"]
-    assert page.give_up(request)[page.view]["status"] is None
+    assert page.cancel_fit(request)[page.view]["status"] is None
     assert list(run) == [{page.message: ""}], "what was shown by the cancelling stays"
-    assert page.visits.of("a visitor").job is None
+    assert page.sessions.of("a visitor").fit_job is None
     assert list(page.fit(request)) == [{page.message: ""}], "one that waited does not begin"
 
 
@@ -569,27 +573,27 @@ def test_page_tells_how_many_come_before(page, monkeypatch, toy_model, no_pictur
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
     request = request_of()
     take_sample(page, request)
-    with page.line.place():
+    with page.queue.enter():
         run = page.fit(request)
         assert "1 before you" in next(run)[page.view]["status"]["text"]
     answers = {key: value for answer in run for key, value in answer.items()}
-    assert answers[page.view]["head"] and page.line.places == []
+    assert answers[page.view]["head"] and page.queue.entries == []
     take_sample(page, request)
-    with page.line.place():
+    with page.queue.enter():
         run = page.fit(request)
         next(run)
-        page.give_up(request)
+        page.cancel_fit(request)
         assert list(run) == [{page.message: ""}], "who gives up leaves the line at once"
-        assert len(page.line.places) == 1
+        assert len(page.queue.entries) == 1
 
 
 def test_a_line_is_served_in_order():
-    line, served = Line(), []
-    with line.place() as first:
+    queue, served = JobQueue(), []
+    with queue.enter() as first:
         assert first.ahead == 0 and first.wait()
 
         def come(number):
-            with line.place() as place:
+            with queue.enter() as place:
                 arrived.set()
                 place.wait()
                 served.append(number)
@@ -600,22 +604,22 @@ def test_a_line_is_served_in_order():
             threads.append(threading.Thread(target=come, args=(number,)))
             threads[-1].start()
             assert arrived.wait(10)
-        assert line.places[3].ahead == 3 and not line.places[3].wait(0.01)
+        assert queue.entries[3].ahead == 3 and not queue.entries[3].wait(0.01)
     for thread in threads:
         thread.join(10)
-    assert served == [0, 1, 2, 3, 4] and line.places == []
+    assert served == [0, 1, 2, 3, 4] and queue.entries == []
 
 
 def test_base_heads_come_before_the_detail_of_others():
-    line, order = Line(), []
+    queue, order = JobQueue(), []
 
     def come(name, started, go_on):
-        with line.place() as place:
+        with queue.enter() as place:
             started.set()
             place.wait()
             order.append(f"{name} base")
             go_on.wait(10)
-            place.step_aside()
+            place.defer()
             order.append(f"{name} detail")
 
     events = {name: (threading.Event(), threading.Event()) for name in "ABC"}
@@ -627,7 +631,7 @@ def test_base_heads_come_before_the_detail_of_others():
     events["A"][1].set()
     assert wait_for(lambda: order == ["A base", "B base"])
     threads["C"].start()  # comes while A waits for its detail
-    assert events["C"][0].wait(10) and line.places[1].is_aside is False
+    assert events["C"][0].wait(10) and queue.entries[1].is_deferred is False
     for name in "BC":
         events[name][1].set()
     for thread in threads.values():
@@ -636,11 +640,11 @@ def test_base_heads_come_before_the_detail_of_others():
 
 
 def test_who_steps_aside_can_give_up():
-    line = Line()
-    with line.place() as first, line.place():
-        first.step_aside(lambda: False)
+    queue = JobQueue()
+    with queue.enter() as first, queue.enter():
+        first.defer(lambda: False)
         assert first.ahead == 1
-    first.step_aside()
+    first.defer()
     assert first.ahead == 0, "who has left the line waits for nobody"
 
 
@@ -649,7 +653,7 @@ def test_page_lets_others_pass_between_head_and_detail(page, two_stages, no_pict
     take_sample(page, request)
     run = page.fit(request)
     assert next(run)[page.view]["status"]
-    with page.line.place() as other:
+    with page.queue.enter() as other:
         assert other.ahead == 1
         assert skip_to(run, page.results)[page.view]["head"]
         assert wait_for(lambda: other.ahead == 0), "he has his head, now it is the other's turn"
@@ -664,9 +668,9 @@ def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures
     take_sample(page, request)
     question = [answer for answer in page.fit(request) if page.view in answer][-1]
     assert len(question[page.view]["status"]["choose"]["boxes"]) == 2 and not asked
-    assert page.choose(request, event_of(face=1))[page.ticket]
+    assert page.choose(request, event_of(face=1))[page.fit_ticket]
     answers = {key: value for answer in page.fit(request) for key, value in answer.items()}
-    assert asked == [1] and answers[page.other_face].visible
+    assert asked == [1] and answers[page.other_face_button].visible
     page.ask_again(request)
     question = [answer for answer in page.fit(request) if page.view in answer][-1]
     assert question[page.view]["status"]["choose"] and question[page.view]["head"], "the first head is there still"
@@ -675,11 +679,11 @@ def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures
 
 def test_page_takes_only_uploads(page):
     owner, thief = request_of("one"), request_of("two")
-    secret = page.visits.of("one").folder / "photo.png"
+    secret = page.sessions.of("one").folder / "photo.png"
     secret.write_bytes(b"x")
     answer = page.take({"path": str(secret)}, thief)
     assert "fv-error" in answer[page.message]
-    assert page.visits.of("two").job is None
+    assert page.sessions.of("two").fit_job is None
     *_, answer = page.take_saved({"path": str(secret)}, thief)
     assert "fv-error" in answer[page.message]
     assert secret.exists()
@@ -697,9 +701,9 @@ def test_page_from_sample_to_head_and_away(page, tmp_path):
     shown = {key: value for answer in answers for key, value in answer.items()}
     value = shown[page.view]
     assert value["head"] and value["status"] is None
-    assert all(os.path.exists(path) for path in shown[page.overlay]) and "<img" in shown[page.stages]
-    assert 'download="head.stl"' in page._saver("stl")(json.dumps(value["start"]), "light", request)
-    assert "fv-error" in page._saver("stl")('{"skin": "x"}', "light", request)
+    assert all(os.path.exists(path) for path in shown[page.overlay]) and "<img" in shown[page.stage_pictures]
+    assert 'download="head.stl"' in page.download_handler("stl")(json.dumps(value["start"]), "light", request)
+    assert "fv-error" in page.download_handler("stl")('{"skin": "x"}', "light", request)
     (older,) = page.change(request, event_of(state=value["start"] | {"attributes": {"age": 20}}))
     assert older[page.view]["head"] != value["head"] and older[page.view]["person"] == value["person"]
     assert older[page.view]["state"]["attributes"] == {"age": 20}
@@ -708,10 +712,12 @@ def test_page_from_sample_to_head_and_away(page, tmp_path):
     assert set(adopted) == set(fv.ATTRIBUTE_REGIONS["nose"])
     refused = next(page.randomise(request, event_of(state=value["start"], region="nse", keep=[])))
     assert "nose" in refused[page.message] and refused[page.view]["head"], "an answer comes in any case"
-    plain = page.fall_back(request)
-    assert plain[page.fallback].visible and os.path.exists(plain[page.simple]) and "<img" in plain[page.sides]
-    folder = page.visits.of("a visitor").folder
-    page.leave(request)
+    plain = page.show_fallback(request)
+    assert (
+        plain[page.fallback].visible and os.path.exists(plain[page.simple_viewer]) and "<img" in plain[page.turntable]
+    )
+    folder = page.sessions.of("a visitor").folder
+    page.close_session(request)
     assert not folder.exists()
     gone = next(page.change(request, event_of(state=value["start"])))
     assert "Choose the photograph again" in gone[page.message]
@@ -738,7 +744,7 @@ def test_page_opens_what_was_taken_away(page, toy_model, monkeypatch, tmp_path, 
 
 def test_page_mixes_with_a_second_person(page, toy_model, monkeypatch, no_pictures):
     request = request_of()
-    assert "fv-error" in page.take_stranger(request)[page.message], "there is no head yet"
+    assert "fv-error" in page.take_random_donor(request)[page.message], "there is no head yet"
     early = page.take_donor({"path": "other.jpg"}, request_of(language="zh"))
     assert "请先" in early[page.message] and list(early) == [page.message]
     monkeypatch.setattr(fv, "load_model", lambda: toy_model)
@@ -747,7 +753,7 @@ def test_page_mixes_with_a_second_person(page, toy_model, monkeypatch, no_pictur
     monkeypatch.setattr(fv, "fit", lambda image, **options: people.pop(0))
     take_sample(page, request)
     first = [answer for answer in page.fit(request) if page.results in answer][0][page.view]
-    upload = handlers.samples(page.visits.root)[0]
+    upload = fit_jobs.samples(page.sessions.root)[0]
     copy = upload.parent.parent / "second.jpg"
     shutil.copyfile(upload, copy)
     assert page.take_donor({"path": str(copy)}, request)[page.view]["status"]["refining"], "the head stays in use"
@@ -758,9 +764,9 @@ def test_page_mixes_with_a_second_person(page, toy_model, monkeypatch, no_pictur
     assert mixed["adopt"]["state"]["expression"]["jawOpen"] == pytest.approx(0.6)
     second = result_of(toy_model, 2)
     np.testing.assert_allclose(
-        page.visits.of("a visitor").head.edited.neutral_vertices, second.neutral_vertices, atol=1e-6
+        page.sessions.of("a visitor").head.edited.neutral_vertices, second.neutral_vertices, atol=1e-6
     )
-    assert page.take_stranger(request)[page.view]["donor"]["name"].startswith("random person")
+    assert page.take_random_donor(request)[page.view]["donor"]["name"].startswith("random person")
 
 
 def skip_to(run, key):
@@ -774,25 +780,25 @@ def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_s
     run = page.fit(request)
     base = skip_to(run, page.results)
     value = base[page.view]
-    assert value["status"]["refining"] and value["normal"] is None and base[page.cancel].visible
+    assert value["status"]["refining"] and value["normal"] is None and base[page.cancel_button].visible
     state = value["start"] | {"attributes": {"age": 10}}
     (older,) = page.change(request, event_of(state=state))
     older = older[page.view]
     assert older["status"]["refining"] and older["person"] == value["person"]
-    edited = page.visits.of("a visitor").head.edited
+    edited = page.sessions.of("a visitor").head.edited
     two_stages.set()
     final = skip_to(run, page.results)
-    head = page.visits.of("a visitor").head
-    assert head.changes.attributes == {"age": 10} and head.has_detail
+    head = page.sessions.of("a visitor").head
+    assert head.state.attributes == {"age": 10} and head.has_detail
     np.testing.assert_array_equal(head.edited.neutral_vertices, edited.neutral_vertices)
     assert final[page.view]["status"] is None and final[page.view]["normal"]
     assert final[page.view]["edition"] > older["edition"] and final[page.view]["person"] == older["person"]
-    assert not final[page.cancel].visible
+    assert not final[page.cancel_button].visible
     assert skip_to(run, page.view)[page.view]["wrinkles"]
     answers = list(page.change(request, event_of(state=state | {"skin": 3})))
     assert [page.view in answer for answer in answers] == [True, True], "new wrinkles follow other skin"
-    link = page._saver("json")(json.dumps(state | {"strength": 2}), "standard", request)
-    stored = page.visits.of("a visitor").folder / "head.json"
+    link = page.download_handler("json")(json.dumps(state | {"strength": 2}), "standard", request)
+    stored = page.sessions.of("a visitor").folder / "head.json"
     assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2
 
 
@@ -801,11 +807,11 @@ def test_page_keeps_the_base_head_when_the_detail_is_cancelled(page, two_stages,
     take_sample(page, request)
     run = page.fit(request)
     base = skip_to(run, page.results)[page.view]
-    cancelled = page.give_up(request)
+    cancelled = page.cancel_fit(request)
     assert cancelled[page.view] == {**base, "status": None}
-    assert "Done in" in cancelled[page.report]
+    assert "Done in" in cancelled[page.fit_report]
     assert page.results not in {key for answer in run for key in answer}
-    visit = page.visits.of("a visitor")
-    assert visit.head.person == base["person"] and not visit.head.has_detail and visit.job is None
+    session = page.sessions.of("a visitor")
+    assert session.head.person == base["person"] and not session.head.has_detail and session.fit_job is None
     (changed,) = page.change(request, event_of(state=base["start"] | {"attributes": {"age": 5}}))
     assert changed[page.view]["status"] is None

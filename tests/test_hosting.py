@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("gradio")
 hosting = pytest.importorskip("demo.hosting")
-from demo.visits import MAX_IDLE_S, Visits  # noqa: E402
+from demo.sessions import MAX_IDLE_S, Sessions  # noqa: E402
 
 
 def age(path, seconds):
@@ -94,12 +94,12 @@ def test_a_folder_that_is_not_there_is_no_fault(tmp_path):
 
 
 def test_idle_visitors_are_forgotten_while_nobody_comes(tmp_path):
-    visits = Visits(tmp_path / "faceverse")
-    visit = visits.of("somebody")
-    visit.last_seen_s -= MAX_IDLE_S + 1
-    ended = hosting.keep_clean(visits, tmp_path, every_s=0.05)
-    assert wait_for(lambda: not visit.folder.exists())
-    assert len(visits) == 0 and visit.gone
+    sessions = Sessions(tmp_path / "faceverse")
+    session = sessions.of("somebody")
+    session.last_seen_s -= MAX_IDLE_S + 1
+    ended = hosting.keep_clean(sessions, tmp_path, every_s=0.05)
+    assert wait_for(lambda: not session.folder.exists())
+    assert len(sessions) == 0 and session.closed
     ended.set()
 
 
@@ -111,10 +111,10 @@ def test_tidying_up_survives_a_failure(tmp_path, monkeypatch, caplog):
         raise OSError("disk")
 
     monkeypatch.setattr(hosting, "sweep", failing)
-    ended = hosting.keep_clean(Visits(tmp_path / "faceverse"), tmp_path, every_s=0.01)
+    ended = hosting.keep_clean(Sessions(tmp_path / "faceverse"), tmp_path, every_s=0.01)
     assert wait_for(lambda: len(calls) > 1)
     ended.set()
-    assert "tidying up failed" in caplog.text
+    assert "the clean-up failed" in caplog.text
 
 
 # -------------------------------------------------------------------------------------------------------- graphics card

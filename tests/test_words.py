@@ -10,7 +10,7 @@ from PIL import Image
 
 import faceverse as fv
 
-handlers = pytest.importorskip("demo.handlers")
+handlers = pytest.importorskip("demo.fit_jobs")
 from demo.words import _SENTENCES, LABELS, language_of, say  # noqa: E402
 from faceverse.fitting import quality_checks  # noqa: E402
 from faceverse.fitting.face_selection import select_face  # noqa: E402

@@ -1,4 +1,4 @@
-// Small parts of the panel and the stage: icons, buttons, sliders.
+// Controls of the panel and the viewport: icons, buttons, sliders, tabs.
 
 const ICONS = {
   undo: "M9 14 4 9l5-5M4 9h10a6 6 0 0 1 0 12h-3",
@@ -15,7 +15,7 @@ const ICONS = {
   camera: "M4 7h3l2-3h6l2 3h3a1 1 0 0 1 1 1v11a1 1 0 0 1-1 1H4a1 1 0 0 1-1-1V8a1 1 0 0 1 1-1Z"
     + "M12 9.5a3.8 3.8 0 1 0 0 7.6 3.8 3.8 0 0 0 0-7.6Z",
   full: "M8 3H4a1 1 0 0 0-1 1v4M16 3h4a1 1 0 0 1 1 1v4M8 21H4a1 1 0 0 1-1-1v-4M16 21h4a1 1 0 0 0 1-1v-4",
-  ground: "M4 4h16v16H4ZM4 20 20 4M4 12l8-8M12 20l8-8",
+  background: "M4 4h16v16H4ZM4 20 20 4M4 12l8-8M12 20l8-8",
   play: "M7 4.5v15l12-7.5Z",
   pause: "M8 5v14M16 5v14",
   loop: "M17 2l4 4-4 4M3 11V9a3 3 0 0 1 3-3h15M7 22l-4-4 4-4M21 13v2a3 3 0 0 1-3 3H3",
@@ -60,7 +60,7 @@ export function setIcon(button, name) {
   button.replaceChildren(icon(name));
 }
 
-// A range with its label, its value and a button back to the start. Options: label, hint, low, high, step, start,
+// A range input with label, value and reset button. Options: label, hint, low, high, step, start,
 // format(value) -> text, onInput(value), onCommit().
 export class Slider {
   constructor(options) {
@@ -96,14 +96,14 @@ export class Slider {
     this.output.textContent = text;
     this.input.setAttribute("aria-valuetext", this.unit ? `${text} ${this.unit}` : text);
     const share = (at) => Math.max(0, Math.min(1, (at - this.low) / (this.high - this.low || 1)));
-    const place = (at) => `${(100 * share(at)).toFixed(1)}%`;
+    const percent = (at) => `${(100 * share(at)).toFixed(1)}%`;
     const origin = Math.max(this.low, Math.min(this.high, this.origin ?? 0));
-    this.input.style.setProperty("--from", place(Math.min(value, origin)));
-    this.input.style.setProperty("--to", place(Math.max(value, origin)));
+    this.input.style.setProperty("--from", percent(Math.min(value, origin)));
+    this.input.style.setProperty("--to", percent(Math.max(value, origin)));
     this.element.classList.toggle("fv-moved", Math.abs(value - this.start) > this.step / 2);
   }
 
-  // The handle rests on the start and on zero, and on whole steps elsewhere.
+  // Snaps to the initial value, to zero and to whole steps.
   moved() {
     let value = Number(this.input.value);
     const near = (target) => Math.abs(value - target) < 0.012 * (this.high - this.low);
@@ -137,7 +137,7 @@ export class Slider {
   }
 }
 
-// Tabs by the pattern of WAI-ARIA: arrows choose, one of them takes part in the order of the tab key.
+// Tabs by the WAI-ARIA pattern: arrow keys choose; only the chosen tab is in the tab order.
 export class Tabs {
   constructor(parts) {
     this.parts = parts; // {name: {tab, panel}}

@@ -1,6 +1,6 @@
-// Files of the server: three.js, packs as written by demo/viewer.py, pictures.
+// Files of the server: three.js, packs as written by demo/view_files.py, textures.
 
-// Array types by the names that NumPy gives them.
+// Array types by NumPy's names.
 const TYPES = {
   uint8: Uint8Array, int8: Int8Array, uint16: Uint16Array, int16: Int16Array, uint32: Uint32Array,
   float32: Float32Array,
@@ -20,7 +20,11 @@ export function loadScript(address) {
 export async function loadPack(address) {
   const answer = await fetch(address);
   if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-  let buffer = await answer.arrayBuffer();
+  return readPack(await answer.arrayBuffer());
+}
+
+// Values and typed arrays of a pack by name.
+export async function readPack(buffer) {
   const start = new Uint8Array(buffer, 0, 2);
   if (start[0] === 0x1f && start[1] === 0x8b) {
     const unpacked = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -35,9 +39,10 @@ export async function loadPack(address) {
   return pack;
 }
 
-// The pack of the model, its attributes ready to use: `offset` (3 V) interleaved, `tint` (3 V) or null, `gain` (E).
-export async function loadModel(address) {
-  const model = await loadPack(address);
+export const loadModel = async (address) => unpackModel(await loadPack(address));
+
+// Decodes the attributes of a model's pack: `offset` (3 V) interleaved, `tint` (3 V) or null, `gain` (E).
+export function unpackModel(model) {
   const size = 3 * model.vertexCount, expressions = model.names.length;
   let tints = 0;
   model.attributes.forEach((attribute, a) => {

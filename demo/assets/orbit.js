@@ -1,13 +1,14 @@
-// Camera that circles around the head: drag, wheel, pinch, keyboard, smooth turns.
+// Orbit camera around the head: drag, wheel, pinch, keyboard, animated turns.
 
 export const FIELD_OF_VIEW_DEG = 22;
-const VIEW_HEIGHT_M = 0.34; // visible at the head's centre before any zoom
-const HEAD_PROPORTION = 0.78; // width to height of what has to be in the picture
+const VIEW_HEIGHT_M = 0.34; // visible height at the head's centre at zoom 1
+const HEAD_ASPECT = 0.78; // width to height of what must be in view
 const TURN_MS = 420;
-const PITCH_LIMIT = 1.3;
+const PITCH_LIMIT = 1.3; // radians
+const ZOOM_RANGE = [0.6, 6];
 
-export class Orbit {
-  // Options: onChange(), grab(dx, dy, isLast) that may take a drag for something else and then returns true.
+export class OrbitCamera {
+  // Options: onChange(); grab(dx, dy, isLast), which returns true where it handles a drag itself.
   constructor(canvas, { onChange, grab }) {
     Object.assign(this, { canvas, onChange, grab });
     this.pointers = new Map();
@@ -39,15 +40,14 @@ export class Orbit {
   set(yaw, pitch, zoom) {
     this.yaw = yaw;
     this.pitch = Math.max(-PITCH_LIMIT, Math.min(PITCH_LIMIT, pitch));
-    this.zoom = Math.max(0.6, Math.min(6, zoom));
+    this.zoom = Math.max(ZOOM_RANGE[0], Math.min(ZOOM_RANGE[1], zoom));
     this.onChange();
   }
 
-  // The short way round.
+  // Animated turn by the shorter way round.
   turnSmoothly(yaw, pitch, zoom = this.zoom) {
-    const whole = 2 * Math.PI;
     const from = { yaw: this.yaw, pitch: this.pitch, zoom: this.zoom };
-    const way = ((((yaw - from.yaw + Math.PI) % whole) + whole) % whole) - Math.PI;
+    const turn = shortestTurn(from.yaw, yaw);
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
       this.turnTo(yaw, pitch, zoom);
       return;
@@ -55,11 +55,11 @@ export class Orbit {
     cancelAnimationFrame(this.turning);
     const start = performance.now();
     const step = (now) => {
-      const part = Math.min(1, Math.max(0, now - start) / TURN_MS);
-      const eased = part < 0.5 ? 4 * part ** 3 : 1 - (2 - 2 * part) ** 3 / 2;
-      this.set(part < 1 ? from.yaw + eased * way : yaw, from.pitch + eased * (pitch - from.pitch),
+      const progress = Math.min(1, Math.max(0, now - start) / TURN_MS);
+      const eased = progress < 0.5 ? 4 * progress ** 3 : 1 - (2 - 2 * progress) ** 3 / 2;
+      this.set(progress < 1 ? from.yaw + eased * turn : yaw, from.pitch + eased * (pitch - from.pitch),
         from.zoom + eased * (zoom - from.zoom));
-      if (part < 1) this.turning = requestAnimationFrame(step);
+      if (progress < 1) this.turning = requestAnimationFrame(step);
     };
     this.turning = requestAnimationFrame(step);
   }
@@ -82,8 +82,8 @@ export class Orbit {
       const dx = side * (now[0] - before[0]) * perPixel, dy = (now[1] - before[1]) * perPixel;
       if (!this.grab(dx, dy, false)) this.turnTo(this.yaw - dx, this.pitch + dy);
     } else {
-      const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
-      const distance = (place) => Math.hypot(place[0] - other[0], place[1] - other[1]) || 1;
+      const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, position]) => position);
+      const distance = (position) => Math.hypot(position[0] - other[0], position[1] - other[1]) || 1;
       this.zoomBy(distance(now) / distance(before));
     }
     this.pointers.set(event.pointerId, now);
@@ -104,14 +104,24 @@ export class Orbit {
     event.preventDefault();
   }
 
-  place(camera, target) {
-    const distance = VIEW_HEIGHT_M / 2 / Math.tan((FIELD_OF_VIEW_DEG * Math.PI) / 360) / this.zoom;
-    const wide = Math.max(1, HEAD_PROPORTION / camera.aspect); // in a narrow frame the head's width decides
-    camera.position.set(
-      target.x + distance * wide * Math.cos(this.pitch) * Math.sin(this.yaw),
-      target.y + distance * wide * Math.sin(this.pitch),
-      target.z + distance * wide * Math.cos(this.pitch) * Math.cos(this.yaw),
-    );
+  updateCamera(camera, target) {
+    const [x, y, z] = cameraOffset(this.yaw, this.pitch, this.zoom, camera.aspect);
+    camera.position.set(target.x + x, target.y + y, target.z + z);
     camera.lookAt(target);
   }
+}
+
+// Signed angle of the shorter way from one yaw to another, radians in [-pi, pi).
+export function shortestTurn(from, to) {
+  const full = 2 * Math.PI;
+  return ((((to - from + Math.PI) % full) + full) % full) - Math.PI;
+}
+
+// Position of the camera relative to the head's centre, metres. At zoom 1 the head fits into a frame of any aspect.
+export function cameraOffset(yaw, pitch, zoom, aspect) {
+  const height = VIEW_HEIGHT_M * Math.max(1, HEAD_ASPECT / aspect); // in a narrow frame the head's width decides
+  const distance = height / 2 / Math.tan((FIELD_OF_VIEW_DEG * Math.PI) / 360) / zoom;
+  return [
+    distance * Math.cos(pitch) * Math.sin(yaw), distance * Math.sin(pitch), distance * Math.cos(pitch) * Math.cos(yaw),
+  ];
 }

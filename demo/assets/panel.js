@@ -1,11 +1,11 @@
-// The editing panel: tabs of sliders that show a state and report what is moved. It owns no state itself.
+// The editing panel: tabs of sliders that show a state and report changes. It owns no state.
 
 import { Slider, Tabs, iconButton, make, setIcon } from "./controls.js";
-import { MIX } from "./history.js";
 import { LIGHT } from "./scene.js";
+import { MIX } from "./state.js";
 import { word } from "./words.js";
 
-// Names that end alike but are directions, not sides; and eyes that look the same way.
+// Names whose ending is a direction, not a side; and the pairs of eye weights that make one gaze direction.
 const DIRECTIONS = new Set(["jawLeft", "jawRight", "mouthLeft", "mouthRight"]);
 const GAZE = {
   eyeLookInRight: ["eyeLookOutLeft", "lookLeft"], eyeLookOutLeft: ["eyeLookInRight", "lookLeft"],
@@ -19,18 +19,18 @@ const percent = (value) => minus(String(Math.round(100 * value)));
 const degrees = (value) => minus(`${Math.round(value)}°`);
 const signed = (value, digits) => minus(`${value > 0 ? "+" : ""}${value.toFixed(digits)}`);
 
-// The rows of a list of expressions: [name of the row, names that it moves, whether it is a pair or half of one].
+// Rows of sliders for a list of expressions: [key of the label, names that it moves, "pair", "half" or "single"].
 export function rowsOf(names) {
-  const rows = [], taken = new Set();
+  const rows = [], paired = new Set();
   for (const name of names) {
-    if (taken.has(name)) continue;
+    if (paired.has(name)) continue;
     let [other, row] = GAZE[name] ?? [];
     if (!other && name.endsWith("Left") && !DIRECTIONS.has(name)) {
       other = name.replace(/Left$/, "Right");
       row = name.replace(/Left$/, "");
     }
     if (other && names.includes(other)) {
-      taken.add(other);
+      paired.add(other);
       rows.push([row, [name, other], "pair"], [name, [name], "half"], [other, [other], "half"]);
     } else {
       rows.push([name, [name], "single"]);
@@ -39,7 +39,7 @@ export function rowsOf(names) {
   return rows;
 }
 
-// Sections of the names that a model has; those that no section names come last.
+// Sections, limited to the names of the model; names without a section come last.
 function sectionsOf(groups, names) {
   const known = new Set(names);
   const sections = groups.map(([key, members]) => [key, members.filter((name) => known.has(name))]);
@@ -50,7 +50,7 @@ function sectionsOf(groups, names) {
 
 export class Panel {
   // Actions: change(apply(state)) while a control moves, commit(name) at its end, preset(weights), randomise(region),
-  // otherSkin(), ownSkin(), followLight(isOn), undo(), redo(), reset().
+  // sampleSkin(), ownSkin(), followLight(isOn), undo(), redo(), reset().
   constructor(element, options, actions) {
     Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {} });
     this.locked = new Set(); // regions, and "skin"
@@ -83,7 +83,7 @@ export class Panel {
     this.tabs = new Tabs(parts);
   }
 
-  // All sliders of a model; ranges and starts come with `setPerson`.
+  // Builds the sliders of a model; `setPerson` sets their ranges and initial values.
   build(model) {
     this.model = model;
     this.rows = [];
@@ -193,14 +193,14 @@ export class Panel {
     this.strength = this.slider({ label: word("strength"), hint: word("strengthHint"), high: 2, step: 0.05,
       data: { "data-strength": true } }, (state) => state.strength, (state, value) => { state.strength = value; },
     "strength");
-    this.otherSkin = make("button", { type: "button", class: "fv-button", "data-other-skin": true,
-      text: word("otherSkin"), onclick: () => this.actions.otherSkin() });
+    this.sampleSkin = make("button", { type: "button", class: "fv-button", "data-sample-skin": true,
+      text: word("sampleSkin"), onclick: () => this.actions.sampleSkin() });
     this.ownSkin = make("button", { type: "button", class: "fv-button", "data-own-skin": true, text: word("ownSkin"),
       onclick: () => this.actions.ownSkin() });
     this.skinHint = make("p", { class: "fv-hint" });
     panel.replaceChildren(
       make("section", {}, make("h4", { text: word("detail") }), this.strength.element,
-        make("div", { class: "fv-buttons" }, this.otherSkin, this.ownSkin), this.skinHint));
+        make("div", { class: "fv-buttons" }, this.sampleSkin, this.ownSkin), this.skinHint));
   }
 
   fillScene(panel) {
@@ -227,7 +227,7 @@ export class Panel {
     panel.replaceChildren(make("section", {}, make("h4", { text: word("tab.mix") }), this.mixHint, ...rows));
   }
 
-  // Ranges, starts and what there is for a head; `value` is that of the component.
+  // Ranges, initial values and available features of a head; `value` is the component's.
   setPerson(value, start) {
     this.estimates = value.estimates;
     this.startState = start;
@@ -240,14 +240,14 @@ export class Panel {
     for (const [name, slider] of this.expressionRows) slider.setRange(...(value.limits?.[name] ?? [0, 1]));
     for (const { slider, from } of this.rows) slider.setRange(slider.low, slider.high, from(start));
     const hasDisplacement = Boolean(value.normal);
-    this.strength.input.disabled = this.otherSkin.disabled = !hasDisplacement;
+    this.strength.input.disabled = this.sampleSkin.disabled = !hasDisplacement;
     this.skinHint.textContent = word(hasDisplacement ? "skinHint" : "noDetail");
     this.parts.mix.tab.hidden = !value.donor;
     if (value.donor) this.mixHint.textContent = word("mixHint", value.donor.name || "…");
     else if (this.tabs.chosen === "mix") this.tabs.choose("expression");
   }
 
-  // The state on all sliders, but for one that is being moved.
+  // Shows a state on all sliders.
   show(state, history) {
     for (const { slider, read } of this.rows) {
       const value = read(state);
@@ -267,8 +267,8 @@ export class Panel {
     for (const button of this.element.querySelectorAll("[data-dice]")) button.disabled = isWaiting;
   }
 
-  // Attributes that a dice must not change.
-  kept() {
+  // Attributes that randomising must keep.
+  lockedAttributes() {
     return [...this.locked].flatMap((region) => this.regions[region] ?? []);
   }
 }

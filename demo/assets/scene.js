@@ -1,72 +1,72 @@
-// What is drawn: the head with its material under three lamps that travel with the onlooker.
+// The three.js scene: the head under three directional lights that move with the camera.
 
 import { loadTexture } from "./files.js";
-import { Head } from "./head.js";
-import { FIELD_OF_VIEW_DEG, Orbit } from "./orbit.js";
-import { Skin } from "./skin.js";
+import { HeadGeometry } from "./head.js";
+import { lightColour, lightDirection } from "./lighting.js";
+import { HeadMaterial } from "./material.js";
+import { FIELD_OF_VIEW_DEG, OrbitCamera } from "./orbit.js";
 
-export const PICTURES = ["texture", "normal", "smooth", "wrinkles"];
-export const LIGHT = { yaw: -27, pitch: 32, intensity: 1, warmth: 0 }; // where a head brings none of its own
+export const TEXTURES = ["texture", "normal", "smooth", "wrinkles"];
+export const LIGHT = { yaw: -27, pitch: 32, intensity: 1, warmth: 0 }; // default, where the state has none
 const SCREENSHOT_PX = 1600;
 const BACKGROUNDS = { white: "#ffffff", grey: "#808080", black: "#000000" };
-// Strength and direction (to the right, up, towards the onlooker) of the lamps beside the key.
+// Intensity and direction (right, up, towards the camera) of the fill and rim lights; intensity of the key light.
 const KEY = 0.6, FILL = [0.16, 1, 0.05, 0.55], RIM = [0.16, 0.75, 0.35, -0.8];
 const SKY = 0.52;
-const WARM = [1.0, 0.8, 0.58], COLD = [0.74, 0.87, 1.0];
 const DEGREE = Math.PI / 180;
 
 export class Scene {
   // Throws where the browser has no WebGL.
-  constructor(canvas, stage, grab) {
-    Object.assign(this, { canvas, stage });
+  constructor(canvas, viewport, grab) {
+    Object.assign(this, { canvas, viewport });
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true });
     this.renderer.outputEncoding = THREE.sRGBEncoding;
     canvas.addEventListener("webglcontextrestored", () => this.redraw());
     this.scene = new THREE.Scene();
     this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW_DEG, 1, 0.05, 10);
     this.center = new THREE.Vector3();
-    this.pivot = new THREE.Group(); // turns the head about its centre
-    this.lamps = [KEY, FILL[0], RIM[0]].map((strength) => new THREE.DirectionalLight(0xffffff, strength));
-    this.lamps[1].position.set(...FILL.slice(1));
-    this.lamps[2].position.set(...RIM.slice(1));
-    for (const lamp of this.lamps) this.camera.add(lamp, lamp.target);
+    this.pivot = new THREE.Group(); // rotates the head about its centre
+    this.lights = [KEY, FILL[0], RIM[0]].map((intensity) => new THREE.DirectionalLight(0xffffff, intensity));
+    this.lights[1].position.set(...FILL.slice(1));
+    this.lights[2].position.set(...RIM.slice(1));
+    for (const light of this.lights) this.camera.add(light, light.target);
     this.sky = new THREE.HemisphereLight(0xffffff, 0x8d8580, SKY);
     this.scene.add(this.sky, this.camera, this.pivot);
-    this.orbit = new Orbit(canvas, { onChange: () => this.redraw(), grab });
-    this.light({});
-    new ResizeObserver(() => this.redraw()).observe(stage);
+    this.orbit = new OrbitCamera(canvas, { onChange: () => this.redraw(), grab });
+    this.setLight({});
+    new ResizeObserver(() => this.redraw()).observe(viewport);
   }
 
-  // Takes over a model; the head is empty until `place`.
-  use(model) {
+  // Takes over a face model; the head is empty until `setHead`.
+  setModel(model) {
     if (this.head?.model === model) return;
     this.pivot.clear();
-    this.head = new Head(model);
-    this.skin = new Skin(model);
-    this.mesh = new THREE.Mesh(this.head.geometry, this.skin.material);
-    this.wire = new THREE.Mesh(this.head.geometry, this.skin.wire);
+    this.head = new HeadGeometry(model);
+    this.material = new HeadMaterial(model);
+    this.mesh = new THREE.Mesh(this.head.geometry, this.material.material);
+    this.wire = new THREE.Mesh(this.head.geometry, this.material.wire);
     this.pivot.add(this.mesh, this.wire);
     for (const mesh of [this.mesh, this.wire]) mesh.frustumCulled = false;
     this.setMode(this.mode ?? "colour");
   }
 
-  async picture(name, address) {
+  async loadTexture(name, address) {
     const texture = await loadTexture(address);
     texture.flipY = false;
     texture.anisotropy = this.renderer.capabilities.getMaxAnisotropy();
     texture.encoding = name === "texture" ? THREE.sRGBEncoding : THREE.LinearEncoding;
-    if (name === "wrinkles") { // its tiles must not run into each other
+    if (name === "wrinkles") { // without filtering across tiles
       texture.generateMipmaps = false;
       texture.minFilter = THREE.LinearFilter;
     }
     return texture;
   }
 
-  // Files of a head: pack and pictures by name. The camera looks at the centre of a person's first head, lest the head
-  // jump as files arrive.
-  place(pack, pictures, isNew) {
-    this.head.place(pack);
-    this.skin.dress(pictures);
+  // Takes over the pack and the textures (by name) of a head. The camera keeps looking at the centre of a person's first
+  // head, so that the head does not jump when files arrive.
+  setHead(pack, textures, isNew) {
+    this.head.setHead(pack);
+    this.material.setTextures(textures);
     if (isNew) {
       this.center.set(...pack.center);
       this.pivot.position.copy(this.center);
@@ -75,34 +75,32 @@ export class Scene {
     this.redraw();
   }
 
-  // A visitor's state on files that show some of its attributes already; `fitted` is the expression of the photograph.
+  // Draws an editing state. `attributes`: amounts relative to the files; `fitted`: expression of the photograph.
   show(state, attributes, fitted) {
     const start = performance.now();
     if (this.head.blend(state.expression, attributes)) {
-      this.stage.dataset.blendMs = (performance.now() - start).toFixed(2);
+      this.viewport.dataset.blendMs = (performance.now() - start).toFixed(2);
     }
-    this.skin.wrinkle(state.expression, fitted);
-    this.skin.setStrength(state.strength);
+    this.material.setExpression(state.expression, fitted);
+    this.material.setStrength(state.strength);
     const { yaw = 0, pitch = 0, roll = 0 } = state.pose;
     this.pivot.rotation.set(-pitch * DEGREE, yaw * DEGREE, roll * DEGREE, "ZYX");
-    this.light(state.light);
+    this.setLight(state.light);
     this.draw();
   }
 
-  // Moves the head on the stage, metres from where it rests.
-  shift(offset) {
+  // Moves the head from its rest position, metres.
+  translate(offset) {
     this.pivot.position.copy(this.center).add(new THREE.Vector3(...offset));
   }
 
-  light(given) {
+  setLight(given) {
     const { yaw, pitch, intensity, warmth } = { ...LIGHT, ...given };
-    const [key] = this.lamps, y = yaw * DEGREE, p = pitch * DEGREE;
-    key.position.set(Math.sin(y) * Math.cos(p), Math.sin(p), Math.cos(y) * Math.cos(p));
-    const end = warmth < 0 ? COLD : WARM, share = Math.abs(warmth);
-    const colour = end.map((channel) => 1 + share * (channel - 1));
+    this.lights[0].position.set(...lightDirection(yaw, pitch));
+    const colour = lightColour(warmth);
     [KEY, FILL[0], RIM[0]].forEach((strength, k) => {
-      this.lamps[k].intensity = strength * intensity;
-      this.lamps[k].color.setRGB(...colour);
+      this.lights[k].intensity = strength * intensity;
+      this.lights[k].color.setRGB(...colour);
     });
     this.sky.intensity = SKY * intensity;
     this.sky.color.setRGB(...colour.map((channel) => (1 + channel) / 2));
@@ -110,8 +108,8 @@ export class Scene {
 
   setMode(mode) {
     this.mode = mode;
-    if (!this.skin) return;
-    this.skin.setMode(mode);
+    if (!this.material) return;
+    this.material.setMode(mode);
     this.wire.visible = mode === "wire";
     this.redraw();
   }
@@ -123,15 +121,15 @@ export class Scene {
   draw() {
     cancelAnimationFrame(this.drawSoon);
     this.drawSoon = undefined;
-    const width = this.stage.clientWidth, height = this.stage.clientHeight;
+    const width = this.viewport.clientWidth, height = this.viewport.clientHeight;
     if (!this.mesh || !width || !height) return;
     const ratio = Math.min(window.devicePixelRatio, 2);
     if (this.canvas.width !== Math.floor(width * ratio) || this.canvas.height !== Math.floor(height * ratio)) {
       this.resize(width, height, ratio);
     }
-    this.orbit.place(this.camera, this.center);
+    this.orbit.updateCamera(this.camera, this.center);
     this.renderer.render(this.scene, this.camera);
-    this.stage.dataset.drawn = Number(this.stage.dataset.drawn ?? 0) + 1;
+    this.viewport.dataset.drawn = Number(this.viewport.dataset.drawn ?? 0) + 1;
   }
 
   resize(width, height, ratio) {
@@ -141,18 +139,18 @@ export class Scene {
     this.camera.updateProjectionMatrix();
   }
 
-  // PNG of what is on the stage, its longer side SCREENSHOT_PX; transparent on the theme's background.
+  // PNG of the view, its longer side SCREENSHOT_PX; the theme's background is transparent.
   screenshot(background) {
-    const width = this.stage.clientWidth, height = this.stage.clientHeight;
+    const width = this.viewport.clientWidth, height = this.viewport.clientHeight;
     const scale = SCREENSHOT_PX / Math.max(width, height);
     this.resize(Math.round(width * scale), Math.round(height * scale), 1);
     this.renderer.setClearColor(BACKGROUNDS[background] ?? "#000000", background in BACKGROUNDS ? 1 : 0);
-    this.orbit.place(this.camera, this.center);
+    this.orbit.updateCamera(this.camera, this.center);
     this.renderer.render(this.scene, this.camera);
-    const picture = new Promise((resolve) => this.canvas.toBlob(resolve, "image/png"));
+    const png = new Promise((resolve) => this.canvas.toBlob(resolve, "image/png"));
     this.renderer.setClearColor("#000000", 0);
-    this.canvas.width = 0; // the next drawing has the size of the stage again
+    this.canvas.width = 0; // makes the next drawing resize the canvas
     this.draw();
-    return picture;
+    return png;
   }
 }

@@ -1,21 +1,24 @@
-// The studio: the 3D view of a head and its panel. Python sends what the component's value holds (files of a head, how
-// far the work is); the visitor's state is owned here, and what the browser can show itself needs no request.
+// The studio: the 3D view of a head and its editing panel. Python sends the component's value (files of a head, progress);
+// the editing state is owned here, and changes that the browser can show itself need no request.
 
 import { loadModel, loadPack, loadScript } from "./files.js";
-import { Glide } from "./glide.js";
-import { History, Questions, complete, copy } from "./history.js";
-import { Motion, Player, ROW } from "./motion.js";
+import { History } from "./history.js";
+import { Motion, ROW } from "./motion.js";
 import { Panel } from "./panel.js";
-import { LIGHT, PICTURES, Scene } from "./scene.js";
-import { Stage } from "./stage.js";
+import { Player } from "./player.js";
+import { EditRequests } from "./requests.js";
+import { LIGHT, Scene, TEXTURES } from "./scene.js";
+import { complete, copy } from "./state.js";
+import { Transition } from "./transition.js";
+import { Viewport } from "./viewport.js";
 import { Webcam } from "./webcam.js";
 import { word } from "./words.js";
 
-const PARTS = ["model", "head", ...PICTURES]; // addresses in a value of the component
-const NO_ANSWER_MS = 5000;
-const SKINS = 2 ** 24 - 1;
-const PANEL_MS = 100; // between two updates of the sliders while the head moves by itself
-const REACH_M = 0.06; // a head that moves stays about so close to the middle of the stage
+const FILES = ["model", "head", ...TEXTURES]; // URLs in the value of the component
+const TIMEOUT_MS = 5000;
+const SKIN_SEEDS = 2 ** 24 - 1;
+const PANEL_MS = 100; // between two updates of the sliders while a motion plays
+const MAX_SHIFT_M = 0.06; // the translation of a motion is soft-limited to this distance from the rest position
 const LIGHT_LIMIT_DEG = { yaw: 150, pitch: 80 };
 
 class Studio {
@@ -25,17 +28,17 @@ class Studio {
     this.threeAddress = props.three_url;
     this.canvas = element.querySelector(".fv-canvas");
     this.models = new Map();
-    this.latest = {}; // value of the component
-    this.shownParts = this.loading = this.person = null;
-    this.files = null; // what is in the scene: {value, pack, pictures, attributes that the files show}
-    this.original = null; // the files of this person without changes, for comparing
-    this.adopted = 0;
+    this.latest = {}; // newest value of the component
+    this.shownKey = this.loading = this.person = null;
+    this.files = null; // in the scene: {value, pack, textures}
+    this.original = null; // files of this person without edits, for comparison
+    this.adopted = 0; // number of the last state that was adopted from the server
     this.state = complete();
     this.start = complete();
     this.history = new History(this.state);
-    this.glide = new Glide((state) => this.draw(state));
-    this.questions = new Questions((data) => this.trigger("edit", data));
-    this.stage = new Stage(this.root, {
+    this.transition = new Transition((state) => this.draw(state));
+    this.requests = new EditRequests((data) => this.trigger("edit", data));
+    this.viewport = new Viewport(this.root, {
       turn: (yaw) => this.scene?.orbit.turnSmoothly((yaw * Math.PI) / 180, 0),
       mode: (mode) => this.scene?.setMode(mode),
       followLight: (isOn) => this.followLight(isOn),
@@ -49,7 +52,7 @@ class Studio {
       commit: (name) => this.commit(name),
       preset: (weights) => this.setExpressions(weights),
       randomise: (region) => this.randomise(region),
-      otherSkin: () => this.edit((state) => { state.skin = 1 + Math.floor(Math.random() * SKINS); }),
+      sampleSkin: () => this.edit((state) => { state.skin = 1 + Math.floor(Math.random() * SKIN_SEEDS); }),
       ownSkin: () => this.edit((state) => { state.skin = 0; }),
       followLight: (isOn) => this.followLight(isOn),
       undo: () => this.step(-1),
@@ -57,60 +60,60 @@ class Studio {
       reset: () => this.setState(this.start),
     });
     this.player = new Player(element.querySelector(".fv-player"), {
-      show: (motion, row, isResting) => this.pose(motion.names, row, motion.home, isResting),
+      show: (motion, row, isPaused) => this.pose(motion.names, row, motion.restPosition, isPaused),
       leave: () => this.leaveMotion(),
     });
     this.webcam = new Webcam(element.querySelector(".fv-webcam"), {
-      start: () => this.trigger("film", { do: "start" }),
-      keep: () => this.trigger("film", { do: "keep" }),
-      pose: (row, home) => this.poseLive(row, home),
+      start: () => this.trigger("webcam", { do: "start" }),
+      keep: () => this.trigger("webcam", { do: "keep" }),
+      pose: (row, restPosition) => this.poseLive(row, restPosition),
       ended: (isKept) => this.endLive(isKept),
     });
-    // A button that was pressed and is disabled now, such as the last undo, leaves the focus to the page.
+    // When a focused button becomes disabled, such as the last undo, the focus moves to the page's body.
     document.addEventListener("keydown", (event) => {
       if (event.target === document.body || this.root.contains(event.target)) this.key(event);
     });
   }
 
   // -- what the server sends ------------------------------------------------------------------------------------------
-  // Called with every new value of the component; the newest one wins, whatever arrives first. Values that only tell
-  // how far the work is do not disturb the loading of what they have in common.
+  // Called with every new value of the component. The newest edition wins, in whatever order values arrive; a value that
+  // differs only in its progress does not restart the loading of files.
   async show(value) {
-    if (value.film && value.film.number !== this.filmed) this.film(value.film);
-    if (value.adopt && value.adopt.number > this.adopted) this.adoption = value.adopt; // not to be lost in what follows
-    if (value.edition < this.latest.edition) { // an answer that another one has overtaken
-      if (this.adoption && this.files) this.take(this.latest, false);
+    if (value.webcam && value.webcam.number !== this.webcamNumber) this.handleWebcamAnswer(value.webcam);
+    if (value.adopt && value.adopt.number > this.adopted) this.adoption = value.adopt; // kept until it is applied
+    if (value.edition < this.latest.edition) { // a late answer
+      if (this.adoption && this.files) this.applyValue(this.latest, false);
       return;
     }
     const isAnswer = value.edition !== this.latest.edition;
     this.latest = value;
-    if (this.isBlind) {
-      this.showBlindly(value);
+    if (this.isWithoutWebgl) {
+      this.showWithoutWebgl(value);
       return;
     }
-    const parts = [value.person, ...PARTS.map((part) => value[part])].join();
-    if (value.status || !value.head || parts === this.shownParts) this.showProgress();
-    if (parts === this.shownParts && value.head) this.take(value, isAnswer);
-    if (parts === this.loading || parts === this.shownParts) return;
-    this.loading = parts;
+    const key = [value.person, ...FILES.map((part) => value[part])].join();
+    if (value.status || !value.head || key === this.shownKey) this.showProgress();
+    if (key === this.shownKey && value.head) this.applyValue(value, isAnswer);
+    if (key === this.loading || key === this.shownKey) return;
+    this.loading = key;
     try {
       const model = value.model && (await this.loadModel(value.model));
-      if (!value.head || parts !== this.loading) return;
+      if (!value.head || key !== this.loading) return;
       this.scene ??= this.makeScene();
       const known = this.files;
-      const picture = (part) => value[part] && (value[part] === known?.value[part] ? known.pictures[part]
-        : this.scene.picture(part, value[part]));
+      const load = (name) => value[name] && (value[name] === known?.value[name] ? known.textures[name]
+        : this.scene.loadTexture(name, value[name]));
       const packed = value.head === known?.value.head ? known.pack : loadPack(value.head);
-      const [pack, ...pictures] = await Promise.all([packed, ...PICTURES.map(picture)]);
-      if (parts !== this.loading) return;
-      this.place(model, pack, Object.fromEntries(PICTURES.map((part, k) => [part, pictures[k]])));
-      this.shownParts = parts;
-      this.take(this.latest, true);
+      const [pack, ...textures] = await Promise.all([packed, ...TEXTURES.map(load)]);
+      if (key !== this.loading) return;
+      this.setHead(model, pack, Object.fromEntries(TEXTURES.map((name, k) => [name, textures[k]])));
+      this.shownKey = key;
+      this.applyValue(this.latest, true);
       this.showProgress();
     } catch (error) {
-      if (parts === this.loading) this.fail(error);
+      if (key === this.loading) this.fail(error);
     } finally {
-      if (parts === this.loading) this.loading = null;
+      if (key === this.loading) this.loading = null;
     }
   }
 
@@ -128,56 +131,56 @@ class Studio {
   makeScene() {
     let scene;
     try {
-      scene = new Scene(this.canvas, this.stage.element, (dx, dy, isLast) => this.dragLight(dx, dy, isLast));
+      scene = new Scene(this.canvas, this.viewport.element, (dx, dy, isLast) => this.dragLight(dx, dy, isLast));
     } catch (cause) {
       throw Object.assign(new Error(word("noWebgl")), { isWebgl: true, cause });
     }
-    scene.setMode(this.stage.mode);
+    scene.setMode(this.viewport.mode);
     return scene;
   }
 
-  place(model, pack, pictures) {
+  setHead(model, pack, textures) {
     const value = this.latest, isNew = value.person !== this.person;
-    this.scene.use(model);
+    this.scene.setModel(model);
     if (this.panel.model !== model) {
       this.panel.build(model);
-      this.questions.colours = new Set(model.attributes.filter((a) => a.colours).map((a) => a.name));
+      this.requests.colours = new Set(model.attributes.filter((a) => a.colours).map((a) => a.name));
     }
-    const before = [this.files, this.original];
-    this.files = { value, pack, pictures };
+    const previous = [this.files, this.original];
+    this.files = { value, pack, textures };
     const { attributes = {}, skin = 0, mix = {} } = value.state ?? {};
     const isUnchanged = !skin && ![...Object.values(attributes), ...Object.values(mix)].some(Boolean);
     if (isUnchanged) this.original = this.files;
     else if (isNew) this.original = null;
-    const used = new Set([this.files, this.original].flatMap((files) => Object.values(files?.pictures ?? {})));
-    for (const files of before) {
-      for (const texture of Object.values(files?.pictures ?? {})) if (!used.has(texture)) texture?.dispose();
+    const used = new Set([this.files, this.original].flatMap((files) => Object.values(files?.textures ?? {})));
+    for (const files of previous) {
+      for (const texture of Object.values(files?.textures ?? {})) if (!used.has(texture)) texture?.dispose();
     }
-    this.scene.place(pack, pictures, isNew);
-    if (isNew) this.welcome(value);
+    this.scene.setHead(pack, textures, isNew);
+    if (isNew) this.startPerson(value);
   }
 
-  // A head that was not there before.
-  welcome(value) {
+  // Resets the state for a new person.
+  startPerson(value) {
     this.person = value.person;
     this.adoption = null;
-    if (this.webcam.isOn && this.latest.film?.person !== value.person) this.webcam.stop();
+    if (this.webcam.isOn && this.latest.webcam?.person !== value.person) this.webcam.stop();
     this.endMotion();
     this.motion = null;
     this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
-    this.questions.reset(value.state);
+    this.requests.reset(value.state);
     this.scene.orbit.reset(false);
-    this.stage.comeIntoSight();
+    this.viewport.scrollIntoView();
   }
 
-  // What a value says beside its files.
-  take(value, isAnswer) {
-    this.stage.element.dataset.edition = value.edition;
+  // Applies a value beyond its files.
+  applyValue(value, isAnswer) {
+    this.viewport.element.dataset.edition = value.edition;
     if (isAnswer) {
       this.panel.setPerson(value, this.start);
-      this.questions.answered();
+      this.requests.answered();
     }
     if (this.adoption) {
       const { number, state } = this.adoption;
@@ -199,95 +202,95 @@ class Studio {
     try {
       const motion = await Motion.load(given.address);
       if (number !== this.motion) return;
-      this.stage.comeIntoSight();
+      this.viewport.scrollIntoView();
       this.player.open(motion, isPlaying);
     } catch (error) {
-      if (number === this.motion) this.stage.say(word("noMotion", error.message));
+      if (number === this.motion) this.viewport.showHint(word("noMotion", error.message));
     }
   }
 
-  // The server's word about the visitor's camera.
-  film({ number, address, error }) {
-    this.filmed = number;
+  // The server's answer to a request of the webcam.
+  handleWebcamAnswer({ number, address, error }) {
+    this.webcamNumber = number;
     if (error) this.webcam.fail(error);
     else if (address) this.webcam.begin(address);
   }
 
-  openCamera() {
-    if (this.isBlind) this.webcam.fail(word("cameraBlind"));
+  openWebcam() {
+    if (this.isWithoutWebgl) this.webcam.fail(word("cameraNoWebgl"));
     else this.webcam.open();
-    this.stage.comeIntoSight();
+    this.viewport.scrollIntoView();
   }
 
-  // Drawn while the next picture is on its way.
-  poseLive(row, home) {
-    this.newest = { row, home };
-    this.poseSoon ??= requestAnimationFrame(() => {
-      this.poseSoon = undefined;
+  // Poses the head with the next animation frame.
+  poseLive(row, restPosition) {
+    this.newest = { row, restPosition };
+    this.poseFrame ??= requestAnimationFrame(() => {
+      this.poseFrame = undefined;
       if (!this.files || !this.panel.model) return;
-      this.player.shut();
+      this.player.close();
       this.setMirrored(true);
-      this.pose(this.panel.model.names, this.newest.row, this.newest.home, false);
+      this.pose(this.panel.model.names, this.newest.row, this.newest.restPosition, false);
     });
   }
 
-  // The head is as it was before the camera; what it did then can be seen again.
+  // Restores the head as it was before the webcam, and the motion that was open.
   endLive(isKept) {
-    cancelAnimationFrame(this.poseSoon);
-    this.poseSoon = undefined;
+    cancelAnimationFrame(this.poseFrame);
+    this.poseFrame = undefined;
     if (!this.isMirrored) return;
     this.setMirrored(false);
     this.leaveMotion();
     if (this.motion && !isKept) this.changeMotion(this.latest.motion, false);
   }
 
-  // As in a mirror, like the visitor's own picture beside it.
+  // Mirrors the view, like the webcam's picture beside it.
   setMirrored(isOn) {
     this.isMirrored = isOn;
-    this.stage.element.toggleAttribute("data-mirrored", isOn);
+    this.viewport.element.toggleAttribute("data-mirrored", isOn);
     this.scene.orbit.isMirrored = isOn;
   }
 
-  // A row of a motion on the head: pose, place and expression. The sliders follow now and then, and where it rests.
-  pose(names, row, home, isResting) {
+  // Applies a row of a motion: pose, translation and expression. The sliders follow at intervals, and when it is paused.
+  pose(names, row, restPosition, isPaused) {
     if (!this.files) return;
-    this.rest ??= { expression: { ...this.state.expression }, pose: { ...this.state.pose } };
+    this.beforeMotion ??= { expression: { ...this.state.expression }, pose: { ...this.state.pose } };
     const expression = { ...this.state.expression };
     names.forEach((name, k) => { expression[name] = Number(row[ROW.weights + k].toFixed(4)); });
-    const [yaw, pitch, roll] = [ROW.yaw, ROW.pitch, ROW.roll].map((place) => Number(row[place].toFixed(2)));
+    const [yaw, pitch, roll] = [ROW.yaw, ROW.pitch, ROW.roll].map((column) => Number(row[column].toFixed(2)));
     Object.assign(this.state, { expression, pose: { yaw, pitch, roll } });
-    this.scene.shift(home.map((middle, k) => REACH_M * Math.tanh((row[ROW.x + k] - middle) / REACH_M)));
+    this.scene.translate(restPosition.map((middle, k) => MAX_SHIFT_M * Math.tanh((row[ROW.x + k] - middle) / MAX_SHIFT_M)));
     if (this.isComparing) return;
-    this.glide.show(this.state);
+    this.transition.show(this.state);
     const now = performance.now();
-    if (!isResting && now - (this.panelShown ?? 0) < PANEL_MS) return;
+    if (!isPaused && now - (this.panelShown ?? 0) < PANEL_MS) return;
     this.panelShown = now;
     this.panel.show(this.state, this.history);
   }
 
-  // What the visitor had set comes back.
+  // Closes the motion and restores the state before it.
   leaveMotion() {
-    const state = this.settled(this.state), hasMoved = Boolean(this.rest);
+    const state = this.withoutMotion(this.state), hasMoved = Boolean(this.beforeMotion);
     this.endMotion();
     if (hasMoved) this.adopt(state);
   }
 
   endMotion() {
-    this.player.shut();
-    this.rest = null;
-    this.scene?.shift([0, 0, 0]);
+    this.player.close();
+    this.beforeMotion = null;
+    this.scene?.translate([0, 0, 0]);
   }
 
-  // A state without the motion that runs.
-  settled(state) {
-    return this.rest ? { ...state, ...this.rest } : state;
+  // A state without the changes of the motion that plays.
+  withoutMotion(state) {
+    return this.beforeMotion ? { ...state, ...this.beforeMotion } : state;
   }
 
   showProgress() {
     const { head, person, status } = this.latest, hasHead = Boolean(this.files);
-    const isFree = Boolean(status?.refining) && hasHead && person === this.person;
-    this.stage.showProgress(status, Boolean(head) && hasHead, isFree);
-    const { state } = this.stage.element.dataset;
+    const isUsable = Boolean(status?.refining) && hasHead && person === this.person;
+    this.viewport.showProgress(status, Boolean(head) && hasHead, isUsable);
+    const { state } = this.viewport.element.dataset;
     const panel = this.panel.element;
     this.root.dataset.state = state;
     panel.hidden = !hasHead || !["ready", "refining", "busy"].includes(state) || !head;
@@ -295,37 +298,37 @@ class Studio {
   }
 
   fail(error) {
-    this.stage.fail(error.message);
+    this.viewport.fail(error.message);
     this.root.dataset.state = "failed";
     this.panel.element.hidden = true;
     if (!error.isWebgl) return;
-    this.isBlind = true;
-    if (this.webcam.isOn) this.webcam.fail(word("cameraBlind"));
-    this.showBlindly(this.latest);
+    this.isWithoutWebgl = true;
+    if (this.webcam.isOn) this.webcam.fail(word("cameraNoWebgl"));
+    this.showWithoutWebgl(this.latest);
   }
 
-  // Without WebGL: how far the work is, and a word to the page about each new head.
-  showBlindly(value) {
+  // Without WebGL: shows progress, and asks the page for pictures of each new head.
+  showWithoutWebgl(value) {
     if (value.status && !value.status.refining) this.showProgress();
-    else if (value.head) this.stage.fail(word("noWebgl"));
-    if (!value.head || value.head === this.blindHead) return;
-    this.blindHead = value.head;
+    else if (value.head) this.viewport.fail(word("noWebgl"));
+    if (!value.head || value.head === this.announcedHead) return;
+    this.announcedHead = value.head;
     this.trigger("fallback", {});
   }
 
-  // -- the visitor's state --------------------------------------------------------------------------------------------
-  // While a control moves; `commit` ends the gesture.
+  // -- the editing state ----------------------------------------------------------------------------------------------
+  // Changes the state while a control moves; `commit` ends the gesture.
   change(apply) {
-    const moved = this.player.isPlaying && movement(this.state);
+    const posed = this.player.isPlaying && posedPart(this.state);
     apply(this.state);
-    if (moved && moved !== movement(this.state)) this.player.pause(true);
-    this.questions.want(this.state);
-    this.glide.stop();
-    this.showSoon ??= requestAnimationFrame(() => this.refresh());
+    if (posed && posed !== posedPart(this.state)) this.player.pause(true);
+    this.requests.request(this.state);
+    this.transition.stop();
+    this.refreshFrame ??= requestAnimationFrame(() => this.refresh());
   }
 
   commit(name) {
-    this.history.add(this.settled(this.state), name);
+    this.history.add(this.withoutMotion(this.state), name);
     this.refresh();
   }
 
@@ -336,82 +339,82 @@ class Studio {
 
   setState(given) {
     const state = complete(given, this.latest.limits);
-    if (this.rest && movement(state) !== movement(this.state)) this.endMotion();
-    this.history.add(this.settled(state));
+    if (this.beforeMotion && posedPart(state) !== posedPart(this.state)) this.endMotion();
+    this.history.add(this.withoutMotion(state));
     this.adopt(state);
   }
 
   setExpressions(weights) {
-    this.setState({ ...this.settled(this.state), expression: { ...(weights ?? this.start.expression) } });
+    this.setState({ ...this.withoutMotion(this.state), expression: { ...(weights ?? this.start.expression) } });
   }
 
   step(direction) {
     const state = this.history.step(direction);
     if (!state) return;
     const { expression, pose } = this.state;
-    if (!this.rest) this.adopt(state);
-    else { // the motion goes on; what was undone shows when it ends
-      this.rest = { expression: state.expression, pose: state.pose };
+    if (!this.beforeMotion) this.adopt(state);
+    else { // the motion continues; the undone state shows when it ends
+      this.beforeMotion = { expression: state.expression, pose: state.pose };
       this.adopt({ ...state, expression, pose });
     }
   }
 
   adopt(state) {
     this.state = state;
-    this.questions.want(state);
+    this.requests.request(state);
     this.refresh(true);
   }
 
-  refresh(isSmooth = this.glide.isRunning) {
-    cancelAnimationFrame(this.showSoon);
-    this.showSoon = undefined;
+  refresh(isAnimated = this.transition.isRunning) {
+    cancelAnimationFrame(this.refreshFrame);
+    this.refreshFrame = undefined;
     if (!this.files || !this.panel.model) return;
     this.panel.show(this.state, this.history);
     const state = this.isComparing ? this.start : this.state;
-    if (isSmooth) this.glide.to(state);
-    else this.glide.show(state);
+    if (isAnimated) this.transition.to(state);
+    else this.transition.show(state);
   }
 
-  // A state on the files that are in the scene: what they do not show yet of the attributes is added.
+  // Draws a state: attributes beyond those that are baked into the files in the scene.
   draw(state) {
-    const shown = this.inScene().value.state?.attributes ?? {}, amounts = { ...state.attributes };
-    for (const [name, amount] of Object.entries(shown)) amounts[name] = (amounts[name] ?? 0) - amount;
+    const baked = this.sceneFiles().value.state?.attributes ?? {}, amounts = { ...state.attributes };
+    for (const [name, amount] of Object.entries(baked)) amounts[name] = (amounts[name] ?? 0) - amount;
     this.scene.show(state, amounts, this.start.expression);
   }
 
-  inScene() {
+  sceneFiles() {
     return this.isComparing && this.canCompareFiles ? this.original : this.files;
   }
 
   compare(isOn) {
     if (!this.files || isOn === Boolean(this.isComparing)) return;
-    this.canCompareFiles = this.original && (this.original.pictures.normal || !this.files.pictures.normal);
+    this.canCompareFiles = this.original && (this.original.textures.normal || !this.files.textures.normal);
     this.isComparing = isOn;
-    const { pack, pictures } = this.inScene();
-    this.scene.place(pack, pictures);
+    const { pack, textures } = this.sceneFiles();
+    this.scene.setHead(pack, textures);
     this.refresh();
   }
 
   randomise(region) {
     this.setWaiting(true);
-    const keep = this.panel.kept();
+    const keep = this.panel.lockedAttributes();
     this.trigger("randomise", { region, keep, strength: 1, state: copy(this.state) });
   }
 
   setWaiting(isWaiting) {
     clearTimeout(this.waiting);
     this.panel.setWaiting(isWaiting);
-    if (isWaiting) this.waiting = setTimeout(() => this.setWaiting(false), NO_ANSWER_MS);
+    if (isWaiting) this.waiting = setTimeout(() => this.setWaiting(false), TIMEOUT_MS);
   }
 
-  // -- the stage ------------------------------------------------------------------------------------------------------
+  // -- the viewport ---------------------------------------------------------------------------------------------------
   followLight(isOn) {
     this.isFollowing = isOn;
-    this.stage.setFollowing(isOn);
+    this.viewport.setFollowing(isOn);
     if (this.panel.follow) this.panel.follow.checked = isOn;
   }
 
-  // Whether a drag moves the light; `isLast` ends it.
+  // Moves the light by a drag, if that is switched on; returns whether it is. `isLast` ends the drag.
   dragLight(dx, dy, isLast) {
     if (!this.isFollowing) return false;
     if (isLast) {
@@ -430,9 +433,9 @@ class Studio {
 
   async screenshot() {
     if (!this.scene?.head) return;
-    const picture = await this.scene.screenshot(this.stage.ground);
+    const png = await this.scene.screenshot(this.viewport.background);
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(picture);
+    link.href = URL.createObjectURL(png);
     link.download = "head.png";
     document.body.append(link);
     link.click();
@@ -455,7 +458,8 @@ class Studio {
   }
 }
 
-const movement = ({ expression, pose }) => JSON.stringify([expression, pose]);
+// The part of a state that motions set, as text.
+const posedPart = ({ expression, pose }) => JSON.stringify([expression, pose]);
 
 export function mount(element, props, watch, trigger = () => {}) {
   const studio = new Studio(element, props, trigger);
@@ -469,7 +473,7 @@ export function mount(element, props, watch, trigger = () => {}) {
     undo: () => studio.step(-1),
     redo: () => studio.step(1),
     screenshot: () => studio.screenshot(),
-    film: () => studio.openCamera(),
+    openWebcam: () => studio.openWebcam(),
     play: () => studio.changeMotion(studio.latest.motion, true),
   };
   const show = () => props.value && studio.show(props.value);

@@ -1,33 +1,33 @@
-// The visitor's camera: small pictures of it go to the server one at a time, and what the face does comes back.
+// The visitor's webcam: it sends downsized frames to the server one at a time, and receives pose and expression.
 
 import { iconButton, make, setIcon } from "./controls.js";
 import { clock, ROW } from "./motion.js";
 import { word } from "./words.js";
 
-const LARGEST_PX = 640; // longer side of what is sent
+const MAX_PX = 640; // longer side of a frame
 const QUALITY = 0.8;
-const PATIENCE_MS = 10_000; // with the server
-const LONGEST_S = 120; // of a recording
-const RATE_MS = 1000; // over which frames are counted
-const DRIFT = 0.03; // how fast a place where the head stays becomes its home, per frame
-const WANTED = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
-const REFUSALS = {
+const TIMEOUT_MS = 10_000;
+const MAX_RECORDING_S = 120;
+const RATE_MS = 1000; // window of the frame rate
+const REST_RATE = 0.03; // of the running mean of the head's position, per frame
+const CONSTRAINTS = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" };
+const ERRORS = {
   NotAllowedError: "cameraRefused", SecurityError: "cameraRefused", NotFoundError: "cameraNone",
   OverconstrainedError: "cameraNone", NotReadableError: "cameraBusy", AbortError: "cameraBusy",
 };
 
 export class Webcam {
-  // Actions: start() asks the server for a place, keep() for the recording, pose(row, home), ended(isKept).
+  // Actions: start() requests a stream, keep() the recording, pose(row, restPosition), ended(isKept).
   constructor(element, actions) {
     Object.assign(this, { element, actions });
     this.video = make("video", { class: "fv-self", playsinline: true, "aria-label": word("selfView") });
     this.video.muted = true;
     this.status = make("p", { class: "fv-live-state", role: "status" });
     this.hide = iconButton("eye", word("hideSelf"), () => this.showSelf(this.isHidden), { "aria-pressed": "true" });
-    this.rest = iconButton("target", word("calibrate"), () => this.calibrate(), { "data-calibrate": true });
+    this.calibrateButton = iconButton("target", word("calibrate"), () => this.calibrate(), { "data-calibrate": true });
     this.record = iconButton("record", word("record"), () => this.toggleRecording(), { "data-record": true });
     this.off = iconButton("close", word("stopCamera"), () => this.stop(), { "data-stop-camera": true });
-    this.buttons = make("div", { class: "fv-live-buttons" }, this.hide, this.rest, this.record, this.off);
+    this.buttons = make("div", { class: "fv-live-buttons" }, this.hide, this.calibrateButton, this.record, this.off);
     element.replaceChildren(this.video, this.status, this.buttons);
     window.addEventListener("pagehide", () => this.stop());
   }
@@ -36,7 +36,7 @@ export class Webcam {
     return Boolean(this.stream);
   }
 
-  // By a click of the visitor.
+  // Asks for the webcam; call it in a click handler.
   async open() {
     if (this.isOn || this.isOpening) return;
     if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) {
@@ -47,28 +47,28 @@ export class Webcam {
     this.element.hidden = false;
     this.set("waiting", word("cameraAsk"));
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ video: WANTED, audio: false });
+      this.stream = await navigator.mediaDevices.getUserMedia({ video: CONSTRAINTS, audio: false });
       for (const track of this.stream.getTracks()) track.addEventListener("ended", () => this.fail(word("cameraNone")));
       this.video.srcObject = this.stream;
       await this.video.play();
       this.set("waiting", word("cameraPlace"));
       this.actions.start();
     } catch (error) {
-      this.fail(word(REFUSALS[error.name] ?? "cameraFailed", error.message));
+      this.fail(word(ERRORS[error.name] ?? "cameraFailed", error.message));
     } finally {
       this.isOpening = false;
     }
   }
 
-  // The server has a place.
+  // Starts streaming to the address that the server assigned.
   begin(address) {
-    if (!this.isOn) return; // the visitor was faster
+    if (!this.isOn) return; // stopped in the meantime
     this.address = address;
-    this.home = null;
+    this.restPosition = null;
     this.times = [];
     this.element.classList.add("fv-on");
-    const { videoWidth, videoHeight } = this.video, scale = Math.min(1, LARGEST_PX / Math.max(videoWidth, videoHeight));
-    this.canvas = sheet(Math.round(videoWidth * scale), Math.round(videoHeight * scale));
+    const { videoWidth, videoHeight } = this.video, scale = Math.min(1, MAX_PX / Math.max(videoWidth, videoHeight));
+    this.canvas = makeCanvas(Math.round(videoWidth * scale), Math.round(videoHeight * scale));
     this.run(this.stream);
   }
 
@@ -76,19 +76,19 @@ export class Webcam {
     const context = this.canvas.getContext("2d", { alpha: false, willReadFrequently: true });
     const started = performance.now();
     while (this.stream === stream) {
-      await this.nextPicture();
+      await this.nextFrame();
       if (this.stream !== stream) return;
       this.draw(context);
       const seconds = ((performance.now() - started) / 1000).toFixed(4);
       try {
-        const jpeg = await packed(this.canvas);
+        const jpeg = await encodeJpeg(this.canvas);
         if (this.stream !== stream) return;
-        const answer = await this.ask(`?t=${seconds}`, jpeg);
+        const answer = await this.post(`?t=${seconds}`, jpeg);
         if (this.stream !== stream) return;
         if (answer.status >= 500) throw new Error(word("cameraLost"));
-        if (answer.status === 410) this.address = null; // nothing to close there
+        if (answer.status === 410) this.address = null; // the stream is closed already
         if (!answer.ok) throw new Error(answer.status === 410 ? word("cameraClosed") : await answer.text());
-        this.follow(new Float32Array(await answer.arrayBuffer()));
+        this.applyRow(new Float32Array(await answer.arrayBuffer()));
       } catch (error) {
         if (this.stream === stream) this.fail(error instanceof TypeError || error.name === "TimeoutError"
           ? word("cameraLost") : error.message);
@@ -97,19 +97,19 @@ export class Webcam {
     }
   }
 
-  ask(way, body) {
-    const address = new URL(this.address + way, document.baseURI);
-    return fetch(address, { method: "POST", body, signal: AbortSignal.timeout(PATIENCE_MS) });
+  post(suffix, body) {
+    const address = new URL(this.address + suffix, document.baseURI);
+    return fetch(address, { method: "POST", body, signal: AbortSignal.timeout(TIMEOUT_MS) });
   }
 
-  nextPicture() {
+  nextFrame() {
     return new Promise((done) => {
       if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(() => done());
       else requestAnimationFrame(() => done());
     });
   }
 
-  // A phone that is turned sends other proportions; all pictures have one size.
+  // Letterboxes the frame: its aspect changes when a phone is rotated, the size of the stream does not.
   draw(context) {
     const { width, height } = this.canvas, { videoWidth, videoHeight } = this.video;
     const scale = Math.min(width / videoWidth, height / videoHeight), w = scale * videoWidth, h = scale * videoHeight;
@@ -117,26 +117,26 @@ export class Webcam {
     context.drawImage(this.video, (width - w) / 2, (height - h) / 2, w, h);
   }
 
-  follow(row) {
-    const now = performance.now(), isSeen = row[ROW.confidence] > 0;
+  applyRow(row) {
+    const now = performance.now(), isTracked = row[ROW.confidence] > 0;
     this.times = [...this.times.filter((time) => now - time < RATE_MS), now];
-    const place = [row[ROW.x], row[ROW.y], row[ROW.z]];
-    if (isSeen) this.home = (this.home ?? place).map((middle, k) => middle + DRIFT * (place[k] - middle));
+    const position = [row[ROW.x], row[ROW.y], row[ROW.z]];
+    if (isTracked) this.restPosition = (this.restPosition ?? position).map((mean, k) => mean + REST_RATE * (position[k] - mean));
     this.element.dataset.frames = Number(this.element.dataset.frames ?? 0) + 1;
     const recorded = (now - this.recordedFrom) / 1000;
-    if (now >= (this.saidUntil ?? 0)) {
-      const rate = word("rate", this.times.length), state = word(isSeen ? "following" : "lookingForFace");
-      this.set(isSeen ? "seen" : "unseen", this.isRecording ? word("recording", clock(recorded)) : `${state} · ${rate}`);
+    if (now >= (this.hintUntil ?? 0)) {
+      const rate = word("rate", this.times.length), state = word(isTracked ? "following" : "lookingForFace");
+      this.set(isTracked ? "tracked" : "lost", this.isRecording ? word("recording", clock(recorded)) : `${state} · ${rate}`);
     }
-    if (isSeen) this.actions.pose(row, this.home);
-    if (this.isRecording && recorded > LONGEST_S) this.toggleRecording();
+    if (isTracked) this.actions.pose(row, this.restPosition);
+    if (this.isRecording && recorded > MAX_RECORDING_S) this.toggleRecording();
   }
 
   async calibrate() {
     if (!this.address) return;
-    await this.ask("/calibrate").catch(() => {});
-    this.saidUntil = performance.now() + 1500;
-    this.set("seen", word("calibrated"));
+    await this.post("/calibrate").catch(() => {});
+    this.hintUntil = performance.now() + 1500;
+    this.set("tracked", word("calibrated"));
   }
 
   async toggleRecording() {
@@ -146,7 +146,7 @@ export class Webcam {
       this.actions.keep();
       return;
     }
-    const answer = await this.ask("/record").catch(() => null);
+    const answer = await this.post("/record").catch(() => null);
     if (!answer?.ok) return;
     this.isRecording = true;
     this.recordedFrom = performance.now();
@@ -161,10 +161,10 @@ export class Webcam {
     this.element.classList.toggle("fv-recording", Boolean(this.isRecording));
   }
 
-  // Out of sight, but there: a video that is not displayed may have no pictures.
+  // Hidden by CSS, not removed: browsers may stop decoding a video that is not displayed.
   showSelf(isShown) {
     this.isHidden = !isShown;
-    this.video.classList.toggle("fv-unseen", !isShown);
+    this.video.classList.toggle("fv-concealed", !isShown);
     this.hide.setAttribute("aria-pressed", String(isShown));
   }
 
@@ -173,7 +173,7 @@ export class Webcam {
     this.status.textContent = text;
   }
 
-  // Off, without a word to the server.
+  // Turns the webcam off without a request.
   end(isKept = false) {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = this.video.srcObject = null;
@@ -192,7 +192,7 @@ export class Webcam {
     this.end();
   }
 
-  // One sentence, until the visitor closes it or tries again.
+  // Shows an error until the visitor closes it or tries again.
   fail(text) {
     this.stop();
     this.element.hidden = false;
@@ -200,13 +200,13 @@ export class Webcam {
   }
 }
 
-// A canvas off the page writes its picture at once; one of the page waits until the browser has nothing else to do.
-function sheet(width, height) {
+// An OffscreenCanvas encodes at once; an element of the page encodes only when the browser is idle.
+function makeCanvas(width, height) {
   if (window.OffscreenCanvas?.prototype.convertToBlob) return new OffscreenCanvas(width, height);
   return Object.assign(document.createElement("canvas"), { width, height });
 }
 
-function packed(canvas) {
+function encodeJpeg(canvas) {
   if (canvas.convertToBlob) return canvas.convertToBlob({ type: "image/jpeg", quality: QUALITY });
   return new Promise((done) => canvas.toBlob(done, "image/jpeg", QUALITY));
 }

@@ -1,4 +1,4 @@
-// What the studio says, in English and Simplified Chinese; the language is the browser's.
+// Texts of the studio in English and Simplified Chinese; the browser's language decides.
 
 const WORDS = {
   undo: ["Undo (Ctrl+Z)", "撤销 (Ctrl+Z)"],
@@ -15,11 +15,11 @@ const WORDS = {
   strength: ["Depth of detail", "细节强度"],
   strengthHint: ["0 is smooth, 100 as in the photograph", "0 为光滑，100 与照片一致"],
   detail: ["Skin detail", "皮肤细节"],
-  otherSkin: ["Other skin", "换一种皮肤"],
+  sampleSkin: ["Sample new skin", "换一种皮肤"],
   ownSkin: ["Skin of the photograph", "照片中的皮肤"],
-  skinHint: ["Other skin has other pores and creases, of the same age and sex.",
+  skinHint: ["Sampled skin has different pores and creases, for the same age and sex.",
     "新的皮肤拥有不同的毛孔与皱纹，年龄与性别不变。"],
-  noDetail: ["This head has no detail of the skin.", "该头像没有皮肤细节。"],
+  noDetail: ["This head has no skin detail.", "该头像没有皮肤细节。"],
   pose: ["Pose", "姿态"],
   light: ["Light", "光照"],
   followLight: ["Dragging the head moves the light", "拖动时移动光源"],
@@ -56,10 +56,10 @@ const WORDS = {
   "mode.normals": ["Normals", "法线"],
   "mode.wire": ["Wireframe", "线框"],
   "mode.uv": ["Texture coordinates", "纹理坐标"],
-  "ground.theme": ["Background: page", "背景：页面"],
-  "ground.white": ["Background: white", "背景：白色"],
-  "ground.grey": ["Background: grey", "背景：灰色"],
-  "ground.black": ["Background: black", "背景：黑色"],
+  "background.theme": ["Background: page", "背景：页面"],
+  "background.white": ["Background: white", "背景：白色"],
+  "background.grey": ["Background: grey", "背景：灰色"],
+  "background.black": ["Background: black", "背景：黑色"],
   lightDrag: ["Light follows drag", "拖动光源"],
   lightDragHint: ["Drag to move the light", "拖动以移动光源"],
   compare: ["Hold to see the head without changes", "按住查看未修改的头像"],
@@ -97,7 +97,7 @@ const WORDS = {
   cameraClosed: ["The server has closed the camera after a pause; start it again.",
     "服务器因停顿已关闭摄像头，请重新开始。"],
   cameraLost: ["The server does not answer; start the camera again.", "服务器没有响应，请重新启动摄像头。"],
-  cameraBlind: ["WebGL is switched off in this browser, so no head can follow; a video can be tracked instead.",
+  cameraNoWebgl: ["WebGL is switched off in this browser, so no head can follow; a video can be tracked instead.",
     "此浏览器已关闭 WebGL，头像无法跟随；可以改为跟踪视频。"],
   which: ["Which face?", "选择哪张脸？"],
   face: ["Face {}", "第 {} 张脸"],
@@ -149,7 +149,7 @@ const WORDS = {
   "preset.tongue": ["Tongue", "吐舌"],
 };
 
-// Expressions: of pairs without their side, which is added.
+// Expressions; pairs without their side, which `sided` adds.
 const EXPRESSIONS = {
   browDown: ["Brow down", "压眉"],
   browInnerUp: ["Inner brows up", "内侧眉上扬"],

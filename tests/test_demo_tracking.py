@@ -1,4 +1,4 @@
-"""Videos, motions and cameras of the web page, without a browser: trackers and encoders are stand-ins here."""
+"""Videos, motions and webcams of the web page without a browser; trackers and encoders are replaced by fakes."""
 
 import io
 import re
@@ -16,17 +16,17 @@ from test_studio import read_pack
 import faceverse as fv
 
 pytest.importorskip("gradio")
-handlers = pytest.importorskip("demo.handlers")
+fit_jobs = pytest.importorskip("demo.fit_jobs")
 from starlette.applications import Starlette  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from demo import hosting, motions, pictures  # noqa: E402
-from demo.heads import Head  # noqa: E402
-from demo.line import Line  # noqa: E402
-from demo.live import MAX_FRAME_BYTES, Closed, Live  # noqa: E402
-from demo.motions import Motion, Task, Video  # noqa: E402
-from demo.viewer import motion_row  # noqa: E402
-from demo.visits import Visits  # noqa: E402
+from demo import hosting, pictures, tracking_jobs  # noqa: E402
+from demo.heads import EditableHead  # noqa: E402
+from demo.job_queue import JobQueue  # noqa: E402
+from demo.sessions import Sessions  # noqa: E402
+from demo.tracking_jobs import Motion, TrackingJob, UploadedVideo  # noqa: E402
+from demo.view_files import motion_row  # noqa: E402
+from demo.webcam import MAX_FRAME_BYTES, Closed, WebcamStreams  # noqa: E402
 from demo.words import say  # noqa: E402
 from faceverse.graphics.camera import default_camera  # noqa: E402
 
@@ -81,7 +81,7 @@ def page(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     nothing = pictures.Pictures(None, None, {}, {})
     monkeypatch.setattr(pictures, "of_fit", lambda result, photo, folder: nothing)
-    return Page(Visits(tmp_path / "visits"), detail=False)
+    return Page(Sessions(tmp_path / "visits"), detail=False)
 
 
 def endless(*args, on_progress, **options):
@@ -90,7 +90,7 @@ def endless(*args, on_progress, **options):
         time.sleep(0.005)
 
 
-def take(page, upload, request, whose="stage"):
+def take(page, upload, request, whose="current"):
     return page.take_video({"path": str(upload)}, whose, "fast", request)
 
 
@@ -98,11 +98,11 @@ def take(page, upload, request, whose="stage"):
 
 
 def test_a_video_moves_into_the_visitors_folder(upload, folder):
-    video = motions.claim(upload, folder, show_s=0)
+    video = tracking_jobs.claim(upload, folder, show_s=0)
     assert video.frames == FRAMES and folder in video.path.parents and video.path.name == "clip.mp4"
     assert wait_for(lambda: not upload.exists())
     other = write_video(upload, 3)
-    assert motions.claim(other, folder).frames == 3 and not video.path.exists(), "one at a time"
+    assert tracking_jobs.claim(other, folder).frames == 3 and not video.path.exists(), "one at a time"
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,17 @@ def test_what_is_no_video_becomes_a_sentence(tmp_path, folder, content, words):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(fv.ImageError, match=words) as caught:
-        motions.claim(path, folder)
-    assert re.search("[\u4e00-\u9fff]", say(handlers.explain(caught.value), "zh"))
+        tracking_jobs.claim(path, folder)
+    assert re.search("[\u4e00-\u9fff]", say(fit_jobs.explain(caught.value), "zh"))
     assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_VIDEO_S", -1), ("MAX_VIDEO_BYTES", 100), ("MAX_VIDEO_PX", 50)])
 def test_long_and_large_videos_are_refused(upload, folder, monkeypatch, limit, value):
-    monkeypatch.setattr(motions, limit, value)
+    monkeypatch.setattr(tracking_jobs, limit, value)
     with pytest.raises(fv.ImageError, match="clip.mp4 (is|has) .* more than .*; (cut|film)") as caught:
-        motions.claim(upload, folder)
-    assert "clip.mp4" in say(handlers.explain(caught.value), "zh") != handlers.explain(caught.value)
+        tracking_jobs.claim(upload, folder)
+    assert "clip.mp4" in say(fit_jobs.explain(caught.value), "zh") != fit_jobs.explain(caught.value)
     assert not list(folder.iterdir())
 
 
@@ -144,8 +144,8 @@ def test_tracking_tells_how_far_it_is(upload, folder, monkeypatch, toy_model):
         return track_of(toy_model)
 
     monkeypatch.setattr(fv, "track", track)
-    video = motions.claim(upload, folder)
-    *steps, found = motions.follow(Task(video, "somebody", quality="high"))
+    video = tracking_jobs.claim(upload, folder)
+    *steps, found = tracking_jobs.track_video(TrackingJob(video, "somebody", quality="high"))
     assert asked == [(video.path, "somebody", "high")] and len(found) == FRAMES
     assert "1 of 5 frames" in steps[0].text and steps[-1].fraction == 1
     for step in steps:
@@ -155,39 +155,39 @@ def test_tracking_tells_how_far_it_is(upload, folder, monkeypatch, toy_model):
 def test_tracking_stops_when_nobody_wants_it(upload, folder, monkeypatch):
     monkeypatch.setattr(fv, "track", endless)
     wanted = [True]
-    run = motions.follow(Task(motions.claim(upload, folder)), lambda: wanted[0])
+    run = tracking_jobs.track_video(TrackingJob(tracking_jobs.claim(upload, folder)), lambda: wanted[0])
     next(run)
     wanted[0] = False
-    with pytest.raises(handlers.Stopped):
+    with pytest.raises(fit_jobs.Stopped):
         list(run)
 
 
 def test_a_video_of_unknown_length_has_an_end(folder, monkeypatch):
     monkeypatch.setattr(fv, "track", endless)
-    monkeypatch.setattr(motions, "MAX_VIDEO_S", 0.1)
+    monkeypatch.setattr(tracking_jobs, "MAX_VIDEO_S", 0.1)
     with pytest.raises(fv.ImageError, match="longer than"):
-        list(motions.follow(Task(Video(folder / "video" / "clip.webm", None))))
+        list(tracking_jobs.track_video(TrackingJob(UploadedVideo(folder / "video" / "clip.webm", None))))
 
 
 def test_who_waits_for_a_head_does_not_wait_for_videos():
-    line, order = Line(), []
-    with line.place(is_aside=True) as video:
-        assert not video.is_waited_for
+    queue, order = JobQueue(), []
+    with queue.enter(is_deferred=True) as video:
+        assert not video.blocks_first_run
 
         def fit():
-            with line.place() as place:
+            with queue.enter() as place:
                 place.wait()
                 order.append("fit")
 
         other = threading.Thread(target=fit)
         other.start()
-        assert wait_for(lambda: video.is_waited_for)
-        video.step_aside()
+        assert wait_for(lambda: video.blocks_first_run)
+        video.defer()
         order.append("video")
-        assert not video.is_waited_for
+        assert not video.blocks_first_run
         other.join()
     assert order == ["fit", "video"]
-    with line.place(), line.place(is_aside=True) as video, line.place() as first:
+    with queue.enter(), queue.enter(is_deferred=True) as video, queue.enter() as first:
         assert first.ahead == 1 and video.ahead == 2, "whoever comes later for a head passes"
 
 
@@ -203,29 +203,29 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
 
     monkeypatch.setattr(fv, "track", track)
     request = request_of()
-    visit = page.visits.of("a visitor")
-    visit.head = head = Head.of(result_of(toy_model), 7)
+    session = page.sessions.of("a visitor")
+    session.head = head = EditableHead.of(result_of(toy_model), 7)
     assert take(page, upload, request)[page.view]["status"]["text"]
     *_, moved, last = page.track(request)
-    assert asked == [head.fitted] and visit.head is head, "it is his own"
+    assert asked == [head.fitted] and session.head is head, "it is his own"
     assert moved[page.view]["motion"]["number"] and moved[page.view]["status"] is None
     assert "clip.mp4" in moved[page.motion_note] and "5 frames" in moved[page.motion_note]
     state = '{"attributes": {}, "expression": {"jawOpen": 0.4}}'
-    for kind in motions.FORMATS.values():
-        assert f"motion.{kind}" in page._motion_saver(kind)(state, request), kind
-    again = fv.load_track(visit.folder / "motion.npz", toy_model)
-    np.testing.assert_allclose(again.expression, visit.motion.track.expression)
-    assert (visit.folder / "motion.glb").read_bytes()[:4] == b"glTF"
+    for kind in tracking_jobs.FORMATS.values():
+        assert f"motion.{kind}" in page.motion_download_handler(kind)(state, request), kind
+    again = fv.load_track(session.folder / "motion.npz", toy_model)
+    np.testing.assert_allclose(again.expression, session.motion.track.expression)
+    assert (session.folder / "motion.glb").read_bytes()[:4] == b"glTF"
     page.track_again("other", "fast", request)
     list(page.track(request))
-    assert asked[-1] is None and visit.head is head and visit.motion, "his head moves as somebody else does"
+    assert asked[-1] is None and session.head is head and session.motion, "his head moves as somebody else does"
     page.track_again("video", "fast", request)
     *_, moved, pictured, last = page.track(request)
-    assert asked[-1] is None and visit.head is not head, "somebody else was found"
-    assert moved[page.view]["person"] == visit.head.person
-    folder = visit.folder
-    page.leave(request)
-    assert not folder.exists() and visit.motion is None
+    assert asked[-1] is None and session.head is not head, "somebody else was found"
+    assert moved[page.view]["person"] == session.head.person
+    folder = session.folder
+    page.close_session(request)
+    assert not folder.exists() and session.motion is None
 
 
 def test_nobody_is_a_picture_to_try(page, upload, monkeypatch, toy_model):
@@ -234,28 +234,28 @@ def test_nobody_is_a_picture_to_try(page, upload, monkeypatch, toy_model):
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
     monkeypatch.setattr(fv, "track", lambda path, identity, **options: asked.append(identity) or track_of(toy_model))
     request = request_of()
-    visit = page.visits.of("a visitor")
+    session = page.sessions.of("a visitor")
     page.take_sample(request, event_of(index=0))
     list(page.fit(request))
-    head = visit.head
+    head = session.head
     take(page, upload, request)
     list(page.track(request))
-    assert asked == [None] and visit.head is head and visit.motion
+    assert asked == [None] and session.head is head and session.motion
 
 
 def test_a_cancelled_video_leaves_nothing(page, upload, monkeypatch):
     monkeypatch.setattr(fv, "track", endless)
-    monkeypatch.setattr(handlers, "delete_later", lambda path, seconds: path.unlink(missing_ok=True))
+    monkeypatch.setattr(fit_jobs, "delete_later", lambda path, seconds: path.unlink(missing_ok=True))
     request = request_of()
-    visit = page.visits.of("a visitor")
+    session = page.sessions.of("a visitor")
     take(page, upload, request)
     run = page.track(request)
     assert "frames" in next(run)[page.view]["status"]["text"]
-    assert page.give_up_motion(request)[page.view]["status"] is None
+    assert page.cancel_tracking(request)[page.view]["status"] is None
     list(run)
-    assert wait_for(lambda: not page.line.places)
-    assert [path for path in visit.folder.rglob("*") if path.is_file()] == []
-    assert page.track_again("stage", "fast", request)[page.message]
+    assert wait_for(lambda: not page.queue.entries)
+    assert [path for path in session.folder.rglob("*") if path.is_file()] == []
+    assert page.track_again("current", "fast", request)[page.message]
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "No face was found"), ("zh-CN", "人脸")])
@@ -265,67 +265,67 @@ def test_a_video_without_a_face_is_explained(page, upload, language, words):
     *_, last = page.track(request)
     assert words in last[page.message] and "fv-error" in last[page.message]
     assert last[page.view]["status"] is None
-    assert not list(page.visits.of("a visitor").folder.glob("video-*"))
+    assert not list(page.sessions.of("a visitor").folder.glob("video-*"))
 
 
 def test_a_head_on_its_way_is_not_disturbed(page, upload):
     request = request_of()
-    visit = page.visits.of("a visitor")
+    session = page.sessions.of("a visitor")
     page.take_sample(request, event_of(index=0))
-    visit.status = {"text": "Reading the skin", "fraction": 0.5}
-    run = visit.run
+    session.status = {"text": "Reading the skin", "fraction": 0.5}
+    run = session.run_id
     assert "One thing after the other" in take(page, upload, request)[page.message]
-    assert visit.run == run and not list(visit.folder.glob("video-*"))
+    assert session.run_id == run and not list(session.folder.glob("video-*"))
 
 
 def test_a_new_head_ends_the_motion(page, upload, monkeypatch, toy_model):
     request = request_of()
-    visit = page.visits.of("a visitor")
-    visit.head = Head.of(result_of(toy_model), 7)
-    video = motions.claim(upload, visit.folder)
-    page._move(visit, Motion.of(track_of(toy_model), "clip.mp4", visit.folder, video))
+    session = page.sessions.of("a visitor")
+    session.head = EditableHead.of(result_of(toy_model), 7)
+    video = tracking_jobs.claim(upload, session.folder)
+    page.set_motion(session, Motion.of(track_of(toy_model), "clip.mp4", session.folder, video))
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
     page.take_sample(request, event_of(index=0))
     answers = list(page.fit(request))
     assert any(answer.get(page.view, {}).get("head") for answer in answers)
-    assert visit.motion is None and visit.view["motion"] is None and not video.path.exists()
+    assert session.motion is None and session.view["motion"] is None and not video.path.exists()
 
 
 def test_the_overlay_is_drawn_or_not_at_all(page, upload, monkeypatch, toy_model):
     request = request_of()
-    visit = page.visits.of("a visitor")
-    visit.head = Head.of(result_of(toy_model), 7)
-    video = motions.claim(upload, visit.folder)
-    page._move(visit, Motion.of(track_of(toy_model), "clip.mp4", visit.folder, video))
+    session = page.sessions.of("a visitor")
+    session.head = EditableHead.of(result_of(toy_model), 7)
+    video = tracking_jobs.claim(upload, session.folder)
+    page.set_motion(session, Motion.of(track_of(toy_model), "clip.mp4", session.folder, video))
     monkeypatch.setattr(fv, "render", endless)
     run = page.draw_overlay("", request)
     next(run)
     assert "%" in next(run)[page.view]["status"]["text"]
-    page.give_up_motion(request)
+    page.cancel_tracking(request)
     list(run)
-    assert not list(visit.folder.glob("overlay*")) and video.path.exists(), "it may be asked for again"
+    assert not list(session.folder.glob("overlay*")) and video.path.exists(), "it may be asked for again"
     monkeypatch.setattr(fv, "render", lambda track, path, **options: path.write_bytes(b"mp4") and path)
     *_, drawn, last = page.draw_overlay("", request)
-    assert "<video" in drawn[page.overlay_clip] and last[page.view]["status"] is None
-    video.forget()
+    assert "<video" in drawn[page.overlay_video] and last[page.view]["status"] is None
+    video.delete()
     (answer,) = page.draw_overlay("", request)
     assert "no video any more" in answer[page.message]
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "npz"])
 def test_a_motion_comes_back_from_a_file(page, tmp_path, monkeypatch, toy_model, kind):
-    monkeypatch.setattr(motions, "average_head", lambda: result_of(toy_model, seed=5))
+    monkeypatch.setattr(tracking_jobs, "average_head", lambda: result_of(toy_model, seed=5))
     monkeypatch.setattr(fv, "load_model", lambda *args: toy_model)
     path = track_of(toy_model).save(tmp_path / f"dance.{kind}")
     if kind == "json":
-        monkeypatch.setattr(motions.fv, "load_track", lambda path, model=None, **given: track_of(toy_model))
+        monkeypatch.setattr(tracking_jobs.fv, "load_track", lambda path, model=None, **given: track_of(toy_model))
     request = request_of()
-    visit = page.visits.of("a visitor")
+    session = page.sessions.of("a visitor")
     moved, _ = page.take_motion({"path": str(path)}, request)
     assert f"dance.{kind}" in moved[page.motion_note] and not path.exists()
-    assert visit.motion.track.subject is visit.head.fitted, "the average head moves"
-    assert visit.stand_in == visit.head.person and page._person(visit) is None
+    assert session.motion.track.subject is session.head.fitted, "the average head moves"
+    assert session.average_person == session.head.person and page.visitor_head(session) is None
 
 
 def test_a_file_that_is_no_motion_is_explained(page, tmp_path):
@@ -333,7 +333,7 @@ def test_a_file_that_is_no_motion_is_explained(page, tmp_path):
     path.write_text("one,two\n1,2\n")
     (answer,) = page.take_motion({"path": str(path)}, request_of(language="zh"))
     assert "dance.csv" in answer[page.message] and "动作" in answer[page.message] and not path.exists()
-    assert page.visits.of("a visitor").head is None
+    assert page.sessions.of("a visitor").head is None
 
 
 def test_the_pack_of_a_motion_holds_its_rows(toy_model, folder):
@@ -386,7 +386,7 @@ class Follower:
 @pytest.fixture
 def live(toy_model):
     Follower.made = []
-    return Live(2, lambda head: Follower(toy_model, head), idle_s=5)
+    return WebcamStreams(2, lambda head: Follower(toy_model, head), idle_s=60)
 
 
 @pytest.fixture
@@ -447,7 +447,7 @@ def test_there_are_so_many_places(live):
     first, second = (live.open(None, lambda: True) for _ in range(2))
     with pytest.raises(fv.FaceVerseError, match="all 2 places for cameras") as caught:
         live.open(None, lambda: True)
-    assert "2" in say(handlers.explain(caught.value), "zh")
+    assert "2" in say(fit_jobs.explain(caught.value), "zh")
     first.close()
     assert wait_for(lambda: len(live) == 1)
     live.open(None, lambda: True).close()
@@ -455,18 +455,28 @@ def test_there_are_so_many_places(live):
     assert wait_for(lambda: len(live) == 0)
 
 
-def test_an_answer_that_nobody_waits_for_any_more_does_no_harm(live):
-    camera, busy = live.open(None, lambda: True), threading.Event()
-    blocked = camera._ask(lambda: busy.wait(5))
-    given_up = camera.frame(jpeg(), 0.1)
-    assert given_up.cancel()
-    busy.set()
-    assert blocked.result(5) and len(camera.frame(jpeg(), 0.2).result(5)) > 32
-    camera.close()
+def test_a_cancelled_request_does_no_harm(live, monkeypatch):
+    started, go_on, track_frame = threading.Event(), threading.Event(), Follower.__call__
+
+    def slow(self, rgb, seconds):
+        started.set()
+        go_on.wait(5)
+        return track_frame(self, rgb, seconds)
+
+    monkeypatch.setattr(Follower, "__call__", slow)
+    stream = live.open(None, lambda: True)
+    first = stream.frame(jpeg(), 0.1)
+    assert started.wait(5)
+    cancelled = stream.frame(jpeg(), 0.2)
+    assert cancelled.cancel()
+    go_on.set()
+    assert len(first.result(5)) > 32 and len(stream.frame(jpeg(), 0.3).result(5)) > 32
+    assert Follower.made[0].frames == 2, "the cancelled frame was not tracked"
+    stream.close()
 
 
 def test_a_camera_without_frames_is_closed(toy_model):
-    live = Live(1, lambda head: Follower(toy_model, head), idle_s=0.2)
+    live = WebcamStreams(1, lambda head: Follower(toy_model, head), idle_s=0.2)
     camera = live.open(None, lambda: True)
     camera.frame(jpeg(), 0.1).result(5)
     follower = Follower.made[-1]
@@ -476,11 +486,11 @@ def test_a_camera_without_frames_is_closed(toy_model):
 
 
 def test_a_camera_leaves_with_its_visitor(live, tmp_path):
-    visits = Visits(tmp_path)
-    visit = visits.of("one")
-    visit.camera = live.open(None, lambda: not visit.gone)
-    visit.camera.frame(jpeg(), 0.1).result(5)
-    visits.leave("one")
+    sessions = Sessions(tmp_path)
+    session = sessions.of("one")
+    session.webcam = live.open(None, lambda: not session.closed)
+    session.webcam.frame(jpeg(), 0.1).result(5)
+    sessions.close("one")
     assert wait_for(lambda: len(live) == 0) and Follower.made[0].closed
 
 
@@ -499,30 +509,30 @@ def test_only_recordings_are_kept(live):
 
 
 def test_a_recording_plays_on_the_stage(page, live, monkeypatch, toy_model):
-    page.live = live
-    monkeypatch.setattr(motions, "average_head", lambda: result_of(toy_model))
+    page.webcams = live
+    monkeypatch.setattr(tracking_jobs, "average_head", lambda: result_of(toy_model))
     request = request_of()
-    visit = page.visits.of("a visitor")
-    first, _ = page.answer_camera("stage", request, event_of(do="start"))
-    film = first[page.view]["film"]
-    assert film["address"] == f"live/{visit.camera.token}" and film["person"] == visit.head.person
-    camera = visit.camera
+    session = page.sessions.of("a visitor")
+    first, _ = page.answer_webcam("current", request, event_of(do="start"))
+    webcam = first[page.view]["webcam"]
+    assert webcam["address"] == f"live/{session.webcam.token}" and webcam["person"] == session.head.person
+    camera = session.webcam
     camera.frame(jpeg(), 0.1).result(5)
     assert Follower.made[0].identity is None, "the average head is nobody"
     camera.record().result(5)
     camera.frame(jpeg(), 0.2).result(5)
-    (moved,) = page.answer_camera("stage", request, event_of(do="keep"))
-    assert moved[page.view]["motion"]["number"] == visit.motion.shown["number"] and len(visit.motion.track) == 1
-    assert visit.camera is None and wait_for(lambda: len(live) == 0)
-    (failed,) = page.answer_camera("stage", request, event_of(do="keep"))
+    (moved,) = page.answer_webcam("current", request, event_of(do="keep"))
+    assert moved[page.view]["motion"]["number"] == session.motion.shown["number"] and len(session.motion.track) == 1
+    assert session.webcam is None and wait_for(lambda: len(live) == 0)
+    (failed,) = page.answer_webcam("current", request, event_of(do="keep"))
     assert "start it again" in failed[page.message]
 
 
 def test_a_full_server_says_so_beside_the_camera(page, live):
-    page.live = live
-    live.most = 0
-    (answer,) = page.answer_camera("stage", request_of(), event_of(do="start"))
-    assert "places for cameras" in answer[page.view]["film"]["error"] and page.visits.of("a visitor").head is None
+    page.webcams = live
+    live.limit = 0
+    (answer,) = page.answer_webcam("current", request_of(), event_of(do="start"))
+    assert "places for cameras" in answer[page.view]["webcam"]["error"] and page.sessions.of("a visitor").head is None
 
 
 @pytest.mark.parametrize(("value", "count"), [(None, 2), ("5", 5), ("0", 0), ("-1", 0), ("many", 2)])
@@ -530,12 +540,12 @@ def test_places_for_cameras_are_the_owners_choice(monkeypatch, value, count):
     monkeypatch.delenv("FACEVERSE_LIVE", raising=False)
     if value is not None:
         monkeypatch.setenv("FACEVERSE_LIVE", value)
-    assert hosting.live_cameras() == count
+    assert hosting.webcam_limit() == count
 
 
 def test_photographs_have_a_largest_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(handlers, "MAX_PHOTO_BYTES", 10)
+    monkeypatch.setattr(fit_jobs, "MAX_PHOTO_BYTES", 10)
     path = tmp_path / "huge.jpg"
     path.write_bytes(bytes(100))
     with pytest.raises(fv.ImageError, match="huge.jpg has"):
-        handlers.claim([path], tmp_path)
+        fit_jobs.claim([path], tmp_path)

@@ -1,25 +1,25 @@
-// The stage around the canvas: its buttons, how far the work is, and the choice of a face.
+// The viewport around the canvas: buttons, progress, hints, and the choice of a face.
 
 import { iconButton, make } from "./controls.js";
 import { word } from "./words.js";
 
 const VIEWS = [["front", 0], ["halfRight", 40], ["halfLeft", -40], ["side", 90], ["back", 180]];
 const MODES = ["colour", "clay", "normals", "wire", "uv"];
-const GROUNDS = ["theme", "white", "grey", "black"];
+const BACKGROUNDS = ["theme", "white", "grey", "black"];
 
-export class Stage {
-  // Actions: turn(yawDeg), mode(name), ground(name), followLight(isOn), compare(isOn), screenshot(), full(), choose(n).
+export class Viewport {
+  // Actions: turn(yawDeg), mode(name), followLight(isOn), compare(isOn), screenshot(), full(), choose(n).
   constructor(root, actions) {
-    this.element = root.querySelector(".fv-stage");
+    this.element = root.querySelector(".fv-viewport");
     this.actions = actions;
-    this.ground = "theme";
+    this.background = "theme";
     const find = (name) => this.element.querySelector(name);
     this.step = find(".fv-step");
     this.bar = find(".fv-bar > div");
     this.preview = find(".fv-preview");
     this.failed = find(".fv-failed");
     this.chooser = find(".fv-chooser");
-    this.hint = find(".fv-stage-hint");
+    this.hint = find(".fv-hint-line");
     find(".fv-canvas").setAttribute("aria-label", word("canvas"));
     find(".fv-empty p").textContent = word("empty");
     const views = VIEWS.map(([name, yaw]) => iconButton("turn", word(`view.${name}`), () => actions.turn(yaw),
@@ -35,15 +35,15 @@ export class Stage {
       make("div", { class: "fv-tool-group", role: "group", "aria-label": word("modes") }, ...this.modes));
     this.lightButton = iconButton("light", word("lightDrag"), () => actions.followLight(!this.isFollowing),
       { "aria-pressed": "false", "data-follow": true });
-    this.groundButton = make("button", { type: "button", class: "fv-icon fv-ground", onclick: () => this.nextGround() },
+    this.backgroundButton = make("button", { type: "button", class: "fv-icon fv-background", onclick: () => this.nextBackground() },
       make("span", {}));
     this.compareButton = iconButton("compare", word("compare"), () => {}, { "data-compare": true });
     this.listenToCompare();
     find(".fv-side-tools").append(
-      this.groundButton, this.lightButton, this.compareButton,
+      this.backgroundButton, this.lightButton, this.compareButton,
       iconButton("camera", word("screenshot"), () => actions.screenshot(), { "data-screenshot": true }),
       iconButton("full", word("full"), () => actions.full(), { "data-full": true }));
-    this.setGround("theme");
+    this.setBackground("theme");
   }
 
   setMode(mode) {
@@ -52,24 +52,24 @@ export class Stage {
     this.actions.mode(mode);
   }
 
-  nextGround() {
-    this.setGround(GROUNDS[(GROUNDS.indexOf(this.ground) + 1) % GROUNDS.length]);
+  nextBackground() {
+    this.setBackground(BACKGROUNDS[(BACKGROUNDS.indexOf(this.background) + 1) % BACKGROUNDS.length]);
   }
 
-  setGround(ground) {
-    this.ground = this.element.dataset.ground = ground;
-    const label = word(`ground.${ground}`);
-    this.groundButton.title = label;
-    this.groundButton.setAttribute("aria-label", label);
+  setBackground(background) {
+    this.background = this.element.dataset.background = background;
+    const label = word(`background.${background}`);
+    this.backgroundButton.title = label;
+    this.backgroundButton.setAttribute("aria-label", label);
   }
 
   setFollowing(isOn) {
     this.isFollowing = isOn;
     this.lightButton.setAttribute("aria-pressed", String(isOn));
-    this.say(isOn ? word("lightDragHint") : "");
+    this.showHint(isOn ? word("lightDragHint") : "");
   }
 
-  say(text) {
+  showHint(text) {
     this.hint.textContent = text;
     this.hint.hidden = !text;
   }
@@ -78,7 +78,7 @@ export class Stage {
     const button = this.compareButton;
     const set = (isOn) => {
       button.setAttribute("aria-pressed", String(isOn));
-      this.say(isOn ? word("asFitted") : this.isFollowing ? word("lightDragHint") : "");
+      this.showHint(isOn ? word("asFitted") : this.isFollowing ? word("lightDragHint") : "");
       this.actions.compare(isOn);
     };
     button.addEventListener("pointerdown", (event) => {
@@ -93,45 +93,45 @@ export class Stage {
     button.addEventListener("contextmenu", (event) => event.preventDefault());
   }
 
-  // On a phone the stage lies below the photograph: show it when there is something to see.
-  comeIntoSight() {
+  // On a phone the viewport lies below the photograph: scroll to it when there is a head.
+  scrollIntoView() {
     if (this.element.getBoundingClientRect().top > 0.6 * window.innerHeight) {
       const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
       this.element.scrollIntoView({ behavior, block: "start" });
     }
   }
 
-  // `isFree`: the head that is there can be used while the work goes on.
-  showProgress(status, hasHead, isFree) {
-    this.element.dataset.state = !status ? (hasHead ? "ready" : "empty") : isFree ? "refining" : "busy";
-    this.showChoice(status?.choose ?? null);
+  // `isUsable`: the present head can be edited while the job runs.
+  showProgress(status, hasHead, isUsable) {
+    this.element.dataset.state = !status ? (hasHead ? "ready" : "empty") : isUsable ? "refining" : "busy";
+    this.showFaces(status?.choose ?? null);
     if (!status) return;
     this.step.textContent = status.text;
     this.bar.style.width = `${Math.round(100 * status.fraction)}%`;
     if (status.preview) this.preview.src = status.preview;
-    // The last preview stays until there is a newer one.
+    // Without a new preview, the last one stays.
     this.preview.hidden = !status.preview && (this.preview.hidden || status.fraction === 0);
   }
 
-  showChoice(choose) {
-    this.element.toggleAttribute("data-choosing", Boolean(choose));
-    if (!choose) {
+  showFaces(choice) {
+    this.element.toggleAttribute("data-choosing", Boolean(choice));
+    if (!choice) {
       this.chooser.replaceChildren();
-      this.chosen = null;
+      this.shownChoice = null;
       return;
     }
-    if (JSON.stringify(choose) === this.chosen) return;
-    this.chosen = JSON.stringify(choose);
-    const part = (value) => `${(100 * value).toFixed(2)}%`;
-    const faces = choose.boxes.map(([x0, y0, x1, y1], face) => make("button", {
+    if (JSON.stringify(choice) === this.shownChoice) return;
+    this.shownChoice = JSON.stringify(choice);
+    const percent = (value) => `${(100 * value).toFixed(2)}%`;
+    const faces = choice.boxes.map(([x0, y0, x1, y1], face) => make("button", {
       type: "button", class: "fv-face", "data-face": face, "aria-label": word("face", face + 1),
-      style: `left:${part(x0)};top:${part(y0)};width:${part(x1 - x0)};height:${part(y1 - y0)}`,
+      style: `left:${percent(x0)};top:${percent(y0)};width:${percent(x1 - x0)};height:${percent(y1 - y0)}`,
       onclick: () => this.actions.choose(face),
     }, make("span", { text: face + 1 })));
     this.chooser.replaceChildren(
       make("p", { text: word("which") }),
       make("div", { class: "fv-faces", role: "group", "aria-label": word("which") },
-        make("img", { src: choose.picture, alt: "" }), ...faces));
+        make("img", { src: choice.picture, alt: "" }), ...faces));
   }
 
   fail(reason) {

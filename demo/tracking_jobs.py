@@ -1,4 +1,4 @@
-"""What the page does with videos and recorded motions, as plain functions."""
+"""Tracking jobs, as plain functions without Gradio: take over videos, track them, draw heads over them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy as np
 
 import faceverse as fv
 
-from .handlers import Step, Stopped, delete_later
-from .heads import forget_older, numbers
-from .viewer import file_address, motion_pack
+from .fit_jobs import Progress, Stopped, delete_later
+from .heads import delete_older, serial_numbers
+from .view_files import file_url, motion_pack
 
 FORMATS = {"CSV": "csv", "JSON": "json", "NPZ": "npz", "Animated GLB": "glb"}
 MAX_VIDEO_S = 60
@@ -28,40 +28,42 @@ MAX_MOTION_FRAMES = 20_000
 MAX_VIDEO_PX = 4096
 OVERLAY_PX = 720
 _MAX_FPS = 120
-_TELL_S = 0.25  # between two words about the progress
-# How MP4 and QuickTime, Matroska and WebM begin; lists of other files, which FFmpeg would follow, do not.
+_TELL_S = 0.25  # least time between two progress reports
+# First bytes of MP4 and QuickTime, Matroska and WebM. Playlists, whose entries FFmpeg would open, start differently.
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _MATROSKA = b"\x1aE\xdf\xa3"
 _NO_VIDEO = "{} is not a video that can be read; try an MP4 with H.264"
 
 
 @dataclass(frozen=True)
-class Video:
-    """A video in the visitor's folder.
+class UploadedVideo:
+    """A video in the session's folder.
 
     Args:
-        frames: how many there are, None where the file does not say.
+        path: of the file.
+        frames: number of frames, None where the file does not state it.
     """
 
     path: Path
     frames: int | None
 
-    def forget(self) -> None:
-        """Deletes it."""
+    def delete(self) -> None:
+        """Delete the video."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be tracked.
+class TrackingJob:
+    """A video to track.
 
     Args:
-        head: who is seen in the video; None finds out.
-        brings_head: whoever is found comes onto the stage.
+        video: the file.
+        head: the person in the video; None estimates it from the video.
+        brings_head: the estimated head replaces the one in the 3D view.
         quality: as in `faceverse.track`.
     """
 
-    video: Video
+    video: UploadedVideo
     head: fv.FitResult | None = None
     brings_head: bool = False
     quality: str = "fast"
@@ -69,65 +71,69 @@ class Task:
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves the head on the stage.
+    """A track that animates the head in the 3D view.
 
     Args:
-        name: of the file it came from.
-        shown: of the 3D view: number and address of the pack.
-        video: the frames, while the head may still be drawn over them.
+        track: the motion.
+        name: of the file that it came from.
+        shown: for the 3D view: number and URL of its pack.
+        video: the frames, as long as the head can be drawn over them.
     """
 
     track: fv.Track
     name: str
     shown: dict
-    video: Video | None = None
+    video: UploadedVideo | None = None
 
     @classmethod
-    def of(cls, track: fv.Track, name: str, folder: Path, video: Video | None = None) -> Motion:
-        """A motion, its pack for the 3D view written."""
-        number = next(numbers)
+    def of(cls, track: fv.Track, name: str, folder: Path, video: UploadedVideo | None = None) -> Motion:
+        """Create a motion and write its pack for the 3D view."""
+        number = next(serial_numbers)
         path = folder / f"motion-{number}.bin"
         path.write_bytes(motion_pack(track))
-        forget_older(folder, "motion-*.bin", {path})
-        return cls(track, name, {"number": number, "address": file_address(path)}, video)
+        delete_older(folder, "motion-*.bin", {path})
+        return cls(track, name, {"number": number, "address": file_url(path)}, video)
 
     @property
     def seconds(self) -> float:
-        """From the first frame to the last."""
+        """Duration from the first frame to the last."""
         return float(self.track.times_s[-1] - self.track.times_s[0])
 
 
 # -- videos -----------------------------------------------------------------------------------------------------------
-def claim(upload: str | Path, folder: Path, show_s: float = 5) -> Video:
-    """Takes an upload into the visitor's folder, where nobody else finds it; earlier videos are deleted.
+def claim(upload: str | Path, folder: Path, show_s: float = 5) -> UploadedVideo:
+    """Link or copy an upload into the session's folder, which no other visitor can guess; delete earlier videos there.
 
     Args:
-        show_s: the upload itself is deleted after this time.
+        upload: the file.
+        folder: of the session.
+        show_s: delay in seconds after which the upload itself is deleted.
+
     Raises:
-        ImageError: it is gone, no video, too long or too large.
+        ImageError: the file was deleted, is no video, too long or too large.
     """
     upload = Path(upload)
-    forget_videos(folder)
-    place = folder / f"video-{next(numbers)}"
-    place.mkdir(mode=0o700)
-    path = place / upload.name
+    delete_videos(folder)
+    target = folder / f"video-{next(serial_numbers)}"
+    target.mkdir(mode=0o700)
+    path = target / upload.name
     try:
         try:
             os.link(upload, path)
         except OSError:  # a file system without links, or no file
             shutil.copyfile(upload, path)
         delete_later(upload, show_s)
-        return Video(path, _checked(path))
+        return UploadedVideo(path, _checked(path))
     except OSError as error:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         raise fv.ImageError("the upload was deleted in the meantime; choose the video again") from error
     except fv.FaceVerseError:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def forget_videos(folder: Path) -> None:
-    """Deletes the videos of a visitor, and those with a head drawn over them."""
+def delete_videos(folder: Path) -> None:
+    """Delete the videos of a session, and those with a head drawn over them."""
     for older in folder.glob("video-*/"):
         shutil.rmtree(older, ignore_errors=True)
     for drawn in folder.glob("overlay-*.mp4"):
@@ -135,7 +141,7 @@ def forget_videos(folder: Path) -> None:
 
 
 def _checked(path: Path) -> int | None:
-    """Number of frames of a video, None where its file does not say."""
+    """Validate a video; return its number of frames, None where the file does not state it."""
     size = path.stat().st_size
     if size > MAX_VIDEO_BYTES:
         raise fv.ImageError(
@@ -145,7 +151,7 @@ def _checked(path: Path) -> int | None:
         start = file.read(8)
     if start[4:8] not in _BOXES and start[:4] != _MATROSKA:
         raise fv.ImageError(_NO_VIDEO.format(path.name))
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said in one line
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the exceptions below replace its log
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened() or not capture.grab():
@@ -165,20 +171,22 @@ def _checked(path: Path) -> int | None:
     return int(frames)
 
 
-def follow(
-    task: Task, is_wanted: Callable[[], bool] = lambda: True, let_pass: Callable[[], None] = lambda: None
-) -> Iterator[Step | fv.Track]:
-    """Tracks a video.
+def track_video(
+    task: TrackingJob, is_active: Callable[[], bool] = lambda: True, let_others_pass: Callable[[], None] = lambda: None
+) -> Iterator[Progress | fv.Track]:
+    """Track a face through a video.
 
     Args:
-        is_wanted: asked again and again; False stops the work.
-        let_pass: called between frames; may wait there.
+        task: the video and the settings.
+        is_active: polled with every progress report; False stops the job.
+        let_others_pass: called between frames; may block.
 
     Yields:
-        Step while it runs; the Track at the end.
+        Progress; the Track at the end.
+
     Raises:
-        FaceVerseError: what went wrong, in words.
-        Stopped: `is_wanted` said no.
+        FaceVerseError: tracking is impossible; the message is for the visitor.
+        Stopped: `is_active` returned False.
     """
     total, done = task.video.frames, 0
 
@@ -196,44 +204,47 @@ def follow(
     def work(on_progress) -> fv.Track:
         return fv.track(task.video.path, identity=task.head, quality=task.quality, on_progress=on_progress)
 
-    yield from _in_steps(work, say, is_wanted, let_pass)
+    yield from _with_progress(work, say, is_active, let_others_pass)
 
 
 def overlay(
-    motion: Motion, head: fv.FitResult, folder: Path, is_wanted: Callable[[], bool], let_pass: Callable[[], None]
-) -> Iterator[Step | Path]:
-    """Draws a head over the frames of the motion's video, in their light; see `follow`. The Path of an MP4 comes at
-    the end."""
+    motion: Motion, head: fv.FitResult, folder: Path, is_active: Callable[[], bool], let_others_pass: Callable[[], None]
+) -> Iterator[Progress | Path]:
+    """Draw a head over the frames of the motion's video, in their light.
+
+    Yields:
+        Progress; the Path of the MP4 at the end. Arguments and exceptions are those of `track_video`.
+    """
     track = motion.track.apply_to(head, light=True)
-    path = folder / f"overlay-{next(numbers)}.mp4"
+    path = folder / f"overlay-{next(serial_numbers)}.mp4"
     size = min(max(motion.track.camera.image_size), OVERLAY_PX)
 
     def work(on_progress) -> Path:
         return fv.render(track, path, mode="overlay", source=motion.video.path, size=size, on_progress=on_progress)
 
-    yield from _in_steps(
-        work, lambda share: f"Drawing the head over the video: {100 * share:.0f} %", is_wanted, let_pass
+    yield from _with_progress(
+        work, lambda share: f"Drawing the head over the video: {100 * share:.0f} %", is_active, let_others_pass
     )
-    forget_older(folder, "overlay-*.mp4", {path})
+    delete_older(folder, "overlay-*.mp4", {path})
 
 
-def _in_steps(
-    work: Callable, say: Callable[[float], str], is_wanted: Callable[[], bool], let_pass: Callable[[], None]
+def _with_progress(
+    work: Callable, say: Callable[[float], str], is_active: Callable[[], bool], let_others_pass: Callable[[], None]
 ) -> Iterator:
-    """Runs work(on_progress) in a thread; tells how far it is, and what it returns."""
+    """Run work(on_progress) in a thread; yield Progress and, at the end, its result."""
     events: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
-    told_s = 0.0
+    reported_s = 0.0
 
     def on_progress(stage: str, fraction: float, preview) -> None:
-        nonlocal told_s
-        if stopped.is_set() or not is_wanted():
+        nonlocal reported_s
+        if stopped.is_set() or not is_active():
             raise Stopped
         text, now_s = say(fraction), time.monotonic()
-        if now_s - told_s > _TELL_S or fraction == 1:
-            told_s = now_s
-            events.put(Step(text, fraction, refining=True))
-            let_pass()
+        if now_s - reported_s > _TELL_S or fraction == 1:
+            reported_s = now_s
+            events.put(Progress(text, fraction, refining=True))
+            let_others_pass()
 
     def run() -> None:
         try:
@@ -248,30 +259,30 @@ def _in_steps(
             if isinstance(event, Exception):
                 raise event
             yield event
-            if not isinstance(event, Step):
+            if not isinstance(event, Progress):
                 return
     finally:
         stopped.set()
 
 
 # -- motions ----------------------------------------------------------------------------------------------------------
-def person_of(track: fv.Track) -> fv.FitResult:
-    """Who was found in a video, with a neutral face."""
+def neutral_head_of(track: fv.Track) -> fv.FitResult:
+    """The person of a track, with a neutral expression."""
     best = track.result(int(np.argmax(track.confidence)))
     return fv.edit(best, expression=np.zeros_like(best.params.expression))
 
 
 def average_head() -> fv.FitResult:
-    """The head that moves where a visitor has none of his own."""
+    """The mean head of the model, which a motion animates where there is no other head."""
     model = fv.load_model()
     return fv.head(model.neutral(), model)
 
 
-def opened(path: Path, head: fv.FitResult) -> fv.Track:
-    """A motion from a file, on a head.
+def load_motion(path: Path, head: fv.FitResult) -> fv.Track:
+    """Load a motion from a file and apply it to a head.
 
     Raises:
-        ParameterError: the file is no motion, or holds too many frames.
+        ParameterError: the file holds no motion, or too many frames.
     """
     if path.suffix.lower() == ".csv":
         track = fv.load_track(path, identity=head)
@@ -283,7 +294,7 @@ def opened(path: Path, head: fv.FitResult) -> fv.Track:
 
 
 def save(motion: Motion, kind: str, head: fv.FitResult, folder: Path) -> Path:
-    """Writes a motion; the animated GLB is of `head`, the one on the stage as it stands on the sliders."""
+    """Write a motion to a file; an animated GLB shows `head`, the edited one."""
     track = motion.track.apply_to(head) if kind == "glb" else motion.track
     path = folder / f"motion.{kind}"
     with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Cameras of visitors: a frame comes in, what the face does in it goes back at once.
+"""Webcam streams: a JPEG frame comes in, pose and expression weights go back at once.
 
-Each camera has a tracker, and a thread in which alone it is used. Frames are read in memory and forgotten. They come by
-a route of their own beside Gradio's, because its events cost more than the tracking.
+Each stream has a tracker, which only the stream's own thread uses. Frames are decoded in memory and never stored. They
+have HTTP routes of their own, because an event of Gradio costs more time than the tracking.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from starlette.routing import Route
 
 import faceverse as fv
 
-from .viewer import motion_row
+from .view_files import motion_row
 
 IDLE_S = 20.0
 MAX_RECORDED_S = 120
 MAX_FRAME_BYTES = 1_000_000
 MAX_FRAME_PX = 1280
-PLACE = "live"
-_FORGET_AFTER = 300  # frames that nobody records
+ROUTE = "live"
+_MAX_UNRECORDED = 300  # frames, while nothing is recorded
 _IN_FLIGHT = 2
 _GONE = "this camera is not followed any more; start it again"
 
@@ -39,57 +39,63 @@ _GONE = "this camera is not followed any more; start it again"
 _log = logging.getLogger(__name__)
 
 
-class Closed(Exception):  # noqa: N818 (not a mistake of anybody)
-    """The camera is not followed any more."""
+class Closed(Exception):  # noqa: N818 (no error)
+    """The stream has been closed."""
 
 
-class Camera:
-    """One visitor's camera; it closes itself when no frame comes for a while.
+class WebcamStream:
+    """Stream of one webcam. It closes itself when no frame arrives for `idle_s`.
 
     Args:
-        make: () -> tracker, called in the camera's thread with the first frame.
-        is_wanted: asked with every frame; False closes the camera.
+        make_tracker: () -> tracker, called in the stream's thread with the first frame.
+        is_active: polled with every frame; False closes the stream.
         on_close: called once, at the end.
-        idle_s: seconds without a frame after which it closes.
+        idle_s: seconds without a frame after which the stream closes.
     """
 
-    def __init__(self, make: Callable, is_wanted: Callable[[], bool], on_close: Callable, idle_s: float = IDLE_S):
+    def __init__(
+        self, make_tracker: Callable, is_active: Callable[[], bool], on_close: Callable, idle_s: float = IDLE_S
+    ):
         self.token = secrets.token_urlsafe(24)
-        self._make, self._is_wanted, self._on_close, self._idle_s = make, is_wanted, on_close, idle_s
+        self._make_tracker, self._is_active, self._on_close, self._idle_s = make_tracker, is_active, on_close, idle_s
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
         self._tracker = None
         self._is_recording = False
-        self._kept = 0  # frames since the tracker last forgot them
-        threading.Thread(target=self._work, name="faceverse-camera", daemon=True).start()
+        self._frame_count = 0  # in the tracker, since it was last cleared
+        threading.Thread(target=self._work, name="faceverse-webcam", daemon=True).start()
 
     def frame(self, jpeg: bytes, seconds: float) -> Future:
-        """Future of the row (8 + E,) float32 as bytes, see `viewer.motion_row`."""
-        return self._ask(lambda: self._step(jpeg, seconds))
+        """Track one frame.
+
+        Returns:
+            Future of a row (8 + E,) float32 as bytes, see `view_files.motion_row`.
+        """
+        return self._submit(lambda: self._step(jpeg, seconds))
 
     def calibrate(self) -> Future:
-        """The face counts as at rest."""
-        return self._ask(lambda: self._tracker and self._tracker.calibrate())
+        """Take the current expression as the neutral one."""
+        return self._submit(lambda: self._tracker and self._tracker.calibrate())
 
     def record(self) -> Future:
-        """Frames are kept from now on."""
-        return self._ask(self._start_recording)
+        """Start a recording."""
+        return self._submit(self._start_recording)
 
     def recorded(self) -> Future:
         """Future of the Track since `record`.
 
-        Raises (the future): ParameterError: it shows no face, or nothing was recorded.
+        The future raises ParameterError where the recording shows no face or was never started.
         """
-        return self._ask(self._recording)
+        return self._submit(self._recording)
 
     def close(self) -> None:
-        """The camera is not followed any more."""
+        """Close the stream."""
         with self._lock:
             self._closed = True
             self._tasks.put(None)
 
-    def _ask(self, work: Callable) -> Future:
+    def _submit(self, work: Callable) -> Future:
         future: Future = Future()
         with self._lock:
             if self._closed or self._tasks.qsize() > _IN_FLIGHT:
@@ -100,9 +106,9 @@ class Camera:
 
     def _work(self) -> None:
         try:
-            while (task := self._tasks.get(timeout=self._idle_s)) is not None and self._is_wanted():
+            while (task := self._tasks.get(timeout=self._idle_s)) is not None and self._is_active():
                 work, future = task
-                if not future.set_running_or_notify_cancel():  # nobody waits for the answer any more
+                if not future.set_running_or_notify_cancel():  # the caller has cancelled the request
                     continue
                 try:
                     future.set_result(work())
@@ -120,19 +126,19 @@ class Camera:
         self._tracker = None
         self._on_close(self)
 
-    # -- in the camera's thread ---------------------------------------------------------------------------------------
+    # -- in the stream's thread ---------------------------------------------------------------------------------------
     def _step(self, jpeg: bytes, seconds: float) -> bytes:
         rgb = _decoded(jpeg)
         if self._tracker is None:
-            self._tracker = self._make()
+            self._tracker = self._make_tracker()
         row = motion_row(self._tracker(rgb, seconds))
-        self._kept += 1
-        if self._kept > (_FORGET_AFTER if not self._is_recording else 60 * MAX_RECORDED_S):
-            self._forget()
+        self._frame_count += 1
+        if self._frame_count > (_MAX_UNRECORDED if not self._is_recording else 60 * MAX_RECORDED_S):
+            self._clear()
         return row.tobytes()
 
     def _start_recording(self) -> None:
-        self._forget()
+        self._clear()
         self._is_recording = True
 
     def _recording(self) -> fv.Track:
@@ -141,68 +147,73 @@ class Camera:
         self._is_recording = False
         return self._tracker.track()
 
-    def _forget(self) -> None:
-        self._kept, self._is_recording = 0, False
+    def _clear(self) -> None:
+        self._frame_count, self._is_recording = 0, False
         if self._tracker is not None:
             self._tracker.clear()
 
 
-class Live:
-    """The cameras that are followed.
+class WebcamStreams:
+    """All open webcam streams, and their HTTP routes.
 
     Args:
-        most: so many at a time.
-        tracker: (identity) -> tracker, as `faceverse.LiveTracker`.
-        idle_s: see `Camera`.
+        limit: largest number of simultaneous streams.
+        tracker: (identity) -> tracker, such as `faceverse.LiveTracker`.
+        idle_s: see `WebcamStream`.
     """
 
-    def __init__(self, most: int, tracker: Callable | None = None, idle_s: float = IDLE_S):
-        self.most, self._idle_s = most, idle_s
+    def __init__(self, limit: int, tracker: Callable | None = None, idle_s: float = IDLE_S):
+        self.limit, self._idle_s = limit, idle_s
         self._tracker = tracker or (lambda identity: fv.LiveTracker(identity=identity))
-        self._cameras: dict[str, Camera] = {}
+        self._streams: dict[str, WebcamStream] = {}
         self._lock = threading.Lock()
 
-    def open(self, head: fv.FitResult | None, is_wanted: Callable[[], bool]) -> Camera:
-        """A place for a camera.
+    def open(self, head: fv.FitResult | None, is_active: Callable[[], bool]) -> WebcamStream:
+        """Open a stream.
 
         Args:
-            head: whose face it is, None where that is to be found.
+            head: the person in front of the webcam; None estimates it.
+            is_active: see `WebcamStream`.
+
         Raises:
-            FaceVerseError: all places are taken.
+            FaceVerseError: all streams are in use.
         """
         with self._lock:
-            if len(self._cameras) >= self.most:
+            if len(self._streams) >= self.limit:
                 raise fv.FaceVerseError(
-                    f"all {self.most} places for cameras are taken on this server; try again in a minute"
+                    f"all {self.limit} places for cameras are taken on this server; try again in a minute"
                 )
-            camera = Camera(lambda: self._tracker(head), is_wanted, self._forget, self._idle_s)
-            self._cameras[camera.token] = camera
-        return camera
+            stream = WebcamStream(lambda: self._tracker(head), is_active, self._remove, self._idle_s)
+            self._streams[stream.token] = stream
+        return stream
 
     def __len__(self) -> int:
-        return len(self._cameras)
+        return len(self._streams)
 
-    def _forget(self, camera: Camera) -> None:
+    def _remove(self, stream: WebcamStream) -> None:
         with self._lock:
-            self._cameras.pop(camera.token, None)
+            self._streams.pop(stream.token, None)
 
     # -- routes -------------------------------------------------------------------------------------------------------
     def routes(self) -> list[Route]:
-        """For the server beside Gradio's: POST live/TOKEN?t=SECONDS with a JPEG gives a row, POST live/TOKEN/ACTION
-        does what `Camera` can."""
+        """Routes to add to Gradio's server.
+
+        POST live/TOKEN?t=SECONDS with a JPEG answers with a row; POST live/TOKEN/ACTION calls `calibrate`, `record` or
+        `close` of the stream.
+        """
         return [
-            Route(f"/{PLACE}/{{token}}", self._answer_frame, methods=["POST"]),
-            Route(f"/{PLACE}/{{token}}/{{action}}", self._answer_action, methods=["POST"]),
+            Route(f"/{ROUTE}/{{token}}", self._answer_frame, methods=["POST"]),
+            Route(f"/{ROUTE}/{{token}}/{{action}}", self._answer_action, methods=["POST"]),
         ]
 
     async def _answer_frame(self, request: Request) -> Response:
-        camera = self._cameras.get(request.path_params["token"])
-        if camera is None:
+        stream = self._streams.get(request.path_params["token"])
+        if stream is None:
             return PlainTextResponse(_GONE, 410)
         start_s = time.perf_counter()
         try:
             seconds = float(request.query_params.get("t", "nan"))
-            row = await asyncio.wrap_future(camera.frame(await _body(request), seconds))
+            row = await asyncio.wrap_future(stream.frame(await _body(request), seconds))
         except Closed as error:
             return PlainTextResponse(str(error), 410)
         except (fv.FaceVerseError, ValueError) as error:
@@ -215,25 +226,25 @@ class Live:
         return Response(row, media_type="application/octet-stream", headers=headers)
 
     async def _answer_action(self, request: Request) -> Response:
-        camera = self._cameras.get(request.path_params["token"])
+        stream = self._streams.get(request.path_params["token"])
         action = request.path_params["action"]
-        if camera is None or action not in ("calibrate", "record", "close"):
+        if stream is None or action not in ("calibrate", "record", "close"):
             return PlainTextResponse(_GONE, 410)
         if action == "close":
-            camera.close()
+            stream.close()
             return Response(status_code=204)
         try:
-            await asyncio.wrap_future(camera.calibrate() if action == "calibrate" else camera.record())
+            await asyncio.wrap_future(stream.calibrate() if action == "calibrate" else stream.record())
         except Closed as error:
             return PlainTextResponse(str(error), 410)
         return Response(status_code=204)
 
 
 async def _body(request: Request) -> bytes:
-    """The body of a request, not more of it than a frame may have.
+    """Read the body of a request, up to MAX_FRAME_BYTES.
 
     Raises:
-        ImageError: it is larger.
+        ImageError: the body is larger.
     """
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -245,10 +256,10 @@ async def _body(request: Request) -> bytes:
 
 
 def _decoded(jpeg: bytes) -> np.ndarray:
-    """(H, W, 3) uint8.
+    """Decode a frame to (H, W, 3) uint8.
 
     Raises:
-        ImageError: it is no JPEG, or too large.
+        ImageError: the frame is no JPEG, or too large.
     """
     try:
         image = Image.open(io.BytesIO(jpeg), formats=["JPEG"])

@@ -1,9 +1,9 @@
-"""Files of the 3D view, as `assets/files.js` reads them.
+"""Binary packs and the wrinkle atlas of the 3D view, which `assets/files.js` reads.
 
 A pack is a little-endian uint32 with the length of a JSON header, the header {"values": ..., "arrays": {name: {type,
 start, length}}}, and the arrays, each aligned to four bytes. The model's pack (mesh, texture coordinates, expressions,
-attributes) is the same for every head, so a browser loads it once, compressed with gzip; a head's pack holds only its
-neutral vertices, its colours and how large each expression is on it.
+attributes) is the same for every head, so a browser loads it once, compressed with gzip. A head's pack holds only its
+neutral vertices, its albedo and its expression gains.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from scipy.spatial.transform import Rotation
 
 import faceverse as fv
 
-_NEGLIGIBLE_M = 2e-5  # offsets below a fiftieth of a millimetre are left out
+_NEGLIGIBLE_M = 2e-5  # smaller offsets are omitted
 _OFFSET_STEPS = 32767
-_ATTRIBUTE_STEP_M = 7e-6  # of an attribute's offsets where it goes from one end of its range to the other
+_ATTRIBUTE_STEP_M = 7e-6  # quantisation of attribute offsets over the whole range of the attribute
 _TINT_STEPS = 127
 _NEGLIGIBLE_TINT = 1e-6  # change of albedo per unit
 _ALBEDO_STEP = 2.0**-14
-# Roughness of skin and of what is wet, by the model's regions; of two that overlap the later one counts.
+# Roughness by region of the model; where two regions overlap, the later one applies.
 _ROUGHNESS = (
     (("scalp",), 0.8),
     (("eyebrows",), 0.72),
@@ -45,10 +45,10 @@ WRINKLES = (
     {"mouthFrownLeft": 1.0, "mouthFrownRight": 1.0, "mouthShrugLower": 1.0},
     {"mouthPucker": 1.0},
 )
-"""The expressions whose wrinkles are in the tiles of an atlas, from its second tile on."""
+"""Expressions whose wrinkles fill the tiles of an atlas, from the second tile on."""
 TILE_PX = 256
 WRINKLE_SCALE = 0.5
-"""Slope of the farthest byte of an atlas; 128 is none."""
+"""Slope that the bytes 1 and 255 of an atlas stand for; 128 is zero."""
 
 
 def model_pack(model: fv.FaceModel) -> bytes:
@@ -56,7 +56,7 @@ def model_pack(model: fv.FaceModel) -> bytes:
 
     Offsets of expressions are sparse int16 in units of `offsetScale` metres. An attribute moves most of the head; its
     offsets are (3, V) int16 per unit of the attribute in units of `scale` metres, each stored as the difference from
-    that of the vertex before, which gzip makes small. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
+    the previous vertex, which gzip compresses well. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
     """
     pairs, corner = np.unique(
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
@@ -67,7 +67,9 @@ def model_pack(model: fv.FaceModel) -> bytes:
         "names": list(model.expression_names),
         "vertexCount": len(model.mean_vertices),
         "attributes": attributes,
-        "wrinkles": [{name: w for name, w in wrinkle.items() if name in model.expression_names} for wrinkle in WRINKLES],
+        "wrinkles": [
+            {name: w for name, w in wrinkle.items() if name in model.expression_names} for wrinkle in WRINKLES
+        ],
         "wrinkleScale": WRINKLE_SCALE,
         "leftSide": left,
     }
@@ -104,7 +106,7 @@ def _expressions(model: fv.FaceModel) -> dict[str, np.ndarray]:
 
 
 def _attributes(model: fv.FaceModel) -> tuple[list[dict], dict[str, np.ndarray]]:
-    """What the header says of each attribute, and the arrays of all."""
+    """Header entries of all attributes, and their arrays."""
     count = len(model.identity_modes)
     described, moves, tints, gains = [], [], [], []
     unmoved = model.gain_of(np.zeros(count, np.float32))
@@ -149,14 +151,14 @@ def _roughness(model: fv.FaceModel) -> np.ndarray:
 
 
 def _left_side(model: fv.FaceModel) -> int:
-    """1 where the subject's left lies right of the middle of the texture, else -1."""
+    """1 if the subject's left is on the right half of the texture, else -1."""
     mean = model.mean_vertices
     return 1 if float((mean[:, 0] * (model.uv[: len(mean), 0] - 0.5)).sum()) > 0 else -1
 
 
 def head_pack(result: fv.FitResult) -> bytes:
-    """Neutral vertices and albedo of a head (linear light before it is clipped, in units of `albedoScale`), the size of
-    each expression on it, and the point that the camera looks at."""
+    """Pack of a head: neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the
+    expressions, and the point that the camera looks at."""
     model = result.model
     vertices = result.neutral_vertices.astype(np.float32)
     gain = model.gain_of(result.params.identity)
@@ -173,11 +175,11 @@ def head_pack(result: fv.FitResult) -> bytes:
 
 
 def wrinkle_atlas(result: fv.FitResult) -> np.ndarray | None:
-    """What expressions add to the displacement of a head, for the view to show as sliders move.
+    """Atlas of expression wrinkles, which the 3D view blends as sliders move.
 
-    Eight tiles of TILE_PX, four in a row: the wrinkles of the head's own expression, then those of `WRINKLES`. Red and green
-    are the x and y slope that the expression adds to the normal map of the neutral face: 128 + 127 * slope /
-    WRINKLE_SCALE. Takes an edit of the head for each tile.
+    Eight tiles of TILE_PX, four in a row: the wrinkles of the head's own expression, then those of `WRINKLES`. Red and
+    green are the x and y slope that the expression adds to the normal map of the neutral face: 128 + 127 * slope /
+    WRINKLE_SCALE. Each tile takes one edit of the head.
 
     Returns:
         (2 * TILE_PX, 4 * TILE_PX, 3) uint8, or None for a head without displacement.
@@ -185,17 +187,17 @@ def wrinkle_atlas(result: fv.FitResult) -> np.ndarray | None:
     if result.normal_map is None:
         return None
     names = result.model.expression_names
-    rest = _slopes(fv.edit(result, expression=np.zeros(len(names), np.float32)).normal_map)
+    neutral = slopes(fv.edit(result, expression=np.zeros(len(names), np.float32)).normal_map)
     atlas = np.full((2 * TILE_PX, 4 * TILE_PX, 3), 128, np.uint8)
     for tile, wanted in enumerate((_weights(result), *WRINKLES)):
         known = {name: weight for name, weight in wanted.items() if name in names}
         if not any(known.values()):
             continue
         weights = np.array([known.get(name, 0.0) for name in names], np.float32)
-        wrinkles = _slopes(fv.edit(result, expression=weights).normal_map) - rest
+        wrinkles = slopes(fv.edit(result, expression=weights).normal_map) - neutral
         row, column = divmod(tile, 4)
         place = (slice(row * TILE_PX, (row + 1) * TILE_PX), slice(column * TILE_PX, (column + 1) * TILE_PX))
-        atlas[place][..., :2] = np.clip(np.round(128 + 127 * _resized(wrinkles) / WRINKLE_SCALE), 1, 255)
+        atlas[place][..., :2] = np.clip(np.round(128 + 127 * resampled(wrinkles) / WRINKLE_SCALE), 1, 255)
     return atlas
 
 
@@ -203,14 +205,14 @@ def _weights(result: fv.FitResult) -> Mapping[str, float]:
     return dict(zip(result.model.expression_names, result.params.expression.tolist()))
 
 
-def _slopes(normal_map: np.ndarray) -> np.ndarray:
+def slopes(normal_map: np.ndarray) -> np.ndarray:
     """(H, W, 2) float32: x / z and y / z."""
     normals = normal_map.astype(np.float32) / 127.5 - 1
     return normals[..., :2] / np.maximum(normals[..., 2:], 0.1)
 
 
-def _resized(slopes: np.ndarray) -> np.ndarray:
-    """To TILE_PX, by means over squares where it is larger, else by repeating."""
+def resampled(slopes: np.ndarray) -> np.ndarray:
+    """Resample to TILE_PX: mean over blocks of texels where the size is a multiple, else nearest neighbour."""
     for axis in (0, 1):
         size = slopes.shape[axis]
         if size % TILE_PX == 0:
@@ -221,8 +223,8 @@ def _resized(slopes: np.ndarray) -> np.ndarray:
     return slopes
 
 
-def file_address(path: Path) -> str:
-    """Where the browser finds a file, relative to the page."""
+def file_url(path: Path) -> str:
+    """URL of a file, relative to the page."""
     return f"gradio_api/file={quote(path.as_posix())}"
 
 
@@ -231,7 +233,7 @@ def _index(values: np.ndarray) -> np.ndarray:
 
 
 def motion_pack(track: fv.Track) -> bytes:
-    """A motion, compressed with gzip: `rows` (T, 8 + E) float32, see `motion_row`."""
+    """Pack of a motion, compressed with gzip: `rows` (T, 8 + E) float32, see `motion_row`."""
     angles = track.euler_deg()
     rows = np.column_stack(
         [track.times_s - track.times_s[0], track.confidence, angles, track.translation, track.expression]

@@ -1,7 +1,9 @@
-// Material of the head: skin, clay, normals, wireframe or texture coordinates, all by one program.
+// Material of the head: colours, clay, normals, wireframe or texture coordinates, all in one shader program.
+
+import { wrinkleWeights } from "./wrinkles.js";
 
 export const MODES = ["colour", "clay", "normals", "wire", "uv"];
-const TILES = 7; // of expressions in an atlas of wrinkles, beside that of the head's own
+const TILES = 7; // of expressions in the wrinkle atlas, after the tile of the head's own expression
 
 const PARAMETERS = `#include <uv_pars_fragment>
 uniform int viewMode;
@@ -15,19 +17,19 @@ uniform float wrinkleLeft[${TILES}];
 uniform float wrinkleRight[${TILES}];
 varying float vRoughness;
 vec2 wrinkleTile(float number) {
-  vec2 inside = clamp(vUv * 256.0, 0.5, 255.5) / 256.0;
-  vec2 place = (vec2(mod(number, 4.0), floor(number / 4.0)) + inside) / vec2(4.0, 2.0);
-  return (texture2D(wrinkleMap, place).xy * 255.0 - 128.0) / 127.0 * wrinkleScale;
+  vec2 texel = clamp(vUv * 256.0, 0.5, 255.5) / 256.0;
+  vec2 atlasUv = (vec2(mod(number, 4.0), floor(number / 4.0)) + texel) / vec2(4.0, 2.0);
+  return (texture2D(wrinkleMap, atlasUv).xy * 255.0 - 128.0) / 127.0 * wrinkleScale;
 }`;
 
-// Colours follow the strength of the detail as they do in a download: geometrically from those without detail to those
-// with all of it, and beyond.
+// The colour follows the strength of the detail as in a download: geometric interpolation from the texture without detail
+// to the one with detail, and extrapolation beyond it.
 const COLOURS = `#include <map_fragment>
 vec3 smoothTexel = sRGBToLinear(texture2D(smoothMap, vUv)).rgb;
 vec3 pigment = clamp((texelColor.rgb + 0.001) / (smoothTexel + 0.001), 0.1, 10.0);
 diffuseColor.rgb *= pow(pigment, vec3(detailStrength - 1.0));`;
 
-const PAINT = `#include <color_fragment>
+const MODE_COLOURS = `#include <color_fragment>
 if (viewMode == 4) {
   vec2 square = floor(vUv * 32.0);
   float odd = mod(square.x + square.y, 2.0);
@@ -50,36 +52,36 @@ for (int k = 0; k < ${TILES}; k++) {
 }
 normal = normalize(vTBN * vec3(slope * detailStrength, 1.0));`;
 
-// Light that enters skin leaves it nearby, red light farthest: shadows begin late and reddish.
+// Subsurface scattering, approximated by wrap lighting: red light travels farthest, so the terminator is soft and reddish.
 const LAMBERT = "reflectedLight.directDiffuse += ( 1.0 - clearcoatDHR ) * irradiance";
-const SOFT_LAMBERT = `vec3 reach = viewMode == 0 ? vec3(0.16, 0.06, 0.04) : vec3(0.0);
-vec3 entered = saturate((dot(geometry.normal, directLight.direction) + reach) / (1.0 + reach)) * directLight.color * PI;
+const SOFT_LAMBERT = `vec3 wrap = viewMode == 0 ? vec3(0.16, 0.06, 0.04) : vec3(0.0);
+vec3 entered = saturate((dot(geometry.normal, directLight.direction) + wrap) / (1.0 + wrap)) * directLight.color * PI;
 reflectedLight.directDiffuse += ( 1.0 - clearcoatDHR ) * entered`;
 
-// Bright light ends softly instead of being cut off.
+// Soft shoulder for highlights instead of clipping.
 const SHOULDER = `if (viewMode == 0) {
-  vec3 beyond = max(gl_FragColor.rgb - 0.6, 0.0) / 0.4;
-  gl_FragColor.rgb = min(gl_FragColor.rgb, 0.6) + 0.4 * beyond / (1.0 + beyond);
+  vec3 excess = max(gl_FragColor.rgb - 0.6, 0.0) / 0.4;
+  gl_FragColor.rgb = min(gl_FragColor.rgb, 0.6) + 0.4 * excess / (1.0 + excess);
 }
 #include <tonemapping_fragment>`;
 
-function even(red, green, blue) {
+function uniformTexture(red, green, blue) {
   const texture = new THREE.DataTexture(new Uint8Array([red, green, blue, 255]), 1, 1, THREE.RGBAFormat);
   texture.needsUpdate = true;
   return texture;
 }
 
-export class Skin {
+export class HeadMaterial {
   constructor(model) {
     this.model = model;
-    this.white = even(255, 255, 255);
-    this.flat = even(128, 128, 255);
-    this.level = even(128, 128, 128);
+    this.white = uniformTexture(255, 255, 255);
+    this.flatNormal = uniformTexture(128, 128, 255);
+    this.noSlope = uniformTexture(128, 128, 128);
     this.uniforms = {
       viewMode: { value: 0 },
       detailStrength: { value: 1 },
       smoothMap: { value: this.white },
-      wrinkleMap: { value: this.level },
+      wrinkleMap: { value: this.noSlope },
       wrinkleScale: { value: model.wrinkleScale },
       leftSide: { value: model.leftSide },
       wrinkleOwn: { value: 0 },
@@ -87,14 +89,14 @@ export class Skin {
       wrinkleRight: { value: new Array(TILES).fill(0) },
     };
     this.material = new THREE.MeshStandardMaterial({
-      metalness: 0, vertexTangents: true, vertexColors: true, map: this.white, normalMap: this.flat,
+      metalness: 0, vertexTangents: true, vertexColors: true, map: this.white, normalMap: this.flatNormal,
       polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1,
     });
-    this.material.onBeforeCompile = (shader) => this.write(shader);
+    this.material.onBeforeCompile = (shader) => this.patchShader(shader);
     this.wire = new THREE.MeshBasicMaterial({ color: 0x1d2a3a, wireframe: true, transparent: true, opacity: 0.55 });
   }
 
-  write(shader) {
+  patchShader(shader) {
     Object.assign(shader.uniforms, this.uniforms);
     shader.vertexShader = shader.vertexShader
       .replace("#include <common>", "#include <common>\nattribute float vertexRoughness;\nvarying float vRoughness;")
@@ -103,7 +105,7 @@ export class Skin {
     shader.fragmentShader = shader.fragmentShader
       .replace("#include <uv_pars_fragment>", PARAMETERS)
       .replace("#include <map_fragment>", COLOURS)
-      .replace("#include <color_fragment>", PAINT)
+      .replace("#include <color_fragment>", MODE_COLOURS)
       .replace("#include <roughnessmap_fragment>", ROUGHNESS)
       .replace("#include <normal_fragment_maps>", DISPLACEMENT)
       .replace("#include <lights_physical_pars_fragment>", lights)
@@ -112,12 +114,12 @@ export class Skin {
         "#include <dithering_fragment>\nif (viewMode == 2) gl_FragColor = vec4(0.5 * normal + 0.5, 1.0);");
   }
 
-  // Pictures: texture, normal, smooth, wrinkles, those that there are.
-  dress({ texture, normal, smooth, wrinkles }) {
+  // `smooth` is the texture without detail, `wrinkles` the wrinkle atlas; a missing texture gets a neutral one.
+  setTextures({ texture, normal, smooth, wrinkles }) {
     this.material.map = texture ?? this.white;
-    this.material.normalMap = normal ?? this.flat;
+    this.material.normalMap = normal ?? this.flatNormal;
     this.uniforms.smoothMap.value = smooth ?? this.material.map;
-    this.uniforms.wrinkleMap.value = wrinkles ?? this.level;
+    this.uniforms.wrinkleMap.value = wrinkles ?? this.noSlope;
     this.hasWrinkles = Boolean(wrinkles);
   }
 
@@ -129,23 +131,14 @@ export class Skin {
     this.uniforms.detailStrength.value = strength;
   }
 
-  // At the fitted expression the wrinkles are its own; elsewhere those of each movement, on each side of the face.
-  wrinkle(expression, fitted) {
+  // See `wrinkleWeights`.
+  setExpression(expression, fitted) {
+    const { own, left, right } = wrinkleWeights(expression, fitted, this.model);
     const { wrinkleOwn, wrinkleLeft, wrinkleRight } = this.uniforms;
-    let distance = 0, size = 0;
-    for (const name of this.model.names) {
-      const own = fitted[name] ?? 0;
-      distance += ((expression[name] ?? 0) - own) ** 2;
-      size += own ** 2;
-    }
-    const share = this.hasWrinkles && size > 1e-6 ? Math.max(0, 1 - distance / size) : 0;
-    wrinkleOwn.value = share;
-    this.model.wrinkles.forEach((wrinkle, k) => {
-      for (const [side, other, amounts] of [["Left", "Right", wrinkleLeft], ["Right", "Left", wrinkleRight]]) {
-        const names = Object.keys(wrinkle).filter((name) => !name.endsWith(other));
-        const sum = names.reduce((total, name) => total + (expression[name] ?? 0) / wrinkle[name], 0);
-        amounts.value[k] = this.hasWrinkles && names.length ? ((1 - share) * sum) / names.length : 0;
-      }
+    wrinkleOwn.value = this.hasWrinkles ? own : 0;
+    this.model.wrinkles.forEach((_, k) => {
+      wrinkleLeft.value[k] = this.hasWrinkles ? left[k] : 0;
+      wrinkleRight.value[k] = this.hasWrinkles ? right[k] : 0;
     });
   }
 }

@@ -1,4 +1,4 @@
-"""What a visitor has changed on a head: the state of the sliders, as the browser sends it, checked and typed."""
+"""State of the editing sliders, as the browser sends it: validated and typed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, fields
 
 import faceverse as fv
 
-MAX_STRENGTH = 2.0  # of the skin's detail; 1 is as fitted
+MAX_STRENGTH = 2.0  # scale of the displacement; 1 is as fitted
 MAX_SKIN = 2**24 - 1
 _POSE_DEG = {"yaw": 180.0, "pitch": 90.0, "roll": 180.0}
 _LIGHT = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 4.0), "warmth": (-1.0, 1.0)}
-_FAR = 10.0  # weight of a component without limits
+_UNBOUNDED = 10.0  # limit for expression weights that the model leaves unbounded
 _FORGED = "the page has sent something that it never sends; reload it and try again"
 
 
 @dataclass(frozen=True)
-class Mix:
-    """How much of the second person is in the head, each 0..1."""
+class BlendWeights:
+    """Share of the second person in each part of the head, 0..1."""
 
     identity: float = 0.0
     expression: float = 0.0
@@ -27,17 +27,17 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """The sliders of the page. The browser owns them; nothing of it is remembered by components.
+class EditState:
+    """Values of all sliders. The browser owns them; no Gradio component stores them.
 
     Args:
-        expression: weights by ARKit name; names that are missing stay as fitted.
+        expression: weights by ARKit name; missing names stay as fitted.
         attributes: changes relative to the photograph, in the attributes' units.
-        skin: number of other skin than the photograph's; 0 is its own.
-        strength: of the skin's detail, 0..2.
-        pose: yaw, pitch and roll in degrees; empty where the pose of the photograph stays.
-        light: yaw, pitch, intensity and warmth as in `faceverse.edit`; empty where the light stays.
-        mix: with the second person.
+        skin: seed of sampled detail; 0 is the detail of the photograph.
+        strength: scale of the displacement, 0..2.
+        pose: yaw, pitch and roll in degrees; empty keeps the pose of the photograph.
+        light: yaw, pitch, intensity and warmth as in `faceverse.edit`; empty keeps the light of the photograph.
+        mix: shares of the second person.
     """
 
     expression: Mapping[str, float] = field(default_factory=dict)
@@ -46,14 +46,14 @@ class Changes:
     strength: float = 1.0
     pose: Mapping[str, float] = field(default_factory=dict)
     light: Mapping[str, float] = field(default_factory=dict)
-    mix: Mix = Mix()
+    mix: BlendWeights = BlendWeights()
 
     @classmethod
-    def read(cls, data, model: fv.FaceModel) -> Changes:
-        """The state as a browser sent it.
+    def from_json(cls, data, model: fv.FaceModel) -> EditState:
+        """Parse and validate the state that a browser sent; values are clamped to their ranges.
 
         Raises:
-            ParameterError: names that the model does not have, or values that are no numbers: a forged request.
+            ParameterError: unknown names, or values that are no numbers; only a forged request has them.
         """
         data = _mapping(data)
         return cls(
@@ -69,24 +69,24 @@ class Changes:
             strength=_number(data.get("strength", 1.0), 0.0, MAX_STRENGTH),
             pose=_numbers(data.get("pose"), {name: (-limit, limit) for name, limit in _POSE_DEG.items()}),
             light=_numbers(data.get("light"), _LIGHT),
-            mix=Mix(**_numbers(data.get("mix"), {part.name: (0.0, 1.0) for part in fields(Mix)})),
+            mix=BlendWeights(**_numbers(data.get("mix"), {part.name: (0.0, 1.0) for part in fields(BlendWeights)})),
         )
 
     @property
-    def on_files(self) -> dict:
-        """The part of the state that the files of the 3D view show; the browser adds the rest itself."""
+    def baked(self) -> dict:
+        """The part of the state that is baked into the files of the 3D view; the browser applies the rest itself."""
         return {"attributes": dict(self.attributes), "skin": self.skin, "mix": dict(vars(self.mix))}
 
     def to_json(self) -> dict:
-        """The state as a browser would send it."""
+        """The state in the form that the browser sends."""
         state = {part.name: getattr(self, part.name) for part in fields(self)}
         return state | {"mix": dict(vars(self.mix))}
 
 
 def expression_limits(model: fv.FaceModel) -> dict[str, tuple[float, float]]:
-    """Least and largest weight by name: 0..1 for blendshapes, others for angles and unnamed components."""
+    """Lower and upper limit of each weight by name: 0..1 for blendshapes, others for angles and unnamed components."""
     pairs = zip(model.expression_names, model.expression_limits, strict=True)
-    return {name: (max(float(low), -_FAR), min(float(high), _FAR)) for name, (low, high) in pairs}
+    return {name: (max(float(low), -_UNBOUNDED), min(float(high), _UNBOUNDED)) for name, (low, high) in pairs}
 
 
 def _mapping(data) -> Mapping:
@@ -98,7 +98,7 @@ def _mapping(data) -> Mapping:
 
 
 def _numbers(data, limits: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Numbers by name, within limits."""
+    """Numbers by name, clamped to their limits."""
     data = _mapping(data)
     if unknown := set(data) - set(limits):
         raise fv.ParameterError(f"{_FORGED} (unknown: {', '.join(sorted(map(str, unknown)))[:80]})")

@@ -1,0 +1,121 @@
+"""Sessions of the visitors: a folder and a state each, deleted when the tab closes or after an hour without use."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .fit_jobs import FitJob
+from .heads import EditableHead
+from .tracking_jobs import Motion, TrackingJob
+from .webcam import WebcamStream
+
+MAX_IDLE_S = 3600
+
+
+@dataclass
+class Session:
+    """State of one browser tab, or of one API client.
+
+    Args:
+        folder: files of this session; its name cannot be guessed.
+        fit_job: the photographs while they are needed, inside that folder.
+        run_id: number of the running or waiting job, a fit or a video; 0 without one.
+        head: the head in the 3D view.
+        tracking_run: `run_id` of the latest job that was for a video.
+        tracking_job: the video that is or was tracked.
+        motion: what animates the head.
+        webcam: stream that animates the head live.
+        sample_person: `person` of the head if it is of a sample photograph, hence not of the visitor.
+        average_person: `person` of the average head, which a motion gets where there is no other head.
+        view: latest value of the 3D view.
+        status: progress of the running job, None without one.
+        language: of the browser, see `words`.
+        lock: held while `head` is replaced, so that an edit and the end of a fit do not overwrite each other.
+        last_seen_s: time of the latest request, monotonic clock.
+        closed: the session has ended; jobs for it may stop.
+    """
+
+    folder: Path
+    fit_job: FitJob | None = None
+    run_id: int = 0
+    head: EditableHead | None = None
+    tracking_run: int = 0
+    tracking_job: TrackingJob | None = None
+    motion: Motion | None = None
+    webcam: WebcamStream | None = None
+    sample_person: int = 0
+    average_person: int = 0
+    view: dict = field(default_factory=dict)
+    status: dict | None = None
+    language: str = "en"
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    last_seen_s: float = field(default_factory=time.monotonic)
+    closed: bool = False
+
+
+class Sessions:
+    """All open sessions, by the session id of Gradio.
+
+    Args:
+        root: parent of the sessions' folders. Folders of an earlier process that are older than MAX_IDLE_S are deleted.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._secret = secrets.token_bytes(16)
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in root.iterdir():
+            if folder.stat().st_mtime < time.time() - MAX_IDLE_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def of(self, session_id: str) -> Session:
+        """The session of an id, with an existing folder; a new one if there is none or it was idle for too long."""
+        self.close_idle()
+        with self._lock:
+            if session_id not in self._sessions:
+                name = hashlib.blake2b(session_id.encode(), key=self._secret, digest_size=16).hexdigest()
+                self._sessions[session_id] = Session(self.root / name)
+            session = self._sessions[session_id]
+            session.last_seen_s = time.monotonic()
+            session.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return session
+
+    def close(self, session_id: str) -> None:
+        """End a session and delete its files."""
+        with self._lock:
+            session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._release(session)
+
+    def close_idle(self, max_idle_s: float = MAX_IDLE_S) -> None:
+        """End the sessions without a request for `max_idle_s`."""
+        limit = time.monotonic() - max_idle_s
+        with self._lock:
+            idle = [session_id for session_id, session in self._sessions.items() if session.last_seen_s < limit]
+            sessions = [self._sessions.pop(session_id) for session_id in idle]
+        for session in sessions:
+            self._release(session)
+
+    def close_all(self) -> None:
+        """End all sessions."""
+        self.close_idle(-1)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @staticmethod
+    def _release(session: Session) -> None:
+        session.closed = True
+        if session.webcam is not None:
+            session.webcam.close()
+            session.webcam = None
+        session.head = session.tracking_job = session.motion = None
+        shutil.rmtree(session.folder, ignore_errors=True)

@@ -1,0 +1,217 @@
+"""The studio's JavaScript by itself, under node's test runner, against numbers that the library computes.
+
+The tests are tests/studio/*.test.mjs. This file exports what they compare with into a folder: the packs and pictures
+that a browser would get, and vertices, normals, colours and slopes as the library computes them.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from test_demo import result_of
+from test_demo_tracking import track_of
+from test_skin_detail import module_of
+
+import faceverse as fv
+from faceverse.graphics.lighting import directed_light, linear_from_srgb
+from faceverse.graphics.mesh import tangents, vertex_normals
+
+pytest.importorskip("gradio")
+view_files = pytest.importorskip("demo.view_files")
+
+EXPRESSION = {"jawOpen": 0.7, "mouthSmileLeft": 0.4, "browInnerUp": 1.0}
+SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}
+
+
+class Exported:
+    """A folder of numbers for the tests in JavaScript."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def write(self, name, content) -> str:
+        """Writes bytes, or an array as float32 (uint8 and uint32 stay); returns the file's name."""
+        if not isinstance(content, bytes):
+            array = np.ascontiguousarray(content)
+            content = (array if array.dtype in (np.uint8, np.uint32) else array.astype("<f4")).tobytes()
+        (self.folder / name).write_bytes(content)
+        return name
+
+
+def amounts_within(head, share, seed):
+    """Random amounts of all attributes within the model's range."""
+    random, values = np.random.default_rng(seed), head.model.attributes(head.params)
+    ranges = {a.name: (a.minimum - values[a.name], a.maximum - values[a.name]) for a in head.model.data.attributes}
+    return {name: share * random.uniform(min(low, 0), max(high, 0)) for name, (low, high) in ranges.items()}
+
+
+def blend_example(exported, name, model_file, head, amounts, expression, tolerance):
+    """What `fv.edit` makes of a head, for the browser to make the same of its packs."""
+    edited = fv.edit(head, **amounts, expression=expression)
+    assert set(edited.warnings) == set(head.warnings), "the amounts are within the range"
+    colours = (edited.albedo + 0.03) / (head.albedo + 0.03)
+    return {
+        "name": name,
+        "model": model_file,
+        "head": exported.write(f"{name}-head.bin", view_files.head_pack(head)),
+        "attributes": amounts,
+        "expression": expression,
+        "tolerance": tolerance,
+        "neutral": exported.write(f"{name}-neutral.f32", edited.neutral_vertices),
+        "vertices": exported.write(f"{name}-vertices.f32", edited.vertices),
+        "gains": exported.write(f"{name}-gains.f32", head.model.gain_of(edited.params.identity)),
+        "colours": exported.write(f"{name}-colours.f32", colours),
+    }
+
+
+def surface_frames(exported, model_file, head_file, head, amounts):
+    """Normals and tangents of an edited head, by corner; where a texture map is degenerate no tangent is defined."""
+    model, edited = head.model, fv.edit(head, **amounts, expression=EXPRESSION)
+    pairs, corner = np.unique(
+        np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
+    )
+    corner = corner.reshape(-1, 3)
+    torch = pytest.importorskip("torch")
+    vertices = torch.from_numpy(np.asarray(edited.vertices, np.float64))
+    normals = vertex_normals(vertices, torch.from_numpy(model.faces.astype(np.int64))).numpy()[pairs[:, 0]]
+    positions, uv = vertices.numpy()[pairs[:, 0]], model.uv[pairs[:, 1]].astype(float)
+    edges = uv[corner[:, 1:]] - uv[corner[:, :1]]
+    area = np.abs(edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0])
+    usable = np.zeros(len(pairs), np.uint8)
+    usable[corner[area > 1e-9]] = 1
+    return {
+        "model": model_file,
+        "head": head_file,
+        "attributes": amounts,
+        "expression": EXPRESSION,
+        "normals": exported.write("normals.f32", normals),
+        "tangents": exported.write("tangents.f32", tangents(positions, normals, uv, corner)),
+        "usable": exported.write("usable.u8", usable),
+    }
+
+
+def wrinkle_examples(exported, toy_model):
+    """Slopes that expressions add to the normal map, of the fitted expression and of each one of the atlas."""
+    neutral = fv.edit(result_of(toy_model).replace(detail_module=module_of(toy_model)), detail_seed=5)
+    names = list(toy_model.expression_names)
+    fitted = fv.edit(neutral, expression={"jawOpen": 0.8, "cheekPuff": 0.6})
+    rest = view_files.slopes(fv.edit(neutral, expression=np.zeros(len(names), np.float32)).normal_map)
+    own = dict(zip(names, np.asarray(fitted.params.expression, float).tolist()))
+    examples = []
+    for name, expression in (("own", own), ("smile", view_files.WRINKLES[3]), ("brows", view_files.WRINKLES[1])):
+        weights = np.array([expression.get(key, 0.0) for key in names], np.float32)
+        slopes = view_files.slopes(fv.edit(fitted, expression=weights).normal_map) - rest
+        slopes = view_files.resampled(slopes)
+        examples.append(
+            {"name": name, "expression": expression, "slopes": exported.write(f"wrinkles-{name}.f32", slopes)}
+        )
+    return {
+        "atlas": exported.write("atlas.u8", view_files.wrinkle_atlas(fitted)),
+        "tilePx": view_files.TILE_PX,
+        "scale": view_files.WRINKLE_SCALE,
+        "names": names,
+        "wrinkles": list(view_files.WRINKLES),
+        "fitted": own,
+        "examples": examples,
+    }
+
+
+def texture_example(exported, model_file, model):
+    """Ratios of the library's textures before and after an edit, at the vertices of the face, in linear light."""
+    torch = pytest.importorskip("torch")
+    plain = fv.head(model.random(3), model, texture_size=256)
+    older = fv.edit(plain, age=30)
+    face = model.regions["face"]
+    texels = np.clip((model.uv[face] * 256).astype(int), 0, 255)
+    before, after = (
+        linear_from_srgb(torch.from_numpy(result.texture[texels[:, 1], texels[:, 0]] / 255.0)).numpy()
+        for result in (plain, older)
+    )
+    return {
+        "model": model_file,
+        "head": exported.write("plain-head.bin", view_files.head_pack(plain)),
+        "attributes": {"age": 30},
+        "vertices": exported.write("face.u32", np.asarray(face, np.uint32)),
+        "ratios": exported.write("ratios.f32", after / before),
+    }
+
+
+def motion_example(exported, toy_model):
+    track = track_of(toy_model)
+    return {
+        "pack": exported.write("motion.bin", view_files.motion_pack(track)),
+        "times": exported.write("motion-times.f32", track.times_s),
+        "angles": exported.write("motion-angles.f32", track.euler_deg()),
+        "expression": exported.write("motion-expression.f32", track.expression),
+        "translation": np.median(track.translation, axis=0).tolist(),
+    }
+
+
+def light_examples():
+    """Directions of the library's directed light: band 1 of its harmonics, whose order is y, z, x."""
+    examples = []
+    for yaw, pitch in ((0.0, 0.0), (60.0, 0.0), (-27.0, 32.0), (150.0, -45.0)):
+        y, z, x = directed_light(yaw, pitch).numpy()[1:4, 0]
+        direction = np.array([x, y, z]) / np.linalg.norm([x, y, z])
+        examples.append({"yaw": yaw, "pitch": pitch, "direction": direction.tolist()})
+    return examples
+
+
+@pytest.fixture(scope="module")
+def numbers(model, toy_model, tmp_path_factory):
+    """The folder with everything that the tests in JavaScript read."""
+    exported = Exported(tmp_path_factory.mktemp("numbers"))
+    open_file = exported.write("open-model.bin", view_files.model_pack(model))
+    toy_file = exported.write("toy-model.bin", view_files.model_pack(toy_model))
+    toy_head = result_of(toy_model)
+    open_head = fv.edit(fv.head(model.random(3), model), expression=np.zeros(len(model.expression_names), np.float32))
+    toy_amounts = amounts_within(toy_head, 0.3, 2)
+    examples = [
+        blend_example(exported, "toy", toy_file, toy_head, toy_amounts, EXPRESSION, 5e-5),
+        blend_example(exported, "age", open_file, open_head, {"age": 25}, EXPRESSION, 1.5e-4),
+        blend_example(
+            exported, "shape", open_file, open_head, {"gender": -0.4, "nose_width": 4, "chin_height": -6}, SMILE, 1.5e-4
+        ),
+        blend_example(exported, "all", open_file, open_head, amounts_within(open_head, 0.5, 2), EXPRESSION, 1.5e-4),
+    ]
+    content = {
+        "blends": examples,
+        "frames": surface_frames(exported, toy_file, examples[0]["head"], toy_head, toy_amounts),
+        "modes": {
+            "model": toy_file,
+            "head": examples[0]["head"],
+            "modes": exported.write("modes.f32", toy_model.expression_modes),
+        },
+        "wrinkles": wrinkle_examples(exported, toy_model),
+        "texture": texture_example(exported, open_file, model),
+        "motion": motion_example(exported, toy_model),
+        "lights": light_examples(),
+    }
+    (exported.folder / "numbers.json").write_text(json.dumps(content))
+    return exported.folder
+
+
+@pytest.mark.parametrize("name", ["blending", "wrinkles", "history", "movement"])
+def test_javascript(name, numbers, root):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    file = root / "tests" / "studio" / f"{name}.test.mjs"
+    environment = os.environ | {"FACEVERSE_STUDIO_NUMBERS": str(numbers), "NODE_OPTIONS": ""}
+    run = subprocess.run(
+        [node, "--test", "--test-reporter=spec", str(file)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert "pass 0" not in run.stdout, "the file has tests"
+
+
+def test_every_file_of_javascript_tests_is_run(root):
+    files = {path.name.removesuffix(".test.mjs") for path in (root / "tests" / "studio").glob("*.test.mjs")}
+    assert files == set(test_javascript.pytestmark[0].args[1])
