@@ -1,0 +1,150 @@
+"""Messages as data: a stable code with arguments, from which the sentence is made in any language with a catalog.
+
+    >>> message = Message("image.empty_file", name="me.jpg")
+    >>> message
+    'me.jpg is empty (0 bytes); copy or download it again'
+    >>> message.code, message.arguments
+    ('image.empty_file', {'name': 'me.jpg'})
+    >>> message.translated("zh")
+    'me.jpg 是空文件（0 字节），请重新复制或下载'
+
+Codes are part of the public interface: they stay when a sentence is improved. See `catalogs` for the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import catalogs
+
+FREE_TEXT = "other"
+"""Code of a text that is in no catalog, such as one that other code raises."""
+
+
+class Message(str):
+    """A sentence for the user: a `str` with the English text, which also knows its code and arguments.
+
+    Args:
+        code: an entry of the catalogs, such as "image.empty_file"; or any other text, which becomes the sentence.
+        arguments: what the sentence names. Numbers, text and other messages are kept, all else becomes text.
+
+    Attributes:
+        code: stable; "other" for a text that is in no catalog.
+        arguments: by name, as plain values.
+
+    Raises:
+        KeyError: arguments are given, and no catalog has the code; or the sentence names an argument that is missing.
+    """
+
+    code: str
+    arguments: dict[str, Any]
+
+    def __new__(cls, code: str, /, **arguments: Any) -> Message:
+        values = {name: _plain(value) for name, value in arguments.items()}
+        sentence = catalogs.catalog(catalogs.SOURCE_LANGUAGE).sentence(code, values)
+        if sentence is None and values:
+            raise KeyError(f"no catalog has the message {code!r}")
+        message = super().__new__(cls, code if sentence is None else sentence.format(**values))
+        message.code = FREE_TEXT if sentence is None else code
+        message.arguments = values
+        return message
+
+    def translated(self, language: str) -> str:
+        """The sentence in another language, with the messages among its arguments; English where that lacks it.
+
+        Args:
+            language: one of `languages`.
+        """
+        sentence = catalogs.catalog(language).sentence(self.code, self.arguments)
+        if sentence is None:
+            return str(self)
+        values = self.arguments.items()
+        return sentence.format(**{k: v.translated(language) if isinstance(v, Message) else v for k, v in values})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Code and arguments, ready for JSON: {"code": ..., "arguments": {...}}."""
+        values = self.arguments.items()
+        return {"code": self.code, "arguments": {k: v.to_dict() if isinstance(v, Message) else v for k, v in values}}
+
+    @classmethod
+    def from_dict(cls, entry: Any, text: str) -> Message:
+        """Inverse of `to_dict`.
+
+        Args:
+            entry: what `to_dict` returned, perhaps of another version of the library, or None.
+            text: the sentence, which is kept where the entry does not describe a message of the catalogs.
+        """
+        try:
+            return cls(entry["code"], **{name: _restored(value) for name, value in entry["arguments"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
+            return cls._free(text)
+
+    @classmethod
+    def _free(cls, text: str) -> Message:
+        message = super().__new__(cls, text)
+        message.code, message.arguments = FREE_TEXT, {}
+        return message
+
+    def __reduce__(self):
+        return _unpickled, (str(self), self.code, self.arguments)
+
+    @staticmethod
+    def languages() -> tuple[str, ...]:
+        """Languages that messages can be translated to: ("en", "zh"), and those that `add_catalogs` brings."""
+        return catalogs.languages()
+
+    @staticmethod
+    def add_catalogs(folder: str | os.PathLike) -> None:
+        """Make further catalogs known: the .po files of a folder, named after their languages.
+
+        They hold an application's own messages, or those of this library in another language.
+        """
+        catalogs.add_folder(folder)
+
+
+def joined(messages: Iterable[str]) -> Message:
+    """One message of one or more, in their order: "first; second; third"."""
+    parts = [one if isinstance(one, Message) else Message(one) for one in messages]
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return Message("list.pair", first=joined(parts[:middle]), second=joined(parts[middle:]))
+
+
+def reason_of(error: BaseException) -> Message:
+    """What an error says, in one line, to be named by another message."""
+    told = error.args[0] if error.args else ""
+    if isinstance(told, Message):
+        return told
+    if isinstance(error, KeyError):
+        return Message("reason.no_entry", key=repr(told))
+    if isinstance(error, OSError) and error.strerror:
+        return Message(error.strerror)
+    lines = str(error).strip().splitlines()
+    return Message(lines[0] if lines else type(error).__name__)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON and pickle take: NumPy's numbers become Python's, what is neither number nor text its text."""
+    if value is None or isinstance(value, str | bool) or type(value) in (int, float):
+        return value
+    if isinstance(value, int | float) or (hasattr(value, "item") and not getattr(value, "shape", ())):
+        number = value.item() if hasattr(value, "item") else value
+        return number if isinstance(number, int | float) else str(value)
+    return str(value)
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Message(value["code"], **{name: _restored(inner) for name, inner in value["arguments"].items()})
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"{type(value).__name__} is no argument of a message")
+
+
+def _unpickled(text: str, code: str, arguments: dict[str, Any]) -> Message:
+    message = Message._free(text)
+    message.code, message.arguments = code, arguments
+    return message
