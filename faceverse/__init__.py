@@ -32,6 +32,7 @@ from .graphics.camera import Camera
 from .graphics.lighting import LIGHT_PARAMETERS
 from .io.images import Photo, read_image, save_image
 from .landmarks import DetectedFace, detect_faces
+from .messages import Message
 from .mixing import blend, random_attributes, randomize
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
@@ -66,6 +67,7 @@ __all__ = [
     "LIGHT_PARAMETERS",
     "LiveTracker",
     "MeshViewer",
+    "Message",
     "NoFaceError",
     "ParameterError",
     "Photo",

@@ -17,6 +17,7 @@ from .edit_values import array, expression_weights, light_coefficients, moved_at
 from .errors import ParameterError
 from .graphics.camera import Camera
 from .graphics.lighting import linear_from_srgb, srgb_from_linear
+from .messages import Message
 from .model.face_model import FaceModel, FaceParams
 from .model.texture_maps import bake_vertices
 from .rendering.render import rotation_matrix
@@ -27,10 +28,6 @@ MAX_DETAIL = 3.0
 HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
 DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, -3), "fine": slice(-3, None)}
 """Rows of the detail generator's latents, see `edit`: all but those of the full resolution, and these."""
-_NO_MODULE = (
-    "the detail module that made it is not installed: install its weights, or pass it with "
-    "result.replace(detail_module=fv.load_detail(...))"
-)
 # Added to both sides of the albedo's ratio: where the model is nearly black, a bare ratio tints hair and pupils.
 _RATIO_SOFTENING = 0.03
 
@@ -50,7 +47,7 @@ def head(params: FaceParams, model: FaceModel | None = None, *, texture_size: in
     for name in ("identity", "expression", "albedo"):
         wanted, given = getattr(expected, name).shape, np.shape(getattr(params, name))
         if wanted != given:
-            raise ParameterError(f"{name} must have shape {wanted} for the model '{model.name}', got {given}")
+            raise ParameterError("edit.params_shape", name=name, expected=wanted, model=model.name, shape=given)
     camera = Camera(1.6 * HEAD_VIEW_PX, (HEAD_VIEW_PX / 2, HEAD_VIEW_PX / 2), (HEAD_VIEW_PX, HEAD_VIEW_PX))
     return head_from_params(model, params, camera, texture_size)
 
@@ -138,30 +135,30 @@ def edit(
         return edited
     before = float(result.params.detail.get("strength", 1.0))
     if not before:
-        raise ParameterError(f"the detail of this head was turned off, and {_NO_MODULE}")
+        raise ParameterError("edit.detail_turned_off", reason=Message("edit.no_module"))
     return _with_factor(edited, _strength(detail) / before)
 
 
 def _targets(targets: Mapping[str, float] | None, age_years: float | None) -> dict[str, float]:
     """Values to reach by name."""
     if targets is not None and not isinstance(targets, Mapping):
-        raise ParameterError(f"targets must map attributes to values, such as {{'gender': -0.5}}, got {targets!r}")
+        raise ParameterError("edit.targets", targets=repr(targets))
     targets = dict(targets or {})
     if age_years is None:
         return targets
     if "age" in targets:
-        raise ParameterError("give age_years or the age in targets, not both")
+        raise ParameterError("edit.age_twice")
     return targets | {"age": age_years}
 
 
 def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
     """The head with latents of random or somebody else's detail; texture and maps still show its own."""
     if layers not in DETAIL_LAYERS:
-        raise ParameterError(f"detail_layers must be one of {', '.join(DETAIL_LAYERS)}, got {layers!r}")
+        raise ParameterError("edit.detail_layers", known=", ".join(DETAIL_LAYERS), layers=repr(layers))
     if seed is None and other is None:
         return result
     if seed is not None and other is not None:
-        raise ParameterError("give detail_seed or detail_from, not both")
+        raise ParameterError("edit.two_details")
     module = _module_for_both(result, other)
     mine = result.params.detail
     if other is None:
@@ -170,7 +167,7 @@ def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | N
     elif layers == "all":
         latents = other.params.detail | {"strength": mine.get("strength", np.float32(1))}
     elif not mine:
-        raise ParameterError("this head has no detail whose single layers could be exchanged; use detail_layers='all'")
+        raise ParameterError("edit.no_layers")
     else:
         for latents in (mine, other.params.detail):
             check_latents(module, latents)
@@ -187,20 +184,22 @@ def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule
     """
     # The texture shows the head's present detail, which only its own module can take out again.
     if result.params.detail and result.detail_module is None:
-        raise ParameterError(f"the detail of this head cannot be exchanged, because {_NO_MODULE}")
+        raise ParameterError("edit.detail_fixed", reason=Message("edit.no_module"))
     if other is None:
         return result.detail_module or load_detail()
     if not isinstance(other, FitResult):
-        raise ParameterError(f"detail_from must be a head (a FitResult), got {type(other).__name__}")
+        raise ParameterError("edit.detail_from_type", type=type(other).__name__)
     if not other.params.detail:
-        raise ParameterError("detail_from carries no detail; fit its photograph with detail=True first")
+        raise ParameterError("edit.detail_from_empty")
     if other.detail_module is None:
-        raise ParameterError(f"the detail of detail_from cannot be given away, because {_NO_MODULE}")
+        raise ParameterError("edit.detail_from_fixed", reason=Message("edit.no_module"))
     if result.params.detail and not other.detail_module.is_same(result.detail_module):
         raise ParameterError(
-            f"this head has its detail from the module '{result.detail_module.name}' "
-            f"({result.detail_module.digest[:8]}), detail_from has its own from '{other.detail_module.name}' "
-            f"({other.detail_module.digest[:8]}): fit both photographs with the same detail module"
+            "edit.other_module",
+            module=result.detail_module.name,
+            digest=result.detail_module.digest[:8],
+            other=other.detail_module.name,
+            other_digest=other.detail_module.digest[:8],
         )
     return other.detail_module
 
@@ -228,16 +227,14 @@ def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after:
 def _strength(detail: float) -> float:
     strength = number("detail", detail)
     if not 0 <= strength <= MAX_DETAIL:
-        raise ParameterError(f"detail must be in 0..{MAX_DETAIL:g}, got {strength:g}")
+        raise ParameterError("edit.detail_strength", most=MAX_DETAIL, strength=strength)
     return strength
 
 
 def _with_factor(result: FitResult, factor: float) -> FitResult:
     """Displacement and the slope of the normal map times a factor."""
     if result.displacement is None and result.normal_map is None:
-        raise ParameterError(
-            "this head carries no detail layer whose strength could change; fit the photograph with detail=True first"
-        )
+        raise ParameterError("edit.no_detail")
     displacement, normal_map = result.displacement, result.normal_map
     if displacement is not None:
         displacement = (displacement * factor).astype(np.float32)

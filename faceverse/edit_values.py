@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import ParameterError
 from .graphics.lighting import LIGHT_PARAMETERS, directed_light
+from .messages import Message
 from .model.data import Attribute
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
@@ -55,7 +56,7 @@ def moved_attributes(
         if name not in known:
             raise ParameterError(_unknown_attribute(model, name, known))
     if both := sorted(set(amounts) & set(targets)):
-        raise ParameterError(f"{both[0]} is given as a change and as a value to reach: give one of them")
+        raise ParameterError("attribute.twice", name=both[0])
     values = model.attributes(params)
     total = np.zeros(len(params.identity) + len(params.albedo))
     for name, amount in sorted(amounts.items()):
@@ -95,8 +96,14 @@ def _allowed(attribute: Attribute, value: float, amount: float, warnings: list[s
     allowed = float(np.clip(amount, *_limits(attribute, value)))
     if allowed != amount:
         warnings.append(
-            f"{attribute.name}: changed by {allowed:+.3g} instead of {amount:+.3g}, because this head is estimated at "
-            f"{value:.3g} and {_range(attribute)}"
+            Message(
+                "attribute.limited_change",
+                attribute=_term(f"attribute.name.{attribute.name}", attribute.name),
+                change=allowed,
+                wanted=amount,
+                estimate=value,
+                **_range(attribute),
+            )
         )
     return allowed
 
@@ -105,12 +112,23 @@ def _reachable(attribute: Attribute, value: float, target: float, warnings: list
     """The value to reach, within the range; a head beyond the range goes no further."""
     allowed = float(np.clip(target, min(attribute.minimum, value), max(attribute.maximum, value)))
     if allowed != target:
-        warnings.append(f"{attribute.name}: set to {allowed:.3g} instead of {target:.3g}, because {_range(attribute)}")
+        name = _term(f"attribute.name.{attribute.name}", attribute.name)
+        warnings.append(
+            Message("attribute.limited_target", attribute=name, value=allowed, wanted=target, **_range(attribute))
+        )
     return allowed
 
 
-def _range(attribute: Attribute) -> str:
-    return f"the model's range is {attribute.minimum:g} to {attribute.maximum:g} ({attribute.unit})"
+def _range(attribute: Attribute) -> dict[str, float | str]:
+    unit = attribute.unit
+    code = f"unit.{unit}" if unit.isidentifier() else f"unit.{attribute.name}"
+    return {"low": attribute.minimum, "high": attribute.maximum, "unit": _term(code, unit)}
+
+
+def _term(code: str, text: str) -> str:
+    """A model's own word, which can be translated where the catalogs have that very word."""
+    known = Message(code)
+    return known if known == text else text
 
 
 # -- expression -------------------------------------------------------------------------------------------------------
@@ -119,7 +137,7 @@ def expression_weights(model: FaceModel, present: np.ndarray, wanted, warnings: 
     names = model.expression_names
     if isinstance(wanted, str):
         if wanted not in EXPRESSION_PRESETS:
-            raise ParameterError(_unknown("expression preset", wanted, EXPRESSION_PRESETS, names, "there are"))
+            raise ParameterError(_unknown("expression_preset", wanted, EXPRESSION_PRESETS, names))
         wanted = {wanted: 1.0}
     if isinstance(wanted, Mapping):
         weights = np.array(present, dtype=np.float32)
@@ -139,7 +157,7 @@ def expression_weights(model: FaceModel, present: np.ndarray, wanted, warnings: 
         given = range(len(names))
     for index in sorted(given):
         limits = model.expression_limits[index]
-        weights[index] = _clamped(f"expression {names[index]}", weights[index], limits, warnings)
+        weights[index] = _clamped(Message("value.expression", name=names[index]), weights[index], limits, warnings)
     return weights
 
 
@@ -148,12 +166,10 @@ def _mixed_presets(model: FaceModel, shares: Mapping[str, float], warnings: list
     names = model.expression_names
     weights = np.zeros(len(names), np.float32)
     for preset, share in shares.items():
-        share = _clamped(f"expression {preset}", number(preset, share), (0.0, 1.0), warnings)
+        share = _clamped(Message("value.expression", name=preset), number(preset, share), (0.0, 1.0), warnings)
         for name, weight in EXPRESSION_PRESETS[preset].items():
             if name not in names:
-                raise ParameterError(
-                    f"the preset {preset!r} is made of ARKit's blendshapes, and the model '{model.name}' has no {name}"
-                )
+                raise ParameterError("expression.preset_needs_arkit", preset=repr(preset), model=model.name, name=name)
             weights[names.index(name)] += share * weight
     return np.clip(weights, *model.expression_limits.T)
 
@@ -166,9 +182,10 @@ def light_coefficients(wanted, warnings: list[str]) -> np.ndarray:
     values = {}
     for name, value in wanted.items():
         if name not in LIGHT_PARAMETERS:
-            raise ParameterError(_unknown("entry of light", name, LIGHT_PARAMETERS, (), "there are"))
+            raise ParameterError(_unknown("light", name, LIGHT_PARAMETERS))
         limits = LIGHT_PARAMETERS[name].minimum, LIGHT_PARAMETERS[name].maximum
-        values[name] = _clamped(f"light {name}", number(f"light {name}", value), limits, warnings)
+        what = Message("value.light", name=name)
+        values[name] = _clamped(what, number(what, value), limits, warnings)
     return directed_light(**values).numpy()
 
 
@@ -180,7 +197,7 @@ def number(name: str, value) -> float:
         ParameterError: not a finite number.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
-        raise ParameterError(f"{name} must be a finite number, got {value!r}")
+        raise ParameterError("value.finite_number", name=name, value=repr(value))
     return float(value)
 
 
@@ -193,11 +210,11 @@ def array(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
     try:
         values = np.array(value, dtype=np.float32)
     except (TypeError, ValueError):
-        raise ParameterError(f"{name} must be an array of numbers of shape {shape}, got {value!r}") from None
+        raise ParameterError("value.array_type", name=name, shape=shape, value=repr(value)) from None
     if values.shape != shape:
-        raise ParameterError(f"{name} must have shape {shape}, got {values.shape}")
+        raise ParameterError("value.array_shape", name=name, expected=shape, shape=values.shape)
     if not np.isfinite(values).all():
-        raise ParameterError(f"{name} holds values that are not finite numbers")
+        raise ParameterError("value.array_not_finite", name=name)
     return values
 
 
@@ -208,38 +225,53 @@ def region_attributes(model: FaceModel, region: str) -> tuple[str, ...]:
         ParameterError: there is no such region.
     """
     if region not in ATTRIBUTE_REGIONS:
-        raise ParameterError(_unknown("region", region, ATTRIBUTE_REGIONS, (), "there are"))
+        raise ParameterError(_unknown("region", region, ATTRIBUTE_REGIONS))
     return tuple(name for name in ATTRIBUTE_REGIONS[region] if name in model.attribute_names)
 
 
 def _clamped(what: str, value: float, limits: Sequence[float], warnings: list[str]) -> float:
     low, high = limits
     if not low <= value <= high:
-        warnings.append(f"{what}: {value:.3g} is outside {low:g}..{high:g} and was clamped")
+        warnings.append(Message("value.clamped", what=what, value=value, low=low, high=high))
     return min(max(value, low), high)
 
 
-def _unknown_attribute(model: FaceModel, name, known: Mapping[str, Attribute]) -> str:
+def _unknown_attribute(model: FaceModel, name, known: Mapping[str, Attribute]) -> Message:
     if known and name in ATTRIBUTE_REGIONS:
-        names = ", ".join(region_attributes(model, name)) or "none"
-        return f"there is no attribute {name!r}; the region of that name has: {names}"
+        names = ", ".join(region_attributes(model, name)) or Message("word.none")
+        return Message("attribute.is_region", name=repr(name), known=names)
     if known or difflib.get_close_matches(str(name), _OTHER_ARGUMENTS, n=1, cutoff=0.7):
         return _unknown("attribute", name, known, _OTHER_ARGUMENTS)
-    return f"the model '{model.name}' has no attributes, so {name} cannot be changed; edit its identity instead"
+    return Message("attribute.none_in_model", model=model.name, name=name)
 
 
-def _unknown_expression(model: FaceModel, name) -> str:
+def _unknown_expression(model: FaceModel, name) -> Message:
     names = model.expression_names
     if model.data.named_expressions or not names:
         return _unknown("expression", name, names, EXPRESSION_PRESETS)
-    return (
-        f"there is no expression {name!r}: the model '{model.name}' has no named expressions; its {len(names)} "
-        f"components are called {names[0]} to {names[-1]}"
+    return Message(
+        "expression.unnamed",
+        name=repr(name),
+        model=model.name,
+        components=len(names),
+        first=names[0],
+        last=names[-1],
     )
 
 
-def _unknown(kind: str, name, known, similar=(), has: str = "this model has") -> str:
+_UNKNOWN = {
+    "attribute": ("attribute.unknown", "attribute.similar"),
+    "expression": ("expression.unknown", "expression.similar"),
+    "expression_preset": ("expression.unknown_preset", "expression.similar_preset"),
+    "light": ("light.unknown", "light.similar"),
+    "region": ("region.unknown", "region.similar"),
+}
+
+
+def _unknown(kind: str, name, known, similar=()) -> Message:
+    """There is no such name: what it may stand for, or else all that there are."""
+    unknown, guessed = _UNKNOWN[kind]
     close = difflib.get_close_matches(str(name), [*known, *similar], n=3)
     if close:
-        return f"there is no {kind} {name!r}; did you mean {' or '.join(map(repr, close))}?"
-    return f"there is no {kind} {name!r}; {has}: {', '.join(known) or 'none'}"
+        return Message(guessed, name=repr(name), close=" or ".join(map(repr, close)))
+    return Message(unknown, name=repr(name), known=", ".join(known) or Message("word.none"))

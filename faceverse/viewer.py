@@ -40,7 +40,7 @@ class MeshViewer:
 
     def __init__(self, result: FitResult, mode: str = "color", size: int = 400):
         if mode not in MODES:
-            raise ParameterError(f"the viewer has no mode {mode!r}: take one of {', '.join(MODES)}")
+            raise ParameterError("viewer.mode", mode=repr(mode), known=", ".join(MODES))
         self.result, self.mode, self.size = result, mode, size
         self._picture = render(result, size, mode).rgb
 

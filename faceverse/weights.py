@@ -27,6 +27,7 @@ from .io.files import write_atomically
 from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
+from .messages import Message, joined, reason_of
 from .model.data import Attribute, Landmarks, LazyModes, ModelData
 from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
@@ -162,7 +163,7 @@ def load_model(source: str | os.PathLike = "open", *, strict: bool = True) -> Fa
     """
     path = find_weights(source)
     if not path.is_file():
-        raise WeightsError(f"there is no model file {path}")
+        raise WeightsError("file.no_model", path=path)
     stat = path.stat()
     with _LOADING:
         return _load(path.resolve(), strict, stat.st_mtime_ns, stat.st_size)
@@ -177,9 +178,7 @@ def find_weights(source: str | os.PathLike = "open") -> Path:
         return _download(text)
     path = Path(text).expanduser()
     if path.suffix.lower() not in _SUFFIXES:
-        raise WeightsError(
-            f'expected "open", a .safetensors file, an official .npy file or "hf://owner/repo@revision", got "{text}"'
-        )
+        raise WeightsError("weights.source", found=text)
     return path
 
 
@@ -197,8 +196,8 @@ def _read(path: Path, strict: bool) -> ModelData:
     if path.suffix.lower() == ".npy":
         content = read_npy(path)
         if not isinstance(content, dict):
-            hint = "; restore coefficients with load_result" if content.dtype.kind == "f" else ""
-            raise WeightsError(f"{path} is no FaceVerse base file: it holds an array of shape {content.shape}{hint}")
+            code = "official.coefficients" if content.dtype.kind == "f" else "official.is_array"
+            raise WeightsError(code, path=path, shape=content.shape)
         return official_model_data(content, str(path), strict=strict)
     stored = read_stored_model(path)
     return model_data(stored) if isinstance(stored, ModelFile) else stored
@@ -218,7 +217,7 @@ def convert_model(model: FaceModel, path: str | os.PathLike, *, to: str = "array
     suffix = {"arrays": ".safetensors", "official-v2": ".npy"}.get(to)
     if suffix is None or path.suffix.lower() != suffix:
         kinds = '"arrays" (.safetensors) or "official-v2" (.npy)'
-        raise WeightsError(f'models are converted to {kinds}, not to "{to}" in {path.name}')
+        raise WeightsError("weights.convert", kinds=kinds, target=to, name=path.name)
     if to == "arrays":
         return write_model_data(model.data, path)
     return write_atomically(path, npy_bytes(official_v2(model)), WeightsError)
@@ -232,24 +231,24 @@ def _find_open() -> Path:
         path = path / OPEN_FILE if path.is_dir() else path
         if path.is_file():
             return path
-        tried.append(f"{WEIGHTS_VARIABLE}={chosen} (no such file)")
+        tried.append(Message("weights.tried_variable", variable=WEIGHTS_VARIABLE, value=chosen))
     else:
-        tried.append(f"{WEIGHTS_VARIABLE} (not set)")
+        tried.append(Message("weights.tried_unset", variable=WEIGHTS_VARIABLE))
     for path in (_PACKAGE.parent / "weights" / OPEN_FILE, _PACKAGE / "_weights" / OPEN_FILE):
         if path.is_file():
             if chosen:
-                warnings.warn(f"{tried[0]}: using {path} instead", stacklevel=4)
+                warnings.warn(Message("weights.using_instead", tried=tried[0], path=path), stacklevel=4)
             return path
-        tried.append(f"{path} (no such file)")
+        tried.append(Message("weights.tried_path", path=path))
     hub = os.environ.get(HUB_VARIABLE)
     if hub:
         try:
             return _download(hub if hub.startswith("hf://") else f"hf://{hub}")
         except WeightsError as error:
-            tried.append(f"{HUB_VARIABLE}={hub} ({error})")
+            tried.append(Message("weights.tried_hub", variable=HUB_VARIABLE, value=hub, reason=error.message))
     else:
-        tried.append(f"{HUB_VARIABLE} (not set)")
-    raise WeightsError(f"the open model was not found. Tried: {'; '.join(tried)}")
+        tried.append(Message("weights.tried_unset", variable=HUB_VARIABLE))
+    raise WeightsError("weights.open_missing", tried=joined(tried))
 
 
 # -- learned networks -------------------------------------------------------------------------------------------------
@@ -308,9 +307,9 @@ def _read_arrays(path: Path, kind: tuple[str, str], mtime_ns: int, size: int) ->
             text = opened.metadata() or {}
             arrays = {key: opened.get_tensor(key) for key in opened.keys()}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+        raise WeightsError("file.damaged_safetensors", path=path, reason=reason_of(error)) from error
     if (text.get("format"), text.get("version")) != kind:
-        raise WeightsError(f"{path} is no file of format {' '.join(kind)}; install it again")
+        raise WeightsError("weights.kind", path=path, expected=" ".join(kind))
     return text.get("model_sha256", ""), MappingProxyType(arrays)
 
 
@@ -318,14 +317,14 @@ def _download(address: str) -> Path:
     """Path of a hub file: from the local cache if possible, else downloaded."""
     match = _HUB_NAME.fullmatch(address)
     if not match:
-        raise WeightsError(f'expected "hf://owner/repo@revision" or "hf://owner/repo@revision/file", got "{address}"')
+        raise WeightsError("weights.address", address=address)
     file = match["file"] or OPEN_FILE
     if not file.endswith(_SUFFIXES):
-        raise WeightsError(f'"{address}" does not name a .safetensors or .npy file')
+        raise WeightsError("weights.address_suffix", address=address)
     try:
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
     except ImportError as error:
-        raise WeightsError(f'"{address}" needs huggingface_hub ({error}): pip install huggingface_hub') from error
+        raise WeightsError("weights.no_hub", address=address, reason=reason_of(error)) from error
     revision = unquote(match["revision"]) if match["revision"] else None
     try:
         # Not hf_hub_download(local_files_only=True): it contacts a server before it looks into the cache.
@@ -336,6 +335,5 @@ def _download(address: str) -> Path:
     except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise WeightsError(
-            f"could not get {file} of {address}. Tried the local cache (not there), the network "
-            f"({type(error).__name__}: {reason})"
+            "weights.download", file=file, address=address, type=type(error).__name__, reason=reason
         ) from error

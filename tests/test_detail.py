@@ -335,7 +335,7 @@ def test_damaged_saved_modules_are_named(tmp_path):
     tensors = {"layout.mask": torch.zeros(()), "layout.extra": torch.zeros(1)}
     good = {"format": "faceverse-detail", "format_version": "1", "name": "a", "info": "{}"}
     for metadata, content, complaint in [
-        (good | {"format_version": "2"}, tensors, "has format version '2', this edition reads version 1"),
+        (good | {"format_version": "2"}, tensors, "has format version '2', this version of faceverse reads 1"),
         (good | {"info": "[]"}, tensors, "metadata entry info is not a JSON dictionary"),
         (good | {"info": "{"}, tensors, "metadata entry info is not a JSON dictionary"),
         (

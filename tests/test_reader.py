@@ -99,7 +99,7 @@ def test_what_the_reader_takes_and_what_files_may_hold():
     assert z.abs().min() > 0 and not reader(given[0], torch.zeros_like(given[1]), given[2])[1].any(), "unseen: the mean"
     state = reader.state_dict()
     torch.testing.assert_close(reader_from_state(state, "a file")(*given)[0], bands, rtol=1e-3, atol=1e-4)
-    with pytest.raises(WeightsError, match="a file does not fit a reader of skin"):
+    with pytest.raises(WeightsError, match="a file does not fit the encoder of skin detail"):
         reader_from_state({k: v for k, v in state.items() if k != "last.bias"}, "a file")
     with pytest.raises(WeightsError, match="values that are not finite"):
         reader_from_state(state | {"last.bias": torch.full((3,), torch.nan)}, "a file")

@@ -423,7 +423,7 @@ def test_side_by_side_in_another_size_and_rate(track, source, encoder, tmp_path)
     ("name", "options", "message"),
     [
         ("clip.avi", {}, "must end in .mp4"),
-        ("clip.mp4", {"mode": "sepia"}, "no mode 'sepia' of a clip"),
+        ("clip.mp4", {"mode": "sepia"}, "a clip has no mode 'sepia'"),
         ("clip.mp4", {"mode": "overlay"}, "pass it as source"),
         ("clip.mp4", {"size": 8}, "16..4096, got 8"),
         ("clip.mp4", {"size": "large"}, "got 'large'"),

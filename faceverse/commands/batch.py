@@ -24,6 +24,7 @@ from ..fitting import fit
 from ..fitting.face_selection import FaceSelector, check_face_selector
 from ..formats.export import EXPORT_FORMATS, export
 from ..io.images import Photo, read_image, save_image
+from ..messages import Message, reason_of
 from ..rendering.render import overview
 from ..result import FitResult
 from ..weights import load_model
@@ -114,7 +115,7 @@ def find_photos(given: Sequence[str], output: Path) -> list[Path | str]:
     for one in found:
         place = one if one == SAMPLE else os.path.realpath(one)
         if place in seen:
-            raise ParameterError(f"{one} is given twice; give each photograph once")
+            raise ParameterError("batch.photo_twice", path=one)
         seen.add(place)
     return found
 
@@ -122,14 +123,14 @@ def find_photos(given: Sequence[str], output: Path) -> list[Path | str]:
 def _photos_in(source: Path, output: Path) -> list[Path]:
     """The photographs in a folder, without those in folders inside it, sorted by name."""
     if source.resolve() == output.resolve():
-        raise ParameterError(f"{output} is the folder of the photographs; choose another one for the results with -o")
+        raise ParameterError("batch.output_is_source", folder=output)
     try:
         photos = sorted(path for path in source.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     except OSError as error:
-        raise ImageError(f"cannot read the folder {source}: {error.strerror or error}") from error
+        raise ImageError("folder.unreadable", folder=source, reason=reason_of(error)) from error
     photos = [path for path in photos if not path.name.startswith(".")]
     if not photos:
-        raise ImageError(f"there are no photographs in {source}; looked for {' '.join(PHOTO_SUFFIXES)}")
+        raise ImageError("batch.no_photos", folder=source, suffixes=" ".join(PHOTO_SUFFIXES))
     return photos
 
 
@@ -151,8 +152,8 @@ def distinct_names(sources: Sequence[Path | str]) -> list[str]:
 
 def _check_faces(faces: Sequence[FaceSelector], count: int) -> None:
     if len(faces) not in (1, count):
-        photographs = "1 photograph" if count == 1 else f"{count} photographs"
-        raise ParameterError(f"--face is given {len(faces)} times for {photographs}; give it once, or once for each")
+        photographs = Message("count.photographs", count=count)
+        raise ParameterError("batch.face_count", count=len(faces), photographs=photographs)
 
 
 # -- one person -------------------------------------------------------------------------------------------------------
@@ -193,8 +194,7 @@ def sample_photo() -> Photo:
     try:
         from skimage import data
     except ImportError as error:
-        message = "the sample photograph is part of scikit-image, which is not installed; pip install scikit-image"
-        raise ImageError(message) from error
+        raise ImageError("image.no_sample") from error
     return replace(read_image(data.astronaut()), name=SAMPLE)
 
 
@@ -285,7 +285,7 @@ def _write_summary(rows: list[dict[str, str]], path: Path) -> None:
     try:
         path.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise ParameterError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ParameterError("file.unwritable", path=path, reason=reason_of(error)) from error
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -303,8 +303,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            reason = error.strerror or error
-            raise ParameterError(f"cannot write into {folder}: {reason}; choose another folder with -o") from error
+            raise ParameterError("batch.output_unusable", folder=folder, reason=reason_of(error)) from error
         yield folder
     finally:
         for path in made:
@@ -322,9 +321,7 @@ def _refuse_to_replace(
     for target in (folder / f"{name}{ending}" for name in names for ending in endings):
         for source in photographs if target.exists() else ():
             if target.samefile(source):
-                raise ParameterError(
-                    f"the results would replace the photograph {source}; choose another folder with -o"
-                )
+                raise ParameterError("batch.replaces_photo", path=source)
 
 
 def _write(photo: Photo, result: FitResult, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
@@ -340,10 +337,10 @@ def _write(photo: Photo, result: FitResult, folder: Path, name: str, formats: Se
             made = sorted(Path(temporary).iterdir())
             occupied = next((folder / path.name for path in made if (folder / path.name).is_dir()), None)
             if occupied:
-                raise ParameterError(f"cannot write {occupied}: a folder has this name")
+                raise ParameterError("file.name_is_folder", path=occupied)
             return [path.replace(folder / path.name) for path in made]
     except OSError as error:
-        raise ParameterError(f"cannot write into {folder}: {error.strerror or error}") from error
+        raise ParameterError("folder.unwritable", folder=folder, reason=reason_of(error)) from error
 
 
 # -- command ----------------------------------------------------------------------------------------------------------

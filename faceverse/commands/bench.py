@@ -19,9 +19,7 @@ _OLD_NAMES = {"relief": "displacement"}
 def run_bench(options: argparse.Namespace) -> int:
     script = REPOSITORY / "benchmarks" / f"bm_{options.what}.py"
     if not script.is_file():
-        raise ParameterError(
-            f"there is no benchmarks/{script.name} beside the package; benchmarks come with the source repository only"
-        )
+        raise ParameterError("command.no_benchmark", name=script.name)
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run([sys.executable, str(script), *options.arguments], env=environment, check=False).returncode

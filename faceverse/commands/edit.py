@@ -10,6 +10,7 @@ from ..errors import ParameterError
 from ..formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
 from ..graphics.lighting import LIGHT_PARAMETERS
 from ..io.images import save_image
+from ..messages import Message
 from ..mixing import MAX_STRENGTH, SKIN, blend, randomize
 from ..model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from ..rendering.drawing import RENDER_MODES
@@ -23,7 +24,7 @@ _SHARES = ("identity", "expression", "albedo", "detail")
 # -- commands ---------------------------------------------------------------------------------------------------------
 def run_edit(options: argparse.Namespace) -> int:
     if options.detail_layers is not None and options.detail_from is None:
-        raise ParameterError("--detail-layers says which layers --detail-from brings; give --detail-from as well")
+        raise ParameterError("command.detail_layers_alone")
     before = load(options)
     names = ("age", "age_years", "gender", "detail", "detail_seed", "detail_layers", "light")
     given = {name: getattr(options, name) for name in names}
@@ -32,8 +33,8 @@ def run_edit(options: argparse.Namespace) -> int:
     changes = {name: value for name, value in given.items() if value is not None}
     for name, value in options.set:
         if name not in before.model.attribute_names:
-            known = ", ".join(before.model.attribute_names) or "none"
-            raise ParameterError(f"there is no attribute {name!r}; this model has: {known}")
+            known = ", ".join(before.model.attribute_names) or Message("word.none")
+            raise ParameterError("attribute.unknown", name=repr(name), known=known)
         changes[name] = value
     if options.target:
         changes["targets"] = dict(options.target)

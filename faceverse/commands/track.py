@@ -22,7 +22,7 @@ from .batch import Progress, complain, output_folder
 
 def run_track(options: argparse.Namespace) -> int:
     if (options.input is None) == (options.webcam is None):
-        raise ParameterError("give a video, or --webcam for the camera of this computer")
+        raise ParameterError("command.no_video")
     source = Path("webcam" if options.input is None else options.input)
     with output_folder(options.output) as folder:
         model = load_model(options.model)

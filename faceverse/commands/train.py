@@ -18,10 +18,10 @@ OPEN_MODEL = Path("weights/open_base.safetensors")
 def run_train(options: argparse.Namespace) -> int:
     if options.output is None:
         if options.scans:
-            raise ParameterError("name the new model file with -o MODEL.safetensors")
+            raise ParameterError("command.no_output")
         options.output = OPEN_MODEL
     if options.output.suffix.lower() != ".safetensors":
-        raise ParameterError(f"the model file's name must end in .safetensors, got {options.output.name}")
+        raise ParameterError("file.name_safetensors", name=options.output.name)
     with output_folder(options.output.parent):
         if options.scans:
             return _from_scans(options)
@@ -74,7 +74,7 @@ def _run_generator(options: argparse.Namespace) -> int:
     from ..training.generators import Budget
 
     if options.output.suffix.lower() != ".safetensors":
-        raise ParameterError(f"the file's name must end in .safetensors, got {options.output.name}")
+        raise ParameterError("file.name_safetensors", name=options.output.name)
     budget = Budget(minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads)
     given = {"seed": options.seed, "progress": functools.partial(print, file=sys.stderr, flush=True)}
     if options.kind != "expression":

@@ -43,7 +43,7 @@ def run_weights(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     if options.to == "safetensors" and options.output.suffix.lower() != ".safetensors":
-        raise ParameterError(f"the new file's name must end in .safetensors, got {options.output.name}")
+        raise ParameterError("file.name_safetensors", name=options.output.name)
     with output_folder(options.output.parent):
         if Path(options.input).suffix.lower() in (".pt", ".pth"):
             print(save_detail(load_detail(options.input), options.output))

@@ -55,7 +55,7 @@ def dense_mesh(result: FitResult, size: int = 512) -> DenseMesh:
         ParameterError: no displacement, or one that is not a square map of finite numbers.
     """
     if result.displacement is None:
-        raise ParameterError("this head has no displacement to put into a dense mesh; fit it with detail first")
+        raise ParameterError("dense.no_displacement")
     model = result.model
     displacement = checked_displacement(result.displacement)
     displacement = displacement * displacement_weight(model, len(displacement))

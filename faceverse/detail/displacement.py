@@ -63,7 +63,7 @@ def vertex_values(model: FaceModel, values: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(values, dtype=np.float32)
     if values.ndim not in (2, 3) or values.shape[0] != values.shape[1] or not values.size:
-        raise ParameterError(f"a map must have shape (S, S) or (S, S, C), got {values.shape}")
+        raise ParameterError("detail.map_shape", shape=values.shape)
     vertex_count = len(model.mean_vertices)
     owner = np.full(len(model.uv), -1, np.int64)
     owner[: min(vertex_count, len(owner))] = np.arange(min(vertex_count, len(owner)))
@@ -123,7 +123,7 @@ def split_bands(displacement: np.ndarray) -> np.ndarray:
     """
     displacement = np.asarray(displacement, dtype=np.float32)
     if displacement.ndim != 2 or displacement.shape[0] != displacement.shape[1]:
-        raise ParameterError(f"a displacement must have shape (S, S), got {displacement.shape}")
+        raise ParameterError("detail.displacement_shape", shape=displacement.shape)
     texels_per_mm = len(displacement) / 512 / _MM_PER_TEXEL_AT_512
     wide, narrow = (gaussian_filter(displacement, sigma * texels_per_mm, mode="nearest") for sigma in BAND_SIGMAS_MM)
     return np.stack([wide, narrow - wide, displacement - narrow])
@@ -225,8 +225,7 @@ def detailed_normals(frame: TangentFrame, displacement: Tensor) -> Tensor:
     displacement = displacement[None] if displacement.ndim == 2 else displacement
     if displacement.ndim != 3 or displacement.shape[1:] != frame.texel_u_mm.shape:
         raise ParameterError(
-            f"the displacement must have shape {tuple(frame.texel_u_mm.shape)} like its frame, "
-            f"got {tuple(displacement.shape)}"
+            "detail.displacement_frame", expected=tuple(frame.texel_u_mm.shape), shape=tuple(displacement.shape)
         )
     along_u, along_v = (slope[:, None] for slope in surface_slopes(frame, displacement))
     return torch.nn.functional.normalize(frame.normal - along_u * frame.tangent_u - along_v * frame.tangent_v, dim=1)
@@ -266,9 +265,9 @@ def checked_displacement(displacement: np.ndarray) -> np.ndarray:
     """
     displacement = np.asarray(displacement, dtype=np.float32)
     if displacement.ndim != 2 or displacement.shape[0] != displacement.shape[1] or not displacement.size:
-        raise ParameterError(f"a displacement must have shape (S, S), got {displacement.shape}")
+        raise ParameterError("detail.displacement_shape", shape=displacement.shape)
     if not np.isfinite(displacement).all():
-        raise ParameterError("the displacement has values that are not finite")
+        raise ParameterError("detail.displacement_not_finite")
     return np.ascontiguousarray(displacement)
 
 
@@ -425,5 +424,5 @@ def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _checked_vertices(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
     vertices = np.asarray(vertices)
     if vertices.shape != model.mean_vertices.shape:
-        raise ParameterError(f"vertices must have shape {model.mean_vertices.shape}, got {vertices.shape}")
+        raise ParameterError("mesh.vertices_shape", expected=model.mean_vertices.shape, shape=vertices.shape)
     return vertices

@@ -15,6 +15,7 @@ import torch
 from ..errors import ParameterError, WeightsError
 from ..io.files import write_atomically
 from ..io.pickles import read_checkpoint, read_npy
+from ..messages import Message, joined, reason_of
 from ..weights import find_companion_file
 from .module import CHANNELS, DetailLayout, DetailModule, DisplacementCode
 from .official import built, detail_layout, generator_state, read_tensors, split_by_kind
@@ -76,11 +77,7 @@ def has_open_detail() -> bool:
 def _open_files() -> list[Path]:
     found = {name: find_companion_file(name) for name in OPEN_FILES}
     if found[OPEN_FILES[0]] is None:
-        raise WeightsError(
-            f"the open detail weights ({OPEN_FILES[0]}) are not installed beside the open model: install "
-            f"faceverse again, or pass the official checkpoints (.pt) and faceverse_detail_v*.npy, or a .safetensors "
-            f"file written by save_detail"
-        )
+        raise WeightsError("detail.not_installed", name=OPEN_FILES[0])
     return [path for path in found.values() if path is not None]
 
 
@@ -95,20 +92,22 @@ def _load(sources: Iterable[str | os.PathLike]) -> DetailModule:
     for part in (part for source in sources for part in _recognised(source)):
         if part.kind in parts:
             paths = f"{parts[part.kind].path} and {part.path}"
-            raise WeightsError(f"two parts of one kind, {part.kind}: {paths}; pass the files to use, one of each kind")
+            raise WeightsError("detail.part_twice", kind=part.kind, paths=paths)
         parts[part.kind] = part
     name, info = _origin(parts)
     built_parts = {kind: _built(part) for kind, part in parts.items()}
     try:
         return DetailModule(**built_parts, code=_code(parts.values()), name=name, info=info)
     except ParameterError as error:
-        raise WeightsError(f"{', '.join(str(part.path) for part in parts.values())}: {error}") from error
+        raise WeightsError(
+            "file.in", path=", ".join(str(part.path) for part in parts.values()), reason=reason_of(error)
+        ) from error
 
 
 def _recognised(source: str | os.PathLike) -> list[_Part]:
     """The parts in a file or folder, at least one."""
     if not isinstance(source, str | os.PathLike):
-        raise ParameterError(f"sources are paths of files or folders, got {type(source).__name__}")
+        raise ParameterError("detail.source_type", type=type(source).__name__)
     path, files = Path(source).expanduser(), []
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
@@ -117,11 +116,9 @@ def _recognised(source: str | os.PathLike) -> list[_Part]:
     found = [part for file in files for part in _parts(file)]
     if recognised := [part for part in found if part.kind]:
         return recognised
-    listed = "; ".join(f"{part.path.name}: {part.what}" for part in found[:8])
-    raise WeightsError(
-        f"{path} holds no part of a detail module, which are a generator with 6 or 3 image channels and the dictionary "
-        f"of a layout ({', '.join(_SUFFIXES)}). Found: {listed or 'no such file'}"
-    )
+    listed = [Message("file.in", path=part.path.name, reason=part.what) for part in found[:8]]
+    what = joined(listed or [Message("reason.no_file")])
+    raise WeightsError("detail.no_part", path=path, suffixes=", ".join(_SUFFIXES), found=what)
 
 
 def _parts(path: Path) -> list[_Part]:
@@ -129,8 +126,9 @@ def _parts(path: Path) -> list[_Part]:
     if path.suffix.lower() == ".npy":
         content = read_npy(path)
         if not isinstance(content, dict):
-            return [_Part("", path, {}, f"an array of shape {content.shape}")]
-        return [_Part("layout" if "uvmask" in content else "", path, content, f"a dictionary with {_some(content)}")]
+            return [_Part("", path, {}, Message("detail.found_array", shape=content.shape))]
+        made = Message("detail.found_dictionary", keys=_some(content))
+        return [_Part("layout" if "uvmask" in content else "", path, content, made)]
     if path.suffix.lower() != ".safetensors":
         return [_generator_part(path, read_checkpoint(path))]
     tensors, metadata = read_tensors(path)
@@ -138,12 +136,11 @@ def _parts(path: Path) -> list[_Part]:
         return [_generator_part(path, tensors)]
     if metadata.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
-            f"{path} has format version {metadata.get('format_version')!r}, this edition reads version "
-            f"{FORMAT_VERSION}: install the edition of faceverse that the file was made for"
+            "file.version", path=path, found=repr(metadata.get("format_version")), expected=FORMAT_VERSION
         )
     kinds = split_by_kind(tensors)
     if strange := set(kinds) - {*CHANNELS, "layout", "reader"}:
-        raise WeightsError(f"{path} holds parts that a detail module does not have: {_some(sorted(strange))}")
+        raise WeightsError("detail.unknown_parts", path=path, parts=_some(sorted(strange)))
     return [_Part(kind, path, content, metadata=metadata) for kind, content in kinds.items()]
 
 
@@ -151,15 +148,16 @@ def _generator_part(path: Path, content: Mapping) -> _Part:
     try:
         state = generator_state(content, str(path))
     except WeightsError:
-        return _Part("", path, {}, f"a dictionary with {_some(content)}")
+        return _Part("", path, {}, Message("detail.found_dictionary", keys=_some(content)))
     channels = {
         value.shape[1]
         for key, value in state.items()
         if str(key).startswith("to_rgb") and str(key).endswith(".bias") and value.ndim == 4
     }
     kind = "".join(kind for kind, (_, image) in CHANNELS.items() if channels == {image})
-    made = f"a generator with {_some(sorted(channels))} image channels" if channels else f"tensors {_some(state)}"
-    return _Part(kind, path, state, made)
+    if not channels:
+        return _Part(kind, path, state, Message("detail.found_tensors", keys=_some(state)))
+    return _Part(kind, path, state, Message("detail.found_generator", channels=_some(sorted(channels))))
 
 
 def _built(part: _Part) -> ConditionalGenerator | DetailLayout | DisplacementReader:
@@ -183,12 +181,12 @@ def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
         return None
     if len(texts) > 1:
         listed = ", ".join(str(part.path) for part in parts)
-        raise WeightsError(f"{listed} were not made for each other: pass generators of one training, or one of them")
+        raise WeightsError("detail.parts_differ", paths=listed)
     try:
         stored = json.loads(texts.pop())
         return DisplacementCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
     except (ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{next(iter(parts)).path}: its metadata entry code is damaged ({error})") from error
+        raise WeightsError("file.metadata_damaged", path=next(iter(parts)).path, key="code", reason=reason_of(error)) from error
 
 
 def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:
@@ -207,7 +205,7 @@ def _info(part: _Part) -> dict:
     except ValueError:
         info = None
     if not isinstance(info, dict):
-        raise WeightsError(f"{part.path}: its metadata entry info is not a JSON dictionary")
+        raise WeightsError("file.metadata_kind", path=part.path, key="info", kind="dict")
     return info
 
 
@@ -231,7 +229,7 @@ def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool 
 
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
-        raise WeightsError(f"a detail module is written to a .safetensors file, not to {path.name}")
+        raise WeightsError("detail.file_suffix", name=path.name)
     tensors = {}
     for kind in (*CHANNELS, "reader"):
         network = getattr(module, kind)
@@ -244,7 +242,7 @@ def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool 
         arrays = {key: np.ascontiguousarray(getattr(module.layout, key)) for key in _LAYOUT_KEYS}
         tensors |= {f"layout.{key}": torch.from_numpy(value) for key, value in arrays.items()}
     if not tensors:
-        raise ParameterError("this detail module has no parts: there is nothing to save")
+        raise ParameterError("detail.nothing_to_save")
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ..errors import ParameterError
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
+from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from .displacement import condition_maps, displacement_weight, expression_strain, normal_map, split_bands, wrinkle_gate
@@ -88,13 +89,10 @@ def check_open(module: DetailModule | None, model: FaceModel) -> DetailModule:
             with another texture layout.
     """
     if module is None or module.code is None or module.detail is None:
-        name = "none" if module is None else f"'{module.name}'"
-        raise ParameterError(f"the detail module ({name}) cannot be used on heads: pass one from load_detail()")
+        name = Message("word.none") if module is None else f"'{module.name}'"
+        raise ParameterError("detail.not_for_heads", name=name)
     if module.code.layout not in ("", layout_digest(model)):
-        raise ParameterError(
-            f"the detail module '{module.name}' was trained for another texture layout than that of the model "
-            f"'{model.name}': train one for this model, or fit with detail=False"
-        )
+        raise ParameterError("detail.other_layout", module=module.name, model=model.name)
     return module
 
 
@@ -114,7 +112,7 @@ def check_seed(seed: int) -> None:
     ParameterError: not a whole number that latents can hold exactly.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _LARGEST_SEED:
-        raise ParameterError(f"a detail seed must be a whole number in 0..{_LARGEST_SEED - 1}, got {seed!r}")
+        raise ParameterError("detail.seed", largest=_LARGEST_SEED - 1, seed=repr(seed))
 
 
 def random_detail(module: DetailModule, model: FaceModel, params: FaceParams, seed: int) -> dict[str, np.ndarray]:
@@ -277,10 +275,7 @@ def check_latents(module: DetailModule, latents: dict[str, np.ndarray]) -> None:
         if generator is not None and name in latents
     )
     if not fit:
-        raise ParameterError(
-            f"the detail of this head was not made with the detail module '{module.name}': pass the one that made it "
-            f"with result.replace(detail_module=fv.load_detail(...))"
-        )
+        raise ParameterError("detail.other_module", module=module.name)
 
 
 # -- maps -------------------------------------------------------------------------------------------------------------
@@ -296,7 +291,7 @@ def noise_maps(generator, latents: dict[str, np.ndarray]) -> list[Tensor]:
         return noise
     lengths = [values.numel() for values in noise]
     if len(stored) != sum(lengths):
-        raise ParameterError(f"the detail latents hold {len(stored)} noise values, this module has {sum(lengths)}")
+        raise ParameterError("detail.noise_count", found=len(stored), expected=sum(lengths))
     parts = torch.from_numpy(np.array(stored, np.float32)).split(lengths)
     return [values + part.view_as(values) for values, part in zip(noise, parts)]
 
@@ -389,7 +384,7 @@ def _square(displacement: np.ndarray, size: int) -> Tensor:
         ParameterError: it has another size.
     """
     if np.size(displacement) != size * size:
-        raise ParameterError(f"the detail latents hold a displacement of {np.size(displacement)} texels, this module has {size}^2")
+        raise ParameterError("detail.texel_count", found=np.size(displacement), size=size)
     return torch.from_numpy(np.array(displacement, np.float32).reshape(size, size))
 
 

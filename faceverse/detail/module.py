@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from ..errors import ParameterError
+from ..messages import Message
 from .reader import DisplacementReader
 from .stylegan import ConditionalGenerator
 
@@ -98,8 +99,12 @@ class DetailModule:
             generator = getattr(self, kind)
             if generator is not None and (generator.condition_channels, generator.image_channels) != channels:
                 raise ParameterError(
-                    f"the {kind} generator must turn {channels[0]} channels into {channels[1]}, this one turns "
-                    f"{generator.condition_channels} into {generator.image_channels}"
+                    "detail.channels",
+                    kind=kind,
+                    inputs=channels[0],
+                    outputs=channels[1],
+                    found_inputs=generator.condition_channels,
+                    found_outputs=generator.image_channels,
                 )
         if self.code is not None:
             return  # displacements of any sizes can be added
@@ -108,7 +113,7 @@ class DetailModule:
             sizes["layout"] = len(self.layout.mask)
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{part} {size}" for part, size in sizes.items())
-            raise ParameterError(f"the parts of a detail module must have one size in texels, these have: {listed}")
+            raise ParameterError("detail.part_sizes", sizes=listed)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -139,7 +144,7 @@ def whole_steps(values: np.ndarray, what: str) -> tuple[np.ndarray, float]:
     values = np.asarray(values, np.float64)
     largest, limit = float(np.abs(values).max(initial=0.0)), np.iinfo(kind).max
     if not np.isfinite(largest):
-        raise ValueError(f"{what} has a number that is not finite")
+        raise ValueError(Message("value.not_finite", what=what))
     while np.round(largest / step) > limit:
         step *= 2
     return np.round(values / step).astype(kind), step

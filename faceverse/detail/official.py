@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
 from ..io.pickles import read_checkpoint, read_npy
+from ..messages import Message, joined, reason_of
 from .module import CHANNELS, DetailLayout
 from .stylegan import ConditionalGenerator, generator_from_state
 
@@ -37,7 +38,7 @@ def load_generator(source: str | os.PathLike | Mapping) -> ConditionalGenerator:
         return built(generator_state(source, "the state dict"), "the state dict")
     path = _path(source)
     if path.suffix.lower() not in _SUFFIXES:
-        raise WeightsError(f"expected a checkpoint {_SUFFIXES[0]} or a .safetensors file of a generator, got {path}")
+        raise WeightsError("detail.checkpoint", suffix=_SUFFIXES[0], path=path)
     if path.suffix.lower() == ".safetensors":
         return built(_only_generator(read_tensors(path)[0], str(path)), str(path))
     return built(generator_state(read_checkpoint(path), str(path)), str(path))
@@ -55,7 +56,7 @@ def load_detail_layout(source: str | os.PathLike | Mapping) -> DetailLayout:
     path = _path(source)
     content = read_npy(path)
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds an array of shape {content.shape}, not the dictionary of a detail layout")
+        raise WeightsError("detail.layout_is_array", path=path, shape=content.shape)
     return detail_layout(content, str(path))
 
 
@@ -64,8 +65,8 @@ def generator_state(content: Mapping, name: str) -> Mapping[str, Tensor]:
     """The averaged generator of a training checkpoint, or the content itself where it is a plain state dict."""
     state = content.get("g_ema", content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
-        raise WeightsError(f'{name} holds no generator: neither a state dict nor one under "g_ema", but {keys}')
+        keys = ", ".join(map(str, list(content)[:8])) or Message("word.nothing")
+        raise WeightsError("detail.no_generator", name=name, keys=keys)
     return state
 
 
@@ -83,12 +84,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise WeightsError(f"there is no model file {path}")
+        raise WeightsError("file.no_model", path=path)
     try:
         with safe_open(path, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+        raise WeightsError("file.damaged_safetensors", path=path, reason=reason_of(error)) from error
 
 
 def split_by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -104,13 +105,13 @@ def _only_generator(tensors: Mapping[str, Tensor], name: str) -> Mapping[str, Te
     kinds = split_by_kind(tensors)
     stored = [kind for kind in CHANNELS if kind in kinds]
     if len(stored) > 1:
-        raise WeightsError(f"{name} holds the generators {' and '.join(stored)}: open it with load_detail")
+        raise WeightsError("detail.several_generators", name=name, kinds=" and ".join(stored))
     return kinds[stored[0]] if stored else generator_state(tensors, name)
 
 
 def _path(source: str | os.PathLike) -> Path:
     if not isinstance(source, str | os.PathLike):
-        raise ParameterError(f"expected a path or a dictionary, got {type(source).__name__}")
+        raise ParameterError("detail.path_type", type=type(source).__name__)
     return Path(source).expanduser()
 
 
@@ -128,20 +129,22 @@ def detail_layout(
     }
     missing = [key for key in shapes if key not in raw]
     extra = [str(key) for key in raw if key not in shapes]
-    problems = [f"missing: {', '.join(missing)}"] if missing else []
-    problems += [f"not expected: {', '.join(extra[:8])}"] if extra else []
+    problems = [Message("array.missing", keys=", ".join(missing))] if missing else []
+    problems += [Message("array.extra", keys=", ".join(extra[:8]))] if extra else []
     arrays = {}
     for key in (key for key in shapes if key in raw):
         value = _array(raw[key])
         shape = _fitted(value, shapes[key])
         if shape is None or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
             wanted = ", ".join("any" if length is None else str(length) for length in shapes[key])
-            problems.append(f"{key} must be finite numbers ({wanted}), got {value.dtype} {value.shape}")
+            problems.append(
+                Message("array.finite_numbers", key=key, expected=wanted, dtype=value.dtype, shape=value.shape)
+            )
         else:
             arrays[key] = value.reshape(shape)
     problems += _index_problems(arrays)
     if problems:
-        raise WeightsError(f"{name} does not fit the layout of a detail module. {'; '.join(problems)}")
+        raise WeightsError("detail.layout_unfit", name=name, problems=joined(problems))
     return DetailLayout(
         uv_texels=arrays["uv"].astype(np.int64),  # the texel in which a point lies, as in the original
         mask=np.ascontiguousarray(arrays["uvmask"], dtype=np.float32),
@@ -175,17 +178,15 @@ def _index_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
     side = len(arrays["uvmask"]) if "uvmask" in arrays else None
     limits = {"uv": side, "tri": vertices, "point_buf": faces, "keypoints": vertices}
     problems = [
-        f"{key} must lie in 0..{limit - 1}, got {arrays[key].min()}..{arrays[key].max()}"
+        Message("array.index_found", key=key, last=limit - 1, low=arrays[key].min(), high=arrays[key].max())
         for key, limit in limits.items()
         if key in arrays and limit is not None and not (arrays[key].min() >= 0 and arrays[key].max() < limit)
     ]
     problems += [
-        f"{key} must be whole numbers"
+        Message("array.whole", key=key)
         for key in ("tri", "point_buf", "keypoints")
         if key in arrays and (arrays[key] % 1).any()
     ]
     if "point_buf" in arrays and vertices is not None and len(arrays["point_buf"]) != vertices:
-        problems.append(
-            f"point_buf must have a row for each of the {vertices} vertices, got {len(arrays['point_buf'])}"
-        )
+        problems.append(Message("array.point_buf_rows", vertices=vertices, found=len(arrays["point_buf"])))
     return problems

@@ -63,7 +63,7 @@ class DisplacementReader(nn.Module):
         """
         size = residual.shape[-1]
         if size % (1 << len(self.down)) or residual.shape[-2] != size:
-            raise ParameterError(f"the maps must be square with a side that 64 divides, got {tuple(residual.shape)}")
+            raise ParameterError("detail.maps_square", shape=tuple(residual.shape))
         axis = torch.linspace(-1, 1, size, dtype=residual.dtype)
         place = torch.stack([axis.expand(size, size), axis[:, None].expand(size, size)]).expand(
             len(residual), -1, -1, -1
@@ -109,7 +109,7 @@ def reader_from_state(state: Mapping[str, Tensor], name: str) -> DisplacementRea
     try:
         reader.load_state_dict(values)
     except RuntimeError as error:
-        raise WeightsError(f"{name} does not fit a reader of skin: {' '.join(str(error).split())[:300]}") from error
+        raise WeightsError("detail.encoder_unfit", name=name, reason=" ".join(str(error).split())[:300]) from error
     if not all(value.isfinite().all() for value in values.values()):
-        raise WeightsError(f"{name} holds a reader of skin with values that are not finite: get the file again")
+        raise WeightsError("detail.encoder_not_finite", name=name)
     return reader.to(memory_format=torch.channels_last).requires_grad_(False).eval()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ParameterError, WeightsError
+from ..messages import Message, joined
 from .stylegan_layers import (
     BiasAct,
     Constant,
@@ -92,7 +93,7 @@ class ConditionalGenerator(nn.Module):
         counts = {"style_dim": style_dim, "image_channels": image_channels, "condition_channels": condition_channels}
         for name, value in {**counts, "mapping_layers": mapping_layers}.items():
             if not isinstance(value, int) or value < 1:
-                raise ParameterError(f"{name} must be a whole number from 1, got {value!r}")
+                raise ParameterError("value.whole_from_1", name=name, value=repr(value))
         self.size, self.style_dim, self.channels = size, style_dim, _checked_channels(size, channels)
         self.image_channels, self.condition_channels = image_channels, condition_channels
         self.condition_size = condition_size
@@ -106,7 +107,7 @@ class ConditionalGenerator(nn.Module):
         self._add_condition([width for side, width in self.channels.items() if side <= condition_size])
         wrong = [side for side in places if side not in self.channels or side < 8]
         if wrong:
-            raise ParameterError(f"places must be resolutions from 8 to {size}, not {_listed(wrong)}")
+            raise ParameterError("stylegan.places", size=size, found=_listed(wrong))
         maps = {str(side): torch.randn(1, self.channels[side], side, side) * _FRESH_PLACE for side in places}
         self.places = nn.ParameterDict({side: nn.Parameter(values) for side, values in maps.items()})
         sides = [side for side in self.channels if places and side >= min(places)]
@@ -183,7 +184,7 @@ class ConditionalGenerator(nn.Module):
         """
         parts, noise = self._checked_inputs(latents, condition, noise)
         if until is not None and until not in self.channels:
-            raise ParameterError(f"until must be one of {_listed(self.channels)}, got {until!r}")
+            raise ParameterError("stylegan.until", channels=_listed(self.channels), until=repr(until))
         maps, image = self._start(latents, noise)
         for step in range((until or self.size).bit_length() - 3):
             maps, image = self._doubled(step, maps, image, latents, parts, noise)
@@ -291,11 +292,15 @@ class ConditionalGenerator(nn.Module):
         fits = len(got) == len(shape) and all(a == b or (b is None and a > 0) for a, b in zip(got, shape))
         if not isinstance(value, Tensor) or not fits:
             expected = ", ".join("N" if side is None else str(side) for side in shape)
-            raise ParameterError(f"{name} must be a tensor ({expected}), got {got}")
+            raise ParameterError("stylegan.tensor", name=name, expected=expected, found=got)
         if value.dtype != like.dtype or value.device != like.device:
             raise ParameterError(
-                f"{name} is {value.dtype} on {value.device}, the generator is {like.dtype} on {like.device}: move one "
-                f"of them with .to()"
+                "stylegan.place",
+                name=name,
+                dtype=value.dtype,
+                device=value.device,
+                own_dtype=like.dtype,
+                own_device=like.device,
             )
 
     def _checked_inputs(
@@ -306,36 +311,33 @@ class ConditionalGenerator(nn.Module):
         noise = self._checked_noise(noise, len(latents))
         parts = self.encode(condition) if isinstance(condition, Tensor) else tuple(condition)
         if len(parts) != len(self.comb_convs):
-            raise ParameterError(f"condition must be maps or what encode returned, got {len(parts)} tensors")
+            raise ParameterError("stylegan.condition_count", found=len(parts))
         if any(len(part) not in (1, len(latents)) for part in parts):
-            raise ParameterError(f"condition has a batch of {len(parts[0])}, the latents have one of {len(latents)}")
+            raise ParameterError("stylegan.condition_batch", found=len(parts[0]), expected=len(latents))
         return parts, noise
 
     def _checked_noise(self, noise: Sequence[Tensor] | None, count: int) -> Sequence[Tensor]:
         if noise is None:
             return list(self.noises.buffers())
         if len(noise) != len(self.noise_sizes):
-            raise ParameterError(f"noise must be {len(self.noise_sizes)} maps, one per layer, got {len(noise)}")
+            raise ParameterError("stylegan.noise_count", expected=len(self.noise_sizes), found=len(noise))
         for layer, (values, side) in enumerate(zip(noise, self.noise_sizes)):
             self._check(f"noise[{layer}]", values, (None, 1, side, side))
             if len(values) not in (1, count):
-                raise ParameterError(f"noise[{layer}] has a batch of {len(values)}, the latents have one of {count}")
+                raise ParameterError("stylegan.noise_batch", layer=layer, found=len(values), expected=count)
         return noise
 
 
 def _check_size(size: int, name: str = "size", largest: int = _LARGEST) -> None:
     if not isinstance(size, int) or not 8 <= size <= largest or size & (size - 1):
-        raise ParameterError(f"{name} must be a power of two from 8 to {largest}, got {size!r}")
+        raise ParameterError("stylegan.size", name=name, largest=largest, size=repr(size))
 
 
 def _check_window(size: int, whole: int, corner: tuple[int, int], side: int) -> None:
     _check_size(whole, "whole", size // 2)
     factor = size // whole
     if side < 1 or side % factor or any(edge % factor or not 0 <= edge <= size - side for edge in corner):
-        raise ParameterError(
-            f"a window starts at a multiple of {factor}, has a side that is one, and lies inside of {size} x {size}; "
-            f"got one of {side} at {tuple(corner)}"
-        )
+        raise ParameterError("stylegan.window", factor=factor, size=size, side=side, corner=tuple(corner))
 
 
 def _checked_channels(size: int, channels: Mapping[int, int] | None) -> dict[int, int]:
@@ -344,7 +346,7 @@ def _checked_channels(size: int, channels: Mapping[int, int] | None) -> dict[int
     resolutions = list(official_channels(size))
     wrong = [side for side in resolutions if not isinstance(widths.get(side), int) or widths[side] < 1]
     if wrong:
-        raise ParameterError(f"channels must give a width from 1 for each resolution, not for {_listed(wrong)}")
+        raise ParameterError("stylegan.channels", resolutions=_listed(wrong))
     return {side: widths[side] for side in resolutions}
 
 
@@ -363,7 +365,7 @@ def generator_from_state(state: Mapping[str, Tensor], name: str) -> ConditionalG
     """
     strange = [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strange:
-        raise WeightsError(f"{name} is no state dict: no tensors are {_listed(strange)}")
+        raise WeightsError("stylegan.no_state", name=name, keys=_listed(strange))
     generator = _empty_generator(state, name)
     expected = generator.state_dict()
     given = set(state)
@@ -372,14 +374,14 @@ def generator_from_state(state: Mapping[str, Tensor], name: str) -> ConditionalG
         given |= set() if group & given else group
     problems = {
         "missing": [key for key in expected if key not in given],
-        "not expected": [key for key in state if key not in expected],
-        "unusable": [
+        "array.extra": [key for key in state if key not in expected],
+        "array.unusable": [
             f"{key} ({why})" for key in expected if key in state and (why := _fault(state[key], expected[key]))
         ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{what}: {_listed(keys)}" for what, keys in problems.items() if keys)
-        raise WeightsError(f"{name} does not fit a conditional generator of size {generator.size}. {found}")
+        found = joined(Message(code, keys=_listed(keys)) for code, keys in problems.items() if keys)
+        raise WeightsError("stylegan.unfit", name=name, size=generator.size, problems=found)
 
     double = any(value.dtype == torch.float64 for value in state.values())
     generator = generator.to(torch.float64 if double else torch.float32).to_empty(device="cpu")
@@ -397,8 +399,7 @@ def _empty_generator(state: Mapping[str, Tensor], name: str) -> ConditionalGener
     steps = _count(r"to_rgbs\.(\d{1,3})\..*", state)
     if not 0 < steps < _LARGEST.bit_length() - 2:
         raise WeightsError(
-            f"{name} is no conditional StyleGAN2 generator of a size from 8 to {_LARGEST}: it holds {len(state)} "
-            f"tensors, {_listed(state, 3)}"
+            "stylegan.no_generator", name=name, largest=_LARGEST, tensors=len(state), keys=_listed(state, 3)
         )
     channels = {4: _vote(state, ("input.input", 1), *_width_votes("conv1", "to_rgb1"))}
     for step in range(steps):

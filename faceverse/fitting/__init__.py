@@ -13,6 +13,7 @@ from ..detail.module import DetailModule
 from ..errors import ParameterError
 from ..io.images import read_image
 from ..landmarks import detect_faces
+from ..messages import Message
 from ..model.face_model import FaceModel
 from ..result import FitResult, Stage
 from ..threads import one_thread
@@ -82,7 +83,7 @@ def fit(
     started = time.perf_counter()
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     if not sources:
-        raise ParameterError("there is no photograph in the list; give one or more")
+        raise ParameterError("fit.no_photos")
     faces, focals = (_one_each(v, len(sources), n) for v, n in ((face, "face"), (focal_px, "focal_px")))
     for one, focal in zip(faces, focals, strict=True):
         _check_arguments(one, seed, focal)
@@ -125,8 +126,8 @@ def _one_each(value, count: int, name: str) -> list:
     if not isinstance(value, list):
         return [value] * count
     if len(value) != count:
-        photographs = "1 photograph" if count == 1 else f"{count} photographs"
-        raise ParameterError(f"{name} is a list of {len(value)} for {photographs}; give one for each")
+        photographs = Message("count.photographs", count=count)
+        raise ParameterError("fit.list_length", name=name, found=len(value), photographs=photographs)
     return value
 
 
@@ -134,7 +135,7 @@ def _check_arguments(face: FaceSelector, seed: int, focal_px: float | None) -> N
     check_face_selector(face)
     check_seed(seed)
     if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
-        raise ParameterError(f"focal_px must be a positive number of pixels, got {focal_px!r}")
+        raise ParameterError("fit.focal_px", focal_px=repr(focal_px))
 
 
 def _fit_landmarks(fit_input: FitInput) -> tuple[LandmarkSolution, Stage]:

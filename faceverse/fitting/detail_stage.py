@@ -98,7 +98,7 @@ def select_detail_module(detail: bool | DetailModule, model: FaceModel) -> Detai
     if isinstance(detail, DetailModule):
         return check_open(detail, model)
     if not isinstance(detail, (bool, np.bool_)):
-        raise ParameterError(f"detail must be True, False or a module from load_detail, got {detail!r}")
+        raise ParameterError("fit.detail_type", detail=repr(detail))
     if not detail or not has_open_detail():
         return None
     module = load_detail()

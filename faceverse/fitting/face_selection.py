@@ -25,7 +25,7 @@ def check_face_selector(face) -> None:
     """
     is_index = isinstance(face, (int, np.integer)) and not isinstance(face, bool) and face >= 0
     if not (is_index or isinstance(face, str) and face == LARGEST or is_point(face)):
-        raise ParameterError(f"face must be 0 (the largest), 1, 2 ..., 'largest' or a point (x, y), got {face!r}")
+        raise ParameterError("face.selector", face=repr(face))
 
 
 def is_point(face) -> bool:
@@ -48,18 +48,13 @@ def select_face(detected: list[DetectedFace], face: FaceSelector, scale: float =
         NoFaceError: no face was detected, or fewer than the index requires.
     """
     if not detected:
-        raise NoFaceError(
-            "no face was found; use a photograph in which the face is well lit and at least 60 pixels wide"
-        )
+        raise NoFaceError("face.none")
     if is_point(face):
         point = np.array([float(v) for v in face]) * scale
         return min(detected, key=lambda one: _distances(one, point))
     index = 0 if isinstance(face, str) else int(face)
     if index >= len(detected):
-        count = len(detected)
-        were = "1 face was" if count == 1 else f"{count} faces were"
-        rest = f" to face={count - 1}" if count > 1 else ""
-        raise NoFaceError(f"{were} found, so face={index} does not exist; use face=0{rest}")
+        raise NoFaceError("face.fewer", count=len(detected), index=index, last=len(detected) - 1)
     return detected[index]
 
 

@@ -13,6 +13,7 @@ from ..errors import NoFaceError
 from ..graphics.camera import euler_deg_from_rotation
 from ..io.images import Photo
 from ..landmarks import detect_faces
+from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult, FittedView, Stage
 from .appearance import fit_appearance
@@ -82,7 +83,7 @@ def fit_photos(
     stages = (detected, landmarks, *photometric)
     pairs = list(zip(fit_inputs, states, strict=True))
     said = tuple(
-        f"{_label(number, fit_input.photo)}: {text}"
+        _about_photo(number, fit_input.photo, text)
         for number, (fit_input, state) in enumerate(pairs)
         for text in fit_warnings(fit_input, state, far_side=_is_turned_alike(states))
     )
@@ -108,9 +109,9 @@ def _fineness(fit_input: FitInput, params: FaceParams) -> float:
     return float((pixel_density(fit_input.model, params, fit_input.camera, FINENESS_SIZE) ** 2).mean())
 
 
-def _label(number: int, photo: Photo) -> str:
-    """How messages call a photograph, counted from 1."""
-    return f"photograph {number + 1} ({photo.name})"
+def _about_photo(number: int, photo: Photo, message: str) -> Message:
+    """A message about one of several photographs, which are counted from 1."""
+    return Message("fit.about_photo", number=number + 1, name=photo.name, message=message)
 
 
 def _is_turned_alike(states: list[FaceState]) -> bool:
@@ -126,7 +127,7 @@ def _find_subjects(photos: list[Photo], model: FaceModel, faces: list, focals: l
         try:
             fit_inputs.append(prepare_fit_input(photo, detect_faces(photo.rgb), model, face, focal))
         except NoFaceError as error:
-            raise NoFaceError(f"{_label(number, photo)}: {error}") from error
+            raise NoFaceError(_about_photo(number, photo, error.message)) from error
     return fit_inputs
 
 

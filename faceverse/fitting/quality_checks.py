@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..io.images import Photo
 from ..landmarks import DetectedFace
+from ..messages import Message
 from .photometric import crop_box, crop_photo
 
 # MediaPipe's points: outer corners of the right and the left eye; around the face from the brows down; and around what
@@ -75,23 +76,18 @@ def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ..
     """
     said = []
     if seen.face_count > 1:
-        said.append(f"{seen.face_count} faces were found and the largest was taken; face= chooses another")
+        said.append(Message("quality.several_faces", count=seen.face_count))
     eyes = eye_distance(seen.face.landmarks_px)
     small = eyes < SMALL_FACE_PX
     if small:
-        said.append(
-            f"the face is small: {eyes:.0f} px between the outer eye corners, {SMALL_FACE_PX} or more work best"
-        )
+        said.append(Message("quality.small", pixels=eyes, wanted=SMALL_FACE_PX))
     if far_side and abs(seen.yaw_deg) > TURNED_DEG:
-        said.append(f"the face is turned {abs(seen.yaw_deg):.0f} degrees; its far side is guessed")
+        said.append(Message("quality.turned", degrees=abs(seen.yaw_deg)))
     if outside_share(seen.face.landmarks_px, seen.photo.rgb.shape[:2]) > OUTSIDE_SHARE:
-        said.append("part of the face lies outside the picture; it is guessed, a photograph of the whole face shows it")
+        said.append(Message("quality.cut_off"))
     misfit = misfit_percent(seen)
     if abs(seen.yaw_deg) <= TURNED_DEG and misfit > MISFIT_PERCENT:
-        said.append(
-            f"the head fits the face poorly: {misfit:.1f} % of the eye distance off on average, 2 to 3 % are usual; "
-            "take an upright, undistorted photograph of the whole face"
-        )
+        said.append(Message("quality.misfit", percent=misfit))
     return (*said, *_pixel_warnings(seen, small))
 
 
@@ -104,18 +100,15 @@ def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
     face, skin = face_masks((points - np.array(box[:2])) * size / (box[2] - box[0]), size)
     face, skin = face & inside, skin & inside
     if _is_dark(seen):
-        said.append("the face is very dark; colours are uncertain, more light on it helps")
+        said.append(Message("quality.dark"))
     white = white_share(crop, skin)
     if white > WHITE_SHARE:
-        said.append(f"{white:.0%} of the face is overexposed; colours and shape are guessed there, less light helps")
+        said.append(Message("quality.overexposed", share=white))
     strange = unexplained_share(crop, seen.rendered, skin)
     if strange > UNEXPLAINED_SHARE:
-        said.append(
-            f"{strange:.0%} of the face looks unlike skin, as if covered; what covers it ends up in the texture, "
-            "and shape is guessed there: use a photograph with nothing before the face"
-        )
+        said.append(Message("quality.covered", share=strange))
     if not small and 100 * blur_px(crop, face) > BLUR_PERCENT * eye_distance(points) * size / (box[2] - box[0]):
-        said.append("the face is very blurred; shape and texture are coarse, a sharper photograph shows more")
+        said.append(Message("quality.blurred"))
     return said
 
 

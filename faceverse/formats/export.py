@@ -27,6 +27,7 @@ from ..detail.displacement import sample
 from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..io.pickles import read_npy
+from ..messages import Message, reason_of
 from ..model.face_model import FaceModel
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
 from ..result import FitResult, head_from_params
@@ -112,11 +113,11 @@ def export(
     known = EXPORT_FORMATS.get(path.suffix.lower().removeprefix("."))
     if known is None:
         suffixes = " ".join(f".{name}" for name in EXPORT_FORMATS)
-        raise ParameterError(f"cannot write {path.name}: the name must end in one of {suffixes}")
+        raise ParameterError("file.write_suffix", name=path.name, suffixes=suffixes)
     if not (np.isfinite(result.vertices).all() and np.isfinite(result.neutral_vertices).all()):
-        raise ParameterError(f"cannot write {path.name}: the head has vertices that are not finite; check its params")
+        raise ParameterError("export.not_finite", name=path.name)
     if lod not in LEVELS_OF_DETAIL:
-        raise ParameterError(f"lod must be one of {', '.join(LEVELS_OF_DETAIL)}, got {lod!r}")
+        raise ParameterError("export.lod", known=", ".join(LEVELS_OF_DETAIL), lod=repr(lod))
     if lod == "dense":
         _check_dense(result, path, known)
     head = coarse_head(result) if lod == "coarse" and known.levels_of_detail else result
@@ -131,7 +132,7 @@ def _level_of_detail(path: Path, lod: str, light: bool | None, dense: bool | Non
             text = f"export({name}={value}) is deprecated, use lod={level if value else 'standard'!r}"
             warnings.warn(text, DeprecationWarning, stacklevel=4)  # past `export` and the wrapper of singledispatch
     if light and dense:
-        raise ParameterError(f"cannot write {path.name} both light and dense; choose one")
+        raise ParameterError("export.coarse_and_dense", name=path.name)
     return "coarse" if light else "dense" if dense else lod
 
 
@@ -155,9 +156,9 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
     except ValueError as error:
-        raise ParameterError(f"cannot restore {path.name}: it is not a text file") from error
+        raise ParameterError("store.unreadable", name=path.name, reason=Message("file.no_text")) from error
     return from_json(text, model, path.name)
 
 
@@ -208,12 +209,9 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
 def _check_dense(result: FitResult, path: Path, known: ExportFormat) -> None:
     if "dense" not in known.levels_of_detail:
         suffixes = " ".join(f".{name}" for name, entry in EXPORT_FORMATS.items() if "dense" in entry.levels_of_detail)
-        raise ParameterError(f"cannot write {path.name} as a dense mesh: the name must end in one of {suffixes}")
+        raise ParameterError("export.dense_suffix", name=path.name, suffixes=suffixes)
     if result.displacement is None:
-        raise ParameterError(
-            f"cannot write {path.name} as a dense mesh: this head has no displacement; fit its photograph with detail, "
-            f"or give it some by edit(detail_seed=0)"
-        )
+        raise ParameterError("export.dense_no_displacement", name=path.name)
 
 
 def _mesh_of(result: FitResult, lod: str) -> DenseMesh:
@@ -361,7 +359,7 @@ def _write_all(files: dict[Path, bytes]) -> None:
     try:
         for path, content in files.items():
             if path.is_dir():
-                raise IsADirectoryError(None, "a folder has this name", str(path))
+                raise IsADirectoryError(None, Message("reason.name_is_folder"), str(path))
             temporary = path.with_name(f".{uuid.uuid4().hex}.part")
             with open(temporary, "xb") as file:
                 staged[temporary] = path
@@ -372,8 +370,7 @@ def _write_all(files: dict[Path, bytes]) -> None:
             placed += [path] * is_new
         complete = True
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ParameterError(f"cannot write {path}: {reason}; choose a folder that exists and is writable") from error
+        raise ParameterError("export.unwritable", path=path, reason=reason_of(error)) from error
     finally:
         for leftover in [*staged, *([] if complete else placed)]:
             leftover.unlink(missing_ok=True)

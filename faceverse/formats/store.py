@@ -24,6 +24,7 @@ from ..detail.file import has_open_detail, load_detail
 from ..detail.module import STORED, DetailModule, of_steps, whole_steps
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera
+from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult, FittedView, Stage, with_params
 
@@ -44,7 +45,7 @@ def to_json(result: FitResult) -> str:
     try:
         return _readable(_document(result)) + "\n"
     except ValueError as error:
-        raise ParameterError("cannot store this result: a parameter is not a finite number") from error
+        raise ParameterError("store.not_finite") from error
 
 
 def _document(result: FitResult) -> dict:
@@ -58,6 +59,7 @@ def _document(result: FitResult) -> dict:
         "source": _without_folder(result.source),
         "seconds": float(result.seconds),
         "warnings": list(result.warnings),
+        "warning_codes": entries_of(result.warnings),
         "camera": _camera_numbers(camera),
         "params": {
             **{name: _numbers(getattr(params, name)) for name in _PARAMS},
@@ -94,16 +96,13 @@ def from_json(text: str, model: FaceModel, name: str) -> FitResult:
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
-            raise ValueError(f"its format is not {_FORMAT}")
+            raise ValueError(Message("store.format", format=_FORMAT))
         if document["version"] != _VERSION:
-            raise ValueError(f"its version is {document['version']!r} and this library reads {_VERSION}")
+            raise ValueError(Message("store.version", found=repr(document["version"]), expected=_VERSION))
         _check_model(document["model"], model, name)
         return _restored(document, model)
-    except KeyError as error:
-        raise ParameterError(f"cannot restore {name}: it has no {error}; export it again") from error
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ParameterError(f"cannot restore {name}: {reason}; export it again") from error
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
+        raise ParameterError("store.unreadable", name=name, reason=reason_of(error)) from error
 
 
 def library_name() -> str:
@@ -218,7 +217,7 @@ def _readable(value, depth: int = 0) -> str:
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 def _refuse_constant(name: str):
-    raise ValueError(f"it contains {name} where a number is expected")
+    raise ValueError(Message("store.constant", found=name))
 
 
 def _check_model(wanted: dict, model: FaceModel, name: str) -> None:
@@ -226,8 +225,12 @@ def _check_model(wanted: dict, model: FaceModel, name: str) -> None:
     same_file = wanted["sha256"] is None or digest is None or wanted["sha256"] == digest
     if wanted["name"] != model.name or not same_file:
         raise WeightsError(
-            f"{name} belongs to the face model '{wanted['name']}' (sha256 {str(wanted['sha256'])[:12]}), but the one "
-            f"loaded is '{model.name}' (sha256 {str(digest)[:12]}); load that one and pass it as model="
+            "store.other_model",
+            name=name,
+            wanted=wanted["name"],
+            wanted_digest=str(wanted["sha256"])[:12],
+            model=model.name,
+            digest=str(digest)[:12],
         )
 
 
@@ -257,7 +260,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
             "projected_landmarks_px",
         ),
         stages=tuple(_stage(entry) for entry in document["stages"]),
-        warnings=tuple(dict.fromkeys([*(str(text) for text in document["warnings"]), *missing])),
+        warnings=tuple(dict.fromkeys([*with_codes(document["warnings"], document.get("warning_codes")), *missing])),
         seconds=float(document["seconds"]),
         source=str(document["source"]),
         blendshape_scores={key: _loss(score) for key, score in document["blendshape_scores"].items()},
@@ -267,7 +270,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     result = with_params(result, FaceParams(**values))
     if document.get("normal_map_follows", False):
         if result.displacement is None or len(set(result.displacement.shape)) > 1:
-            raise ValueError("a normal map that follows needs a square displacement")
+            raise ValueError(Message("store.normals_need_square"))
         result = result.replace(normal_map=normal_map(model, result.vertices, result.displacement))
     return result
 
@@ -293,10 +296,7 @@ def _module_of(entry: dict | str | None) -> tuple[DetailModule | None, list[str]
     if module is not None and ((name == module.name) if digest is None else (digest == module.digest)):
         return module, []
     made_with = f"'{name}'" + (f" ({digest[:8]})" if digest else "")
-    return None, [
-        f"detail: made with the detail module {made_with}, which is not the one installed here; it is shown as stored "
-        f"and cannot be edited with the installed weights"
-    ]
+    return None, [Message("detail.other_installed", module=made_with)]
 
 
 def _latents(item: list | dict, what: str) -> np.ndarray:
@@ -305,7 +305,7 @@ def _latents(item: list | dict, what: str) -> np.ndarray:
         return _array(item, None, what)
     length = int(item["length"])
     if not 0 < length <= _LONGEST_LATENTS:
-        raise ValueError(f"{what} has {length} numbers, not 1 to {_LONGEST_LATENTS}")
+        raise ValueError(Message("store.latents_length", what=what, found=length, most=_LONGEST_LATENTS))
     return _unpacked(item, length, what)
 
 
@@ -313,7 +313,7 @@ def _camera(entry: dict) -> Camera:
     x, y = (float(v) for v in entry["principal_point_px"])
     height, width = (int(v) for v in entry["image_size"])
     if not all(map(math.isfinite, (x, y, entry["focal_px"]))):
-        raise ValueError("its camera has a number that is not finite")
+        raise ValueError(Message("store.camera_not_finite"))
     return Camera(float(entry["focal_px"]), (x, y), (height, width))
 
 
@@ -321,7 +321,7 @@ def _weights(stored: dict[str, float], model: FaceModel) -> np.ndarray:
     """Expression weights (E,) in the model's order."""
     if set(stored) != set(model.expression_names):
         odd = sorted(set(stored) ^ set(model.expression_names))
-        raise ValueError(f"its expressions are not the model's ({', '.join(odd[:3])})")
+        raise ValueError(Message("store.expressions", names=", ".join(odd[:3])))
     names = model.expression_names
     return _array([stored[key] for key in names], (len(names),), "expression")
 
@@ -344,9 +344,9 @@ def _array(values: list, shape: tuple[int, ...] | None, what: str) -> np.ndarray
     """A finite float32 array; checks its shape unless `shape` is None."""
     array = np.array(values, dtype=np.float64)
     if shape is not None and array.shape != shape:
-        raise ValueError(f"{what} should have shape {shape}, but has {array.shape}")
+        raise ValueError(Message("store.shape", what=what, expected=shape, shape=array.shape))
     if not (np.abs(array) <= np.finfo(np.float32).max).all():
-        raise ValueError(f"{what} has a number that is not finite")
+        raise ValueError(Message("value.not_finite", what=what))
     return array.astype(np.float32)
 
 
@@ -355,16 +355,16 @@ def _picture(text: str, mode: str, what: str) -> np.ndarray:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
             if image.mode != mode or max(image.size) > _LARGEST_SIDE_PX:
                 found = f"{image.mode} of {image.width} x {image.height}"
-                raise ValueError(f"{what} is {found}, expected {mode} of at most {_LARGEST_SIDE_PX} pixels a side")
+                raise ValueError(Message("store.picture", what=what, found=found, mode=mode, most=_LARGEST_SIDE_PX))
             return np.array(image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{what} is not a complete PNG picture") from error
+        raise ValueError(Message("store.no_png", what=what)) from error
 
 
 def _displacement(entry: dict) -> np.ndarray:
     height, width = (int(v) for v in entry["shape"])
     if not 0 < height <= _LARGEST_SIDE_PX or not 0 < width <= _LARGEST_SIDE_PX:
-        raise ValueError(f"displacement has a side of {max(height, width)}, not 1 to {_LARGEST_SIDE_PX}")
+        raise ValueError(Message("store.displacement_side", found=max(height, width), most=_LARGEST_SIDE_PX))
     return _unpacked(entry, height * width, "displacement").reshape(height, width)
 
 
@@ -383,7 +383,7 @@ def _unpacked(entry: dict, length: int, what: str) -> np.ndarray:
             content = _unzipped(entry[key], length * np.dtype(kind).itemsize, what)
             values = np.frombuffer(content, kind).astype(np.float32)
     if not np.isfinite(values).all():
-        raise ValueError(f"{what} is damaged")
+        raise ValueError(Message("store.damaged", what=what))
     return values
 
 
@@ -392,9 +392,9 @@ def _unzipped(text: str, size: int, what: str) -> bytes:
         # Never decompress more than announced, whatever a crafted file contains.
         content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
     except zlib.error as error:
-        raise ValueError(f"{what} is damaged") from error
+        raise ValueError(Message("store.damaged", what=what)) from error
     if len(content) != size:
-        raise ValueError(f"{what} is damaged")
+        raise ValueError(Message("store.damaged", what=what))
     return content
 
 

@@ -39,9 +39,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if not self.focal_px > 0 or min(self.image_size) < 1:
-            raise ParameterError(
-                f"camera needs a positive focal length and size, got {self.focal_px}, {self.image_size}"
-            )
+            raise ParameterError("camera.size", focal_px=self.focal_px, image_size=self.image_size)
 
     def cropped(self, box_px: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:
         """Camera of the image cropped to box_px (x0, y0, x1, y1) and scaled to size (height, width).

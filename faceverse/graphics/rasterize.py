@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from faceverse.errors import ParameterError
+from faceverse.messages import reason_of
 
 NEAR_M = 1e-3
 """Triangles with a vertex at this depth or nearer are skipped (they are not clipped)."""
@@ -149,11 +150,11 @@ def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tens
     """
     count = len(fragments.triangle)
     if attributes.ndim != 3 or attributes.shape[0] not in (1, count):
-        raise ParameterError(f"attributes have shape {tuple(attributes.shape)}; expected ({count} or 1, V, C).")
+        raise ParameterError("raster.attributes_shape", shape=tuple(attributes.shape), batch=count)
     _check_faces(faces, attributes.shape[1])
     if len(fragments.covered) and int(fragments.triangle.max()) >= len(faces):
         needed = int(fragments.triangle.max()) + 1
-        raise ParameterError(f"faces hold {len(faces)} triangles; the fragments refer to at least {needed}.")
+        raise ParameterError("raster.faces_count", found=len(faces), needed=needed)
     stride = attributes.shape[1] if len(attributes) > 1 else 0
     rows = attributes.movedim(2, 0).reshape(attributes.shape[2], -1)
     values = _gather(rows, _corner_rows(fragments, faces.to(attributes.device), stride))
@@ -165,15 +166,15 @@ def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tens
 def _check(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
     """Validate the arguments of rasterize and return (H, W)."""
     if vertices_px.ndim != 3 or vertices_px.shape[2] != 3:
-        raise ParameterError(f"vertices_px has shape {tuple(vertices_px.shape)}; expected (N, V, 3): x, y, depth.")
+        raise ParameterError("raster.vertices_shape", shape=tuple(vertices_px.shape))
     if vertices_px.dtype not in (torch.float32, torch.float64):
-        raise ParameterError(f"vertices_px is {vertices_px.dtype}; expected float32 or float64.")
+        raise ParameterError("raster.vertices_dtype", dtype=vertices_px.dtype)
     try:
         height, width = (int(size) for size in image_size)
     except (TypeError, ValueError):
-        raise ParameterError(f"image_size is {image_size!r}; expected (height, width) in pixels.") from None
+        raise ParameterError("raster.image_size", image_size=repr(image_size)) from None
     if height < 1 or width < 1:
-        raise ParameterError(f"image_size is {image_size!r}; height and width must be at least 1 pixel.")
+        raise ParameterError("raster.image_empty", image_size=repr(image_size))
     _check_faces(faces, vertices_px.shape[1])
     return height, width
 
@@ -182,19 +183,19 @@ def _check_backend(name: str, what: str) -> None:
     """Raise ParameterError for an unknown backend; `what` says where the name comes from."""
     if name not in BACKENDS:
         names = ", ".join(map(repr, ("auto", *BACKENDS)))
-        raise ParameterError(f"{what} is {name!r}; use one of {names}.")
+        raise ParameterError("raster.backend", what=what, name=repr(name), names=names)
 
 
 def _check_faces(faces: Tensor, vertex_count: int) -> None:
     """Raise ParameterError for indices that would make the kernel read out of bounds."""
     if faces.ndim != 2 or faces.shape[1] != 3:
-        raise ParameterError(f"faces have shape {tuple(faces.shape)}; expected (F, 3).")
+        raise ParameterError("raster.faces_shape", shape=tuple(faces.shape))
     if faces.dtype not in (torch.int64, torch.int32):
-        raise ParameterError(f"faces are {faces.dtype}; expected int64 or int32.")
+        raise ParameterError("raster.faces_dtype", dtype=faces.dtype)
     if faces.numel():
         low, high = (int(bound) for bound in faces.aminmax())
         if low < 0 or high >= vertex_count:
-            raise ParameterError(f"faces hold indices {low}..{high}, but there are {vertex_count} vertices.")
+            raise ParameterError("raster.faces_index", low=low, high=high, vertex_count=vertex_count)
 
 
 # Below, pixels are the last axis: on a CPU, torch is several times faster with (C, P) than with (P, C).
@@ -245,7 +246,7 @@ def _numba_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], 
     try:
         from faceverse.graphics._raster_kernel import fill_triangles
     except ImportError as error:
-        raise ParameterError(f'The "numba" rasterizer needs numba ({error}): pip install numba') from error
+        raise ParameterError("raster.no_numba", reason=reason_of(error)) from error
     triangle = np.full((len(vertices_px), *size), -1, dtype=np.int64)
     inverse_depth = np.zeros(triangle.shape)
     fill_triangles(
@@ -326,12 +327,8 @@ def _import_pytorch3d() -> tuple:
         from pytorch3d.structures import Meshes
     except (ImportError, OSError) as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pytorch3d")
-        state = "is not installed" if missing else "is installed but does not load"
-        raise ParameterError(
-            f'The "pytorch3d" rasterizer {state} ({" ".join(str(error).split())}): install it as docs/backends.md says '
-            '(pip install easypytorch3d==0.7.9.post1 with a matching torch, or a build from source), or use '
-            'backend="numba".'
-        ) from error
+        code = "raster.no_pytorch3d" if missing else "raster.pytorch3d_broken"
+        raise ParameterError(code, reason=" ".join(str(error).split())) from error
     return rasterize_meshes, Meshes
 
 
@@ -362,10 +359,7 @@ def _pytorch3d_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, in
         except RuntimeError as error:
             if "Not compiled" not in str(error):
                 raise
-            raise ParameterError(
-                f'This build of pytorch3d cannot work on the device "{vertices.device}"; use another build '
-                '(docs/backends.md), backend="numba", or tensors on the CPU.'
-            ) from error
+            raise ParameterError("raster.pytorch3d_device", device=vertices.device) from error
         index, depth, distance = index[0], depth[0], distance[0, :, :, 0]
         candidates = torch.where(index >= 0, rows[index.clamp(min=0)], index)
         triangle[n] = candidates[:, :, 0]

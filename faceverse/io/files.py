@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import FaceVerseError
+from ..messages import reason_of
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes], error: type[FaceVerseError]) -> Path:
@@ -27,7 +28,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes], error: type[F
                 file.writelines(content)
         os.replace(temporary, path)
     except OSError as problem:
-        raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
+        raise error("file.unwritable", path=path, reason=reason_of(problem)) from problem
     finally:
         # A parent that is no folder cannot hold the temporary file either.
         if temporary.parent.is_dir():

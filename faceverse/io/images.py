@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..messages import Message
 from .files import write_atomically
 
 MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
@@ -88,7 +89,7 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> 
         return _decode(source, "the picture", name)
     if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         return _decode(Image.fromarray(_array_to_uint8(np.asarray(source))), "the array", "photo")
-    raise ImageError(f"expected a file name, a Pillow image or a NumPy array, got {type(source).__name__}")
+    raise ImageError("image.source_type", type=type(source).__name__)
 
 
 def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
@@ -104,10 +105,10 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
     path = Path(path)
     if path.suffix.lower() not in _SAVE_OPTIONS:
         known = " ".join(_SAVE_OPTIONS)
-        raise ImageError(f"cannot write {path.name}: a picture's name must end in one of {known}")
+        raise ImageError("image.write_suffix", name=path.name, known=known)
     rgb = np.asarray(rgb)
     if rgb.dtype != np.uint8 or 0 in rgb.shape or not (rgb.ndim == 2 or (rgb.ndim == 3 and rgb.shape[2] in (3, 4))):
-        raise ImageError(f"cannot write {path.name}: expected (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
+        raise ImageError("image.write_array", name=path.name, shape=rgb.shape, dtype=rgb.dtype)
     image_format, options = _SAVE_OPTIONS[path.suffix.lower()]
     if image_format == "JPEG" and rgb.ndim == 3:
         rgb = rgb[:, :, :3]
@@ -121,23 +122,21 @@ def _read_file(path: Path) -> Photo:
         with open(path, "rb") as file:
             header = file.read(12)
             if not header:
-                raise ImageError(f"{path.name} is empty (0 bytes); copy or download it again")
+                raise ImageError("image.empty_file", name=path.name)
             formats = _known_formats(header, path.name)
             file.seek(0)
             with Image.open(file, formats=formats) as image:
                 return _decode(image, path.name, path.stem, may_draft=True)
     except FileNotFoundError as error:
-        raise ImageError(f"there is no file {path}; check the name") from error
+        raise ImageError("file.missing", path=path) from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder; give one picture") from error
+        raise ImageError("image.is_folder", path=path) from error
     except PermissionError as error:
-        reason = f"{path} is a folder; give one picture" if path.is_dir() else f"{path} may not be read (permission)"
-        raise ImageError(reason) from error
+        raise ImageError("image.is_folder" if path.is_dir() else "image.no_permission", path=path) from error
     except UnidentifiedImageError as error:
-        message = f"{path.name} is not a picture that can be read; its content must be JPEG, PNG, WebP, TIFF or HEIC"
-        raise ImageError(message) from error
+        raise ImageError("image.unreadable", name=path.name) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(path.name)) from error
+        raise ImageError("image.too_large", name=path.name, megapixels=MAX_MEGAPIXELS) from error
     except ImageError:
         raise
     except Exception as error:  # a damaged header makes Pillow's readers raise almost anything
@@ -150,7 +149,7 @@ def _known_formats(header: bytes, what: str) -> list[str]:
         try:
             import pillow_heif
         except ImportError as error:
-            raise ImageError(f"{what} is a HEIC picture; to read it: pip install pillow-heif") from error
+            raise ImageError("image.needs_heif", name=what) from error
         pillow_heif.register_heif_opener()
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
@@ -160,11 +159,12 @@ def _decode(image: Image.Image, what: str, name: str, may_draft: bool = False) -
     """Decode an opened image; `what` names it in messages, `may_draft` lets the JPEG decoder downscale."""
     original = image.size
     if original[0] * original[1] > MAX_MEGAPIXELS * 1e6:
-        raise ImageError(_too_large(what, f"{original[0]} x {original[1]}"))
+        width, height = original
+        raise ImageError("image.too_many_pixels", name=what, width=width, height=height, megapixels=MAX_MEGAPIXELS)
     factor = min(1.0, MAX_LONG_SIDE_PX / max(original))
     if min(original) * factor < MIN_SHORT_SIDE_PX:
-        message = f"{what} is {original[0]} x {original[1]} pixels, too small for a face"
-        raise ImageError(f"{message}; the shorter side must have at least {MIN_SHORT_SIDE_PX}")
+        width, height = original
+        raise ImageError("image.too_small", name=what, width=width, height=height, minimum=MIN_SHORT_SIDE_PX)
     try:
         if may_draft and factor < 1:
             image.draft(None, (math.ceil(original[0] * factor), math.ceil(original[1] * factor)))
@@ -258,7 +258,7 @@ def _deep_grey_to_uint8(grey: np.ndarray, what: str) -> np.ndarray:
     """Convert Pillow's 16-bit, 32-bit and floating-point grey pixels to (H, W) uint8."""
     if grey.dtype.kind == "f":
         if not np.isfinite(grey).all():
-            raise ImageError(f"{what} has pixels that are not numbers (NaN or infinite); write it again without them")
+            raise ImageError("image.file_not_finite", name=what)
         white = next((white for white in (1.0, 255.0, 65535.0) if grey.max() <= white), float(grey.max()))
     else:
         # Files of 32-bit integers nearly always hold 16-bit values; only larger ones use the whole range.
@@ -271,10 +271,10 @@ def _array_to_uint8(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        hint = "; put the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise ImageError(f"expected an array of shape (H, W, 3), got {array.shape}{hint}")
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        raise ImageError("image.channels_first" if channels_first else "image.array_shape", shape=array.shape)
     if 0 in array.shape:
-        raise ImageError(f"the array is empty: its shape is {array.shape}")
+        raise ImageError("image.array_empty", shape=array.shape)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype == np.bool_:
@@ -282,24 +282,18 @@ def _array_to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16:
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.dtype.kind not in "iuf":
-        raise ImageError(f"expected an array of uint8 (0..255) or float (0..1), got {array.dtype}")
+        raise ImageError("image.array_dtype", dtype=array.dtype)
     if not np.isfinite(array).all():
-        raise ImageError("the array has pixels that are not numbers (NaN or infinite); replace them first")
+        raise ImageError("image.array_not_finite")
     low, high = float(array.min()), float(array.max())
     white, slack = (1, 1e-3) if array.dtype.kind == "f" else (255, 0)
     if low < -slack or high > white + slack:
-        raise ImageError(f"expected {array.dtype} pixels in 0..{white}, got {low:g}..{high:g}; scale the array first")
+        raise ImageError("image.array_range", dtype=array.dtype, most=white, low=low, high=high)
     return np.clip(array * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
 
 
-def _too_large(what: str, size: str = "") -> str:
-    size = f" ({size})" if size else ""
-    return f"{what} has too many pixels{size}; reduce it below {MAX_MEGAPIXELS} megapixels"
-
-
-def _damaged(what: str, error: Exception) -> str:
+def _damaged(what: str, error: Exception) -> Message:
     words = str(error).lower()
     if isinstance(error, EOFError) or any(word in words for word in ("truncated", "premature", "end of file", "eof")):
-        return f"{what} is cut short, part of its data is missing; copy or download it again"
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return f"{what} is damaged and cannot be read ({reason}); copy or download it again"
+        return Message("image.cut_short", name=what)
+    return Message("image.damaged", name=what, reason=(str(error).splitlines() or [""])[0] or type(error).__name__)

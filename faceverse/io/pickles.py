@@ -28,6 +28,7 @@ import torch
 from numpy.lib import format as npy_format
 
 from ..errors import WeightsError
+from ..messages import Message
 
 _ALLOWED_OPCODES = """
     PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
@@ -65,26 +66,26 @@ def read_npy(path: str | os.PathLike) -> np.ndarray | dict:
         with open(path, "rb") as file:
             return _read_npy(file, path.stat().st_size)
     except _RefusedError as refused:
-        raise _not_opened(path, str(refused)) from None
+        raise _not_opened(path, refused.args[0]) from None
     except Exception as error:  # a damaged file can make NumPy and pickle raise nearly anything
-        raise WeightsError(f"{path} is damaged, cut short or not a .npy file ({_reason(error)})") from error
+        raise WeightsError("file.damaged_npy", path=path, reason=_reason(error)) from error
 
 
 def _read_npy(file: BinaryIO, file_bytes: int) -> np.ndarray | dict:
     version = npy_format.read_magic(file)
     if version not in [(1, 0), (2, 0), (3, 0)]:
-        raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
+        raise ValueError(Message("npy.version", major=version[0], minor=version[1]))
     # Versions 2 and 3 differ only in how names of fields are encoded.
     read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
         array = _RestrictedUnpickler(file).load()
         if type(array) is not np.ndarray or array.dtype != object or array.shape != shape or file.read(1):
-            raise ValueError("what it holds is not the object array that its header announces")
+            raise ValueError(Message("npy.other_content"))
         return array.item() if array.ndim == 0 else array
     expected, found = math.prod(shape) * dtype.itemsize, file_bytes - file.tell()
     if expected != found:
-        raise ValueError(f"{found} bytes of numbers where its header announces {expected}")
+        raise ValueError(Message("npy.length", found=found, expected=expected))
     file.seek(0)
     return npy_format.read_array(file, allow_pickle=False)
 
@@ -113,16 +114,16 @@ class _RestrictedUnpickler(pickle._Unpickler):
         try:
             return self._globals[f"{module}.{name}"]
         except KeyError:
-            raise _RefusedError(f"it tries to call {module}.{name}") from None
+            raise _RefusedError(Message("pickle.call", name=_one_line(f"{module}.{name}"))) from None
 
     def _instance(self) -> NoReturn:
         module, name = (self.readline()[:-1].decode("latin1") for _ in range(2))
-        raise _RefusedError(f"it tries to call {module}.{name}")
+        raise _RefusedError(Message("pickle.call", name=_one_line(f"{module}.{name}")))
 
     def _reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
         if (type(function) is not MethodType and function is not dict) or type(arguments) is not tuple:
-            raise _RefusedError(f"it tries to call a {type(function).__name__}")
+            raise _RefusedError(Message("pickle.call_type", type=type(function).__name__))
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
@@ -132,25 +133,25 @@ class _RestrictedUnpickler(pickle._Unpickler):
         elif isinstance(target, np.dtype):
             self._describe(target, *state)
         else:
-            raise _RefusedError(f"it tries to change the inside of a {type(target).__name__}")
+            raise _RefusedError(Message("pickle.change", type=type(target).__name__))
 
     def _put(self, kind: Any, many: bool) -> None:
         items = self.pop_mark() if many else [self.stack.pop() for _ in range(1 if kind is list else 2)][::-1]
         target: Any = self.stack[-1]
         if type(target) is not kind:
-            raise _RefusedError(f"it tries to change the inside of a {type(target).__name__}")
+            raise _RefusedError(Message("pickle.change", type=type(target).__name__))
         if kind is list:
             target.extend(items)
         else:
             target.update(zip(items[::2], items[1::2], strict=True))
 
     def _refuse(self, instruction: str) -> NoReturn:
-        raise _RefusedError(f"it uses the pickle instruction {instruction}")
+        raise _RefusedError(Message("pickle.instruction", instruction=instruction))
 
     # Functions behind the allowed names. NumPy describes a dtype in two halves, a text and then the rest of it.
     def _dtype(self, text: str, align: bool = False, copy: bool = True) -> np.dtype:
         if type(text) is not str or not _PLAIN_DTYPE.fullmatch(text):
-            raise _RefusedError(f"it asks for the dtype {text!r:.40}")
+            raise _RefusedError(Message("pickle.dtype", dtype=repr(text)))
         dtype = np.dtype(np.dtype(object if "O" in text else text), copy=True)
         self._incomplete[id(dtype)] = dtype
         return dtype
@@ -158,7 +159,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
     def _describe(self, dtype: Any, version: int, order: Any, base: Any, names: Any, fields: Any, *rest: Any) -> None:
         itemsize = rest[0]
         if self._incomplete.pop(id(dtype), None) is None:
-            raise _RefusedError("it tries to change a dtype that is in use")
+            raise _RefusedError(Message("pickle.dtype_in_use"))
         whole: np.dtype = dtype.newbyteorder(order)
         if base is not None:
             whole = np.dtype((self._complete(base[0]), _shape(base[1])))
@@ -167,13 +168,13 @@ class _RestrictedUnpickler(pickle._Unpickler):
             whole = np.dtype(parts | {"offsets": [fields[name][1] for name in names], "itemsize": itemsize})
         same = (whole.kind, whole.itemsize) == (dtype.kind, dtype.itemsize)
         if version != 3 or not same or (whole.hasobject and whole.kind != "O"):
-            raise _RefusedError("it describes a dtype that contradicts itself")
+            raise _RefusedError(Message("pickle.dtype_contradiction"))
         dtype.__setstate__(whole.__reduce__()[2])  # the state that NumPy gives its own dtype, not the file's
 
     def _complete(self, dtype: Any) -> np.dtype:
         if isinstance(dtype, np.dtype) and id(dtype) not in self._incomplete:
             return dtype
-        raise _RefusedError("it uses a dtype that is not complete")
+        raise _RefusedError(Message("pickle.dtype_incomplete"))
 
     def _content(self, dtype: Any, shape: tuple[int, ...], data: Any) -> Any:
         """The data of an array, checked for the type and length that its dtype and shape need."""
@@ -183,17 +184,17 @@ class _RestrictedUnpickler(pickle._Unpickler):
         if self._complete(dtype).kind != "O":
             kinds, size = (bytes, bytearray), dtype.itemsize
         if type(data) not in kinds or len(data) != math.prod(_shape(shape)) * size or (size == 0 and shape != ()):
-            raise _RefusedError(f"it builds an array of shape {shape!r:.60} from something else")
+            raise _RefusedError(Message("pickle.array_of_other", shape=repr(shape)))
         return data
 
     def _array(self, kind: object, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
         if kind is not _NDARRAY or shape != (0,):
-            raise _RefusedError(f"it builds an empty array of shape {shape!r:.60}")
+            raise _RefusedError(Message("pickle.array_empty", shape=repr(shape)))
         return np.ndarray(0, np.int8)
 
     def _fill(self, array: Any, version: int, shape: tuple, dtype: np.dtype, fortran: bool, data: Any) -> None:
         if version != 1 or array.size:
-            raise _RefusedError("it tries to change an array that is in use")
+            raise _RefusedError(Message("pickle.array_in_use"))
         array.__setstate__((1, shape, dtype, bool(fortran), self._content(dtype, shape, data)))
 
     def _from_buffer(
@@ -207,13 +208,13 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
     def _encode(self, text: str = "", encoding: str = "latin1") -> bytes:
         if encoding != "latin1":
-            raise _RefusedError(f"it tries to call _codecs.encode with {encoding!r:.40}")
+            raise _RefusedError(Message("pickle.encode", encoding=repr(encoding)))
         return text.encode("latin1")
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     if type(shape) is not tuple or not all(type(length) is int and length >= 0 for length in shape):
-        raise _RefusedError("it builds an array of no shape")
+        raise _RefusedError(Message("pickle.array_no_shape"))
     return shape
 
 
@@ -254,7 +255,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             start = file.read(len(_LEGACY_START))
         archive = start.startswith(_ZIP_START)
         if start != _LEGACY_START and not archive:
-            raise ValueError("it does not begin like a file of torch.save")
+            raise ValueError(Message("pickle.no_checkpoint"))
         with _TORCH_NAMES, torch.serialization.safe_globals([(SimpleNamespace, "argparse.Namespace")]):
             mmap = archive and all(entry.compress_type == 0 for entry in zipfile.ZipFile(path).infolist())
             content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
@@ -262,10 +263,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         refused = _TORCH_REFUSAL.search(str(error))
         if refused:
             name = refused[1] if "." in refused[1] else f"builtins.{refused[1]}"
-            raise _not_opened(path, f"it tries to call {name}") from None
-        raise WeightsError(f"{path} is damaged, cut short or not a checkpoint ({_reason(error)})") from error
+            raise _not_opened(path, Message("pickle.call", name=_one_line(name))) from None
+        raise WeightsError("file.damaged_checkpoint", path=path, reason=_reason(error)) from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+        raise WeightsError("file.no_tensors", path=path, type=type(content).__name__)
     return content
 
 
@@ -273,12 +274,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 def _existing(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"there is no model file {path}")
+        raise WeightsError("file.no_model", path=path)
     return path
 
 
-def _not_opened(path: Path, reason: str) -> WeightsError:
-    return WeightsError(f"{path} is not opened: {_one_line(reason)}; only arrays and plain containers are read")
+def _not_opened(path: Path, reason: Message) -> WeightsError:
+    return WeightsError("file.not_opened", path=path, reason=reason)
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,8 @@ Codes are part of the public interface: they stay when a sentence is improved. S
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -64,9 +66,10 @@ class Message(str):
         return sentence.format(**{k: v.translated(language) if isinstance(v, Message) else v for k, v in values})
 
     def to_dict(self) -> dict[str, Any]:
-        """Code and arguments, ready for JSON: {"code": ..., "arguments": {...}}."""
-        values = self.arguments.items()
-        return {"code": self.code, "arguments": {k: v.to_dict() if isinstance(v, Message) else v for k, v in values}}
+        """Code and arguments, ready for JSON: {"code": ..., "arguments": {...}}; of a free text {"code", "text"}."""
+        if self.code == FREE_TEXT:
+            return {"code": FREE_TEXT, "text": str(self)}
+        return {"code": self.code, "arguments": {name: _for_json(value) for name, value in self.arguments.items()}}
 
     @classmethod
     def from_dict(cls, entry: Any, text: str) -> Message:
@@ -77,9 +80,10 @@ class Message(str):
             text: the sentence, which is kept where the entry does not describe a message of the catalogs.
         """
         try:
-            return cls(entry["code"], **{name: _restored(value) for name, value in entry["arguments"].items()})
+            message = _restored(entry)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError):
             return cls._free(text)
+        return message if isinstance(message, Message) and message.code != FREE_TEXT else cls._free(text)
 
     @classmethod
     def _free(cls, text: str) -> Message:
@@ -113,6 +117,31 @@ def joined(messages: Iterable[str]) -> Message:
     return Message("list.pair", first=joined(parts[:middle]), second=joined(parts[middle:]))
 
 
+def entries_of(messages: Iterable[str]) -> list[dict[str, Any]]:
+    """`Message.to_dict` of each, as files keep it beside the texts."""
+    return [(one if isinstance(one, Message) else Message(one)).to_dict() for one in messages]
+
+
+def with_codes(texts: Iterable[str], entries: Any) -> tuple[Message, ...]:
+    """Messages from texts and `entries_of` them, or from texts alone where a file has no such entries.
+
+    Args:
+        entries: as a file holds them: dictionaries, their JSON text, or anything else, which is passed over.
+    """
+    texts = [str(text) for text in texts]
+    entries = list(entries) if isinstance(entries, list | tuple) and len(entries) == len(texts) else [None] * len(texts)
+    return tuple(Message.from_dict(_parsed(entry), text) for entry, text in zip(entries, texts, strict=True))
+
+
+def _parsed(entry: Any) -> Any:
+    if not isinstance(entry, str):
+        return entry
+    try:
+        return json.loads(entry)
+    except (ValueError, RecursionError):
+        return None
+
+
 def reason_of(error: BaseException) -> Message:
     """What an error says, in one line, to be named by another message."""
     told = error.args[0] if error.args else ""
@@ -128,16 +157,22 @@ def reason_of(error: BaseException) -> Message:
 
 def _plain(value: Any) -> Any:
     """A value that JSON and pickle take: NumPy's numbers become Python's, what is neither number nor text its text."""
-    if value is None or isinstance(value, str | bool) or type(value) in (int, float):
+    if value is None or isinstance(value, Message | bool) or type(value) in (str, int, float):
         return value
-    if isinstance(value, int | float) or (hasattr(value, "item") and not getattr(value, "shape", ())):
-        number = value.item() if hasattr(value, "item") else value
-        return number if isinstance(number, int | float) else str(value)
-    return str(value)
+    number = value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else None
+    return number if isinstance(number, int | float) else str(value)
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, Message):
+        return value.to_dict()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _restored(value: Any) -> Any:
     if isinstance(value, Mapping):
+        if value["code"] == FREE_TEXT:
+            return Message._free(str(value["text"]))
         return Message(value["code"], **{name: _restored(inner) for name, inner in value["arguments"].items()})
     if value is None or isinstance(value, str | int | float):
         return value

@@ -26,11 +26,16 @@ class Catalog:
 
     Attributes:
         sentences: by code; several where there are plural forms.
-        plural: index of the form for a count.
+        plural_rule: gettext's expression in C for the index of the form for a count n.
     """
 
     sentences: Mapping[str, tuple[str, ...]]
-    plural: Callable[[int], int]
+    plural_rule: str
+
+    @functools.cached_property
+    def plural(self) -> Callable[[int], int]:
+        """Index of the form for a count."""
+        return gettext.c2py(self.plural_rule)
 
     def sentence(self, code: str, arguments: Mapping) -> str | None:
         """The sentence with its placeholders, in the form that `arguments["count"]` asks for; None if it is missing."""
@@ -64,14 +69,14 @@ def languages() -> tuple[str, ...]:
 def catalog(language: str) -> Catalog:
     """All sentences of a language; an empty catalog for one that has none."""
     sentences: dict[str, tuple[str, ...]] = {}
-    plural: Callable[[int], int] = gettext.c2py("0")
+    plural_rule = "0"
     for folder in _FOLDERS:
         path = folder / f"{language}.po"
         if path.is_file():
             own = read_catalog(path)
             sentences |= own.sentences
-            plural = own.plural
-    return Catalog(sentences, plural)
+            plural_rule = own.plural_rule
+    return Catalog(sentences, plural_rule)
 
 
 def read_catalog(path: Path) -> Catalog:
@@ -87,4 +92,4 @@ def read_catalog(path: Path) -> Catalog:
             forms = (entry.string,) if isinstance(entry.string, str) else tuple(entry.string)
             if all(forms):
                 sentences[code] = forms
-    return Catalog(sentences, gettext.c2py(content.plural_expr))
+    return Catalog(sentences, content.plural_expr)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WeightsError
+from ..messages import Message, joined, reason_of
 from .data import Attribute, Landmarks, ModelData
 
 BASES = ("mean_vertices", "identity_modes", "expression_modes", "mean_albedo", "albedo_modes")
@@ -77,15 +78,15 @@ def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: s
     missing = sorted((_REQUIRED - set(arrays)) | (set(_TEXT) - set(text)))
     unknown = sorted(key for key in arrays if key not in allowed and key.partition(".")[0] not in ("regions", "extra"))
     if missing or unknown:
-        gone, added = ", ".join(missing) or "nothing", ", ".join(unknown) or "nothing"
-        raise WeightsError(f"{where}: missing {gone}; not expected {added}")
+        gone, added = (", ".join(keys) or Message("word.nothing") for keys in (missing, unknown))
+        raise WeightsError("model.arrays_differ", path=where, missing=gone, extra=added)
     try:
         values = {key: json.loads(text[key]) for key in _TEXT}
         data = _assembled(dict(arrays), values)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{where} is damaged: {error}; convert the model again") from error
+        raise WeightsError("model.damaged", path=where, reason=reason_of(error)) from error
     if problems := _problems(data):
-        raise WeightsError(f"{where}: " + "; ".join(problems))
+        raise WeightsError("file.problems", path=where, problems=joined(problems))
     return data
 
 
@@ -104,7 +105,7 @@ def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
             for entry, step, estimator in rows
         )
     if not isinstance(text["info"], dict) or not isinstance(text["expression_names"], list):
-        raise ValueError("info or expression_names is of the wrong kind")
+        raise ValueError(Message("model.info_kind"))
     return ModelData(
         **values,
         attributes=attributes,
@@ -133,12 +134,12 @@ def _problems(data: ModelData) -> list[str]:
         "population": (None, identity + albedo),
     }
     problems = [
-        f"{key} must have shape {shape}, got {value.shape}"
+        Message("array.shape", key=key, expected=shape, shape=value.shape)
         for key, shape in shapes.items()
         if (value := getattr(data, key)) is not None and not _has_shape(value, shape)
     ]
     problems += [
-        f"{key} has values that are not finite"
+        Message("array.not_finite", key=key)
         for key in shapes
         if (value := getattr(data, key)) is not None and not np.isfinite(value).all()
     ]
@@ -156,19 +157,19 @@ def _problems(data: ModelData) -> list[str]:
             indices[f"landmarks_{number}.detected"] = (np.zeros(0) if points.detected is None else points.detected, 478)
     for name, (index, limit) in indices.items():
         if index is None or (index.size and not (index.min() >= 0 and index.max() < limit)):
-            problems.append(f"{name} must index 0..{limit - 1}")
+            problems.append(Message("array.index", name=name, last=limit - 1))
     if data.faces.shape != data.uv_faces.shape or data.faces.shape[1:] != (3,):
-        problems.append(f"faces and uv_faces must have shape (F, 3), got {data.faces.shape} and {data.uv_faces.shape}")
+        problems.append(Message("array.faces_shape", shape=data.faces.shape, uv_shape=data.uv_faces.shape))
     count = identity + albedo
     if any(a.step.shape != (count,) or a.estimator.shape != (count + 1,) for a in data.attributes):
-        problems.append(f"attributes must have {count} coefficients")
+        problems.append(Message("array.attributes", expected=count))
     return problems
 
 
 def _landmark_problems(points: Landmarks, number: int) -> list[str]:
     shapes = {"triangle": (number,), "barycentric": (number, 3), "sigma": (number,), "error_modes": (None, number, 2)}
     return [
-        f"landmarks_{number}.{key} must have shape {shape}"
+        Message("array.landmarks_shape", key=f"landmarks_{number}.{key}", expected=shape)
         for key, shape in shapes.items()
         if (value := getattr(points, key)) is not None and not _has_shape(value, shape)
     ]

@@ -100,12 +100,11 @@ class FaceModel(nn.Module):
         for name in _MODES:
             modes = getattr(data, name)
             if modes.ndim != 3 or modes.shape[1:] != (vertex_count, 3):
-                raise ParameterError(f"{name} must have shape (K, {vertex_count}, 3), got {modes.shape}")
+                raise ParameterError("model.modes_shape", name=name, vertex_count=vertex_count, shape=modes.shape)
         gain = data.expression_gain
         if gain is not None and gain.shape != (len(data.expression_modes), len(data.identity_modes)):
             raise ParameterError(
-                f"expression_gain must have shape {(len(data.expression_modes), len(data.identity_modes))}, "
-                f"got {gain.shape}"
+                "model.gain_shape", expected=(len(data.expression_modes), len(data.identity_modes)), shape=gain.shape
             )
         self._tensors: dict[str, Tensor] = {}
         self.register_buffer("_reference", torch.zeros(()), persistent=False)  # has the model's device and dtype
@@ -129,7 +128,7 @@ class FaceModel(nn.Module):
         if name not in self._tensors:
             array = getattr(self.data, name) if name in TENSORS else None
             if array is None:
-                raise ParameterError(f"this model has no array {name!r}; it has {', '.join(TENSORS)}")
+                raise ParameterError("model.no_array", name=repr(name), known=", ".join(TENSORS))
             dtype = np.int64 if name == "faces" else np.float32
             tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(self.device)
             # Two threads that create the same tensor both get the first one.
@@ -391,7 +390,7 @@ def expression_gain(gain: Tensor, identity: Tensor) -> Tensor:
         ParameterError: coefficients of the wrong length.
     """
     if identity.ndim != 2 or identity.shape[1] != gain.shape[1]:
-        raise ParameterError(f"expected coefficients of shape (N, {gain.shape[1]}), got {tuple(identity.shape)}")
+        raise ParameterError("model.coefficients", expected=gain.shape[1], shape=tuple(identity.shape))
     return (1 + identity @ gain.T).clamp(*GAIN_RANGE)
 
 
@@ -413,8 +412,6 @@ def evaluate(mean: Tensor, *terms: tuple[Tensor, Tensor | None]) -> Tensor:
         if coefficients is None:
             continue
         if coefficients.ndim != 2 or coefficients.shape[1] != modes.shape[0]:
-            raise ParameterError(
-                f"expected coefficients of shape (N, {modes.shape[0]}), got {tuple(coefficients.shape)}"
-            )
+            raise ParameterError("model.coefficients", expected=modes.shape[0], shape=tuple(coefficients.shape))
         result = result + (coefficients @ modes.flatten(1)).unflatten(1, mean.shape)
     return result

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import WeightsError
 from ..graphics.mesh import unique_edges
 from ..io.files import write_atomically
+from ..messages import Message, joined, reason_of
 from .arrays import packed, unpacked
 from .data import ModelData
 
@@ -172,14 +173,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise WeightsError(f"there is no model file {path}")
+        raise WeightsError("file.no_model", path=path)
     try:
         with safe_open(path, framework="numpy") as opened:
             metadata = opened.metadata() or {}
             _check_format(metadata, path)
             return {key: opened.get_tensor(key) for key in opened.keys()}, metadata
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged, cut short or not a .safetensors file ({error})") from error
+        raise WeightsError("file.damaged_safetensors", path=path, reason=reason_of(error)) from error
 
 
 def _model_file(arrays: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> ModelFile:
@@ -211,13 +212,10 @@ def _sorted(content: bytes) -> bytes:
 def _check_format(metadata: dict[str, str], path: Path, formats: tuple[str, ...] = (FORMAT, ARRAYS_FORMAT)) -> None:
     found = metadata.get("format")
     if found not in formats:
-        raise WeightsError(f'{path} is not a face model: its format is {found!r}, not "{FORMAT}"')
+        raise WeightsError("model.format", path=path, found=repr(found), expected=FORMAT)
     version = ARRAYS_VERSION if found == ARRAYS_FORMAT else FORMAT_VERSION
     if metadata.get("format_version") != version:
-        raise WeightsError(
-            f"{path} has format version {metadata.get('format_version')!r}, this edition reads version "
-            f"{version}: install the edition of faceverse that the file was made for"
-        )
+        raise WeightsError("file.version", path=path, found=repr(metadata.get("format_version")), expected=version)
 
 
 def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
@@ -226,8 +224,10 @@ def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
     missing, extra = sorted(expected - set(arrays) - set(_OPTIONAL_KEYS)), sorted(set(arrays) - expected)
     if missing or extra:
         raise WeightsError(
-            f"{path} does not hold the arrays of a face model: missing {', '.join(missing) or 'none'}; "
-            f"not expected {', '.join(extra) or 'none'}"
+            "model.no_arrays",
+            path=path,
+            missing=", ".join(missing) or Message("word.none"),
+            extra=", ".join(extra) or Message("word.none"),
         )
 
 
@@ -239,7 +239,7 @@ def _read_json(metadata: dict[str, str], path: Path) -> dict[str, Any]:
         except ValueError:
             value = None
         if not isinstance(value, kind):
-            raise WeightsError(f"{path}: its metadata entry {key} is missing or not a JSON {kind.__name__}")
+            raise WeightsError("file.metadata_kind", path=path, key=key, kind=kind.__name__)
         values[key] = tuple(value) if kind is list else value
     return values
 
@@ -249,14 +249,14 @@ def _check(file: ModelFile, where: str) -> None:
     arrays = file.arrays()
     problems = _shape_problems(file, arrays) or _value_problems(file, arrays)
     if problems:
-        raise WeightsError(f"{where}: " + "; ".join(problems))
+        raise WeightsError("file.problems", path=where, problems=joined(problems))
 
 
 def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
     has_quads = file.quads is not None
     polygons, uv_polygons = _topology_keys(file)
     if {*_QUAD_KEYS, *_TRIANGLE_KEYS} & set(arrays) != {polygons, uv_polygons}:
-        return ["a model has either quads and uv_quads or faces and uv_faces"]
+        return [Message("array.quads_or_faces")]
     count = {key: value.shape[0] if value.ndim else 0 for key, value in arrays.items()}
     coarse, corners = count["mean_vertices"], 4 if has_quads else 3
     fine = coarse
@@ -285,15 +285,15 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
         expected[f"landmarks_{number}_barycentric"] = ("float32", (number, 3))
         expected[f"landmarks_{number}_sigma"] = ("float32", (number,))
     return [
-        f"{key} must be {dtype} {shape}, got {arrays[key].dtype} {arrays[key].shape}"
+        Message("array.type", key=key, dtype=dtype, expected=shape, found=f"{arrays[key].dtype} {arrays[key].shape}")
         for key, (dtype, shape) in expected.items()
         if key in arrays and (arrays[key].dtype != dtype or arrays[key].shape != shape)
     ]
 
 
 def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
-    problems = [f"{k} is empty" for k in ("mean_vertices", *_topology_keys(file)) if not len(arrays[k])]
-    problems += [f"{k} has values that are not finite" for k, v in arrays.items() if not np.isfinite(v).all()]
+    problems = [Message("array.empty", key=k) for k in ("mean_vertices", *_topology_keys(file)) if not len(arrays[k])]
+    problems += [Message("array.not_finite", key=k) for k, v in arrays.items() if not np.isfinite(v).all()]
     polygons, uv_polygons = (arrays[key] for key in _topology_keys(file))
     vertex_count, triangle_count = len(file.mean_vertices), len(polygons) * (8 if file.quads is not None else 1)
     limits = (vertex_count, len(file.uv), triangle_count, triangle_count)
@@ -301,26 +301,26 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     for key, limit in zip(keys, limits, strict=True):
         index = arrays[key]
         if index.size and not (index.min() >= 0 and index.max() < limit):
-            problems.append(f"{key} must index 0..{limit - 1}, got {index.min()}..{index.max()}")
+            problems.append(Message("array.index_found", key=key, last=limit - 1, low=index.min(), high=index.max()))
     if len(file.uv) < vertex_count or ((uv_polygons < vertex_count) & (uv_polygons != polygons)).any():
-        problems.append("uv must start with one row per vertex, in order, followed by the copies for seams")
+        problems.append(Message("array.uv_rows"))
     elif not np.isin(polygons, uv_polygons[uv_polygons == polygons]).all():
-        problems.append("each vertex must use the row of uv that has its own number at one corner or more")
+        problems.append(Message("array.uv_own_row"))
     for number in (478, 68):
         weights = arrays[f"landmarks_{number}_barycentric"]
         if (np.abs(weights.sum(1) - 1) > 1e-3).any() or (weights < -1e-3).any():
-            problems.append(f"landmarks_{number}_barycentric must be rows of weights that add up to 1")
+            problems.append(Message("array.barycentric", number=number))
     if len(file.region_names) > 16 or (file.region_bits >> len(file.region_names)).any():
-        problems.append(f"region_bits uses more bits than the {len(file.region_names)} region names (16 at most)")
+        problems.append(Message("array.region_bits", names=len(file.region_names)))
     for key in ("expression_names", "region_names"):
         names = getattr(file, key)
         if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            problems.append(f"{key} must be different strings")
+            problems.append(Message("array.different_strings", key=key))
     kinds: dict[str, Any] = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
     for attribute in file.attributes:
         known = isinstance(attribute, dict) and set(attribute) == set(kinds)
         if not known or any(not isinstance(attribute[key], kind) for key, kind in kinds.items()):
-            problems.append(f"each attribute must be name, unit (text), minimum, maximum (numbers), got {attribute}")
+            problems.append(Message("array.attribute_entry", found=attribute))
     return problems
 
 

@@ -47,7 +47,7 @@ def uv_fragments(model: FaceModel, size: int) -> UvFragments:
         ParameterError: size is not an integer in 1..MAX_SIZE.
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= MAX_SIZE:
-        raise ParameterError(f"a texture map's size must be an integer in 1..{MAX_SIZE}, got {size!r}")
+        raise ParameterError("texture.size", most=MAX_SIZE, size=repr(size))
     per_model = _cache.setdefault(model, {})
     if size not in per_model:
         per_model[size] = _rasterize_uv(model, int(size))
@@ -78,7 +78,7 @@ def bake_planes(model: FaceModel, values: np.ndarray, size: int) -> np.ndarray:
     """`bake_vertices` with the channels first, (C, size, size), which is faster to compute and to process."""
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != len(model.mean_vertices):
-        raise ParameterError(f"values must have shape ({len(model.mean_vertices)}, C), got {values.shape}")
+        raise ParameterError("texture.values_shape", vertices=len(model.mean_vertices), shape=values.shape)
     fragments = uv_fragments(model, size)
     shown, on_surface, matrix = _baking_matrix(model, fragments, size)
     image = np.empty((values.shape[1], size * size), np.float32)

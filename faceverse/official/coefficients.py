@@ -30,10 +30,8 @@ def params_from_coefficients(model: FaceModel, coefficients: np.ndarray) -> Face
     vector = np.asarray(coefficients, dtype=np.float64).reshape(-1)
     if vector.size != sum(sizes.values()) or not np.isfinite(vector).all():
         parts = " + ".join(f"{size} {name}" for name, size in sizes.items())
-        raise ParameterError(
-            f"{model.name} has {sum(sizes.values())} coefficients ({parts}), got {vector.size} numbers"
-            + ("" if np.isfinite(vector).all() else ", some of them not finite")
-        )
+        code = "official.count" if np.isfinite(vector).all() else "official.not_finite"
+        raise ParameterError(code, model=model.name, expected=sum(sizes.values()), parts=parts, found=vector.size)
     value = dict(zip(sizes, np.split(vector, np.cumsum(list(sizes.values()))[:-1])))
     expression = np.zeros(len(model.expression_names))
     own = np.setdiff1d(np.arange(len(expression)), space.eyes)
@@ -86,7 +84,7 @@ def stored_coefficients(content, where: str) -> np.ndarray:
         content = content.get("coeffs")
     is_row = isinstance(content, np.ndarray) and content.size == max(content.shape, default=0)
     if not is_row or content.dtype.kind not in "fiu":
-        raise ParameterError(f"{where} holds no coefficients: expected one row of numbers, or a dictionary with coeffs")
+        raise ParameterError("official.no_coefficients", path=where)
     return content.reshape(-1)
 
 

@@ -104,7 +104,7 @@ def evaluate(
     given |= {"translation": (translation, 3), "eyes": (np.zeros(4) if eyes is None else eyes, 4)}
     value = {name: _vector(name, array, size) for name, (array, size) in given.items()}
     if not (np.isfinite(focal_px) and focal_px > 0) or int(image_size) != image_size or not image_size > 0:
-        raise ParameterError(f"focal_px and image_size must be above 0, got {focal_px} and {image_size}")
+        raise ParameterError("official.camera", focal_px=focal_px, image_size=image_size)
     rotation = rotation_matrix(value["angles"])
     vertices = _vertices(model, space, value)
     normals = vertex_normals(vertices, space)
@@ -149,7 +149,7 @@ def project(in_camera: np.ndarray, convention: Convention, focal_px: float, size
 def _vector(name: str, value, size: int) -> np.ndarray:
     array = np.asarray(value, dtype=np.float64).reshape(-1) if value is not None else np.zeros(0)
     if array.size != size or not np.isfinite(array).all():
-        raise ParameterError(f"{name} must be {size} finite numbers for this model, got {array.size}")
+        raise ParameterError("official.coefficient_count", name=name, expected=size, found=array.size)
     return array
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..landmarks import LANDMARKS_68_FROM_478
+from ..messages import Message
 from ..model.arrays import BASES, TOPOLOGY, packed, unpacked
 from ..model.data import Landmarks, ModelData
 from ..model.face_model import ARKIT_NAMES
@@ -57,9 +58,9 @@ def version_of(raw: Mapping, where: str) -> int:
     if keys & {"exBase_52", "mediapipe_keypoints"}:
         return 3
     if "meanshape" not in keys and not {"idBase", "texBase"} <= keys:
-        hint = "; this is the layout of a detail module: open it with load_detail" if "uvmask" in keys else ""
-        shown = ", ".join(sorted(map(str, keys))[:8]) or "none"
-        raise WeightsError(f"{where} is no FaceVerse base file: it has the keys {shown}{hint}")
+        shown = ", ".join(sorted(map(str, keys))[:8]) or Message("word.none")
+        code = "official.detail_layout" if "uvmask" in keys else "official.other_keys"
+        raise WeightsError(code, path=where, keys=shown)
     columns = {key: np.shape(raw[key])[-1] if np.ndim(raw.get(key)) else 0 for key in ("idBase", "exBase", "texBase")}
     if keys & {*LIGHT_KEYS, "exp_name_list"} or columns["exBase"] == 52:
         return 2
@@ -189,7 +190,7 @@ def _light(reader: Reader, count: int, extra: dict) -> dict[str, np.ndarray]:
     extra["light_keypoints"] = reader.array("keypoints_select", (66,), below=len(chosen))
     extra["light_skinmask"] = reader.array("skinmask_select", (len(chosen),))
     if len(np.unique(chosen)) < len(chosen):
-        reader.problems.append("select_id names a vertex twice")
+        reader.problems.append(Message("array.vertex_twice"))
     return {"coarse_vertices": chosen, "coarse_faces": faces}
 
 
@@ -205,7 +206,7 @@ def _with_own(own, data: ModelData, where: str) -> ModelData:
     try:
         arrays, text = dict(own["arrays"]), dict(own["text"])
     except (TypeError, KeyError, ValueError) as error:
-        raise WeightsError(f'{where}: its key "{OWN_KEY}" is damaged; convert the model again') from error
+        raise WeightsError("official.own_damaged", path=where, key=OWN_KEY) from error
     base = packed(data)[0]
     arrays |= {key: base[key] for key in (*BASES, *TOPOLOGY) if key in base}
     arrays |= {key: value for key, value in base.items() if key.startswith("extra.")}

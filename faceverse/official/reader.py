@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ..errors import WeightsError
+from ..messages import Message, joined
 
 _SHOWN = 12
 
@@ -44,11 +45,11 @@ class Reader:
             return self._wrong(key, shape, f"shape {value.shape}", empty)
         if below is None:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                self.problems.append(f"{key} has values that are not finite")
+                self.problems.append(Message("array.not_finite", key=key))
             return array
         index = np.asarray(array, np.float64).round().astype(np.int64) if array.dtype.kind == "f" else array
         if (index != array).any() or index.min() < 0 or index.max() >= max(below, 1):
-            self.problems.append(f"{key} must hold indices 0..{below - 1}, got {array.min():g}..{array.max():g}")
+            self.problems.append(Message("array.indices", key=key, last=below - 1, low=array.min(), high=array.max()))
             return empty
         return np.ascontiguousarray(index, dtype=np.int64)
 
@@ -62,7 +63,7 @@ class Reader:
         value = self.raw[key]
         names = tuple(map(str, np.asarray(value).reshape(-1))) if isinstance(value, (list, tuple, np.ndarray)) else ()
         if len(names) != count or len(set(names)) < count:
-            self.problems.append(f"{key} must be {count} different names, got {len(set(names))} of them")
+            self.problems.append(Message("array.names", key=key, expected=count, found=len(set(names))))
             return None
         return names
 
@@ -72,7 +73,7 @@ class Reader:
         if found is None:
             return np.zeros(0, np.int64)
         if (np.diff(found) < 0).any() or len(found) < 3:
-            self.problems.append(f"ver_inds must be three or more rising numbers, got {found.tolist()[:8]}")
+            self.problems.append(Message("array.rising", found=found.tolist()[:8]))
             return np.zeros(0, np.int64)
         return found
 
@@ -91,18 +92,19 @@ class Reader:
         """Raises one WeightsError with all that was wrong."""
         parts = []
         if self._missing:
-            parts.append(f"missing keys: {_listed(self._missing)}")
+            parts.append(Message("official.missing_keys", keys=_listed(self._missing)))
         if extra := list(extra):
-            parts.append(f"keys that its version does not have: {_listed(extra)}")
+            parts.append(Message("official.extra_keys", keys=_listed(extra)))
         if self.problems:
-            parts.append("; ".join(self.problems))
+            parts += self.problems
         if parts:
-            hint = " (load_model(path, strict=False) leaves unknown keys alone)" if extra and len(parts) == 1 else ""
-            raise WeightsError(f"{self.where}: " + "; ".join(parts) + hint)
+            only_extra = extra and len(parts) == 1
+            code = "official.only_extra_keys" if only_extra else "file.problems"
+            raise WeightsError(code, path=self.where, problems=joined(parts))
 
     def _wrong(self, key: str, shape: tuple, found: str, empty: np.ndarray) -> np.ndarray:
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        self.problems.append(f"{key} must be numbers in the shape ({wanted}), got {found}")
+        self.problems.append(Message("array.numbers", key=key, expected=wanted, found=found))
         return empty
 
 

@@ -32,7 +32,7 @@ def official_v2(model: FaceModel) -> dict:
     """
     data = model.data
     if not data.named_expressions:
-        raise ParameterError(f"{model.name} has no named expressions, which version 2 needs; convert to .safetensors")
+        raise ParameterError("official.needs_names", model=model.name)
     colours = np.asarray(data.albedo_modes, np.float64)
     mean_colour, colour_modes = display_colours(data.mean_albedo, colours)
     values = {

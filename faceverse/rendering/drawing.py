@@ -105,8 +105,10 @@ class PosedHead:
     def of(cls, result: FitResult, mode: str, pose: np.ndarray, translation: np.ndarray) -> PosedHead:
         if mode not in RENDER_MODES:
             close = difflib.get_close_matches(str(mode), RENDER_MODES, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ParameterError(f"there is no mode {mode!r}; {hint}Modes: {', '.join(RENDER_MODES)}")
+            known = ", ".join(RENDER_MODES)
+            if close:
+                raise ParameterError("render.similar_mode", mode=repr(mode), close=repr(close[0]), known=known)
+            raise ParameterError("render.mode", mode=repr(mode), known=known)
         vertices, faces, uv_faces = result.vertices, result.faces, result.uv_faces
         data = result.model.data
         if mode == "wireframe" and data.coarse_faces is not None:

@@ -144,7 +144,7 @@ def render(
     """
     ground = _check_background(background)
     if isinstance(supersample, bool) or supersample not in (1, 2, 3, 4):
-        raise ParameterError(f"supersample must be 1, 2, 3 or 4, got {supersample!r}")
+        raise ParameterError("render.supersample", supersample=repr(supersample))
     height, width = _check_size(camera.image_size if camera is not None else size)
     pose, translation = _pose(result)
     if rotation is not None:
@@ -266,8 +266,7 @@ def rotation_matrix(rotation) -> np.ndarray:
     if values.shape == (3, 3) and np.isfinite(values).all():
         if np.abs(values @ values.T - np.eye(3)).max() < 1e-3 and np.linalg.det(values) > 0:
             return values.astype(np.float32)
-    message = "rotation must be (yaw, pitch, roll) in degrees or a rotation matrix (3, 3)"
-    raise ParameterError(f"{message}, got {rotation!r}")
+    raise ParameterError("render.rotation", rotation=repr(rotation))
 
 
 # ------------------------------------------------------------------------------------------------- photographs, checks
@@ -276,7 +275,7 @@ def rotation_matrix(rotation) -> np.ndarray:
 def _over(photo: np.ndarray, result: FitResult, camera: Camera, mode: str, alpha: float) -> np.ndarray:
     """The head over a photograph (H, W, 3) uint8 that `camera` took."""
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 <= alpha <= 1:
-        raise ParameterError(f"alpha must be a number in 0..1, got {alpha!r}")
+        raise ParameterError("render.alpha", alpha=repr(alpha))
     drawn = draw(PosedHead.of(result, mode, *_pose(result)), camera, 2)
     ground = LINEAR_OF_BYTE[torch.from_numpy(np.array(photo)).long()]
     return _encode(alpha * drawn.rgb + (1 - alpha * drawn.coverage)[..., None] * ground)
@@ -337,7 +336,7 @@ def _check_size(size) -> tuple[int, int]:
     except (TypeError, ValueError, OverflowError):
         valid = False
     if not valid:
-        raise ParameterError(f"size must be a number of pixels or (height, width), each 1..{MAX_SIZE}, got {size!r}")
+        raise ParameterError("render.size", most=MAX_SIZE, size=repr(size))
     return int(height), int(width)
 
 
@@ -347,18 +346,17 @@ def _check_background(background) -> Tensor:
     except (TypeError, ValueError):
         colour = np.empty(0)
     if colour.shape != (3,) or not ((colour >= 0) & (colour <= 255)).all():
-        raise ParameterError(f"background must be three numbers in 0..255, got {background!r}")
+        raise ParameterError("render.background", background=repr(background))
     return linear_from_srgb(torch.from_numpy(colour / 255))
 
 
 def _check_photo(photo_rgb: np.ndarray, result: FitResult) -> np.ndarray:
     photo = np.asarray(photo_rgb)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
-        raise ParameterError(f"photo_rgb must be (H, W, 3) uint8, got {photo.shape} {photo.dtype}")
+        raise ParameterError("render.photo", shape=photo.shape, dtype=photo.dtype)
     height, width = result.camera.image_size
     if abs(photo.shape[0] * width - photo.shape[1] * height) > 0.01 * photo.shape[0] * width + width + height:
         raise ParameterError(
-            f"photo_rgb is {photo.shape[1]} x {photo.shape[0]} pixels, but this head was fitted to a picture of "
-            f"{width} x {height}; give that picture, or one scaled from it"
+            "render.photo_size", found_width=photo.shape[1], found_height=photo.shape[0], width=width, height=height
         )
     return photo

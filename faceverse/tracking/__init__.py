@@ -82,9 +82,9 @@ def track(
             unknown quality, a journal that cannot be written or for another source than a file or a folder.
     """
     if not all(value is None or (np.isfinite(value) and value > 0) for value in (fps, focal_px)) or fps is None:
-        raise ParameterError(f"fps and focal_px must be above 0, got {fps} and {focal_px}")
+        raise ParameterError("track.positive", fps=fps, focal_px=focal_px)
     if quality not in QUALITIES:
-        raise ParameterError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
+        raise ParameterError("track.quality", known=", ".join(QUALITIES), quality=repr(quality))
     model, known = _choose_person(model, identity)
     book = None if journal is None else Journal(Path(journal), _about(source, model, known, quality, fps, focal_px))
     earlier = None if book is None else book.earlier(model)
@@ -148,11 +148,10 @@ class _Run:
 
     def _estimate_person(self, waiting: list[FrameObservation]) -> TrackedPerson:
         if not waiting:
-            raise ImageError("the source has no frames; give a video, a folder of pictures or frames")
+            raise ImageError("track.no_frames")
         seen = [observed for observed in waiting if observed.face is not None]
         if not seen:
-            message = f"no face was found in any of {len(waiting)} frames"
-            raise NoFaceError(f"{message}; it must be as wide as an eighth of the picture, or more")
+            raise NoFaceError("track.no_face", frames=len(waiting))
         camera = default_camera(waiting[0].image_size, self._focal_px)
         return estimate_person(seen, self._observer, camera, self._known, self._focal_px is not None)
 
@@ -176,11 +175,11 @@ def _told(
 def _about(source, model: FaceModel, known: FaceParams | None, quality: str, fps: float, focal_px) -> dict:
     """What the frames of a journal depend on."""
     if not isinstance(source, (str, os.PathLike)):
-        raise ParameterError("a journal is kept for a video file or a folder only; leave it out for other sources")
+        raise ParameterError("track.journal_source")
     try:
         place, state = Path(source), os.stat(source)
     except OSError as error:
-        raise ImageError(f"there is no file {source}; check the name") from error
+        raise ImageError("file.missing", path=source) from error
     person = None
     if known is not None:
         values = np.concatenate([known.identity, known.albedo]).astype(np.float32)
@@ -198,6 +197,6 @@ def _choose_person(model: FaceModel | None, identity) -> tuple[FaceModel, FacePa
     if identity is None:
         return model, None
     if not isinstance(identity, FaceParams):
-        raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(identity).__name__}")
+        raise ParameterError("track.identity_type", type=type(identity).__name__)
     check_person(identity, model)
     return model, identity

@@ -24,6 +24,7 @@ from ..errors import ImageError, ParameterError
 from ..fitting import Progress
 from ..graphics.camera import Camera
 from ..graphics.lighting import srgb_from_linear
+from ..messages import reason_of
 from ..rendering.drawing import LINEAR_OF_BYTE, RENDER_MODES, Drawn, PosedHead, draw
 from ..rendering.render import render
 from . import Track
@@ -97,7 +98,7 @@ def render_track(
     path = Path(path)
     _check(path, mode, size, fps)
     if CLIP_MODES[mode].needs_frames and source is None:
-        raise ParameterError(f"mode {mode!r} shows the frames of the video: pass it as source")
+        raise ParameterError("clip.needs_source", mode=repr(mode))
     interval = float(np.median(np.diff(track.times_s))) if len(track) > 1 else 1 / 30
     fps = min(1 / interval, _MOST_FPS) if fps is None else float(fps)
     painter = _Painter(track, mode, _scaled(track.camera, size))
@@ -118,13 +119,13 @@ def render_track(
 
 def _check(path: Path, mode: str, size, fps) -> None:
     if path.suffix.lower() != ".mp4":
-        raise ParameterError(f"cannot write {path.name}: the name of a clip must end in .mp4")
+        raise ParameterError("clip.name", name=path.name)
     if mode not in CLIP_MODES:
-        raise ParameterError(f"there is no mode {mode!r} of a clip; modes: {', '.join(CLIP_MODES)}")
+        raise ParameterError("clip.mode", mode=repr(mode), known=", ".join(CLIP_MODES))
     if size is not None and not (isinstance(size, (int, np.integer)) and 16 <= size <= _MOST_PX):
-        raise ParameterError(f"size must be a number of pixels, 16..{_MOST_PX}, got {size!r}")
+        raise ParameterError("clip.size", most=_MOST_PX, size=repr(size))
     if fps is not None and not (isinstance(fps, (int, float, np.number)) and 0 < fps <= _MOST_FPS):
-        raise ParameterError(f"fps must be a number above 0, up to {_MOST_FPS:g}, got {fps!r}")
+        raise ParameterError("clip.fps", most=_MOST_FPS, fps=repr(fps))
 
 
 def _scaled(camera: Camera, size: int | None) -> Camera:
@@ -143,8 +144,7 @@ def _pictures(painter: _Painter, frames: Iterator[tuple[float, np.ndarray]], sho
         while painter.needs_frames and read <= index:
             _, frame = next(frames, (None, None))
             if frame is None:
-                message = f"the source ends after {read} frames, but the track has {len(painter.track)}"
-                raise ParameterError(f"{message}: give the video that was tracked")
+                raise ParameterError("clip.source_ends", frames=read, wanted=len(painter.track))
             read += 1
         if index != last:
             picture, last = painter(int(index), frame), index
@@ -177,8 +177,8 @@ class _Painter:
         """The frame in the size of the camera's picture."""
         height, width = self.track.camera.image_size
         if abs(frame.shape[0] * width - frame.shape[1] * height) > 0.01 * frame.shape[0] * width:
-            sizes = f"{frame.shape[1]} x {frame.shape[0]} pixels, those that were tracked {width} x {height}"
-            raise ImageError(f"the frames of the source have {sizes}: give the video that was tracked")
+            size = {"width": frame.shape[1], "height": frame.shape[0]}
+            raise ImageError("clip.source_size", **size, wanted_width=width, wanted_height=height)
         size = self._camera.image_size
         if frame.shape[:2] == size:
             return frame
@@ -210,7 +210,7 @@ class _Encoder:
     def __enter__(self) -> _Encoder:
         # Said here in one line, because what the encoder says of such places is neither.
         if not self._path.parent.is_dir() or self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
-            raise ParameterError(f"cannot write {self._path}: choose a name in a folder that exists and is writable")
+            raise ParameterError("clip.folder", path=self._path)
         self._words = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
@@ -218,7 +218,7 @@ class _Encoder:
             )
         except OSError as error:
             self._words.close()
-            raise ParameterError(f"cannot write {self._path}: the encoder does not start ({error.strerror})") from error
+            raise ParameterError("clip.encoder_start", path=self._path, reason=reason_of(error)) from error
         return self
 
     def add(self, picture: np.ndarray) -> None:
@@ -249,7 +249,7 @@ class _Encoder:
         try:
             os.replace(self._part, self._path)
         except OSError as error:
-            raise ParameterError(f"cannot write {self._path}: {error.strerror or error}") from error
+            raise ParameterError("file.unwritable", path=self._path, reason=reason_of(error)) from error
 
     def _failure(self) -> ParameterError:
         """The first of what the encoder had to say; the rest follows from it."""
@@ -257,7 +257,7 @@ class _Encoder:
         self._words.seek(0)
         lines = self._words.read(4000).decode(errors="replace").strip().splitlines()
         reason = lines[0].strip() if lines else f"exit code {self._process.returncode}"
-        return ParameterError(f"cannot write {self._path}: the encoder stopped ({reason})")
+        return ParameterError("clip.encoder_stopped", path=self._path, reason=reason)
 
 
 def _ffmpeg() -> str:
@@ -269,5 +269,5 @@ def _ffmpeg() -> str:
     except (ImportError, RuntimeError):
         found = shutil.which("ffmpeg")
     if found is None:
-        raise ParameterError("writing a video needs FFmpeg: pip install imageio-ffmpeg")
+        raise ParameterError("clip.no_ffmpeg")
     return found

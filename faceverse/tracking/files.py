@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
 from ..graphics.camera import Camera
+from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from ..weights import load_model
@@ -56,35 +57,32 @@ def load_track(
     suffix = path.suffix.lower()
     if suffix not in (*_READERS, ".csv", JOURNAL_SUFFIX):
         kinds = f".csv, .json, .npz or {JOURNAL_SUFFIX}"
-        raise ParameterError(f"cannot read {path.name} as a track: the name must end in {kinds}")
+        raise ParameterError("trackfile.suffix", name=path.name, known=kinds)
     if identity is not None and suffix != ".csv":
-        raise ParameterError(f"{path.name} brings its own person; load it and use apply_to for somebody else")
+        raise ParameterError("trackfile.has_person", name=path.name)
     if suffix == JOURNAL_SUFFIX:
         model = load_model() if model is None else model
         found = read_journal(path, model)
         if not (found.frames["confidence"] > 0).any():
-            raise ParameterError(f"{path.name} holds no frame with a face yet")
+            raise ParameterError("trackfile.no_face", name=path.name)
         return assemble(model, found.person, found.frames, smooth=False)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
     try:
         if suffix == ".csv":
             return _from_table(content, model, identity, path.name)
         return _restored(_READERS[suffix](content), load_model() if model is None else model)
-    except KeyError as error:
-        raise ParameterError(f"cannot read {path.name} as a track: it has no {error}") from error
-    except (ValueError, TypeError, OverflowError, RecursionError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).partition("\n")[0]
-        raise ParameterError(f"cannot read {path.name} as a track: {reason}") from error
+    except _DAMAGE as error:
+        raise ParameterError("trackfile.unreadable", name=path.name, reason=reason_of(error)) from error
 
 
 # -- files of `Track.save` ---------------------------------------------------------------------------------------------
 def _json_document(content: bytes) -> dict:
     document = json.loads(content.decode())
     if not isinstance(document, dict):
-        raise ValueError("it holds no track")
+        raise ValueError(Message("trackfile.no_track"))
     if document.get("format") == FORMAT:
         camera = document["camera"]
         document["camera"] = [camera["focal_px"], *camera["principal_point_px"], *camera["image_size"]]
@@ -93,24 +91,27 @@ def _json_document(content: bytes) -> dict:
 
 def _npz_document(content: bytes) -> dict:
     if not content.startswith(b"PK"):
-        raise ValueError("it is not a NumPy archive")
+        raise ValueError(Message("trackfile.no_archive"))
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         document = {name: arrays[name] for name in arrays.files}
     return {name: values.tolist() if values.dtype.kind == "U" else values for name, values in document.items()}
 
 
+_DAMAGE = (
+    KeyError, ValueError, TypeError, OverflowError, RecursionError, EOFError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 _READERS = {".json": _json_document, ".npz": _npz_document}
 
 
 def _restored(document: dict, model: FaceModel) -> Track:
     if document.get("format") != FORMAT:
-        raise ValueError(f"its format is not {FORMAT}")
+        raise ValueError(Message("store.format", format=FORMAT))
     if int(document["version"]) != VERSION:
-        raise ValueError(f"its version is {int(document['version'])} and this library reads {VERSION}")
+        raise ValueError(Message("store.version", found=int(document["version"]), expected=VERSION))
     _check_model(document, model)
     names, neutral = tuple(document["expression_names"]), model.neutral()
     if names != model.expression_names:
-        raise ValueError(f"its expressions are not those of the model {model.name}")
+        raise ValueError(Message("trackfile.expressions", model=model.name))
     count = len(document["times_s"])
     shapes = {"rotation": (3, 3), "translation": (3,), "expression": (len(names),), "light": (9, 3)}
     frames = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
@@ -122,7 +123,7 @@ def _restored(document: dict, model: FaceModel) -> Track:
         identity=neutral.replace(**person, **{key: frames[key][0].copy() for key in shapes}),
         camera=Camera(focal_px, (x, y), (int(height), int(width))),
         expression_names=names,
-        warnings=tuple(str(text) for text in document.get("warnings", ())),
+        warnings=with_codes(document.get("warnings", ()), document.get("warning_codes")),
         **frames,
     )
 
@@ -132,29 +133,29 @@ def _check_model(document: dict, model: FaceModel) -> None:
     if document["model"] != model.name or (digest and own_digest and digest != own_digest):
         theirs, ours = (f"'{name}' (sha256 {str(d)[:12]})" for name, d in
                         ((document["model"], digest), (model.name, own_digest)))  # fmt: skip
-        raise ValueError(f"it belongs to the face model {theirs}, not to {ours}; load that one and pass it as model")
+        raise ValueError(Message("trackfile.other_model", wanted=theirs, model=ours))
 
 
 def _array(document: dict, key: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
     values = np.array(document[key], dtype=np.float64 if key == "times_s" else dtype)
     if values.shape != shape:
-        raise ValueError(f"{key} has shape {values.shape} instead of {shape}")
+        raise ValueError(Message("trackfile.shape", key=key, shape=values.shape, expected=shape))
     if not np.isfinite(values).all():
-        raise ValueError(f"{key} has values that are not finite")
+        raise ValueError(Message("array.not_finite", key=key))
     return values
 
 
 def _check_motion(frames: dict[str, np.ndarray]) -> None:
     if not len(frames["times_s"]):
-        raise ValueError("it has no frames")
+        raise ValueError(Message("trackfile.no_frames"))
     if (np.diff(frames["times_s"]) <= 0).any():
-        raise ValueError("its times do not increase")
+        raise ValueError(Message("trackfile.times"))
     rotation = frames["rotation"].astype(np.float64)
     square = rotation @ rotation.swapaxes(1, 2)
     if np.abs(square - np.eye(3)).max() > 1e-3 or (np.linalg.det(rotation) < 0).any():
-        raise ValueError("rotation holds matrices that are no rotations")
+        raise ValueError(Message("trackfile.rotations"))
     if frames["confidence"].min() < 0 or frames["confidence"].max() > 1:
-        raise ValueError("confidence has values outside 0..1")
+        raise ValueError(Message("trackfile.confidence"))
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def _from_table(content: bytes, model: FaceModel | None, identity, name: str) ->
     model = load_model() if model is None else model
     person = model.neutral() if identity is None else identity
     if not isinstance(person, FaceParams):
-        raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(person).__name__}")
+        raise ParameterError("track.identity_type", type=type(person).__name__)
     check_person(person, model)
     columns, warnings = _columns(content)
     place = {"translation": person.translation, "rotation": person.rotation}
@@ -212,19 +213,19 @@ def _assembled(model, person, subject, times, place, confidence, expression, war
     )
 
 
-def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[str]]:
+def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[Message]]:
     """Numbers (T,) of each column by its name in lower case; times increase."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError("it is not a text file") from error
+        raise ValueError(Message("file.no_text")) from error
     rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(row)]
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     clock = next((name for name in ("time_s", "timecode") if name in header), None)
     if clock is None:
-        raise ValueError("its first line names no column time_s or Timecode")
+        raise ValueError(Message("trackfile.no_clock"))
     if doubled := sorted({name for name in header if header.count(name) > 1}):
-        raise ValueError(f"it has two columns {doubled[0]}")
+        raise ValueError(Message("trackfile.column_twice", name=doubled[0]))
     values = np.array([_numbers(row, header, number) for number, row in rows[1:]]).reshape(-1, len(header))
     times = values[:, header.index(clock)]
     if clock == "timecode" and len(times):
@@ -233,13 +234,13 @@ def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[str]]:
     if clock == "timecode" and len(times):  # recorders repeat a frame when the phone is busy
         later[1:] = times[1:] > np.maximum.accumulate(times)[:-1]
     dropped = np.count_nonzero(~later)
-    warnings = [f"{dropped} rows whose Timecode is not later than the one before were left out"] if dropped else []
+    warnings = [Message("trackfile.rows_left_out", rows=dropped)] if dropped else []
     return dict(zip(header, values[later].T)), warnings
 
 
 def _numbers(row: list[str], header: list[str], line: int) -> list[float]:
     if len(row) != len(header):
-        raise ValueError(f"line {line} has {len(row)} columns instead of {len(header)}")
+        raise ValueError(Message("trackfile.columns", line=line, found=len(row), expected=len(header)))
     numbers = []
     for name, cell in zip(header, row):
         try:
@@ -247,7 +248,7 @@ def _numbers(row: list[str], header: list[str], line: int) -> list[float]:
         except ValueError:
             number = np.nan
         if not np.isfinite(number):
-            raise ValueError(f"line {line}: {name} is {cell[:30]!r}")
+            raise ValueError(Message("trackfile.cell", line=line, name=name, value=repr(cell[:30])))
         numbers.append(number)
     return numbers
 
@@ -256,7 +257,7 @@ def _seconds(timecode: str) -> float:
     """Seconds since midnight."""
     match = _TIMECODE.fullmatch(timecode.strip())
     if match is None:
-        raise ValueError("not HH:MM:SS:FF.sss")
+        raise ValueError(Message("trackfile.timecode"))
     hours, minutes, seconds, frame = (float(part) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds + frame / _TIMECODE_RATE
 

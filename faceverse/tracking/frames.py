@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import ImageError, ParameterError
 from ..io.images import read_image
+from ..messages import reason_of
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
@@ -29,12 +30,12 @@ def open_source(source, fps: float, skip: int = 0) -> tuple[Iterator[tuple[float
         if path.is_dir():
             names = sorted((p for p in path.iterdir() if _is_picture(p)), key=_natural_order)
             if not names:
-                raise ImageError(f"the folder {path} has no pictures ({' '.join(PICTURE_SUFFIXES)})")
+                raise ImageError("video.no_pictures", folder=path, suffixes=" ".join(PICTURE_SUFFIXES))
             timed = ((index / fps, read_image(name).rgb) for index, name in enumerate(names) if index >= skip)
             return timed, len(names)
         return _open_video(path, fps, skip)
     if not isinstance(source, Iterable):
-        raise ImageError(f"expected a video file, a folder or an iterable of frames, got {type(source).__name__}")
+        raise ImageError("video.source_type", type=type(source).__name__)
     total = len(source) if hasattr(source, "__len__") else None
     return (_timed(item, index / fps) for index, item in enumerate(source)), total
 
@@ -57,11 +58,11 @@ def _natural_order(path: Path) -> list:
 
 def _open_video(path: Path, fps: float, skip: int) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
     if not path.is_file():
-        raise ImageError(f"there is no file {path}; check the name")
+        raise ImageError("file.missing", path=path)
     cv2 = _opencv()
     capture = _captured(cv2, str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
-        raise ImageError(f"{path.name} is not a video that can be read; try an MP4 with H.264")
+        raise ImageError("video.unreadable", name=path.name)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return _decode(capture, cv2, fps, skip), count if count > 0 else None
 
@@ -71,7 +72,7 @@ def _open_camera(number: int) -> Iterator[tuple[float, np.ndarray]]:
     cv2 = _opencv()
     capture = _captured(cv2, number, cv2.CAP_ANY)
     if not capture.isOpened():
-        raise ImageError(f"camera {number} cannot be opened; choose another number, or close what uses it")
+        raise ImageError("video.camera", number=number)
     return _filmed(capture, cv2)
 
 
@@ -91,7 +92,7 @@ def _opencv():
     try:
         import cv2
     except ImportError as error:
-        raise ImageError(f"reading a video needs OpenCV ({error}); pip install opencv-contrib-python") from error
+        raise ImageError("video.no_opencv", reason=reason_of(error)) from error
     return cv2
 
 
@@ -143,9 +144,16 @@ def checked_frame(index: int, seconds: float, rgb, last_s: float | None, shape: 
     """
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         got = f"{rgb.shape} {rgb.dtype}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-        raise ImageError(f"frame {index}: expected (H, W, 3) uint8 RGB, got {got}")
+        raise ImageError("video.frame_array", index=index, found=got)
     if shape is not None and rgb.shape != shape:
-        sizes = f"{rgb.shape[1]} x {rgb.shape[0]} pixels, those before {shape[1]} x {shape[0]}"
-        raise ImageError(f"frame {index} has {sizes}; all frames of a video must have one size")
+        (height, width), (first_height, first_width) = rgb.shape[:2], shape[:2]
+        raise ImageError(
+            "video.frame_size",
+            index=index,
+            width=width,
+            height=height,
+            first_width=first_width,
+            first_height=first_height,
+        )
     if not np.isfinite(seconds) or (last_s is not None and not seconds > last_s):
-        raise ParameterError(f"times must increase: frame {index} is at {seconds} s, the one before at {last_s} s")
+        raise ParameterError("video.times", index=index, seconds=seconds, last_s=last_s)

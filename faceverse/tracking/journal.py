@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import ParameterError
 from ..graphics.camera import Camera
 from ..io.files import write_atomically
+from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel
 from .frame_solver import SolvedFrame
 from .person import PersonBias, TrackedPerson
@@ -117,7 +118,7 @@ class Journal:
         try:
             self._file = open(self.path, "ab")
         except OSError as error:
-            raise ParameterError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise ParameterError("file.unwritable", path=self.path, reason=reason_of(error)) from error
 
     def add(self, record: np.void) -> None:
         """One more frame."""
@@ -144,6 +145,7 @@ def _line(about: dict, person: TrackedPerson) -> bytes:
         "about": about,
         "camera": [camera.focal_px, *camera.principal_point_px, *camera.image_size],
         "warnings": list(person.warnings),
+        "warning_codes": entries_of(person.warnings),
         "rest": None if person.rest is None else person.rest.tolist(),
         "zero": None if person.neutral_offset is None else person.neutral_offset.tolist(),
         "habits": person.bias and {"yaw_deg": person.bias.yaw_deg.tolist(), "shift": person.bias.shift.tolist()},
@@ -164,11 +166,11 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
             line, body = file.readline(), file.read()
         document = json.loads(line)
         if document["format"] != MAGIC or document["version"] != VERSION:
-            raise ValueError("it is of another kind or version")
+            raise ValueError(Message("journal.kind"))
         neutral = model.neutral()
         person = {name: np.array(document[name], np.float32) for name in _PERSON}
         if any(person[name].shape != np.shape(getattr(neutral, name)) for name in _PERSON):
-            raise ValueError(f"it was made with another model than {model.name}")
+            raise ValueError(Message("journal.model", model=model.name))
         kind = record_type(len(model.expression_names))
         frames = np.frombuffer(body[: len(body) // kind.itemsize * kind.itemsize], kind)
         focal_px, x, y, height, width = document["camera"]
@@ -178,14 +180,13 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
             Camera(focal_px, (x, y), (int(height), int(width))),
             None if rest is None else np.array(rest, np.float32),
             bias and PersonBias(np.array(bias["yaw_deg"]), np.array(bias["shift"])),
-            tuple(str(text) for text in document["warnings"]),
+            with_codes(document["warnings"], document.get("warning_codes")),
             None if offset is None else np.array(offset, np.float64),
         )
         return Found(document["about"], found, frames)
     except OSError as error:
-        raise ParameterError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
     except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ParameterError(f"cannot read {path.name} as the journal of a track: {reason}") from error
+        raise ParameterError("journal.unreadable", name=path.name, reason=reason_of(error)) from error
 
 

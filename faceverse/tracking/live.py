@@ -74,14 +74,14 @@ class LiveTracker:
         focal_px: float | None = None,
     ):
         if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
-            raise ParameterError(f"focal_px must be above 0, got {focal_px}")
+            raise ParameterError("track.focal_px", focal_px=focal_px)
         self._subject = identity if isinstance(identity, FitResult) else None
         if self._subject is not None:
             model, identity = model or self._subject.model, self._subject.params
         self.model = load_model() if model is None else model
         if identity is not None:
             if not isinstance(identity, FaceParams):
-                raise ParameterError(f"identity must be a FitResult or FaceParams, got {type(identity).__name__}")
+                raise ParameterError("track.identity_type", type=type(identity).__name__)
             check_person(identity, self.model)
         self._known, self._focal_px, self._smooth = identity, focal_px, smooth
         self._observer, self._quality = LandmarkObserver(self.model), QUALITIES["fast"]
@@ -115,7 +115,7 @@ class LiveTracker:
             ParameterError: time does not increase, or the tracker is closed.
         """
         if self._closed:
-            raise ParameterError("this LiveTracker is closed; open a new one")
+            raise ParameterError("live.closed")
         checked_frame(self._count, seconds, rgb, self._last_s, self._shape)
         self._last_s, self._shape, self._count = seconds, rgb.shape, self._count + 1
         observed = self._face_tracker(seconds, rgb)
@@ -187,7 +187,7 @@ class LiveTracker:
             ParameterError: none of them shows a face.
         """
         if self._solver is None or not (self._record.frames["confidence"] > 0).any():
-            raise ParameterError("no face has been recorded yet; look into the camera first")
+            raise ParameterError("live.no_face")
         found = assemble(self.model, self._solver.person, self._record.frames, smooth=False)
         return found if self._subject is None else replace(found, subject=self._subject)
 

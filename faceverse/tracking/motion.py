@@ -42,19 +42,16 @@ def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", 
     path = Path(path)
     if mesh is not None:
         if mesh not in _MESHES:
-            raise ParameterError(f"mesh must be 'light' or 'full', got {mesh!r}")
+            raise ParameterError("track.mesh", mesh=repr(mesh))
         lod = _MESHES[mesh]
         text = f"export(mesh={mesh!r}) is deprecated, use lod={lod!r}"
         warnings.warn(text, DeprecationWarning, stacklevel=3)  # past the wrapper of singledispatch
     known = TRACK_FORMATS.get(path.suffix.lower().removeprefix("."))
     if known is None:
         suffixes = " ".join(f".{name}" for name in TRACK_FORMATS)
-        raise ParameterError(
-            f"cannot write {path.name}: the name of a track's file must end in one of {suffixes}; "
-            f"for one frame in another format, export track.result(index)"
-        )
+        raise ParameterError("track.export_suffix", name=path.name, suffixes=suffixes)
     if known.levels_of_detail and lod not in known.levels_of_detail:
-        raise ParameterError(f"lod must be one of {', '.join(known.levels_of_detail)} for a track, got {lod!r}")
+        raise ParameterError("track.lod", known=", ".join(known.levels_of_detail), lod=repr(lod))
     for file, content in known.content(track, path, lod).items():
         write_atomically(file, content, ParameterError)
     return path

@@ -25,6 +25,7 @@ from ..fitting.surface import FaceState
 from ..graphics.camera import Camera
 from ..graphics.lighting import default_light
 from ..landmarks import DetectedFace
+from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
 from ..tracking.expression_regressor import ExpressionRegressor, load_expression_regressor
 from ..tracking.focal_length import refine_focal_length
@@ -206,7 +207,7 @@ def _find_neutral_frames(observed_frames: list[FrameObservation], observer: Land
     inputs = [observer.inputs_from(observed) for observed in observed_frames]
     ahead = [k for k, inputs in enumerate(inputs) if abs(inputs.yaw_deg) < _CALM_TURN_DEG]
     if not ahead:
-        return (), ("the face never looks at the camera: its expressions are measured from an average face",)
+        return (), (Message("track.never_frontal"),)
     reach = np.sqrt((observer.anybody.expression**2).sum(-1).mean(-1))  # metres per unit of each weight
     reach[[k for k, name in enumerate(observer.anybody.prior.names) if name.startswith("eyeLook")]] = 0
     weights = np.array([network.predict(inputs[k], network.usual_rest)[0] for k in ahead])
@@ -217,7 +218,7 @@ def _find_neutral_frames(observed_frames: list[FrameObservation], observer: Land
     apart = np.array([np.sort(np.abs(weights - one) @ reach)[1 : count + 1].sum() / count for one in weights])
     neutral_frames = np.argsort(movement + _ALIKE * apart, kind="stable")[:count]
     if movement[neutral_frames].mean() > _RESTLESS_M:
-        return (), ("the face is never at rest: its expressions are measured from an average face",)
+        return (), (Message("track.never_neutral"),)
     return tuple(observed_frames[ahead[k]] for k in sorted(neutral_frames)), ()
 
 

@@ -18,6 +18,7 @@ from ..errors import ParameterError
 from ..formats.export import ExportFormat
 from ..graphics.camera import Camera, euler_deg_from_rotation
 from ..io.files import write_atomically
+from ..messages import entries_of
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult, head_from_params, with_params
 from .retarget import rest_weights, retargeted, same_named, without_rest
@@ -69,7 +70,7 @@ class Track:
             ParameterError: there is no such frame.
         """
         if not -len(self) <= index < len(self):
-            raise ParameterError(f"this track has frames 0..{len(self) - 1}, got {index}")
+            raise ParameterError("track.index", last=len(self) - 1, index=index)
         return self.identity.replace(
             rotation=self.rotation[index].copy(),
             translation=self.translation[index].copy(),
@@ -127,7 +128,7 @@ class Track:
         """
         subject = result if isinstance(result, FitResult) else None
         if subject is None and not isinstance(result, FaceParams):
-            raise ParameterError(f"the motion goes on a FitResult or FaceParams, got {type(result).__name__}")
+            raise ParameterError("track.target_type", type=type(result).__name__)
         model, params = (self.model, result) if subject is None else (subject.model, subject.params)
         check_person(params, model)
         weights, limits = self.expression, self.model.expression_limits
@@ -158,7 +159,7 @@ class Track:
             seen = self.confidence > 0
             return rest_weights(self.expression[seen] if seen.any() else self.expression, self.model.expression_limits)
         if isinstance(neutral, bool) or not isinstance(neutral, (int, np.integer)):
-            raise ParameterError(f"neutral must be a frame's index or 'auto', got {neutral!r}")
+            raise ParameterError("track.neutral", neutral=repr(neutral))
         return self.params(neutral).expression
 
     @cached_property
@@ -185,7 +186,7 @@ class Track:
         known = OWN_FORMATS.get(suffix.removeprefix("."))
         if known is None:
             suffixes = " ".join(f".{name}" for name in OWN_FORMATS)
-            raise ParameterError(f"cannot write {path.name}: the name must end in one of {suffixes}")
+            raise ParameterError("file.write_suffix", name=path.name, suffixes=suffixes)
         ((_, content),) = known.content(self, path, "").items()
         return write_atomically(path, content, ParameterError)
 
@@ -216,7 +217,7 @@ def check_person(params: FaceParams, model: FaceModel) -> None:
     for name in ("identity", "albedo"):
         given, expected = np.shape(getattr(params, name)), getattr(neutral, name).shape
         if given != expected:
-            raise ParameterError(f"identity.{name} has shape {given}, but the model {model.name} needs {expected}")
+            raise ParameterError("track.identity_shape", name=name, shape=given, model=model.name, expected=expected)
 
 
 def _repeated(values: np.ndarray, count: int) -> np.ndarray:
@@ -252,6 +253,7 @@ def _json(track: Track) -> Iterator[bytes]:
         "iris": track.identity.iris.tolist(),
         "expression_names": list(track.expression_names),
         "warnings": list(track.warnings),
+        "warning_codes": entries_of(track.warnings),
     }
     yield json.dumps(document).encode().removesuffix(b"}")
     for key in PER_FRAME:
@@ -291,6 +293,7 @@ def _npz(track: Track) -> bytes:
         camera=camera,
         expression_names=np.array(track.expression_names),
         warnings=np.array(track.warnings, dtype=np.str_),
+        warning_codes=np.array([json.dumps(entry) for entry in entries_of(track.warnings)], dtype=np.str_),
         **{key: getattr(track, key) for key in PER_FRAME},
     )
     return stream.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ParameterError
+from ..messages import Message
 from ..model.face_model import FaceModel
 
 _REST_PERCENTILE = 10  # a weight is at rest in this share of the frames of nearly any clip
@@ -48,10 +49,11 @@ def retargeted(
         ParameterError: the model has none of the names.
     """
     if (columns < 0).all():
-        few = ", ".join(names[:3]) or "none"
-        raise ParameterError(f"the model {model.name} has none of these expressions ({few}), so none can be moved")
+        few = ", ".join(names[:3]) or Message("word.none")
+        raise ParameterError("track.no_expressions", model=model.name, names=few)
     padded = np.concatenate([weights, np.zeros((len(weights), 1), weights.dtype)], axis=1)
     expression = np.clip(padded[:, columns], *model.expression_limits.T).astype(np.float32)
     lost = [name for place, name in enumerate(names) if place not in columns]
-    text = f"the model {model.name} has no expression {', '.join(lost)}: left out"
-    return expression, (text,) if lost else ()
+    if not lost:
+        return expression, ()
+    return expression, (Message("track.expressions_left_out", model=model.name, names=", ".join(lost)),)

@@ -28,6 +28,7 @@ import torch
 
 from ..errors import FaceVerseError, WeightsError
 from ..io.files import write_atomically
+from ..messages import reason_of
 from ..model.face_model import FaceParams
 from ..model.file import content_hash, read_model_file
 from ..weights import find_weights, load_model
@@ -85,12 +86,12 @@ def train_from_scans(
     require_igl()
     output, base_path = Path(output), find_weights(model)
     if output.exists() and output.samefile(base_path):
-        raise WeightsError(f"{output} is the base model itself; choose another file for the new one")
+        raise WeightsError("training.output_is_base", path=output)
     scans = find_scans(folder)
     chosen = [scan for scan in scans if neutral == ALL or scan.expression in (None, neutral)]
     if not chosen:
         known = ", ".join(sorted({scan.expression for scan in scans}))
-        raise ScanError(f"{folder} has no neutral scan {neutral!r}; its expressions are {known}")
+        raise ScanError("scan.no_neutral", folder=folder, neutral=repr(neutral), known=known)
     load_model(model)
     work = output.with_name(f"{output.stem}.scans")
     done: dict[str, Outcome] = {}
@@ -106,7 +107,7 @@ def train_from_scans(
     heads = [done[scan.name].registration for scan in chosen if done[scan.name].registration is not None]
     report(f"{len(heads)} of {len(chosen)} scans registered; figures in {work / 'report.csv'}")
     if len(heads) < FEWEST_SCANS:
-        raise ScanError(f"{len(heads)} of {len(chosen)} scans can be used, a model needs {FEWEST_SCANS} or more")
+        raise ScanError("scan.too_few", usable=len(heads), total=len(chosen), fewest=FEWEST_SCANS)
     base = read_model_file(base_path)
     file = model_from_scans(base, heads, modes)
     info = _info(base.info, heads, content_hash(base_path))
@@ -153,10 +154,7 @@ def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iter
             for future in as_completed(futures):
                 yield _outcome(futures[future], *future.result(), work, sha256)
         except BrokenProcessPool as error:
-            raise ScanError(
-                "a process was ended from outside, perhaps for lack of memory; run the same command again with fewer "
-                "--jobs: what is finished is kept"
-            ) from error
+            raise ScanError("training.process_ended") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -217,7 +215,7 @@ def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
+        raise WeightsError("folder.not_made", folder=path.parent, reason=reason_of(error)) from error
     write_atomically(path, content.getvalue(), WeightsError)
 
 

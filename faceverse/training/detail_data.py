@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
 from ..io.files import write_atomically
+from ..messages import reason_of
 from ..threads import one_thread
 
 SHARD = 16  # samples in one file
@@ -179,7 +180,7 @@ def draw_data(
     """
     folder, shards = Path(folder), -(-count // SHARD)
     if count < 2 * SHARD:
-        raise ParameterError(f"at least {2 * SHARD} samples are needed to train and to measure, got {count}")
+        raise ParameterError("training.samples_fewest", fewest=2 * SHARD, found=count)
     _claim(folder, {"version": VERSION, "made_for": made_for, **shape.__dict__})
     missing = [number for number in range(shards) if not _path(folder, number).is_file()]
     if missing and workers:
@@ -202,12 +203,12 @@ def _claim(folder: Path, content: dict) -> None:
     path = folder / "samples.json"
     if path.is_file():
         if json.loads(path.read_text()) != content:
-            raise ParameterError(f"{folder} holds samples that were drawn otherwise; name an empty folder")
+            raise ParameterError("training.other_samples", folder=folder)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise WeightsError(f"cannot make the folder {folder}: {problem.strerror}") from problem
+        raise WeightsError("folder.not_made", folder=folder, reason=reason_of(problem)) from problem
     write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode(), WeightsError)
 
 
@@ -251,7 +252,7 @@ def _stored(sample: Sample, shape: DataShape) -> tuple:
         if value is None and name in ("z", "mask"):
             continue
         if np.shape(value) != form or not np.isfinite(value).all():
-            raise ParameterError(f"a sample's {name} must be {form} finite numbers, got {np.shape(value)}")
+            raise ParameterError("training.sample_shape", name=name, expected=form, shape=np.shape(value))
     mask = sample.mask
     seen = np.ones((shape.size, shape.size), bool) if mask is None else np.asarray(mask, bool)
     image = np.asarray(sample.image, np.float32) * seen
@@ -332,7 +333,7 @@ class DetailData:
         scale = self.shape.size // self.shape.whole
         rows, columns = (np.flatnonzero(self.region.any(axis)) for axis in (1, 0))
         if not len(rows):
-            raise ParameterError("all samples are empty: there is nothing to learn")
+            raise ParameterError("training.samples_empty")
         return tuple(int(scale * edge) for edge in (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
 
     @cached_property

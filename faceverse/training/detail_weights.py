@@ -143,5 +143,5 @@ def _scan_samples(model: FaceModel, folder: Path, work: Path, progress: Callable
         )
         samples = [scan_detail.scan_sample(model, one) for one in found]
     if not samples:
-        raise ParameterError(f"{folder} has no scan that could be used; see the lines above for the reasons")
+        raise ParameterError("scan.none_usable", folder=folder)
     return samples

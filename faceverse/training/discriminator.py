@@ -34,7 +34,7 @@ class Discriminator(nn.Module):
     def __init__(self, side: int, image_channels: int, condition_channels: int, widths: Sequence[int] = WIDTHS):
         super().__init__()
         if not isinstance(side, int) or side < 8 or side & (side - 1):
-            raise ParameterError(f"a discriminator's side must be a power of two from 8, got {side!r}")
+            raise ParameterError("training.discriminator_side", side=repr(side))
         steps = side.bit_length() - 3
         widths = [widths[min(step, len(widths) - 1)] for step in range(steps + 1)]
         self.first = nn.Sequential(EqualConv(image_channels + condition_channels, widths[0], 1), BiasAct(widths[0]))

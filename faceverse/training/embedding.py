@@ -15,6 +15,7 @@ import torch
 from ..graphics.camera import Camera, project, rotation_from_euler_deg, transform
 from ..graphics.lighting import default_light, srgb_from_linear
 from ..landmarks import detect_faces
+from ..messages import Message
 from ..model.face_model import FaceModel, Landmarks
 from ..rendering.render import render_head
 
@@ -102,7 +103,7 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
         ValueError: fewer than 12 detections.
     """
     if len(views.answers_px) < 12:
-        raise ValueError(f"only {len(views.answers_px)} renderings were recognised as faces")
+        raise ValueError(Message("training.few_renderings", found=len(views.answers_px)))
     count = views.answers_px.shape[1]
     weight = _view_weights(views, count)
     candidates = {False: _skin_candidates(model), True: np.asarray(model.regions["eyeballs"])}

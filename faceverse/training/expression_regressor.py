@@ -85,14 +85,14 @@ def train_expression_regressor(
     """
     started, output = time.perf_counter(), Path(output)
     if output.suffix.lower() != ".safetensors":
-        raise ParameterError(f"the file's name must end in .safetensors, got {output.name}")
+        raise ParameterError("file.name_safetensors", name=output.name)
     model = load_model() if model is None else model
     if not model.info.get("sha256"):
-        raise WeightsError("this network can be trained only for a model that was loaded from a file")
+        raise WeightsError("training.model_not_from_file")
     with one_thread():
         drawn = collect_clips(model, clips, seed, cache, progress)
         if not len(drawn):
-            raise ParameterError(f"no face is found in any of {clips} clips of {model.name}; draw more of them")
+            raise ParameterError("training.no_face_in_clips", clips=clips, model=model.name)
         network, figures = trained_network(model, drawn, seed, progress)
     info = {
         "model": model.name,

@@ -98,7 +98,7 @@ def minimise_distortion(
     """
     inverted = int((signed_areas(uv, triangles) <= 0).sum())
     if inverted:
-        raise ParameterError(f"{inverted} of {len(triangles)} triangles are inverted or empty before the first step")
+        raise ParameterError("unwrap.inverted", found=inverted, total=len(triangles))
     free = np.flatnonzero(~held.reshape(-1))
     rows = (2 * triangles[:, :, None] + np.arange(2)).reshape(len(triangles), 6)
     row_index = np.repeat(rows, 6, axis=1).reshape(-1)

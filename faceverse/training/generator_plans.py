@@ -107,8 +107,5 @@ def _whole(size: int, factor: int) -> int:
 
 def _widths(widths: dict[int, int], size: int, narrower: int) -> dict[int, int]:
     if size not in widths or size < 32 or not isinstance(narrower, int) or narrower < 1:
-        raise ParameterError(
-            f"size must be a power of two from 32 to {max(widths)} and narrower a whole number from 1, "
-            f"got {size!r} and {narrower!r}"
-        )
+        raise ParameterError("training.plan", most=max(widths), size=repr(size), narrower=repr(narrower))
     return {side: max(8, width // narrower) for side, width in widths.items() if side <= size}

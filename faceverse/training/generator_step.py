@@ -192,7 +192,7 @@ class Training:
         self._follow()
         found = [value for value in (losses.matching, losses.texture) if value == value]
         if not np.isfinite(found).all() or max(np.abs(found), default=0.0) > _DIVERGED:
-            raise FaceVerseError(f"the training diverged at step {self.steps}; resume with a lower rate")
+            raise FaceVerseError("training.diverged", steps=self.steps)
         return losses
 
     def _descend(self, loss: Tensor) -> None:
@@ -343,9 +343,7 @@ class Training:
             ParameterError: the plan, settings or seed differ.
         """
         if state["made_for"] != self._made_for():
-            raise ParameterError(
-                "the work folder holds a run with other settings: name an empty folder, or resume=False"
-            )
+            raise ParameterError("training.other_run")
         for name in ("generator", "critics", "average", "optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps, self.seconds, self.gamma = state["steps"], state["seconds"], list(state["gamma"])

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..detail.stylegan import ConditionalGenerator
 from ..errors import ParameterError, WeightsError
 from ..io.files import write_atomically
+from ..messages import reason_of
 from ..model.face_model import FaceModel
 from . import expression_wrinkles, scans
 from .detail_data import DetailData, Sample, draw_data, reduced
@@ -241,7 +242,7 @@ class Run:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise WeightsError(f"cannot make the folder {self.work}: {problem.strerror}") from problem
+            raise WeightsError("folder.not_made", folder=self.work, reason=reason_of(problem)) from problem
         if resume and self._state_path.is_file():
             self._resume()
 
@@ -258,7 +259,7 @@ class Run:
             state = torch.load(self._state_path, weights_only=True)
             rows = list(csv.DictReader(self._log_path.open())) if self._log_path.is_file() else []
         except (OSError, RuntimeError, ValueError, EOFError) as problem:
-            raise WeightsError(f"cannot read the checkpoint {self._state_path}: {problem}") from problem
+            raise WeightsError("training.checkpoint", path=self._state_path, reason=reason_of(problem)) from problem
         self.training.load(state)
         self.rows = [row for row in rows if int(row["step"]) <= self.training.steps]
         self.progress(f"goes on from step {self.training.steps}, {self.training.seconds / 60:.1f} min")
@@ -346,7 +347,7 @@ class Budget:
     def __post_init__(self):
         given = [value for value in (self.minutes, self.steps) if value is not None]
         if not given or any(not value > 0 for value in given):
-            raise ParameterError(f"minutes or steps must be given and positive, got {self.minutes} and {self.steps}")
+            raise ParameterError("training.budget", minutes=self.minutes, steps=self.steps)
 
 
 def train_generator(

@@ -24,10 +24,7 @@ def mirror_map(vertices: np.ndarray) -> np.ndarray:
     """
     distance, index = cKDTree(vertices).query(vertices * [-1.0, 1.0, 1.0])
     if distance.max() > 1e-4 or not np.array_equal(index[index], np.arange(len(index))):
-        raise ParameterError(
-            f"the head must be symmetric about x = 0, but a vertex's reflection is {1000 * distance.max():.2f} mm from "
-            "the nearest vertex; give the base head before any asymmetric shape is added"
-        )
+        raise ParameterError("head.asymmetric", distance_mm=1000 * distance.max())
     return index
 
 
@@ -67,7 +64,7 @@ def find_mouth_pocket(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray)
             if loop is not None and on_axis[loop].sum() == 2:
                 loops.setdefault(tuple(sorted(loop.tolist())), loop)
     if not loops:
-        raise ParameterError("the skin has no closed edge loop around a mouth; give a head with the mouth's inside")
+        raise ParameterError("head.no_mouth_loop")
     thin = {key: _thickness(vertices[loop]) for key, loop in loops.items()}
     collar = np.unique(boundary_edges(mesh))
     lips = _enclosed(mesh, loops[min(thin, key=thin.get)], collar)
@@ -141,10 +138,7 @@ def boundary_loop(quads: np.ndarray) -> np.ndarray:
     while loop and following.get(loop[-1], loop[0]) != loop[0]:
         loop.append(following[loop[-1]])
     if not loop or len(loop) != len(edges):
-        raise ParameterError(
-            f"half of a part must have one boundary loop, but the loop found has {len(loop)} of {len(edges)} edges; "
-            "cut holes off or close them"
-        )
+        raise ParameterError("head.boundary_loops", found=len(loop), total=len(edges))
     return np.array(loop)
 
 

@@ -98,10 +98,10 @@ def train_parameter_regressor(
     """
     started, output = time.perf_counter(), Path(output)
     if output.suffix.lower() != ".safetensors":
-        raise ParameterError(f"the file's name must end in .safetensors, got {output.name}")
+        raise ParameterError("file.name_safetensors", name=output.name)
     model = load_model() if model is None else model
     if not model.info.get("sha256"):
-        raise WeightsError("a start can be trained only for a model that was loaded from a file")
+        raise WeightsError("training.model_not_from_file")
     drawn = collect_samples(model, samples, seed, cache, progress)
     network, figures = trained_network(model, drawn, seed, progress)
     info = {

@@ -63,8 +63,7 @@ def patch_distance(
     """
     if maps.ndim != 4 or maps.shape != reference.shape or maps.shape[-1] < SMALLEST:
         raise ParameterError(
-            f"two sets of as many maps of one size from {SMALLEST} are compared, got {tuple(maps.shape)} and "
-            f"{tuple(reference.shape)}"
+            "training.patch_sets", fewest=SMALLEST, shape=tuple(maps.shape), other_shape=tuple(reference.shape)
         )
     pairs = list(zip(_pyramid(maps.float()), _pyramid(reference.float())))
     values: dict[str, dict[int, float]] = {name: {} for name in groups}

@@ -22,6 +22,7 @@ from ..graphics.camera import Camera, rotation_from_euler_deg
 from ..graphics.lighting import ambient_light, sh_basis, srgb_from_linear
 from ..io.files import write_atomically
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace, detect_faces
+from ..messages import reason_of
 from ..model.face_model import FaceModel
 from ..model.skin_texture import IRIS_DEG, PUPIL_DEG
 from ..rendering.render import render_head
@@ -397,15 +398,15 @@ def collect_samples(
         WeightsError: the cache cannot be written, or holds another model's samples.
     """
     if count < 1:
-        raise ParameterError(f"samples must be 1 or more, got {count}")
+        raise ParameterError("training.samples_count", found=count)
     if model.landmarks_478 is None:
-        raise ParameterError("portraits need a model with the detector's 478 landmarks, such as the open one")
+        raise ParameterError("training.portraits_landmarks")
     people, total, parts = min(PEOPLE, -(-count // VIEWS)), 0, []
     while total < count:
         first = len(parts) * people
         part = cached_samples(model, range(first, first + people), seed, cache)
         if not len(part):
-            raise ParameterError("the landmark detector finds no face in the portraits; use a model with a skin")
+            raise ParameterError("training.portraits_no_face")
         parts.append(part)
         total += len(part)
         report(f"{total} of {count} portraits")
@@ -436,7 +437,7 @@ def cached_samples(
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["model"]) != made_for:
-                raise WeightsError(f"{path} was made for another model; name an empty folder as cache")
+                raise WeightsError("training.other_model", path=path)
             return Samples(*(stored[f.name] for f in fields(Samples)))
     samples = draw(model, numbers, seed)
     content = io.BytesIO()
@@ -444,6 +445,6 @@ def cached_samples(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise WeightsError(f"cannot make the folder {path.parent}: {problem.strerror}") from problem
+        raise WeightsError("folder.not_made", folder=path.parent, reason=reason_of(problem)) from problem
     write_atomically(path, content.getvalue(), WeightsError)
     return samples

@@ -73,7 +73,7 @@ def train_reader(
         ParameterError: neither minutes nor steps.
     """
     if not minutes and not steps:
-        raise ParameterError("say for how many minutes or steps the reader is to be trained")
+        raise ParameterError("training.encoder_budget")
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     scenes = [_random_scene(model, data.shape.size, random) for _ in range(SCENES)]

@@ -16,6 +16,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
 from .nonrigid import Bender, Bent, bend
 from .scan_files import Scan, ScanError, merge_scans, moved
@@ -119,7 +120,7 @@ def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = T
     frames = [scan] if isinstance(scan, Scan) else list(scan)
     if sum(len(frame.vertices) for frame in frames) < FEWEST_POINTS:
         count = sum(len(frame.vertices) for frame in frames)
-        raise ScanError(f"too few points: {count}, a head needs {FEWEST_POINTS} or more")
+        raise ScanError("scan.few_points", found=count, fewest=FEWEST_POINTS)
     bender = bender_of(model)
     used, scan, found = _one_scan(frames, model, bender.surface)
     head = moved(scan, found.matrix, found.translation)
@@ -177,7 +178,7 @@ def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
     """
     near = np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M
     if near.sum() < FEWEST_POINTS:
-        raise ScanError(f"too few points on the head: {near.sum()}, {FEWEST_POINTS} or more are needed")
+        raise ScanError("scan.few_head_points", found=near.sum(), fewest=FEWEST_POINTS)
     rng = np.random.default_rng(0)
     if head.faces is None:
         rows = rng.permutation(np.flatnonzero(near))[:count]
@@ -187,7 +188,7 @@ def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
     a, b, c = (head.vertices[faces[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     if not len(faces) or area.sum() <= 0:
-        raise ScanError("its triangles do not make a surface")
+        raise ScanError("scan.no_surface")
     # Evenly spaced positions along the cumulative area instead of random ones: no clumps.
     places = (np.arange(count) + 0.5) / count * area.sum()
     triangle = np.searchsorted(area.cumsum(), places).clip(0, len(faces) - 1)
@@ -237,12 +238,12 @@ def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tu
         try:
             found = find_face(frame, model)
         except ScanError as error:
-            reason = str(error)
+            reason = error.message
             continue
         first = first or found
         placed.append(moved(frame, found.matrix, found.translation))
     if not placed:
-        raise ScanError(f"none of its {len(frames)} frames can be used: {reason}")
+        raise ScanError("scan.no_frames", frames=len(frames), reason=reason)
     landmarks = first.landmarks @ first.matrix.T + first.translation
     whole = replace(first, matrix=np.eye(3), translation=np.zeros(3), landmarks=landmarks)
     return len(placed), merge_scans(_joined(placed, model, surface, whole)), whole
@@ -285,7 +286,7 @@ def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent:
     model_mm = 1e3 * face_distances(surface, points, fit.vertices, 0.01)
     distance = 1e3 * face_distances(surface, points, bent.vertices, 0.01)
     if not len(distance):
-        raise ScanError("nothing of it lies on the model's face")
+        raise ScanError("scan.not_on_face")
     return Report(
         mean_mm=float(distance.mean()),
         median_mm=float(np.median(distance)),
@@ -300,16 +301,14 @@ def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent:
 def _judge(report: Report) -> None:
     """Raise ScanError with the reason when the metrics exceed the rejection thresholds."""
     if report.coverage < SMALLEST_COVERAGE:
-        raise ScanError(
-            f"it shows only {100 * report.coverage:.0f} % of the face, {100 * SMALLEST_COVERAGE:.0f} % are needed"
-        )
+        raise ScanError("scan.coverage", share=100 * report.coverage, needed=100 * SMALLEST_COVERAGE)
     allowed = NOISE_SHARE * report.noise_mm
     for what, value, limit in (
-        ("the fitted model", report.model_mm, LARGEST_MODEL_MM + allowed),
-        ("the registered head", report.mean_mm, LARGEST_MEAN_MM + allowed),
+        (Message("scan.fitted_model"), report.model_mm, LARGEST_MODEL_MM + allowed),
+        (Message("scan.registered_head"), report.mean_mm, LARGEST_MEAN_MM + allowed),
     ):
         if value > limit:
-            raise ScanError(f"{what} lies {value:.2f} mm from it on average, {limit:.2f} mm is the limit")
+            raise ScanError("scan.distance", what=what, distance_mm=value, limit_mm=limit)
 
 
 def read_albedo(surface: ModelSurface, head: Scan, bent: Bent) -> np.ndarray:

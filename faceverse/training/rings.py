@@ -84,7 +84,7 @@ def _first_loop(quads: np.ndarray, where: np.ndarray) -> np.ndarray:
     loops = [follow_loop(straight, edge) for edge in sorted(straight) if where[list(edge)].all()]
     loops = [loop for loop in loops if loop is not None and where[loop].all() and len(loop) > 8]
     if not loops:
-        raise ParameterError("the skin has no closed edge loop around an opening; give the base head of the source")
+        raise ParameterError("head.no_opening_loop")
     return min(loops, key=lambda loop: (len(loop), sorted(loop.tolist())))
 
 

@@ -71,7 +71,7 @@ def scans_from_registered(
     """
     chosen = [scan for scan in find_scans(folder) if neutral == ALL or scan.expression in (None, neutral)]
     if not chosen:
-        raise ScanError(f"{folder} has no neutral scan {neutral!r}")
+        raise ScanError("scan.none_neutral", folder=folder, neutral=repr(neutral))
     for outcome in registered(chosen, Path(work), find_weights(weights), jobs):
         if outcome.registration is None:
             report(f"{outcome.scan.name} is set aside: {outcome.reason}")
@@ -85,7 +85,7 @@ def scans_from_registered(
 def _of_file(model: FaceModel, surface: DetailSurface, file: ScanFile, found: Registration) -> ScanDetail:
     frames = load_frames(file.path)
     if len(frames) > 1:
-        raise ScanError("depth frames are too coarse to show the detail of skin")
+        raise ScanError("scan.frames_too_coarse")
     maps, params = detail_of_scan(model, surface, frames[0], found)
     return ScanDetail(file.name, params, maps)
 
@@ -105,7 +105,7 @@ def detail_of_scan(
         ScanError: the scan is a point cloud.
     """
     if scan.faces is None:
-        raise ScanError("a cloud of points has no surface that shows the detail of skin")
+        raise ScanError("scan.cloud_no_surface")
     head = moved(scan, found.matrix, found.translation)
     faces = head.faces[(np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M)[head.faces].all(1)]
     size = surface.size

@@ -20,6 +20,7 @@ from ..errors import FaceVerseError
 from ..graphics.camera import Camera
 from ..graphics.lighting import linear_from_srgb
 from ..io.images import read_image
+from ..messages import reason_of
 from .surface_fit import mesh_normals
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".off", ".stl", ".ply")
@@ -118,7 +119,7 @@ def find_scans(folder: str | Path) -> list[ScanFile]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ScanError(f"there is no folder {folder}")
+        raise ScanError("folder.missing", folder=folder)
     found: dict[str, tuple[int, Path]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -128,7 +129,7 @@ def find_scans(folder: str | Path) -> list[ScanFile]:
         name = inside.as_posix()[: -len(suffix)]
         found[name] = min(found.get(name, (len(PREFERENCE), path)), (PREFERENCE.index(suffix), path))
     if not found:
-        raise ScanError(f"there are no scans in {folder}; looked for {' '.join(PREFERENCE)}")
+        raise ScanError("scan.none_in_folder", folder=folder, suffixes=" ".join(PREFERENCE))
     return [_scan_file(name, path) for name, (_, path) in sorted(found.items())]
 
 
@@ -146,7 +147,7 @@ def load_scan(path: str | Path) -> Scan:
     """
     frames = load_frames(path)
     if len(frames) > 1:
-        raise ScanError(f"{Path(path).name} has {len(frames)} frames without poses; read them with load_frames")
+        raise ScanError("scan.frames_without_poses", name=Path(path).name, frames=len(frames))
     return frames[0]
 
 
@@ -154,16 +155,16 @@ def load_frames(path: str | Path) -> list[Scan]:
     """Like `load_scan`; an RGB-D recording without poses gives one scan per frame, in that camera's space."""
     path = Path(path)
     if not path.is_file():
-        raise ScanError(f"there is no file {path}")
+        raise ScanError("scan.no_file", path=path)
     if not path.stat().st_size:
-        raise ScanError(f"{path.name} is empty: the file has no bytes")
+        raise ScanError("scan.empty_file", name=path.name)
     if path.name.lower().endswith(RGBD_SUFFIX):
         return _read_recording(path)
     suffix = path.suffix.lower()
     if suffix == CLOUD_SUFFIX:
         return [_checked(_read_cloud(path), path)]
     if suffix not in MESH_SUFFIXES:
-        raise ScanError(f"{path.name} is no scan that can be read; expected one of {' '.join(PREFERENCE)}")
+        raise ScanError("scan.suffix", name=path.name, suffixes=" ".join(PREFERENCE))
     return [_checked(_read_mesh(path), path)]
 
 
@@ -172,9 +173,9 @@ def _read_cloud(path: Path) -> Scan:
     try:
         rows = np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
-        raise ScanError(f"{path.name} is damaged or no point cloud ({_first_line(error)})") from error
+        raise ScanError("scan.damaged_cloud", name=path.name, reason=_first_line(error)) from error
     if rows.size and rows.shape[1] not in (3, 6):
-        raise ScanError(f"{path.name} must hold rows of 3 or 6 numbers, got {rows.shape[1]}")
+        raise ScanError("scan.rows", name=path.name, found=rows.shape[1])
     colors = LINEAR_OF_BYTE[np.clip(np.nan_to_num(rows[:, 3:]), 0, 255).astype(int)] if rows.shape[1] == 6 else None
     return Scan(rows[:, :3].reshape(-1, 3), colors=colors)
 
@@ -184,7 +185,7 @@ def _read_mesh(path: Path) -> Scan:
         import trimesh
         from trimesh.resolvers import FilePathResolver
     except ImportError as error:
-        raise ScanError(f"reading scans needs trimesh ({error}): pip install libigl trimesh") from error
+        raise ScanError("scan.no_trimesh", reason=reason_of(error)) from error
     try:
         if path.suffix.lower() == ".obj":
             # Comments and names may have any encoding; trimesh would need a package to detect it.
@@ -194,10 +195,10 @@ def _read_mesh(path: Path) -> Scan:
             scene = trimesh.load_scene(path, process=False)
         parts = scene.dump()
     except Exception as error:  # trimesh raises many kinds of exceptions for damaged files
-        raise ScanError(f"{path.name} is damaged or no mesh ({_first_line(error)})") from error
+        raise ScanError("scan.damaged_mesh", name=path.name, reason=_first_line(error)) from error
     scans = [_from_trimesh(part) for part in parts if len(getattr(part, "vertices", ()))]
     if not scans:
-        raise ScanError(f"{path.name} is empty: it holds no points")
+        raise ScanError("scan.no_points", name=path.name)
     return scans[0] if len(scans) == 1 else merge_scans(scans)
 
 
@@ -225,14 +226,14 @@ def _checked(scan: Scan, path: Path) -> Scan:
     """Remove vertices that are not finite, and unreferenced ones; compute normals."""
     good = np.isfinite(scan.vertices).all(1)
     if not good.any():
-        raise ScanError(f"{path.name} is empty: it holds no points")
+        raise ScanError("scan.no_points", name=path.name)
     faces = scan.faces
     if faces is not None:
         if faces.min() < 0 or faces.max() >= len(good):
-            raise ScanError(f"{path.name} is damaged: its triangles use points that it does not have")
+            raise ScanError("scan.missing_points", name=path.name)
         good &= np.bincount(faces[good[faces].all(1)].reshape(-1), minlength=len(good)) > 0
         if not good.any():
-            raise ScanError(f"{path.name} is empty: none of its triangles can be used")
+            raise ScanError("scan.no_triangles", name=path.name)
     return with_normals(cut(scan, good))
 
 
@@ -254,9 +255,9 @@ def scan_from_depth(depth_m: np.ndarray, camera: Camera, rgb: np.ndarray | None 
     """
     depth = np.asarray(depth_m, np.float64)
     if depth.ndim != 2 or depth.shape != tuple(camera.image_size):
-        raise ScanError(f"a depth picture of {camera.image_size} is expected, got {depth.shape}")
+        raise ScanError("scan.depth_size", expected=camera.image_size, shape=depth.shape)
     if rgb is not None and rgb.shape != (*depth.shape, 3):
-        raise ScanError(f"the colours must be {(*depth.shape, 3)} like the depth picture, got {rgb.shape}")
+        raise ScanError("scan.colour_size", expected=(*depth.shape, 3), shape=rgb.shape)
     cx, cy = camera.principal_point_px
     return _surface(depth, (camera.focal_px, camera.focal_px), (cx - 0.5, cy - 0.5), rgb)
 
@@ -265,7 +266,7 @@ def _surface(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float,
     """As `scan_from_depth`; the centre is relative to the centre of the first pixel."""
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
     if not depth.any():
-        raise ScanError("the depth picture is empty: nothing was measured")
+        raise ScanError("scan.depth_empty")
     row, column = np.indices(depth.shape)
     ray = np.stack([(column - centre[0]) / focal[0], (centre[1] - row) / focal[1], -np.ones(depth.shape)], axis=-1)
     joined = _joined(depth, max(focal))
@@ -314,15 +315,15 @@ def _read_recording(path: Path) -> list[Scan]:
         poses = [np.array(frame.get("camera_to_world", np.full((4, 4), np.nan)), float) for frame in frames]
         files = [(str(frame["depth"]), frame.get("color")) for frame in frames]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScanError(f"{path.name} is no description of RGB-D frames ({_first_line(error)})") from error
+        raise ScanError("scan.no_description", name=path.name, reason=_first_line(error)) from error
     if not frames or any(pose.shape != (4, 4) for pose in poses):
-        raise ScanError(f"{path.name} must list one frame or more, each camera_to_world a 4 x 4 matrix")
+        raise ScanError("scan.description_frames", name=path.name)
     scans = []
     for depth_name, color_name in files:
         depth = _read_depth(path.parent / depth_name) * unit
         rgb = None if color_name is None else read_image(path.parent / color_name).rgb
         if rgb is not None and rgb.shape[:2] != depth.shape:
-            raise ScanError(f"{path.name}: {color_name} must have the size of {depth_name}")
+            raise ScanError("scan.colour_depth_size", name=path.name, colour=color_name, depth=depth_name)
         scans.append(_surface(depth, focal, centre, rgb))
     if not np.isfinite(poses).all():
         return scans
@@ -334,9 +335,9 @@ def _read_depth(path: Path) -> np.ndarray:
     try:
         depth = np.load(path) if path.suffix.lower() == ".npy" else np.asarray(Image.open(path))
     except (OSError, ValueError, EOFError) as error:
-        raise ScanError(f"the depth picture {path.name} cannot be read ({_first_line(error)})") from error
+        raise ScanError("scan.depth_unreadable", name=path.name, reason=_first_line(error)) from error
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
-        raise ScanError(f"the depth picture {path.name} must have one channel of numbers, got {depth.shape}")
+        raise ScanError("scan.depth_channels", name=path.name, shape=depth.shape)
     return depth.astype(np.float64)
 
 

@@ -95,7 +95,7 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
             if best is not None and best.error_m < SURE_M:
                 return best
     if best is None:
-        raise ScanError("no face was found in it, seen from all sides")
+        raise ScanError("scan.no_face")
     return best
 
 

@@ -81,7 +81,7 @@ def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: flo
     """
     z = np.asarray(z, dtype=np.float64)
     if z.shape != (Z_DIM,) or not np.isfinite(z).all():
-        raise ParameterError(f"z must be {Z_DIM} finite numbers, got shape {z.shape}")
+        raise ParameterError("training.z", expected=Z_DIM, shape=z.shape)
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 8])
     size, inside = surface.size, surface.skin.inside
     texel_mm = FACE_MM_PER_TEXEL * GRID / size

@@ -103,9 +103,9 @@ class SkinSurface:
         """
         needed = {*HIDDEN, "lips", "eyelids", "scalp", "ears", "neck", "eyeball_left", "eyeball_right"}
         if model.landmarks_478 is None or needed - set(model.regions):
-            raise ParameterError(f"the model '{model.name}' lacks the landmarks or regions that skin is drawn by")
+            raise ParameterError("training.skin_model", model=model.name)
         if not 64 <= size <= 2048:
-            raise ParameterError(f"a map of skin must have 64 to 2048 texels a side, got {size}")
+            raise ParameterError("training.skin_size", size=size)
         places = _places(model)
         texel = ((np.arange(size, dtype=np.float32) + 0.5) * (GRID / size)).astype(np.float32)
         y, x = np.meshgrid(texel, texel, indexing="ij")

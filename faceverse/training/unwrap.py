@@ -149,9 +149,7 @@ def _head_rim(vertices: np.ndarray, half: np.ndarray) -> _HeadRim:
     on_axis = np.abs(vertices[loop, 0]) < ON_AXIS
     leaves = np.flatnonzero(on_axis & ~np.roll(on_axis, -1))
     if len(leaves) != 2:
-        raise ParameterError(
-            f"the skin's boundary must leave the mid-line twice, at the collar and at the lips, not {len(leaves)} times"
-        )
+        raise ParameterError("unwrap.boundary", found=len(leaves))
     front = leaves[np.argmin(vertices[loop[leaves], 1])]
     loop, on_axis = np.roll(loop, -front), np.roll(on_axis, -front)
     nape = 1 + int(np.argmax(on_axis[1:]))
@@ -160,7 +158,7 @@ def _head_rim(vertices: np.ndarray, half: np.ndarray) -> _HeadRim:
     lower_lip = upper_lip + 1 + int(np.argmax(on_axis[upper_lip + 1 :]))
     top = crown - 1  # the seam ends behind the crown, where it is least visible on a bald head
     if top <= nape:
-        raise ParameterError("the skin's mid-line must rise from the nape to the crown by two edges or more")
+        raise ParameterError("unwrap.midline")
     return _HeadRim(
         loop[: nape + 1],
         loop[nape : top + 1],
@@ -212,7 +210,7 @@ def _flatten_part(vertices: np.ndarray, half: np.ndarray) -> np.ndarray:
     else:
         arrives = np.flatnonzero(on_axis & ~np.roll(on_axis, 1))
         if len(arrives) != 1:
-            raise ParameterError(f"half of a part must meet the mid-line in one chain, not in {len(arrives)}")
+            raise ParameterError("unwrap.chains", found=len(arrives))
         loop = np.roll(loop, -arrives[0])
         axis = loop[: on_axis.sum()]
     loop = np.roll(loop, -int(np.flatnonzero(loop == axis[-1])[0]))
