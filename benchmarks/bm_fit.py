@@ -105,12 +105,10 @@ def landmarks_only(model: fv.FaceModel, rgb: np.ndarray) -> tuple[np.ndarray, np
     """Result of the landmark stage alone: neutral head (V, 3), rotation (3, 3), landmarks in pixels (L, 2)."""
     photo = fv.read_image(rgb)
     solution = fit_input.fit_landmarks(fit_input.prepare_fit_input(photo, fv.detect(photo.rgb), model, 0, None))
-    identity, expression = (
-        torch.from_numpy(values.astype(np.float32))[None] for values in (solution.identity, solution.expression)
-    )
-    posed = model.vertices(identity, expression)[0].numpy()
-    points_px, _ = landmarks_of(model, posed, solution.rotation, solution.translation, solution.camera)
-    return model.vertices(identity)[0].numpy(), solution.rotation, points_px / photo.scale
+    state = solution.state
+    posed = model.vertices(state.tensor("identity"), state.tensor("expression"))[0].numpy()
+    points_px, _ = landmarks_of(model, posed, state.rotation, state.translation, solution.camera)
+    return model.vertices(state.tensor("identity"))[0].numpy(), state.rotation, points_px / photo.scale
 
 
 def colour_error(result: fv.FitResult, rgb: np.ndarray, *, textured: bool = False) -> float:

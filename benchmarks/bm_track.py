@@ -48,16 +48,16 @@ def print_times(model: FaceModel, frames: list[np.ndarray]) -> None:
     with VideoDetector() as detector:
         tracker = FaceTracker(detector, fast.picture_px)
         start = time.perf_counter()
-        observed_frames = [tracker(i / 30, picture) for i, picture in enumerate(frames)]
+        observations = [tracker(i / 30, picture) for i, picture in enumerate(frames)]
         observing = time.perf_counter() - start
     camera, observer = default_camera((height, width)), LandmarkObserver(model)
     with one_thread():
         start = time.perf_counter()
-        with_face = [observed for observed in observed_frames if observed.face is not None]
-        person = estimate_person(with_face, observer, camera, None, lens_known=False)
+        with_face = [frame for frame in observations if frame.face is not None]
+        person = estimate_person(with_face, observer, camera, None, focal_known=False)
         estimating = time.perf_counter() - start
         solver = FrameSolver(observer, person, fast)
-        solving = _seconds(lambda: [solver(observed) for observed in observed_frames])
+        solving = _seconds(lambda: [solver(frame) for frame in observations])
     count = len(frames)
     print(f"{count} frames of {width} x {height}")
     print(f"file to weights                {from_file:7.1f} frames/s, a video of {len(longer)} frames")
@@ -138,8 +138,8 @@ def print_photograph(model: FaceModel, path: str, count: int, height: int) -> No
     moved = swaying(count)
     track = tracking.track(zip(moved.times_s, moved_photograph(read_image(path).rgb, moved, height)), model)
     # A face shifted within the picture rotates with the line of sight.
-    observed = track.translation / np.linalg.norm(track.translation, axis=1, keepdims=True)
-    across = np.cross([0, 0, -1], observed)
+    sight = track.translation / np.linalg.norm(track.translation, axis=1, keepdims=True)
+    across = np.cross([0, 0, -1], sight)
     length = np.linalg.norm(across, axis=1, keepdims=True)
     facing = Rotation.from_rotvec(across / np.maximum(length, 1e-9) * np.arcsin(length))
     relative = facing.inv() * Rotation.from_matrix(track.rotation)

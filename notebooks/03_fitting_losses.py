@@ -63,6 +63,7 @@ import faceverse as fv
 from faceverse.fitting import fit_input, losses, photometric, solver, surface
 from faceverse.fitting.losses import ROBUST_SCALE
 from faceverse.fitting.prior import IdentityPrior
+from faceverse.fitting.state import FaceState
 
 # %%
 from faceverse.graphics.camera import rotation_from_axis_angle, rotation_from_euler_deg
@@ -152,7 +153,7 @@ print(f"the detector's expected errors: {1000 * lm.sigma.min():.1f} to {1000 * l
 # %%
 expected = lm.prior.mean(face.blendshapes)
 rotation, translation = solver.initial_pose(lm.points(np.zeros(N_id), expected), found, camera)
-start = solver.LandmarkSolution(rotation, translation, np.zeros(N_id), expected, ())
+start = FaceState(rotation=rotation, translation=translation, identity=np.zeros(N_id), expression=expected)
 weight = solver.point_weights(lm, rotation, -translation[2], camera.focal_px)
 
 projected = solver.project_points(lm.points(start.identity, start.expression), rotation, translation, camera)
@@ -167,7 +168,7 @@ assert np.isclose(by_hand, term.loss(start))
 # %%
 solved = solver.solve_landmarks(lm, found, camera, expected)
 pictures = []
-for state in (start, solved):
+for state in (start, solved.state):
     points = lm.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, camera)
     marked = Image.fromarray(photo).crop((155, 55, 285, 195)).resize((520, 560), Image.Resampling.LANCZOS)
@@ -194,11 +195,11 @@ assert solved.history[-1] < 0.2 * solved.history[0]
 # normal distribution. The sum of all terms is minus the logarithm of "how probable is this head, given the points".
 
 # %%
-print(f"identity   {0.5 * (solved.identity**2).sum():7.1f}")
-print(f"expression {0.5 * (((solved.expression - expected) / lm.prior.sigma) ** 2).sum():7.1f}")
+print(f"identity   {0.5 * (solved.state.identity**2).sum():7.1f}")
+print(f"expression {0.5 * (((solved.state.expression - expected) / lm.prior.sigma) ** 2).sum():7.1f}")
 print(f"by the library, together {solved.prior_loss:.1f}")
-off = (solved.expression - expected) / lm.prior.sigma
-assert np.isclose(0.5 * (solved.identity**2).sum() + 0.5 * (off**2).sum(), solved.prior_loss, rtol=1e-3)
+off = (solved.state.expression - expected) / lm.prior.sigma
+assert np.isclose(0.5 * (solved.state.identity**2).sum() + 0.5 * (off**2).sum(), solved.prior_loss, rtol=1e-3)
 
 # %% [markdown]
 # ### 2.2 Without it, and with too much of it
@@ -209,7 +210,7 @@ assert np.isclose(0.5 * (solved.identity**2).sum() + 0.5 * (off**2).sum(), solve
 rows = {}
 for strength in (1e-6, 1.0, 1e4):
     person = IdentityPrior(np.zeros(N_id), strength * np.eye(N_id))
-    state = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=30)
+    state = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=30).state
     points = lm.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, camera)
     error_px, far = np.median(np.linalg.norm(points - found, axis=1)), np.sqrt((state.identity**2).mean())
@@ -256,11 +257,8 @@ for _ in range(30):
     g[expression_rows] += off / lm.prior.sigma
     room = lm.prior.limits - state.expression[:, None]
     delta = solver.damped_step(H, g, 1e-3, expression_rows, room)
-    turn, shift, identity, expression = np.split(delta, [3, 6, 6 + N_id])
-    state = solver.LandmarkSolution(
-        solver.apply_rotation_update(state.rotation, turn), state.translation + shift, state.identity + identity,
-        lm.prior.clipped(state.expression + expression), (),
-    )  # fmt: skip
+    pose, identity, expression = np.split(delta, [6, 6 + N_id])
+    state = state.updated(pose, identity=identity, expression=expression, limits=lm.prior.limits)
 newton = np.array(history), np.array(seconds)
 
 # %%
@@ -356,8 +354,7 @@ assert eigenvalues[-1] > 1000 * eigenvalues[0]
 # %%
 photograph = fit_input.prepare_fit_input(fv.read_image(photo), [face], model, 0, None)
 photograph = replace(photograph, camera=result.camera)
-names = ("identity", "expression", "albedo", "rotation", "translation", "light")
-fitted = surface.FaceState(**{name: getattr(result.params, name).astype(float) for name in names})
+fitted = FaceState.from_params(result.params)
 target = fit_input.photometric_target(photograph, fitted, fitted.expression, 192)
 skin = surface.surface_samples(model.coarse)
 comparison = surface.PhotometricTerm(skin, target.crop, target.inside, target.camera, photometric.STAGES[-1].effective_samples)
@@ -494,7 +491,7 @@ assert changes[0] < 0.7 * changes[1]
 found_again = fv.detect(painted)[0]
 covered = fit_input.prepare_fit_input(fv.read_image(painted), [found_again], model, 0, None)
 covered = replace(covered, camera=robust.camera)
-refitted = surface.FaceState(**{name: getattr(robust.params, name).astype(float) for name in names})
+refitted = FaceState.from_params(robust.params)
 cut = fit_input.photometric_target(covered, refitted, refitted.expression, 192)
 again = surface.PhotometricTerm(skin, cut.crop, cut.inside, cut.camera, photometric.STAGES[-1].effective_samples)
 view = again.evaluate(refitted)
@@ -619,8 +616,7 @@ assert rms["no expression prior"][2] > 2 * rms["all terms"][2]
 # %%
 drawn = {}
 for name, state in outcomes.items():
-    values = {key: getattr(state, key).astype(np.float32) for key in names}
-    head = fv.head(result.params.replace(**values), model).replace(camera=photograph.camera)
+    head = fv.head(state.to_params(result.params), model).replace(camera=photograph.camera)
     over = Image.fromarray(fv.overlay(photo, head)[:210, 120:330]).resize((210, 210))
     sides = [fv.render(head, 210, mode, rotation=(0, 0, 0)).rgb for mode in ("clay", "albedo")]
     drawn[name] = np.vstack([np.asarray(over), *sides])
@@ -664,8 +660,7 @@ for landmarks in (0.5, 0.0):
         state = photometric.refine(problem, [state]).states[0]
     cosine = (np.trace(state.rotation @ outcomes["all terms"].rotation.T) - 1) / 2
     angles.append(np.degrees(np.arccos(min(cosine, 1))))
-    values = {key: getattr(state, key).astype(np.float32) for key in names}
-    head = fv.head(result.params.replace(**values), model).replace(camera=photograph.camera)
+    head = fv.head(state.to_params(result.params), model).replace(camera=photograph.camera)
     pictures.append(fv.overlay(photo, head)[:210, 120:330])
 show(*pictures)
 print(f"away from the right pose: with landmarks {angles[0]:.1f} degrees, without {angles[1]:.1f}")
@@ -697,7 +692,7 @@ few = replace(
 )  # fmt: skip
 medians = []
 for some, pixels in ((lm, found), (few, found[::8])):
-    state = solver.solve_landmarks(some, pixels, camera, expected)
+    state = solver.solve_landmarks(some, pixels, camera, expected).state
     points = lm.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, camera)
     medians.append(np.median(np.linalg.norm(points - found, axis=1)))
@@ -712,8 +707,8 @@ assert medians[0] < medians[1]
 strengths, curve = np.logspace(-3, 3, 7 if FAST else 13), []
 for strength in strengths:
     person = IdentityPrior(np.zeros(N_id), strength * np.eye(N_id))
-    state = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=100)
-    curve.append((np.sqrt((state.identity**2).mean()), state.landmark_loss))
+    solution = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=100)
+    curve.append((np.sqrt((solution.state.identity**2).mean()), solution.landmark_loss))
 sizes, landmark_losses = np.transpose(curve)
 plt.figure(figsize=(6, 3), dpi=90)
 plt.loglog(sizes, landmark_losses, marker="o", ms=3)

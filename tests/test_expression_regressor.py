@@ -75,7 +75,7 @@ def test_a_movement_is_read_from_the_face_at_rest(trained):
     table = expression_regressor.table_of(clips, network)
     found = []
     for number in range(len(clips)):
-        look = network.inputs_from(clips.face(number), tuple(clips.photo_size[number]))
+        look = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
         weights, sigma = network.predict(look, table.rest[number])
         assert weights.shape == sigma.shape == (len(ARKIT_NAMES),) and weights.min() >= 0 and weights.max() <= 1
         found.append(weights[JAW])
@@ -89,13 +89,13 @@ def test_the_same_face_has_not_moved(trained):
     network, _ = trained
     clips = seen_clips(10, seed=6)
     for number in range(0, len(clips), FRAMES):
-        look = network.inputs_from(clips.face(number), tuple(clips.photo_size[number]))
+        look = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
         assert network.predict(look, look.values)[0].max() < 0.25
 
 
 def test_a_mirrored_face_moves_as_the_mirror_image(model):
     network, faces = load_expression_regressor(model), seen_samples(2, seed=7, model=model)
-    look, rest = (network.inputs_from(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
+    look, rest = (network.inputs_of(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
     own, _ = network.predict(look, rest.values)
     turned = look.rotation * np.outer([-1, 1, 1], [-1, 1, 1])
     mirrored = dataclasses.replace(look, values=network.mirrored(look.values), rotation=turned)
@@ -125,9 +125,9 @@ def test_a_saved_network_answers_the_same(trained, toy_with_hash, tmp_path, monk
     network, clips = trained[0], seen_clips(1, seed=3)
     expression_regressor.save_network(network, tmp_path / EXPRESSION_REGRESSOR_FILE, "abc", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
-    look = network.inputs_from(clips.face(2), tuple(clips.photo_size[2]))
-    for answer, expected in zip(load_expression_regressor(toy_with_hash).predict(look, network.usual_rest),
-                                network.predict(look, network.usual_rest), strict=True):  # fmt: skip
+    look = network.inputs_of(clips.face(2), tuple(clips.photo_size[2]))
+    for answer, expected in zip(load_expression_regressor(toy_with_hash).predict(look, network.neutral_inputs_mean),
+                                network.predict(look, network.neutral_inputs_mean), strict=True):  # fmt: skip
         np.testing.assert_allclose(answer, expected, atol=1e-6)
 
 

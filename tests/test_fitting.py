@@ -9,7 +9,8 @@ from skimage.data import coffee
 import faceverse as fv
 from faceverse.fitting import photometric, solver
 from faceverse.fitting.prior import IdentityPrior
-from faceverse.fitting.surface import FaceState, surface_samples
+from faceverse.fitting.state import FaceState
+from faceverse.fitting.surface import surface_samples
 from faceverse.graphics.camera import Camera, default_camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.rendering.render import render_head
@@ -53,13 +54,7 @@ def moved_by(state, delta, fit_identity=True):
     """The state after a change in turn, shift, identity (if it is fitted), expression and perhaps focal length."""
     count = len(state.identity) if fit_identity else 0
     identity, expression, longer = np.split(delta[6:], [count, count + len(state.expression)])
-    moved = dataclasses.replace(
-        state,
-        rotation=solver.apply_rotation_update(state.rotation, delta[:3]),
-        translation=state.translation + delta[3:6],
-        identity=state.identity + identity if fit_identity else state.identity,
-        expression=state.expression + expression,
-    )
+    moved = state.updated(delta[:6], identity=identity if fit_identity else 0.0, expression=expression)
     camera = dataclasses.replace(CAMERA, focal_px=CAMERA.focal_px * float(np.exp(longer.sum())))
     return moved, camera
 
@@ -69,13 +64,13 @@ def moved_by(state, delta, fit_identity=True):
 @pytest.mark.parametrize("error_modes", [False, True])
 def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_identity, fit_focal, error_modes):
     rotation, translation, identity, expression, pixels = toy_truth(toy_landmarks)
-    state = solver.LandmarkSolution(rotation, translation, identity, np.clip(expression + 0.1, 0, 1), ())
+    state = FaceState(
+        rotation=rotation, translation=translation, expression=np.clip(expression + 0.1, 0, 1), identity=identity
+    )
     lm = toy_landmarks
     if error_modes:
         lm = dataclasses.replace(lm, error_modes=np.random.default_rng(1).normal(0, 1e-3, (3, len(lm.sigma), 2)))
-    weight = solver.point_weights(lm, rotation, -translation[2], CAMERA.focal_px)
-    factor = solver.error_mode_factor(lm, weight, CAMERA.focal_px / -translation[2])
-    term = solver.LandmarkTerm(lm, pixels + 3, CAMERA, weight, factor)
+    term = solver.landmark_term(lm, pixels + 3, CAMERA, rotation, translation)
     hessian, gradient = term.normal_equations(state, fit_identity, fit_focal)
     assert len(gradient) == 6 + fit_identity * len(identity) + len(expression) + fit_focal
     slopes, losses = [], []
@@ -88,7 +83,7 @@ def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_i
         slopes.append((ends[0][0] - ends[1][0]) / 2e-6)
         losses.append((ends[0][1] - ends[1][1]) / 2e-6)
     jacobian = np.stack(slopes, axis=1)
-    explained = factor.T @ jacobian
+    explained = term.factor.T @ jacobian
     expected = jacobian.T @ jacobian - explained.T @ explained
     np.testing.assert_allclose(hessian, expected, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(gradient, losses, atol=1e-5 * np.abs(gradient).max())
@@ -97,7 +92,7 @@ def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_i
 def test_error_modes_of_the_detector_are_marginalised(toy_landmarks):
     """A shift of all points costs almost nothing if it is a habit of great spread; moving them apart does."""
     rotation, translation, identity, expression, pixels = toy_truth(toy_landmarks)
-    state = solver.LandmarkSolution(rotation, translation, identity, expression, ())
+    state = FaceState(rotation=rotation, translation=translation, expression=expression, identity=identity)
     error_mode = np.zeros((1, len(pixels), 2))
     error_mode[..., 0] = 0.01
     lm = dataclasses.replace(toy_landmarks, error_modes=error_mode)
@@ -164,7 +159,7 @@ def test_focal_length_is_found_where_it_is_unknown(toy_landmarks, near_face):
     assert abs(np.log(fitted.camera.focal_px / NEAR.focal_px)) < 0.25 * np.log(CAMERA.focal_px / NEAR.focal_px)
     assert fitted.camera == dataclasses.replace(CAMERA, focal_px=fitted.camera.focal_px)
     assert fitted.landmark_loss < 0.5 * believed.landmark_loss
-    assert np.linalg.norm(fitted.identity - identity) < np.linalg.norm(believed.identity - identity)
+    assert np.linalg.norm(fitted.state.identity - identity) < np.linalg.norm(believed.state.identity - identity)
     assert list(fitted.history) == sorted(fitted.history, reverse=True)
     assert fitted.history[-1] == pytest.approx(fitted.landmark_loss + fitted.prior_loss)
 
@@ -184,14 +179,14 @@ def test_focal_prior_pulls_back_to_what_is_expected(toy_landmarks, near_face):
     expected = np.zeros(len(toy_landmarks.expression))
     start = solver.solve_landmarks(toy_landmarks, near_face[1], CAMERA, expected)
     longer = dataclasses.replace(CAMERA, focal_px=CAMERA.focal_px * np.exp(0.1))
-    state = dataclasses.replace(start, camera=longer)
+    moved = dataclasses.replace(start, camera=longer)
     sure, unsure = (
-        solver._Problem(toy_landmarks, near_face[1], CAMERA, expected, True, sigma) for sigma in (0.05, 1e6)
+        solver.LandmarkProblem(toy_landmarks, near_face[1], CAMERA, expected, True, sigma) for sigma in (0.05, 1e6)
     )
-    (hessian, gradient), (free_hessian, free_gradient) = (p.normal_equations(state) for p in (sure, unsure))
+    (hessian, gradient), (free_hessian, free_gradient) = (p.normal_equations(moved) for p in (sure, unsure))
     assert gradient[-1] - free_gradient[-1] == pytest.approx(0.1 / 0.05**2)
     assert hessian[-1, -1] - free_hessian[-1, -1] == pytest.approx(1 / 0.05**2)
-    assert sure.terms(state)[1] - unsure.terms(state)[1] == pytest.approx(0.5 * (0.1 / 0.05) ** 2)
+    assert sure.terms(moved)[1] - unsure.terms(moved)[1] == pytest.approx(0.5 * (0.1 / 0.05) ** 2)
 
 
 def test_marginal_hessian_is_without_the_focal_length_and_less_for_it(toy_landmarks, near_face):
@@ -199,10 +194,10 @@ def test_marginal_hessian_is_without_the_focal_length_and_less_for_it(toy_landma
     expected = np.zeros(len(toy_landmarks.expression))
     start = solver.solve_landmarks(toy_landmarks, near_face[1], NEAR, expected, iterations=40)
     known, unknown = (
-        solver._Problem(toy_landmarks, near_face[1], NEAR, expected, True, sigma).marginal_hessian(start)
+        solver.LandmarkProblem(toy_landmarks, near_face[1], NEAR, expected, True, sigma).marginal_hessian(start)
         for sigma in (0.0, 0.25)
     )
-    assert known.shape == unknown.shape == (6 + len(start.identity) + len(expected),) * 2
+    assert known.shape == unknown.shape == (6 + len(start.state.identity) + len(expected),) * 2
     left = np.linalg.eigvalsh(known - unknown)
     assert left.min() > -1e-8 * left.max() and left.max() > 1
 
@@ -210,11 +205,12 @@ def test_marginal_hessian_is_without_the_focal_length_and_less_for_it(toy_landma
 def test_exact_landmarks_are_explained(toy_landmarks):
     rotation, translation, _, expression, pixels = toy_truth(toy_landmarks, seed=3)
     found = solver.solve_landmarks(toy_landmarks, pixels, CAMERA, expression, iterations=30)
-    points = toy_landmarks.mean + np.tensordot(found.identity, toy_landmarks.identity, 1)
-    points = points + np.tensordot(found.expression, toy_landmarks.expression, 1)
-    again = solver.project_points(points, found.rotation, found.translation, CAMERA)
+    state = found.state
+    points = toy_landmarks.mean + np.tensordot(state.identity, toy_landmarks.identity, 1)
+    points = points + np.tensordot(state.expression, toy_landmarks.expression, 1)
+    again = solver.project_points(points, state.rotation, state.translation, CAMERA)
     assert np.linalg.norm(again - pixels, axis=1).mean() < 0.01 * np.linalg.norm(pixels[33] - pixels[263])
-    assert degrees_between(found.rotation, rotation) < 2
+    assert degrees_between(state.rotation, rotation) < 2
     assert list(found.history) == sorted(found.history, reverse=True)
     assert found.history[-1] == pytest.approx(found.landmark_loss + found.prior_loss)
 
@@ -222,11 +218,11 @@ def test_exact_landmarks_are_explained(toy_landmarks):
 def test_expression_stays_in_range_and_identity_can_be_kept(toy_landmarks):
     *_, expression, pixels = toy_truth(toy_landmarks, seed=5)
     noisy = pixels + np.random.default_rng(0).normal(0, 6, pixels.shape)
-    start = solver.solve_landmarks(toy_landmarks, noisy, CAMERA, expression)
+    start = solver.solve_landmarks(toy_landmarks, noisy, CAMERA, expression).state
     assert start.expression.min() >= 0 and start.expression.max() <= 1
     again = solver.solve_landmarks(toy_landmarks, pixels, CAMERA, expression, start=start, fit_identity=False)
-    np.testing.assert_array_equal(again.identity, start.identity)
-    assert not np.allclose(again.translation, start.translation)
+    np.testing.assert_array_equal(again.state.identity, start.identity)
+    assert not np.allclose(again.state.translation, start.translation)
 
 
 # -- photometric ------------------------------------------------------------------------------------------------------
@@ -256,10 +252,10 @@ def toy_scene(toy_model, toy_landmarks):
 def target_showing(model, lm, state):
     """A picture of the state, with exact landmarks."""
     camera = Camera(300.0, (64.0, 64.0), (128, 128))
-    one = {name: state.tensor(name) for name in FaceState.__dataclass_fields__}
     shaded = render_head(
-        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]).clamp_min(0.005),
-        model.tensor("faces"), one["rotation"], one["translation"], one["light"], camera,
+        model.vertices(state.tensor("identity"), state.tensor("expression")),
+        model.albedo(state.tensor("albedo")).clamp_min(0.005),
+        model.tensor("faces"), state.tensor("rotation"), state.tensor("translation"), state.tensor("light"), camera,
     )  # fmt: skip
     points = lm.points(state.identity, state.expression)
     pixels = solver.project_points(points, state.rotation, state.translation, camera)
@@ -371,11 +367,13 @@ def test_equations_are_the_derivatives_of_all_terms_but_the_picture(toy_model, t
 def shifted(problem, state, change):
     """One photograph's state after a change in the order of `BlockSizes`."""
     pose, identity, expression, albedo, light = problem.sizes.blocks
-    return FaceState(
-        state.identity + change[identity], state.expression + change[expression], state.albedo + change[albedo],
-        solver.apply_rotation_update(state.rotation, change[pose][:3]), state.translation + change[pose][3:],
-        state.light + change[light].reshape(9, 3),
-    )  # fmt: skip
+    return state.updated(
+        change[pose],
+        identity=change[identity],
+        expression=change[expression],
+        albedo=change[albedo],
+        light=change[light].reshape(9, 3),
+    )
 
 
 def light_prior(light):

@@ -8,11 +8,12 @@ import pytest
 from faceverse.fitting.photometric import PhotometricTarget, Refinement, StageSettings
 from faceverse.fitting.prior import IdentityPrior
 from faceverse.fitting.solver import LandmarkTerm, landmark_model, project_points
-from faceverse.fitting.surface import FaceState, surface_samples
+from faceverse.fitting.state import FaceState
+from faceverse.fitting.surface import surface_samples
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.rendering.render import render_head
-from faceverse.tracking.focal_length import SIGMA, refine_focal_length, zoomed
+from faceverse.tracking.focal_length import LOG_SIGMA, refine_focal_length, with_focal_factor
 
 SIDE, NEAR_M = 128, -0.35
 SETTINGS = StageSettings("toy", SIDE, 10, effective_samples=200.0)
@@ -27,15 +28,15 @@ def pictures(toy_model):
     expression, albedo = (np.zeros(len(x)) for x in (toy_model.expression_names, toy_model.data.albedo_modes))
     place, light = np.array([0, 0, NEAR_M]), default_light().double().numpy()
     turns = [rotation_from_euler_deg(yaw, 3, 2).double().numpy() for yaw in YAWS]
-    states = [FaceState(identity, expression, albedo, turn, place, light) for turn in turns]
+    person = {"identity": identity, "expression": expression, "albedo": albedo}
+    states = [FaceState(rotation=turn, translation=place, light=light, **person) for turn in turns]
     return states, [shown(toy_model, lm, camera, state) for state in states]
 
 
 def shown(model, lm, camera, state):
-    one = {name: state.tensor(name) for name in FaceState.__dataclass_fields__}
     drawn = render_head(
-        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]), model.tensor("faces"),
-        one["rotation"], one["translation"], one["light"], camera,
+        model.vertices(state.tensor("identity"), state.tensor("expression")), model.albedo(state.tensor("albedo")),
+        model.tensor("faces"), state.tensor("rotation"), state.tensor("translation"), state.tensor("light"), camera,
     )  # fmt: skip
     pixels = project_points(lm.points(state.identity, state.expression), state.rotation, state.translation, camera)
     term = LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
@@ -53,7 +54,7 @@ def test_equations_are_the_derivatives_of_the_loss(toy_model, pictures):
     looks, step = problem.evaluate(states), 1e-4
     losses = []
     for sign in (1, -1):
-        moved = refinement(toy_model, [zoomed(target, np.exp(sign * step)) for target in targets])
+        moved = refinement(toy_model, [with_focal_factor(target, np.exp(sign * step)) for target in targets])
         losses.append(sum(moved.terms(states, moved.evaluate(states), looks).values()))
     hessian, gradient = problem.normal_equations(states, looks, fit_focal=True)
     assert abs(gradient[-1]) > 1
@@ -67,13 +68,13 @@ def test_equations_are_the_derivatives_of_the_loss(toy_model, pictures):
 @pytest.mark.parametrize("wrong", [0.75, 1.35])
 def test_a_wrong_focal_length_is_found_out(toy_model, pictures, wrong):
     states, targets = pictures
-    usual = [zoomed(target, wrong) for target in targets]
+    usual = [with_focal_factor(target, wrong) for target in targets]
     start = [replace(s, identity=0 * s.identity, translation=s.translation * (1, 1, wrong)) for s in states]
     found, factor = refine_focal_length(surface_samples(toy_model), usual, SETTINGS, refinement(toy_model, targets).identity, start)
     assert abs(np.log(factor * wrong)) < 0.6 * abs(np.log(wrong))
     distance = np.array([state.translation[2] for state in found])
     assert (np.abs(np.log(distance / NEAR_M)) < 0.8 * abs(np.log(wrong))).all()
-    assert abs(np.log(factor)) < 2 * SIGMA
+    assert abs(np.log(factor)) < 2 * LOG_SIGMA
 
 
 def test_the_right_focal_length_stays(toy_model, pictures):

@@ -1,4 +1,4 @@
-"""Who is followed from frame to frame, cameras, and the filter of live tracking; with stand-ins for the detector."""
+"""The face tracker, cameras as sources, and the filter of live tracking; with stand-ins for the detector."""
 
 import sys
 import types
@@ -10,12 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from faceverse.__main__ import main
 from faceverse.errors import ImageError
+from faceverse.fitting.state import FaceState
 from faceverse.landmarks import DetectedFace, VideoDetector
 from faceverse.tracking import frame_observation as module
 from faceverse.tracking.frame_observation import FACES, FaceTracker, observe_frames
-from faceverse.tracking.frame_solver import FrameSolver
+from faceverse.tracking.frame_solver import subtract_neutral
 from faceverse.tracking.frames import open_source
-from faceverse.tracking.skin_term import Pose
 from faceverse.tracking.smoothing import LiveFilter
 from faceverse.tracking.timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER
 
@@ -55,8 +55,8 @@ def frame():
 
 
 def boxes(tracker, count):
-    observed_frames = [tracker(k / 30, frame()) for k in range(count)]
-    return [None if observed.face is None else observed.face.box_px[0] for observed in observed_frames]
+    faces = [tracker(k / 30, frame()).face for k in range(count)]
+    return [None if face is None else face.box_px[0] for face in faces]
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, others, side, h
     with VideoDetector(FACES) as detector:
         tracker = FaceTracker(detector, 32)
         frames = [group] * 5 + [gone] * hidden + [group] * 15
-        observed_frames = [tracker(k / 30, rgb) for k, rgb in enumerate(frames)]
-    sides = ["-" if observed.face is None else "AB"[int(observed.face.box_px[0] > side)] for observed in observed_frames]
+        faces = [tracker(k / 30, rgb).face for k, rgb in enumerate(frames)]
+    sides = ["-" if face is None else "AB"[int(face.box_px[0] > side)] for face in faces]
     assert "".join(sides[:5]) == "AAAAA", "the larger one"
     assert "B" not in sides and sides[-10:] == ["A"] * 10
 
@@ -179,10 +179,10 @@ def test_what_goes_wrong_in_the_thread_is_heard(no_search):
         yield 0.0, frame()
         raise ImageError("the film is torn")
 
-    observed_frames = observe_frames(frames(), Detector([face_at(150, 180, 100)]), 32)
-    assert next(observed_frames).face is not None
+    observations = observe_frames(frames(), Detector([face_at(150, 180, 100)]), 32)
+    assert next(observations).face is not None
     with pytest.raises(ImageError, match="torn"):
-        list(observed_frames)
+        list(observations)
 
 
 def test_a_reader_who_leaves_ends_the_thread(no_search):
@@ -195,9 +195,9 @@ def test_a_reader_who_leaves_ends_the_thread(no_search):
         finally:
             closed.append(k)
 
-    observed_frames = observe_frames(frames(), Detector(*[[]] * 10_000), 32)
-    next(observed_frames)
-    observed_frames.close()
+    observations = observe_frames(frames(), Detector(*[[]] * 10_000), 32)
+    next(observations)
+    observations.close()
     assert closed and closed[0] < 500
 
 
@@ -294,13 +294,19 @@ def test_webcam_on_the_command_line(camera, tmp_path, toy_model, monkeypatch, ca
 # --------------------------------------------------------------------------------------------------------------- filter
 
 
+def state_at(rotation, translation, weights):
+    return FaceState(
+        rotation=rotation, translation=np.asarray(translation, float), expression=np.asarray(weights, float)
+    )
+
+
 def filtered(angles_deg, weights, step_s=1 / 30):
     live, limits, answers = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER), np.float64([[0, 1]]), []
     for k, (angle, weight) in enumerate(zip(angles_deg, weights, strict=True)):
         turn = Rotation.from_euler("y", angle, degrees=True).as_matrix()
-        answers.append(live(Pose(turn, np.array([0, 0, -0.5]), np.array([weight])), k * step_s, limits))
-    found = [Rotation.from_matrix(pose.rotation).as_euler("yxz", degrees=True)[0] for pose in answers]
-    return np.array(found), np.array([pose.expression[0] for pose in answers])
+        answers.append(live(state_at(turn, [0, 0, -0.5], [weight]), k * step_s, limits))
+    found = [Rotation.from_matrix(state.rotation).as_euler("yxz", degrees=True)[0] for state in answers]
+    return np.array(found), np.array([state.expression[0] for state in answers])
 
 
 def test_live_filter_calms_a_still_head():
@@ -326,24 +332,17 @@ def test_live_filter_keeps_a_blink():
 
 def test_live_filter_starts_anew():
     live, limits = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER), np.float64([[0, 1]])
-    first = Pose(np.eye(3), np.zeros(3), np.array([0.0]))
-    second = Pose(np.eye(3), np.ones(3), np.array([1.0]))
+    first, second = state_at(np.eye(3), np.zeros(3), [0]), state_at(np.eye(3), np.ones(3), [1])
     live(first, 0.0, limits)
     assert live(second, 0.03, limits).translation[0] < 1
-    live.forget()
+    live.reset()
     assert np.array_equal(live(second, 0.06, limits).translation, second.translation)
 
 
-# ------------------------------------------------------------------------------------------------------ face at rest
+# -------------------------------------------------------------------------------------------------------- neutral face
 
 
-def test_weights_are_counted_from_the_face_at_rest():
-    class Solver(FrameSolver):
-        def __init__(self, neutral_offset):
-            self._person = types.SimpleNamespace(neutral_offset=neutral_offset)
-            limits = np.float64([[0, 1]] * 3)
-            self._landmarks = types.SimpleNamespace(prior=types.SimpleNamespace(limits=limits))
-
-    pose = Pose(np.eye(3), np.zeros(3), np.array([0.1, 0.55, 1.0]))
-    assert Solver(None)._from_rest(pose) is pose
-    np.testing.assert_allclose(Solver(np.full(3, 0.1))._from_rest(pose).expression, [0, 0.5, 1])
+def test_weights_are_counted_from_the_neutral_face():
+    state, limits = state_at(np.eye(3), np.zeros(3), [0.1, 0.55, 1.0]), np.float64([[0, 1]] * 3)
+    np.testing.assert_array_equal(subtract_neutral(state, np.zeros(3), limits).expression, state.expression)
+    np.testing.assert_allclose(subtract_neutral(state, np.full(3, 0.1), limits).expression, [0, 0.5, 1])

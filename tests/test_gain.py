@@ -18,7 +18,7 @@ from faceverse.model.file import read_model_file
 from faceverse.model.skin_texture import model_texture
 from faceverse.result import with_params
 from faceverse.tracking.frame_solver import QUALITIES, FrameSolver
-from faceverse.tracking.person import EVERY, LandmarkObserver, TrackedPerson
+from faceverse.tracking.person import LANDMARK_STRIDE, LandmarkObserver, TrackedPerson
 from faceverse.tracking.skin_term import SkinTerm
 from faceverse.weights import model_data
 from toy import toy_file, toy_model
@@ -163,11 +163,12 @@ def test_solver_recovers_a_head_whose_expressions_are_large(model):
     rotation, translation = np.eye(3), np.array([0.01, 0, -0.7])
     pixels = solver.project_points(lm.points(identity, expression), rotation, translation, CAMERA)
     found = solver.solve_landmarks(lm, pixels, CAMERA, expression, iterations=30)
+    state = found.state
     again = solver.project_points(
-        lm.points(found.identity, found.expression), found.rotation, found.translation, CAMERA
+        lm.points(state.identity, state.expression), state.rotation, state.translation, CAMERA
     )
     assert np.abs(again - pixels).max() < 1.0
-    assert found.expression[jaw] == pytest.approx(0.6, abs=0.03)
+    assert state.expression[jaw] == pytest.approx(0.6, abs=0.03)
     plain = solver.solve_landmarks(replace(lm, gain=None), pixels, CAMERA, expression, iterations=30)
     assert found.history[-1] < 0.9 * plain.history[-1], "without gains the head has to be bent for its mouth"
 
@@ -178,7 +179,7 @@ def test_tracking_follows_the_gain(model):
     frames = FrameSolver(LandmarkObserver(model), TrackedPerson(params, CAMERA), QUALITIES["fast"])
     rows = (torch.from_numpy(x[None]) for x in (identity, expression))
     points = model.landmark_bases(model.landmarks_478).points(*rows)[0].numpy()
-    np.testing.assert_allclose(frames._landmarks.points(np.zeros(0), expression), points[::EVERY], atol=1e-6)
+    np.testing.assert_allclose(frames._landmarks.points(np.zeros(0), expression), points[::LANDMARK_STRIDE], atol=1e-6)
     skin = SkinTerm(model, params, 300)
     moved = skin.points + skin.modes @ expression.astype(np.float32)
     full = model.vertices(*(torch.from_numpy(x[None]) for x in (identity, expression)))[0].numpy()

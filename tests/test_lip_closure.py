@@ -7,9 +7,8 @@ import pytest
 
 from faceverse.fitting.lip_closure import PAIRS, close_lips
 from faceverse.fitting.solver import landmark_model, project_points
-from faceverse.fitting.surface import FaceState
+from faceverse.fitting.state import FaceState
 from faceverse.graphics.camera import Camera
-from faceverse.graphics.lighting import default_light
 
 CAMERA = Camera(1600.0, (512.0, 512.0), (1024, 1024))
 UPPER, LOWER = np.array(PAIRS).T
@@ -26,7 +25,7 @@ def state_of(lm, **weights):
         expression[lm.prior.names.index(name)] = weight
     identity = 0.5 * np.random.default_rng(3).standard_normal(len(lm.identity))
     return FaceState(
-        identity, expression, np.zeros(50), np.eye(3), np.array([0.0, 0.0, -0.7]), default_light().double().numpy()
+        rotation=np.eye(3), translation=np.array([0.0, 0.0, -0.7]), expression=expression, identity=identity
     )
 
 

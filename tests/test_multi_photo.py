@@ -12,7 +12,8 @@ import faceverse as fv
 from faceverse.fitting import multi_photo, photometric, quality_checks, solver
 from faceverse.fitting.face_selection import count_comparable_faces, select_face
 from faceverse.fitting.prior import IdentityPrior
-from faceverse.fitting.surface import FaceState, surface_samples
+from faceverse.fitting.state import FaceState
+from faceverse.fitting.surface import surface_samples
 from faceverse.fitting.texture_merge import merge_textures, pixel_density
 from faceverse.graphics.camera import Camera, euler_deg_from_rotation, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import default_light
@@ -115,14 +116,14 @@ def test_joint_identity_is_closer_than_those_of_single_photographs(toy_landmarks
     single, joint = [], []
     for seed in range(6):
         found, truth = solutions_of_a_toy(toy_landmarks, seed)
-        single.append(np.mean([np.linalg.norm(one.identity - truth) for one in found]))
+        single.append(np.mean([np.linalg.norm(one.state.identity - truth) for one in found]))
         joint.append(np.linalg.norm(multi_photo.joint_identity(toy_landmarks, found) - truth))
     assert np.mean(joint) < 0.85 * np.mean(single)
 
 
 def test_joint_identity_of_one_photograph_is_its_own(toy_landmarks):
     found, _ = solutions_of_a_toy(toy_landmarks, 0, views=1)
-    np.testing.assert_allclose(multi_photo.joint_identity(toy_landmarks, found), found[0].identity, atol=1e-8)
+    np.testing.assert_allclose(multi_photo.joint_identity(toy_landmarks, found), found[0].state.identity, atol=1e-8)
 
 
 def toy_photographs(model, lm, yaws=(0, 30)):
@@ -137,8 +138,13 @@ def toy_photographs(model, lm, yaws=(0, 30)):
         expression = rng.uniform(0.1, 0.3, len(lm.expression))
         rotation = rotation_from_euler_deg(yaw, 4, 2).double().numpy()
         light = default_light().double().numpy() * rng.uniform(0.8, 1.2)
-        states.append(FaceState(identity, expression, albedo, rotation, np.array([0, 0, -0.6]), light))
-        pixels = solver.project_points(lm.points(identity, expression), rotation, np.array([0, 0, -0.6]), camera) + 1
+        translation = np.array([0, 0, -0.6])
+        state = FaceState(
+            rotation=rotation, translation=translation, expression=expression, identity=identity, albedo=albedo,
+            light=light,
+        )  # fmt: skip
+        states.append(state)
+        pixels = solver.project_points(lm.points(identity, expression), rotation, translation, camera) + 1
         term = solver.LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
         targets.append(photometric.PhotometricTarget(picture, np.ones((128, 128), bool), camera, term, expression - 0.05))
     return states, targets

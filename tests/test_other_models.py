@@ -13,6 +13,7 @@ import torch
 import faceverse as fv
 from faceverse import fitting, tracking
 from faceverse.fitting import photometric, prior, solver, surface
+from faceverse.fitting.state import FaceState
 from faceverse.graphics.camera import default_camera, project, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.landmarks import DetectedFace
@@ -147,7 +148,8 @@ class Scene:
     def solve(self, model, **options):
         lm = solver.landmark_model(model, model.fit_landmarks)
         expected = lm.prior.mean(self.face.blendshapes)
-        return lm, solver.solve_landmarks(lm, lm.select(self.face.landmarks_px), self.camera, expected, **options)
+        observed_px = lm.select(self.face.landmarks_px)
+        return lm, solver.solve_landmarks(lm, observed_px, self.camera, expected, **options).state
 
 
 def degrees_between(a, b):
@@ -225,7 +227,7 @@ def test_eyeballs_turn_towards_the_iris_points(eyed, toy_model):
         points = eyed.landmark_bases(eyed.landmarks_478).points(torch.zeros(1, 8), weights)[0]
         lm = solver.landmark_model(eyed, eyed.fit_landmarks)
         found = solver.solve_landmarks(lm, scene._pixels(points), scene.camera, lm.prior.mean({}), iterations=20)
-        looks[angle] = found.expression[yaw].mean()
+        looks[angle] = found.state.expression[yaw].mean()
     assert looks[-0.4] < -0.08 < abs(looks[0.0]) < 0.08 < looks[0.4]
 
 
@@ -286,7 +288,7 @@ def test_photometric_stage_moves_unnamed_components_within_limits(unnamed, toy_m
 
 def photometric_target(model, scene):
     """The scene as the photometric stage sees it, and its true state."""
-    state = surface.FaceState(
+    state = FaceState(
         identity=scene.identity.astype(np.float64),
         expression=scene.expression.astype(np.float64),
         albedo=np.zeros(len(model.albedo_modes)),

@@ -10,8 +10,8 @@ import torch
 
 from faceverse.fitting import losses
 from faceverse.fitting import surface as module
-from faceverse.fitting.solver import apply_rotation_update
-from faceverse.fitting.surface import SIGMA_LIMITS, FaceState, PhotometricTerm, surface_samples, vertex_weights
+from faceverse.fitting.state import FaceState, apply_rotation_update
+from faceverse.fitting.surface import SIGMA_LIMITS, PhotometricTerm, surface_samples, vertex_weights
 from faceverse.graphics.camera import Camera, project, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.model.face_model import FaceModel
@@ -40,10 +40,10 @@ def state_of(model, seed=2, yaw_deg=8.0):
 
 def drawn(model, state):
     """The state as a picture (S, S, 3) before black."""
-    one = {name: state.tensor(name) for name in FaceState.__dataclass_fields__}
     shaded = render_head(
-        model.vertices(one["identity"], one["expression"]), model.albedo(one["albedo"]).clamp_min(module.MIN_ALBEDO),
-        model.tensor("faces"), one["rotation"], one["translation"], one["light"], CAMERA,
+        model.vertices(state.tensor("identity"), state.tensor("expression")),
+        model.albedo(state.tensor("albedo")).clamp_min(module.MIN_ALBEDO),
+        model.tensor("faces"), state.tensor("rotation"), state.tensor("translation"), state.tensor("light"), CAMERA,
     )  # fmt: skip
     return srgb_from_linear(shaded.rgb[0]).numpy()
 

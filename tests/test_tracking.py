@@ -465,7 +465,7 @@ def test_live_heads_move_away_when_the_focal_length_is_known_better(near, monkey
     monkeypatch.setattr("faceverse.tracking.live.ESTIMATE_AFTER_FACES", (20,))
     with LiveTracker(near.model, smooth=False) as live:
         first = [live(frame, i / FPS) for i, frame in enumerate(near.frames[:20])]
-        live._meeting.join()
+        live._estimation_thread.join()
         live(near.frames[20], 20 / FPS)
         found = live.track()
     factor = found.camera.focal_px / default_camera((SIZE, SIZE)).focal_px
@@ -504,7 +504,7 @@ class _Stop(Exception):  # noqa: N818
 
 
 def test_a_stopped_run_leaves_a_journal_and_goes_on(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr("faceverse.tracking.WAITING_FACES", (8, 8))
+    monkeypatch.setattr("faceverse.tracking.PERSON_FACES", (8, 8))
     folder = tmp_path / "frames"
     folder.mkdir()
     for i, frame in enumerate(scene.frames[:24]):

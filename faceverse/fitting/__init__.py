@@ -100,7 +100,7 @@ def fit(
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
     solution, landmark_stage = _fit_landmarks(fit_input)
     fit_input = replace(fit_input, camera=solution.camera)
-    prior = IdentityPrior.of_population(len(solution.identity))
+    prior = IdentityPrior.of_population(len(solution.state.identity))
     (state,), photometric_stages = fit_appearance([fit_input], [solution], prior, progress)
     params = fitted_params(fit_input, state)
     stages, said = (detected, landmark_stage, *photometric_stages), fit_warnings(fit_input, state)

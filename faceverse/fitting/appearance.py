@@ -14,7 +14,8 @@ from .photometric import STAGES, PhotometricTarget, Refinement, estimate_light_a
 from .prior import IdentityPrior
 from .progress import FIT_STAGES, Progress
 from .solver import LandmarkSolution
-from .surface import FaceState, SurfaceSamples, surface_samples
+from .state import FaceState
+from .surface import SurfaceSamples, surface_samples
 
 UNCALIBRATED_WEIGHT = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
 

@@ -12,7 +12,7 @@ from ..detail.displacement import normal_map
 from ..detail.latents import multiplied, resized
 from ..detail.module import DetailModule
 from ..graphics.camera import Camera, default_camera, euler_deg_from_rotation, project, transform
-from ..graphics.lighting import default_light, sh_basis, srgb_from_linear
+from ..graphics.lighting import sh_basis, srgb_from_linear
 from ..io.images import Photo
 from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel, FaceParams
@@ -23,16 +23,9 @@ from .face_selection import FaceSelector, count_comparable_faces, is_point, sele
 from .parameter_regressor import load_parameter_regressor
 from .photometric import PhotometricTarget, crop_box, crop_photo
 from .quality_checks import CROP_PX, QualityInput, quality_warnings
-from .solver import (
-    LandmarkModel,
-    LandmarkSolution,
-    LandmarkTerm,
-    error_mode_factor,
-    landmark_model,
-    point_weights,
-    solve_landmarks,
-)
-from .surface import MIN_ALBEDO, FaceState
+from .solver import LandmarkModel, LandmarkSolution, landmark_model, landmark_term, solve_landmarks
+from .state import FaceState
+from .surface import MIN_ALBEDO
 from .texture import SkinTexture, bake_photo, iris_colour
 
 FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
@@ -99,14 +92,7 @@ def fit_landmarks(fit_input: FitInput, landmarks: LandmarkModel | None = None) -
 
 def initial_state(fit_input: FitInput, solution: LandmarkSolution) -> FaceState:
     """Where the photometric stages start: the landmarks' shape and pose, the model's mean albedo, even light."""
-    return FaceState(
-        identity=solution.identity,
-        expression=solution.expression,
-        albedo=np.zeros(len(fit_input.model.data.albedo_modes)),
-        rotation=solution.rotation,
-        translation=solution.translation,
-        light=default_light().double().numpy(),
-    )
+    return replace(solution.state, albedo=np.zeros(len(fit_input.model.data.albedo_modes)))
 
 
 def photometric_target(fit_input: FitInput, state: FaceState, expression: np.ndarray, size: int) -> PhotometricTarget:
@@ -119,12 +105,8 @@ def photometric_target(fit_input: FitInput, state: FaceState, expression: np.nda
     box = crop_box(fit_input.face.landmarks_px)
     pixels, inside = crop_photo(fit_input.photo.rgb, box, size)
     camera = fit_input.camera.cropped(box, (size, size))
-    lm = fit_input.landmarks
     observed = (fit_input.points_px.astype(np.float64) - box[:2]) * size / (box[3] - box[1])
-    depth_m = -float(state.translation[2])
-    weight = point_weights(lm, state.rotation, depth_m, camera.focal_px)
-    factor = error_mode_factor(lm, weight, camera.focal_px / depth_m)
-    term = LandmarkTerm(lm, observed, camera, weight, factor)
+    term = landmark_term(fit_input.landmarks, observed, camera, state.rotation, state.translation)
     return PhotometricTarget(pixels.astype(np.float32) / 255, inside, camera, term, expression)
 
 
@@ -144,7 +126,7 @@ def render_preview(mesh: FaceModel, state: FaceState, target: PhotometricTarget)
 
 def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
     """The state as parameters, with the colour of the irises where the photograph shows it."""
-    params = FaceParams(**{name: state.tensor(name)[0].numpy() for name in FaceState.__dataclass_fields__})
+    params = state.to_params()
     front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.tensor("light")[0]).numpy()
     iris = iris_colour(fit_input.photo.rgb, fit_input.face.landmarks_px, front)
     return params if iris is None else replace(params, iris=iris)

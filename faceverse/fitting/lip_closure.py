@@ -14,7 +14,7 @@ import numpy as np
 
 from ..graphics.camera import Camera
 from .solver import LandmarkModel, damped_step, project_points
-from .surface import FaceState
+from .state import FaceState
 
 PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # MediaPipe: inner lips, upper and lower point
 MAX_EXCESS_M = 0.0006  # lips whose detected gap exceeds that of closed lips by more are open

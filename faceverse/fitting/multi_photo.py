@@ -37,7 +37,7 @@ from .prior import IdentityPrior
 from .progress import FIT_STAGES, Progress
 from .quality_checks import TURNED_DEG
 from .solver import LandmarkModel, LandmarkSolution
-from .surface import FaceState
+from .state import FaceState
 from .texture import SkinTexture
 from .texture_merge import merge_textures, pixel_density
 
@@ -143,7 +143,7 @@ def joint_identity(lm: LandmarkModel, solutions: list[LandmarkSolution]) -> np.n
     for solution in solutions:
         precision = _identity_precision(lm, solution)
         left += precision - np.eye(count)
-        right += precision @ solution.identity
+        right += precision @ solution.state.identity
     return np.linalg.solve(left, right)
 
 
@@ -151,7 +151,8 @@ def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.nda
     """(I, I) Schur complement of the Hessian; weights at their limits do not adapt."""
     count = len(lm.identity)
     low, high = lm.prior.limits.T
-    free = (solution.expression > low + 1e-9) & (solution.expression < high - 1e-9)
+    expression = solution.state.expression
+    free = (expression > low + 1e-9) & (expression < high - 1e-9)
     own = np.concatenate([np.arange(6), 6 + count + np.flatnonzero(free)])
     shape = 6 + np.arange(count)
     hessian = solution.hessian
@@ -163,7 +164,7 @@ def _with_identity(fit_inputs: list[FitInput], identity: np.ndarray) -> list[Lan
     """Pose and expression of the known person in each photograph."""
     people = [fit_input.landmarks.with_identity(identity) for fit_input in fit_inputs]
     solved = [fit_landmarks(*pair) for pair in zip(fit_inputs, people, strict=True)]
-    return [replace(solution, identity=identity) for solution in solved]
+    return [solution.with_identity(identity) for solution in solved]
 
 
 def _landmark_stage(
@@ -198,7 +199,7 @@ def _view(fit_input: FitInput, state: FaceState) -> FittedView:
     return FittedView(
         source=fit_input.photo.name,
         camera=original_camera(fit_input),
-        **{name: state.tensor(name)[0].numpy() for name in ("rotation", "translation", "expression", "light")},
+        **state.per_image(),
         landmarks_px=original_landmarks_px(fit_input),
         projected_landmarks_px=projected_landmarks(fit_input, state),
     )

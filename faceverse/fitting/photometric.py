@@ -17,8 +17,9 @@ from ..graphics.camera import Camera
 from ..graphics.lighting import linear_from_srgb
 from .losses import cauchy_weight
 from .prior import IdentityPrior
-from .solver import DAMPING, MAX_Z_M, LandmarkTerm, apply_rotation_update, damped_step
-from .surface import LIGHT_COEFFICIENTS, FaceState, PhotometricResiduals, PhotometricTerm, SurfaceSamples
+from .solver import DAMPING, MAX_Z_M, LandmarkTerm, damped_step
+from .state import FaceState
+from .surface import LIGHT_COEFFICIENTS, PhotometricResiduals, PhotometricTerm, SurfaceSamples
 
 CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
 NOISE_UPDATE_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
@@ -293,13 +294,13 @@ class Refinement:
         for state, own, limit in zip(states, places, limits, strict=True):
             change = delta[own]
             moved.append(
-                FaceState(
-                    identity=state.identity + change[identity],
-                    expression=np.clip(state.expression + change[expression], *limit.T),
-                    albedo=state.albedo + change[albedo],
-                    rotation=apply_rotation_update(state.rotation, change[pose][:3]),
-                    translation=state.translation + change[pose][3:],
-                    light=state.light + change[light].reshape(9, 3),
+                state.updated(
+                    change[pose],
+                    identity=change[identity],
+                    expression=change[expression],
+                    albedo=change[albedo],
+                    light=change[light].reshape(9, 3),
+                    limits=limit,
                 )
             )
         return moved

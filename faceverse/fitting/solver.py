@@ -16,11 +16,11 @@ from ..graphics.camera import Camera
 from ..model.face_model import FaceModel, Landmarks, expression_gain
 from .parameter_regressor import InitialEstimate
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
+from .state import FaceState
 
 # What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
 EFFECTIVE_POINTS = 150.0
 MIN_SIGMA_M = 4e-4
-POSE_STEP_LIMIT = 0.5  # radians per iteration
 DAMPING = 1e-3
 FOCAL_STEP_LIMIT = 0.5  # of the logarithm, per iteration
 MAX_Z_M = -0.05  # z of a head that is still before the camera
@@ -117,26 +117,27 @@ class LandmarkModel:
 
 @dataclass(frozen=True)
 class LandmarkSolution:
-    """Pose, identity and expression that explain the landmarks.
+    """The state and the camera that explain the landmarks.
 
     Args:
-        rotation: (3, 3); translation: (3,) metres; identity: (I,); expression: (E,).
-        history: half the weighted sum of squares after each iteration, the start first.
+        state: pose, identity and expression; landmarks show neither albedo nor light, which keep their defaults.
+        camera: with the estimated focal length.
+        history: half the weighted sum of squares after each iteration, the initial one first.
         landmark_loss, prior_loss: its two parts at the end.
-        hessian: (K, K) marginal_hessian at the end, in turn (3), shift (3), identity (if it was fitted) and expression;
-            what is left of it when the focal length adapts, if that was fitted.
-        camera: with the focal length found.
+        hessian: (K, K) at the end, in rotation (3), translation (3), identity (if it was fitted) and expression; the
+            Schur complement of the focal length, if that was fitted.
     """
 
-    rotation: np.ndarray
-    translation: np.ndarray
-    identity: np.ndarray
-    expression: np.ndarray
-    history: tuple[float, ...]
+    state: FaceState
+    camera: Camera
+    history: tuple[float, ...] = ()
     landmark_loss: float = 0.0
     prior_loss: float = 0.0
     hessian: np.ndarray | None = None
-    camera: Camera | None = None
+
+    def with_identity(self, identity: np.ndarray) -> LandmarkSolution:
+        """A solution of a person's model (`LandmarkModel.with_identity`) with that person's identity (I,)."""
+        return replace(self, state=replace(self.state, identity=identity))
 
 
 def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
@@ -206,7 +207,7 @@ def solve_landmarks(
     camera: Camera,
     expected: np.ndarray,
     *,
-    start: LandmarkSolution | None = None,
+    start: FaceState | None = None,
     fit_identity: bool = True,
     focal_sigma: float = 0.0,
     iterations: int = 12,
@@ -221,7 +222,7 @@ def solve_landmarks(
         observed_px: (L, 2) found in the picture, see `LandmarkModel.select`.
         camera: of the picture.
         expected: (E,) weights to expect, see `ExpressionPrior.mean`.
-        start: solution to start from (video); by default the mean head in a weak-perspective pose.
+        start: state to start from (video); by default the mean head in a weak-perspective pose.
         fit_identity: False keeps the identity of `start`.
         focal_sigma: deviation of the camera's focal length as a logarithm; 0 where it is known.
         iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
@@ -229,27 +230,27 @@ def solve_landmarks(
     if start is None:
         points = lm.points(lm.resolved_identity_prior.mean, expected)
         rotation, translation = initial_pose(points, observed_px, camera)
-        start = LandmarkSolution(rotation, translation, lm.resolved_identity_prior.mean, expected.copy(), ())
-    start = replace(start, camera=camera)
-    problem = _Problem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity, focal_sigma)
-    state, damping = start, DAMPING
-    loss = problem.loss(state)
+        identity = lm.resolved_identity_prior.mean
+        start = FaceState(rotation=rotation, translation=translation, expression=expected.copy(), identity=identity)
+    problem = LandmarkProblem(lm, np.asarray(observed_px, np.float64), camera, expected, fit_identity, focal_sigma)
+    solution, damping = LandmarkSolution(start, camera), DAMPING
+    loss = problem.loss(solution)
     history = [loss]
     for _ in range(iterations):
-        candidate = problem.step(state, damping)
+        candidate = problem.step(solution, damping)
         candidate_loss = problem.loss(candidate)
         if candidate_loss > loss:
             damping *= 10
             if damping > 1e3:
                 break
             continue
-        gain, state, loss, damping = loss - candidate_loss, candidate, candidate_loss, max(damping / 10, 1e-6)
+        gain, solution, loss, damping = loss - candidate_loss, candidate, candidate_loss, max(damping / 10, 1e-6)
         history.append(loss)
         if gain < 1e-4 * loss:
             break
-    landmark, prior = problem.terms(state)
-    hessian = problem.marginal_hessian(state)
-    return replace(state, history=tuple(history), landmark_loss=landmark, prior_loss=prior, hessian=hessian)
+    landmark, prior = problem.terms(solution)
+    hessian = problem.marginal_hessian(solution)
+    return replace(solution, history=tuple(history), landmark_loss=landmark, prior_loss=prior, hessian=hessian)
 
 
 @dataclass(frozen=True)
@@ -270,19 +271,19 @@ class LandmarkTerm:
     weight: np.ndarray
     factor: np.ndarray
 
-    def residual(self, state) -> np.ndarray:
-        """(2L,) weighted, for a state with identity, expression, rotation and translation."""
+    def residual(self, state: FaceState) -> np.ndarray:
+        """(2L,) weighted distances of projected and observed points."""
         points = self.lm.points(state.identity, state.expression)
         projected = project_points(points, state.rotation, state.translation, self.camera)
         return ((projected - self.observed_px) * self.weight[:, None]).reshape(-1)
 
-    def loss(self, state) -> float:
+    def loss(self, state: FaceState) -> float:
         """Half the square."""
         residual = self.residual(state)
         return 0.5 * float((residual**2).sum() - ((self.factor.T @ residual) ** 2).sum())
 
     def normal_equations(
-        self, state, fit_identity: bool = True, fit_focal: bool = False
+        self, state: FaceState, fit_identity: bool = True, fit_focal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gauss-Newton Hessian (K, K) and gradient (K,) in turn, shift, identity (if it is fitted), expression and the
         logarithm of the focal length (if it is fitted)."""
@@ -294,7 +295,7 @@ class LandmarkTerm:
         hessian = jacobian.T @ jacobian - explained.T @ explained
         return hessian, jacobian.T @ residual - explained.T @ (self.factor.T @ residual)
 
-    def _jacobian(self, state, fit_identity: bool) -> np.ndarray:
+    def _jacobian(self, state: FaceState, fit_identity: bool) -> np.ndarray:
         points = self.lm.points(state.identity, state.expression)
         rotated = points @ state.rotation.T
         cam = rotated + state.translation
@@ -318,7 +319,23 @@ class LandmarkTerm:
         return np.concatenate(blocks, axis=2).reshape(len(points) * 2, -1)
 
 
-class _Problem:
+def landmark_term(
+    lm: LandmarkModel, observed_px: np.ndarray, camera: Camera, rotation: np.ndarray, translation: np.ndarray
+) -> LandmarkTerm:
+    """The landmark term with the weights that the points have in a pose, which it keeps while the state changes.
+
+    Args:
+        lm: the model on its landmarks.
+        observed_px: (L, 2) in pixels of the camera.
+        camera: of the picture.
+        rotation (3, 3), translation (3,): the pose.
+    """
+    depth_m = max(-float(translation[2]), 1e-3)
+    weight = point_weights(lm, rotation, depth_m, camera.focal_px)
+    return LandmarkTerm(lm, observed_px, camera, weight, error_mode_factor(lm, weight, camera.focal_px / depth_m))
+
+
+class LandmarkProblem:
     """The landmark fit: its loss and its steps."""
 
     def __init__(
@@ -330,32 +347,33 @@ class _Problem:
         self.expression_weight = 1 / lm.prior.sigma
         self.focal_weight = 1 / focal_sigma if focal_sigma > 0 else 0.0
 
-    def term(self, state: LandmarkSolution) -> LandmarkTerm:
-        """The landmarks as they count in a state's pose."""
-        camera, depth = state.camera or self.camera, max(-state.translation[2], 1e-3)
-        weight = point_weights(self.lm, state.rotation, depth, camera.focal_px)
-        factor = error_mode_factor(self.lm, weight, camera.focal_px / depth)
-        return LandmarkTerm(self.lm, self.observed, camera, weight, factor)
+    def term(self, solution: LandmarkSolution) -> LandmarkTerm:
+        """The landmark term with the weights of a solution's pose."""
+        pose = solution.state.rotation, solution.state.translation
+        return landmark_term(self.lm, self.observed, solution.camera, *pose)
 
-    def terms(self, state: LandmarkSolution) -> tuple[float, float]:
+    def terms(self, solution: LandmarkSolution) -> tuple[float, float]:
         """Landmark loss and prior loss."""
+        state = solution.state
         off = (state.expression - self.expected) * self.expression_weight
-        prior = (off**2).sum() + (self._log_focal_ratio(state) * self.focal_weight) ** 2
-        return self.term(state).loss(state), self.person.loss(state.identity) + 0.5 * float(prior)
+        prior = (off**2).sum() + (self._log_focal_ratio(solution) * self.focal_weight) ** 2
+        return self.term(solution).loss(state), self.person.loss(state.identity) + 0.5 * float(prior)
 
-    def _log_focal_ratio(self, state: LandmarkSolution) -> float:
-        """Logarithm of the state's focal length over the expected one."""
-        return float(np.log((state.camera or self.camera).focal_px / self.camera.focal_px))
+    def _log_focal_ratio(self, solution: LandmarkSolution) -> float:
+        """Logarithm of the solution's focal length over the expected one."""
+        return float(np.log(solution.camera.focal_px / self.camera.focal_px))
 
-    def loss(self, state: LandmarkSolution) -> float:
-        """Half the weighted sum of squares; infinite when the head would lie behind the camera."""
-        if not np.isfinite(state.translation).all() or state.translation[2] > MAX_Z_M:
+    def loss(self, solution: LandmarkSolution) -> float:
+        """Half the weighted sum of squares; infinite where the head would lie behind the camera."""
+        translation = solution.state.translation
+        if not np.isfinite(translation).all() or translation[2] > MAX_Z_M:
             return float("inf")
-        return sum(self.terms(state))
+        return sum(self.terms(solution))
 
-    def normal_equations(self, state: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
+    def normal_equations(self, solution: LandmarkSolution) -> tuple[np.ndarray, np.ndarray]:
         """Hessian (K, K) and gradient (K,) of the loss, see `LandmarkTerm.normal_equations`."""
-        hessian, gradient = self.term(state).normal_equations(state, self.fit_identity, self.focal_weight > 0)
+        state = solution.state
+        hessian, gradient = self.term(solution).normal_equations(state, self.fit_identity, self.focal_weight > 0)
         first = 6 + self._identity_count(state)
         diagonal, last = np.einsum("ii->i", hessian), first + len(state.expression)
         diagonal[first:last] += self.expression_weight**2
@@ -364,39 +382,35 @@ class _Problem:
             hessian[6:first, 6:first] += self.person.precision
             gradient[6:first] += self.person.precision @ (state.identity - self.person.mean)
         gradient[first:last] += (state.expression - self.expected) * self.expression_weight**2
-        gradient[last:] += self._log_focal_ratio(state) * self.focal_weight**2
+        gradient[last:] += self._log_focal_ratio(solution) * self.focal_weight**2
         return hessian, gradient
 
-    def _identity_count(self, state: LandmarkSolution) -> int:
+    def _identity_count(self, state: FaceState) -> int:
         return len(state.identity) if self.fit_identity else 0
 
-    def marginal_hessian(self, state: LandmarkSolution) -> np.ndarray:
-        """The Hessian without the focal length, which adapts."""
-        hessian, _ = self.normal_equations(state)
+    def marginal_hessian(self, solution: LandmarkSolution) -> np.ndarray:
+        """The Hessian, or the Schur complement of the focal length where that is fitted too."""
+        hessian, _ = self.normal_equations(solution)
         if not self.focal_weight:
             return hessian
         across = hessian[:-1, -1]
         return hessian[:-1, :-1] - np.outer(across, across) / hessian[-1, -1]
 
-    def step(self, state: LandmarkSolution, damping: float) -> LandmarkSolution:
+    def step(self, solution: LandmarkSolution, damping: float) -> LandmarkSolution:
         """One damped Gauss-Newton step with the expression held within its limits."""
-        hessian, gradient = self.normal_equations(state)
+        state, camera, limits = solution.state, solution.camera, self.lm.prior.limits
+        hessian, gradient = self.normal_equations(solution)
         first = 6 + self._identity_count(state)
         last = first + len(state.expression)
-        bounds = self.lm.prior.limits - state.expression[:, None]
-        delta = damped_step(hessian, gradient, damping, np.arange(first, last), bounds)
-        camera = state.camera
+        delta = damped_step(
+            hessian, gradient, damping, np.arange(first, last), limits - state.expression[:, None]
+        )  # fmt: skip
         if self.focal_weight:
-            longer = np.exp(np.clip(delta[-1], -FOCAL_STEP_LIMIT, FOCAL_STEP_LIMIT))
-            camera = replace(camera, focal_px=float(camera.focal_px * longer))
-        return LandmarkSolution(
-            apply_rotation_update(state.rotation, delta[:3]),
-            state.translation + delta[3:6],
-            state.identity + delta[6:first] if self.fit_identity else state.identity,
-            self.lm.prior.clipped(state.expression + delta[first:last]),
-            (),
-            camera=camera,
-        )
+            factor = np.exp(np.clip(delta[-1], -FOCAL_STEP_LIMIT, FOCAL_STEP_LIMIT))
+            camera = replace(camera, focal_px=float(camera.focal_px * factor))
+        identity = delta[6:first] if self.fit_identity else 0.0
+        moved = state.updated(delta[:6], identity=identity, expression=delta[first:last], limits=limits)
+        return LandmarkSolution(moved, camera)
 
 
 def damped_step(
@@ -427,18 +441,3 @@ def damped_step(
         delta[rows[leaving]] = np.clip(wanted, *bounds.T)[leaving]
         free[rows[leaving]] = False
     return delta
-
-
-def apply_rotation_update(rotation: np.ndarray, axis_angle: np.ndarray) -> np.ndarray:
-    """A rotation (3, 3) turned further about an axis (3,) in camera space, by POSE_STEP_LIMIT radians at most."""
-    return _rotation(axis_angle * min(1.0, POSE_STEP_LIMIT / max(np.linalg.norm(axis_angle), 1e-12))) @ rotation
-
-
-def _rotation(axis_angle: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula in float64; see camera.rotation_from_axis_angle."""
-    angle = np.linalg.norm(axis_angle)
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = axis_angle / angle
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * (k @ k)

@@ -23,6 +23,7 @@ from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, expression_gain
 from . import losses
 from .self_occlusion import MIN_FACING, OCCLUSION_TOLERANCE_M, visible_points
+from .state import FaceState
 
 # sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
 # the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
@@ -55,22 +56,6 @@ class BlockSizes:
         """Pose (6), identity, expression, albedo and light."""
         ends = np.cumsum([0, 6, self.identity, self.expression, self.albedo, LIGHT_COEFFICIENTS])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
-
-
-@dataclass(frozen=True)
-class FaceState:
-    """What is being fitted, NumPy float64; see FaceParams for shapes."""
-
-    identity: np.ndarray
-    expression: np.ndarray
-    albedo: np.ndarray
-    rotation: np.ndarray
-    translation: np.ndarray
-    light: np.ndarray
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """One of the values as a batch of one, float32."""
-        return torch.from_numpy(np.asarray(getattr(self, name), np.float32))[None]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Following one face through a video: pose, expression weights and light of every frame, one identity for all.
+"""Face tracking in video: pose, expression weights and light of every frame, and one identity for all.
 
-Shape and skin are found jointly from the frames that show them best. Then each frame starts from the one before:
-the detector's landmarks, what a learned network says of the movement, and the colours of the skin decide in a
-Gauss-Newton step. No frame is kept: until the person is known, a frame waits as its landmarks and a small picture of
-the face. Conventions: see camera.py.
+Shape and skin are estimated jointly from key frames. Then each frame starts from the one before, and Gauss-Newton steps
+combine the detector's landmarks, the expression regressor's prediction and the colours of the skin. No frame is stored:
+until the person is estimated, its landmarks and a small crop of the face stand for it. Conventions: see camera.py.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from ..result import FitResult
 from ..threads import one_thread
 from ..weights import load_model
 from .files import load_track
-from .frame_observation import FACES, FrameObservation, observe_frames, until_known
+from .frame_observation import FACES, FrameObservation, observe_frames, until_face_count
 from .frame_solver import QUALITIES, FrameSolver
 from .frames import checked, open_source
-from .journal import Found, Journal, Record
+from .journal import Journal, JournalContent, Record, state_of_record
 from .live import LiveTracker, TrackedFrame
 from .motion import export_track
 from .person import LandmarkObserver, TrackedPerson, estimate_person
@@ -40,10 +39,10 @@ from .timeline import assemble
 
 __all__ = ["LiveTracker", "Track", "TrackedFrame", "export_track", "load_track", "track"]
 
-# So many frames with a face are seen before the person is decided, at least and at most; of a video of known length a
-# share, because what follows is solved while the detector goes on.
-WAITING_FACES, _WAITING_SHARE = (120, 240), 0.4
-_REPEATED = 10  # frames that are seen again after a stop, so that the detector finds its way
+# Frames with a face from which the person is estimated, at least and at most. Of a video of known length it is a share,
+# because later frames are solved while the detector goes on.
+PERSON_FACES, _PERSON_SHARE = (120, 240), 0.4
+_WARM_UP_FRAMES = 10  # frames before the first new one that the detector sees again when a run is continued
 
 
 def track(
@@ -58,23 +57,23 @@ def track(
     focal_px: float | None = None,
     journal: str | os.PathLike | None = None,
 ) -> Track:
-    """Follow the largest face of a video.
+    """Track the largest face of a video.
 
     Args:
-        source: a video file, a folder of pictures (in the order of their names), the number of a camera, or an iterable
-            of frames (H, W, 3) uint8 RGB or of pairs (seconds, frame). All frames have one size. For a camera that is
-            to be followed as it films see `LiveTracker`.
+        source: a video file, a folder of images (in the order of their names), the number of a camera, or an iterable
+            of frames (H, W, 3) uint8 RGB or of pairs (seconds, frame). All frames have one size. To track a camera
+            live, see `LiveTracker`.
         model: by default that of `identity`, else the open model.
-        identity: the person, such as `fit` finds from a photograph; by default shape and skin are estimated
-            together from the best of the first 120 to 240 frames with a face.
+        identity: the person, such as the result of `fit`; by default shape and skin are estimated together from the
+            best of the first 120 to 240 frames with a face.
         smooth: False leaves out the one-euro filters.
-        quality: "fast", or "high": larger pictures of the face and more steps, about twice the time.
+        quality: "fast", or "high": larger crops of the face and more steps, about twice the time.
         on_progress: called per frame with ("tracking", share of the frames done, None); the share stays 0 where the
             number of frames is unknown.
-        fps: frames per second where the source does not tell: folders and frames without a time.
-        focal_px: focal length; by default it is found with the person (`tracking.focal_length`).
-        journal: file in which frames are kept while a video file or a folder is tracked, for a run that is stopped:
-            `load_track` reads it, and the same call goes on behind its last frame. It is deleted at the end.
+        fps: frames per second of sources without times: folders and plain frames.
+        focal_px: focal length; by default it is estimated with the person (`tracking.focal_length`).
+        journal: file that stores the frames while a video file or a folder is tracked. After an aborted run,
+            `load_track` reads it, and the same call continues after its last frame. It is deleted at the end.
     Raises:
         ImageError: the source cannot be read, has no frames, or frames of different sizes.
         NoFaceError: no frame shows a face.
@@ -86,111 +85,121 @@ def track(
     if quality not in QUALITIES:
         raise ParameterError("track.quality", known=", ".join(QUALITIES), quality=repr(quality))
     model, known = _choose_person(model, identity)
-    book = None if journal is None else Journal(Path(journal), _about(source, model, known, quality, fps, focal_px))
-    earlier = None if book is None else book.earlier(model)
+    writer = None
+    if journal is not None:
+        writer = Journal(Path(journal), _journal_settings(source, model, known, quality, fps, focal_px))
+    earlier = None if writer is None else writer.earlier(model)
     done = 0 if earlier is None else len(earlier.frames)
-    frames, total = open_source(source, fps, max(done - _REPEATED, 0))
-    run = _Run(LandmarkObserver(model), quality, known, focal_px, _waiting(total))
+    images, total = open_source(source, fps, max(done - _WARM_UP_FRAMES, 0))
+    run = _Run(LandmarkObserver(model), quality, known, focal_px, _person_faces(total))
     with one_thread(), VideoDetector(max_faces=FACES) as detector:
-        observed_frames = observe_frames(checked(frames), detector, QUALITIES[quality].picture_px)
-        with contextlib.closing(observed_frames):
-            fresh = itertools.islice(observed_frames, min(done, _REPEATED), None)
-            person, record = run(_told(fresh, on_progress, done, total), book, earlier)
-    found = assemble(model, person, record.frames, smooth)
-    return replace(found, subject=identity) if isinstance(identity, FitResult) else found
+        frames = observe_frames(checked(images), detector, QUALITIES[quality].picture_px)
+        with contextlib.closing(frames):
+            new = itertools.islice(frames, min(done, _WARM_UP_FRAMES), None)
+            person, record = run(_with_progress(new, on_progress, done, total), writer, earlier)
+    result = assemble(model, person, record.frames, smooth)
+    return replace(result, subject=identity) if isinstance(identity, FitResult) else result
 
 
 class _Run:
-    """One video from its sights.
+    """Tracks one video from its frame observations.
 
     Args:
         observer: of the model.
         quality: see `track`.
-        known: the person, where he is.
-        focal_px: focal length, where it is known.
-        waiting: frames with a face that decide who it is.
+        known: the person, where known.
+        focal_px: focal length, where known.
+        person_faces: frames with a face from which the person is estimated.
     """
 
     def __init__(
-        self, observer: LandmarkObserver, quality: str, known: FaceParams | None, focal_px: float | None, waiting: int
-    ):  # fmt: skip
+        self,
+        observer: LandmarkObserver,
+        quality: str,
+        known: FaceParams | None,
+        focal_px: float | None,
+        person_faces: int,
+    ):
         self._observer, self._quality, self._known, self._focal_px = observer, QUALITIES[quality], known, focal_px
-        self._waiting = waiting
+        self._person_faces = person_faces
 
-    def __call__(self, observed_frames: Iterator[FrameObservation], book: Journal | None, earlier: Found | None) -> tuple[TrackedPerson, Record]:
-        """Who is seen, and all frames."""
-        waiting: list[FrameObservation] = []
+    def __call__(
+        self, frames: Iterator[FrameObservation], journal: Journal | None, earlier: JournalContent | None
+    ) -> tuple[TrackedPerson, Record]:
+        """The person, and the record of all frames."""
+        first: list[FrameObservation] = []
         record = Record(len(self._observer.model.expression_names))
         if earlier is None:
-            waiting = list(until_known(observed_frames, self._waiting))
-            person = self._estimate_person(waiting)
+            first = list(until_face_count(frames, self._person_faces))
+            person = self._estimate_person(first)
             return_memory()
         else:
             person = earlier.person
             record.extend(earlier.frames)
         solver = FrameSolver(self._observer, person, self._quality)
         person = solver.person
-        if book is not None:
-            book.open(person, earlier)
-        if earlier is not None and len(earlier.frames):
-            solver.go_on(earlier.frames[-1])
-        whole = False
+        if journal is not None:
+            journal.open(person, earlier)
+        last = None if earlier is None or not len(earlier.frames) else state_of_record(earlier.frames[-1])
+        if last is not None:
+            solver.resume(last)
+        complete = False
         try:
-            for observed in itertools.chain(waiting, observed_frames):
-                row = record.add(solver(observed))
-                if book is not None:
-                    book.add(row)
-            whole = True
+            for frame in itertools.chain(first, frames):
+                row = record.add(solver(frame))
+                if journal is not None:
+                    journal.add(row)
+            complete = True
         finally:
-            if book is not None:
-                book.close(whole)
+            if journal is not None:
+                journal.close(complete)
         return person, record
 
-    def _estimate_person(self, waiting: list[FrameObservation]) -> TrackedPerson:
-        if not waiting:
+    def _estimate_person(self, frames: list[FrameObservation]) -> TrackedPerson:
+        if not frames:
             raise ImageError("track.no_frames")
-        seen = [observed for observed in waiting if observed.face is not None]
-        if not seen:
-            raise NoFaceError("track.no_face", frames=len(waiting))
-        camera = default_camera(waiting[0].image_size, self._focal_px)
-        return estimate_person(seen, self._observer, camera, self._known, self._focal_px is not None)
+        with_face = [frame for frame in frames if frame.face is not None]
+        if not with_face:
+            raise NoFaceError("track.no_face", frames=len(frames))
+        camera = default_camera(frames[0].image_size, self._focal_px)
+        return estimate_person(with_face, self._observer, camera, self._known, self._focal_px is not None)
 
 
-def _waiting(total: int | None) -> int:
-    """Frames with a face that decide who it is, of a video with so many frames."""
-    least, most = WAITING_FACES
-    return most if total is None else int(np.clip(_WAITING_SHARE * total, least, most))
+def _person_faces(total: int | None) -> int:
+    """Frames with a face from which the person is estimated, in a video of `total` frames."""
+    least, most = PERSON_FACES
+    return most if total is None else int(np.clip(_PERSON_SHARE * total, least, most))
 
 
-def _told(
-    observed_frames: Iterator[FrameObservation], on_progress: Progress | None, done: int, total: int | None
+def _with_progress(
+    frames: Iterator[FrameObservation], on_progress: Progress | None, done: int, total: int | None
 ) -> Iterator[FrameObservation]:
-    """The sights; how far they are is told as they are taken."""
-    for number, observed in enumerate(observed_frames, start=done + 1):
-        yield observed
+    """The frames; progress is reported as they are taken."""
+    for number, frame in enumerate(frames, start=done + 1):
+        yield frame
         if on_progress is not None:
             on_progress("tracking", min(number / total, 1.0) if total else 0.0, None)
 
 
-def _about(source, model: FaceModel, known: FaceParams | None, quality: str, fps: float, focal_px) -> dict:
+def _journal_settings(source, model: FaceModel, known: FaceParams | None, quality: str, fps: float, focal_px) -> dict:
     """What the frames of a journal depend on."""
     if not isinstance(source, (str, os.PathLike)):
         raise ParameterError("track.journal_source")
     try:
-        place, state = Path(source), os.stat(source)
+        name, status = Path(source).name, os.stat(source)
     except OSError as error:
         raise ImageError("file.missing", path=source) from error
     person = None
     if known is not None:
         values = np.concatenate([known.identity, known.albedo]).astype(np.float32)
         person = hashlib.sha256(values.tobytes()).hexdigest()
-    sizes = {"name": place.name, "bytes": state.st_size, "changed_ns": state.st_mtime_ns}
-    settings = {"quality": quality, "fps": float(fps), "focal_px": focal_px and float(focal_px)}
-    return sizes | settings | {"model": model.info.get("sha256") or model.name, "person": person}
+    file = {"name": name, "bytes": status.st_size, "changed_ns": status.st_mtime_ns}
+    options = {"quality": quality, "fps": float(fps), "focal_px": focal_px and float(focal_px)}
+    return file | options | {"model": model.info.get("sha256") or model.name, "person": person}
 
 
 def _choose_person(model: FaceModel | None, identity) -> tuple[FaceModel, FaceParams | None]:
-    """The model, and the parameters of the person where they are known."""
+    """The model, and the parameters of the person where known."""
     if isinstance(identity, FitResult):
         model, identity = (identity.model if model is None else model), identity.params
     model = load_model() if model is None else model

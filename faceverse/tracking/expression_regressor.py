@@ -1,8 +1,8 @@
-"""What a detected face does, given what it looks like at rest: a small learned network, evaluated in NumPy.
+"""Expression regressor: weights of a detected face, given the same person's neutral face; evaluated in NumPy.
 
-The detector sees people differently: somebody's resting mouth looks to it like another one's smile. Who is seen for a
-while can be compared with himself. `faceverse.training.expression_regressor` learned from clips of known truth what has moved when
-the detector's answer changes; tracking takes it as what to expect.
+The detector's scores depend on the person: one neutral mouth scores like another one's smile. A tracked person can be
+compared with their own neutral face. `faceverse.training.expression_regressor` trains the network on synthetic clips;
+tracking uses its output as the mean and the deviation of the expression prior.
 """
 
 from __future__ import annotations
@@ -16,30 +16,36 @@ from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel
 from ..weights import read_expression_regressor
 
-POSE_VALUES = 14  # numbers of pose among the inputs, see `start.aligned_inputs`
+POSE_VALUES = 14  # of the inputs, see `parameter_regressor.aligned_inputs`
+# Arrays whose names in the file are those of its first version.
+STORED_NAMES = {
+    "neutral_points_mean": "rest_mean",
+    "neutral_components": "rest_components",
+    "neutral_inputs_mean": "usual_rest",
+}
 
 
 @dataclass(frozen=True)
 class ExpressionRegressor:
-    """One hidden layer beside a linear path; the mean of the answers to a face and to its mirror image. NumPy float32.
+    """One hidden layer with a linear skip connection, averaged over a face and its mirror image. NumPy float32.
 
     Args:
         template: (478, 3), see `ParameterRegressor`.
-        components (1434, K), rest_mean (1434,), rest_components (1434, R): of points less those at rest, and of these.
-        mean, deviation: (C,) of all inputs behind the points' components.
-        usual_rest: (1434 + P,) mean values of faces at rest, for who has not been seen there.
-        hidden (C, H), hidden_bias (H,), output (H, E), output_bias (E,), direct (C, E): the layers; see `raw_inputs`
-            for C.
-        mirrored_points (478,), mirrored_scores (51,), mirrored_expression (E,): the number of each one's other side.
-        yaw_deg: (B,) least turn of each of B bins, ascending from 0.
-        sigma: (B, E) deviations of the weights' errors in each bin.
+        components: (1434, K) principal components of the points less those of the neutral face.
+        neutral_points_mean (1434,), neutral_components (1434, R): mean and components of the neutral face's points.
+        neutral_inputs_mean: (1434 + P,) mean inputs of neutral faces, for a person whose neutral face is unknown.
+        mean, deviation: (C,) of the features, see `features`.
+        hidden (C, H), hidden_bias (H,), output (H, E), output_bias (E,), direct (C, E): the layers.
+        mirrored_points (478,), mirrored_scores (51,), mirrored_expression (E,): index of each one's other side.
+        yaw_deg: (B,) lower edge of each of B bins of yaw, ascending from 0.
+        sigma: (B, E) standard deviation of the weights' errors in each bin.
     """
 
     template: np.ndarray
     components: np.ndarray
-    rest_mean: np.ndarray
-    rest_components: np.ndarray
-    usual_rest: np.ndarray
+    neutral_points_mean: np.ndarray
+    neutral_components: np.ndarray
+    neutral_inputs_mean: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
     hidden: np.ndarray
@@ -53,45 +59,46 @@ class ExpressionRegressor:
     yaw_deg: np.ndarray
     sigma: np.ndarray
 
-    def inputs_from(self, face: DetectedFace, image_size: tuple[int, int]) -> AlignedInputs:
-        """A detected face as the network takes it."""
+    def inputs_of(self, face: DetectedFace, image_size: tuple[int, int]) -> AlignedInputs:
+        """Network inputs of a detected face in an image of (height, width)."""
         return aligned_inputs(face, image_size, self.template)
 
-    def predict(self, inputs: AlignedInputs, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (E,) float64 of a face, and their deviations (E,).
+    def predict(self, inputs: AlignedInputs, neutral: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the weights (E,) float64 of a face, and their standard deviations (E,).
 
         Args:
             inputs: of the frame.
-            rest: (1434 + P,) values of the same face at rest; means over several frames are fine.
+            neutral: (1434 + P,) input values of the same person's neutral face; means over several frames are fine.
         """
-        both = np.stack([inputs.values, self.mirrored(inputs.values)]), np.stack([rest, self.mirrored(rest)])
+        both = np.stack([inputs.values, self.mirrored(inputs.values)]), np.stack([neutral, self.mirrored(neutral)])
         own, reflected = self.evaluate(*both)
         expression = (own + reflected[self.mirrored_expression]) / 2
         place = np.searchsorted(self.yaw_deg, abs(inputs.yaw_deg), side="right") - 1
         return np.clip(expression, 0, 1).astype(np.float64), self.sigma[place].astype(np.float64)
 
-    def evaluate(self, now: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """The layers: values (N, 1434 + P) of faces and of the same at rest -> (N, E)."""
-        inputs = self.inputs_of(now, rest)
-        hidden = np.maximum(inputs @ self.hidden + self.hidden_bias, 0)
-        return hidden @ self.output + self.output_bias + inputs @ self.direct
+    def evaluate(self, values: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+        """The layers: input values (N, 1434 + P) of faces and of the same persons' neutral faces -> (N, E)."""
+        features = self.standardised(values, neutral)
+        hidden = np.maximum(features @ self.hidden + self.hidden_bias, 0)
+        return hidden @ self.output + self.output_bias + features @ self.direct
 
-    def inputs_of(self, now: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(N, C) of unit variance, cut off at LIMIT, see `raw_inputs`."""
-        inputs = (self.raw_inputs(now, rest) - self.mean) / self.deviation
-        return np.clip(inputs, -LIMIT, LIMIT).astype(np.float32)
+    def standardised(self, values: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+        """Features (N, C) of unit variance, clipped at LIMIT."""
+        features = (self.features(values, neutral) - self.mean) / self.deviation
+        return np.clip(features, -LIMIT, LIMIT).astype(np.float32)
 
-    def raw_inputs(self, now: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(N, C): what has moved, what rests, both poses, scores, and how these changed."""
+    def features(self, values: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+        """(N, C): components of the movement and of the neutral face, both poses, scores, and change of the scores."""
         count = self.template.size
         pose, scores = slice(count, count + POSE_VALUES), slice(count + POSE_VALUES, None)
-        moved = (now[:, :count] - rest[:, :count]) @ self.components
-        resting = (rest[:, :count] - self.rest_mean) @ self.rest_components
-        others = [now[:, pose], rest[:, pose], now[:, scores], now[:, scores] - rest[:, scores]]
-        return np.concatenate([moved, resting, *others], axis=1).astype(np.float32)
+        movement = (values[:, :count] - neutral[:, :count]) @ self.components
+        shape = (neutral[:, :count] - self.neutral_points_mean) @ self.neutral_components
+        change = values[:, scores] - neutral[:, scores]
+        others = [values[:, pose], neutral[:, pose], values[:, scores], change]
+        return np.concatenate([movement, shape, *others], axis=1).astype(np.float32)
 
     def mirrored(self, values: np.ndarray) -> np.ndarray:
-        """Values (..., 1434 + P) of the mirror image of a face."""
+        """Input values (..., 1434 + P) of the mirror image of a face."""
         count = self.template.size
         points = values[..., :count].reshape(*values.shape[:-1], -1, 3)[..., self.mirrored_points, :]
         flipped = (points * np.float32([-1, 1, 1])).reshape(*values.shape[:-1], -1)
@@ -100,20 +107,21 @@ class ExpressionRegressor:
         return np.concatenate([flipped, pose, scores], axis=-1)
 
 
-# Of a rotation matrix M the mirror image is F M F with F = diag(-1, 1, 1); the place beside the middle is a vector.
+# The mirror image of a rotation matrix M is F M F with F = diag(-1, 1, 1); the offset from the image centre is a vector.
 _FLIP = np.array([-1, 1, 1], np.float32)
 _MIRRORED_POSE = np.concatenate([np.outer(_FLIP, _FLIP).reshape(-1), _FLIP, np.ones(2, np.float32)])
 
 
 def load_expression_regressor(model: FaceModel) -> ExpressionRegressor | None:
-    """The network that was trained for a model, or None where there is none for this one.
+    """The expression regressor that was trained for a model, or None without one.
 
     Raises:
-        WeightsError: the network's file is damaged.
+        WeightsError: its file is damaged.
     """
     arrays = read_expression_regressor(model.info.get("sha256"))
     if arrays is None:
         return None
-    # Half floats are for the file: a product with them is slow.
+    # The file stores half floats, with which products are slow.
     wide = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
-    return ExpressionRegressor(**{field.name: wide[field.name] for field in fields(ExpressionRegressor)})
+    names = [field.name for field in fields(ExpressionRegressor)]
+    return ExpressionRegressor(**{name: wide[STORED_NAMES.get(name, name)] for name in names})

@@ -1,4 +1,4 @@
-"""Pose, expression and light of one frame after the other, of a person who is known."""
+"""Pose, expression and light of each frame of a known person: rigid alignment, then photometric Gauss-Newton steps."""
 
 from __future__ import annotations
 
@@ -7,52 +7,45 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..fitting.solver import (
-    MAX_Z_M,
-    LandmarkModel,
-    LandmarkTerm,
-    apply_rotation_update,
-    damped_step,
-    error_mode_factor,
-    initial_pose,
-    point_weights,
-    project_points,
-)
+from ..fitting.solver import MAX_Z_M, LandmarkTerm, damped_step, initial_pose, landmark_term, project_points
+from ..fitting.state import FaceState
 from ..graphics.camera import Camera
 from ..graphics.lighting import default_light
 from .frame_observation import FrameObservation
-from .person import EVERY, LandmarkObservation, LandmarkObserver, TrackedPerson, face_size, share_inside
-from .skin_term import FacePicture, Pose, SkinTerm
+from .person import LANDMARK_STRIDE, LandmarkObservation, LandmarkObserver, TrackedPerson, face_size, share_inside
+from .skin_term import FacePicture, SkinTerm
 
-LOST_FIT = 0.04  # error of the landmarks, in sizes of the face, that no well fitted face reaches
-_POSE_STEPS, _FRESH_STEPS = 3, 10
+LOST_ERROR = 0.04  # RMS landmark error in face sizes that no well aligned face reaches
+_WARM_STEPS, _COLD_STEPS = 3, 10  # Gauss-Newton steps of the rigid alignment, from the frame before and from scratch
 _DAMPING = 1e-3
-_LANDMARKS = 0.5  # weight of the landmarks beside the picture
-_SIGMA = (0.01, 0.02)  # limits of what weights may be off from what is expected when the picture is compared
-# Landmarks hardly show these, by the network's own figures, and the picture does: it may decide more about them.
-_SEEN, _SEEN_SIGMA = ("mouthFunnel", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"), 0.06
-# Share that a frame starts with of what the pictures said beyond the landmarks in the frame before, so that its few
-# steps need not go that way again; all of it would let the head drift where a picture misleads.
-_KEPT = 0.75
-_AT_REST = 0.8  # of the faces at rest lie below what counts as zero: jitter is no expression
-_AGREE = 0.35  # share of the skin that has to look as expected; else (covered, dark) the landmarks alone count
+_LANDMARK_WEIGHT = 0.5  # of the landmark term beside the photometric term
+_SIGMA_LIMITS = (0.01, 0.02)  # of the expression prior in the photometric steps
+# Landmarks hardly show these expressions, by the regressor's own deviations, and the skin does: a wider limit lets the
+# photometric term decide more about them.
+_PHOTOMETRIC_NAMES = ("mouthFunnel", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")
+_PHOTOMETRIC_SIGMA = 0.06
+# Share of the last frame's photometric correction to the pose that the next frame starts with, so that its few steps
+# need not repeat it; all of it would let the head drift where an image is misleading.
+_CORRECTION_SHARE = 0.75
+_NEUTRAL_QUANTILE = 0.8  # of the weights in neutral frames is the neutral offset: jitter is no expression
+_MIN_INLIER_SHARE = 0.35  # of the skin; with fewer inliers (occluded, dark) only the landmarks count
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How much work a frame is.
+    """How much work is done for a frame.
 
     Args:
-        picture_px: side of the picture of the face.
-        points: of the skin that are compared, at most.
-        steps: Gauss-Newton steps with the picture.
-        independent: points that the comparison counts as.
+        picture_px: side of the face crop.
+        points: compared skin points, at most.
+        steps: photometric Gauss-Newton steps.
+        effective_points: effective sample count of the photometric term.
     """
 
     picture_px: int
     points: int
     steps: int
-    independent: float
+    effective_points: float
 
 
 QUALITIES = {"fast": Quality(96, 600, 2, 2700.0), "high": Quality(144, 2500, 4, 4000.0)}
@@ -60,201 +53,215 @@ QUALITIES = {"fast": Quality(96, 600, 2, 2700.0), "high": Quality(144, 2500, 4, 
 
 @dataclass(frozen=True)
 class SolvedFrame:
-    """One frame, solved; without a face only the time is known.
+    """The estimate for one frame.
 
     Args:
-        pose: head to camera, and weights.
-        light: (9, 3).
-        confidence: 0..1; 0 where no face was found.
+        seconds: time of the frame.
+        state: pose, expression and light of the person; None without a face.
+        confidence: 0..1; 0 without a face.
     """
 
     seconds: float
-    pose: Pose | None = None
-    light: np.ndarray | None = None
+    state: FaceState | None = None
     confidence: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Correction:
+    """What the photometric steps changed in the state that the landmarks gave: pose (6,), see `FaceState.updated`, and
+    expression (E,)."""
+
+    pose: np.ndarray
+    expression: np.ndarray
+
+    @classmethod
+    def between(cls, before: FaceState, after: FaceState) -> _Correction:
+        """The change from one state to another."""
+        rotation = Rotation.from_matrix(after.rotation @ before.rotation.T).as_rotvec()
+        pose = np.concatenate([rotation, after.translation - before.translation])
+        return cls(pose, after.expression - before.expression)
+
+
 class FrameSolver:
-    """Pose, weights and light of one sight after another; each starts from the one before."""
+    """Estimates one frame after another; each starts from the one before.
+
+    Args:
+        observer: of the model.
+        person: whose head it is.
+        quality: see QUALITIES.
+    """
 
     def __init__(self, observer: LandmarkObserver, person: TrackedPerson, quality: Quality):
         self._observer, self._quality = observer, quality
         self._light = default_light().numpy().astype(np.float64)
-        self._last: Pose | None = None
-        self._beyond: Pose | None = None
+        self._last: FaceState | None = None
+        self._correction: _Correction | None = None
         names = observer.model.expression_names
-        self._most_sigma = np.array([_SEEN_SIGMA if name in _SEEN else _SIGMA[1] for name in names])
-        self._led_weights = np.array([not name.startswith("eyeLook") for name in names])  # the gaze jumps
+        self._sigma_max = np.array([_PHOTOMETRIC_SIGMA if n in _PHOTOMETRIC_NAMES else _SIGMA_LIMITS[1] for n in names])
+        self._is_carried = np.array([not name.startswith("eyeLook") for name in names])  # the gaze jumps
+        self._person: TrackedPerson | None = None
         self.person = person
 
     @property
     def person(self) -> TrackedPerson:
-        """Who is followed."""
+        """Whose head it is; setting it computes the neutral offset from the person's neutral frames."""
         return self._person
 
     @person.setter
     def person(self, person: TrackedPerson) -> None:
-        params, before = person.params, getattr(self, "_person", None)
-        last, light, beyond = self._last, self._light, self._beyond
-        rows = np.arange(0, len(self._observer.anybody.mean), EVERY)
+        params, before = person.params, self._person
+        rows = np.arange(0, len(self._observer.generic.mean), LANDMARK_STRIDE)
         self._person = person
-        self._read_as = replace(person, bias=person.bias and person.bias.subset(rows))
+        self._person_on_rows = replace(person, bias=person.bias and person.bias.subset(rows))
         if before is None or before.params is not params:
-            self._landmarks = self._observer.anybody.with_identity(params.identity).subset(rows)
+            self._landmarks = self._observer.generic.with_identity(params.identity).subset(rows)
             self._skin = SkinTerm(self._observer.model, params, self._quality.points)
         if person.neutral_offset is None and person.neutral_frames:
-            poses = [self._solved(observed)[0] for observed in person.neutral_frames]
-            self._person = replace(person, neutral_offset=np.quantile([pose.expression for pose in poses], _AT_REST, axis=0))
-            self._last, self._light, self._beyond = last, light, beyond
+            kept = self._last, self._light, self._correction
+            weights = [self._solve(frame)[0].expression for frame in person.neutral_frames]
+            self._person = replace(person, neutral_offset=np.quantile(weights, _NEUTRAL_QUANTILE, axis=0))
+            self._last, self._light, self._correction = kept
 
-    def take_over(self, other: FrameSolver | None) -> None:
-        """Starts from where another solver is."""
-        if other is not None:
-            wider = np.array([1, 1, self.person.camera.focal_px / other.person.camera.focal_px])
-            self._last, self._beyond = (
-                pose and replace(pose, translation=pose.translation * wider) for pose in (other._last, other._beyond)
-            )
-            self._light = other._light
+    def continue_from(self, other: FrameSolver) -> None:
+        """Start from the last frame of another solver; the distance follows this solver's focal length."""
+        factor = np.array([1, 1, self.person.camera.focal_px / other.person.camera.focal_px])
+        last, correction = other._last, other._correction
+        self._last = last and replace(last, translation=last.translation * factor)
+        self._correction = correction and replace(correction, pose=correction.pose * [1, 1, 1, *factor])
+        self._light = other._light
 
-    def go_on(self, row: np.void) -> None:
-        """Starts from a frame that was solved earlier, a record of `journal`."""
-        if row["confidence"] > 0:
-            values = (row[name].astype(np.float64) for name in ("rotation", "translation", "expression"))
-            self._last, self._light = Pose(*values), row["light"].astype(np.float64)
+    def resume(self, state: FaceState) -> None:
+        """Start from a frame that was estimated earlier."""
+        self._last, self._light = state, state.light
 
-    def __call__(self, observed: FrameObservation) -> SolvedFrame:
-        """The next frame."""
-        if observed.face is None:
-            self._last = self._beyond = None  # where the head is after a gap says the picture, not the past
-            return SolvedFrame(observed.seconds)
-        pose, error = self._solved(observed)
-        return SolvedFrame(observed.seconds, self._from_rest(pose), self._light, _confidence(error, observed))
+    def __call__(self, frame: FrameObservation) -> SolvedFrame:
+        """Estimate the next frame."""
+        if frame.face is None:
+            self._last = self._correction = None  # after a gap, the next image decides where the head is
+            return SolvedFrame(frame.seconds)
+        state, error = self._solve(frame)
+        if self._person.neutral_offset is not None:
+            state = subtract_neutral(state, self._person.neutral_offset, self._landmarks.prior.limits)
+        return SolvedFrame(frame.seconds, state, _confidence(error, frame))
 
-    def _solved(self, observed: FrameObservation) -> tuple[Pose, float]:
-        """The pose of a face, and the error of its landmarks in sizes of the face."""
+    def _solve(self, frame: FrameObservation) -> tuple[FaceState, float]:
+        """The state of a face, and its RMS landmark error in face sizes."""
         camera = self._person.camera
-        read = self._observer(self._landmarks, observed, self._read_as)
-        placed, marks, error = self._placed(read, camera, face_size(observed.face))
-        pose = self._led(placed, read) if error <= LOST_FIT else placed
-        picture = self._skin.picture(observed.picture, observed.inside, observed.camera(camera), pose)
+        observation = self._observer.observe(self._landmarks, frame, self._person_on_rows)
+        aligned, term, error = self._align(observation, camera, face_size(frame.face))
+        state = self._corrected(aligned) if error <= LOST_ERROR else aligned
+        picture = self._skin.picture(frame.picture, frame.inside, frame.camera(camera), state)
         for number in range(self._quality.steps):
-            pose = self._with_picture(pose, read, marks, picture, number == 0)
-        self._last, self._beyond = pose, _difference(pose, placed)
-        return pose, error
+            state = self._photometric_step(state, observation, term, picture, estimate_light=number == 0)
+        self._last, self._light, self._correction = state, state.light, _Correction.between(aligned, state)
+        return state, error
 
-    def _led(self, placed: Pose, read: LandmarkObservation) -> Pose:
-        """The pose of the landmarks, with most of what the picture before said beyond its own."""
-        beyond = self._beyond
-        if beyond is None:
-            return placed
-        turn = Rotation.from_matrix(beyond.rotation).as_rotvec()
-        moved = placed.translation + _KEPT * beyond.translation
-        weights = read.landmarks.prior.clipped(placed.expression + self._led_weights * beyond.expression)
-        return Pose(apply_rotation_update(placed.rotation, _KEPT * turn), moved, weights) if moved[2] < MAX_Z_M else placed
+    def _align(
+        self, observation: LandmarkObservation, camera: Camera, size_px: float
+    ) -> tuple[FaceState, LandmarkTerm, float]:
+        """Rigid alignment of the expected expression to the landmarks: the state, the landmark term in its pose, and
+        the RMS error in face sizes."""
+        lm, observed_px = observation.landmarks, observation.observed_px
+        shape = lm.points(np.zeros(0), observation.expected)
+        rigid = replace(lm, mean=shape, expression=lm.expression[:0])
 
-    def _from_rest(self, pose: Pose) -> Pose:
-        """The same with weights counted from those of the face at rest."""
-        if self._person.neutral_offset is None:
-            return pose
-        limits, neutral_offset = self._landmarks.prior.limits, self._person.neutral_offset
-        wide = limits[:, 1] / np.maximum(limits[:, 1] - neutral_offset, 1e-3)
-        return replace(pose, expression=np.clip((pose.expression - neutral_offset) * wide, *limits.T))
+        def align(
+            rotation: np.ndarray, translation: np.ndarray, steps: int
+        ) -> tuple[FaceState, LandmarkTerm, float]:
+            term = landmark_term(rigid, observed_px, camera, rotation, translation)
+            start = FaceState(
+                rotation=rotation, translation=translation, expression=np.zeros(0), light=self._light
+            )
+            state = _refine_pose(term, start, steps)
+            return state, term, _rms_error_px(shape, observed_px, state, camera) / size_px
 
-    def _placed(self, read: LandmarkObservation, camera: Camera, size_px: float) -> tuple[Pose, LandmarkTerm, float]:
-        """Pose of the landmarks with the expected weights, how they count in it, and their error in sizes of the
-        face."""
-        shape = read.landmarks.points(np.zeros(0), read.expected)
-        rigid = replace(read.landmarks, mean=shape, expression=read.landmarks.expression[:0])
-        best, error = None, np.inf
+        best = None
         if self._last is not None:
-            term = _term(rigid, read, camera, self._last.rotation, self._last.translation)
-            best = _turned_to(term, self._last.rotation, self._last.translation, _POSE_STEPS)
-            error = _error(shape, read, best, camera) / size_px
-        if error > LOST_FIT:
-            start = initial_pose(shape, read.observed_px, camera)
-            fresh_term = _term(rigid, read, camera, *start)
-            fresh = _turned_to(fresh_term, *start, _FRESH_STEPS)
-            fresh_error = _error(shape, read, fresh, camera) / size_px
-            if best is None or fresh_error < error:
-                best, error, term = fresh, fresh_error, fresh_term
-        return replace(best, expression=read.expected), replace(term, lm=read.landmarks), error
+            best = align(self._last.rotation, self._last.translation, _WARM_STEPS)
+        if best is None or best[2] > LOST_ERROR:
+            fresh = align(*initial_pose(shape, observed_px, camera), _COLD_STEPS)
+            best = fresh if best is None or fresh[2] < best[2] else best
+        state, term, error = best
+        return replace(state, expression=observation.expected), replace(term, lm=lm), error
 
-    def _with_picture(self, pose: Pose, read: LandmarkObservation, marks: LandmarkTerm, picture: FacePicture, first: bool) -> Pose:
-        """One Gauss-Newton step on landmarks, expected weights and the colours of the skin; the first one of a frame
-        finds the light."""
-        skin = self._skin
-        residuals = skin.evaluate(pose, picture)
-        if first and (residuals.weight > 0).sum() >= 30:
-            self._light = skin.light(residuals, self._light)
-        hessian, gradient, agreeing = skin.normal_equations(pose, residuals, self._light, self._quality.independent)
-        if agreeing < _AGREE:
-            hessian, gradient = 0 * hessian, 0 * gradient
-        own, slope = marks.normal_equations(_state(pose), fit_identity=False)
-        hessian, gradient = hessian + _LANDMARKS * own, gradient + _LANDMARKS * slope
-        precision = np.clip(read.sigma, _SIGMA[0], self._most_sigma) ** -2.0
-        np.einsum("ii->i", hessian)[6:] += precision
-        gradient[6:] += precision * (pose.expression - read.expected)
-        bounds = read.landmarks.prior.limits - pose.expression[:, None]
-        delta = damped_step(hessian, gradient, _DAMPING, np.arange(6, len(gradient)), bounds)
-        moved = Pose(
-            apply_rotation_update(pose.rotation, delta[:3]),
-            pose.translation + delta[3:6],
-            read.landmarks.prior.clipped(pose.expression + delta[6:]),
+    def _corrected(self, aligned: FaceState) -> FaceState:
+        """The state with most of the last frame's photometric correction, the gaze's excepted."""
+        if self._correction is None:
+            return aligned
+        state = aligned.updated(
+            _CORRECTION_SHARE * self._correction.pose,
+            expression=self._is_carried * self._correction.expression,
+            limits=self._landmarks.prior.limits,
         )
-        return moved if moved.translation[2] < MAX_Z_M else pose
+        return state if state.translation[2] < MAX_Z_M else aligned
+
+    def _photometric_step(
+        self,
+        state: FaceState,
+        observation: LandmarkObservation,
+        term: LandmarkTerm,
+        picture: FacePicture,
+        estimate_light: bool,
+    ) -> FaceState:
+        """One Gauss-Newton step on landmarks, expression prior and skin colours."""
+        residuals = self._skin.evaluate(state, picture)
+        if estimate_light and (residuals.weight > 0).sum() >= 30:
+            state = replace(state, light=self._skin.estimate_light(residuals, state.light))
+        hessian, gradient, inlier_share = self._skin.normal_equations(
+            state, residuals, self._quality.effective_points
+        )
+        if inlier_share < _MIN_INLIER_SHARE:
+            hessian, gradient = 0 * hessian, 0 * gradient
+        landmark_hessian, landmark_gradient = term.normal_equations(state, fit_identity=False)
+        hessian = hessian + _LANDMARK_WEIGHT * landmark_hessian
+        gradient = gradient + _LANDMARK_WEIGHT * landmark_gradient
+        precision = np.clip(observation.sigma, _SIGMA_LIMITS[0], self._sigma_max) ** -2.0
+        np.einsum("ii->i", hessian)[6:] += precision
+        gradient[6:] += precision * (state.expression - observation.expected)
+        limits = observation.landmarks.prior.limits
+        bounds = limits - state.expression[:, None]
+        delta = damped_step(hessian, gradient, _DAMPING, np.arange(6, len(gradient)), bounds)
+        moved = state.updated(delta[:6], expression=delta[6:], limits=limits)
+        return moved if moved.translation[2] < MAX_Z_M else state
 
 
-@dataclass(frozen=True)
-class _State:
-    """A pose as landmark terms take it."""
+def subtract_neutral(state: FaceState, neutral_offset: np.ndarray, limits: np.ndarray) -> FaceState:
+    """The state with weights counted from the person's neutral face.
 
-    rotation: np.ndarray
-    translation: np.ndarray
-    expression: np.ndarray
-    identity: np.ndarray
+    The rest of each weight's range is stretched, so that full weights stay full.
 
-
-def _state(pose: Pose) -> _State:
-    return _State(pose.rotation, pose.translation, pose.expression, np.zeros(0))
-
-
-def _term(
-    lm: LandmarkModel, read: LandmarkObservation, camera: Camera, rotation: np.ndarray, translation: np.ndarray
-) -> LandmarkTerm:
-    """The landmarks as they count in a pose."""
-    depth_m = max(-float(translation[2]), 1e-3)
-    weight = point_weights(lm, rotation, depth_m, camera.focal_px)
-    return LandmarkTerm(lm, read.observed_px, camera, weight, error_mode_factor(lm, weight, camera.focal_px / depth_m))
+    Args:
+        neutral_offset: (E,) weights that count as 0.
+        limits: (E, 2) of the weights.
+    """
+    stretch = limits[:, 1] / np.maximum(limits[:, 1] - neutral_offset, 1e-3)
+    return replace(state, expression=np.clip((state.expression - neutral_offset) * stretch, *limits.T))
 
 
-def _turned_to(term: LandmarkTerm, rotation: np.ndarray, translation: np.ndarray, steps: int) -> Pose:
-    """Turn and shift of a stiff head to its landmarks."""
-    pose = Pose(rotation, translation, np.zeros(0))
+def _refine_pose(term: LandmarkTerm, state: FaceState, steps: int) -> FaceState:
+    """Gauss-Newton on the pose of a rigid head: rotation and translation that bring it onto its landmarks."""
     for _ in range(steps):
-        hessian, gradient = term.normal_equations(_state(pose), fit_identity=False)
+        hessian, gradient = term.normal_equations(state, fit_identity=False)
         np.einsum("ii->i", hessian)[...] *= 1 + _DAMPING
         delta = np.linalg.solve(hessian, -gradient)
-        moved = pose.translation + delta[3:]
-        if moved[2] > MAX_Z_M or not np.isfinite(delta).all():
+        if not np.isfinite(delta).all() or state.translation[2] + delta[5] > MAX_Z_M:
             break
-        pose = Pose(apply_rotation_update(pose.rotation, delta[:3]), moved, pose.expression)
+        state = state.updated(delta)
         if np.abs(delta).max() < 1e-5:
             break
-    return pose
+    return state
 
 
-def _error(points: np.ndarray, read: LandmarkObservation, pose: Pose, camera: Camera) -> float:
-    """Root mean square distance of found and fitted landmarks in pixels."""
-    off = project_points(points, pose.rotation, pose.translation, camera) - read.observed_px
+def _rms_error_px(points: np.ndarray, observed_px: np.ndarray, state: FaceState, camera: Camera) -> float:
+    """Root mean square distance of observed and projected landmarks."""
+    off = project_points(points, state.rotation, state.translation, camera) - observed_px
     return float(np.sqrt((off**2).sum(1).mean()))
 
 
-def _difference(pose: Pose, other: Pose) -> Pose:
-    """What a pose has beyond another one."""
-    turn, shift = pose.rotation @ other.rotation.T, pose.translation - other.translation
-    return Pose(turn, shift, pose.expression - other.expression)
+def _confidence(error: float, frame: FrameObservation) -> float:
+    """Above 0, up to 1; 0 itself means that there is no face.
 
-
-def _confidence(error: float, observed: FrameObservation) -> float:
-    """Above 0, up to 1; 0 itself means that no face was found."""
-    return max(float(np.exp(-((error / LOST_FIT) ** 2))) * share_inside(observed), 1e-3)
+    Args:
+        error: RMS landmark error in face sizes.
+    """
+    return max(float(np.exp(-((error / LOST_ERROR) ** 2))) * share_inside(frame), 1e-3)

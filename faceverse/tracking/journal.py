@@ -1,6 +1,6 @@
-"""Solved frames on their way into a track: in memory, a few hundred bytes each, and as a file that survives a stop.
+"""Records of tracked frames: in memory, a few hundred bytes each, and in a journal file that outlives an aborted run.
 
-A journal is a line of JSON, which says what is tracked and who was found, and one record of fixed size for each frame.
+A journal is a line of JSON with the settings and the person, followed by one record of fixed size for each frame.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ParameterError
+from ..fitting.state import PER_IMAGE, FaceState
 from ..graphics.camera import Camera
 from ..io.files import write_atomically
 from ..messages import Message, entries_of, reason_of, with_codes
@@ -22,13 +23,13 @@ from .person import PersonBias, TrackedPerson
 
 MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
 VERSION = 2
-_PIECE = 1024  # records
-_FLUSH_FRAMES = 30  # records that a stop may lose
+_CHUNK = 1024  # records
+_FLUSH_FRAMES = 30  # records that an aborted run may lose
 _PERSON = ("identity", "albedo", "iris")
 
 
 def record_type(expressions: int) -> np.dtype:
-    """A frame's record; the pose is single precision, as in a track."""
+    """The record of a frame; single precision, as in a track."""
     return np.dtype(
         [
             ("seconds", "<f8"),
@@ -41,78 +42,85 @@ def record_type(expressions: int) -> np.dtype:
     )
 
 
+def state_of_record(record: np.void) -> FaceState | None:
+    """The state of a record; None without a face."""
+    if not record["confidence"] > 0:
+        return None
+    return FaceState(**{name: record[name].astype(np.float64) for name in PER_IMAGE})
+
+
 class Record:
-    """The frames so far, in pieces, so that none is ever copied; one without a face keeps zeros and confidence 0."""
+    """The frames so far, in chunks that are never copied; those without a face hold zeros and confidence 0."""
 
     def __init__(self, expressions: int):
-        self._kind, self._pieces, self._count = record_type(expressions), [], 0
+        self._dtype, self._chunks, self._count = record_type(expressions), [], 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, state: SolvedFrame) -> np.void:
-        """One more frame; its record."""
-        place = self._count % _PIECE
-        if place == 0:
-            self._pieces.append(np.zeros(_PIECE, self._kind))
-        row = self._pieces[-1][place]
-        row["seconds"], row["confidence"] = state.seconds, state.confidence
-        if state.pose is not None:
-            row["rotation"], row["translation"] = state.pose.rotation, state.pose.translation
-            row["expression"], row["light"] = state.pose.expression, state.light
+    def add(self, solved: SolvedFrame) -> np.void:
+        """Append a frame, and return its record."""
+        index = self._count % _CHUNK
+        if index == 0:
+            self._chunks.append(np.zeros(_CHUNK, self._dtype))
+        record = self._chunks[-1][index]
+        record["seconds"], record["confidence"] = solved.seconds, solved.confidence
+        if solved.state is not None:
+            for name, values in solved.state.per_image().items():
+                record[name] = values
         self._count += 1
-        return row
+        return record
 
     def extend(self, frames: np.ndarray) -> None:
-        """Frames of an earlier run, before any is added."""
-        whole = np.zeros(-(-len(frames) // _PIECE) * _PIECE, self._kind)
-        whole[: len(frames)] = frames
-        self._pieces, self._count = np.split(whole, len(whole) // _PIECE) if len(frames) else [], len(frames)
+        """Take the frames of an earlier run; the record is still empty."""
+        padded = np.zeros(-(-len(frames) // _CHUNK) * _CHUNK, self._dtype)
+        padded[: len(frames)] = frames
+        self._chunks, self._count = np.split(padded, len(padded) // _CHUNK) if len(frames) else [], len(frames)
 
-    def widen(self, factor: float) -> None:
-        """The same heads as another focal length shows them: `factor` times as far away."""
-        for piece in self._pieces:
-            piece["translation"][:, 2] *= factor
+    def scale_distance(self, factor: float) -> None:
+        """Adapt all frames to a focal length that is `factor` times as long: heads are as much further away."""
+        for chunk in self._chunks:
+            chunk["translation"][:, 2] *= factor
 
     @property
     def frames(self) -> np.ndarray:
         """(T,) records."""
-        return np.concatenate([*self._pieces, np.zeros(0, self._kind)])[: self._count]
+        return np.concatenate([*self._chunks, np.zeros(0, self._dtype)])[: self._count]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a journal holds: the line about the run, who was found, and the frames (T,)."""
+class JournalContent:
+    """What a journal holds: settings of the run, the person, and the frames (T,), see `record_type`."""
 
-    about: dict
+    settings: dict
     person: TrackedPerson
     frames: np.ndarray
 
 
 class Journal:
-    """Writes frames to a file as they are solved.
+    """Writes frames to a file while they are tracked.
 
     Args:
-        path: of the file; an older one that tells of the same run is continued, any other is replaced.
-        about: what the frames depend on: the source, the model, settings. JSON values.
+        path: of the file; an older one with the same settings is continued, any other is replaced.
+        settings: what the frames depend on: source, model, options. JSON values.
     """
 
-    def __init__(self, path: Path, about: dict):
-        self.path, self._about, self._file, self._waiting = path, about, None, 0
+    def __init__(self, path: Path, settings: dict):
+        self.path, self._settings, self._file, self._unflushed = path, settings, None, 0
 
-    def earlier(self, model: FaceModel) -> Found | None:
-        """What an earlier run with the same settings left, if there is such a file."""
+    def earlier(self, model: FaceModel) -> JournalContent | None:
+        """The content that an aborted run with the same settings left, if there is such a file."""
         if not self.path.is_file():
             return None
         try:
-            found = read_journal(self.path, model)
+            content = read_journal(self.path, model)
         except ParameterError:
             return None
-        return found if found.about == self._about else None
+        return content if content.settings == self._settings else None
 
-    def open(self, person: TrackedPerson, earlier: Found | None) -> None:
-        """Begins the file, or goes on behind the whole records of an earlier run."""
-        line = _line(self._about, person)
+    def open(self, person: TrackedPerson, earlier: JournalContent | None) -> None:
+        """Begin the file, or continue it after the complete records of an earlier run."""
+        line = _header(self._settings, person)
         kept = b"" if earlier is None else earlier.frames.tobytes()
         write_atomically(self.path, line + kept, ParameterError)
         try:
@@ -121,32 +129,32 @@ class Journal:
             raise ParameterError("file.unwritable", path=self.path, reason=reason_of(error)) from error
 
     def add(self, record: np.void) -> None:
-        """One more frame."""
+        """Append a frame."""
         self._file.write(record.tobytes())
-        self._waiting += 1
-        if self._waiting >= _FLUSH_FRAMES:
+        self._unflushed += 1
+        if self._unflushed >= _FLUSH_FRAMES:
             self._file.flush()
-            self._waiting = 0
+            self._unflushed = 0
 
-    def close(self, whole: bool) -> None:
-        """The end: a journal of a track that is whole is not needed any more."""
+    def close(self, complete: bool) -> None:
+        """Close the file, and delete it where the track is complete."""
         if self._file is not None:
             self._file.close()
             self._file = None
-            if whole:
+            if complete:
                 self.path.unlink(missing_ok=True)
 
 
-def _line(about: dict, person: TrackedPerson) -> bytes:
+def _header(settings: dict, person: TrackedPerson) -> bytes:
     camera = person.camera
     document = {
         "format": MAGIC,
         "version": VERSION,
-        "about": about,
+        "about": settings,
         "camera": [camera.focal_px, *camera.principal_point_px, *camera.image_size],
         "warnings": list(person.warnings),
         "warning_codes": entries_of(person.warnings),
-        "rest": None if person.rest is None else person.rest.tolist(),
+        "rest": None if person.neutral_inputs is None else person.neutral_inputs.tolist(),
         "zero": None if person.neutral_offset is None else person.neutral_offset.tolist(),
         "habits": person.bias and {"yaw_deg": person.bias.yaw_deg.tolist(), "shift": person.bias.shift.tolist()},
         **{name: getattr(person.params, name).tolist() for name in _PERSON},
@@ -154,8 +162,8 @@ def _line(about: dict, person: TrackedPerson) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
-    """What a journal holds; a record that was cut short is left out.
+def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
+    """Read a journal; an incomplete last record is left out.
 
     Raises:
         ParameterError: the file is missing, damaged, or of another model.
@@ -171,19 +179,19 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> Found:
         person = {name: np.array(document[name], np.float32) for name in _PERSON}
         if any(person[name].shape != np.shape(getattr(neutral, name)) for name in _PERSON):
             raise ValueError(Message("journal.model", model=model.name))
-        kind = record_type(len(model.expression_names))
-        frames = np.frombuffer(body[: len(body) // kind.itemsize * kind.itemsize], kind)
+        dtype = record_type(len(model.expression_names))
+        frames = np.frombuffer(body[: len(body) // dtype.itemsize * dtype.itemsize], dtype)
         focal_px, x, y, height, width = document["camera"]
-        rest, offset, bias = document["rest"], document["zero"], document["habits"]
-        found = TrackedPerson(
+        inputs, offset, bias = document["rest"], document["zero"], document["habits"]
+        tracked = TrackedPerson(
             neutral.replace(**person),
             Camera(focal_px, (x, y), (int(height), int(width))),
-            None if rest is None else np.array(rest, np.float32),
+            None if inputs is None else np.array(inputs, np.float32),
             bias and PersonBias(np.array(bias["yaw_deg"]), np.array(bias["shift"])),
             with_codes(document["warnings"], document.get("warning_codes")),
             None if offset is None else np.array(offset, np.float64),
         )
-        return Found(document["about"], found, frames)
+        return JournalContent(document["about"], tracked, frames)
     except OSError as error:
         raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
     except (ValueError, KeyError, TypeError) as error:

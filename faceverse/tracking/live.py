@@ -1,4 +1,4 @@
-"""Following a face as it is filmed: one frame in, its pose and expression out."""
+"""Live tracking: one frame in, its pose and expression out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ParameterError
 from ..fitting.solver import solve_landmarks
+from ..fitting.state import FaceState
 from ..graphics.camera import default_camera
 from ..landmarks import VideoDetector
 from ..model.face_model import FaceModel, FaceParams
@@ -24,17 +25,18 @@ from .result import Track, check_person, gaze_deg
 from .smoothing import LiveFilter
 from .timeline import ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER, assemble
 
-ESTIMATE_AFTER_FACES = (45, 300)  # frames with a face after which the person is estimated from all of them, and once again
-_KEPT = 300  # of the sights from which that is done
+ESTIMATE_AFTER_FACES = (45, 300)  # frames with a face after which the person is estimated from the last ones
+_MAX_STORED_FRAMES = 300  # of which that is done
+_CALIBRATION_FRAMES = 5
 
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """What a face does in one frame. NumPy float32.
+    """Pose, expression and light of one frame. NumPy float32.
 
     Args:
-        seconds: of the frame.
-        confidence: 0..1; 0 where no face was found: the values are those of the last frame with a face.
+        seconds: time of the frame.
+        confidence: 0..1; 0 without a face: the values are then those of the last frame with a face.
         rotation: (3, 3) head to camera; translation: (3,) metres.
         expression: (E,) in the order of `FaceModel.expression_names`.
         gaze: (2,) degrees: yaw to the subject's left, pitch up.
@@ -51,16 +53,16 @@ class TrackedFrame:
 
 
 class LiveTracker:
-    """Follows one face frame by frame; a context manager. Not to be called by two threads at a time.
+    """Tracks one face frame by frame; a context manager. Not thread-safe.
 
-    The person is guessed from the first frame with a face, estimated in the background once some seconds have been
-    seen, and once more later; the answers never wait for that.
+    The first frame with a face gives an initial estimate of the person. After a few seconds, and once more later, the
+    person is estimated in the background; no frame waits for that.
 
     Args:
         model: by default that of `identity`, else the open model.
-        identity: the person, where he is known.
-        smooth: False leaves out the filter, which sees only the past and so lags by a frame at most.
-        focal_px: focal length; by default it is found with the person, and until then `camera.default_camera`'s.
+        identity: the person, where known.
+        smooth: False leaves out the causal filter, which lags by a frame at most.
+        focal_px: focal length; by default it is estimated with the person, and until then `camera.default_camera`'s.
     Raises:
         ParameterError: an identity of another model, or focal_px not above 0.
     """
@@ -89,13 +91,13 @@ class LiveTracker:
         self._face_tracker = FaceTracker(self._detector, self._quality.picture_px)
         self._filter = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER)
         self._solver: FrameSolver | None = None
-        self._meeting: threading.Thread | None = None
-        self._estimate_person: FrameSolver | None = None
-        self._observed_frames: list[FrameObservation] = []
-        self._count = self._faces = 0
+        self._estimation_thread: threading.Thread | None = None
+        self._next_solver: FrameSolver | None = None  # with the person that the thread has estimated
+        self._face_frames: list[FrameObservation] = []
+        self._count = self._face_count = 0
         self._last_s, self._shape, self._closed = None, None, False
-        self._calibrated: tuple[FrameObservation, ...] = ()
-        self._newest: SolvedFrame | None = None
+        self._calibration_frames: tuple[FrameObservation, ...] = ()
+        self._last_state: FaceState | None = None
         self.clear()
 
     def __enter__(self) -> LiveTracker:
@@ -105,11 +107,11 @@ class LiveTracker:
         self.close()
 
     def __call__(self, rgb: np.ndarray, seconds: float) -> TrackedFrame:
-        """The next frame.
+        """Track the next frame.
 
         Args:
             rgb: (H, W, 3) uint8, of the same size each time.
-            seconds: later than that of the frame before.
+            seconds: time of the frame, later than that of the last one.
         Raises:
             ImageError: the frame is no picture, or has another size.
             ParameterError: time does not increase, or the tracker is closed.
@@ -118,87 +120,96 @@ class LiveTracker:
             raise ParameterError("live.closed")
         checked_frame(self._count, seconds, rgb, self._last_s, self._shape)
         self._last_s, self._shape, self._count = seconds, rgb.shape, self._count + 1
-        observed = self._face_tracker(seconds, rgb)
+        frame = self._face_tracker(seconds, rgb)
         with one_thread():
-            state = self._solved(observed)
-        if state.pose is not None and self._smooth:
-            state = replace(state, pose=self._filter(state.pose, seconds, self.model.expression_limits))
-        elif state.pose is None:
-            self._filter.forget()
-        self._record.add(state)
-        self._newest = state if state.pose is not None else self._newest
-        return self._answer(state)
+            solved = self._solve(frame)
+        if solved.state is None:
+            self._filter.reset()
+        elif self._smooth:
+            solved = replace(solved, state=self._filter(solved.state, seconds, self.model.expression_limits))
+        self._record.add(solved)
+        self._last_state = solved.state or self._last_state
+        state = self._last_state or FaceState.from_params(self.model.neutral())
+        return _tracked_frame(solved, state, self.model)
 
-    def _solved(self, observed: FrameObservation) -> SolvedFrame:
-        if observed.face is not None:
-            self._faces += 1
-            self._observed_frames = [*self._observed_frames[-_KEPT + 1 :], observed]
+    def _solve(self, frame: FrameObservation) -> SolvedFrame:
+        if frame.face is not None:
+            self._face_count += 1
+            self._face_frames = [*self._face_frames[-_MAX_STORED_FRAMES + 1 :], frame]
             if self._solver is None:
-                self._solver = FrameSolver(self._observer, self._guess(observed), self._quality)
-            if self._faces in ESTIMATE_AFTER_FACES and (self._meeting is None or not self._meeting.is_alive()):
-                self._meeting = threading.Thread(target=self._meet, args=(list(self._observed_frames),), daemon=True)
-                self._meeting.start()
-        if self._estimate_person is not None:
-            self._estimate_person.take_over(self._solver)
-            self._record.widen(self._estimate_person.person.camera.focal_px / self._solver.person.camera.focal_px)
-            self._filter.forget()
-            self._solver, self._estimate_person = self._estimate_person, None
-            if self._calibrated:
-                self._solver.person = self._solver.person.with_neutral_frames(self._calibrated, self._observer)
-        return SolvedFrame(observed.seconds) if self._solver is None else self._solver(observed)
+                self._solver = FrameSolver(self._observer, self._initial_person(frame), self._quality)
+            self._start_estimation()
+        if self._next_solver is not None:
+            self._next_solver.continue_from(self._solver)
+            self._record.scale_distance(
+                self._next_solver.person.camera.focal_px / self._solver.person.camera.focal_px
+            )
+            self._filter.reset()
+            self._solver, self._next_solver = self._next_solver, None
+            if self._calibration_frames:
+                self._set_neutral_frames()
+        return SolvedFrame(frame.seconds) if self._solver is None else self._solver(frame)
 
-    def _guess(self, observed: FrameObservation) -> TrackedPerson:
+    def _initial_person(self, frame: FrameObservation) -> TrackedPerson:
         """The person, from one frame."""
-        camera = default_camera(observed.image_size, self._focal_px)
+        camera = default_camera(frame.image_size, self._focal_px)
         if self._known is not None:
             return TrackedPerson(self._known, camera)
-        read = self._observer(self._observer.anybody, observed)
-        found = solve_landmarks(read.landmarks, read.observed_px, camera, read.expected)
-        return TrackedPerson(self.model.neutral().replace(identity=found.identity.astype(np.float32)), camera)
+        observation = self._observer.observe(self._observer.generic, frame)
+        solution = solve_landmarks(observation.landmarks, observation.observed_px, camera, observation.expected)
+        identity = solution.state.identity.astype(np.float32)
+        return TrackedPerson(self.model.neutral().replace(identity=identity), camera)
 
-    def _meet(self, observed_frames: list[FrameObservation]) -> None:
-        """In the background: the person, from all that was seen."""
-        camera = default_camera(observed_frames[0].image_size, self._focal_px)
+    def _start_estimation(self) -> None:
+        """Estimate the person in the background, after certain numbers of frames with a face."""
+        thread = self._estimation_thread
+        if self._face_count in ESTIMATE_AFTER_FACES and (thread is None or not thread.is_alive()):
+            frames = list(self._face_frames)
+            self._estimation_thread = threading.Thread(target=self._estimate_person, args=(frames,), daemon=True)
+            self._estimation_thread.start()
+
+    def _estimate_person(self, frames: list[FrameObservation]) -> None:
+        """Estimate the person from frames with a face."""
+        camera = default_camera(frames[0].image_size, self._focal_px)
         with one_thread():
-            person = estimate_person(observed_frames, self._observer, camera, self._known, self._focal_px is not None)
-            self._estimate_person = FrameSolver(self._observer, person, self._quality)
-
-    def _answer(self, state: SolvedFrame) -> TrackedFrame:
-        shown = state if state.pose is not None else self._newest
-        if shown is None:
-            neutral = self.model.neutral()
-            values = (neutral.rotation, neutral.translation, neutral.expression, neutral.light)
-        else:
-            values = (shown.pose.rotation, shown.pose.translation, shown.pose.expression, shown.light)
-        rotation, translation, expression, light = (np.asarray(value, np.float32) for value in values)
-        gaze = gaze_deg(expression[None], self.model.expression_names)[0]
-        return TrackedFrame(state.seconds, state.confidence, rotation, translation, expression, gaze, light)
+            person = estimate_person(frames, self._observer, camera, self._known, self._focal_px is not None)
+            self._next_solver = FrameSolver(self._observer, person, self._quality)
 
     def calibrate(self) -> None:
-        """The face at this moment counts as at rest from now on; nothing happens while no face is seen."""
-        if self._observed_frames and self._solver is not None and self._observer.network is not None:
-            self._calibrated = tuple(self._observed_frames[-5:])
-            self._solver.person = self._solver.person.with_neutral_frames(self._calibrated, self._observer)
+        """Take the face in the last frames as neutral from now on; nothing happens before the first face."""
+        if self._face_frames and self._solver is not None and self._observer.expression_regressor is not None:
+            self._calibration_frames = tuple(self._face_frames[-_CALIBRATION_FRAMES:])
+            self._set_neutral_frames()
+
+    def _set_neutral_frames(self) -> None:
+        self._solver.person = self._solver.person.with_neutral_frames(self._calibration_frames, self._observer)
 
     def track(self) -> Track:
-        """All frames since the start, or since `clear`.
+        """The track of all frames since the first, or since `clear`.
 
         Raises:
             ParameterError: none of them shows a face.
         """
         if self._solver is None or not (self._record.frames["confidence"] > 0).any():
             raise ParameterError("live.no_face")
-        found = assemble(self.model, self._solver.person, self._record.frames, smooth=False)
-        return found if self._subject is None else replace(found, subject=self._subject)
+        track = assemble(self.model, self._solver.person, self._record.frames, smooth=False)
+        return track if self._subject is None else replace(track, subject=self._subject)
 
     def clear(self) -> None:
-        """Forgets the recorded frames; the person stays known."""
+        """Delete the recorded frames; the person is kept."""
         self._record = Record(len(self.model.expression_names))
 
     def close(self) -> None:
-        """Lets go of the detector; called twice it does nothing."""
+        """Release the detector; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            if self._meeting is not None:
-                self._meeting.join()
+            if self._estimation_thread is not None:
+                self._estimation_thread.join()
             self._detector.close()
+
+
+def _tracked_frame(solved: SolvedFrame, state: FaceState, model: FaceModel) -> TrackedFrame:
+    """A solved frame with the state to show for it, which is an earlier one where it has no face."""
+    values = state.per_image()
+    gaze = gaze_deg(values["expression"][None], model.expression_names)[0]
+    return TrackedFrame(solved.seconds, solved.confidence, gaze=gaze, **values)

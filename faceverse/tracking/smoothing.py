@@ -1,24 +1,26 @@
-"""Removing jitter from values over time, while fast movements pass.
+"""One-euro filters: jitter is smoothed, fast movements pass.
 
-Every filter runs forwards and backwards and the mean of both is taken: what one run delays, the other advances.
+The filters of finished tracks have zero phase: they run forwards and backwards, and the mean of both is taken.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from .skin_term import Pose
+from ..fitting.state import FaceState
 
-_SPEED_CUTOFF_HZ = 8.0  # Casiez et al. take 1; a blink is over before a filter as slow as that has noticed it
+_SPEED_CUTOFF_HZ = 8.0  # Casiez et al. take 1, which is too slow for a blink
 
 
 def smooth_values(values: np.ndarray, times_s: np.ndarray, cutoff_hz: float, beta: float) -> np.ndarray:
     """One-euro filter of values (T, K) at times (T,), each column by itself -> (T, K).
 
     Args:
-        cutoff_hz: of a value at rest.
-        beta: added cut-off per unit of speed.
+        cutoff_hz: cut-off frequency at speed 0.
+        beta: added cut-off frequency per unit of speed.
     Reference: Casiez et al. 2012, "1 Euro Filter", equations 2 to 9.
     """
     forwards = _filter_values(values, np.diff(times_s), cutoff_hz, beta)
@@ -44,10 +46,10 @@ def _filter_values(values: np.ndarray, steps_s: np.ndarray, cutoff_hz: float, be
 
 def _filter_rotations(rotations: Rotation, steps_s: np.ndarray, cutoff_hz: float, beta: float) -> Rotation:
     result = rotations.as_matrix()
-    turns = (rotations[:-1].inv() * rotations[1:]).as_rotvec()
+    steps = (rotations[:-1].inv() * rotations[1:]).as_rotvec()
     current, speed = rotations[0], np.zeros(3)
     for i, dt in enumerate(steps_s, start=1):
-        speed += _share(_SPEED_CUTOFF_HZ, dt) * (turns[i - 1] / dt - speed)
+        speed += _share(_SPEED_CUTOFF_HZ, dt) * (steps[i - 1] / dt - speed)
         share = _share(cutoff_hz + beta * np.linalg.norm(speed), dt)
         current = current * Rotation.from_rotvec(share * (current.inv() * rotations[i]).as_rotvec())
         result[i] = current.as_matrix()
@@ -55,48 +57,50 @@ def _filter_rotations(rotations: Rotation, steps_s: np.ndarray, cutoff_hz: float
 
 
 def _share(cutoff_hz, dt: float):
-    """Weight of the new value in an exponential filter with that cut-off."""
+    """Weight of the new value in an exponential filter with that cut-off frequency."""
     return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * dt))
 
 
 class LiveFilter:
-    """One-euro filter of poses as they come, which sees only the past.
+    """Causal one-euro filter of pose and expression, frame by frame.
 
     Args:
-        rotation, translation, weights: least cut-off in hertz, and hertz per unit of speed, of each.
+        rotation, translation, weights: least cut-off frequency in hertz, and hertz per unit of speed, of each.
     """
 
     def __init__(self, rotation: tuple[float, float], translation: tuple[float, float], weights: tuple[float, float]):
         self._settings = rotation, translation, weights
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """The next pose has nothing to do with the last one."""
+    def reset(self) -> None:
+        """Start anew with the next frame."""
         self._last = self._raw = self._speeds = None
 
-    def __call__(self, pose: Pose, seconds: float, limits: np.ndarray) -> Pose:
-        """The pose, calmer.
+    def __call__(self, state: FaceState, seconds: float, limits: np.ndarray) -> FaceState:
+        """The state with filtered pose and expression.
 
         Args:
             seconds: of the frame.
             limits: (E, 2) of the weights.
         """
-        turn = Rotation.from_matrix(pose.rotation)
+        rotation = Rotation.from_matrix(state.rotation)
         if self._last is None:
-            self._last, self._raw = (turn, pose.translation, pose.expression), (turn, pose)
-            self._speeds, self._seconds = [np.zeros(3), np.zeros(3), np.zeros(len(pose.expression))], seconds
-            return pose
+            self._last, self._raw = (rotation, state.translation, state.expression), (rotation, state)
+            self._speeds, self._seconds = [np.zeros(3), np.zeros(3), np.zeros(len(state.expression))], seconds
+            return state
         dt, self._seconds = max(seconds - self._seconds, 1e-4), seconds
-        before, raw = self._raw
+        raw_rotation, raw = self._raw
         steps = (
-            (before.inv() * turn).as_rotvec(), pose.translation - raw.translation, pose.expression - raw.expression
-        )  # fmt: skip
+            (raw_rotation.inv() * rotation).as_rotvec(),
+            state.translation - raw.translation,
+            state.expression - raw.expression,
+        )
         self._speeds = [v + _share(_SPEED_CUTOFF_HZ, dt) * (s / dt - v) for v, s in zip(self._speeds, steps)]
         (r, t, w), shares = self._last, []
         for (cutoff_hz, beta), speed in zip(self._settings, self._speeds):
             fast = np.linalg.norm(speed) if speed is self._speeds[0] else np.abs(speed)
             shares.append(_share(cutoff_hz + beta * fast, dt))
-        r = r * Rotation.from_rotvec(shares[0] * (r.inv() * turn).as_rotvec())
-        t, w = t + shares[1] * (pose.translation - t), w + shares[2] * (pose.expression - w)
-        self._last, self._raw = (r, t, w), (turn, pose)
-        return Pose(r.as_matrix(), t, np.clip(w, *limits.T))
+        r = r * Rotation.from_rotvec(shares[0] * (r.inv() * rotation).as_rotvec())
+        t, w = t + shares[1] * (state.translation - t), w + shares[2] * (state.expression - w)
+        self._last, self._raw = (r, t, w), (rotation, state)
+        return replace(state, rotation=r.as_matrix(), translation=t, expression=np.clip(w, *limits.T))

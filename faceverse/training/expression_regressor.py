@@ -19,7 +19,7 @@ from ..fitting.parameter_regressor import aligned_inputs, template_of
 from ..landmarks import BLENDSHAPE_NAMES
 from ..model.face_model import FaceModel
 from ..threads import one_thread
-from ..tracking.expression_regressor import ExpressionRegressor
+from ..tracking.expression_regressor import STORED_NAMES, ExpressionRegressor
 from ..weights import EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION, load_model
 from .parameter_regressor import PACKAGES, error_measures, other_names, other_side, version_of
 from .portraits import Samples
@@ -36,7 +36,7 @@ MILLIMETRES = 6.0  # weight of the squared surface error in mm, relative to that
 BEND = 0.05  # Huber threshold of weight errors: most weights are 0
 LEAST_SIGMA = 0.02
 LEAST_VARIANCE = 1e-9  # of a component; smaller ones would not fit into half floats
-HALF_FLOATS = ("components", "rest_components", "hidden", "output", "direct")
+HALF_FLOATS = ("components", "neutral_components", "hidden", "output", "direct")
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,8 @@ def save_network(network: ExpressionRegressor, path: Path, model_sha256: str, in
     Raises:
         WeightsError: the file cannot be written.
     """
-    return write_network(
-        network, path, (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION), HALF_FLOATS, model_sha256, info
-    )
+    kind = (EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION)
+    return write_network(network, path, kind, HALF_FLOATS, model_sha256, info, STORED_NAMES)
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
@@ -198,11 +197,11 @@ def _standardised(network: ExpressionRegressor, table: Table) -> ExpressionRegre
     network = replace(
         network,
         components=_components(moved, MOVED),
-        rest_mean=mean.astype(np.float32),
-        rest_components=_components(resting - mean, RESTING),
-        usual_rest=table.rest.mean(0),
+        neutral_points_mean=mean.astype(np.float32),
+        neutral_components=_components(resting - mean, RESTING),
+        neutral_inputs_mean=table.rest.mean(0),
     )
-    inputs = network.raw_inputs(table.now, table.rest)
+    inputs = network.features(table.now, table.rest)
     return replace(network, mean=inputs.mean(0), deviation=inputs.std(0) + 1e-4)
 
 
@@ -215,7 +214,7 @@ def _train(frame: ExpressionRegressor, table: Table, root: np.ndarray, seed: int
         bent = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=BEND) / BEND * error.shape[1]
         return bent + MILLIMETRES * ((error @ millimetres) ** 2).sum(1).mean()
 
-    return trained(frame.inputs_of(table.now, table.rest), table.targets, loss, PLAN, seed)
+    return trained(frame.standardised(table.now, table.rest), table.targets, loss, PLAN, seed)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
