@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 0. From one photograph to a head
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -99,7 +100,7 @@ show(*(fv.render(mean_head, 240, mode, camera=camera).rgb for mode in ("clay", "
 # ### 2.1 Modes: directions in which heads differ
 #
 # A **mode** is an array of shape (V, 3) as well: how far each vertex moves. The first modes are those in which the
-# heads that the model was trained on differ most (a principal component analysis found them). Each is scaled so that
+# heads that the model was trained on differ most (the result of a principal component analysis). Each is scaled so that
 # among these heads its coefficient has variance 1: between -2 and +2 for about 95 of 100.
 #
 # Each column is one mode: below the mean by 2.5 in the upper row, above it by 2.5 in the lower row.
@@ -127,37 +128,37 @@ assert mode_mm[0] > 10 * mode_mm[-1]
 # $$\mathbf{v} = \bar{\mathbf{v}} + \sum_{i=1}^{N_{id}} \alpha_i \, \mathbf{B}^{id}_i +
 # \sum_{j=1}^{N_{exp}} \beta_j \, \mathbf{B}^{exp}_j$$
 #
-# Identity says who it is, expression what the face does at the moment. (One refinement: wide eyes need a longer way to
-# close. So the open model stretches each expression mode by a gain of about 1 that depends on the person;
-# `model.expression_modes_of(identity)` are the modes of one head.) Let us evaluate it for a person who does not
-# exist, with an open mouth, and compare with the model's own answer. (`model.vertices` works on PyTorch tensors, with
-# one more dimension in front, so that many heads can be computed at once and gradients flow.)
+# Identity describes who it is, expression what the face does at the moment. (One refinement: wide eyes need a longer
+# way to close. So the open model stretches each expression mode by a gain of about 1 that depends on the person;
+# `model.expression_modes_of(identity)` are the modes of one head.) Let us evaluate it for a person who does not exist,
+# with an open mouth, and compare with the model's own answer. (`model.vertices` works on PyTorch tensors, with one more
+# dimension in front, so that many heads can be computed at once and gradients flow.)
 
 # %%
-stranger = model.random(seed=3)
+somebody = model.random(seed=3)
 beta = np.zeros(N_exp, np.float32)
 beta[model.expression_names.index("jawOpen")] = 0.7
 
 by_hand = (
     model.mean_vertices
-    + np.tensordot(stranger.identity, model.identity_modes, axes=1)
-    + np.tensordot(beta, model.expression_modes_of(stranger.identity), axes=1)
+    + np.tensordot(somebody.identity, model.identity_modes, axes=1)
+    + np.tensordot(beta, model.expression_modes_of(somebody.identity), axes=1)
 )
-by_model = model.vertices(torch.tensor(stranger.identity[None]), torch.tensor(beta[None]))[0].numpy()
+by_model = model.vertices(torch.tensor(somebody.identity[None]), torch.tensor(beta[None]))[0].numpy()
 difference_mm = 1000 * np.abs(by_hand - by_model).max()
 print(f"largest difference: {difference_mm:.6f} mm")
 assert difference_mm < 0.001
 
 # %% [markdown]
 # The expression modes have names, those of Apple's ARKit, which animation programs understand. *Left* and *right* are
-# the person's. Here are four of them on the stranger.
+# the person's. Here are four of them on this person.
 
 # %%
-neutral_stranger = model.mean_vertices + np.tensordot(stranger.identity, model.identity_modes, axes=1)
+neutral_person = model.mean_vertices + np.tensordot(somebody.identity, model.identity_modes, axes=1)
 pictures = []
 for name in ("jawOpen", "mouthSmileLeft", "mouthPucker", "eyeBlinkRight"):
-    mode = model.expression_modes_of(stranger.identity)[model.expression_names.index(name)]
-    posed = mean_head.replace(vertices=neutral_stranger + mode)
+    mode = model.expression_modes_of(somebody.identity)[model.expression_names.index(name)]
+    posed = mean_head.replace(vertices=neutral_person + mode)
     pictures.append(fv.render(posed, mode="clay", camera=camera).rgb)
 show(*pictures)
 print("all of them:", ", ".join(model.expression_names))
@@ -224,7 +225,7 @@ for name, score in sorted(face.blendshapes.items(), key=lambda item: -item[1])[:
 assert face.blendshapes["mouthSmileLeft"] > 0.3
 
 # %% [markdown]
-# She smiles, and the detector has seen it.
+# She smiles, and the detector recognises it.
 
 # %% [markdown]
 # ## 4. Fit
@@ -236,11 +237,11 @@ assert face.blendshapes["mouthSmileLeft"] > 0.3
 # * the **light**: how bright a white surface would be for each direction that it can face.
 #
 # The fit makes a **loss** small: a sum of terms that each say how wrong something is. *Landmarks*: the distance between
-# the points found in the photograph and the same points of the model. *Photometric*: the difference of colour between
-# the model's skin and the place of the photograph where it falls, vertex by vertex. And the *priors* keep head and
-# light plausible: coefficients far from 0 belong to people who hardly exist, so they cost.
+# the detected points in the photograph and the same points of the model. *Photometric*: the difference of colour
+# between the model's skin and the place of the photograph where it falls, vertex by vertex. And the *priors* keep head
+# and light plausible: coefficients far from 0 belong to people who hardly exist, so they cost.
 #
-# `on_progress` is called all along with the name of the stage, the fraction done, and at times a picture.
+# `on_progress` is called throughout with the name of the stage, the fraction done, and at times a picture.
 # `detail=False` leaves wrinkles and pores for another day.
 
 # %%
@@ -262,7 +263,7 @@ show(*previews.values())
 #
 # `result.stages` tells what each stage did: how many steps, and its total loss before and after. Stages without a
 # loss do not search, they compute: the detection comes first, the texture last. `result.warnings` would say in words
-# if the photograph were too dark, the face too small or turned too far.
+# if the photograph were too dark, the face too small or rotated too far.
 
 # %%
 print(f"{'stage':20s} {'steps':>5s} {'before':>8s} {'after':>8s}")
@@ -302,7 +303,7 @@ plt.show()
 # %% [markdown]
 # ## 5. Is it right?
 #
-# First look: photograph, head over the photograph, shape alone, texture.
+# Photograph, head over the photograph, shape alone, texture.
 
 # %%
 show(fv.overview(photo, result, size=240))
@@ -339,7 +340,7 @@ print(f"width of the face: {face_width_px:.0f} px")
 assert np.median(error_px) < 0.03 * face_width_px
 
 # %% [markdown]
-# Found in green, fitted in red. Where they disagree, the model cannot, or because of its priors does not want to,
+# Detected in green, fitted in red. Where they disagree, the model cannot, or because of its priors does not want to,
 # follow.
 
 # %%
@@ -478,7 +479,7 @@ print("the restored head is the same, to a thousandth of a millimetre")
 # %% [markdown]
 # ## 9. Exercises
 #
-# 1. Draw the person halfway between the stranger of section 2.2 and the mean head, and the stranger's "opposite".
+# 1. Draw the person halfway between the random person of section 2.2 and the mean head, and that person's "opposite".
 # 2. How many identity modes does the fitted head really need? Set all but the first 10, then all but the first 50
 #    coefficients to 0, and measure how far the vertices of the face move.
 #
@@ -489,7 +490,7 @@ print("the restored head is the same, to a thousandth of a millimetre")
 # %%
 heads = []
 for factor in (1.0, 0.5, 0.0, -1.0):
-    vertices = model.mean_vertices + factor * np.tensordot(stranger.identity, model.identity_modes, axes=1)
+    vertices = model.mean_vertices + factor * np.tensordot(somebody.identity, model.identity_modes, axes=1)
     heads.append(mean_head.replace(vertices=vertices))
 show(*(fv.render(head, mode="clay", camera=camera).rgb for head in heads))
 

@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 1. The base model: heads as vectors
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -28,11 +29,11 @@
 # **You will**
 #
 # 1. look at the mean head and at the directions in which heads differ,
-# 2. learn what a coefficient of 2 says, and how likely a whole head is,
+# 2. learn what a coefficient of 2 means, and how likely a head is,
 # 3. draw people in two ways, and see why only one of them looks like people,
 # 4. find age, gender and the width of a nose as directions, by hand,
 # 5. measure a hundred heads, and compute a model of your own from them,
-# 6. meet the 52 expressions, and learn in what they differ from the rest.
+# 6. look at the 52 expressions, and learn how they differ from the other modes.
 #
 # **You need** NumPy and a little linear algebra: vectors, matrices, what an orthogonal basis is.
 # [00_quickstart](00_quickstart.ipynb) comes before; it shows the whole way from a photograph to a head.

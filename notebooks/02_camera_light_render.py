@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 2. From a head to a picture: pose, camera, light, triangles
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -396,7 +397,7 @@ assert (mask != covered).sum() <= 3 and weight_error < 1e-9 and depth_error < 1e
 # %% [markdown]
 # ### 5.3 Which triangle is in front
 #
-# Several triangles may cover a pixel; the nearest is seen. So for each pixel we keep the smallest depth so far, the
+# Several triangles may cover a pixel; the nearest is visible. So for each pixel we keep the smallest depth so far, the
 # *depth buffer*. Two triangles that go through each other:
 
 # %%
@@ -421,7 +422,7 @@ print(f"{(by_library != seen).sum()} of {(seen >= 0).sum()} pixels show another 
 assert (by_library != seen).sum() <= 6
 
 # %% [markdown]
-# On the left which triangle is seen, on the right the depth buffer (near is bright).
+# On the left the visible triangle, on the right the depth buffer (near is bright).
 #
 # ### 5.4 All together
 #
@@ -459,7 +460,7 @@ fv.MeshViewer(lamps[1])
 # ## 6. Where gradients come from
 #
 # A fit needs derivatives: if the nose grew, how would the picture change? Projection, light and mixing are smooth
-# formulas, so PyTorch can differentiate them (*autograd*). To believe a derivative, compare it with a *finite
+# formulas, so PyTorch can differentiate them (*autograd*). To check a derivative, compare it with a *finite
 # difference*: move the input a little to both sides and look.
 #
 # ### 6.1 A vertex
@@ -489,7 +490,7 @@ assert abs(autograd - finite) < 1e-6
 # %% [markdown]
 # ### 6.2 A colour
 #
-# The same for what is seen. Let the head come nearer by $z$ metres; here is the brightness of the picture, once summed
+# The same for the picture. Let the head come nearer by $z$ metres; here is the brightness of the picture, once summed
 # over a small window on the forehead, once over the whole picture. The window is always covered with skin; in the whole
 # picture, the head's outline moves.
 
@@ -519,7 +520,7 @@ assert abs(inner[0] - inner[1]) < 0.1 * abs(inner[1]) and abs(outer[0] - outer[1
 
 # %% [markdown]
 # On the forehead the two agree. Over the whole picture they do not at all: a nearer head covers more pixels, and
-# autograd does not know it.
+# autograd does not account for it.
 #
 # ### 6.3 Edges
 #
@@ -552,17 +553,17 @@ assert len(set(counts)) < 12
 # * *anti-aliasing* computes how much of an edge pixel is covered, and differentiates that,
 # * or one does not need it.
 #
-# This project takes the third way. Its photometric stage (`faceverse/fitting/surface.py`) asks no pixel which triangle
-# it shows. It asks the *vertices*: each vertex that is seen has a colour by the model, and finds a colour in the
-# photograph at the place where it is projected to. Which vertices are seen is decided anew in every step by a depth
-# buffer as above, and held fixed within the step. The difference of the two colours is smooth in everything: the
+# This project takes the third way. Its photometric stage (`faceverse/fitting/surface.py`) does not compare pixels with
+# triangles. It compares *vertices*: each visible vertex has a colour predicted by the model, and the colour of the
+# photograph at its projection. A depth buffer as above determines the visible vertices anew in every step, and they
+# stay fixed within the step. The difference of the two colours is smooth in everything: the
 # projection moves smoothly, and the photograph has a slope at every place. The outline is left to the landmarks, some
 # of which lie on it.
 #
 # ### 6.4 A loss that can be walked down
 #
 # Let us do it. The "photograph" is a rendering; we shift the head sideways and compare colours at the vertices of the
-# face that are seen. $E$ is the mean squared difference of sRGB colours, 0 to 1:
+# face that are visible. $E$ is the mean squared difference of sRGB colours, 0 to 1:
 
 # %%
 camera = fv.Camera(470, (120, 98), (240, 240))
@@ -618,7 +619,7 @@ assert abs(slope - around) < 0.02 * abs(around)
 #    down? Check with `sh_basis`.
 # 3. *Medium.* The shading is linear in the light. Find the light of a picture by least squares, from normals, albedo
 #    and the linear colours of the pixels.
-# 4. *Hard.* Rasterize a whole head by hand: the light mesh, with a loop over its triangles and a depth buffer, in 96 x
+# 4. *Hard.* Rasterize a whole head by hand: the coarse mesh, with a loop over its triangles and a depth buffer, in 96 x
 #    96 pixels. How many pixels are not the library's?
 
 # %% [markdown]

@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 4. The detail module: maps, StyleGAN2 and skin
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -345,8 +346,8 @@ assert np.allclose(masked, skinned.displacement, atol=1e-4)
 # freckles, stubble, with strengths by age and sex that were set by hand. So the wrinkles here look plausible, but
 # nothing about them was measured on people. `weights/README.md` states it with all limits.
 #
-# The advantage of drawings: the first numbers of $\mathbf z$ have names, because the program that draws was steered by
-# them.
+# The advantage of drawings: the first numbers of $\mathbf z$ have names, because they are the parameters of the drawing
+# program.
 
 # %%
 print(len(module.code.factors), "named numbers:", ", ".join(module.code.factors[:12]), "...")
@@ -443,8 +444,8 @@ assert 0 < ratio < 0.25
 
 # %% [markdown]
 # Next to nothing. In texture space all heads are laid out alike, so a crease drawn beside the mouth lies beside
-# anybody's mouth, and the drawings that the open generator learned from ask the head for its age, its sex and the tone
-# of its skin only. Scans of people, whose skin follows their bones, would teach it to look at the condition more.
+# anybody's mouth, and the drawings that the open generator learned from depend on the head's age, sex and skin tone
+# only. Scans of people, whose skin follows their bones, would teach it to use the condition more.
 #
 # What belongs to a head's age and sex comes in by the first two numbers of $\mathbf z$, which the library sets to the
 # head's own: `fv.edit(..., detail_seed=1)` gives old skin to the man and young skin to the woman.
@@ -492,9 +493,9 @@ fv.MeshViewer(borrowed[1], mode="clay")
 # %% [markdown]
 # ## 7. Expression: wrinkles from strain
 #
-# Raise the brows: the skin of the forehead gets shorter from top to bottom, and what is too long wrinkles. How much
-# shorter says the **strain**. Let $\mathbf F$ (3 x 2) hold the edges of a small piece of skin after the
-# movement, in units of two perpendicular directions along the skin at rest. Then the *Green strain* is
+# Raise the brows: the skin of the forehead gets shorter from top to bottom, and what is too long wrinkles. The
+# **strain** measures how much shorter. Let $\mathbf F$ (3 x 2) hold the edges of a small piece of skin after the
+# movement, in units of two perpendicular directions along the neutral skin. Then the *Green strain* is
 #
 # $$\mathbf E = \tfrac12\left(\mathbf F^\top \mathbf F - \mathbf I\right),$$
 #
@@ -514,19 +515,19 @@ assert 0.05 < shortened.max() <= 0.6
 
 # %% [markdown]
 # A second generator, `module.expression`, draws the wrinkles. Its condition is the strain (three maps) and the bands of
-# the displacement at rest (three maps): skin wrinkles where it is lined already. What it draws counts only where there
-# is strain, so that a face at rest keeps exactly its own skin.
+# the neutral displacement (three maps): skin wrinkles where it is lined already. Its output is masked by the strain, so
+# a neutral face keeps exactly its own skin.
 
 # %%
 from faceverse.detail.latents import wrinkles
 
-at_rest = wrinkles(module, model, skinned.params, skinned.displacement)
+neutral_wrinkles = wrinkles(module, model, skinned.params, skinned.displacement)
 added = wrinkles(module, model, raised.params, skinned.displacement)
-show_maps({"at rest": at_rest[face], "brows raised": added[face]}, 0.2, "mm")
+show_maps({"neutral": neutral_wrinkles[face], "brows raised": added[face]}, 0.2, "mm")
 compressed = np.kron(shortened, np.ones((2, 2))) > 0.05
 inside, outside = np.abs(added[compressed]).mean(), np.abs(added[~compressed]).mean()
 print(f"mean wrinkle {1000 * inside:.0f} thousandths of a mm where compressed, {1000 * outside:.1f} elsewhere")
-assert not at_rest.any() and inside > 3 * outside
+assert not neutral_wrinkles.any() and inside > 3 * outside
 assert np.allclose(skinned.displacement + added, raised.displacement, atol=1e-3)
 
 # %%
@@ -534,7 +535,7 @@ smooth = fv.edit(man, expression=brows)
 show(*(fv.render(person, SIZE, "clay").rgb[face_px] for person in (skinned, smooth, raised)))
 
 # %% [markdown]
-# At rest; brows raised without detail; brows raised with personal detail and wrinkles.
+# Neutral; brows raised without detail; brows raised with personal detail and wrinkles.
 #
 # ## 8. Fitting the latent
 #
@@ -655,7 +656,7 @@ show_maps({"condition": toy.condition[0], f"sample, z1 = {toy.z[0]:.1f}": toy.im
 # %% [markdown]
 # A *plan* names sizes and widths; `Training` is the class that trained the shipped generators. Its losses:
 #
-# | loss | what it asks for |
+# | loss | what it measures |
 # |---|---|
 # | matching | the mean over noise of what $(\mathbf z, c)$ make is the sample: creases where they belong |
 # | texture | small patches have the right statistics, wherever they lie: pores |

@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 5. Expressions, and out into the world
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -184,8 +185,8 @@ hers = result.params.expression
 stronger = np.clip(1.5 * hers, *model.expression_limits.T)
 steps = [fv.edit(result, expression=weights) for weights in (0 * hers, 0.5 * hers, hers, stronger)]
 show(*(fv.render(head, 240).rgb for head in steps))
-rest = steps[0]
-assert np.allclose(rest.vertices, rest.neutral_vertices)
+neutral = steps[0]
+assert np.allclose(neutral.vertices, neutral.neutral_vertices)
 
 # %% [markdown]
 # The first picture shows the limit of one photograph: her texture was photographed *while* she smiled, and shadows at
@@ -194,20 +195,20 @@ assert np.allclose(rest.vertices, rest.neutral_vertices)
 # %% [markdown]
 # ## 3. Wrinkles: what skin does when a face moves
 #
-# 52 smooth shapes cannot wrinkle. But skin that is compressed wrinkles: a network (`module.expression`
-# of [04_detail_module](04_detail_module.ipynb)) draws the wrinkles from the *strain*, the relative change of length of the
-# skin, and from the displacement at rest. They are added to the **displacement**, a map in texture space that says how far,
-# in millimetres, the skin lies above the smooth surface. `fv.edit` makes the wrinkles anew for each expression.
+# 52 smooth shapes cannot wrinkle. But compressed skin wrinkles: a network (`module.expression` of
+# [04_detail_module](04_detail_module.ipynb)) draws the wrinkles from the *strain*, the relative change of length of the
+# skin, and from the neutral displacement. They are added to the **displacement**, a map in texture space of the height
+# of the skin above the smooth surface, in millimetres. `fv.edit` generates the wrinkles anew for each expression.
 #
-# To see what they do we keep the displacement of the face at rest on the moving shape. Left: at rest. Middle: expression,
-# displacement at rest. Right: expression with its wrinkles.
+# To see their effect we keep the displacement of the neutral face on the moving shape. Left: neutral. Middle:
+# expression with the neutral displacement. Right: expression with its wrinkles.
 
 # %%
 moods = ("laugh", "anger", "surprise")
 moved = {mood: fv.edit(result, expression=mood) for mood in moods}
 for mood in moods:
-    without = moved[mood].replace(displacement=rest.displacement, normal_map=rest.normal_map)
-    show(*(fv.render(head, 360, "clay").rgb[50:330] for head in (rest, without, moved[mood])))
+    without = moved[mood].replace(displacement=neutral.displacement, normal_map=neutral.normal_map)
+    show(*(fv.render(head, 360, "clay").rgb[50:330] for head in (neutral, without, moved[mood])))
 
 # %% [markdown]
 # In colour, and to turn by hand where the notebook's viewer can (elsewhere it is a picture):
@@ -221,7 +222,7 @@ fv.MeshViewer(moved["laugh"])
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(8, 2.9), dpi=90, layout="constrained")
 for axis, mood in zip(axes, moods):
-    wrinkles = moved[mood].displacement - rest.displacement
+    wrinkles = moved[mood].displacement - neutral.displacement
     picture = axis.imshow(wrinkles, cmap="RdBu_r", vmin=-0.15, vmax=0.15)
     axis.set_title(mood, fontsize=9)
     axis.axis("off")
@@ -231,9 +232,9 @@ figure.colorbar(picture, ax=axes, label="mm")
 plt.show()
 
 # %% [markdown]
-# Laughing wrinkles the outer corners of the eyes and the line from nose to mouth; anger wrinkles the skin between the brows;
-# surprise wrinkles the forehead. How deep they are is a guess for a smooth young skin and part of the fit where the
-# photograph shows them. `detail` turns everything up or down:
+# Laughing wrinkles the outer corners of the eyes and the line from nose to mouth; anger wrinkles the skin between the
+# brows; surprise wrinkles the forehead. How deep they are is a guess for a smooth young skin and part of the fit where
+# the photograph shows them. `detail` turns everything up or down:
 
 # %%
 laughing = [fv.edit(moved["laugh"], detail=strength) for strength in (0, 1, 2)]
@@ -250,7 +251,7 @@ assert displacement_mm[0] == 0 and np.isclose(displacement_mm[2], 2 * displaceme
 
 # %%
 others = [fv.head(model.random(seed), model) for seed in (0, 5, 8, 13)]
-show(*(fv.render(head, 200).rgb for head in (rest, *others)))
+show(*(fv.render(head, 200).rgb for head in (neutral, *others)))
 show(*(fv.render(fv.edit(head, expression=hers), 200).rgb for head in (result, *others)))
 
 # %% [markdown]
@@ -279,7 +280,7 @@ assert np.corrcoef(opening_mm, gain)[0, 1] > 0.6
 
 # %% [markdown]
 # Somebody else's *whole* performance would be a list of weights per frame; `fv.track` makes it from a video. Here is a
-# tiny one by hand: from rest to surprise and on to a laugh, on her and on a stranger.
+# tiny one by hand: from neutral to surprise and on to a laugh, on her and on another person.
 
 # %%
 surprise, laugh = (fv.edit(result, expression=name).params.expression for name in ("surprise", "laugh"))
@@ -374,16 +375,16 @@ for what, size in sizes.items():
 # ### 5.2 The others
 #
 # OBJ (with .mtl and a picture) is what everything reads; PLY carries a colour at each vertex; STL is for printers, in
-# millimetres. These three hold the head *with* its expression and no sliders. `light=True` writes the coarse mesh,
+# millimetres. These three hold the head *with* its expression and no sliders. `lod="coarse"` writes the coarse mesh,
 # a few thousand vertices for games and web pages.
 
 # %%
 for name in ("head.obj", "head.ply", "head.stl", "head.json"):
     fv.export(result, folder / name)
-fv.export(result, folder / "light.glb", light=True)
+fv.export(result, folder / "coarse.glb", lod="coarse")
 for path in sorted(folder.iterdir()):
     print(f"{path.name:18s}{path.stat().st_size / 1e6:6.2f} MB")
-assert (folder / "light.glb").stat().st_size < 0.5 * (folder / "head.glb").stat().st_size
+assert (folder / "coarse.glb").stat().st_size < 0.5 * (folder / "head.glb").stat().st_size
 
 # %% [markdown]
 # The headers of these formats can be read by a human. An STL begins with 80 free bytes and the number of triangles:
@@ -441,7 +442,7 @@ print("entries:", ", ".join(stored))
 #
 # ### 6.2 A web page with three.js
 #
-# The next cell writes a page beside `light.glb`. Run `python -m http.server` in that folder (`print(folder)` tells
+# The next cell writes a page beside `coarse.glb`. Run `python -m http.server` in that folder (`print(folder)` tells
 # which one it is), and open http://localhost:8000/page.html: the head turns and opens its mouth. three.js comes from
 # the network, and finds the sliders by the names in the file (`morphTargetDictionary`).
 
@@ -458,7 +459,7 @@ const renderer = new THREE.WebGLRenderer({ antialias: true });
 renderer.setSize(innerWidth, innerHeight); document.body.append(renderer.domElement);
 scene.background = new THREE.Color("white"); camera.position.z = 0.7;
 scene.add(new THREE.HemisphereLight("white", "grey", 3));
-new GLTFLoader().load("light.glb", ({ scene: head }) => {
+new GLTFLoader().load("coarse.glb", ({ scene: head }) => {
   scene.add(head); let face; head.traverse(o => { if (o.isMesh) face = o; });
   renderer.setAnimationLoop(ms => {
     face.morphTargetInfluences[face.morphTargetDictionary.jawOpen] = 0.5 - 0.5 * Math.cos(ms / 400);
@@ -492,7 +493,7 @@ show(*(fv.render(fv.edit(result, expression=weights), 240, "clay").rgb for weigh
 assert np.array_equal(mirrored[[names.index(name) for name in other_side]], hers)
 
 # %% [markdown]
-# **2.** Weights by name; those that are not named would stay, so we start from the face at rest.
+# **2.** Weights by name; those that are not named would stay, so we start from the neutral face.
 
 # %%
 sceptic = {
@@ -502,7 +503,7 @@ sceptic = {
     "mouthRight": 0.5,
     "mouthPressRight": 0.6,
 }
-show(*(fv.render(fv.edit(head, expression=sceptic), 240).rgb for head in (rest, others[0], others[2])))
+show(*(fv.render(fv.edit(head, expression=sceptic), 240).rgb for head in (neutral, others[0], others[2])))
 
 # %% [markdown]
 # **3.** An image names its buffer view; its bytes are those of a PNG (or JPEG) file.

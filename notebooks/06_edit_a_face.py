@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 6. Edit a face
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -267,7 +268,7 @@ plt.show()
 # ## 4. Values to reach
 #
 # `age_years` and `targets` name where to go, not how far. That makes different people comparable: here she and two
-# people who do not exist, all at 25 and at 70.
+# random people, all at 25 and at 70.
 
 # %%
 seeds = (8,) if FAST else (3, 8)
@@ -345,7 +346,7 @@ assert all(np.array_equal(head.texture, result.texture) for head in lit)
 # ### 5.3 Skin
 #
 # `detail` is the strength of wrinkles and pores: 0 smooth, 1 as fitted, up to 3. `detail_seed` gives the head
-# somebody else's skin, of her own age; each seed another.
+# another sampled detail, of her own age; each seed another.
 
 # %%
 smoother = [fv.edit(result, detail=strength) for strength in (0, 1, 2)]
@@ -375,11 +376,11 @@ show(*(fv.render(head, mode="clay", camera=camera).rgb for head in aged))
 # share. First all of them together:
 
 # %%
-stranger = people[-1]
+other_person = people[-1]
 shares = (0, 0.5, 1) if FAST else (0, 0.25, 0.5, 0.75, 1)
-line = [fv.blend(neutral, stranger, identity=t, expression=t, albedo=t, detail=t) for t in shares]
+line = [fv.blend(neutral, other_person, identity=t, expression=t, albedo=t, detail=t) for t in shares]
 show(*(fv.render(head, 200).rgb for head in line))
-middle, mean = line[len(line) // 2], (neutral.neutral_vertices + stranger.neutral_vertices) / 2
+middle, mean = line[len(line) // 2], (neutral.neutral_vertices + other_person.neutral_vertices) / 2
 print(f"the middle one is the mean of the ends, to {1000 * np.abs(middle.neutral_vertices - mean).max():.5f} mm")
 assert np.allclose(middle.neutral_vertices, mean, atol=1e-6)
 
@@ -389,12 +390,12 @@ assert np.allclose(middle.neutral_vertices, mean, atol=1e-6)
 
 # %%
 mixtures = [
-    fv.blend(neutral, stranger, identity=identity, expression=0, albedo=albedo, detail=albedo)
+    fv.blend(neutral, other_person, identity=identity, expression=0, albedo=albedo, detail=albedo)
     for identity, albedo in ((0, 0), (0, 1), (1, 0), (1, 1))
 ]
 show(*(fv.render(head, 240).rgb for head in mixtures))
 assert np.array_equal(mixtures[1].params.identity, neutral.params.identity)
-assert np.array_equal(mixtures[1].params.albedo, stranger.params.albedo)
+assert np.array_equal(mixtures[1].params.albedo, other_person.params.albedo)
 
 # %% [markdown]
 # Estimates are linear, so those of a blend lie between those of the two, in proportion:

@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 7. How good is it?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -31,7 +32,7 @@
 # 1. make photographs of heads whose true shape is known, and fit them,
 # 2. measure errors with and without alignment, with and without scale, to vertices and to surfaces, by region,
 # 3. compare with baselines, without which a millimetre means nothing,
-# 4. judge a model apart from any fit: compactness, reach, specificity,
+# 4. judge a model apart from any fit: compactness, generality, specificity,
 # 5. look at likeness, at skin tones, and at what a few heads cannot show.
 #
 # **You need** NumPy, the idea of a least-squares fit, and the package `libigl` (`pip install libigl`), which finds the
@@ -77,7 +78,7 @@ print(f"{len(model.mean_vertices)} vertices, {len(face)} of them in the face")
 #
 # Nobody knows the true shape behind a photograph from the web. There are two ways out: people who were photographed
 # *and* scanned (few, and rarely free to share), or heads that are drawn and photographed by a renderer. We take the
-# second: people who do not exist, in the light of a lamp, a little turned, with noise as of a camera.
+# second: random people, in the light of a lamp, slightly rotated, with the noise of a camera.
 
 # %%
 seeds = (12, 7) if FAST else (12, 7, 101)
@@ -299,49 +300,49 @@ print("share of the face's variance:", {k: f"{share[k - 1]:.2f}" for k in (1, 5,
 assert (np.diff(share) > 0).all() and share[49] > 0.85
 
 # %% [markdown]
-# **Reach** (or *generality*): how close the model comes to a head that it has never seen, if the fit is perfect. We
+# **Generality**: how close the model comes to a head outside its training data, if the fit is perfect. We
 # need a foreign head. Take a random one and push bumps and dents into its surface, smooth ones of a few centimetres
 # (each a Gaussian around some vertex, away from the centre of the head or towards it):
 
 # %%
-light_model = model.coarse  # the same heads with fewer vertices: faster
-light_face = np.unique(np.concatenate([light_model.regions[name] for name in ("face", "lips", "eyelids")]))
-surface = light_model.faces[np.isin(light_model.faces, light_face).all(axis=1)]  # the triangles of the face
-own = light_model.vertices(torch.from_numpy(model.random(33).identity)[None])[0].numpy()
+coarse_model = model.coarse  # the same heads with fewer vertices: faster
+coarse_face = np.unique(np.concatenate([coarse_model.regions[name] for name in ("face", "lips", "eyelids")]))
+surface = coarse_model.faces[np.isin(coarse_model.faces, coarse_face).all(axis=1)]  # the triangles of the face
+own = coarse_model.vertices(torch.from_numpy(model.random(33).identity)[None])[0].numpy()
 rng = np.random.default_rng(1)
 outward = (own - own.mean(axis=0)) / np.linalg.norm(own - own.mean(axis=0), axis=1, keepdims=True)
 foreign = own.copy()
-for middle in rng.choice(light_face, 25, replace=False):
+for middle in rng.choice(coarse_face, 25, replace=False):
     width, height = rng.uniform(0.008, 0.025), rng.normal(0, 0.0015)
     bump = height * np.exp(-0.5 * ((own - own[middle]) ** 2).sum(axis=1) / width**2)
     foreign += bump[:, None] * outward
-bumps_mm = 1000 * np.linalg.norm(foreign - own, axis=1)[light_face].mean()
+bumps_mm = 1000 * np.linalg.norm(foreign - own, axis=1)[coarse_face].mean()
 print(f"the bumps move the face by {bumps_mm:.2f} mm on average")
-heads = [fv.head(model.random(33), light_model).replace(vertices=v) for v in (own, foreign)]
+heads = [fv.head(model.random(33), coarse_model).replace(vertices=v) for v in (own, foreign)]
 show(*(fv.render(head, 240, "clay").rgb for head in heads))
 
 # %% [markdown]
 # Left the own head, right with bumps: a millimetre is not much to the eye.
 #
-# `fit_to_surface` forgets which vertex is which, and fits pose, size and identity to the surface alone, by *iterated
-# closest points*. The same for a model that keeps only 20 of its modes:
+# `fit_to_surface` ignores the correspondence of vertices, and fits pose, size and identity to the surface alone, by
+# *iterated closest points*. The same for a model that keeps only 20 of its modes:
 
 # %%
-data = light_model.data
+data = coarse_model.data
 few = fv.FaceModel(replace(data, identity_modes=data.identity_modes[:20], population=None, attributes=(),
                            expression_gain=data.expression_gain[:, :20]))  # fmt: skip
-reach = {}
+generality = {}
 for name, which, head in (
-    ("own head", light_model, own),
-    ("foreign head", light_model, foreign),
+    ("own head", coarse_model, own),
+    ("foreign head", coarse_model, foreign),
     ("20 modes", few, foreign),
 ):
-    reach[name] = 1000 * fit_to_surface(which, head, surface)[1]
-    print(f"{name:13s} {reach[name]:.3f} mm from the fitted surface")
-assert reach["own head"] < 0.5 * reach["foreign head"] and reach["foreign head"] < reach["20 modes"]
+    generality[name] = 1000 * fit_to_surface(which, head, surface)[1]
+    print(f"{name:13s} {generality[name]:.3f} mm from the fitted surface")
+assert generality["own head"] < 0.5 * generality["foreign head"] and generality["foreign head"] < generality["20 modes"]
 
 # %% [markdown]
-# The first line is the inverse crime in pure form: the model reaches its own head as good as perfectly. The others are
+# The first line is the inverse crime in pure form: the model fits its own head almost perfectly. The others are
 # the real question. Real scans are the answer that counts: `python -m faceverse bench registration --scans FOLDER` (see
 # `docs/scans.md`) gives it for your own.
 #
@@ -365,8 +366,8 @@ for name, identities in groups.items():
 assert specificity["model.random"] < specificity["independent"] < specificity["scale 2"]
 
 # %% [markdown]
-# The three pull against each other: more modes reach further and are less compact; wider coefficients reach further and
-# are less specific.
+# The three pull against each other: more modes are more general and less compact; wider coefficients are more general
+# and are less specific.
 #
 # ## 6. Reading the model card
 #
@@ -403,7 +404,7 @@ spread = 1000 * places.sigma
 path = find_weights("open")
 here = {
     "vertices": f"{len(model.mean_vertices):,} and {len(model.faces):,}; "
-    f"light version {len(light_model.mean_vertices):,} and {len(light_model.faces):,}",
+    f"coarse mesh {len(coarse_model.mean_vertices):,} and {len(coarse_model.faces):,}",
     "file": f"{path.stat().st_size / 1e6:.2f} MB",
     "size": ", ".join(f"{name} {mm.mean():.1f} ± {mm.std():.1f} mm" for name, mm in sizes.items()),
     "compactness": ", ".join(f"{share[k - 1]:.2f}" for k in (1, 5, 10, 20, 50, 100)),
@@ -424,7 +425,7 @@ for name, value in here.items():
         assert np.allclose(np.array(ours, float), np.array(theirs, float), rtol=0.05, atol=0.02)
 
 # %% [markdown]
-# The whole table is printed by programs that come with the source, so that nobody has to believe it:
+# The whole table is printed by programs that come with the source, so that everybody can check it:
 #
 # ```bash
 # python -m faceverse bench base                   # the base model

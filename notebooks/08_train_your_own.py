@@ -16,19 +16,20 @@
 # %% [markdown]
 # # 8. Train your own model from scans
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
 #
 # The open model has seen no real person. If you have scans of people who agreed to it, you can teach it: this notebook
 # walks the whole way from a file of triangles to a model file that `fv.fit` takes. As scans of people may not be passed
-# around, we make *stand-ins*: heads that the model cannot express, measured by a make-believe scanner with noise and
-# holes. Their truth is known, which has an advantage: we can say how wrong we are.
+# around, we make *synthetic scans*: heads that the model cannot express, measured by a simulated scanner with noise and
+# holes. Their ground truth is known, so we can measure our errors.
 #
 # **You will**
 #
-# 1. make stand-in scans and write them in the layout of the FaceVerse dataset,
+# 1. make synthetic scans and write them in the layout of the FaceVerse dataset,
 # 2. register one: bring it to the model's vertices, and read the report,
 # 3. measure distance and correspondence, and see why they are two things,
 # 4. train a base model, look into its principal components, and fit a photograph with it,
@@ -78,9 +79,9 @@ scans_folder.mkdir()
 print(f"V = {V} vertices, {face.sum()} of them in the face")
 
 # %% [markdown]
-# ## 2. A stand-in for a scan
+# ## 2. A synthetic scan
 #
-# ### 2.1 Somebody whom the model does not know
+# ### 2.1 A person outside the model
 #
 # A random head of the model would be too easy: the model could hit it exactly. So we add a dozen bumps and dents, each
 # a Gaussian of 12 mm with a height of some millimetres, along the normals: a person's own shape that no mode has. Skin
@@ -90,7 +91,7 @@ print(f"V = {V} vertices, {face.sum()} of them in the face")
 from faceverse.graphics.mesh import vertex_normals
 
 
-def stranger(seed):
+def person_outside_the_model(seed):
     head = fv.edit(fv.head(model.random(seed), model), age_years=65, detail_seed=seed)
     normals = vertex_normals(torch.from_numpy(head.vertices), torch.from_numpy(model.faces)).numpy()
     draw, height_m = np.random.default_rng(seed), np.zeros(V)
@@ -101,7 +102,7 @@ def stranger(seed):
     return head.replace(vertices=vertices, neutral_vertices=vertices), 1000 * height_m
 
 
-truth, bumps_mm = stranger(seed=20)
+truth, bumps_mm = person_outside_the_model(seed=20)
 plain = truth.replace(vertices=model.vertices(torch.from_numpy(truth.params.identity)[None])[0].numpy())
 show(*(fv.render(head, 360, "clay").rgb for head in (plain, truth)))
 print(f"left: the model's head; right: the person, up to {np.abs(bumps_mm).max():.1f} mm away from it")
@@ -110,9 +111,9 @@ assert np.abs(bumps_mm).max() > 1
 # %% [markdown]
 # ### 2.2 The scanner
 #
-# A scan shares nothing with our mesh but the surface. We take the head as a dense mesh with its displacement, leave out what
-# no scanner sees (teeth, the inside of the mouth), join all points within cells of a turned grid into one (so that
-# triangles have nothing to do with ours any more), add noise, and cut holes.
+# A scan shares nothing with our mesh but the surface. We take the head as a dense mesh with its displacement, leave out
+# what no scanner sees (teeth, the inside of the mouth), join all points within cells of a rotated grid into one (so
+# that triangles have nothing to do with ours any more), add noise, and cut holes.
 
 # %%
 import trimesh
@@ -120,15 +121,15 @@ from scipy.spatial.transform import Rotation
 
 from faceverse.detail.dense import dense_mesh
 
-hidden = np.zeros(V, bool)
+interior = np.zeros(V, bool)
 for name in ("teeth", "tongue", "mouth_inside", "eye_sockets"):
-    hidden[model.regions[name]] = True
-print(f"{hidden.sum()} vertices that no scanner sees")
+    interior[model.regions[name]] = True
+print(f"{interior.sum()} vertices that no scanner sees")
 
 # %%
 def scanned(head, seed, cell_m, size):
     dense, draw = dense_mesh(head, size), np.random.default_rng(seed)
-    faces = dense.faces[~hidden[model.faces].any(1)[dense.source_face]]
+    faces = dense.faces[~interior[model.faces].any(1)[dense.source_face]]
     grid = np.round(dense.vertices @ Rotation.random(random_state=seed).as_matrix() / cell_m).astype(int)
     key = (grid - grid.min(0)) @ (1, 10**3, 10**6)  # one number per cell
     _, first, number = np.unique(key, return_index=True, return_inverse=True)
@@ -179,8 +180,8 @@ assert files[0].expression == "01" and scan.has_color
 # **Registration** finds our V vertices on the scan, so that vertex 500 is the same spot of the face in every scan. Only
 # then may heads be averaged. Four steps (`docs/scans.md` tells them in full):
 #
-# 1. *Face.* Renderings from all sides go to the landmark detector. Where it sees a face, its points are taken back onto
-#    the scan; they give orientation and unit.
+# 1. *Face.* Renderings from all sides go to the landmark detector. Where it detects a face, its points are projected
+#    back onto the scan; they give orientation and unit.
 # 2. *Model.* Pose and coefficients by ICP, "iterative closest point": each scan point looks for the closest place on
 #    the model, coefficients are solved for, and again. With the scan's points $\mathbf y_p$, their closest places
 #    $\mathbf q_p(\boldsymbol\alpha)$ on the model with coefficients $\boldsymbol\alpha$ and its normals $\mathbf n_p$
@@ -209,11 +210,11 @@ assert outcome.reason == "" and report.unit_m == 0.001
 
 # %% [markdown]
 # Read it like this: the unit was recognised (0.001 m). The scan's face points lie `mean_mm` from the registered head on
-# average, half of them within `median_mm`, 95 of 100 within `p95_mm`; they lay `model_mm` from the model before it was
-# bent. `landmark_mm` is the median distance of the detector's points to those of the mean head when the two are
-# aligned, and `noise_mm` how far the scan's points deviate from their own smoothed surface. `coverage` is the share of
-# the face that the scan shows. Scans that are too far off, or show less than 40 % of the face, are *set aside* with a
-# reason.
+# average, half of them within `median_mm`, 95 of 100 within `p95_mm`; they lay `model_mm` from the model before the
+# non-rigid step. `landmark_mm` is the median distance of the detector's points to those of the mean head when the two
+# are aligned, and `noise_mm` how far the scan's points deviate from their own smoothed surface. `coverage` is the share
+# of the face that the scan shows. Scans that are too far off, or show less than 40 % of the face, are *set aside* with
+# a reason.
 #
 # The registered head lies in the model's space, and `found.matrix`, `found.translation` take scan points there. Three
 # pictures from one camera: the scan in its colours, the scan in clay, and the registered head, which has no holes.
@@ -297,15 +298,15 @@ assert distance_mm.mean() < slid_mm.mean() < 4
 # ```
 #
 # In Python it is `train_from_scans`. It starts one process per core; in a notebook pass `jobs=1`, which starts none.
-# The first scan is not registered again: what lies finished beside the output costs nothing, so a run that was stopped
-# goes on where it was.
+# The first scan is not registered again: what lies finished beside the output costs nothing, so an interrupted run
+# resumes.
 
 # %%
 from faceverse.training.collection import train_from_scans
 
 count = 2 if FAST else 4
 for person in range(2, count + 1):
-    mesh = scanned(stranger(seed=19 + person)[0], person, cell_m=0.002, size=256)
+    mesh = scanned(person_outside_the_model(seed=19 + person)[0], person, cell_m=0.002, size=256)
     mesh.vertices *= 1000
     mesh.export(scans_folder / f"{person:03d}_01.obj")
 train_from_scans(scans_folder, output, jobs=1, report=lambda line: print(line.split(";")[0]))
@@ -473,8 +474,8 @@ assert alike > 0.25
 
 # %% [markdown]
 # Deep creases come through, pores do not: the scan has a point for each millimetre, a pore is smaller, and registration
-# errors look like displacement where features are sharp (lids, lips, nostrils). That is why detail wants scans of a tenth of
-# a millimetre, from many photographs at once, and why RGB-D frames are refused here.
+# errors look like displacement where features are sharp (lids, lips, nostrils). That is why detail needs scans of a
+# tenth of a millimetre, from many photographs at once, and why RGB-D frames are refused here.
 #
 # One sample for the generator is: the condition (maps of the registered head without detail), the picture that it
 # should make (three channels of albedo, three bands of displacement), and where the scan was seen. Of the random vector
@@ -503,7 +504,7 @@ assert sample.image.shape == (6, texels, texels) and not sample.known
 # * **Truth.** Nobody knows the correspondence error. Look at the registered heads, at `report.csv`, and keep scans out
 #   of the training to measure on.
 # * **Who is in it.** A model of thirty students is a model of thirty students. Count ages, sexes and ancestries before
-#   you believe a mean error.
+#   you trust a mean error.
 #
 # **Licence and consent.** A face is personal data, and a scan identifies a person better than a photograph does. Get a
 # written consent that names the purpose (a *statistical model* that others may use is another purpose than *my thesis*)
@@ -514,8 +515,8 @@ assert sample.image.shape == (6, texels, texels) and not sample.known
 # ## 9. Exercises
 #
 # 1. *Easy.* Which point of the registered face is furthest from the true head? Find its region.
-# 2. *Easy.* Keep only 500 points of the scan: what does `register` say?
-# 3. *Medium.* Measure both models' misfit of a stranger who was *not* in the training.
+# 2. *Easy.* Keep only 500 points of the scan: what does `register` report?
+# 3. *Medium.* Measure both models' misfit of a person who was *not* in the training.
 # 4. *Hard.* How many scans would it take until the scans count for more than half of the model's mean? Derive it from
 #    the formula, then draw the share for 1 to 300 scans.
 #
@@ -549,7 +550,7 @@ assert "points" in reason
 # **3.** With so few scans there is next to no difference, and it may go either way.
 
 # %%
-newcomer, _ = stranger(seed=40)
+newcomer, _ = person_outside_the_model(seed=40)
 of_base, of_own = misfit_mm(model, newcomer.vertices), misfit_mm(own, newcomer.vertices)
 print(f"base model: {of_base:.3f} mm, own model: {of_own:.3f} mm")
 assert of_own < 1.5 * of_base
