@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not text
     try:
-        options = _parser().parse_args(argv)
+        options = build_parser().parse_args(argv)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
             code = options.run(options)
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's parser, with all commands."""
     parser = Parser(prog="faceverse", description="One photograph in, an editable and textured 3D head out.")
     parser.add_argument("--version", action="version", version=f"faceverse {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)

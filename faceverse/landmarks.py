@@ -182,7 +182,7 @@ class VideoDetector:
             raise ParameterError("landmarks.closed")
         if timestamp_ms <= self._last_ms:
             raise ParameterError("landmarks.times", timestamp_ms=timestamp_ms, last_ms=self._last_ms)
-        with contextlib.nullcontext() if self._warm else _quiet():
+        with contextlib.nullcontext() if self._warm else suppressed_startup_logs():
             result = self._landmarker.detect_for_video(_mediapipe_image(rgb), int(timestamp_ms))
         self._last_ms, self._warm = timestamp_ms, True
         height, width = rgb.shape[:2]
@@ -325,14 +325,14 @@ def _shared_landmarker() -> Any:
     pid = os.getpid()
     if pid not in _landmarkers:
         _landmarkers[pid] = _open_landmarker("IMAGE", MAX_FACES)
-        with _quiet():
+        with suppressed_startup_logs():
             _landmarkers[pid].detect(_mediapipe_image(np.zeros((64, 64, 3), np.uint8)))
     return _landmarkers[pid]
 
 
 def _open_landmarker(mode: str, max_faces: int) -> Any:
     model_path = landmark_model_path()
-    vision, _, base_options = _import_mediapipe()
+    vision, _, base_options = import_mediapipe()
     options = vision.FaceLandmarkerOptions(
         base_options=base_options.BaseOptions(model_asset_path=str(model_path)),
         running_mode=vision.RunningMode[mode],
@@ -343,7 +343,7 @@ def _open_landmarker(mode: str, max_faces: int) -> Any:
         output_facial_transformation_matrixes=True,
     )
     try:
-        with _quiet():
+        with suppressed_startup_logs():
             return vision.FaceLandmarker.create_from_options(options)
     except OSError as error:
         raise _explain_missing_library(error) from error
@@ -352,12 +352,12 @@ def _open_landmarker(mode: str, max_faces: int) -> Any:
         raise WeightsError("landmarks.other_model", path=model_path, reason=reason) from error
 
 
-def _import_mediapipe() -> tuple[Any, Any, Any]:
+def import_mediapipe() -> tuple[Any, Any, Any]:
     """Import mediapipe's vision tasks, its package and its base options."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with _without_matplotlib():
+        with deferred_matplotlib():
             import mediapipe
             from mediapipe.tasks.python import vision
             from mediapipe.tasks.python.core import base_options
@@ -381,7 +381,7 @@ def _remove_placeholders() -> None:
 
 
 @contextlib.contextmanager
-def _without_matplotlib() -> Iterator[None]:
+def deferred_matplotlib() -> Iterator[None]:
     """Defer mediapipe's import of matplotlib, which serves drawing alone and costs 25 MB and half a second.
 
     Has no effect under gradio, whose threads may import matplotlib at the same moment.
@@ -404,12 +404,12 @@ def _explain_missing_library(error: Exception) -> FaceVerseError:
 
 
 def _mediapipe_image(rgb: np.ndarray) -> Any:
-    _, mediapipe, _ = _import_mediapipe()
+    _, mediapipe, _ = import_mediapipe()
     return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def suppressed_startup_logs() -> Iterator[None]:
     """Suppress the lines that MediaPipe writes to stderr while it starts; all others are forwarded afterwards."""
     with _lock, tempfile.TemporaryFile() as log:
         try:

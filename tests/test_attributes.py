@@ -186,11 +186,11 @@ def test_the_way_that_moves_less_elsewhere_is_taken():
     modes[:, 0, 0] = 1  # near
     modes[1, 1, 0] = 1  # far
     costs = Costs(modes, np.array([[0.0, 100.0]]), np.array([0.5, 0.5]))
-    step = attributes._constrained(costs.inverse(0), np.array([[1.0, 1.0]]), 0)
+    step = attributes.constrained_step(costs.inverse(0), np.array([[1.0, 1.0]]), 0)
     assert step.sum() == pytest.approx(1)
     assert step[0] > 0.9
     everywhere = Costs(modes, np.array([[0.0, 0.0]]), np.array([0.5, 0.5]))
-    np.testing.assert_allclose(attributes._constrained(everywhere.inverse(0), np.array([[1.0, 1.0]]), 0), 0.5)
+    np.testing.assert_allclose(attributes.constrained_step(everywhere.inverse(0), np.array([[1.0, 1.0]]), 0), 0.5)
 
 
 def test_areas_of_vertices():

@@ -237,7 +237,7 @@ def test_kept_registration_is_the_registration(folder):
     file = find_scans(scans)[0]
     assert load_outcome(file, work, "key") is None
     assert register_file(file, work=work, base=base, sha256=sha256) == (True, "")
-    kept = load_outcome(file, work, collection._key(file, sha256)).registration
+    kept = load_outcome(file, work, collection.outcome_key(file, sha256)).registration
     expected = registration(0)
     np.testing.assert_array_equal(kept.displacement, expected.displacement)
     np.testing.assert_array_equal(kept.params.identity, expected.params.identity)

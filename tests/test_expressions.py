@@ -10,7 +10,7 @@ from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import subdivide_smooth
 from faceverse.model.face_model import ARKIT_NAMES, GAIN_RANGE, FaceModel
 from faceverse.training.assembly import assemble, vertex_weights
-from faceverse.training.base import _first_file
+from faceverse.training.base import file_without_landmarks
 from faceverse.training.basis import shape_basis
 from faceverse.training.behaviour import (
     EYE_PARTS,
@@ -46,7 +46,7 @@ class Built:
         self.mean, modes, self.scores, _ = shape_basis(self.shapes, vertex_weights(self.assembly), 120)
         self.expressions = fit_expressions(source, self.mean, self.assembly)
         self.gain = expression_gain(self.shapes, self.scores, self.mean, self.assembly, self.expressions)
-        file = _first_file(self.assembly, self.mean, modes, self.expressions)
+        file = file_without_landmarks(self.assembly, self.mean, modes, self.expressions)
         population = np.concatenate([self.scores, np.zeros((HEADS, 1))], axis=1).astype(np.float16)
         gain = self.gain.astype(np.float16)
         self.model = FaceModel(model_data(replace(file, population=population, expression_gain=gain)))

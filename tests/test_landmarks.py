@@ -254,7 +254,7 @@ def test_start_is_quiet_and_other_messages_pass(astronaut, capfd):
     close_detector()
     detect_faces(astronaut)
     assert capfd.readouterr().err == ""
-    with landmarks._quiet():
+    with landmarks.suppressed_startup_logs():
         landmarks.os.write(2, b"W0000 00:00:1.5 1 graph.cc:1] chatter\na real error\n")
     assert capfd.readouterr().err == "a real error\n"
 
@@ -286,8 +286,8 @@ def run_python(code):
 def test_drawings_are_put_off_and_still_there():
     code = """
 import sys
-from faceverse.landmarks import _import_mediapipe
-_import_mediapipe()
+from faceverse.landmarks import import_mediapipe
+import_mediapipe()
 print("matplotlib" in sys.modules)
 from mediapipe.tasks.python.vision import drawing_utils
 drawing_utils.plt.figure
@@ -300,8 +300,8 @@ print(drawing_utils.plt.figure is matplotlib.pyplot.figure)
 def test_who_wants_drawings_meanwhile_gets_them():
     code = """
 import sys
-from faceverse.landmarks import _without_matplotlib
-with _without_matplotlib():
+from faceverse.landmarks import deferred_matplotlib
+with deferred_matplotlib():
     import matplotlib
     print(callable(matplotlib.get_backend))
     import matplotlib.figure

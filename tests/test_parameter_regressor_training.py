@@ -116,7 +116,7 @@ def test_twice_mirrored_is_the_head_itself(model):
 
 
 def test_mirrored_samples_are_the_mirror_image(model):
-    network = parameter_regressor._untrained(model)
+    network = parameter_regressor.untrained_regressor(model)
     table = table_of(seen_samples(3, model=model), network)
     assert table.values.shape[0] == table.targets.shape[0] == 6
     assert np.allclose(table.yaw_deg[:3], -table.yaw_deg[3:], atol=1)
@@ -131,7 +131,7 @@ def test_motion_of_the_whole_head_costs_nothing():
     model = toy_model()
     measures = error_measures(model)
     one = np.eye(len(model.identity_modes))[0]
-    plain = 1e3 * np.sqrt((model.identity_modes[0][parameter_regressor._face_rows(model)] ** 2).sum(1).mean())
+    plain = 1e3 * np.sqrt((model.identity_modes[0][parameter_regressor.face_vertices(model)] ** 2).sum(1).mean())
     assert 0 < np.sqrt(one @ measures.identity @ one) <= plain + 1e-6
     assert np.linalg.eigvalsh(measures.expression).min() > -1e-9
 

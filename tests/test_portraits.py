@@ -40,7 +40,7 @@ def test_people_are_as_pronounced_as_people():
 
 
 def test_what_lies_beyond_the_model_is_not_in_its_coefficients(model):
-    rows, projection = portraits._projection(model)
+    rows, projection = portraits.identity_projection(model)
     person = random_person(model, np.random.default_rng(1))
     beyond = person.beyond[rows]
     left = np.tensordot(projection @ beyond.reshape(-1), model.identity_modes[:, rows], 1)
@@ -99,8 +99,8 @@ def test_occluders_change_a_part_of_the_picture(model, draw):
 def test_hair_hangs_where_it_was_told(model):
     plain, pose = first_picture(model, 3)
     rng = np.random.default_rng(0)
-    polygon = occluders._fringe(pose, rng)
-    changed = occluders._hair(Image.fromarray(plain), polygon, pose, np.array([10.0, 250.0, 10.0]), rng)
+    polygon = occluders.fringe_polygon(pose, rng)
+    changed = occluders.draw_hair(Image.fromarray(plain), polygon, pose, np.array([10.0, 250.0, 10.0]), rng)
     difference = np.abs(np.asarray(changed, int) - plain).max(-1) > 20
     rows = np.flatnonzero(difference.any(1))
     chin = pose.pixels(pose.points[[152]])[0, 1]

@@ -519,7 +519,7 @@ def test_kernel_compiles_without_a_writable_cache_folder(monkeypatch):
         return compile_plainly(**options)
 
     monkeypatch.setattr(numba, "njit", refuse_cache)
-    assert _raster_kernel._compile(abs_difference)(2, 5) == 3
+    assert _raster_kernel.compile_kernel(abs_difference)(2, 5) == 3
 
 
 def abs_difference(a, b):

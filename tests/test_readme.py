@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import faceverse as fv
-from faceverse.__main__ import _parser, main
+from faceverse.__main__ import build_parser, main
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_commands_in_the_text_exist():
     for argv in map(shlex.split, inline):
         if argv[:2] == ["train", "base"]:
             argv += ["--skins", "skins.tgz"]
-        assert callable(_parser().parse_args(argv).run)
+        assert callable(build_parser().parse_args(argv).run)
 
 
 def test_links_lead_to_files(root):

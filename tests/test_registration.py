@@ -22,13 +22,13 @@ from faceverse.training.nonrigid import (
 )
 from faceverse.training.registration import (
     Report,
-    _judge,
-    _settle,
+    check_quality,
     fill_albedo,
     head_points,
     read_albedo,
     register,
     roughness,
+    settle,
 )
 from faceverse.training.scan_files import Scan, ScanError, cut
 from faceverse.training.scan_landmarks import SURFACE_POINTS, find_face
@@ -191,7 +191,7 @@ def test_frames_settle_on_a_head(toy_model):
     head = toy_model.mean_vertices.astype(np.float64)
     points = surface_samples(toy_model, head)
     off = points.moved(Rotation.from_euler("y", 1.5, degrees=True).as_matrix(), np.array([0.001, 0, -0.001]))
-    rotation, translation = _settle(ModelSurface(toy_model), off, head, rounds=12)
+    rotation, translation = settle(ModelSurface(toy_model), off, head, rounds=12)
     back = off.moved(rotation, translation)
     assert np.linalg.norm(back.points - points.points, axis=1).mean() < 3e-4
 
@@ -298,13 +298,13 @@ def test_gaps_in_the_color_are_filled_with_the_same_skin(toy_model):
     ],
 )
 def test_what_cannot_be_trusted_is_said(changes, words):
-    _judge(GOOD)
+    check_quality(GOOD)
     with pytest.raises(ScanError, match=words):
-        _judge(replace(GOOD, **changes))
+        check_quality(replace(GOOD, **changes))
 
 
 def test_noise_excuses_distance():
-    _judge(replace(GOOD, mean_mm=1.5, noise_mm=1.0))
+    check_quality(replace(GOOD, mean_mm=1.5, noise_mm=1.0))
 
 
 def test_too_few_points(model):
@@ -314,8 +314,8 @@ def test_too_few_points(model):
 
 
 def test_no_face(model, monkeypatch):
-    around = scan_landmarks._around
-    monkeypatch.setattr(scan_landmarks, "_around", lambda scan: islice(around(scan), 12))
+    around = scan_landmarks.candidate_views
+    monkeypatch.setattr(scan_landmarks, "candidate_views", lambda scan: islice(around(scan), 12))
     ball = trimesh.creation.icosphere(subdivisions=4, radius=100)
     with pytest.raises(ScanError, match="no face"):
         register(Scan(np.asarray(ball.vertices), np.asarray(ball.faces)), model)
@@ -392,23 +392,23 @@ def test_a_cloud_shows_its_face(model, synthetic_scan):
 
 def test_a_face_is_looked_at_once_from_close_by(model, synthetic_scan, monkeypatch):
     """Other views of the search show the same face: they are passed over, but not one that stands upside down."""
-    looks, closer = [], scan_landmarks._look_closer
+    looks, closer = [], scan_landmarks.refine_detection
 
     def counted(scan, model, matrix, translation):
         looks.append(matrix)
         found = closer(scan, model, matrix, translation)
         return None if found is None else replace(found, error_m=0.006)  # found, but not surely
 
-    monkeypatch.setattr(scan_landmarks, "_look_closer", counted)
+    monkeypatch.setattr(scan_landmarks, "refine_detection", counted)
     found = find_face(synthetic_scan[0].scan, model)
     assert found.error_m == 0.006
     upright = found.matrix / np.cbrt(np.linalg.det(found.matrix))
     turns = [Rotation.from_matrix(look / np.cbrt(np.linalg.det(look)) @ upright.T).magnitude() for look in looks]
     assert (np.rad2deg(turns) < 20).sum() == 1
-    assert scan_landmarks._same_pose(found, found.matrix, found.translation)
-    assert not scan_landmarks._same_pose(found, found.matrix, found.translation + 0.03)
+    assert scan_landmarks.is_same_pose(found, found.matrix, found.translation)
+    assert not scan_landmarks.is_same_pose(found, found.matrix, found.translation + 0.03)
     over = np.diag([-1.0, -1.0, 1.0])
-    assert not scan_landmarks._same_pose(found, over @ found.matrix, over @ found.translation)
+    assert not scan_landmarks.is_same_pose(found, over @ found.matrix, over @ found.translation)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -6,9 +6,9 @@ from scipy.ndimage import zoom
 
 import faceverse as fv
 from faceverse.fitting import texture
-from faceverse.model.skin_texture import model_texture
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import ambient_light
+from faceverse.model.skin_texture import model_texture
 from faceverse.model.texture_maps import bake_vertices, uv_coverage
 from faceverse.result import FitResult
 
@@ -114,7 +114,7 @@ def test_membrane_keeps_values_and_fills_between():
     values, weight = np.zeros((1, 64, 64)), np.zeros((64, 64))
     values[:, :, :8], weight[:, :8] = 1.0, 1
     weight[:, -8:] = 1
-    filled = texture._pull_push(values, weight)[0]
+    filled = texture.pull_push(values, weight)[0]
     np.testing.assert_allclose(filled[:, :8], 1.0, atol=1e-6)
     np.testing.assert_allclose(filled[:, -8:], 0.0, atol=1e-6)
     middle = filled.mean(0)
@@ -122,7 +122,7 @@ def test_membrane_keeps_values_and_fills_between():
 
 
 def test_membrane_without_any_data_is_zero():
-    assert np.abs(texture._pull_push(np.ones((3, 32, 32)), np.zeros((32, 32)))).max() == 0
+    assert np.abs(texture.pull_push(np.ones((3, 32, 32)), np.zeros((32, 32)))).max() == 0
 
 
 def test_fair_hair_keeps_its_hue_where_it_is_not_seen():
@@ -134,7 +134,7 @@ def test_fair_hair_keeps_its_hue_where_it_is_not_seen():
     trust[8:16] = 1  # the fringe
     trust[16:] = 1
     change = np.where(hair[None] > 0, wanted[:, None, None], 0.1).astype(np.float32)
-    completed = texture._complete_albedo(change, trust, hair, np.zeros_like(hair))
+    completed = texture.complete_albedo(change, trust, hair, np.zeros_like(hair))
     np.testing.assert_allclose(completed[:, 0, 16], wanted, atol=0.05)
-    skin_only = texture._complete_albedo(np.broadcast_to(wanted[:, None, None], change.shape), trust, 0 * hair, 0 * hair)
+    skin_only = texture.complete_albedo(np.broadcast_to(wanted[:, None, None], change.shape), trust, 0 * hair, 0 * hair)
     assert skin_only[:, 0, 16].max() <= texture.MAX_SKIN_GAIN + 1e-6, "skin is never so far from the model's"

@@ -122,7 +122,7 @@ def bake_photo(
     confidence = observed.confidence * (1 - hair * outline)
     doubtful = np.maximum(1 - smoothstep((observed.facing - 0.65) / 0.2), observed.ears)
     confidence = _without_background(change, confidence, hair, doubtful).astype(np.float32)
-    linear = base * np.exp(_complete_albedo(change, confidence, hair, skin * observed.mirrored) * skin)
+    linear = base * np.exp(complete_albedo(change, confidence, hair, skin * observed.mirrored) * skin)
     linear = paint_irises(model, np.ascontiguousarray(np.moveaxis(linear, 0, 2)), params.iris)
     return SkinTexture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
 
@@ -256,7 +256,7 @@ def _is_mirrored(position: np.ndarray) -> np.ndarray:
     return _length(opposite - position) < MIRROR_TOLERANCE_M
 
 
-def _complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
+def complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
     """Extends the photograph's change of albedo (3, S, S), in logarithms, from where it is trusted to everywhere.
 
     First the other half of the face where head and layout are `symmetric` (S, S) about u = 0.5, then a smooth membrane
@@ -267,7 +267,7 @@ def _complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarra
     total = confidence + mirrored_confidence
     both = (change * confidence + mirrored * mirrored_confidence) / np.maximum(total, 1e-6)
     skin_part, hair_part = (_downweight_outliers(both, total * share) for share in (1 - hair, hair))
-    skin_change = np.clip(_pull_push(both, skin_part), -MAX_SKIN_GAIN, MAX_SKIN_GAIN)
+    skin_change = np.clip(pull_push(both, skin_part), -MAX_SKIN_GAIN, MAX_SKIN_GAIN)
     smooth = (1 - hair) * skin_change + hair * _median_change(both, hair_part)
     total = np.clip(total, 0, 1)
     return total * both + (1 - total) * smooth
@@ -292,7 +292,7 @@ def _downweight_outliers(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return weight * (1 - smoothstep((distance - 0.4) / 0.4))
 
 
-def _pull_push(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def pull_push(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Pull-push interpolation (Gortler et al. 1996): smooth values everywhere from weighted ones (C, S, S)."""
     resize = torch.nn.functional.interpolate
     w = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))[None, None]

@@ -8,7 +8,7 @@ import numpy as np
 TINY = np.nextafter(0.0, 1.0)
 
 
-def _compile(function):
+def compile_kernel(function):
     """Compile at the first call: once per machine where numba finds a cache folder, else once per process.
 
     Folders, in this order: NUMBA_CACHE_DIR, __pycache__ beside this file, the user's own cache.
@@ -19,7 +19,7 @@ def _compile(function):
         return numba.njit(nogil=True)(function)
 
 
-@_compile
+@compile_kernel
 def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inverse_depth, triangle):
     """Write the index of the nearest triangle into every pixel whose centre it covers.
 
@@ -90,7 +90,7 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
                         owner[i, j] = f
 
 
-@_compile
+@compile_kernel
 def locate_triangles(vertices_px, faces, triangle, barycentric, depth):
     """Write barycentric coordinates and depth of each pixel centre; the differentiable version is in torch.
 

@@ -339,7 +339,7 @@ def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.nda
     kept = list(range(len(gradients)))
     while True:
         bound = np.concatenate([estimators[kept, :count] / spread[kept, None], fixed])
-        steps = np.stack([_constrained(inverses[k], bound, row) for row, k in enumerate(kept)])
+        steps = np.stack([constrained_step(inverses[k], bound, row) for row, k in enumerate(kept)])
         missed = np.abs(steps @ bound.T - np.eye(len(kept), len(bound))).max(1)
         badness = np.where(missed < 0.01, np.linalg.norm(steps, axis=1), np.inf)
         if badness.max(initial=0) <= LARGEST_STEP:
@@ -353,7 +353,7 @@ def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.nda
     )
 
 
-def _constrained(inverse: np.ndarray, bound: np.ndarray, which: int) -> np.ndarray:
+def constrained_step(inverse: np.ndarray, bound: np.ndarray, which: int) -> np.ndarray:
     """Solve min x^T M x subject to bound (K, I) @ x = e_which: x = M^-1 B^T (B M^-1 B^T)^-1 e."""
     spanned = inverse @ bound.T
     return spanned @ np.linalg.pinv(bound @ spanned, rcond=1e-9, hermitian=True)[:, which]

@@ -68,7 +68,7 @@ def train_base(
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
     expressions = fit_expressions(source, mean, assembly)
     gain = expression_gain(shapes, scores, mean, assembly, expressions).astype(np.float16)
-    file = replace(_first_file(assembly, mean, modes, expressions), expression_gain=gain)
+    file = replace(file_without_landmarks(assembly, mean, modes, expressions), expression_gain=gain)
     masks = skin_masks(assembly, source)
     file, _ = with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed))
     report("first landmark embedding, without brows")
@@ -102,7 +102,9 @@ def train_base(
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
-def _first_file(assembly: Assembly, mean: np.ndarray, modes: np.ndarray, expressions: np.ndarray) -> ModelFile:
+def file_without_landmarks(
+    assembly: Assembly, mean: np.ndarray, modes: np.ndarray, expressions: np.ndarray
+) -> ModelFile:
     """Shape, expressions and layout; the landmarks are placeholders until `embed` places them."""
     vertex_count = int(assembly.topology.quads.max()) + 1
     bits = np.zeros(vertex_count, np.uint16)

@@ -137,7 +137,7 @@ def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iter
     """
     sha256, waiting = content_hash(base), []
     for scan in scans:
-        outcome = load_outcome(scan, work, _key(scan, sha256))
+        outcome = load_outcome(scan, work, outcome_key(scan, sha256))
         if outcome is None:
             waiting.append(scan)
         else:
@@ -160,7 +160,7 @@ def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iter
 
 
 def _outcome(scan: ScanFile, finished: bool, reason: str, work: Path, sha256: str) -> Outcome:
-    return (load_outcome(scan, work, _key(scan, sha256)) if finished else None) or Outcome(scan, reason=reason)
+    return (load_outcome(scan, work, outcome_key(scan, sha256)) if finished else None) or Outcome(scan, reason=reason)
 
 
 @contextlib.contextmanager
@@ -188,7 +188,7 @@ def register_file(scan: ScanFile, *, work: Path, base: Path, sha256: str) -> tup
     Returns:
         whether a result was cached, and the reason if the scan is rejected.
     """
-    key = _key(scan, sha256)
+    key = outcome_key(scan, sha256)
     try:
         found = register(load_frames(scan.path), load_model(base))
     except FaceVerseError as error:
@@ -202,7 +202,7 @@ def register_file(scan: ScanFile, *, work: Path, base: Path, sha256: str) -> tup
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def _key(scan: ScanFile, sha256: str) -> str:
+def outcome_key(scan: ScanFile, sha256: str) -> str:
     """Cache key: it changes with the scan, the base model or the registration method."""
     stat = scan.path.stat()
     text = json.dumps([REGISTRATION_VERSION, sha256, scan.path.name, stat.st_size, stat.st_mtime_ns])

@@ -145,16 +145,16 @@ def occluded(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Ge
     if rng.random() < GLASSES:
         rgb = _glasses(rgb, pose, rng)
     if rng.random() < FRINGE:
-        rgb = _hair(rgb, _fringe(pose, rng), pose, colour, rng)
+        rgb = draw_hair(rgb, fringe_polygon(pose, rng), pose, colour, rng)
     for side in SIDES:
         if rng.random() < CURTAIN:
-            rgb = _hair(rgb, _curtain(pose, side, rng), pose, colour, rng)
+            rgb = draw_hair(rgb, _curtain(pose, side, rng), pose, colour, rng)
     if rng.random() < HAND:
         rgb = _hand(rgb, pose, rng)
     return rgb
 
 
-def _fringe(pose: Pose, rng: np.random.Generator) -> np.ndarray:
+def fringe_polygon(pose: Pose, rng: np.random.Generator) -> np.ndarray:
     """(K, 2) polygon in pixels: hair over the forehead, down to the brows at most."""
     line = pose.points[list(HAIRLINE)]
     brows = (pose.points[105, 1] + pose.points[334, 1]) / 2
@@ -175,7 +175,7 @@ def _curtain(pose: Pose, side: tuple[int, ...], rng: np.random.Generator) -> np.
     return pose.pixels(np.concatenate([inner, outer[::-1]]))
 
 
-def _hair(
+def draw_hair(
     rgb: Image.Image, polygon: np.ndarray, pose: Pose, colour: np.ndarray, rng: np.random.Generator
 ) -> Image.Image:
     """Fill a polygon (K, 2) with hair, with strands that leave it."""

@@ -123,7 +123,7 @@ def trained_network(
     model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[ParameterRegressor, dict]:
     """Train the network on a model's samples; returns it with its metrics on the held-out people."""
-    frame = _untrained(model)
+    frame = untrained_regressor(model)
     table = table_of(samples, frame)
     held_out = table.person % HELD_OUT == HELD_OUT - 1
     if held_out.all() or not held_out.any():  # too few people for the regular split
@@ -165,7 +165,7 @@ def other_names(names: tuple[str, ...]) -> np.ndarray:
 
 def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
     """Matrix (I, I) and offset (I,) that map a head's coefficients to those of its mirror image, fitted on the face."""
-    rows = _face_rows(model)
+    rows = face_vertices(model)
     mirror = other_side(model.mean_vertices)[rows]
     flip = np.array([-1, 1, 1])
     modes = 1e3 * model.identity_modes.astype(np.float64)
@@ -199,7 +199,7 @@ def table_of(samples: Samples, network: ParameterRegressor) -> Table:
 
 def error_measures(model: FaceModel) -> Measures:
     """Compute the quadratic forms of surface error of a model, see `Measures`."""
-    rows = _face_rows(model)
+    rows = face_vertices(model)
     place = model.mean_vertices[rows].astype(np.float64)
     place -= place.mean(0)
     axes = np.eye(3)
@@ -213,12 +213,13 @@ def error_measures(model: FaceModel) -> Measures:
     return Measures(identity @ identity.T / len(rows), expression @ expression.T / len(seen))
 
 
-def _face_rows(model: FaceModel) -> np.ndarray:
+def face_vertices(model: FaceModel) -> np.ndarray:
+    """Indices of every third vertex of the face region, on which errors of shape are measured."""
     return np.asarray(model.regions.get("face", np.arange(len(model.mean_vertices))))[::3]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
-def _untrained(model: FaceModel) -> ParameterRegressor:
+def untrained_regressor(model: FaceModel) -> ParameterRegressor:
     """An untrained network with the model's template and mirror maps."""
     marks = model.landmarks_478
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)

@@ -139,7 +139,7 @@ def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
     tilt = np.exp(0.25 * np.interp(np.arange(len(drawn)), np.linspace(0, len(drawn), 6), rng.standard_normal(6)))
     identity = drawn * tilt * rng.uniform(*SPREAD)
     bumps = random_bumps(model, rng)
-    rows, projection = _projection(model)
+    rows, projection = identity_projection(model)
     within = projection @ bumps[rows].reshape(-1)
     beyond = bumps - np.tensordot(within.astype(np.float32), model.identity_modes, 1)
     albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(0.003, 1).numpy()
@@ -162,7 +162,7 @@ def random_bumps(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _projection(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
+def identity_projection(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
     """Face rows (K,) and the matrix (I, 3K) that projects displacements to coefficients, with a unit ridge in mm."""
     rows = np.asarray(model.regions.get("face", np.arange(len(model.mean_vertices))))[::4]
     modes = 1e3 * model.identity_modes[:, rows].reshape(len(model.identity_modes), -1).astype(np.float64)

@@ -140,7 +140,7 @@ def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = T
         frames=used,
         seconds=time.perf_counter() - started,
     )
-    _judge(report)
+    check_quality(report)
     params = model.neutral().replace(identity=_float(fit.identity), expression=_float(fit.expression))
     return Registration(
         vertices=_float(bent.vertices),
@@ -259,12 +259,12 @@ def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: 
         )
         fit = fit_model(surface, everything, np.eye(3), np.zeros(3), task)
         for k, frame in enumerate(frames):
-            rotation, translation = _settle(surface, points[k].moved(fit.matrix, fit.translation), fit.vertices)
+            rotation, translation = settle(surface, points[k].moved(fit.matrix, fit.translation), fit.vertices)
             frames[k] = moved(frame, rotation @ fit.matrix, rotation @ fit.translation + translation)
     return frames
 
 
-def _settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, rounds: int = 4):
+def settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, rounds: int = 4):
     """Rotation (3, 3) and translation (3,) that align points to a fixed head (V, 3) by point-to-plane ICP."""
     rotation, translation = np.eye(3), np.zeros(3)
     for _ in range(rounds):
@@ -298,7 +298,7 @@ def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent:
     )  # fmt: skip
 
 
-def _judge(report: Report) -> None:
+def check_quality(report: Report) -> None:
     """Raise ScanError with the reason when the metrics exceed the rejection thresholds."""
     if report.coverage < SMALLEST_COVERAGE:
         raise ScanError("scan.coverage", share=100 * report.coverage, needed=100 * SMALLEST_COVERAGE)

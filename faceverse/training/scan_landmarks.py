@@ -76,7 +76,7 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
     scan = _solid(scan)
     light = _thinned(scan, SEARCH_TRIANGLES)
     best = None
-    for matrix, translation, size in _around(light):
+    for matrix, translation, size in candidate_views(light):
         if best is not None and size != SEARCH_SIZES_PX[0]:
             break
         camera = Camera(size * 1.9, (size / 2, size / 2), (size, size))
@@ -87,9 +87,9 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
                 first, shift, error = align_landmarks(model, points, SURFACE_POINTS)
             except ParameterError:
                 continue
-            if error > FITTING_M or (best is not None and _same_pose(best, first, shift)):
+            if error > FITTING_M or (best is not None and is_same_pose(best, first, shift)):
                 continue
-            found = _look_closer(scan, model, first, shift)
+            found = refine_detection(scan, model, first, shift)
             if found is not None and (best is None or found.error_m < best.error_m):
                 best = found
             if best is not None and best.error_m < SURE_M:
@@ -99,7 +99,7 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
     return best
 
 
-def _same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray) -> bool:
+def is_same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray) -> bool:
     """Whether a rough alignment belongs to the face already detected, with the same orientation."""
     relative = matrix @ np.linalg.inv(found.matrix)
     turn = Rotation.from_matrix(relative / np.cbrt(np.linalg.det(relative)))
@@ -107,7 +107,7 @@ def _same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray) -
     return bool(np.rad2deg(turn.magnitude()) < SAME_TURN_DEG and apart < SAME_PLACE_M)
 
 
-def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+def candidate_views(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Scan-to-camera matrix, translation and image size of the views to try, the likely ones first."""
     middle = np.median(scan.vertices, axis=0)
     radius = float(np.quantile(np.linalg.norm(scan.vertices - middle, axis=1), 0.97)) * 1.05
@@ -121,7 +121,7 @@ def _around(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
             yield matrix, np.array([0, 0, -0.62]) - matrix @ middle, size
 
 
-def _look_closer(scan: Scan, model: FaceModel, matrix: np.ndarray, translation: np.ndarray) -> FaceInScan | None:
+def refine_detection(scan: Scan, model: FaceModel, matrix: np.ndarray, translation: np.ndarray) -> FaceInScan | None:
     """Refine the face from views in front of it, or return None if it is not detected there."""
     camera = Camera(CLOSE_SIZE_PX * CLOSE_FOCAL, (CLOSE_SIZE_PX / 2,) * 2, (CLOSE_SIZE_PX,) * 2)
     near = np.linalg.norm(scan.vertices @ matrix.T + translation, axis=1) < 0.25
