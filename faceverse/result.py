@@ -39,8 +39,15 @@ class Stage:
 class DetailModuleLike(Protocol):
     """Interface of a detail module to the heads that use it, see `faceverse.detail.module.DetailModule`."""
 
-    name: str
-    info: dict
+    @property
+    def name(self) -> str:
+        """For messages and files."""
+        ...
+
+    @property
+    def info(self) -> dict:
+        """Provenance of the module."""
+        ...
 
     @property
     def digest(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .detail.displacement import sample
+from .detail.displacement import sample_bilinear
 from .errors import ParameterError
 from .graphics.lighting import srgb_from_linear
 from .rendering.render import render
@@ -82,7 +82,8 @@ class MeshViewer:
             return np.round(255 * encoded).astype(np.uint8)
         corner = np.zeros(len(result.vertices), np.int64)
         corner[model.faces.reshape(-1)] = model.uv_faces.reshape(-1)
-        return np.round(sample(result.texture.astype(np.float32), model.uv[corner[keep]])).clip(0, 255).astype(np.uint8)
+        colours = sample_bilinear(result.texture.astype(np.float32), model.uv[corner[keep]])
+        return np.round(colours).clip(0, 255).astype(np.uint8)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         stream = io.BytesIO()

@@ -14,7 +14,7 @@ from faceverse.detail.displacement import (
     expression_strain,
     normal_map,
     position_map,
-    sample,
+    sample_bilinear,
     split_bands,
     surface_strain,
     vertex_values,
@@ -289,10 +289,10 @@ def test_normals_agree_with_those_of_the_dense_mesh(rough, dense):
         ("plain", frame.normal),
         ("bent", detailed_normals(frame, torch.tensor(rough.displacement))[0]),
     ):
-        found = sample(np.ascontiguousarray(normals.movedim(0, 2).numpy()), dense.vertex_uv)
+        found = sample_bilinear(np.ascontiguousarray(normals.movedim(0, 2).numpy()), dense.vertex_uv)
         at_vertices[name] = found / np.linalg.norm(found, axis=1, keepdims=True)
     on_face = np.unique(dense.faces[np.isin(model.faces, model.regions["face"]).all(1)[dense.source_face]])
-    on_face = on_face[sample(displacement_weight(model, 256), dense.vertex_uv[on_face]) > 0.99]
+    on_face = on_face[sample_bilinear(displacement_weight(model, 256), dense.vertex_uv[on_face]) > 0.99]
     away = {
         name: np.degrees(np.arccos((n * dense.normals).sum(1).clip(-1, 1)))[on_face] for name, n in at_vertices.items()
     }

@@ -31,7 +31,7 @@ def pair(toy_model, module):
         bare = head(toy_model.random(seed, scale=0.3), toy_model, texture_size=size).replace(detail_module=module)
         made = edit(bare, detail_seed=seed, expression={"jawOpen": 0.2 * seed})
         displacement = np.random.default_rng(seed).normal(0, 0.02, 128 * 128).astype(np.float32)
-        latents = made.params.detail | {"relief": displacement, "depth": np.float32(0.5 * seed), "fold_depth": np.float32(1)}
+        latents = made.params.detail | {"residual_displacement": displacement, "depth": np.float32(0.5 * seed), "wrinkle_depth": np.float32(1)}
         heads.append(edit(made.replace(params=made.params.replace(detail=latents)), detail=0.5 + 0.5 * seed))
     return heads
 
@@ -234,7 +234,7 @@ def test_skin_between_two_skins_is_as_rough(pair, module):
     assert deviation[2] == pytest.approx(float(np.mean(deviation[:2])), rel=0.03)
     np.testing.assert_allclose(mixed["w"], (latents[0]["w"] + latents[1]["w"]) / 2, rtol=1e-5)
     assert float(mixed["depth"]) == pytest.approx(0.75) and float(mixed["strength"]) == pytest.approx(1.25)
-    assert float(np.std(mixed["relief"])) > 0.75 * 0.02  # 0.71 by plain shares
+    assert float(np.std(mixed["residual_displacement"])) > 0.75 * 0.02  # 0.71 by plain shares
 
 
 def test_a_head_without_detail_counts_as_smooth(pair, bare):

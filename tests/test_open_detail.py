@@ -66,11 +66,11 @@ def test_files_are_small():
 
 
 def test_the_module_is_whole_and_made_for_the_open_model(model, module):
-    assert module.detail is not None and module.expression is not None and module.reader is not None
+    assert module.detail is not None and module.expression is not None and module.regressor is not None
     assert module.code.layout == layout_digest(model)
     assert {"age", "masculinity"} <= set(module.code.factors) and len(module.code.factors) <= module.detail.style_dim
-    assert module.reader.style_dim == module.expression.style_dim == module.detail.style_dim
-    for network in (module.detail, module.expression, module.reader):
+    assert module.regressor.style_dim == module.expression.style_dim == module.detail.style_dim
+    for network in (module.detail, module.expression, module.regressor):
         assert all(values.isfinite().all() and not values.requires_grad for values in network.parameters())
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import faceverse as fv
+from faceverse.detail.displacement_regressor import DisplacementRegressor, regressor_from_state
 from faceverse.detail.module import DisplacementCode
-from faceverse.detail.reader import DisplacementReader, reader_from_state
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.training import detail_weights
 from faceverse.training.detail_data import DataShape, Sample, draw_data
@@ -87,7 +87,7 @@ def test_a_short_training_reads_creases(data):
 
 
 def test_what_the_reader_takes_and_what_files_may_hold():
-    reader = DisplacementReader(4).eval()
+    reader = DisplacementRegressor(4).eval()
     given = torch.zeros(2, 3, SIZE, SIZE), torch.ones(2, 1, SIZE, SIZE), torch.zeros(2, 2, SIZE, SIZE)
     bands, z = reader(*given)
     assert bands.shape == (2, 3, SIZE, SIZE) and z.shape == (2, 4)
@@ -98,11 +98,11 @@ def test_what_the_reader_takes_and_what_files_may_hold():
     bands, z = reader(*given)
     assert z.abs().min() > 0 and not reader(given[0], torch.zeros_like(given[1]), given[2])[1].any(), "unseen: the mean"
     state = reader.state_dict()
-    torch.testing.assert_close(reader_from_state(state, "a file")(*given)[0], bands, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(regressor_from_state(state, "a file")(*given)[0], bands, rtol=1e-3, atol=1e-4)
     with pytest.raises(WeightsError, match="a file does not fit the encoder of skin detail"):
-        reader_from_state({k: v for k, v in state.items() if k != "last.bias"}, "a file")
+        regressor_from_state({k: v for k, v in state.items() if k != "last.bias"}, "a file")
     with pytest.raises(WeightsError, match="values that are not finite"):
-        reader_from_state(state | {"last.bias": torch.full((3,), torch.nan)}, "a file")
+        regressor_from_state(state | {"last.bias": torch.full((3,), torch.nan)}, "a file")
 
 
 def test_the_files_of_detail_and_reader_belong_together(tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_the_files_of_detail_and_reader_belong_together(tmp_path, monkeypatch):
     detail_weights.make_detail_file(model, tmp_path / "detail.safetensors", **given)
     assert drawn == {path: path.stat().st_mtime_ns for path in (work / "samples").iterdir()}
     module = fv.load_detail(tmp_path / "detail.safetensors", tmp_path / "reader.safetensors")
-    assert module.name == "open" and module.reader is not None and module.detail.size == 128
+    assert module.name == "open" and module.regressor is not None and module.detail.size == 128
     assert {"detail", "reader", "licence", "sources"} <= set(module.info)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from faceverse import load_model
-from faceverse.detail.displacement import sample, split_bands
+from faceverse.detail.displacement import sample_bilinear, split_bands
 from faceverse.detail.latents import picture_of_maps
 from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import vertex_normals
@@ -203,10 +203,10 @@ def stand_in_scan(model, maps):
         corners = np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
     points, index = np.unique(corners.reshape(-1, 8).round(7), axis=0, return_inverse=True)
     normals = points[:, 3:6] / np.linalg.norm(points[:, 3:6], axis=1, keepdims=True)
-    height = sample(maps.displacement[..., None], points[:, 6:8].astype(np.float32))[:, 0]
+    height = sample_bilinear(maps.displacement[..., None], points[:, 6:8].astype(np.float32))[:, 0]
     vertices = points[:, :3] + 0.001 * height[:, None] * normals
     turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-    colours = (0.3 * np.exp(sample(maps.albedo_log, points[:, 6:8].astype(np.float32)))).astype(np.float32)
+    colours = (0.3 * np.exp(sample_bilinear(maps.albedo_log, points[:, 6:8].astype(np.float32)))).astype(np.float32)
     scan = Scan(1000 * vertices @ turn, index.reshape(-1, 3).astype(np.int64), colors=colours)
     figures = Report(0.1, 0.09, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.2, 5.0)
     weights = np.ones(len(model.mean_vertices), np.float32)

@@ -7,23 +7,23 @@ import pytest
 import torch
 
 import faceverse as fv
+from faceverse.detail.displacement_regressor import DisplacementRegressor
 from faceverse.detail.file import load_detail, save_detail
 from faceverse.detail.latents import (
     DetailMaps,
     aged,
-    as_stored_noise,
-    as_stored_residual,
     check_open,
     layout_digest,
     maps_of,
     mixed,
     multiplied,
     picture_of_maps,
+    quantised_noise,
+    quantised_residual,
     random_detail,
     read_picture,
 )
 from faceverse.detail.module import DetailModule, DisplacementCode
-from faceverse.detail.reader import DisplacementReader
 from faceverse.detail.stylegan import ConditionalGenerator
 from faceverse.edit import head
 from faceverse.errors import ParameterError, WeightsError
@@ -52,7 +52,7 @@ def module_of(model, **changes):
     parts = {
         "detail": generator(6, 1),
         "expression": generator(3, 2),
-        "reader": DisplacementReader(16).requires_grad_(False).eval(),
+        "regressor": DisplacementRegressor(16).requires_grad_(False).eval(),
         "code": DisplacementCode(factors=FACTORS, layout=layout_digest(model)),
         "name": "small",
     }
@@ -83,7 +83,7 @@ def test_photographs_set_the_depth_of_skin_and_wrinkles(model, module, skinned):
     shallow = skinned.params.replace(detail=latents | {"depth": np.float32(0.5)})
     np.testing.assert_allclose(maps_of(module, model, shallow).displacement, 0.5 * rest.displacement, atol=1e-6)
     np.testing.assert_array_equal(maps_of(module, model, shallow).albedo_log, rest.albedo_log)
-    unfolded = maps_of(module, model, moving.replace(detail=latents | {"fold_depth": np.float32(0)}))
+    unfolded = maps_of(module, model, moving.replace(detail=latents | {"wrinkle_depth": np.float32(0)}))
     np.testing.assert_array_equal(unfolded.displacement, rest.displacement)
     assert np.abs(whole.displacement - rest.displacement).max() > 1e-4
     depths = [float(aged(module, shallow.detail, years)["depth"]) for years in (-20, 20, 60)]
@@ -193,13 +193,13 @@ def test_a_compact_file_gives_nearly_the_same_maps(model, module, skinned, tmp_p
     maps = maps_of(again, model, skinned.params)
     assert np.abs(maps.displacement - skinned.displacement).max() < 0.02 * np.abs(skinned.displacement).max()
     given = torch.randn(1, 3, 128, 128), torch.ones(1, 1, 128, 128), torch.randn(1, 2, 128, 128)
-    torch.testing.assert_close(again.reader(*given)[0], module.reader(*given)[0], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(again.regressor(*given)[0], module.regressor(*given)[0], atol=0.02, rtol=0.02)
 
 
 def test_parts_that_were_not_made_for_each_other_are_refused(model, module, tmp_path):
     one = save_detail(module_of(model, expression=None), tmp_path / "a.safetensors")
     code = DisplacementCode(factors=("age",), layout=layout_digest(model))
-    two = save_detail(module_of(model, detail=None, reader=None, code=code), tmp_path / "b.safetensors")
+    two = save_detail(module_of(model, detail=None, regressor=None, code=code), tmp_path / "b.safetensors")
     with pytest.raises(WeightsError, match="were not made for each other"):
         load_detail(one, two)
 
@@ -226,25 +226,39 @@ def test_a_stored_head_keeps_its_skin(model, skinned, tmp_path):
 
 
 def test_long_latents_are_stored_short(model, module, skinned, tmp_path):
-    """As exactly as `as_stored_noise` and `as_stored_residual` say, whatever is in them."""
+    """As exactly as `quantised_noise` and `quantised_residual` say, whatever is in them."""
     noise = 1.3 * torch.randn(sum(s * s for s in module.detail.noise_sizes))
     displacement = 0.1 * torch.randn(SIZE * SIZE)
     displacement[5] = 40.0  # mm, more than 16 bits of 1 micrometre
-    kept = {"noise": as_stored_noise(noise).numpy(), "relief": as_stored_residual(displacement).numpy()}
+    kept = {"noise": quantised_noise(noise).numpy(), "residual_displacement": quantised_residual(displacement).numpy()}
     np.testing.assert_allclose(kept["noise"], noise, rtol=0, atol=1 / 32)
-    np.testing.assert_allclose(kept["relief"], displacement, rtol=0, atol=1.01e-3)
-    given = skinned.params.detail | {"noise": noise.numpy(), "relief": displacement.numpy()}
+    np.testing.assert_allclose(kept["residual_displacement"], displacement, rtol=0, atol=1.01e-3)
+    given = skinned.params.detail | {"noise": noise.numpy(), "residual_displacement": displacement.numpy()}
     path = fv.export(skinned.replace(params=skinned.params.replace(detail=given)), tmp_path / "head.json")
     again = fv.load_result(path, model)
     for name, values in kept.items():
         np.testing.assert_array_equal(again.params.detail[name], values)
-        twice = as_stored_noise if name == "noise" else as_stored_residual
+        twice = quantised_noise if name == "noise" else quantised_residual
         np.testing.assert_array_equal(twice(torch.from_numpy(values)), values)
     text = path.read_text()
     damaged = tmp_path / "damaged.json"
     damaged.write_text(text.replace(f'"length": {len(noise)}', f'"length": {len(noise) + 1}'))
     with pytest.raises(ParameterError, match="cannot restore damaged.json: detail noise is damaged; export it again"):
         fv.load_result(damaged, model)
+
+
+def test_files_keep_the_names_of_latents(model, skinned, tmp_path):
+    """JSON files name two latents as the first version of the format did, in both directions."""
+    names = {"residual_displacement": "relief", "wrinkle_depth": "fold_depth"}
+    latents = {"residual_displacement": np.linspace(0, 1, SIZE * SIZE), "wrinkle_depth": np.float32(0.25)}
+    head = skinned.replace(params=skinned.params.replace(detail=skinned.params.detail | latents))
+    path = fv.export(head, tmp_path / "head.json")
+    stored = json.loads(path.read_text())["params"]["detail"]
+    assert set(names.values()) <= set(stored) and not set(names) & set(stored)
+    restored = fv.load_result(path, model).params.detail
+    assert set(restored) == set(head.params.detail)
+    for name, values in latents.items():
+        np.testing.assert_allclose(restored[name], values, atol=1e-3)
 
 
 def test_values_that_are_not_finite_are_not_stored(skinned, tmp_path):
@@ -269,7 +283,7 @@ def stored_with(monkeypatch, installed):
 def test_modules_are_told_apart_by_their_weights(model, module, tmp_path):
     again = load_detail(save_detail(module, tmp_path / "small.safetensors"))
     assert again is not module and again.is_same(module) and len(module.digest) == 16
-    renamed = module_of(model, name="renamed", reader=None)
+    renamed = module_of(model, name="renamed", regressor=None)
     assert renamed.is_same(module)
     for changes in ({"detail": generator(6, 9)}, {"expression": None}, {"code": DisplacementCode(albedo_scale=0.5)}):
         assert not module.is_same(module_of(model, **changes))
@@ -373,15 +387,16 @@ def test_latents_of_another_kind_are_one_line(skinned, changes):
 
 def test_somebody_elses_displacement_goes_with_the_layers():
     random = np.random.default_rng(0)
-    mine, other = ({"w": random.normal(size=(10, 4)), "relief": random.normal(size=64 * 64)} for _ in range(2))
+    key = "residual_displacement"
+    mine, other = ({"w": random.normal(size=(10, 4)), key: random.normal(size=64 * 64)} for _ in range(2))
     coarse, fine = mixed(mine, other, slice(0, 6)), mixed(mine, other, slice(6, None))
     np.testing.assert_array_equal(coarse["w"][:6], other["w"][:6])
     np.testing.assert_array_equal(fine["w"][:6], mine["w"][:6])
-    np.testing.assert_allclose(coarse["relief"] + fine["relief"], mine["relief"] + other["relief"], atol=1e-4)
+    np.testing.assert_allclose(coarse[key] + fine[key], mine[key] + other[key], atol=1e-4)
     bare = {"w": mine["w"]}
-    assert "relief" not in mixed(bare, bare, slice(0, 6))
-    parts = [mixed(bare, other, layers)["relief"] for layers in (slice(0, 6), slice(6, None))]
-    np.testing.assert_allclose(sum(parts), other["relief"], atol=1e-4)
+    assert key not in mixed(bare, bare, slice(0, 6))
+    parts = [mixed(bare, other, layers)[key] for layers in (slice(0, 6), slice(6, None))]
+    np.testing.assert_allclose(sum(parts), other[key], atol=1e-4)
     smooth = dict(other, displacement=np.repeat(random.normal(size=2), 64 * 32))
-    taken = mixed(bare, smooth, slice(0, 6))["relief"]
-    assert np.abs(taken - smooth["relief"]).mean() < 0.1 * np.abs(smooth["relief"]).mean(), "what is wide is coarse"
+    taken = mixed(bare, smooth, slice(0, 6))[key]
+    assert np.abs(taken - smooth[key]).mean() < 0.1 * np.abs(smooth[key]).mean(), "what is wide is coarse"

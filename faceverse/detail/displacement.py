@@ -1,4 +1,4 @@
-"""Displacement of a head: displacement maps in texture space, the normals that they make, and maps of the mesh beneath them.
+"""Displacement maps in texture space, the normals of displaced surfaces, and maps of the base mesh.
 
 A displacement is (S, S) millimetres along the base surface's normal, + outwards, and holds structure finer than about
 8 mm. Maps are square, in the UV of the model; for texel centres see texture_maps.py, for axes and units camera.py.
@@ -30,19 +30,19 @@ LARGEST_STRAIN = 0.6
 FULL_WRINKLE_STRAIN = 0.15
 _MM_PER_TEXEL_AT_512 = 0.58
 _ALBEDO_CENTRE, _ALBEDO_SCALE, _POSITION_SCALE_M = 0.35, 0.25, 0.1
-_LEAST_SINE = 0.2  # of the angle between the texture's axes on the surface; more skewed triangles are slivers
+_LEAST_SINE = 0.2  # of the angle between the texture's axes on the surface; triangles with more skew are slivers
 _LEAST_TEXEL_MM = 1e-3
-_FLAT = (128, 128, 255)  # a normal map where nothing is displaced
-_PASSAGE_TEXELS_AT_512 = 4  # from full displacement to none at the edge of a chart
+_FLAT = (128, 128, 255)  # colour of an undisplaced texel in a normal map
+_FALLOFF_TEXELS_AT_512 = 4  # from full displacement to none at the edge of a chart
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 # -- mesh and maps ----------------------------------------------------------------------------------------------------
 def position_map(model: FaceModel, vertices: np.ndarray, size: int) -> np.ndarray:
-    """The mesh (V, 3) as a map (size, size, 3) float32 in its unit: the exact surface point at each texel's centre.
+    """Position map (size, size, 3) float32 of a mesh (V, 3): the exact surface point at each texel's centre.
 
-    Padded as `bake_vertices` does.
+    Padded like the maps of `bake_vertices`.
 
     Raises:
         ParameterError: vertices of another mesh, or a size as in `uv_fragments`.
@@ -51,13 +51,13 @@ def position_map(model: FaceModel, vertices: np.ndarray, size: int) -> np.ndarra
 
 
 def vertex_values(model: FaceModel, values: np.ndarray) -> np.ndarray:
-    """Reads a map at the vertices.
+    """Sample a map at the vertices.
 
     Args:
         values: (S, S) or (S, S, C).
     Returns:
-        (V,) or (V, C) float32, by bilinear lookup; the mean over a vertex' places in the texture. Vertices without a
-        place have the value of the nearest texel to their row of `uv`.
+        (V,) or (V, C) float32, by bilinear lookup; the mean over a vertex' texture coordinates. Vertices without any
+        have the value of the nearest texel to their row of `uv`.
     Raises:
         ParameterError: not a square map.
     """
@@ -69,14 +69,13 @@ def vertex_values(model: FaceModel, values: np.ndarray) -> np.ndarray:
     owner[: min(vertex_count, len(owner))] = np.arange(min(vertex_count, len(owner)))
     owner[model.uv_faces] = model.faces
     used = np.flatnonzero(owner >= 0)
-    found = sample(values, model.uv[used])
-    flat = found.reshape(len(used), -1)
+    flat = sample_bilinear(values, model.uv[used]).reshape(len(used), -1)
     count = np.bincount(owner[used], minlength=vertex_count)
     total = np.stack([np.bincount(owner[used], column, minlength=vertex_count) for column in flat.T], axis=1)
     return (total / np.maximum(count, 1)[:, None]).astype(np.float32).reshape(vertex_count, *values.shape[2:])
 
 
-def sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
+def sample_bilinear(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Bilinear lookup: a map (S, S) or (S, S, C) at uv (K, 2) -> (K,) or (K, C)."""
     size = np.array(values.shape[1::-1])
     position = np.clip(uv * size - 0.5, 0, size - 1)
@@ -89,8 +88,8 @@ def sample(values: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 
 def displacement_weight(model: FaceModel, size: int) -> np.ndarray:
-    """(size, size) float32, share of a displacement that shows: 0 outside the charts and on eyes, teeth and inside the
-    mouth, 1 on the skin, with a smooth passage within the charts, so that no seam has a step.
+    """Weight of a displacement (size, size) float32: 1 on the skin, 0 outside the charts and on eyes, teeth and inside
+    the mouth, with a smooth falloff towards the charts' borders, so that no seam has a step.
 
     Raises:
         ParameterError: a size as in `uv_fragments`.
@@ -103,13 +102,13 @@ def displacement_weight(model: FaceModel, size: int) -> np.ndarray:
         border[:, 1:] |= chart[:, 1:] != chart[:, :-1]
         border[1:] |= chart[1:] != chart[:-1]
         away = distance_transform_edt(~border) if border.any() else np.full(border.shape, np.inf)
-        share = np.clip((away - 0.5) / max(_PASSAGE_TEXELS_AT_512 * size / 512, 1.5), 0, 1)
+        share = np.clip((away - 0.5) / max(_FALLOFF_TEXELS_AT_512 * size / 512, 1.5), 0, 1)
         per_model[key] = np.where(border, 0, share * share * (3 - 2 * share)).astype(np.float32)
     return per_model[key].copy()
 
 
 def without_displacement(model: FaceModel) -> np.ndarray:
-    """(V,) bool, vertices of the regions without displacement; a triangle has none if all its corners are among them."""
+    """(V,) bool, vertices of regions without displacement; triangles with all corners in them are not displaced."""
     smooth = np.zeros(len(model.mean_vertices), bool)
     for name in NO_DISPLACEMENT_REGIONS:
         smooth[model.regions.get(name, [])] = True
@@ -119,7 +118,7 @@ def without_displacement(model: FaceModel) -> np.ndarray:
 def split_bands(displacement: np.ndarray) -> np.ndarray:
     """Coarse, medium and fine parts (3, S, S) float32 of a displacement (S, S); their sum is the displacement.
 
-    The bands are parted by Gaussians of `BAND_SIGMAS_MM`, at the face's 0.58 mm per texel of a map of 512.
+    Gaussians of `BAND_SIGMAS_MM` separate the bands, at the face's 0.58 mm per texel of a map of 512.
     """
     displacement = np.asarray(displacement, dtype=np.float32)
     if displacement.ndim != 2 or displacement.shape[0] != displacement.shape[1]:
@@ -130,7 +129,7 @@ def split_bands(displacement: np.ndarray) -> np.ndarray:
 
 
 def condition_maps(model: FaceModel, params: FaceParams, size: int) -> np.ndarray:
-    """What the detail generator is told of a head: (6, size, size) float32.
+    """Condition maps of the detail generator: (6, size, size) float32.
 
     Three channels of linear albedo, (albedo - 0.35) / 0.25, and three of the neutral mesh, (position - centroid of the
     mean face) / 0.1 m.
@@ -146,16 +145,16 @@ def condition_maps(model: FaceModel, params: FaceParams, size: int) -> np.ndarra
 # -- normals ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TangentFrame:
-    """The surface under a map of S x S texels: where displacement points, and how far apart texels lie on it.
+    """Tangent frame and texel size of the surface under a map of S x S texels.
 
     Attributes:
         tangent_u: (3, S, S) unit vectors along u, within the surface.
-        tangent_v: (3, S, S) unit vectors across tangent_u, within the surface, against v (up in the picture).
+        tangent_v: (3, S, S) unit vectors across tangent_u, within the surface, against v (up in the texture).
         normal: (3, S, S) unit, outwards.
         texel_u_mm: (S, S) millimetres of surface from a texel to the next along u.
         texel_v_mm: (S, S) likewise along v.
         cosine: (S, S) of the angle between the directions along u and against v on the surface; 0 without skew.
-        weight: (S, S) share of a displacement that shows, 0..1, see `displacement_weight`.
+        weight: (S, S) weight of a displacement, 0..1, see `displacement_weight`.
     """
 
     tangent_u: Tensor
@@ -168,7 +167,7 @@ class TangentFrame:
 
     @classmethod
     def of(cls, model: FaceModel, vertices: np.ndarray, size: int) -> TangentFrame:
-        """The frame of a mesh (V, 3) metres, in the space of its vertices.
+        """Compute the frame of a mesh (V, 3) metres, in the space of its vertices.
 
         Directions are those of a glTF normal map: the mean over the triangles around each texture coordinate,
         interpolated between them.
@@ -199,15 +198,15 @@ class TangentFrame:
         )
 
     def to(self, target: torch.dtype | torch.device | str) -> TangentFrame:
-        """The frame in another floating-point type or on another device."""
+        """Convert the frame to another floating-point type or device."""
         return TangentFrame(*(value.to(target) for value in vars(self).values()))
 
 
 def surface_slopes(frame: TangentFrame, displacement: Tensor) -> tuple[Tensor, Tensor]:
     """Slope of a displacement (..., S, S) mm along tangent_u and along tangent_v, millimetres per millimetre."""
-    shown = displacement * frame.weight
-    rise_u = _difference(shown, -1) / frame.texel_u_mm
-    rise_up = -_difference(shown, -2) / frame.texel_v_mm
+    weighted = displacement * frame.weight
+    rise_u = _difference(weighted, -1) / frame.texel_u_mm
+    rise_up = -_difference(weighted, -2) / frame.texel_v_mm
     sine = (1 - frame.cosine**2).clamp_min(0).sqrt().clamp_min(_LEAST_SINE)
     return rise_u, (rise_up - frame.cosine * rise_u) / sine
 
@@ -232,7 +231,7 @@ def detailed_normals(frame: TangentFrame, displacement: Tensor) -> Tensor:
 
 
 def normal_map(model: FaceModel, vertices: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """The tangent-space normal map of a displaced mesh.
+    """Tangent-space normal map of a displaced mesh.
 
     Args:
         vertices: (V, 3) metres.
@@ -246,19 +245,19 @@ def normal_map(model: FaceModel, vertices: np.ndarray, displacement: np.ndarray)
     size = len(displacement)
     if not displacement.any():
         _checked_vertices(model, vertices)
-        return np.broadcast_to(np.uint8(_FLAT), (size, size, 3)).copy()
+        return np.broadcast_to(np.array(_FLAT, np.uint8), (size, size, 3)).copy()
     frame = TangentFrame.of(model, vertices, size)
     along_u, along_v = surface_slopes(frame, torch.from_numpy(displacement))
     normals = torch.stack([-along_u, -along_v, torch.ones_like(along_u)])
     normals = normals / _length(normals)
     source = _charts(model, size)[1]
     encoded = ((normals.numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8).reshape(3, -1)
-    padded = np.where(source >= 0, encoded[:, source], np.uint8(_FLAT)[:, None])
+    padded = np.where(source >= 0, encoded[:, source], np.array(_FLAT, np.uint8)[:, None])
     return np.ascontiguousarray(padded.reshape(3, size, size).transpose(1, 2, 0))
 
 
 def checked_displacement(displacement: np.ndarray) -> np.ndarray:
-    """The displacement as float32.
+    """Validate a displacement and convert it to float32.
 
     Raises:
         ParameterError: it is not a square map of finite numbers.
@@ -273,7 +272,7 @@ def checked_displacement(displacement: np.ndarray) -> np.ndarray:
 
 # -- strain -----------------------------------------------------------------------------------------------------------
 def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.ndarray:
-    """How the expression of a head stretches its skin.
+    """Strain of the skin under the expression of a head.
 
     Returns:
         (3, size, size) float32: the Green strain E_uu, E_uv, E_vv between the neutral and the expressive mesh, in the
@@ -292,8 +291,7 @@ def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.nda
 
 
 def wrinkle_gate(strain: np.ndarray) -> np.ndarray:
-    """(S, S) float32 0..1 of strain (3, S, S): how far an expression can wrinkle or flatten the skin; 0 where there is no
-    strain. What the expression generator draws counts times this."""
+    """Weight (S, S) float32 0..1 of the expression generator's output, from the strain (3, S, S); 0 without strain."""
     size = np.sqrt(strain[0] ** 2 + 2 * strain[1] ** 2 + strain[2] ** 2)
     return np.minimum(size / FULL_WRINKLE_STRAIN, 1).astype(np.float32)
 
@@ -306,7 +304,7 @@ def surface_strain(model: FaceModel, before: np.ndarray, after: np.ndarray, fram
     sigma = STRAIN_SIGMA_MM / _MM_PER_TEXEL_AT_512 * size / 512
     share = gaussian_filter(weight, sigma, mode="constant")
     baked = bake_planes(model, tensor, size)
-    # What lies beyond the edge of a chart is another part of the head, and has no say.
+    # Texels beyond the edge of a chart show another part of the head, and get no weight.
     smooth = [gaussian_filter(plane * weight, sigma, mode="constant") for plane in baked]
     xx, yy, zz, xy, xz, yz = np.stack(smooth) / np.maximum(share, 1e-6)
     symmetric = np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).reshape(3, 3, size, size)
@@ -320,7 +318,7 @@ def compression(strain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The largest compression of a strain (3, S, S), see `expression_strain`.
 
     Returns:
-        magnitude: (S, S), the least principal strain with its sign turned, 0 where nothing is compressed.
+        magnitude: (S, S), the negated least principal strain, 0 where nothing is compressed.
         angle: (S, S) radians from tangent_u towards tangent_v, the direction in which the skin is shortened most;
             wrinkles run across it.
     """
@@ -331,14 +329,15 @@ def compression(strain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _vertex_strain(model: FaceModel, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Green strain at the vertices, the mean over their triangles by area: (V, 6) xx, yy, zz, xy, xz, yz."""
-    edges, bent = (v[model.faces[:, 1:]] - v[model.faces[:, :1]] for v in (before, after))
+    """Green strain at the vertices, the area-weighted mean over their triangles: (V, 6) xx, yy, zz, xy, xz, yz."""
+    edges, deformed = (v[model.faces[:, 1:]] - v[model.faces[:, :1]] for v in (before, after))
     first, second = edges[:, 0], edges[:, 1]
     a, b, c = (first * first).sum(1), (first * second).sum(1), (second * second).sum(1)
     square = np.maximum(a * c - b * b, 1e-20)[:, None]  # of twice the area
     dual = (first * c[:, None] - second * b[:, None]) / square, (second * a[:, None] - first * b[:, None]) / square
     change = [
-        ((bent[:, i] * bent[:, j]).sum(1) - (edges[:, i] * edges[:, j]).sum(1)) / 2 for i, j in ((0, 0), (0, 1), (1, 1))
+        ((deformed[:, i] * deformed[:, j]).sum(1) - (edges[:, i] * edges[:, j]).sum(1)) / 2
+        for i, j in ((0, 0), (0, 1), (1, 1))
     ]
     area = np.sqrt(square[:, 0])
     rows, count = model.faces.reshape(-1), len(before)
@@ -353,8 +352,10 @@ def _vertex_strain(model: FaceModel, before: np.ndarray, after: np.ndarray) -> n
 
 
 def _difference(values: Tensor, axis: int) -> Tensor:
-    """Central difference (..., S, S) per texel along an axis. What shows of a displacement is zero where a chart ends,
-    so that nothing mixes charts."""
+    """Central difference (..., S, S) per texel along an axis.
+
+    A weighted displacement is zero at the border of a chart, so that no difference mixes charts.
+    """
     ahead, behind = ((-1, 1), (1, -1)) if axis == -1 else ((0, 0, -1, 1), (0, 0, 1, -1))
     return (torch.nn.functional.pad(values, ahead) - torch.nn.functional.pad(values, behind)) / 2
 
@@ -371,7 +372,7 @@ def _within(vectors: Tensor, normal: Tensor) -> Tensor:
 
 
 def _surface_derivatives(model: FaceModel, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """dP/du and dP/dv (U, 3), the means over the triangles around each texture coordinate by their area in UV."""
+    """dP/du and dP/dv (U, 3), means over the triangles around each texture coordinate weighted by their area in UV."""
     edges = vertices[model.faces[:, 1:]] - vertices[model.faces[:, :1]]
     du, dv = np.moveaxis(model.uv[model.uv_faces[:, 1:]] - model.uv[model.uv_faces[:, :1]], -1, 0).astype(float)
     area = du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0]
@@ -380,15 +381,16 @@ def _surface_derivatives(model: FaceModel, vertices: np.ndarray) -> tuple[np.nda
     along_v = sign * (edges[:, 1] * du[:, :1] - edges[:, 0] * du[:, 1:])
     rows, count = model.uv_faces.reshape(-1), len(model.uv)
 
-    def gathered(per_face: np.ndarray) -> np.ndarray:
+    def scattered(per_face: np.ndarray) -> np.ndarray:
         return np.bincount(rows, np.repeat(per_face, 3), minlength=count)
 
-    total = np.maximum(gathered(np.abs(area)), 1e-15)[:, None]
-    return tuple(np.stack([gathered(column) for column in values.T], axis=1) / total for values in (along_u, along_v))
+    total = np.maximum(scattered(np.abs(area)), 1e-15)[:, None]
+    along_u, along_v = (np.stack([scattered(column) for column in v.T], axis=1) / total for v in (along_u, along_v))
+    return along_u, along_v
 
 
 def _bake_corners(model: FaceModel, values: np.ndarray, size: int) -> Tensor:
-    """Values (U, C) at the texture coordinates painted into a map (C, size, size); zero away from the charts."""
+    """Bake values (U, C) at the texture coordinates into a map (C, size, size); zero away from the charts."""
     per_model = _cache.setdefault(model, {})
     key = ("corners", size)
     if key not in per_model:
@@ -403,8 +405,12 @@ def _bake_corners(model: FaceModel, values: np.ndarray, size: int) -> Tensor:
 
 
 def _charts(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Connected piece of the layout that each texel belongs to (size, size), 0 for none and for regions without displacement;
-    and the flat index (size^2,) of the covered texel that each texel repeats, -1 for none. Once per model and size."""
+    """UV charts, computed once per model and size.
+
+    Returns:
+        (size, size) index of each texel's chart, a connected component of the layout; 0 for none and for regions
+        without displacement. (size^2,) flat index of the covered texel that each texel repeats, -1 for none.
+    """
     per_model = _cache.setdefault(model, {})
     key = ("charts", size)
     if key not in per_model:

@@ -1,4 +1,4 @@
-"""Files of detail modules: finding out what each file holds, and one .safetensors file for all of it."""
+"""Files of detail modules: recognise and load their parts, and write all parts to one .safetensors file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from ..io.files import write_atomically
 from ..io.pickles import read_checkpoint, read_npy
 from ..messages import Message, joined, reason_of
 from ..weights import find_companion_file
+from .displacement_regressor import DisplacementRegressor, regressor_from_state
 from .module import CHANNELS, DetailLayout, DetailModule, DisplacementCode
 from .official import built, detail_layout, generator_state, read_tensors, split_by_kind
-from .reader import DisplacementReader, reader_from_state
 from .stylegan import ConditionalGenerator
 
 FORMAT, FORMAT_VERSION = "faceverse-detail", "1"
+STORED_REGRESSOR = "reader"  # name of the displacement regressor's tensors in files
 OPEN_FILES = ("open_detail.safetensors", "open_expression.safetensors", "open_reader.safetensors")
 
 _SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
@@ -37,7 +39,7 @@ _LAYOUT_KEYS = {
 
 @dataclass(frozen=True)
 class _Part:
-    """A part that was found and not yet built: "detail", "expression", "reader", "layout", or "" for anything else."""
+    """A part in a file, not yet built: "detail", "expression", "regressor", "layout", or "" for anything else."""
 
     kind: str
     path: Path
@@ -48,21 +50,21 @@ class _Part:
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 def load_detail(*sources: str | os.PathLike) -> DetailModule:
-    """The generators and the mesh for detail that a linear model cannot express.
+    """Load a detail module: generators and mesh for detail that a linear model cannot represent.
 
         fv.load_detail()                                                                # the open ones
         fv.load_detail("faceverse_ckpt_detail_v1_124000.pt", "faceverse_detail_v1.npy")
 
     Args:
         sources: none, or "open", for the open generators that come with faceverse; else official checkpoints and
-            `faceverse_detail_v*.npy`, files of `save_detail`, or folders, of which all files are taken that are parts
-            of a detail module. What a file is, its content says: a generator of 6 image channels refines albedo and
-            geometry, one of 3 the expression. No code in a file is run.
+            `faceverse_detail_v*.npy`, files of `save_detail`, or folders, which are searched for parts of a detail
+            module. Files are recognised by content: a generator with 6 image channels refines albedo and geometry, one
+            with 3 the expression. No code in a file is executed.
     Returns:
         The module, with None for parts that no source has; the generators' weights are frozen.
     Raises:
-        WeightsError: no such file, a damaged one, one that holds nothing of a detail module, two of one kind, parts
-            that do not fit together, or the open files are not installed.
+        WeightsError: no such file, a damaged one, one without any part of a detail module, two parts of one kind,
+            incompatible parts, or the open files are not installed.
     """
     if not sources or sources == ("open",):
         return _loaded(tuple((path, path.stat().st_mtime_ns) for path in _open_files()))
@@ -83,7 +85,7 @@ def _open_files() -> list[Path]:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(files: tuple[tuple[Path, int], ...]) -> DetailModule:
-    """The open module, read once; the second number of each file makes a changed one new."""
+    """Load the open module once; modification times are part of the cache key, so that changed files load again."""
     return _load(tuple(path for path, _ in files))
 
 
@@ -95,7 +97,7 @@ def _load(sources: Iterable[str | os.PathLike]) -> DetailModule:
             raise WeightsError("detail.part_twice", kind=part.kind, paths=paths)
         parts[part.kind] = part
     name, info = _origin(parts)
-    built_parts = {kind: _built(part) for kind, part in parts.items()}
+    built_parts: dict[str, Any] = {kind: _built(part) for kind, part in parts.items()}
     try:
         return DetailModule(**built_parts, code=_code(parts.values()), name=name, info=info)
     except ParameterError as error:
@@ -122,7 +124,7 @@ def _recognised(source: str | os.PathLike) -> list[_Part]:
 
 
 def _parts(path: Path) -> list[_Part]:
-    """What is in a file; the suffix says how to read it, the content what it is."""
+    """Parts in a file, which is read by its suffix and recognised by its content."""
     if path.suffix.lower() == ".npy":
         content = read_npy(path)
         if not isinstance(content, dict):
@@ -139,9 +141,10 @@ def _parts(path: Path) -> list[_Part]:
             "file.version", path=path, found=repr(metadata.get("format_version")), expected=FORMAT_VERSION
         )
     kinds = split_by_kind(tensors)
-    if strange := set(kinds) - {*CHANNELS, "layout", "reader"}:
+    if strange := set(kinds) - {*CHANNELS, "layout", STORED_REGRESSOR}:
         raise WeightsError("detail.unknown_parts", path=path, parts=_some(sorted(strange)))
-    return [_Part(kind, path, content, metadata=metadata) for kind, content in kinds.items()]
+    names = {STORED_REGRESSOR: "regressor"}
+    return [_Part(names.get(kind, kind), path, content, metadata=metadata) for kind, content in kinds.items()]
 
 
 def _generator_part(path: Path, content: Mapping) -> _Part:
@@ -160,22 +163,22 @@ def _generator_part(path: Path, content: Mapping) -> _Part:
     return _Part(kind, path, state, Message("detail.found_generator", channels=_some(sorted(channels))))
 
 
-def _built(part: _Part) -> ConditionalGenerator | DetailLayout | DisplacementReader:
-    if part.kind == "reader":
-        return reader_from_state(part.content, str(part.path))
+def _built(part: _Part) -> ConditionalGenerator | DetailLayout | DisplacementRegressor:
+    if part.kind == "regressor":
+        return regressor_from_state(part.content, str(part.path))
     if part.kind != "layout":
         return built(part.content, str(part.path))
     if part.metadata.get("format") != FORMAT:
         return detail_layout(part.content, str(part.path))
     numbers = {key: value.float() if value.is_floating_point() else value for key, value in part.content.items()}
     raw = {_LAYOUT_KEYS.get(key, key): value.numpy() for key, value in numbers.items()}
-    lengths = {"side": "uvmask", "keypoint_count": "keypoints"}
-    lengths = {name: len(raw[key]) for name, key in lengths.items() if key in raw and raw[key].ndim}
+    measured = {"side": "uvmask", "keypoint_count": "keypoints"}
+    lengths = {name: len(raw[key]) for name, key in measured.items() if key in raw and raw[key].ndim}
     return detail_layout(raw, str(part.path), **lengths)
 
 
 def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
-    """What the parts of an open module say of their numbers."""
+    """The code of an open module, which all its parts must share; None for official parts."""
     texts = {part.metadata["code"] if "code" in part.metadata else "" for part in parts if part.kind != "layout"}
     if texts <= {""}:
         return None
@@ -183,20 +186,20 @@ def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
         listed = ", ".join(str(part.path) for part in parts)
         raise WeightsError("detail.parts_differ", paths=listed)
     try:
-        stored = json.loads(texts.pop())
+        stored: dict[str, Any] = json.loads(texts.pop())
         return DisplacementCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
     except (ValueError, TypeError, AttributeError) as error:
         raise WeightsError("file.metadata_damaged", path=next(iter(parts)).path, key="code", reason=reason_of(error)) from error
 
 
 def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:
-    """Name and info of a module: the stored ones where all parts come from files of `save_detail` with one name."""
+    """Name and info of a module: the stored ones if all parts come from files of `save_detail` with the same name."""
     first = next(iter(parts.values()))
     names = {part.metadata.get("name", part.path.stem) for part in parts.values()}
     if len(names) > 1 or not all("info" in part.metadata for part in parts.values()):
         return first.path.stem, {"files": {kind: part.path.name for kind, part in parts.items()}}
-    told = [_info(part) for part in parts.values()]
-    return names.pop(), {key: value for info in told for key, value in info.items()}
+    stored = [_info(part) for part in parts.values()]
+    return names.pop(), {key: value for info in stored for key, value in info.items()}
 
 
 def _info(part: _Part) -> dict:
@@ -210,17 +213,17 @@ def _info(part: _Part) -> dict:
 
 
 def _some(names: Iterable[object]) -> str:
-    names = [str(name) for name in names]
-    return (", ".join(names[:5]) + (" ..." if len(names) > 5 else "")) or "nothing"
+    texts = [str(name) for name in names]
+    return (", ".join(texts[:5]) + (" ..." if len(texts) > 5 else "")) or "nothing"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool = False) -> Path:
-    """Write all parts to one .safetensors file, number for number; it appears complete or not at all.
+    """Write all parts to one .safetensors file, losslessly and atomically.
 
     Args:
-        compact: as float16, without the generators' stored noise (reading draws it from a fixed seed): for generators
-            that are always given their noise.
+        compact: convert to float16 and leave out the generators' stored noise (loading draws it from a fixed seed), for
+            generators that always receive their noise.
     Raises:
         ParameterError: the module is empty.
         WeightsError: another suffix, or the folder cannot be written.
@@ -230,9 +233,9 @@ def save_detail(module: DetailModule, path: str | os.PathLike, *, compact: bool 
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         raise WeightsError("detail.file_suffix", name=path.name)
-    tensors = {}
-    for kind in (*CHANNELS, "reader"):
-        network = getattr(module, kind)
+    tensors: dict[str, torch.Tensor] = {}
+    networks = {kind: getattr(module, kind) for kind in CHANNELS} | {STORED_REGRESSOR: module.regressor}
+    for kind, network in networks.items():
         if network is not None:
             state = network.state_dict()
             if compact:

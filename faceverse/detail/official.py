@@ -93,7 +93,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def split_by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors "detail.NAME" and so on, as `faceverse.detail_file` stores them, by the word before the first dot."""
+    """Tensors "detail.NAME" and so on, as `faceverse.detail.file` stores them, by the word before the first dot."""
     kinds: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")

@@ -21,13 +21,13 @@ from torch import Tensor
 from ..detail.displacement import condition_maps, displacement_weight
 from ..detail.file import has_open_detail, load_detail
 from ..detail.latents import (
-    as_stored_noise,
-    as_stored_residual,
     check_open,
     known_factors,
     layout_digest,
     maps_of,
     noise_maps,
+    quantised_noise,
+    quantised_residual,
     random_detail,
     read_bands,
     read_picture,
@@ -222,7 +222,7 @@ class _DetailFit:
         if error >= before:
             return before
         random = self.module.detail.make_noise(int(self.latents["noise_seed"]))
-        added = as_stored_noise(torch.cat([(a - b).flatten() for a, b in zip(noise, random)]))
+        added = quantised_noise(torch.cat([(a - b).flatten() for a, b in zip(noise, random)]))
         self.latents = self.latents | {"w": w[0].numpy(), "noise": added.numpy()}
         self.noise = noise_maps(self.module.detail, self.latents)
         return error
@@ -252,7 +252,7 @@ class _DetailFit:
     @torch.no_grad()
     def read(self, view: SkinObservation, residual: Tensor) -> _Prediction | None:
         """What the module's reader sees in a residual (3, S, S) of the view; None without a reader."""
-        reader, code = self.module.reader, self.module.code
+        reader, code = self.module.regressor, self.module.code
         if reader is None:
             return None
         given = residual, view.weight[None], shade_sensitivity(view.frame, view.light)
@@ -275,12 +275,12 @@ class _DetailFit:
         missing = (reading.displacement - again.displacement) * inner_weight(view.weight) * self.mask
         best = before
         for strength in DISPLACEMENT_STRENGTHS:
-            added = as_stored_residual((strength * missing).clamp(*DISPLACEMENT_RANGE_MM))
+            added = quantised_residual((strength * missing).clamp(*DISPLACEMENT_RANGE_MM))
             error = view.error(view.predicted(albedo_log, made + added))
             if error < best:
                 best, self.displacement = error, added
         if best < before:
-            self.latents = self.latents | {"relief": self.displacement.flatten().numpy()}
+            self.latents = self.latents | {"residual_displacement": self.displacement.flatten().numpy()}
         return best
 
     @torch.no_grad()
@@ -335,7 +335,7 @@ class _DetailFit:
                 for depth in (1.0, *DEPTHS):
                     error = view.error(view.predicted(albedo_log, rest + depth * added))
                     if error < after:
-                        after, found = error, {"expression_w": latents.numpy(), "fold_depth": np.float32(depth)}
+                        after, found = error, {"expression_w": latents.numpy(), "wrinkle_depth": np.float32(depth)}
                         self.latents = self.latents | found
         seconds = time.perf_counter() - started
         return Stage("expression detail", seconds, EXPRESSION.steps, terms, before, after, history)

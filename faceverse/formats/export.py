@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..detail.dense import DenseMesh, dense_mesh
-from ..detail.displacement import sample
+from ..detail.displacement import sample_bilinear
 from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..io.pickles import read_npy
@@ -267,7 +267,7 @@ def _ply(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     vertices = np.empty(count, [("position", "<f4", 3), ("normal", "<f4", 3), ("color", "u1", 3)])
     vertices["position"] = mesh.vertices
     vertices["normal"] = mesh.normals
-    vertices["color"] = np.round(sample(result.texture.astype(np.float32), mesh.vertex_uv)).astype(np.uint8)
+    vertices["color"] = np.round(sample_bilinear(result.texture.astype(np.float32), mesh.vertex_uv)).astype(np.uint8)
     faces = np.empty(len(mesh.faces), [("corners", "u1"), ("vertices", "<i4", 3)])
     faces["corners"], faces["vertices"] = 3, mesh.faces
     properties = [f"property float {name}" for name in ("x", "y", "z", "nx", "ny", "nz")]

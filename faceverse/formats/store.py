@@ -1,7 +1,7 @@
 """Store a `FitResult` as JSON text and restore it on the same face model.
 
 Numbers are float32 in their shortest exact decimal form; pictures are PNG in base64. Large arrays of the detail are
-quantised to the steps of `detail.module.STORED`, displacements to 0.1 micrometre, and compressed; a normal map that
+quantised to the steps of `detail.module.QUANTISATION`, displacements to 0.1 micrometre, and compressed; a normal map that
 follows from the displacement is recomputed. Neither the photograph nor the folder it came from is stored.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..detail.displacement import normal_map
 from ..detail.file import has_open_detail, load_detail
-from ..detail.module import STORED, DetailModule, of_steps, whole_steps
+from ..detail.module import QUANTISATION, DetailModule, dequantise, quantise
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera
 from ..messages import Message, entries_of, reason_of, with_codes
@@ -33,6 +33,9 @@ _LARGEST_SIDE_PX = 8192
 _VIEW_ARRAYS = ("rotation", "translation", "light", "landmarks_px", "projected_landmarks_px")
 _LONGEST_LIST, _LONGEST_LATENTS = 4096, 1 << 24
 _FLOAT32 = ("float32_zlib_base64", "<f4")
+# Latents in memory -> names in files, as in the first version of the format.
+_STORED_LATENTS = {"residual_displacement": "relief", "wrinkle_depth": "fold_depth"}
+_LATENTS_OF_STORED = {stored: name for name, stored in _STORED_LATENTS.items()}
 _PARAMS = ("identity", "albedo", "rotation", "translation", "light", "iris")
 
 
@@ -64,7 +67,10 @@ def _document(result: FitResult) -> dict:
         "params": {
             **{name: _numbers(getattr(params, name)) for name in _PARAMS},
             "expression": dict(zip(model.expression_names, _numbers(params.expression))),
-            "detail": {name: _packed_or_numbers(values, name) for name, values in params.detail.items()},
+            "detail": {
+                _STORED_LATENTS.get(name, name): _packed_or_numbers(values, name)
+                for name, values in params.detail.items()
+            },
         },
         "detail_module": _module_entry(result.detail_module),
         "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
@@ -182,7 +188,7 @@ def _packed_or_numbers(values: np.ndarray, name: str) -> dict | list:
     values = np.asarray(values, dtype=np.float32)
     if values.size <= _LONGEST_LIST:
         return _numbers(values)
-    if name in STORED:
+    if name in QUANTISATION:
         return {"length": values.size, **_stepped(values, name)}
     return {"length": values.size, "float16_zlib_base64": _compressed(values.astype("<f2").tobytes())}
 
@@ -190,7 +196,7 @@ def _packed_or_numbers(values: np.ndarray, name: str) -> dict | list:
 def _stepped(values: np.ndarray, what: str) -> dict:
     """Quantise values and compress them; 16-bit values as differences of neighbours, low bytes before high ones, which
     makes them a quarter smaller."""
-    whole, step = whole_steps(values, what)
+    whole, step = quantise(values, what)
     whole = whole.reshape(-1)
     if whole.itemsize == 1:
         return {"step": step, "int8_zlib_base64": _compressed(whole.tobytes())}
@@ -239,7 +245,9 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     neutral = model.neutral()
     values = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
     values["expression"] = _weights(stored["expression"], model)
-    values["detail"] = {key: _latents(item, f"detail {key}") for key, item in stored["detail"].items()}
+    values["detail"] = {
+        _LATENTS_OF_STORED.get(key, key): _latents(item, f"detail {key}") for key, item in stored["detail"].items()
+    }
     module, missing = _module_of(document.get("detail_module"))
     result = FitResult(
         model=model,
@@ -373,11 +381,11 @@ def _unpacked(entry: dict, length: int, what: str) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # a crafted step may have any value
         if "int8_zlib_base64" in entry:
             whole = np.frombuffer(_unzipped(entry["int8_zlib_base64"], length, what), np.int8)
-            values = of_steps(whole, float(entry["step"]))
+            values = dequantise(whole, float(entry["step"]))
         elif "int16_differences_zlib_base64" in entry:
             content = _unzipped(entry["int16_differences_zlib_base64"], 2 * length, what)
             steps = np.frombuffer(content, np.uint8).reshape(2, length).T.copy().view("<i2")[:, 0]
-            values = of_steps(np.cumsum(steps, dtype=np.int16), float(entry["step"]))
+            values = dequantise(np.cumsum(steps, dtype=np.int16), float(entry["step"]))
         else:
             key, kind = ("float16_zlib_base64", "<f2") if "float16_zlib_base64" in entry else _FLOAT32
             content = _unzipped(entry[key], length * np.dtype(kind).itemsize, what)

@@ -92,7 +92,7 @@ def make_reader_file(
             model, code, data, minutes=budget.minutes, steps=budget.steps, seed=seed, progress=progress
         )
     info = {"licence": LICENCE, "sources": source.words, "reader": info}
-    return save_detail(DetailModule(reader=network, code=code, name="open", info=info), path, compact=True)
+    return save_detail(DetailModule(regressor=network, code=code, name="open", info=info), path, compact=True)
 
 
 def make_expression_file(

@@ -1,4 +1,4 @@
-"""Train the network that estimates skin displacement from shading (`faceverse.detail.reader`).
+"""Train the network that estimates skin displacement from shading (`faceverse.detail.displacement_regressor`).
 
 Detail samples are placed on random heads under random illumination, and their colours are degraded like those of
 photographs and fits: blur, noise, blotches, occlusion in the creases, stray hairs, unobserved parts.
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..detail.displacement import TangentFrame, detailed_normals
+from ..detail.displacement_regressor import GRID, DisplacementRegressor, summary_features
 from ..detail.latents import read_picture
 from ..detail.module import DisplacementCode
-from ..detail.reader import GRID, DisplacementReader, marks
 from ..errors import ParameterError
 from ..fitting.skin_observation import blurred, clear_skin, log_shade, shade_sensitivity, without_tone
 from ..graphics.camera import rotation_from_euler_deg
@@ -62,7 +62,7 @@ def train_reader(
     steps: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = print,
-) -> tuple[DisplacementReader, dict]:
+) -> tuple[DisplacementRegressor, dict]:
     """Train the network; returns it with its metrics on held-out samples.
 
     Args:
@@ -77,7 +77,7 @@ def train_reader(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     scenes = [_random_scene(model, data.shape.size, random) for _ in range(SCENES)]
-    reader = DisplacementReader(data.shape.style_dim).to(memory_format=torch.channels_last)
+    reader = DisplacementRegressor(data.shape.style_dim).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=1e-3)
     started, step, mean = time.monotonic(), 0, None
     while (share := step / steps if steps else (time.monotonic() - started) / (60 * minutes)) < 1:
@@ -120,7 +120,7 @@ def _seen(code, scenes, data, numbers, random) -> _Seen:
     return _Seen(*given, batch.window[:, 3:], batch.z, batch.known)
 
 
-def _loss(reader: DisplacementReader, seen: _Seen) -> tuple[Tensor, Tensor]:
+def _loss(reader: DisplacementRegressor, seen: _Seen) -> tuple[Tensor, Tensor]:
     """Loss, and the estimated bands."""
     found = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
     missed = _charbonnier(found - seen.bands) + SLOPE_WEIGHT * sum(
@@ -135,8 +135,8 @@ def _charbonnier(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _learn_vectors(reader: DisplacementReader, code, scenes, data: DetailData, random: np.random.Generator) -> None:
-    """Fit the ridge regression of the latent z on features of the trained network (`detail.reader.marks`)."""
+def _learn_vectors(reader: DisplacementRegressor, code, scenes, data: DetailData, random: np.random.Generator) -> None:
+    """Fit the ridge regression of the latent z on features of the trained network (`detail.displacement_regressor`)."""
     found, weights, known = [], [], []
     for _ in range(min(VECTOR_SAMPLES, 4 * len(data.training))):
         seen = _seen(code, scenes, data, random.choice(len(data.training), 1), random)
@@ -144,7 +144,7 @@ def _learn_vectors(reader: DisplacementReader, code, scenes, data: DetailData, r
             continue
         with torch.autocast("cpu", torch.bfloat16):
             bands = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
-        found.append(marks(bands, seen.residual, seen.weight)[0])
+        found.append(summary_features(bands, seen.residual, seen.weight)[0])
         weights.append(F.adaptive_avg_pool2d(seen.weight[0], GRID))
         known.append(seen.z[0])
     if len(known) < 2:
