@@ -189,7 +189,8 @@ def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
         stored: dict[str, Any] = json.loads(texts.pop())
         return DisplacementCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
     except (ValueError, TypeError, AttributeError) as error:
-        raise WeightsError("file.metadata_damaged", path=next(iter(parts)).path, key="code", reason=reason_of(error)) from error
+        path = next(iter(parts)).path
+        raise WeightsError("file.metadata_damaged", path=path, key="code", reason=reason_of(error)) from error
 
 
 def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:

@@ -117,11 +117,7 @@ def layout_digest(model: FaceModel) -> str:
 
 
 def check_seed(seed: int) -> None:
-    """Check that a seed is an integer that latents, which are float32, represent exactly.
-
-    Raises:
-        ParameterError: it is not.
-    """
+    """Raise ParameterError for a seed that is no integer which float32 latents represent exactly."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _SEED_LIMIT:
         raise ParameterError("detail.seed", largest=_SEED_LIMIT - 1, seed=repr(seed))
 
@@ -281,11 +277,7 @@ def _quantised(values: Tensor, what: str) -> Tensor:
 
 
 def check_latents(module: DetailModule, latents: dict[str, np.ndarray]) -> None:
-    """Check that latents have the keys and shapes that a module needs.
-
-    Raises:
-        ParameterError: they do not.
-    """
+    """Raise ParameterError for latents without the keys and shapes that a module needs."""
     generators = {"w": module.detail, "expression_w": module.expression}
     fit = {"w", "noise_seed", "strength"} <= set(latents) and all(
         np.shape(latents[name]) == (generator.latent_count, generator.style_dim)
@@ -318,11 +310,8 @@ def neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) -> 
     """Detail of the neutral face at strength 1; cached, because successive edits need the same maps."""
     check_latents(check_open(module, model), params.detail)
     digest = hashlib.blake2b()
-    values = (
-        *(params.detail[key] for key in _NEUTRAL_LATENTS if key in params.detail),
-        params.identity,
-    )
-    for array in (*values, params.albedo):
+    values = [params.detail[key] for key in _NEUTRAL_LATENTS if key in params.detail]
+    for array in (*values, params.identity, params.albedo):
         digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
     key = (id(model), digest.digest())
     cached = _maps.setdefault(module, {})
@@ -398,11 +387,7 @@ def maps_of(module: DetailModule, model: FaceModel, params: FaceParams) -> Detai
 
 # -- heads ------------------------------------------------------------------------------------------------------------
 def _square(displacement: np.ndarray, size: int) -> Tensor:
-    """Reshape a stored displacement to a map (size, size).
-
-    Raises:
-        ParameterError: it has another size.
-    """
+    """Reshape a stored displacement to a map (size, size); raises ParameterError if it has another size."""
     if np.size(displacement) != size * size:
         raise ParameterError("detail.texel_count", found=np.size(displacement), size=size)
     return torch.from_numpy(np.array(displacement, np.float32).reshape(size, size))

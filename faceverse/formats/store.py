@@ -1,8 +1,8 @@
 """Store a `FitResult` as JSON text and restore it on the same face model.
 
 Numbers are float32 in their shortest exact decimal form; pictures are PNG in base64. Large arrays of the detail are
-quantised to the steps of `detail.module.QUANTISATION`, displacements to 0.1 micrometre, and compressed; a normal map that
-follows from the displacement is recomputed. Neither the photograph nor the folder it came from is stored.
+quantised to the steps of `detail.module.QUANTISATION`, displacements to 0.1 micrometre, and compressed; a normal map
+that follows from the displacement is recomputed. Neither the photograph nor the folder it came from is stored.
 """
 
 from __future__ import annotations
@@ -295,8 +295,8 @@ def _normals_follow(result: FitResult) -> bool:
 
 
 def _module_of(entry: dict | str | None) -> tuple[DetailModule | None, list[str]]:
-    """The installed detail module if it made this head's detail, else None and a warning: such a head keeps its maps but
-    cannot be edited. Files of earlier versions state only the module's name."""
+    """The installed detail module if it made this head's detail, else None and a warning: such a head keeps its maps
+    but cannot be edited. Files of earlier versions state only the module's name."""
     if entry is None:
         return None, []
     name, digest = (entry, None) if isinstance(entry, str) else (str(entry["name"]), str(entry["digest"]))

@@ -222,8 +222,8 @@ def _photographed(
     """Residual (3, S, S), weight (1, S, S) and sensitivity (2, S, S) of a detail image (6, S, S) in a scene."""
     size = picture.shape[-1]
     albedo_log, displacement = (values[0] for values in read_picture(code, picture[None]))
-    displacement = detailed_normals(scene.frame, displacement)[0]
-    change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(displacement, scene.light) - scene.plain
+    normals = detailed_normals(scene.frame, displacement)[0]
+    change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(normals, scene.light) - scene.plain
     hollow = (displacement - blurred(displacement[None], 4.0 * size / 512)[0]).clamp(max=0)
     # Creases are darkened by occlusion; blotches and stray hairs are colour without displacement.
     change = change + hollow * float(random.uniform(0, 1.5)) + _blotches(size, random) * float(random.uniform(0, 0.05))
