@@ -82,7 +82,7 @@ def test_a_short_training_reads_creases(data):
     found, figures = train_reader(fv.load_model(), DisplacementCode(), data, steps=30, seed=1, progress=str)
     assert figures["steps"] == 30 and figures["displacement_correlation"] > 0.3
     assert found.of_marks.abs().max() > 0, "random vectors are read as well"
-    with pytest.raises(ParameterError, match="for how many minutes or steps"):
+    with pytest.raises(ParameterError, match="give the minutes or steps"):
         train_reader(fv.load_model(), DisplacementCode(), data)
 
 
