@@ -16,6 +16,7 @@ import torch
 
 import faceverse as fv
 from faceverse.graphics.rasterize import rasterize
+from faceverse.landmarks import OUTER_EYE_CORNERS
 from faceverse.model.data import ModelData
 from faceverse.official import evaluate
 from faceverse.official.writer import KEYPOINTS_66, adjacent_faces, npy_bytes
@@ -149,7 +150,7 @@ def residual(result: fv.FitResult) -> float:
     """Root mean square distance of detected and fitted landmarks in percent of the outer eye distance."""
     marks = result.model.fit_landmarks
     detected = result.landmarks_px if marks.detected is None else result.landmarks_px[marks.detected]
-    eyes = np.linalg.norm(result.landmarks_px[33] - result.landmarks_px[263])
+    eyes = np.linalg.norm(np.subtract(*result.landmarks_px[list(OUTER_EYE_CORNERS)]))
     return 100 * float(np.sqrt(((detected - result.projected_landmarks_px) ** 2).sum(1).mean())) / eyes
 
 

@@ -13,13 +13,14 @@ from PIL import Image
 import faceverse as fv
 from faceverse.graphics.camera import Camera, project, rotation_from_euler_deg, transform
 from faceverse.graphics.lighting import default_light, srgb_from_linear
+from faceverse.io.images import FILM_DIAGONAL_MM
+from faceverse.landmarks import OUTER_EYE_CORNERS
 from faceverse.rendering.render import render_head
 from faceverse.training.heads import draw_settings, rigid_fit
 from faceverse.training.pigment import ita_deg
 from faceverse.training.sources import ANCESTRIES
 
-EYE_CORNERS = (33, 263)  # MediaPipe: outer corners of the right and the left eye
-FILM_DIAGONAL_MM = 43.27
+DIAGONAL_MM = round(FILM_DIAGONAL_MM, 2)
 ASPECT = 0.75  # width over height, upright as a phone is held
 FACE_M = 0.175  # height of the landmarks' box of an average face
 FACE_FRONT_M = 0.08  # distance of the face from the origin of head space
@@ -176,12 +177,12 @@ def random_scene(number: int) -> Scene:
     rng = np.random.default_rng(1000 + number)
     lens_mm, face_px = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (LENS_MM, FACE_PX))
     # At this distance in metres a face is as high as the picture.
-    filling = lens_mm * np.hypot(1, ASPECT) / FILM_DIAGONAL_MM * FACE_M
+    filling = lens_mm * np.hypot(1, ASPECT) / DIAGONAL_MM * FACE_M
     least = max(SHARE[0], face_px / TALLEST_PX, filling / DISTANCE_M[1])
     share = np.exp(rng.uniform(np.log(least), np.log(max(least, min(SHARE[1], filling / DISTANCE_M[0])))))
     height = round(face_px / share)
     width = round(ASPECT * height)
-    focal_px = lens_mm * float(np.hypot(height, width)) / FILM_DIAGONAL_MM
+    focal_px = lens_mm * float(np.hypot(height, width)) / DIAGONAL_MM
     depth = filling / share + FACE_FRONT_M
     yaw_deg, pitch_deg, roll_deg = (rng.uniform(-1, 1) * limit for limit in (YAW_DEG, PITCH_DEG, ROLL_DEG))
     beside = rng.uniform(-0.5, 0.5, 2) * (1 - share) * np.array([0.5 * width, 0.6 * height]) * depth / focal_px
@@ -262,8 +263,10 @@ def landmarks_of(model: fv.FaceModel, vertices: np.ndarray, rotation, translatio
     points = (vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     rotation, translation = np.asarray(rotation, np.float64), np.asarray(translation, np.float64)
     posed = torch.from_numpy(points @ rotation.T + translation)
-    rows = EYE_CORNERS if marks.detected is None else [int(np.flatnonzero(marks.detected == k)[0]) for k in EYE_CORNERS]
-    right, left = (posed[row] for row in rows)
+    corners = OUTER_EYE_CORNERS
+    if marks.detected is not None:
+        corners = [int(np.flatnonzero(marks.detected == k)[0]) for k in corners]
+    right, left = (posed[row] for row in corners)
     eyes_px = camera.focal_px * float((right - left).norm() / -(right + left)[2]) * 2
     return project(posed, camera)[:, :2].numpy(), eyes_px
 

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import FaceVerseError, ImageError, ParameterError, WeightsError
+from .model.face_model import ARKIT_NAMES
 
 LANDMARK_COUNT = 478
 MAX_FACES = 10
@@ -41,18 +42,12 @@ LANDMARKS_68_FROM_478 = (
     *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
 )
 
-# MediaPipe's blendshape scores in its order: ARKit's 52 names without tongueOut.
-BLENDSHAPE_NAMES = (
-    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
-    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
-    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
-    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
-    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
-    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
-    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
-    "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
-    "noseSneerLeft", "noseSneerRight",
-)  # fmt: skip
+# MediaPipe's landmarks by name: corners of each eye from the picture's left to its right, the lips' inner edges, others.
+RIGHT_EYE, LEFT_EYE, MOUTH, NOSE_TIP, NOSE_BASE, CHIN, FOREHEAD = (33, 133), (362, 263), (13, 14), 4, 2, 152, 10
+OUTER_EYE_CORNERS = (RIGHT_EYE[0], LEFT_EYE[1])
+
+# MediaPipe's blendshape scores, in its order.
+BLENDSHAPE_NAMES = tuple(name for name in ARKIT_NAMES if name != "tongueOut")
 
 _MODEL_VARIABLE = "FACEVERSE_LANDMARKER"
 _MIN_DETECTION, _MIN_PRESENCE = 0.6, 0.5  # 0.5 for both adds false positives on clocks and coins, but no people
@@ -61,7 +56,6 @@ _WINDOW_OVERLAP = 0.35  # share of a window; wider faces are detected in the nex
 _MIN_WINDOW_PX = 200
 _MIN_FACE_PX = 16
 _CROP_SCALE = 1.8  # side of the refinement crop over the size of the face
-_RIGHT_EYE, _LEFT_EYE, _MOUTH, _NOSE_TIP, _CHIN, _FOREHEAD = (33, 133), (362, 263), (13, 14), 4, 152, 10
 _MATPLOTLIB = ("matplotlib", "matplotlib.pyplot")
 _STARTUP_LOG = re.compile(rb"^(WARNING: Logging before|INFO: Created TensorFlow|[IW]\d{4} )")
 
@@ -295,11 +289,11 @@ def _has_face_layout(face: DetectedFace, picture_size: tuple[int, int]) -> bool:
     if not np.isfinite(points).all() or max(face.box_px[2:] - face.box_px[:2]) < _MIN_FACE_PX:
         return False
     inside = ((points >= 0) & (points < picture_size)).all(axis=1).mean()
-    right_eye, left_eye, mouth = (points[list(pair)].mean(axis=0) for pair in (_RIGHT_EYE, _LEFT_EYE, _MOUTH))
+    right_eye, left_eye, mouth = (points[list(pair)].mean(axis=0) for pair in (RIGHT_EYE, LEFT_EYE, MOUTH))
     across, down = left_eye - right_eye, mouth - (right_eye + left_eye) / 2
     # The rotation from the eye axis to the mouth axis is clockwise in the image, unless the face is mirrored.
     cross = float(across[0] * down[1] - across[1] * down[0])
-    height = float(np.linalg.norm(points[_CHIN] - points[_FOREHEAD]))
+    height = float(np.linalg.norm(points[CHIN] - points[FOREHEAD]))
     return bool(inside >= 0.4 and cross > 0 and 0.15 * height < np.linalg.norm(down) < 0.7 * height)
 
 

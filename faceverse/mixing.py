@@ -87,8 +87,8 @@ def randomize(
 ) -> FitResult:
     """Make a random variation of a head; arguments and errors as in `random_attributes`.
 
-    A whole face also gets sampled skin detail (`edit(detail_seed=seed)`), if it has detail with its module and "skin" is
-    not in `keep`. Expression, pose and light stay the same.
+    A whole face also gets sampled skin detail (`edit(detail_seed=seed)`), if it has detail with its module and "skin"
+    is not in `keep`. Expression, pose and light stay the same.
     """
     keep = _names("keep", keep)
     amounts = random_attributes(result, seed, region=region, keep=keep, strength=strength)

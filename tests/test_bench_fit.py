@@ -32,7 +32,7 @@ def test_scenes_span_what_they_promise():
     scenes = [fit_heads.random_scene(number) for number in range(200)]
     for s in scenes:
         height, width = s.camera.image_size
-        focal_mm = s.camera.focal_px * fit_heads.FILM_DIAGONAL_MM / np.hypot(height, width)
+        focal_mm = s.camera.focal_px * fit_heads.DIAGONAL_MM / np.hypot(height, width)
         assert 23.9 < focal_mm < 85.1 and height <= 2401 and 60 <= s.quality <= 95
         assert 0.29 < -float(s.translation[2]) - fit_heads.FACE_FRONT_M < 2.51
         # The angle between the face's direction and the line of sight is yaw and pitch together.
@@ -46,7 +46,7 @@ def test_scenes_span_what_they_promise():
 def test_a_portrait_shows_the_head_where_its_landmarks_are(toy_model):
     portrait = fit_heads.photograph(toy_model, toy_person(toy_model), scene())
     assert portrait.rgb.shape == (300, 300, 3) and portrait.rgb.dtype == np.uint8
-    right, left = portrait.landmarks_px[list(fit_heads.EYE_CORNERS)]
+    right, left = portrait.landmarks_px[list(fit_heads.OUTER_EYE_CORNERS)]
     assert portrait.eyes_px == pytest.approx(np.linalg.norm(right - left), rel=1e-3)
     aside = replace(scene(), translation=torch.tensor([0.15, 0, -0.6]))
     moved = fit_heads.photograph(toy_model, toy_person(toy_model), aside)
@@ -59,7 +59,7 @@ def test_a_portrait_shows_the_head_where_its_landmarks_are(toy_model):
 def test_turning_away_does_not_shorten_the_eye_distance(toy_model):
     front, turned = (fit_heads.photograph(toy_model, toy_person(toy_model), scene(yaw)) for yaw in (0, 50))
     assert turned.eyes_px == pytest.approx(front.eyes_px, rel=0.1)
-    right, left = turned.landmarks_px[list(fit_heads.EYE_CORNERS)]
+    right, left = turned.landmarks_px[list(fit_heads.OUTER_EYE_CORNERS)]
     assert np.linalg.norm(right - left) < 0.8 * turned.eyes_px
     assert (front.groups["yaw"], turned.groups["yaw"], turned.groups["sex"]) == ("0-15", "30-60", "female")
 

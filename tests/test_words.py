@@ -132,7 +132,7 @@ def evidence(points, photo, drawn, **changes):
 def test_every_warning_of_a_fit(monkeypatch):
     rng = np.random.default_rng(0)
     points = rng.uniform(20, 180, (478, 2))
-    points[list(quality_checks.EYE_CORNERS)] = [[80, 80], [120, 80]]
+    points[list(quality_checks.OUTER_EYE_CORNERS)] = [[80, 80], [120, 80]]
     monkeypatch.setattr(quality_checks, "face_masks", lambda points, size: (np.ones((size, size), bool),) * 2)
     monkeypatch.setattr(quality_checks, "eye_distance", lambda points: 30.0)
     grey = np.full((200, 200, 3), 128, np.uint8)

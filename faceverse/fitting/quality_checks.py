@@ -13,13 +13,11 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from ..io.images import Photo
-from ..landmarks import DetectedFace
+from ..landmarks import OUTER_EYE_CORNERS, DetectedFace
 from ..messages import Message
 from .photometric import crop_box, crop_photo
 
-# MediaPipe's points: outer corners of the right and the left eye; around the face from the brows down; and around what
-# is no skin in there, both eyes and the opening of the mouth.
-EYE_CORNERS = (33, 263)
+# MediaPipe's points around the face from the brows down, and around the holes in its skin: both eyes and the open mouth.
 FACE_OUTLINE = (
     *(356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127),
     *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
@@ -115,7 +113,7 @@ def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
 # -- measures ---------------------------------------------------------------------------------------------------------
 def eye_distance(points_px: np.ndarray) -> float:
     """Pixels between the outer eye corners of the detector's points (478, 2)."""
-    return float(np.linalg.norm(points_px[EYE_CORNERS[0]] - points_px[EYE_CORNERS[1]]))
+    return float(np.linalg.norm(points_px[OUTER_EYE_CORNERS[0]] - points_px[OUTER_EYE_CORNERS[1]]))
 
 
 def outside_share(points_px: np.ndarray, image_size: tuple[int, int]) -> float:

@@ -22,7 +22,7 @@ from .files import write_atomically
 MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
 MIN_SHORT_SIDE_PX = 32
 MAX_MEGAPIXELS = 170  # just below the size at which Pillow itself refuses (179)
-FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
+FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of a frame on 35 mm film
 
 # Named, so that Pillow never starts an interpreter such as Ghostscript on somebody's upload.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "TGA")

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.spatial import cKDTree
 
 from ..graphics.camera import Camera, project, transform
+from ..landmarks import CHIN, LEFT_EYE, MOUTH, NOSE_BASE, NOSE_TIP, OUTER_EYE_CORNERS, RIGHT_EYE
 from ..model.face_model import FaceModel
 
 # MediaPipe landmarks: the hairline from the subject's right to left, and the sides from the forehead to the jaw.
@@ -22,7 +23,7 @@ SIDES = (
     (109, 67, 103, 54, 21, 162, 127, 234, 93, 132, 58, 172, 136),
     (338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365),
 )
-EYES, NOSE_TIP, NOSE_BASE, CHIN, MOUTH = ((33, 133), (362, 263)), 4, 2, 152, (13, 14)
+EYES = (RIGHT_EYE, LEFT_EYE)
 HAIR_COLOURS = ((18, 14, 12), (35, 24, 18), (62, 40, 26), (105, 72, 42), (160, 125, 80), (150, 145, 140), (120, 45, 25))
 FRINGE, CURTAIN, GLASSES, HAND, SHADOW = 0.4, 0.25, 0.4, 0.12, 0.25  # probabilities in pictures that are not clear
 CLEAR = 0.7  # share of the pictures without occluders
@@ -50,7 +51,7 @@ class Pose:
     @property
     def eyes_px(self) -> float:
         """Distance between the outer eye corners in pixels for a frontal view."""
-        right, left = self.points[33], self.points[263]
+        right, left = self.points[list(OUTER_EYE_CORNERS)]
         return self.camera.focal_px * float(np.linalg.norm(left - right)) / float(-self.translation[2])
 
 

@@ -21,6 +21,7 @@ from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera, rotation_from_euler_deg
 from ..graphics.lighting import ambient_light, sh_basis, srgb_from_linear
 from ..io.files import write_atomically
+from ..io.images import FILM_DIAGONAL_MM
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace, detect_faces
 from ..messages import reason_of
 from ..model.face_model import FaceModel
@@ -29,7 +30,7 @@ from ..rendering.render import render_head
 from . import occluders
 from .occluders import Pose
 
-FILM_DIAGONAL_MM = 43.27
+DIAGONAL_MM = round(FILM_DIAGONAL_MM, 2)  # as for the shipped regressors
 FACE_M, FACE_FRONT_M = 0.175, 0.08  # height of an average face; its distance in front of the origin of head space
 LENS_MM, DISTANCE_M = (22.0, 90.0), (0.25, 2.5)
 # The detector reduces each face to less than 200 pixels itself: larger pictures only cost time.
@@ -40,8 +41,7 @@ YAW_DEG, PITCH_DEG, ROLL_DEG = 65.0, 20.0, 15.0
 NEUTRAL_SHARE = 1 / 3
 SPREAD = (0.75, 1.5)  # range of the factor on the identity coefficients
 BUMPS = 8
-VIEWS = 3  # pictures per person
-PEOPLE = 100  # per cache file
+VIEWS, PEOPLE = 3, 100  # pictures per person; people per cache file
 MIDDLE_GREY = 0.22
 FARTHEST = 0.25  # largest mean landmark error, in eye distances, of a valid detection
 # Relative probabilities of expressions that people make more often than the others.
@@ -224,12 +224,12 @@ def random_view(rng: np.random.Generator) -> View:
     face_px, lens_mm, distance = (float(np.exp(rng.uniform(*np.log(v)))) for v in (FACE_PX, LENS_MM, DISTANCE_M))
     wide, high = SHAPES[rng.integers(len(SHAPES))]
     aspect = wide / high
-    filling = lens_mm * np.hypot(1, aspect) / FILM_DIAGONAL_MM * FACE_M  # distance at which a face fills the height
+    filling = lens_mm * np.hypot(1, aspect) / DIAGONAL_MM * FACE_M  # distance at which a face fills the height
     distance = max(distance, filling / LARGEST_SHARE)
     share = filling / distance
     height = face_px / share
     width = aspect * height
-    focal_px = lens_mm * float(np.hypot(height, width)) / FILM_DIAGONAL_MM
+    focal_px = lens_mm * float(np.hypot(height, width)) / DIAGONAL_MM
     depth = distance + FACE_FRONT_M
     beside = rng.uniform(-0.4, 0.4, 2) * max(1 - share, 0.1) * np.array([width, height]) * depth / focal_px
     facing = rotation_from_euler_deg(*np.degrees(-np.arctan(beside / depth)))
