@@ -165,10 +165,10 @@ class Service:
             donor: JSON file of another head, whose skin detail this head gets.
         """
         if not isinstance(edits or {}, dict):
-            raise fv.ParameterError('edits must be an object such as {"age": 20}')
+            raise fv.ParameterError("api.edits")
         wanted = dict(edits or {})
         if "detail_from" in wanted or "result" in wanted:
-            raise fv.ParameterError("other heads are given as files: result is the first parameter, donor the third")
+            raise fv.ParameterError("api.heads_are_files")
         head = _load(result)
         if donor is not None:
             wanted["detail_from"] = _load(donor)
@@ -185,7 +185,7 @@ class Service:
         """
         size = _whole("size", size)
         if not 1 <= size <= MAX_PICTURE_PX:
-            raise fv.ParameterError(f"size must be in 1..{MAX_PICTURE_PX}, got {size}")
+            raise fv.ParameterError("api.size", most=MAX_PICTURE_PX, size=size)
         picture = fv.render(_load(result), size, mode, rotation=rotation)
         path = _answer_folder(session) / f"{result.stem}.png"
         fv.save_image(path, picture.rgb)
@@ -200,7 +200,7 @@ class Service:
             dense: whether wrinkles and pores become geometry, about 600,000 triangles (obj, ply and stl).
         """
         if format not in FORMATS:
-            raise fv.ParameterError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+            raise fv.ParameterError("api.format", known=", ".join(FORMATS), format=repr(format))
         head, folder = _load(result), _answer_folder(session)
         path = fv.export(head, folder / f"{result.stem}.{format}", dense=bool(dense))
         if format != "obj":
@@ -227,7 +227,8 @@ class Service:
             except Exception as error:
                 if not isinstance(error, fit_jobs.EXPECTED):
                     _log.error("/%s failed", function.__name__, exc_info=error)
-                raise gr.Error(fit_jobs.explain(error), print_exception=False) from None
+                code = fit_jobs.message_of(error).code
+                raise gr.Error(fit_jobs.explain(error), title=code, print_exception=False) from None
             finally:
                 for file in taken:
                     shutil.rmtree(file.parent, ignore_errors=True)
@@ -279,7 +280,7 @@ def _take(name: str, value, session: Session, taken: list[Path]):
     uploads = _uploads(value)
     several = name == "others"
     if len(uploads) != (len(value) if several and isinstance(value, list) else 1):
-        raise fv.ParameterError(f"{name} must be {'a list of files' if several else 'a file'}: use handle_file(path)")
+        raise fv.ParameterError("api.files" if several else "api.file", name=name)
     files = []
     for upload in uploads:
         files.append(_claimed(upload, session))
@@ -318,7 +319,7 @@ def _claimed(upload: Path, session: Session) -> Path:
             continue
     file = _claim(upload, session)
     if file is None:
-        raise fv.ImageError("the upload was deleted in the meantime; send it again")
+        raise fv.ImageError("api.upload_deleted")
     return file.parent.rename(session.folder / f"use-{next(_serial_numbers)}") / upload.name
 
 
@@ -334,7 +335,7 @@ def _check_owner(upload: Path, session: Session) -> None:
     """
     root = session.folder.parent.resolve()
     if upload.is_relative_to(root) and not upload.is_relative_to(session.folder.resolve()):
-        raise fv.ParameterError("this file is not an upload of yours; upload it again")
+        raise fv.ParameterError("api.not_yours")
 
 
 def _delete_soon(upload: Path, session: Session) -> None:
@@ -364,12 +365,12 @@ def _answer_folder(session: Session) -> Path:
 # -- values -----------------------------------------------------------------------------------------------------------
 def _load(path: Path) -> fv.FitResult:
     if path.suffix.lower() != ".json":
-        raise fv.ParameterError(f"{path.name} is no result: send the .json file that /fit or /edit returned")
+        raise fv.ParameterError("api.no_result", name=path.name)
     return fv.load_result(path)
 
 
 def _whole(name: str, value) -> int:
     """Convert to int; clients in other languages send 512.0 for 512."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
-        raise fv.ParameterError(f"{name} must be a whole number, got {value!r}")
+        raise fv.ParameterError("api.whole_number", name=name, value=repr(value))
     return int(value)

@@ -19,9 +19,9 @@ from .edit_state import EditState
 from .heads import EditableHead, serial_numbers
 from .layout import Layout
 from .sessions import Session, Sessions
-from .words import language_of, say
+from .words import language_of, say, sentence
 
-AWAY = "This head was deleted after an hour without use. Choose the photograph again."
+AWAY = "page.head_deleted"
 
 PARALLEL_EDITS = 2
 
@@ -101,7 +101,7 @@ class EditEvents(Layout):
         return {
             self.fallback: gr.Column(visible=True),
             self.simple_viewer: str(model),
-            self.turntable: markup.figures({"sides": sides}, {"sides": "The head from all sides"}, session.language),
+            self.turntable: markup.figures({"sides": sides}, {"sides": "page.all_sides"}, session.language),
         }
 
     def download_handler(self, kind: str):
@@ -142,7 +142,7 @@ class EditEvents(Layout):
         random_donor = fv.head(model.random(seed), model)
         if session.head.has_detail:
             random_donor = fv.edit(random_donor, detail_seed=seed)
-        return self._with_donor(session, random_donor, say(f"random person {seed}", session.language))
+        return self._with_donor(session, random_donor, say("page.random_person", session.language, number=seed))
 
     def _with_donor(self, session: Session, donor: fv.FitResult, name: str) -> dict:
         with session.lock:
@@ -150,7 +150,7 @@ class EditEvents(Layout):
                 return {self.message: markup.error_line(say(AWAY, session.language))}
             session.head = heads.with_donor(session.head, donor, name)
             shown = self._show(session)
-        note = say(f"Mixing with {name}: the sliders are under Mix, beside the 3D head.", session.language)
+        note = say("page.mixing", session.language, name=name)
         return {self.view: shown, self.message: "", self.donor_note: note}
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class EditEvents(Layout):
         """
         path = Path(upload["path"]).resolve()
         if path.is_relative_to(self.sessions.root.resolve()):
-            raise fv.ParameterError("this file is not an upload of yours; choose the photograph again")
+            raise fv.ParameterError("upload.not_yours")
         return path
 
     def _show(self, session: Session) -> dict:
@@ -200,10 +200,13 @@ class EditEvents(Layout):
             self.map_pictures: markup.figures(files.maps, markup.MAPS, language),
         }
 
-    def _explained(self, error: Exception, language: str = "en") -> str:
+    def _message_of(self, error: Exception) -> fv.Message:
         if not isinstance(error, fit_jobs.EXPECTED):
             _log.error("a request failed", exc_info=error)
-        return say(fit_jobs.explain(error), language)
+        return fit_jobs.message_of(error)
+
+    def _explained(self, error: Exception, language: str) -> str:
+        return sentence(self._message_of(error), language)
 
     @property
     def model_file(self) -> Path:

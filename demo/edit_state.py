@@ -13,7 +13,6 @@ MAX_SKIN = 2**24 - 1
 _POSE_DEG = {"yaw": 180.0, "pitch": 90.0, "roll": 180.0}
 _LIGHT = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 4.0), "warmth": (-1.0, 1.0)}
 _UNBOUNDED = 10.0  # limit for expression weights that the model leaves unbounded
-_FORGED = "the page has sent something that it never sends; reload it and try again"
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _mapping(data) -> Mapping:
     if data is None:
         return {}
     if not isinstance(data, Mapping):
-        raise fv.ParameterError(_FORGED)
+        raise fv.ParameterError("page.forged")
     return data
 
 
@@ -101,11 +100,11 @@ def _numbers(data, limits: Mapping[str, tuple[float, float]]) -> dict[str, float
     """Numbers by name, clamped to their limits."""
     data = _mapping(data)
     if unknown := set(data) - set(limits):
-        raise fv.ParameterError(f"{_FORGED} (unknown: {', '.join(sorted(map(str, unknown)))[:80]})")
+        raise fv.ParameterError("page.forged_names", names=", ".join(sorted(map(str, unknown)))[:80])
     return {name: _number(value, *limits[name]) for name, value in data.items()}
 
 
 def _number(value, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise fv.ParameterError(_FORGED)
+        raise fv.ParameterError("page.forged")
     return min(max(float(value), low), high)

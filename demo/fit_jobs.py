@@ -23,17 +23,18 @@ import faceverse as fv
 from . import heads, pictures
 from .heads import EditableHead, serial_numbers
 from .view_files import file_url
+from .words import sentence
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 MAX_PHOTOS = 12
 MAX_PHOTO_BYTES = 40_000_000
 STEPS = {
-    "detection": "Looking for the face",
-    "landmarks": "Finding the shape of the head",
-    "photometric coarse": "Matching skin and light",
-    "photometric fine": "Matching the finer features",
-    "detail": "Reading the skin",
-    "texture": "Taking the colours from the photograph",
+    "detection": "step.detection",
+    "landmarks": "step.landmarks",
+    "photometric coarse": "step.photometric_coarse",
+    "photometric fine": "step.photometric_fine",
+    "detail": "step.detail",
+    "texture": "step.texture",
 }
 _SIMILAR_WIDTH = 0.4  # relative to the widest face; the visitor chooses where a second face is wider than this
 _PREVIEW_PX = 384
@@ -53,7 +54,7 @@ class Progress:
     """Progress of a job.
 
     Args:
-        text: current step, for the visitor.
+        text: current step, for the visitor; a message, which can be translated.
         fraction: completed part of the job, 0..1.
         preview: new preview as a data URL, or None.
         refining: the base head is in the 3D view already, and only its detail is missing.
@@ -136,7 +137,7 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
         ImageError: an upload was deleted or is too large, or there are more than MAX_PHOTOS.
     """
     if len(uploads) > MAX_PHOTOS:
-        raise fv.ImageError(f"{len(uploads)} photographs are too many; choose at most {MAX_PHOTOS}")
+        raise fv.ImageError("upload.too_many_photos", photos=len(uploads), most=MAX_PHOTOS)
     target = folder / f"photo-{next(serial_numbers)}"  # a fit that still runs deletes its own photographs only
     for older in folder.glob("photo-*/"):
         shutil.rmtree(older, ignore_errors=True)
@@ -144,7 +145,7 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
     for upload in uploads:
         if os.path.exists(upload) and os.path.getsize(upload) > MAX_PHOTO_BYTES:
             size, name = os.path.getsize(upload) / 1e6, Path(upload).name
-            raise fv.ImageError(f"{name} has {size:.0f} MB, more than {MAX_PHOTO_BYTES / 1e6:.0f}; reduce it")
+            raise fv.ImageError("upload.large_photo", name=name, megabytes=size, most=MAX_PHOTO_BYTES / 1e6)
     photos = []
     for position, upload in enumerate(map(Path, uploads)):
         part = target / str(position)
@@ -154,7 +155,7 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
                 Path(shutil.copyfile(upload, part / upload.name))
             )  # messages name the file as its owner knows it
         except OSError as error:
-            raise fv.ImageError("the upload was deleted in the meantime; choose the photograph again") from error
+            raise fv.ImageError("upload.photo_deleted") from error
         if show_s is not None:
             delete_later(upload, show_s)
     return FitJob(tuple(photos), is_donor=donor)
@@ -218,7 +219,7 @@ def fit(
     def on_progress(stage: str, fraction: float, preview: np.ndarray | None) -> None:
         if stopped.is_set() or not is_active():
             raise Stopped
-        events.put(Progress(STEPS.get(stage, stage.capitalize()), fraction, _data_url(preview), refining))
+        events.put(Progress(fv.Message(STEPS.get(stage, stage)), fraction, _data_url(preview), refining))
 
     def work() -> None:
         try:
@@ -244,7 +245,7 @@ def fit(
         except Exception as error:
             events.put(error)
 
-    yield Progress("Reading the photograph", 0.0)
+    yield Progress(fv.Message("step.reading"), 0.0)
     threading.Thread(target=work, daemon=True).start()
     keep = is_final = False
     try:
@@ -291,15 +292,16 @@ def warm_up_fit(folder: Path, model: Path, detail=True) -> None:
         pictures.of_fit(fitted.result, fitted.photo_rgb, scratch)
 
 
-def explain(error: Exception) -> str:
-    """One sentence for the visitor."""
+def message_of(error: Exception) -> fv.Message:
+    """The message of an error that is meant for the visitor; of any other, that something went wrong."""
     if isinstance(error, fv.FaceVerseError):
-        text = str(error).strip()
-        start = text[:1].upper() if text.split(" ")[0].isalpha() else text[:1]  # not the name of a file
-        return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-    if isinstance(error, Stopped):
-        return "Cancelled."
-    return "Something went wrong on the server. Try again, or try another photograph."
+        return error.message
+    return fv.Message("page.cancelled" if isinstance(error, Stopped) else "page.fault")
+
+
+def explain(error: Exception, language: str = "en") -> str:
+    """One sentence for the visitor."""
+    return sentence(message_of(error), language)
 
 
 def _data_url(preview: np.ndarray | None) -> str | None:

@@ -10,21 +10,21 @@ import faceverse as fv
 
 from .tracking_jobs import Motion
 from .view_files import file_url
-from .words import say
+from .words import say, sentence, term
 
 STAGES = {
-    "photo": "Photograph",
-    "landmarks": "Landmarks",
-    "base": "Base model",
-    "detail": "With detail",
-    "final": "Final head",
+    "photo": "stage.photo",
+    "landmarks": "stage.landmark_points",
+    "base": "stage.base",
+    "detail": "stage.with_detail",
+    "final": "stage.final",
 }
 MAPS = {
-    "texture": "Texture",
-    "smooth": "Texture without detail",
-    "normal": "Normal map",
-    "displacement": "Displacement, black to white: 0.8 mm",
-    "confidence": "Seen in the photograph",
+    "texture": "map.texture",
+    "smooth": "map.smooth",
+    "normal": "map.normal",
+    "displacement": "map.displacement",
+    "confidence": "map.confidence",
 }
 
 
@@ -60,23 +60,24 @@ def stage_times(result: fv.FitResult, language: str) -> str:
     rows = []
     for stage in result.stages:
         change = f"{stage.before:.3g} → {stage.after:.3g}" if stage.before else ""
-        steps = f"{stage.iterations} {say('steps', language)}" if stage.iterations > 1 else ""
+        steps = f"{stage.iterations} {say('page.steps', language)}" if stage.iterations > 1 else ""
         cells = "".join(f"<dd>{html.escape(cell)}</dd>" for cell in (f"{stage.seconds:.2f} s", steps, change))
-        rows.append(f"<div><dt>{html.escape(say(stage.name, language))}</dt>{cells}</div>")
+        rows.append(f"<div><dt>{html.escape(term(f'stage.{stage.name}', stage.name, language))}</dt>{cells}</div>")
     return f'<dl class="fv-times">{"".join(rows)}</dl>' if rows else ""
 
 
-def report(result: fv.FitResult, is_final: bool, language: str, explain) -> str:
+def report(result: fv.FitResult, is_final: bool, language: str) -> str:
     """Report of a fit as Markdown: time, size of the mesh, warnings.
 
     Args:
-        whole: False where its detail is still to come.
-        explain: makes a sentence of an error.
+        is_final: False where its detail is still to come.
     """
-    size = f"{len(result.vertices):,} vertices, {len(result.faces):,} triangles"
-    first = f"**Done in {result.seconds:.1f} s**: {size}." if is_final else f"{size}; the detail of the skin follows."
-    warnings = [f"- {say(explain(fv.FaceVerseError(warning)), language)}" for warning in result.warnings]
-    return "\n".join([say(first, language), *warnings])
+    size = {"vertices": len(result.vertices), "triangles": len(result.faces)}
+    if is_final:
+        first = say("page.done", language, seconds=result.seconds, **size)
+    else:
+        first = say("page.base_done", language, **size)
+    return "\n".join([first, *(f"- {sentence(warning, language)}" for warning in result.warnings)])
 
 
 def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
@@ -84,25 +85,25 @@ def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
     link = f'<a href="{html.escape(file_url(path))}" download="{path.name}">{path.name}</a>'
     light = result.model.coarse
     polygons = len(light.faces if mesh == "light" and light is not None else result.faces)
-    held = "" if path.suffix == ".json" else f", {polygons:,} {say('triangles', language)}"
+    held = "" if path.suffix == ".json" else f", {polygons:,} {say('page.triangles', language)}"
     if mesh == "dense" and path.suffix in (".ply", ".stl", ".zip") and result.displacement is not None:
-        held = f", {say('dense mesh', language)}"
+        held = f", {say('page.dense_mesh', language)}"
     return f"<p>{link} ({path.stat().st_size / 1e6:.1f} MB{held})</p>"
 
 
-def motion(motion: Motion, language: str, explain) -> str:
+def motion(motion: Motion, language: str) -> str:
     """Summary and warnings of a motion, as Markdown."""
     track = motion.track
     frames, share = len(track), round(100 * float((track.confidence > 0).mean()))
-    text = f"{frames} frames, {motion.seconds:.1f} s, with a face in {share} % of them"
+    text = say("page.motion", language, frames=frames, seconds=motion.seconds, share=share)
     name = motion.name.replace("*", "").replace("`", "")
-    warnings = [f"- {say(explain(fv.FaceVerseError(warning)), language)}" for warning in track.warnings]
-    return "\n".join([f"**{html.escape(name)}**: {say(text, language)}", *warnings])
+    warnings = [f"- {sentence(warning, language)}" for warning in track.warnings]
+    return "\n".join([f"**{html.escape(name)}**: {text}", *warnings])
 
 
 def video(path: Path, language: str) -> str:
     """A video to watch, and a link to take it along."""
-    address, label = html.escape(file_url(path)), html.escape(say("Overlay", language))
+    address, label = html.escape(file_url(path)), html.escape(say("page.overlay", language))
     shown = f'<video src="{address}" controls autoplay muted loop playsinline aria-label="{label}">'
     return f"{shown}</video>{file_line(path, 'overlay.mp4')}"
 
@@ -124,15 +125,12 @@ def about(result: fv.FitResult, language: str) -> str:
         value = float(values[attribute.name])
         span = attribute.maximum - attribute.minimum
         place = min(max((value - attribute.minimum) / span, 0.0), 1.0)
-        name = say(attribute.name.replace("_", " ").capitalize(), language)
-        unit = {"years": f" {say('years', language)}", "mm": f" {say('mm', language)}", "degrees": "°"}
+        name = term(f"attribute.name.{attribute.name}", attribute.name, language).replace("_", " ").capitalize()
+        unit = {"years": f" {say('unit.years', language)}", "mm": f" {say('unit.mm', language)}", "degrees": "°"}
         shown = f"{value:.0f}" if attribute.unit == "years" else f"{value:+.1f}"
         rows.append(
             f'<div><dt>{html.escape(name)}</dt><dd><i style="left:{100 * place:.1f}%"></i></dd>'
             f"<dd>{shown}{html.escape(unit.get(attribute.unit, ''))}</dd></div>"
         )
-    note = say(
-        "The model's own coordinates of this head, where 0 is average for its kind; no statement about the person.",
-        language,
-    )
+    note = say("page.estimates_note", language)
     return f'<p class="fv-note-small">{html.escape(note)}</p><dl class="fv-about">{"".join(rows)}</dl>'

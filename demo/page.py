@@ -21,12 +21,12 @@ from .sessions import Session, Sessions
 from .tracking_events import START_DOWNLOAD
 from .view_files import file_url
 from .webcam_events import WebcamEvents
-from .words import say
+from .words import say, sentence
 
 __all__ = ["Page", "build", "launch_options"]
 
 QUEUE_LENGTH = 40
-NOT_YET = "First a head of your own, with its detail; then choose the other photograph again."
+NOT_YET = "page.donor_too_early"
 SEND_STATE = "(state, mesh) => [JSON.stringify(window.faceverse?.state() ?? {}), mesh]"
 
 _log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Page(WebcamEvents):
             paths = [self._uploaded(one) for one in uploads]
             session.fit_job = fit_jobs.claim(paths, session.folder, donor=donor)
         except fit_jobs.EXPECTED as error:
-            return self._end_fit(session, fit_jobs.explain(error))
+            return self._end_fit(session, fit_jobs.message_of(error))
         return self._start_fit(session) | ({self.more_photos: None} if isinstance(upload, list) else {})
 
     def take_sample(self, request: gr.Request, event: gr.EventData) -> dict:
@@ -187,7 +187,7 @@ class Page(WebcamEvents):
                 yield from self._run_fit(session, job, is_active, entry)
         except Exception as error:
             if is_active():
-                yield self._end_fit(session, self._explained(error))
+                yield self._end_fit(session, self._message_of(error))
                 return
         if session.run_id in (0, run):
             session.status = session.status if session.status and session.status.get("choose") else None
@@ -241,7 +241,7 @@ class Page(WebcamEvents):
             self.cancel_button: gr.Button(visible=not fitted.is_final),
             self.results: gr.Column(visible=True),
             self.other_face_button: gr.Button(visible=fitted.is_final and session.fit_job is not None),
-            self.fit_report: markup.report(fitted.result, fitted.is_final, session.language, fit_jobs.explain),
+            self.fit_report: markup.report(fitted.result, fitted.is_final, session.language),
             self.estimates: markup.about(fitted.result, session.language),
             **({self.download_link: "", self.donor_note: ""} | self._without_motion() if is_new else {}),
         }
@@ -253,14 +253,14 @@ class Page(WebcamEvents):
         session = self._session(request)
         if session.head is None:
             return {self.loss_plot: None}
-        labels = {"step": say("Step", session.language), "loss": say("Loss, of where it began", session.language)}
+        labels = {"step": say("page.step", session.language), "loss": say("page.loss", session.language)}
         return {self.loss_plot: pictures.loss_figure(session.head.fitted, labels)}
 
     def _show_donor(self, session: Session, fitted: FittedHead) -> Iterator[dict]:
         """Blend with the donor once its fit is complete."""
         if fitted.is_final:
             session.run_id, session.status, session.fit_job = 0, None, None
-            name = say("the other photograph", session.language)
+            name = say("page.other_photograph", session.language)
             yield self._with_donor(session, fitted.result, name) | {self.cancel_button: gr.Button(visible=False)}
 
     # -- heads from files ---------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ class Page(WebcamEvents):
             finally:
                 path.unlink(missing_ok=True)
         except Exception as error:
-            yield self._end_fit(session, self._explained(error))
+            yield self._end_fit(session, self._message_of(error))
             return
         if session.fit_job is not None:
             session.fit_job.delete_photos()
@@ -289,7 +289,7 @@ class Page(WebcamEvents):
             self.cancel_button: gr.Button(visible=False),
             self.results: gr.Column(visible=True),
             self.other_face_button: gr.Button(visible=False),
-            self.fit_report: markup.report(head.fitted, True, session.language, fit_jobs.explain),
+            self.fit_report: markup.report(head.fitted, True, session.language),
             self.estimates: markup.about(head.fitted, session.language),
             self.download_link: "",
             self.donor_note: "",
@@ -299,7 +299,7 @@ class Page(WebcamEvents):
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
     def _start_fit(self, session: Session) -> dict:
-        step = Progress(say("Waiting for a free place", session.language), 0.0, refining=session.fit_job.is_donor)
+        step = Progress(say("page.waiting", session.language), 0.0, refining=session.fit_job.is_donor)
         session.run_id, session.status = next(self._runs), None
         return {
             self.fit_ticket: session.run_id,
@@ -318,10 +318,10 @@ class Page(WebcamEvents):
         session.fit_job = None
         head, language = session.head, session.language
         return {
-            self.message: markup.error_line(say(message, language)),
+            self.message: markup.error_line(sentence(message, language)),
             self.cancel_button: gr.Button(visible=False),
             self.other_face_button: gr.Button(visible=False),
-            self.fit_report: "" if head is None else markup.report(head.fitted, True, language, fit_jobs.explain),
+            self.fit_report: "" if head is None else markup.report(head.fitted, True, language),
             self.view: {"model": file_url(self.model_file), **session.view, "status": None},
         }
 

@@ -9,6 +9,8 @@ from itertools import count
 
 import gradio as gr
 
+import faceverse as fv
+
 from . import fit_jobs, heads, markup, tracking_jobs
 from .edit_events import AWAY, EditEvents
 from .edit_state import EditState
@@ -18,10 +20,10 @@ from .job_queue import MAX_WAITING, POLL_S, JobQueue, QueueEntry
 from .sessions import Session, Sessions
 from .tracking_jobs import Motion, TrackingJob
 from .view_files import file_url
-from .words import say
+from .words import say, sentence
 
-BUSY = "One thing after the other: wait until the head is there with its detail, or cancel it."
-NO_VIDEO = "There is no video any more. Choose it again."
+BUSY = "page.busy"
+NO_VIDEO = "page.no_video"
 START_DOWNLOAD = """(status) => {
     const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
     if (link) { document.body.append(link); link.click(); link.remove(); }
@@ -86,7 +88,7 @@ class TrackingEvents(EditEvents):
         try:
             video = tracking_jobs.claim(self._uploaded(upload), session.folder)
         except fit_jobs.EXPECTED as error:
-            return self._end_tracking(session, fit_jobs.explain(error)) | {self.video_upload: None}
+            return self._end_tracking(session, fit_jobs.message_of(error)) | {self.video_upload: None}
         session.tracking_job = TrackingJob(video)
         return self._track_started(session, subject, quality) | {self.video_upload: None}
 
@@ -106,7 +108,7 @@ class TrackingEvents(EditEvents):
         )
         self.set_motion(session, None)
         session.run_id = session.tracking_run = next(self._runs)
-        session.status = asdict(Progress(say("Waiting for a free place", session.language), 0.0, refining=True))
+        session.status = asdict(Progress(say("page.waiting", session.language), 0.0, refining=True))
         return {
             self.track_ticket: session.run_id,
             self.message: "",
@@ -139,7 +141,7 @@ class TrackingEvents(EditEvents):
                             yield from self._show_track(session, task, event)
         except Exception as error:
             if is_active():
-                yield self._end_tracking(session, self._explained(error))
+                yield self._end_tracking(session, self._message_of(error))
                 return
         if session.motion is None and (
             session.tracking_job is task or session.tracking_job is None
@@ -172,7 +174,7 @@ class TrackingEvents(EditEvents):
             return session.run_id == run and session.motion is motion and not session.closed
 
         yield {self.cancel_tracking_button: gr.Button(visible=True), self.message: ""} | self._step(
-            session, Progress("Waiting for a free place", 0.0, refining=True)
+            session, Progress(fv.Message("page.waiting"), 0.0, refining=True)
         )
         try:
             with self.queue.enter(is_deferred=True) as entry:
@@ -274,7 +276,7 @@ class TrackingEvents(EditEvents):
             ahead = entry.ahead
             if ahead not in (0, reported):
                 reported = ahead
-                text = say(f"Waiting for a free place: {ahead} before you", session.language)
+                text = say("page.waiting_behind", session.language, ahead=ahead)
                 session.status = (session.status or {}) | {"text": text, "fraction": 0.0}
                 yield {self.view: self._view_value(session)}
 
@@ -318,7 +320,7 @@ class TrackingEvents(EditEvents):
             self.cancel_tracking_button: gr.Button(visible=False),
             self.track_again_button: gr.Button(visible=session.motion.video is not None),
             self.motion_box: gr.Column(visible=True),
-            self.motion_note: markup.motion(session.motion, session.language, fit_jobs.explain),
+            self.motion_note: markup.motion(session.motion, session.language),
             self.motion_download_link: "",
             self.overlay_video: "",
             self.draw_overlay_button: gr.Button(visible=session.motion.video is not None),
@@ -339,7 +341,7 @@ class TrackingEvents(EditEvents):
         session.run_id, session.status = 0, None
         self._delete_motion(session)
         return {
-            self.message: markup.error_line(say(message, session.language)),
+            self.message: markup.error_line(sentence(message, session.language)),
             self.cancel_tracking_button: gr.Button(visible=False),
             self.track_again_button: gr.Button(visible=False),
             self.motion_box: gr.Column(visible=False),

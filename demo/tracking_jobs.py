@@ -32,7 +32,6 @@ _TELL_S = 0.25  # least time between two progress reports
 # First bytes of MP4 and QuickTime, Matroska and WebM. Playlists, whose entries FFmpeg would open, start differently.
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _MATROSKA = b"\x1aE\xdf\xa3"
-_NO_VIDEO = "{} is not a video that can be read; try an MP4 with H.264"
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def claim(upload: str | Path, folder: Path, show_s: float = 5) -> UploadedVideo:
         return UploadedVideo(path, _checked(path))
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise fv.ImageError("the upload was deleted in the meantime; choose the video again") from error
+        raise fv.ImageError("upload.video_deleted") from error
     except fv.FaceVerseError:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -145,29 +144,27 @@ def _checked(path: Path) -> int | None:
     size = path.stat().st_size
     if size > MAX_VIDEO_BYTES:
         raise fv.ImageError(
-            f"{path.name} has {size / 1e6:.0f} MB, more than {MAX_VIDEO_BYTES / 1e6:.0f}; cut it, or film it smaller"
+            "upload.large_video", name=path.name, megabytes=size / 1e6, most=MAX_VIDEO_BYTES / 1e6
         )
     with open(path, "rb") as file:
         start = file.read(8)
     if start[4:8] not in _BOXES and start[:4] != _MATROSKA:
-        raise fv.ImageError(_NO_VIDEO.format(path.name))
+        raise fv.ImageError("video.unreadable", name=path.name)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the exceptions below replace its log
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened() or not capture.grab():
-            raise fv.ImageError(_NO_VIDEO.format(path.name))
+            raise fv.ImageError("video.unreadable", name=path.name)
         frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     finally:
         capture.release()
     if max(width, height) > MAX_VIDEO_PX:
-        raise fv.ImageError(f"{path.name} has {width} x {height} pixels, more than {MAX_VIDEO_PX}; film it smaller")
+        raise fv.ImageError("upload.wide_video", name=path.name, width=width, height=height, most=MAX_VIDEO_PX)
     if not (frames > 0 and np.isfinite(rate) and rate > 0):
         return None
     if frames / rate > MAX_VIDEO_S + 1 or frames > MAX_VIDEO_S * _MAX_FPS:
-        raise fv.ImageError(
-            f"{path.name} is {frames / rate:.0f} seconds long, more than {MAX_VIDEO_S}; cut the part that you want"
-        )
+        raise fv.ImageError("upload.long_video", name=path.name, seconds=frames / rate, most=MAX_VIDEO_S)
     return int(frames)
 
 
@@ -190,21 +187,21 @@ def track_video(
     """
     total, done = task.video.frames, 0
 
-    def say(fraction: float) -> str:
+    def message(fraction: float) -> fv.Message:
         nonlocal done
         done += 1
         if done > MAX_VIDEO_S * _MAX_FPS:
-            raise fv.ImageError(f"{task.video.path.name} is longer than {MAX_VIDEO_S} seconds; cut the part you want")
+            raise fv.ImageError("upload.endless_video", name=task.video.path.name, most=MAX_VIDEO_S)
         if not total:
-            return f"Following the face: {done} frames"
+            return fv.Message("step.tracking_frames", frames=done)
         if done >= total:
-            return f"Working out shape and movement from {done} frames"
-        return f"Following the face: {done} of {max(total, done)} frames"
+            return fv.Message("step.solving_frames", frames=done)
+        return fv.Message("step.tracking", frames=done, total=total)
 
     def work(on_progress) -> fv.Track:
         return fv.track(task.video.path, identity=task.head, quality=task.quality, on_progress=on_progress)
 
-    yield from _with_progress(work, say, is_active, let_others_pass)
+    yield from _with_progress(work, message, is_active, let_others_pass)
 
 
 def overlay(
@@ -223,13 +220,16 @@ def overlay(
         return fv.render(track, path, mode="overlay", source=motion.video.path, size=size, on_progress=on_progress)
 
     yield from _with_progress(
-        work, lambda share: f"Drawing the head over the video: {100 * share:.0f} %", is_active, let_others_pass
+        work, lambda share: fv.Message("step.overlay", percent=100 * share), is_active, let_others_pass
     )
     delete_older(folder, "overlay-*.mp4", {path})
 
 
 def _with_progress(
-    work: Callable, say: Callable[[float], str], is_active: Callable[[], bool], let_others_pass: Callable[[], None]
+    work: Callable,
+    message: Callable[[float], fv.Message],
+    is_active: Callable[[], bool],
+    let_others_pass: Callable[[], None],
 ) -> Iterator:
     """Run work(on_progress) in a thread; yield Progress and, at the end, its result."""
     events: queue.SimpleQueue = queue.SimpleQueue()
@@ -240,7 +240,7 @@ def _with_progress(
         nonlocal reported_s
         if stopped.is_set() or not is_active():
             raise Stopped
-        text, now_s = say(fraction), time.monotonic()
+        text, now_s = message(fraction), time.monotonic()
         if now_s - reported_s > _TELL_S or fraction == 1:
             reported_s = now_s
             events.put(Progress(text, fraction, refining=True))
@@ -289,7 +289,7 @@ def load_motion(path: Path, head: fv.FitResult) -> fv.Track:
     else:
         track = fv.load_track(path, head.model).apply_to(head)
     if len(track) > MAX_MOTION_FRAMES:
-        raise fv.ParameterError(f"{path.name} has {len(track)} frames, more than {MAX_MOTION_FRAMES}; cut it")
+        raise fv.ParameterError("upload.long_motion", name=path.name, frames=len(track), most=MAX_MOTION_FRAMES)
     return track
 
 

@@ -33,7 +33,6 @@ MAX_FRAME_PX = 1280
 ROUTE = "live"
 _MAX_UNRECORDED = 300  # frames, while nothing is recorded
 _IN_FLIGHT = 2
-_GONE = "this camera is not followed any more; start it again"
 
 
 _log = logging.getLogger(__name__)
@@ -99,7 +98,7 @@ class WebcamStream:
         future: Future = Future()
         with self._lock:
             if self._closed or self._tasks.qsize() > _IN_FLIGHT:
-                future.set_exception(Closed(_GONE))
+                future.set_exception(Closed(fv.Message("webcam.gone")))
             else:
                 self._tasks.put((work, future))
         return future
@@ -120,7 +119,7 @@ class WebcamStream:
             self._closed = True
         while not self._tasks.empty():
             if (task := self._tasks.get()) is not None:
-                task[1].set_exception(Closed(_GONE))
+                task[1].set_exception(Closed(fv.Message("webcam.gone")))
         if self._tracker is not None:
             self._tracker.close()
         self._tracker = None
@@ -143,7 +142,7 @@ class WebcamStream:
 
     def _recording(self) -> fv.Track:
         if self._tracker is None or not self._is_recording:
-            raise fv.ParameterError("nothing has been recorded; press the red button first")
+            raise fv.ParameterError("webcam.not_recorded")
         self._is_recording = False
         return self._tracker.track()
 
@@ -180,9 +179,7 @@ class WebcamStreams:
         """
         with self._lock:
             if len(self._streams) >= self.limit:
-                raise fv.FaceVerseError(
-                    f"all {self.limit} places for cameras are taken on this server; try again in a minute"
-                )
+                raise fv.FaceVerseError("webcam.all_taken", places=self.limit)
             stream = WebcamStream(lambda: self._tracker(head), is_active, self._remove, self._idle_s)
             self._streams[stream.token] = stream
         return stream
@@ -209,7 +206,7 @@ class WebcamStreams:
     async def _answer_frame(self, request: Request) -> Response:
         stream = self._streams.get(request.path_params["token"])
         if stream is None:
-            return PlainTextResponse(_GONE, 410)
+            return PlainTextResponse(fv.Message("webcam.gone"), 410)
         start_s = time.perf_counter()
         try:
             seconds = float(request.query_params.get("t", "nan"))
@@ -229,7 +226,7 @@ class WebcamStreams:
         stream = self._streams.get(request.path_params["token"])
         action = request.path_params["action"]
         if stream is None or action not in ("calibrate", "record", "close"):
-            return PlainTextResponse(_GONE, 410)
+            return PlainTextResponse(fv.Message("webcam.gone"), 410)
         if action == "close":
             stream.close()
             return Response(status_code=204)
@@ -250,7 +247,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_FRAME_BYTES:
-            raise fv.ImageError(f"a frame has more than {MAX_FRAME_BYTES} bytes")
+            raise fv.ImageError("webcam.large_frame", most=MAX_FRAME_BYTES)
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -264,7 +261,7 @@ def _decoded(jpeg: bytes) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(jpeg), formats=["JPEG"])
         if max(image.size) > MAX_FRAME_PX:
-            raise fv.ImageError(f"a frame has {image.width} x {image.height} pixels, more than {MAX_FRAME_PX}")
+            raise fv.ImageError("webcam.wide_frame", width=image.width, height=image.height, most=MAX_FRAME_PX)
         return np.asarray(image.convert("RGB"))
     except OSError as error:
-        raise fv.ImageError("a frame is no JPEG that can be read") from error
+        raise fv.ImageError("webcam.no_jpeg") from error

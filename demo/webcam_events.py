@@ -80,11 +80,11 @@ class WebcamEvents(TrackingEvents):
     def _keep_recording(self, session: Session) -> Iterator[dict]:
         stream, session.webcam = session.webcam, None
         if stream is None:
-            raise fv.FaceVerseError("this camera is not followed any more; start it again")
+            raise fv.FaceVerseError("webcam.gone")
         try:
             track = stream.recorded().result(ANSWER_S)
         except Closed as error:
-            raise fv.FaceVerseError(str(error)) from error
+            raise fv.FaceVerseError("webcam.gone") from error
         finally:
             stream.close()
         if session.head is None:

@@ -152,7 +152,7 @@ def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
     assert fitted.face_count == 1 and fitted.is_final
     assert np.abs(fitted.photo_rgb.astype(int) - astronaut).mean() < 3, "a JPEG of it"
     assert not photo.exists()
-    assert "Done in" in markup.report(fitted.result, True, "en", fit_jobs.explain)
+    assert "Done in" in markup.report(fitted.result, True, "en")
 
 
 def test_a_photograph_of_several_people_is_a_question(job, toy_model, monkeypatch):
@@ -256,7 +256,7 @@ def test_the_base_head_comes_before_the_final_one(job, two_stages, skinned):
     assert before and not any(step.refining for step in before)
     assert after and all(step.refining and step.text == "Reading the skin" for step in after)
     assert base.result.normal_map is None and final.result is skinned and base.person == final.person
-    assert "Done" not in markup.report(base.result, False, "en", fit_jobs.explain) and not job.photos[0].exists()
+    assert "Done" not in markup.report(base.result, False, "en") and not job.photos[0].exists()
 
 
 # ---------------------------------------------------------------------------------------------------------- the 3D view

@@ -121,7 +121,7 @@ def test_what_is_no_video_becomes_a_sentence(tmp_path, folder, content, words):
         path.write_bytes(content)
     with pytest.raises(fv.ImageError, match=words) as caught:
         tracking_jobs.claim(path, folder)
-    assert re.search("[\u4e00-\u9fff]", say(fit_jobs.explain(caught.value), "zh"))
+    assert re.search("[\u4e00-\u9fff]", fit_jobs.explain(caught.value, "zh"))
     assert not list(folder.iterdir())
 
 
@@ -130,7 +130,7 @@ def test_long_and_large_videos_are_refused(upload, folder, monkeypatch, limit, v
     monkeypatch.setattr(tracking_jobs, limit, value)
     with pytest.raises(fv.ImageError, match="clip.mp4 (is|has) .* more than .*; (cut|film)") as caught:
         tracking_jobs.claim(upload, folder)
-    assert "clip.mp4" in say(fit_jobs.explain(caught.value), "zh") != fit_jobs.explain(caught.value)
+    assert "clip.mp4" in fit_jobs.explain(caught.value, "zh") != fit_jobs.explain(caught.value)
     assert not list(folder.iterdir())
 
 
@@ -447,7 +447,7 @@ def test_there_are_so_many_places(live):
     first, second = (live.open(None, lambda: True) for _ in range(2))
     with pytest.raises(fv.FaceVerseError, match="all 2 places for cameras") as caught:
         live.open(None, lambda: True)
-    assert "2" in say(fit_jobs.explain(caught.value), "zh")
+    assert "2" in fit_jobs.explain(caught.value, "zh")
     first.close()
     assert wait_for(lambda: len(live) == 1)
     live.open(None, lambda: True).close()

@@ -100,6 +100,11 @@ class Message(str):
         return catalogs.languages()
 
     @staticmethod
+    def codes() -> tuple[str, ...]:
+        """Codes of all messages, in the order of the alphabet."""
+        return tuple(sorted(catalogs.catalog(catalogs.SOURCE_LANGUAGE).sentences))
+
+    @staticmethod
     def add_catalogs(folder: str | os.PathLike) -> None:
         """Make further catalogs known: the .po files of a folder, named after their languages.
 

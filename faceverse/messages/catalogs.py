@@ -46,7 +46,7 @@ class Catalog:
 
 
 def add_folder(folder: str | os.PathLike) -> None:
-    """Make the catalogs of a folder known, beside those of this package; of two entries of one code the later counts."""
+    """Make the catalogs of a folder known, beside this package's; of two entries of one code the later counts."""
     folder = Path(folder)
     if folder not in _FOLDERS:
         _FOLDERS.append(folder)
