@@ -14,9 +14,10 @@
 # ---
 
 # %% [markdown]
-# # 3. What a fit makes small
+# # 3. What a fit minimises
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
+# [![Open in
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # (In Colab run first, with the address of this repository: `!git clone ADDRESS faceverse` and
 # `%pip install -q "./faceverse[notebooks]"`.)
@@ -31,7 +32,7 @@
 # 2. write the landmark term, and grow a monster without a prior,
 # 3. race the Gauss-Newton method against Adam,
 # 4. solve for the light with one call of least squares,
-# 5. see which pixels lose their vote, as a mask over the photograph,
+# 5. see which pixels are down-weighted as outliers, as a mask over the photograph,
 # 6. switch each term off and look at the damage.
 #
 # **You need** NumPy, derivatives, and least squares. The notebook before this one,
@@ -41,7 +42,7 @@
 # ## 1. What a fit reports
 #
 # `fv` is the library. From its modules we take the parts of the fit: `solver` (landmarks), `surface` and
-# `photometric` (colours), `prior`, and `subject`, which holds one photograph with its face.
+# `photometric` (colours), `prior`, and `fit_input`, which holds one photograph with its detected face.
 
 # %%
 import os
@@ -96,8 +97,8 @@ searches = [stage for stage in result.stages if stage.history]
 assert len(searches) == 3 and all(stage.after < stage.before for stage in searches)
 
 # %% [markdown]
-# The terms at the end of each search. They are in *squares of standard deviations*, halved: a term of 2 says "this is
-# as unlikely as one number that is 2 deviations off". So terms of different origin can be added.
+# The terms at the end of each search. They are in *squares of standard deviations*, halved: a term of 2 means "as
+# unlikely as one number that is 2 standard deviations off". So terms of different origin can be added.
 
 # %%
 for stage in searches:
@@ -107,15 +108,15 @@ for stage in searches:
     assert np.isclose(sum(stage.loss_terms.values()), stage.after, rtol=1e-3)
 
 # %% [markdown]
-# And the way there, each curve divided by its own start. A photometric curve may step where the fit measures anew how
-# far the picture's colours can be trusted.
+# And the way there, each curve divided by its first value. A photometric curve may jump where the fit estimates the
+# noise level of the picture's colours anew.
 
 # %%
 plt.figure(figsize=(6, 3), dpi=90)
 for stage in searches:
     plt.plot(np.array(stage.history) / stage.history[0], marker="o", ms=3, label=stage.name)
 plt.xlabel("Gauss-Newton step")
-plt.ylabel("loss / its start")
+plt.ylabel("loss / first value")
 plt.ylim(0, 1.05)
 plt.legend(fontsize=8)
 plt.show()
@@ -134,65 +135,67 @@ plt.show()
 # where $w_l$, in 1 / pixel, is one over the error that the detector is expected to make at this point: a corner of an
 # eye counts more than a point on the cheek, where the surface looks the same everywhere.
 #
-# `landmark_model` cuts the model down to these points. (The library also knows errors that the detector makes with
-# many points at once, its *habits*. We leave them out.)
+# `landmark_model` cuts the model down to these points. (The library also models errors that are correlated
+# over many points, the detector's *error modes*. We leave them out.)
 
 # %%
 face = fv.detect(photo)[0]
 lm = solver.landmark_model(model, model.landmarks_478)
 lm = replace(lm, error_modes=lm.error_modes[:0])
-found, camera = face.landmarks_px.astype(float), result.camera
+detected, camera = face.landmarks_px.astype(float), result.camera
 L, N_id, N_exp = len(lm.mean), len(lm.identity), len(lm.expression)
 print(f"L = {L} points, {N_id} identity coefficients, {N_exp} expression weights")
 print(f"the detector's expected errors: {1000 * lm.sigma.min():.1f} to {1000 * lm.sigma.max():.1f} mm")
 
 # %% [markdown]
-# The start: the mean head ($\alpha = 0$) with the expression that the detector saw, `expected`, in a rough pose. The
-# pose comes from one linear least squares: a plane picture of the points, stretched and turned.
+# The initial estimate: the mean head ($\alpha = 0$) with the expression that the detector scored, `expected`, in a
+# rough pose. The pose is one linear least-squares solution under a scaled orthographic camera.
 
 # %%
 expected = lm.prior.mean(face.blendshapes)
-rotation, translation = solver.initial_pose(lm.points(np.zeros(N_id), expected), found, camera)
+rotation, translation = solver.initial_pose(lm.points(np.zeros(N_id), expected), detected, camera)
 start = FaceState(rotation=rotation, translation=translation, identity=np.zeros(N_id), expression=expected)
 weight = solver.point_weights(lm, rotation, -translation[2], camera.focal_px)
 
 projected = solver.project_points(lm.points(start.identity, start.expression), rotation, translation, camera)
-by_hand = 0.5 * (weight**2 * ((projected - found) ** 2).sum(axis=1)).sum()
-term = solver.LandmarkTerm(lm, found, camera, weight, np.zeros((2 * L, 0)))
+by_hand = 0.5 * (weight**2 * ((projected - detected) ** 2).sum(axis=1)).sum()
+term = solver.LandmarkTerm(lm, detected, camera, weight, np.zeros((2 * L, 0)))
 print(f"by hand {by_hand:.2f}, by the library {term.loss(start):.2f}")
 assert np.isclose(by_hand, term.loss(start))
 
 # %% [markdown]
-# `solve_landmarks` makes it small. On the left the start, on the right the end; found in green, model in red.
+# `solve_landmarks` minimises it. On the left the initial estimate, on the right the result; detected in green, model in
+# red.
 
 # %%
-solved = solver.solve_landmarks(lm, found, camera, expected)
+solved = solver.solve_landmarks(lm, detected, camera, expected)
 pictures = []
 for state in (start, solved.state):
     points = lm.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, camera)
     marked = Image.fromarray(photo).crop((155, 55, 285, 195)).resize((520, 560), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(marked)
-    for pixels, colour in ((found, (0, 255, 120)), (points, (255, 40, 40))):
+    for pixels, colour in ((detected, (0, 255, 120)), (points, (255, 40, 40))):
         for x, y in 4 * (pixels - (155, 55)):
             draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
     pictures.append(np.asarray(marked))
-    print(f"median distance {np.median(np.linalg.norm(points - found, axis=1)):.2f} px")
+    print(f"median distance {np.median(np.linalg.norm(points - detected, axis=1)):.2f} px")
 show(*pictures)
 assert solved.history[-1] < 0.2 * solved.history[0]
 
 # %% [markdown]
 # ### 2.1 Two priors
 #
-# Points do not say everything. A **prior** says what is likely before any photograph is seen. The identity
-# coefficients were scaled so that in the population each has mean 0 and variance 1; the expression weights
-# $\beta_j$ are expected near the detector's scores $\hat\beta_j$, with a deviation $\sigma_j$ each (all without unit):
+# Points do not say everything. A **prior** states what is likely before any photograph. The identity coefficients were
+# scaled so that in the population each has mean 0 and variance 1; the expression weights $\beta_j$ are expected near
+# the detector's scores $\hat\beta_j$, with a standard deviation $\sigma_j$ each (all without unit):
 #
 # $$E_{id} = \frac{\lambda}{2} \sum_i \alpha_i^2 \qquad
 # E_{exp} = \frac{1}{2} \sum_j \frac{(\beta_j - \hat\beta_j)^2}{\sigma_j^2}$$
 #
-# with $\lambda = 1$. These are no tricks: half a square of deviations is, up to a constant, minus the logarithm of a
-# normal distribution. The sum of all terms is minus the logarithm of "how probable is this head, given the points".
+# with $\lambda = 1$. These are no tricks: half a square of standard deviations is, up to a constant, minus the
+# logarithm of a normal distribution. The sum of all terms is minus the logarithm of "how probable is this head, given
+# the points".
 
 # %%
 print(f"identity   {0.5 * (solved.state.identity**2).sum():7.1f}")
@@ -210,11 +213,11 @@ assert np.isclose(0.5 * (solved.state.identity**2).sum() + 0.5 * (off**2).sum(),
 rows = {}
 for strength in (1e-6, 1.0, 1e4):
     person = IdentityPrior(np.zeros(N_id), strength * np.eye(N_id))
-    state = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=30).state
+    state = solver.solve_landmarks(replace(lm, person=person), detected, camera, expected, iterations=30).state
     points = lm.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, camera)
-    error_px, far = np.median(np.linalg.norm(points - found, axis=1)), np.sqrt((state.identity**2).mean())
-    print(f"lambda {strength:9.0e}: points off by {error_px:.2f} px, coefficients {far:.2f} deviations (rms)")
+    error_px, far = np.median(np.linalg.norm(points - detected, axis=1)), np.sqrt((state.identity**2).mean())
+    print(f"lambda {strength:9.0e}: point error {error_px:.2f} px, coefficients {far:.2f} standard deviations (rms)")
     neutral = result.params.replace(identity=state.identity.astype(np.float32), expression=np.zeros(N_exp, np.float32))
     head = fv.head(neutral, model)
     rows[strength] = (error_px, far, [fv.render(head, 240, "clay", rotation=(yaw, 0, 0)).rgb for yaw in (0, 50)])
@@ -232,15 +235,16 @@ assert rows[1e-6][0] < rows[1.0][0] < rows[1e4][0] and rows[1e-6][1] > 2 * rows[
 #
 # How does one get to the minimum? **Adam** follows the gradient, in small steps, with a step size per variable.
 # **Gauss-Newton** uses that the loss is a sum of squares. Put all weighted differences into one vector $\mathbf{r}$
-# (the residuals, 2L = 956 numbers), all unknowns into one vector $\mathbf{x}$ (3 of turn, 3 of shift, $\alpha$,
-# $\beta$), and their derivatives into the Jacobian $\mathbf{J} = \partial \mathbf{r} / \partial \mathbf{x}$. Then
+# (the residuals, 2L = 956 numbers), all unknowns into one vector $\mathbf{x}$ (3 of rotation, 3 of translation,
+# $\alpha$, $\beta$), and their derivatives into the Jacobian $\mathbf{J} = \partial \mathbf{r} / \partial \mathbf{x}$.
+# Then
 #
 # $$\mathbf{g} = \mathbf{J}^\top \mathbf{r} \qquad \mathbf{H} \approx \mathbf{J}^\top \mathbf{J} \qquad
 # \Delta \mathbf{x} = -(\mathbf{H} + \mu \, \mathrm{diag} \, \mathbf{H})^{-1} \mathbf{g}$$
 #
 # $\mathbf{g}$ is the gradient, $\mathbf{H}$ approximates the second derivatives without computing any, and a small
 # $\mu$ (Levenberg and Marquardt's damping) keeps steps modest. The prior adds $\alpha$ to the gradient and 1 to the
-# diagonal. `damped_step` solves for $\Delta\mathbf{x}$, with the expression held in its limits.
+# diagonal. `damped_step` solves for $\Delta\mathbf{x}$, with the expression held in its bounds.
 
 # %%
 identity_rows, expression_rows = np.arange(6, 6 + N_id), np.arange(6 + N_id, 6 + N_id + N_exp)
@@ -255,8 +259,8 @@ for _ in range(30):
     g[identity_rows] += state.identity
     H[expression_rows, expression_rows] += 1 / lm.prior.sigma**2
     g[expression_rows] += off / lm.prior.sigma
-    room = lm.prior.limits - state.expression[:, None]
-    delta = solver.damped_step(H, g, 1e-3, expression_rows, room)
+    bounds = lm.prior.limits - state.expression[:, None]
+    delta = solver.damped_step(H, g, 1e-3, expression_rows, bounds)
     pose, identity, expression = np.split(delta, [6, 6 + N_id])
     state = state.updated(pose, identity=identity, expression=expression, limits=lm.prior.limits)
 newton = np.array(history), np.array(seconds)
@@ -270,18 +274,18 @@ assert newton[0][4] < 1.1 * newton[0].min()
 
 # %%
 bases = model.landmark_bases(model.landmarks_478)
-target, votes, scores = (torch.tensor(a, dtype=torch.float32) for a in (found, weight, expected))
+target, point_weights, scores = (torch.tensor(a, dtype=torch.float32) for a in (detected, weight, expected))
 sigma, low_high = (torch.tensor(a, dtype=torch.float32) for a in (lm.prior.sigma, lm.prior.limits))
 rotation0, translation0 = (torch.tensor(a, dtype=torch.float32) for a in (rotation, translation))
 (cx, cy), f = camera.principal_point_px, camera.focal_px
 
 
-def loss_of(turn, shift, alpha, beta):
-    points = bases.points(alpha[None], beta[None])[0] @ (rotation_from_axis_angle(turn) @ rotation0).T
-    x, y, z = (points + translation0 + shift).T
+def loss_of(rotation_update, translation_update, alpha, beta):
+    points = bases.points(alpha[None], beta[None])[0] @ (rotation_from_axis_angle(rotation_update) @ rotation0).T
+    x, y, z = (points + translation0 + translation_update).T
     off = torch.stack([cx - f * x / z, cy + f * y / z], dim=1) - target
     prior = (alpha**2).sum() + (((beta - scores) / sigma) ** 2).sum()
-    return 0.5 * (votes**2 * (off**2).sum(1)).sum() + 0.5 * prior
+    return 0.5 * (point_weights**2 * (off**2).sum(1)).sum() + 0.5 * prior
 
 
 same = float(loss_of(torch.zeros(3), torch.zeros(3), torch.zeros(N_id), scores))
@@ -347,8 +351,8 @@ assert eigenvalues[-1] > 1000 * eigenvalues[0]
 # %% [markdown]
 # ## 4. Light is linear
 #
-# Now colours. The **surface** of the fit are K vertices of the coarse mesh that may vote (skin; no hair, no teeth).
-# `look` gives for each of them its normal, its place in the picture, and the colour that the photograph shows there.
+# Now colours. The **surface** of the fit are K vertices of the coarse mesh (skin; no hair, no teeth). `evaluate`
+# gives the residual of each: its normal, its position in the picture, and the colours of model and photograph there.
 # The photograph is cut to a square of 192 pixels around the face.
 
 # %%
@@ -357,9 +361,10 @@ photograph = replace(photograph, camera=result.camera)
 fitted = FaceState.from_params(result.params)
 target = fit_input.photometric_target(photograph, fitted, fitted.expression, 192)
 skin = surface.surface_samples(model.coarse)
-comparison = surface.PhotometricTerm(skin, target.crop, target.inside, target.camera, photometric.STAGES[-1].effective_samples)
-look = comparison.evaluate(fitted)
-visible = look.weight > 0
+samples = photometric.STAGES[-1].effective_samples
+colour_term = surface.PhotometricTerm(skin, target.crop, target.inside, target.camera, samples)
+residual = colour_term.evaluate(fitted)
+visible = residual.weight > 0
 print(f"K = {len(visible)} vertices, {visible.sum()} of them visible")
 
 # %% [markdown]
@@ -370,36 +375,37 @@ print(f"K = {len(visible)} vertices, {visible.sum()} of them visible")
 # $$C_{kc} = a_{kc} \sum_{b=1}^{9} Y_b(\mathbf{n}_k) \, \ell_{bc}$$
 #
 # If albedo and normals are known, this is **linear** in the unknown $\ell_{1c} \ldots \ell_{9c}$: K equations with 9
-# unknowns for each channel. No steps, no start, one call of least squares.
+# unknowns for each channel. No steps, no initial estimate, one call of least squares.
 
 # %%
-seen = linear_from_srgb(torch.tensor(look.observed[visible, :3])).numpy()
+observed = linear_from_srgb(torch.tensor(residual.observed[visible, :3])).numpy()
 light = np.zeros((9, 3))
 for c in range(3):
-    rows = look.albedo[visible, c : c + 1] * look.basis[visible]
-    light[:, c], *_ = np.linalg.lstsq(rows, seen[:, c], rcond=None)
-for name, found_light in (("least squares", light), ("the fit's own", fitted.light)):
-    error = np.abs(look.albedo[visible] * (look.basis[visible] @ found_light) - seen)
+    rows = residual.albedo[visible, c : c + 1] * residual.basis[visible]
+    light[:, c], *_ = np.linalg.lstsq(rows, observed[:, c], rcond=None)
+for name, estimated_light in (("least squares", light), ("the fit's own", fitted.light)):
+    error = np.abs(residual.albedo[visible] * (residual.basis[visible] @ estimated_light) - observed)
     print(f"{name}: median error {np.median(error):.3f} (linear light, 0 to 1)")
 
 # %% [markdown]
-# (The fit's own light has the smaller median error: least squares listens most to what fits worst. Section 5 is about
-# that, and so is exercise 4.) What do nine numbers per channel look like? A white ball in this light: left by least
-# squares, right the light of the fit. On a ball every normal occurs, and those that face away from us were never seen.
+# (The fit's own light has the smaller median error: in least squares the worst fits have the most influence. Section 5
+# is about that, and so is exercise 4.) What do nine numbers per channel look like? A white ball in this light: left by
+# least squares, right the light of the fit. On a ball every normal occurs, and those that face away from us were never
+# observed.
 
 # %%
 x, y = np.meshgrid(np.linspace(-1.02, 1.02, 240), np.linspace(1.02, -1.02, 240))
 normals = torch.tensor(np.stack([x, y, np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))], axis=-1), dtype=torch.float32)
 balls = []
-for found_light in (light, fitted.light):
-    ball = 0.6 * shading(normals, torch.tensor(found_light, dtype=torch.float32)).numpy()
+for estimated_light in (light, fitted.light):
+    ball = 0.6 * shading(normals, torch.tensor(estimated_light, dtype=torch.float32)).numpy()
     ball = np.where((x**2 + y**2 < 1)[..., None], ball.clip(0, 1) ** (1 / 2.2), 1)
     balls.append((255 * ball).astype(np.uint8))
 show(np.asarray(Image.fromarray((255 * target.crop).astype(np.uint8)).resize((240, 240))), *balls)
 
 # %% [markdown]
-# Plain least squares believes everything, make-up and shadows included, and where normals were rarely seen it invents.
-# So the fit holds the light near white and even by a prior, too, $E_{light}$, and the albedo near the mean by
+# Plain least squares fits everything, make-up and shadows included, and where normals were rarely observed it is
+# arbitrary. So a prior keeps the light near white and even, too, $E_{light}$, and the albedo near the mean by
 # $E_{alb} = \frac{1}{2} \sum_m \gamma_m^2$ with the albedo coefficients $\gamma_m$ (without unit). This prior is
 # needed for more than noise: nothing in the equation above tells dark skin in bright light from bright skin in dim
 # light. With a factor $s$,
@@ -410,40 +416,40 @@ show(np.asarray(Image.fromarray((255 * target.crop).astype(np.uint8)).resize((24
 
 # %%
 for s in (1.0, 0.7):
-    colours = (s * look.albedo) * (look.basis @ (fitted.light / s))
+    colours = (s * residual.albedo) * (residual.basis @ (fitted.light / s))
     residuals, _ = photometric.light_prior_residuals(fitted.light / s)
     prior = photometric.STAGES[-1].light / 2 * (residuals**2).sum()
     print(f"s = {s}: mean colour {colours[visible].mean():.4f}, light prior {prior:.1f}")
-    assert np.allclose(colours, look.linear, atol=1e-5)
+    assert np.allclose(colours, residual.linear, atol=1e-5)
 
 # %% [markdown]
-# ## 5. The photometric term, and who may vote
+# ## 5. The photometric term and its robust weights
 #
 # Let $\mathbf{d}_k$ be the difference between predicted and photographed colour at vertex k, three numbers from -1 to
-# 1 in sRGB (the numbers of the file, in which equal steps look about equal), and $\sigma$ the difference that is to be
-# expected; the fit measures it. Then $s_k = \|\mathbf{d}_k\|^2 / (3 \sigma^2)$ is a square of deviations. Its plain
+# 1 in sRGB (the numbers of the file, in which equal steps look about equal), and $\sigma$ the noise level, which the
+# fit estimates. Then $s_k = \|\mathbf{d}_k\|^2 / (3 \sigma^2)$ is a square of standard deviations. Its plain
 # sum would be least squares, in which one strand of hair across the cheek outweighs everything. So the squares
 # saturate (Geman and McClure), with c = 2.5:
 #
 # $$\rho(s) = \frac{s}{1 + s / c^2} \qquad
 # E_{pho} = \frac{N}{2} \, \frac{\sum_k v_k \, \rho(s_k)}{\sum_k v_k}$$
 #
-# $v_k$ is how much of the picture the vertex covers (times a vote by region), and N the number of independent
-# observations that the picture is worth: neighbouring pixels repeat each other.
+# $v_k$ is how much of the picture the vertex covers (times a weight by region), and N the effective
+# sample count: neighbouring pixels are correlated.
 
 # %%
-comparison.update_noise_level(look)
-squares = (look.difference**2).sum(axis=1) / (3 * comparison.sigma**2)
+colour_term.update_noise_level(residual)
+squares = (residual.difference**2).sum(axis=1) / (3 * colour_term.sigma**2)
 rho = squares / (1 + squares / ROBUST_SCALE**2)
 rho[~visible] = 0
-by_hand = 0.5 * comparison.effective_count * (look.weight * rho).sum() / look.weight.sum()
-print(f"sigma = {255 * comparison.sigma:.1f} of 255 levels, N = {comparison.effective_count:.0f}")
-print(f"by hand {by_hand:.2f}, by the library {comparison.loss(look):.2f}")
-assert np.isclose(by_hand, comparison.loss(look), rtol=1e-4)
+by_hand = 0.5 * colour_term.effective_count * (residual.weight * rho).sum() / residual.weight.sum()
+print(f"sigma = {255 * colour_term.sigma:.1f} of 255 levels, N = {colour_term.effective_count:.0f}")
+print(f"by hand {by_hand:.2f}, by the library {colour_term.loss(residual):.2f}")
+assert np.isclose(by_hand, colour_term.loss(residual), rtol=1e-4)
 
 # %% [markdown]
 # The slope of $\rho$ is the **robust weight** of a vertex, $\rho'(s) = (1 + s / c^2)^{-2}$: 1 where the model is
-# right, near 0 where it is hopeless. It pulls no longer.
+# right, near 0 where it is hopeless. Such a vertex has no influence.
 
 # %%
 deviations = np.linspace(0, 10, 200)
@@ -452,14 +458,14 @@ plt.figure(figsize=(6, 3), dpi=90)
 plt.plot(deviations, s.clip(max=12), "--", color="grey", label="least squares: s (cut off)")
 plt.plot(deviations, s / (1 + s / ROBUST_SCALE**2), label="robust: ρ(s)")
 plt.plot(deviations, (1 + s / ROBUST_SCALE**2) ** -2.0, label="robust weight ρ'(s)")
-plt.xlabel("difference in deviations, √s")
+plt.xlabel("difference in standard deviations, √s")
 plt.legend(fontsize=8, loc=(0.55, 0.6))
 plt.show()
 
 # %% [markdown]
 # ### 5.1 A rectangle over the face
 #
-# To see it at work we paint a green rectangle over a part of the cheek, as if something hung before it, and fit again.
+# To see it at work we paint a green rectangle over a part of the cheek, like an occluder, and fit again.
 # Then, just to know, once more with c = one million, which is plain least squares. (`patch.object` changes the
 # library's constant for the duration of the block.)
 
@@ -474,8 +480,8 @@ bare = [fv.head(head.params.replace(light=result.params.light), model) for head 
 show(painted[:240, 110:350], *(fv.render(head, 240, "albedo", rotation=(0, 0, 0)).rgb for head in bare))
 
 # %% [markdown]
-# The picture, and the albedo that was found: without rectangle, with it and robust, with it and plain squares. The
-# last skin is no longer hers. Squares listen most to what fits least, and light and skin bend to please it.
+# The picture, and the fitted albedo: without rectangle, with it and robust, with it and plain squares. The last skin is
+# no longer hers. In plain squares the outliers have the most influence, and distort light and skin.
 
 # %%
 clean = result.albedo[model.regions["face"]]
@@ -484,26 +490,26 @@ print(f"change of the albedo by the rectangle: robust {changes[0]:.3f}, least sq
 assert changes[0] < 0.7 * changes[1]
 
 # %% [markdown]
-# The robust weights of that fit as a mask over the photograph, interpolated between the vertices: what is red has lost
-# its vote.
+# The robust weights of that fit as a mask over the photograph, interpolated between the vertices: red is
+# down-weighted as an outlier.
 
 # %%
-found_again = fv.detect(painted)[0]
-covered = fit_input.prepare_fit_input(fv.read_image(painted), [found_again], model, 0, None)
+detected_again = fv.detect(painted)[0]
+covered = fit_input.prepare_fit_input(fv.read_image(painted), [detected_again], model, 0, None)
 covered = replace(covered, camera=robust.camera)
 refitted = FaceState.from_params(robust.params)
 cut = fit_input.photometric_target(covered, refitted, refitted.expression, 192)
 again = surface.PhotometricTerm(skin, cut.crop, cut.inside, cut.camera, photometric.STAGES[-1].effective_samples)
 view = again.evaluate(refitted)
 again.update_noise_level(view)
-votes = (1 + (view.difference**2).mean(axis=1) / again.sigma**2 / ROBUST_SCALE**2) ** -2.0
+robust_weights = (1 + (view.difference**2).mean(axis=1) / again.sigma**2 / ROBUST_SCALE**2) ** -2.0
 
 # %%
 place = view.points[view.weight > 0]
 (cx, cy), f = cut.camera.principal_point_px, cut.camera.focal_px
 x_px, y_px = cx - f * place[:, 0] / place[:, 2], cy + f * place[:, 1] / place[:, 2]
 columns, rows = np.meshgrid(np.arange(192) + 0.5, np.arange(192) + 0.5)
-mask = griddata((x_px, y_px), votes[view.weight > 0], (columns, rows))
+mask = griddata((x_px, y_px), robust_weights[view.weight > 0], (columns, rows))
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), dpi=90, layout="constrained")
 axes[0].imshow(cut.crop)
 axes[1].imshow(cut.crop)
@@ -514,13 +520,13 @@ for axis in axes:
 plt.show()
 
 # %%
-left, top, right, bottom = photometric.crop_box(found_again.landmarks_px)
+left, top, right, bottom = photometric.crop_box(detected_again.landmarks_px)
 in_photo = np.stack([left + x_px * (right - left) / 192, top + y_px * (bottom - top) / 192], axis=1)
 inside = ((in_photo > (224, 120)) & (in_photo < (260, 166))).all(axis=1)
-seen_votes = votes[view.weight > 0]
-print(f"mean robust weight: under the rectangle {seen_votes[inside].mean():.2f}, elsewhere", end=" ")
-print(f"{seen_votes[~inside].mean():.2f}; {inside.sum()} vertices of {len(inside)} lie under it")
-assert seen_votes[inside].mean() < 0.5 * seen_votes[~inside].mean()
+visible_weights = robust_weights[view.weight > 0]
+print(f"mean robust weight: under the rectangle {visible_weights[inside].mean():.2f}, elsewhere", end=" ")
+print(f"{visible_weights[~inside].mean():.2f}; {inside.sum()} vertices of {len(inside)} lie under it")
+assert visible_weights[inside].mean() < 0.5 * visible_weights[~inside].mean()
 
 # %% [markdown]
 # Besides the rectangle, look at what the model does not know: make-up, lips, shine, lashes, and the edge of the hair.
@@ -535,7 +541,7 @@ assert seen_votes[inside].mean() < 0.5 * seen_votes[~inside].mean()
 #
 # ($w_{lan} = 0.5$, without unit; the others have their weight inside). All unknowns move together, by Gauss-Newton as
 # above, first on a small picture, then on a larger one. We start where the landmark stage ends, with light and albedo
-# from linear least squares in turn.
+# from alternating linear least squares.
 
 # %%
 photograph = fit_input.prepare_fit_input(fv.read_image(photo), [face], model, 0, None)
@@ -545,18 +551,18 @@ first = fit_input.initial_state(photograph, solution)
 coarse = fit_input.photometric_target(photograph, first, first.expression, 96)
 first = photometric.estimate_light_and_albedo(skin, first, coarse)
 problem = photometric.Refinement(skin, [coarse], photometric.STAGES[0], IdentityPrior.of_population(N_id))
-looks = problem.evaluate([first])
-problem.update_noise_levels(looks)
-for name, value in problem.terms([first], looks).items():
+residuals = problem.evaluate([first])
+problem.update_noise_levels(residuals)
+for name, value in problem.terms([first], residuals).items():
     print(f"{name:18s} {value:7.1f}")
 
 # %% [markdown]
 # ### 6.1 Switched off, one by one
 #
-# Each variant changes one weight; what is not named stays. Three remarks. To make the prior on albedo ten thousand
+# Each variant changes one weight; what is not named stays. Three notes. To make the prior on albedo ten thousand
 # times cheaper we stretch its modes by 100, so that all coefficients become 100 times smaller. To loosen the one on
-# expression, its deviations become 100 times as large. And "no colours" is a picture that is worth a millionth of an
-# observation.
+# expression, its standard deviations become 100 times as large. And "no colours" is an effective sample count of one
+# millionth.
 
 # %%
 variants = {
@@ -576,20 +582,20 @@ outcomes, expected_by = {}, photograph.landmarks.prior
 for name, weights in variants.items():
     person = IdentityPrior(np.zeros(N_id), weights.get("identity", 1) * np.eye(N_id))
     prior = replace(expected_by, refined_sigma=weights.get("looser", 1) * expected_by.refined_sigma)
-    seen_so = replace(photograph, landmarks=replace(photograph.landmarks, prior=prior))
+    weighted_input = replace(photograph, landmarks=replace(photograph.landmarks, prior=prior))
     k = weights.get("stretch", 1)
     state = replace(first, albedo=first.albedo / k)
     for stage in photometric.STAGES:
         stage = replace(stage, **{key: weights[key] for key in weights if hasattr(stage, key)})
-        target = fit_input.photometric_target(seen_so, state, first.expression, stage.size_px)
+        target = fit_input.photometric_target(weighted_input, state, first.expression, stage.size_px)
         problem = photometric.Refinement(replace(skin, albedo=k * skin.albedo), [target], stage, person)
         state = photometric.refine(problem, [state]).states[0]
     outcomes[name] = replace(state, albedo=k * state.albedo)
 
 # %% [markdown]
 # Five measures: the points' median distance in pixels, the median difference of colour in levels of 255, the size of
-# the coefficients of identity and albedo in deviations (root mean square), and how far the expression's weights have
-# gone from those of the landmark stage (the same).
+# the coefficients of identity and albedo in standard deviations (root mean square), and how far the expression's
+# weights have gone from those of the landmark stage (the same).
 
 # %%
 sizes = {name: (s.identity, s.albedo, s.expression - first.expression) for name, s in outcomes.items()}
@@ -600,7 +606,7 @@ for name, state in outcomes.items():
     points = photograph.landmarks.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, photograph.camera)
     points_px[name] = np.median(np.linalg.norm(points - photograph.points_px, axis=1))
-    view = comparison.evaluate(state)
+    view = colour_term.evaluate(state)
     levels[name] = 255 * np.median(np.abs(view.difference[view.weight > 0]))
     print(f"{name:22s}{points_px[name]:9.2f} {levels[name]:8.1f} ", end="")
     print("{:10.2f} {:8.2f} {:12.2f}".format(*rms[name]))
@@ -640,13 +646,13 @@ show(*(drawn[name] for name in ("no expression prior", "no albedo prior", "no li
 # * Without the *expression prior* the mouth gapes: colours match a little better, and the smile is no longer hers.
 # * Without the *albedo prior* the skin takes the light's colours, and whatever else the picture shows.
 # * Without the *light prior* light and skin exchange brightness freely, see section 4.
-# * Without *colours* there is only the landmarks' shape, and nothing is known of skin and light.
-# * Without *landmarks* little is lost: here, where the start was good.
+# * Without *colours* there is only the landmarks' shape, and skin and light stay at their priors.
+# * Without *landmarks* little is lost: here, where the initial estimate was good.
 
 # %% [markdown]
-# ### 6.2 Why landmarks stay: a bad start
+# ### 6.2 Why landmarks stay: a bad initial estimate
 #
-# We turn the head away by 25 degrees before the search, and give it plenty of steps, with and without landmarks.
+# We rotate the head away by 25 degrees before the search, and give it plenty of steps, with and without landmarks.
 
 # %%
 away = rotation_from_euler_deg(25, 10, 0).double().numpy() @ first.rotation
@@ -667,8 +673,8 @@ print(f"away from the right pose: with landmarks {angles[0]:.1f} degrees, withou
 assert angles[0] < angles[1]
 
 # %% [markdown]
-# Colours know where they want to go only when they are nearly there: a pixel of the cheek says nothing about a nose
-# that is twenty pixels away. Landmarks know it from any distance. So the fit begins with them and ends with colours.
+# The photometric term has a small region of convergence: a pixel of the cheek carries no information about a nose that
+# is twenty pixels away. Landmarks work at any distance. So the fit begins with them and ends with colours.
 
 # %% [markdown]
 # ## 7. Exercises
@@ -691,12 +697,12 @@ few = replace(
     normals=lm.normals[::8], sigma=lm.sigma[::8], error_modes=lm.error_modes[:, ::8],
 )  # fmt: skip
 medians = []
-for some, pixels in ((lm, found), (few, found[::8])):
+for some, pixels in ((lm, detected), (few, detected[::8])):
     state = solver.solve_landmarks(some, pixels, camera, expected).state
     points = lm.points(state.identity, state.expression)
     points = solver.project_points(points, state.rotation, state.translation, camera)
-    medians.append(np.median(np.linalg.norm(points - found, axis=1)))
-    print(f"fitted to {len(pixels):3d} points: all of them are off by {medians[-1]:.2f} px")
+    medians.append(np.median(np.linalg.norm(points - detected, axis=1)))
+    print(f"fitted to {len(pixels):3d} points: median error of all {medians[-1]:.2f} px")
 assert medians[0] < medians[1]
 
 # %% [markdown]
@@ -707,14 +713,14 @@ assert medians[0] < medians[1]
 strengths, curve = np.logspace(-3, 3, 7 if FAST else 13), []
 for strength in strengths:
     person = IdentityPrior(np.zeros(N_id), strength * np.eye(N_id))
-    solution = solver.solve_landmarks(replace(lm, person=person), found, camera, expected, iterations=100)
+    solution = solver.solve_landmarks(replace(lm, person=person), detected, camera, expected, iterations=100)
     curve.append((np.sqrt((solution.state.identity**2).mean()), solution.landmark_loss))
 sizes, landmark_losses = np.transpose(curve)
 plt.figure(figsize=(6, 3), dpi=90)
 plt.loglog(sizes, landmark_losses, marker="o", ms=3)
 middle = np.argmin(np.abs(strengths - 1))
 plt.plot(sizes[middle], landmark_losses[middle], "o", color="red", label="λ = 1")
-plt.xlabel("size of the coefficients (rms, deviations)")
+plt.xlabel("size of the coefficients (rms, standard deviations)")
 plt.ylabel("landmark loss")
 plt.legend(fontsize=8)
 plt.show()
@@ -734,18 +740,18 @@ for i in (0, 5, 50):
     assert np.isclose(gradient[6 + i], (up - down) / 2e-4, rtol=1e-3, atol=1e-3)
 
 # %% [markdown]
-# **4.** *Iteratively reweighted least squares*: the weights are those of section 5, with a deviation of 0.05 of linear
-# light. The median falls, because the vertices that fit no light at all have stopped pulling.
+# **4.** *Iteratively reweighted least squares*: the weights are those of section 5, with a noise level of 0.05 of
+# linear light. The median falls, because vertices that fit no light lose their influence.
 
 # %%
-trust, medians = np.ones(visible.sum()), []
+weights, medians = np.ones(visible.sum()), []
 for _ in range(6):
     for c in range(3):
-        rows = look.albedo[visible, c : c + 1] * look.basis[visible] * trust[:, None]
-        light[:, c], *_ = np.linalg.lstsq(rows, seen[:, c] * trust, rcond=None)
-    off = look.albedo[visible] * (look.basis[visible] @ light) - seen
+        rows = residual.albedo[visible, c : c + 1] * residual.basis[visible] * weights[:, None]
+        light[:, c], *_ = np.linalg.lstsq(rows, observed[:, c] * weights, rcond=None)
+    off = residual.albedo[visible] * (residual.basis[visible] @ light) - observed
     medians.append(np.median(np.abs(off)))
-    trust = 1 / (1 + (off**2).mean(axis=1) / 0.05**2)
+    weights = 1 / (1 + (off**2).mean(axis=1) / 0.05**2)
 print("median error:", *(f"{value:.4f}" for value in medians))
 assert medians[-1] < medians[0]
 
