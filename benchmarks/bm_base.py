@@ -29,7 +29,7 @@ import faceverse as fv
 from faceverse.edit import head
 from faceverse.model.file import ModelFile, read_model_file
 from faceverse.result import with_params
-from faceverse.training.anthropometry import comparison, comparison_table, measure
+from faceverse.training.anthropometry import compare_measures, comparison_table, measure
 from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit
 from faceverse.training.sources import ShapeSource
 from faceverse.training.surface_fit import fit_to_surface
@@ -208,7 +208,7 @@ def print_sizes(model: fv.FaceModel, count: int) -> None:
     source, rng = ShapeSource(), np.random.default_rng(HELD_OUT_SEED)
     settings = draw_settings(count, rng)
     drawn = ShapePopulation(source).draw(settings, rng)
-    rows = comparison(measure(drawn, source.head), settings.male, settings.ancestry)
+    rows = compare_measures(measure(drawn, source.head), settings.male, settings.ancestry)
     print(f"\nsizes of {count} heads drawn as for training, in mm, beside published anthropometry")
     print(comparison_table(rows))
 

@@ -20,12 +20,11 @@ from detail_sheets import draw_sheets
 
 import faceverse as fv
 from faceverse.training.detail_data import DetailData
+from faceverse.training.generator_evaluation import evaluate_generator, synthesise
 from faceverse.training.generator_plans import GeneratorPlan, detail_plan, expression_plan
-from faceverse.training.generator_step import in_units
+from faceverse.training.generator_step import scaled_to_units
 from faceverse.training.generators import (
-    Budget,
-    figures,
-    made,
+    TrainingBudget,
     train_detail,
     train_expression,
 )
@@ -47,7 +46,7 @@ def over_seeds(generator, data: DetailData, people: int = 4, seeds: int = 6) -> 
         own = batch.z[person : person + 1].expand(seeds, -1)
         free = torch.cat([own[:, :2], torch.randn(seeds, own.shape[1] - 2, generator=drawn)], dim=1)
         for z, values in ((own, noise), (free, both)):
-            values.append(diversity(made(generator, condition, z, 100 * person), data.spread, data.region))
+            values.append(diversity(synthesise(generator, condition, z, 100 * person), data.spread, data.region))
     return float(np.mean(noise)), float(np.mean(both))
 
 
@@ -58,7 +57,7 @@ def of_data(data: DetailData, count: int) -> float:
 
 
 def show(generator, data: DetailData, plan: GeneratorPlan, count: int) -> None:
-    found = figures(generator, data, plan, count)
+    found = evaluate_generator(generator, data, plan, count)
     print(f"{'patches':14s} {'generated':>10s} {'floor':>8s} {'ratio':>7s}")
     for group, levels in found.distance.values.items():
         for side, value in levels.items():
@@ -80,11 +79,11 @@ def measure(work: Path, kind: str, count: int) -> None:
     generator.load_state_dict(state["average"])
     print(f"{kind}: step {state['steps']}, {state['seconds'] / 60:.0f} minutes")
     data = DetailData(work / "samples", plan.shape, shards)
-    show(in_units(generator, data.spread), data, plan, count)
+    show(scaled_to_units(generator, data.spread), data, plan, count)
 
 
 def from_scratch(minutes: float, size: int, kind: str, work: Path) -> None:
-    budget = Budget(minutes=minutes, samples=SCRATCH_SAMPLES, report_minutes=minutes / REPORTS)
+    budget = TrainingBudget(minutes=minutes, samples=SCRATCH_SAMPLES, report_minutes=minutes / REPORTS)
     TRAINERS[kind](fv.load_model(), work, budget, plan=PLANS[kind](size, **SCRATCH))
     print(f"{'minutes':>8s} {'step':>6s} {'distance':>9s} {'ratio':>7s} {'diversity':>10s} {'noise':>6s}")
     for row in csv.DictReader((work / "log.csv").open()):

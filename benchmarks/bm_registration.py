@@ -26,14 +26,14 @@ from faceverse.training.registration import Registration, register
 from faceverse.training.scan_files import (
     Scan,
     ScanError,
-    cut,
     find_scans,
+    keep_vertices,
     load_frames,
-    moved,
     scan_from_depth,
+    transformed,
 )
 from faceverse.training.scan_landmarks import find_face
-from faceverse.training.surface_fit import ModelSurface, fit_to_surface, mesh_normals, touch
+from faceverse.training.surface_fit import ModelSurface, closest_points, fit_to_surface, mesh_normals
 
 INTERIOR = ("teeth", "tongue", "mouth_inside", "eye_sockets")  # regions that no scanner sees
 CELL_M, NOISE_M, HOLES, MILLIMETRES = 0.0016, 1.5e-4, 6, 1000.0
@@ -81,7 +81,7 @@ def synthetic_scan(
     vertices, faces = other_triangles(head, _outer(model), seed)
     colors = None
     if color is not None:
-        place = touch(vertices, head, model.faces)
+        place = closest_points(vertices, head, model.faces)
         colors = (color[model.faces[place.triangle]] * place.barycentric[..., None]).sum(1).clip(0, 1)
     vertices = vertices + noise_m * rng.standard_normal(vertices.shape)
     for centre in vertices[rng.choice(len(vertices), HOLES)]:
@@ -91,7 +91,7 @@ def synthetic_scan(
     translation = rng.uniform(-300, 300, 3)
     used = np.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
     placed = vertices @ matrix.T + translation
-    scan = cut(Scan(placed, faces, mesh_normals(placed, faces), colors), used)
+    scan = keep_vertices(Scan(placed, faces, mesh_normals(placed, faces), colors), used)
     return SyntheticScan(scan, head, matrix, translation)
 
 
@@ -138,7 +138,7 @@ def synthetic_scan_figures(model: fv.FaceModel, made: SyntheticScan, registratio
     return {
         "scan to surface": registration.report.mean_mm,
         "scan to model": registration.report.model_mm,
-        "truth to surface": 1e3 * touch(true[face], registration.vertices, model.faces).distance.mean(),
+        "truth to surface": 1e3 * closest_points(true[face], registration.vertices, model.faces).distance.mean(),
         "correspondence": 1e3 * np.linalg.norm(registration.vertices - true, axis=1)[face].mean(),
     }
 
@@ -151,7 +151,7 @@ def depth_figures(
     rotation, translation = rigid_fit(head[rows], registration.vertices[rows].astype(np.float64))
     true = head @ rotation.T + translation
     return {
-        "truth to surface": 1e3 * touch(true[rows], registration.vertices, model.faces).distance.mean(),
+        "truth to surface": 1e3 * closest_points(true[rows], registration.vertices, model.faces).distance.mean(),
         "correspondence": 1e3 * np.linalg.norm(registration.vertices - true, axis=1)[rows].mean(),
     }
 
@@ -177,9 +177,9 @@ def reach_on_scans(model: fv.FaceModel, folder: Path) -> dict[str, float]:
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def overlay(model: fv.FaceModel, scan: Scan, registration: Registration, size: int = 320) -> np.ndarray:
     """Scan, registered head, and the head coloured by its distance to the scan (red: 1 mm or more), from two sides."""
-    head = moved(scan, registration.matrix, registration.translation)
-    near = cut(head, np.linalg.norm(head.vertices, axis=1) < 0.2)
-    distance = touch(registration.vertices, near.vertices, near.faces).distance
+    head = transformed(scan, registration.matrix, registration.translation)
+    near = keep_vertices(head, np.linalg.norm(head.vertices, axis=1) < 0.2)
+    distance = closest_points(registration.vertices, near.vertices, near.faces).distance
     share = np.clip(distance / HEAT_M, 0, 1)[:, None]
     heat = np.concatenate([share, 1 - np.abs(2 * share - 1), 1 - share], axis=1)
     heat[registration.weights < 0.1] = 0.5

@@ -18,8 +18,8 @@ from faceverse.graphics.lighting import LUMINANCE, default_light, srgb_from_line
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.result import with_params
 from faceverse.training.assembly import assemble
-from faceverse.training.colour import brow_lines, canvas, skin_masks
-from faceverse.training.heads import Settings, draw_settings
+from faceverse.training.colour import brow_lines, paint_surface, skin_masks
+from faceverse.training.heads import PopulationSettings, draw_settings
 from faceverse.training.pigment import ita_deg, lab, unmix
 from faceverse.training.skin import SkinPopulation, density, sample_texture
 from faceverse.training.sources import ShapeSource, load_skins
@@ -74,7 +74,7 @@ def shading_figures(logarithms: np.ndarray, normals: np.ndarray, x: np.ndarray) 
     return {k: (float(v.mean()), float(np.abs(v).mean())) for k, v in figures.items()}
 
 
-def print_tones(albedos: np.ndarray, rows: np.ndarray, settings: Settings | None = None) -> None:
+def print_tones(albedos: np.ndarray, rows: np.ndarray, settings: PopulationSettings | None = None) -> None:
     """Typology angle and colour, of all and by age and sex where these are known."""
     colour = albedos[:, rows].mean(1)
     angle, values = ita_deg(colour), lab(colour)
@@ -136,7 +136,7 @@ def print_drawn(model: fv.FaceModel, skins_path: Path, count: int) -> None:
     source, skins = ShapeSource(), load_skins(skins_path)
     assembly = assemble(source, model.coarse.mean_vertices.astype(np.float64))
     fields = skin_masks(assembly, source, brow_lines(model, model.landmarks_478))
-    population = SkinPopulation(skins, canvas(assembly, fields))
+    population = SkinPopulation(skins, paint_surface(assembly, fields))
     settings = draw_settings(count, np.random.default_rng(777))
     rng = np.random.default_rng(778)
     drawn = np.stack([population.draw(settings, k, rng) for k in range(count)])

@@ -16,12 +16,12 @@ from faceverse.commands.batch import PHOTO_SUFFIXES
 from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.graphics.lighting import directed_light
 from faceverse.graphics.mesh import subdivide_smooth, subdivision
-from faceverse.training.deformation import Process
+from faceverse.training.deformation import KernelParameters
 from faceverse.training.heads import ShapePopulation, draw_settings
 from faceverse.training.sources import ShapeSource
 
 HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training
-HELD_OUT_PROCESSES = (Process(0.035, 0.0016, 0.0006, 0.7), Process(0.018, 0.0009, 0.0002, 0.3))
+HELD_OUT_PROCESSES = (KernelParameters(0.035, 0.0016, 0.0006, 0.7), KernelParameters(0.018, 0.0009, 0.0002, 0.3))
 JAW_BESIDE = {"mouthClose": 1.0, "tongueOut": 0.5}  # jawOpen beside an expression that closes or leaves the mouth
 # What a picture shows: its height in metres, and the point of head space in its middle.
 WHOLE_HEAD, FACE = (0.275, (0.0, -0.010, 0.0)), (0.19, (0.0, -0.051, 0.045))
@@ -61,7 +61,7 @@ def held_out_heads(count: int) -> np.ndarray | None:
         return None
     source = ShapeSource()
     rng = np.random.default_rng(HELD_OUT_SEED)
-    population = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA, processes=HELD_OUT_PROCESSES)
+    population = ShapePopulation(source, local_sigma=HELD_OUT_SIGMA, kernels=HELD_OUT_PROCESSES)
     # Sizes are set right for a population as a whole: the few heads wanted are the first of many.
     drawn = population.draw(draw_settings(max(count, 200), rng), rng)[:count]
     topology = subdivision(source.head.quads, len(source.head.vertices))

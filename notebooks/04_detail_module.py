@@ -637,7 +637,7 @@ assert after < 0.5 * before
 # $$d(x, y) = 1.5\, c(x, y)\, z_1 \cos(6 \pi y) + 0.3\, \eta(x, y) , \qquad x, y \in [0, 1].$$
 
 # %%
-from faceverse.training.detail_data import DataShape, Sample, draw_data
+from faceverse.training.detail_data import DataShape, DetailSample, draw_data
 
 y, x = np.mgrid[:32, :32] / 31
 
@@ -647,14 +647,14 @@ def sample(number):
     centre, z = draw.uniform(0.3, 0.7, 2), draw.standard_normal(4).astype(np.float32)
     blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 0.2**2))
     image = 1.5 * blob * z[0] * np.cos(6 * np.pi * y) + 0.3 * draw.standard_normal((32, 32))
-    return Sample(np.float32(blob[None]), np.float32(image[None]), z)
+    return DetailSample(np.float32(blob[None]), np.float32(image[None]), z)
 
 
 toy = sample(0)
 show_maps({"condition": toy.condition[0], f"sample, z1 = {toy.z[0]:.1f}": toy.image[0]}, 1.5, "no unit")
 
 # %% [markdown]
-# A *plan* names sizes and widths; `Training` is the class that trained the shipped generators. Its losses:
+# A *plan* names sizes and widths; `GeneratorTrainer` is the class that trained the shipped generators. Its losses:
 #
 # | loss | what it measures |
 # |---|---|
@@ -670,7 +670,7 @@ show_maps({"condition": toy.condition[0], f"sample, z1 = {toy.z[0]:.1f}": toy.im
 
 # %%
 from faceverse.training.generator_plans import GeneratorPlan
-from faceverse.training.generator_step import Settings, Training
+from faceverse.training.generator_step import GeneratorTrainer, TrainingSettings
 
 shape = DataShape(size=32, condition_size=32, whole=16, image_channels=1, condition_channels=1, style_dim=4)
 widths = {4: 16, 8: 16, 16: 16, 32: 16}
@@ -678,8 +678,8 @@ plan = GeneratorPlan("detail", shape, widths, 32, {"toy": (0,)}, mapping_layers=
 folder = tempfile.TemporaryDirectory()
 data = draw_data(sample, shape, folder.name, count=256, workers=0, progress=lambda line: None)
 rates = {"rate": 6e-3, "warm_up_rate": 2e-2}
-settings = Settings(batch=8, adversarial=0.67, gamma=1.0, average=500, fresh=0, first_noise=0.1, **rates)
-training = Training(plan, settings, data, seed=0)
+settings = TrainingSettings(batch=8, adversarial=0.67, gamma=1.0, average=500, fresh=0, first_noise=0.1, **rates)
+training = GeneratorTrainer(plan, settings, data, seed=0)
 print(len(data.training), "samples to learn from,", len(data.held_out), "held out;",
       sum(p.numel() for p in training.generator.parameters()), "weights")  # fmt: skip
 

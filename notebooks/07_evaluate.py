@@ -61,7 +61,7 @@ from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.graphics.lighting import directed_light
 from faceverse.training.heads import rigid_fit
 from faceverse.training.pigment import ita_deg, lab
-from faceverse.training.surface_fit import fit_to_surface, touch
+from faceverse.training.surface_fit import closest_points, fit_to_surface
 from faceverse.viewer import show
 
 # %%
@@ -200,13 +200,13 @@ assert errors_known[1] < errors_known[0]
 # ### 3.4 Vertex to vertex, or point to surface
 #
 # A scan of a real person has no vertex 500. One can only ask, for each of its points, how far away the nearest place of
-# the fitted *surface* is. `touch` finds it:
+# the fitted *surface* is. `closest_points` finds it:
 
 # %%
 M, t = rigid_fit(a, b, scale=True)
 aligned = 1000 * fits[0].neutral_vertices @ M.T + t
 to_vertex = np.linalg.norm(aligned[face] - b, axis=1)
-to_surface = touch(b, aligned, model.faces).distance
+to_surface = closest_points(b, aligned, model.faces).distance
 for name, distance in (("vertex to vertex", to_vertex), ("point to surface", to_surface)):
     low, high = np.median(distance), np.percentile(distance, 95)
     print(f"{name}: mean {distance.mean():.2f} mm, median {low:.2f} mm, 95 % below {high:.2f} mm")

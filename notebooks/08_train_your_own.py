@@ -192,16 +192,16 @@ assert files[0].expression == "01" and scan.has_color
 #    softer.
 # 4. *Colour* at each vertex.
 #
-# `faceverse.training.registration.register(scan, model)` does it. We call it through `registered`, which works on a
+# `faceverse.training.registration.register(scan, model)` does it. We call it through `register_all`, which works on a
 # folder and keeps what it has finished, for later.
 
 # %%
-from faceverse.training.collection import registered
+from faceverse.training.collection import register_all
 from faceverse.weights import find_weights
 
 output = Path(temporary.name) / "mine.safetensors"
 work = output.with_name("mine.scans")
-outcome = next(registered(files, work, find_weights("open"), jobs=1))
+outcome = next(register_all(files, work, find_weights("open"), jobs=1))
 found = outcome.registration
 report = found.report
 for name in ("mean_mm", "median_mm", "p95_mm", "model_mm", "landmark_mm", "noise_mm", "coverage", "unit_m"):
@@ -220,15 +220,15 @@ assert outcome.reason == "" and report.unit_m == 0.001
 # pictures from one camera: the scan in its colours, the scan in clay, and the registered head, which has no holes.
 
 # %%
-from faceverse.training.scan_files import Scan, moved
-from faceverse.training.scan_landmarks import scan_picture
+from faceverse.training.scan_files import Scan, transformed
+from faceverse.training.scan_landmarks import render_scan
 
-in_head_space = moved(scan, found.matrix, found.translation)
+in_head_space = transformed(scan, found.matrix, found.translation)
 bent = Scan(found.vertices.astype(np.float64), model.faces)
 camera = fv.Camera(focal_px=900, principal_point_px=(170, 200), image_size=(400, 340))
 view = np.eye(3), np.array([0.0, 0.01, -0.75])
 colourless = dataclasses.replace(in_head_space, colors=None)
-show(*(scan_picture(each, *view, camera).rgb for each in (in_head_space, colourless, bent)))
+show(*(render_scan(each, *view, camera).rgb for each in (in_head_space, colourless, bent)))
 
 # %% [markdown]
 # The registered head is an ordinary head, to be turned by hand (on GitHub this is a picture):
@@ -245,17 +245,17 @@ fv.MeshViewer(fv.head(model.neutral(), model).replace(vertices=found.vertices), 
 # surface, once for the model before bending, once for the registered head. Blue is 0, red 1 mm or more.
 
 # %%
-from faceverse.training.surface_fit import touch
+from faceverse.training.surface_fit import closest_points
 
 true_head = (1000 * truth.vertices.astype(np.float64) @ R.T + t) @ found.matrix.T + found.translation
 unbent = model.vertices(torch.from_numpy(found.params.identity)[None])[0].numpy().astype(np.float64)
 heats, means_mm = [], []
 for surface in (unbent, found.vertices):
-    away_mm = 1000 * touch(true_head, surface, model.faces).distance
+    away_mm = 1000 * closest_points(true_head, surface, model.faces).distance
     means_mm.append(away_mm[face].mean())
     colours = np.float32(plt.cm.turbo(away_mm.clip(0, 1))[:, :3]) ** 2.2
     colours[~face] = 0.3
-    heats.append(scan_picture(Scan(true_head, model.faces, colors=colours), *view, camera).rgb)
+    heats.append(render_scan(Scan(true_head, model.faces, colors=colours), *view, camera).rgb)
 show(*heats)
 print(f"true face to the surface: model alone {means_mm[0]:.2f} mm, after bending {means_mm[1]:.2f} mm")
 assert means_mm[1] < 0.8 * means_mm[0] and means_mm[1] < 0.4
@@ -275,7 +275,7 @@ assert means_mm[1] < 0.8 * means_mm[0] and means_mm[1] < 0.4
 
 # %%
 slid_mm = 1000 * np.linalg.norm(found.vertices - true_head, axis=1)[face]
-distance_mm = 1000 * touch(true_head[face], found.vertices, model.faces).distance
+distance_mm = 1000 * closest_points(true_head[face], found.vertices, model.faces).distance
 plt.figure(figsize=(6, 3), dpi=90)
 plt.hist([distance_mm, slid_mm], bins=np.arange(0, 3, 0.1), label=["distance to the surface", "correspondence error"])
 plt.xlabel("mm")
@@ -362,7 +362,7 @@ spread = (heads - heads.mean(0)).reshape(n, -1)
 u, s, rows = np.linalg.svd(spread, full_matrices=False)
 first = (s[0] / np.sqrt(n - 1) * rows[0]).reshape(V, 3)
 clay = [Scan(np.float64(heads.mean(0) + amount * first), model.faces) for amount in (-1, 0, 1)]
-show(*(scan_picture(each, *view, camera).rgb for each in clay))
+show(*(render_scan(each, *view, camera).rgb for each in clay))
 
 # %% [markdown]
 # Does the new model know its people better? With correspondence, the closest head that a model can make of a head
@@ -412,13 +412,13 @@ assert len(own.expression_names) == len(model.expression_names) and np.median(di
 # %%
 depth_camera = fv.Camera(focal_px=600, principal_point_px=(160, 160), image_size=(320, 320))
 head = Scan(truth.vertices.astype(np.float64), model.faces)
-depth_m = scan_picture(head, np.eye(3), np.array([0, 0, -0.5]), depth_camera).depth
+depth_m = render_scan(head, np.eye(3), np.array([0, 0, -0.5]), depth_camera).depth
 Image.fromarray(np.uint16(np.round(10_000 * depth_m))).save(scans_folder / "anna_depth.png")
 about = {"fx": 600, "fy": 600, "cx": 159.5, "cy": 159.5, "depth_unit_m": 0.0001}
 about["frames"] = [{"depth": "anna_depth.png"}]
 (scans_folder / "anna.rgbd.json").write_text(json.dumps(about))
 frame = load_scan(scans_folder / "anna.rgbd.json")
-away_mm = 1000 * touch(frame.vertices - [0, 0, -0.5], truth.vertices, model.faces).distance
+away_mm = 1000 * closest_points(frame.vertices - [0, 0, -0.5], truth.vertices, model.faces).distance
 print(json.dumps(about))
 print(f"{len(frame.vertices)} points, at most {np.percentile(away_mm, 99):.2f} mm (99 of 100) from the true head")
 assert np.percentile(away_mm, 99) < 0.5
@@ -426,7 +426,7 @@ assert np.percentile(away_mm, 99) < 0.5
 # %%
 grey = np.uint8(255 * np.where(depth_m > 0, (0.62 - depth_m) / 0.25, 0).clip(0, 1))
 side = Rotation.from_euler("y", 35, degrees=True).as_matrix()
-turned = scan_picture(frame, side, side @ [0, 0, 0.5] + [0, 0, -0.5], depth_camera).rgb
+turned = render_scan(frame, side, side @ [0, 0, 0.5] + [0, 0, -0.5], depth_camera).rgb
 show(np.repeat(grey[..., None], 3, axis=2), turned)
 
 # %% [markdown]
@@ -525,7 +525,7 @@ assert sample.image.shape == (6, texels, texels) and not sample.known
 # **1.** At the edge of a lid, where skin and eyeball lie close together, and the closest point may be the wrong one.
 
 # %%
-away_mm = 1000 * touch(true_head, found.vertices, model.faces).distance * face
+away_mm = 1000 * closest_points(true_head, found.vertices, model.faces).distance * face
 worst = int(away_mm.argmax())
 regions = [name for name, rows in model.regions.items() if worst in np.asarray(rows)]
 print(f"vertex {worst}, {away_mm[worst]:.2f} mm, in: {', '.join(regions)}")

@@ -11,10 +11,10 @@ from faceverse.training.anthropometry import (
     PAIRED,
     PUBLISHED,
     angle,
-    comparison,
+    coarse_index,
+    compare_measures,
     comparison_table,
     landmarks,
-    local,
     measure,
     mirror,
 )
@@ -41,7 +41,7 @@ def points(head):
 def test_landmarks_are_vertices_of_the_head_and_symmetric(head, points):
     for index in (*MIDLINE.values(), *PAIRED.values(), *(getattr(anthropometry, name) for name in SETS)):
         assert np.isin(index, head.source_index).all()
-        np.testing.assert_array_equal(head.source_index[local(head, index)], index)
+        np.testing.assert_array_equal(head.source_index[coarse_index(head, index)], index)
     for name in MIDLINE:
         assert abs(points[name][0]) < 1e-3, name
     for name in PAIRED:
@@ -83,7 +83,7 @@ def test_measures_scale_with_the_head_and_ignore_where_it_is(head):
 def test_measures_see_what_changes(head):
     """A wider nose is a wider nose and nothing else."""
     changed = head.vertices.copy()
-    left = local(head, anthropometry.WIDEST_NOSE)
+    left = coarse_index(head, anthropometry.WIDEST_NOSE)
     changed[left, 0] += 0.002
     changed[mirror(head)[left], 0] -= 0.002
     before, after = (measure(shape[None], head) for shape in (head.vertices, changed))
@@ -119,7 +119,7 @@ def test_published_values_are_plausible():
 def test_comparison_takes_the_right_heads():
     male = np.array([1.0, 0.9, 0.1, 0.0, 1.0])
     ancestry = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0.9, 0.1, 0]])
-    rows = comparison({"nose_breadth": np.array([40.0, 35, 38, 36, 42])}, male, ancestry)
+    rows = compare_measures({"nose_breadth": np.array([40.0, 35, 38, 36, 42])}, male, ancestry)
     assert {row.published.name for row in rows} == {"nose_breadth"}
     found = {(row.published.sex, row.published.group): row for row in rows}
     assert set(found) == {("male", "all"), ("female", "all"), ("male", "african")}, "one head is no statistic"
@@ -131,5 +131,5 @@ def test_comparison_takes_the_right_heads():
 
 
 def test_comparison_without_ancestry_compares_everybody():
-    rows = comparison({"nose_breadth": np.array([40.0, 35, 38, 36])}, np.array([1.0, 1, 0, 0]))
+    rows = compare_measures({"nose_breadth": np.array([40.0, 35, 38, 36])}, np.array([1.0, 1, 0, 0]))
     assert {row.published.group for row in rows} == {"all"} and len(rows) == 2

@@ -12,9 +12,9 @@ from faceverse.model.file import read_model_file
 from faceverse.training import attributes
 from faceverse.training.attributes import (
     LARGEST_STEP,
-    LOCALS,
+    LOCAL_ATTRIBUTES,
     RANGE_DEVIATIONS,
-    Costs,
+    ChangeCosts,
     learn_globals,
     learn_locals,
     local_values,
@@ -59,10 +59,10 @@ def learned(people):
     settings, coefficients, _ = people
     rng = np.random.default_rng(4)
     everybody = learn_globals(coefficients, settings)
-    gradients = rng.standard_normal((len(LOCALS), IDENTITY))
-    costs = Costs(
+    gradients = rng.standard_normal((len(LOCAL_ATTRIBUTES), IDENTITY))
+    costs = ChangeCosts(
         0.3 * rng.standard_normal((IDENTITY, VERTICES, 3)),
-        rng.uniform(0, 60, (len(LOCALS), VERTICES)),
+        rng.uniform(0, 60, (len(LOCAL_ATTRIBUTES), VERTICES)),
         np.full(VERTICES, 1 / VERTICES),
     )
     return everybody, learn_locals(gradients, everybody, coefficients, costs), gradients, costs
@@ -123,8 +123,8 @@ def test_ancestry_leaves_the_skin_tone_alone(people):
 
 def test_locals_move_one_by_one(learned):
     everybody, features, _, _ = learned
-    assert len(features.descriptions) == len(LOCALS)
-    np.testing.assert_allclose(features.steps @ features.estimators[:, :-1].T, np.eye(len(LOCALS)), atol=1e-6)
+    assert len(features.descriptions) == len(LOCAL_ATTRIBUTES)
+    np.testing.assert_allclose(features.steps @ features.estimators[:, :-1].T, np.eye(len(LOCAL_ATTRIBUTES)), atol=1e-6)
     np.testing.assert_allclose(features.steps @ everybody.estimators[:, :-1].T / [20, 1, 1, 1, 1, 1], 0, atol=1e-6)
     assert not features.steps[:, IDENTITY:].any(), "skin stays as it is"
 
@@ -162,8 +162,8 @@ def test_features_that_say_the_same_are_left_out(learned, people):
     doubled[5] = 2 * doubled[4] + 1e-4 * doubled[6]
     found = learn_locals(doubled, everybody, people[1], costs)
     names = {d["name"] for d in found.descriptions}
-    left_out = {local.name for local in LOCALS} - names
-    assert len(left_out) == 1 and left_out <= {LOCALS[4].name, LOCALS[5].name}
+    left_out = {local.name for local in LOCAL_ATTRIBUTES} - names
+    assert len(left_out) == 1 and left_out <= {LOCAL_ATTRIBUTES[4].name, LOCAL_ATTRIBUTES[5].name}
     spread = (people[1] @ found.estimators[:, :-1].T).std(0)
     assert (np.linalg.norm(found.steps, axis=1) * spread).max() <= LARGEST_STEP
 
@@ -185,11 +185,11 @@ def test_the_way_that_moves_less_elsewhere_is_taken():
     modes = np.zeros((2, 2, 3))
     modes[:, 0, 0] = 1  # near
     modes[1, 1, 0] = 1  # far
-    costs = Costs(modes, np.array([[0.0, 100.0]]), np.array([0.5, 0.5]))
+    costs = ChangeCosts(modes, np.array([[0.0, 100.0]]), np.array([0.5, 0.5]))
     step = attributes.constrained_step(costs.inverse(0), np.array([[1.0, 1.0]]), 0)
     assert step.sum() == pytest.approx(1)
     assert step[0] > 0.9
-    everywhere = Costs(modes, np.array([[0.0, 0.0]]), np.array([0.5, 0.5]))
+    everywhere = ChangeCosts(modes, np.array([[0.0, 0.0]]), np.array([0.5, 0.5]))
     np.testing.assert_allclose(attributes.constrained_step(everywhere.inverse(0), np.array([[1.0, 1.0]]), 0), 0.5)
 
 
@@ -253,17 +253,17 @@ def test_gradients_are_derivatives(source):
     modes = np.stack([rng.standard_normal(mean.shape) * 0.2, np.broadcast_to([1.0, 2.0, 3.0], mean.shape)])
     gradients = measure_gradients(mean, modes, source.head)
     before, after = (local_values(1e-3 * (mean + share * modes[0])[None], source.head) for share in (-0.05, 0.05))
-    change = np.array([(after[local.name] - before[local.name])[0] / 0.1 for local in LOCALS])
+    change = np.array([(after[local.name] - before[local.name])[0] / 0.1 for local in LOCAL_ATTRIBUTES])
     np.testing.assert_allclose(gradients[:, 0], change, atol=1e-2)
     np.testing.assert_allclose(gradients[:, 1], 0, atol=1e-9)
 
 
 def test_names_units_and_places_of_the_features(source):
-    assert len(LOCALS) >= 24 and len({local.name for local in LOCALS}) == len(LOCALS)
-    assert {local.unit for local in LOCALS} == {"mm", "degrees"}
-    assert all(local.name.isidentifier() and local.name == local.name.lower() for local in LOCALS)
+    assert len(LOCAL_ATTRIBUTES) >= 24 and len({local.name for local in LOCAL_ATTRIBUTES}) == len(LOCAL_ATTRIBUTES)
+    assert {local.unit for local in LOCAL_ATTRIBUTES} == {"mm", "degrees"}
+    assert all(local.name.isidentifier() and local.name == local.name.lower() for local in LOCAL_ATTRIBUTES)
     values = local_values(source.head.vertices[None], source.head)
-    assert list(values) == [local.name for local in LOCALS]
+    assert list(values) == [local.name for local in LOCAL_ATTRIBUTES]
 
 
 # ------------------------------------------------------------------------------------------------------- the open model
@@ -273,7 +273,7 @@ def test_the_attributes_fit_a_model_file(source, model, tmp_path):
     file = read_model_file(find_weights("open"))
     settings = draw_settings(len(file.population), np.random.default_rng(0))
     again = with_attributes(file, file.population.astype(np.float64), settings, source.head)
-    known = {"age", "gender", "weight", *ANCESTRIES, *(local.name for local in LOCALS)}
+    known = {"age", "gender", "weight", *ANCESTRIES, *(local.name for local in LOCAL_ATTRIBUTES)}
     assert {attribute["name"] for attribute in again.attributes} <= known
     assert read_model_file(again.write(tmp_path / "again.safetensors")).attributes == again.attributes
 
@@ -304,7 +304,7 @@ def test_open_model_moves_a_feature_and_no_other(source, model):
 
 
 def test_open_model_has_enough_attributes(model):
-    local = set(model.attribute_names) & {m.name for m in LOCALS}
+    local = set(model.attribute_names) & {m.name for m in LOCAL_ATTRIBUTES}
     assert len(local) >= 24
     assert {"age", "gender", "weight", *ANCESTRIES} <= set(model.attribute_names)
     for attribute in model.data.attributes:

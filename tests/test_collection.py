@@ -14,7 +14,7 @@ from faceverse.model.face_model import FaceModel
 from faceverse.model.file import content_hash
 from faceverse.training import collection
 from faceverse.training.collection import load_outcome, register_file, train_from_scans
-from faceverse.training.registration import Registration, Report
+from faceverse.training.registration import Registration, RegistrationReport
 from faceverse.training.scan_files import Scan, ScanError, find_scans
 from faceverse.training.scan_model import BASE_HEADS, merge_basis, model_from_scans, neutral_control
 from faceverse.weights import load_model, model_data
@@ -22,7 +22,7 @@ from faceverse.weights import load_model, model_data
 pytest.importorskip("igl")
 trimesh = pytest.importorskip("trimesh")
 
-FIGURES = Report(0.1, 0.09, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.2, 5.0)
+FIGURES = RegistrationReport(0.1, 0.09, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.2, 5.0)
 
 
 def registration(seed, colored=True):
@@ -68,10 +68,10 @@ def test_coefficients_are_carried_there_and_back():
     base = (rng.standard_normal((6, 3)), rng.standard_normal((4, 6, 3)))
     merged = merge_basis(rng.standard_normal((5, 6, 3)), base, np.full(6, 1 / 6), 10, 1e-6)
     old = rng.standard_normal(4)
-    new = merged.forth @ old + merged.forth_offset
+    new = merged.to_merged @ old + merged.to_merged_offset
     head = base[0] + np.tensordot(old, base[1], axes=1)
     np.testing.assert_allclose(merged.mean + np.tensordot(new, merged.modes, axes=1), head, atol=1e-4)
-    np.testing.assert_allclose(merged.back @ new + merged.back_offset, old, atol=1e-4)
+    np.testing.assert_allclose(merged.from_merged @ new + merged.from_merged_offset, old, atol=1e-4)
 
 
 def test_more_scans_count_more(heads):

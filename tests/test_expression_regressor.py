@@ -52,7 +52,7 @@ def seen_identity_px(model, samples, pose=None):
 
 def quickly_trained(clips, seed):
     with one_thread(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expression_regressor, "PLAN", dataclasses.replace(expression_regressor.PLAN, epochs=8))
+        patch.setattr(expression_regressor, "SETTINGS", dataclasses.replace(expression_regressor.SETTINGS, epochs=8))
         patch.setattr(expression_regressor, "MEMBERS", 1)
         return expression_regressor.trained_network(toy_model(), clips, seed)
 
@@ -72,11 +72,11 @@ def toy_with_hash(monkeypatch):
 def test_a_movement_is_read_from_the_face_at_rest(trained):
     network, figures = trained
     clips = seen_clips(20, seed=5)
-    table = expression_regressor.table_of(clips, network)
+    table = expression_regressor.make_table(clips, network)
     found = []
     for number in range(len(clips)):
         look = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
-        weights, sigma = network.predict(look, table.rest[number])
+        weights, sigma = network.predict(look, table.neutral[number])
         assert weights.shape == sigma.shape == (len(ARKIT_NAMES),) and weights.min() >= 0 and weights.max() <= 1
         found.append(weights[JAW])
     truth = clips.expression[:, JAW]
@@ -112,9 +112,11 @@ def test_same_seed_same_network():
 
 def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatch):
     monkeypatch.setattr(expression_regressor, "collect_clips", lambda *arguments: seen_clips(8))
-    monkeypatch.setattr(expression_regressor, "PLAN", dataclasses.replace(expression_regressor.PLAN, epochs=1))
+    monkeypatch.setattr(expression_regressor, "SETTINGS", dataclasses.replace(expression_regressor.SETTINGS, epochs=1))
     lines = []
-    path = expression_regressor.train_expression_regressor(tmp_path / EXPRESSION_REGRESSOR_FILE, clips=8, model=toy_with_hash, progress=lines.append)
+    path = expression_regressor.train_expression_regressor(
+        tmp_path / EXPRESSION_REGRESSOR_FILE, clips=8, model=toy_with_hash, progress=lines.append
+    )
     with safe_open(path, framework="numpy") as opened:
         info = json.loads(opened.metadata()["info"])
     assert info["clips"] == 8 and info["frames"] == 8 * FRAMES and "correlation" in info["figures"]
@@ -150,7 +152,9 @@ def test_wrong_requests(tmp_path, toy_with_hash, monkeypatch):
     with pytest.raises(ParameterError, match="clips must be 1 or more"):
         expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=0, model=toy_with_hash)
     with pytest.raises(ParameterError, match="no face is found in any of 2 clips"):
-        expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=2, model=toy_with_hash, progress=str)
+        expression_regressor.train_expression_regressor(
+            tmp_path / "m.safetensors", clips=2, model=toy_with_hash, progress=str
+        )
     monkeypatch.delitem(toy_with_hash.data.info, "sha256")
     with pytest.raises(WeightsError, match="loaded from a file"):
         expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=2, model=toy_with_hash)

@@ -15,19 +15,19 @@ from faceverse.training.basis import shape_basis
 from faceverse.training.behaviour import (
     EYE_PARTS,
     MOUTH_PARTS,
-    eye_turn,
+    eye_rotation,
     lid_clearance_mm,
-    members,
     mirror_error_mm,
     posed,
-    visible_mm2,
+    region_mask,
+    visible_area_mm2,
 )
 from faceverse.training.expressions import CLOSED, base_name, fit_expressions
-from faceverse.training.eyes import EyeSeats, round_ball
+from faceverse.training.eyes import EyeFitter, round_ball
 from faceverse.training.gains import HeadMeasures, expression_gain, measure_of
 from faceverse.training.head_regions import mirror_map, radius
 from faceverse.training.heads import draw_settings
-from faceverse.training.mouth import LIP_OVERLAP_M, LipLine, MouthSetter
+from faceverse.training.mouth import LIP_OVERLAP_M, LipContact, MouthCorrector
 from faceverse.training.rings import eye_grids, mouth_grid
 from faceverse.weights import model_data
 
@@ -112,9 +112,9 @@ def test_subdivided_eyeballs_are_round(built, source):
 
 
 def test_seated_eyes_are_of_one_size_and_no_lid_is_inside(source, built, base_heads):
-    seats, skin = EyeSeats(source.head), ~np.char.startswith(source.head.part, "eyeball")
+    seats, skin = EyeFitter(source.head), ~np.char.startswith(source.head.part, "eyeball")
     for shape in base_heads:
-        result = seats.seat(shape)
+        result = seats.fit(shape)
         sizes = [radius(result[source.head.part == f"eyeball_{side}"]) for side in ("left", "right")]
         assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
         for side in ("left", "right"):
@@ -125,36 +125,36 @@ def test_seated_eyes_are_of_one_size_and_no_lid_is_inside(source, built, base_he
             assert distance > np.linalg.norm(ball - ball.mean(0), axis=1).max()
         far = skin & (np.linalg.norm(result - shape, axis=1) > 0)
         assert np.linalg.norm(result - shape, axis=1)[far].max() < 0.012
-        again = seats.seat(result)
+        again = seats.fit(result)
         assert np.linalg.norm(again - result, axis=1).max() < 2e-3, "a head that is right stays as it is, nearly"
 
 
 def test_an_eyeball_that_stands_out_is_put_back(source):
-    seats, head = EyeSeats(source.head), source.head
-    right = seats.seat(head.vertices)
+    seats, head = EyeFitter(source.head), source.head
+    right = seats.fit(head.vertices)
     shape = right.copy()
     shape[np.char.startswith(head.part, "eyeball"), 2] += 0.001
     ball = head.part == "eyeball_left"
-    moved = seats.seat(shape)[ball, 2].mean() - right[ball, 2].mean()
+    moved = seats.fit(shape)[ball, 2].mean() - right[ball, 2].mean()
     assert 0 <= moved < 0.0006
 
 
 # -- mouths of drawn heads --------------------------------------------------------------------------------------------
 def test_lips_meet_wherever_they_were(source, base_heads):
-    lips, setter = LipLine(source.head), MouthSetter(source.head)
-    before = np.array([lips.meeting(shape)[1] for shape in base_heads])
-    after = np.array([lips.meeting(setter.set(shape))[1] for shape in base_heads])
+    lips, setter = LipContact(source.head), MouthCorrector(source.head)
+    before = np.array([lips.contact(shape)[1] for shape in base_heads])
+    after = np.array([lips.contact(setter.correct(shape))[1] for shape in base_heads])
     assert np.abs(before + LIP_OVERLAP_M).max() > 0.0015, "the heads of the targets need it"
     np.testing.assert_allclose(after, -LIP_OVERLAP_M, atol=0.001)
-    parted = lips.meeting(setter.with_gap(base_heads[0], 0.004))[1]
+    parted = lips.contact(setter.with_gap(base_heads[0], 0.004))[1]
     np.testing.assert_allclose(parted[3:-3], 0.004, atol=0.001)
 
 
 def test_teeth_and_tongue_lie_behind_the_lips(source, base_heads):
-    setter, part = MouthSetter(source.head), source.head.part
+    setter, part = MouthCorrector(source.head), source.head.part
     for shape in base_heads:
-        result = setter.set(shape)
-        height = setter.lips.meeting(result)[2][7]
+        result = setter.correct(shape)
+        height = setter.lips.contact(result)[2][7]
         upper, lower, tongue = (result[part == name] for name in ("teeth_upper", "teeth_lower", "tongue"))
         front = result[setter.lips.grid.rings[setter.lips.grid.line + 3], 2].max()
         assert upper[:, 2].max() < front - 0.002 and lower[:, 2].max() < upper[:, 2].max()
@@ -163,12 +163,12 @@ def test_teeth_and_tongue_lie_behind_the_lips(source, base_heads):
 
 
 def test_lips_keep_flesh_in_front_of_the_mouth(source):
-    setter = MouthSetter(source.head)
+    setter = MouthCorrector(source.head)
     shape = source.head.vertices.copy()
     rings, line = setter.lips.grid.rings, setter.lips.grid.line
     middle = rings.shape[1] // 2
     shape[rings[:line, middle], 2] += 0.02
-    result = setter.with_flesh(shape)
+    result = setter.with_thickness(shape)
     assert (result[rings[line:]] == shape[rings[line:]]).all(), "the face stays"
     moved = result[rings[:line, middle], 2] - shape[rings[:line, middle], 2]
     assert moved.min() < -0.01 and moved.max() <= 0
@@ -187,12 +187,12 @@ def test_left_and_right_are_mirror_images(built, source):
 
 def test_blinks_close_every_eye_without_piercing(built):
     model = built.model
-    assert visible_mm2(model, posed(model, {}), EYE_PARTS, FRONT) > 200
-    assert visible_mm2(model, posed(model, {"eyeBlink": 1}), EYE_PARTS) < 0.1
+    assert visible_area_mm2(model, posed(model, {}), EYE_PARTS, FRONT) > 200
+    assert visible_area_mm2(model, posed(model, {"eyeBlink": 1}), EYE_PARTS) < 0.1
     assert lid_clearance_mm(model, posed(model, {})) > 0.2
     assert lid_clearance_mm(model, posed(model, {"eyeBlink": 0.5})) > 0.1
     assert lid_clearance_mm(model, posed(model, {"eyeBlink": 1})) > 0.1
-    seen = [visible_mm2(model, posed(model, {"eyeBlink": 1}, person), EYE_PARTS) for person in built.people]
+    seen = [visible_area_mm2(model, posed(model, {"eyeBlink": 1}, person), EYE_PARTS) for person in built.people]
     assert max(seen) < 4 and np.median(seen) < 0.05, seen
     assert min(lid_clearance_mm(model, posed(model, {}, person)) for person in built.people) > -0.3
 
@@ -206,23 +206,23 @@ def test_closed_lids_overlap_by_a_hair(built):
 def test_closed_mouths_show_nothing_of_their_inside(built):
     model = built.model
     for weights in ({}, {"jawOpen": 1, "mouthClose": 1}, {"jawOpen": 0.5, "mouthClose": 0.5}):
-        assert visible_mm2(model, posed(model, weights), MOUTH_PARTS) < 0.5, weights
+        assert visible_area_mm2(model, posed(model, weights), MOUTH_PARTS) < 0.5, weights
         views = ((0, 0), (0, -15))
-        seen = [visible_mm2(model, posed(model, weights, person), MOUTH_PARTS, views) for person in built.people]
+        seen = [visible_area_mm2(model, posed(model, weights, person), MOUTH_PARTS, views) for person in built.people]
         assert np.median(seen) < 0.5 and max(seen) < 15, (weights, seen)
     for name in CLOSED:
-        assert visible_mm2(model, posed(model, {name: 1}), MOUTH_PARTS, FRONT) < 1, name
+        assert visible_area_mm2(model, posed(model, {name: 1}), MOUTH_PARTS, FRONT) < 1, name
 
 
 def test_lips_do_not_cross(built, source):
-    lips = LipLine(source.head)
+    lips = LipContact(source.head)
     combinations = [{name: 1.0} for name in ARKIT_NAMES if name not in ("mouthClose", "tongueOut")]
     combinations += [{f"{base}{side}": 1.0 for side in ("Left", "Right")} for base in ("mouthSmile", "mouthPress")]
     combinations += [{"mouthSmileLeft": 1, "mouthSmileRight": 1, "jawOpen": 0.3}, {"mouthFunnel": 1, "jawOpen": 0.5},
                      {"mouthPucker": 1, "jawOpen": 0.3}, {"jawOpen": 1, "mouthClose": 1}]  # fmt: skip
     for weights in combinations:
         shape = built.mean + sum(weight * offsets(built, name) for name, weight in weights.items())
-        gap = lips.meeting(shape)[1][2:-2]
+        gap = lips.contact(shape)[1][2:-2]
         assert gap.min() > -0.0028, (weights, 1e3 * gap)
 
 
@@ -232,7 +232,7 @@ def test_smiles_lift_the_corners_and_show_teeth(built, source):
     both = offsets(built, "mouthSmileLeft") + offsets(built, "mouthSmileRight")
     out, up, back = 1e3 * both[corner]
     assert 5 < out < 12 and 6 < up < 14 and -10 < back < -3
-    assert 20 < visible_mm2(built.model, posed(built.model, {"mouthSmile": 1}), ("teeth",), FRONT) < 250
+    assert 20 < visible_area_mm2(built.model, posed(built.model, {"mouthSmile": 1}), ("teeth",), FRONT) < 250
     # No pocket: neighbours on the cheek move nearly alike.
     edges = np.concatenate([source.head.quads[:, [0, 1]], source.head.quads[:, [1, 2]]])
     cheek = built.assembly.regions["face"][: len(built.mean)] & ~np.isin(np.arange(len(built.mean)), grid.rings)
@@ -252,19 +252,19 @@ def test_lower_teeth_follow_the_jaw_and_stay_in_sight(built, source):
     assert (after - before)[:, 1].mean() < -0.01
     flags = np.zeros(len(part))
     flags[lower] = 1
-    seen = visible_mm2(model, posed(model, {"jawOpen": 1}), ("teeth",), FRONT)
+    seen = visible_area_mm2(model, posed(model, {"jawOpen": 1}), ("teeth",), FRONT)
     hidden = posed(model, {"jawOpen": 1})
-    upper_rows = members(model, "teeth") & (model.mean_vertices[:, 1] > built.mean[lower, 1].max())
+    upper_rows = region_mask(model, "teeth") & (model.mean_vertices[:, 1] > built.mean[lower, 1].max())
     hidden[upper_rows] += (0, 0, -0.2)
-    assert visible_mm2(model, hidden, ("teeth",), FRONT) > 20 and seen > 30
+    assert visible_area_mm2(model, hidden, ("teeth",), FRONT) > 20 and seen > 30
 
 
 @pytest.mark.parametrize("name", [name for name in ARKIT_NAMES if name.startswith("eyeLook")])
 def test_eyeballs_turn_about_their_middle(built, name):
-    angle, change = eye_turn(built.model, name)
+    angle, change = eye_rotation(built.model, name)
     assert 15 < angle < 35 and change < 0.02
     side = "left" if name.endswith("Left") else "right"
-    ball = members(built.model, f"eyeball_{side}")
+    ball = region_mask(built.model, f"eyeball_{side}")
     front = ball & (built.model.mean_vertices[:, 2] > np.quantile(built.model.mean_vertices[ball, 2], 0.9))
     motion = built.model.expression_modes[ARKIT_NAMES.index(name)][front].mean(0)
     outward = 1 if side == "left" else -1
@@ -274,8 +274,10 @@ def test_eyeballs_turn_about_their_middle(built, name):
 
 def test_lids_follow_the_gaze(built):
     model = built.model
-    rest = visible_mm2(model, posed(model, {}), EYE_PARTS, FRONT)
-    down, up = (visible_mm2(model, posed(model, {name: 1}), EYE_PARTS, FRONT) for name in ("eyeLookDown", "eyeLookUp"))
+    rest = visible_area_mm2(model, posed(model, {}), EYE_PARTS, FRONT)
+    down, up = (
+        visible_area_mm2(model, posed(model, {name: 1}), EYE_PARTS, FRONT) for name in ("eyeLookDown", "eyeLookUp")
+    )
     assert 0.4 * rest < down < 0.9 * rest and 1.05 * rest < up < 1.7 * rest
 
 

@@ -13,20 +13,19 @@ from faceverse.threads import one_thread
 from faceverse.training import expression_wrinkles, generators, scans
 from faceverse.training.detail_data import (
     DataShape,
-    Sample,
+    DetailSample,
+    area_average,
     condition_window,
     draw_data,
     from_bytes,
-    reduced,
     to_bytes,
 )
 from faceverse.training.discriminator import Discriminator, gradient_penalty
+from faceverse.training.generator_evaluation import evaluate_generator, synthesise
 from faceverse.training.generator_plans import GeneratorPlan, detail_plan, expression_plan
-from faceverse.training.generator_step import Settings, Training, in_units
+from faceverse.training.generator_step import GeneratorTrainer, TrainingSettings, scaled_to_units
 from faceverse.training.generators import (
-    Budget,
-    figures,
-    made,
+    TrainingBudget,
     train_detail,
     train_expression,
     train_generator,
@@ -38,7 +37,7 @@ SHAPE = DataShape(32, 16, 16, image_channels=3, condition_channels=2, style_dim=
 PLAN = GeneratorPlan(
     "expression", SHAPE, {4: 16, 8: 16, 16: 16, 32: 12}, 16, {"displacement": (0, 1, 2)}, 2, (12, 16), places=(16,)
 )
-QUICK = Settings(batch=8, warm_up=0.3, adversarial=0.3, average=500, first_noise=0.4, bfloat16=False)
+QUICK = TrainingSettings(batch=8, warm_up=0.3, adversarial=0.3, average=500, first_noise=0.4, bfloat16=False)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +46,7 @@ def _one_thread():
         yield
 
 
-def blobs(number: int, known: bool = True, seed: int = 0) -> Sample:
+def blobs(number: int, known: bool = True, seed: int = 0) -> DetailSample:
     rng = np.random.default_rng([seed, number])
     row, column = np.mgrid[:32, :32]
     condition, image, z = np.zeros((2, 16, 16)), np.zeros((3, 32, 32)), rng.standard_normal(4)
@@ -58,7 +57,7 @@ def blobs(number: int, known: bool = True, seed: int = 0) -> Sample:
         image[channel] = blob * (1 + 0.4 * z[channel])
         image[2] += 0.5 * blob * rng.standard_normal((32, 32))
     image[np.abs(image) < 0.01] = 0
-    return Sample(condition.astype(np.float32), image.astype(np.float32), z.astype(np.float32) if known else None)
+    return DetailSample(condition.astype(np.float32), image.astype(np.float32), z.astype(np.float32) if known else None)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +65,8 @@ def data(tmp_path_factory):
     return draw_data(blobs, SHAPE, tmp_path_factory.mktemp("blobs"), 400, workers=0, progress=lambda _: None)
 
 
-def trained(data, steps: int, settings: Settings = QUICK) -> Training:
-    training = Training(PLAN, settings, data, seed=3)
+def trained(data, steps: int, settings: TrainingSettings = QUICK) -> GeneratorTrainer:
+    training = GeneratorTrainer(PLAN, settings, data, seed=3)
     for step in range(steps):
         training.step(step / steps)
     return training
@@ -78,7 +77,7 @@ def test_stored_samples_are_the_drawn_ones(data):
     sample, batch = blobs(5), data.batch(np.array([5, 6]))
     step = np.abs(sample.image).max((1, 2), keepdims=True) / 127
     assert (np.abs(batch.window[0].numpy() - sample.image) <= step).all()
-    torch.testing.assert_close(batch.whole[0], reduced(torch.from_numpy(sample.image), 16), atol=2e-3, rtol=0)
+    torch.testing.assert_close(batch.whole[0], area_average(torch.from_numpy(sample.image), 16), atol=2e-3, rtol=0)
     torch.testing.assert_close(batch.z[0], torch.from_numpy(sample.z))
     window = data.batch(np.array([5, 6]), (4, 10), 16).window
     assert torch.equal(window, batch.window[:, :, 4:20, 10:26])
@@ -127,7 +126,7 @@ def test_window_of_the_condition_is_cut_from_the_enlarged_one(small, corner):
 
 
 def test_windows_show_the_region(data):
-    training = Training(PLAN, QUICK, data)
+    training = GeneratorTrainer(PLAN, QUICK, data)
     corners = np.array([training.random_corner(np.random.default_rng(seed)) for seed in range(50)])
     assert (corners % 2 == 0).all() and corners.min() >= 0 and corners.max() <= 16
     assert len(np.unique(corners[:, 0])) > 3
@@ -198,17 +197,17 @@ def test_diversity_counts_deviations():
 
 # -- training ---------------------------------------------------------------------------------------------------------
 def test_training_brings_generated_maps_closer_to_the_data(data):
-    training = Training(PLAN, QUICK, data, seed=3)
-    before = figures(training.result(), data, PLAN)
+    training = GeneratorTrainer(PLAN, QUICK, data, seed=3)
+    before = evaluate_generator(training.result(), data, PLAN)
     for step in range(300):
         training.step(step / 300)
-    after = figures(training.result(), data, PLAN)
+    after = evaluate_generator(training.result(), data, PLAN)
     assert after.distance.mean < 0.6 * before.distance.mean
     assert after.noise > 0.005  # the texture is nobody's but the noise's
     batch = data.batch(np.array(data.held_out))
 
     def error(z):
-        return (made(training.result(), batch.condition, z, 0) - batch.window)[:, :2].abs().mean()
+        return (synthesise(training.result(), batch.condition, z, 0) - batch.window)[:, :2].abs().mean()
 
     assert error(batch.z) < 0.6 * batch.window[:, :2].abs().mean()  # the places are the condition's
     assert error(batch.z) < 0.85 * error(-batch.z)  # the depth is a function of z
@@ -217,7 +216,9 @@ def test_training_brings_generated_maps_closer_to_the_data(data):
 def test_generator_in_units_makes_scaled_pictures(data):
     generator, spread = trained(data, 1).average, torch.tensor([2.0, 0.1, 30.0]).view(3, 1, 1)
     batch = data.batch(np.arange(2))
-    pictures = [made(given, batch.condition, batch.z, 0) for given in (generator, in_units(generator, spread))]
+    pictures = [
+        synthesise(given, batch.condition, batch.z, 0) for given in (generator, scaled_to_units(generator, spread))
+    ]
     torch.testing.assert_close(pictures[0] * spread, pictures[1], rtol=1e-4, atol=1e-5)
 
 
@@ -233,12 +234,12 @@ def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(data):
     for ours, theirs in ((whole.average, second.average), (whole.critics, second.critics)):
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters()))
     with pytest.raises(ParameterError, match="other settings"):
-        Training(PLAN, QUICK, data, seed=4).load(first.state())
+        GeneratorTrainer(PLAN, QUICK, data, seed=4).load(first.state())
 
 
 def test_scans_without_z_train_by_the_discriminators_alone(tmp_path):
     scans = draw_data(partial(blobs, known=False), SHAPE, tmp_path, 32, workers=0, progress=lambda _: None)
-    training = Training(PLAN, QUICK, scans)
+    training = GeneratorTrainer(PLAN, QUICK, scans)
     before = [part.clone() for part in training.generator.parameters()]
     assert np.isnan(training.step(0.0).matching)
     losses = training.step(0.5)
@@ -252,7 +253,7 @@ def test_unseen_parts_of_a_scan_are_not_learned_from(tmp_path):
 
     def half(number):
         sample = blobs(number)
-        return Sample(sample.condition, sample.image, sample.z, mask)
+        return DetailSample(sample.condition, sample.image, sample.z, mask)
 
     data = draw_data(half, SHAPE, tmp_path, 32, workers=0, progress=lambda _: None)
     batch = data.batch(np.arange(2))
@@ -263,8 +264,8 @@ def test_unseen_parts_of_a_scan_are_not_learned_from(tmp_path):
 def test_run_in_bfloat16_writes_log_sheets_and_a_loadable_state(tmp_path):
     lines = []
     arguments = PLAN, blobs, tmp_path
-    settings = Settings(batch=4, warm_up=0.2, bfloat16=True)
-    budget = Budget(steps=4, samples=32, workers=0, threads=1)
+    settings = TrainingSettings(batch=4, warm_up=0.2, bfloat16=True)
+    budget = TrainingBudget(steps=4, samples=32, workers=0, threads=1)
     state, info = train_generator(*arguments, budget, settings=settings, progress=lines.append)
     assert (tmp_path / "sheet_000004.png").stat().st_size > 1000
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
@@ -275,11 +276,11 @@ def test_run_in_bfloat16_writes_log_sheets_and_a_loadable_state(tmp_path):
     assert isinstance(generator, ConditionalGenerator) and generator.condition_size == 16
     assert all(value.dtype == torch.float16 for value in state.values())
     again, info = train_generator(
-        *arguments, Budget(steps=6, samples=32, workers=0, threads=1), settings=settings, progress=lines.append
+        *arguments, TrainingBudget(steps=6, samples=32, workers=0, threads=1), settings=settings, progress=lines.append
     )
     assert info["steps"] == 6 and any("goes on from step 4" in line for line in lines)
     with pytest.raises(ParameterError, match="minutes or steps"):
-        Budget()
+        TrainingBudget()
 
 
 def test_plans_fit_their_generators():
@@ -302,14 +303,14 @@ def test_synthetic_people_are_the_samples(trainer, monkeypatch, tmp_path):
 
     def drawn(model, surface, number, seed):
         numbers.append((number, seed))
-        return Sample(condition, image, np.ones(64, np.float32))
+        return DetailSample(condition, image, np.ones(64, np.float32))
 
     for source in (scans, expression_wrinkles):
         monkeypatch.setattr(source, "training_sample", drawn)
     for name in ("_skin", "_wrinkles"):
         monkeypatch.setattr(generators, name, lambda model: None)
     plan = {train_detail: detail_plan, train_expression: expression_plan}[trainer](32, narrower=16)
-    budget = Budget(steps=1, samples=32, workers=0, threads=1)
+    budget = TrainingBudget(steps=1, samples=32, workers=0, threads=1)
     _, info = trainer(toy_model(), tmp_path, budget, plan=plan, seed=7, progress=lambda _: None)
     assert numbers == [(number, 7) for number in range(32)] and "seed 7" in info["samples_made_for"]
     stored = np.load(tmp_path / "samples" / "samples_00000.npy")[0]

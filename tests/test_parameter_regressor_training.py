@@ -15,13 +15,13 @@ from faceverse.landmarks import BLENDSHAPE_NAMES
 from faceverse.model.face_model import ARKIT_NAMES
 from faceverse.training import parameter_regressor
 from faceverse.training.parameter_regressor import (
-    error_measures,
+    error_metric,
+    make_table,
     mirrored_identity,
-    table_of,
     train_parameter_regressor,
     trained_network,
 )
-from faceverse.training.portraits import Samples
+from faceverse.training.portraits import PortraitSamples
 from toy import toy_model
 
 
@@ -41,7 +41,7 @@ def seen_samples(count, seed=0, model=None):
     pixels = np.array([300, 400]) + focal * posed[..., :2] / -posed[..., 2:] * (1, -1)
     scores = np.zeros((count, len(BLENDSHAPE_NAMES)), np.float32)
     scores[:, BLENDSHAPE_NAMES.index("jawOpen")] = 0.7 * expression[:, ARKIT_NAMES.index("jawOpen")]
-    return Samples(
+    return PortraitSamples(
         person=np.arange(count) // 2,
         identity=identity,
         expression=expression,
@@ -70,14 +70,16 @@ def test_training_beats_the_mean_head_and_no_expression(trained):
 
 def test_people_held_back_are_measured(trained):
     _, figures = trained
-    kept = sum(person % parameter_regressor.HELD_OUT == parameter_regressor.HELD_OUT - 1 for person in np.arange(400) // 2)
+    kept = sum(
+        person % parameter_regressor.HELD_OUT == parameter_regressor.HELD_OUT - 1 for person in np.arange(400) // 2
+    )
     assert sum(row["faces"] for row in figures.values()) == kept
 
 
 def test_the_spread_is_that_of_the_errors(trained):
     network, _ = trained
     samples = seen_samples(120, seed=9)
-    table = table_of(samples, network)
+    table = make_table(samples, network)
     answers = network.evaluate(table.values)
     identity, _ = network.mean_of_both(answers[:120], answers[120:])
     place = network.bin_of(table.yaw_deg[:120])
@@ -110,14 +112,14 @@ def test_twice_mirrored_is_the_head_itself(model):
     matrix, offset = mirrored_identity(model)
     identity = np.random.default_rng(0).standard_normal(len(offset))
     change = matrix @ (matrix @ identity + offset) + offset - identity
-    gram = error_measures(model).identity
+    gram = error_metric(model).identity
     once = matrix @ identity + offset - identity
     assert np.sqrt(change @ gram @ change) < 0.15 < 0.3 < np.sqrt(once @ gram @ once)
 
 
 def test_mirrored_samples_are_the_mirror_image(model):
     network = parameter_regressor.untrained_regressor(model)
-    table = table_of(seen_samples(3, model=model), network)
+    table = make_table(seen_samples(3, model=model), network)
     assert table.values.shape[0] == table.targets.shape[0] == 6
     assert np.allclose(table.yaw_deg[:3], -table.yaw_deg[3:], atol=1)
     assert np.array_equal(table.person[:3], table.person[3:])
@@ -129,7 +131,7 @@ def test_mirrored_samples_are_the_mirror_image(model):
 
 def test_motion_of_the_whole_head_costs_nothing():
     model = toy_model()
-    measures = error_measures(model)
+    measures = error_metric(model)
     one = np.eye(len(model.identity_modes))[0]
     plain = 1e3 * np.sqrt((model.identity_modes[0][parameter_regressor.face_vertices(model)] ** 2).sum(1).mean())
     assert 0 < np.sqrt(one @ measures.identity @ one) <= plain + 1e-6
@@ -141,7 +143,9 @@ def test_the_file_says_what_it_was_made_from(tmp_path, monkeypatch):
     monkeypatch.setitem(model.data.info, "sha256", "abc")
     monkeypatch.setattr(parameter_regressor, "collect_samples", lambda *arguments: seen_samples(24))
     lines = []
-    path = train_parameter_regressor(tmp_path / "start.safetensors", samples=24, seed=2, model=model, progress=lines.append)
+    path = train_parameter_regressor(
+        tmp_path / "start.safetensors", samples=24, seed=2, model=model, progress=lines.append
+    )
     with safe_open(path, framework="numpy") as opened:
         metadata = opened.metadata()
         assert set(opened.keys()) == set(ParameterRegressor.__dataclass_fields__)
@@ -183,4 +187,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(model.data.info, "sha256", "abc")
     monkeypatch.setattr(parameter_regressor, "collect_samples", lambda *arguments: seen_samples(12))
     with pytest.raises(WeightsError, match="cannot write"):
-        train_parameter_regressor(tmp_path / "none" / "start.safetensors", samples=12, model=model, progress=lambda line: None)
+        train_parameter_regressor(
+            tmp_path / "none" / "start.safetensors", samples=12, model=model, progress=lambda line: None
+        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faceverse.training.anthropometry import comparison, measure
-from faceverse.training.calibration import calibrate, wanted
-from faceverse.training.deformation import PROCESSES, Process, SmoothDeformation, outward_directions
-from faceverse.training.head_regions import find_mouth_pocket, mirror_map
+from faceverse.training.anthropometry import compare_measures, measure
+from faceverse.training.calibration import calibrate, survey_statistics
+from faceverse.training.deformation import KERNELS, KernelParameters, SmoothDeformation, outward_directions
+from faceverse.training.head_regions import find_mouth_cavity, mirror_map
 from faceverse.training.heads import ShapePopulation, draw_settings
 
 MM = 1e3
@@ -37,7 +37,7 @@ def test_no_process_moves_nothing_and_a_seed_gives_the_same(source):
 
 def test_the_process_has_the_asked_deviations_and_is_mostly_symmetric(source):
     head = source.head
-    offsets = draws(SmoothDeformation(head, (Process(0.03, 0.002, 0.0005, 1.0),)), 300)
+    offsets = draws(SmoothDeformation(head, (KernelParameters(0.03, 0.002, 0.0005, 1.0),)), 300)
     outward = outward_directions(head)
     # The cheeks: far from the mid-line, where a symmetric field has twice the variance of a free one.
     side = (head.part == "skin") & (np.abs(head.vertices[:, 0]) > 0.045)
@@ -55,7 +55,7 @@ def test_wrinkles_move_as_one(source):
     head = source.head
     outward = outward_directions(head)
     np.testing.assert_allclose(np.linalg.norm(outward, axis=1), 1, atol=1e-9)
-    pocket = np.unique(head.quads[find_mouth_pocket(head.vertices, head.quads, head.part)])
+    pocket = np.unique(head.quads[find_mouth_cavity(head.vertices, head.quads, head.part)])
     front = pocket[head.vertices[pocket, 2] > np.quantile(head.vertices[pocket, 2], 0.8)]
     assert outward[front, 2].min() > 0.7
     eyes = np.char.startswith(head.part, "eyeball")
@@ -64,7 +64,7 @@ def test_wrinkles_move_as_one(source):
 
 def test_fine_terms_are_weaker_at_the_eyes(source):
     head = source.head
-    fine = draws(SmoothDeformation(head, PROCESSES[2:]), 60)
+    fine = draws(SmoothDeformation(head, KERNELS[2:]), 60)
     eyes = np.char.startswith(head.part, "eyeball")
     skin = (head.part == "skin") & (head.vertices[:, 2] > 0.08)
     assert fine[:, eyes].std() < 0.4 * fine[:, skin].std()
@@ -73,7 +73,7 @@ def test_fine_terms_are_weaker_at_the_eyes(source):
 # -- calibration ------------------------------------------------------------------------------------------------------
 def test_wanted_sizes_lie_between_sexes_and_groups():
     shares = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 1], [1, 0, 0], [0.5, 0, 0.5]], float)
-    names, means, deviations = wanted(np.array([0.0, 0.5, 1.0, 1.0, 1.0]), shares)
+    names, means, deviations = survey_statistics(np.array([0.0, 0.5, 1.0, 1.0, 1.0]), shares)
     face, nose = names.index("face_height"), names.index("nose_breadth")
     assert means[0, face] < means[1, face] < means[2, face]
     assert means[1, face] == pytest.approx((means[0, face] + means[2, face]) / 2)
@@ -83,9 +83,11 @@ def test_wanted_sizes_lie_between_sexes_and_groups():
 
 def test_calibrated_heads_have_the_sizes_of_people(source, raw):
     settings, heads = raw
-    before = comparison(measure(heads, source.head), settings.male)
+    before = compare_measures(measure(heads, source.head), settings.male)
     moved = calibrate(heads, source.head, settings.male, settings.ancestry)
-    rows = [r for r in comparison(measure(moved, source.head), settings.male) if r.published.name != "ear_protrusion"]
+    rows = [
+        r for r in compare_measures(measure(moved, source.head), settings.male) if r.published.name != "ear_protrusion"
+    ]
     assert len(rows) > 20
     shift = [abs(r.mean - r.published.mean) / r.published.deviation for r in rows]
     old = [abs(r.mean - r.published.mean) / r.published.deviation for r in before]

@@ -8,15 +8,15 @@ from PIL import Image
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.graphics.camera import Camera, project, transform
 from faceverse.training import occluders, portraits
-from faceverse.training.occluders import Pose
+from faceverse.training.occluders import HeadPose
 from faceverse.training.portraits import (
-    Samples,
+    PortraitSamples,
     collect_samples,
     draw_samples,
-    photograph,
     random_expression,
     random_person,
     random_view,
+    render_portrait,
 )
 from toy import toy_model
 
@@ -29,7 +29,7 @@ def samples(model):
 def first_picture(model, seed):
     rng = np.random.default_rng(seed)
     person, expression, view = random_person(model, rng), random_expression(model, rng), random_view(rng)
-    return photograph(model, person, expression, view, rng)
+    return render_portrait(model, person, expression, view, rng)
 
 
 def test_people_are_as_pronounced_as_people():
@@ -112,7 +112,7 @@ def test_grooming_leaves_the_middle_of_the_face(model):
     head = model.mean_vertices
     moved = False
     for seed in range(8):
-        vertices, albedo = occluders.groomed(model, head, person.albedo, person.hair, np.random.default_rng(seed))
+        vertices, albedo = occluders.add_hair(model, head, person.albedo, person.hair, np.random.default_rng(seed))
         shift = np.linalg.norm(vertices - head, axis=1)
         assert shift[model.regions["eyelids"]].max() == 0
         assert shift.max() < 0.06 and albedo.min() > 0
@@ -123,7 +123,7 @@ def test_grooming_leaves_the_middle_of_the_face(model):
 def test_pose_is_the_camera_of_the_head():
     points = np.random.default_rng(0).normal(size=(478, 3)).astype(np.float32) * 0.05
     camera = Camera(500.0, (100.0, 90.0), (200, 200))
-    pose = Pose(torch.eye(3), torch.tensor([0.0, 0.0, -0.5]), camera, points)
+    pose = HeadPose(torch.eye(3), torch.tensor([0.0, 0.0, -0.5]), camera, points)
     assert np.allclose(pose.pixels(np.zeros((1, 3))), [[100, 90]])
     assert pose.eyes_px == pytest.approx(500 * np.linalg.norm(points[33] - points[263]) / 0.5)
 
@@ -152,7 +152,7 @@ def test_cached_samples_are_not_drawn_again(model, tmp_path, monkeypatch):
     monkeypatch.setattr(portraits, "draw_samples", None)
     again = collect_samples(model, 2, seed=5, cache=tmp_path / "new")
     assert len(first) == 2 and lines
-    for name in Samples.__dataclass_fields__:
+    for name in PortraitSamples.__dataclass_fields__:
         assert np.array_equal(getattr(first, name), getattr(again, name))
 
 

@@ -12,9 +12,9 @@ from faceverse.detail.displacement_regressor import DisplacementRegressor, regre
 from faceverse.detail.module import DisplacementCode
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.training import detail_weights
-from faceverse.training.detail_data import DataShape, Sample, draw_data
+from faceverse.training.detail_data import DataShape, DetailSample, draw_data
 from faceverse.training.generator_plans import detail_plan
-from faceverse.training.generators import Budget
+from faceverse.training.generators import TrainingBudget
 from faceverse.training.reader import train_reader
 from faceverse.training.texture_loss import texture_loss
 
@@ -69,7 +69,7 @@ def ridge(index):
     rows = np.arange(SIZE)[:, None]
     for place in range(30, 100, 10):
         image[4] -= (3 + z[0]) * np.exp(-0.5 * ((rows - place - random.uniform(-3, 3)) / 1.5) ** 2)
-    return Sample(np.zeros((6, SIZE, SIZE), np.float32), image, z)
+    return DetailSample(np.zeros((6, SIZE, SIZE), np.float32), image, z)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_files_of_detail_and_reader_belong_together(tmp_path, monkeypatch):
     monkeypatch.setattr(detail_weights, "detail_plan", lambda: plan)
     monkeypatch.setattr(detail_weights, "SyntheticDetail", lambda *given: partial(flat_sample, plan.shape))
     model, work = fv.load_model(), tmp_path / "work"
-    budget = Budget(steps=2, samples=32, workers=0)
+    budget = TrainingBudget(steps=2, samples=32, workers=0)
     given = {"work": work, "budget": budget, "progress": str}
     detail_weights.make_reader_file(model, tmp_path / "reader.safetensors", **given)
     drawn = {path: path.stat().st_mtime_ns for path in (work / "samples").iterdir()}
@@ -126,4 +126,4 @@ def flat_sample(shape, index):
     random = np.random.default_rng(index)
     image = random.normal(size=(6, shape.size, shape.size)).astype(np.float32)
     condition = np.zeros((6, shape.condition_size, shape.condition_size), np.float32)
-    return Sample(condition, image, random.standard_normal(shape.style_dim).astype(np.float32))
+    return DetailSample(condition, image, random.standard_normal(shape.style_dim).astype(np.float32))

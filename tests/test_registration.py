@@ -12,41 +12,41 @@ import faceverse as fv
 from faceverse.graphics.mesh import subdivide_smooth, subdivision
 from faceverse.training import scan_landmarks
 from faceverse.training.nonrigid import (
-    Bender,
-    bend,
+    NonrigidSolver,
     bending_energy,
-    measure,
+    fit_nonrigid,
     subdivision_matrix,
     vertex_areas,
+    vertex_residuals,
     with_parts,
 )
 from faceverse.training.registration import (
-    Report,
+    RegistrationReport,
+    align_to_head,
     check_quality,
     fill_albedo,
     head_points,
     read_albedo,
     register,
     roughness,
-    settle,
 )
-from faceverse.training.scan_files import Scan, ScanError, cut
+from faceverse.training.scan_files import Scan, ScanError, keep_vertices
 from faceverse.training.scan_landmarks import SURFACE_POINTS, find_face
 from faceverse.training.surface_fit import (
     FitTask,
     ModelSurface,
     SurfacePoints,
     align_landmarks,
+    closest_points,
     fit_model,
     fit_to_surface,
     mesh_normals,
-    touch,
 )
 
 igl = pytest.importorskip("igl")
 trimesh = pytest.importorskip("trimesh")
 
-GOOD = Report(0.1, 0.1, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.0, 5.0)
+GOOD = RegistrationReport(0.1, 0.1, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.0, 5.0)
 TURN = Rotation.from_euler("xyz", (3, -4, 5), degrees=True).as_matrix()
 SHIFT = np.array([0.004, -0.003, 0.005])
 
@@ -59,7 +59,7 @@ def person(model, seed, scale=1.0):
 
 def surface_samples(model, head):
     """The head's skin as points with normals."""
-    keep = ModelSurface(model).vertex_trust > 0
+    keep = ModelSurface(model).vertex_weights > 0
     return SurfacePoints(head[keep], mesh_normals(head, model.faces)[keep])
 
 
@@ -84,14 +84,14 @@ def test_subdivision_matrix_is_the_subdivision(shape, toy_model):
 
 
 def test_bender_knows_the_control_mesh(toy_model):
-    bender = Bender(toy_model)
+    solver = NonrigidSolver(toy_model)
     from toy import toy_file
 
-    fine = bender.matrix @ toy_file().mean_vertices
+    fine = solver.matrix @ toy_file().mean_vertices
     np.testing.assert_allclose(1e-3 * fine, toy_model.mean_vertices, atol=1e-6)
-    skin = np.flatnonzero(bender.parts == 0)
-    assert set(toy_model.regions["face"][toy_model.regions["face"] < len(bender.parts)]) <= set(skin)
-    assert len(np.unique(bender.parts)) == 6  # head, two eyeballs, teeth, tongue, inside of the mouth
+    skin = np.flatnonzero(solver.parts == 0)
+    assert set(toy_model.regions["face"][toy_model.regions["face"] < len(solver.parts)]) <= set(skin)
+    assert len(np.unique(solver.parts)) == 6  # head, two eyeballs, teeth, tongue, inside of the mouth
 
 
 def test_bending_energy_is_that_of_a_bent_plate():
@@ -114,7 +114,7 @@ def test_touch_measures_along_the_surface(toy_model):
     middle = head[toy_model.faces[face]].mean(1)
     normal = np.cross(*(head[toy_model.faces[face]][:, k] - head[toy_model.faces[face]][:, 0] for k in (1, 2)))
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    contact = touch(middle + 1e-4 * normal, head, toy_model.faces)
+    contact = closest_points(middle + 1e-4 * normal, head, toy_model.faces)
     same = contact.triangle == np.flatnonzero(face)  # where the toy wrinkles, another triangle may be nearer
     assert same.mean() > 0.98
     np.testing.assert_allclose(contact.distance[same], 1e-4, atol=1e-9)
@@ -145,7 +145,7 @@ def test_a_scan_that_the_model_cannot_reach_keeps_its_size():
     faces, rows = open_model.faces[surface.face_triangles], surface.face_vertices
     fitted, distance = fit_to_surface(open_model, 100 * scan, faces, np.eye(3) / 100, np.zeros(3))
     np.testing.assert_allclose(np.ptp(fitted[rows], axis=0), 100 * np.ptp(scan[rows], axis=0), rtol=0.1)
-    direct = touch(scan[rows], fitted / 100, open_model.faces).distance.mean()
+    direct = closest_points(scan[rows], fitted / 100, open_model.faces).distance.mean()
     assert distance == pytest.approx(direct, rel=0.2)
 
 
@@ -190,9 +190,9 @@ def test_landmarks_align_in_spite_of_wild_ones(toy_model):
 def test_frames_settle_on_a_head(toy_model):
     head = toy_model.mean_vertices.astype(np.float64)
     points = surface_samples(toy_model, head)
-    off = points.moved(Rotation.from_euler("y", 1.5, degrees=True).as_matrix(), np.array([0.001, 0, -0.001]))
-    rotation, translation = settle(ModelSurface(toy_model), off, head, rounds=12)
-    back = off.moved(rotation, translation)
+    off = points.transformed(Rotation.from_euler("y", 1.5, degrees=True).as_matrix(), np.array([0.001, 0, -0.001]))
+    rotation, translation = align_to_head(ModelSurface(toy_model), off, head, rounds=12)
+    back = off.transformed(rotation, translation)
     assert np.linalg.norm(back.points - points.points, axis=1).mean() < 3e-4
 
 
@@ -200,20 +200,20 @@ def test_frames_settle_on_a_head(toy_model):
 
 
 def test_bending_follows_a_smooth_deformation(toy_model):
-    bender, head = Bender(toy_model), toy_model.mean_vertices.astype(np.float64)
+    solver, head = NonrigidSolver(toy_model), toy_model.mean_vertices.astype(np.float64)
     wave = 0.002 * np.sin(head[:, 1:2] / 0.04) * head / np.linalg.norm(head, axis=1, keepdims=True)
     target = head + wave
     dense = trimesh.Trimesh(target, toy_model.faces, process=False).subdivide().subdivide()
     points = SurfacePoints(
         np.asarray(dense.vertices), mesh_normals(np.asarray(dense.vertices), np.asarray(dense.faces))
     )
-    bent = bend(bender, head, points)
-    face = bender.surface.face_vertices
-    before, after = (touch(target[face], v, toy_model.faces).distance.mean() for v in (head, bent.vertices))
+    bent = fit_nonrigid(solver, head, points)
+    face = solver.surface.face_vertices
+    before, after = (closest_points(target[face], v, toy_model.faces).distance.mean() for v in (head, bent.vertices))
     assert after < 0.15 * before
     assert np.linalg.norm(bent.vertices - target, axis=1)[face].mean() < 1e-3
     assert bent.weights[face].mean() > 0.6
-    smooth = bend(bender, head, points, finest_m=0.5)  # stiffer than the head is wide: it hardly bends
+    smooth = fit_nonrigid(solver, head, points, finest_m=0.5)  # stiffer than the head is wide: it hardly bends
     assert np.ptp(smooth.vertices - head, axis=0).max() < 0.5 * np.ptp(wave, axis=0).max()
 
 
@@ -222,7 +222,7 @@ def test_holes_are_not_seen(toy_model):
     points = surface_samples(toy_model, head)
     hole = np.linalg.norm(points.points - head[toy_model.regions["face"][0]], axis=1) < 0.03
     surface = ModelSurface(toy_model)
-    seen, offset = measure(surface, head, points.chosen(~hole), 0.005)
+    seen, offset = vertex_residuals(surface, head, points.select(~hole), 0.005)
     inside = np.linalg.norm(head - head[toy_model.regions["face"][0]], axis=1) < 0.02
     assert seen[inside].max() == 0
     assert seen[surface.face_vertices & ~inside].mean() > 0.5
@@ -230,10 +230,10 @@ def test_holes_are_not_seen(toy_model):
 
 
 def test_eyes_move_as_a_whole_with_the_skin(toy_model):
-    bender = Bender(toy_model)
-    coarse = np.zeros((bender.coarse_count, 3))
-    coarse[bender.parts == 0] = (0.001, 0, 0.002)
-    moved = with_parts(bender, coarse)
+    solver = NonrigidSolver(toy_model)
+    coarse = np.zeros((solver.coarse_count, 3))
+    coarse[solver.parts == 0] = (0.001, 0, 0.002)
+    moved = with_parts(solver, coarse)
     np.testing.assert_allclose(moved, np.broadcast_to([0.001, 0, 0.002], moved.shape), atol=1e-12)
 
 
@@ -262,16 +262,16 @@ def test_points_are_spread_by_area_and_look_outwards():
 
 
 def test_colors_are_read_where_the_scan_shows_skin(toy_model):
-    bender, head = Bender(toy_model), toy_model.mean_vertices.astype(np.float64)
-    keep = bender.surface.vertex_trust > 0
+    solver, head = NonrigidSolver(toy_model), toy_model.mean_vertices.astype(np.float64)
+    keep = solver.surface.vertex_weights > 0
     colors = (0.5 + 2 * head).clip(0, 1).astype(np.float32)
     front = head[:, 2] > 0
-    scan = cut(Scan(head, toy_model.faces, mesh_normals(head, toy_model.faces), colors), keep & front)
-    bent = bend(bender, head, SurfacePoints(scan.vertices, scan.normals))
-    albedo = read_albedo(bender.surface, scan, bent)
+    scan = keep_vertices(Scan(head, toy_model.faces, mesh_normals(head, toy_model.faces), colors), keep & front)
+    bent = fit_nonrigid(solver, head, SurfacePoints(scan.vertices, scan.normals))
+    albedo = read_albedo(solver.surface, scan, bent)
     known = np.isfinite(albedo).all(1)
     assert not known[~keep].any() and not known[head[:, 2] < -0.02].any()
-    assert known[bender.surface.face_vertices & (head[:, 2] > 0.05)].mean() > 0.5
+    assert known[solver.surface.face_vertices & (head[:, 2] > 0.05)].mean() > 0.5
     assert np.abs(albedo - colors)[known].mean() < 0.01
 
 

@@ -12,13 +12,13 @@ from faceverse.training.scan_files import (
     LINEAR_OF_BYTE,
     Scan,
     ScanError,
-    cut,
     find_scans,
+    keep_vertices,
     load_frames,
     load_scan,
     merge_scans,
-    moved,
     scan_from_depth,
+    transformed,
 )
 
 pytest.importorskip("igl")
@@ -296,7 +296,7 @@ def test_recordings_that_do_not_fit(tmp_path):
 def test_cut_keeps_what_belongs_together():
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     scan = Scan(SQUARE, faces, SQUARE + 1, np.arange(12.0).reshape(4, 3))
-    part = cut(scan, np.array([True, False, True, True]))
+    part = keep_vertices(scan, np.array([True, False, True, True]))
     np.testing.assert_array_equal(part.vertices[part.faces], SQUARE[[[0, 2, 3]]])
     np.testing.assert_array_equal(part.colors, scan.colors[[0, 2, 3]])
 
@@ -304,7 +304,7 @@ def test_cut_keeps_what_belongs_together():
 def test_moved_turns_normals_without_scaling_them():
     scan = Scan(SQUARE, np.array([[0, 1, 2]]), np.tile([0.0, 0, 1], (4, 1)))
     turn = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) * 0.001
-    after = moved(scan, turn, np.array([1.0, 2, 3]))
+    after = transformed(scan, turn, np.array([1.0, 2, 3]))
     np.testing.assert_allclose(after.normals, np.tile([0.0, -1, 0], (4, 1)))
     np.testing.assert_allclose(after.vertices[2], [1.001, 2, 3.001])
 

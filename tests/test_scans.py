@@ -190,7 +190,7 @@ def test_picture_holds_the_maps(surface):
 
 def stand_in_scan(model, maps):
     """The mean head's face, subdivided twice and displaced, in millimetres and turned; and its registration."""
-    from faceverse.training.registration import Registration, Report
+    from faceverse.training.registration import Registration, RegistrationReport
     from faceverse.training.scan_files import Scan
 
     normals = vertex_normals(model.tensor("mean_vertices"), model.tensor("faces")).numpy()
@@ -208,7 +208,7 @@ def stand_in_scan(model, maps):
     turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
     colours = (0.3 * np.exp(sample_bilinear(maps.albedo_log, points[:, 6:8].astype(np.float32)))).astype(np.float32)
     scan = Scan(1000 * vertices @ turn, index.reshape(-1, 3).astype(np.int64), colors=colours)
-    figures = Report(0.1, 0.09, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.2, 5.0)
+    figures = RegistrationReport(0.1, 0.09, 0.3, 0.2, 4.0, 0.1, 0.8, 0.001, 50_000, 1, 0.2, 5.0)
     weights = np.ones(len(model.mean_vertices), np.float32)
     albedo = np.full_like(model.mean_albedo, 0.3)
     return scan, Registration(
@@ -248,7 +248,7 @@ def test_a_cloud_of_points_shows_no_detail(model, surface):
 
 def test_scans_of_a_folder_come_from_their_registrations(model, surface, tmp_path, monkeypatch):
     from faceverse.training import scan_detail
-    from faceverse.training.collection import Outcome
+    from faceverse.training.collection import RegistrationOutcome
     from faceverse.training.scan_files import Scan
 
     files = ["001_01.ply", "002_01.ply", "003_01.ply", "001_02.ply"]
@@ -258,12 +258,12 @@ def test_scans_of_a_folder_come_from_their_registrations(model, surface, tmp_pat
 
     def outcomes(scans, work, base, jobs):
         seen.extend(scan.name for scan in scans)
-        yield Outcome(scans[0], registration=object())
-        yield Outcome(scans[1], reason="there is no face")
-        yield Outcome(scans[2], registration=object())
+        yield RegistrationOutcome(scans[0], registration=object())
+        yield RegistrationOutcome(scans[1], reason="there is no face")
+        yield RegistrationOutcome(scans[2], registration=object())
 
     frames = {"001_01": [Scan(np.zeros((3, 3)))], "003_01": [Scan(np.zeros((3, 3)))] * 2}
-    monkeypatch.setattr(scan_detail, "registered", outcomes)
+    monkeypatch.setattr(scan_detail, "register_all", outcomes)
     monkeypatch.setattr(scan_detail, "load_frames", lambda path: frames[path.stem])
     monkeypatch.setattr(scan_detail, "detail_of_scan", lambda *_: (maps, model.neutral()))
     lines = []

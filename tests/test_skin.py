@@ -11,13 +11,13 @@ from faceverse.graphics.lighting import linear_from_srgb, srgb_from_linear
 from faceverse.graphics.mesh import unique_edges, vertex_normals
 from faceverse.model.file import pack_albedo, read_model_file
 from faceverse.training import pigment
-from faceverse.training.colour import SkinTask, brow_lines, canvas, fine_fields, skin_masks, with_skin
+from faceverse.training.colour import SkinTask, brow_lines, fine_fields, paint_surface, skin_masks, with_skin
 from faceverse.training.heads import draw_settings
 from faceverse.training.parts import PART_COLOURS, eyeball_colours, fixed_colours, height_share
 from faceverse.training.pigment import ita_deg, lab, linear_rgb, melanin_index, melanin_of_ita, pigment_table, unmix
-from faceverse.training.skin import Canvas, SkinPopulation, density, sample_texture
+from faceverse.training.skin import PaintSurface, SkinPopulation, density, sample_texture
 from faceverse.training.skin_fields import skin_fields
-from faceverse.training.sources import ANCESTRIES, Skin
+from faceverse.training.sources import ANCESTRIES, SkinTexture
 from faceverse.training.traits import draw_traits, tone_ita_deg
 from faceverse.weights import find_weights
 
@@ -255,7 +255,7 @@ def textures(change=None):
                 linear = linear_from_srgb(torch.tensor(colour, dtype=torch.float64) / 255).numpy()
                 light = np.exp(0.04 * rng.standard_normal((64, 64)))[..., None] * (1 if change is None else change)
                 pixels = np.round(srgb(linear * light)).clip(0, 255).astype(np.uint8)
-                skins.append(Skin(f"{ancestry}{male}{years:.0f}", years, ancestry, bool(male), pixels))
+                skins.append(SkinTexture(f"{ancestry}{male}{years:.0f}", years, ancestry, bool(male), pixels))
     return skins
 
 
@@ -271,7 +271,7 @@ def surface(model, fields):
     uv = model.uv[: len(v)] * (1, -1) + (0, 1)
     fine = fine_fields(model.faces, len(v))
     normals = vertex_normals(torch.from_numpy(v), model.tensor("faces")).numpy()
-    return Canvas(uv, mirror, fields, normals, smooth, fine, np.full((len(v), 3), 0.25))
+    return PaintSurface(uv, mirror, fields, normals, smooth, fine, np.full((len(v), 3), 0.25))
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +425,7 @@ def test_albedo_modes_hold_the_people_they_are_made_of(source, open_assembly):
     modes = made.albedo_modes * made.albedo_scale[:, None, None]
     rebuilt = made.mean_albedo + np.einsum("sa,avc->svc", scores, modes)
     rng = np.random.default_rng((0, 2))
-    population = SkinPopulation(task.textures, canvas(assembly, masks))
+    population = SkinPopulation(task.textures, paint_surface(assembly, masks))
     drawn = np.stack([population.draw(task.settings, k, rng) for k in range(16)])
     face = assembly.regions["face"]
     assert np.abs(srgb(rebuilt[:, face].clip(0, 1)) - srgb(drawn[:, face])).mean() < 0.5

@@ -26,7 +26,7 @@ from faceverse.model.file import read_model_file
 from faceverse.training.base import train_base
 from faceverse.training.basis import principal_scores, shape_basis
 from faceverse.training.deformation import smooth_modes
-from faceverse.training.embedding import ERROR_MODES, FACE_OVAL, IRIS, Views, embed
+from faceverse.training.embedding import ERROR_MODES, FACE_OVAL, IRIS, RenderedViews, embed
 from faceverse.training.eyes import round_ball
 from faceverse.training.head_regions import boundary_edges, boundary_loop, directed_edges
 from faceverse.training.heads import (
@@ -271,8 +271,8 @@ def test_sizes_vary_as_much_as_those_of_adults(source, population):
 
 
 def test_features_grow_with_their_deviation(source):
-    plain = ShapePopulation(source, processes=())
-    strong = ShapePopulation(source, local_sigma=1.4 * LOCAL_SIGMA, processes=())
+    plain = ShapePopulation(source, kernels=())
+    strong = ShapePopulation(source, local_sigma=1.4 * LOCAL_SIGMA, kernels=())
     size = [
         np.mean([np.abs(p.individual(np.random.default_rng(seed))).mean() for seed in range(6)])
         for p in (plain, strong)
@@ -373,7 +373,7 @@ def views_of(model, landmarks, count, noise_px=0.0, seed=0):
         answers.append(project(surface, camera)[:, :2].numpy())
         yaws.append(yaw)
     answers = np.stack(answers) + noise_px * rng.standard_normal((count, len(landmarks.triangle), 2))
-    return Views(np.stack(points), answers, np.full(count, 0.53 / 900.0), np.array(yaws))
+    return RenderedViews(np.stack(points), answers, np.full(count, 0.53 / 900.0), np.array(yaws))
 
 
 def on_surface(model, landmarks):
@@ -413,8 +413,8 @@ def test_embedding_reports_how_shaky_the_detector_is(toy_model):
 def test_embedding_finds_a_habit_that_all_points_share(toy_model):
     views = views_of(toy_model, toy_model.landmarks_478, 30)
     shake_px = 5 * np.random.default_rng(1).standard_normal(30)
-    shaken = views.answers_px + np.stack([np.zeros(30), shake_px], axis=1)[:, None]
-    error_mode = embed(toy_model, replace(views, answers_px=shaken)).error_modes[0]
+    shaken = views.detected_px + np.stack([np.zeros(30), shake_px], axis=1)[:, None]
+    error_mode = embed(toy_model, replace(views, detected_px=shaken)).error_modes[0]
     expected = np.sqrt(np.mean(shake_px**2)) * views.metres_per_px[0]
     assert np.abs(error_mode[:, 1]).mean() == pytest.approx(expected, rel=0.25)
     assert np.abs(error_mode[:, 0]).mean() < 0.2 * expected

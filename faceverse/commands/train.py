@@ -71,11 +71,11 @@ def _run_expression_regressor(options: argparse.Namespace) -> int:
 
 def _run_generator(options: argparse.Namespace) -> int:
     from ..training import detail_weights
-    from ..training.generators import Budget
+    from ..training.generators import TrainingBudget
 
     if options.output.suffix.lower() != ".safetensors":
         raise ParameterError("file.name_safetensors", name=options.output.name)
-    budget = Budget(minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads)
+    budget = TrainingBudget(minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads)
     given = {"seed": options.seed, "progress": functools.partial(print, file=sys.stderr, flush=True)}
     if options.kind != "expression":
         given["scans"] = options.scans

@@ -79,7 +79,7 @@ def mirror(head: HeadMesh) -> np.ndarray:
     return cKDTree(head.vertices).query(head.vertices * [-1, 1, 1])[1]
 
 
-def local(head: HeadMesh, source_index: tuple[int, ...]) -> np.ndarray:
+def coarse_index(head: HeadMesh, source_index: tuple[int, ...]) -> np.ndarray:
     """Coarse vertices (K,) that correspond to vertices of base.obj."""
     return np.searchsorted(head.source_index, source_index)
 
@@ -91,9 +91,9 @@ def landmarks(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
     `pupil_left`, `pupil_right` (the centres of the eyeballs).
     """
     partner = mirror(head)
-    places = {name: local(head, index) for name, index in MIDLINE.items()}
+    places = {name: coarse_index(head, index) for name, index in MIDLINE.items()}
     for name, index in PAIRED.items():
-        left = local(head, index)
+        left = coarse_index(head, index)
         places |= {f"{name}_left": left, f"{name}_right": partner[left]}
     for side in ("left", "right"):
         places[f"pupil_{side}"] = np.flatnonzero(head.part == f"eyeball_{side}")
@@ -115,7 +115,7 @@ def measure(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
     def both(first: str, second: str) -> np.ndarray:
         return (apart(f"{first}_left", f"{second}_left") + apart(f"{first}_right", f"{second}_right")) / 2
 
-    back = heads[:, local(head, BACK_OF_HEAD)]
+    back = heads[:, coarse_index(head, BACK_OF_HEAD)]
     tragion_y = (p["tragion_left"][:, 1] + p["tragion_right"][:, 1]) / 2
     return {
         "head_length": np.linalg.norm(back - p["glabella"][:, None], axis=-1).max(1),
@@ -167,7 +167,7 @@ def _eye_angle(p: dict[str, np.ndarray]) -> np.ndarray:
 
 def _widest(heads: np.ndarray, head: HeadMesh, places: tuple[int, ...]) -> np.ndarray:
     """Largest distance (S,) between one of the left candidate vertices and its mirror image."""
-    left = local(head, places)
+    left = coarse_index(head, places)
     return np.linalg.norm(heads[:, left] - heads[:, mirror(head)[left]], axis=-1).max(1)
 
 
@@ -243,7 +243,7 @@ _SINGLE = (
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedStatistic:
     """Mean and standard deviation of a measure in a survey, in millimetres.
 
     Args:
@@ -263,27 +263,27 @@ class Published:
 
 
 PUBLISHED = tuple(
-    Published(name, sex, group, *value, source)
+    PublishedStatistic(name, sex, group, *value, source)
     for source, table in _SURVEYS.items()
     for name, sexes in table.items()
     for sex, values in zip(("male", "female"), sexes, strict=True)
     for group, value in zip(_GROUPS, values, strict=True)
-) + tuple(Published(*row) for row in _SINGLE)
+) + tuple(PublishedStatistic(*row) for row in _SINGLE)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MeasureComparison:
     """A published value beside the statistics of our heads of the same sex and group (`count` of them), in mm."""
 
-    published: Published
+    published: PublishedStatistic
     mean: float
     deviation: float
     count: int
 
 
-def comparison(
+def compare_measures(
     measures: dict[str, np.ndarray], male: np.ndarray, ancestry: np.ndarray | None = None, *, least_share: float = 0.6
-) -> list[Comparison]:
+) -> list[MeasureComparison]:
     """Compare the measures of our heads with the published values.
 
     Args:
@@ -306,11 +306,11 @@ def comparison(
             continue
         chosen = measures[row.name][sexes[row.sex] & groups[row.group]]
         if len(chosen) >= 2:
-            rows.append(Comparison(row, float(chosen.mean()), float(chosen.std(ddof=1)), len(chosen)))
+            rows.append(MeasureComparison(row, float(chosen.mean()), float(chosen.std(ddof=1)), len(chosen)))
     return rows
 
 
-def comparison_table(rows: list[Comparison]) -> str:
+def comparison_table(rows: list[MeasureComparison]) -> str:
     """Format the rows as text, with the offset of our mean in units of the published standard deviation."""
     lines = [f"{'measure':24s} {'sex':6s} {'group':10s} {'ours':>13s} {'published':>13s} {'shift':>6s}  source"]
     for row in rows:

@@ -55,13 +55,13 @@ def assemble(source: ShapeSource, mean: np.ndarray) -> Assembly:
     centres = [mean[head.part == f"eyeball_{side}"].mean(0) for side in ("left", "right")]
     origin = np.mean(centres, axis=0) - (0.0, 0.0, 0.06)
     origin[0] = 0.0
-    pocket = np.ones(len(head.vertices), bool)
-    pocket[np.delete(head.quads, layout.islands["mouth"], axis=0)] = False  # the rim belongs to the lips
-    regions = _regions(source, topology, source_uv, mean, pocket)
+    cavity = np.ones(len(head.vertices), bool)
+    cavity[np.delete(head.quads, layout.islands["mouth"], axis=0)] = False  # the rim belongs to the lips
+    regions = _regions(source, topology, source_uv, mean, cavity)
     return Assembly(head, topology, layout.uv, layout.uv_quads, source_uv, regions, origin)
 
 
-def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, mean: np.ndarray, pocket: np.ndarray):
+def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, mean: np.ndarray, cavity: np.ndarray):
     """Fine vertices (V,) bool by region name; each skin vertex lies in at least one region."""
     head = source.head
     fine = subdivide_smooth(mean.astype(np.float64), topology)
@@ -77,7 +77,7 @@ def _regions(source: ShapeSource, topology: Subdivision, source_uv: np.ndarray, 
     regions = {"eyeball_left": part["eyeball_left"], "eyeball_right": part["eyeball_right"], "tongue": part["tongue"]}
     regions["eyeballs"] = part["eyeball_left"] | part["eyeball_right"]
     regions["teeth"] = part["teeth_upper"] | part["teeth_lower"]
-    regions["mouth_inside"] = spread(pocket)
+    regions["mouth_inside"] = spread(cavity)
     sockets = np.zeros(len(fine), bool)
     for side in ("left", "right"):
         ball = fine[part[f"eyeball_{side}"]]

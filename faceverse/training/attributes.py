@@ -4,11 +4,11 @@ Global attributes (age, gender, weight, ancestries) are learned from the known p
 of a global attribute is the multiple regression of the coefficients on the parameters. Its estimator is the best
 linear unbiased one, so that a step changes its own estimate by one unit and the other estimates by zero.
 
-Local attributes are measures of a facial feature (`LOCALS`) in millimetres or degrees, linearised at the mean head,
-minus their expectation given the estimated global attributes: 0 is typical for such a person, +3 means 3 mm more.
-Making a head older therefore leaves its local values unchanged. The step of a local attribute is the smallest change
-(in the Mahalanobis norm of the population, with a penalty on displacement elsewhere on the head) that changes its own
-estimate by one unit and no other estimate; it leaves the albedo unchanged.
+Local attributes are measures of a facial feature (`LOCAL_ATTRIBUTES`) in millimetres or degrees, linearised at the
+mean head, minus their expectation given the estimated global attributes: 0 is typical for such a person, +3 means 3 mm
+more. Making a head older therefore leaves its local values unchanged. The step of a local attribute is the smallest
+change (in the Mahalanobis norm of the population, with a penalty on displacement elsewhere on the head) that changes
+its own estimate by one unit and no other estimate; it leaves the albedo unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from ..model.file import ModelFile
 from .anthropometry import landmarks
-from .heads import Settings
+from .heads import PopulationSettings
 from .sources import ANCESTRIES, HeadMesh
 
 Points = dict[str, np.ndarray]  # landmarks (S, 3) in millimetres
@@ -34,7 +34,7 @@ RANGE_DEVIATIONS = 2.5
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalAttribute:
     """A measure of one facial feature.
 
     Args:
@@ -137,53 +137,75 @@ def _eye_depth(p: Points) -> np.ndarray:
 
 
 EYE = ("endocanthion", "exocanthion", "palpebrale_superius", "palpebrale_inferius", "pupil")
-LOCALS = (
-    Local("forehead_height", "mm", _along(1, "trichion", "glabella"), ("trichion", "vertex", "forehead_side")),
-    Local("forehead_width", "mm", _across("frontotemporale"), ("frontotemporale", "forehead_side", "temple")),
-    Local("forehead_slope", "degrees", _forehead_slope, ("trichion", "glabella", "vertex", "forehead_side")),
-    Local("temple_width", "mm", _across("temple"), ("temple",)),
-    Local("brow_ridge", "mm", _along(2, "superciliare", "forehead_side"), ("superciliare", "glabella", "brow_lateral")),
-    Local("brow_height", "mm", _along(1, "superciliare", "pupil"), ("superciliare", "brow_lateral", "brow_medial")),
-    Local("brow_angle", "degrees", _side_slope("brow_medial", "brow_lateral"), ("brow_medial", "brow_lateral")),
-    Local("eye_size", "mm", _between("palpebrale_superius", "palpebrale_inferius"), EYE),
-    Local("eye_width", "mm", _between("endocanthion", "exocanthion"), EYE),
-    Local("eye_spacing", "mm", _across("pupil"), EYE),
-    Local("eye_tilt", "mm", _along(1, "exocanthion", "endocanthion"), EYE),
-    Local("eye_depth", "mm", _eye_depth, EYE),
-    Local("nose_width", "mm", _across("alare"), ("alare", "alar_crease")),
-    Local("nose_length", "mm", _along(1, "sellion", "subnasale"), ("subnasale", "alare", "pronasale")),
-    Local("nose_protrusion", "mm", _along(2, "pronasale", "alar_crease"), ("pronasale", "rhinion", "subnasale")),
-    Local("nose_hump", "mm", _nose_hump, ("rhinion", "nasal_side")),
-    Local("nose_tip_height", "mm", _along(1, "pronasale", "subnasale"), ("pronasale", "subnasale", "tip_side")),
-    Local("nose_bridge_width", "mm", _across("nasal_side", "maxillofrontale"), ("nasal_side", "maxillofrontale")),
-    Local("cheekbone_width", "mm", _across("zygion"), ("zygion", "malare")),
-    Local("cheekbone_prominence", "mm", _over("malare", "lateral_orbit", "bucca", 0.6), ("malare",)),
-    Local("cheek_fullness", "mm", _over("bucca", "malare", "jaw_body", 0.8), ("bucca",)),
-    Local("philtrum_length", "mm", _along(1, "subnasale", "labiale_superius"), ("labiale_superius", "subnasale")),
-    Local("upper_lip_fullness", "mm", _along(1, "labiale_superius", "stomion"), ("labiale_superius", "stomion")),
-    Local("lower_lip_fullness", "mm", _along(1, "stomion", "labiale_inferius"), ("labiale_inferius", "stomion")),
-    Local("lip_protrusion", "mm", _lip_protrusion, ("labiale_superius", "labiale_inferius", "cheilion")),
-    Local("mouth_width", "mm", _across("cheilion"), ("cheilion",)),
-    Local("lip_corner_height", "mm", _along(1, "cheilion", "stomion"), ("cheilion",)),
-    Local("jaw_width", "mm", _across("gonion"), ("gonion", "jaw_body")),
-    Local("jaw_angle", "degrees", _jaw_angle, ("gonion", "jaw_body")),
-    Local("chin_height", "mm", _along(1, "labiale_inferius", "menton"), ("menton", "pogonion", "chin_side")),
-    Local("chin_prominence", "mm", _along(2, "pogonion", "subnasale"), ("pogonion", "menton", "sublabiale")),
-    Local("chin_width", "mm", _across("chin_side"), ("chin_side",)),
-    Local("ear_size", "mm", _between("superaurale", "subaurale"), ("superaurale", "subaurale", "tragion", "helix")),
-    Local("ear_protrusion", "mm", _farther_out("helix", "tragion"), ("helix", "superaurale", "subaurale")),
-    Local("neck_width", "mm", _across("neck_side"), ("neck_side",)),
+LOCAL_ATTRIBUTES = (
+    LocalAttribute("forehead_height", "mm", _along(1, "trichion", "glabella"), ("trichion", "vertex", "forehead_side")),
+    LocalAttribute("forehead_width", "mm", _across("frontotemporale"), ("frontotemporale", "forehead_side", "temple")),
+    LocalAttribute("forehead_slope", "degrees", _forehead_slope, ("trichion", "glabella", "vertex", "forehead_side")),
+    LocalAttribute("temple_width", "mm", _across("temple"), ("temple",)),
+    LocalAttribute(
+        "brow_ridge", "mm", _along(2, "superciliare", "forehead_side"), ("superciliare", "glabella", "brow_lateral")
+    ),
+    LocalAttribute(
+        "brow_height", "mm", _along(1, "superciliare", "pupil"), ("superciliare", "brow_lateral", "brow_medial")
+    ),
+    LocalAttribute(
+        "brow_angle", "degrees", _side_slope("brow_medial", "brow_lateral"), ("brow_medial", "brow_lateral")
+    ),
+    LocalAttribute("eye_size", "mm", _between("palpebrale_superius", "palpebrale_inferius"), EYE),
+    LocalAttribute("eye_width", "mm", _between("endocanthion", "exocanthion"), EYE),
+    LocalAttribute("eye_spacing", "mm", _across("pupil"), EYE),
+    LocalAttribute("eye_tilt", "mm", _along(1, "exocanthion", "endocanthion"), EYE),
+    LocalAttribute("eye_depth", "mm", _eye_depth, EYE),
+    LocalAttribute("nose_width", "mm", _across("alare"), ("alare", "alar_crease")),
+    LocalAttribute("nose_length", "mm", _along(1, "sellion", "subnasale"), ("subnasale", "alare", "pronasale")),
+    LocalAttribute(
+        "nose_protrusion", "mm", _along(2, "pronasale", "alar_crease"), ("pronasale", "rhinion", "subnasale")
+    ),
+    LocalAttribute("nose_hump", "mm", _nose_hump, ("rhinion", "nasal_side")),
+    LocalAttribute(
+        "nose_tip_height", "mm", _along(1, "pronasale", "subnasale"), ("pronasale", "subnasale", "tip_side")
+    ),
+    LocalAttribute(
+        "nose_bridge_width", "mm", _across("nasal_side", "maxillofrontale"), ("nasal_side", "maxillofrontale")
+    ),
+    LocalAttribute("cheekbone_width", "mm", _across("zygion"), ("zygion", "malare")),
+    LocalAttribute("cheekbone_prominence", "mm", _over("malare", "lateral_orbit", "bucca", 0.6), ("malare",)),
+    LocalAttribute("cheek_fullness", "mm", _over("bucca", "malare", "jaw_body", 0.8), ("bucca",)),
+    LocalAttribute(
+        "philtrum_length", "mm", _along(1, "subnasale", "labiale_superius"), ("labiale_superius", "subnasale")
+    ),
+    LocalAttribute(
+        "upper_lip_fullness", "mm", _along(1, "labiale_superius", "stomion"), ("labiale_superius", "stomion")
+    ),
+    LocalAttribute(
+        "lower_lip_fullness", "mm", _along(1, "stomion", "labiale_inferius"), ("labiale_inferius", "stomion")
+    ),
+    LocalAttribute("lip_protrusion", "mm", _lip_protrusion, ("labiale_superius", "labiale_inferius", "cheilion")),
+    LocalAttribute("mouth_width", "mm", _across("cheilion"), ("cheilion",)),
+    LocalAttribute("lip_corner_height", "mm", _along(1, "cheilion", "stomion"), ("cheilion",)),
+    LocalAttribute("jaw_width", "mm", _across("gonion"), ("gonion", "jaw_body")),
+    LocalAttribute("jaw_angle", "degrees", _jaw_angle, ("gonion", "jaw_body")),
+    LocalAttribute("chin_height", "mm", _along(1, "labiale_inferius", "menton"), ("menton", "pogonion", "chin_side")),
+    LocalAttribute("chin_prominence", "mm", _along(2, "pogonion", "subnasale"), ("pogonion", "menton", "sublabiale")),
+    LocalAttribute("chin_width", "mm", _across("chin_side"), ("chin_side",)),
+    LocalAttribute(
+        "ear_size", "mm", _between("superaurale", "subaurale"), ("superaurale", "subaurale", "tragion", "helix")
+    ),
+    LocalAttribute("ear_protrusion", "mm", _farther_out("helix", "tragion"), ("helix", "superaurale", "subaurale")),
+    LocalAttribute("neck_width", "mm", _across("neck_side"), ("neck_side",)),
 )
 
 
 def local_values(heads: np.ndarray, head: HeadMesh) -> dict[str, np.ndarray]:
     """Raw measures of LOCALS, each (S,), of heads (S, Vc, 3) in metres: millimetres and degrees."""
     p = landmarks(1e3 * np.asarray(heads, dtype=np.float64), head)
-    return {local.name: local.measure(p) for local in LOCALS}
+    return {local.name: local.measure(p) for local in LOCAL_ATTRIBUTES}
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
-def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Settings, head: HeadMesh) -> ModelFile:
+def with_attributes(
+    file: ModelFile, coefficients: np.ndarray, settings: PopulationSettings, head: HeadMesh
+) -> ModelFile:
     """Return the model file with its attributes learned.
 
     Args:
@@ -195,11 +217,11 @@ def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Setting
     modes = file.identity_modes.astype(np.float64)
     mean = file.mean_vertices.astype(np.float64)
     coefficients = coefficients.astype(np.float64)
-    everybody = learn_globals(coefficients, settings)
+    global_attributes = learn_globals(coefficients, settings)
     gradients = measure_gradients(mean, modes, head)
-    costs = Costs(modes, place_distances(mean, head), vertex_areas(mean, head.quads))
-    features = learn_locals(gradients, everybody, coefficients, costs)
-    learned = Learned.joined(everybody, features)
+    costs = ChangeCosts(modes, place_distances(mean, head), vertex_areas(mean, head.quads))
+    features = learn_locals(gradients, global_attributes, coefficients, costs)
+    learned = LearnedAttributes.joined(global_attributes, features)
     return replace(
         file,
         attributes=learned.descriptions,
@@ -209,7 +231,7 @@ def with_attributes(file: ModelFile, coefficients: np.ndarray, settings: Setting
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedAttributes:
     """Attributes in the form in which a model file stores them.
 
     Args:
@@ -223,8 +245,8 @@ class Learned:
     estimators: np.ndarray
 
     @staticmethod
-    def joined(first: Learned, second: Learned) -> Learned:
-        return Learned(
+    def joined(first: LearnedAttributes, second: LearnedAttributes) -> LearnedAttributes:
+        return LearnedAttributes(
             first.descriptions + second.descriptions,
             np.concatenate([first.steps, second.steps]),
             np.concatenate([first.estimators, second.estimators]),
@@ -232,7 +254,7 @@ class Learned:
 
 
 # -- globals ----------------------------------------------------------------------------------------------------------
-def learn_globals(coefficients: np.ndarray, settings: Settings) -> Learned:
+def learn_globals(coefficients: np.ndarray, settings: PopulationSettings) -> LearnedAttributes:
     """Learn age, gender, weight and ancestry from coefficients (S, I + A) of heads with known parameters.
 
     The steps are a multiple regression of the coefficients on the parameters. With S the residual covariance, the
@@ -247,8 +269,8 @@ def learn_globals(coefficients: np.ndarray, settings: Settings) -> Learned:
     centre, middle = coefficients.mean(0), values.mean(0)
     steps = np.linalg.lstsq(values - middle, coefficients - centre, rcond=None)[0]
     left = coefficients - centre - (values - middle) @ steps
-    doubt = left.T @ left / len(left) + ESTIMATION_NOISE * np.eye(left.shape[1])
-    weighted = np.linalg.solve(doubt, steps.T)  # S^-1 G^T
+    noise = left.T @ left / len(left) + ESTIMATION_NOISE * np.eye(left.shape[1])
+    weighted = np.linalg.solve(noise, steps.T)  # S^-1 G^T
     estimators = np.linalg.pinv(steps @ weighted, rcond=1e-9, hermitian=True) @ weighted.T
     constants = middle - estimators @ centre
     shares = slice(3, 5)
@@ -261,7 +283,7 @@ def learn_globals(coefficients: np.ndarray, settings: Settings) -> Learned:
         _description("weight", "-1 light .. 1 heavy", -1.3, 1.3),
         *(_description(name, "share", 0.0, 1.0) for name in ANCESTRIES),
     )
-    return Learned(descriptions, steps, np.concatenate([estimators, constants[:, None]], axis=1))
+    return LearnedAttributes(descriptions, steps, np.concatenate([estimators, constants[:, None]], axis=1))
 
 
 def _description(name: str, unit: str, minimum: float, maximum: float) -> dict:
@@ -270,7 +292,7 @@ def _description(name: str, unit: str, minimum: float, maximum: float) -> dict:
 
 # -- locals -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Costs:
+class ChangeCosts:
     """Quadratic cost of an identity change for each local attribute.
 
     Args:
@@ -300,13 +322,15 @@ def measure_gradients(mean: np.ndarray, modes: np.ndarray, head: HeadMesh) -> np
     """
     step = 0.1  # a tenth of a standard deviation: small against a head, large against rounding
     ends = [local_values(1e-3 * (mean + sign * step * modes), head) for sign in (1, -1)]
-    return np.stack([(ends[0][local.name] - ends[1][local.name]) / (2 * step) for local in LOCALS])
+    return np.stack([(ends[0][local.name] - ends[1][local.name]) / (2 * step) for local in LOCAL_ATTRIBUTES])
 
 
 def place_distances(mean: np.ndarray, head: HeadMesh) -> np.ndarray:
     """(K, Vc) millimetres from each vertex of the mean head (Vc, 3) to the nearest landmark of each local attribute."""
     p = landmarks(mean[None], head)
-    trees = [cKDTree(np.concatenate([s for place in local.places for s in _sides(p, place)])) for local in LOCALS]
+    trees = [
+        cKDTree(np.concatenate([s for place in local.places for s in _sides(p, place)])) for local in LOCAL_ATTRIBUTES
+    ]
     return np.stack([tree.query(mean)[0] for tree in trees])
 
 
@@ -317,20 +341,22 @@ def vertex_areas(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
     return area / area.sum()
 
 
-def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.ndarray, costs: Costs) -> Learned:
+def learn_locals(
+    gradients: np.ndarray, global_attributes: LearnedAttributes, coefficients: np.ndarray, costs: ChangeCosts
+) -> LearnedAttributes:
     """Learn the local attributes that can be changed independently; those with too long a step are dropped.
 
     Args:
         gradients: (K, I) of the measures of LOCALS.
-        everybody: the global attributes.
+        global_attributes: the global attributes.
         coefficients: (S, I + A) of the population, for the standard deviation of the values.
         costs: of a change of identity.
     """
     count = gradients.shape[1]
     measures = np.concatenate([gradients, np.zeros((len(gradients), coefficients.shape[1] - count))], axis=1)
-    fixed = everybody.estimators[:, :-1]
+    fixed = global_attributes.estimators[:, :-1]
     # Expectation given the estimated globals; a pseudo-inverse, because the three ancestry shares have rank two.
-    expected = everybody.steps.T @ np.linalg.pinv(fixed @ everybody.steps.T, rcond=1e-6) @ fixed
+    expected = global_attributes.steps.T @ np.linalg.pinv(fixed @ global_attributes.steps.T, rcond=1e-6) @ fixed
     estimators = measures - measures @ expected
     constants = -estimators @ coefficients.mean(0)
     spread = (coefficients @ estimators.T).std(0)
@@ -346,8 +372,8 @@ def learn_locals(gradients: np.ndarray, everybody: Learned, coefficients: np.nda
             break
         kept.pop(int(badness.argmax()))
     albedo = np.zeros((len(kept), coefficients.shape[1] - count))
-    return Learned(
-        tuple(_local_description(LOCALS[k], spread[k]) for k in kept),
+    return LearnedAttributes(
+        tuple(_local_description(LOCAL_ATTRIBUTES[k], spread[k]) for k in kept),
         np.concatenate([steps / spread[kept, None], albedo], axis=1),
         np.concatenate([estimators[kept], constants[kept, None]], axis=1),
     )
@@ -359,7 +385,7 @@ def constrained_step(inverse: np.ndarray, bound: np.ndarray, which: int) -> np.n
     return spanned @ np.linalg.pinv(bound @ spanned, rcond=1e-9, hermitian=True)[:, which]
 
 
-def _local_description(local: Local, spread: float) -> dict:
+def _local_description(local: LocalAttribute, spread: float) -> dict:
     """The range is plus and minus RANGE_DEVIATIONS, rounded to a number of one or two digits."""
     limit = RANGE_DEVIATIONS * spread
     power = 10.0 ** np.floor(np.log10(limit))

@@ -17,7 +17,7 @@ from .assembly import REGIONS, Assembly, assemble, vertex_weights
 from .attributes import with_attributes
 from .basis import shape_basis
 from .colour import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_skin
-from .embedding import embed, show_to_detector
+from .embedding import detect_in_renderings, embed
 from .expressions import fit_expressions
 from .gains import expression_gain
 from .heads import ShapePopulation, draw_settings
@@ -73,7 +73,7 @@ def train_base(
     file, _ = with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed))
     report("first landmark embedding, without brows")
     landmarks = embed(
-        FaceModel(model_data(file)), show_to_detector(FaceModel(model_data(file)), views // 3, seed, report)
+        FaceModel(model_data(file)), detect_in_renderings(FaceModel(model_data(file)), views // 3, seed, report)
     )
     masks = skin_masks(assembly, source, brow_lines(FaceModel(model_data(file)), landmarks))
     file, albedo_scores = with_skin(file, assembly, SkinTask(textures, masks, settings, heads, seed))
@@ -81,7 +81,7 @@ def train_base(
     coefficients = np.concatenate([scores, albedo_scores], axis=1)
     file = replace(file, population=coefficients[:POPULATION].astype(np.float16))
     model = FaceModel(model_data(file))
-    file = with_landmarks(file, embed(model, show_to_detector(model, views, seed + 1, report)))
+    file = with_landmarks(file, embed(model, detect_in_renderings(model, views, seed + 1, report)))
     file = with_attributes(file, coefficients, settings, assembly.head)
     info = {
         "version": MODEL_VERSION,

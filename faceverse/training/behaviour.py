@@ -38,7 +38,7 @@ def posed(model: FaceModel, weights: dict[str, float], identity: np.ndarray | No
     return model.vertices(row, torch.from_numpy(expression[None]))[0].numpy(force=True)
 
 
-def members(model: FaceModel, *names: str) -> np.ndarray:
+def region_mask(model: FaceModel, *names: str) -> np.ndarray:
     """(V,) bool: vertices that belong to any of the regions."""
     chosen = np.zeros(len(model.mean_vertices), bool)
     for name in names:
@@ -46,23 +46,23 @@ def members(model: FaceModel, *names: str) -> np.ndarray:
     return chosen
 
 
-def visible_mm2(
+def visible_area_mm2(
     model: FaceModel, vertices: np.ndarray, parts: Iterable[str], views_deg: Iterable[tuple] = VIEWS_DEG
 ) -> float:
     """Largest area, over the views, at which parts of a head (V, 3) are visible, in square millimetres."""
-    flags = torch.from_numpy(members(model, *parts))
+    flags = torch.from_numpy(region_mask(model, *parts))
     faces = model.tensor("faces").cpu()
     inside = flags[faces].all(dim=1)
-    eyes = vertices[members(model, "eyeballs")].mean(axis=0)
-    lips = vertices[members(model, "lips")].mean(axis=0)
+    eyes = vertices[region_mask(model, "eyeballs")].mean(axis=0)
+    lips = vertices[region_mask(model, "lips")].mean(axis=0)
     centre = torch.from_numpy(0.5 * (eyes + lips)).float()
     side = int(2 * _HALF_SIDE_M / PIXEL_M)
     counts = []
     for yaw, pitch in views_deg:
-        turned = (torch.from_numpy(vertices).float() - centre) @ rotation_from_euler_deg(yaw, pitch, 0).T
-        depth = _DISTANCE_M - turned[:, 2]
+        rotated = (torch.from_numpy(vertices).float() - centre) @ rotation_from_euler_deg(yaw, pitch, 0).T
+        depth = _DISTANCE_M - rotated[:, 2]
         scale = _DISTANCE_M / PIXEL_M / depth
-        projected = torch.stack([side / 2 + turned[:, 0] * scale, side / 2 - turned[:, 1] * scale, depth], dim=1)
+        projected = torch.stack([side / 2 + rotated[:, 0] * scale, side / 2 - rotated[:, 1] * scale, depth], dim=1)
         hits = rasterize(projected[None], faces, (side, side))
         counts.append(int(inside[hits.triangle[0][hits.mask[0]]].sum()))
     return max(counts) * (1e3 * PIXEL_M) ** 2
@@ -73,21 +73,21 @@ def lid_clearance_mm(model: FaceModel, vertices: np.ndarray) -> float:
 
     Each ball is approximated by a sphere about its centroid through its farthest vertex.
     """
-    skin = ~members(model, "eyeballs", "teeth", "tongue")
+    skin = ~region_mask(model, "eyeballs", "teeth", "tongue")
     least = []
     for side in ("left", "right"):
-        ball = vertices[members(model, f"eyeball_{side}")]
+        ball = vertices[region_mask(model, f"eyeball_{side}")]
         centre = ball.mean(axis=0)
         size = np.linalg.norm(ball - centre, axis=1).max()
         least.append(np.linalg.norm(vertices[skin] - centre, axis=1).min() - size)
     return float(1e3 * min(least))
 
 
-def eye_turn(model: FaceModel, name: str) -> tuple[float, float]:
+def eye_rotation(model: FaceModel, name: str) -> tuple[float, float]:
     """Rotation angle of the eyeball in degrees under an expression, and its largest departure from a rigid sphere in
     millimetres (change of a vertex's distance from the neutral centroid)."""
     side = "left" if name.endswith("Left") else "right"
-    ball = members(model, f"eyeball_{side}")
+    ball = region_mask(model, f"eyeball_{side}")
     rest = model.mean_vertices[ball].astype(np.float64)
     centre = rest.mean(axis=0)
     before = rest - centre
@@ -104,9 +104,9 @@ def mirror_error_mm(model: FaceModel, mirror: np.ndarray) -> dict[str, float]:
     Args:
         mirror: (Vc,) reflection of each coarse vertex, `head_regions.mirror_map` of the base head.
     """
-    light, errors = model.coarse, {}
-    for name in (name for name in light.expression_names if name.endswith("Left")):
-        pair = (light.expression_names.index(name), light.expression_names.index(name[:-4] + "Right"))
-        left, right = light.expression_modes[list(pair)]
+    coarse, errors = model.coarse, {}
+    for name in (name for name in coarse.expression_names if name.endswith("Left")):
+        pair = (coarse.expression_names.index(name), coarse.expression_names.index(name[:-4] + "Right"))
+        left, right = coarse.expression_modes[list(pair)]
         errors[name] = float(1e3 * np.abs(left - right[mirror] * np.float32([-1, 1, 1])).max())
     return errors

@@ -38,22 +38,22 @@ def calibrate(heads: np.ndarray, head: HeadMesh, male: np.ndarray, ancestry: np.
     centred = (heads - mean).reshape(len(heads), -1)
     scores, _ = principal_scores(centred, min(COMPONENTS, max(1, len(heads) // 4)))
     modes = ((scores.T @ centred) / len(heads)).reshape(-1, *mean.shape)
-    names, means, deviations = wanted(male, ancestry)
-    effect = (_table(mean + modes, head, names) - _table(mean - modes, head, names)) / 2
+    names, means, deviations = survey_statistics(male, ancestry)
+    effect = (_measure_table(mean + modes, head, names) - _measure_table(mean - modes, head, names)) / 2
     scale = 1 / deviations.mean(axis=0)
     effect = effect * scale
     inverse = np.linalg.solve(effect.T @ effect + TOLERANCE**2 * np.eye(len(names)), effect.T)  # (K, I)
     target = None
     for _ in range(ROUNDS):
-        present = _table(heads, head, names)
+        present = _measure_table(heads, head, names)
         if target is None:
-            target = _moved(present, male, ancestry, means, deviations)
+            target = _target_measures(present, male, ancestry, means, deviations)
         change = ((target - present) * scale) @ inverse
         heads += np.tensordot(change.astype(np.float32), modes.astype(np.float32), axes=1)
     return heads
 
 
-def wanted(male: np.ndarray, ancestry: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+def survey_statistics(male: np.ndarray, ancestry: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names of the measures used, and the surveys' means and deviations (S, K) in millimetres given sex and ancestry.
 
     Several sources of a value are averaged; mixed ancestries interpolate between the groups.
@@ -75,13 +75,13 @@ def _sexes(name: str) -> set[str]:
     return {p.sex for p in PUBLISHED if p.name == name}
 
 
-def _table(heads: np.ndarray, head: HeadMesh, names: list[str]) -> np.ndarray:
+def _measure_table(heads: np.ndarray, head: HeadMesh, names: list[str]) -> np.ndarray:
     """Measures (S, K) in millimetres."""
     measures = measure(heads, head)
     return np.stack([measures[name] for name in names], axis=1)
 
 
-def _moved(
+def _target_measures(
     present: np.ndarray, male: np.ndarray, ancestry: np.ndarray, means: np.ndarray, deviations: np.ndarray
 ) -> np.ndarray:
     """Target measures (S, K): the means of the surveys, and deviations scaled towards theirs."""

@@ -32,7 +32,7 @@ from ..messages import reason_of
 from ..model.face_model import FaceParams
 from ..model.file import content_hash, read_model_file
 from ..weights import find_weights, load_model
-from .registration import Registration, Report, register
+from .registration import Registration, RegistrationReport, register
 from .scan_files import NEUTRAL, ScanError, ScanFile, find_scans, load_frames
 from .scan_model import BASE_HEADS, model_from_scans
 from .surface_fit import require_igl
@@ -40,13 +40,13 @@ from .surface_fit import require_igl
 ALL = "all"
 FEWEST_SCANS = 2
 REGISTRATION_VERSION = 2  # cached registrations of older versions are discarded
-COLUMNS = ("scan", "identity", "expression", "status", "reason", *(f.name for f in fields(Report)))
-USED, ASIDE, OTHER = "used", "set aside", "other expression"
+COLUMNS = ("scan", "identity", "expression", "status", "reason", *(f.name for f in fields(RegistrationReport)))
+USED, REJECTED, OTHER = "used", "set aside", "other expression"
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RegistrationOutcome:
     """Result of a scan: its registration, or the reason for its rejection."""
 
     scan: ScanFile
@@ -94,10 +94,10 @@ def train_from_scans(
         raise ScanError("scan.no_neutral", folder=folder, neutral=repr(neutral), known=known)
     load_model(model)
     work = output.with_name(f"{output.stem}.scans")
-    done: dict[str, Outcome] = {}
+    done: dict[str, RegistrationOutcome] = {}
     on_progress("registering", 0.0)
     try:
-        for outcome in registered(chosen, work, base_path, jobs or os.cpu_count() or 1):
+        for outcome in register_all(chosen, work, base_path, jobs or os.cpu_count() or 1):
             done[outcome.scan.name] = outcome
             if outcome.reason:
                 report(f"{outcome.scan.name} is set aside: {outcome.reason}")
@@ -127,7 +127,7 @@ def _info(base: dict, heads: list[Registration], sha256: str) -> dict:
 
 
 # -- registering many -------------------------------------------------------------------------------------------------
-def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iterator[Outcome]:
+def register_all(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iterator[RegistrationOutcome]:
     """Yield the outcomes as they complete, cached ones first.
 
     Args:
@@ -147,7 +147,7 @@ def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iter
         for scan in waiting:
             yield _outcome(scan, *task(scan), work, sha256)
         return
-    with _one_thread_each():
+    with _single_threaded():
         pool = ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn"), _start_worker)
         try:
             futures = {pool.submit(task, scan): scan for scan in waiting}
@@ -159,12 +159,14 @@ def registered(scans: list[ScanFile], work: Path, base: Path, jobs: int) -> Iter
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(scan: ScanFile, finished: bool, reason: str, work: Path, sha256: str) -> Outcome:
-    return (load_outcome(scan, work, outcome_key(scan, sha256)) if finished else None) or Outcome(scan, reason=reason)
+def _outcome(scan: ScanFile, finished: bool, reason: str, work: Path, sha256: str) -> RegistrationOutcome:
+    return (load_outcome(scan, work, outcome_key(scan, sha256)) if finished else None) or RegistrationOutcome(
+        scan, reason=reason
+    )
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
+def _single_threaded() -> Iterator[None]:
     """Let processes started inside use one thread each: the cores are shared by scans, not by matrix operations."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
@@ -192,12 +194,14 @@ def register_file(scan: ScanFile, *, work: Path, base: Path, sha256: str) -> tup
     try:
         found = register(load_frames(scan.path), load_model(base))
     except FaceVerseError as error:
-        _keep(work / f"{scan.name}.npz", {"key": np.array(key), "reason": np.array(" ".join(str(error).split()))})
+        _save_arrays(
+            work / f"{scan.name}.npz", {"key": np.array(key), "reason": np.array(" ".join(str(error).split()))}
+        )
         return True, str(error)
     except Exception as error:
         traceback.print_exc()
         return False, f"fault in the registration ({type(error).__name__}: {error})"
-    _keep(work / f"{scan.name}.npz", {"key": np.array(key), **_arrays(found)})
+    _save_arrays(work / f"{scan.name}.npz", {"key": np.array(key), **_arrays(found)})
     return True, ""
 
 
@@ -209,7 +213,7 @@ def outcome_key(scan: ScanFile, sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     try:
@@ -228,12 +232,12 @@ def _arrays(found: Registration) -> dict[str, np.ndarray]:
         "matrix": found.matrix,
         "translation": found.translation,
         "weights": found.weights,
-        "report": np.array([getattr(found.report, f.name) for f in fields(Report)], np.float64),
+        "report": np.array([getattr(found.report, f.name) for f in fields(RegistrationReport)], np.float64),
     }
     return arrays if found.albedo is None else arrays | {"albedo": found.albedo.astype(np.float16)}
 
 
-def load_outcome(scan: ScanFile, work: Path, key: str) -> Outcome | None:
+def load_outcome(scan: ScanFile, work: Path, key: str) -> RegistrationOutcome | None:
     """Load the cached outcome of a scan; None if there is none or it is out of date."""
     path = work / f"{scan.name}.npz"
     try:
@@ -241,16 +245,16 @@ def load_outcome(scan: ScanFile, work: Path, key: str) -> Outcome | None:
             if str(kept["key"]) != key:
                 return None
             if "reason" in kept:
-                return Outcome(scan, reason=str(kept["reason"]))
-            return Outcome(scan, _registration(kept))
+                return RegistrationOutcome(scan, reason=str(kept["reason"]))
+            return RegistrationOutcome(scan, _registration(kept))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None  # missing or unreadable: registered again
 
 
 def _registration(kept) -> Registration:
     whole = {"points", "frames"}
-    values = zip(fields(Report), kept["report"], strict=True)
-    report = Report(**{f.name: int(value) if f.name in whole else float(value) for f, value in values})
+    values = zip(fields(RegistrationReport), kept["report"], strict=True)
+    report = RegistrationReport(**{f.name: int(value) if f.name in whole else float(value) for f, value in values})
     return Registration(
         kept["vertices"],
         kept["displacement"],
@@ -263,7 +267,9 @@ def _registration(kept) -> Registration:
     )
 
 
-def _write_report(scans: list[ScanFile], chosen: list[ScanFile], done: dict[str, Outcome], work: Path) -> None:
+def _write_report(
+    scans: list[ScanFile], chosen: list[ScanFile], done: dict[str, RegistrationOutcome], work: Path
+) -> None:
     """Write report.csv with a row for each scan of the folder; scans not yet processed have no status."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, restval="")
@@ -274,7 +280,7 @@ def _write_report(scans: list[ScanFile], chosen: list[ScanFile], done: dict[str,
         if scan not in chosen:
             row["status"] = OTHER
         if outcome is not None:
-            row |= {"status": ASIDE if outcome.reason else USED, "reason": outcome.reason}
+            row |= {"status": REJECTED if outcome.reason else USED, "reason": outcome.reason}
             row |= outcome.registration.report.row() if outcome.registration else {}
         writer.writerow(row)
     if work.is_dir():

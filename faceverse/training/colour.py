@@ -19,9 +19,9 @@ from ..model.file import ModelFile, pack_albedo
 from .assembly import REGIONS, Assembly
 from .basis import principal_scores
 from .deformation import smooth_modes
-from .heads import Settings
+from .heads import PopulationSettings
 from .parts import fixed_colours
-from .skin import Canvas, SkinPopulation, sample_texture
+from .skin import PaintSurface, SkinPopulation, sample_texture
 from .skin_fields import Brows, SkinFields, skin_fields
 from .sources import ShapeSource
 
@@ -53,7 +53,7 @@ class SkinTask:
 
     textures: list
     masks: SkinFields
-    settings: Settings
+    settings: PopulationSettings
     count: int
     seed: int
 
@@ -90,7 +90,7 @@ def brow_lines(model: FaceModel, landmarks: Landmarks) -> Brows:
 def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[ModelFile, np.ndarray]:
     """Return the file with mean albedo, albedo modes and eyebrow region; and the people's scores (S, A)."""
     rng = np.random.default_rng((task.seed, 2))
-    population = SkinPopulation(task.textures, canvas(assembly, task.masks))
+    population = SkinPopulation(task.textures, paint_surface(assembly, task.masks))
     albedos = np.stack([population.draw(task.settings, i, rng) for i in range(task.count)])
     mean = albedos.mean(0)
     albedos -= mean
@@ -126,7 +126,7 @@ def albedo_weights(assembly: Assembly, fields: SkinFields) -> np.ndarray:
     return weight / weight.sum()
 
 
-def canvas(assembly: Assembly, fields: SkinFields) -> Canvas:
+def paint_surface(assembly: Assembly, fields: SkinFields) -> PaintSurface:
     """The surface that skins are painted on: the source's own head, which is symmetric."""
     head, topology = assembly.head, assembly.topology
     vertices = subdivide_smooth(head.vertices, topology)
@@ -136,7 +136,7 @@ def canvas(assembly: Assembly, fields: SkinFields) -> Canvas:
         subdivide_flat((head.part == f"teeth_{row}")[:, None].astype(np.float64), topology)[:, 0] > 0.99
         for row in ("upper", "lower")
     )
-    return Canvas(
+    return PaintSurface(
         uv=assembly.source_uv,
         mirror=mirror,
         fields=fields,

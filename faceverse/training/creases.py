@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..detail.module import DisplacementCode
-from .crease_fields import CreaseFields, Family
+from .crease_fields import CreaseFamily, CreaseFields
 from .skin_fields import smoothstep
 
 Z_DIM = 64
@@ -30,7 +30,7 @@ AGE_MEAN, AGE_SPREAD = DisplacementCode.age
 _HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases of the lines, the same for all people
 
 
-class Person:
+class SkinFactors:
     """Named access to a factor vector z (64,), with the effects of age."""
 
     def __init__(self, z: np.ndarray):
@@ -90,7 +90,9 @@ def window(s: np.ndarray, start: float, end: float, soft: float) -> np.ndarray:
     return smoothstep((s - start) / soft + 1) * smoothstep((end - s) / soft + 1)
 
 
-def _line(family: Family, t: np.ndarray, strength: np.ndarray, width_mm: float, shoulders: float = 0.35) -> np.ndarray:
+def _line(
+    family: CreaseFamily, t: np.ndarray, strength: np.ndarray, width_mm: float, shoulders: float = 0.35
+) -> np.ndarray:
     """Heights (N,) of one line: t (N,) is the distance from it, `strength` its depth in mm (a number or (N,))."""
     width = np.hypot(np.float32(width_mm), family.least_mm)
     return (strength * (np.float32(width_mm) / width) ** 0.5) * profile(t / width, shoulders)
@@ -110,14 +112,14 @@ def crease_displacement(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray
     Returns:
         (S, S) float32 millimetres outwards.
     """
-    person = Person(z)
+    factors = SkinFactors(z)
     out = np.zeros(fields.size * fields.size, np.float32)
     shift = None if warp_mm is None else warp_mm.reshape(-1)
 
     def add(name: str, draw, *numbers) -> None:
         family = fields.families[name]
         t = family.t if shift is None or name.startswith("crow") else family.t + shift[family.at]
-        out[family.at] += family.inside * draw(family, family.s, t, person, *numbers)
+        out[family.at] += family.inside * draw(family, family.s, t, factors, *numbers)
 
     for name, draw in (
         ("forehead", _forehead), ("frown", _frown), ("root", _root), ("chin", _chin), ("above_lip", _above_lip),
@@ -133,21 +135,21 @@ def crease_displacement(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray
     return out.reshape(fields.size, fields.size)
 
 
-def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
-    phase = 1.3 * person["forehead_phase"]
-    depth = 0.34 * person.grown(37, 66) * person.varied("forehead_depth", 0.5) * person.male
-    count = 3.4 + 0.9 * person["forehead_count"]
-    lowest = 9.5 + 1.6 * person["forehead_height"]
-    spacing = 6.6 + 0.35 * person["forehead_height"] - 0.25 * person["forehead_count"]
-    waves = 0.55 * person.varied("forehead_wave", 0.4)
+def _forehead(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    phase = 1.3 * factors["forehead_phase"]
+    depth = 0.34 * factors.grown(37, 66) * factors.varied("forehead_depth", 0.5) * factors.male
+    count = 3.4 + 0.9 * factors["forehead_count"]
+    lowest = 9.5 + 1.6 * factors["forehead_height"]
+    spacing = 6.6 + 0.35 * factors["forehead_height"] - 0.25 * factors["forehead_count"]
+    waves = 0.55 * factors.varied("forehead_wave", 0.4)
     lean = smoothstep(0.5 + s / 60) - 0.5
-    side = np.exp(0.5 * person["forehead_asymmetry"] * lean)
+    side = np.exp(0.5 * factors["forehead_asymmetry"] * lean)
     out = np.zeros_like(t)
     for k in range(7):
         present = float(smoothstep(count - k + 0.5))
         if present < 0.01:
             continue
-        height = lowest + spacing * k + 0.7 * np.sin(_HASH[k, 6] + phase) + 0.7 * person["forehead_asymmetry"] * lean
+        height = lowest + spacing * k + 0.7 * np.sin(_HASH[k, 6] + phase) + 0.7 * factors["forehead_asymmetry"] * lean
         reach = 29 - 2.0 * k + 7 * np.sin(_HASH[k, 7] + phase)
         ends = window(s, -reach + 9 * np.sin(_HASH[k, 5] + 2 * phase), reach, 20)
         line = height + waves * wander(s, k, phase)
@@ -160,11 +162,11 @@ def _forehead(family: Family, s, t, person: Person) -> np.ndarray:
     return out
 
 
-def _frown(family: Family, s, t, person: Person) -> np.ndarray:
-    depth = 0.36 * person.grown(36, 62) * person.varied("frown_depth", 0.5) * person.male
-    number = 1.9 + 0.6 * person["frown_number"]
-    tilt = 0.05 + 0.08 * person["frown_tilt"]
-    phase = 1.2 * person["frown_tilt"] + 0.9 * person["frown_number"]
+def _frown(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    depth = 0.36 * factors.grown(36, 62) * factors.varied("frown_depth", 0.5) * factors.male
+    number = 1.9 + 0.6 * factors["frown_number"]
+    tilt = 0.05 + 0.08 * factors["frown_tilt"]
+    phase = 1.2 * factors["frown_tilt"] + 0.9 * factors["frown_number"]
     both = float(smoothstep((number - 1) / 0.9))
     middle = 0.6 * float(smoothstep(1.75 - number)) + 0.5 * float(smoothstep(number - 2.0))
     out = np.zeros_like(t)
@@ -180,9 +182,9 @@ def _frown(family: Family, s, t, person: Person) -> np.ndarray:
     return out + _line(family, t - line, middle * depth * window(s, -1, 10, 8), 0.55, 0.4)
 
 
-def _root(family: Family, s, t, person: Person) -> np.ndarray:
-    depth = 0.20 * person.grown(42, 68) * person.varied("nose_lines", 0.6)
-    phase = person["nose_lines"]
+def _root(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    depth = 0.20 * factors.grown(42, 68) * factors.varied("nose_lines", 0.6)
+    phase = factors["nose_lines"]
     out = np.zeros_like(t)
     for k, height in ((43, 1.5), (44, -2.4)):
         line = height + 0.5 * wander(s, k, phase, (23.0, 9.0, 5.0))
@@ -191,26 +193,26 @@ def _root(family: Family, s, t, person: Person) -> np.ndarray:
     return out
 
 
-def _chin(family: Family, s, t, person: Person) -> np.ndarray:
-    depth = (0.06 + 0.22 * person.grown(38, 68)) * person.varied("chin_crease", 0.5) * person.male
-    phase = 0.8 * person["chin_crease"]
+def _chin(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    depth = (0.06 + 0.22 * factors.grown(38, 68)) * factors.varied("chin_crease", 0.5) * factors.male
+    phase = 0.8 * factors["chin_crease"]
     line = 0.5 * wander(s, 45, phase, (41.0, 19.0, 9.0))
     out = _line(family, t - line, depth * window(s, -11, 11, 10), 1.25, 0.3)
     return out + _line(family, t - line - 2.6, 0.3 * depth * window(s, -7, 8, 7) * _broken(s, 46, phase), 0.5, 0.2)
 
 
-def _above_lip(family: Family, s, t, person: Person) -> np.ndarray:
-    depth = 0.25 * person.grown(52, 76, 6.0) * person.varied("upper_lip_lines", 0.55)
-    depth *= float(np.exp(-0.35 * np.clip(person["masculinity"], -1.5, 1.5)))
-    return _comb(family, t, depth, 0.8 * person["lip_phase"], 3.3, 12, 6.5, 50)
+def _above_lip(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    depth = 0.25 * factors.grown(52, 76, 6.0) * factors.varied("upper_lip_lines", 0.55)
+    depth *= float(np.exp(-0.35 * np.clip(factors["masculinity"], -1.5, 1.5)))
+    return _comb(family, t, depth, 0.8 * factors["lip_phase"], 3.3, 12, 6.5, 50)
 
 
-def _below_lip(family: Family, s, t, person: Person) -> np.ndarray:
-    depth = 0.10 * person.grown(56, 78, 6.0) * person.varied("upper_lip_lines", 0.5)
-    return _comb(family, t, depth, 0.8 * person["lip_phase"] + 1, 4.1, 7, 4.0, 66)
+def _below_lip(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    depth = 0.10 * factors.grown(56, 78, 6.0) * factors.varied("upper_lip_lines", 0.5)
+    return _comb(family, t, depth, 0.8 * factors["lip_phase"] + 1, 4.1, 7, 4.0, 66)
 
 
-def _comb(family: Family, t, depth: float, phase: float, spacing: float, count: int, length: float, key: int):
+def _comb(family: CreaseFamily, t, depth: float, phase: float, spacing: float, count: int, length: float, key: int):
     """Short parallel lines with individual length and depth; s is the distance from the lip, t the position along."""
     s, out = family.s, np.zeros_like(t)
     for k in range(-count // 2, count // 2 + 1):
@@ -225,16 +227,16 @@ def _comb(family: Family, t, depth: float, phase: float, spacing: float, count: 
     return out
 
 
-def _part(family: Family, near: np.ndarray, t: np.ndarray, strength: np.ndarray, width: float, shoulders: float):
+def _part(family: CreaseFamily, near: np.ndarray, t: np.ndarray, strength: np.ndarray, width: float, shoulders: float):
     least = family.least_mm[near]
     wide = np.hypot(np.float32(width), least)
     return strength[near] * (width / wide) ** 0.5 * profile(t[near] / wide, shoulders)
 
 
-def _lips(family: Family, s, t, person: Person) -> np.ndarray:
+def _lips(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
     """Wrinkles across the lips, finest in the middle and fading towards the skin."""
-    depth = (0.055 + 0.05 * person.grown(40, 75)) * person.varied("lip_creases", 0.35)
-    phase = 0.8 * person["lip_phase"]
+    depth = (0.055 + 0.05 * factors.grown(40, 75)) * factors.varied("lip_creases", 0.35)
+    phase = 0.8 * factors["lip_phase"]
     bend = t + 0.5 * wander(s + 0.3 * t, 81, phase, (19.0, 9.0, 5.0)) + np.where(s > 0, 0.9, 0.0)
     upper = smoothstep(0.5 + s / 1.5)
     wrinkles = np.zeros_like(t)
@@ -245,9 +247,9 @@ def _lips(family: Family, s, t, person: Person) -> np.ndarray:
     return depth * middle * np.clip(wrinkles, -1.6, 0.9) * (0.7 + 0.3 * wander(s + t, 86, phase, (7.0, 5.0, 3.0)))
 
 
-def _neck(family: Family, s, t, person: Person) -> np.ndarray:
-    depth = (0.08 + 0.34 * person.grown(40, 68)) * person.varied("neck_lines", 0.45)
-    phase = person["neck_phase"]
+def _neck(family: CreaseFamily, s, t, factors: SkinFactors) -> np.ndarray:
+    depth = (0.08 + 0.34 * factors.grown(40, 68)) * factors.varied("neck_lines", 0.45)
+    phase = factors["neck_phase"]
     out = np.zeros_like(t)
     for k, height in enumerate((-5.0, -15.0, -27.0)):
         line = height + 2.5 * np.sin(_HASH[88 + k, 0] + phase) + 1.6 * wander(s, 88 + k, phase, (61.0, 27.0, 12.0))
@@ -256,11 +258,11 @@ def _neck(family: Family, s, t, person: Person) -> np.ndarray:
     return out
 
 
-def _crow(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+def _crow(family: CreaseFamily, s, t, factors: SkinFactors, half: str, key: int) -> np.ndarray:
     """s is the distance from the corner's centre, t the angle upwards."""
-    phase = 1.1 * person["crow_phase"] + (0.4 if half == "left" else 0.0)
-    depth = 0.28 * person.grown(36, 64, 6.0) * person.varied(f"crow_{half}", 0.4) * person.male
-    spread = 0.92 + 0.13 * person["crow_spread"]
+    phase = 1.1 * factors["crow_phase"] + (0.4 if half == "left" else 0.0)
+    depth = 0.28 * factors.grown(36, 64, 6.0) * factors.varied(f"crow_{half}", 0.4) * factors.male
+    spread = 0.92 + 0.13 * factors["crow_spread"]
     out = np.zeros_like(t)
     for k, angle in enumerate((0.78, 0.52, 0.28, 0.06, -0.17, -0.40, -0.64, -0.88)):
         table = _HASH[(key + k + 3) % 96]
@@ -281,11 +283,11 @@ def _crow(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarr
     return out
 
 
-def _under_eye(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
+def _under_eye(family: CreaseFamily, s, t, factors: SkinFactors, half: str, key: int) -> np.ndarray:
     """s runs from the inner corner outwards, t is the distance below the lid's rim."""
-    own = person.varied(f"under_eye_{half}", 0.4)
-    phase = 0.7 * person["crow_phase"] + 0.5 * person["eye_bags"] + (0.3 if half == "left" else 0.0)
-    depth = 0.15 * person.grown(36, 68, 6.0) * own
+    own = factors.varied(f"under_eye_{half}", 0.4)
+    phase = 0.7 * factors["crow_phase"] + 0.5 * factors["eye_bags"] + (0.3 if half == "left" else 0.0)
+    depth = 0.15 * factors.grown(36, 68, 6.0) * own
     out = np.zeros_like(t)
     for k, (below, first, last, size) in enumerate(
         ((2.6, 5, 23, 0.55), (4.8, 3, 27, 1.0), (7.2, 7, 30, 0.7), (9.6, 10, 31, 0.6), (12.0, 13, 31, 0.4))
@@ -294,14 +296,14 @@ def _under_eye(family: Family, s, t, person: Person, half: str, key: int) -> np.
         strength = size * depth * window(s, first, last, 6) * (0.4 + 0.6 * _broken(s, key + 60 + k, phase, 0.45))
         out += _line(family, t - line, strength, 0.42, 0.4)
     # The lower border of the bag runs from the inner corner down and outwards.
-    bag = (0.05 + 0.26 * person.grown(42, 70)) * person.varied("eye_bags", 0.5) * own**0.5
+    bag = (0.05 + 0.26 * factors.grown(42, 70)) * factors.varied("eye_bags", 0.5) * own**0.5
     border = 6.0 + 7.5 * smoothstep((s + 4) / 20) - 2.2 * smoothstep((s - 14) / 16) + 0.4 * wander(s, key + 67, phase)
     return out + _line(family, t - border, bag * window(s, 3, 17, 6), 1.25, 0.45)
 
 
-def _upper_lid(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
-    depth = (0.03 + 0.10 * person.grown(40, 68)) * person.varied("eyelid_lines", 0.5)
-    phase = person["eyelid_lines"]
+def _upper_lid(family: CreaseFamily, s, t, factors: SkinFactors, half: str, key: int) -> np.ndarray:
+    depth = (0.03 + 0.10 * factors.grown(40, 68)) * factors.varied("eyelid_lines", 0.5)
+    phase = factors["eyelid_lines"]
     out = np.zeros_like(t)
     for k, (height, size) in enumerate(((2.2, 0.6), (4.2, 1.0), (6.0, 0.6))):
         line = height + 0.3 * wander(s, key + 70 + k, phase, (19.0, 9.0, 5.0))
@@ -309,11 +311,11 @@ def _upper_lid(family: Family, s, t, person: Person, half: str, key: int) -> np.
     return out
 
 
-def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
-    own = person.varied(f"nasolabial_{half}", 0.4)
-    depth = (0.08 + 0.46 * person.grown(38, 68)) * own * person.male**0.5
-    phase = 0.8 * person["nasolabial_length"] + (0.5 if half == "left" else 0.0)
-    length = 41 + 4 * person["nasolabial_length"] + 7 * float(np.tanh(depth))
+def _nasolabial(family: CreaseFamily, s, t, factors: SkinFactors, half: str, key: int) -> np.ndarray:
+    own = factors.varied(f"nasolabial_{half}", 0.4)
+    depth = (0.08 + 0.46 * factors.grown(38, 68)) * own * factors.male**0.5
+    phase = 0.8 * factors["nasolabial_length"] + (0.5 if half == "left" else 0.0)
+    length = 41 + 4 * factors["nasolabial_length"] + 7 * float(np.tanh(depth))
     line = 0.75 * wander(s, key + 20, phase, (47.0, 21.0, 9.0), (1.0, 0.4, 0.1))
     strength = depth * window(s, 5, length - 9, 13) * (0.85 + 0.15 * wander(s, key + 21, phase))
     # The cheek hangs over the fold: a soft valley with a sharp bottom and a full shoulder on its outer side.
@@ -325,13 +327,13 @@ def _nasolabial(family: Family, s, t, person: Person, half: str, key: int) -> np
     fine = strength * _broken(s, key + 22, phase, 0.65)
     out += _line(family, away + 1.9 - 0.03 * s, 0.20 * fine, 0.42, 0.2)
     out += _line(family, away - 2.6 - 0.9 * np.sin(s / 9 + phase), 0.18 * fine, 0.42, 0.2)
-    return out + _cheek(family, s, t, person, phase, key + 25)
+    return out + _cheek(family, s, t, factors, phase, key + 25)
 
 
-def _cheek(family: Family, s, t, person: Person, phase: float, key: int) -> np.ndarray:
+def _cheek(family: CreaseFamily, s, t, factors: SkinFactors, phase: float, key: int) -> np.ndarray:
     """Short curved cheek lines with individual ends and courses."""
-    depth = 0.13 * person.grown(52, 74, 6.0) * person.varied("cheek_lines", 0.7)
-    phase = phase + person["cheek_lines"]
+    depth = 0.13 * factors.grown(52, 74, 6.0) * factors.varied("cheek_lines", 0.7)
+    phase = phase + factors["cheek_lines"]
     out = np.zeros_like(t)
     for k, (place, first, last, size) in enumerate(
         ((8.0, 13, 21, 0.8), (10.5, 25, 37, 1.0), (14.5, 17, 31, 0.9), (18.5, 27, 40, 0.7), (22.0, 15, 28, 0.6))
@@ -345,9 +347,9 @@ def _cheek(family: Family, s, t, person: Person, phase: float, key: int) -> np.n
     return out
 
 
-def _marionette(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
-    depth = 0.34 * person.grown(46, 70) * person.varied(f"marionette_{half}", 0.45)
-    phase = 0.8 * person["nasolabial_length"] + (0.8 if half == "left" else 0.0)
+def _marionette(family: CreaseFamily, s, t, factors: SkinFactors, half: str, key: int) -> np.ndarray:
+    depth = 0.34 * factors.grown(46, 70) * factors.varied(f"marionette_{half}", 0.45)
+    phase = 0.8 * factors["nasolabial_length"] + (0.8 if half == "left" else 0.0)
     line = 0.7 * wander(s, key + 30, phase, (31.0, 13.0, 7.0), (1.0, 0.5, 0.15))
     reach = 11 + 7 * float(np.tanh(depth / 0.3))
     strength = depth * window(s, 1, reach, 7)
@@ -358,10 +360,10 @@ def _marionette(family: Family, s, t, person: Person, half: str, key: int) -> np
     return out + _line(family, beside, 0.18 * strength * _broken(s, key + 31, phase, 0.6), 0.5, 0.2)
 
 
-def _bunny(family: Family, s, t, person: Person, half: str, key: int) -> np.ndarray:
-    depth = 0.10 * person.grown(42, 68) * person.varied("nose_lines", 0.6)
+def _bunny(family: CreaseFamily, s, t, factors: SkinFactors, half: str, key: int) -> np.ndarray:
+    depth = 0.10 * factors.grown(42, 68) * factors.varied("nose_lines", 0.6)
     out = np.zeros_like(t)
     for k, place in enumerate((0.0, -3.4, -6.4)):
-        line = place + 0.35 * wander(s, key + 35 + k, person["nose_lines"], (17.0, 8.0, 5.0))
+        line = place + 0.35 * wander(s, key + 35 + k, factors["nose_lines"], (17.0, 8.0, 5.0))
         out += _line(family, t - line, depth * (1, 0.8, 0.5)[k] * window(s, 0, 7, 5), 0.5, 0.35)
     return out

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .head_regions import find_mouth_pocket, inside_lids, mirror_map, quad_areas, quad_normals, radius
+from .head_regions import find_mouth_cavity, inside_lids, mirror_map, quad_areas, quad_normals, radius
 from .sources import HeadMesh
 
 SYMMETRIC_SHARE = 0.85  # of the variance
@@ -19,7 +19,7 @@ _EYE_REACH = 1.2  # radii from the eyeball's surface to where the process has it
 
 
 @dataclass(frozen=True)
-class Process:
+class KernelParameters:
     """Parameters of one squared-exponential kernel.
 
     Args:
@@ -34,10 +34,10 @@ class Process:
     near_eyes: float
 
 
-PROCESSES = (
-    Process(0.050, 0.0015, 0.0004, 1.0),
-    Process(0.025, 0.0011, 0.0002, 0.5),
-    Process(0.012, 0.0006, 0.0001, 0.2),
+KERNELS = (
+    KernelParameters(0.050, 0.0015, 0.0004, 1.0),
+    KernelParameters(0.025, 0.0011, 0.0002, 0.5),
+    KernelParameters(0.012, 0.0006, 0.0001, 0.2),
 )
 
 
@@ -46,15 +46,15 @@ class SmoothDeformation:
 
     Args:
         head: the base head.
-        processes: the kernels whose fields are summed.
+        kernels: the kernels whose fields are summed.
     """
 
-    def __init__(self, head: HeadMesh, processes: tuple[Process, ...] = PROCESSES):
+    def __init__(self, head: HeadMesh, kernels: tuple[KernelParameters, ...] = KERNELS):
         self._mirror = mirror_map(head.vertices)
         self._outward = outward_directions(head)
         distance = _eye_distance(head)
         self._terms = []
-        for p in processes:
+        for p in kernels:
             strength = p.near_eyes + (1 - p.near_eyes) * np.clip(distance / _EYE_REACH, 0, 1)
             self._terms.append((p, smooth_modes(head, p.length, 1.0), strength[:, None]))
 
@@ -62,13 +62,13 @@ class SmoothDeformation:
         """Offsets (Vc, 3) in metres."""
         offsets = np.zeros_like(self._outward)
         a, b = np.sqrt(SYMMETRIC_SHARE), np.sqrt(1 - SYMMETRIC_SHARE)
-        for process, modes, strength in self._terms:
+        for kernel, modes, strength in self._terms:
             field = modes @ rng.standard_normal((modes.shape[1], 4))
             same = (field + field[self._mirror]) / np.sqrt(2)
             opposite = (field - field[self._mirror]) / np.sqrt(2)
             field, turned = a * same + b * opposite, a * opposite + b * same  # a mirror image flips the x component
             along = np.stack([turned[:, 1], field[:, 2], field[:, 3]], axis=1)
-            offsets += strength * (process.outward * field[:, :1] * self._outward + process.along * along)
+            offsets += strength * (kernel.outward * field[:, :1] * self._outward + kernel.along * along)
         return offsets
 
 
@@ -92,7 +92,7 @@ def outward_directions(head: HeadMesh) -> np.ndarray:
     """
     vertices, quads = head.vertices, head.quads
     hidden = inside_lids(vertices, quads, head.part) | (head.part[quads[:, 0]] != "skin")
-    hidden[find_mouth_pocket(vertices, quads, head.part)] = True
+    hidden[find_mouth_cavity(vertices, quads, head.part)] = True
     seen = quads[~hidden]
     centre, normal = vertices[seen].mean(axis=1), quad_normals(vertices, seen) * quad_areas(vertices, seen)[:, None]
     directions = np.concatenate(

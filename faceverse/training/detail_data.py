@@ -36,7 +36,7 @@ _LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)
-class Sample:
+class DetailSample:
     """One training pair of a generator: condition and target image.
 
     Args:
@@ -91,7 +91,7 @@ class DataShape:
 
 
 @dataclass(frozen=True)
-class Batch:
+class DetailBatch:
     """A training batch, float32.
 
     Args:
@@ -130,7 +130,7 @@ def from_bytes(stored: np.ndarray, largest: np.ndarray) -> np.ndarray:
     return root * np.abs(root) * largest[..., None, None]
 
 
-def reduced(maps: Tensor, size: int) -> Tensor:
+def area_average(maps: Tensor, size: int) -> Tensor:
     """Area average: (N, C, S, S) -> (N, C, size, size)."""
     return maps if maps.shape[-1] == size else F.avg_pool2d(maps, maps.shape[-1] // size)
 
@@ -157,7 +157,7 @@ def condition_window(condition: Tensor, size: int, corner: tuple[int, int], side
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
 def draw_data(
-    sample: Callable[[int], Sample],
+    sample: Callable[[int], DetailSample],
     shape: DataShape,
     folder: str | Path,
     count: int,
@@ -169,7 +169,7 @@ def draw_data(
     """Draw the samples that the folder lacks and open all of them.
 
     Args:
-        sample: number -> `Sample`, deterministic; it is pickled for other processes, so a lambda does not work.
+        sample: number -> `DetailSample`, deterministic; it is pickled for other processes, so a lambda does not work.
         count: number of samples, rounded up to whole files of 16.
         made_for: identifies everything else the samples depend on (seed, model, versions): any text.
         workers: number of processes; 0 draws in this one.
@@ -216,7 +216,7 @@ def _path(folder: Path, shard: int) -> Path:
     return folder / f"samples_{shard:05d}.npy"
 
 
-_prepared: list[tuple[Callable[[int], Sample], DataShape, Path]] = []
+_prepared: list[tuple[Callable[[int], DetailSample], DataShape, Path]] = []
 
 
 def _prepare(*given) -> None:
@@ -228,7 +228,7 @@ def _draw_prepared(shard: int) -> None:
     _draw_shard(*_prepared[0], shard)
 
 
-def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path, shard: int) -> None:
+def _draw_shard(sample: Callable[[int], DetailSample], shape: DataShape, folder: Path, shard: int) -> None:
     """Draw one file of samples; it is written atomically."""
     records = np.zeros(SHARD, shape.record)
     with one_thread():
@@ -239,7 +239,7 @@ def _draw_shard(sample: Callable[[int], Sample], shape: DataShape, folder: Path,
     write_atomically(_path(folder, shard), content.getvalue(), WeightsError)
 
 
-def _stored(sample: Sample, shape: DataShape) -> tuple:
+def _stored(sample: DetailSample, shape: DataShape) -> tuple:
     """Convert a sample to a record."""
     expected = {
         "image": (shape.image_channels, shape.size, shape.size),
@@ -256,7 +256,7 @@ def _stored(sample: Sample, shape: DataShape) -> tuple:
     mask = sample.mask
     seen = np.ones((shape.size, shape.size), bool) if mask is None else np.asarray(mask, bool)
     image = np.asarray(sample.image, np.float32) * seen
-    whole = reduced(torch.from_numpy(image)[None], shape.whole)[0].numpy()
+    whole = area_average(torch.from_numpy(image)[None], shape.whole)[0].numpy()
     z = np.zeros(shape.style_dim, np.float32) if sample.z is None else sample.z
     known = sample.z is not None and sample.known
     return (*to_bytes(image), whole, sample.condition, z, known, np.packbits(seen, axis=1))
@@ -294,7 +294,7 @@ class DetailData:
         """Memory-mapped records."""
         return [self._shards[number // SHARD][number % SHARD] for number in numbers]
 
-    def batch(self, numbers: np.ndarray, corner: tuple[int, int] = (0, 0), side: int | None = None) -> Batch:
+    def batch(self, numbers: np.ndarray, corner: tuple[int, int] = (0, 0), side: int | None = None) -> DetailBatch:
         """Read samples by number, with their images cropped to a window.
 
         Args:
@@ -311,13 +311,13 @@ class DetailData:
         def stacked(name: str) -> Tensor:
             return torch.from_numpy(np.stack([record[name] for record in chosen]).astype(np.float32))
 
-        return Batch(
+        return DetailBatch(
             condition=stacked("condition"),
             whole=stacked("whole"),
             window=torch.from_numpy(np.stack(windows)),
             z=stacked("z"),
             known=stacked("known") > 0,
-            whole_seen=reduced(seen, self.shape.whole),
+            whole_seen=area_average(seen, self.shape.whole),
             window_seen=seen[..., rows, columns],
         )
 

@@ -15,9 +15,16 @@ from ..detail.stylegan import generator_from_state
 from ..errors import ParameterError
 from ..model.face_model import FaceModel
 from . import scan_detail
-from .detail_data import SHARD, Sample, draw_data
+from .detail_data import SHARD, DetailSample, draw_data
 from .generator_plans import detail_plan
-from .generators import Budget, SyntheticDetail, samples_made_for, threads, train_expression, train_generator
+from .generators import (
+    SyntheticDetail,
+    TrainingBudget,
+    samples_made_for,
+    torch_threads,
+    train_expression,
+    train_generator,
+)
 from .reader import train_reader
 from .scans import CODE, DetailSurface
 
@@ -34,7 +41,7 @@ def make_detail_file(
     model: FaceModel,
     path: str | Path,
     work: str | Path,
-    budget: Budget,
+    budget: TrainingBudget,
     *,
     seed: int = 0,
     scans: str | Path | None = None,
@@ -61,7 +68,7 @@ def make_detail_file(
         detail=generator_from_state(state, str(path)),
         code=displacement_code(model),
         name="open",
-        info={"licence": LICENCE, "sources": source.words, "detail": info},
+        info={"licence": LICENCE, "sources": source.description, "detail": info},
     )
     return save_detail(module, path, compact=True)
 
@@ -70,7 +77,7 @@ def make_reader_file(
     model: FaceModel,
     path: str | Path,
     work: str | Path,
-    budget: Budget,
+    budget: TrainingBudget,
     *,
     seed: int = 0,
     scans: str | Path | None = None,
@@ -87,11 +94,11 @@ def make_reader_file(
         source.sample, shape, Path(work) / "samples", budget.samples,
         made_for=source.made_for, workers=budget.workers, progress=progress,
     )  # fmt: skip
-    with threads(budget.threads):
+    with torch_threads(budget.threads):
         network, info = train_reader(
             model, code, data, minutes=budget.minutes, steps=budget.steps, seed=seed, progress=progress
         )
-    info = {"licence": LICENCE, "sources": source.words, "reader": info}
+    info = {"licence": LICENCE, "sources": source.description, "reader": info}
     return save_detail(DetailModule(regressor=network, code=code, name="open", info=info), path, compact=True)
 
 
@@ -99,7 +106,7 @@ def make_expression_file(
     model: FaceModel,
     path: str | Path,
     work: str | Path,
-    budget: Budget,
+    budget: TrainingBudget,
     *,
     seed: int = 0,
     progress: Callable[[str], None] = print,
@@ -119,13 +126,13 @@ def make_expression_file(
 class _Source:
     """Training data: number -> sample, what the samples depend on, a description, and the budget with their count."""
 
-    sample: Callable[[int], Sample]
+    sample: Callable[[int], DetailSample]
     made_for: str
-    words: str
-    budget: Budget
+    description: str
+    budget: TrainingBudget
 
 
-def _source(model, work: Path, budget: Budget, seed: int, scans, progress: Callable[[str], None]) -> _Source:
+def _source(model, work: Path, budget: TrainingBudget, seed: int, scans, progress: Callable[[str], None]) -> _Source:
     if scans is None:
         sample = SyntheticDetail(model, seed, detail_plan().shape.size)
         return _Source(sample, samples_made_for(model, seed), SOURCES, budget)
@@ -135,7 +142,7 @@ def _source(model, work: Path, budget: Budget, seed: int, scans, progress: Calla
     return _Source(lambda number: samples[number % len(samples)], made_for, f"registered {made_for}", budget)
 
 
-def _scan_samples(model: FaceModel, folder: Path, work: Path, progress: Callable[[str], None]) -> list[Sample]:
+def _scan_samples(model: FaceModel, folder: Path, work: Path, progress: Callable[[str], None]) -> list[DetailSample]:
     """Training samples from a folder of scans; of their latents only age and sex are known."""
     with torch.no_grad():
         found = scan_detail.scans_from_registered(

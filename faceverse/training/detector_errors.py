@@ -11,7 +11,7 @@ import torch
 
 from ..fitting.parameter_regressor import ParameterRegressor, aligned_inputs
 from ..model.face_model import FaceModel
-from .portraits import Samples
+from .portraits import PortraitSamples
 
 TURNS_DEG = (0.0, 5.0, 15.0, 26.0, 38.0, 50.0)  # lower bound of each yaw bin
 ERROR_MODES = 48  # number of error modes kept
@@ -20,7 +20,7 @@ LEAST_SIGMA_M = 1e-4
 FEWEST = 40  # detections in a bin; with fewer, those of all bins are used
 
 
-def detector_errors(model: FaceModel, samples: Samples, network: ParameterRegressor) -> dict[str, np.ndarray]:
+def detector_errors(model: FaceModel, samples: PortraitSamples, network: ParameterRegressor) -> dict[str, np.ndarray]:
     """Measure the fields `turned_deg`, `bias`, `error_modes` and `sigma` of a network on samples.
 
     Args:
@@ -35,13 +35,13 @@ def detector_errors(model: FaceModel, samples: Samples, network: ParameterRegres
     errors[right] = errors[right][:, network.mirrored_points] * np.float32([-1, 1])
     turn = np.abs(yaw_deg)
     bins = [(turn >= least) & (turn < most) for least, most in zip(TURNS_DEG, (*TURNS_DEG[1:], np.inf), strict=True)]
-    parts = [_of_bin(errors[rows if rows.sum() >= FEWEST else slice(None)]) for rows in bins]
+    parts = [_bin_statistics(errors[rows if rows.sum() >= FEWEST else slice(None)]) for rows in bins]
     means = [turn[rows].mean() if rows.any() else least for rows, least in zip(bins, TURNS_DEG, strict=True)]
     bias, error_modes, sigma = (np.stack(values).astype(np.float32) for values in zip(*parts, strict=True))
     return {"turned_deg": np.array(means, np.float32), "bias": bias, "error_modes": error_modes, "sigma": sigma}
 
 
-def errors_px(model: FaceModel, samples: Samples) -> np.ndarray:
+def errors_px(model: FaceModel, samples: PortraitSamples) -> np.ndarray:
     """(N, 478, 2) float32 pixels, y up: detected minus true landmark positions in the photographs."""
     bases = model.landmark_bases(model.landmarks_478)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def errors_px(model: FaceModel, samples: Samples) -> np.ndarray:
     return ((samples.landmarks_px - true_px) * (1, -1)).astype(np.float32)
 
 
-def _of_bin(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bin_statistics(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bias (478, 2), error modes (K, 478, 2) and residual standard deviation (478,) of errors (N, 478, 2)."""
     size = (errors**2).sum((1, 2))
     errors = errors[size <= np.quantile(size, 1 - WORST)]

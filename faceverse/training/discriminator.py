@@ -68,6 +68,6 @@ def gradient_penalty(discriminator: Discriminator, image: Tensor, condition: Ten
         condition: (N, K, T, T).
     """
     image = image.detach().requires_grad_()
-    answers = discriminator(image, condition)
-    (slope,) = torch.autograd.grad(answers.sum(), image, create_graph=True)
+    logits = discriminator(image, condition)
+    (slope,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
     return slope.square().sum((1, 2, 3)).mean()

@@ -29,29 +29,29 @@ ERROR_MODES = 48  # number of error modes kept
 
 
 @dataclass(frozen=True)
-class Views:
+class RenderedViews:
     """R renderings with detected landmarks.
 
     Args:
         points_px: (R, V, 2) projected vertices.
-        answers_px: (R, 478, 2) detected landmarks.
+        detected_px: (R, 478, 2) detected landmarks.
         metres_per_px: (R,) at the depth of the face.
         yaw_deg: (R,).
     """
 
     points_px: np.ndarray
-    answers_px: np.ndarray
+    detected_px: np.ndarray
     metres_per_px: np.ndarray
     yaw_deg: np.ndarray
 
 
-def show_to_detector(
+def detect_in_renderings(
     model: FaceModel, count: int, seed: int, progress: Callable[[str], None] = lambda _: None
-) -> Views:
+) -> RenderedViews:
     """Render `count` random heads with yaw up to 40 degrees, neutral or not, and run the detector on them."""
     rng = np.random.default_rng(seed)
     camera = Camera(SIZE * 1.7, (SIZE / 2, SIZE / 2), (SIZE, SIZE))
-    points, answers, scale, yaws = [], [], [], []
+    points, detections, scale, yaws = [], [], [], []
     for number in range(count):
         params = model.random(int(rng.integers(1 << 30)), scale=0.7, similar_tone=False)
         expression = torch.from_numpy(_random_expression(model, rng))
@@ -76,12 +76,12 @@ def show_to_detector(
         faces = detect_faces((picture.numpy() * 255 + 0.5).astype(np.uint8), max_faces=1)
         if faces:
             points.append(projected[:, :2].astype(np.float32))
-            answers.append(faces[0].landmarks_px)
+            detections.append(faces[0].landmarks_px)
             scale.append(float(np.median(projected[:, 2])) / camera.focal_px)
             yaws.append(yaw)
         if number % 50 == 49:
             progress(f"shown {number + 1} of {count} renderings to the detector, {len(points)} answered")
-    return Views(np.stack(points), np.stack(answers), np.array(scale), np.array(yaws))
+    return RenderedViews(np.stack(points), np.stack(detections), np.array(scale), np.array(yaws))
 
 
 def _random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
@@ -96,15 +96,15 @@ def _random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray
     return weights
 
 
-def embed(model: FaceModel, views: Views) -> Landmarks:
+def embed(model: FaceModel, views: RenderedViews) -> Landmarks:
     """Fit surface points to all 478 landmarks, with the standard deviation of the detections around them.
 
     Raises:
         ValueError: fewer than 12 detections.
     """
-    if len(views.answers_px) < 12:
-        raise ValueError(Message("training.few_renderings", found=len(views.answers_px)))
-    count = views.answers_px.shape[1]
+    if len(views.detected_px) < 12:
+        raise ValueError(Message("training.few_renderings", found=len(views.detected_px)))
+    count = views.detected_px.shape[1]
     weight = _view_weights(views, count)
     candidates = {False: _skin_candidates(model), True: np.asarray(model.regions["eyeballs"])}
     cost = _mean_squared_distances(views, weight)
@@ -121,22 +121,22 @@ def embed(model: FaceModel, views: Views) -> Landmarks:
     return Landmarks(triangle, barycentric, sigma, _error_modes(model, views, triangle, barycentric))
 
 
-def _mean_squared_distances(views: Views, weight: np.ndarray) -> np.ndarray:
+def _mean_squared_distances(views: RenderedViews, weight: np.ndarray) -> np.ndarray:
     """(L, V) mean squared distance in metres^2 between detections and projected vertices, weighted by view (R, L)."""
     scale = views.metres_per_px[:, None, None]
-    points, answers = views.points_px * scale, views.answers_px * scale
+    points, detections = views.points_px * scale, views.detected_px * scale
     # |a - p|^2 = |a|^2 - 2 a.p + |p|^2, each summed over the views in one matrix product.
-    weighted = weight[..., None] * answers
-    cost = (weighted * answers).sum((0, 2))[:, None] + weight.T @ (points**2).sum(2)
+    weighted = weight[..., None] * detections
+    cost = (weighted * detections).sum((0, 2))[:, None] + weight.T @ (points**2).sum(2)
     for axis in range(2):
         cost -= 2 * weighted[..., axis].T @ points[..., axis]
     return cost / weight.sum(0)[:, None]
 
 
-def _error_modes(model: FaceModel, views: Views, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+def _error_modes(model: FaceModel, views: RenderedViews, triangle: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
     """(K, L, 2) principal components (about zero) of the detection errors, metres, y up."""
     corners = views.points_px[:, model.faces[triangle]]
-    errors = views.answers_px - (corners * barycentric[None, ..., None]).sum(2)
+    errors = views.detected_px - (corners * barycentric[None, ..., None]).sum(2)
     errors = errors * views.metres_per_px[:, None, None] * np.array([1.0, -1.0])
     _, values, modes = np.linalg.svd(errors.reshape(len(errors), -1), full_matrices=False)
     modes = modes[:ERROR_MODES] * (values[:ERROR_MODES, None] / np.sqrt(len(errors)))
@@ -152,7 +152,7 @@ def _skin_candidates(model: FaceModel) -> np.ndarray:
     return np.flatnonzero(~hidden)
 
 
-def _view_weights(views: Views, count: int) -> np.ndarray:
+def _view_weights(views: RenderedViews, count: int) -> np.ndarray:
     """(R, L): landmarks of the face oval weigh little in turned views, where they follow the silhouette."""
     weight = np.ones((len(views.yaw_deg), count))
     turned = np.abs(views.yaw_deg) > 12
@@ -160,13 +160,13 @@ def _view_weights(views: Views, count: int) -> np.ndarray:
     return weight
 
 
-def _refine(model: FaceModel, views: Views, weight: np.ndarray, landmark: int, vertex: int):
+def _refine(model: FaceModel, views: RenderedViews, weight: np.ndarray, landmark: int, vertex: int):
     """Best point in the triangles around a vertex: (triangle, barycentric (3,), mean squared error in metres^2)."""
     around = np.flatnonzero((model.faces == vertex).any(axis=1))
     steps = np.linspace(0, 1, 9)
     grid = np.array([(1 - u - v, u, v) for u in steps for v in steps if u + v <= 1 + 1e-9])
     best = (np.inf, int(around[0]), grid[0])
-    target = views.answers_px[:, landmark] * views.metres_per_px[:, None]
+    target = views.detected_px[:, landmark] * views.metres_per_px[:, None]
     for triangle in around:
         corners = views.points_px[:, model.faces[triangle]] * views.metres_per_px[:, None, None]
         error = ((np.einsum("gk,rkc->rgc", grid, corners) - target[:, None]) ** 2).sum(-1)

@@ -21,44 +21,44 @@ from ..model.face_model import FaceModel
 from ..threads import one_thread
 from ..tracking.expression_regressor import STORED_NAMES, ExpressionRegressor
 from ..weights import EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION, load_model
-from .parameter_regressor import PACKAGES, error_measures, other_names, other_side, version_of
-from .portraits import Samples
-from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
+from .parameter_regressor import PACKAGES, error_metric, mirror_names, mirror_points, version_of
+from .portraits import PortraitSamples
+from .small_networks import Mlp, MlpSettings, combine_ensemble, train_mlp, write_network
 from .synthetic_clips import collect_clips
 
 CLIPS = 2_000
-MOVED, RESTING = 150, 40  # principal components of the landmarks: motion and neutral face
+MOTION_COMPONENTS, NEUTRAL_COMPONENTS = 150, 40  # principal components of the landmarks: motion and neutral face
 MEMBERS = 3  # networks in the ensemble
-PLAN = Plan(hidden=160, epochs=30, batch=256, rate=4e-3, decay=0.02, dropout=0.2)
+SETTINGS = MlpSettings(hidden=160, epochs=30, batch=256, rate=4e-3, decay=0.02, dropout=0.2)
 HELD_OUT = 8  # every eighth clip is held out for evaluation
 YAW_DEG = (0.0, 15.0, 30.0, 45.0)  # lower bound of each yaw bin of errors
 MILLIMETRES = 6.0  # weight of the squared surface error in mm, relative to that of the blendshape weights
-BEND = 0.05  # Huber threshold of weight errors: most weights are 0
+HUBER_DELTA = 0.05  # Huber threshold of weight errors: most weights are 0
 LEAST_SIGMA = 0.02
 LEAST_VARIANCE = 1e-9  # of a component; smaller ones would not fit into half floats
 HALF_FLOATS = ("components", "neutral_components", "hidden", "output", "direct")
 
 
 @dataclass(frozen=True)
-class Table:
+class ExpressionTable:
     """Training frames as network inputs and targets. NumPy float32.
 
     Args:
-        now (N, 1434 + P), rest (N, 1434 + P): aligned inputs of the face, and of the same face in its neutral frame.
+        current, neutral: (N, 1434 + P) aligned inputs of the face, and of the same face in its neutral frame.
         targets: (N, E) expression weights.
         clip: (N,) number of the clip.
         yaw_deg: (N,) estimated from the detector's depth.
     """
 
-    now: np.ndarray
-    rest: np.ndarray
+    current: np.ndarray
+    neutral: np.ndarray
     targets: np.ndarray
     clip: np.ndarray
     yaw_deg: np.ndarray
 
-    def rows(self, chosen: np.ndarray) -> Table:
+    def rows(self, chosen: np.ndarray) -> ExpressionTable:
         """Select rows by number or mask."""
-        return Table(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return ExpressionTable(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def train_expression_regressor(
@@ -109,23 +109,23 @@ def train_expression_regressor(
 
 
 def trained_network(
-    model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
+    model: FaceModel, samples: PortraitSamples, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[ExpressionRegressor, dict]:
     """Train the network on a model's clips; returns it with its metrics on the held-out people."""
     frame = _untrained(model)
-    table = table_of(samples, frame)
+    table = make_table(samples, frame)
     held_out = table.clip % HELD_OUT == HELD_OUT - 1
     if held_out.all() or not held_out.any():  # too few people for the regular split
         held_out = np.arange(len(table.clip)) % 2 == 1
     known = _with_mirror(table.rows(~held_out), frame)
     frame = _standardised(frame, known)
-    root = np.linalg.cholesky(error_measures(model).expression + 1e-6 * np.eye(len(model.expression_names)))
+    root = np.linalg.cholesky(error_metric(model).expression + 1e-6 * np.eye(len(model.expression_names)))
     members = []
     for number in range(MEMBERS):
         with torch.random.fork_rng(devices=[]):
             members.append(_train(frame, known, root.astype(np.float32), seed * MEMBERS + number))
         progress(f"trained network {number + 1} of {MEMBERS}")
-    network = replace(frame, **mean_layers(members))
+    network = replace(frame, **combine_ensemble(members))
     network = replace(network, **{n: getattr(network, n).astype(np.float16).astype(np.float32) for n in HALF_FLOATS})
     return _with_errors(network, table.rows(held_out), model.expression_names)
 
@@ -141,24 +141,26 @@ def save_network(network: ExpressionRegressor, path: Path, model_sha256: str, in
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
-def table_of(samples: Samples, network: ExpressionRegressor) -> Table:
+def make_table(samples: PortraitSamples, network: ExpressionRegressor) -> ExpressionTable:
     """Frames of clips paired with the first frame of each clip, which is neutral."""
-    now, rest, yaw_deg = [], [], []
+    current, neutral, yaw_deg = [], [], []
     first: dict[int, np.ndarray] = {}
     for number in range(len(samples)):
         face, size = samples.face(number), tuple(samples.photo_size[number])
         inputs = aligned_inputs(face, size, network.template)
-        now.append(inputs.values)
-        rest.append(first.setdefault(int(samples.person[number]), inputs.values))
+        current.append(inputs.values)
+        neutral.append(first.setdefault(int(samples.person[number]), inputs.values))
         yaw_deg.append(inputs.yaw_deg)
-    return Table(np.stack(now), np.stack(rest), samples.expression, samples.person, np.array(yaw_deg, np.float32))
+    return ExpressionTable(
+        np.stack(current), np.stack(neutral), samples.expression, samples.person, np.array(yaw_deg, np.float32)
+    )
 
 
-def _with_mirror(table: Table, network: ExpressionRegressor) -> Table:
+def _with_mirror(table: ExpressionTable, network: ExpressionRegressor) -> ExpressionTable:
     """Append the mirror image of each row."""
-    return Table(
-        np.concatenate([table.now, network.mirrored(table.now)]),
-        np.concatenate([table.rest, network.mirrored(table.rest)]),
+    return ExpressionTable(
+        np.concatenate([table.current, network.mirrored(table.current)]),
+        np.concatenate([table.neutral, network.mirrored(table.neutral)]),
         np.concatenate([table.targets, table.targets[:, network.mirrored_expression]]),
         np.tile(table.clip, 2),
         np.concatenate([table.yaw_deg, -table.yaw_deg]),
@@ -173,9 +175,9 @@ def _untrained(model: FaceModel) -> ExpressionRegressor:
     nothing = np.zeros(0, np.float32)
     given = {
         "template": template_of(points)[0],
-        "mirrored_points": other_side(points),
-        "mirrored_scores": other_names(BLENDSHAPE_NAMES),
-        "mirrored_expression": other_names(model.expression_names),
+        "mirrored_points": mirror_points(points),
+        "mirrored_scores": mirror_names(BLENDSHAPE_NAMES),
+        "mirrored_expression": mirror_names(model.expression_names),
         "yaw_deg": np.array(YAW_DEG, np.float32),
     }
     return ExpressionRegressor(**{field.name: given.get(field.name, nothing) for field in fields(ExpressionRegressor)})
@@ -188,42 +190,46 @@ def _components(points: np.ndarray, kept: int) -> np.ndarray:
     return (modes[:, strongest] / np.sqrt(np.maximum(variance[strongest], LEAST_VARIANCE))).astype(np.float32)
 
 
-def _standardised(network: ExpressionRegressor, table: Table) -> ExpressionRegressor:
+def _standardised(network: ExpressionRegressor, table: ExpressionTable) -> ExpressionRegressor:
     """Set the principal components, means and standard deviations of the network's inputs."""
     count = network.template.size
-    resting = table.rest[:, :count].astype(np.float64)
-    moved = table.now[:, :count] - resting
-    mean = resting.mean(0)
+    neutral_points = table.neutral[:, :count].astype(np.float64)
+    moved = table.current[:, :count] - neutral_points
+    mean = neutral_points.mean(0)
     network = replace(
         network,
-        components=_components(moved, MOVED),
+        components=_components(moved, MOTION_COMPONENTS),
         neutral_points_mean=mean.astype(np.float32),
-        neutral_components=_components(resting - mean, RESTING),
-        neutral_inputs_mean=table.rest.mean(0),
+        neutral_components=_components(neutral_points - mean, NEUTRAL_COMPONENTS),
+        neutral_inputs_mean=table.neutral.mean(0),
     )
-    inputs = network.features(table.now, table.rest)
+    inputs = network.features(table.current, table.neutral)
     return replace(network, mean=inputs.mean(0), deviation=inputs.std(0) + 1e-4)
 
 
-def _train(frame: ExpressionRegressor, table: Table, root: np.ndarray, seed: int) -> SmallNetwork:
+def _train(frame: ExpressionRegressor, table: ExpressionTable, root: np.ndarray, seed: int) -> Mlp:
     """Train one ensemble member on all rows of the table."""
     millimetres = torch.from_numpy(root)
 
-    def loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        error = torch.nn.functional.leaky_relu(answers, 0.1) - targets
-        bent = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=BEND) / BEND * error.shape[1]
-        return bent + MILLIMETRES * ((error @ millimetres) ** 2).sum(1).mean()
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        error = torch.nn.functional.leaky_relu(outputs, 0.1) - targets
+        huber = (
+            torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=HUBER_DELTA)
+            / HUBER_DELTA
+            * error.shape[1]
+        )
+        return huber + MILLIMETRES * ((error @ millimetres) ** 2).sum(1).mean()
 
-    return trained(frame.standardised(table.now, table.rest), table.targets, loss, PLAN, seed)
+    return train_mlp(frame.standardised(table.current, table.neutral), table.targets, loss, SETTINGS, seed)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
 def _with_errors(
-    network: ExpressionRegressor, table: Table, names: tuple[str, ...]
+    network: ExpressionRegressor, table: ExpressionTable, names: tuple[str, ...]
 ) -> tuple[ExpressionRegressor, dict]:
     """Set the error standard deviations of the network from held-out people; returns it with the metrics."""
-    own = network.evaluate(table.now, table.rest)
-    reflected = network.evaluate(network.mirrored(table.now), network.mirrored(table.rest))
+    own = network.evaluate(table.current, table.neutral)
+    reflected = network.evaluate(network.mirrored(table.current), network.mirrored(table.neutral))
     weights = np.clip((own + reflected[:, network.mirrored_expression]) / 2, 0, 1)
     wrong = weights - table.targets
     place = np.searchsorted(network.yaw_deg, np.abs(table.yaw_deg), side="right") - 1

@@ -23,7 +23,7 @@ from ..detail.displacement import (
 )
 from ..model.face_model import FaceModel
 from .creases import FACTORS, CreaseFields, Family, crease_displacement
-from .detail_data import Sample
+from .detail_data import DetailSample
 from .scans import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail
 from .skin_fields import smoothstep
 
@@ -36,7 +36,7 @@ _FULL_AGE = 1.4  # age factor at which `creases` draws full lines; depth by age 
 
 
 @dataclass(frozen=True)
-class Habit:
+class WrinkleResponse:
     """Response of the skin of one crease family to compression.
 
     Args:
@@ -52,21 +52,21 @@ class Habit:
     reach_mm: float = 4.0
 
 
-_HABITS = {
-    "forehead": Habit(0.01, 0.08, 2.6, 14.0),
-    "frown": Habit(0.02, 0.14, 1.3, 4.0),
-    "root": Habit(0.01, 0.08, 2.2, 5.0),
-    "chin": Habit(0.03, 0.15, 1.6, 4.0),
-    "above_lip": Habit(0.03, 0.12, 1.2, 3.0),
-    "below_lip": Habit(0.03, 0.12, 1.8, 3.0),
-    "lips": Habit(0.03, 0.15, 1.3, 3.0),
-    "neck": Habit(0.04, 0.20, 1.4, 8.0),
-    "crow": Habit(0.03, 0.14, 1.7, 6.0),
-    "under_eye": Habit(0.04, 0.15, 1.7, 4.0),
-    "upper_lid": Habit(0.05, 0.20, 1.2, 3.0),
-    "nasolabial": Habit(0.02, 0.15, 1.7, 9.0),
-    "marionette": Habit(0.03, 0.15, 1.5, 4.0),
-    "bunny": Habit(0.02, 0.08, 3.2, 4.0),
+_RESPONSES = {
+    "forehead": WrinkleResponse(0.01, 0.08, 2.6, 14.0),
+    "frown": WrinkleResponse(0.02, 0.14, 1.3, 4.0),
+    "root": WrinkleResponse(0.01, 0.08, 2.2, 5.0),
+    "chin": WrinkleResponse(0.03, 0.15, 1.6, 4.0),
+    "above_lip": WrinkleResponse(0.03, 0.12, 1.2, 3.0),
+    "below_lip": WrinkleResponse(0.03, 0.12, 1.8, 3.0),
+    "lips": WrinkleResponse(0.03, 0.15, 1.3, 3.0),
+    "neck": WrinkleResponse(0.04, 0.20, 1.4, 8.0),
+    "crow": WrinkleResponse(0.03, 0.14, 1.7, 6.0),
+    "under_eye": WrinkleResponse(0.04, 0.15, 1.7, 4.0),
+    "upper_lid": WrinkleResponse(0.05, 0.20, 1.2, 3.0),
+    "nasolabial": WrinkleResponse(0.02, 0.15, 1.7, 9.0),
+    "marionette": WrinkleResponse(0.03, 0.15, 1.5, 4.0),
+    "bunny": WrinkleResponse(0.02, 0.08, 3.2, 4.0),
 }
 
 
@@ -106,7 +106,7 @@ class WrinkleSurface:
         return cls(detail, frame, across, waves.astype(np.float32), dimples.astype(np.float32))
 
 
-_FOLDING = (
+_WRINKLING = (
     "browDown",
     "browInnerUp",
     "browOuterUp",
@@ -116,7 +116,7 @@ _FOLDING = (
     "mouthSmile",
     "noseSneer",
 )
-_OFTEN = 3.0  # relative probability of these; the others wrinkle the skin little
+_WRINKLING_ODDS = 3.0  # relative probability of these; the others wrinkle the skin little
 _ORIENTATIONS = np.arange(8) * np.pi / 8
 
 
@@ -135,7 +135,11 @@ def wrinkle_displacement(
     """
     z = np.asarray(z, np.float64)
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 17])
-    wrinkles = _lines(surface, strain, z, rng) + _wrinkles(surface, strain, z) + _dimpled_chin(surface, strain, z)
+    wrinkles = (
+        _crease_wrinkles(surface, strain, z, rng)
+        + _small_wrinkles(surface, strain, z)
+        + _dimpled_chin(surface, strain, z)
+    )
     low, high = LARGEST_WRINKLE_MM
     bound = np.where(wrinkles < 0, -low, high)
     wrinkles = bound * np.tanh(wrinkles / bound)
@@ -144,7 +148,7 @@ def wrinkle_displacement(
     return (wrinkles * surface.detail.skin.inside).astype(np.float32)
 
 
-def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed: int) -> Sample:
+def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed: int) -> DetailSample:
     """Draw sample number `index`: a random person of the model with a random expression.
 
     Returns:
@@ -158,15 +162,15 @@ def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed:
     params = params.replace(expression=random_expression(model, rng))
     z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     tone = albedo_tone(model, params)
-    rest = synthetic_detail(surface.detail, z, int(rng.integers(2**31)), tone).displacement
+    neutral = synthetic_detail(surface.detail, z, int(rng.integers(2**31)), tone).displacement
     strain = expression_strain(model, params, WRINKLE_SIZE)
-    added = wrinkle_displacement(surface, strain, z, int(rng.integers(2**31)), rest)
+    added = wrinkle_displacement(surface, strain, z, int(rng.integers(2**31)), neutral)
     scales = np.float32(CODE.band_scales_mm)[:, None, None]
     gate = wrinkle_gate(strain)
-    folded = gate > LEAST_GATE
-    image = split_bands(added) / scales / np.where(folded, gate, 1) * folded
-    condition = np.concatenate([split_bands(rest) / scales, strain / np.float32(CODE.strain_scale)])
-    return Sample(condition, image, z, folded)
+    wrinkled = gate > LEAST_GATE
+    image = split_bands(added) / scales / np.where(wrinkled, gate, 1) * wrinkled
+    condition = np.concatenate([split_bands(neutral) / scales, strain / np.float32(CODE.strain_scale)])
+    return DetailSample(condition, image, z, wrinkled)
 
 
 def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
@@ -179,7 +183,7 @@ def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
     for index, name in enumerate(names):
         groups.setdefault(name.removesuffix("Left").removesuffix("Right"), []).append(index)
     kinds = sorted(kind for kind in groups if not kind.startswith(("eyeLook", "tongue")))
-    share = np.array([_OFTEN if kind in _FOLDING else 1.0 for kind in kinds])
+    share = np.array([_WRINKLING_ODDS if kind in _WRINKLING else 1.0 for kind in kinds])
     for kind in rng.choice(kinds, size=rng.integers(1, 5), replace=False, p=share / share.sum()):
         amount = rng.uniform(0.25, 1.0)
         for index in groups[kind]:
@@ -194,7 +198,9 @@ def _depth_by_age(z: np.ndarray) -> float:
     return float(np.exp(0.36 * np.clip(z[0], -2, 2)))
 
 
-def _lines(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _crease_wrinkles(
+    surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Displacement of the person's creases, each scaled by the compression across it."""
     grown = z.copy()
     grown[FACTORS.index("age")] = _FULL_AGE
@@ -203,38 +209,38 @@ def _lines(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray, rng: np.r
     uneven = (1 + 0.25 * uneven / uneven.std()).clip(0.3, 1.7).reshape(-1)
     families = {}
     for name, family in surface.detail.creases.families.items():
-        habit = _HABITS[name.removesuffix("_left").removesuffix("_right")]
-        folded = _folded(family, surface.across[name], strain, habit)
-        families[name] = replace(family, inside=family.inside * folded * uneven[family.at])
+        response = _RESPONSES[name.removesuffix("_left").removesuffix("_right")]
+        wrinkled = _wrinkle_depth(family, surface.across[name], strain, response)
+        families[name] = replace(family, inside=family.inside * wrinkled * uneven[family.at])
     warp = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), 3 / FACE_MM_PER_TEXEL)
     displacement = crease_displacement(CreaseFields(size, families), grown, 0.12 * warp / warp.std())
     return _depth_by_age(z) * displacement
 
 
-def _folded(family: Family, across: np.ndarray, strain: np.ndarray, habit: Habit) -> np.ndarray:
+def _wrinkle_depth(family: Family, across: np.ndarray, strain: np.ndarray, response: WrinkleResponse) -> np.ndarray:
     """(N,) depth of the wrinkles relative to the full crease."""
     along_u, mixed, along_v = strain.reshape(3, -1)[:, family.at]
     u, v = across
     squeezed = np.zeros(WRINKLE_SIZE * WRINKLE_SIZE, np.float32)
     across_lines = along_u * u * u + 2 * mixed * u * v + along_v * v * v
     taut = TAUT * np.maximum(along_u + along_v - across_lines, 0)
-    squeezed[family.at] = np.maximum(-across_lines - taut - habit.from_strain, 0)
+    squeezed[family.at] = np.maximum(-across_lines - taut - response.from_strain, 0)
     if not squeezed.any():
         return squeezed[family.at]
-    sigma = habit.reach_mm / FACE_MM_PER_TEXEL
+    sigma = response.reach_mm / FACE_MM_PER_TEXEL
     spread = gaussian_filter(squeezed.reshape(WRINKLE_SIZE, -1), sigma, mode="constant").reshape(-1)[family.at]
-    return habit.depth * (1 - np.exp(-spread / (0.5 * habit.full_strain)))
+    return response.depth * (1 - np.exp(-spread / (0.5 * response.full_strain)))
 
 
-def _wrinkles(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _small_wrinkles(surface: WrinkleSurface, strain: np.ndarray, z: np.ndarray) -> np.ndarray:
     """(S, S) mm, small wrinkles perpendicular to the direction of strong compression."""
     squeezed, angle = compression(strain)
     # Under isotropic compression wrinkles have no preferred direction.
     stretched = strain[0] + strain[2] + squeezed
     one_way = np.clip(1 - np.maximum(-stretched, 0) / np.maximum(squeezed, 1e-6), 0.3, 1)
     one_way *= 1 - 0.6 * surface.detail.skin.forehead
-    folded = np.maximum(squeezed - TAUT * np.maximum(stretched, 0) - 0.06, 0)
-    strength = _depth_by_age(z) * one_way * 0.15 * (1 - np.exp(-folded / 0.20))
+    wrinkled = np.maximum(squeezed - TAUT * np.maximum(stretched, 0) - 0.06, 0)
+    strength = _depth_by_age(z) * one_way * 0.15 * (1 - np.exp(-wrinkled / 0.20))
     in_map = _angle_in_map(surface.frame, angle)
     total = np.zeros_like(squeezed)
     for k, orientation in enumerate(_ORIENTATIONS):

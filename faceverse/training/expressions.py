@@ -15,8 +15,8 @@ from ..model.face_model import ARKIT_NAMES
 from .assembly import Assembly
 from .head_regions import mirror_map
 from .heads import rigid_fit
-from .lids import GAZE_DEG, LID_DEG, Lids
-from .mouth import COLUMNS, LIP_OVERLAP_M, MouthSetter
+from .lids import GAZE_DEG, LID_DEG, Eyelids
+from .mouth import COLUMNS, LIP_OVERLAP_M, MouthCorrector
 from .rings import eye_grids
 from .sources import ShapeSource
 
@@ -56,7 +56,7 @@ def fit_expressions(source: ShapeSource, mean: np.ndarray, assembly: Assembly) -
 
     They are built on the symmetrised mean head, so that left and right shapes are exact mirror images.
     """
-    return _Builder(source, np.asarray(mean, np.float64), assembly).build()
+    return _ExpressionBuilder(source, np.asarray(mean, np.float64), assembly).build()
 
 
 def base_name(name: str) -> str:
@@ -66,16 +66,16 @@ def base_name(name: str) -> str:
     return name.removesuffix("Left").removesuffix("Right")
 
 
-class _Builder:
+class _ExpressionBuilder:
     """Steps of `fit_expressions`."""
 
     def __init__(self, source: ShapeSource, mean: np.ndarray, assembly: Assembly):
         self.source, self.head, self.assembly = source, source.head, assembly
         self.mirror = mirror_map(self.head.vertices)
         self.mean = 0.5 * (mean + self._mirrored(mean))
-        self.mouth = MouthSetter(self.head)
+        self.mouth = MouthCorrector(self.head)
         grids = eye_grids(self.head)
-        self.lids = {side: Lids(self.head, grids[side], self.mean, side) for side in grids}
+        self.lids = {side: Eyelids(self.head, grids[side], self.mean, side) for side in grids}
         self.smooth, self.free = _averaging(self.head.quads, len(mean)), self._free_to_smooth(grids)
         self.hidden = assembly.regions["mouth_inside"][: len(mean)]
 
@@ -173,7 +173,7 @@ class _Builder:
                 shapes[name] = shape + share * (self._with_lips(base_name(name), both) - both)
         opened = self.mean + shapes["jawOpen"]
         closed = self.mouth.with_gap(opened + shapes["mouthClose"], -LIP_OVERLAP_M)
-        shapes["mouthClose"] = self.mouth.with_flesh(closed) - opened
+        shapes["mouthClose"] = self.mouth.with_thickness(closed) - opened
 
     def _with_lips(self, base: str, moved: np.ndarray) -> np.ndarray:
         """Correct the gap and thickness of the lips of a head (Vc, 3) that shows an expression."""
@@ -183,7 +183,7 @@ class _Builder:
             moved = self.mouth.with_gap(moved, gap, UPPER_SHARE.get(base, 0.5))
         elif base in CLOSED:
             moved = self.mouth.with_gap(moved, -LIP_OVERLAP_M)
-        return self.mouth.with_flesh(moved)
+        return self.mouth.with_thickness(moved)
 
 
 def _averaging(quads: np.ndarray, count: int) -> sparse.csr_matrix:

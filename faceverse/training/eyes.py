@@ -14,7 +14,7 @@ from .sources import HeadMesh
 
 _BALL_SIGMA, _DEPTH_SIGMA, _FIT_SIGMA = 0.04, 0.10, 0.03  # radii: priors of size and depth, residual of the lid fit
 _LID_RINGS = 3  # rings from the lids' inner edge forwards, to which the ball is fitted
-_INDEPENDENT = 8  # effective sample count of the rim's correlated vertices
+_EFFECTIVE_SAMPLES = 8  # effective sample count of the rim's correlated vertices
 _SOCKET = 1.015  # radii: the skin behind the lids lies as close to the ball as possible, so that lids never show it
 _RIM_LIMIT = 1.09  # radii: largest distance of the rim behind the lids' front from the ball's centre
 
@@ -38,7 +38,7 @@ def round_ball(head: HeadMesh, side: str) -> np.ndarray:
     return vertices
 
 
-class EyeSeats:
+class EyeFitter:
     """Fit round eyeballs into the lids of heads with the source's topology.
 
     Args:
@@ -57,7 +57,7 @@ class EyeSeats:
         """(K, S) distances of the lid grid from the ball's centre."""
         return np.linalg.norm(shape[self._grids[side].rings] - shape[self._ball[side]].mean(axis=0), axis=-1)
 
-    def seat(self, shape: np.ndarray) -> np.ndarray:
+    def fit(self, shape: np.ndarray) -> np.ndarray:
         """Fit the eyes of a head (Vc, 3): round balls of equal size that touch the lids without penetrating them.
 
         Each ball is a scaled copy of the base head's, shifted in depth until the lid rim has the same distance from its
@@ -99,7 +99,7 @@ class EyeSeats:
             distance = np.linalg.norm(offset, axis=1)
             jacobian = np.stack([-offset[:, 2] / distance, -ratio], axis=1) / _FIT_SIGMA
             residual = (distance - ratio * (1 + change[1])) / _FIT_SIGMA
-            normal = jacobian.T @ jacobian / len(rim) * _INDEPENDENT + np.diag(prior**2)
-            gradient = jacobian.T @ residual / len(rim) * _INDEPENDENT + prior**2 * change
+            normal = jacobian.T @ jacobian / len(rim) * _EFFECTIVE_SAMPLES + np.diag(prior**2)
+            gradient = jacobian.T @ residual / len(rim) * _EFFECTIVE_SAMPLES + prior**2 * change
             change -= np.linalg.solve(normal, gradient)
         return own * (1 + change[1]), middle + (0, 0, change[0] * own)

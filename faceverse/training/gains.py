@@ -10,7 +10,7 @@ import numpy as np
 
 from ..model.face_model import ARKIT_NAMES, GAIN_RANGE
 from .assembly import Assembly
-from .lids import Lids
+from .lids import Eyelids
 from .rings import eye_grids, mouth_grid
 
 _RIDGE = 1e-3  # relative to the scores' variance: there are many more heads than coefficients
@@ -65,7 +65,7 @@ class HeadMeasures:
         head = assembly.head
         grids = eye_grids(head)
         mean = np.asarray(mean, np.float64)
-        self._lids = {side: Lids(head, grids[side], mean, side) for side in grids}
+        self._lids = {side: Eyelids(head, grids[side], mean, side) for side in grids}
         self._blink = {
             side: expressions[ARKIT_NAMES.index(f"eyeBlink{side.title()}")].astype(np.float64) for side in grids
         }

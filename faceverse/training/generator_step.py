@@ -24,14 +24,17 @@ from torch import Tensor
 
 from ..detail.stylegan import ConditionalGenerator
 from ..errors import FaceVerseError, ParameterError
-from .detail_data import Batch, DetailData, condition_window, reduced
+from .detail_data import DetailBatch, DetailData, area_average, condition_window
 from .discriminator import gradient_penalty
 from .generator_plans import GeneratorPlan
 from .texture_loss import texture_loss
 
-_LARGEST_GRADIENT, _FORGET = 2.0, 0.05  # clipping of each parameter's gradient norm relative to its running mean, decay
+_LARGEST_GRADIENT, _NORM_DECAY = (
+    2.0,
+    0.05,
+)  # clipping of each parameter's gradient norm relative to its running mean, decay
 _SPECTRUM_WEIGHTS = 0.5, 1.0  # of whole images and windows, relative to the plain texture loss
-_PORES_FROM, _LITTLE_NOISE = 128, 0.05  # first resolution of pores, and initial noise weight of the coarser layers
+_PORE_RESOLUTION, _LITTLE_NOISE = 128, 0.05  # first resolution of pores, and initial noise weight of the coarser layers
 _LARGEST_GAIN = 3.0  # bound of the spatial noise gains
 _DIVERGED = 20.0  # times the loss of zeros
 _GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # adaptation rate of R1's weight per step and unit of the loss; bounds
@@ -39,7 +42,7 @@ _GAMMA_PACE, _GAMMA_RANGE = 0.05, (0.01, 1e4)  # adaptation rate of R1's weight 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """Hyperparameters of the training.
 
     Args:
@@ -91,7 +94,7 @@ class Settings:
 
 
 @dataclass
-class Losses:
+class StepLosses:
     """Loss values of one step; NaN where a term is not evaluated."""
 
     critic: float = float("nan")
@@ -102,7 +105,7 @@ class Losses:
 
 
 # -- one step ---------------------------------------------------------------------------------------------------------
-class Training:
+class GeneratorTrainer:
     """Networks, optimisers and step counter. The random numbers of a step depend on seed and step number only.
 
     Args:
@@ -112,7 +115,7 @@ class Training:
         seed: of weights, order, z and noise.
     """
 
-    def __init__(self, plan: GeneratorPlan, settings: Settings, data: DetailData, seed: int = 0):
+    def __init__(self, plan: GeneratorPlan, settings: TrainingSettings, data: DetailData, seed: int = 0):
         self.plan, self.settings, self.data, self.seed = plan, settings, data, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -124,7 +127,7 @@ class Training:
                     weight.mul_(settings.first_contrast)
                 # At weight zero the expected gradient vanishes: noise would be discovered late and by chance.
                 if name.endswith("noise.weight"):
-                    weight.fill_(settings.first_noise if _side(name) >= _PORES_FROM else _LITTLE_NOISE)
+                    weight.fill_(settings.first_noise if _side(name) >= _PORE_RESOLUTION else _LITTLE_NOISE)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         kinds = {"style": [], "places": [], "noise": [], "other": []}
@@ -139,12 +142,12 @@ class Training:
             self.critics.parameters(), settings.rate * lazy, betas=(0.0, 0.99**lazy)
         )
         self.steps, self.seconds = 0, 0.0
-        self.usual = torch.zeros(len(list(self.generator.parameters())))  # running mean of the gradient norms
+        self.gradient_norms = torch.zeros(len(list(self.generator.parameters())))  # running mean of the gradient norms
         self.gamma = [settings.gamma] * len(self.critics)
         region = torch.from_numpy(data.region)[None, None].float()
         self._region = region / region.mean()
 
-    def step(self, progress: float) -> Losses:
+    def step(self, progress: float) -> StepLosses:
         """Perform one step of all networks.
 
         Args:
@@ -159,11 +162,11 @@ class Training:
         fresh = torch.from_numpy(rng.random(settings.batch // 2) < settings.fresh).repeat(2)
         known = batch.known & ~fresh
         drawn = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        told = batch.known | (batch.z != 0).any(1)
-        own = known[:, None] | (told[:, None] & (torch.arange(batch.z.shape[1]) < self.plan.tied))
+        partly_known = batch.known | (batch.z != 0).any(1)
+        own = known[:, None] | (partly_known[:, None] & (torch.arange(batch.z.shape[1]) < self.plan.tied))
         z = torch.where(own, batch.z, torch.randn(batch.z[: len(half)].shape, generator=drawn).repeat(2, 1))
         pictures = self._pictures(batch, z, drawn, corner)
-        losses = Losses()
+        losses = StepLosses()
         self._set_rate(progress)
         adversarial = progress >= settings.adversarial
         conditions = self._conditions(batch, corner)
@@ -189,7 +192,7 @@ class Training:
         if loss.requires_grad:
             self._descend(loss)
         self.steps += 1
-        self._follow()
+        self._update_average()
         found = [value for value in (losses.matching, losses.texture) if value == value]
         if not np.isfinite(found).all() or max(np.abs(found), default=0.0) > _DIVERGED:
             raise FaceVerseError("training.diverged", steps=self.steps)
@@ -206,11 +209,11 @@ class Training:
         for number, parameter in enumerate(self.generator.parameters()):
             if parameter.grad is None:
                 continue
-            size, usual = float(parameter.grad.norm()), float(self.usual[number])
-            if usual and size > _LARGEST_GRADIENT * usual:
-                parameter.grad.mul_(_LARGEST_GRADIENT * usual / size)
-                size = _LARGEST_GRADIENT * usual
-            self.usual[number] = usual + _FORGET * (size - usual) if usual else size
+            size, usual_norm = float(parameter.grad.norm()), float(self.gradient_norms[number])
+            if usual_norm and size > _LARGEST_GRADIENT * usual_norm:
+                parameter.grad.mul_(_LARGEST_GRADIENT * usual_norm / size)
+                size = _LARGEST_GRADIENT * usual_norm
+            self.gradient_norms[number] = usual_norm + _NORM_DECAY * (size - usual_norm) if usual_norm else size
         self.optimizer.step()
         with torch.no_grad():
             for gains in self.generator.noise_gains.values():
@@ -231,7 +234,7 @@ class Training:
     def _precision(self):
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16)
 
-    def _pictures(self, batch: Batch, z: Tensor, drawn: torch.Generator, corner: tuple[int, int]) -> list[Tensor]:
+    def _pictures(self, batch: DetailBatch, z: Tensor, drawn: torch.Generator, corner: tuple[int, int]) -> list[Tensor]:
         """Synthesised whole image and window, in standard deviations of the data."""
         noise = [torch.randn(len(z), 1, side, side, generator=drawn) for side in self.generator.noise_sizes]
         latents, shape = self.generator.mapping(z), self.plan.shape
@@ -242,13 +245,13 @@ class Training:
         # Unobserved parts of a scan are zero in the data; they are zeroed here too, so that both are comparable.
         return [whole.float() * batch.whole_seen, window.float() * batch.window_seen]
 
-    def _conditions(self, batch: Batch, corner: tuple[int, int]) -> list[Tensor]:
+    def _conditions(self, batch: DetailBatch, corner: tuple[int, int]) -> list[Tensor]:
         shape = self.plan.shape
         whole = batch.condition
         if shape.whole > shape.condition_size:
             whole = condition_window(whole, shape.whole, (0, 0), shape.whole)
         return [
-            reduced(whole, shape.whole),
+            area_average(whole, shape.whole),
             condition_window(batch.condition, shape.size, corner, self.plan.window),
         ]
 
@@ -257,8 +260,8 @@ class Training:
         losses = []
         with self._precision():
             for critic, drawn, real, condition in zip(self.critics, pictures, data, conditions):
-                answers = critic(drawn.detach(), condition), -critic(real, condition)
-                losses.append(sum(F.softplus(answer).mean() for answer in answers))
+                logits = critic(drawn.detach(), condition), -critic(real, condition)
+                losses.append(sum(F.softplus(logit).mean() for logit in logits))
         _descend(self.critic_optimizer, sum(losses))
         found = [float(loss.detach()) for loss in losses]
         for number, loss in enumerate(found):
@@ -279,8 +282,8 @@ class Training:
     def _adversarial(self, pictures: list[Tensor], conditions: list[Tensor]) -> Tensor:
         self.critics.requires_grad_(False)
         with self._precision():
-            answers = [critic(*given) for critic, *given in zip(self.critics, pictures, conditions)]
-        return sum(F.softplus(-answer).mean() for answer in answers)
+            logits = [critic(*given) for critic, *given in zip(self.critics, pictures, conditions)]
+        return sum(F.softplus(-logit).mean() for logit in logits)
 
     def _matching(self, pictures: list[Tensor], data: list[Tensor], known: Tensor) -> Tensor:
         """Squared error of the noise-averaged synthesis, in standard deviations of the data.
@@ -303,7 +306,7 @@ class Training:
 
     def result(self) -> ConditionalGenerator:
         """The averaged generator, in the units of the data."""
-        return in_units(self.average, self.data.spread)
+        return scaled_to_units(self.average, self.data.spread)
 
     def _set_rate(self, progress: float) -> None:
         settings = self.settings
@@ -313,7 +316,7 @@ class Training:
         for group, factor in zip(self.optimizer.param_groups, factors):
             group["lr"] = rate * factor
 
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         """Update the moving average of the generator; its half-life is shorter at the start."""
         seen = self.steps * self.settings.batch
         half_life = min(self.settings.average, 0.1 * seen)
@@ -332,7 +335,7 @@ class Training:
             "steps": self.steps,
             "seconds": self.seconds,
             "gamma": self.gamma,
-            "usual": self.usual,
+            "usual": self.gradient_norms,
             "made_for": self._made_for(),
         }
 
@@ -347,13 +350,13 @@ class Training:
         for name in ("generator", "critics", "average", "optimizer", "critic_optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps, self.seconds, self.gamma = state["steps"], state["seconds"], list(state["gamma"])
-        self.usual = state["usual"].clone()
+        self.gradient_norms = state["usual"].clone()
 
     def _made_for(self) -> str:
         return json.dumps([asdict(self.plan), asdict(self.settings), self.seed, len(self.data)], sort_keys=True)
 
 
-def in_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGenerator:
+def scaled_to_units(generator: ConditionalGenerator, spread: Tensor) -> ConditionalGenerator:
     """Copy of a generator whose outputs are multiplied by a factor (C, 1, 1) per channel.
 
     Generators are trained in standard deviations of the data, so that all channels learn equally fast.

@@ -41,11 +41,11 @@ def find_face(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.n
     chosen = (part[quads[:, 0]] == "skin") & (relative[:, 2] > EAR_FRONT)
     chosen &= (relative[:, 1] > jaw) & (relative[:, 1] < HAIRLINE)
     chosen &= ~inside_lids(vertices, quads, part)
-    chosen[find_mouth_pocket(vertices, quads, part)] = False
+    chosen[find_mouth_cavity(vertices, quads, part)] = False
     return np.flatnonzero(chosen)
 
 
-def find_mouth_pocket(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.ndarray:
+def find_mouth_cavity(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Quad indices of the mouth cavity, bounded one edge loop behind the contact line of the closed lips.
 
     Candidates are the closed edge loops that cross the midline twice; the lips touch along the thinnest of them.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .calibration import calibrate
-from .deformation import PROCESSES, Process, SmoothDeformation
-from .eyes import EyeSeats
-from .mouth import MouthSetter
+from .deformation import KERNELS, KernelParameters, SmoothDeformation
+from .eyes import EyeFitter
+from .mouth import MouthCorrector
 from .sources import ANCESTRIES, HeadMesh, ShapeSource
 
 LOCAL_GROUPS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "chin", "cheek", "ears", "neck", "asym")
@@ -38,7 +38,7 @@ OPPOSITES = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class PopulationSettings:
     """Demographic parameters of S heads.
 
     Args:
@@ -57,12 +57,12 @@ class Settings:
     tone: np.ndarray
 
 
-def draw_settings(count: int, rng: np.random.Generator) -> Settings:
+def draw_settings(count: int, rng: np.random.Generator) -> PopulationSettings:
     """Draw adults of both sexes, with mixtures of three ancestries and all skin tones."""
     ancestry = rng.dirichlet((0.45, 0.45, 0.45), size=count)
     male = np.clip(np.where(rng.random(count) < 0.5, 0.06, 0.94) + 0.09 * rng.standard_normal(count), 0, 1)
     centre = ancestry @ np.array([0.74, 0.36, 0.24])
-    return Settings(
+    return PopulationSettings(
         years=rng.uniform(20, 80, count),
         male=male,
         weight=rng.beta(2.6, 2.6, count),
@@ -90,7 +90,7 @@ class ShapePopulation:
     Args:
         source: base mesh and targets.
         local_sigma: standard deviation of the local targets' weights.
-        processes: Gaussian-process deformations to add; empty for the range of the targets alone.
+        kernels: Gaussian-process deformations to add; empty for the range of the targets alone.
         calibrated: adjust sizes to published anthropometry, see `faceverse.training.calibration`.
     """
 
@@ -99,16 +99,16 @@ class ShapePopulation:
         source: ShapeSource,
         *,
         local_sigma: float = LOCAL_SIGMA,
-        processes: tuple[Process, ...] = PROCESSES,
+        kernels: tuple[KernelParameters, ...] = KERNELS,
         calibrated: bool = True,
     ):
         self.source = source
         self.head = source.head
         self.local_sigma = local_sigma
         self._macro: dict[str, np.ndarray] = {}
-        self._eyes, self._mouth = EyeSeats(self.head), MouthSetter(self.head)
+        self._eyes, self._mouth = EyeFitter(self.head), MouthCorrector(self.head)
         self.pairs, self.singles = _pair_targets(source)
-        self._deformation = SmoothDeformation(self.head, processes)
+        self._deformation = SmoothDeformation(self.head, kernels)
         self._calibrated = calibrated
 
     def macro(self, years: float, male: float, weight: float, muscle: float, ancestry: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ class ShapePopulation:
             offsets += min(abs(rng.standard_normal()) * SINGLE_SIGMA, 0.8) * self.local_sigma / LOCAL_SIGMA * target
         return offsets + self._deformation.draw(rng)
 
-    def draw(self, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, settings: PopulationSettings, rng: np.random.Generator) -> np.ndarray:
         """Draw heads (S, Vc, 3) float32 in metres, rigidly aligned to the base head, with fitted eyes and mouths."""
         heads = np.empty((len(settings.years), *self.head.vertices.shape), dtype=np.float32)
         for i in range(len(heads)):
@@ -159,7 +159,7 @@ class ShapePopulation:
         if self._calibrated:
             heads = calibrate(heads, self.head, settings.male, settings.ancestry)
         for i in range(len(heads)):
-            heads[i] = self._mouth.set(self._eyes.seat(heads[i].astype(np.float64)))
+            heads[i] = self._mouth.correct(self._eyes.fit(heads[i].astype(np.float64)))
         return align(heads, self.head)
 
     def _scale(self, shape: np.ndarray, rng: np.random.Generator) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .head_regions import radius
-from .rings import Grid
+from .rings import LoopGrid
 from .sources import HeadMesh
 
 # Degrees away from the nose and up at weight 1: comfortable gaze without head movement; the physical limit is about 45.
@@ -31,7 +31,7 @@ _CLOSED_LID = 1.17  # radii: bulges beyond this are flattened when the lid close
 _FLATTENING = 0.3
 
 
-class Lids:
+class Eyelids:
     """The upper and lower lid of one eye.
 
     Args:
@@ -41,7 +41,7 @@ class Lids:
         side: "left" or "right".
     """
 
-    def __init__(self, head: HeadMesh, grid: Grid, vertices: np.ndarray, side: str):
+    def __init__(self, head: HeadMesh, grid: LoopGrid, vertices: np.ndarray, side: str):
         self.vertices, self.grid = vertices, grid
         self.outward = 1.0 if side == "left" else -1.0
         self.ball = np.flatnonzero(head.part == f"eyeball_{side}")

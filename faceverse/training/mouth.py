@@ -20,7 +20,7 @@ UPPER_TEETH_BEHIND_M, LOWER_TEETH_BEHIND_M = 0.0010, 0.0038
 TEETH_WIDTH, TONGUE_WIDTH = 1.45, 1.10
 TONGUE_BELOW_M, TONGUE_BEHIND_M = 0.0125, 0.0110  # its tip, from the edge and the back of the lower front teeth
 OVERJET_M = (-0.0010, 0.0035)  # range of the upper lip's lowest points in front of the lower lip's highest
-LIP_FLESH_M = 0.0055  # thickness between mouth cavity and face in the middle; zero at the corners
+LIP_THICKNESS_M = 0.0055  # thickness between mouth cavity and face in the middle; zero at the corners
 LOWER_TEETH_HEIGHT = 0.75  # relative to the source's, whose roots protrude from the chin of an open jaw
 COLUMNS = 15  # positions along the mouth at which the lips meet
 _DEPTHS = 24  # samples from the back to the front of the lips for their distance
@@ -28,7 +28,7 @@ _TOUCHING_RINGS = (-2, 6)  # of the grid about its line: the lip surfaces that c
 _FADE_RINGS = 7  # over which the displacement of the lips fades into the face
 
 
-class LipLine:
+class LipContact:
     """Contact line of upper and lower lip on the subdivided surface of heads with the base head's topology.
 
     Args:
@@ -46,7 +46,7 @@ class LipLine:
         self.lower = (spokes >= left) & (spokes <= right)
         self.corners = (left, right)
 
-    def meeting(self, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def contact(self, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Columns from the right corner to the left: x (C,); the gap (C,), the least vertical distance between the two
         surfaces, negative for overlap; and the height (C,) of the contact. All metres."""
         x, upper, lower = self._profiles(shape)
@@ -76,7 +76,7 @@ class LipLine:
         return x, upper, np.stack([_at(ring[self.lower], x) for ring in rings], axis=1)
 
 
-class MouthSetter:
+class MouthCorrector:
     """Corrects the mouths of heads with the source's topology.
 
     Args:
@@ -84,16 +84,16 @@ class MouthSetter:
     """
 
     def __init__(self, head: HeadMesh):
-        self.lips = LipLine(head)
+        self.lips = LipContact(head)
         self._part = {name: head.part == name for name in ("teeth_upper", "teeth_lower", "tongue")}
         self._refine = {name: _refined_part(head, name) for name in ("teeth_upper", "teeth_lower")}
         self._fade = np.zeros(self.lips.grid.rings.shape)
         steps = np.abs(np.arange(len(self._fade)) - self.lips.grid.line) / _FADE_RINGS
         self._fade += (np.clip(1 - steps, 0, 1) ** 0.7)[:, None]
 
-    def set(self, shape: np.ndarray) -> np.ndarray:
+    def correct(self, shape: np.ndarray) -> np.ndarray:
         """Close the lips of a head (Vc, 3) and place teeth and tongue behind them."""
-        result = self.with_flesh(self._one_above_the_other(shape))
+        result = self.with_thickness(self._one_above_the_other(shape))
         result = self.with_gap(result, -LIP_OVERLAP_M)
         self._place(result)
         return result
@@ -107,7 +107,7 @@ class MouthSetter:
         rings = self.lips.grid.rings
         result = shape.copy()
         for _ in range(4):
-            _, now, _ = self.lips.meeting(result)
+            _, now, _ = self.lips.contact(result)
             share = np.where(self.lips.upper, -upper_share, 1 - upper_share)
             result[rings, 1] += share * self._faded(result, now - gap)
         return result
@@ -132,7 +132,7 @@ class MouthSetter:
         faded[:, corners] = 0
         return faded
 
-    def with_flesh(self, shape: np.ndarray) -> np.ndarray:
+    def with_thickness(self, shape: np.ndarray) -> np.ndarray:
         """Move the inside of the lips back where they are thinner than LIP_FLESH_M, so that it does not show below a
         curled lip."""
         rings, line = self.lips.grid.rings, self.lips.grid.line
@@ -143,12 +143,12 @@ class MouthSetter:
             order = np.argsort(outside[:, 1])
             front = np.interp(inside[:, 1], outside[order, 1], outside[order, 2], left=np.inf, right=np.inf)
             from_middle = (2 * inside[:, 0] - ends.sum()) / (ends[0] - ends[1])
-            least = LIP_FLESH_M * np.clip(1.5 * (1 - np.abs(from_middle)), 0, 1)
+            least = LIP_THICKNESS_M * np.clip(1.5 * (1 - np.abs(from_middle)), 0, 1)
             result[rings[:line, spoke], 2] -= np.maximum(inside[:, 2] + least - front, 0)
         return result
 
     def _place(self, shape: np.ndarray) -> None:
-        _, _, height = self.lips.meeting(shape)
+        _, _, height = self.lips.contact(shape)
         line = np.median(height[COLUMNS // 3 : -(COLUMNS // 3)])
         width = np.ptp(shape[self.lips.grid.rings[self.lips.grid.line, list(self.lips.corners)], 0])
         rings, inside = self.lips.grid.rings, self.lips.grid.line - 2

@@ -18,20 +18,20 @@ from scipy.spatial import cKDTree
 
 from ..graphics.mesh import subdivision, subdivision_matrix, unique_edges
 from ..model.face_model import FaceModel
-from .surface_fit import ModelSurface, SurfacePoints, mesh_normals, require_igl, spread_points, touch
+from .surface_fit import ModelSurface, SurfacePoints, closest_points, mesh_normals, require_igl, subsample
 
 STIFFNESS_M = (0.030, 0.016, 0.009, 0.006, 0.0045)
 REACH_M = (0.008, 0.006, 0.005, 0.004, 0.004)
 DISPLACEMENT_STIFFNESS_M = 0.0020
 LARGEST_DISPLACEMENT_M = 0.002
-HOLD = 1e-4  # Tikhonov weight against sliding along the surface, relative to the data
+DAMPING = 1e-4  # Tikhonov weight against sliding along the surface, relative to the data
 POINTS = 40_000
 FULL_DENSITY = 0.5  # point density at a vertex, relative to the scan's own, from which it counts as fully observed
 PART_NEIGHBOURS = 60
 
 
 @dataclass(frozen=True)
-class Bent:
+class NonrigidResult:
     """Result of the non-rigid registration.
 
     Args:
@@ -45,8 +45,8 @@ class Bent:
     weights: np.ndarray
 
 
-class Bender:
-    """Topology-dependent operators of a model for `bend`; built once, used for many scans."""
+class NonrigidSolver:
+    """Topology-dependent operators of a model for `fit_nonrigid`; built once, used for many scans."""
 
     def __init__(self, model: FaceModel):
         self.model, self.surface = model, ModelSurface(model)
@@ -113,7 +113,9 @@ def vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 # -- bending ----------------------------------------------------------------------------------------------------------
-def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: float = 0.0) -> Bent:
+def fit_nonrigid(
+    solver: NonrigidSolver, vertices: np.ndarray, points: SurfacePoints, finest_m: float = 0.0
+) -> NonrigidResult:
     """Register a fitted head to a scan non-rigidly.
 
     Args:
@@ -122,27 +124,27 @@ def bend(bender: Bender, vertices: np.ndarray, points: SurfacePoints, finest_m: 
         points: of the scan, head space, evenly sampled.
         finest_m: narrower features are treated as noise.
     """
-    coarse = np.zeros((bender.coarse_count, 3))
+    coarse = np.zeros((solver.coarse_count, 3))
     start = vertices.astype(np.float64)
     for stiffness, reach in zip(STIFFNESS_M, REACH_M, strict=True):
-        now = start + bender.matrix @ coarse
-        seen, offset = measure(bender.surface, now, spread_points(points, POINTS), reach)
-        coarse = _solve(bender, now, (seen, offset), coarse, max(stiffness, finest_m))
-    coarse = with_parts(bender, coarse)
-    now = start + bender.matrix @ coarse
-    seen, offset = measure(bender.surface, now, points, REACH_M[-1])
-    vertices = now + _displacement(bender, now, (seen, offset), max(DISPLACEMENT_STIFFNESS_M, finest_m))
-    return Bent(coarse, vertices, bender.spread(seen, vertex_areas(now, bender.model.faces)))
+        now = start + solver.matrix @ coarse
+        seen, offset = vertex_residuals(solver.surface, now, subsample(points, POINTS), reach)
+        coarse = _solve(solver, now, (seen, offset), coarse, max(stiffness, finest_m))
+    coarse = with_parts(solver, coarse)
+    now = start + solver.matrix @ coarse
+    seen, offset = vertex_residuals(solver.surface, now, points, REACH_M[-1])
+    vertices = now + _displacement(solver, now, (seen, offset), max(DISPLACEMENT_STIFFNESS_M, finest_m))
+    return NonrigidResult(coarse, vertices, solver.spread(seen, vertex_areas(now, solver.model.faces)))
 
 
-def measure(surface: ModelSurface, vertices: np.ndarray, points: SurfacePoints, reach_m: float):
+def vertex_residuals(surface: ModelSurface, vertices: np.ndarray, points: SurfacePoints, reach_m: float):
     """Average the scan's point-to-plane residuals at each vertex of a head.
 
     Returns:
         (V,) 0..1 observed share of the surface around a vertex (times the weight of its region), and (V,) metres along
         the normal from the vertex to the scan.
     """
-    contact = touch(points.points, vertices, surface.faces)
+    contact = closest_points(points.points, vertices, surface.faces)
     weight = surface.weights(contact, points.normals, reach_m)
     inner = (weight > 0) & surface.face_triangles[contact.triangle]
     spread = 1.4826 * np.median(np.abs(contact.offset[inner])) if inner.any() else reach_m
@@ -155,22 +157,22 @@ def measure(surface: ModelSurface, vertices: np.ndarray, points: SurfacePoints, 
     density = total / vertex_areas(vertices, surface.faces)
     face = surface.face_vertices & (density > 0)
     full = FULL_DENSITY * total[face].sum() / vertex_areas(vertices, surface.faces)[face].sum() if face.any() else 1.0
-    seen = np.clip(density / full, 0, 1) * np.minimum(1.0, surface.vertex_trust)
+    seen = np.clip(density / full, 0, 1) * np.minimum(1.0, surface.vertex_weights)
     return seen, offset / np.maximum(total, 1e-12)
 
 
-def _solve(bender: Bender, vertices: np.ndarray, data, coarse: np.ndarray, stiffness_m: float) -> np.ndarray:
+def _solve(solver: NonrigidSolver, vertices: np.ndarray, data, coarse: np.ndarray, stiffness_m: float) -> np.ndarray:
     """Solve for the deformation (Vc, 3) of the coarse mesh, smooth over stiffness_m, that fits the measured offsets."""
     seen, offset = data
-    normals = mesh_normals(vertices, bender.model.faces)
-    area = vertex_areas(vertices, bender.model.faces)
-    skin = np.flatnonzero(bender.parts == 0)
+    normals = mesh_normals(vertices, solver.model.faces)
+    area = vertex_areas(vertices, solver.model.faces)
+    skin = np.flatnonzero(solver.parts == 0)
     used = np.flatnonzero(seen > 0)
-    rule = bender.matrix[used][:, skin]
+    rule = solver.matrix[used][:, skin]
     rows = hstack([diags(normals[used, axis]) @ rule for axis in range(3)]).tocsr()
     weight = seen[used] * area[used]
-    target = offset[used] + (normals[used] * (bender.matrix[used] @ coarse)).sum(1)
-    smooth = stiffness_m**4 * bender.bending[skin][:, skin] + HOLD * diags(np.full(len(skin), area.mean()))
+    target = offset[used] + (normals[used] * (solver.matrix[used] @ coarse)).sum(1)
+    smooth = stiffness_m**4 * solver.bending[skin][:, skin] + DAMPING * diags(np.full(len(skin), area.mean()))
     system = rows.T @ diags(weight) @ rows + kron(eye(3), smooth)
     solution = _solve_definite(system, rows.T @ (weight * target))
     result = coarse.copy()
@@ -184,25 +186,25 @@ def _solve_definite(system: csr_matrix, right: np.ndarray) -> np.ndarray:
     return splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve(right)
 
 
-def with_parts(bender: Bender, coarse: np.ndarray) -> np.ndarray:
+def with_parts(solver: NonrigidSolver, coarse: np.ndarray) -> np.ndarray:
     """Extend the deformation (Vc, 3) to eyeballs, teeth and tongue, each translated with the skin around it."""
-    mean = bender.model.mean_vertices[: bender.coarse_count]
-    near_skin = np.flatnonzero((bender.parts == 0) & bender.surface.face_vertices[: bender.coarse_count])
+    mean = solver.model.mean_vertices[: solver.coarse_count]
+    near_skin = np.flatnonzero((solver.parts == 0) & solver.surface.face_vertices[: solver.coarse_count])
     tree = cKDTree(mean[near_skin])
     result = coarse.copy()
-    for part in np.setdiff1d(np.unique(bender.parts), [0]):
-        rows = np.flatnonzero(bender.parts == part)
+    for part in np.setdiff1d(np.unique(solver.parts), [0]):
+        rows = np.flatnonzero(solver.parts == part)
         _, neighbours = tree.query(mean[rows].mean(0), k=min(PART_NEIGHBOURS, len(near_skin)))
         result[rows] = coarse[near_skin[neighbours]].mean(0)
     return result
 
 
-def _displacement(bender: Bender, vertices: np.ndarray, data, stiffness_m: float) -> np.ndarray:
+def _displacement(solver: NonrigidSolver, vertices: np.ndarray, data, stiffness_m: float) -> np.ndarray:
     """(V, 3) displacement of the fine mesh along its normals: the residual of the coarse deformation."""
     seen, offset = data
-    area = vertex_areas(vertices, bender.model.faces)
+    area = vertex_areas(vertices, solver.model.faces)
     weight = seen * area
-    system = diags(weight + HOLD * area.mean()) + stiffness_m**4 * bender.fine_bending
+    system = diags(weight + DAMPING * area.mean()) + stiffness_m**4 * solver.fine_bending
     height = _solve_definite(system, weight * offset)
     height = np.clip(height, -LARGEST_DISPLACEMENT_M, LARGEST_DISPLACEMENT_M)
-    return mesh_normals(vertices, bender.model.faces) * height[:, None]
+    return mesh_normals(vertices, solver.model.faces) * height[:, None]

@@ -1,6 +1,6 @@
 """Draw occluders and appearance changes for training portraits: hair, beards, glasses, hands, cast shadows.
 
-Hair and beard attached to the head are part of the mesh (`groomed`), so that they change its silhouette; fringes,
+Hair and beard attached to the head are part of the mesh (`add_hair`), so that they change its silhouette; fringes,
 curtains of hair, glasses, hands and shadow edges are painted on the rendered image.
 """
 
@@ -30,7 +30,7 @@ CLEAR = 0.7  # share of the pictures without occluders
 
 
 @dataclass(frozen=True)
-class Pose:
+class HeadPose:
     """Pose of a head in a picture.
 
     Args:
@@ -69,7 +69,7 @@ def hair_colour(rng: np.random.Generator) -> np.ndarray:
     return (colour * rng.uniform(0.7, 1.3)).clip(4, 235)
 
 
-def groomed(
+def add_hair(
     model: FaceModel, vertices: np.ndarray, albedo: np.ndarray, colour: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add hair to the scalp and sometimes a beard: vertices (V, 3) moved outwards, albedo (V, 3) recoloured.
@@ -117,7 +117,7 @@ def _beard(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
     return cover * skin * np.clip((y - (chin - 0.035)) / 0.01, 0, 1)
 
 
-def behind(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Generator) -> None:
+def draw_background(rgb: Image.Image, pose: HeadPose, colour: np.ndarray, rng: np.random.Generator) -> None:
     """Draw the background of the face: shoulders, and sometimes long hair."""
     draw, unit = ImageDraw.Draw(rgb), pose.eyes_px
     middle = pose.pixels(pose.points[[NOSE_TIP]] - [0, 0.02, 0.08])[0]
@@ -132,7 +132,7 @@ def behind(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Gene
     draw.ellipse(_box(neck + [0, unit], unit * rng.uniform(1.8, 2.6), unit * rng.uniform(1.1, 1.5)), fill=clothes)
 
 
-def occluded(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Generator) -> Image.Image:
+def add_occluders(rgb: Image.Image, pose: HeadPose, colour: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """Paint random occluders in front of the face.
 
     Args:
@@ -155,7 +155,7 @@ def occluded(rgb: Image.Image, pose: Pose, colour: np.ndarray, rng: np.random.Ge
     return rgb
 
 
-def fringe_polygon(pose: Pose, rng: np.random.Generator) -> np.ndarray:
+def fringe_polygon(pose: HeadPose, rng: np.random.Generator) -> np.ndarray:
     """(K, 2) polygon in pixels: hair over the forehead, down to the brows at most."""
     line = pose.points[list(HAIRLINE)]
     brows = (pose.points[105, 1] + pose.points[334, 1]) / 2
@@ -165,7 +165,7 @@ def fringe_polygon(pose: Pose, rng: np.random.Generator) -> np.ndarray:
     return pose.pixels(np.concatenate([lower, upper[::-1]]))
 
 
-def _curtain(pose: Pose, side: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _curtain(pose: HeadPose, side: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """(K, 2) polygon in pixels: hair hanging over one side of the face."""
     line = pose.points[list(side)][: rng.integers(8, len(side) + 1)]
     inwards = -np.sign(line[-1, 0])
@@ -177,7 +177,7 @@ def _curtain(pose: Pose, side: tuple[int, ...], rng: np.random.Generator) -> np.
 
 
 def draw_hair(
-    rgb: Image.Image, polygon: np.ndarray, pose: Pose, colour: np.ndarray, rng: np.random.Generator
+    rgb: Image.Image, polygon: np.ndarray, pose: HeadPose, colour: np.ndarray, rng: np.random.Generator
 ) -> Image.Image:
     """Fill a polygon (K, 2) with hair, with strands that leave it."""
     mask = Image.new("L", rgb.size)
@@ -198,7 +198,7 @@ def draw_hair(
     return Image.composite(drawn, rgb, mask)
 
 
-def _glasses(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
+def _glasses(rgb: Image.Image, pose: HeadPose, rng: np.random.Generator) -> Image.Image:
     """Draw glasses: two rims with clear, tinted or reflecting lenses, a bridge and the temple on the near side."""
     angle = np.linspace(0, 2 * np.pi, 40)
     half = np.array([rng.uniform(0.021, 0.029), rng.uniform(0.014, 0.024)])
@@ -230,7 +230,7 @@ def _glasses(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Im
     return rgb
 
 
-def _hand(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
+def _hand(rgb: Image.Image, pose: HeadPose, rng: np.random.Generator) -> Image.Image:
     """Draw a hand at the chin or a cheek: a blob with fingers in the colour of the face."""
     unit = pose.eyes_px
     at = np.clip(pose.pixels(pose.points[[50]])[0], 0, np.array(rgb.size) - 1).astype(int)
@@ -253,7 +253,7 @@ def _hand(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image
     return Image.composite(Image.fromarray(shade.clip(0, 255).astype(np.uint8)), rgb, mask)
 
 
-def _shadow(rgb: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
+def _shadow(rgb: Image.Image, pose: HeadPose, rng: np.random.Generator) -> Image.Image:
     """Darken one side of a cast shadow's edge across the face, straight or wavy, sharp or soft."""
     width, height = rgb.size
     unit, centre = pose.eyes_px, pose.pixels(pose.points[[NOSE_TIP]])[0]

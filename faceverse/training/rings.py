@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ParameterError
-from .head_regions import find_mouth_pocket, follow_loop, mirror_map, radius, straight_ahead
+from .head_regions import find_mouth_cavity, follow_loop, mirror_map, radius, straight_ahead
 from .sources import HeadMesh
 
 _NEAR_EYE, _AROUND_EYE = 1.6, 2.0  # in eyeball radii: range of candidate loops, and of the rings
@@ -19,7 +19,7 @@ _LIP_RINGS = 9  # on either side of the contact line of the lips
 
 
 @dataclass(frozen=True)
-class Grid:
+class LoopGrid:
     """Concentric edge loops around an opening.
 
     Args:
@@ -31,7 +31,7 @@ class Grid:
     line: int
 
 
-def eye_grids(head: HeadMesh) -> dict[str, Grid]:
+def eye_grids(head: HeadMesh) -> dict[str, LoopGrid]:
     """Grids of the base head's lids, "left" and "right", which mirror each other spoke by spoke.
 
     Raises:
@@ -46,17 +46,17 @@ def eye_grids(head: HeadMesh) -> dict[str, Grid]:
     depth = [head.vertices[ring, 2].mean() for ring in rings]
     rings = np.array(rings if depth[0] < depth[-1] else rings[::-1])
     line = int(np.median(distance[rings], axis=1).argmin())
-    return {"left": Grid(rings, line), "right": Grid(mirror_map(head.vertices)[rings], line)}
+    return {"left": LoopGrid(rings, line), "right": LoopGrid(mirror_map(head.vertices)[rings], line)}
 
 
-def mouth_grid(head: HeadMesh) -> Grid:
+def mouth_grid(head: HeadMesh) -> LoopGrid:
     """Grid of the base head's lips; spoke 0 is the middle of the upper lip, the next ones follow to the left.
 
     Raises:
         ParameterError: the rim of the mouth cavity is not a closed edge loop with rings around it.
     """
     skin = head.quads[head.part[head.quads[:, 0]] == "skin"]
-    inside = np.unique(head.quads[find_mouth_pocket(head.vertices, head.quads, head.part)])
+    inside = np.unique(head.quads[find_mouth_cavity(head.vertices, head.quads, head.part)])
     within = np.zeros(len(head.vertices), bool)
     within[inside] = True
     rim = within.copy()
@@ -74,7 +74,7 @@ def mouth_grid(head: HeadMesh) -> Grid:
     rings = np.roll(rings, -first, axis=1)
     if head.vertices[rings[line, 1], 0] < 0:
         rings = np.roll(rings[:, ::-1], 1, axis=1)
-    return Grid(rings, line)
+    return LoopGrid(rings, line)
 
 
 def _first_loop(quads: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -15,11 +15,11 @@ from ..graphics.mesh import vertex_normals
 from ..model.face_model import FaceModel, FaceParams
 from ..model.texture_maps import bake_planes
 from ..weights import find_weights
-from .collection import ALL, registered
+from .collection import ALL, register_all
 from .creases import AGE_MEAN, AGE_SPREAD, Z_DIM
-from .detail_data import Sample
+from .detail_data import DetailSample
 from .registration import HEAD_RADIUS_M, Registration, fill_albedo
-from .scan_files import NEUTRAL, Scan, ScanError, ScanFile, find_scans, load_frames, moved
+from .scan_files import NEUTRAL, Scan, ScanError, ScanFile, find_scans, load_frames, transformed
 from .scans import (
     ALBEDO_LOG_RANGE,
     CODE,
@@ -28,7 +28,7 @@ from .scans import (
     DetailSurface,
     without_coarse,
 )
-from .surface_fit import touch
+from .surface_fit import closest_points
 
 REACH_M = 0.005  # search range along the normal
 MISS_M = 0.0004  # largest distance of the result from the scan; more means that the ray missed its border
@@ -72,7 +72,7 @@ def scans_from_registered(
     chosen = [scan for scan in find_scans(folder) if neutral == ALL or scan.expression in (None, neutral)]
     if not chosen:
         raise ScanError("scan.none_neutral", folder=folder, neutral=repr(neutral))
-    for outcome in registered(chosen, Path(work), find_weights(weights), jobs):
+    for outcome in register_all(chosen, Path(work), find_weights(weights), jobs):
         if outcome.registration is None:
             report(f"{outcome.scan.name} is set aside: {outcome.reason}")
             continue
@@ -106,7 +106,7 @@ def detail_of_scan(
     """
     if scan.faces is None:
         raise ScanError("scan.cloud_no_surface")
-    head = moved(scan, found.matrix, found.translation)
+    head = transformed(scan, found.matrix, found.translation)
     faces = head.faces[(np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M)[head.faces].all(1)]
     size = surface.size
     vertices = torch.from_numpy(np.asarray(found.vertices, np.float32))
@@ -138,7 +138,7 @@ def _along_normals(start: np.ndarray, normal: np.ndarray, vertices: np.ndarray, 
     height = np.zeros(len(start))
     for _ in range(ROUNDS):
         place = start + height[:, None] * normal
-        contact = touch(place, vertices, faces)
+        contact = closest_points(place, vertices, faces)
         closest = (vertices[faces[contact.triangle]] * contact.barycentric[..., None]).sum(1)
         height += ((closest - place) * normal).sum(1)
         height = height.clip(-2 * REACH_M, 2 * REACH_M)
@@ -158,10 +158,10 @@ def _cleaned(displacement: np.ndarray, albedo_log: np.ndarray, seen: np.ndarray,
     )
 
 
-def scan_sample(model: FaceModel, found: ScanDetail) -> Sample:
+def scan_sample(model: FaceModel, found: ScanDetail) -> DetailSample:
     """Training sample from a scan; only age and masculinity of its latent are known."""
     years, male = age_and_masculinity(model, found.params)
     z = np.zeros(Z_DIM, np.float32)
     z[0], z[1] = (years - AGE_MEAN) / AGE_SPREAD, male
     condition = condition_maps(model, found.params, CONDITION_SIZE)
-    return Sample(condition, picture_of_maps(CODE, found.maps), z, found.maps.seen, known=False)
+    return DetailSample(condition, picture_of_maps(CODE, found.maps), z, found.maps.seen, known=False)

@@ -42,7 +42,7 @@ class ScanError(FaceVerseError):
 
 
 @dataclass(frozen=True)
-class Texture:
+class ScanTexture:
     """A texture image on a mesh.
 
     Args:
@@ -71,7 +71,7 @@ class Scan:
     faces: np.ndarray | None = None
     normals: np.ndarray | None = None
     colors: np.ndarray | None = None
-    texture: Texture | None = None
+    texture: ScanTexture | None = None
     unit_m: float | None = None
 
     @property
@@ -214,7 +214,7 @@ def _from_trimesh(part) -> Scan:
         image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
         if image is not None:
             uv = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # trimesh has its origin at the bottom left
-            return Scan(vertices, faces, texture=Texture(uv, np.asarray(image.convert("RGB"))))
+            return Scan(vertices, faces, texture=ScanTexture(uv, np.asarray(image.convert("RGB"))))
     return Scan(vertices, faces, colors=_linear(visual.vertex_colors) if kind in ("vertex", "face") else None)
 
 
@@ -234,7 +234,7 @@ def _checked(scan: Scan, path: Path) -> Scan:
         good &= np.bincount(faces[good[faces].all(1)].reshape(-1), minlength=len(good)) > 0
         if not good.any():
             raise ScanError("scan.no_triangles", name=path.name)
-    return with_normals(cut(scan, good))
+    return with_normals(keep_vertices(scan, good))
 
 
 def _first_line(error: Exception) -> str:
@@ -259,17 +259,17 @@ def scan_from_depth(depth_m: np.ndarray, camera: Camera, rgb: np.ndarray | None 
     if rgb is not None and rgb.shape != (*depth.shape, 3):
         raise ScanError("scan.colour_size", expected=(*depth.shape, 3), shape=rgb.shape)
     cx, cy = camera.principal_point_px
-    return _surface(depth, (camera.focal_px, camera.focal_px), (cx - 0.5, cy - 0.5), rgb)
+    return _surface_from_depth(depth, (camera.focal_px, camera.focal_px), (cx - 0.5, cy - 0.5), rgb)
 
 
-def _surface(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float, float], rgb) -> Scan:
+def _surface_from_depth(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float, float], rgb) -> Scan:
     """As `scan_from_depth`; the centre is relative to the centre of the first pixel."""
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0.0)
     if not depth.any():
         raise ScanError("scan.depth_empty")
     row, column = np.indices(depth.shape)
     ray = np.stack([(column - centre[0]) / focal[0], (centre[1] - row) / focal[1], -np.ones(depth.shape)], axis=-1)
-    joined = _joined(depth, max(focal))
+    joined = _connected(depth, max(focal))
     normals, valid = _depth_normals(depth, ray, joined, SMOOTHING_M * max(focal) / float(np.median(depth[depth > 0])))
     valid &= -(normals * ray).sum(-1) > GRAZING * np.linalg.norm(ray, axis=-1)
     number = np.arange(depth.size).reshape(depth.shape)
@@ -277,10 +277,10 @@ def _surface(depth: np.ndarray, focal: tuple[float, float], centre: tuple[float,
     faces = np.concatenate([np.stack([a, b, c], axis=-1)[joined], np.stack([a, c, d], axis=-1)[joined]])
     colors = None if rgb is None else LINEAR_OF_BYTE[rgb].reshape(-1, 3)
     scan = Scan((ray * depth[..., None]).reshape(-1, 3), faces, normals.reshape(-1, 3), colors, unit_m=1.0)
-    return cut(scan, valid.reshape(-1))
+    return keep_vertices(scan, valid.reshape(-1))
 
 
-def _joined(depth: np.ndarray, focal_px: float) -> np.ndarray:
+def _connected(depth: np.ndarray, focal_px: float) -> np.ndarray:
     """(H - 1, W - 1) bool: squares of four neighbouring pixels on one continuous surface."""
     four = np.stack([depth[:-1, :-1], depth[1:, :-1], depth[1:, 1:], depth[:-1, 1:]])
     step = LARGEST_STEP[0] * four.max(0) / focal_px + LARGEST_STEP[1]
@@ -324,11 +324,11 @@ def _read_recording(path: Path) -> list[Scan]:
         rgb = None if color_name is None else read_image(path.parent / color_name).rgb
         if rgb is not None and rgb.shape[:2] != depth.shape:
             raise ScanError("scan.colour_depth_size", name=path.name, colour=color_name, depth=depth_name)
-        scans.append(_surface(depth, focal, centre, rgb))
+        scans.append(_surface_from_depth(depth, focal, centre, rgb))
     if not np.isfinite(poses).all():
         return scans
     flip = np.diag([1.0, -1.0, -1.0])  # the file's cameras have y down and z forward
-    return [merge_scans([moved(s, p[:3, :3] @ flip, p[:3, 3]) for s, p in zip(scans, poses, strict=True)])]
+    return [merge_scans([transformed(s, p[:3, :3] @ flip, p[:3, 3]) for s, p in zip(scans, poses, strict=True)])]
 
 
 def _read_depth(path: Path) -> np.ndarray:
@@ -349,7 +349,7 @@ def with_normals(scan: Scan) -> Scan:
     return replace(scan, normals=mesh_normals(scan.vertices, scan.faces))
 
 
-def cut(scan: Scan, keep: np.ndarray) -> Scan:
+def keep_vertices(scan: Scan, keep: np.ndarray) -> Scan:
     """Keep the vertices where keep (N,) is true, and the triangles whose corners are all kept."""
     if keep.all():
         return scan
@@ -364,7 +364,7 @@ def cut(scan: Scan, keep: np.ndarray) -> Scan:
     )
 
 
-def moved(scan: Scan, matrix: np.ndarray, translation: np.ndarray) -> Scan:
+def transformed(scan: Scan, matrix: np.ndarray, translation: np.ndarray) -> Scan:
     """Transform all points x to matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
     rotation = matrix / np.cbrt(np.linalg.det(matrix))
     normals = None if scan.normals is None else scan.normals @ rotation.T

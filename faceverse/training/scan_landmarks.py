@@ -22,14 +22,14 @@ from ..graphics.rasterize import rasterize
 from ..landmarks import LANDMARK_COUNT, DetectedFace, detect_faces
 from ..model.face_model import FaceModel
 from .embedding import FACE_OVAL, IRIS
-from .scan_files import Scan, ScanError, cut, smooth_depth
+from .scan_files import Scan, ScanError, keep_vertices, smooth_depth
 from .surface_fit import align_landmarks
 
 UNITS_M = {"millimetres": 0.001, "centimetres": 0.01, "inches": 0.0254, "decimetres": 0.1, "metres": 1.0}
 UNIT_TOLERANCE = 1.2  # adult heads vary less in size, and any two of these units differ more
-FITTING_M = 0.008  # largest median distance of the landmarks to the mean head's after alignment for a valid face
-SURE_M = 0.0045  # above it other views are tried too: an upside-down face also looks like a face
-SAME_TURN_DEG, SAME_PLACE_M = 20.0, 0.02  # alignments closer than this belong to the same face
+LARGEST_ERROR_M = 0.008  # largest median distance of the landmarks to the mean head's after alignment for a valid face
+CONFIDENT_ERROR_M = 0.0045  # above it other views are tried too: an upside-down face also looks like a face
+SAME_ROTATION_DEG, SAME_PLACE_M = 20.0, 0.02  # alignments closer than this belong to the same face
 SEARCH_SIZES_PX = (256, 512)
 SEARCH_TRIANGLES = 60_000
 SOLID_POINTS = 200_000
@@ -60,7 +60,7 @@ class FaceInScan:
 
 
 @dataclass(frozen=True)
-class ScanPicture:
+class ScanRendering:
     """A rendering of a scan: rgb (H, W, 3) uint8, depth (H, W) metres, 0 in the background."""
 
     rgb: np.ndarray
@@ -73,26 +73,26 @@ def find_face(scan: Scan, model: FaceModel) -> FaceInScan:
     Raises:
         ScanError: no face was detected from any direction.
     """
-    scan = _solid(scan)
-    light = _thinned(scan, SEARCH_TRIANGLES)
+    scan = _as_mesh(scan)
+    coarse = _simplified(scan, SEARCH_TRIANGLES)
     best = None
-    for matrix, translation, size in candidate_views(light):
+    for matrix, translation, size in candidate_views(coarse):
         if best is not None and size != SEARCH_SIZES_PX[0]:
             break
         camera = Camera(size * 1.9, (size / 2, size / 2), (size, size))
-        picture = scan_picture(light, matrix, translation, camera)
+        picture = render_scan(coarse, matrix, translation, camera)
         for face in detect_faces(picture.rgb, max_faces=2) if picture.depth.any() else ():
-            points = _on_scan(face, picture, camera, matrix, translation)
+            points = _lifted(face, picture, camera, matrix, translation)
             try:
                 first, shift, error = align_landmarks(model, points, SURFACE_POINTS)
             except ParameterError:
                 continue
-            if error > FITTING_M or (best is not None and is_same_pose(best, first, shift)):
+            if error > LARGEST_ERROR_M or (best is not None and is_same_pose(best, first, shift)):
                 continue
             found = refine_detection(scan, model, first, shift)
             if found is not None and (best is None or found.error_m < best.error_m):
                 best = found
-            if best is not None and best.error_m < SURE_M:
+            if best is not None and best.error_m < CONFIDENT_ERROR_M:
                 return best
     if best is None:
         raise ScanError("scan.no_face")
@@ -104,7 +104,7 @@ def is_same_pose(found: FaceInScan, matrix: np.ndarray, translation: np.ndarray)
     relative = matrix @ np.linalg.inv(found.matrix)
     turn = Rotation.from_matrix(relative / np.cbrt(np.linalg.det(relative)))
     apart = np.linalg.norm(translation - relative @ found.translation)
-    return bool(np.rad2deg(turn.magnitude()) < SAME_TURN_DEG and apart < SAME_PLACE_M)
+    return bool(np.rad2deg(turn.magnitude()) < SAME_ROTATION_DEG and apart < SAME_PLACE_M)
 
 
 def candidate_views(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
@@ -125,9 +125,9 @@ def refine_detection(scan: Scan, model: FaceModel, matrix: np.ndarray, translati
     """Refine the face from views in front of it, or return None if it is not detected there."""
     camera = Camera(CLOSE_SIZE_PX * CLOSE_FOCAL, (CLOSE_SIZE_PX / 2,) * 2, (CLOSE_SIZE_PX,) * 2)
     near = np.linalg.norm(scan.vertices @ matrix.T + translation, axis=1) < 0.25
-    scan = cut(scan, near)
+    scan = keep_vertices(scan, near)
     for _ in range(2):
-        seen = _several_views(scan, matrix, translation, camera)
+        seen = _landmarks_of_views(scan, matrix, translation, camera)
         if seen is None:
             return None
         landmarks, blendshapes = seen
@@ -135,7 +135,7 @@ def refine_detection(scan: Scan, model: FaceModel, matrix: np.ndarray, translati
             matrix, translation, error = align_landmarks(model, landmarks, SURFACE_POINTS)
         except ParameterError:
             return None
-    if error > FITTING_M:
+    if error > LARGEST_ERROR_M:
         return None
     unit = scan.unit_m or _unit(np.cbrt(np.linalg.det(matrix)))
     if unit is not None:
@@ -144,20 +144,20 @@ def refine_detection(scan: Scan, model: FaceModel, matrix: np.ndarray, translati
     return FaceInScan(matrix, translation, unit, landmarks, blendshapes, error)
 
 
-def _several_views(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera):
+def _landmarks_of_views(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera):
     """Median landmarks (478, 3) over several views in the scan's space, and the scores of the first view; or None."""
     found, blendshapes = np.full((len(CLOSE_VIEWS_DEG), LANDMARK_COUNT, 3), np.nan), None
     for points, (yaw, pitch) in zip(found, CLOSE_VIEWS_DEG):
         turn = rotation_from_euler_deg(yaw, pitch).numpy().astype(np.float64)
         to_camera = turn @ matrix
         offset = turn @ translation + (0, 0, -CLOSE_DISTANCE_M)
-        picture = scan_picture(scan, to_camera, offset, camera)
+        picture = render_scan(scan, to_camera, offset, camera)
         faces = detect_faces(picture.rgb, max_faces=1)
         if not faces and not (yaw or pitch):
             return None
         if faces:
             blendshapes = blendshapes or faces[0].blendshapes
-            points[:] = _on_scan(faces[0], picture, camera, to_camera, offset)
+            points[:] = _lifted(faces[0], picture, camera, to_camera, offset)
     # The median and not the mean: in a single view a landmark may have been lifted through a hole.
     middle = np.full((LANDMARK_COUNT, 3), np.nan)
     seen = np.isfinite(found).all(2).sum(0) >= 2
@@ -171,7 +171,7 @@ def _unit(scale: float) -> float | None:
     return unit if abs(np.log(unit / scale)) < np.log(UNIT_TOLERANCE) else None
 
 
-def _on_scan(face: DetectedFace, picture: ScanPicture, camera: Camera, matrix, translation) -> np.ndarray:
+def _lifted(face: DetectedFace, picture: ScanRendering, camera: Camera, matrix, translation) -> np.ndarray:
     """Lift the detected landmarks onto the surface (478, 3), in the scan's space; NaN where there is none."""
     height, width = picture.depth.shape
     column, row = np.floor(face.landmarks_px).astype(int).T
@@ -187,7 +187,7 @@ def _on_scan(face: DetectedFace, picture: ScanPicture, camera: Camera, matrix, t
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
-def scan_picture(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera) -> ScanPicture:
+def render_scan(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera: Camera) -> ScanRendering:
     """Render the scan: unlit with its own colours if it has any, else as clay lit from the front.
 
     Args:
@@ -204,7 +204,7 @@ def scan_picture(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera
     elif mask.any():
         rgb[mask] = _clay(depth, mask, camera)[mask]
     encoded = srgb_from_linear(torch.from_numpy(rgb)).numpy()
-    return ScanPicture((encoded.clip(0, 1) * 255 + 0.5).astype(np.uint8), depth)
+    return ScanRendering((encoded.clip(0, 1) * 255 + 0.5).astype(np.uint8), depth)
 
 
 def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
@@ -221,11 +221,11 @@ def _clay(depth: np.ndarray, mask: np.ndarray, camera: Camera) -> np.ndarray:
     return CLAY * gaussian_filter(shade, 0.6)[..., None]
 
 
-def _solid(scan: Scan) -> Scan:
+def _as_mesh(scan: Scan) -> Scan:
     """Convert a point cloud to a mesh for rendering: overlapping squares in the local tangent planes."""
     if scan.faces is not None:
         return scan
-    scan = _fewer_points(scan, SOLID_POINTS)
+    scan = _subsampled(scan, SOLID_POINTS)
     points = scan.vertices
     distance, index = cKDTree(points).query(points, k=min(8, len(points)))
     around = points[index] - points[index].mean(1, keepdims=True)
@@ -238,13 +238,13 @@ def _solid(scan: Scan) -> Scan:
     return Scan(corners.reshape(-1, 3), faces, colors=colors, unit_m=scan.unit_m)
 
 
-def _fewer_points(scan: Scan, count: int) -> Scan:
+def _subsampled(scan: Scan, count: int) -> Scan:
     keep = np.zeros(len(scan.vertices), bool)
     keep[np.random.default_rng(0).permutation(len(keep))[:count]] = True
-    return cut(scan, keep)
+    return keep_vertices(scan, keep)
 
 
-def _thinned(scan: Scan, triangles: int) -> Scan:
+def _simplified(scan: Scan, triangles: int) -> Scan:
     """Simplify a mesh by vertex clustering on a grid."""
     if len(scan.faces) <= triangles:
         return scan

@@ -23,37 +23,37 @@ from .registration import Registration, fill_albedo
 
 BASE_HEADS = 30.0
 EXTRA_TINTS = 10  # additional albedo modes: scans have colours outside the base model's span
-SHAPE_DOUBT_MM, COLOR_DOUBT = 0.01, 0.0005  # ridge: differences treated as zero when coefficients are converted
+SHAPE_TOLERANCE_MM, COLOR_TOLERANCE = 0.01, 0.0005  # ridge: differences treated as zero when coefficients are converted
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedBasis:
     """A basis pooled from examples and another basis, with conversions of the coefficients.
 
     Args:
         mean: (K, 3); modes: (M, K, 3) per unit of a unit-variance coefficient.
-        forth: (M, M0), forth_offset: (M,): new coefficients = forth @ old ones + forth_offset.
-        back: (M0, M), back_offset: (M0,): old coefficients = back @ new ones + back_offset.
+        to_merged: (M, M0), forth_offset: (M,): new coefficients = forth @ old ones + forth_offset.
+        from_merged: (M0, M), back_offset: (M0,): old coefficients = back @ new ones + back_offset.
     """
 
     mean: np.ndarray
     modes: np.ndarray
-    forth: np.ndarray
-    forth_offset: np.ndarray
-    back: np.ndarray
-    back_offset: np.ndarray
+    to_merged: np.ndarray
+    to_merged_offset: np.ndarray
+    from_merged: np.ndarray
+    from_merged_offset: np.ndarray
 
 
 def merge_basis(
-    examples: np.ndarray, base: tuple[np.ndarray, np.ndarray], weights: np.ndarray, count: int, doubt: float
-) -> Merged:
+    examples: np.ndarray, base: tuple[np.ndarray, np.ndarray], weights: np.ndarray, count: int, tolerance: float
+) -> MergedBasis:
     """Weighted PCA of examples (S, K, 3) pooled with a base model that counts as BASE_HEADS examples.
 
     Args:
         base: its mean (K, 3) and modes (M0, K, 3).
         weights: (K,) that sum to 1.
         count: number of modes.
-        doubt: difference (root of the weighted mean square) treated as zero between the two bases.
+        tolerance: difference (root of the weighted mean square) treated as zero between the two bases.
     """
     mean0, modes0 = (values.astype(np.float64) for values in base)
     number, total = len(examples), len(examples) + BASE_HEADS
@@ -69,9 +69,9 @@ def merge_basis(
     modes = (scores.T.astype(np.float64) @ rows / np.sqrt(len(rows))).reshape(-1, *mean.shape)
     flat, flat0 = (m.reshape(len(m), -1) * root for m in (modes, modes0))
     shift = ((mean - mean0).reshape(-1)) * root
-    into_new = np.linalg.solve(flat @ flat.T + doubt**2 * np.eye(len(flat)), flat)
-    into_old = np.linalg.solve(flat0 @ flat0.T + doubt**2 * np.eye(len(flat0)), flat0)
-    return Merged(mean, modes, into_new @ flat0.T, -into_new @ shift, into_old @ flat.T, into_old @ shift)
+    into_new = np.linalg.solve(flat @ flat.T + tolerance**2 * np.eye(len(flat)), flat)
+    into_old = np.linalg.solve(flat0 @ flat0.T + tolerance**2 * np.eye(len(flat0)), flat0)
+    return MergedBasis(mean, modes, into_new @ flat0.T, -into_new @ shift, into_old @ flat.T, into_old @ shift)
 
 
 def model_from_scans(base: ModelFile, registered: Sequence[Registration], modes: int | None = None) -> ModelFile:
@@ -84,7 +84,7 @@ def model_from_scans(base: ModelFile, registered: Sequence[Registration], modes:
     shapes = np.stack([neutral_control(base, head) for head in registered])
     shape = merge_basis(
         shapes, (base.mean_vertices, base.identity_modes), _shape_weights(base), modes or len(base.identity_modes),
-        SHAPE_DOUBT_MM,
+        SHAPE_TOLERANCE_MM,
     )  # fmt: skip
     model = FaceModel(model_data(base))
     albedos = [fill_albedo(model, head.albedo)[0] for head in registered if head.albedo is not None]
@@ -93,7 +93,7 @@ def model_from_scans(base: ModelFile, registered: Sequence[Registration], modes:
         base,
         mean_vertices=shape.mean.astype(np.float32),
         identity_modes=shape.modes.astype(np.float16),
-        **_carried(base, shape, color),
+        **_converted(base, shape, color),
     )
     if color is None:
         return file
@@ -118,43 +118,51 @@ def _shape_weights(base: ModelFile) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _merge_color(model: FaceModel, albedos: list[np.ndarray]) -> Merged:
+def _merge_color(model: FaceModel, albedos: list[np.ndarray]) -> MergedBasis:
     """Pool the albedo basis, with vertices weighted by area."""
     weights = vertex_areas(model.mean_vertices.astype(np.float64), model.faces)
     base = (model.mean_albedo, model.albedo_modes)
     count = len(model.albedo_modes) + min(len(albedos), EXTRA_TINTS)
-    return merge_basis(np.stack(albedos), base, weights / weights.sum(), count, COLOR_DOUBT)
+    return merge_basis(np.stack(albedos), base, weights / weights.sum(), count, COLOR_TOLERANCE)
 
 
-def _unchanged(modes: np.ndarray) -> Merged:
+def _identity_basis(modes: np.ndarray) -> MergedBasis:
     """A basis with identity conversions."""
     same, nothing = np.eye(len(modes)), np.zeros(len(modes))
-    return Merged(np.zeros(modes.shape[1:]), modes, same, nothing, same, nothing)
+    return MergedBasis(np.zeros(modes.shape[1:]), modes, same, nothing, same, nothing)
 
 
-def _carried(base: ModelFile, shape: Merged, color: Merged | None) -> dict[str, np.ndarray]:
+def _converted(base: ModelFile, shape: MergedBasis, color: MergedBasis | None) -> dict[str, np.ndarray]:
     """Attributes, population and gains of the base model, converted to the new coefficients."""
     count, tints = len(base.identity_modes), len(base.albedo_modes)
     if color is None:
-        color = _unchanged(base.albedo_modes)
+        color = _identity_basis(base.albedo_modes)
 
-    def forth(rows: np.ndarray, offset: bool) -> np.ndarray:
-        parts = [rows[:, :count] @ shape.forth.T, rows[:, count : count + tints] @ color.forth.T]
-        offsets = (shape.forth_offset, color.forth_offset)
+    def to_merged(rows: np.ndarray, offset: bool) -> np.ndarray:
+        parts = [rows[:, :count] @ shape.to_merged.T, rows[:, count : count + tints] @ color.to_merged.T]
+        offsets = (shape.to_merged_offset, color.to_merged_offset)
         return np.concatenate([p + o * offset for p, o in zip(parts, offsets, strict=True)], axis=1)
 
     estimator = base.attribute_estimator.astype(np.float64)
-    constant = estimator[:, -1] + estimator[:, :count] @ shape.back_offset + estimator[:, count:-1] @ color.back_offset
-    told = [estimator[:, :count] @ shape.back, estimator[:, count:-1] @ color.back, constant[:, None]]
+    constant = (
+        estimator[:, -1]
+        + estimator[:, :count] @ shape.from_merged_offset
+        + estimator[:, count:-1] @ color.from_merged_offset
+    )
+    estimators = [
+        estimator[:, :count] @ shape.from_merged,
+        estimator[:, count:-1] @ color.from_merged,
+        constant[:, None],
+    ]
     carried = {
-        "attribute_step": forth(base.attribute_step.astype(np.float64), False).astype(np.float32),
-        "attribute_estimator": np.concatenate(told, axis=1).astype(np.float32),
+        "attribute_step": to_merged(base.attribute_step.astype(np.float64), False).astype(np.float32),
+        "attribute_estimator": np.concatenate(estimators, axis=1).astype(np.float32),
     }
     if base.population is not None:
-        carried["population"] = forth(base.population.astype(np.float64), True).astype(np.float16)
+        carried["population"] = to_merged(base.population.astype(np.float64), True).astype(np.float16)
     if base.expression_gain is not None:
         gain = base.expression_gain.astype(np.float64)
-        at_mean = np.clip(1 + gain @ shape.back_offset, *GAIN_RANGE)
-        carried["expression_gain"] = (gain @ shape.back / at_mean[:, None]).astype(np.float16)
+        at_mean = np.clip(1 + gain @ shape.from_merged_offset, *GAIN_RANGE)
+        carried["expression_gain"] = (gain @ shape.from_merged / at_mean[:, None]).astype(np.float16)
         carried["expression_modes"] = (base.expression_modes * at_mean[:, None, None]).astype(np.float16)
     return carried

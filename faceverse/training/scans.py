@@ -16,8 +16,8 @@ from ..graphics.lighting import LUMINANCE, srgb_from_linear
 from ..model.face_model import FaceModel, FaceParams
 from .crease_fields import CreaseFields
 from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_displacement
-from .detail_data import Sample
-from .skin_grain import BLOOD, MELANIN, GrainFields, grain, noise
+from .detail_data import DetailSample
+from .skin_grain import BLOOD, MELANIN, GrainFields, grain, smooth_noise
 from .skin_surface import GRID, SkinSurface
 
 DISPLACEMENT_RANGE_MM = (-0.8, 0.5)
@@ -85,16 +85,16 @@ def synthetic_detail(surface: DetailSurface, z: np.ndarray, seed: int, tone: flo
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, 8])
     size, inside = surface.size, surface.skin.inside
     texel_mm = FACE_MM_PER_TEXEL * GRID / size
-    warp = 0.12 * noise(rng, size, 2.4 / texel_mm)
-    depth = 1 + 0.14 * noise(rng, size, 2.5 / texel_mm)
+    warp = 0.12 * smooth_noise(rng, size, 2.4 / texel_mm)
+    depth = 1 + 0.14 * smooth_noise(rng, size, 2.5 / texel_mm)
     creases = crease_displacement(surface.creases, z, warp) * depth
     displacement, albedo = grain(surface.skin, surface.grain, z, rng, float(tone))
     valley = np.minimum(creases, 0)
     pale = min(1.0, float(tone) / 0.3)
     albedo += valley * -(0.24 * MELANIN + 0.22 * pale * BLOOD)[:, None, None]
     displacement = without_coarse(displacement + creases, inside) * inside
-    displacement = _bounded(displacement, *DISPLACEMENT_RANGE_MM)
-    albedo = _bounded(albedo * inside, *ALBEDO_LOG_RANGE)
+    displacement = _soft_clip(displacement, *DISPLACEMENT_RANGE_MM)
+    albedo = _soft_clip(albedo * inside, *ALBEDO_LOG_RANGE)
     return DetailMaps(displacement, np.ascontiguousarray(albedo.transpose(1, 2, 0)))
 
 
@@ -114,13 +114,13 @@ def without_coarse(displacement: np.ndarray, weight: np.ndarray, coarsest_mm: fl
     return (displacement - coarse).astype(np.float32)
 
 
-def _bounded(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def _soft_clip(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Soft clipping to low..high, unchanged near 0."""
     bound = np.where(values < 0, np.float32(-low), np.float32(high))
     return (bound * np.tanh(values / bound)).astype(np.float32)
 
 
-def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: int) -> Sample:
+def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: int) -> DetailSample:
     """Draw sample number `index`: a random person of the model with skin of the person's age and sex.
 
     Args:
@@ -131,7 +131,7 @@ def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: 
     params = model.random(int(rng.integers(2**31)))
     z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     maps = synthetic_detail(surface, z, int(rng.integers(2**31)), albedo_tone(model, params))
-    return Sample(condition_maps(model, params, CONDITION_SIZE), picture_of_maps(CODE, maps), z)
+    return DetailSample(condition_maps(model, params, CONDITION_SIZE), picture_of_maps(CODE, maps), z)
 
 
 def likely_age_and_masculinity(model: FaceModel, params: FaceParams, rng: np.random.Generator) -> tuple[float, float]:

@@ -18,11 +18,11 @@ import torch
 from ..graphics.lighting import linear_from_srgb, sh_basis
 from .pigment import melanin_index, pigment_table, unmix
 from .skin_fields import SkinFields, smoothstep
-from .sources import ANCESTRIES, Skin
-from .traits import Traits, draw_traits
+from .sources import ANCESTRIES, SkinTexture
+from .traits import AppearanceTraits, draw_traits
 
 if TYPE_CHECKING:
-    from .heads import Settings
+    from .heads import PopulationSettings
 
 DARKEST = 0.004
 SLOW_FIELDS = 24  # leading smooth fields by which people differ; the albedo modes cannot represent more
@@ -57,7 +57,7 @@ def sample_texture(pixels: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class PaintSurface:
     """The surface that skins are painted on, V vertices.
 
     Args:
@@ -79,23 +79,23 @@ class Canvas:
     fixed: np.ndarray
 
 
-def patterns(skins: list[Skin], canvas: Canvas) -> np.ndarray:
+def patterns(skins: list[SkinTexture], surface: PaintSurface) -> np.ndarray:
     """(S, V, 3) melanin index, log blood and shade of each texture relative to its plain skin, with the features
     removed that are painted separately."""
-    f = canvas.fields
+    f = surface.fields
     own = f.skin * (1 - smoothstep((f.hairline + 0.020) / 0.014)) * (1 - 0.85 * f.lid_margin) * (1 - f.lips)
     plain = (own * (1 - f.ears) * (1 - f.orbit) * smoothstep((0.045 - np.abs(f.hairline + 0.05)) / 0.02)) > 0.5
     # Illumination varies slowly over the face, and with the normal.
-    directions = sh_basis(torch.from_numpy(canvas.normals)).numpy()
-    lit = np.concatenate([canvas.smooth, LIGHT_SIGMA * directions], axis=1)
+    directions = sh_basis(torch.from_numpy(surface.normals)).numpy()
+    lit = np.concatenate([surface.smooth, LIGHT_SIGMA * directions], axis=1)
     result = []
     for skin in skins:
-        d = density(sample_texture(skin.pixels, canvas.uv) / 255.0)
+        d = density(sample_texture(skin.pixels, surface.uv) / 255.0)
         parts = unmix(d, np.median(d[plain], axis=0))
         # Lips keep their own variation but not their colour; brows of the textures would double the painted ones.
         lips = parts - (f.lips[:, None] * parts).sum(0) / f.lips.sum()
         parts = parts - (plain[:, None] * parts).sum(0) / plain.sum()
-        slow = _slow(parts, canvas.smooth, own)
+        slow = _slow(parts, surface.smooth, own)
         parts[:, 2] = SHADE_KEPT * (parts[:, 2] - _slow(parts[:, 2], lit, own))
         slow[:, 2] = 0
         parts *= 1 - f.brow_smear[:, None] * (0.6, 0.3, 0.9)
@@ -121,32 +121,32 @@ class SkinPopulation:
 
     Args:
         skins: the source textures.
-        canvas: the surface.
+        surface: the surface.
     """
 
-    def __init__(self, skins: list[Skin], canvas: Canvas):
-        self.skins, self.canvas = skins, canvas
-        self.patterns = patterns(skins, canvas).astype(np.float32)
-        f = canvas.fields
-        patches = smoothstep((canvas.fine - 0.9) / 0.9)
-        half = canvas.fine.shape[1] // 2
+    def __init__(self, skins: list[SkinTexture], surface: PaintSurface):
+        self.skins, self.surface = skins, surface
+        self.patterns = patterns(skins, surface).astype(np.float32)
+        f = surface.fields
+        patches = smoothstep((surface.fine - 0.9) / 0.9)
+        half = surface.fine.shape[1] // 2
         sunny = np.clip(f.cheeks + f.nose + 0.4 * smoothstep((f.brows.across > 0) * (0.06 + f.hairline) / 0.03), 0, 1)
         self.freckles = patches[:, :half] * np.clip(1.3 * f.cheeks + f.nose, 0, 1)[:, None]
         self.spots = patches[:, half:] * (f.skin * (1 - f.lips) * (0.35 + 0.65 * sunny))[:, None]
         self.forehead = np.exp(-0.5 * ((f.hairline + 0.03) / 0.015) ** 2) * (1 - f.cheeks)
         self.own = f.skin * (1 - smoothstep((f.hairline + 0.01) / 0.02))
 
-    def draw(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, settings: PopulationSettings, index: int, rng: np.random.Generator) -> np.ndarray:
         """Draw the albedo (V, 3), linear RGB, of person `index`."""
         traits = draw_traits(settings, index, rng)
         return self.paint(traits, self._pattern(settings, index, rng), rng)
 
-    def paint(self, traits: Traits, pattern: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def paint(self, traits: AppearanceTraits, pattern: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Paint traits on a pattern (V, 3) of melanin index, log blood and shade: albedo (V, 3), linear RGB.
 
         `rng` draws slow pigment variation and the patches of freckles and spots.
         """
-        f = self.canvas.fields
+        f = self.surface.fields
         index, log_blood = self._pigments(traits, pattern, rng)
         d = pigment_table(traits.pheomelanin)(index, log_blood) + pattern[:, 2:]
         d += (f.lips * traits.lip_blood)[:, None] * LIP_BLOOD
@@ -155,11 +155,13 @@ class SkinPopulation:
         for share, colour in self._hairs(traits, rng):
             linear += share[:, None] * (colour - linear)
         skin = f.skin[:, None]
-        return (skin * linear + (1 - skin) * self.canvas.fixed).astype(np.float32)
+        return (skin * linear + (1 - skin) * self.surface.fixed).astype(np.float32)
 
-    def _pigments(self, traits: Traits, pattern: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _pigments(
+        self, traits: AppearanceTraits, pattern: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Melanin index and log blood, each (V,)."""
-        f, slow = self.canvas.fields, self.canvas.smooth[:, :SLOW_FIELDS]
+        f, slow = self.surface.fields, self.surface.smooth[:, :SLOW_FIELDS]
         slow = slow @ (rng.standard_normal((slow.shape[1], 2)) * (0.05, 0.10))
         index = melanin_index(traits.melanin) + pattern[:, 0] + slow[:, 0] * self.own
         index = index + traits.shadows[0] * f.orbit + traits.shadows[1] * f.under_eye
@@ -172,9 +174,9 @@ class SkinPopulation:
         log_blood = np.log(traits.blood) + pattern[:, 1] + slow[:, 1] * self.own + flush
         return index, log_blood + 1.5 * traits.shadows[1] * f.under_eye + 0.6 * f.lips
 
-    def _hairs(self, t: Traits, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _hairs(self, t: AppearanceTraits, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Coverage (V,) by each kind of hair, and its colour (3,), in painting order."""
-        f, slow = self.canvas.fields, self.canvas.smooth[:, :SLOW_FIELDS]
+        f, slow = self.surface.fields, self.surface.smooth[:, :SLOW_FIELDS]
         ragged = 0.0025 * slow[:, :12] @ rng.standard_normal(min(12, slow.shape[1]))
         front, temples, top = t.recession
         line = f.hairline - front * (1 - f.temples) - temples * f.temples + ragged
@@ -185,16 +187,16 @@ class SkinPopulation:
         covers = ((beard, t.beard_hair), (scalp, t.hair), (self.brow_share(t), t.brow_hair), (lashes, LASHES))
         return [(np.clip(share, 0, 0.95) * f.skin, colour) for share, colour in covers]
 
-    def brow_share(self, t: Traits) -> np.ndarray:
+    def brow_share(self, t: AppearanceTraits) -> np.ndarray:
         """(V,) coverage by the eyebrows: bushy at the nose, arched, thin at the tail."""
-        along, across = self.canvas.fields.brows.along, self.canvas.fields.brows.across
+        along, across = self.surface.fields.brows.along, self.surface.fields.brows.across
         middle = t.brow_shift + t.brow_arch * (np.exp(-0.5 * ((along - 0.62) / 0.2) ** 2) - 0.4)
         half = t.brow_width * np.interp(along, (0, 0.12, 0.6, 1), (0.8, 1.0, 0.95, 0.5))
         inside = smoothstep(0.5 + (half - np.abs(across - middle)) / 1.1)
         ends = smoothstep(0.35 + along / 0.14) * smoothstep((1.02 * t.brow_tail - along) / 0.25)
         return t.brow * inside * ends
 
-    def _pattern(self, settings: Settings, index: int, rng: np.random.Generator) -> np.ndarray:
+    def _pattern(self, settings: PopulationSettings, index: int, rng: np.random.Generator) -> np.ndarray:
         """Blend (V, 3) of the few source textures that match the person best, so that it stays sharp.
 
         Each is mirrored or not at random, so that no asymmetry is systematic.
@@ -209,4 +211,4 @@ class SkinPopulation:
         shares *= rng.uniform(0.9, 1.4) / shares.sum()
         mirrored = rng.random(len(shares)) < 0.5
         plain = np.tensordot(np.where(mirrored, 0, shares), self.patterns, axes=1)
-        return plain + np.tensordot(np.where(mirrored, shares, 0), self.patterns, axes=1)[self.canvas.mirror]
+        return plain + np.tensordot(np.where(mirrored, shares, 0), self.patterns, axes=1)[self.surface.mirror]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from .creases import Person
+from .creases import SkinFactors
 from .skin_fields import smoothstep
 from .skin_surface import GRID, SkinSurface
 
@@ -82,19 +82,19 @@ def grain(
         z: (64,).
         tone: mean luminance of the albedo, 0..1: freckles, redness and spots are weaker on dark skin.
     """
-    person = Person(z)
+    factors = SkinFactors(z)
     pale = float(smoothstep((tone - 0.04) / 0.30))
     displacement = np.zeros((surface.size, surface.size), np.float32)
     albedo = np.zeros((3, surface.size, surface.size), np.float32)
     for draw in (_pores, _fine_lines, _orange_peel, _brow_hairs, _stubble, _tones, _freckles, _blemishes):
-        draw(surface, fields, person, rng, pale, displacement, albedo)
+        draw(surface, fields, factors, rng, pale, displacement, albedo)
     return displacement, albedo
 
 
 # --------------------------------------------------------------------------------------------------------------- tools
 
 
-def noise(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, size: int, sigma: float) -> np.ndarray:
     """Smooth unit-variance noise (size, size) float32; `sigma` in texels of this map."""
     step = max(1, int(sigma / 1.6))
     while size % step:
@@ -158,12 +158,12 @@ def _along(course: np.ndarray, values: np.ndarray, length: int = COURSE_TEXELS) 
 # ---------------------------------------------------------------------------------------------------------- structures
 
 
-def _pores(surface, fields, person, rng, pale, displacement, albedo) -> None:
-    depth = 0.060 * person.varied("pore_depth", 0.4) * (1 + 0.25 * np.clip(person["masculinity"], -1, 1))
-    depth *= 0.60 + 0.38 * person.grown(15, 60)
-    extent = person.varied("pore_extent", 0.25)
+def _pores(surface, fields, factors, rng, pale, displacement, albedo) -> None:
+    depth = 0.060 * factors.varied("pore_depth", 0.4) * (1 + 0.25 * np.clip(factors["masculinity"], -1, 1))
+    depth *= 0.60 + 0.38 * factors.grown(15, 60)
+    extent = factors.varied("pore_extent", 0.25)
     size = np.clip(fields.pore_size * extent, 0, 1.3)
-    slack = 0.5 * float(smoothstep((person.years - 35) / 35))
+    slack = 0.5 * float(smoothstep((factors.years - 35) / 35))
     texel = surface.size / GRID
     pits = np.zeros_like(displacement)
     for spacing, sigma, low, high in ((1.25, 0.50, 0.0, 0.75), (1.9, 0.80, 0.45, 1.2)):
@@ -180,15 +180,15 @@ def _pores(surface, fields, person, rng, pale, displacement, albedo) -> None:
     albedo += (0.9 * pits) * (0.5 * MELANIN + 0.7 * pale * BLOOD + 0.25 * DARK)[:, None, None]
 
 
-def _fine_lines(surface, fields, person, rng, pale, displacement, albedo) -> None:
+def _fine_lines(surface, fields, factors, rng, pale, displacement, albedo) -> None:
     size = surface.size
     texel = size / GRID
     place = np.clip(
         0.55 + 0.9 * surface.eye_corner + 0.55 * surface.neck + 0.25 * surface.cheeks - 0.35 * surface.nose, 0.1, 2
     ) * (1 - 0.75 * surface.lips)
-    old = person.grown(40, 70, 6.0)
-    size_mm = (0.011 + 0.017 * old) * person.varied("fine_lines", 0.4)
-    wide = (0.004 + 0.030 * old) * person.varied("fine_lines", 0.4)
+    old = factors.grown(40, 70, 6.0)
+    size_mm = (0.011 + 0.017 * old) * factors.varied("fine_lines", 0.4)
+    wide = (0.004 + 0.030 * old) * factors.varied("fine_lines", 0.4)
     net = np.zeros(len(fields.at), np.float32)
     for course in fields.courses[:2]:
         white = rng.standard_normal(size * size, dtype=np.float32)
@@ -196,14 +196,14 @@ def _fine_lines(surface, fields, person, rng, pale, displacement, albedo) -> Non
         net -= np.maximum(line - 0.55, 0) * size_mm
     sigma = 1.15 * texel
     for course, share in zip(fields.courses[:3], (0.8, 0.8, 0.9)):
-        band = noise(rng, size, sigma) - 0.7 * noise(rng, size, 3 * sigma)
+        band = smooth_noise(rng, size, sigma) - 0.7 * smooth_noise(rng, size, 3 * sigma)
         line = _along(course, band.reshape(-1)) / 2.2
         net -= np.maximum(line - 0.35, 0) * wide * share
     # Old skin has longer lines between the creases, along the tension lines.
     long = np.zeros(size * size, np.float32)
-    long[fields.at] = _along(fields.courses[2], (noise(rng, size, 1.5 * texel)).reshape(-1))
+    long[fields.at] = _along(fields.courses[2], (smooth_noise(rng, size, 1.5 * texel)).reshape(-1))
     line = _along(fields.courses[2], long) / 5.5
-    depth = 0.050 * person.grown(50, 74, 6.0) * person.varied("fine_lines", 0.5)
+    depth = 0.050 * factors.grown(50, 74, 6.0) * factors.varied("fine_lines", 0.5)
     net -= (
         np.maximum(line - 0.4, 0) * depth * (0.4 + 0.8 * (surface.cheeks + surface.eye_corner)).reshape(-1)[fields.at]
     )
@@ -212,34 +212,36 @@ def _fine_lines(surface, fields, person, rng, pale, displacement, albedo) -> Non
     albedo.reshape(3, -1)[:, fields.at] += (1.2 * net) * -(0.5 * MELANIN + 0.4 * pale * BLOOD)[:, None]
 
 
-def _orange_peel(surface, fields, person, rng, pale, displacement, albedo) -> None:
+def _orange_peel(surface, fields, factors, rng, pale, displacement, albedo) -> None:
     texel = surface.size / GRID
-    strength = (0.013 + 0.010 * person.grown(35, 70)) * person.varied("roughness", 0.35)
+    strength = (0.013 + 0.010 * factors.grown(35, 70)) * factors.varied("roughness", 0.35)
     where = surface.bare * (1 - 0.8 * surface.lips) * (0.6 + 0.5 * surface.cheeks + 0.4 * surface.nose)
     displacement += (
-        strength * where * (noise(rng, surface.size, 1.9 * texel) + 0.8 * noise(rng, surface.size, 3.6 * texel))
+        strength
+        * where
+        * (smooth_noise(rng, surface.size, 1.9 * texel) + 0.8 * smooth_noise(rng, surface.size, 3.6 * texel))
     )
     displacement += 0.6 * strength * where * rng.standard_normal(displacement.shape, dtype=np.float32) * 0.5
-    dimpled = 0.05 * max(0.0, person["chin_texture"]) * person.grown(30, 60)
-    displacement += dimpled * surface.chin * noise(rng, surface.size, 2.8 * texel)
+    dimpled = 0.05 * max(0.0, factors["chin_texture"]) * factors.grown(30, 60)
+    displacement += dimpled * surface.chin * smooth_noise(rng, surface.size, 2.8 * texel)
 
 
-def _brow_hairs(surface, fields, person, rng, pale, displacement, albedo) -> None:
+def _brow_hairs(surface, fields, factors, rng, pale, displacement, albedo) -> None:
     weight = surface.brows.reshape(-1)[fields.at]
     here = weight > 0.01
     course = fields.courses[3][:, here]
     white = rng.standard_normal(surface.size**2, dtype=np.float32)
     hairs = np.maximum(_along(course, white) + 0.1, 0) * weight[here]
     displacement.reshape(-1)[fields.at[here]] += (
-        0.07 * person.varied("brow_displacement", 0.35) * (hairs - 0.5 * weight[here])
+        0.07 * factors.varied("brow_displacement", 0.35) * (hairs - 0.5 * weight[here])
     )
-    shade = 0.30 * person.varied("brow_displacement", 0.25) * (0.5 * weight[here] - hairs)
+    shade = 0.30 * factors.varied("brow_displacement", 0.25) * (0.5 * weight[here] - hairs)
     albedo.reshape(3, -1)[:, fields.at[here]] += shade[None] * -DARK[:, None] * 0.9
 
 
-def _stubble(surface, fields, person, rng, pale, displacement, albedo) -> None:
-    amount = float(smoothstep((person["masculinity"] + 0.15 + 0.25 * person["stubble"]) / 0.7))
-    amount *= person.varied("stubble", 0.5)
+def _stubble(surface, fields, factors, rng, pale, displacement, albedo) -> None:
+    amount = float(smoothstep((factors["masculinity"] + 0.15 + 0.25 * factors["stubble"]) / 0.7))
+    amount *= factors.varied("stubble", 0.5)
     if amount < 0.02:
         return
     texel = surface.size / GRID
@@ -250,30 +252,32 @@ def _stubble(surface, fields, person, rng, pale, displacement, albedo) -> None:
     albedo += 0.16 * min(amount, 1.8) * hair * DARK[:, None, None]
 
 
-def _tones(surface, fields, person, rng, pale, displacement, albedo) -> None:
+def _tones(surface, fields, factors, rng, pale, displacement, albedo) -> None:
     """Mottled pigment, redness, dark circles under the eyes."""
     texel = surface.size / GRID
-    uneven = (0.015 + 0.017 * person.grown(35, 70)) * person.varied("mottling", 0.4)
+    uneven = (0.015 + 0.017 * factors.grown(35, 70)) * factors.varied("mottling", 0.4)
     skin = surface.bare * (1 - surface.lips)
-    cloud = noise(rng, surface.size, 3.0 * texel) + 0.9 * noise(rng, surface.size, 8.0 * texel)
+    cloud = smooth_noise(rng, surface.size, 3.0 * texel) + 0.9 * smooth_noise(rng, surface.size, 8.0 * texel)
     melanin = uneven * skin * cloud
-    flush = person["redness"]
+    flush = factors["redness"]
     place = 0.55 * surface.nose + 0.5 * surface.cheeks + 0.25 * surface.chin
-    veins = np.maximum(noise(rng, surface.size, 2.2 * texel) + 0.5 * noise(rng, surface.size, 1.0 * texel), -1)
+    veins = np.maximum(
+        smooth_noise(rng, surface.size, 2.2 * texel) + 0.5 * smooth_noise(rng, surface.size, 1.0 * texel), -1
+    )
     blood = skin * (0.10 * flush * place + (0.035 + 0.035 * max(flush, 0)) * (place + 0.25) * veins)
-    blood += 0.03 * skin * noise(rng, surface.size, 5.0 * texel)
-    ring = 0.07 * person["dark_circles"] + 0.06 * person.grown(40, 70)
+    blood += 0.03 * skin * smooth_noise(rng, surface.size, 5.0 * texel)
+    ring = 0.07 * factors["dark_circles"] + 0.06 * factors.grown(40, 70)
     melanin += ring * surface.under_eye * (0.7 + 0.3 * (1 - pale))
     albedo += melanin * MELANIN[:, None, None] + blood * (pale * 0.8 + 0.2) * BLOOD[:, None, None]
     albedo += 0.02 * skin * rng.standard_normal(displacement.shape, dtype=np.float32)
 
 
-def _freckles(surface, fields, person, rng, pale, displacement, albedo) -> None:
+def _freckles(surface, fields, factors, rng, pale, displacement, albedo) -> None:
     """Freckles cluster over nose and cheeks, at continuously varying strength."""
-    amount = float(smoothstep((person["freckles"] - 0.2) / 2.2)) * pale
+    amount = float(smoothstep((factors["freckles"] - 0.2) / 2.2)) * pale
     texel = surface.size / GRID
     place = np.clip(0.10 + 1.0 * surface.nose + 0.9 * surface.cheeks + 0.12 * surface.forehead, 0, 1)
-    cloud = smoothstep((noise(rng, surface.size, 9 * texel) + 1.6 - 0.8 * place) / 2.2)
+    cloud = smoothstep((smooth_noise(rng, surface.size, 9 * texel) + 1.6 - 0.8 * place) / 2.2)
     share = place * cloud * surface.bare * (1 - surface.lips) * (1 - surface.eyelids)
     for spacing, sigma, chance in ((1.7, 0.65, 0.55), (2.6, 0.95, 0.40), (4.4, 1.4, 0.25)):
         spots, flat = scattered(rng, surface, spacing, share * chance * (0.05 * pale + amount))
@@ -281,7 +285,7 @@ def _freckles(surface, fields, person, rng, pale, displacement, albedo) -> None:
         albedo += dots(surface.size, spots, own, sigma * texel) * MELANIN[:, None, None]
 
 
-def _blemishes(surface, fields, person, rng, pale, displacement, albedo) -> None:
+def _blemishes(surface, fields, factors, rng, pale, displacement, albedo) -> None:
     """Moles, age spots and acne scars, placed one by one."""
 
     def put(where: np.ndarray, radius_mm: float, ragged: float, height_mm: float, colour: np.ndarray) -> None:
@@ -291,16 +295,16 @@ def _blemishes(surface, fields, person, rng, pale, displacement, albedo) -> None
 
     skin = surface.bare * (1 - surface.lips) * (1 - surface.eyelids)
     shown = 0.35 + 0.65 * pale
-    for _ in range(rng.poisson(3.0 * person.varied("moles", 0.7))):
+    for _ in range(rng.poisson(3.0 * factors.varied("moles", 0.7))):
         radius = 0.55 * np.exp(0.35 * rng.standard_normal())
         raised = 0.10 * max(0.0, rng.standard_normal() * radius)
         put(skin, radius, 0.25, raised, rng.uniform(0.35, 0.9) * shown * MELANIN)
-    spots = 14 * person.grown(52, 74, 8.0) * person.varied("age_spots", 0.7) * (0.3 + 0.7 * pale)
+    spots = 14 * factors.grown(52, 74, 8.0) * factors.varied("age_spots", 0.7) * (0.3 + 0.7 * pale)
     where = skin * np.clip(0.35 + 0.7 * surface.forehead + 0.7 * surface.cheeks, 0, 1)
     for _ in range(rng.poisson(min(spots, 60.0))):
         radius = 1.5 * np.exp(0.45 * rng.standard_normal())
         put(where, radius, 0.55, 0.0, rng.uniform(0.10, 0.32) * shown * MELANIN)
-    scars = 45 * float(smoothstep((person["acne_scars"] - 0.7) / 1.8))
+    scars = 45 * float(smoothstep((factors["acne_scars"] - 0.7) / 1.8))
     where = skin * np.clip(surface.cheeks + 0.35 * surface.chin + 0.2 * surface.forehead, 0, 1)
     for _ in range(rng.poisson(scars)):
         radius = 0.75 * np.exp(0.35 * rng.standard_normal())

@@ -20,7 +20,7 @@ from ..io.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Plan:
+class MlpSettings:
     """Hyperparameters: hidden units, epochs, batch size, and the settings of AdamW and dropout."""
 
     hidden: int
@@ -31,13 +31,13 @@ class Plan:
     dropout: float
 
 
-class SmallNetwork(nn.Module):
+class Mlp(nn.Module):
     """Map inputs (N, C) to outputs (N, O)."""
 
-    def __init__(self, inputs: int, outputs: int, plan: Plan):
+    def __init__(self, inputs: int, outputs: int, settings: MlpSettings):
         super().__init__()
-        self.hidden, self.output = nn.Linear(inputs, plan.hidden), nn.Linear(plan.hidden, outputs)
-        self.direct, self.dropout = nn.Linear(inputs, outputs, bias=False), nn.Dropout(plan.dropout)
+        self.hidden, self.output = nn.Linear(inputs, settings.hidden), nn.Linear(settings.hidden, outputs)
+        self.direct, self.dropout = nn.Linear(inputs, outputs, bias=False), nn.Dropout(settings.dropout)
         nn.init.zeros_(self.direct.weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -45,10 +45,13 @@ class SmallNetwork(nn.Module):
         return self.output(self.dropout(hidden)) + self.direct(self.dropout(inputs))
 
 
-def trained(
-    inputs: np.ndarray, targets: np.ndarray, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], plan: Plan,
+def train_mlp(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    settings: MlpSettings,
     seed: int,
-) -> SmallNetwork:  # fmt: skip
+) -> Mlp:
     """Train a network on rows (N, C) and (N, O).
 
     Args:
@@ -57,12 +60,12 @@ def trained(
     """
     torch.manual_seed(seed)
     inputs, targets = torch.from_numpy(inputs), torch.from_numpy(targets)
-    count, batch = len(inputs), min(plan.batch, len(inputs))
-    network = SmallNetwork(inputs.shape[1], targets.shape[1], plan)
-    steps = plan.epochs * (count // batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=plan.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps, pct_start=0.15)
-    for _ in range(plan.epochs):
+    count, batch = len(inputs), min(settings.batch, len(inputs))
+    network = Mlp(inputs.shape[1], targets.shape[1], settings)
+    steps = settings.epochs * (count // batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=steps, pct_start=0.15)
+    for _ in range(settings.epochs):
         order = torch.randperm(count)
         for rows in order[: count // batch * batch].split(batch):
             value = loss(network(inputs[rows]), targets[rows])
@@ -73,7 +76,7 @@ def trained(
     return network.eval()
 
 
-def mean_layers(networks: list[SmallNetwork]) -> dict[str, np.ndarray]:
+def combine_ensemble(networks: list[Mlp]) -> dict[str, np.ndarray]:
     """Combine an ensemble into one network with a wider hidden layer: hidden (C, H), hidden_bias, output (H, O),
     output_bias and direct (C, O)."""
 

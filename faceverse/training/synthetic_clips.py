@@ -20,23 +20,23 @@ from ..model.face_model import FaceModel
 from ..model.presets import EXPRESSION_PRESETS
 from .portraits import (
     FARTHEST,
-    Samples,
-    View,
+    PortraitSamples,
+    PortraitView,
     cached_samples,
-    joined,
-    no_samples,
-    photograph,
+    concatenate_samples,
+    empty_samples,
     random_expression,
     random_person,
     random_view,
+    render_portrait,
     sample_of,
 )
 
 FRAMES = 6  # per clip, the first of them neutral
 CLIPS = 50  # per cache file
-LOOKS = 3  # detections per frame: the video detector tracks faces and has converged at the third
+DETECTIONS_PER_FRAME = 3  # detections per frame: the video detector tracks faces and has converged at the third
 YAW_DEG, PITCH_DEG, ROLL_DEG = 60.0, 14.0, 9.0  # maximum yaw, standard deviations of pitch and roll
-REST_DEG = (7.0, 5.0, 3.0)  # standard deviations of the angles in neutral frames
+NEUTRAL_DEG = (7.0, 5.0, 3.0)  # standard deviations of the angles in neutral frames
 DRIFT = 0.12  # range of head translation within the picture, relative to the head's height
 NEUTRAL_SHARE, SPEECH_SHARE, PRESET_SHARE = 0.2, 0.35, 0.15  # the others move at random
 BLINK_SHARE = 0.25
@@ -76,11 +76,11 @@ def random_motion(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < BLINK_SHARE:
         add("eyeBlink", float(rng.choice([rng.random(), 1.0])))
     if rng.random() < 0.35:
-        _look_aside(weights, names, 0.3 * rng.standard_normal(2))
+        _avert_gaze(weights, names, 0.3 * rng.standard_normal(2))
     return weights
 
 
-def _look_aside(weights: np.ndarray, names: tuple[str, ...], gaze: np.ndarray) -> None:
+def _avert_gaze(weights: np.ndarray, names: tuple[str, ...], gaze: np.ndarray) -> None:
     across, up = gaze
     turns = {"OutLeft": across, "InRight": across, "InLeft": -across, "OutRight": -across}
     turns |= {"UpLeft": up, "UpRight": up, "DownLeft": -up, "DownRight": -up}
@@ -89,7 +89,7 @@ def _look_aside(weights: np.ndarray, names: tuple[str, ...], gaze: np.ndarray) -
             weights[names.index(f"eyeLook{name}")] = np.clip(weight, 0, 1)
 
 
-def _frame(base: View, angles: tuple[float, float, float], rng: np.random.Generator) -> View:
+def _frame(base: PortraitView, angles: tuple[float, float, float], rng: np.random.Generator) -> PortraitView:
     """Change the rotation of a view's head and translate it slightly."""
     depth = float(-base.translation[2])
     face_m = 0.175 * DRIFT * rng.uniform(-0.5, 0.5, 2)
@@ -99,7 +99,7 @@ def _frame(base: View, angles: tuple[float, float, float], rng: np.random.Genera
     return replace(base, rotation=facing @ rotation_from_euler_deg(*angles), translation=place)
 
 
-def draw_clips(model: FaceModel, clips: range, seed: int) -> Samples:
+def draw_clips(model: FaceModel, clips: range, seed: int) -> PortraitSamples:
     """Draw clips by number and run the detector; clips whose first frame has no detected face are omitted.
 
     Args:
@@ -113,7 +113,7 @@ def draw_clips(model: FaceModel, clips: range, seed: int) -> Samples:
             person, base = random_person(model, rng), random_view(rng)
             for index in range(FRAMES):
                 if index == 0:
-                    angles = np.array(REST_DEG) * np.clip(rng.standard_normal(3), -2, 2)
+                    angles = np.array(NEUTRAL_DEG) * np.clip(rng.standard_normal(3), -2, 2)
                     expression = np.zeros(len(model.expression_names), np.float32)
                 else:
                     turn = YAW_DEG * rng.choice([-1, 1]) * rng.random() ** 1.4
@@ -121,9 +121,9 @@ def draw_clips(model: FaceModel, clips: range, seed: int) -> Samples:
                     expression = random_motion(model, rng)
                 view = _frame(base, tuple(angles.tolist()), rng)
                 # The same hair, glasses, light and noise in all frames of a clip.
-                rgb, pose = photograph(model, person, expression, view, np.random.default_rng([seed, number, 1]))
+                rgb, pose = render_portrait(model, person, expression, view, np.random.default_rng([seed, number, 1]))
                 found: list[DetectedFace] = []
-                for _ in range(LOOKS):
+                for _ in range(DETECTIONS_PER_FRAME):
                     time_ms += 33
                     found = detector(rgb, time_ms)
                 good = found and (
@@ -134,7 +134,7 @@ def draw_clips(model: FaceModel, clips: range, seed: int) -> Samples:
                     break
                 if good:
                     parts.append(sample_of(number, person, expression, view, found[0]))
-    return joined(parts) if parts else no_samples(model)
+    return concatenate_samples(parts) if parts else empty_samples(model)
 
 
 def collect_clips(
@@ -143,7 +143,7 @@ def collect_clips(
     seed: int,
     cache: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
-) -> Samples:
+) -> PortraitSamples:
     """Draw the frames of `count` clips or load them from the cache.
 
     Args:
@@ -163,4 +163,4 @@ def collect_clips(
     for first in range(0, count, size):
         parts.append(cached_samples(model, range(first, first + size), seed, cache, "clips", draw_clips))
         report(f"{min(first + size, count)} of {count} clips")
-    return joined(parts)
+    return concatenate_samples(parts)

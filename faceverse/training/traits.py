@@ -12,7 +12,7 @@ from .skin_fields import smoothstep
 from .sources import ANCESTRIES
 
 if TYPE_CHECKING:
-    from .heads import Settings
+    from .heads import PopulationSettings
 
 # Hair from black over brown to blond, and red and white; linear RGB at a distance.
 HAIR_RAMP = np.array(
@@ -24,7 +24,7 @@ WHITE_HAIR = np.array([0.34, 0.315, 0.28])
 
 
 @dataclass(frozen=True)
-class Traits:
+class AppearanceTraits:
     """Appearance traits of a person.
 
     Args:
@@ -74,7 +74,7 @@ def tone_ita_deg(tone: np.ndarray) -> np.ndarray:
     return 63 - 50 * tone - 75 * tone**2
 
 
-def draw_traits(settings: Settings, index: int, rng: np.random.Generator) -> Traits:
+def draw_traits(settings: PopulationSettings, index: int, rng: np.random.Generator) -> AppearanceTraits:
     """Draw traits of person `index`: beard, baldness and brows depend on sex, grey hair, baldness and spots on age."""
     years, male = settings.years[index], settings.male[index]
     man = float(smoothstep((male - 0.5) / 0.3))
@@ -89,7 +89,7 @@ def draw_traits(settings: Settings, index: int, rng: np.random.Generator) -> Tra
     deep = float(smoothstep((-10 - degrees) / 40))
     lips = 0.37 + 0.09 * rng.standard_normal() + 0.08 * (1 - man) - 0.10 * old - 0.08 * dark - 0.14 * deep
     beard, moustache = _beard(man, rng)
-    return Traits(
+    return AppearanceTraits(
         melanin=float(melanin_of_ita(degrees, blood, pheomelanin)),
         blood=blood,
         pheomelanin=pheomelanin,

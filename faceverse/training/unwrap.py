@@ -19,7 +19,7 @@ from .head_regions import (
     ears,
     eyes,
     find_face,
-    find_mouth_pocket,
+    find_mouth_cavity,
     inside_lids,
     mirror_map,
     quad_areas,
@@ -84,9 +84,9 @@ def unwrap(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> Unwrap:
     vertices, quads, part = np.asarray(vertices, np.float64), np.asarray(quads, np.int64), np.asarray(part)
     mirror = mirror_map(vertices)
     quad_part = part[quads[:, 0]]
-    pocket = find_mouth_pocket(vertices, quads, part)
+    cavity = find_mouth_cavity(vertices, quads, part)
     face = find_face(vertices, quads, part)
-    islands = {"head": np.setdiff1d(np.flatnonzero(quad_part == "skin"), pocket), "mouth": pocket}
+    islands = {"head": np.setdiff1d(np.flatnonzero(quad_part == "skin"), cavity), "mouth": cavity}
     for name in ("teeth_upper", "teeth_lower", "tongue"):
         islands[name] = np.flatnonzero(quad_part == name)
     scale, weight = _targets(vertices, quads, part, face)
@@ -110,7 +110,7 @@ def unwrap(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray) -> Unwrap:
         islands[name + "_back"], corners[name + "_back"] = chosen[~front], _azimuthal(points[~front] * [-1, 1, -1])
     placed = {name: _place(corners[name], name) for name in islands}
     uv, uv_quads = _index_corners(quads, islands, placed, len(vertices))
-    return Unwrap(uv, uv_quads, islands, np.unique(quads[pocket]), face)
+    return Unwrap(uv, uv_quads, islands, np.unique(quads[cavity]), face)
 
 
 def _targets(
