@@ -16,7 +16,7 @@ from faceverse.training.flatten import (
     tutte,
 )
 from faceverse.training.head_regions import boundary_edges, boundary_loop, mirror_map
-from faceverse.training.unwrap import CELLS, find_mouth_pocket, unwrap
+from faceverse.training.unwrap import CELLS, find_mouth_cavity, unwrap
 
 UPRIGHT = np.array([1.0, -1.0])  # v points down, areas are counted with y up
 
@@ -236,7 +236,7 @@ def test_eyes_are_discs_with_the_gaze_in_the_centre(layout, head):
 
 def test_the_mouth_is_cut_one_ring_behind_the_thinnest(head, layout):
     vertices, quads, part = head
-    pocket = find_mouth_pocket(vertices, quads, part)
+    pocket = find_mouth_cavity(vertices, quads, part)
     rim = np.unique(boundary_edges(quads[pocket]))
     first_ring = len(cube_sphere(12, (0, 0, 0), (1, 1, 1), bottom=False)[0])
     np.testing.assert_array_equal(rim, first_ring + len(rim) + np.arange(len(rim)))  # the second of the three
@@ -262,7 +262,7 @@ def test_a_head_without_a_mouth_is_refused():
     _, rows = np.unique(np.sort(quads, axis=1), axis=0, return_index=True)
     opened = quads[rows][vertices[quads[rows]].mean(axis=1)[:, 2] > 0]
     with pytest.raises(ParameterError, match="around a mouth"):
-        find_mouth_pocket(vertices, opened, np.full(len(vertices), "skin"))
+        find_mouth_cavity(vertices, opened, np.full(len(vertices), "skin"))
 
 
 def test_a_part_with_a_hole_is_refused():

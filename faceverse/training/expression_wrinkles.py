@@ -22,7 +22,8 @@ from ..detail.displacement import (
     wrinkle_gate,
 )
 from ..model.face_model import FaceModel
-from .creases import FACTORS, CreaseFields, Family, crease_displacement
+from .crease_fields import CreaseFamily, CreaseFields
+from .creases import FACTORS, crease_displacement
 from .detail_data import DetailSample
 from .scans import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail
 from .skin_fields import smoothstep
@@ -217,7 +218,7 @@ def _crease_wrinkles(
     return _depth_by_age(z) * displacement
 
 
-def _wrinkle_depth(family: Family, across: np.ndarray, strain: np.ndarray, response: WrinkleResponse) -> np.ndarray:
+def _wrinkle_depth(family: CreaseFamily, across: np.ndarray, strain: np.ndarray, response: WrinkleResponse) -> np.ndarray:
     """(N,) depth of the wrinkles relative to the full crease."""
     along_u, mixed, along_v = strain.reshape(3, -1)[:, family.at]
     u, v = across
@@ -286,7 +287,7 @@ def _angle_in_map(frame: TangentFrame, angle: np.ndarray) -> np.ndarray:
 
 
 # -- prepared once ----------------------------------------------------------------------------------------------------
-def _across(frame: TangentFrame, family: Family) -> np.ndarray:
+def _across(frame: TangentFrame, family: CreaseFamily) -> np.ndarray:
     """(2, N) unit vectors of increasing t of the family, in the surface's orthonormal tangent frame."""
     size = WRINKLE_SIZE
     known = np.zeros(size * size, bool)
