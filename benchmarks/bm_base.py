@@ -30,7 +30,7 @@ from faceverse.edit import head
 from faceverse.model.file import ModelFile, read_model_file
 from faceverse.result import with_params
 from faceverse.training.anthropometry import compare_measures, comparison_table, measure
-from faceverse.training.heads import ShapePopulation, draw_settings, rigid_fit
+from faceverse.training.shape_population import ShapePopulation, draw_settings, rigid_fit
 from faceverse.training.sources import ShapeSource
 from faceverse.training.surface_fit import fit_to_surface
 from faceverse.weights import find_weights

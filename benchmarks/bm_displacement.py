@@ -25,7 +25,7 @@ from faceverse.fitting.skin_observation import MAX_ERROR, observe_skin
 from faceverse.fitting.texture import observe_texels
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light
-from faceverse.training.scans import (
+from faceverse.training.synthetic_skin import (
     DetailSurface,
     albedo_tone,
     likely_age_and_masculinity,

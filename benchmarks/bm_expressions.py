@@ -14,7 +14,7 @@ from common import FACE, JAW_BESIDE, labelled, lit_from_the_side, save, sheet, s
 import faceverse as fv
 from faceverse.edit import head
 from faceverse.result import with_params
-from faceverse.training.behaviour import (
+from faceverse.training.expression_metrics import (
     EYE_PARTS,
     MOUTH_PARTS,
     eye_rotation,

@@ -21,7 +21,6 @@ from faceverse.graphics.camera import project, rotation_from_euler_deg, transfor
 from faceverse.graphics.lighting import srgb_from_linear
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.graphics.rasterize import interpolate, rasterize
-from faceverse.training.heads import rigid_fit
 from faceverse.training.registration import Registration, register
 from faceverse.training.scan_files import (
     Scan,
@@ -33,6 +32,7 @@ from faceverse.training.scan_files import (
     transformed,
 )
 from faceverse.training.scan_landmarks import find_face
+from faceverse.training.shape_population import rigid_fit
 from faceverse.training.surface_fit import ModelSurface, closest_points, fit_to_surface, mesh_normals
 
 INTERIOR = ("teeth", "tongue", "mouth_inside", "eye_sockets")  # regions that no scanner sees

@@ -17,11 +17,11 @@ from faceverse.edit import head
 from faceverse.graphics.lighting import LUMINANCE, default_light, srgb_from_linear
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.result import with_params
+from faceverse.training.albedo_model import brow_lines, paint_surface, skin_masks
 from faceverse.training.assembly import assemble
-from faceverse.training.colour import brow_lines, paint_surface, skin_masks
-from faceverse.training.heads import PopulationSettings, draw_settings
-from faceverse.training.pigment import ita_deg, lab, unmix
-from faceverse.training.skin import SkinPopulation, density, sample_texture
+from faceverse.training.shape_population import PopulationSettings, draw_settings
+from faceverse.training.skin_population import SkinPopulation, density, sample_texture
+from faceverse.training.skin_reflectance import ita_deg, lab, unmix
 from faceverse.training.sources import ShapeSource, load_skins
 
 TEXTURE_PX = 1024

@@ -17,7 +17,7 @@ from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.graphics.lighting import directed_light
 from faceverse.graphics.mesh import subdivide_smooth, subdivision
 from faceverse.training.deformation import KernelParameters
-from faceverse.training.heads import ShapePopulation, draw_settings
+from faceverse.training.shape_population import ShapePopulation, draw_settings
 from faceverse.training.sources import ShapeSource
 
 HELD_OUT_SEED, HELD_OUT_SIGMA = 90125, 0.26  # features 1.4 times as pronounced as in training

@@ -16,8 +16,8 @@ from faceverse.graphics.lighting import default_light, srgb_from_linear
 from faceverse.io.images import FILM_DIAGONAL_MM
 from faceverse.landmarks import OUTER_EYE_CORNERS
 from faceverse.rendering.render import render_head
-from faceverse.training.heads import draw_settings, rigid_fit
-from faceverse.training.pigment import ita_deg
+from faceverse.training.shape_population import draw_settings, rigid_fit
+from faceverse.training.skin_reflectance import ita_deg
 from faceverse.training.sources import ANCESTRIES
 
 DIAGONAL_MM = round(FILM_DIAGONAL_MM, 2)

@@ -342,7 +342,7 @@ assert np.allclose(masked, skinned.displacement, atol=1e-4)
 # ## 4. What the shipped generators learned from
 #
 # **Drawings.** The paper trained on scans of people; those may not be passed on, and no photograph and no scan went
-# into the open files. `faceverse.training.scans` draws skin on random heads: creases along anatomical lines, pores,
+# into the open files. `faceverse.training.synthetic_skin` draws skin on random heads: creases along anatomical lines, pores,
 # freckles, stubble, with strengths by age and sex that were set by hand. So the wrinkles here look plausible, but
 # nothing about them was measured on people. `weights/README.md` states it with all limits.
 #
@@ -358,7 +358,7 @@ print(len(module.code.factors), "named numbers:", ", ".join(module.code.factors[
 # on one core learned what most drawings have in common, and less of what sets one apart.
 
 # %%
-from faceverse.training.scans import DetailSurface, random_z, synthetic_detail
+from faceverse.training.synthetic_skin import DetailSurface, random_z, synthetic_detail
 
 z_man = random_z(np.random.default_rng(5), age_years=65, masculinity=1.0)
 drawn = synthetic_detail(DetailSurface.of(model, S), z_man, seed=0).displacement

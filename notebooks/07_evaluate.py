@@ -59,8 +59,8 @@ from scipy.ndimage import gaussian_filter
 import faceverse as fv
 from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.graphics.lighting import directed_light
-from faceverse.training.heads import rigid_fit
-from faceverse.training.pigment import ita_deg, lab
+from faceverse.training.shape_population import rigid_fit
+from faceverse.training.skin_reflectance import ita_deg, lab
 from faceverse.training.surface_fit import closest_points, fit_to_surface
 from faceverse.viewer import show
 

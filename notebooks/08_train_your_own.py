@@ -449,7 +449,7 @@ show(np.repeat(grey[..., None], 3, axis=2), turned)
 
 # %%
 from faceverse.training.scan_detail import detail_of_scan
-from faceverse.training.scans import DetailSurface, without_coarse
+from faceverse.training.synthetic_skin import DetailSurface, without_coarse
 
 texels = 256
 surface = DetailSurface.of(model, texels)
@@ -483,7 +483,7 @@ assert alike > 0.25
 
 # %%
 from faceverse.training.scan_detail import ScanDetail, scan_sample
-from faceverse.training.scans import IMAGE_SIZE
+from faceverse.training.synthetic_skin import IMAGE_SIZE
 
 sample = scan_sample(model, ScanDetail("001_01", nearest, maps))
 print("condition", sample.condition.shape, "picture", sample.image.shape, "all of z known:", sample.known)

@@ -200,7 +200,7 @@ def source():
 @pytest.fixture(scope="session")
 def population(source):
     """Draws heads as the training does."""
-    from faceverse.training.heads import ShapePopulation
+    from faceverse.training.shape_population import ShapePopulation
 
     return ShapePopulation(source)
 

@@ -22,7 +22,7 @@ from faceverse.training.attributes import (
     vertex_areas,
     with_attributes,
 )
-from faceverse.training.heads import draw_settings
+from faceverse.training.shape_population import draw_settings
 from faceverse.training.sources import ANCESTRIES
 from faceverse.weights import find_weights
 

@@ -22,7 +22,7 @@ from faceverse.fitting.skin_observation import (
     shade_sensitivity,
     without_tone,
 )
-from faceverse.training.scans import DetailSurface, random_z, synthetic_detail
+from faceverse.training.synthetic_skin import DetailSurface, random_z, synthetic_detail
 
 
 @pytest.fixture(scope="module")

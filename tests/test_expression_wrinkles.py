@@ -11,7 +11,7 @@ from faceverse.training.expression_wrinkles import (
     training_sample,
     wrinkle_displacement,
 )
-from faceverse.training.scans import CODE, random_z
+from faceverse.training.synthetic_skin import CODE, random_z
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ from faceverse.model.face_model import ARKIT_NAMES, GAIN_RANGE, FaceModel
 from faceverse.training.assembly import assemble, vertex_weights
 from faceverse.training.base import file_without_landmarks
 from faceverse.training.basis import shape_basis
-from faceverse.training.behaviour import (
+from faceverse.training.edge_loops import eye_grids, mouth_grid
+from faceverse.training.expression_gains import HeadMeasures, expression_gain, measure_of
+from faceverse.training.expression_metrics import (
     EYE_PARTS,
     MOUTH_PARTS,
     eye_rotation,
@@ -24,11 +26,9 @@ from faceverse.training.behaviour import (
 )
 from faceverse.training.expressions import CLOSED, base_name, fit_expressions
 from faceverse.training.eyes import EyeFitter, round_ball
-from faceverse.training.gains import HeadMeasures, expression_gain, measure_of
 from faceverse.training.head_regions import mirror_map, radius
-from faceverse.training.heads import draw_settings
 from faceverse.training.mouth import LIP_OVERLAP_M, LipContact, MouthCorrector
-from faceverse.training.rings import eye_grids, mouth_grid
+from faceverse.training.shape_population import draw_settings
 from faceverse.weights import model_data
 
 HEADS, PEOPLE = 260, 20

@@ -10,7 +10,7 @@ import torch
 from faceverse.detail.stylegan import ConditionalGenerator, generator_from_state
 from faceverse.errors import ParameterError
 from faceverse.threads import one_thread
-from faceverse.training import expression_wrinkles, generators, scans
+from faceverse.training import expression_wrinkles, generators
 from faceverse.training.detail_data import (
     DataShape,
     DetailSample,
@@ -305,9 +305,9 @@ def test_synthetic_people_are_the_samples(trainer, monkeypatch, tmp_path):
         numbers.append((number, seed))
         return DetailSample(condition, image, np.ones(64, np.float32))
 
-    for source in (scans, expression_wrinkles):
+    for source in (synthetic_skin, expression_wrinkles):
         monkeypatch.setattr(source, "training_sample", drawn)
-    for name in ("_skin", "_wrinkles"):
+    for name in ("_detail_surface", "_wrinkle_surface"):
         monkeypatch.setattr(generators, name, lambda model: None)
     plan = {train_detail: detail_plan, train_expression: expression_plan}[trainer](32, narrower=16)
     budget = TrainingBudget(steps=1, samples=32, workers=0, threads=1)

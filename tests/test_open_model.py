@@ -17,8 +17,8 @@ from faceverse.model.file import content_hash, read_model_file
 from faceverse.training.embedding import IRIS
 from faceverse.training.expressions import fit_expressions
 from faceverse.training.head_regions import mirror_map
-from faceverse.training.heads import rigid_fit
-from faceverse.training.pigment import ita_deg
+from faceverse.training.shape_population import rigid_fit
+from faceverse.training.skin_reflectance import ita_deg
 from faceverse.training.sources import ANCESTRIES, ShapeSource
 from faceverse.weights import find_weights
 

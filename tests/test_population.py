@@ -9,7 +9,7 @@ from faceverse.training.anthropometry import compare_measures, measure
 from faceverse.training.calibration import calibrate, survey_statistics
 from faceverse.training.deformation import KERNELS, KernelParameters, SmoothDeformation, outward_directions
 from faceverse.training.head_regions import find_mouth_cavity, mirror_map
-from faceverse.training.heads import ShapePopulation, draw_settings
+from faceverse.training.shape_population import ShapePopulation, draw_settings
 
 MM = 1e3
 

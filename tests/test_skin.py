@@ -10,15 +10,23 @@ from scipy.spatial import cKDTree
 from faceverse.graphics.lighting import linear_from_srgb, srgb_from_linear
 from faceverse.graphics.mesh import unique_edges, vertex_normals
 from faceverse.model.file import pack_albedo, read_model_file
-from faceverse.training import pigment
-from faceverse.training.colour import SkinTask, brow_lines, fine_fields, paint_surface, skin_masks, with_skin
-from faceverse.training.heads import draw_settings
-from faceverse.training.parts import PART_COLOURS, eyeball_colours, fixed_colours, height_share
-from faceverse.training.pigment import ita_deg, lab, linear_rgb, melanin_index, melanin_of_ita, pigment_table, unmix
-from faceverse.training.skin import PaintSurface, SkinPopulation, density, sample_texture
+from faceverse.training import skin_reflectance
+from faceverse.training.albedo_model import SkinTask, brow_lines, fine_fields, paint_surface, skin_masks, with_skin
+from faceverse.training.appearance_traits import draw_traits, tone_ita_deg
+from faceverse.training.part_colours import PART_COLOURS, eyeball_colours, fixed_colours, height_share
+from faceverse.training.shape_population import draw_settings
 from faceverse.training.skin_fields import skin_fields
+from faceverse.training.skin_population import PaintSurface, SkinPopulation, density, sample_texture
+from faceverse.training.skin_reflectance import (
+    ita_deg,
+    lab,
+    linear_rgb,
+    melanin_index,
+    melanin_of_ita,
+    pigment_table,
+    unmix,
+)
 from faceverse.training.sources import ANCESTRIES, SkinTexture
-from faceverse.training.traits import draw_traits, tone_ita_deg
 from faceverse.weights import find_weights
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -32,7 +40,7 @@ def srgb(linear):
 
 
 def skin_colour(melanin, blood, pheomelanin=0.1):
-    return linear_rgb(pigment.reflectance(melanin, blood, pheomelanin))
+    return linear_rgb(skin_reflectance.reflectance(melanin, blood, pheomelanin))
 
 
 def test_a_white_surface_is_white_and_lab_is_that_of_cie():
@@ -44,7 +52,7 @@ def test_a_white_surface_is_white_and_lab_is_that_of_cie():
 
 @pytest.mark.parametrize("blood", [0.02, 0.035, 0.07])
 def test_more_melanin_is_darker_in_every_channel_and_lowers_the_angle(blood):
-    colours = skin_colour(np.geomspace(*pigment.MELANIN_RANGE, 40), np.full(40, blood))
+    colours = skin_colour(np.geomspace(*skin_reflectance.MELANIN_RANGE, 40), np.full(40, blood))
     assert (np.diff(colours, axis=0) < 0).all()
     pale_to_dark = skin_colour(np.geomspace(0.002, 0.25, 40), np.full(40, blood))
     assert (np.diff(ita_deg(pale_to_dark)) < 0).all()
@@ -77,14 +85,14 @@ def test_the_colour_charts_patches_are_some_mixture(patch):
 
 def test_table_is_the_formula():
     rng = np.random.default_rng(0)
-    melanin = np.exp(rng.uniform(*np.log(pigment.MELANIN_RANGE), 300))
-    blood = np.exp(rng.uniform(*np.log(pigment.BLOOD_RANGE), 300))
-    for share in pigment.PHEOMELANIN_RANGE:
+    melanin = np.exp(rng.uniform(*np.log(skin_reflectance.MELANIN_RANGE), 300))
+    blood = np.exp(rng.uniform(*np.log(skin_reflectance.BLOOD_RANGE), 300))
+    for share in skin_reflectance.PHEOMELANIN_RANGE:
         found = pigment_table(share)(melanin_index(melanin), np.log(blood))
         np.testing.assert_allclose(found, -np.log(skin_colour(melanin, blood, share)), atol=0.004)
     outside = pigment_table()(np.array([-99.0, 99.0]), np.array([-99.0, 99.0]))
-    ends = [np.log(pigment.BLOOD_RANGE)[k] for k in (0, 1)]
-    np.testing.assert_allclose(outside, pigment_table()(np.array(pigment.INDEX_RANGE), np.array(ends)))
+    ends = [np.log(skin_reflectance.BLOOD_RANGE)[k] for k in (0, 1)]
+    np.testing.assert_allclose(outside, pigment_table()(np.array(skin_reflectance.INDEX_RANGE), np.array(ends)))
 
 
 def test_unmixing_finds_pigments_whatever_the_cameras_colours():

@@ -29,7 +29,7 @@ from faceverse.training.deformation import smooth_modes
 from faceverse.training.embedding import ERROR_MODES, FACE_OVAL, IRIS, RenderedViews, embed
 from faceverse.training.eyes import round_ball
 from faceverse.training.head_regions import boundary_edges, boundary_loop, directed_edges
-from faceverse.training.heads import (
+from faceverse.training.shape_population import (
     LOCAL_SIGMA,
     ShapePopulation,
     align,

@@ -9,7 +9,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..graphics.mesh import Subdivision, subdivide_flat, subdivide_smooth, subdivision, unique_edges
-from .skin import sample_texture
+from .skin_population import sample_texture
 from .sources import HeadMesh, ShapeSource
 from .unwrap import unwrap
 

@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from ..model.file import ModelFile
 from .anthropometry import landmarks
-from .heads import PopulationSettings
+from .shape_population import PopulationSettings
 from .sources import ANCESTRIES, HeadMesh
 
 Points = dict[str, np.ndarray]  # landmarks (S, 3) in millimetres

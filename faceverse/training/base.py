@@ -13,14 +13,14 @@ from ..landmarks import LANDMARKS_68_FROM_478
 from ..model.face_model import ARKIT_NAMES, FaceModel, Landmarks
 from ..model.file import ModelFile, content_hash
 from ..weights import model_data
+from .albedo_model import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_skin
 from .assembly import REGIONS, Assembly, assemble, vertex_weights
 from .attributes import with_attributes
 from .basis import shape_basis
-from .colour import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_skin
 from .embedding import detect_in_renderings, embed
+from .expression_gains import expression_gain
 from .expressions import fit_expressions
-from .gains import expression_gain
-from .heads import ShapePopulation, draw_settings
+from .shape_population import ShapePopulation, draw_settings
 from .sources import ShapeSource, load_skins, skins_digest
 
 IDENTITY_MODES = 150

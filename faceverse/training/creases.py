@@ -13,7 +13,7 @@ from .crease_fields import CreaseFamily, CreaseFields
 from .skin_fields import smoothstep
 
 Z_DIM = 64
-FACTORS = (
+FACTORS = (  # these names are stored in the weight files
     "age", "masculinity", "photoageing",
     "forehead_depth", "forehead_count", "forehead_height", "forehead_wave", "forehead_asymmetry", "forehead_phase",
     "frown_depth", "frown_number", "frown_tilt",
@@ -24,7 +24,7 @@ FACTORS = (
     "neck_lines", "neck_phase", "nose_lines",
     "fine_lines", "pore_depth", "pore_extent", "roughness",
     "freckles", "age_spots", "moles", "redness", "acne_scars", "stubble",
-    "brow_displacement", "mottling", "eyelid_lines",
+    "brow_relief", "mottling", "eyelid_lines",
 )  # fmt: skip
 AGE_MEAN, AGE_SPREAD = DisplacementCode.age
 _HASH = np.random.default_rng(20).uniform(0, 2 * np.pi, (96, 8))  # phases of the lines, the same for all people

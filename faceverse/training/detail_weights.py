@@ -26,10 +26,12 @@ from .generators import (
     train_generator,
 )
 from .reader import train_reader
-from .scans import CODE, DetailSurface
+from .synthetic_skin import CODE, DetailSurface
 
 LICENCE = "CC0-1.0"
-SOURCES = "synthetic scans drawn by faceverse.training.scans and .wrinkles on heads of the open model"
+SOURCES = (
+    "synthetic skin drawn by faceverse.training.synthetic_skin and .expression_wrinkles on heads of the open model"
+)
 
 
 def displacement_code(model: FaceModel) -> DisplacementCode:

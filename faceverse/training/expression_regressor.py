@@ -21,9 +21,9 @@ from ..model.face_model import FaceModel
 from ..threads import one_thread
 from ..tracking.expression_regressor import STORED_NAMES, ExpressionRegressor
 from ..weights import EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION, load_model
+from .mlp import Mlp, MlpSettings, combine_ensemble, train_mlp, write_network
 from .parameter_regressor import PACKAGES, error_metric, mirror_names, mirror_points, version_of
 from .portraits import PortraitSamples
-from .small_networks import Mlp, MlpSettings, combine_ensemble, train_mlp, write_network
 from .synthetic_clips import collect_clips
 
 CLIPS = 2_000

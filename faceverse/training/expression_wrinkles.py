@@ -25,8 +25,8 @@ from ..model.face_model import FaceModel
 from .crease_fields import CreaseFamily, CreaseFields
 from .creases import FACTORS, crease_displacement
 from .detail_data import DetailSample
-from .scans import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail
 from .skin_fields import smoothstep
+from .synthetic_skin import CODE, DetailSurface, albedo_tone, likely_age_and_masculinity, random_z, synthetic_detail
 
 LEAST_GATE = 0.15
 WRINKLE_SIZE = 256
@@ -153,7 +153,7 @@ def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed:
     """Draw sample number `index`: a random person of the model with a random expression.
 
     Returns:
-        condition (6, 256, 256): the bands of the neutral displacement, and the strain, in the units of `scans.CODE`.
+        condition (6, 256, 256): the bands of the neutral displacement, and the strain, in the units of `synthetic_skin.CODE`.
         image (3, 256, 256): the bands of the added displacement divided by the strain's gate
         (`displacement.wrinkle_gate`), that is, at full wrinkling; mask: where the gate is large enough to divide by.
         z (64,): of `creases.FACTORS`.
@@ -218,7 +218,9 @@ def _crease_wrinkles(
     return _depth_by_age(z) * displacement
 
 
-def _wrinkle_depth(family: CreaseFamily, across: np.ndarray, strain: np.ndarray, response: WrinkleResponse) -> np.ndarray:
+def _wrinkle_depth(
+    family: CreaseFamily, across: np.ndarray, strain: np.ndarray, response: WrinkleResponse
+) -> np.ndarray:
     """(N,) depth of the wrinkles relative to the full crease."""
     along_u, mixed, along_v = strain.reshape(3, -1)[:, family.at]
     u, v = across

@@ -13,11 +13,11 @@ import scipy.sparse as sparse
 from ..graphics.mesh import unique_edges
 from ..model.face_model import ARKIT_NAMES
 from .assembly import Assembly
+from .edge_loops import eye_grids
 from .head_regions import mirror_map
-from .heads import rigid_fit
 from .lids import GAZE_DEG, LID_DEG, Eyelids
 from .mouth import COLUMNS, LIP_OVERLAP_M, MouthCorrector
-from .rings import eye_grids
+from .shape_population import rigid_fit
 from .sources import ShapeSource
 
 # Mixtures of source shapes (weights by name) that replace shapes which are too weak, too strong or too high.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..graphics.mesh import subdivide_smooth, subdivision
+from .edge_loops import eye_grids
 from .head_regions import radius
-from .rings import eye_grids
 from .sources import HeadMesh
 
 _BALL_SIGMA, _DEPTH_SIGMA, _FIT_SIGMA = 0.04, 0.10, 0.03  # radii: priors of size and depth, residual of the lid fit

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..detail.stylegan import ConditionalGenerator
-from . import scans
+from . import synthetic_skin
 from .detail_data import DetailData
 from .generator_plans import GeneratorPlan
 from .patch_distance import PatchDistance, diversity, patch_distance
@@ -115,7 +115,7 @@ def _panel(maps: Tensor, spread: Tensor, plan: GeneratorPlan, group: str) -> Ten
     channels = list(plan.groups[group])
     if group != "displacement":
         return (0.5 + 0.15 * maps[channels] / spread[channels]).clamp(0, 1)
-    height_mm = (maps[channels] * torch.tensor(scans.CODE.band_scales_mm).view(-1, 1, 1)).sum(0)
+    height_mm = (maps[channels] * torch.tensor(synthetic_skin.CODE.band_scales_mm).view(-1, 1, 1)).sum(0)
     slope = (height_mm[1:] - height_mm[:-1]) * maps.shape[-1] / FACE_MAP_MM
     return (0.5 + _SHADE * F.pad(slope, (0, 0, 0, 1))).clamp(0, 1).expand(3, -1, -1)
 

@@ -24,7 +24,7 @@ from ..errors import ParameterError, WeightsError
 from ..io.files import write_atomically
 from ..messages import reason_of
 from ..model.face_model import FaceModel
-from . import expression_wrinkles, scans
+from . import expression_wrinkles, synthetic_skin
 from .detail_data import DetailSample, area_average, draw_data
 from .generator_evaluation import GeneratorMetrics, evaluate_generator, image_sheet
 from .generator_plans import GeneratorPlan, detail_plan, expression_plan
@@ -50,10 +50,12 @@ class SyntheticDetail:
 
     model: FaceModel
     seed: int
-    size: int = scans.IMAGE_SIZE
+    size: int = synthetic_skin.IMAGE_SIZE
 
     def __call__(self, number: int) -> DetailSample:
-        return _reduced(scans.training_sample(self.model, _detail_surface(self.model), number, self.seed), self.size)
+        return _reduced(
+            synthetic_skin.training_sample(self.model, _detail_surface(self.model), number, self.seed), self.size
+        )
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class SyntheticWrinkles:
 
 
 @lru_cache(1)
-def _detail_surface(model: FaceModel) -> scans.DetailSurface:
-    return scans.DetailSurface.of(model)
+def _detail_surface(model: FaceModel) -> synthetic_skin.DetailSurface:
+    return synthetic_skin.DetailSurface.of(model)
 
 
 @lru_cache(1)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .edge_loops import LoopGrid
 from .head_regions import radius
-from .rings import LoopGrid
 from .sources import HeadMesh
 
 # Degrees away from the nose and up at weight 1: comfortable gaze without head movement; the physical limit is about 45.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graphics.mesh import subdivide_smooth, subdivision
-from .rings import mouth_grid
+from .edge_loops import mouth_grid
 from .sources import HeadMesh
 
 LIP_OVERLAP_M = 0.0013  # of closed lips on the subdivided mesh: enough for heads that the basis only approximates

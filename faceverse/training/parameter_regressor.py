@@ -24,8 +24,8 @@ from ..model.face_model import FaceModel
 from ..threads import one_thread
 from ..weights import PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION, load_model
 from .detector_errors import detector_errors
+from .mlp import Mlp, MlpSettings, combine_ensemble, train_mlp, write_network
 from .portraits import PortraitSamples, collect_samples
-from .small_networks import Mlp, MlpSettings, combine_ensemble, train_mlp, write_network
 
 SAMPLES = 12_000
 LANDMARK_COMPONENTS = 150  # principal components of the landmarks

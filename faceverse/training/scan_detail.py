@@ -20,7 +20,8 @@ from .creases import AGE_MEAN, AGE_SPREAD, Z_DIM
 from .detail_data import DetailSample
 from .registration import HEAD_RADIUS_M, Registration, fill_albedo
 from .scan_files import NEUTRAL, Scan, ScanError, ScanFile, find_scans, load_frames, transformed
-from .scans import (
+from .surface_fit import closest_points
+from .synthetic_skin import (
     ALBEDO_LOG_RANGE,
     CODE,
     CONDITION_SIZE,
@@ -28,7 +29,6 @@ from .scans import (
     DetailSurface,
     without_coarse,
 )
-from .surface_fit import closest_points
 
 REACH_M = 0.005  # search range along the normal
 MISS_M = 0.0004  # largest distance of the result from the scan; more means that the ray missed its border

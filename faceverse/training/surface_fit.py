@@ -16,7 +16,7 @@ from ..errors import FaceVerseError, ParameterError
 from ..messages import reason_of
 from ..model.data import closest_barycentric
 from ..model.face_model import FaceModel
-from .heads import rigid_fit
+from .shape_population import rigid_fit
 
 # Weight of a correspondence by region; hair, collars and the specular surface of the eyes are no skin.
 REGION_WEIGHTS = {"face": 1.0, "lips": 1.0, "eyelids": 1.0, "ears": 0.5, "neck": 0.25, "scalp": 0.15}

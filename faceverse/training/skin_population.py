@@ -1,6 +1,6 @@
 """A population of facial albedos: linear RGB per vertex.
 
-The photographic skin textures are decomposed into melanin, blood and shade (see `pigment`). Slow variation of the shade
+The photographic skin textures are decomposed into melanin, blood and shade (see `skin_reflectance`). Slow variation of the shade
 is attributed to illumination and removed. Patterns of a few textures that match a person in age, sex and ancestry are
 blended, each mirrored or not, and combined with melanin and blood drawn over the full human range. Hair on scalp, brows
 and chin, lashes, lips, redness and freckles are painted from random traits; their traces in the textures are removed
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from ..graphics.lighting import linear_from_srgb, sh_basis
-from .pigment import melanin_index, pigment_table, unmix
+from .appearance_traits import AppearanceTraits, draw_traits
 from .skin_fields import SkinFields, smoothstep
+from .skin_reflectance import melanin_index, pigment_table, unmix
 from .sources import ANCESTRIES, SkinTexture
-from .traits import AppearanceTraits, draw_traits
 
 if TYPE_CHECKING:
-    from .heads import PopulationSettings
+    from .shape_population import PopulationSettings
 
 DARKEST = 0.004
 SLOW_FIELDS = 24  # leading smooth fields by which people differ; the albedo modes cannot represent more

@@ -19,10 +19,10 @@ from ..model.file import ModelFile, pack_albedo
 from .assembly import REGIONS, Assembly
 from .basis import principal_scores
 from .deformation import smooth_modes
-from .heads import PopulationSettings
-from .parts import fixed_colours
-from .skin import PaintSurface, SkinPopulation, sample_texture
+from .part_colours import fixed_colours
+from .shape_population import PopulationSettings
 from .skin_fields import Brows, SkinFields, skin_fields
+from .skin_population import PaintSurface, SkinPopulation, sample_texture
 from .sources import ShapeSource
 
 ALBEDO_MODES = 50

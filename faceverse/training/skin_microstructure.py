@@ -233,9 +233,9 @@ def _brow_hairs(surface, fields, factors, rng, pale, displacement, albedo) -> No
     white = rng.standard_normal(surface.size**2, dtype=np.float32)
     hairs = np.maximum(_along(course, white) + 0.1, 0) * weight[here]
     displacement.reshape(-1)[fields.at[here]] += (
-        0.07 * factors.varied("brow_displacement", 0.35) * (hairs - 0.5 * weight[here])
+        0.07 * factors.varied("brow_relief", 0.35) * (hairs - 0.5 * weight[here])
     )
-    shade = 0.30 * factors.varied("brow_displacement", 0.25) * (0.5 * weight[here] - hairs)
+    shade = 0.30 * factors.varied("brow_relief", 0.25) * (0.5 * weight[here] - hairs)
     albedo.reshape(3, -1)[:, fields.at[here]] += shade[None] * -DARK[:, None] * 0.9
 
 

@@ -8,7 +8,7 @@ from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import vertex_normals
 from faceverse.model.texture_maps import bake_planes
 from faceverse.training.creases import FACTORS, Z_DIM, crease_displacement
-from faceverse.training.scans import (
+from faceverse.training.synthetic_skin import (
     ALBEDO_LOG_RANGE,
     CODE,
     DISPLACEMENT_RANGE_MM,

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..model.face_model import ARKIT_NAMES, GAIN_RANGE
 from .assembly import Assembly
+from .edge_loops import eye_grids, mouth_grid
 from .lids import Eyelids
-from .rings import eye_grids, mouth_grid
 
 _RIDGE = 1e-3  # relative to the scores' variance: there are many more heads than coefficients
 _CHIN_BELOW_M = (0.020, 0.045)  # range below the lip line in which the most prominent point of the chin is searched

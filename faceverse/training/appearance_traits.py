@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .pigment import melanin_of_ita
 from .skin_fields import smoothstep
+from .skin_reflectance import melanin_of_ita
 from .sources import ANCESTRIES
 
 if TYPE_CHECKING:
-    from .heads import PopulationSettings
+    from .shape_population import PopulationSettings
 
 # Hair from black over brown to blond, and red and white; linear RGB at a distance.
 HAIR_RAMP = np.array(

@@ -17,7 +17,7 @@ from ..model.face_model import FaceModel, FaceParams
 from .crease_fields import CreaseFields
 from .creases import AGE_MEAN, AGE_SPREAD, FACTORS, Z_DIM, crease_displacement
 from .detail_data import DetailSample
-from .skin_grain import BLOOD, MELANIN, GrainFields, grain, smooth_noise
+from .skin_microstructure import BLOOD, MELANIN, GrainFields, grain, smooth_noise
 from .skin_surface import GRID, SkinSurface
 
 DISPLACEMENT_RANGE_MM = (-0.8, 0.5)
