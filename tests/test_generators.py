@@ -278,7 +278,7 @@ def test_run_in_bfloat16_writes_log_sheets_and_a_loadable_state(tmp_path):
     again, info = train_generator(
         *arguments, TrainingBudget(steps=6, samples=32, workers=0, threads=1), settings=settings, progress=lines.append
     )
-    assert info["steps"] == 6 and any("goes on from step 4" in line for line in lines)
+    assert info["steps"] == 6 and any("resumed from step 4" in line for line in lines)
     with pytest.raises(ParameterError, match="minutes or steps"):
         TrainingBudget()
 

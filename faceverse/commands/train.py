@@ -75,7 +75,9 @@ def _run_generator(options: argparse.Namespace) -> int:
 
     if options.output.suffix.lower() != ".safetensors":
         raise ParameterError("file.name_safetensors", name=options.output.name)
-    budget = TrainingBudget(minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads)
+    budget = TrainingBudget(
+        minutes=options.minutes, steps=options.steps, samples=options.samples, threads=options.threads
+    )
     given = {"seed": options.seed, "progress": functools.partial(print, file=sys.stderr, flush=True)}
     if options.kind != "expression":
         given["scans"] = options.scans

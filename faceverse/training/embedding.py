@@ -80,7 +80,7 @@ def detect_in_renderings(
             scale.append(float(np.median(projected[:, 2])) / camera.focal_px)
             yaws.append(yaw)
         if number % 50 == 49:
-            progress(f"shown {number + 1} of {count} renderings to the detector, {len(points)} answered")
+            progress(f"{number + 1} of {count} renderings, faces detected in {len(points)}")
     return RenderedViews(np.stack(points), np.stack(detections), np.array(scale), np.array(yaws))
 
 

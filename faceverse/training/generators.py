@@ -150,7 +150,7 @@ class TrainingRun:
             raise WeightsError("training.checkpoint", path=self._state_path, reason=reason_of(problem)) from problem
         self.training.load(state)
         self.rows = [row for row in rows if int(row["step"]) <= self.training.steps]
-        self.progress(f"goes on from step {self.training.steps}, {self.training.seconds / 60:.1f} min")
+        self.progress(f"resumed from step {self.training.steps}, {self.training.seconds / 60:.1f} min")
 
     def go(self, minutes: float | None, steps: int | None, report_minutes: float = REPORT_MINUTES) -> None:
         """Train until the total minutes or steps are reached, then write a report and a checkpoint.
