@@ -10,7 +10,7 @@ import torch
 from faceverse.detail.stylegan import ConditionalGenerator, generator_from_state
 from faceverse.errors import ParameterError
 from faceverse.threads import one_thread
-from faceverse.training import expression_wrinkles, generators
+from faceverse.training import expression_wrinkles, generators, synthetic_skin
 from faceverse.training.detail_data import (
     DataShape,
     DetailSample,

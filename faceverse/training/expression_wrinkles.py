@@ -153,7 +153,8 @@ def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed:
     """Draw sample number `index`: a random person of the model with a random expression.
 
     Returns:
-        condition (6, 256, 256): the bands of the neutral displacement, and the strain, in the units of `synthetic_skin.CODE`.
+        condition (6, 256, 256): the bands of the neutral displacement, and the strain, in the units of
+        `synthetic_skin.CODE`.
         image (3, 256, 256): the bands of the added displacement divided by the strain's gate
         (`displacement.wrinkle_gate`), that is, at full wrinkling; mask: where the gate is large enough to divide by.
         z (64,): of `creases.FACTORS`.

@@ -1,10 +1,10 @@
 """A population of facial albedos: linear RGB per vertex.
 
-The photographic skin textures are decomposed into melanin, blood and shade (see `skin_reflectance`). Slow variation of the shade
-is attributed to illumination and removed. Patterns of a few textures that match a person in age, sex and ancestry are
-blended, each mirrored or not, and combined with melanin and blood drawn over the full human range. Hair on scalp, brows
-and chin, lashes, lips, redness and freckles are painted from random traits; their traces in the textures are removed
-first. Hair coverage is an area mixture and therefore blended in linear RGB.
+The photographic skin textures are decomposed into melanin, blood and shade (see `skin_reflectance`). Slow variation of
+the shade is attributed to illumination and removed. Patterns of a few textures that match a person in age, sex and
+ancestry are blended, each mirrored or not, and combined with melanin and blood drawn over the full human range. Hair on
+scalp, brows and chin, lashes, lips, redness and freckles are painted from random traits; their traces in the textures
+are removed first. Hair coverage is an area mixture and therefore blended in linear RGB.
 """
 
 from __future__ import annotations
