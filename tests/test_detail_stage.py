@@ -34,7 +34,8 @@ def model():
 def wrinkled(model):
     """A head of 70 with synthetic displacement, and its photograph in side light."""
     person = head(model.random(8), model, texture_size=512)
-    displacement = synthetic_detail(DetailSurface.of(model, 256), random_z(np.random.default_rng(0), 72, 0.5), 0).displacement
+    z = random_z(np.random.default_rng(0), 72, 0.5)
+    displacement = synthetic_detail(DetailSurface.of(model, 256), z, 0).displacement
     light = person.params.light.copy()
     light[1:4] += light[0].mean() * np.float32([[0.35], [0.25], [0.1]])
     posed = person.replace(params=person.params.replace(light=light))

@@ -123,7 +123,8 @@ def test_stretched_skin_loses_its_creases(surface):
 def test_training_samples(model, surface):
     samples = [training_sample(model, surface, index, 7) for index in range(3)]
     for sample in samples:
-        assert sample.condition.shape == (6, WRINKLE_SIZE, WRINKLE_SIZE) and sample.image.shape == (3, WRINKLE_SIZE, WRINKLE_SIZE)
+        assert sample.condition.shape == (6, WRINKLE_SIZE, WRINKLE_SIZE)
+        assert sample.image.shape == (3, WRINKLE_SIZE, WRINKLE_SIZE)
         assert sample.z.shape == (64,)
         assert sample.condition.dtype == sample.image.dtype == sample.z.dtype == np.float32
         assert np.isfinite(sample.image).all() and np.isfinite(sample.condition).all()
