@@ -88,12 +88,12 @@ def test_globals_recover_known_directions(people):
 def test_globals_are_estimated(people):
     settings, coefficients, _ = people
     found = learn_globals(coefficients, settings)
-    answers = coefficients @ found.estimators[:, :-1].T + found.estimators[:, -1]
-    assert np.abs(answers[:, 0] - settings.years).mean() < 5
-    assert np.abs(answers[:, 1] - (2 * settings.male - 1)).mean() < 0.25
-    assert np.abs(answers[:, 3:] - settings.ancestry).mean() < 0.12
-    np.testing.assert_allclose(answers[:, 3:].sum(1), 1, atol=1e-9)
-    np.testing.assert_allclose(answers.mean(0)[:3], [settings.years.mean(), (2 * settings.male - 1).mean(),
+    estimates = coefficients @ found.estimators[:, :-1].T + found.estimators[:, -1]
+    assert np.abs(estimates[:, 0] - settings.years).mean() < 5
+    assert np.abs(estimates[:, 1] - (2 * settings.male - 1)).mean() < 0.25
+    assert np.abs(estimates[:, 3:] - settings.ancestry).mean() < 0.12
+    np.testing.assert_allclose(estimates[:, 3:].sum(1), 1, atol=1e-9)
+    np.testing.assert_allclose(estimates.mean(0)[:3], [settings.years.mean(), (2 * settings.male - 1).mean(),
                                                      (2 * settings.weight - 1).mean()], atol=1e-6)  # fmt: skip
 
 

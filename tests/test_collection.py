@@ -99,7 +99,7 @@ def test_expression_is_no_part_of_the_neutral_head(heads):
     np.testing.assert_array_equal(neutral_control(base, smiling), neutral_control(base, heads[0]))
 
 
-def told(model, coefficients):
+def params_of(model, coefficients):
     """Parameters from a row of the population."""
     count = len(model.identity_modes)
     return model.neutral().replace(identity=coefficients[:count], albedo=coefficients[count:])
@@ -112,7 +112,7 @@ def test_attributes_say_the_same_of_the_same_head(heads):
     file = model_from_scans(base, heads[:6], modes=14)
     old, new = FaceModel(model_data(base)), FaceModel(model_data(file))
     for before, after in zip(population, new.data.population, strict=True):
-        params = [told(m, c.astype(np.float32)) for m, c in ((old, before), (new, after))]
+        params = [params_of(m, c.astype(np.float32)) for m, c in ((old, before), (new, after))]
         shapes = [m.vertices(torch.from_numpy(p.identity)[None])[0] for m, p in zip((old, new), params, strict=True)]
         assert (shapes[0] - shapes[1]).norm(dim=1).mean() < 5e-4
         values = [m.attributes(p) for m, p in zip((old, new), params, strict=True)]

@@ -1,4 +1,4 @@
-"""What the detector errs by, measured on samples whose errors are known."""
+"""Error statistics of the detector, measured on samples with known errors."""
 
 from dataclasses import replace
 
@@ -21,14 +21,19 @@ def known():
 
 
 def without_errors(model, samples):
-    """The samples as a detector that never errs would have answered."""
+    """The samples with error-free detections."""
     return replace(samples, landmarks_px=samples.landmarks_px - errors_px(model, samples) * np.float32([1, -1]))
 
 
 def test_a_detector_that_never_errs_has_no_errors(known):
     model, samples, network = known
     found = detector_errors(model, without_errors(model, samples), network)
-    assert found["bias"].shape == (len(TURNS_DEG), 478, 2) and found["error_modes"].shape == (len(TURNS_DEG), ERROR_MODES, 478, 2)
+    assert found["bias"].shape == (len(TURNS_DEG), 478, 2) and found["error_modes"].shape == (
+        len(TURNS_DEG),
+        ERROR_MODES,
+        478,
+        2,
+    )
     assert np.abs(found["bias"]).max() < 1e-6 and np.abs(found["error_modes"]).max() < 1e-6
 
 
@@ -56,7 +61,9 @@ def test_what_varies_is_habit_or_deviation(known):
 
 def test_errors_of_the_other_side_are_mirrored(known):
     *_, network = known
-    (bias, error_modes, sigma), (left, left_error_modes, left_sigma) = (network.errors_at(turn) for turn in (30.0, -30.0))
+    (bias, error_modes, sigma), (left, left_error_modes, left_sigma) = (
+        network.errors_at(turn) for turn in (30.0, -30.0)
+    )
     other = network.mirrored_points
     np.testing.assert_allclose(left, bias[other] * [-1, 1])
     np.testing.assert_allclose(left_error_modes, error_modes[:, other] * [-1, 1])
@@ -79,11 +86,11 @@ def test_the_fit_believes_the_points_less_the_bias(known):
     shift = (face.landmarks_px - start.points_px) * np.array([1, -1]) * float(network.unit_m[0]) / aligned.scale
     np.testing.assert_allclose(shift, network.errors_at(aligned.yaw_deg)[0], atol=1e-6)
     lm = landmark_model(model, model.landmarks_478)
-    told = lm.with_initial_estimate(start)
-    assert told.learned and not lm.learned
-    np.testing.assert_array_equal(told.error_modes, start.error_modes)
+    solver = lm.with_initial_estimate(start)
+    assert solver.learned and not lm.learned
+    np.testing.assert_array_equal(solver.error_modes, start.error_modes)
     np.testing.assert_allclose(
-        told.resolved_identity_prior.precision @ start.covariance, np.eye(len(start.identity)), atol=1e-3
+        solver.resolved_identity_prior.precision @ start.covariance, np.eye(len(start.identity)), atol=1e-3
     )
     few = replace(lm, detected=np.array([33, 263, 4])).with_initial_estimate(start)
     assert few.error_modes.shape[1] == len(few.sigma) == 3
@@ -93,6 +100,8 @@ def test_mouths_are_left_to_the_detector(known):
     model, *_ = known
     prior = landmark_model(model, model.landmarks_478).prior
     sure = prior.prefers_estimate(np.full(len(prior.names), 1e-3))
-    said = {name for name, learned in zip(prior.names, sure, strict=True) if learned}
-    assert "browInnerUp" in said and not any(name.startswith(("mouth", "jaw", "tongue")) for name in said)
+    learned_names = {name for name, learned in zip(prior.names, sure, strict=True) if learned}
+    assert "browInnerUp" in learned_names and not any(
+        name.startswith(("mouth", "jaw", "tongue")) for name in learned_names
+    )
     np.testing.assert_array_equal(prior.with_initial_estimate(np.full(len(prior.names), 9.0)).sigma, prior.sigma)

@@ -23,17 +23,17 @@ JAW = ARKIT_NAMES.index("jawOpen")
 
 
 def seen_clips(count, seed=0):
-    """Clips of toy heads whose first frame is at rest; identities as in that frame."""
+    """Clips of toy heads whose first frame is neutral; identities as in that frame."""
     drawn = seen_samples(FRAMES * count, seed)
     first = np.arange(len(drawn)) // FRAMES * FRAMES
     model = toy_model()
     still = seen_samples(FRAMES * count, seed).rows(first)
     moved = drawn.landmarks_px - seen_identity_px(model, drawn) + seen_identity_px(model, still)
-    rest = np.arange(len(drawn)) == first
-    jaw = np.where(rest, 0, drawn.expression[:, JAW])
+    neutral = np.arange(len(drawn)) == first
+    jaw = np.where(neutral, 0, drawn.expression[:, JAW])
     expression, scores = np.zeros_like(drawn.expression), np.zeros_like(drawn.scores)
     expression[:, JAW] = jaw
-    points = np.where(rest[:, None, None], seen_identity_px(model, still, drawn), moved)
+    points = np.where(neutral[:, None, None], seen_identity_px(model, still, drawn), moved)
     return dataclasses.replace(
         drawn, person=first // FRAMES, expression=expression, scores=scores, landmarks_px=points.astype(np.float32)
     )
@@ -75,8 +75,8 @@ def test_a_movement_is_read_from_the_face_at_rest(trained):
     table = expression_regressor.make_table(clips, network)
     found = []
     for number in range(len(clips)):
-        look = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
-        weights, sigma = network.predict(look, table.neutral[number])
+        inputs = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
+        weights, sigma = network.predict(inputs, table.neutral[number])
         assert weights.shape == sigma.shape == (len(ARKIT_NAMES),) and weights.min() >= 0 and weights.max() <= 1
         found.append(weights[JAW])
     truth = clips.expression[:, JAW]
@@ -89,17 +89,17 @@ def test_the_same_face_has_not_moved(trained):
     network, _ = trained
     clips = seen_clips(10, seed=6)
     for number in range(0, len(clips), FRAMES):
-        look = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
-        assert network.predict(look, look.values)[0].max() < 0.25
+        inputs = network.inputs_of(clips.face(number), tuple(clips.photo_size[number]))
+        assert network.predict(inputs, inputs.values)[0].max() < 0.25
 
 
 def test_a_mirrored_face_moves_as_the_mirror_image(model):
     network, faces = load_expression_regressor(model), seen_samples(2, seed=7, model=model)
-    look, rest = (network.inputs_of(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
-    own, _ = network.predict(look, rest.values)
-    turned = look.rotation * np.outer([-1, 1, 1], [-1, 1, 1])
-    mirrored = dataclasses.replace(look, values=network.mirrored(look.values), rotation=turned)
-    other, _ = network.predict(mirrored, network.mirrored(rest.values))
+    inputs, neutral = (network.inputs_of(faces.face(number), tuple(faces.photo_size[number])) for number in (1, 0))
+    own, _ = network.predict(inputs, neutral.values)
+    turned = inputs.rotation * np.outer([-1, 1, 1], [-1, 1, 1])
+    mirrored = dataclasses.replace(inputs, values=network.mirrored(inputs.values), rotation=turned)
+    other, _ = network.predict(mirrored, network.mirrored(neutral.values))
     np.testing.assert_allclose(other, own[network.mirrored_expression], atol=5e-3)
     assert own.max() > 0.01
 
@@ -127,10 +127,10 @@ def test_a_saved_network_answers_the_same(trained, toy_with_hash, tmp_path, monk
     network, clips = trained[0], seen_clips(1, seed=3)
     expression_regressor.save_network(network, tmp_path / EXPRESSION_REGRESSOR_FILE, "abc", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
-    look = network.inputs_of(clips.face(2), tuple(clips.photo_size[2]))
-    for answer, expected in zip(load_expression_regressor(toy_with_hash).predict(look, network.neutral_inputs_mean),
-                                network.predict(look, network.neutral_inputs_mean), strict=True):  # fmt: skip
-        np.testing.assert_allclose(answer, expected, atol=1e-6)
+    inputs = network.inputs_of(clips.face(2), tuple(clips.photo_size[2]))
+    for loaded, expected in zip(load_expression_regressor(toy_with_hash).predict(inputs, network.neutral_inputs_mean),
+                                network.predict(inputs, network.neutral_inputs_mean), strict=True):  # fmt: skip
+        np.testing.assert_allclose(loaded, expected, atol=1e-6)
 
 
 def test_another_model_has_no_network(toy_with_hash, trained, tmp_path, monkeypatch):

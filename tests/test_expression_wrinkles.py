@@ -1,4 +1,4 @@
-"""Wrinkles of expressions: none at rest, across the compression, deeper with age, smooth in a person's numbers."""
+"""Expression wrinkles: none without strain, perpendicular to the compression, deeper with age, smooth in z."""
 
 import numpy as np
 import pytest

@@ -137,11 +137,11 @@ def test_windows_show_the_region(data):
 def test_discriminator_answers_each_picture(side):
     image, condition = torch.randn(6, 3, side, side), torch.randn(6, 2, side, side)
     critic = Discriminator(side, 3, 2, widths=(8, 12))
-    answers = critic(image, condition)
-    assert answers.shape == (6,)
-    answers.sum().backward()
+    logits = critic(image, condition)
+    assert logits.shape == (6,)
+    logits.sum().backward()
     assert all(part.grad is not None and part.grad.isfinite().all() for part in critic.parameters())
-    assert not torch.equal(critic(image, condition.flip(0)), answers)
+    assert not torch.equal(critic(image, condition.flip(0)), logits)
 
 
 def test_discriminator_sees_that_all_pictures_are_the_same():
@@ -203,7 +203,7 @@ def test_training_brings_generated_maps_closer_to_the_data(data):
         training.step(step / 300)
     after = evaluate_generator(training.result(), data, PLAN)
     assert after.distance.mean < 0.6 * before.distance.mean
-    assert after.noise > 0.005  # the texture is nobody's but the noise's
+    assert after.noise > 0.005  # the texture comes from the noise alone
     batch = data.batch(np.array(data.held_out))
 
     def error(z):

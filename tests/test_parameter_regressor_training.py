@@ -80,8 +80,8 @@ def test_the_spread_is_that_of_the_errors(trained):
     network, _ = trained
     samples = seen_samples(120, seed=9)
     table = make_table(samples, network)
-    answers = network.evaluate(table.values)
-    identity, _ = network.mean_of_both(answers[:120], answers[120:])
+    outputs = network.evaluate(table.values)
+    identity, _ = network.mean_of_both(outputs[:120], outputs[120:])
     place = network.bin_of(table.yaw_deg[:120])
     errors = identity - samples.identity
     squares = [error @ np.linalg.solve(network.covariance[k], error) for error, k in zip(errors, place, strict=True)]

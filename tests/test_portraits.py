@@ -1,4 +1,4 @@
-"""Random portraits: people, faces, pictures, what the detector says, and the cache."""
+"""Random portraits: people, faces, pictures, detections, and the cache."""
 
 import numpy as np
 import pytest

@@ -390,12 +390,12 @@ def test_a_cloud_shows_its_face(model, synthetic_scan):
     assert np.rad2deg(turn.magnitude()) < 8
 
 
-def test_a_face_is_looked_at_once_from_close_by(model, synthetic_scan, monkeypatch):
+def test_each_detected_face_is_refined_once(model, synthetic_scan, monkeypatch):
     """Other views of the search show the same face: they are passed over, but not one that stands upside down."""
-    looks, closer = [], scan_landmarks.refine_detection
+    matrices, closer = [], scan_landmarks.refine_detection
 
     def counted(scan, model, matrix, translation):
-        looks.append(matrix)
+        matrices.append(matrix)
         found = closer(scan, model, matrix, translation)
         return None if found is None else replace(found, error_m=0.006)  # found, but not surely
 
@@ -403,7 +403,9 @@ def test_a_face_is_looked_at_once_from_close_by(model, synthetic_scan, monkeypat
     found = find_face(synthetic_scan[0].scan, model)
     assert found.error_m == 0.006
     upright = found.matrix / np.cbrt(np.linalg.det(found.matrix))
-    turns = [Rotation.from_matrix(look / np.cbrt(np.linalg.det(look)) @ upright.T).magnitude() for look in looks]
+    turns = [
+        Rotation.from_matrix(matrix / np.cbrt(np.linalg.det(matrix)) @ upright.T).magnitude() for matrix in matrices
+    ]
     assert (np.rad2deg(turns) < 20).sum() == 1
     assert scan_landmarks.is_same_pose(found, found.matrix, found.translation)
     assert not scan_landmarks.is_same_pose(found, found.matrix, found.translation + 0.03)

@@ -378,9 +378,9 @@ def test_no_mask_ends_in_an_edge(people_of, model, fields):
                      freckles=0.0, spots=0.0)  # fmt: skip
     albedo = srgb(people_of.paint(traits, np.zeros((len(fields.skin), 3)), np.random.default_rng(0)).clip(0, 1))
     edges = unique_edges(model.faces)
-    calm = (fields.skin > 0) & (fields.lips == 0) & (fields.lid_margin == 0) & (np.abs(fields.brows.across) > 3)
-    calm &= (fields.ears == 0) & (fields.nostrils < 0.02)
-    edges = edges[calm[edges].all(1)]
+    plain = (fields.skin > 0) & (fields.lips == 0) & (fields.lid_margin == 0) & (np.abs(fields.brows.across) > 3)
+    plain &= (fields.ears == 0) & (fields.nostrils < 0.02)
+    edges = edges[plain[edges].all(1)]
     length_mm = 1e3 * np.linalg.norm(np.diff(model.mean_vertices[edges], axis=1)[:, 0], axis=1)
     slope = np.abs(np.diff(albedo[edges], axis=1)[:, 0]).max(1) / np.maximum(length_mm, 1.0)
     hairline = (np.abs(fields.hairline[edges]) < 0.01).any(1)

@@ -357,10 +357,10 @@ def test_shape_basis_rebuilds_its_heads_and_weights_what_counts():
 
 
 def views_of(model, landmarks, count, noise_px=0.0, seed=0):
-    """Answers of a perfect (or shaky) detector to random heads of the model in random poses."""
+    """Detections of a perfect (or noisy) detector on random heads of the model in random poses."""
     rng = np.random.default_rng(seed)
     camera = Camera(900.0, (256.0, 256.0), (512, 512))
-    points, answers, yaws = [], [], []
+    points, detections, yaws = [], [], []
     for _ in range(count):
         yaw = float(rng.uniform(-35, 35))
         identity = torch.from_numpy(0.7 * rng.standard_normal((1, len(model.identity_modes)))).float()
@@ -370,10 +370,10 @@ def views_of(model, landmarks, count, noise_px=0.0, seed=0):
         corners = posed[torch.from_numpy(model.faces[landmarks.triangle])]
         surface = (corners * torch.from_numpy(landmarks.barycentric).float()[..., None]).sum(1)
         points.append(project(posed, camera)[:, :2].numpy())
-        answers.append(project(surface, camera)[:, :2].numpy())
+        detections.append(project(surface, camera)[:, :2].numpy())
         yaws.append(yaw)
-    answers = np.stack(answers) + noise_px * rng.standard_normal((count, len(landmarks.triangle), 2))
-    return RenderedViews(np.stack(points), answers, np.full(count, 0.53 / 900.0), np.array(yaws))
+    detections = np.stack(detections) + noise_px * rng.standard_normal((count, len(landmarks.triangle), 2))
+    return RenderedViews(np.stack(points), detections, np.full(count, 0.53 / 900.0), np.array(yaws))
 
 
 def on_surface(model, landmarks):
@@ -407,7 +407,7 @@ def test_embedding_reports_how_shaky_the_detector_is(toy_model):
     assert 0.7 < np.median(found.sigma[inner]) / expected < 1.3
     assert found.error_modes.shape == (min(ERROR_MODES, 40), 478, 2)
     energy = (found.error_modes.astype(np.float64) ** 2).sum((1, 2))
-    assert (np.diff(energy) <= 1e-12).all(), "the strongest habit comes first"
+    assert (np.diff(energy) <= 1e-12).all(), "the strongest error mode comes first"
 
 
 def test_embedding_finds_a_habit_that_all_points_share(toy_model):
