@@ -66,8 +66,8 @@ class SmoothDeformation:
             field = modes @ rng.standard_normal((modes.shape[1], 4))
             same = (field + field[self._mirror]) / np.sqrt(2)
             opposite = (field - field[self._mirror]) / np.sqrt(2)
-            field, turned = a * same + b * opposite, a * opposite + b * same  # a mirror image flips the x component
-            along = np.stack([turned[:, 1], field[:, 2], field[:, 3]], axis=1)
+            field, lateral = a * same + b * opposite, a * opposite + b * same  # a mirror image flips the x component
+            along = np.stack([lateral[:, 1], field[:, 2], field[:, 3]], axis=1)
             offsets += strength * (kernel.outward * field[:, :1] * self._outward + kernel.along * along)
         return offsets
 
@@ -91,10 +91,13 @@ def outward_directions(head: HeadMesh) -> np.ndarray:
     Interior parts (back of the lids, mouth, eyes, teeth) take the direction of the nearby skin and move with it.
     """
     vertices, quads = head.vertices, head.quads
-    hidden = inside_lids(vertices, quads, head.part) | (head.part[quads[:, 0]] != "skin")
-    hidden[find_mouth_cavity(vertices, quads, head.part)] = True
-    seen = quads[~hidden]
-    centre, normal = vertices[seen].mean(axis=1), quad_normals(vertices, seen) * quad_areas(vertices, seen)[:, None]
+    interior = inside_lids(vertices, quads, head.part) | (head.part[quads[:, 0]] != "skin")
+    interior[find_mouth_cavity(vertices, quads, head.part)] = True
+    visible = quads[~interior]
+    centre, normal = (
+        vertices[visible].mean(axis=1),
+        quad_normals(vertices, visible) * quad_areas(vertices, visible)[:, None],
+    )
     directions = np.concatenate(
         [_kernel(block, centre, OUTWARD_BLUR_M) @ normal for block in np.array_split(vertices, 10)]
     )

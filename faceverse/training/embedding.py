@@ -146,17 +146,17 @@ def _error_modes(model: FaceModel, views: RenderedViews, triangle: np.ndarray, b
 
 def _skin_candidates(model: FaceModel) -> np.ndarray:
     """Vertices that are candidates for a facial landmark."""
-    hidden = np.zeros(len(model.mean_vertices), bool)
+    interior = np.zeros(len(model.mean_vertices), bool)
     for name in ("eyeballs", "teeth", "tongue", "mouth_inside", "eye_sockets"):
-        hidden[model.regions.get(name, np.zeros(0, np.int64))] = True
-    return np.flatnonzero(~hidden)
+        interior[model.regions.get(name, np.zeros(0, np.int64))] = True
+    return np.flatnonzero(~interior)
 
 
 def _view_weights(views: RenderedViews, count: int) -> np.ndarray:
     """(R, L): landmarks of the face oval weigh little in turned views, where they follow the silhouette."""
     weight = np.ones((len(views.yaw_deg), count))
-    turned = np.abs(views.yaw_deg) > 12
-    weight[np.ix_(turned, FACE_OVAL)] = 0.02
+    rotated = np.abs(views.yaw_deg) > 12
+    weight[np.ix_(rotated, FACE_OVAL)] = 0.02
     return weight
 
 

@@ -308,8 +308,8 @@ def _wave(rng: np.random.Generator, angle: float) -> np.ndarray:
     size = WRINKLE_SIZE
     up, right = np.meshgrid(-np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
     per_mm = np.hypot(up, right) / FACE_MM_PER_TEXEL
-    turned = np.cos(2 * (np.arctan2(up, right) - angle))
-    kept = np.exp(-0.5 * ((per_mm - 1 / 5.5) / 0.05) ** 2) * np.exp((turned - 1) / 0.12)
+    aligned = np.cos(2 * (np.arctan2(up, right) - angle))
+    kept = np.exp(-0.5 * ((per_mm - 1 / 5.5) / 0.05) ** 2) * np.exp((aligned - 1) / 0.12)
     return _unit(np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * kept).real)
 
 

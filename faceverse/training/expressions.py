@@ -77,7 +77,7 @@ class _ExpressionBuilder:
         grids = eye_grids(self.head)
         self.lids = {side: Eyelids(self.head, grids[side], self.mean, side) for side in grids}
         self.smooth, self.free = _averaging(self.head.quads, len(mean)), self._free_to_smooth(grids)
-        self.hidden = assembly.regions["mouth_inside"][: len(mean)]
+        self.interior = assembly.regions["mouth_inside"][: len(mean)]
 
     def build(self) -> np.ndarray:
         shapes = {name: self._shape(name) for name in ARKIT_NAMES if not name.endswith("Right")}
@@ -100,7 +100,7 @@ class _ExpressionBuilder:
         shape = sum(weight * self._source(part, name != base) for part, weight in weights.items())
         shape = self._smoothed(shape, SMOOTHING.get(base, SMOOTHING_ELSE))
         if name.startswith(("brow", "eye", "cheekSquint", "nose")):
-            shape[self.hidden] = 0
+            shape[self.interior] = 0
         if name.startswith("jaw"):
             teeth = self.head.part == "teeth_lower"
             rotation, shift = rigid_fit(self.head.vertices[teeth], self.head.vertices[teeth] + shape[teeth])

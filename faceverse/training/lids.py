@@ -85,17 +85,17 @@ class Eyelids:
         upper, lower = self._curves()
         opening = upper - lower
         slack = OVERLAP_M / self.radius
-        turn = np.where(self.is_upper, -(1 - LOWER_LID_SHARE) * opening - slack, LOWER_LID_SHARE * opening + slack)
-        turn[:, [self.inner, self.outer]] = 0
-        return self._moved(turn, drawn=True)
+        angle = np.where(self.is_upper, -(1 - LOWER_LID_SHARE) * opening - slack, LOWER_LID_SHARE * opening + slack)
+        angle[:, [self.inner, self.outer]] = 0
+        return self._moved(angle, drawn=True)
 
     def follow(self, upper_deg: float, lower_deg: float) -> np.ndarray:
         """Rotate the lids up by the given angles in the middle of the eye, less towards its corners."""
         upper, lower = self._curves()
         share = (upper - lower) / (upper - lower).max(axis=1, keepdims=True)
-        turn = np.radians(np.where(self.is_upper, upper_deg, lower_deg)) * share
-        turn[:, [self.inner, self.outer]] = 0
-        return self._moved(turn, drawn=False)
+        angle = np.radians(np.where(self.is_upper, upper_deg, lower_deg)) * share
+        angle[:, [self.inner, self.outer]] = 0
+        return self._moved(angle, drawn=False)
 
     def clear(self, offsets: np.ndarray) -> np.ndarray:
         """Push offsets (Vc, 3) outwards where they would bring a lid into the ball at weight 0.5 or 1."""
@@ -174,21 +174,21 @@ class Eyelids:
         least[self.grid.line : self.grid.line + len(_HALFWAY)] = _HALFWAY
         return least * self.radius
 
-    def _moved(self, turn: np.ndarray, *, drawn: bool) -> np.ndarray:
+    def _moved(self, angle: np.ndarray, *, drawn: bool) -> np.ndarray:
         """Offsets (Vc, 3) of lids rotated up by (K, S) radians at their margin."""
-        turn = turn * self._follows()[:, None]
-        turned = _rotate(self.offset, self.axis, -turn)
+        angle = angle * self._follows()[:, None]
+        rotated = _rotate(self.offset, self.axis, -angle)
         distance = np.linalg.norm(self.offset, axis=-1)
         wanted = distance.copy()
         if drawn:
-            share = np.clip(-turn / np.abs(turn).max(), 0, 1)
+            share = np.clip(-angle / np.abs(angle).max(), 0, 1)
             wanted -= _FLATTENING * share * np.maximum(distance - _CLOSED_LID * self.radius, 0)
         least = np.minimum(self._least()[:, None], distance)
         # |d + w n| / 2 = least, for the neutral offset d and the unit direction n of the end position.
-        root = np.sqrt(np.maximum(4 * least**2 - (distance * np.sin(turn)) ** 2, 0))
-        wanted = np.maximum(wanted, root - distance * np.cos(turn))
+        root = np.sqrt(np.maximum(4 * least**2 - (distance * np.sin(angle)) ** 2, 0))
+        wanted = np.maximum(wanted, root - distance * np.cos(angle))
         result = np.zeros_like(self.vertices)
-        result[self.grid.rings] = turned * (wanted / distance)[..., None] - self.offset
+        result[self.grid.rings] = rotated * (wanted / distance)[..., None] - self.offset
         return result
 
 

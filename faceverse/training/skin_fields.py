@@ -99,15 +99,15 @@ def skin_fields(
         lips, lid_margin, ears: (V,) soft masks of the sources.
         brows: None for no eyebrows.
     """
-    hidden = (
+    interior = (
         regions["eyeballs"] | regions["teeth"] | regions["tongue"] | regions["mouth_inside"] | regions["eye_sockets"]
     )
     eyes = np.array([vertices[regions[f"eyeball_{side}"]].mean(0) for side in ("right", "left")])
     v = vertices - eyes.mean(0)
     eyes = eyes - eyes.mean(0)
-    head = v[~hidden]
+    head = v[~interior]
     mouth = v[regions["lips"]].mean(0)
-    front = v[~hidden & (np.abs(v[:, 0]) < 0.01) & (v[:, 1] > mouth[1]) & (v[:, 1] < -0.02)]
+    front = v[~interior & (np.abs(v[:, 0]) < 0.01) & (v[:, 1] > mouth[1]) & (v[:, 1] < -0.02)]
     tip = front[front[:, 2].argmax()] * (0, 1, 1)
     beneath = np.abs(head[:, 0]) < 0.012
     chin = head[beneath & (head[:, 2] > mouth[2] - 0.025)][:, 1].min()
@@ -127,23 +127,23 @@ def skin_fields(
 
     eye = eyes[1:]
     return SkinFields(
-        skin=(~hidden).astype(np.float64),
-        lips=lips * ~hidden,
-        lid_margin=lid_margin * ~hidden,
+        skin=(~interior).astype(np.float64),
+        lips=lips * ~interior,
+        lid_margin=lid_margin * ~interior,
         upper=smoothstep(0.5 + np.where(height < -0.03, v[:, 1] - mouth[1], v[:, 1] - eye[0, 1]) / 0.004),
-        hairline=np.where(hidden, -0.1, hairline),
+        hairline=np.where(interior, -0.1, hairline),
         temples=np.exp(-0.5 * ((arc - 0.040) / 0.013) ** 2) * smoothstep((height - 0.028) / 0.02),
         crown=near(np.array([[0, CROWN - 0.012, tip[2] - 0.155]]), 0.036, 0.030, 0.036),
         top=smoothstep((height - 0.052) / 0.030) * smoothstep((0.150 - arc) / 0.03),
-        beard=np.where(hidden, -0.1, beard),
+        beard=np.where(interior, -0.1, beard),
         moustache=near(np.array([[0, mouth[1] - 0.008, mouth[2]]]), 0.026, 0.024, 0.030),
         nostrils=near((tip + (0.0092, -0.0062, -0.0115))[None], 0.0034, 0.0024, 0.0032),
-        seam=np.exp(-0.5 * (inner / 0.0022) ** 2) * lips * ~hidden,
+        seam=np.exp(-0.5 * (inner / 0.0022) ** 2) * lips * ~interior,
         orbit=near(eye + (0.001, 0.004, 0.012), 0.017, 0.010, 0.014),
         under_eye=near(eye + (-0.004, -0.0165, 0.012), 0.011, 0.0045, 0.012),
         cheeks=near(np.array([[0.040, -0.040, tip[2] - 0.035]]), 0.017, 0.016, 0.022),
         nose=near(tip[None], 0.012, 0.009, 0.012),
-        ears=ears * ~hidden,
+        ears=ears * ~interior,
         chin=near(np.array([[0, 0.8 * chin + 0.2 * mouth[1], mouth[2] - 0.006]]), 0.014, 0.012, 0.016),
         brow_smear=near(np.array([[0.034, 0.016, tip[2] - 0.020]]), 0.019, 0.010, 0.030),
         brows=brows or Brows(none, none),

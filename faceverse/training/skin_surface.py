@@ -19,7 +19,7 @@ from .skin_fields import skin_fields, smoothstep
 GRID = 512  # side of the map whose texels are the unit of positions
 MIDLINE = GRID / 2
 FADE_TEXELS = 3.0  # over which detail fades at the rims of eyes and mouth, at 512
-HIDDEN = ("eyeballs", "eye_sockets", "teeth", "tongue", "mouth_inside")
+INTERIOR = ("eyeballs", "eye_sockets", "teeth", "tongue", "mouth_inside")
 _MIRROR = {
     4: 4, 0: 0, 17: 17, 18: 18, 168: 168, 9: 9, 152: 152, 13: 13, 14: 14, 2: 2, 199: 199,
     70: 300, 63: 293, 105: 334, 66: 296, 107: 336, 46: 276, 53: 283, 52: 282, 65: 295, 55: 285,
@@ -101,7 +101,7 @@ class SkinSurface:
         Raises:
             ParameterError: the model lacks landmarks or regions, or a size outside its range.
         """
-        needed = {*HIDDEN, "lips", "eyelids", "scalp", "ears", "neck", "eyeball_left", "eyeball_right"}
+        needed = {*INTERIOR, "lips", "eyelids", "scalp", "ears", "neck", "eyeball_left", "eyeball_right"}
         if model.landmarks_478 is None or needed - set(model.regions):
             raise ParameterError("training.skin_model", model=model.name)
         if not 64 <= size <= 2048:
@@ -165,7 +165,7 @@ def _region_masks(model: FaceModel, size: int) -> dict[str, np.ndarray]:
 
 
 def _inside(model: FaceModel, masks: dict[str, np.ndarray], places, size: int) -> np.ndarray:
-    skin = uv_fragments(model, size).covered & (sum(masks[n] for n in HIDDEN if n in masks) < 0.25)
+    skin = uv_fragments(model, size).covered & (sum(masks[n] for n in INTERIOR if n in masks) < 0.25)
     tip = (int(places[4][1] * size / GRID), size // 2)
     parts, _ = label(skin)
     # The face's own UV island only: eyeballs, teeth and the mouth cavity have separate ones.
