@@ -1,8 +1,7 @@
 """Render random portraits of a model with ground truth, and run the landmark detector on them.
 
-They train the parameter regressor (`faceverse.training.parameter_regressor`): heads of the model's population and
-beyond, natural expressions, a wide range of lenses, distances, sizes, lighting and image quality, hair, glasses,
-beards and hands. Only the detections and the ground truth are kept.
+They train `parameter_regressor`: heads of the model's population and beyond, natural expressions, many lenses,
+distances, sizes, lights and qualities, hair, glasses, beards, hands. Only detections and ground truth are kept.
 """
 
 from __future__ import annotations
