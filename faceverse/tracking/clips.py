@@ -1,6 +1,6 @@
-"""Tracks as video files.
+"""Render tracks as video files: MP4 with H.264, encoded by FFmpeg.
 
-Frames go to the encoder one by one, so that memory does not grow with the length of a clip.
+Frames are streamed to the encoder, so that memory does not grow with the length of a clip.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ CLIP_MODES: dict[str, ClipMode] = {
 }
 """Modes of a video of a track by name: those of `render`, and two that show the frames as well."""
 
-_MOST_PX = 4096
-_MOST_FPS = 240.0
+_MAX_PX = 4096
+_MAX_FPS = 240.0
 _BACKGROUND = (242, 242, 242)  # sRGB
-_SAMPLES_UP_TO_PX = 720  # larger pictures show steps at edges less, and take two to four times as long
-# Colours by the matrix that players expect, and said so in the file; yuv420p is what all browsers play.
+_SUPERSAMPLE_UP_TO_PX = 720  # aliasing is less visible in larger pictures, and supersampling takes 2 to 4 times as long
+# BT.709, the colour matrix that players expect, stated in the file; all browsers play yuv420p.
 _H264 = ["-c:v", "libx264", "-crf", "18", "-preset", "veryfast", "-pix_fmt", "yuv420p"]
 _H264 += ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_primaries", "bt709", "-color_trc", "bt709"]
 _H264 += ["-colorspace", "bt709", "-movflags", "+faststart"]
@@ -79,14 +79,14 @@ def render_track(
     """Write a track as a video that browsers play: MP4 with H.264, no sound.
 
     Args:
-        path: .mp4 in a folder that exists; an older file of that name stays until the new one is complete.
-        mode: "clay", "color" or another mode of `render`: the head alone, as the video's camera saw it; through a gap
-            it rests. "overlay": the textured head over the frames. "side": frame and clay head side by side. These two
+        path: .mp4 in a folder that exists; written atomically.
+        mode: "clay", "color" or another mode of `render`: the head alone, as the video's camera saw it; in gaps, its
+            last pose. "overlay": the textured head over the frames. "side": frame and clay head side by side. These two
             show no head in frames without a face.
         source: the frames that were tracked, as `track` takes them; needed for "overlay" and "side" only.
         size: longer side of the picture in pixels (of each half in "side"), 16..4096; by default that of the camera.
-        fps: frames per second of the video, up to 240; by default those of the track. Each shows the frame nearest to
-            its moment.
+        fps: frames per second of the video, up to 240; by default those of the track. Each shows the frame nearest in
+            time.
         on_progress: called per frame with ("rendering", share of the frames done, None).
     Returns:
         `path` as a Path.
@@ -100,15 +100,15 @@ def render_track(
     if CLIP_MODES[mode].needs_frames and source is None:
         raise ParameterError("clip.needs_source", mode=repr(mode))
     interval = float(np.median(np.diff(track.times_s))) if len(track) > 1 else 1 / 30
-    fps = min(1 / interval, _MOST_FPS) if fps is None else float(fps)
+    fps = min(1 / interval, _MAX_FPS) if fps is None else float(fps)
     painter = _Painter(track, mode, _scaled(track.camera, size))
-    moments = np.arange(int((track.times_s[-1] - track.times_s[0]) * fps + 0.5) + 1) / fps + interval / 2
-    shown = np.searchsorted(track.times_s - track.times_s[0], moments, side="right") - 1
+    times_s = np.arange(int((track.times_s[-1] - track.times_s[0]) * fps + 0.5) + 1) / fps + interval / 2
+    shown = np.searchsorted(track.times_s - track.times_s[0], times_s, side="right") - 1
     with _Encoder(path, painter.size, fps) as encoder, contextlib.ExitStack() as stack:
         frames = iter(())
         if painter.needs_frames:
             frames, _ = open_source(source, 1 / interval)
-            stack.callback(getattr(frames, "close", lambda: None))  # lets go of the file
+            stack.callback(getattr(frames, "close", lambda: None))  # closes the file
         pictures = _pictures(painter, checked(frames), shown)
         for number, picture in enumerate(pictures, start=1):
             encoder.add(picture)
@@ -122,58 +122,58 @@ def _check(path: Path, mode: str, size, fps) -> None:
         raise ParameterError("clip.name", name=path.name)
     if mode not in CLIP_MODES:
         raise ParameterError("clip.mode", mode=repr(mode), known=", ".join(CLIP_MODES))
-    if size is not None and not (isinstance(size, (int, np.integer)) and 16 <= size <= _MOST_PX):
-        raise ParameterError("clip.size", most=_MOST_PX, size=repr(size))
-    if fps is not None and not (isinstance(fps, (int, float, np.number)) and 0 < fps <= _MOST_FPS):
-        raise ParameterError("clip.fps", most=_MOST_FPS, fps=repr(fps))
+    if size is not None and not (isinstance(size, (int, np.integer)) and 16 <= size <= _MAX_PX):
+        raise ParameterError("clip.size", most=_MAX_PX, size=repr(size))
+    if fps is not None and not (isinstance(fps, (int, float, np.number)) and 0 < fps <= _MAX_FPS):
+        raise ParameterError("clip.fps", most=_MAX_FPS, fps=repr(fps))
 
 
 def _scaled(camera: Camera, size: int | None) -> Camera:
-    """The camera of pictures whose longer side is `size`; both sides are even, as H.264 with half the colours asks."""
+    """The camera of pictures whose longer side is `size`; both sides are even, as yuv420p requires."""
     height, width = camera.image_size
-    factor = min(size or max(height, width), _MOST_PX) / max(height, width)
+    factor = min(size or max(height, width), _MAX_PX) / max(height, width)
     rounded = tuple(max(2, 2 * round(side * factor / 2)) for side in (height, width))
     return camera.cropped((0, 0, width, height), rounded)
 
 
 def _pictures(painter: _Painter, frames: Iterator[tuple[float, np.ndarray]], shown: np.ndarray) -> Iterator[np.ndarray]:
-    """Pictures of the track's frames `shown` (K,), which never go back; each is painted once."""
+    """Pictures of the track's frames `shown` (K,), in ascending order; each is painted once."""
     frame = picture = None
-    read, last = 0, -1
+    read_count, last = 0, -1
     for index in shown:
-        while painter.needs_frames and read <= index:
+        while painter.needs_frames and read_count <= index:
             _, frame = next(frames, (None, None))
             if frame is None:
-                raise ParameterError("clip.source_ends", frames=read, wanted=len(painter.track))
-            read += 1
+                raise ParameterError("clip.source_ends", frames=read_count, wanted=len(painter.track))
+            read_count += 1
         if index != last:
             picture, last = painter(int(index), frame), index
         yield picture
 
 
 class _Painter:
-    """Paints one frame of a track after another."""
+    """Paints frames of a track."""
 
     def __init__(self, track: Track, mode: str, camera: Camera):
         shown = CLIP_MODES[mode]
         self.track, self.needs_frames = track, shown.needs_frames
         self._mode, self._beside, self._camera = shown.render_mode, shown.is_beside, camera
-        self._samples = 2 if max(camera.image_size) <= _SAMPLES_UP_TO_PX else 1
-        self._ground = np.full((*camera.image_size, 3), _BACKGROUND, np.uint8)
+        self._samples = 2 if max(camera.image_size) <= _SUPERSAMPLE_UP_TO_PX else 1
+        self._background = np.full((*camera.image_size, 3), _BACKGROUND, np.uint8)
         height, width = camera.image_size
         self.size = (height, width * (2 if self._beside else 1))
 
     def __call__(self, index: int, frame: np.ndarray | None) -> np.ndarray:
         """(H, W, 3) uint8, of `size`."""
-        photo = None if frame is None else self._fitting(frame)
-        picture = self._ground.copy() if photo is None or self._beside else photo.copy()
+        photo = None if frame is None else self._resized(frame)
+        picture = self._background.copy() if photo is None or self._beside else photo.copy()
         if self.track.confidence[index] > 0 or not self.needs_frames:
             head = self.track.result(index)
             posed = PosedHead.of(head, self._mode, head.params.rotation, head.params.translation)
-            _put(draw(posed, self._camera, self._samples), picture)
+            _composite(draw(posed, self._camera, self._samples), picture)
         return np.concatenate([photo, picture], axis=1) if self._beside else picture
 
-    def _fitting(self, frame: np.ndarray) -> np.ndarray:
+    def _resized(self, frame: np.ndarray) -> np.ndarray:
         """The frame in the size of the camera's picture."""
         height, width = self.track.camera.image_size
         if abs(frame.shape[0] * width - frame.shape[1] * height) > 0.01 * frame.shape[0] * width:
@@ -185,8 +185,8 @@ class _Painter:
         return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
-def _put(drawn: Drawn, picture: np.ndarray) -> None:
-    """Puts what was drawn over a picture (H, W, 3) uint8; only the part that it covers goes through linear light."""
+def _composite(drawn: Drawn, picture: np.ndarray) -> None:
+    """Composite a drawing over a picture (H, W, 3) uint8, in place and in linear light, where it covers anything."""
     covered = drawn.coverage.numpy() > 0
     rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -198,7 +198,7 @@ def _put(drawn: Drawn, picture: np.ndarray) -> None:
 
 
 class _Encoder:
-    """A video file that appears when the last frame is in it, and not at all if anything goes wrong before."""
+    """A video file, written atomically: it is moved to its path when the last frame is encoded."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float):
         self._path = path
@@ -208,16 +208,16 @@ class _Encoder:
         self._arguments = ["-loglevel", "error", "-y", *picture, "-i", "-", *_H264, str(self._part)]
 
     def __enter__(self) -> _Encoder:
-        # Said here in one line, because what the encoder says of such places is neither.
+        # Checked here for a short message: that of the encoder is long and unclear.
         if not self._path.parent.is_dir() or self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
             raise ParameterError("clip.folder", path=self._path)
-        self._words = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                [_ffmpeg(), *self._arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._words
+                [_ffmpeg(), *self._arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log
             )
         except OSError as error:
-            self._words.close()
+            self._log.close()
             raise ParameterError("clip.encoder_start", path=self._path, reason=reason_of(error)) from error
         return self
 
@@ -236,7 +236,7 @@ class _Encoder:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             self._process.wait()
-            self._words.close()
+            self._log.close()
             self._part.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -252,16 +252,16 @@ class _Encoder:
             raise ParameterError("file.unwritable", path=self._path, reason=reason_of(error)) from error
 
     def _failure(self) -> ParameterError:
-        """The first of what the encoder had to say; the rest follows from it."""
+        """The encoder's first message; later ones are consequences of it."""
         self._process.wait()
-        self._words.seek(0)
-        lines = self._words.read(4000).decode(errors="replace").strip().splitlines()
+        self._log.seek(0)
+        lines = self._log.read(4000).decode(errors="replace").strip().splitlines()
         reason = lines[0].strip() if lines else f"exit code {self._process.returncode}"
         return ParameterError("clip.encoder_stopped", path=self._path, reason=reason)
 
 
 def _ffmpeg() -> str:
-    """The program that encodes."""
+    """Path of the FFmpeg executable."""
     try:
         import imageio_ffmpeg
 

@@ -107,7 +107,8 @@ class ExpressionRegressor:
         return np.concatenate([flipped, pose, scores], axis=-1)
 
 
-# The mirror image of a rotation matrix M is F M F with F = diag(-1, 1, 1); the offset from the image centre is a vector.
+# The mirror image of a rotation matrix M is F M F with F = diag(-1, 1, 1); the offset from the image centre follows it
+# as a vector.
 _FLIP = np.array([-1, 1, 1], np.float32)
 _MIRRORED_POSE = np.concatenate([np.outer(_FLIP, _FLIP).reshape(-1), _FLIP, np.ones(2, np.float32)])
 

@@ -1,4 +1,4 @@
-"""Reading tracks: what `Track.save` wrote, and tables of ARKit weights that other programs recorded."""
+"""Read tracks: files of `Track.save`, journals, and tables of ARKit weights from other programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..result import FitResult
 from ..weights import load_model
 from .journal import JOURNAL_SUFFIX, read_journal
 from .result import CSV_COLUMNS, FORMAT, PER_FRAME, VERSION, Track, check_person
-from .retarget import retargeted, same_named
+from .retarget import matching_columns, retarget_weights
 from .timeline import assemble
 
 _TIMECODE = re.compile(r"(\d+):(\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -30,25 +30,25 @@ _TIMECODE_RATE = 60.0
 # Columns of Live Link Face that are neither weights nor the head's rotation; the eyes' are in the weights too.
 _UNUSED = ("blendshapecount", *(f"{side}eye{axis}" for side in ("left", "right") for axis in ("yaw", "pitch", "roll")))
 _ANGLES = ("headyaw", "headpitch", "headroll")
-_VIEW_PX = 512  # picture in which a head is seen that a table says nothing about
+_VIEW_PX = 512  # image of the default camera of a table
 
 
 def load_track(
     path: str | os.PathLike, model: FaceModel | None = None, *, identity: FitResult | FaceParams | None = None
 ) -> Track:
-    """Restore a track, or make one of a table of expression weights.
+    """Load a track, or make one from a table of expression weights.
 
     Args:
-        path: .npz or .json as `Track.save` writes them: everything but texture and displacement of the subject comes back.
+        path: .npz or .json as `Track.save` writes them: everything but texture and displacement of the subject.
             .csv as `Track.save` writes it, or as the Live Link Face app does (Timecode HH:MM:SS:FF.sss at 60 frames
             a second, weights such as EyeBlinkLeft, HeadYaw, HeadPitch and HeadRoll in radians, yaw to the subject's
-            left and pitch upwards): columns are found by name without regard to case, missing weights are 0, and
-            `warnings` name the columns that are not understood.
-            .fvtrack: what a run that was stopped has left, see `track`; as found, without filters.
+            left and pitch upwards): columns are matched by name, case-insensitively; missing weights are 0, and
+            `warnings` name unknown columns.
+            .fvtrack: the journal of an aborted run, see `track`; without filters.
         model: the face model; by default that of `identity`, else the open one.
-        identity: whom a .csv moves: a head, or parameters; by default the mean head. What a table does not tell is his:
-            light, position, and the camera of a head. Other files bring their own person; to move somebody else with
-            them, use `Track.apply_to`.
+        identity: the person whom a .csv animates: a head, or parameters; by default the mean head. It gives what the
+            table lacks: light, position, and the camera of a head. Other files have their own person; to animate
+            another one, use `Track.apply_to`.
     Raises:
         ParameterError: the file is missing, damaged, of another kind or of another model; `identity` for another file
             than a .csv, or of another model.
@@ -62,10 +62,10 @@ def load_track(
         raise ParameterError("trackfile.has_person", name=path.name)
     if suffix == JOURNAL_SUFFIX:
         model = load_model() if model is None else model
-        found = read_journal(path, model)
-        if not (found.frames["confidence"] > 0).any():
+        content = read_journal(path, model)
+        if not (content.frames["confidence"] > 0).any():
             raise ParameterError("trackfile.no_face", name=path.name)
-        return assemble(model, found.person, found.frames, smooth=False)
+        return assemble(model, content.person, content.frames, smooth=False)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -190,7 +190,7 @@ def _from_table(content: bytes, model: FaceModel | None, identity, name: str) ->
 
 
 def _assembled(model, person, subject, times, place, confidence, expression, warnings) -> Track:
-    """The track of a table; light, and place where the table has none, stay the person's."""
+    """The track of a table; what the table lacks is the person's."""
     frames = {
         "times_s": times,
         "confidence": confidence.astype(np.float32),
@@ -214,24 +214,24 @@ def _assembled(model, person, subject, times, place, confidence, expression, war
 
 
 def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[Message]]:
-    """Numbers (T,) of each column by its name in lower case; times increase."""
+    """Columns (T,) by their lower-case names, with increasing times, and warnings."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(Message("file.no_text")) from error
     rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(row)]
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    clock = next((name for name in ("time_s", "timecode") if name in header), None)
-    if clock is None:
+    time_column = next((name for name in ("time_s", "timecode") if name in header), None)
+    if time_column is None:
         raise ValueError(Message("trackfile.no_clock"))
     if doubled := sorted({name for name in header if header.count(name) > 1}):
         raise ValueError(Message("trackfile.column_twice", name=doubled[0]))
     values = np.array([_numbers(row, header, number) for number, row in rows[1:]]).reshape(-1, len(header))
-    times = values[:, header.index(clock)]
-    if clock == "timecode" and len(times):
-        values[:, header.index(clock)] = times = _running(times)
+    times = values[:, header.index(time_column)]
+    if time_column == "timecode" and len(times):
+        values[:, header.index(time_column)] = times = _elapsed(times)
     later = np.ones(len(times), dtype=bool)
-    if clock == "timecode" and len(times):  # recorders repeat a frame when the phone is busy
+    if time_column == "timecode" and len(times):  # recorders repeat a frame when the phone is busy
         later[1:] = times[1:] > np.maximum.accumulate(times)[:-1]
     dropped = np.count_nonzero(~later)
     warnings = [Message("trackfile.rows_left_out", rows=dropped)] if dropped else []
@@ -262,8 +262,8 @@ def _seconds(timecode: str) -> float:
     return 3600 * hours + 60 * minutes + seconds + frame / _TIMECODE_RATE
 
 
-def _running(times: np.ndarray) -> np.ndarray:
-    """Seconds since the first row, also over midnight."""
+def _elapsed(times: np.ndarray) -> np.ndarray:
+    """Seconds since the first row, across midnight too."""
     midnight = np.concatenate([[0], np.cumsum(np.diff(times) < -12 * 3600)])
     return times - times[0] + 24 * 3600 * midnight
 
@@ -274,7 +274,7 @@ def _rotations(yaw_deg: np.ndarray, pitch_deg: np.ndarray, roll_deg: np.ndarray)
 
 
 def _weights(columns: dict[str, np.ndarray], model: FaceModel, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(T, E) weights of the model, and a warning about columns that are none of them."""
+    """(T, E) weights of the model, and a warning about unknown columns."""
     names = tuple(columns)
     values = np.stack([*columns.values()], axis=1) if columns else np.zeros((count, 0))
-    return retargeted(values, names, model, same_named(names, model.expression_names))
+    return retarget_weights(values, names, model, matching_columns(names, model.expression_names))

@@ -16,10 +16,10 @@ from ..fitting.prior import IdentityPrior
 from ..fitting.state import FaceState
 from ..fitting.surface import SurfaceSamples
 
-LOG_SIGMA = 0.3  # prior on the logarithm of the focal length around that of a usual lens
+LOG_SIGMA = 0.3  # prior on the logarithm of the focal length around the default one
 _LOG_LIMIT, _LOG_STEP_LIMIT = 0.8, 0.2  # of that logarithm, in all and in one step
 _LOG_TOLERANCE = 0.02  # a smaller step ends the search
-_FIRST_ITERATIONS, _NEXT_ITERATIONS = 3, 2  # of the refinement, with the usual focal length and with each later one
+_FIRST_ITERATIONS, _NEXT_ITERATIONS = 3, 2  # of the refinement, with the default focal length and with each later one
 _STEPS = 5
 _DAMPING = 1e-8  # distance and focal length together hardly change an image: more damping would hold both
 
@@ -35,7 +35,7 @@ def refine_focal_length(
 
     Args:
         surface: of the model.
-        targets: images, whose cameras have the usual focal length.
+        targets: images, whose cameras have the default focal length.
         settings: of the refinement; its number of iterations is not used.
         prior: of the identity.
         states: initial ones, one for each image.
@@ -75,7 +75,7 @@ def _step(problem: Refinement, states: list[FaceState], log_factor: float) -> tu
     """Gauss-Newton step of the logarithm of the focal length, and the states that go with it.
 
     Args:
-        log_factor: logarithm of the focal length over the usual one.
+        log_factor: logarithm of the focal length over the default one.
     """
     hessian, gradient = problem.normal_equations(states, problem.evaluate(states), fit_focal=True)
     own, slope, across = hessian[:-1, :-1], gradient[:-1], hessian[:-1, -1]

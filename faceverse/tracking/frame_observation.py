@@ -150,9 +150,7 @@ def _square_around(box_px: np.ndarray, size: tuple[int, int]) -> tuple[int, int,
     lies outside the frame."""
     centre, side = (box_px[:2] + box_px[2:]) / 2, _WINDOW_FACES * float(max(box_px[2:] - box_px[:2]))
     edges = [round(float(centre[k]) + sign * side / 2) for sign in (-1, 1) for k in (0, 1)]
-    x0, y0, x1, y1 = (
-        int(np.clip(edge, 0, limit)) for edge, limit in zip(edges, (size[1], size[0]) * 2, strict=True)
-    )
+    x0, y0, x1, y1 = (int(np.clip(edge, 0, limit)) for edge, limit in zip(edges, (size[1], size[0]) * 2, strict=True))
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 

@@ -165,13 +165,9 @@ class FrameSolver:
         shape = lm.points(np.zeros(0), observation.expected)
         rigid = replace(lm, mean=shape, expression=lm.expression[:0])
 
-        def align(
-            rotation: np.ndarray, translation: np.ndarray, steps: int
-        ) -> tuple[FaceState, LandmarkTerm, float]:
+        def align(rotation: np.ndarray, translation: np.ndarray, steps: int) -> tuple[FaceState, LandmarkTerm, float]:
             term = landmark_term(rigid, observed_px, camera, rotation, translation)
-            start = FaceState(
-                rotation=rotation, translation=translation, expression=np.zeros(0), light=self._light
-            )
+            start = FaceState(rotation=rotation, translation=translation, expression=np.zeros(0), light=self._light)
             state = _refine_pose(term, start, steps)
             return state, term, _rms_error_px(shape, observed_px, state, camera) / size_px
 
@@ -207,9 +203,7 @@ class FrameSolver:
         residuals = self._skin.evaluate(state, picture)
         if estimate_light and (residuals.weight > 0).sum() >= 30:
             state = replace(state, light=self._skin.estimate_light(residuals, state.light))
-        hessian, gradient, inlier_share = self._skin.normal_equations(
-            state, residuals, self._quality.effective_points
-        )
+        hessian, gradient, inlier_share = self._skin.normal_equations(state, residuals, self._quality.effective_points)
         if inlier_share < _MIN_INLIER_SHARE:
             hessian, gradient = 0 * hessian, 0 * gradient
         landmark_hessian, landmark_gradient = term.normal_equations(state, fit_identity=False)

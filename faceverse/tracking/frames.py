@@ -1,4 +1,4 @@
-"""Frames and their times from video files, folders and iterables."""
+"""Frames and their times from video files, folders, cameras and iterables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", "
 
 
 def open_source(source, fps: float, skip: int = 0) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
-    """Frames with their times, and how many there are where that is known.
+    """Frames (H, W, 3) uint8 with their times in seconds, and their number where known.
 
     Args:
-        skip: frames to leave out at the beginning of a video or a folder.
+        source: see `tracking.track`.
+        fps: of sources without times.
+        skip: frames to skip at the beginning of a video or a folder.
     """
     if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
         return _open_camera(int(source)), None
@@ -41,7 +43,7 @@ def open_source(source, fps: float, skip: int = 0) -> tuple[Iterator[tuple[float
 
 
 def _timed(item, seconds: float) -> tuple[float, np.ndarray]:
-    """(seconds, frame) from an item of an iterable, which may bring its own time."""
+    """(seconds, frame) from an item of an iterable, which may be such a pair itself."""
     if isinstance(item, (tuple, list)) and len(item) == 2 and np.ndim(item[0]) == 0:
         return float(item[0]), item[1]
     return seconds, item
@@ -52,7 +54,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _natural_order(path: Path) -> list:
-    """Sort key that puts frame_2 before frame_10."""
+    """Sort key in natural order: frame_2 before frame_10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
@@ -60,7 +62,7 @@ def _open_video(path: Path, fps: float, skip: int) -> tuple[Iterator[tuple[float
     if not path.is_file():
         raise ImageError("file.missing", path=path)
     cv2 = _opencv()
-    capture = _captured(cv2, str(path), cv2.CAP_FFMPEG)
+    capture = _open_capture(cv2, str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError("video.unreadable", name=path.name)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -70,25 +72,25 @@ def _open_video(path: Path, fps: float, skip: int) -> tuple[Iterator[tuple[float
 def _open_camera(number: int) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of a camera with the seconds since the first, until they stop coming."""
     cv2 = _opencv()
-    capture = _captured(cv2, number, cv2.CAP_ANY)
+    capture = _open_capture(cv2, number, cv2.CAP_ANY)
     if not capture.isOpened():
         raise ImageError("video.camera", number=number)
-    return _filmed(capture, cv2)
+    return _read_camera(capture, cv2)
 
 
-def _filmed(capture, cv2) -> Iterator[tuple[float, np.ndarray]]:
+def _read_camera(capture, cv2) -> Iterator[tuple[float, np.ndarray]]:
     first = None
     try:
-        while (answer := capture.read())[0]:
+        while (result := capture.read())[0]:
             now = time.monotonic()
             first = now if first is None else first
-            yield now - first, cv2.cvtColor(answer[1], cv2.COLOR_BGR2RGB)
+            yield now - first, cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
     finally:
         capture.release()
 
 
 def _opencv():
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said in one line
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: errors are reported in one line
     try:
         import cv2
     except ImportError as error:
@@ -96,8 +98,8 @@ def _opencv():
     return cv2
 
 
-def _captured(cv2, source: str | int, backend: int):
-    """OpenCV's reader of a file or a camera, which keeps its complaints to itself."""
+def _open_capture(cv2, source: str | int, backend: int):
+    """OpenCV's reader of a file or a camera, with its own log messages silenced."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         return cv2.VideoCapture(source, backend)
@@ -106,7 +108,7 @@ def _captured(cv2, source: str | int, backend: int):
 
 
 def _decode(capture, cv2, fps: float, skip: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames of an opened video, upright; times are the file's, or by its frame rate where they do not increase."""
+    """Frames of an opened video, upright; times are the file's, or follow its frame rate where they do not increase."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if np.isfinite(rate) and rate > 0 else fps
     last, index = None, 0
@@ -118,8 +120,8 @@ def _decode(capture, cv2, fps: float, skip: int) -> Iterator[tuple[float, np.nda
             last, index = seconds, index + 1
             if index <= skip:
                 continue
-            read, bgr = capture.retrieve()
-            if not read:
+            success, bgr = capture.retrieve()
+            if not success:
                 return
             yield seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     finally:
@@ -127,7 +129,7 @@ def _decode(capture, cv2, fps: float, skip: int) -> Iterator[tuple[float, np.nda
 
 
 def checked(frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames, each of them a picture of the same size and later than the one before."""
+    """The frames, checked by `checked_frame`."""
     last = shape = None
     for index, (seconds, rgb) in enumerate(frames):
         checked_frame(index, seconds, rgb, last, shape)
@@ -136,10 +138,10 @@ def checked(frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[float,
 
 
 def checked_frame(index: int, seconds: float, rgb, last_s: float | None, shape: tuple | None) -> None:
-    """One frame behind another one, at `last_s` and of `shape`.
+    """Check a frame against the previous one, at `last_s` and of `shape`.
 
     Raises:
-        ImageError: it is no picture, or of another size.
+        ImageError: it is no image, or has another size.
         ParameterError: it is not later.
     """
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:

@@ -196,5 +196,3 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
         raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ParameterError("journal.unreadable", name=path.name, reason=reason_of(error)) from error
-
-

@@ -141,9 +141,7 @@ class LiveTracker:
             self._start_estimation()
         if self._next_solver is not None:
             self._next_solver.continue_from(self._solver)
-            self._record.scale_distance(
-                self._next_solver.person.camera.focal_px / self._solver.person.camera.focal_px
-            )
+            self._record.scale_distance(self._next_solver.person.camera.focal_px / self._solver.person.camera.focal_px)
             self._filter.reset()
             self._solver, self._next_solver = self._next_solver, None
             if self._calibration_frames:

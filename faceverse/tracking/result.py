@@ -1,4 +1,4 @@
-"""What tracking returns, and its files."""
+"""Tracks: the result of tracking, its retargeting and its files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..io.files import write_atomically
 from ..messages import entries_of
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult, head_from_params, with_params
-from .retarget import rest_weights, retargeted, same_named, without_rest
+from .retarget import estimate_neutral_weights, matching_columns, retarget_weights, subtract_neutral_weights
 
 
 @dataclass(frozen=True)
 class Track:
-    """One face over time: T frames, E expression weights. Arrays are NumPy float32 unless noted.
+    """Pose, expression and light of one face over time: T frames, E weights. Arrays are NumPy float32 unless noted.
 
     Args:
         model: the face model that all parameters belong to.
@@ -36,10 +36,10 @@ class Track:
         rotation: (T, 3, 3) head to camera; translation: (T, 3) metres.
         expression: (T, E) in 0..1 (or `FaceModel.expression_limits`), columns as in `expression_names`.
         light: (T, 9, 3) spherical harmonics, relative to the identity's albedo.
-        confidence: (T,) 0..1, falls with the distance between landmarks and model; 0 where no face was found: such a
-            frame repeats the values of the last one with a face, frames before the first face those of the first.
+        confidence: (T,) 0..1, decreases with the landmark error; 0 without a face. Such a frame is interpolated in
+            short gaps; else it repeats the last frame with a face, or the first one before that.
         expression_names: E names, ARKit's in the open model.
-        subject: the head that `identity` was taken from, where it has a texture of its own; files do not hold it.
+        subject: the head that `identity` was taken from, if it has a texture; not stored in files.
         warnings: in words.
     """
 
@@ -60,11 +60,11 @@ class Track:
         return len(self.times_s)
 
     def __repr__(self) -> str:
-        seen = np.count_nonzero(self.confidence)
-        return f"Track({len(self)} frames, {seen} with a face, {self.times_s[-1] - self.times_s[0]:.2f} s)"
+        count = np.count_nonzero(self.confidence)
+        return f"Track({len(self)} frames, {count} with a face, {self.times_s[-1] - self.times_s[0]:.2f} s)"
 
     def params(self, index: int) -> FaceParams:
-        """Parameters of one frame; a negative index counts from the end.
+        """Parameters of one frame; negative indices count from the end.
 
         Raises:
             ParameterError: there is no such frame.
@@ -79,10 +79,10 @@ class Track:
         )
 
     def result(self, index: int) -> FitResult:
-        """The head of one frame, to render, edit or export: in its pose, expression and light, seen by `camera`.
+        """The head of one frame, to render, edit or export, in the frame's pose, expression and light.
 
-        It has the texture and the displacement of `subject`, which do not follow the expression; without a subject the
-        texture shows the model's albedo.
+        Texture and displacement are those of `subject` and independent of the expression; without a subject the texture
+        shows the model's albedo.
 
         Raises:
             ParameterError: there is no such frame.
@@ -91,7 +91,7 @@ class Track:
 
     @cached_property
     def _head(self) -> FitResult:
-        """What the heads of all frames share; a texture is large and need not be made for each of them."""
+        """The head that all frames share: its texture is large, and baked once."""
         if self.subject is None:
             return head_from_params(self.model, self.identity, self.camera)
         return self.subject.replace(
@@ -112,15 +112,15 @@ class Track:
         light: bool = False,
         neutral: int | str | None = None,
     ) -> Track:
-        """The same motion on another head, of this model or of another one: weights go to those of the same name.
+        """Retarget the motion to another head, of this model or of another one, by the names of the weights.
 
         Args:
             result: the other person: a head, whose texture is kept, or parameters of this model.
-            pose: move and turn as in this track, before its camera; False stays in the pose of `result`.
-            light: take the light of this track, not that of `result`.
-            neutral: what the person of this track shows at rest, to be taken off the weights: a frame's index, or
-                "auto", the weights that only a tenth of the frames stay below. The rest of each weight's range is
-                stretched, so that eyes still close.
+            pose: use the pose and camera of this track; False keeps the pose of `result`.
+            light: use the light of this track, not that of `result`.
+            neutral: the neutral face of this track's person, to be subtracted from the weights: a frame's index, or
+                "auto", the tenth percentile of each weight. The rest of each weight's range is stretched, so that eyes
+                still close.
         Returns:
             A track; its `warnings` name expressions that the other model does not have.
         Raises:
@@ -133,9 +133,9 @@ class Track:
         check_person(params, model)
         weights, limits = self.expression, self.model.expression_limits
         if neutral is not None:
-            weights = without_rest(weights, self._rest(neutral), limits)
-        columns = same_named(self.expression_names, model.expression_names)
-        expression, warnings = retargeted(weights, self.expression_names, model, columns)
+            weights = subtract_neutral_weights(weights, self._neutral_weights(neutral), limits)
+        columns = matching_columns(self.expression_names, model.expression_names)
+        expression, warnings = retarget_weights(weights, self.expression_names, model, columns)
         count = len(self)
         moves = {"expression": expression, "light": self.light if light else _repeated(params.light, count)}
         if not pose:
@@ -153,11 +153,12 @@ class Track:
             **moves,
         )
 
-    def _rest(self, neutral: int | str) -> np.ndarray:
-        """(E,) weights that count as none."""
+    def _neutral_weights(self, neutral: int | str) -> np.ndarray:
+        """(E,) weights of the neutral face."""
         if neutral == "auto":
-            seen = self.confidence > 0
-            return rest_weights(self.expression[seen] if seen.any() else self.expression, self.model.expression_limits)
+            has_face = self.confidence > 0
+            weights = self.expression[has_face] if has_face.any() else self.expression
+            return estimate_neutral_weights(weights, self.model.expression_limits)
         if isinstance(neutral, bool) or not isinstance(neutral, (int, np.integer)):
             raise ParameterError("track.neutral", neutral=repr(neutral))
         return self.params(neutral).expression
@@ -172,12 +173,12 @@ class Track:
         return np.array([euler_deg_from_rotation(torch.from_numpy(r)) for r in self.rotation])
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the track; the file appears complete or not at all.
+        """Write the track to a file, atomically.
 
         Args:
             path: .csv (a row per frame: time, confidence, yaw, pitch, roll, translation, weights by name), .json (the
                 same with identity, camera and light) or .npz (all arrays by the names of this class). `load_track`
-                reads all of them; texture and displacement of the subject are in none.
+                reads all of them; none holds texture and displacement of the subject.
         Raises:
             ParameterError: another suffix, or the file cannot be written.
         """
@@ -192,7 +193,7 @@ class Track:
 
 
 def gaze_deg(expression: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Gaze (T, 2) float32 degrees of weights (T, E): yaw to the subject's left, pitch up; 0 where a model has none.
+    """Gaze (T, 2) float32 degrees from weights (T, E): yaw to the subject's left, pitch up; 0 for models without gaze.
 
     At weight 1 the open model's eyes turn by GAZE_DEG.
     """
@@ -212,7 +213,11 @@ GAZE_DEG = (25.0, 20.0, 25.0)  # to either side, up, down
 
 
 def check_person(params: FaceParams, model: FaceModel) -> None:
-    """Raises ParameterError for coefficients of the wrong number."""
+    """Check the number of coefficients.
+
+    Raises:
+        ParameterError: identity or albedo does not fit the model.
+    """
     neutral = model.neutral()
     for name in ("identity", "albedo"):
         given, expected = np.shape(getattr(params, name)), getattr(neutral, name).shape
@@ -229,12 +234,12 @@ def _csv(track: Track) -> Iterator[bytes]:
     head = io.StringIO(newline="")
     csv.writer(head, lineterminator="\n").writerow([*CSV_COLUMNS, *track.expression_names])
     yield head.getvalue().encode()
-    for part in _parts(len(track)):
-        angles = np.array([euler_deg_from_rotation(torch.from_numpy(r)) for r in track.rotation[part]])
-        values = (track.confidence[part, None], angles, track.translation[part], track.expression[part])
+    for chunk in _chunks(len(track)):
+        angles = np.array([euler_deg_from_rotation(torch.from_numpy(r)) for r in track.rotation[chunk]])
+        values = (track.confidence[chunk, None], angles, track.translation[chunk], track.expression[chunk])
         rows = np.concatenate(values, axis=1)
         line = ",".join(["%.6f", *["%.6g"] * rows.shape[1]]) + "\n"
-        yield "".join(line % (t, *row) for t, row in zip(track.times_s[part], rows.tolist(), strict=True)).encode()
+        yield "".join(line % (t, *row) for t, row in zip(track.times_s[chunk], rows.tolist(), strict=True)).encode()
 
 
 def _json(track: Track) -> Iterator[bytes]:
@@ -260,16 +265,16 @@ def _json(track: Track) -> Iterator[bytes]:
         yield f', "{key}": ['.encode()
         values = getattr(track, key)
         pattern = _pattern(values.shape[1:], "%.9g" if values.dtype == np.float32 else "%.17g")
-        for part in _parts(len(track)):
-            rows = values[part].reshape(part.stop - part.start, -1).tolist()
+        for chunk in _chunks(len(track)):
+            rows = values[chunk].reshape(chunk.stop - chunk.start, -1).tolist()
             text = ", ".join(pattern % tuple(row) for row in rows)
-            yield (", " if part.start else "").encode() + text.encode()
+            yield (", " if chunk.start else "").encode() + text.encode()
         yield b"]"
     yield b"}"
 
 
-def _parts(count: int) -> Iterator[slice]:
-    """Pieces of so many frames: the text of an hour is large."""
+def _chunks(count: int) -> Iterator[slice]:
+    """Chunks of frames: the text of an hour is large."""
     return (slice(first, min(first + _ROWS, count)) for first in range(0, count, _ROWS))
 
 
