@@ -1,4 +1,4 @@
-"""The photometric term of tracking: its gradient against finite differences, and its inliers."""
+"""The photometric term of tracking: its Jacobian and gradient against finite differences, its light, its inliers."""
 
 from dataclasses import replace
 
@@ -45,12 +45,49 @@ def scene(toy_model):
     return skin, state, replace(picture, values=smooth_values())
 
 
+def difference(skin, state, picture):
+    """(K, 3) sRGB of the shading minus the observed sRGB."""
+    residuals = skin.evaluate(state, picture)
+    shaded = srgb_from_linear(torch.from_numpy(skin.shading(state, residuals))).numpy()
+    return shaded - residuals.observed[:, :3]
+
+
+def around(state, column, step):
+    """The states after a step ahead and one behind in one of the unknowns."""
+    delta = np.zeros(6 + len(state.expression))
+    delta[column] = step
+    return [state.updated(sign * delta[:6], expression=sign * delta[6:]) for sign in (1, -1)]
+
+
+def columns_of(state, block):
+    count = 6 + len(state.expression)
+    return {"rotation": range(3), "translation": range(3, 6), "expression": range(6, count)}[block]
+
+
+@pytest.mark.parametrize("block", STEPS)
+def test_jacobian_is_the_derivative_of_each_residual(scene, block):
+    skin, state, picture = scene
+    residuals = skin.evaluate(state, picture)
+    facing = -(residuals.normals * residuals.points).sum(1) / np.linalg.norm(residuals.points, axis=1)
+    rows = np.flatnonzero((residuals.weight > 0) & (facing > 0.4))
+    factor = np.linspace(0.5, 2, len(facing)).astype(np.float32)
+    jacobian = skin.jacobian(state, residuals, skin.shading(state, residuals), factor, rows)
+    assert jacobian.shape == (3 * len(rows), 6 + len(state.expression)) and len(rows) > 35
+    checked = 0
+    for column in columns_of(state, block):
+        ahead, behind = (difference(skin, moved, picture) for moved in around(state, column, STEPS[block]))
+        numeric = ((ahead - behind) * factor[:, None] / (2 * STEPS[block]))[rows].reshape(-1)
+        if np.abs(numeric).max() < 1e-3:  # an expression that moves none of these points
+            assert np.abs(jacobian[:, column]).max() < 2e-3
+            continue
+        checked += 1
+        assert np.linalg.norm(jacobian[:, column] - numeric) < 0.03 * np.linalg.norm(numeric), f"column {column}"
+    assert checked >= min(len(columns_of(state, block)), 20)
+
+
 def robust_loss(skin, state, picture, weight):
     """Half the Geman-McClure loss at the noise level of the term, with fixed weights (K,) of the points."""
-    residuals = skin.evaluate(state, picture)
-    linear = skin.albedo * (residuals.basis @ state.light.astype(np.float32))
-    difference = srgb_from_linear(torch.from_numpy(linear)).numpy() - residuals.observed[:, :3]
-    square = (difference**2).mean(1) / skin.sigma**2
+    square = (difference(skin, state, picture) ** 2).mean(1) / skin.sigma**2
     count = EFFECTIVE_POINTS * SIGMA_LIMITS[0] / skin.sigma
     return 0.5 * count * float((weight * geman_mcclure(square)).sum() / weight.sum())
 
@@ -66,14 +103,10 @@ def test_gradient_is_that_of_the_robust_loss(scene, block):
     hessian, gradient, _ = skin.normal_equations(state, residuals, EFFECTIVE_POINTS)
     count = len(state.expression)
     assert hessian.shape == (6 + count, 6 + count) and np.linalg.eigvalsh(hessian).min() > -1e-6 * hessian.max()
-    columns = {"rotation": range(3), "translation": range(3, 6), "expression": range(6, 6 + count)}[block]
-    numeric = []
+    columns, numeric = columns_of(state, block), []
     for column in columns:
-        step = np.zeros(6 + count)
-        step[column] = STEPS[block]
         ahead, behind = (
-            robust_loss(skin, state.updated(sign * step[:6], expression=sign * step[6:]), picture, residuals.weight)
-            for sign in (1, -1)
+            robust_loss(skin, moved, picture, residuals.weight) for moved in around(state, column, STEPS[block])
         )
         numeric.append((ahead - behind) / (2 * STEPS[block]))
     assert np.linalg.norm(gradient[columns] - numeric) < 0.05 * np.linalg.norm(numeric)
@@ -94,7 +127,7 @@ def test_light_is_estimated_from_the_points(scene):
 def test_inliers_are_the_points_that_look_like_the_person(scene):
     skin, state, picture = scene
     residuals = skin.evaluate(state, picture)
-    linear = skin.albedo * (residuals.basis @ state.light.astype(np.float32))
+    linear = skin.shading(state, residuals)
     seen = np.concatenate([srgb_from_linear(torch.from_numpy(linear)).numpy(), residuals.observed[:, 3:]], axis=1)
     covered = seen.copy()
     covered[::2, :3] = 1 - covered[::2, :3]

@@ -107,7 +107,7 @@ def test_jacobian_is_the_derivative(toy_model, growing, kind, block):
     facing = -(residuals.normals * residuals.points).sum(1) / np.linalg.norm(residuals.points, axis=1)
     rows = np.flatnonzero((residuals.weight > 0) & (facing > 0.4))
     assert len(rows) > 100
-    jacobian = compared._jacobian(state, residuals, np.ones(len(residuals.weight), np.float32), rows)
+    jacobian = compared.jacobian(state, residuals, np.ones(len(residuals.weight), np.float32), rows)
     for column in places_of(sizes)[block][:12]:
         step = np.zeros(sizes.total)
         step[column] = STEPS[block]

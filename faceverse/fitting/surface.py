@@ -326,14 +326,14 @@ class PhotometricTerm:
         weight = residuals.weight * self.effective_count / (3 * self.sigma**2 * max(residuals.weight.sum(), 1e-9))
         root = losses.geman_mcclure_row_scale(square, weight).astype(np.float32)
         rows = np.flatnonzero(root > 0)
-        jacobian = self._jacobian(state, residuals, root, rows)
+        jacobian = self.jacobian(state, residuals, root, rows)
         if fit_focal:  # a point's place in the picture grows with its distance from the camera's axis
             zoom = (_position_derivative(residuals, root)[..., :2] * residuals.points[:, :2]).sum(-1)[:, rows]
             jacobian = np.concatenate([jacobian, zoom.reshape(-1, 1)], axis=1)
         residual = (residuals.difference * root[:, None])[rows].T.reshape(-1).astype(np.float32)
         return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
 
-    def _jacobian(self, state: FaceState, residuals: PhotometricResiduals, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def jacobian(self, state: FaceState, residuals: PhotometricResiduals, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""
         s, slope = self.surface, srgb_slope(torch.from_numpy(residuals.linear)).numpy() * root[:, None]
         shape, turn, shift = self._geometry_derivative(state, residuals, slope * residuals.albedo, root, rows)

@@ -183,6 +183,10 @@ class SkinTerm:
             weight = cauchy_weight(residual, _LIGHT_SCALE)
         return light
 
+    def shading(self, state: FaceState, residuals: SkinResiduals) -> np.ndarray:
+        """Linear RGB (K, 3) that the points have in the state's light."""
+        return self.albedo * (residuals.basis @ state.light.astype(np.float32))
+
     def normal_equations(
         self, state: FaceState, residuals: SkinResiduals, effective_points: float
     ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -192,7 +196,7 @@ class SkinTerm:
         Args:
             effective_points: effective sample count of the comparison, see `surface.PhotometricTerm`.
         """
-        linear = self.albedo * (residuals.basis @ state.light.astype(np.float32))
+        linear = self.shading(state, residuals)
         residual = srgb_from_linear(torch.from_numpy(linear)).numpy() - residuals.observed[:, :3]
         square = (residual**2).mean(1)
         used = residuals.weight > 0
@@ -205,15 +209,23 @@ class SkinTerm:
         weight = residuals.weight * (count / (3 * self.sigma**2 * residuals.weight.sum()))
         root = geman_mcclure_row_scale(square, weight)
         rows = np.flatnonzero(root > 0)
-        jacobian = self._jacobian(state, residuals, linear, root.astype(np.float32), rows)
+        jacobian = self.jacobian(state, residuals, linear, root.astype(np.float32), rows)
         flat = (residual * root[:, None])[rows].reshape(-1).astype(np.float32)
         inliers = float((residuals.weight * (square < ROBUST_SCALE**2)).sum() / residuals.weight.sum())
         return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ flat).astype(np.float64), inliers
 
-    def _jacobian(
+    def jacobian(
         self, state: FaceState, residuals: SkinResiduals, linear: np.ndarray, root: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        """(3R, 6 + E) of the residuals at R of the points, times root (K,)."""
+        """Jacobian (3R, 6 + E) of the residuals, sRGB of the shading minus the observed sRGB, at R of the points.
+
+        Columns: rotation update and translation in camera space, expression weights.
+
+        Args:
+            linear: (K, 3), see `shading`.
+            root: (K,) factor of each point's rows.
+            rows: (R,) indices of points.
+        """
         root, normals, observed = root[rows], residuals.normals[rows], residuals.observed[rows]
         scaled = (root * residuals.scale[rows])[:, None]
         across, down = observed[:, 3:6] * scaled, observed[:, 6:9] * scaled
