@@ -179,7 +179,7 @@ def test_tracking_follows_the_gain(model):
     frames = FrameSolver(LandmarkObserver(model), TrackedPerson(params, CAMERA), QUALITIES["fast"])
     rows = (torch.from_numpy(x[None]) for x in (identity, expression))
     points = model.landmark_bases(model.landmarks_478).points(*rows)[0].numpy()
-    np.testing.assert_allclose(frames._landmarks.points(np.zeros(0), expression), points[::LANDMARK_STRIDE], atol=1e-6)
+    np.testing.assert_allclose(frames.landmarks.points(np.zeros(0), expression), points[::LANDMARK_STRIDE], atol=1e-6)
     skin = SkinTerm(model, params, 300)
     moved = skin.points + skin.modes @ expression.astype(np.float32)
     full = model.vertices(*(torch.from_numpy(x[None]) for x in (identity, expression)))[0].numpy()

@@ -114,7 +114,7 @@ class FrameSolver:
         self._person = person
         self._person_on_rows = replace(person, bias=person.bias and person.bias.subset(rows))
         if before is None or before.params is not params:
-            self._landmarks = self._observer.generic.with_identity(params.identity).subset(rows)
+            self.landmarks = self._observer.generic.with_identity(params.identity).subset(rows)
             self._skin = SkinTerm(self._observer.model, params, self._quality.points)
         if person.neutral_offset is None and person.neutral_frames:
             kept = self._last, self._light, self._correction
@@ -141,13 +141,13 @@ class FrameSolver:
             return SolvedFrame(frame.seconds)
         state, error = self._solve(frame)
         if self._person.neutral_offset is not None:
-            state = subtract_neutral(state, self._person.neutral_offset, self._landmarks.prior.limits)
+            state = subtract_neutral(state, self._person.neutral_offset, self.landmarks.prior.limits)
         return SolvedFrame(frame.seconds, state, _confidence(error, frame))
 
     def _solve(self, frame: FrameObservation) -> tuple[FaceState, float]:
         """The state of a face, and its RMS landmark error in face sizes."""
         camera = self._person.camera
-        observation = self._observer.observe(self._landmarks, frame, self._person_on_rows)
+        observation = self._observer.observe(self.landmarks, frame, self._person_on_rows)
         aligned, term, error = self._align(observation, camera, face_size(frame.face))
         state = self._corrected(aligned) if error <= LOST_ERROR else aligned
         picture = self._skin.picture(frame.picture, frame.inside, frame.camera(camera), state)
@@ -187,7 +187,7 @@ class FrameSolver:
         state = aligned.updated(
             _CORRECTION_SHARE * self._correction.pose,
             expression=self._is_carried * self._correction.expression,
-            limits=self._landmarks.prior.limits,
+            limits=self.landmarks.prior.limits,
         )
         return state if state.translation[2] < MAX_Z_M else aligned
 
