@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_studio import read_pack
 
 import faceverse as fv
-from demo import viewer
+from demo import view_files
 from faceverse.errors import ParameterError
 from faceverse.fitting import solver
 from faceverse.graphics.camera import Camera
@@ -134,13 +135,9 @@ def test_results_and_files_follow_the_gain(model, tmp_path):
     np.testing.assert_allclose([low, high], [offsets.min(0), offsets.max(0)], atol=1e-6)
 
 
-def test_the_viewer_learns_the_sizes(model):
-    content = viewer.head_pack(person(model))
-    length = int.from_bytes(content[:4], "little")
-    entry = json.loads(content[4 : 4 + length])["arrays"]["gain"]
-    start = 4 + length + entry["start"]
-    found = np.frombuffer(content[start : start + 4 * entry["length"]], "<f4")
-    np.testing.assert_array_equal(found, model.gain_of(person(model).params.identity))
+def test_the_browser_gets_the_sizes(model):
+    pack = read_pack(view_files.head_pack(person(model)))
+    np.testing.assert_array_equal(pack["gain"], model.gain_of(person(model).params.identity))
 
 
 def test_landmark_solver_follows_the_gain(model):

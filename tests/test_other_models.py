@@ -424,38 +424,38 @@ def test_eyes_of_a_named_model_are_edited_in_radians(eyed):
 
 def test_the_page_shows_what_a_model_has(fitted, tmp_path):
     pytest.importorskip("gradio")
-    from demo import heads, pictures, viewer
-    from demo.changes import Changes
+    from demo import heads, pictures, view_files
+    from demo.edit_state import EditState
 
     scene, result = fitted
     model = result.model
-    head = heads.Head.of(result, 1)
-    (tmp_path / "model.bin").write_bytes(viewer.model_pack(model))
+    head = heads.EditableHead.of(result, 1)
+    (tmp_path / "model.bin").write_bytes(view_files.model_pack(model))
     shown = heads.view(head, tmp_path, tmp_path / "model.bin")
     json.loads(json.dumps(shown, allow_nan=False))
     assert list(shown["start"]["expression"]) == list(model.expression_names)
     assert set(shown["estimates"]) == set(model.attribute_names)
     limits = [shown["limits"].get(name, [0, 1]) for name in model.expression_names]
     np.testing.assert_allclose(limits, np.clip(model.expression_limits, -10, 10), atol=1e-3)
-    assert Changes.read(shown["start"], model).expression == shown["start"]["expression"], "within its limits"
+    assert EditState.from_json(shown["start"], model).expression == shown["start"]["expression"], "within its limits"
     assert pictures.of_fit(result, scene.picture, tmp_path).overlay.exists()
     name, (_, high) = model.expression_names[0], limits[0]
-    moved = Changes.read({"expression": {name: high}}, model)
-    assert heads.as_shown(head, moved).params.expression[0] == pytest.approx(high, abs=1e-3)
+    moved = EditState.from_json({"expression": {name: high}}, model)
+    assert heads.with_state(head, moved).params.expression[0] == pytest.approx(high, abs=1e-3)
     assert heads.download(head, "glb", moved, tmp_path).exists()
-    assert heads.edit(head, Changes()).edited is head.rest
+    assert heads.edit(head, EditState()).edited is head.neutral
 
 
 @pytest.mark.parametrize("name", ["few", "eyed"])
 def test_age_alone_is_enough_for_the_page(name, toy_model):
     pytest.importorskip("gradio")
-    from demo.changes import Changes
-    from demo.heads import Head, edit
+    from demo.edit_state import EditState
+    from demo.heads import EditableHead, edit
 
     data = MODELS[name](toy_model).data
     model = FaceModel(replace(data, attributes=data.attributes[:1]))
     result = fv.head(model.neutral(), model, texture_size=32)
-    older = edit(Head.of(result, 1), Changes(attributes={"age": 10.0}))
+    older = edit(EditableHead.of(result, 1), EditState(attributes={"age": 10.0}))
     assert model.attributes(older.edited.params)["age"] > model.attributes(result.params)["age"] + 5
 
 
