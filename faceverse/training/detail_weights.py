@@ -16,6 +16,7 @@ from ..errors import ParameterError
 from ..model.face_model import FaceModel
 from . import scan_detail
 from .detail_data import SHARD, DetailSample, draw_data
+from .displacement_regressor import train_displacement_regressor
 from .generator_plans import detail_plan
 from .generators import (
     SyntheticDetail,
@@ -25,7 +26,6 @@ from .generators import (
     train_expression,
     train_generator,
 )
-from .reader import train_reader
 from .synthetic_skin import CODE, DetailSurface
 
 LICENCE = "CC0-1.0"
@@ -97,7 +97,7 @@ def make_reader_file(
         made_for=source.made_for, workers=budget.workers, progress=progress,
     )  # fmt: skip
     with torch_threads(budget.threads):
-        network, info = train_reader(
+        network, info = train_displacement_regressor(
             model, code, data, minutes=budget.minutes, steps=budget.steps, seed=seed, progress=progress
         )
     info = {"licence": LICENCE, "sources": source.description, "reader": info}

@@ -1,4 +1,4 @@
-"""The texture loss, and the network that reads displacement off photographs."""
+"""The texture loss, and the network that estimates displacement from shading."""
 
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from faceverse.detail.module import DisplacementCode
 from faceverse.errors import ParameterError, WeightsError
 from faceverse.training import detail_weights
 from faceverse.training.detail_data import DataShape, DetailSample, draw_data
+from faceverse.training.displacement_regressor import train_displacement_regressor
 from faceverse.training.generator_plans import detail_plan
 from faceverse.training.generators import TrainingBudget
-from faceverse.training.reader import train_reader
 from faceverse.training.texture_loss import texture_loss
 
 SIZE = 128
@@ -79,25 +79,29 @@ def data(tmp_path_factory):
 
 
 def test_a_short_training_reads_creases(data):
-    found, figures = train_reader(fv.load_model(), DisplacementCode(), data, steps=30, seed=1, progress=str)
+    found, figures = train_displacement_regressor(
+        fv.load_model(), DisplacementCode(), data, steps=30, seed=1, progress=str
+    )
     assert figures["steps"] == 30 and figures["displacement_correlation"] > 0.3
     assert found.of_marks.abs().max() > 0, "random vectors are read as well"
     with pytest.raises(ParameterError, match="give the minutes or steps"):
-        train_reader(fv.load_model(), DisplacementCode(), data)
+        train_displacement_regressor(fv.load_model(), DisplacementCode(), data)
 
 
-def test_what_the_reader_takes_and_what_files_may_hold():
-    reader = DisplacementRegressor(4).eval()
+def test_inputs_and_files_of_the_displacement_regressor_are_validated():
+    regressor = DisplacementRegressor(4).eval()
     given = torch.zeros(2, 3, SIZE, SIZE), torch.ones(2, 1, SIZE, SIZE), torch.zeros(2, 2, SIZE, SIZE)
-    bands, z = reader(*given)
+    bands, z = regressor(*given)
     assert bands.shape == (2, 3, SIZE, SIZE) and z.shape == (2, 4)
     with pytest.raises(ParameterError, match="must be square with a side that 64 divides"):
-        reader(torch.zeros(1, 3, 100, 100), torch.ones(1, 1, 100, 100), torch.zeros(1, 2, 100, 100))
+        regressor(torch.zeros(1, 3, 100, 100), torch.ones(1, 1, 100, 100), torch.zeros(1, 2, 100, 100))
     assert not z.any(), "what was never learned is the mean"
-    reader.of_marks.normal_(generator=draw())
-    bands, z = reader(*given)
-    assert z.abs().min() > 0 and not reader(given[0], torch.zeros_like(given[1]), given[2])[1].any(), "unseen: the mean"
-    state = reader.state_dict()
+    regressor.of_marks.normal_(generator=draw())
+    bands, z = regressor(*given)
+    assert z.abs().min() > 0 and not regressor(given[0], torch.zeros_like(given[1]), given[2])[1].any(), (
+        "unseen: the mean"
+    )
+    state = regressor.state_dict()
     torch.testing.assert_close(regressor_from_state(state, "a file")(*given)[0], bands, rtol=1e-3, atol=1e-4)
     with pytest.raises(WeightsError, match="a file does not fit the encoder of skin detail"):
         regressor_from_state({k: v for k, v in state.items() if k != "last.bias"}, "a file")
@@ -105,7 +109,7 @@ def test_what_the_reader_takes_and_what_files_may_hold():
         regressor_from_state(state | {"last.bias": torch.full((3,), torch.nan)}, "a file")
 
 
-def test_the_files_of_detail_and_reader_belong_together(tmp_path, monkeypatch):
+def test_files_of_detail_and_displacement_regressor_load_together(tmp_path, monkeypatch):
     """One work folder lends its samples to both, and what they write loads as one module."""
     plan = detail_plan(128, 8)
     monkeypatch.setattr(detail_weights, "detail_plan", lambda: plan)

@@ -53,7 +53,7 @@ class _Scene:
     sensitivity: Tensor
 
 
-def train_reader(
+def train_displacement_regressor(
     model: FaceModel,
     code: DisplacementCode,
     data: DetailData,
@@ -77,26 +77,26 @@ def train_reader(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     scenes = [_random_scene(model, data.shape.size, random) for _ in range(SCENES)]
-    reader = DisplacementRegressor(data.shape.style_dim).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=RATE, weight_decay=1e-3)
+    regressor = DisplacementRegressor(data.shape.style_dim).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(regressor.parameters(), lr=RATE, weight_decay=1e-3)
     started, step, mean = time.monotonic(), 0, None
     while (share := step / steps if steps else (time.monotonic() - started) / (60 * minutes)) < 1:
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * share))
         numbers = random.choice(len(data.training), BATCH, replace=False)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(reader, _simulate(code, scenes, data, numbers, random))[0]
+            loss = _loss(regressor, _simulate(code, scenes, data, numbers, random))[0]
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(regressor.parameters(), 1.0)
         optimizer.step()
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         step += 1
         if step % 100 == 0:
-            progress(f"reader: step {step}, {100 * share:.0f} %, loss {mean:.4f}")
-    progress(f"reader: {step} steps, now the random vectors")
-    _fit_latent_regression(reader, code, scenes, data, np.random.default_rng([seed, 1]))
-    figures = _evaluate(reader, code, scenes, data, np.random.default_rng(1))
-    return reader.eval(), {"steps": step, "seed": seed, **figures}
+            progress(f"displacement regressor: step {step}, {100 * share:.0f} %, loss {mean:.4f}")
+    progress(f"displacement regressor: {step} steps, now the random vectors")
+    _fit_latent_regression(regressor, code, scenes, data, np.random.default_rng([seed, 1]))
+    figures = _evaluate(regressor, code, scenes, data, np.random.default_rng(1))
+    return regressor.eval(), {"steps": step, "seed": seed, **figures}
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def _simulate(code, scenes, data, numbers, random) -> _SimulatedPhotos:
     return _SimulatedPhotos(*given, batch.window[:, 3:], batch.z, batch.known)
 
 
-def _loss(reader: DisplacementRegressor, seen: _SimulatedPhotos) -> tuple[Tensor, Tensor]:
+def _loss(regressor: DisplacementRegressor, seen: _SimulatedPhotos) -> tuple[Tensor, Tensor]:
     """Loss, and the estimated bands."""
-    found = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
+    found = regressor(seen.residual, seen.weight, seen.sensitivity)[0].float()
     missed = _charbonnier(found - seen.bands) + SLOPE_WEIGHT * sum(
         F.pad(_charbonnier((found - seen.bands).diff(dim=axis)), pad)
         for axis, pad in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))
@@ -136,7 +136,7 @@ def _charbonnier(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _fit_latent_regression(
-    reader: DisplacementRegressor, code, scenes, data: DetailData, random: np.random.Generator
+    regressor: DisplacementRegressor, code, scenes, data: DetailData, random: np.random.Generator
 ) -> None:
     """Fit the ridge regression of the latent z on features of the trained network (`detail.displacement_regressor`)."""
     found, weights, known = [], [], []
@@ -145,15 +145,15 @@ def _fit_latent_regression(
         if not bool(seen.known):
             continue
         with torch.autocast("cpu", torch.bfloat16):
-            bands = reader(seen.residual, seen.weight, seen.sensitivity)[0].float()
+            bands = regressor(seen.residual, seen.weight, seen.sensitivity)[0].float()
         found.append(summary_features(bands, seen.residual, seen.weight)[0])
         weights.append(F.adaptive_avg_pool2d(seen.weight[0], GRID))
         known.append(seen.z[0])
     if len(known) < 2:
         return
     found, weights, known = (torch.stack(parts) for parts in (found, weights, known))
-    reader.typical.copy_(found.sum(0) / weights.sum(0).clamp_min(1e-3))
-    away = (found - reader.typical * weights).flatten(1)
+    regressor.typical.copy_(found.sum(0) / weights.sum(0).clamp_min(1e-3))
+    away = (found - regressor.typical * weights).flatten(1)
     share = len(away) - len(away) // 5
 
     def missed(ridge: float) -> float:
@@ -161,7 +161,7 @@ def _fit_latent_regression(
         return float((guess - known[share:]).square().mean())
 
     ridge = min(_RIDGES, key=missed)
-    reader.of_marks.copy_(_ridge(away, known, ridge).T.reshape(reader.of_marks.shape))
+    regressor.of_marks.copy_(_ridge(away, known, ridge).T.reshape(regressor.of_marks.shape))
 
 
 def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
@@ -172,13 +172,13 @@ def _ridge(given: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluate(reader, code, scenes, data, random) -> dict:
+def _evaluate(regressor, code, scenes, data, random) -> dict:
     """Metrics of the network on held-out samples."""
     sums, vectors = np.zeros(3), []
     scales = torch.tensor(code.band_scales_mm)[:, None, None]
     for number in data.held_out[:32]:
         seen = _simulate(code, scenes, data, np.array([number]), random)
-        found, z = reader(seen.residual, seen.weight, seen.sensitivity)
+        found, z = regressor(seen.residual, seen.weight, seen.sensitivity)
         a, b = ((bands[0] * scales).sum(0)[seen.weight[0, 0] > 0.5] for bands in (found, seen.bands))
         sums += [float((a * b).sum()), float((a * a).sum()), float((b * b).sum())]
         vectors.append(torch.stack([z[0], seen.z[0]]))
