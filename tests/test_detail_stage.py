@@ -15,12 +15,12 @@ from faceverse.errors import ParameterError
 from faceverse.fitting import detail_stage
 from faceverse.fitting.detail_stage import fit_detail_maps, select_detail_module
 from faceverse.fitting.skin_observation import (
-    blurred,
     clear_skin,
+    gaussian_blur,
+    high_pass,
     inner_weight,
     observe_skin,
     shade_sensitivity,
-    without_tone,
 )
 from faceverse.training.synthetic_skin import DetailSurface, random_z, synthetic_detail
 
@@ -72,11 +72,11 @@ def test_eyes_lips_and_hair_are_kept_clear(model):
 
 def test_filters():
     flat = torch.full((3, 64, 64), 2.0)
-    torch.testing.assert_close(blurred(flat, 1.5)[:, 16:48, 16:48], flat[:, 16:48, 16:48])
-    assert float(without_tone(flat, torch.ones(64, 64)).abs().max()) < 1e-5
+    torch.testing.assert_close(gaussian_blur(flat, 1.5)[:, 16:48, 16:48], flat[:, 16:48, 16:48])
+    assert float(high_pass(flat, torch.ones(64, 64)).abs().max()) < 1e-5
     weight = torch.zeros(64, 64)
     weight[16:48, 16:48] = 1
-    inner = inner_weight(weight, passage_mm=20.0)
+    inner = inner_weight(weight, fade_mm=20.0)
     assert float(inner[16].max()) < 0.1 and float(inner[32, 32]) == 1 and bool((inner <= weight).all())
 
 
@@ -103,7 +103,7 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
 
 
 def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
-    monkeypatch.setattr(detail_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL))
+    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS))
     events, bases = [], []
 
     def on_base(result):
@@ -127,7 +127,7 @@ def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, 
 
 
 def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypatch):
-    monkeypatch.setattr(detail_stage, "DETAIL", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL))
+    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS))
     bases = []
     pair = [astronaut, np.ascontiguousarray(astronaut[:400, 60:460])]
     result = fv.fit(pair, model, detail=module_of(model, expression=None), on_base=bases.append)

@@ -1,10 +1,11 @@
-"""The detail stages of a fit: latents and noise of the detail generator, then of the expression's, from a photograph.
+"""Detail stages of a fit: GAN inversion of the detail generator, then of the expression generator, by gradient descent.
 
-As in the paper (Wang et al. 2022, section 4.3) both are found by gradient, first the latents and noise maps of the
-detail generator, then those of the expression generator; what is compared is the skin in texture space (see
-`skin_view`). The start is what a small network reads off the same maps. A tenth of the skin is held out of all steps:
-what does not explain it better than before is not kept. A `Stage` of the detail has errors of that skin as `before` (at
-that start) and `after`.
+As in Wang et al. 2022, section 4.3, latents and noise maps of the detail generator are optimized first, then the
+latents of the expression generator. Adam minimises a MAP objective: a robust data term in texture space (see
+`skin_observation`), a Gaussian prior on the latents and a unit normal prior on the change of the noise. A small network
+(`detail.displacement_regressor`) predicts the initial latents from the same maps. A tenth of the texels is held out as
+a validation set: an update is kept only if it lowers the validation error. A `Stage` of the detail reports that error
+as `before` (initial estimate) and `after`.
 """
 
 from __future__ import annotations
@@ -43,43 +44,49 @@ from ..result import Stage
 from .progress import Progress
 from .skin_observation import SkinObservation, inner_weight, observe_skin, shade_sensitivity
 
-MIN_TEXEL_SHARE = 0.02  # share of the map that has to show skin
-COARSEST_PHOTO_TEXELS = 3.0  # of 512: blur of the photograph from which it shows no detail at all
-SIGMA = 0.06  # of the skin's logarithm of colour that no detail explains
-OUTLIER = 4.0  # sigmas beyond which a texel counts no more
-CORRELATED_TEXELS = 6.0  # neighbouring texels of a photograph tell the same
-DISPLACEMENT_STRENGTHS = (1.5, 1.0, 0.5)
-DEPTHS = (0.75, 0.5, 0.25)
-DISPLACEMENT_RANGE_MM = (-0.8, 0.3)  # skin has wrinkles, and no ridges: what looks like one is a reflection or a hair
-NOISE_FROM = 16  # side of the smallest noise maps that are fitted
+MIN_TEXEL_SHARE = 0.02  # share of the map that has to show skin; below, the detail is random
+MAX_BLUR_TEXELS = 3.0  # of 512: standard deviation of the photograph's blur above which it shows no detail
+SIGMA = 0.06  # standard deviation of the data term, in logarithms of colour
+OUTLIER = 4.0  # scale of the robust (Welsch) loss, in SIGMA: larger residuals are down-weighted as outliers
+CORRELATED_TEXELS = 6.0  # texels of 512 per effective sample: residuals of neighbours are correlated
+DISPLACEMENT_STRENGTHS = (1.5, 1.0, 0.5)  # factors on the predicted residual displacement that are tried
+DEPTHS = (0.75, 0.5, 0.25)  # factors on all displacement that are tried, besides 1
+DISPLACEMENT_RANGE_MM = (-0.8, 0.3)  # skin has furrows, not ridges: an apparent ridge is a reflection or a hair
+MIN_NOISE_SIZE = 16  # side of the smallest noise maps that are optimized
 
 
 @dataclass(frozen=True)
 class OptimizationPlan:
-    """How a part of a stage goes: steps, how fast latents and noise maps move (Adam), and by what the generator's
-    resolution is divided."""
+    """One phase of Adam.
+
+    Args:
+        steps: number of steps.
+        latent_rate, noise_rate: initial learning rates of latents and noise maps.
+        downsampling: factor by which the generator's resolution is divided.
+    """
 
     steps: int
     latent_rate: float
     noise_rate: float = 0.0
-    reduced: int = 1
+    downsampling: int = 1
 
 
 # At half the resolution a step costs a third.
-DETAIL = (OptimizationPlan(14, 0.05, 0.15, reduced=2), OptimizationPlan(5, 0.02, 0.10))
-EXPRESSION = OptimizationPlan(6, 0.06)
+DETAIL_PLANS = (OptimizationPlan(14, 0.05, 0.15, downsampling=2), OptimizationPlan(5, 0.02, 0.10))
+EXPRESSION_PLAN = OptimizationPlan(6, 0.06)
 
 
 @dataclass(frozen=True)
 class FittedDetail:
-    """Latents for `FaceParams.detail`, and what was done for them.
+    """Latents for `FaceParams.detail`, and the maps that they generate.
 
     Args:
-        latents: see `skin_detail`.
-        displacement: (S, S) mm, with the wrinkles of the expression.
-        albedo_log: (S, S, 3).
-        stages: of the fit.
-        from_photo: whether the photograph had a say; else the detail is what somebody of that age and sex could have.
+        latents: see `detail.latents`.
+        displacement: (S, S) mm, expression wrinkles included.
+        albedo_log: (S, S, 3) change of the logarithm of the albedo.
+        stages: of the fit, for reports.
+        from_photo: whether the detail was fitted to the photograph. False: it is sampled for the person's age and sex
+            because the photograph shows too little skin or is too blurred.
     """
 
     latents: dict[str, np.ndarray]
@@ -90,10 +97,10 @@ class FittedDetail:
 
 
 def select_detail_module(detail: bool | DetailModule, model: FaceModel) -> DetailModule | None:
-    """The module that a fit uses; see `faceverse.fit`.
+    """Resolve the argument `detail` of `faceverse.fit` to a module, or to None for no detail.
 
     Raises:
-        ParameterError: a module that cannot be used on this model, or something else.
+        ParameterError: a module for another model, or a value of another type.
     """
     if isinstance(detail, DetailModule):
         return check_open(detail, model)
@@ -123,22 +130,23 @@ def fit_detail_maps(
     seed: int = 0,
     on_step: Callable[[float], None] = lambda share: None,
 ) -> FittedDetail:
-    """Detail of the skin in a photograph.
+    """Fit the skin detail of a head to its photograph.
 
     Args:
         photo: (H, W, 3) uint8 sRGB.
+        model: the face model.
         params: the fitted head.
         camera: of the photograph.
-        module: an open one.
-        seed: of what the photograph does not show.
-        on_step: called with the share done.
+        module: an open detail module.
+        seed: of the sampled detail where the photograph shows none.
+        on_step: called with the fraction done, 0..1.
     Raises:
-        ParameterError: not an open module, or not such a seed.
+        ParameterError: the module is not an open one, or the seed is out of range.
     """
     fitting = _DetailFit(module, model, params, random_detail(module, model, params, seed))
     view = observe_skin(photo, model, params, camera, module.detail.size)
-    coarse = view.blur_texels * 512 / module.detail.size > COARSEST_PHOTO_TEXELS
-    if coarse or float((view.weight > 0.5).float().mean()) < MIN_TEXEL_SHARE:
+    too_blurred = view.blur_texels * 512 / module.detail.size > MAX_BLUR_TEXELS
+    if too_blurred or float((view.weight > 0.5).float().mean()) < MIN_TEXEL_SHARE:
         return fitting.result((), False)
 
     def observe(side: int) -> SkinObservation:
@@ -152,14 +160,14 @@ def fit_detail_maps(
 
 @dataclass(frozen=True)
 class _Prediction:
-    """Latents (1, L, D), and displacement (S, S) mm with the wrinkles of the expression."""
+    """Output of the module's regressor: latents (1, L, D), and displacement (S, S) mm, expression wrinkles included."""
 
     latents: Tensor
     displacement: Tensor
 
 
 class _DetailFit:
-    """One fit: the present latents and what they make."""
+    """State of one detail fit: the current latents, and the noise and maps that they define."""
 
     def __init__(self, module: DetailModule, model: FaceModel, params: FaceParams, latents: dict[str, np.ndarray]):
         self.module, self.model, self.params, self.latents = module, model, params, latents
@@ -173,52 +181,55 @@ class _DetailFit:
         self.wrinkles = self.displacement = torch.zeros(size, size)
         self.depth = 1.0
         if self.has_wrinkles:
-            # What anybody's skin does in this expression must not be taken for this person's at rest.
+            # Typical wrinkles of this expression must not be fitted as neutral detail of this person.
             with torch.no_grad():
-                rest = self.make(torch.from_numpy(latents["w"])[None], self.noise)[1].numpy()
-            self.wrinkles = torch.from_numpy(wrinkles(module, model, params.replace(detail=latents), rest))
+                neutral = self.synthesize(torch.from_numpy(latents["w"])[None], self.noise)[1].numpy()
+            self.wrinkles = torch.from_numpy(wrinkles(module, model, params.replace(detail=latents), neutral))
 
     # -- detail
-    def make(self, w: Tensor, noise: list[Tensor], size: int | None = None) -> tuple[Tensor, Tensor]:
-        """Change of albedo (3, S, S) and displacement (S, S) mm at rest, of the full size or a smaller one."""
+    def synthesize(self, w: Tensor, noise: list[Tensor], size: int | None = None) -> tuple[Tensor, Tensor]:
+        """Neutral detail: change of log albedo (3, S, S) and displacement (S, S) mm, at full or reduced size."""
         picture = self.module.detail.synthesis(w, self.parts, noise, until=size)
         albedo_log, displacement = read_picture(self.module.code, picture)
         mask = self.mask if size is None else resized(self.mask, size)
         return albedo_log[0] * mask, displacement[0] * mask
 
-    def fit_detail(self, view: SkinObservation, observe: Callable[[int], SkinObservation], on_step: Callable[[float], None]) -> Stage:
-        """Latents, noise and displacement.
+    def fit_detail(
+        self, view: SkinObservation, observe: Callable[[int], SkinObservation], on_step: Callable[[float], None]
+    ) -> Stage:
+        """Fit latents, noise and residual displacement of the neutral detail.
 
         Args:
-            view: in the full size.
-            observe: side -> the same view in maps of that side.
+            view: the observed skin at full size.
+            observe: side -> the same observation in maps of that side.
+            on_step: called with the fraction done.
         """
         started = time.perf_counter()
-        reading = self.read(view, view.residual)
-        start = torch.from_numpy(self.latents["w"])[None] if reading is None else reading.latents
-        w, noise = start, _suppress_observed_noise(self.noise, view)
+        predicted = self.regress(view, view.residual)
+        initial = torch.from_numpy(self.latents["w"])[None] if predicted is None else predicted.latents
+        w, noise = initial, _suppress_observed_noise(self.noise, view)
         before = self._keep_if_better(view, w, noise, math.inf)
-        history, terms, steps = (), {}, sum(plan.steps for plan in DETAIL)
-        for plan in DETAIL:
-            seen = observe(self.module.detail.size // plan.reduced)
+        history, terms, steps = (), {}, sum(plan.steps for plan in DETAIL_PLANS)
+        for plan in DETAIL_PLANS:
+            resized_view = observe(self.module.detail.size // plan.downsampling)
             done, part = len(history) / steps, plan.steps / steps
 
             def report(share: float, done: float = done, part: float = part) -> None:
                 on_step(done + part * share)
 
-            w, noise, losses, terms = self._optimize_plan(plan, w, noise, seen, report)
+            w, noise, losses, terms = self._optimize_plan(plan, w, noise, resized_view, report)
             history += losses
         after = self._keep_if_better(view, w, noise, before)
-        if reading is not None:
-            after = self._add_displacement(view, reading, after)
+        if predicted is not None:
+            after = self._add_displacement(view, predicted, after)
         after = self._set_depth(view, after)
         return Stage("detail", time.perf_counter() - started, steps, terms, before, after, history)
 
     @torch.no_grad()
     def _keep_if_better(self, view: SkinObservation, w: Tensor, noise: list[Tensor], before: float) -> float:
-        """Takes latents and noise where they explain held-out skin better; the error then."""
-        albedo_log, made = self.make(w, noise)
-        error = view.error(view.predicted(albedo_log, made + self.wrinkles))
+        """Accept latents and noise if they lower the validation error `before`; return the resulting error."""
+        albedo_log, displacement = self.synthesize(w, noise)
+        error = view.error(view.predicted(albedo_log, displacement + self.wrinkles))
         if error >= before:
             return before
         random = self.module.detail.make_noise(int(self.latents["noise_seed"]))
@@ -230,53 +241,56 @@ class _DetailFit:
     def _optimize_plan(
         self, plan: OptimizationPlan, w: Tensor, noise: list[Tensor], view: SkinObservation, on_step
     ) -> tuple[Tensor, list[Tensor], tuple[float, ...], dict[str, float]]:
-        """Latents and noise after the steps of a plan, the losses, and the last one's terms."""
+        """Run one phase of Adam; return latents, noise, the loss before each step, and the terms of the last loss."""
         size = view.weight.shape[-1]
-        start, w = noise, w.clone().requires_grad_()
-        deltas = [torch.zeros_like(n).requires_grad_(NOISE_FROM <= n.shape[-1] <= size) for n in start]
+        initial, w = noise, w.clone().requires_grad_()
+        deltas = [torch.zeros_like(n).requires_grad_(MIN_NOISE_SIZE <= n.shape[-1] <= size) for n in initial]
         free = [delta for delta in deltas if delta.requires_grad]
         prior, wrinkles = _LatentPrior.of(self.module.detail), resized(self.wrinkles, size)
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
-            now = [a + b for a, b in zip(start, deltas)]
-            albedo_log, displacement = self.make(w, now, size)
+            current = [a + b for a, b in zip(initial, deltas)]
+            albedo_log, displacement = self.synthesize(w, current, size)
             data = _data_loss(view, view.predicted(albedo_log, displacement + wrinkles))
-            moved = 0.5 * sum(values.square().sum() for values in free)
-            terms = {"photometric": data, "latent": prior(w), "noise": moved}
+            noise_prior = 0.5 * sum(values.square().sum() for values in free)
+            terms = {"photometric": data, "latent": prior(w), "noise": noise_prior}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
         groups = [{"params": [w], "lr": plan.latent_rate}, {"params": free, "lr": plan.noise_rate}]
         history, terms = _optimize(plan.steps, groups, loss_of, on_step)
-        return w.detach(), [(a + b).detach() for a, b in zip(start, deltas)], history, terms
+        return w.detach(), [(a + b).detach() for a, b in zip(initial, deltas)], history, terms
 
     @torch.no_grad()
-    def read(self, view: SkinObservation, residual: Tensor) -> _Prediction | None:
-        """What the module's reader sees in a residual (3, S, S) of the view; None without a reader."""
-        reader, code = self.module.regressor, self.module.code
-        if reader is None:
+    def regress(self, view: SkinObservation, residual: Tensor) -> _Prediction | None:
+        """Predict latents and displacement from a residual (3, S, S) with the module's regressor; None without one."""
+        regressor, code = self.module.regressor, self.module.code
+        if regressor is None:
             return None
-        given = residual, view.weight[None], shade_sensitivity(view.frame, view.light)
-        bands, z = reader(*(maps[None] for maps in given))
+        inputs = residual, view.weight[None], shade_sensitivity(view.frame, view.light)
+        bands, z = regressor(*(maps[None] for maps in inputs))
         for name, value in known_factors(code, self.model, self.params).items():
             z[0, code.factors.index(name)] = value
         return _Prediction(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask)
 
     @torch.no_grad()
-    def _add_displacement(self, view: SkinObservation, reading: _Prediction, before: float) -> float:
-        """What the reader sees in the photograph and not in what is made of it so far, as strong as explains held-out
-        skin best, if it does so at all; the error then.
+    def _add_displacement(self, view: SkinObservation, predicted: _Prediction, before: float) -> float:
+        """Add the residual displacement that the regressor predicts, scaled by line search on the validation error.
 
-        The reader is sure of little: creases along the light it cannot see at all. It errs in the same way about what
-        the generator made, so that the difference of both readings takes nothing away that the photograph is silent of.
+        The residual is the regressor's prediction from the photograph minus its prediction from the rendering of the
+        current detail. The regressor underestimates displacement, and misses creases parallel to the light altogether.
+        Its bias is the same for both inputs, so the difference removes no detail that the photograph cannot show.
+
+        Returns:
+            The validation error, `before` if no strength lowers it.
         """
-        albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-        made = made + self.wrinkles
-        again = self.read(view, view.predicted(albedo_log, made))
-        missing = (reading.displacement - again.displacement) * inner_weight(view.weight) * self.mask
+        albedo_log, current = self.synthesize(torch.from_numpy(self.latents["w"])[None], self.noise)
+        current = current + self.wrinkles
+        rendered = self.regress(view, view.predicted(albedo_log, current))
+        missing = (predicted.displacement - rendered.displacement) * inner_weight(view.weight) * self.mask
         best = before
         for strength in DISPLACEMENT_STRENGTHS:
             added = quantised_residual((strength * missing).clamp(*DISPLACEMENT_RANGE_MM))
-            error = view.error(view.predicted(albedo_log, made + added))
+            error = view.error(view.predicted(albedo_log, current + added))
             if error < best:
                 best, self.displacement = error, added
         if best < before:
@@ -285,14 +299,15 @@ class _DetailFit:
 
     @torch.no_grad()
     def _set_depth(self, view: SkinObservation, before: float) -> float:
-        """How deep all of it is, as held-out skin says: a photograph that is silent of wrinkles gets shallow ones.
+        """Scale all displacement by line search on the validation error; return that error.
 
-        Age is a guess, and what it stands for is on everybody's face unless something speaks against it.
+        The sampled detail contains wrinkles that are typical of the estimated age, which is uncertain. A photograph
+        that shows none makes them shallower.
         """
-        albedo_log, made = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-        made, best = made + self.displacement, before
+        albedo_log, displacement = self.synthesize(torch.from_numpy(self.latents["w"])[None], self.noise)
+        displacement, best = displacement + self.displacement, before
         for depth in DEPTHS:
-            error = view.error(view.predicted(albedo_log, depth * made + self.wrinkles))
+            error = view.error(view.predicted(albedo_log, depth * displacement + self.wrinkles))
             if error < best:
                 best, self.depth = error, depth
         if best < before:
@@ -303,50 +318,54 @@ class _DetailFit:
     def fit_expression(
         self, view: SkinObservation, observe: Callable[[int], SkinObservation], on_step: Callable[[float], None]
     ) -> Stage:
-        """Latents of the wrinkles; arguments as in `fit_detail`."""
+        """Fit the latents of the expression wrinkles; arguments as of `fit_detail`."""
         started = time.perf_counter()
         generator, size = self.module.expression, len(self.mask)
         side = min(generator.size, size)
         with torch.no_grad():
-            albedo_log, rest = self.make(torch.from_numpy(self.latents["w"])[None], self.noise)
-            rest = self.depth * (rest + self.displacement)
-            condition, gate = wrinkle_condition(self.module, self.model, self.params, rest.numpy())
+            albedo_log, neutral = self.synthesize(torch.from_numpy(self.latents["w"])[None], self.noise)
+            neutral = self.depth * (neutral + self.displacement)
+            condition, gate = wrinkle_condition(self.module, self.model, self.params, neutral.numpy())
             parts = generator.encode(condition)
         noise = generator.make_noise(int(self.latents["expression_seed"]))
         w = torch.from_numpy(self.latents["expression_w"])[None].requires_grad_()
         prior = _LatentPrior.of(generator)
-        small, small_albedo, small_rest = observe(side), resized(albedo_log, side), resized(rest, side)
+        small, small_albedo, small_neutral = observe(side), resized(albedo_log, side), resized(neutral, side)
 
-        def made(side: int) -> Tensor:
+        def wrinkles_at(side: int) -> Tensor:
             added = read_bands(self.module.code, generator.synthesis(w, parts, noise)) * gate
             return resized(added[0], side)
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
-            data = _data_loss(small, small.predicted(small_albedo, small_rest + made(side)))
+            data = _data_loss(small, small.predicted(small_albedo, small_neutral + wrinkles_at(side)))
             terms = {"photometric": data, "latent": prior(w)}
             return sum(terms.values()), {name: value.item() for name, value in terms.items()}
 
-        before = view.error(view.predicted(albedo_log, rest + self.wrinkles))
-        history, terms = _optimize(EXPRESSION.steps, [{"params": [w], "lr": EXPRESSION.latent_rate}], loss_of, on_step)
+        before = view.error(view.predicted(albedo_log, neutral + self.wrinkles))
+        history, terms = _optimize(
+            EXPRESSION_PLAN.steps, [{"params": [w], "lr": EXPRESSION_PLAN.latent_rate}], loss_of, on_step
+        )
         after = before
         with torch.no_grad():
-            kinds = (torch.from_numpy(self.latents["expression_w"]), self.wrinkles), (w.detach()[0], made(size))
-            for latents, added in kinds:
+            initial = torch.from_numpy(self.latents["expression_w"]), self.wrinkles
+            for latents, added in (initial, (w.detach()[0], wrinkles_at(size))):
                 for depth in (1.0, *DEPTHS):
-                    error = view.error(view.predicted(albedo_log, rest + depth * added))
+                    error = view.error(view.predicted(albedo_log, neutral + depth * added))
                     if error < after:
-                        after, found = error, {"expression_w": latents.numpy(), "wrinkle_depth": np.float32(depth)}
-                        self.latents = self.latents | found
+                        after = error
+                        best = {"expression_w": latents.numpy(), "wrinkle_depth": np.float32(depth)}
+                        self.latents = self.latents | best
         seconds = time.perf_counter() - started
-        return Stage("expression detail", seconds, EXPRESSION.steps, terms, before, after, history)
+        return Stage("expression detail", seconds, EXPRESSION_PLAN.steps, terms, before, after, history)
 
     def result(self, stages: tuple[Stage, ...], from_photo: bool) -> FittedDetail:
+        """The fitted detail with its maps."""
         maps = maps_of(self.module, self.model, self.params.replace(detail=self.latents))
         return FittedDetail(self.latents, maps.displacement, maps.albedo_log, stages, from_photo)
 
 
 def _optimize(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[float, ...], dict[str, float]]:
-    """Adam with rates that fall to nothing; the loss before each step, and the last one's terms."""
+    """Adam with cosine-annealed learning rates; return the loss before each step, and the terms of the last loss."""
     optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
     rates = [group["lr"] for group in groups]
     history, terms = [], {}
@@ -363,15 +382,18 @@ def _optimize(steps: int, groups: list[dict], loss_of, on_step) -> tuple[tuple[f
 
 
 def _data_loss(view: SkinObservation, predicted: Tensor) -> Tensor:
-    """Robust squares of what is left of the photograph, in sigmas, over the independent texels that steps look at."""
-    left = ((view.residual - predicted) / SIGMA).square()
-    robust = OUTLIER**2 * (1 - torch.exp(-left / (2 * OUTLIER**2)))
+    """Welsch loss of the residuals in units of SIGMA, summed over the effective number of fitted texels.
+
+    Reference: Barron 2019, "A general and adaptive robust loss function" (alpha -> -infinity).
+    """
+    square = ((view.residual - predicted) / SIGMA).square()
+    robust = OUTLIER**2 * (1 - torch.exp(-square / (2 * OUTLIER**2)))
     return (robust.mean(0) * view.fitted).sum() / (CORRELATED_TEXELS * (view.weight.shape[-1] / 512) ** 2)
 
 
 @dataclass(frozen=True)
 class _LatentPrior:
-    """Normal distribution of a row of latents, from the mapping network: mean (D,), whitening (D, D)."""
+    """Normal distribution of style vectors, from samples of the mapping network: mean (D,), whitening (D, D)."""
 
     mean: Tensor
     whitening: Tensor
@@ -385,7 +407,7 @@ class _LatentPrior:
         return cls(rows.mean(0), vectors / (values + 0.02 * values.max()).sqrt())
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """Half the squared distance of the rows' mean, and of each row from it."""
+        """Half the squared Mahalanobis distance of the mean over layers, plus a quarter of the layers' from it."""
         mean = latents.mean(1, keepdim=True)
         distance = (mean - self.mean) @ self.whitening
         spread = (latents - mean) @ self.whitening
@@ -393,12 +415,12 @@ class _LatentPrior:
 
 
 def _observed_share(view: SkinObservation, size: int) -> Tensor:
-    """(size, size) 0..1, how far the photograph says what the noise of that size should be."""
-    seen = resized(view.weight, size).clamp(0, 1)
-    finest = view.blur_texels * size / view.weight.shape[-1]
-    return seen * float(np.clip(2 - finest, 0, 1))
+    """(size, size) 0..1, how well the photograph resolves a noise map of that size: its weight, 0 if too blurred."""
+    observed = resized(view.weight, size).clamp(0, 1)
+    blur = view.blur_texels * size / view.weight.shape[-1]
+    return observed * float(np.clip(2 - blur, 0, 1))
 
 
 def _suppress_observed_noise(noise: list[Tensor], view: SkinObservation) -> list[Tensor]:
-    """Noise maps without the random part where a photograph is going to say what is there."""
-    return [n * (1 - _observed_share(view, n.shape[-1])) if n.shape[-1] >= NOISE_FROM else n for n in noise]
+    """Fade the random noise out where the photograph determines it."""
+    return [n * (1 - _observed_share(view, n.shape[-1])) if n.shape[-1] >= MIN_NOISE_SIZE else n for n in noise]

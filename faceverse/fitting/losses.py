@@ -10,7 +10,7 @@ and shows what the fit does without them.
 
 References: Geman and McClure 1987, "Statistical methods for tomographic image reconstruction"; Black and Rangarajan
 1996, "On the unification of line processes, outlier rejection, and robust statistics with applications in early
-vision", section 3; Huber 1981, "Robust Statistics", section 5.1 (median absolute deviation).
+vision"; Huber 1981, "Robust Statistics" (median absolute deviation).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def geman_mcclure_row_scale(square: np.ndarray, weight: np.ndarray) -> np.ndarra
 
 
 def cauchy_weight(residual: np.ndarray, scale: float) -> np.ndarray:
-    """Weight 1 / (1 + (r / scale)^2) of residuals r (...) in reweighted least squares (Cauchy's, or Lorentzian, loss)."""
+    """Weight 1 / (1 + (r / scale)^2) of residuals r (...) in reweighted least squares: Cauchy's loss."""
     return 1 / (1 + (residual / scale) ** 2)
 
 

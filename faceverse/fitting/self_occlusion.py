@@ -1,4 +1,4 @@
-"""Self-occlusion of surface points, estimated on a coarse grid instead of a depth buffer. Conventions: see camera.py."""
+"""Self-occlusion of surface points, estimated on a coarse grid in place of a depth buffer. Axes: see camera.py."""
 
 from __future__ import annotations
 

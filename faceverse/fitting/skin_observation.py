@@ -1,7 +1,8 @@
-"""What a photograph says of the skin, texel by texel: how much brighter or darker each one is than the fitted head.
+"""Skin detail observed in texture space: log ratio of each texel's colour in the photograph to that of the fitted head.
 
-Detail is fitted in texture space. Each texel sees one place of the photograph, and its colour is a closed formula of
-albedo, normal and light (Wang et al. 2022, equation 5), so that a step costs no rasterizing.
+The detail stage compares images in texture space. Each texel is projected into the photograph once; its predicted
+colour is then a closed formula of albedo, normal and light (Wang et al. 2022, equation 5), so that an optimization step
+needs no rasterization. Low frequencies belong to the base model and are removed by a high-pass filter.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from ..model.skin_texture import DARKEST_ALBEDO
 from ..model.texture_maps import bake_planes
 from .texture import observe_texels
 
-TONE_MM = 8.0  # structure larger than this is the base model's business
-HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # side of the blocks that no step sees, and how many of them there are
-CLEAR_OF_LIPS_MM, CLEAR_OF_LIDS_MM, CLEAR_OF_SCALP_MM = 2.0, 3.0, 10.0
-EDGE_PASSAGE_MM = 6.0
-TINT_TEXELS = 2.0
-MAX_ERROR = 0.5
-MIN_SHADE = 0.05
-SLOPE_STEP = 0.1
+TONE_MM = 8.0  # window of the high-pass filter: coarser structure belongs to the base model
+HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # validation blocks: side in texels of 512, and share of the map
+LIP_MARGIN_MM, EYELID_MARGIN_MM, SCALP_MARGIN_MM = 2.0, 3.0, 10.0
+EDGE_FADE_MM = 6.0
+TINT_TEXELS = 2.0  # Gaussian sigma with which the validation error carries colour over from fitted texels
+MAX_ERROR = 0.5  # bound on a texel's error, in logarithms
+MIN_SHADE = 0.05  # linear
+SLOPE_STEP = 0.1  # of finite differences
 _MM_PER_TEXEL_AT_512 = 0.58
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -37,16 +38,16 @@ _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class SkinObservation:
-    """A photograph's skin in a map of S x S texels.
+    """The skin of a photograph in a map of S x S texels.
 
     Attributes:
-        residual: (3, S, S) logarithm of seen over predicted colour without detail, without its smooth part.
-        weight: (S, S) 0..1, how far the texel is believed; 0 where no skin is seen well.
-        held_out: (S, S) bool, texels that no step may look at: they tell whether detail helps.
-        frame: of the posed head, camera space.
+        residual: (3, S, S) high-pass filtered log ratio of observed to predicted colour, predicted without detail.
+        weight: (S, S) 0..1 confidence of the texel; 0 where no skin is observed.
+        held_out: (S, S) bool, validation texels, excluded from the optimization.
+        frame: tangent frames of the posed head, camera space.
         light: (9, 3).
-        plain_shade: (3, S, S) logarithm of the shading without detail.
-        blur_texels: standard deviation of the photograph's own blur.
+        plain_shade: (3, S, S) log shading without detail.
+        blur_texels: standard deviation of the photograph's blur, in texels.
     """
 
     residual: Tensor
@@ -59,55 +60,55 @@ class SkinObservation:
 
     @property
     def fitted(self) -> Tensor:
-        """(S, S) weight of the texels that steps look at."""
+        """(S, S) weight of the texels that are optimized, 0 on the validation texels."""
         return self.weight * ~self.held_out
 
     def predicted(self, albedo_log: Tensor, displacement: Tensor) -> Tensor:
-        """What `residual` would be, (3, S, S), for detail: albedo_log (3, S, S), displacement (S, S) mm."""
+        """Predict `residual` (3, S, S) for detail: albedo_log (3, S, S), displacement (S, S) mm."""
         change = albedo_log + self.log_shade_of(displacement) - self.plain_shade
-        change = without_tone(change, self.weight)
-        return blurred(change, self.blur_texels)
+        change = high_pass(change, self.weight)
+        return gaussian_blur(change, self.blur_texels)
 
     def log_shade_of(self, displacement: Tensor) -> Tensor:
-        """(3, S, S) logarithm of the light on the displaced skin."""
+        """(3, S, S) log shading of the displaced skin."""
         normals = detailed_normals(self.frame, displacement)[0]
         return log_shade(normals, self.light)
 
     def error(self, predicted: Tensor | float) -> float:
-        """Root mean square, in logarithms, of what a prediction of `residual` leaves of the held-out skin.
+        """Validation error: root mean square of `residual` minus its prediction on the held-out texels, in logarithms.
 
-        Colour is carried over from the texels around, as the texture does, so that displacement has to explain more than
-        colour can. Single texels count up to a bound: they may be hair or the edge of something.
+        Colour is carried over from neighbouring fitted texels, as the texture does, so that displacement only helps
+        where it explains more than colour. Errors are clamped to MAX_ERROR: single texels may show a hair or an edge.
         """
-        left, weight = self.residual - predicted, self.fitted
-        around = blurred(left * weight, TINT_TEXELS) / blurred(weight[None], TINT_TEXELS).clamp_min(1e-3)
+        error, weight = self.residual - predicted, self.fitted
+        tint = gaussian_blur(error * weight, TINT_TEXELS) / gaussian_blur(weight[None], TINT_TEXELS).clamp_min(1e-3)
         chosen = self.weight * self.held_out
-        square = (left - around).clamp(-MAX_ERROR, MAX_ERROR).square().mean(0)
+        square = (error - tint).clamp(-MAX_ERROR, MAX_ERROR).square().mean(0)
         return float(((square * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
 
 
 def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> SkinObservation:
-    """The skin in a photograph.
+    """Observe the skin of a fitted head in its photograph.
 
     Args:
         photo: (H, W, 3) uint8 sRGB.
         params: as fitted.
         camera: of the photograph.
-        size: S.
+        size: S, side of the maps in texels.
     """
     texels = observe_texels(photo, model, params, camera, size)
     frame = TangentFrame.of(model, texels.vertices_cam.numpy(), size)
     light = torch.from_numpy(np.array(params.light))
     plain_shade = log_shade(frame.normal, light)
-    seen = torch.from_numpy(np.maximum(texels.colour, DARKEST_ALBEDO)).log()
-    change = seen - torch.from_numpy(texels.base).log() - plain_shade
+    observed = torch.from_numpy(np.maximum(texels.colour, DARKEST_ALBEDO)).log()
+    change = observed - torch.from_numpy(texels.base).log() - plain_shade
     weight = torch.from_numpy((texels.confidence * clear_skin(model, size)).astype(np.float32))
     weight = weight * _inlier_weight(change, weight)
     footprint = _pixels_per_texel(texels.position_px, weight.numpy())
     return SkinObservation(
-        residual=without_tone(change, weight),
+        residual=high_pass(change, weight),
         weight=weight,
-        held_out=torch.from_numpy(_blocks(size)),
+        held_out=torch.from_numpy(_validation_blocks(size)),
         frame=frame,
         light=light,
         plain_shade=plain_shade,
@@ -116,42 +117,46 @@ def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
 
 
 def clear_skin(model: FaceModel, size: int) -> np.ndarray:
-    """(size, size) 0..1: the face's and neck's skin, clear of lips, lids and hair, whose edges look like displacement."""
+    """Mask (size, size) 0..1 of facial and neck skin, away from lips, lids and hair, whose edges mimic displacement."""
     per_model = _cache.setdefault(model, {})
     if size not in per_model:
         mask = displacement_weight(model, size)
         texels_per_mm = size / 512 / _MM_PER_TEXEL_AT_512
-        margins = {"lips": CLEAR_OF_LIPS_MM, "eyelids": CLEAR_OF_LIDS_MM, "eyeballs": CLEAR_OF_LIDS_MM}
-        for name, margin in (margins | {"scalp": CLEAR_OF_SCALP_MM, "ears": 0.0}).items():
-            away = distance_transform_edt(~_region_mask(model, name, size))
-            mask = mask * np.clip((away - margin * texels_per_mm) / (2 * texels_per_mm), 0, 1)
+        margins = {"lips": LIP_MARGIN_MM, "eyelids": EYELID_MARGIN_MM, "eyeballs": EYELID_MARGIN_MM}
+        for name, margin in (margins | {"scalp": SCALP_MARGIN_MM, "ears": 0.0}).items():
+            distance = distance_transform_edt(~_region_mask(model, name, size))
+            mask = mask * np.clip((distance - margin * texels_per_mm) / (2 * texels_per_mm), 0, 1)
         per_model[size] = mask.astype(np.float32)
     return per_model[size]
 
 
-def inner_weight(weight: Tensor, passage_mm: float = EDGE_PASSAGE_MM) -> Tensor:
-    """(S, S) 0..1, the weight, falling to zero towards the edges of what is seen: what ends there is no displacement."""
+def inner_weight(weight: Tensor, fade_mm: float = EDGE_FADE_MM) -> Tensor:
+    """Fade a weight (S, S) to 0 towards the border of the observed skin, where steps are not displacement."""
     size = weight.shape[-1]
-    away = distance_transform_edt((weight > 0.3).numpy()) * _MM_PER_TEXEL_AT_512 * 512 / size
-    share = torch.from_numpy(np.clip((away - 1.0) / passage_mm, 0, 1).astype(np.float32))
+    distance_mm = distance_transform_edt((weight > 0.3).numpy()) * _MM_PER_TEXEL_AT_512 * 512 / size
+    share = torch.from_numpy(np.clip((distance_mm - 1.0) / fade_mm, 0, 1).astype(np.float32))
     return weight * share * share * (3 - 2 * share)
 
 
 def _region_mask(model: FaceModel, name: str, size: int) -> np.ndarray:
-    """(size, size) bool, texels of a region."""
+    """(size, size) bool, the texels of a region."""
     member = np.zeros((len(model.mean_vertices), 1), np.float32)
     member[model.regions.get(name, np.zeros(0, np.int64))] = 1
     return bake_planes(model, member, size)[0] > 0.5
 
 
-def without_tone(change: Tensor, weight: Tensor) -> Tensor:
-    """Maps (3, S, S) minus their weighted mean around each texel, over `TONE_MM`."""
-    return change - smooth(change * weight, change.shape[-1]) / smooth(weight[None], change.shape[-1]).clamp_min(1e-4)
+def high_pass(change: Tensor, weight: Tensor) -> Tensor:
+    """High-pass filter: maps (3, S, S) minus their weighted local mean over `TONE_MM`."""
+    return change - low_pass(change * weight, change.shape[-1]) / low_pass(weight[None], change.shape[-1]).clamp_min(
+        1e-4
+    )
 
 
-def smooth(maps: Tensor, size: int) -> Tensor:
-    """Blur of maps (C, S, S) with a window of about `TONE_MM`: box filters in each direction, twice, on a smaller
-    copy, because a wide Gaussian costs more than all the rest of a step."""
+def low_pass(maps: Tensor, size: int) -> Tensor:
+    """Low-pass filter of maps (C, S, S) with a window of about `TONE_MM`.
+
+    Two box filters on a downsampled copy approximate the Gaussian, which would cost more than the rest of a step.
+    """
     step = max(1, size // 128)
     small = torch.nn.functional.avg_pool2d(maps[None], step)
     width = 2 * round(TONE_MM / _MM_PER_TEXEL_AT_512 * size / 512 / step / 2) + 1
@@ -160,7 +165,7 @@ def smooth(maps: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(small, (size, size), mode="bilinear", align_corners=False)[0]
 
 
-def blurred(maps: Tensor, sigma: float) -> Tensor:
+def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of maps (C, S, S)."""
     if sigma < 0.25:
         return maps
@@ -172,7 +177,7 @@ def blurred(maps: Tensor, sigma: float) -> Tensor:
 
 
 def shade_sensitivity(frame: TangentFrame, light: Tensor) -> Tensor:
-    """(2, S, S) change of the logarithm of the luminance with the slope along tangent_u and along tangent_v."""
+    """(2, S, S) derivative of the log luminance with respect to the slope along tangent_u and tangent_v."""
     plain = luminance(log_shade(frame.normal, light))
     changes = []
     for tangent in (frame.tangent_u, frame.tangent_v):
@@ -182,28 +187,28 @@ def shade_sensitivity(frame: TangentFrame, light: Tensor) -> Tensor:
 
 
 def luminance(maps: Tensor) -> Tensor:
-    """(S, S) of maps (3, S, S)."""
+    """Luminance (S, S) of maps (3, S, S)."""
     return torch.einsum("cij,c->ij", maps, maps.new_tensor(LUMINANCE))
 
 
 def log_shade(normals: Tensor, light: Tensor) -> Tensor:
-    """Logarithm (3, S, S) of the light (9, 3) on unit normals (3, S, S), kept from falling into noise."""
+    """Log shading (3, S, S) of unit normals (3, S, S) by light (9, 3), with the lower bound MIN_SHADE."""
     shade = shading(normals.flatten(1).T, light).T.view_as(normals)
     return shade.clamp_min(MIN_SHADE).log()
 
 
 def _inlier_weight(change: Tensor, weight: Tensor) -> Tensor:
-    """(S, S) 0..1, less where the colour has little to do with the model's: hair, glasses, hands, hard shadows."""
-    sure = weight > 0.5
-    if int(sure.sum()) < 100:
+    """(S, S) 0..1, low for outliers of the log ratio (3, S, S): hair, glasses, hands, cast shadows."""
+    reliable = weight > 0.5
+    if int(reliable.sum()) < 100:
         return torch.zeros_like(weight)
-    middle = change[:, sure].median(dim=1).values
-    away = (change - middle[:, None, None]).abs().amax(0)
-    return ((1.9 - away) / 0.6).clamp(0, 1)
+    median = change[:, reliable].median(dim=1).values
+    distance = (change - median[:, None, None]).abs().amax(0)
+    return ((1.9 - distance) / 0.6).clamp(0, 1)
 
 
 def _pixels_per_texel(position_px: np.ndarray, weight: np.ndarray) -> float:
-    """Median distance in the photograph between texels that are neighbours on the skin."""
+    """Median distance in pixels of the projections of neighbouring texels."""
     steps = np.hypot(*(np.diff(position_px, axis=2)[:, :-1])), np.hypot(*(np.diff(position_px, axis=1)[:, :, :-1]))
     inside = weight[:-1, :-1] > 0.5
     if not inside.any():
@@ -211,8 +216,8 @@ def _pixels_per_texel(position_px: np.ndarray, weight: np.ndarray) -> float:
     return float(np.median(np.sqrt(steps[0] * steps[1])[inside]))
 
 
-def _blocks(size: int) -> np.ndarray:
-    """(size, size) bool, scattered square blocks; the same each time."""
+def _validation_blocks(size: int) -> np.ndarray:
+    """(size, size) bool, randomly chosen square blocks, the same in every call."""
     side = max(1, HELD_OUT_TEXELS * size // 512)
     count = size // side
     chosen = np.random.default_rng(0).random((count, count)) < HELD_OUT_SHARE

@@ -1,4 +1,11 @@
-"""The photograph as a texture: baked where the surface is seen well, completed elsewhere, light divided out."""
+"""Albedo texture from a photograph: project, remove shading, complete unobserved texels.
+
+The texture is baked in four steps. `observe_texels` projects each texel into the photograph and rates its confidence:
+grazing angle, self-occlusion, outlines, region, exposure. The observed colour is divided by the spherical-harmonics
+shading of the fitted light. The ratio to the model's albedo is handled as a logarithm. `complete_albedo` extends it
+to unobserved texels: from the mirrored side of the face, then by pull-push inpainting within the skin and by one
+median ratio within the hair.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +25,37 @@ from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
 
-MIN_SHADE = 0.18  # below this share of the head's mean light a photograph holds noise rather than colour
+MIN_SHADE = 0.18  # lower bound on shading, relative to frontal shading; darker pixels hold noise rather than colour
 DEPTH_TOLERANCE_M = 0.004
-GRAZING = (0.22, 0.60)  # cosine between surface and view: no confidence below the first, full confidence above the second
+GRAZING = (0.22, 0.60)  # cosine of normal and view direction: confidence 0 below the first, 1 above the second
 SCALP_GRAZING = (0.45, 0.70)
-EDGE_MARGIN = 0.012  # share of the head's size in the picture that is kept clear of outlines
-HAIRLINE = 0.012  # width of the transition between skin and hair, share of the texture
-# Trust in a photograph by region: hidden, shiny or dressed parts keep the model's own colour.
+EDGE_MARGIN = 0.012  # distance to depth discontinuities from which texels count, share of the head's projected size
+HAIRLINE = 0.012  # Gaussian sigma of the transition between skin and hair, share of the texture's size
+# Confidence by region: occluded, specular or clothed parts keep the model's own colour.
 REGION_CONFIDENCE = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside": 0.0, "eye_sockets": 0.0, "neck": 0.0}
-MIRROR_CONFIDENCE = 0.45
-MIRROR_TOLERANCE_M = 0.01
+MIRROR_CONFIDENCE = 0.45  # of a texel's colour on the mirrored texel
+MIRROR_TOLERANCE_M = 0.01  # of mirrored texels' positions on the mean head
 _SAMPLE_MARGIN_PX = 8
 _LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy().astype(np.float32)
-MAX_SKIN_GAIN = np.log(3.0)  # how far completed skin may be from the model's albedo
-MAX_HAIR_GAIN = np.log(12.0)  # likewise hair: the model's is dark, and less would give fair hair its red and no blue
+MAX_SKIN_GAIN = np.log(3.0)  # log ratio of completed skin to the model's albedo
+MAX_HAIR_GAIN = np.log(12.0)  # the same for hair: the model's is dark; a lower bound clips the blue of fair hair
 
 
 @dataclass(frozen=True)
 class TexelObservations:
-    """What a photograph shows of each texel of a fitted head, in maps with their channels first.
+    """Projection of a photograph into the texture of a fitted head: maps with channels first.
 
     Attributes:
         vertices_cam: (V, 3) the posed head.
-        base: (3, S, S) the model's own albedo, linear, not black.
+        base: (3, S, S) the fitted model's albedo, linear, at least DARKEST_ALBEDO.
         normal: (3, S, S) unit, camera space.
-        facing: (S, S) cosine between surface and view.
-        position_px: (2, S, S) where the texel lies in the photograph.
+        facing: (S, S) cosine between normal and view direction.
+        position_px: (2, S, S) projection of the texel into the photograph.
         colour: (3, S, S) its colour there, linear RGB.
-        confidence: (S, S) 0..1: well seen, nothing before it, neither black nor of a part that photographs do not show.
-        scalp, ears, skin, mirrored: (S, S) 0..1, what the texel belongs to, and whether head and layout are symmetric
-            about it.
+        confidence: (S, S) 0..1, low at grazing angles, near outlines, where occluded, underexposed or in an excluded
+            region (REGION_CONFIDENCE).
+        scalp, ears, skin: (S, S) 0..1, membership in these regions.
+        mirrored: (S, S) whether the mean head and the texture layout are mirror-symmetric at the texel.
     """
 
     vertices_cam: torch.Tensor
@@ -63,15 +71,17 @@ class TexelObservations:
     mirrored: np.ndarray
 
 
-def observe_texels(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> TexelObservations:
-    """Looks up each texel of a map of size x size in the photograph; for the arguments see `bake_photo`."""
+def observe_texels(
+    photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int
+) -> TexelObservations:
+    """Project every texel of a (size, size) map into the photograph; arguments as of `bake_photo`."""
     vertices = _posed(model, params)
     normals = vertex_normals(vertices, model.tensor("faces"))
     pixels = project(vertices, camera)
     flags = [_region_confidence(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
     values = [model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy(), *flags]
     values.append(model.mean_vertices)
-    # Maps have their channels first: what is done channel by channel is several times faster so.
+    # Channels first: operations on single channels are several times faster this way.
     baked = bake_planes(model, np.concatenate(values, axis=1), size)
     position_px, depth, normal, point = baked[3:5], baked[5], baked[6:9], baked[9:12]
     normal = normal / np.maximum(_length(normal), 1e-6)
@@ -79,10 +89,13 @@ def observe_texels(photo: np.ndarray, model: FaceModel, params: FaceParams, came
     confidence = smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
     confidence *= _visibility(photo.shape[:2], pixels, model, position_px, depth)
     confidence *= baked[12]
-    seen = _sample(photo, position_px)
-    confidence *= smoothstep((seen.max(0) - 0.004) / 0.012)  # black is no colour
+    colour = _sample(photo, position_px)
+    confidence *= smoothstep((colour.max(0) - 0.004) / 0.012)  # underexposed
     base = np.maximum(baked[:3], DARKEST_ALBEDO)
-    return TexelObservations(vertices, base, normal, facing, position_px, seen, confidence, *baked[13:16], _is_mirrored(baked[16:19]))
+    mirrored = _is_mirrored(baked[16:19])
+    return TexelObservations(
+        vertices, base, normal, facing, position_px, colour, confidence, *baked[13:16], mirrored
+    )  # fmt: skip
 
 
 def bake_photo(
@@ -93,49 +106,51 @@ def bake_photo(
     size: int = 1024,
     displacement: np.ndarray | None = None,
 ) -> SkinTexture:
-    """Texture of a fitted head.
+    """Bake the albedo texture of a fitted head from its photograph.
 
     Args:
         photo: (H, W, 3) uint8 sRGB.
-        params: as fitted; its light is divided out.
+        params: as fitted; the colour is divided by the shading of its light.
         camera: of the photograph.
         size: width and height of the texture.
-        displacement: (S, S) mm, the fitted displacement, whose shading is divided out as well; in any resolution.
+        displacement: (S, S) mm, in any resolution: the shading that the fitted displacement causes is removed too.
     """
     observed = observe_texels(photo, model, params, camera, size)
     base, skin, hair = observed.base, observed.skin, observed.scalp
     normal = observed.normal
     if displacement is not None:
         displacement = torch.from_numpy(np.array(displacement, np.float32))[None, None]
-        displacement = torch.nn.functional.interpolate(displacement, (size, size), mode="bicubic", align_corners=False)[0, 0]
+        displacement = torch.nn.functional.interpolate(displacement, (size, size), mode="bicubic", align_corners=False)[
+            0, 0
+        ]
         frame = TangentFrame.of(model, observed.vertices_cam.numpy(), size)
         normal = detailed_normals(frame, displacement)[0].numpy()
     shade = _shade(normal, params.light)
     log_base = np.log(base)
     change = np.log(np.maximum(observed.colour / shade, DARKEST_ALBEDO)) - log_base
-    # Where the model's scalp is as light as its skin, at the nape and the temples, there is skin.
-    tone = np.median(base[:, (skin > 0.5) & (hair < 0.5)], axis=1)
-    darker = (np.log(tone)[:, None, None] - log_base).mean(0)
-    hair = gaussian_filter(hair * smoothstep(darker / 0.9), HAIRLINE * size, truncate=2.5)
-    # Near the outline of the scalp a photograph shows hair that stands off, or what is behind it.
-    outline = 1 - smoothstep((observed.facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))
-    confidence = observed.confidence * (1 - hair * outline)
-    doubtful = np.maximum(1 - smoothstep((observed.facing - 0.65) / 0.2), observed.ears)
-    confidence = _without_background(change, confidence, hair, doubtful).astype(np.float32)
+    # The scalp region counts as skin where its albedo is as bright as the skin's: at the nape and the temples.
+    skin_tone = np.median(base[:, (skin > 0.5) & (hair < 0.5)], axis=1)
+    log_darkening = (np.log(skin_tone)[:, None, None] - log_base).mean(0)
+    hair = gaussian_filter(hair * smoothstep(log_darkening / 0.9), HAIRLINE * size, truncate=2.5)
+    # Near the outline of the scalp a photograph shows protruding hair or the background.
+    scalp_outline = 1 - smoothstep((observed.facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))
+    confidence = observed.confidence * (1 - hair * scalp_outline)
+    ambiguous = np.maximum(1 - smoothstep((observed.facing - 0.65) / 0.2), observed.ears)
+    confidence = _without_background(change, confidence, hair, ambiguous).astype(np.float32)
     linear = base * np.exp(complete_albedo(change, confidence, hair, skin * observed.mirrored) * skin)
     linear = paint_irises(model, np.ascontiguousarray(np.moveaxis(linear, 0, 2)), params.iris)
     return SkinTexture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
 
 
 def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) -> np.ndarray | None:
-    """Linear RGB (3,) of the irises, or None when they are too small or the eyes too narrow to tell.
+    """Estimate the linear RGB (3,) of the irises; None where they are too small or the eyes too narrow.
 
     Args:
         photo: (H, W, 3) uint8.
-        landmarks_px: (478, 2); 468 and 473 are the irises' centres, the four points after each lie on its border.
-        shade: (3,) light on the eyes, divided out.
+        landmarks_px: (478, 2); 468 and 473 are the centres of the irises, the four points after each lie on its border.
+        shade: (3,) shading of the eyes, by which the colours are divided.
     """
-    found = []
+    colours = []
     for centre, upper, lower in ((468, 159, 145), (473, 386, 374)):
         middle = landmarks_px[centre]
         radius = np.linalg.norm(landmarks_px[centre + 1 : centre + 5] - middle, axis=1).mean()
@@ -145,26 +160,28 @@ def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) 
         reach = int(np.ceil(radius))
         y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
         ring = np.hypot(x, y) / radius
-        # The upper part lies in the lid's shade, the middle is the pupil or its highlight.
+        # The upper part lies in the lid's shadow; the middle is the pupil or its highlight.
         chosen = (ring > 0.45) & (ring < 0.85) & (y > -0.2 * radius) & (y < 0.6 * radius)
         rows = np.round(middle[1] + y[chosen]).astype(int)
         columns = np.round(middle[0] + x[chosen]).astype(int)
         ok = (rows >= 0) & (rows < photo.shape[0]) & (columns >= 0) & (columns < photo.shape[1])
         if ok.sum() > 12:
-            colours = linear_from_srgb(torch.from_numpy(photo[rows[ok], columns[ok]] / 255.0)).numpy()
-            found.append(np.median(colours, axis=0))
-    if not found:
+            linear = linear_from_srgb(torch.from_numpy(photo[rows[ok], columns[ok]] / 255.0)).numpy()
+            colours.append(np.median(linear, axis=0))
+    if not colours:
         return None
-    return np.clip(np.mean(found, axis=0) / np.maximum(shade, 0.05), 0.008, 0.30).astype(np.float32)
+    return np.clip(np.mean(colours, axis=0) / np.maximum(shade, 0.05), 0.008, 0.30).astype(np.float32)
 
 
 def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
+    """Vertices (V, 3) in camera space."""
     with torch.no_grad():
         vertices = model.vertices(torch.from_numpy(params.identity)[None], torch.from_numpy(params.expression)[None])
         return transform(vertices[0], torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
 
 
 def _region_confidence(model: FaceModel) -> np.ndarray:
+    """(V, 1) REGION_CONFIDENCE of each vertex, 1 in other regions."""
     confidence = np.ones((len(model.mean_vertices), 1), np.float32)
     for name, value in REGION_CONFIDENCE.items():
         confidence[model.regions.get(name, np.zeros(0, np.int64))] = value
@@ -172,48 +189,60 @@ def _region_confidence(model: FaceModel) -> np.ndarray:
 
 
 def _in_region(model: FaceModel, name: str) -> np.ndarray:
+    """(V, 1) 1 for vertices of a region, else 0."""
     member = np.zeros((len(model.mean_vertices), 1), np.float32)
     member[model.regions.get(name, np.zeros(0, np.int64))] = 1
     return member
 
 
 def _is_skin(model: FaceModel) -> np.ndarray:
+    """(V, 1) 0 for vertices of eyes, teeth, tongue and mouth cavity, else 1."""
     skin = np.ones((len(model.mean_vertices), 1), np.float32)
     for name in ("eyeballs", "teeth", "tongue", "mouth_inside"):
         skin[model.regions.get(name, np.zeros(0, np.int64))] = 0
     return skin
 
 
-def _visibility(shape: tuple[int, int], pixels: torch.Tensor, model: FaceModel, position_px: np.ndarray, depth: np.ndarray):
-    """(S, S) 0..1: the texel lies inside the picture, nothing of the head hides it, and no outline is near."""
+def _visibility(
+    shape: tuple[int, int], pixels: torch.Tensor, model: FaceModel, position_px: np.ndarray, depth: np.ndarray
+):
+    """Visibility (S, S) 0..1 of texels: inside the picture, not self-occluded, away from depth discontinuities.
+
+    Args:
+        shape: height and width of the photograph.
+        pixels: (V, 3) projected vertices and their depth.
+        position_px: (2, S, S); depth: (S, S) metres, of the texels.
+    """
     low, high = pixels[:, :2].min(0).values, pixels[:, :2].max(0).values
     span = float((high - low).max())
     size = 512
     scale = size / (span * 1.02)
-    moved = pixels.clone()
-    moved[:, :2] = (pixels[:, :2] - low + 0.01 * span) * scale
-    fragments = rasterize(moved[None], model.tensor("faces"), (size, size))
-    nearest = fragments.depth[0].numpy().copy()
+    scaled = pixels.clone()
+    scaled[:, :2] = (pixels[:, :2] - low + 0.01 * span) * scale
+    fragments = rasterize(scaled[None], model.tensor("faces"), (size, size))
+    depth_buffer = fragments.depth[0].numpy().copy()
     mask = fragments.mask[0].numpy()
-    nearest[~mask] = np.inf
-    step = np.zeros_like(mask)
-    filled = np.where(mask, nearest, nearest[mask].max() + 1)
+    depth_buffer[~mask] = np.inf
+    edges = np.zeros_like(mask)
+    filled = np.where(mask, depth_buffer, depth_buffer[mask].max() + 1)
     for axis in (0, 1):
         jump = np.abs(np.diff(filled, axis=axis)) > 0.012
-        step |= np.pad(jump, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
-        step |= np.pad(jump, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
-    clear = np.clip(distance_transform_edt(~step) / (EDGE_MARGIN * size) - 0.5, 0, 1)
+        edges |= np.pad(jump, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
+        edges |= np.pad(jump, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
+    away_from_edges = np.clip(distance_transform_edt(~edges) / (EDGE_MARGIN * size) - 0.5, 0, 1)
     offset = low.numpy() - 0.01 * span
     column, row = (np.clip(((position_px[k] - offset[k]) * scale).astype(int), 0, size - 1) for k in (0, 1))
-    visible = depth < nearest[row, column] + DEPTH_TOLERANCE_M
+    visible = depth < depth_buffer[row, column] + DEPTH_TOLERANCE_M
     x, y = position_px
     inside = (x > 1) & (x < shape[1] - 1) & (y > 1) & (y < shape[0] - 1)
-    return visible * inside * clear[row, column]
+    return visible * inside * away_from_edges[row, column]
 
 
 def _sample(photo: np.ndarray, position_px: np.ndarray) -> np.ndarray:
-    """Bilinear samples (3, S, S), linear light; the photograph is cut to the head, and shrunk where it is finer than
-    the texels."""
+    """Bilinear samples (3, S, S) of a photograph (H, W, 3) uint8 at pixels (2, S, S), linear RGB.
+
+    The photograph is cropped to the head first, and downsampled where its pixels are finer than the texels.
+    """
     limit = np.array([photo.shape[1], photo.shape[0]])
     flat = position_px.reshape(2, -1)
     low, high = np.percentile(flat, (2, 98), axis=1)
@@ -233,34 +262,42 @@ def _sample(photo: np.ndarray, position_px: np.ndarray) -> np.ndarray:
 
 
 def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Light (3, S, S) on the surface of normals (3, S, S), kept from falling into noise."""
+    """Spherical-harmonics shading (3, S, S) by light (9, 3) of normals (3, S, S), with the lower bound MIN_SHADE."""
     basis = sh_basis(torch.from_numpy(normal).flatten(1).T)
     shade = (torch.from_numpy(light).T @ basis.T).numpy().reshape(normal.shape)
     front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ torch.from_numpy(light)).numpy()
     return np.maximum(shade, (MIN_SHADE * np.maximum(front, 0.05))[:, None, None])
 
 
-def _without_background(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, doubtful: np.ndarray) -> np.ndarray:
-    """Trust (S, S) without the skin's texels that, at doubtful places, look unlike the rest: background, clothes."""
-    skin = (confidence > 0.5) & (hair < 0.1) & (doubtful < 0.1)
+def _without_background(
+    change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, ambiguous: np.ndarray
+) -> np.ndarray:
+    """Confidence (S, S) without ambiguous skin texels whose colour is an outlier of the skin: background, clothes.
+
+    Args:
+        change: (3, S, S) log ratio of the observed to the model's albedo.
+        confidence, hair, ambiguous: (S, S) 0..1.
+    """
+    skin = (confidence > 0.5) & (hair < 0.1) & (ambiguous < 0.1)
     if skin.sum() < 100:
         return confidence
     distance = np.abs(change - np.median(change[:, skin], axis=1)[:, None, None]).max(0)
-    unlike = smoothstep((distance - 0.45) / 0.4) * (1 - hair)
-    return confidence * (1 - unlike * doubtful)
+    outlier = smoothstep((distance - 0.45) / 0.4) * (1 - hair)
+    return confidence * (1 - outlier * ambiguous)
 
 
 def _is_mirrored(position: np.ndarray) -> np.ndarray:
-    """(S, S) where the texel opposite of u = 0.5 shows the same place on the other side of the mean head (3, S, S)."""
+    """(S, S) bool, whether mirroring at u = 0.5 in the texture mirrors the position (3, S, S) on the mean head."""
     opposite = position[:, :, ::-1] * np.float32([-1, 1, 1])[:, None, None]
     return _length(opposite - position) < MIRROR_TOLERANCE_M
 
 
 def complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
-    """Extends the photograph's change of albedo (3, S, S), in logarithms, from where it is trusted to everywhere.
+    """Complete the log ratio (3, S, S) of the observed to the model's albedo where its confidence (S, S) is low.
 
-    First the other half of the face where head and layout are `symmetric` (S, S) about u = 0.5, then a smooth membrane
-    through the skin, so that there is no seam, and one change for all hair, so that neither stains the other.
+    Sources, in this order: the mirrored texel, where head and layout are `symmetric` (S, S); a smooth pull-push
+    interpolation within the skin, which leaves no seam; one median ratio for all hair. Skin and hair are completed
+    separately so that neither tints the other.
     """
     mirrored, mirrored_confidence = change[:, :, ::-1], confidence[:, ::-1] * MIRROR_CONFIDENCE * (1 - confidence)
     mirrored_confidence = mirrored_confidence * symmetric
@@ -274,34 +311,40 @@ def complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray
 
 
 def _median_change(change: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The usual change (3, 1, 1) of hair, none where none is seen: what little of a scalp a photograph shows is too
-    uneven, with strands, gaps and what lies behind, to be continued to the back of the head."""
-    seen = weight > 0.3
-    if not seen.any():
+    """Median log ratio (3, 1, 1) of the hair, 0 where none is observed.
+
+    A photograph shows little of the scalp, and that with strands, gaps and background: too uneven to be extrapolated
+    to the back of the head.
+    """
+    observed = weight > 0.3
+    if not observed.any():
         return np.zeros((3, 1, 1), np.float32)
-    usual = np.median(change[:, seen], axis=1)[:, None, None]
-    return np.clip(usual, -MAX_HAIR_GAIN, MAX_HAIR_GAIN).astype(np.float32)
+    median = np.median(change[:, observed], axis=1)[:, None, None]
+    return np.clip(median, -MAX_HAIR_GAIN, MAX_HAIR_GAIN).astype(np.float32)
 
 
 def _downweight_outliers(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weights (S, S) without values (3, S, S) far from their median: a fringe must not colour the neck."""
-    sure = weight > 0.5
-    if not sure.any():
+    """Down-weight (S, S) values (3, S, S) far from their median, so that a fringe does not tint the neck."""
+    reliable = weight > 0.5
+    if not reliable.any():
         return weight
-    distance = np.abs(values - np.median(values[:, sure], axis=1)[:, None, None]).max(0)
+    distance = np.abs(values - np.median(values[:, reliable], axis=1)[:, None, None]).max(0)
     return weight * (1 - smoothstep((distance - 0.4) / 0.4))
 
 
 def pull_push(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Pull-push interpolation (Gortler et al. 1996): smooth values everywhere from weighted ones (C, S, S)."""
+    """Pull-push interpolation of values (C, S, S) with weights (S, S): smooth values everywhere.
+
+    Reference: Gortler, Grzeszczuk, Szeliski and Cohen 1996, "The Lumigraph".
+    """
     resize = torch.nn.functional.interpolate
     w = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))[None, None]
     colour = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None] * w
     levels = [(colour, w)]
     while min(w.shape[-2:]) > 2:
         colour, w = (4 * torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True) for x in levels[-1])
-        keep = w.clamp_min(1).reciprocal()  # a texel that is full counts once
-        colour, w = colour * keep, w * keep
+        saturation = w.clamp_min(1).reciprocal()  # weights saturate at 1
+        colour, w = colour * saturation, w * saturation
         levels.append((colour, w))
     result = (colour.sum((2, 3)) / w.sum().clamp_min(1e-6))[..., None, None]
     for colour, w in reversed(levels):
@@ -312,5 +355,5 @@ def pull_push(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    """(S, S) of vectors (3, S, S)."""
+    """Lengths (S, S) of vectors (3, S, S)."""
     return np.sqrt(np.einsum("cij,cij->ij", vectors, vectors))

@@ -20,7 +20,7 @@ from ..detail.displacement_regressor import GRID, DisplacementRegressor, summary
 from ..detail.latents import read_picture
 from ..detail.module import DisplacementCode
 from ..errors import ParameterError
-from ..fitting.skin_observation import blurred, clear_skin, log_shade, shade_sensitivity, without_tone
+from ..fitting.skin_observation import clear_skin, gaussian_blur, high_pass, log_shade, shade_sensitivity
 from ..graphics.camera import rotation_from_euler_deg
 from ..graphics.lighting import default_light
 from ..model.face_model import FaceModel
@@ -226,16 +226,16 @@ def _simulate_photo(
     albedo_log, displacement = (values[0] for values in read_picture(code, picture[None]))
     normals = detailed_normals(scene.frame, displacement)[0]
     change = albedo_log * float(random.uniform(0.5, 1.5)) + log_shade(normals, scene.light) - scene.plain
-    hollow = (displacement - blurred(displacement[None], 4.0 * size / 512)[0]).clamp(max=0)
+    hollow = (displacement - gaussian_blur(displacement[None], 4.0 * size / 512)[0]).clamp(max=0)
     # Creases are darkened by occlusion; blotches and stray hairs are colour without displacement.
     change = change + hollow * float(random.uniform(0, 1.5)) + _blotches(size, random) * float(random.uniform(0, 0.05))
     if random.random() < 0.3:
         change = change + _stray_hairs(size, random)
-    change = blurred(change, float(np.exp(random.uniform(np.log(0.3), np.log(2.2)))) * size / 512)
+    change = gaussian_blur(change, float(np.exp(random.uniform(np.log(0.3), np.log(2.2)))) * size / 512)
     grain = torch.randn(3, size, size, generator=torch.Generator().manual_seed(int(random.integers(2**62))))
-    change = change + blurred(grain, float(random.uniform(0, 1))) * float(random.uniform(0, 0.06))
+    change = change + gaussian_blur(grain, float(random.uniform(0, 1))) * float(random.uniform(0, 0.06))
     weight = scene.seen * _visibility(size, random)
-    return without_tone(change, weight), weight[None], scene.sensitivity
+    return high_pass(change, weight), weight[None], scene.sensitivity
 
 
 def _blotches(size: int, random: np.random.Generator) -> Tensor:
