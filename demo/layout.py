@@ -16,7 +16,7 @@ from .tracking_jobs import FORMATS as MOTIONS
 from .tracking_jobs import MAX_VIDEO_BYTES
 from .view_files import file_url
 from .webcam import WebcamStreams
-from .words import LABELS
+from .words import LABELS, STUDIO_TEXTS
 
 ASSETS = Path(__file__).parent / "assets"
 THREE_JS = Path(importlib.util.find_spec("jupyter_threejs_sage").origin).parent / "static" / "r130" / "three.min.js"
@@ -180,6 +180,7 @@ class Layout:
             js_on_load=MOUNT_STUDIO,
             module_url=file_url(ASSETS / "studio.js"),
             three_url=file_url(THREE_JS),
+            texts=STUDIO_TEXTS,
             presets={name: dict(weights) for name, weights in fv.EXPRESSION_PRESETS.items()},
             groups={
                 "expressions": [[section, list(names)] for section, names in EXPRESSION_GROUPS],

@@ -14,14 +14,18 @@ import faceverse as fv
 fv.Message.add_catalogs(Path(__file__).parent / "messages")
 
 
-def _family(prefix: str) -> dict[str, dict[str, str]]:
+def _family(prefix: str, **arguments: str) -> dict[str, dict[str, str]]:
     """Texts by language and name, of all messages whose code starts with a prefix."""
-    messages = {code.removeprefix(prefix): fv.Message(code) for code in fv.Message.codes() if code.startswith(prefix)}
+    codes = [code for code in fv.Message.codes() if code.startswith(prefix)]
+    messages = {code.removeprefix(prefix): fv.Message(code, **arguments) for code in codes}
     return {language: {k: v.translated(language) for k, v in messages.items()} for language in fv.Message.languages()}
 
 
 LABELS = _family("label.")
 """Labels of the components, by language and name."""
+
+STUDIO_TEXTS = _family("studio.", value="{}")
+"""Texts of the 3D view and its panel, by language and key; the browser puts values in the place of {}."""
 
 
 def language_of(accept_language: str | None) -> str:

@@ -16,7 +16,7 @@ from faceverse.messages import Message, catalogs, entries_of, joined, reason_of,
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"faceverse": ROOT / "faceverse" / "messages", "demo": ROOT / "demo" / "messages"}
-CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+|studio(\.\w+)+")  # the studio's keys are as in its JavaScript
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
@@ -65,7 +65,7 @@ def used_codes(trees, known):
     constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     texts = {value for value in constants if isinstance(value, str)}  # those of f-strings too
     families = {text for text in texts if re.fullmatch(r"([a-z][a-z0-9_]*\.)+", text)}
-    return {code for code in known if code in texts or code.rpartition(".")[0] + "." in families}
+    return {code for code in known if code in texts or any(code.startswith(family) for family in families)}
 
 
 def placeholders(sentence):

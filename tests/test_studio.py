@@ -149,6 +149,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
     Image.fromarray(atlas).save(folder / "wrinkles.png")
     props = {
         "three_url": "three.js",
+        "texts": layout.STUDIO_TEXTS,
         "presets": {"neutral": {}, "wide": {"jawOpen": 1.0, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}},
         "groups": {"expressions": [["jaw", ["jawOpen"]]], "attributes": REGIONS},
     }

@@ -13,7 +13,7 @@ from faceverse.fitting import quality_checks
 from faceverse.fitting.face_selection import select_face
 
 fit_jobs = pytest.importorskip("demo.fit_jobs")
-from demo.words import LABELS, language_of, say, sentence, term  # noqa: E402
+from demo.words import LABELS, STUDIO_TEXTS, language_of, say, sentence, term  # noqa: E402
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -183,3 +183,27 @@ def test_result_files_of_another_kind(model, tmp_path):
     with pytest.raises(fv.ParameterError) as caught:
         fv.load_result(path, model)
     assert "head.json" in in_chinese(caught.value.message)
+
+
+def test_every_text_of_the_studio_is_in_its_source(model):
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (DEMO / "assets").glob("*.js"))
+    written = set(re.findall(r'"([\w.]+)"', source)) - {"expression", "attribute"}
+    families = tuple(re.findall(r"word\(`(\w+\.)\$\{", source))
+    assert len(families) > 8
+    texts = STUDIO_TEXTS["en"]
+    called = set(re.findall(r'word\("([\w.]+)"', source))
+    assert called - set(texts) == set(), "no text"
+    assert {key for key in texts if key not in written and not key.startswith((*families, "side."))} == set(), "unused"
+    for attribute in model.data.attributes:
+        assert f"attribute.{attribute.name}" in texts
+    for name in fv.EXPRESSION_PRESETS:
+        assert f"preset.{name}" in texts
+    for name in model.expression_names:
+        assert {f"expression.{name}", f"expression.{re.sub('(Left|Right)$', '', name)}"} & set(texts), name
+
+
+def test_texts_of_the_studio_in_chinese():
+    same = {key for key, text in STUDIO_TEXTS["zh"].items() if not CHINESE.search(text)}
+    assert same <= {"unit.share"} and STUDIO_TEXTS["zh"].keys() == STUDIO_TEXTS["en"].keys()
+    blanks = [{key for key, text in texts.items() if "{}" in text} for texts in STUDIO_TEXTS.values()]
+    assert blanks[0] == blanks[1] and "randomise" in blanks[0]

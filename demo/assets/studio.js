@@ -12,7 +12,7 @@ import { complete, copy } from "./state.js";
 import { Transition } from "./transition.js";
 import { Viewport } from "./viewport.js";
 import { Webcam } from "./webcam.js";
-import { word } from "./words.js";
+import { setTexts, word } from "./words.js";
 
 const FILES = ["model", "head", ...TEXTURES]; // URLs in the value of the component
 const TIMEOUT_MS = 5000;
@@ -462,6 +462,7 @@ class Studio {
 const posedPart = ({ expression, pose }) => JSON.stringify([expression, pose]);
 
 export function mount(element, props, watch, trigger = () => {}) {
+  setTexts(props.texts);
   const studio = new Studio(element, props, trigger);
   window.faceverse = {
     state: () => copy(studio.state),
