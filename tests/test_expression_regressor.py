@@ -1,4 +1,4 @@
-"""The network that reads movements: training on toy clips, mirror images, the file, and the shipped one."""
+"""The expression regressor: training on toy clips, mirror images, the file, and the shipped network."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def seen_clips(count, seed=0):
 
 
 def seen_identity_px(model, samples, pose=None):
-    """(N, 478, 2) where landmarks of resting heads are, posed as `pose` or as they are."""
+    """(N, 478, 2) landmarks of neutral heads, in the pose of `pose` or their own."""
     import torch
 
     pose, marks = pose or samples, model.landmarks_478
@@ -69,7 +69,7 @@ def toy_with_hash(monkeypatch):
     return model
 
 
-def test_a_movement_is_read_from_the_face_at_rest(trained):
+def test_movements_are_predicted_from_the_neutral_face(trained):
     network, figures = trained
     clips = seen_clips(20, seed=5)
     table = expression_regressor.make_table(clips, network)
@@ -110,7 +110,7 @@ def test_same_seed_same_network():
     assert not np.array_equal(first.hidden, other.hidden)
 
 
-def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatch):
+def test_the_file_stores_its_provenance(toy_with_hash, tmp_path, monkeypatch):
     monkeypatch.setattr(expression_regressor, "collect_clips", lambda *arguments: seen_clips(8))
     monkeypatch.setattr(expression_regressor, "SETTINGS", dataclasses.replace(expression_regressor.SETTINGS, epochs=1))
     lines = []
@@ -123,7 +123,7 @@ def test_the_file_says_what_it_was_made_from(toy_with_hash, tmp_path, monkeypatc
     assert any("trained network 3 of 3" in line for line in lines)
 
 
-def test_a_saved_network_answers_the_same(trained, toy_with_hash, tmp_path, monkeypatch):
+def test_a_saved_network_predicts_the_same(trained, toy_with_hash, tmp_path, monkeypatch):
     network, clips = trained[0], seen_clips(1, seed=3)
     expression_regressor.save_network(network, tmp_path / EXPRESSION_REGRESSOR_FILE, "abc", {})
     monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
@@ -187,7 +187,7 @@ def test_moments_are_of_many_kinds(model):
     assert (moments.max(0) > 0.3).sum() > 35
 
 
-def test_drawn_clips_are_one_person_from_rest_on(model):
+def test_drawn_clips_are_one_person_who_starts_neutral(model):
     drawn = draw_clips(model, range(2), seed=4)
     again = draw_clips(model, range(1, 2), seed=4)
     assert set(drawn.person) == {0, 1} and len(drawn) > FRAMES

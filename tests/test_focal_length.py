@@ -1,4 +1,4 @@
-"""The focal length that several pictures of one camera have in common."""
+"""Focal length of a camera from several images of one person."""
 
 from dataclasses import replace
 
@@ -40,37 +40,40 @@ def shown(model, lm, camera, state):
     )  # fmt: skip
     pixels = project_points(lm.points(state.identity, state.expression), state.rotation, state.translation, camera)
     term = LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
-    return PhotometricTarget(srgb_from_linear(drawn.rgb[0]).numpy(), np.ones((SIDE, SIDE), bool), camera, term, state.expression)
+    crop, inside = srgb_from_linear(drawn.rgb[0]).numpy(), np.ones((SIDE, SIDE), bool)
+    return PhotometricTarget(crop, inside, camera, term, state.expression)
 
 
 def refinement(model, targets):
-    return Refinement(surface_samples(model), targets, SETTINGS, IdentityPrior.of_population(len(model.data.identity_modes)))
+    prior = IdentityPrior.of_population(len(model.data.identity_modes))
+    return Refinement(surface_samples(model), targets, SETTINGS, prior)
 
 
 def test_equations_are_the_derivatives_of_the_loss(toy_model, pictures):
     states, targets = pictures
     states = [replace(state, translation=state.translation + [0.002, -0.001, -0.01]) for state in states]
     problem = refinement(toy_model, targets)
-    looks, step = problem.evaluate(states), 1e-4
+    evaluated, step = problem.evaluate(states), 1e-4
     losses = []
     for sign in (1, -1):
         moved = refinement(toy_model, [with_focal_factor(target, np.exp(sign * step)) for target in targets])
-        losses.append(sum(moved.terms(states, moved.evaluate(states), looks).values()))
-    hessian, gradient = problem.normal_equations(states, looks, fit_focal=True)
+        losses.append(sum(moved.terms(states, moved.evaluate(states), evaluated).values()))
+    hessian, gradient = problem.normal_equations(states, evaluated, fit_focal=True)
     assert abs(gradient[-1]) > 1
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(gradient[-1], rel=0.02)
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-9)
-    inner, slope = problem.normal_equations(states, looks)
+    inner, slope = problem.normal_equations(states, evaluated)
     np.testing.assert_allclose(hessian[:-1, :-1], inner, rtol=1e-4, atol=1e-5 * np.abs(inner).max())
     np.testing.assert_allclose(gradient[:-1], slope, rtol=1e-4, atol=1e-5 * np.abs(slope).max())
 
 
 @pytest.mark.parametrize("wrong", [0.75, 1.35])
-def test_a_wrong_focal_length_is_found_out(toy_model, pictures, wrong):
+def test_a_wrong_focal_length_is_corrected(toy_model, pictures, wrong):
     states, targets = pictures
     usual = [with_focal_factor(target, wrong) for target in targets]
     start = [replace(s, identity=0 * s.identity, translation=s.translation * (1, 1, wrong)) for s in states]
-    found, factor = refine_focal_length(surface_samples(toy_model), usual, SETTINGS, refinement(toy_model, targets).identity, start)
+    prior = refinement(toy_model, targets).identity
+    found, factor = refine_focal_length(surface_samples(toy_model), usual, SETTINGS, prior, start)
     assert abs(np.log(factor * wrong)) < 0.6 * abs(np.log(wrong))
     distance = np.array([state.translation[2] for state in found])
     assert (np.abs(np.log(distance / NEAR_M)) < 0.8 * abs(np.log(wrong))).all()
@@ -79,5 +82,6 @@ def test_a_wrong_focal_length_is_found_out(toy_model, pictures, wrong):
 
 def test_the_right_focal_length_stays(toy_model, pictures):
     states, targets = pictures
-    _, factor = refine_focal_length(surface_samples(toy_model), targets, SETTINGS, refinement(toy_model, targets).identity, states)
+    prior = refinement(toy_model, targets).identity
+    _, factor = refine_focal_length(surface_samples(toy_model), targets, SETTINGS, prior, states)
     assert factor == pytest.approx(1, abs=0.08)

@@ -29,7 +29,7 @@ def face_at(x, y, wide):
 
 
 class Detector:
-    """Sees what it is told, where it is in the picture that it is given, if that shows it large enough."""
+    """Stand-in: detects prepared faces at their place in the given part of a frame, if large enough there."""
 
     def __init__(self, *frames):
         self.frames, self.sizes, self.place = list(frames), [], (0, 0)
@@ -45,7 +45,7 @@ class Detector:
         ]  # fmt: skip
 
 
-REFERENCE = (300, 150)  # x, y of a white pixel by which a stand-in knows which part of the frame it is shown
+REFERENCE = (300, 150)  # x, y of a white pixel that tells the stand-in which part of the frame it is given
 
 
 def frame():
@@ -64,17 +64,17 @@ def no_search(monkeypatch):
     monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces=10: [])
 
 
-# ------------------------------------------------------------------------------------------------------ who is followed
+# ---------------------------------------------------------------------------------------------------------- the target
 
 
-def test_the_one_who_is_followed_stays_followed(no_search):
-    # Somebody larger comes in, then the detector finds only him for two frames, then both again.
+def test_the_target_is_kept_while_another_face_is_larger(no_search):
+    # A larger face comes in, then the detector finds only that one for two frames, then both again.
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
     tracker = FaceTracker(Detector([own], [other, own], [other], [other], [own, other]), 32)
     assert boxes(tracker, 5) == [100, 100, None, None, 100]
 
 
-def test_who_was_hidden_is_looked_for_where_he_was_and_followed_there(monkeypatch):
+def test_an_occluded_target_is_searched_for_at_its_last_place_and_tracked_there(monkeypatch):
     own, others, shown = face_at(150, 180, 100), [face_at(380, 180, 160), face_at(550, 180, 120)], []
     answers = [[], [face_at(150, 175, 100)]]
 
@@ -90,20 +90,20 @@ def test_who_was_hidden_is_looked_for_where_he_was_and_followed_there(monkeypatc
     assert shown == [(350, 325)] * 2 and detector.sizes == [(HEIGHT, WIDTH)] * 5 + [(350, 325)] * 2
 
 
-def test_nobody_is_searched_for_while_the_detector_has_room_for_him(monkeypatch):
+def test_there_is_no_search_while_the_detector_tracks_fewer_faces_than_it_can(monkeypatch):
     monkeypatch.setattr(module, "detect_faces", lambda *arguments, **options: pytest.fail("a search"))
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
     assert boxes(FaceTracker(Detector([own], [other], [other], [own]), 32), 4) == [100, None, None, 100]
 
 
-def test_after_a_while_anybody_is_welcome(no_search):
+def test_after_a_while_any_face_becomes_the_target(no_search):
     own, other = face_at(150, 180, 100), face_at(480, 180, 160)
     tracker = FaceTracker(Detector([own], *[[other]] * 30), 32)
     found = boxes(tracker, 31)
     assert found[1] is None and found[-1] == 400
 
 
-def test_pictures_show_the_face(no_search):
+def test_crops_show_the_face(no_search):
     rgb = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
     rgb[130:230, 100:200] = 200
     seen = FaceTracker(Detector([face_at(150, 180, 100)]), 64)(0.0, rgb)
@@ -111,13 +111,13 @@ def test_pictures_show_the_face(no_search):
     assert seen.picture[24:40, 24:40].min() > 190 and seen.picture[0].max() < 60
 
 
-def test_a_face_beside_the_frame_is_none(no_search):
+def test_a_face_outside_the_frame_is_none(no_search):
     assert boxes(FaceTracker(Detector([face_at(-900, 180, 100)], [face_at(480, 180, 160)]), 32), 2) == [None, None]
 
 
 @pytest.mark.parametrize("hidden", [2, 8])
 @pytest.mark.parametrize("others, side", [(1, 300), (2, 300), (2, 200), (3, 200)])
-def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, others, side, hidden):
+def test_a_briefly_occluded_target_is_tracked_again(astronaut, others, side, hidden):
     """Faces of more and of less than an eighth of the frame."""
     middle = (240 - side // 2, 150 - side // 2)
     portrait = Image.fromarray(astronaut).crop((*middle, middle[0] + side, middle[1] + side))
@@ -141,7 +141,7 @@ def test_who_is_hidden_for_a_moment_is_followed_again(astronaut, others, side, h
 # --------------------------------------------------------------------------------------------------------- small faces
 
 
-def test_a_small_face_is_searched_for_and_followed_in_a_window(monkeypatch):
+def test_a_small_face_is_searched_for_and_tracked_in_a_window(monkeypatch):
     searched = []
 
     def search(rgb, max_faces):
@@ -157,7 +157,7 @@ def test_a_small_face_is_searched_for_and_followed_in_a_window(monkeypatch):
     np.testing.assert_allclose(found[1:], [295 + 4 * k for k in range(1, 12)])
 
 
-def test_a_face_that_comes_near_is_seen_in_the_whole_frame(monkeypatch):
+def test_a_face_that_comes_near_is_tracked_in_the_whole_frame(monkeypatch):
     monkeypatch.setattr(module, "detect_faces", lambda rgb, max_faces: [face_at(320, 180, 50)])
     detector = Detector(*[[face_at(320, 180, 50 + 15 * k)] for k in range(8)])
     found = boxes(FaceTracker(detector, 32), 8)
@@ -174,7 +174,7 @@ def test_an_empty_frame_is_not_searched_all_the_time(monkeypatch):
 # ---------------------------------------------------------------------------------------------------- frames and thread
 
 
-def test_what_goes_wrong_in_the_thread_is_heard(no_search):
+def test_errors_of_the_thread_are_raised(no_search):
     def frames():
         yield 0.0, frame()
         raise ImageError("the film is torn")
@@ -185,7 +185,7 @@ def test_what_goes_wrong_in_the_thread_is_heard(no_search):
         list(observations)
 
 
-def test_a_reader_who_leaves_ends_the_thread(no_search):
+def test_closing_the_observations_ends_the_thread(no_search):
     closed = []
 
     def frames():
@@ -309,7 +309,7 @@ def filtered(angles_deg, weights, step_s=1 / 30):
     return np.array(found), np.array([state.expression[0] for state in answers])
 
 
-def test_live_filter_calms_a_still_head():
+def test_live_filter_reduces_the_jitter_of_a_still_head():
     rng = np.random.default_rng(0)
     noise, weights = rng.normal(0, 0.2, 120), np.full(120, 0.4) + rng.normal(0, 0.01, 120)
     angles, expression = filtered(noise, weights)
@@ -330,7 +330,7 @@ def test_live_filter_keeps_a_blink():
     assert filtered(np.zeros(40), blink)[1].max() > 0.9
 
 
-def test_live_filter_starts_anew():
+def test_live_filter_is_reset():
     live, limits = LiveFilter(ROTATION_FILTER, TRANSLATION_FILTER, WEIGHT_FILTER), np.float64([[0, 1]])
     first, second = state_at(np.eye(3), np.zeros(3), [0]), state_at(np.eye(3), np.ones(3), [1])
     live(first, 0.0, limits)

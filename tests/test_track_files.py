@@ -82,7 +82,7 @@ def column(track, name):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
-def test_everything_comes_back(suffix, track, tmp_path):
+def test_saved_tracks_are_restored(suffix, track, tmp_path):
     read = load_track(track.save(tmp_path / f"face{suffix}"), track.model)
     for name in FRAME_ARRAYS:
         values, expected = getattr(read, name), getattr(track, name)
@@ -93,7 +93,7 @@ def test_everything_comes_back(suffix, track, tmp_path):
     assert read.warnings == track.warnings and read.subject is None
 
 
-def test_table_comes_back_on_the_given_person(track, subject, tmp_path):
+def test_table_is_restored_on_the_given_person(track, subject, tmp_path):
     path = track.save(tmp_path / "face.csv")
     read = load_track(path, identity=subject)
     for name in ("times_s", "confidence", "rotation", "translation", "expression"):
@@ -250,7 +250,7 @@ def test_motion_on_another_model_goes_by_name(track):
         track.apply_to(head_from_params(alien, alien.neutral(), track.camera, 16))
 
 
-def test_rest_of_the_person_is_taken_off(track):
+def test_neutral_weights_are_subtracted(track):
     weights = np.full_like(track.expression, 0.2)
     weights[-2:, 0] = 1
     weights[:, 1] = 0.9  # held for the whole clip

@@ -1,4 +1,4 @@
-"""Tests of faceverse.tracking: a head of the model is rendered over time, and tracking has to find what it did."""
+"""Tests of faceverse.tracking: a head of the model is rendered over time, and tracking has to recover its motion."""
 
 import csv
 import json
@@ -122,18 +122,18 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-# ------------------------------------------------------------------------------------------------- what the head does
+# ------------------------------------------------------------------------------------------------- pose and weights
 
 
 @pytest.mark.parametrize("which", ["tracked", "raw"])
 def test_recovers_pose(which, scene, request):
     result = request.getfixturevalue(which)
     assert rms(angle_deg(result.rotation, scene.rotation)) < 4.5
-    # How far a head is and how large it is look almost alike, so distances are compared in units of the head's size.
+    # Distance and size of a head are nearly ambiguous, so distances are compared in units of the head's size.
     size = np.median(result.translation[:, 2] / scene.translation[:, 2])
     assert 0.85 < size < 1.15
     assert rms(np.linalg.norm(result.translation - size * scene.translation, axis=1)) < 0.012
-    # A head that is taken to stand still would miss by much more than that.
+    # A constant pose would have a much larger error.
     assert rms(angle_deg(scene.rotation, scene.rotation[:1])) > 12
 
 
@@ -152,14 +152,14 @@ def test_blinks_survive_smoothing(tracked, raw):
             assert weight(tracked, name)[near].max() > 0.8 * weight(raw, name)[near].max()
 
 
-def test_smoothing_calms_a_still_head(scene):
+def test_smoothing_reduces_the_jitter_of_a_still_head(scene):
     generator = np.random.default_rng(0)
     noise = generator.normal(0, 8, (24, *scene.frames[0].shape))
     frames = np.clip(scene.frames[0] + noise, 0, 255).astype(np.uint8)
-    rough, neutral_frames = (track(frames, scene.model, smooth=smooth) for smooth in (False, True))
+    raw, smoothed = (track(frames, scene.model, smooth=smooth) for smooth in (False, True))
     for name in ("expression", "translation", "rotation"):
         # The detector itself takes a few frames to settle.
-        before, after = (rms(np.diff(getattr(result, name)[8:], axis=0)) for result in (rough, neutral_frames))
+        before, after = (rms(np.diff(getattr(result, name)[8:], axis=0)) for result in (raw, smoothed))
         assert 0 < after < 0.7 * before
 
 
@@ -212,7 +212,7 @@ def test_identity_from_a_fit(scene):
     assert np.array_equal(result.identity.identity, scene.person.identity)
 
 
-def test_focal_length_is_found_with_the_person(tracked, scene, near):
+def test_focal_length_is_estimated_with_the_person(tracked, scene, near):
     usual = default_camera((SIZE, SIZE)).focal_px
     found = track(near.frames, near.model)
     assert 0.8 < tracked.camera.focal_px / usual < 1.25
@@ -256,7 +256,7 @@ def test_identity_of_another_model(toy_model):
 # ---------------------------------------------------------------------------------------------------------------- gaps
 
 
-def test_gaps_are_marked_and_bridged(gap):
+def test_short_gaps_are_marked_and_interpolated(gap):
     blank = np.zeros(FRAMES, dtype=bool)
     blank[:2] = blank[BLANK] = True
     assert np.array_equal(gap.confidence == 0, blank)
@@ -278,7 +278,7 @@ def test_long_gaps_are_held(scene):
     assert np.array_equal(found.rotation[3:8], np.repeat(found.rotation[2][None], 5, axis=0))
 
 
-def test_tracking_goes_on_after_a_gap(gap, scene):
+def test_tracking_continues_after_a_gap(gap, scene):
     after = slice(BLANK.stop, None)
     assert rms(angle_deg(gap.rotation[after], scene.rotation[after])) < 5
 
@@ -366,7 +366,7 @@ def test_unusable_sources(tmp_path, toy_model, capfd):
         with pytest.raises(ImageError, match=message) as caught:
             track(source, toy_model)
         assert "\n" not in str(caught.value)
-    assert "clip.mp4" not in capfd.readouterr().err  # OpenCV and FFmpeg keep their own words to themselves
+    assert "clip.mp4" not in capfd.readouterr().err  # messages of OpenCV and FFmpeg are silenced
 
 
 def test_times_must_increase(toy_model):
@@ -406,7 +406,7 @@ def test_npz(tracked, tmp_path):
             assert np.array_equal(arrays[name], getattr(tracked, name)), name
 
 
-def test_save_is_all_or_nothing(tracked, tmp_path):
+def test_save_is_atomic(tracked, tmp_path):
     with pytest.raises(ParameterError, match="must end in one of .csv .json .npz"):
         tracked.save(tmp_path / "face.fbx")
     with pytest.raises(ParameterError, match="cannot write"):
@@ -508,13 +508,13 @@ class _Stop(Exception):  # noqa: N818
     pass
 
 
-def test_a_stopped_run_leaves_a_journal_and_goes_on(scene, tmp_path, monkeypatch):
+def test_an_aborted_run_leaves_a_journal_and_is_continued(scene, tmp_path, monkeypatch):
     monkeypatch.setattr("faceverse.tracking.PERSON_FACES", (8, 8))
     folder = tmp_path / "frames"
     folder.mkdir()
     for i, frame in enumerate(scene.frames[:24]):
         Image.fromarray(frame).save(folder / f"{i}.png")
-    book, whole = tmp_path / "run.fvtrack", track(folder, scene.model, identity=scene.person, smooth=False)
+    journal, whole = tmp_path / "run.fvtrack", track(folder, scene.model, identity=scene.person, smooth=False)
     seen = []
 
     def stop(stage, share, preview):
@@ -523,17 +523,17 @@ def test_a_stopped_run_leaves_a_journal_and_goes_on(scene, tmp_path, monkeypatch
             raise _Stop
 
     with pytest.raises(_Stop):
-        track(folder, scene.model, identity=scene.person, smooth=False, journal=book, on_progress=stop)
-    partial = load_track(book, scene.model)
+        track(folder, scene.model, identity=scene.person, smooth=False, journal=journal, on_progress=stop)
+    partial = load_track(journal, scene.model)
     assert 10 <= len(partial) < 24 and np.allclose(partial.rotation[:10], whole.rotation[:10], atol=1e-5)
-    book.write_bytes(book.read_bytes()[:-7])  # a record that was cut short
+    journal.write_bytes(journal.read_bytes()[:-7])  # an incomplete record
     first = []
     again = track(
-        folder, scene.model, identity=scene.person, smooth=False, journal=book,
+        folder, scene.model, identity=scene.person, smooth=False, journal=journal,
         on_progress=lambda stage, share, preview: first.append(share),
     )  # fmt: skip
-    assert not book.exists() and len(again) == 24
-    assert first[0] > 0.4, "it went on and did not begin anew"
+    assert not journal.exists() and len(again) == 24
+    assert first[0] > 0.4, "it continued and did not start anew"
     assert rms(angle_deg(again.rotation, whole.rotation)) < 1
 
 
