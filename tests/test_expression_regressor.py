@@ -151,7 +151,7 @@ def test_wrong_requests(tmp_path, toy_with_hash, monkeypatch):
         expression_regressor.train_expression_regressor(tmp_path / "m.npz", model=toy_with_hash)
     with pytest.raises(ParameterError, match="clips must be 1 or more"):
         expression_regressor.train_expression_regressor(tmp_path / "m.safetensors", clips=0, model=toy_with_hash)
-    with pytest.raises(ParameterError, match="no face is found in any of 2 clips"):
+    with pytest.raises(ParameterError, match="no face was found in any of 2 clips"):
         expression_regressor.train_expression_regressor(
             tmp_path / "m.safetensors", clips=2, model=toy_with_hash, progress=str
         )
