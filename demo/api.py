@@ -31,8 +31,7 @@ from .job_queue import MAX_WAITING, JobQueue
 from .sessions import Session, Sessions
 
 MAX_PICTURE_PX = 2048
-FORMATS = ("glb", "obj", "ply", "stl", "json")
-MODES = ("color", "albedo", "clay", "normal", "depth", "uv", "wireframe")
+FORMATS, MODES = fv.EXPORT_FORMATS, fv.RENDER_MODES
 KEPT_ANSWERS = 20  # per session; older ones are deleted
 UPLOAD_STAYS_S = 5.0  # another request with the same content may be arriving
 PARALLEL_EDITS = 2
@@ -84,7 +83,13 @@ def connect(sessions: Sessions, queue: JobQueue, detail: bool = True) -> None:
         **few,
     )
     service.add(
-        service.export, [result, ("format", {"enum": list(FORMATS)}, "glb"), ("dense", {"type": "boolean"}, False)],
+        service.export,
+        [
+            result,
+            ("format", {"enum": list(FORMATS)}, "glb"),
+            ("dense", {"type": "boolean"}, False),
+            ("lod", {"enum": list(fv.LEVELS_OF_DETAIL)}, "standard"),
+        ],
         **few,
     )  # fmt: skip
 
@@ -180,7 +185,7 @@ class Service:
         Args:
             result: JSON file that /fit or /edit returned.
             size: width and height in pixels, 1 to 2048.
-            mode: color, albedo, clay, normal, depth, uv or wireframe.
+            mode: what the picture shows, such as color, clay or normal.
             rotation: yaw, pitch and roll in degrees; without it the head is seen as in its photograph.
         """
         size = _whole("size", size)
@@ -191,22 +196,26 @@ class Service:
         fv.save_image(path, picture.rgb)
         return path
 
-    def export(self, session: Session, result: Path, format: str = "glb", dense: bool = False) -> Path:
+    def export(
+        self, session: Session, result: Path, format: str = "glb", dense: bool = False, lod: str = "standard"
+    ) -> Path:
         """Writes a head for other programs. Returns the file; obj is a zip with the mesh, its material and its texture.
 
         Args:
             result: JSON file that /fit or /edit returned.
-            format: glb (texture and 52 ARKit expressions inside), obj, ply, stl or json.
-            dense: whether wrinkles and pores become geometry, about 600,000 triangles (obj, ply and stl).
+            format: suffix of the file; glb has the texture and 52 ARKit expressions inside.
+            dense: deprecated; true is the same as lod "dense".
+            lod: level of detail of the mesh; dense has wrinkles and pores as geometry, about 600,000 triangles (in obj,
+                ply and stl).
         """
         if format not in FORMATS:
             raise fv.ParameterError("api.format", known=", ".join(FORMATS), format=repr(format))
         head, folder = _load(result), _answer_folder(session)
-        path = fv.export(head, folder / f"{result.stem}.{format}", dense=bool(dense))
-        if format != "obj":
+        path = fv.export(head, folder / f"{result.stem}.{format}", lod="dense" if dense else lod)
+        if not FORMATS[format].companions:
             return path
         parts = [part for part in folder.iterdir() if part.is_file()]
-        archive = folder / f"{result.stem}_obj.zip"
+        archive = folder / f"{result.stem}_{format}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
             for part in parts:
                 bundle.write(part, part.name)

@@ -105,17 +105,17 @@ class EditEvents(Layout):
         }
 
     def download_handler(self, kind: str):
-        def save(state: str, mesh: str, request: gr.Request) -> str:
+        def save(state: str, lod: str, request: gr.Request) -> str:
             session = self._session(request)
             head = session.head
             if head is None:
                 return markup.error_line(say(AWAY, session.language))
             try:
                 changes = EditState.from_json(json.loads(state or "{}"), head.neutral.model)
-                path = heads.download(head, kind, changes, session.folder, mesh)
+                path = heads.download(head, kind, changes, session.folder, lod)
             except Exception as error:
                 return markup.error_line(self._explained(error, session.language))
-            return markup.download(path, head.edited, mesh, session.language)
+            return markup.download(path, kind, head.edited, lod, session.language)
 
         return save
 

@@ -11,7 +11,7 @@ import faceverse as fv
 MAX_STRENGTH = 2.0  # scale of the displacement; 1 is as fitted
 MAX_SKIN = 2**24 - 1
 _POSE_DEG = {"yaw": 180.0, "pitch": 90.0, "roll": 180.0}
-_LIGHT = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0), "intensity": (0.0, 4.0), "warmth": (-1.0, 1.0)}
+_LIGHT = {name: (entry.minimum, entry.maximum) for name, entry in fv.LIGHT_PARAMETERS.items()}
 _UNBOUNDED = 10.0  # limit for expression weights that the model leaves unbounded
 
 

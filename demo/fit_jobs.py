@@ -28,14 +28,7 @@ from .words import sentence
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 MAX_PHOTOS = 12
 MAX_PHOTO_BYTES = 40_000_000
-STEPS = {
-    "detection": "step.detection",
-    "landmarks": "step.landmarks",
-    "photometric coarse": "step.photometric_coarse",
-    "photometric fine": "step.photometric_fine",
-    "detail": "step.detail",
-    "texture": "step.texture",
-}
+STEPS = {name: f"step.{stage.key}" for name, stage in fv.FIT_STAGES.items()}  # messages by stage of a fit
 _SIMILAR_WIDTH = 0.4  # relative to the widest face; the visitor chooses where a second face is wider than this
 _PREVIEW_PX = 384
 _CHOICE_PX = 1280

@@ -17,9 +17,8 @@ import faceverse as fv
 from .edit_state import BlendWeights, EditState, expression_limits
 from .view_files import file_url, head_pack, model_pack, wrinkle_atlas
 
-FORMATS = {"GLB": "glb", "OBJ (zip)": "obj", "PLY": "ply", "STL": "stl", "JSON": "json"}
-MESHES = ("standard", "light", "dense")
-VIEW_LIGHT = {"yaw": -27.0, "pitch": 32.0, "intensity": 1.0, "warmth": 0.0}  # initial light of the 3D view
+# Initial light of the 3D view.
+VIEW_LIGHT = {name: entry.default for name, entry in fv.LIGHT_PARAMETERS.items()} | {"yaw": -27.0, "pitch": 32.0}
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _FRONTAL = np.array([0.2821, 0.3257, 0.1577])  # harmonics 0, 2, 6 for a normal towards the camera, see lighting.py
 _BRIGHTNESS_RANGE = (0.8, 1.3)
@@ -217,26 +216,36 @@ def with_wrinkles(head: EditableHead, folder: Path) -> EditableHead:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def download(head: EditableHead, kind: str, state: EditState, folder: Path, mesh: str = "standard") -> Path:
+def download_labels() -> dict[str, str]:
+    """Labels of the formats that visitors can download, by suffix."""
+    formats = {kind: entry for kind, entry in fv.EXPORT_FORMATS.items() if entry.in_menus}
+    return {kind: entry.label + " (zip)" * bool(entry.companions) for kind, entry in formats.items()}
+
+
+def downloaded_lod(result: fv.FitResult, kind: str, lod: str) -> str:
+    """The level of detail that a download of this format has: "standard" where the one asked for is not possible."""
+    possible = fv.EXPORT_FORMATS[kind].levels_of_detail
+    return lod if lod in possible and (lod != "dense" or result.displacement is not None) else "standard"
+
+
+def download(head: EditableHead, kind: str, state: EditState, folder: Path, lod: str = "standard") -> Path:
     """Write the head with the values of all sliders to a file.
 
     Args:
-        kind: glb, obj, ply, stl or json; obj gives a zip with mesh, material and texture.
+        kind: a key of `faceverse.EXPORT_FORMATS`; formats of several files, such as obj, give a zip.
         state: values of all sliders.
         folder: where to write.
-        mesh: one of MESHES; "dense" adds the displacement to the geometry, if there is one and the format supports it.
+        lod: one of `faceverse.LEVELS_OF_DETAIL`, see `downloaded_lod`.
     """
     result = with_state(head, state)
-    options = {"light": mesh == "light"}
-    if mesh == "dense" and kind in ("obj", "ply", "stl") and result.displacement is not None:
-        options["dense"] = True
-    if kind != "obj":
-        return fv.export(result, folder / f"head.{kind}", **options)
-    parts = folder / "obj"
+    lod = downloaded_lod(result, kind, lod)
+    if not fv.EXPORT_FORMATS[kind].companions:
+        return fv.export(result, folder / f"head.{kind}", lod=lod)
+    parts = folder / kind
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
-    fv.export(result, parts / "head.obj", **options)
-    path = folder / "head_obj.zip"
+    fv.export(result, parts / f"head.{kind}", lod=lod)
+    path = folder / f"head_{kind}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for part in sorted(parts.iterdir()):
             archive.write(part, part.name)

@@ -10,9 +10,8 @@ import gradio as gr
 import faceverse as fv
 
 from . import fit_jobs, hosting, markup
-from .heads import FORMATS, MESHES
+from .heads import VIEW_LIGHT, download_labels
 from .job_queue import MAX_WAITING
-from .tracking_jobs import FORMATS as MOTIONS
 from .tracking_jobs import MAX_VIDEO_BYTES
 from .view_files import file_url
 from .webcam import WebcamStreams
@@ -91,6 +90,14 @@ def _theme() -> gr.themes.Base:
         **quiet, block_title_padding="0", block_title_text_weight="500", block_label_text_weight="500",
         block_border_width="1px", block_border_color="*border_color_primary", block_shadow="none",
     )  # fmt: skip
+
+
+def light_sliders() -> list[dict]:
+    """Name, range, initial value and unit of each slider of the light, for the 3D view."""
+    return [
+        {"name": name, "range": list(entry.slider), "start": VIEW_LIGHT[name], "unit": entry.unit}
+        for name, entry in fv.LIGHT_PARAMETERS.items()
+    ]
 
 
 class Layout:
@@ -186,6 +193,7 @@ class Layout:
                 "expressions": [[section, list(names)] for section, names in EXPRESSION_GROUPS],
                 "attributes": [[region, list(names)] for region, names in fv.ATTRIBUTE_REGIONS.items()],
             },
+            light=light_sliders(),
             elem_id="fv-view",
         )
         with gr.Column(visible=False, elem_id="fv-fallback") as self.fallback:
@@ -205,7 +213,8 @@ class Layout:
         with gr.Row(elem_id="fv-motion-downloads"):
             self.play_button = gr.Button(WORDS("play_motion"), min_width=70, elem_id="fv-play-motion")
             self.motion_download_buttons = {
-                kind: gr.Button(label, min_width=70, elem_id=f"fv-motion-{kind}") for label, kind in MOTIONS.items()
+                kind: gr.Button(entry.label, min_width=70, elem_id=f"fv-motion-{kind}")
+                for kind, entry in fv.TRACK_FORMATS.items()
             }
             self.draw_overlay_button = gr.Button(WORDS("draw_over"), min_width=190, scale=2, elem_id="fv-draw-overlay")
         self.motion_download_link = gr.HTML(elem_id="fv-motion-saved")
@@ -213,12 +222,13 @@ class Layout:
 
     def _lay_out_downloads(self) -> None:
         with gr.Row(elem_id="fv-downloads", equal_height=True):
-            self.mesh_choice = gr.Dropdown(
-                [(WORDS(f"mesh_{name}"), name) for name in MESHES], value=MESHES[0], label=WORDS("mesh"), min_width=150,
-                scale=2, elem_id="fv-mesh",
+            self.lod_choice = gr.Dropdown(
+                [(WORDS(f"lod_{name}"), name) for name in fv.LEVELS_OF_DETAIL], value="standard", label=WORDS("mesh"),
+                min_width=150, scale=2, elem_id="fv-mesh",
             )  # fmt: skip
             self.download_buttons = {
-                kind: gr.Button(label, min_width=70, elem_id=f"fv-download-{kind}") for label, kind in FORMATS.items()
+                kind: gr.Button(label, min_width=70, elem_id=f"fv-download-{kind}")
+                for kind, label in download_labels().items()
             }
         self.edit_state = gr.Textbox(
             elem_classes="fv-hidden", container=False

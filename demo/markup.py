@@ -8,6 +8,7 @@ from pathlib import Path
 
 import faceverse as fv
 
+from .heads import downloaded_lod
 from .tracking_jobs import Motion
 from .view_files import file_url
 from .words import say, sentence, term
@@ -80,13 +81,18 @@ def report(result: fv.FitResult, is_final: bool, language: str) -> str:
     return "\n".join([first, *(f"- {sentence(warning, language)}" for warning in result.warnings)])
 
 
-def download(path: Path, result: fv.FitResult, mesh: str, language: str) -> str:
-    """Link to a file with its size and number of triangles; the page starts the download through it."""
+def download(path: Path, kind: str, result: fv.FitResult, lod: str, language: str) -> str:
+    """Link to a file with its size and number of triangles; the page starts the download through it.
+
+    Args:
+        kind: format of the file, a key of `faceverse.EXPORT_FORMATS`.
+        lod: level of detail that the visitor chose.
+    """
     link = f'<a href="{html.escape(file_url(path))}" download="{path.name}">{path.name}</a>'
-    light = result.model.coarse
-    polygons = len(light.faces if mesh == "light" and light is not None else result.faces)
-    held = "" if path.suffix == ".json" else f", {polygons:,} {say('page.triangles', language)}"
-    if mesh == "dense" and path.suffix in (".ply", ".stl", ".zip") and result.displacement is not None:
+    lod = downloaded_lod(result, kind, lod)
+    polygons = len(result.model.coarse.faces if lod == "coarse" else result.faces)
+    held = f", {polygons:,} {say('page.triangles', language)}" if fv.EXPORT_FORMATS[kind].levels_of_detail else ""
+    if lod == "dense":
         held = f", {say('page.dense_mesh', language)}"
     return f"<p>{link} ({path.stat().st_size / 1e6:.1f} MB{held})</p>"
 

@@ -21,7 +21,6 @@ from .fit_jobs import Progress, Stopped, delete_later
 from .heads import delete_older, serial_numbers
 from .view_files import file_url, motion_pack
 
-FORMATS = {"CSV": "csv", "JSON": "json", "NPZ": "npz", "Animated GLB": "glb"}
 MAX_VIDEO_S = 60
 MAX_VIDEO_BYTES = 200_000_000
 MAX_MOTION_FRAMES = 20_000

@@ -120,7 +120,7 @@ def test_only_these_endpoints_are_public(client):
         "/fit": ["photo", "face", "detail", "seed", "others"],
         "/edit": ["result", "edits", "donor"],
         "/render": ["result", "size", "mode", "rotation"],
-        "/export": ["result", "format", "dense"],
+        "/export": ["result", "format", "dense", "lod"],
     }
     assert not described["unnamed_endpoints"]
     for entry in described["named_endpoints"].values():
@@ -171,6 +171,7 @@ def test_requests_with_the_same_file_do_not_disturb_each_other(client, head):
         ("/render", (64, "color", ["left"]), "rotation must be"),
         ("/export", ("exe",), "must be one of glb"),
         ("/export", ("glb", True), "dense"),
+        ("/export", ("ply", False, "fine"), "lod"),
     ],
 )
 def test_mistakes_come_back_in_words(client, head, endpoint, arguments, words):

@@ -326,11 +326,11 @@ def test_pose_and_light_reach_the_files(head):
     assert not np.allclose(shown.params.light, head.fitted.params.light)
 
 
-@pytest.mark.parametrize("kind", heads.FORMATS.values())
-@pytest.mark.parametrize("mesh", heads.MESHES)
-def test_downloads_hold_the_head_of_the_sliders(head, kind, mesh, tmp_path, toy_model):
+@pytest.mark.parametrize("kind", heads.download_labels())
+@pytest.mark.parametrize("lod", fv.LEVELS_OF_DETAIL)
+def test_downloads_hold_the_head_of_the_sliders(head, kind, lod, tmp_path, toy_model):
     changes = EditState(attributes={"age": 20.0}, expression={"jawOpen": 1.0})
-    path = heads.download(head, kind, changes, tmp_path, mesh)
+    path = heads.download(head, kind, changes, tmp_path, lod)
     assert path.parent == tmp_path
     wanted = heads.with_state(head, changes)
     assert wanted.params.expression[toy_model.expression_names.index("jawOpen")] == 1
@@ -343,12 +343,33 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, mesh, tmp_path, toy_
             archive.extractall(tmp_path / "unpacked")
         path = tmp_path / "unpacked" / "head.obj"
     loaded = trimesh.load(path, force="mesh", process=False)
-    if mesh == "light":
+    if lod == "coarse":
         assert len(loaded.faces) == len(toy_model.coarse.faces)
         return
     expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices  # a GLB holds its expression as weights
     scale = 1000 if kind == "stl" else 1
     assert np.allclose(loaded.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+
+
+def test_the_page_and_the_interface_offer_what_the_tables_of_the_library_have(tmp_path, monkeypatch):
+    """A format, a mode or a light parameter that is added to its table shows up without another edit."""
+    monkeypatch.setitem(fv.EXPORT_FORMATS, "xyz", replace(fv.EXPORT_FORMATS["ply"], label="XYZ"))
+    monkeypatch.setitem(fv.TRACK_FORMATS, "abc", replace(fv.TRACK_FORMATS["csv"], label="ABC"))
+    monkeypatch.setitem(fv.RENDER_MODES, "sketch", fv.RENDER_MODES["clay"])
+    from demo.page import Page
+
+    page = Page(Sessions(tmp_path / "visits"), detail=False)
+    assert {"xyz", "glb"} <= set(page.download_buttons) and "npy" not in page.download_buttons
+    assert "abc" in page.motion_download_buttons
+    schemas = json.dumps(page.demo.get_api_info(), default=str)
+    assert '"xyz"' in schemas and '"sketch"' in schemas
+    light = {entry["name"]: entry for entry in page.view.props["light"]}
+    assert set(light) == set(fv.LIGHT_PARAMETERS)
+    for name, entry in fv.LIGHT_PARAMETERS.items():
+        low, high = light[name]["range"]
+        assert entry.minimum <= low <= light[name]["start"] <= high <= entry.maximum
+        far = EditState.from_json({"light": {name: 1e6}}, fv.load_model()).light[name]
+        assert far == entry.maximum, "the browser's values are clamped to the table's range"
 
 
 def test_a_dense_download_has_its_detail_as_geometry(skinned, tmp_path):
@@ -358,8 +379,8 @@ def test_a_dense_download_has_its_detail_as_geometry(skinned, tmp_path):
     plain, dense = (heads.download(head, "ply", EditState(), tmp_path / name, name) for name in ("standard", "dense"))
     counts = [len(trimesh.load(path, process=False).faces) for path in (plain, dense)]
     assert counts[1] > 2 * counts[0]
-    assert "dense" in markup.download(dense, skinned, "dense", "en")
-    assert f"{counts[0]:,} triangles" in markup.download(plain, skinned, "standard", "en")
+    assert "dense" in markup.download(dense, "ply", skinned, "dense", "en")
+    assert f"{counts[0]:,} triangles" in markup.download(plain, "ply", skinned, "standard", "en")
 
 
 def test_strength_of_the_detail_reaches_the_files(skinned, tmp_path, toy_model):
@@ -702,8 +723,8 @@ def test_page_from_sample_to_head_and_away(page, tmp_path):
     value = shown[page.view]
     assert value["head"] and value["status"] is None
     assert all(os.path.exists(path) for path in shown[page.overlay]) and "<img" in shown[page.stage_pictures]
-    assert 'download="head.stl"' in page.download_handler("stl")(json.dumps(value["start"]), "light", request)
-    assert "fv-error" in page.download_handler("stl")('{"skin": "x"}', "light", request)
+    assert 'download="head.stl"' in page.download_handler("stl")(json.dumps(value["start"]), "coarse", request)
+    assert "fv-error" in page.download_handler("stl")('{"skin": "x"}', "coarse", request)
     (older,) = page.change(request, event_of(state=value["start"] | {"attributes": {"age": 20}}))
     assert older[page.view]["head"] != value["head"] and older[page.view]["person"] == value["person"]
     assert older[page.view]["state"]["attributes"] == {"age": 20}

@@ -211,7 +211,7 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
     assert moved[page.view]["motion"]["number"] and moved[page.view]["status"] is None
     assert "clip.mp4" in moved[page.motion_note] and "5 frames" in moved[page.motion_note]
     state = '{"attributes": {}, "expression": {"jawOpen": 0.4}}'
-    for kind in tracking_jobs.FORMATS.values():
+    for kind in fv.TRACK_FORMATS:
         assert f"motion.{kind}" in page.motion_download_handler(kind)(state, request), kind
     again = fv.load_track(session.folder / "motion.npz", toy_model)
     np.testing.assert_allclose(again.expression, session.motion.track.expression)

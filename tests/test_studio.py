@@ -152,6 +152,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
         "texts": layout.STUDIO_TEXTS,
         "presets": {"neutral": {}, "wide": {"jawOpen": 1.0, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}},
         "groups": {"expressions": [["jaw", ["jawOpen"]]], "attributes": REGIONS},
+        "light": layout.light_sliders(),
     }
     page = PAGE.replace("HTML", (layout.ASSETS / "studio.html").read_text(encoding="utf-8"), 1)
     page = page.replace("CSS", (layout.ASSETS / "studio.css").read_text(encoding="utf-8"), 1)
@@ -515,7 +516,8 @@ def test_dragging_turns_the_head_or_moves_the_light(studio):
     assert changed_pixels(front, picture(studio)) < 50
     studio.click("[data-follow]")
     drag()
-    assert state(studio)["light"]["yaw"] > 0
+    light = state(studio)["light"]
+    assert set(light) == set(fv.LIGHT_PARAMETERS) and 0 < light["yaw"] <= fv.LIGHT_PARAMETERS["yaw"].slider[1]
     studio.click("[data-undo]")
     assert state(studio)["light"] == {}
     studio.click("[data-follow]")

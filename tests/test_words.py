@@ -93,7 +93,8 @@ def test_names_that_are_unknown_stay():
 
 
 def test_steps_of_a_fit():
-    for code in (*fit_jobs.STEPS.values(), "step.reading", "page.waiting"):
+    captions = [f"stage.{stage.key}" for stage in fv.FIT_STAGES.values()]
+    for code in (*fit_jobs.STEPS.values(), *captions, "step.reading", "page.waiting"):
         assert CHINESE.search(say(code, "zh")) and not CHINESE.search(say(code, "en")), code
         assert say(code, "en") != code
 

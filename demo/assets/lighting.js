@@ -9,6 +9,11 @@ export function lightDirection(yawDeg, pitchDeg) {
   return [Math.sin(yaw) * Math.cos(pitch), Math.sin(pitch), Math.cos(yaw) * Math.cos(pitch)];
 }
 
+// The light of a state without one. `parameters`: [{name, range, start, unit}], as the page's Python sends them.
+export function initialLight(parameters) {
+  return Object.fromEntries(parameters.map(({ name, start }) => [name, start]));
+}
+
 // Linear RGB of a warmth from -1 (cold) over 0 (white) to 1 (warm).
 export function lightColour(warmth) {
   const end = warmth < 0 ? COLD : WARM;

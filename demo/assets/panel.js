@@ -1,8 +1,8 @@
 // The editing panel: tabs of sliders that show a state and report changes. It owns no state.
 
 import { Slider, Tabs, iconButton, make, setIcon } from "./controls.js";
-import { LIGHT } from "./scene.js";
 import { MIX } from "./state.js";
+import { initialLight } from "./lighting.js";
 import { word } from "./words.js";
 
 // Names whose ending is a direction, not a side; and the pairs of eye weights that make one gaze direction.
@@ -13,7 +13,6 @@ const GAZE = {
 };
 const STEPS = { years: 1, mm: 0.1, degrees: 0.1 };
 const POSE = { yaw: 90, pitch: 45, roll: 45 };
-const LIGHT_RANGES = { yaw: [-150, 150, 1], pitch: [-80, 80, 1], intensity: [0, 2, 0.01], warmth: [-1, 1, 0.01] };
 const minus = (text) => text.replace("-", "−");
 const percent = (value) => minus(String(Math.round(100 * value)));
 const degrees = (value) => minus(`${Math.round(value)}°`);
@@ -52,7 +51,8 @@ export class Panel {
   // Actions: change(apply(state)) while a control moves, commit(name) at its end, preset(weights), randomise(region),
   // sampleSkin(), ownSkin(), followLight(isOn), undo(), redo(), reset().
   constructor(element, options, actions) {
-    Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {} });
+    Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {},
+      light: options.light ?? [] });
     this.locked = new Set(); // regions, and "skin"
     this.rows = []; // {slider, read(state)}
     this.chips = [];
@@ -208,11 +208,12 @@ export class Panel {
       { label: word(`pose.${name}`), low: -limit, high: limit, step: 1, format: degrees,
         data: { "data-pose": name } },
       (state) => state.pose[name] ?? 0, (state, value) => { state.pose[name] = value; }, `pose ${name}`).element);
-    const light = Object.entries(LIGHT_RANGES).map(([name, [low, high, step]]) => this.slider(
-      { label: word(`light.${name}`), low, high, step, format: step === 1 ? degrees : percent,
-        data: { "data-light": name }, origin: name === "intensity" ? 0 : undefined },
-      (state) => state.light[name] ?? LIGHT[name],
-      (state, value) => { state.light = { ...LIGHT, ...state.light, [name]: value }; }, `light ${name}`).element);
+    const initial = initialLight(this.light);
+    const light = this.light.map(({ name, range: [low, high], start, unit }) => this.slider(
+      { label: word(`light.${name}`), low, high, step: unit === "degrees" ? 1 : 0.01,
+        format: unit === "degrees" ? degrees : percent, data: { "data-light": name } },
+      (state) => state.light[name] ?? start,
+      (state, value) => { state.light = { ...initial, ...state.light, [name]: value }; }, `light ${name}`).element);
     this.follow = make("input", { type: "checkbox", onchange: () => this.actions.followLight(this.follow.checked) });
     panel.replaceChildren(
       make("section", {}, make("h4", { text: word("pose") }), ...pose),

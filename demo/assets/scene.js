@@ -7,7 +7,6 @@ import { HeadMaterial } from "./material.js";
 import { FIELD_OF_VIEW_DEG, OrbitCamera } from "./orbit.js";
 
 export const TEXTURES = ["texture", "normal", "smooth", "wrinkles"];
-export const LIGHT = { yaw: -27, pitch: 32, intensity: 1, warmth: 0 }; // default, where the state has none
 const SCREENSHOT_PX = 1600;
 const BACKGROUNDS = { white: "#ffffff", grey: "#808080", black: "#000000" };
 // Intensity and direction (right, up, towards the camera) of the fill and rim lights; intensity of the key light.
@@ -16,9 +15,9 @@ const SKY = 0.52;
 const DEGREE = Math.PI / 180;
 
 export class Scene {
-  // Throws where the browser has no WebGL.
-  constructor(canvas, viewport, grab) {
-    Object.assign(this, { canvas, viewport });
+  // `light` is that of a state without one. Throws where the browser has no WebGL.
+  constructor(canvas, viewport, grab, light) {
+    Object.assign(this, { canvas, viewport, initialLight: light });
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true });
     this.renderer.outputEncoding = THREE.sRGBEncoding;
     canvas.addEventListener("webglcontextrestored", () => this.redraw());
@@ -95,7 +94,7 @@ export class Scene {
   }
 
   setLight(given) {
-    const { yaw, pitch, intensity, warmth } = { ...LIGHT, ...given };
+    const { yaw, pitch, intensity, warmth } = { ...this.initialLight, ...given };
     this.lights[0].position.set(...lightDirection(yaw, pitch));
     const colour = lightColour(warmth);
     [KEY, FILL[0], RIM[0]].forEach((strength, k) => {

@@ -3,11 +3,12 @@
 
 import { loadModel, loadPack, loadScript } from "./files.js";
 import { History } from "./history.js";
+import { initialLight } from "./lighting.js";
 import { Motion, ROW } from "./motion.js";
 import { Panel } from "./panel.js";
 import { Player } from "./player.js";
 import { EditRequests } from "./requests.js";
-import { LIGHT, Scene, TEXTURES } from "./scene.js";
+import { Scene, TEXTURES } from "./scene.js";
 import { complete, copy } from "./state.js";
 import { Transition } from "./transition.js";
 import { Viewport } from "./viewport.js";
@@ -19,13 +20,13 @@ const TIMEOUT_MS = 5000;
 const SKIN_SEEDS = 2 ** 24 - 1;
 const PANEL_MS = 100; // between two updates of the sliders while a motion plays
 const MAX_SHIFT_M = 0.06; // the translation of a motion is soft-limited to this distance from the rest position
-const LIGHT_LIMIT_DEG = { yaw: 150, pitch: 80 };
 
 class Studio {
   constructor(element, props, trigger) {
     this.root = element.querySelector(".fv-studio");
     this.trigger = trigger;
     this.threeAddress = props.three_url;
+    this.lightParameters = props.light ?? [];
     this.canvas = element.querySelector(".fv-canvas");
     this.models = new Map();
     this.latest = {}; // newest value of the component
@@ -131,7 +132,8 @@ class Studio {
   makeScene() {
     let scene;
     try {
-      scene = new Scene(this.canvas, this.viewport.element, (dx, dy, isLast) => this.dragLight(dx, dy, isLast));
+      scene = new Scene(this.canvas, this.viewport.element, (dx, dy, isLast) => this.dragLight(dx, dy, isLast),
+        initialLight(this.lightParameters));
     } catch (cause) {
       throw Object.assign(new Error(word("noWebgl")), { isWebgl: true, cause });
     }
@@ -422,10 +424,11 @@ class Studio {
       return true;
     }
     this.change((state) => {
-      const light = { ...LIGHT, ...state.light };
-      const kept = (name, value) => Math.max(-LIGHT_LIMIT_DEG[name], Math.min(LIGHT_LIMIT_DEG[name], value));
-      light.yaw = kept("yaw", light.yaw + 57 * dx);
-      light.pitch = kept("pitch", light.pitch - 57 * dy);
+      const light = { ...initialLight(this.lightParameters), ...state.light };
+      const moves = { yaw: 57 * dx, pitch: -57 * dy };
+      for (const { name, range: [low, high] } of this.lightParameters) {
+        if (name in moves) light[name] = Math.max(low, Math.min(high, light[name] + moves[name]));
+      }
       state.light = light;
     });
     return true;

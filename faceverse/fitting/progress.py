@@ -13,25 +13,25 @@ Progress = Callable[[str, float, np.ndarray | None], None]
 
 @dataclass(frozen=True)
 class FitStage:
-    """A stage of `fit`. Its key in `FIT_STAGES` is `Stage.name` in the result and what `on_progress` is called with.
+    """A stage of `fit`. Its name in `FIT_STAGES` is `Stage.name` in the result and what `on_progress` is called with.
 
     Attributes:
-        activity: what happens, for the person who waits.
+        key: the name as an identifier, for catalogs of messages.
         share: of the time of a fit without detail, 0..1; the detail stages get their time by `with_detail_share`.
     """
 
-    activity: str
+    key: str
     share: float = 0.0
 
 
 FIT_STAGES: dict[str, FitStage] = {
-    "detection": FitStage("Looking for the face", 0.06),
-    "landmarks": FitStage("Finding the shape of the head", 0.12),
-    "photometric coarse": FitStage("Matching skin and light", 0.31),
-    "photometric fine": FitStage("Matching the finer features", 0.31),
-    "detail": FitStage("Reading the skin"),
-    "expression detail": FitStage("Reading the wrinkles of the expression"),
-    "texture": FitStage("Taking the colours from the photograph", 0.20),
+    "detection": FitStage("detection", 0.06),
+    "landmarks": FitStage("landmarks", 0.12),
+    "photometric coarse": FitStage("photometric_coarse", 0.31),
+    "photometric fine": FitStage("photometric_fine", 0.31),
+    "detail": FitStage("detail"),
+    "expression detail": FitStage("expression_detail"),
+    "texture": FitStage("texture", 0.20),
 }
 """Stages of a fit by name, in their order."""
 DETAIL_STARTS, DETAIL_ENDS = 0.35, 0.9  # fraction of the whole, where there is a detail stage
