@@ -23,7 +23,7 @@ from demo import page  # noqa: E402
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A page without detail: its address, its folder for uploads and its visits."""
+    """A page without detail: its address, its folder for uploads and its sessions."""
     folder = tmp_path_factory.mktemp("uploads")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder))

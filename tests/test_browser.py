@@ -395,4 +395,4 @@ def test_phone_and_dark_theme_cancel_and_leave(browser, server):
     end = time.monotonic() + 40
     while any(place.exists() for place in own) and time.monotonic() < end:
         time.sleep(0.5)
-    assert not any(place.exists() for place in own), "the files of a visitor go with him"
+    assert not any(place.exists() for place in own), "the files of a session are deleted with it"

@@ -1,4 +1,4 @@
-"""A video and a camera that move the head on the stage, in a real browser with a film as its camera."""
+"""A video and a webcam that animate the head, in a real browser whose webcam shows a film."""
 
 import numpy as np
 import pytest

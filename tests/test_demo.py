@@ -1,4 +1,4 @@
-"""What the web page does, without a browser: its handlers as functions, its visitors, the files of its 3D view."""
+"""The web page without a browser: fit jobs, edits, downloads, sessions, the job queue, event handlers."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def skinned(toy_model):
 
 @pytest.fixture
 def two_stages(monkeypatch, toy_model, skinned):
-    """A fit that tells of the base head, waits in the detail stage for `set`, and ends with the skinned one."""
+    """A fit that reports the base head, waits in the detail stage for `set`, and ends with the skinned one."""
     go_on = threading.Event()
 
     def fit(image, on_progress, on_base, **options):
@@ -165,7 +165,7 @@ def test_a_photograph_of_several_people_is_a_question(job, toy_model, monkeypatc
     assert os.path.exists(choice.picture.removeprefix("gradio_api/file="))
     *_, fitted = fit_jobs.fit(replace(job, face=1))
     assert asked == [1] and fitted.face_count == 2
-    assert job.photos[0].exists(), "he may want the other face as well"
+    assert job.photos[0].exists(), "the visitor may choose the other face as well"
 
 
 def test_faces_in_the_background_are_no_question(job, toy_model, monkeypatch):
@@ -175,7 +175,7 @@ def test_faces_in_the_background_are_no_question(job, toy_model, monkeypatch):
     *_, fitted = fit_jobs.fit(job)
     assert asked == [0] and fitted.face_count == 2
     *_, choice = fit_jobs.fit(replace(job, always_ask=True))
-    assert isinstance(choice, fit_jobs.FaceChoice) and len(choice.boxes) == 2, "unless he asks for them"
+    assert isinstance(choice, fit_jobs.FaceChoice) and len(choice.boxes) == 2, "unless the visitor asks for them"
 
 
 def test_several_photographs_become_one_head(photo, toy_model, monkeypatch):
@@ -217,7 +217,7 @@ def test_faults_of_the_program_are_not_shown():
 
 
 @pytest.mark.parametrize("how", ["closed", "unwanted"])
-def test_a_fit_stops_when_nobody_wants_it(job, monkeypatch, how):
+def test_a_fit_stops_when_it_is_cancelled(job, monkeypatch, how):
     ended = threading.Event()
     wanted = [True]
 
@@ -395,7 +395,7 @@ def test_strength_of_the_detail_reaches_the_files(skinned, tmp_path, toy_model):
     assert heads.with_state(EditableHead.of(smooth, 8), EditState(strength=0.5)) is smooth
 
 
-def test_other_skin_and_the_way_back(skinned, head):
+def test_sampled_skin_and_the_way_back(skinned, head):
     detailed = EditableHead.of(skinned, 8)
     first, second = (heads.edit(detailed, EditState(skin=number)) for number in (1, 2))
     assert np.abs(first.edited.displacement - detailed.neutral.displacement).max() > 1e-3
@@ -465,7 +465,7 @@ def test_pictures_of_a_head_from_a_file(skinned, tmp_path):
     assert list(files.maps) == ["texture", "smooth", "normal", "displacement", "confidence"]
 
 
-def test_times_of_the_stages_are_told(sample_fit):
+def test_times_of_the_stages_are_listed(sample_fit):
     result = sample_fit[0][-1].result
     english, chinese = (markup.stage_times(result, language) for language in ("en", "zh"))
     assert english.count("<dt>") == chinese.count("<dt>") == len(result.stages)
@@ -490,7 +490,7 @@ def test_the_table_of_attributes_names_each(head):
 # ------------------------------------------------------------------------------------------------------------- visitors
 
 
-def test_visitors_have_folders_of_their_own_that_go_with_them(tmp_path):
+def test_sessions_have_folders_that_are_deleted_with_them(tmp_path):
     sessions = Sessions(tmp_path)
     first, second = sessions.of("one"), sessions.of("two")
     assert sessions.of("one") is first
@@ -504,7 +504,7 @@ def test_visitors_have_folders_of_their_own_that_go_with_them(tmp_path):
     sessions.close("never came")
 
 
-def test_visitors_are_forgotten_when_idle(tmp_path):
+def test_idle_sessions_are_closed(tmp_path):
     sessions = Sessions(tmp_path)
     session = sessions.of("one")
     sessions.close_idle()
@@ -533,7 +533,7 @@ def page(tmp_path, monkeypatch, no_network):
     from demo.page import Page
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return Page(Sessions(tmp_path / "visits"), detail=False)
+    return Page(Sessions(tmp_path / "sessions"), detail=False)
 
 
 def request_of(name="a visitor", language="en"):
@@ -589,7 +589,7 @@ def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
     assert list(page.fit(request)) == [{page.message: ""}], "one that waited does not begin"
 
 
-def test_page_tells_how_many_come_before(page, monkeypatch, toy_model, no_pictures):
+def test_page_reports_the_number_of_jobs_ahead(page, monkeypatch, toy_model, no_pictures):
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
     request = request_of()
@@ -604,19 +604,19 @@ def test_page_tells_how_many_come_before(page, monkeypatch, toy_model, no_pictur
         run = page.fit(request)
         next(run)
         page.cancel_fit(request)
-        assert list(run) == [{page.message: ""}], "who gives up leaves the line at once"
+        assert list(run) == [{page.message: ""}], "a cancelled job leaves the queue at once"
         assert len(page.queue.entries) == 1
 
 
-def test_a_line_is_served_in_order():
+def test_a_queue_runs_jobs_in_order():
     queue, served = JobQueue(), []
     with queue.enter() as first:
         assert first.ahead == 0 and first.wait()
 
         def come(number):
-            with queue.enter() as place:
+            with queue.enter() as entry:
                 arrived.set()
-                place.wait()
+                entry.wait()
                 served.append(number)
 
         threads = []
@@ -635,12 +635,12 @@ def test_base_heads_come_before_the_detail_of_others():
     queue, order = JobQueue(), []
 
     def come(name, started, go_on):
-        with queue.enter() as place:
+        with queue.enter() as entry:
             started.set()
-            place.wait()
+            entry.wait()
             order.append(f"{name} base")
             go_on.wait(10)
-            place.defer()
+            entry.defer()
             order.append(f"{name} detail")
 
     events = {name: (threading.Event(), threading.Event()) for name in "ABC"}
@@ -660,16 +660,16 @@ def test_base_heads_come_before_the_detail_of_others():
     assert order == ["A base", "B base", "C base", "A detail", "B detail", "C detail"]
 
 
-def test_who_steps_aside_can_give_up():
+def test_a_deferred_job_can_be_cancelled():
     queue = JobQueue()
     with queue.enter() as first, queue.enter():
         first.defer(lambda: False)
         assert first.ahead == 1
     first.defer()
-    assert first.ahead == 0, "who has left the line waits for nobody"
+    assert first.ahead == 0, "an entry that left the queue does not wait"
 
 
-def test_page_lets_others_pass_between_head_and_detail(page, two_stages, no_pictures):
+def test_page_defers_detail_to_first_runs(page, two_stages, no_pictures):
     request = request_of()
     take_sample(page, request)
     run = page.fit(request)
@@ -677,7 +677,7 @@ def test_page_lets_others_pass_between_head_and_detail(page, two_stages, no_pict
     with page.queue.enter() as other:
         assert other.ahead == 1
         assert skip_to(run, page.results)[page.view]["head"]
-        assert wait_for(lambda: other.ahead == 0), "he has his head, now it is the other's turn"
+        assert wait_for(lambda: other.ahead == 0), "the base head is shown, the other job's turn has come"
         two_stages.set()
     assert skip_to(run, page.results)[page.view]["normal"]
 
@@ -715,7 +715,7 @@ def test_page_escapes_what_it_shows():
     assert "<script>" not in markup.error_line("<script>")
 
 
-def test_page_from_sample_to_head_and_away(page, tmp_path):
+def test_page_from_sample_to_head_to_the_end_of_the_session(page, tmp_path):
     request = request_of()
     take_sample(page, request)
     answers = list(page.fit(request))
@@ -744,7 +744,7 @@ def test_page_from_sample_to_head_and_away(page, tmp_path):
     assert "Choose the photograph again" in gone[page.message]
 
 
-def test_page_opens_what_was_taken_away(page, toy_model, monkeypatch, tmp_path, skinned):
+def test_page_opens_a_downloaded_head(page, toy_model, monkeypatch, tmp_path, skinned):
     monkeypatch.setattr(fv, "load_result", lambda path: skinned if path.read_bytes() == b"head" else fail())
 
     def fail():

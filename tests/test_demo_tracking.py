@@ -81,7 +81,7 @@ def page(tmp_path, monkeypatch, no_network):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     nothing = pictures.Pictures(None, None, {}, {})
     monkeypatch.setattr(pictures, "of_fit", lambda result, photo, folder: nothing)
-    return Page(Sessions(tmp_path / "visits"), detail=False)
+    return Page(Sessions(tmp_path / "sessions"), detail=False)
 
 
 def endless(*args, on_progress, **options):
@@ -97,7 +97,7 @@ def take(page, upload, request, whose="current"):
 # ----------------------------------------------------------------------------------------------------------- the videos
 
 
-def test_a_video_moves_into_the_visitors_folder(upload, folder):
+def test_a_video_moves_into_the_sessions_folder(upload, folder):
     video = tracking_jobs.claim(upload, folder, show_s=0)
     assert video.frames == FRAMES and folder in video.path.parents and video.path.name == "clip.mp4"
     assert wait_for(lambda: not upload.exists())
@@ -134,7 +134,7 @@ def test_long_and_large_videos_are_refused(upload, folder, monkeypatch, limit, v
     assert not list(folder.iterdir())
 
 
-def test_tracking_tells_how_far_it_is(upload, folder, monkeypatch, toy_model):
+def test_tracking_reports_progress(upload, folder, monkeypatch, toy_model):
     asked = []
 
     def track(path, identity, quality, on_progress):
@@ -152,7 +152,7 @@ def test_tracking_tells_how_far_it_is(upload, folder, monkeypatch, toy_model):
         assert re.search("[\u4e00-\u9fff]", say(step.text, "zh"))
 
 
-def test_tracking_stops_when_nobody_wants_it(upload, folder, monkeypatch):
+def test_tracking_stops_when_it_is_cancelled(upload, folder, monkeypatch):
     monkeypatch.setattr(fv, "track", endless)
     wanted = [True]
     run = tracking_jobs.track_video(TrackingJob(tracking_jobs.claim(upload, folder)), lambda: wanted[0])
@@ -169,14 +169,14 @@ def test_a_video_of_unknown_length_has_an_end(folder, monkeypatch):
         list(tracking_jobs.track_video(TrackingJob(UploadedVideo(folder / "video" / "clip.webm", None))))
 
 
-def test_who_waits_for_a_head_does_not_wait_for_videos():
+def test_fits_do_not_wait_for_videos():
     queue, order = JobQueue(), []
     with queue.enter(is_deferred=True) as video:
         assert not video.blocks_first_run
 
         def fit():
-            with queue.enter() as place:
-                place.wait()
+            with queue.enter() as entry:
+                entry.wait()
                 order.append("fit")
 
         other = threading.Thread(target=fit)
@@ -188,13 +188,13 @@ def test_who_waits_for_a_head_does_not_wait_for_videos():
         other.join()
     assert order == ["fit", "video"]
     with queue.enter(), queue.enter(is_deferred=True) as video, queue.enter() as first:
-        assert first.ahead == 1 and video.ahead == 2, "whoever comes later for a head passes"
+        assert first.ahead == 1 and video.ahead == 2, "a later first run passes"
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
 
 
-def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, toy_model):
+def test_a_tracked_video_animates_the_head(page, upload, monkeypatch, toy_model):
     asked = []
 
     def track(path, identity, **options):
@@ -207,7 +207,7 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
     session.head = head = EditableHead.of(result_of(toy_model), 7)
     assert take(page, upload, request)[page.view]["status"]["text"]
     *_, moved, last = page.track(request)
-    assert asked == [head.fitted] and session.head is head, "it is his own"
+    assert asked == [head.fitted] and session.head is head, "the head is the visitor's own"
     assert moved[page.view]["motion"]["number"] and moved[page.view]["status"] is None
     assert "clip.mp4" in moved[page.motion_note] and "5 frames" in moved[page.motion_note]
     state = '{"attributes": {}, "expression": {"jawOpen": 0.4}}'
@@ -218,7 +218,7 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
     assert (session.folder / "motion.glb").read_bytes()[:4] == b"glTF"
     page.track_again("other", "fast", request)
     list(page.track(request))
-    assert asked[-1] is None and session.head is head and session.motion, "his head moves as somebody else does"
+    assert asked[-1] is None and session.head is head and session.motion, "the head moves like another person"
     page.track_again("video", "fast", request)
     *_, moved, pictured, last = page.track(request)
     assert asked[-1] is None and session.head is not head, "somebody else was found"
@@ -228,7 +228,7 @@ def test_a_tracked_video_moves_the_head_on_the_stage(page, upload, monkeypatch, 
     assert not folder.exists() and session.motion is None
 
 
-def test_nobody_is_a_picture_to_try(page, upload, monkeypatch, toy_model):
+def test_the_person_of_a_sample_is_not_the_visitor(page, upload, monkeypatch, toy_model):
     asked = []
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
@@ -292,7 +292,7 @@ def test_a_new_head_ends_the_motion(page, upload, monkeypatch, toy_model):
     assert session.motion is None and session.view["motion"] is None and not video.path.exists()
 
 
-def test_the_overlay_is_drawn_or_not_at_all(page, upload, monkeypatch, toy_model):
+def test_a_cancelled_overlay_leaves_no_file(page, upload, monkeypatch, toy_model):
     request = request_of()
     session = page.sessions.of("a visitor")
     session.head = EditableHead.of(result_of(toy_model), 7)
@@ -443,7 +443,7 @@ def test_faults_of_the_tracker_stay_on_the_server(live, client, monkeypatch, cap
     camera.close()
 
 
-def test_there_are_so_many_places(live):
+def test_the_number_of_streams_is_limited(live):
     first, second = (live.open(None, lambda: True) for _ in range(2))
     with pytest.raises(fv.FaceVerseError, match="all 2 places for cameras") as caught:
         live.open(None, lambda: True)
@@ -485,7 +485,7 @@ def test_a_camera_without_frames_is_closed(toy_model):
         camera.frame(jpeg(), 0.2).result(5)
 
 
-def test_a_camera_leaves_with_its_visitor(live, tmp_path):
+def test_a_stream_is_closed_with_its_session(live, tmp_path):
     sessions = Sessions(tmp_path)
     session = sessions.of("one")
     session.webcam = live.open(None, lambda: not session.closed)
@@ -508,7 +508,7 @@ def test_only_recordings_are_kept(live):
     camera.close()
 
 
-def test_a_recording_plays_on_the_stage(page, live, monkeypatch, toy_model):
+def test_a_recording_animates_the_head(page, live, monkeypatch, toy_model):
     page.webcams = live
     monkeypatch.setattr(tracking_jobs, "average_head", lambda: result_of(toy_model))
     request = request_of()
@@ -536,7 +536,7 @@ def test_a_full_server_says_so_beside_the_camera(page, live):
 
 
 @pytest.mark.parametrize(("value", "count"), [(None, 2), ("5", 5), ("0", 0), ("-1", 0), ("many", 2)])
-def test_places_for_cameras_are_the_owners_choice(monkeypatch, value, count):
+def test_the_limit_of_streams_is_an_environment_variable(monkeypatch, value, count):
     monkeypatch.delenv("FACEVERSE_LIVE", raising=False)
     if value is not None:
         monkeypatch.setenv("FACEVERSE_LIVE", value)

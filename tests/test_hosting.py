@@ -103,7 +103,7 @@ def test_idle_visitors_are_forgotten_while_nobody_comes(tmp_path):
     ended.set()
 
 
-def test_tidying_up_survives_a_failure(tmp_path, monkeypatch, caplog):
+def test_the_clean_up_survives_a_failure(tmp_path, monkeypatch, caplog):
     calls = []
 
     def failing(*arguments):
@@ -207,7 +207,7 @@ def test_the_image_runs_without_root_and_knows_its_health(root):
 
 
 def test_every_variable_is_explained(root):
-    told = (root / "docs" / "hosting.md").read_text()
+    guide = (root / "docs" / "hosting.md").read_text()
     sources = [*(root / "demo").glob("*.py"), *(root / "faceverse").rglob("*.py")]
     named = {name for path in sources for name in re.findall(r'"(FACEVERSE_[A-Z_]+)"', path.read_text())}
-    assert not {name for name in named if name not in told}
+    assert not {name for name in named if name not in guide}

@@ -248,7 +248,7 @@ def answer(page, later=1, **changes):
 
 
 def picture(page):
-    """The stage, no button of which the mouse is over."""
+    """Pixels of the viewport, with the mouse over none of its buttons."""
     page.mouse.move(2, 2)
     return canvas_pixels(page)
 
@@ -497,7 +497,7 @@ def test_progress_and_the_panel_follow_the_work(studio):
     assert studio.evaluate("document.querySelector('.fv-panel').inert")
 
 
-# --------------------------------------------------------------------------------------------- in a browser: the stage
+# --------------------------------------------------------------------------------------------- in a browser: the view
 
 
 @pytest.mark.browser
