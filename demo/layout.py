@@ -257,7 +257,7 @@ class Layout:
                     image_mode=None, buttons=[], elem_id="fv-donor",
                 )  # fmt: skip
                 with gr.Column():
-                    self.random_donor_button = gr.Button(WORDS("stranger"), elem_id="fv-random-donor")
+                    self.random_donor_button = gr.Button(WORDS("random_donor"), elem_id="fv-random-donor")
                     self.donor_file = gr.UploadButton(
                         WORDS("open_saved"), file_types=[".json"], elem_id="fv-donor-open"
                     )
