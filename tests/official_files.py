@@ -63,7 +63,7 @@ def official(version: int, seed: int = 0) -> dict:
         spots = generator.permutation(SIDE * SIDE)
         raw |= {"keypoints": spots[:66][None], "skinmask": skin[None], "uv": _texels()}
     if version == 2:
-        raw |= _light_mesh(raw, generator)
+        raw |= _coarse_mesh(raw, generator)
     if version == 3:
         raw |= {"mediapipe_keypoints": generator.integers(0, count, (478, 1)), "face_mask": skin}
         raw |= {"exp_name_list_52": [f"shape{i}" for i in range(52)], "uvtex": np.ones((count, 3), np.float32)}
@@ -151,7 +151,7 @@ def _texels() -> np.ndarray:
     return np.stack([6 + 15 * column, 6 + 15 * row], axis=1)
 
 
-def _light_mesh(raw: dict, generator: np.random.Generator) -> dict:
+def _coarse_mesh(raw: dict, generator: np.random.Generator) -> dict:
     """Every vertex with even row and column, in a random order, and the keypoints nearest to the full ones."""
     grid = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)[::2, ::2]
     order = generator.permutation(grid.size)

@@ -90,7 +90,7 @@ def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_i
 
 
 def test_error_modes_of_the_detector_are_marginalised(toy_landmarks):
-    """A shift of all points costs almost nothing if it is a habit of great spread; moving them apart does."""
+    """A shift of all points costs almost nothing along an error mode of large variance; moving them apart does."""
     rotation, translation, identity, expression, pixels = toy_truth(toy_landmarks)
     state = FaceState(rotation=rotation, translation=translation, expression=expression, identity=identity)
     error_mode = np.zeros((1, len(pixels), 2))

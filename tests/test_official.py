@@ -63,7 +63,7 @@ def test_numbers_are_those_of_the_original_equations(version, seed):
         assert relative(found[name], numbers) < 1e-5, name
 
 
-def test_numbers_of_the_light_mesh():
+def test_numbers_of_the_coarse_mesh():
     value, raw = coefficients(2), official(2)
     found = evaluate(loaded(2).coarse, **value, focal_px=FOCAL, image_size=SIZE)
     rows = (raw["select_id"][:, None] * 3 + np.arange(3)).reshape(-1)

@@ -44,9 +44,9 @@ def with_points(seen, points):
     return replace(seen, face=face, matched_px=points, projected_px=points)
 
 
-def only(remarks):
-    """The one remark that was made."""
-    (text,) = remarks
+def only(warnings):
+    """The only warning."""
+    (text,) = warnings
     return text
 
 
@@ -82,8 +82,8 @@ def test_a_face_that_leaves_the_picture_is_noticed_on_every_side(seen, side):
     edge = np.where(np.array(side) > 0, 512 - high, -low) * np.abs(side)
     for further, count in ((0.25, 1), (-0.02, 0)):
         moved = seen.face.landmarks_px + edge + further * (high - low) * side
-        remarks = checks.quality_warnings(with_points(seen, moved.astype(np.float32)))
-        assert len([text for text in remarks if "outside the picture; it is guessed" in text]) == count
+        warnings = checks.quality_warnings(with_points(seen, moved.astype(np.float32)))
+        assert len([text for text in warnings if "outside the picture; it is guessed" in text]) == count
 
 
 def test_darkness_and_its_limit(seen):

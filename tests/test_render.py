@@ -212,7 +212,7 @@ def test_wireframe_draws_lines_over_clay(head):
     assert 0.05 < darker.mean() < 0.5
 
 
-def test_wireframe_shows_the_light_mesh(head):
+def test_wireframe_shows_the_coarse_mesh(head):
     assert head.model.data.coarse_faces is not None
     no_light = {"coarse_faces": None, "coarse_uv_faces": None, "coarse_vertices": None}
     plain = head.replace(model=FaceModel(dataclasses.replace(head.model.data, **no_light)))

@@ -410,7 +410,7 @@ def test_embedding_reports_how_shaky_the_detector_is(toy_model):
     assert (np.diff(energy) <= 1e-12).all(), "the strongest error mode comes first"
 
 
-def test_embedding_finds_a_habit_that_all_points_share(toy_model):
+def test_embedding_finds_an_error_mode_that_all_points_share(toy_model):
     views = views_of(toy_model, toy_model.landmarks_478, 30)
     shake_px = 5 * np.random.default_rng(1).standard_normal(30)
     shaken = views.detected_px + np.stack([np.zeros(30), shake_px], axis=1)[:, None]

@@ -165,7 +165,7 @@ def test_every_vertex_has_its_first_uv_among_its_own_corners(make):
 
 
 @pytest.mark.parametrize("make", [toy_file, backwards])
-def test_the_light_version_shares_the_uv(make):
+def test_the_coarse_mesh_shares_the_uv(make):
     file, data = make(), model_data(make())
     np.testing.assert_array_equal(data.uv[data.coarse_uv_faces], file.uv[triangles_from_quads(file.uv_quads)])
     np.testing.assert_array_equal(data.uv[data.coarse_vertices], file.uv[data.coarse_vertices])

@@ -1,6 +1,6 @@
 """Layers of the StyleGAN2 networks, with the tensor names of rosinality's stylegan2-pytorch.
 
-Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN". Letters as in `faceverse.stylegan`.
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN". Letters as in `faceverse.detail.stylegan`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .parameter_regressor import InitialEstimate
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
 from .state import FaceState
 
-# What is left after the detector's habits still repeats in neighbours: more points count as this many independent ones.
+# Residual errors of neighbouring points are correlated beyond the error modes: the effective sample count is at most this.
 EFFECTIVE_POINTS = 150.0
 MIN_SIGMA_M = 4e-4
 DAMPING = 1e-3
@@ -33,13 +33,13 @@ class LandmarkModel:
     Args:
         mean (L, 3), identity (I, L, 3), expression (E, L, 3): metres.
         normals: (L, 3) of the mean head.
-        sigma: (L,) metres, deviation of single points.
-        error_modes: (K, L, 2) metres, ways in which the detector errs with many points at once; K may be 0.
+        sigma: (L,) metres, standard deviation of single points.
+        error_modes: (K, L, 2) metres, correlated errors of the detector; K may be 0.
         prior: of the expression weights.
         detected: (L,) which of the detector's points each one is; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
         person: of the identity; None: anybody, see `IdentityPrior.of_population`.
-        learned: whether sigma and habits are those of faces that are turned like this one, see `with_initial_estimate`.
+        learned: whether sigma and error_modes are those at this face's yaw, see `with_initial_estimate`.
     """
 
     mean: np.ndarray
@@ -60,7 +60,7 @@ class LandmarkModel:
         return self.person or IdentityPrior.of_population(len(self.identity))
 
     def select(self, landmarks_px: np.ndarray) -> np.ndarray:
-        """Those (L, 2) of the detector's points (478, 2) that the model knows."""
+        """Those (L, 2) of the detector's points (478, 2) that the model has."""
         return landmarks_px if self.detected is None else landmarks_px[self.detected]
 
     def expression_of(self, identity: np.ndarray) -> np.ndarray:
@@ -76,9 +76,9 @@ class LandmarkModel:
         return shape + np.tensordot(expression, self.expression_of(identity), axes=1)
 
     def with_initial_estimate(self, start: InitialEstimate) -> LandmarkModel:
-        """The model with what a learned start says about this face: the detector's errors, identity, expression.
+        """The model with an initial estimate of this face: the detector's error model, identity and expression priors.
 
-        Of a model of one person the identity stays as it is.
+        The identity of a model of one person is unchanged.
         """
         known = slice(None) if self.detected is None else self.detected
         return replace(
@@ -91,7 +91,7 @@ class LandmarkModel:
         )
 
     def with_error_model(self, sigma: np.ndarray, error_modes: np.ndarray) -> LandmarkModel:
-        """The model with the detector's errors in a face turned like this one: deviations (L,), habits (K, L, 2)."""
+        """The model with the detector's error model at a yaw: standard deviations (L,), error modes (K, L, 2)."""
         return replace(self, sigma=np.maximum(sigma, MIN_SIGMA_M), error_modes=error_modes, learned=True)
 
     def subset(self, rows: np.ndarray) -> LandmarkModel:
@@ -167,16 +167,16 @@ def project_points(points: np.ndarray, rotation: np.ndarray, translation: np.nda
 
 
 def point_weights(lm: LandmarkModel, rotation: np.ndarray, depth_m: float, focal_px: float) -> np.ndarray:
-    """(L,) 1 / px: the inverse deviation of each point; what faces away counts little, because there it is guessed."""
+    """(L,) 1 / px: the inverse standard deviation of each point; points that face away, which the detector infers, are down-weighted."""
     facing = (lm.normals @ rotation.T)[:, 2]
     visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
     return np.sqrt(min(EFFECTIVE_POINTS / len(lm.sigma), 1.0)) * visible * depth_m / (lm.sigma * focal_px)
 
 
 def error_mode_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float) -> np.ndarray:
-    """Factor B (2L, K) of what the detector's habits explain away of weighted residuals r: the loss is r.r - |B^T r|^2.
+    """Factor B (2L, K) that marginalises the error modes from weighted residuals r: the loss is r.r - |B^T r|^2.
 
-    That is the landmark term after integrating over the habits' unit-variance coefficients (Woodbury's identity).
+    That is the landmark term after integrating over the modes' unit-variance coefficients (Woodbury's identity).
     """
     scaled = lm.error_modes * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
     columns = scaled.reshape(len(lm.error_modes), 2 * len(weight)).T
@@ -219,7 +219,7 @@ def solve_landmarks(
 
     Args:
         lm: the model on its landmarks.
-        observed_px: (L, 2) found in the picture, see `LandmarkModel.select`.
+        observed_px: (L, 2) detected in the picture, see `LandmarkModel.select`.
         camera: of the picture.
         expected: (E,) weights to expect, see `ExpressionPrior.mean`.
         start: state to start from (video); by default the mean head in a weak-perspective pose.
@@ -255,11 +255,11 @@ def solve_landmarks(
 
 @dataclass(frozen=True)
 class LandmarkTerm:
-    """Squared distance of the projected points to those found, in deviations, less what the habits explain.
+    """Squared distance of projected and detected points in standard deviations, with the error modes marginalised.
 
     Args:
         lm: the model on its landmarks.
-        observed_px: (L, 2) found in the picture.
+        observed_px: (L, 2) detected in the picture.
         camera: of the picture.
         weight: (L,) 1 / px, see `point_weights`.
         factor: (2L, K), see `error_mode_factor`.

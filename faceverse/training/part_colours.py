@@ -17,7 +17,7 @@ PART_COLOURS = {  # linear RGB
     "mouth_inside": (0.16, 0.045, 0.040),
     "eye_sockets": (0.26, 0.12, 0.10),
 }
-PUPIL_DEG, IRIS_DEG = 8.5, 25.0  # as in `faceverse.texture`
+PUPIL_DEG, IRIS_DEG = 8.5, 25.0  # as in `faceverse.model.skin_texture`
 GUM_FROM, GUM_FULL = 0.48, 0.66  # share of the height of a row of teeth, from the biting edge
 ROW_NEIGHBOURS = 0.005  # metres along the row within which its edges are sought
 THROAT_DEPTH = (0.008, 0.055)  # metres behind the front teeth over which the mouth darkens
