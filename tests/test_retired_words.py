@@ -58,7 +58,8 @@ EXCEPTIONS = {
 
 SKIPPED = ("CHANGELOG.md", "tests/test_retired_words.py")
 TEXT = (
-    ".py", ".js", ".mjs", ".html", ".css", ".md", ".po", ".toml", ".txt", ".yml", ".yaml", ".ipynb", "Makefile", "Dockerfile"
+    ".py", ".js", ".mjs", ".html", ".css", ".md", ".po", ".toml", ".txt", ".yml", ".yaml", ".ipynb", "Makefile",
+    "Dockerfile",
 )  # fmt: skip
 
 

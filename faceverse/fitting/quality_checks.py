@@ -1,4 +1,4 @@
-"""What a user should know about a fit, in words: each remark says what it means for the result and what to do.
+"""Quality checks of a fit: each warning states its effect on the result and what to do.
 
 The limits lie well away from what good photographs reach, because nobody reads warnings that are often wrong. What
 cannot be told apart is not said: a cover of the skin's own colour, or one that passes for a shadow, goes unnoticed.
@@ -46,7 +46,7 @@ REBLUR_PX = 2.0
 
 @dataclass(frozen=True)
 class QualityInput:
-    """What the remarks are made from.
+    """Input of the quality checks.
 
     Args:
         photo: as it was fitted.

@@ -18,7 +18,7 @@ from .parameter_regressor import InitialEstimate
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
 from .state import FaceState
 
-# Residual errors of neighbouring points are correlated beyond the error modes: the effective sample count is at most this.
+# Errors of neighbouring points are correlated beyond the error modes: the effective sample count is at most this.
 EFFECTIVE_POINTS = 150.0
 MIN_SIGMA_M = 4e-4
 DAMPING = 1e-3
@@ -167,7 +167,7 @@ def project_points(points: np.ndarray, rotation: np.ndarray, translation: np.nda
 
 
 def point_weights(lm: LandmarkModel, rotation: np.ndarray, depth_m: float, focal_px: float) -> np.ndarray:
-    """(L,) 1 / px: the inverse standard deviation of each point; points that face away, which the detector infers, are down-weighted."""
+    """(L,) 1 / px: the inverse standard deviation of each point; points that face away are down-weighted."""
     facing = (lm.normals @ rotation.T)[:, 2]
     visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
     return np.sqrt(min(EFFECTIVE_POINTS / len(lm.sigma), 1.0)) * visible * depth_m / (lm.sigma * focal_px)
