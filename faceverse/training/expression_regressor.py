@@ -1,4 +1,4 @@
-"""Train the expression regressor: `python -m faceverse train movement` writes its weights file.
+"""Train the expression regressor: `python -m faceverse train expression-regressor` writes its weights file.
 
 A small network (`weights/open_expression_regressor.safetensors`) learns expression weights from detected landmarks and
 blendshape scores, given the same face's neutral detection. Its training data are synthetic clips (`synthetic_clips`).

@@ -1,4 +1,4 @@
-"""Train the parameter regressor: `python -m faceverse train regressor` writes its weights file.
+"""Train the parameter regressor: `python -m faceverse train parameter-regressor` writes its weights file.
 
 A small network (`weights/open_parameter_regressor.safetensors`) learns identity and expression coefficients from
 detected landmarks and blendshape scores of random portraits (`portraits`). Its loss is surface error in millimetres, so
