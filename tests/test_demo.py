@@ -232,7 +232,7 @@ def test_a_fit_stops_when_it_is_cancelled(job, monkeypatch, how):
     monkeypatch.setattr(fv, "detect", lambda image: [None])
     monkeypatch.setattr(fv, "fit", endless)
     run = fit_jobs.fit(job, is_active=lambda: wanted[0])
-    assert [next(run).text for _ in range(3)][-1] == "Finding the shape of the head"
+    assert [next(run).text for _ in range(3)][-1] == "Estimating the shape of the head"
     if how == "closed":
         run.close()
     else:
@@ -254,7 +254,7 @@ def test_the_base_head_comes_before_the_final_one(job, two_stages, skinned):
         else:
             base = event
     assert before and not any(step.refining for step in before)
-    assert after and all(step.refining and step.text == "Reading the skin" for step in after)
+    assert after and all(step.refining and step.text == "Estimating the skin detail" for step in after)
     assert base.result.normal_map is None and final.result is skinned and base.person == final.person
     assert "Done" not in markup.report(base.result, False, "en") and not job.photos[0].exists()
 

@@ -272,7 +272,7 @@ def test_a_head_on_its_way_is_not_disturbed(page, upload):
     request = request_of()
     session = page.sessions.of("a visitor")
     page.take_sample(request, event_of(index=0))
-    session.status = {"text": "Reading the skin", "fraction": 0.5}
+    session.status = {"text": "Estimating the skin detail", "fraction": 0.5}
     run = session.run_id
     assert "One thing after the other" in take(page, upload, request)[page.message]
     assert session.run_id == run and not list(session.folder.glob("video-*"))

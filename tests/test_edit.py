@@ -414,7 +414,7 @@ def test_the_input_is_unchanged(detailed):
         ({"targets": {"agee": 40}}, "no attribute 'agee'; did you mean 'age'"),
         ({"targets": {"age": np.inf}}, "age must be a finite number"),
         ({"targets": 40}, "targets must map attributes to values"),
-        ({"light": {"yav": 3}}, "no entry of light 'yav'; did you mean 'yaw'"),
+        ({"light": {"yav": 3}}, "no light parameter 'yav'; did you mean 'yaw'"),
         ({"light": {"yaw": None}}, "light yaw must be a finite number"),
         ({"detail": 0.5}, "carries no detail layer"),
         ({"detail": np.nan}, "detail must be a finite number"),

@@ -102,9 +102,9 @@ def test_folder_is_resumed_extended_and_never_mixed(tmp_path):
     more = draw_data(counted, SHAPE, tmp_path, 40, **quiet)
     assert drawn == list(range(48)) and len(more) == 48
     assert set(more.training).isdisjoint(more.held_out) and len(more.held_out) == 16
-    with pytest.raises(ParameterError, match="drawn otherwise"):
+    with pytest.raises(ParameterError, match="made with other settings"):
         draw_data(counted, SHAPE, tmp_path, 32, made_for="another seed", **quiet)
-    with pytest.raises(ParameterError, match="at least 32 samples"):
+    with pytest.raises(ParameterError, match="at least 32 samples, got"):
         draw_data(counted, SHAPE, tmp_path, 8, **quiet)
     wrong = DataShape(64, 16, 16, image_channels=3, condition_channels=2, style_dim=4)
     with pytest.raises(ParameterError, match="sample's image must be"):

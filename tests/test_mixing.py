@@ -168,7 +168,7 @@ def test_limits_are_where_edits_stop(bare):
     ("given", "message"),
     [
         ({"region": "noze"}, "no region 'noze'; did you mean 'nose'"),
-        ({"region": 3}, "region must be a name or names, got 3"),
+        ({"region": 3}, "region must be one name or several, got 3"),
         ({"keep": ("agee",)}, "no region 'agee'"),
         ({"strength": 2.5}, r"strength must be in 0\.\.2, got 2.5"),
         ({"strength": "much"}, "strength must be a finite number"),
