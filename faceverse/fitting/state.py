@@ -93,7 +93,7 @@ class FaceState:
 def apply_rotation_update(rotation: np.ndarray, axis_angle: np.ndarray) -> np.ndarray:
     """A rotation (3, 3) multiplied from the left by that about an axis (3,) in camera space, of ROTATION_STEP_LIMIT
     radians at most."""
-    limited = axis_angle * min(1.0, ROTATION_STEP_LIMIT / max(np.linalg.norm(axis_angle), 1e-12))
+    limited = axis_angle * min(1.0, ROTATION_STEP_LIMIT / max(float(np.linalg.norm(axis_angle)), 1e-12))
     return _rotation_from_axis_angle(limited) @ rotation
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
+from ..fitting.state import PER_IMAGE
 from ..graphics.camera import Camera
 from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
@@ -169,38 +170,50 @@ def _from_table(content: bytes, model: FaceModel | None, identity, name: str) ->
         raise ParameterError("track.identity_type", type=type(person).__name__)
     check_person(person, model)
     columns, warnings = _columns(content)
-    place = {"translation": person.translation, "rotation": person.rotation}
+    pose = {"translation": person.translation, "rotation": person.rotation}
     if "time_s" in columns:
         times = columns.pop("time_s")
-        pose = {column: columns.pop(column, None) for column in CSV_COLUMNS[1:]}
-        confidence, *angles, x, y, z = (np.zeros(len(times)) if v is None else v for v in pose.values())
-        place["rotation"] = _rotations(*angles)
-        place["translation"] = np.stack([x, y, z], axis=1)
-        confidence = np.ones(len(times)) if pose["confidence"] is None else confidence
+        stored = {column: columns.pop(column, None) for column in CSV_COLUMNS[1:]}
+        confidence, *angles, x, y, z = (np.zeros(len(times)) if v is None else v for v in stored.values())
+        pose = {"rotation": _rotations(*angles), "translation": np.stack([x, y, z], axis=1)}
+        confidence = np.ones(len(times)) if stored["confidence"] is None else confidence
     else:
         times = columns.pop("timecode")
         confidence = np.ones(len(times))
         if any(column in columns for column in _ANGLES):
             rotated = (np.degrees(columns.pop(column, np.zeros(len(times)))) for column in _ANGLES)
-            place["rotation"] = _rotations(*rotated)
+            pose["rotation"] = _rotations(*rotated)
         for column in _UNUSED:
             columns.pop(column, None)
     expression, unknown = _weights(columns, model, len(times))
-    return _assembled(model, person, subject, times, place, confidence, expression, (*warnings, *unknown))
+    return _assembled(model, person, subject, times, pose, confidence, expression, (*warnings, *unknown))
 
 
-def _assembled(model, person, subject, times, place, confidence, expression, warnings) -> Track:
-    """The track of a table; what the table lacks is the person's."""
+def _assembled(
+    model: FaceModel,
+    person: FaceParams,
+    subject: FitResult | None,
+    times: np.ndarray,
+    pose: dict[str, np.ndarray],
+    confidence: np.ndarray,
+    expression: np.ndarray,
+    warnings: tuple[str, ...],
+) -> Track:
+    """The track of a table; what the table lacks is the person's.
+
+    Args:
+        pose: rotation and translation, (T, ...) or the same for all frames.
+    """
     frames = {
         "times_s": times,
         "confidence": confidence.astype(np.float32),
         "expression": expression,
         "light": np.broadcast_to(person.light, (len(times), 9, 3)),
-        **{key: np.broadcast_to(v, (len(times), *np.shape(getattr(person, key)))) for key, v in place.items()},
+        **{key: np.broadcast_to(v, (len(times), *np.shape(getattr(person, key)))) for key, v in pose.items()},
     }
     frames = {k: np.array(v, dtype=np.float64 if k == "times_s" else np.float32) for k, v in frames.items()}
     _check_motion(frames)
-    first = {key: frames[key][0].copy() for key in ("rotation", "translation", "expression", "light")}
+    first = {key: frames[key][0].copy() for key in PER_IMAGE}
     view = Camera(1.6 * _VIEW_PX, (_VIEW_PX / 2, _VIEW_PX / 2), (_VIEW_PX, _VIEW_PX))
     return Track(
         model=model,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import ParameterError
+from ..fitting.state import PER_IMAGE
 from ..formats.export import ExportFormat
 from ..graphics.camera import Camera, euler_deg_from_rotation
 from ..io.files import write_atomically
@@ -71,12 +72,7 @@ class Track:
         """
         if not -len(self) <= index < len(self):
             raise ParameterError("track.index", last=len(self) - 1, index=index)
-        return self.identity.replace(
-            rotation=self.rotation[index].copy(),
-            translation=self.translation[index].copy(),
-            expression=self.expression[index].copy(),
-            light=self.light[index].copy(),
-        )
+        return self.identity.replace(**{name: getattr(self, name)[index].copy() for name in PER_IMAGE})
 
     def result(self, index: int) -> FitResult:
         """The head of one frame, to render, edit or export, in the frame's pose, expression and light.
@@ -137,20 +133,20 @@ class Track:
         columns = matching_columns(self.expression_names, model.expression_names)
         expression, warnings = retarget_weights(weights, self.expression_names, model, columns)
         count = len(self)
-        moves = {"expression": expression, "light": self.light if light else _repeated(params.light, count)}
+        motion = {"expression": expression, "light": self.light if light else _repeated(params.light, count)}
         if not pose:
-            moves |= {key: _repeated(getattr(params, key), count) for key in ("rotation", "translation")}
-        moves = {"rotation": self.rotation, "translation": self.translation} | moves
+            motion |= {key: _repeated(getattr(params, key), count) for key in ("rotation", "translation")}
+        motion = {"rotation": self.rotation, "translation": self.translation} | motion
         return Track(
             model=model,
-            identity=params.replace(**{key: values[0].copy() for key, values in moves.items()}),
+            identity=params.replace(**{key: values[0].copy() for key, values in motion.items()}),
             camera=self.camera if pose or subject is None else subject.camera,
             times_s=self.times_s,
             confidence=self.confidence,
             expression_names=model.expression_names,
             subject=subject,
             warnings=self.warnings + warnings,
-            **moves,
+            **motion,
         )
 
     def _neutral_weights(self, neutral: int | str) -> np.ndarray:
@@ -310,7 +306,7 @@ def _content_by(write: Callable[[Track], bytes | Iterator[bytes]]) -> Callable:
 
 FORMAT, VERSION = "faceverse-track", 1
 _ROWS = 1024
-PER_FRAME = ("times_s", "confidence", "rotation", "translation", "expression", "light")
+PER_FRAME = ("times_s", "confidence", *PER_IMAGE)
 CSV_COLUMNS = ("time_s", "confidence", "yaw_deg", "pitch_deg", "roll_deg", "x_m", "y_m", "z_m")
 OWN_FORMATS: dict[str, ExportFormat] = {
     name: ExportFormat(name.upper(), text, _content_by(write), levels_of_detail=())
