@@ -1,4 +1,4 @@
-"""The linear model: one formula, its subsets, its light version; and the toy head that other tests rely on."""
+"""The linear model: one formula, its subsets, its coarse mesh; and the toy head that other tests rely on."""
 
 from dataclasses import replace
 
@@ -209,7 +209,7 @@ def test_a_step_along_an_attribute_changes_its_estimate_by_one_unit():
     assert model.attributes(model.neutral()) == pytest.approx({"age": 40, "gender": 0.5})
 
 
-# -- the light version ------------------------------------------------------------------------------------------------
+# -- the coarse mesh ------------------------------------------------------------------------------------------------
 def test_light_vertices_are_the_first_of_the_full_model():
     model = toy_model()
     light = model.coarse

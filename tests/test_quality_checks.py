@@ -1,4 +1,4 @@
-"""Remarks on a fit: each on a rendering or an array that shows what it is about, and none on good pictures."""
+"""Warnings of a fit: each on a rendering or an array that shows what it is about, and none on good pictures."""
 
 from dataclasses import replace
 

@@ -11,11 +11,11 @@ import pytest
 from test_layout import FILES, ROOT
 
 RETIRED = {
-    r"light_version|light_mesh|light_model": "coarse, coarse mesh, lod='coarse' (light is illumination)",
+    r"light[_ ](?:version|mesh|model)\b": "coarse, coarse mesh, lod='coarse' (light is illumination)",
     r"StartNetwork|open_start|start_network": "ParameterRegressor, open_parameter_regressor, initial estimate",
     r"MovementNetwork|open_movement": "ExpressionRegressor, open_expression_regressor",
     r"\bhabits?\b": "error_modes, PersonBias",
-    r"\bspoken_warnings\b|\bremarks?\b": "quality checks, quality_warnings",
+    r"\bspoken_warnings\b|\b[Rr]emarks?\b": "quality checks, quality_warnings",
     r"\bclear_points\b|\bhidden_points\b": "self_occlusion, visible points",
     r"\b(?:identity|expression|albedo)_basis\b|\bface_index\b": "identity_modes, expression_modes, albedo_modes, faces",
     r"(?<!\w)turned\(": "apply_rotation_update()",
@@ -38,7 +38,7 @@ RETIRED = {
 
 # Where a retired name must stay: beside the regular expression, the files that may have it and why.
 EXCEPTIONS = {
-    r"light_version|light_mesh|light_model": (
+    r"light[_ ](?:version|mesh|model)\b": (
         "benchmarks/bm_official.py",  # an array in reference files of the original code
         "faceverse/model/face_model.py",  # deprecated alias
         "tests/test_model.py",
@@ -105,7 +105,7 @@ def test_exceptions_are_needed(texts):
 @pytest.mark.parametrize(
     ("text", "pattern_holds"),
     [
-        ("light = model.light_version", r"light_version"),
+        ("light = model.light_version", "light[_ ]"),
         ("the detector's habits are stored", r"habits"),
         ("hessian, gradient = term.equations(state)", r"equations"),
         ("class Look(NamedTuple):", r"Look"),

@@ -1,4 +1,4 @@
-"""The skin against a photograph: derivatives against differences, who votes, what is hidden, and what outliers cost."""
+"""The skin against a photograph: derivatives against differences, the weights, self-occlusion, and what outliers cost."""
 
 import gc
 import weakref
@@ -235,7 +235,7 @@ def test_beyond_the_picture_there_is_no_weight(toy_model, scene):
     assert (x > SIZE).sum() > 20 and not residuals.weight[x > SIZE - 1].any() and residuals.weight.any()
 
 
-# -- votes ------------------------------------------------------------------------------------------------------------
+# -- weights ------------------------------------------------------------------------------------------------------------
 def test_regions_vote_as_the_model_knows_them(toy_model):
     weights, regions = vertex_weights(toy_model), toy_model.regions
     for name, vote in module.REGION_WEIGHT.items():
@@ -272,7 +272,7 @@ def test_what_has_no_vote_is_not_sampled_and_others_count_by_it(toy_model, scene
 
 # -- samples ----------------------------------------------------------------------------------------------------------
 def test_samples_are_the_models_vertices(growing):
-    """Places and normals of the samples are those of the whole mesh, a light mesh's own included."""
+    """Places and normals of the samples are those of the whole mesh, the coarse mesh included."""
     state = state_of(growing)
     residuals = comparison(growing, smooth_picture()).evaluate(state)
     samples = np.flatnonzero(vertex_weights(growing) > 0)

@@ -23,7 +23,7 @@ UNCALIBRATED_WEIGHT = 0.3  # weight of landmarks whose errors are only known for
 def fit_appearance(
     fit_inputs: list[FitInput], solutions: list[LandmarkSolution], identity: IdentityPrior, progress: Progress
 ) -> tuple[list[FaceState], list[Stage]]:
-    """Refines one person's landmark solutions on the light mesh.
+    """Refines one person's landmark solutions on the coarse mesh.
 
     Args:
         fit_inputs, solutions: one for each photograph; all solutions have the same identity.

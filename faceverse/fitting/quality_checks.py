@@ -90,7 +90,7 @@ def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ..
 
 
 def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
-    """Remarks on light, cover and sharpness; a small face is not sharp, which has been said then."""
+    """Warnings about light, cover and sharpness; a small face is not sharp, and has its own warning."""
     said = []
     points, size = seen.face.landmarks_px, len(seen.rendered)
     box = crop_box(points)

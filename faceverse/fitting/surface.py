@@ -1,6 +1,6 @@
 """The model's skin against a photograph: residuals of colour at points of the surface, and how they change.
 
-Each visible vertex of the light mesh predicts a colour (albedo times light at its normal) and finds one in the
+Each visible vertex of the coarse mesh predicts a colour (albedo times light at its normal) and finds one in the
 photograph where it is projected to. What the residuals do when pose, shape, colour and light change is written down
 in closed form, row by row, so that Gauss-Newton steps need no renderer but a depth buffer.
 
