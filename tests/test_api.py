@@ -141,6 +141,9 @@ def test_exports_hold_the_head(client, head, kind, tmp_path):
     if kind == "json":
         assert np.allclose(fv.load_result(path).vertices, wanted.vertices, atol=1e-6)
         return
+    if kind == "npy":
+        np.testing.assert_allclose(fv.load_result(path).params.identity, wanted.params.identity, atol=1e-5)
+        return
     if kind == "obj":
         with zipfile.ZipFile(path) as archive:
             assert sorted(archive.namelist()) == ["selfie.mtl", "selfie.obj", "selfie_texture.png"]
