@@ -1,4 +1,4 @@
-"""Changing a head: age and other attributes, expression, identity, detail, pose and light.
+"""Edit a head: age and other attributes, expression, identity, detail, pose and light.
 
 Conventions (axes, units, colours): see camera.py.
 """
@@ -25,20 +25,21 @@ from .result import FitResult, head_from_params, with_params
 from .weights import load_model
 
 MAX_DETAIL = 3.0
-HEAD_VIEW_PX = 512  # picture in which a head without a photograph is seen
+HEAD_VIEW_PX = 512  # picture size of the camera of a head without a photograph
 DETAIL_LAYERS = {"all": slice(None), "coarse": slice(0, -3), "fine": slice(-3, None)}
-"""Rows of the detail generator's latents, see `edit`: all but those of the full resolution, and these."""
-# Added to both sides of the albedo's ratio: where the model is nearly black, a bare ratio tints hair and pupils.
+"""Layers of the detail generator's latents, see `edit`: "fine" are those of the full resolution."""
+# Added to numerator and denominator of the albedo ratio: the plain ratio would tint hair and pupils, where the model is
+# nearly black.
 _RATIO_SOFTENING = 0.03
 
 
 def head(params: FaceParams, model: FaceModel | None = None, *, texture_size: int = 512) -> FitResult:
-    """The head of given parameters, such as `model.random(seed)`: what `fit` returns, without a photograph.
+    """Make a head from parameters, such as `model.random(seed)`: a result like that of `fit`, without a photograph.
 
     Args:
         params: identity, expression, albedo, pose and light.
         model: from `load_model`; by default the open model.
-        texture_size: width and height of the texture, which shows the model's albedo.
+        texture_size: width and height of the texture in pixels; it holds the model's albedo.
     Raises:
         ParameterError: the parameters do not belong to this model, or a size below 1.
     """
@@ -69,41 +70,42 @@ def edit(
     targets: Mapping[str, float] | None = None,
     **attributes: float | None,
 ) -> FitResult:
-    """A new head with some things changed; the given one stays as it is.
+    """Edit a head and return a new one; the given head is not modified.
 
-    Attributes are changes, and so edits add up; `age_years` and `targets` are values to reach. All are measured from
-    the given head, by the model's own estimate (`model.attributes`), so that their order has no say. What would leave
-    an attribute's range (`model.data.attributes`: minimum, maximum) is reduced to the limit, and the result's
-    `warnings` say so. The skin follows: the texture is multiplied by the change of the model's albedo.
+    Attributes are changes, so successive edits add up; `age_years` and `targets` are values to reach. All are relative
+    to the given head, as the model estimates it (`model.attributes`), so the order of arguments does not matter. A
+    change that would leave an attribute's range (`model.data.attributes`: minimum, maximum) is clamped, with a warning
+    in the result. The texture is multiplied by the change of the model's albedo.
 
     Args:
-        result: the head to start from.
-        age: years, +20 is twenty years older than the head is now; its skin ages with it.
-        gender: in the attribute's unit, from female to male: +0.3 is more male than the head is now.
-        expression: weights by name, the others stay; or all of them, (E,); or the name of a whole expression
-            (`EXPRESSION_PRESETS`), which replaces the present one. A mapping may name presets too, 0..1: they are added
-            up and replace the present expression, and weights beside them win. Values outside the model's limits
-            (`FaceModel.expression_limits`, 0..1 for blendshapes) are clamped.
-        detail: strength of the skin's detail, 0..3: 0 is smooth, 1 as it was fitted or made. Of a head whose detail is
-            a bare displacement, without latents, it is a factor on the present depth.
-        identity: (I,) coefficients that replace the present ones, before the attributes move them.
+        result: the head to edit.
+        age: years to add: +20 is twenty years older than the head is now; its skin ages too.
+        gender: change in the attribute's unit, from female to male: +0.3 is more male than the head is now.
+        expression: weights by name, the others keep their values; or all of them, (E,); or the name of a whole
+            expression (`EXPRESSION_PRESETS`), which replaces the present one. A mapping may contain presets with a
+            weight in 0..1: their sum replaces the present expression, and single weights override it. Values outside
+            the model's limits (`FaceModel.expression_limits`, 0..1 for blendshapes) are clamped.
+        detail: strength of the skin detail, 0..3: 0 is smooth, 1 as fitted or sampled. Where the detail is a
+            displacement without latents, it is a factor on the present depth.
+        identity: (I,) coefficients that replace the present ones before attribute changes are added.
         rotation: head to camera: (yaw, pitch, roll) in degrees or a rotation matrix (3, 3).
-        light: (9, 3) spherical harmonics; or a mapping of "yaw" and "pitch", the degrees from which a lamp shines (0, 0
-            from the camera, +yaw from the left of a subject who faces it, +pitch from above), "intensity" 0..3, 1 as
-            bright as the default light, and "warmth", -1 (blue sky) to 1 (candle). What is missing is 0, intensity 1.
-        detail_seed: gives the head other skin, of its own age and sex: 0 to 2^24 - 1, each seed another.
-        detail_from: gives it the detail of that head.
-        detail_layers: what `detail_from` brings: "all", "coarse" (creases; the pores stay), or "fine" (the reverse).
-        age_years: the age to reach; its skin ages with it.
+        light: (9, 3) spherical harmonics; or a mapping of `LIGHT_PARAMETERS`: "yaw" and "pitch", the direction of a
+            lamp in degrees (0, 0 at the camera, +yaw to the left of a subject who faces it, +pitch above), "intensity"
+            relative to the default light, and "warmth" from blue sky to candle. Missing entries have their defaults.
+        detail_seed: samples new skin detail for the head's age and sex; 0 to 2^24 - 1.
+        detail_from: takes the skin detail of this head.
+        detail_layers: layers taken from `detail_from`: "all", "coarse" (creases; pores are kept) or "fine" (pores;
+            creases are kept).
+        age_years: the age to reach; the skin ages too.
         targets: values to reach by attribute, such as {"gender": -0.5, "nose_width": 3}.
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
-        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, a change and a value to
-            reach of one attribute, `detail` for a head without a detail layer, or other skin where the detail modules
-            of the heads are missing or different.
-        WeightsError: `detail_seed` for a head that has no detail module, without the open detail weights.
+        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, both a change and a target
+            of one attribute, `detail` for a head without detail, or new detail where the detail modules of the heads
+            are missing or differ.
+        WeightsError: `detail_seed` for a head without a detail module where the open detail weights are missing.
     """
-    start, result = result, _with_other_detail(result, detail_seed, detail_from, detail_layers)
+    original, result = result, _with_new_detail(result, detail_seed, detail_from, detail_layers)
     model, params = result.model, result.params
     warnings: list[str] = []
     if identity is not None:
@@ -130,7 +132,7 @@ def edit(
         texture = _recolored(model, texture, result.params.albedo, params.albedo)
     edited = edited.replace(texture=texture, warnings=result.warnings + tuple(warnings))
     if params.detail and known:
-        return with_detail(edited, shown_albedo(start)) if _moves_skin(start.params, params) else edited
+        return with_detail(edited, shown_albedo(original)) if _changes_detail(original.params, params) else edited
     if detail is None:
         return edited
     before = float(result.params.detail.get("strength", 1.0))
@@ -140,7 +142,7 @@ def edit(
 
 
 def _targets(targets: Mapping[str, float] | None, age_years: float | None) -> dict[str, float]:
-    """Values to reach by name."""
+    """Target values by attribute."""
     if targets is not None and not isinstance(targets, Mapping):
         raise ParameterError("edit.targets", targets=repr(targets))
     targets = dict(targets or {})
@@ -151,8 +153,8 @@ def _targets(targets: Mapping[str, float] | None, age_years: float | None) -> di
     return targets | {"age": age_years}
 
 
-def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
-    """The head with latents of random or somebody else's detail; texture and maps still show its own."""
+def _with_new_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
+    """The head with sampled or transferred detail latents; texture and maps still show the previous detail."""
     if layers not in DETAIL_LAYERS:
         raise ParameterError("edit.detail_layers", known=", ".join(DETAIL_LAYERS), layers=repr(layers))
     if seed is None and other is None:
@@ -176,13 +178,13 @@ def _with_other_detail(result: FitResult, seed: int | None, other: FitResult | N
 
 
 def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule:
-    """The module that made the detail of a head, if it has any, and of its donor, and that makes the new one.
+    """The detail module of a head and its donor, which also generates the new detail.
 
     Raises:
-        ParameterError: the donor has no detail, one of them is without its module, or they have different ones.
-        WeightsError: none of them has a module, and the open one is not installed.
+        ParameterError: the donor has no detail, a head lacks its module, or the modules differ.
+        WeightsError: neither head has a module, and the open one is not installed.
     """
-    # The texture shows the head's present detail, which only its own module can take out again.
+    # The texture contains the present detail's albedo, which only the same module can remove.
     if result.params.detail and result.detail_module is None:
         raise ParameterError("edit.detail_fixed", reason=Message("edit.no_module"))
     if other is None:
@@ -204,14 +206,14 @@ def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule
     return other.detail_module
 
 
-def _moves_skin(before: FaceParams, after: FaceParams) -> bool:
-    """Whether the detail has to be made anew."""
+def _changes_detail(before: FaceParams, after: FaceParams) -> bool:
+    """Whether the detail maps have to be regenerated."""
     same = all(np.array_equal(getattr(before, n), getattr(after, n)) for n in ("identity", "expression", "albedo"))
     return not (same and before.detail is after.detail)
 
 
 def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The texture (H, W, 3) uint8 in linear light times the change of the model's albedo, clipped."""
+    """Multiply the texture (H, W, 3) uint8 by the ratio of the model's albedos, in linear light, clipped."""
     rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.device)
     old, new = model.albedo(rows).clamp(0, 1).cpu() + _RATIO_SOFTENING
     height, width = texture.shape[:2]
@@ -232,7 +234,7 @@ def _strength(detail: float) -> float:
 
 
 def _with_factor(result: FitResult, factor: float) -> FitResult:
-    """Displacement and the slope of the normal map times a factor."""
+    """Scale the displacement and the slope of the normal map by a factor."""
     if result.displacement is None and result.normal_map is None:
         raise ParameterError("edit.no_detail")
     displacement, normal_map = result.displacement, result.normal_map
@@ -240,7 +242,7 @@ def _with_factor(result: FitResult, factor: float) -> FitResult:
         displacement = (displacement * factor).astype(np.float32)
     if normal_map is not None:
         normals = normal_map.astype(np.float32) / 127.5 - 1
-        # 127.5 means no slope but is not a byte: without this, flat texels would drift with every edit.
+        # Zero slope is 127.5, which is no byte value: without this, flat texels would tilt further with every edit.
         normals[..., :2][np.isin(normal_map[..., :2], (127, 128))] = 0
         normals[..., :2] *= factor
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)

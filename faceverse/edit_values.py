@@ -1,6 +1,6 @@
-"""What an edit asks for, checked and in the model's own terms: weights, coefficients and light.
+"""Validate the arguments of `edit` and convert them to coefficients: attributes, expression weights, light.
 
-Everything is measured from the same start, so that the order in which things are asked for has no say.
+All changes are relative to the same head, so that their order does not matter.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LEAST_GAIN = 0.1
 
 # -- attributes -------------------------------------------------------------------------------------------------------
 def attribute_limits(result: FitResult) -> dict[str, tuple[float, float]]:
-    """How far `edit` may change each attribute of this head before it is reduced to a limit.
+    """Limits of the change of each attribute that `edit` makes without clamping.
 
     Returns:
-        (low, high) by name, low <= 0 <= high, in the attribute's unit. A head that the model estimates beyond an
-        attribute's range has 0 on that side.
+        (low, high) by name, low <= 0 <= high, in the attribute's unit. 0 on the side where the head's estimate lies
+        beyond the attribute's range.
     """
     values = result.model.attributes(result.params)
     return {a.name: _limits(a, values[a.name]) for a in result.model.data.attributes}
@@ -42,12 +42,12 @@ def moved_attributes(
     targets: Mapping[str, float],
     warnings: list[str],
 ) -> FaceParams:
-    """Identity and albedo coefficients moved along the attributes' directions.
+    """Move identity and albedo coefficients along the attributes' directions.
 
     Args:
         amounts: changes by name.
-        targets: what the model is to estimate afterwards by name, for other attributes.
-        warnings: sentences are added for what was reduced to a limit.
+        targets: values to reach by name, for other attributes.
+        warnings: receives a message for each clamped value.
     Raises:
         ParameterError: an unknown name, not a finite number, or a name in both.
     """
@@ -75,9 +75,9 @@ def moved_attributes(
 
 
 def amounts_for(seen: Sequence[Attribute], moved: Sequence[Attribute], changes: np.ndarray) -> np.ndarray:
-    """Amounts of the `moved` attributes after which the estimates of the `seen` ones have changed so much.
+    """Solve for the amounts of the `moved` attributes that change the estimates of the `seen` ones by `changes`.
 
-    Shares of ancestry move each other and add up to one: hence equations for all at once, and least squares.
+    Ancestry shares depend on each other and add up to one, so all are solved jointly by least squares.
     """
     seen_ranges, moved_ranges = (np.array([a.maximum - a.minimum for a in some]) for some in (seen, moved))
     reads = np.stack([a.estimator[:-1] for a in seen]).astype(np.float64) / seen_ranges[:, None]
@@ -86,13 +86,13 @@ def amounts_for(seen: Sequence[Attribute], moved: Sequence[Attribute], changes: 
 
 
 def _limits(attribute: Attribute, value: float) -> tuple[float, float]:
-    # A step moves the estimate by a little less than a unit where the model can only show a part of it.
+    # A unit step changes the estimate by less than one unit where the model can represent only part of the change.
     gain = max(float(attribute.estimator[:-1] @ attribute.step), _LEAST_GAIN)
     return min((attribute.minimum - value) / gain, 0.0), max((attribute.maximum - value) / gain, 0.0)
 
 
 def _allowed(attribute: Attribute, value: float, amount: float, warnings: list[str]) -> float:
-    """The part of the amount that keeps the estimated value in the attribute's range; never turned round."""
+    """Clamp an amount so that the estimate stays in the attribute's range; its sign never changes."""
     allowed = float(np.clip(amount, *_limits(attribute, value)))
     if allowed != amount:
         warnings.append(
@@ -109,7 +109,7 @@ def _allowed(attribute: Attribute, value: float, amount: float, warnings: list[s
 
 
 def _reachable(attribute: Attribute, value: float, target: float, warnings: list[str]) -> float:
-    """The value to reach, within the range; a head beyond the range goes no further."""
+    """Clamp a target to the attribute's range, or to the present value where that lies beyond the range."""
     allowed = float(np.clip(target, min(attribute.minimum, value), max(attribute.maximum, value)))
     if allowed != target:
         name = _term(f"attribute.name.{attribute.name}", attribute.name)
@@ -162,7 +162,7 @@ def expression_weights(model: FaceModel, present: np.ndarray, wanted, warnings: 
 
 
 def _mixed_presets(model: FaceModel, shares: Mapping[str, float], warnings: list[str]) -> np.ndarray:
-    """(E,) float32, the sum of presets by name times their shares, within the weights' limits."""
+    """(E,) float32, the weighted sum of presets, clamped to the weights' limits."""
     names = model.expression_names
     weights = np.zeros(len(names), np.float32)
     for preset, share in shares.items():
@@ -176,7 +176,7 @@ def _mixed_presets(model: FaceModel, shares: Mapping[str, float], warnings: list
 
 # -- light ------------------------------------------------------------------------------------------------------------
 def light_coefficients(wanted, warnings: list[str]) -> np.ndarray:
-    """(9, 3) float32 spherical harmonics, of themselves or of a direction with intensity and warmth."""
+    """(9, 3) float32 spherical harmonics, given as such or by `LIGHT_PARAMETERS`."""
     if not isinstance(wanted, Mapping):
         return array("light", wanted, (9, 3))
     values = {}
@@ -189,7 +189,7 @@ def light_coefficients(wanted, warnings: list[str]) -> np.ndarray:
     return directed_light(**values).numpy()
 
 
-# -- numbers and words ------------------------------------------------------------------------------------------------
+# -- validation -------------------------------------------------------------------------------------------------------
 def number(name: str, value) -> float:
     """The value as a float.
 
