@@ -13,7 +13,7 @@ import torch
 from .detail.file import load_detail
 from .detail.latents import aged, check_latents, mixed, random_detail, shown_albedo, with_detail
 from .detail.module import DetailModule
-from .edit_values import array, expression_weights, light_coefficients, moved_attributes, number
+from .edit_values import array, expression_weights, light_coefficients, move_attributes, number
 from .errors import ParameterError
 from .graphics.camera import Camera
 from .graphics.lighting import linear_from_srgb, srgb_from_linear
@@ -119,7 +119,7 @@ def edit(
     amounts = {"age": age, "gender": gender, **attributes}
     amounts = {name: amount for name, amount in amounts.items() if amount is not None}
     targets = _targets(targets, age_years)
-    params = moved_attributes(model, params, amounts, targets, warnings)
+    params = move_attributes(model, params, amounts, targets, warnings)
     known = result.detail_module is not None
     if ("age" in amounts or "age" in targets) and params.detail and known:
         years = model.attributes(params)["age"] - model.attributes(result.params)["age"]

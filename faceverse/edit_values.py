@@ -35,7 +35,7 @@ def attribute_limits(result: FitResult) -> dict[str, tuple[float, float]]:
     return {a.name: _limits(a, values[a.name]) for a in result.model.data.attributes}
 
 
-def moved_attributes(
+def move_attributes(
     model: FaceModel,
     params: FaceParams,
     amounts: Mapping[str, float],
@@ -60,12 +60,12 @@ def moved_attributes(
     values = model.attributes(params)
     total = np.zeros(len(params.identity) + len(params.albedo))
     for name, amount in sorted(amounts.items()):
-        total += _allowed(known[name], values[name], number(name, amount), warnings) * known[name].step
+        total += _clamped_amount(known[name], values[name], number(name, amount), warnings) * known[name].step
     if targets:
         aimed = [known[name] for name in sorted(targets)]
-        reached = [_reachable(a, values[a.name], number(a.name, targets[a.name]), warnings) for a in aimed]
-        missing = [to - values[a.name] - a.estimator[:-1] @ total for a, to in zip(aimed, reached)]
-        total += amounts_for(aimed, aimed, np.array(missing)) @ np.stack([a.step for a in aimed])
+        values_to_reach = [_clamped_target(a, values[a.name], number(a.name, targets[a.name]), warnings) for a in aimed]
+        missing = [to - values[a.name] - a.estimator[:-1] @ total for a, to in zip(aimed, values_to_reach)]
+        total += solve_amounts(aimed, aimed, np.array(missing)) @ np.stack([a.step for a in aimed])
     if not total.any():
         return params
     identity, albedo = np.split(total, [len(params.identity)])
@@ -74,15 +74,17 @@ def moved_attributes(
     )
 
 
-def amounts_for(seen: Sequence[Attribute], moved: Sequence[Attribute], changes: np.ndarray) -> np.ndarray:
-    """Solve for the amounts of the `moved` attributes that change the estimates of the `seen` ones by `changes`.
+def solve_amounts(
+    estimated: Sequence[Attribute], moved: Sequence[Attribute], changes: np.ndarray
+) -> np.ndarray:
+    """Solve for the amounts of the `moved` attributes that change the estimates of the `estimated` ones by `changes`.
 
     Ancestry shares depend on each other and add up to one, so all are solved jointly by least squares.
     """
-    seen_ranges, moved_ranges = (np.array([a.maximum - a.minimum for a in some]) for some in (seen, moved))
-    reads = np.stack([a.estimator[:-1] for a in seen]).astype(np.float64) / seen_ranges[:, None]
+    estimated_ranges, moved_ranges = (np.array([a.maximum - a.minimum for a in some]) for some in (estimated, moved))
+    estimators = np.stack([a.estimator[:-1] for a in estimated]).astype(np.float64) / estimated_ranges[:, None]
     steps = np.stack([a.step for a in moved]).astype(np.float64) * moved_ranges[:, None]
-    return np.linalg.lstsq(reads @ steps.T, changes / seen_ranges, rcond=_LEAST_GAIN / 2)[0] * moved_ranges
+    return np.linalg.lstsq(estimators @ steps.T, changes / estimated_ranges, rcond=_LEAST_GAIN / 2)[0] * moved_ranges
 
 
 def _limits(attribute: Attribute, value: float) -> tuple[float, float]:
@@ -91,7 +93,7 @@ def _limits(attribute: Attribute, value: float) -> tuple[float, float]:
     return min((attribute.minimum - value) / gain, 0.0), max((attribute.maximum - value) / gain, 0.0)
 
 
-def _allowed(attribute: Attribute, value: float, amount: float, warnings: list[str]) -> float:
+def _clamped_amount(attribute: Attribute, value: float, amount: float, warnings: list[str]) -> float:
     """Clamp an amount so that the estimate stays in the attribute's range; its sign never changes."""
     allowed = float(np.clip(amount, *_limits(attribute, value)))
     if allowed != amount:
@@ -108,7 +110,7 @@ def _allowed(attribute: Attribute, value: float, amount: float, warnings: list[s
     return allowed
 
 
-def _reachable(attribute: Attribute, value: float, target: float, warnings: list[str]) -> float:
+def _clamped_target(attribute: Attribute, value: float, target: float, warnings: list[str]) -> float:
     """Clamp a target to the attribute's range, or to the present value where that lies beyond the range."""
     allowed = float(np.clip(target, min(attribute.minimum, value), max(attribute.maximum, value)))
     if allowed != target:

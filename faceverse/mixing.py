@@ -11,7 +11,7 @@ import torch
 from .detail.displacement import normal_map
 from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
 from .edit import edit
-from .edit_values import amounts_for, attribute_limits, number, region_attributes
+from .edit_values import solve_amounts, attribute_limits, number, region_attributes
 from .errors import ParameterError
 from .model.arrays import BASES
 from .model.face_model import FaceModel
@@ -73,7 +73,7 @@ def random_attributes(
     wanted = _as_shares(names, present, wanted, is_free)
     limits = attribute_limits(result)
     moved = [attribute for attribute, moves in zip(attributes, is_free) if moves]
-    amounts = zip(moved, amounts_for(attributes, moved, wanted))
+    amounts = zip(moved, solve_amounts(attributes, moved, wanted))
     return {attribute.name: float(np.clip(amount, *limits[attribute.name])) for attribute, amount in amounts}
 
 
