@@ -74,9 +74,7 @@ def move_attributes(
     )
 
 
-def solve_amounts(
-    estimated: Sequence[Attribute], moved: Sequence[Attribute], changes: np.ndarray
-) -> np.ndarray:
+def solve_amounts(estimated: Sequence[Attribute], moved: Sequence[Attribute], changes: np.ndarray) -> np.ndarray:
     """Solve for the amounts of the `moved` attributes that change the estimates of the `estimated` ones by `changes`.
 
     Ancestry shares depend on each other and add up to one, so all are solved jointly by least squares.

@@ -11,7 +11,7 @@ import torch
 from .detail.displacement import normal_map
 from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
 from .edit import edit
-from .edit_values import solve_amounts, attribute_limits, number, region_attributes
+from .edit_values import attribute_limits, number, region_attributes, solve_amounts
 from .errors import ParameterError
 from .model.arrays import BASES
 from .model.face_model import FaceModel
