@@ -20,7 +20,7 @@ help:
 	@echo "make serve       only the web app"
 	@echo "make install     only .venv with what the app needs (another interpreter: make install PYTHON=python3.12)"
 	@echo "make test        all tests, as many at a time as there are cores (some of them: make test JOBS=0 ARGS='tests/test_camera.py -k focal')"
-	@echo "make lint        ruff"
+	@echo "make lint        ruff and mypy"
 	@echo "make notebooks   run the notebooks from top to bottom, in place"
 	@echo "make badges      let the notebooks' Colab badges open a published copy (make badges REPO=owner/name)"
 	@echo "make clean       remove .venv, $(OUT)/ and caches"
@@ -42,6 +42,7 @@ test: $(VENV)/.stamp-dev validator
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
 
 # The hour at which each cell ran would make every run a change.
 define WITHOUT_HOURS

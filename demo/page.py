@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -68,8 +69,8 @@ class Page(WebcamEvents):
 
     # -- events -------------------------------------------------------------------------------------------------------
     def _connect(self) -> None:
-        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        slow = {"show_progress": "hidden", "api_visibility": "private"}
+        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        slow: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         started = [
             self.fit_ticket,
             self.message,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..edit import DETAIL_LAYERS, edit
 from ..errors import ParameterError
@@ -94,7 +95,7 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     skin.add_argument("--detail-from", type=Path, metavar="JSON", help="take the skin detail of another fitted head")
     text = "layers of --detail-from: all (default), coarse (creases only) or fine (pores only)"
     parser.add_argument("--detail-layers", choices=tuple(DETAIL_LAYERS), help=text)
-    add_pairs = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
+    add_pairs: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE", "type": _pair}
     text = f"a weight 0..1, such as jawOpen=0.5, or a whole expression ({', '.join(EXPRESSION_PRESETS)}), "
     parser.add_argument(
         "--expression",

@@ -187,7 +187,8 @@ def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
         raise WeightsError("detail.parts_differ", paths=listed)
     try:
         stored: dict[str, Any] = json.loads(texts.pop())
-        return DisplacementCode(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+        return DisplacementCode(**values)
     except (ValueError, TypeError, AttributeError) as error:
         path = next(iter(parts)).path
         raise WeightsError("file.metadata_damaged", path=path, key="code", reason=reason_of(error)) from error

@@ -173,7 +173,7 @@ def _fitted(value: np.ndarray, shape: tuple[int | None, ...]) -> tuple[int, ...]
     return lengths if fits else None
 
 
-def _index_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
+def _index_problems(arrays: Mapping[str, np.ndarray]) -> list[Message]:
     vertices, faces = (len(arrays[key]) if key in arrays else None for key in ("uv", "tri"))
     side = len(arrays["uvmask"]) if "uvmask" in arrays else None
     limits = {"uv": side, "tri": vertices, "point_buf": faces, "keypoints": vertices}

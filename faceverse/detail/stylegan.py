@@ -164,6 +164,7 @@ class ConditionalGenerator(nn.Module):
         self._check("condition", condition, (None, self.condition_channels, *[self.condition_size] * 2))
         maps, parts = self.cond_convs1(condition.contiguous(memory_format=_LAYOUT)), []
         for halve, join in zip(self.cond_convs, self.comb_convs):
+            assert isinstance(join, Join)
             maps = halve(maps)
             parts.append(join.part(maps))
         return tuple(parts)
@@ -234,7 +235,7 @@ class ConditionalGenerator(nn.Module):
             {side: cut(values) for side, values in maps_of.items() if int(side) > whole}
             for maps_of in (self.places, self.noise_gains)
         )
-        parts, noise = [cut(part) for part in parts], [cut(values) for values in noise]
+        parts, noise = tuple(cut(part) for part in parts), [cut(values) for values in noise]
         for step in range(steps, len(self.to_rgbs)):
             maps, window = self._doubled(step, maps, window, latents, parts, noise, (places, gains))
         row, column = (edge - low * factor for edge, low in zip(corner, first))
@@ -445,6 +446,6 @@ def _fault(value: Tensor, expected: Tensor) -> str:
 
 
 def _listed(items: Iterable[object], limit: int = 8) -> str:
-    items = [str(item) for item in items]
-    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + rest
+    texts = [str(item) for item in items]
+    rest = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + rest

@@ -69,6 +69,7 @@ class EqualConv(nn.Module):
 class Resample(nn.Module):
     """Filters each channel with the binomial kernel; `gain` is the factor that makes up for inserted zeros."""
 
+    kernel: Tensor
     def __init__(self, *, gain: float = 1.0, stride: int = 1, padding: int = 0):
         super().__init__()
         self.gain, self.stride, self.padding = gain, stride, padding
@@ -210,7 +211,7 @@ class Join(nn.Sequential):
     def part(self, second: Tensor) -> Tensor:
         return self[0](second, slice(self.channels, None))
 
-    def forward(self, first: Tensor, part: Tensor) -> Tensor:
+    def forward(self, first: Tensor, part: Tensor) -> Tensor:  # type: ignore[override]  # two stacks, not one
         return self[1](self[0](first, slice(self.channels)).add_(part))
 
 

@@ -104,7 +104,7 @@ class ParameterRegressor:
         identity, expression = self.mean_of_both(both[:1], both[1:])
         yaw_bin = self.bin_of(aligned.yaw_deg)
         bias, error_modes, sigma = self.errors_at(aligned.yaw_deg)
-        shift_px = bias * np.float32([1, -1]) * (aligned.scale / float(self.unit_m[0]))
+        shift_px = bias * np.array([1, -1], np.float32) * (aligned.scale / float(self.unit_m[0]))
         return InitialEstimate(
             identity[0].astype(np.float64),
             self.covariance[yaw_bin].astype(np.float64),
@@ -127,7 +127,7 @@ class ParameterRegressor:
         bias = (1 - (position - low)) * self.bias[low] + (position - low) * self.bias[high]
         if yaw_deg < 0:
             error_modes, sigma = self._mirrored_errors
-            return bias[self.mirrored_points] * np.float32([-1, 1]), error_modes[nearest], sigma[nearest]
+            return bias[self.mirrored_points] * np.array([-1, 1], np.float32), error_modes[nearest], sigma[nearest]
         return bias, self.error_modes[nearest], self.sigma[nearest]
 
     @cached_property

@@ -216,7 +216,7 @@ def _check_dense(result: FitResult, path: Path, known: ExportFormat) -> None:
 
 def _mesh_of(result: FitResult, lod: str) -> DenseMesh:
     """The displaced mesh, or the head's own in the same form."""
-    if lod == "dense":
+    if lod == "dense" and result.displacement is not None:
         return dense_mesh(result, len(result.displacement))
     model = result.model
     normals, source = _normals(model, result.vertices), np.arange(len(model.faces))
@@ -228,7 +228,7 @@ def _obj(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     # Readers split these two lines at blanks.
     stem = re.sub(r"\s+", "_", path.stem)
     material_path, texture_path = path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}_texture.png")
-    flipped = mesh.uv * np.float32([1, -1]) + np.float32([0, 1])
+    flipped = mesh.uv * np.array([1, -1], np.float32) + np.array([0, 1], np.float32)
     lines = [
         f"# {library_name()}: metres, +y up\nmtllib {material_path.name}\no head\n",
         _rows("v %.7f %.7f %.7f\n", mesh.vertices),
@@ -338,8 +338,8 @@ def _roughness_map(model: FaceModel) -> np.ndarray:
     corners_px = model.uv[model.uv_faces[special]] * _ROUGHNESS_SIZE_PX - 0.5
     for triangle, index in zip(corners_px.reshape(-1, 6).tolist(), surface[special].tolist()):
         draw.polygon(triangle, fill=levels[index])
-    green = np.asarray(green)
-    return np.stack([np.full_like(green, 255), green, np.zeros_like(green)], axis=-1)
+    roughness = np.asarray(green)
+    return np.stack([np.full_like(roughness, 255), roughness, np.zeros_like(roughness)], axis=-1)
 
 
 def _npy(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:

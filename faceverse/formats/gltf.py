@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -128,8 +129,8 @@ def write_glb(
     }
     if material.normal is not None:
         attributes["TANGENT"] = builder.vertex_data(tangents(mesh.positions, mesh.normals, mesh.uv, mesh.faces))
-    primitive = {"attributes": attributes, "indices": builder.indices(mesh.faces), "material": 0, "mode": 4}
-    gltf_mesh = {"name": mesh.name, "primitives": [primitive]}
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": builder.indices(mesh.faces), "material": 0, "mode": 4}
+    gltf_mesh: dict[str, Any] = {"name": mesh.name, "primitives": [primitive]}
     if mesh.targets:
         primitive["targets"] = [builder.target(target, tolerance) for target in mesh.targets]
         gltf_mesh["weights"] = [float(w) for w in mesh.weights]
@@ -251,7 +252,7 @@ class _Builder:
         times = np.ascontiguousarray(animation.times_s, dtype="<f4")[:, None]
         view = self.view(times.tobytes())
         keys = self.accessor(bufferView=view, componentType=_FLOAT, count=len(times), type="SCALAR", **_bounds(times))
-        entry = {"name": animation.name, "channels": [], "samplers": []}
+        entry: dict[str, Any] = {"name": animation.name, "channels": [], "samplers": []}
         for path, values, kind in (
             ("weights", np.reshape(animation.weights, -1), "SCALAR"),
             ("rotation", animation.rotation, "VEC4"),

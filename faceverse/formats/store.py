@@ -15,6 +15,7 @@ import re
 import zlib
 from dataclasses import asdict
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,7 @@ from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
-from ..result import FitResult, FittedView, Stage, with_params
+from ..result import DetailModuleLike, FitResult, FittedView, Stage, with_params
 
 _FORMAT, _VERSION = "faceverse-result", 1
 _LARGEST_SIDE_PX = 8192
@@ -131,7 +132,7 @@ def picture_bytes(pixels: np.ndarray, *, jpeg: bool = False) -> bytes:
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
-def _numbers(values: np.ndarray | None) -> list | None:
+def _numbers(values: np.ndarray | None) -> Any:
     """Nested lists of the shortest decimals that round to the same float32."""
     if values is None:
         return None
@@ -175,7 +176,7 @@ def _encoded_picture(pixels: np.ndarray | None) -> str | None:
     return None if pixels is None else base64.b64encode(picture_bytes(pixels)).decode("ascii")
 
 
-def _module_entry(module: DetailModule | None) -> dict | None:
+def _module_entry(module: DetailModuleLike | None) -> dict | None:
     return None if module is None else {"name": module.name, "digest": module.digest}
 
 
@@ -243,7 +244,7 @@ def _check_model(wanted: dict, model: FaceModel, name: str) -> None:
 def _restored(document: dict, model: FaceModel) -> FitResult:
     stored = document["params"]
     neutral = model.neutral()
-    values = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
+    values: dict[str, Any] = {key: _array(stored[key], getattr(neutral, key).shape, key) for key in _PARAMS}
     values["expression"] = _weights(stored["expression"], model)
     values["detail"] = {
         _LATENTS_OF_STORED.get(key, key): _latents(item, f"detail {key}") for key, item in stored["detail"].items()

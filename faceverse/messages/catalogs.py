@@ -89,7 +89,7 @@ def read_catalog(path: Path) -> Catalog:
     for entry in content:
         if entry.id and not entry.fuzzy:
             code = entry.id if isinstance(entry.id, str) else entry.id[0]
-            forms = (entry.string,) if isinstance(entry.string, str) else tuple(entry.string)
+            forms = (entry.string,) if isinstance(entry.string, str) else tuple(entry.string or ("",))
             if all(forms):
                 sentences[code] = forms
     return Catalog(sentences, content.plural_expr)

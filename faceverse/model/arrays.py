@@ -118,7 +118,7 @@ def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
     )
 
 
-def _problems(data: ModelData) -> list[str]:
+def _problems(data: ModelData) -> list[Message]:
     """Inconsistencies between the arrays of a model, in words."""
     vertices, faces, uv = len(data.mean_vertices), len(data.faces), len(data.uv)
     identity, expression, albedo = (len(getattr(data, key)) for key in BASES if key.endswith("modes"))
@@ -166,7 +166,7 @@ def _problems(data: ModelData) -> list[str]:
     return problems
 
 
-def _landmark_problems(points: Landmarks, number: int) -> list[str]:
+def _landmark_problems(points: Landmarks, number: int) -> list[Message]:
     shapes = {"triangle": (number,), "barycentric": (number, 3), "sigma": (number,), "error_modes": (None, number, 2)}
     return [
         Message("array.landmarks_shape", key=f"landmarks_{number}.{key}", expected=shape)

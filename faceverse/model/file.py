@@ -252,7 +252,7 @@ def _check(file: ModelFile, where: str) -> None:
         raise WeightsError("file.problems", path=where, problems=joined(problems))
 
 
-def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
+def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Message]:
     has_quads = file.quads is not None
     polygons, uv_polygons = _topology_keys(file)
     if {*_QUAD_KEYS, *_TRIANGLE_KEYS} & set(arrays) != {polygons, uv_polygons}:
@@ -291,7 +291,7 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]
     ]
 
 
-def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[str]:
+def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Message]:
     problems = [Message("array.empty", key=k) for k in ("mean_vertices", *_topology_keys(file)) if not len(arrays[k])]
     problems += [Message("array.not_finite", key=k) for k, v in arrays.items() if not np.isfinite(v).all()]
     polygons, uv_polygons = (arrays[key] for key in _topology_keys(file))

@@ -81,7 +81,7 @@ def model_albedo(model: FaceModel, params: FaceParams) -> np.ndarray:
     return albedo
 
 
-def smoothstep(x: np.ndarray) -> np.ndarray:
+def smoothstep(x: float | np.ndarray) -> np.ndarray:
     """Cubic Hermite step from 0 at x <= 0 to 1 at x >= 1."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)

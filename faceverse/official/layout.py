@@ -7,7 +7,8 @@ github.com/LizhenWangT/FaceVerse (model/FaceVerseModel.py, faceversev3_jittor) a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from .conventions import (
     Convention,
     linear_colours,
 )
-from .reader import Reader
+from .reader import CheckedDict
 from .unwrap import unwrap_head
 
 BROWS = slice(17, 27)
@@ -61,7 +62,8 @@ def version_of(raw: Mapping, where: str) -> int:
         shown = ", ".join(sorted(map(str, keys))[:8]) or Message("word.none")
         code = "official.detail_layout" if "uvmask" in keys else "official.other_keys"
         raise WeightsError(code, path=where, keys=shown)
-    columns = {key: np.shape(raw[key])[-1] if np.ndim(raw.get(key)) else 0 for key in ("idBase", "exBase", "texBase")}
+    bases = ("idBase", "exBase", "texBase")
+    columns = {key: np.shape(raw[key])[-1] if key in raw and np.ndim(raw[key]) else 0 for key in bases}
     if keys & {*LIGHT_KEYS, "exp_name_list"} or columns["exBase"] == 52:
         return 2
     return 0 if columns["idBase"] == 120 or (columns["exBase"], columns["texBase"]) == (64, 200) else 1
@@ -78,18 +80,18 @@ def model_data(raw: Mapping, where: str, *, strict: bool = True) -> ModelData:
         WeightsError: missing, extra and misshapen keys, all in one message.
     """
     convention = CONVENTIONS[version_of(raw, where)]
-    reader = Reader(raw, where)
-    data = _read(reader, convention)
+    reader = CheckedDict(raw, where)
+    build = _read(reader, convention)
     extra = reader.unread(OWN_KEY)
     reader.finish(extra if strict and convention.version < 3 else ())
-    data = data()
+    data = build()
     if extra:
         data.info["official"]["unread_keys"] = sorted(map(str, extra))
     return _with_own(raw[OWN_KEY], data, where) if OWN_KEY in raw else data
 
 
-def _read(reader: Reader, convention: Convention):
-    """Reads and checks every key; what it returns builds the ModelData once nothing is wrong."""
+def _read(reader: CheckedDict, convention: Convention) -> Callable[[], ModelData]:
+    """Read and validate every key; the function returned builds the ModelData once there are no problems."""
     version = convention.version
     mean = reader.array("meanshape", (None, 3))
     count = len(mean)
@@ -106,7 +108,7 @@ def _read(reader: Reader, convention: Convention):
     extra["parts"] = parts
     landmarks = _keypoints(reader, version, count, extra)
     texels = reader.array("uv", (count, 2), below=4096) if version < 3 else None
-    light = _light(reader, count, extra) if version == 2 else {}
+    light: dict[str, Any] = _light(reader, count, extra) if version == 2 else {}
     if version > 2:
         reader.ignore("tri_inds", "parsing", "uvtex", "keypoints", "keypoints_name_list")
 
@@ -118,10 +120,11 @@ def _read(reader: Reader, convention: Convention):
             "identity_modes": _modes(identity, scale),
             "expression_modes": _modes(expression, scale),
         }
-        weights = {"expression_names": names, "expression_limits": None, "named_expressions": _named(names)}
+        weights: dict[str, Any] = {"expression_names": names, "expression_limits": None}
+        weights["named_expressions"] = _named(names)
         if not weights["named_expressions"]:
             limit = V4_LIMIT if version == 4 else COMPONENT_LIMIT
-            weights["expression_limits"] = np.tile(np.float32([-limit, limit]), (len(names), 1))
+            weights["expression_limits"] = np.tile(np.array([-limit, limit], np.float32), (len(names), 1))
         if version == 4:
             _hold_teeth(bases, parts)
         if convention.eyes and len(parts) > 2:
@@ -156,7 +159,7 @@ def _read(reader: Reader, convention: Convention):
     return build
 
 
-def _names(reader: Reader, version: int, count: int) -> tuple[str, ...]:
+def _names(reader: CheckedDict, version: int, count: int) -> tuple[str, ...]:
     """Names of the expressions; numbers where the file has none."""
     key = "exp_name_list_52" if version == 3 else "exp_name_list"
     names = reader.names(key, count, required=version == 2)
@@ -169,7 +172,7 @@ def _named(names: tuple[str, ...]) -> bool:
     return not names[0].startswith("expression_")
 
 
-def _keypoints(reader: Reader, version: int, count: int, extra: dict) -> dict[int, np.ndarray]:
+def _keypoints(reader: CheckedDict, version: int, count: int, extra: dict) -> dict[int, np.ndarray]:
     """Vertices (L,) of the landmarks, by their number: 68 always, 478 where the file has them."""
     if version < 3:
         extra["keypoints"] = reader.array("keypoints", (66,), below=count)
@@ -180,7 +183,7 @@ def _keypoints(reader: Reader, version: int, count: int, extra: dict) -> dict[in
     return {478: extra["keypoints"], 68: mapped if of_68 is None else of_68}
 
 
-def _light(reader: Reader, count: int, extra: dict) -> dict[str, np.ndarray]:
+def _light(reader: CheckedDict, count: int, extra: dict) -> dict[str, np.ndarray]:
     """The simplified mesh of version 2; empty where the file has none of its keys."""
     if not reader.has_any(*LIGHT_KEYS):
         return {}
@@ -264,8 +267,8 @@ def _add_eyes(bases: dict, weights: dict, parts: np.ndarray, convention: Convent
     bases["expression_modes"] = np.concatenate([bases["expression_modes"], turned])
     limits = weights["expression_limits"]
     if limits is None:
-        limits = np.tile(np.float32([0, 1]), (len(weights["expression_names"]), 1))
-    of_eyes = np.tile(np.float32([-EYE_LIMIT_RAD, EYE_LIMIT_RAD]), (4, 1))
+        limits = np.tile(np.array([0, 1], np.float32), (len(weights["expression_names"]), 1))
+    of_eyes = np.tile(np.array([-EYE_LIMIT_RAD, EYE_LIMIT_RAD], np.float32), (4, 1))
     weights["expression_limits"] = np.concatenate([limits, of_eyes])
     weights["expression_names"] = (*weights["expression_names"], *EYE_NAMES)
 

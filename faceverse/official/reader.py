@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,16 +13,16 @@ from ..messages import Message, joined
 _SHOWN = 12
 
 
-class Reader:
+class CheckedDict:
     """Takes arrays out of a dictionary and remembers what was missing or misshapen, and which keys were asked for."""
 
     def __init__(self, raw: Mapping, where: str):
         self.raw, self.where = raw, where
-        self.problems: list[str] = []
+        self.problems: list[Message] = []
         self._missing: list[str] = []
         self._known: set[str] = set()
 
-    def array(self, key: str, shape: tuple[int | None, ...], below: int | None = None, required: bool = True):
+    def array(self, key: str, shape: tuple[int | None, ...], below: int | None = None, required: bool = True) -> Any:
         """An array in the given shape (None: any length), finite; indices are int64 in 0..below - 1.
 
         Files differ in (1, 3V), (3V,) and (V, 3): any shape with the right number of elements will do. What is missing
@@ -81,16 +82,16 @@ class Reader:
         return any(key in self.raw for key in keys)
 
     def ignore(self, *keys: str) -> None:
-        """Keys that belong to the layout but are not needed here."""
+        """Accept keys that belong to the layout but are not needed here."""
         self._known.update(keys)
 
     def unread(self, *own: str) -> list:
-        """Keys that nobody asked for."""
+        """Keys that were neither read nor ignored."""
         return [key for key in self.raw if key not in self._known and key not in own]
 
     def finish(self, extra: Iterable = ()) -> None:
-        """Raises one WeightsError with all that was wrong."""
-        parts = []
+        """Raise one WeightsError with all problems, if there are any."""
+        parts: list[Message] = []
         if self._missing:
             parts.append(Message("official.missing_keys", keys=_listed(self._missing)))
         if extra := list(extra):

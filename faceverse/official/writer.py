@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from ..errors import ParameterError
 from ..model.arrays import BASES, TOPOLOGY, packed
-from ..model.data import ModelData
+from ..model.data import LazyModes, ModelData
 from ..model.face_model import FaceModel
 from .conventions import FLIP, KEYPOINTS_66, OWN_KEY, display_colours
 
@@ -48,8 +48,8 @@ def official_v2(model: FaceModel) -> dict:
         "uv": np.round(np.clip(data.uv[: len(data.mean_vertices)], 0, 1) * (UV_SIDE - 1)).astype(np.int64),
         "exp_name_list": list(data.expression_names),
     }
-    if data.coarse_faces is not None:
-        keep = data.coarse_vertices
+    keep = data.coarse_vertices
+    if data.coarse_faces is not None and keep is not None:
         values |= {
             "select_id": keep,
             "tri_select": data.coarse_faces,
@@ -83,7 +83,7 @@ def adjacent_faces(faces: np.ndarray, vertex_count: int) -> np.ndarray:
     return around
 
 
-def _columns(modes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _columns(modes: np.ndarray | LazyModes, scale: np.ndarray) -> np.ndarray:
     """(K, V, 3) to (3V, K), each axis scaled. Double precision, so that reading gives the same numbers back."""
     scaled = np.asarray(modes, np.float64) * scale
     return np.ascontiguousarray(scaled.reshape(len(modes), -1).T)

@@ -112,12 +112,12 @@ class PosedHead:
         vertices, faces, uv_faces = result.vertices, result.faces, result.uv_faces
         data = result.model.data
         if mode == "wireframe" and data.coarse_faces is not None:
+            assert data.coarse_vertices is not None and data.coarse_uv_faces is not None
             faces, uv_faces = data.coarse_vertices[data.coarse_faces], data.coarse_uv_faces
         vertices_cam = as_tensor(vertices @ pose.T + translation)
-        faces, uv_faces = (torch.from_numpy(np.ascontiguousarray(f, dtype=np.int64)) for f in (faces, uv_faces))
-        return cls(
-            result, mode, vertices_cam, faces, as_tensor(result.uv), uv_faces, vertex_normals(vertices_cam, faces)
-        )
+        corners, uv_corners = (torch.from_numpy(np.ascontiguousarray(f, dtype=np.int64)) for f in (faces, uv_faces))
+        normals = vertex_normals(vertices_cam, corners)
+        return cls(result, mode, vertices_cam, corners, as_tensor(result.uv), uv_corners, normals)
 
     def texture(self, camera: Camera) -> Tensor:
         """Texture (3, H, W) in linear light, halved until a texel is about as large as a sample (a mipmap level)."""
@@ -169,7 +169,8 @@ class Samples:
 
     @classmethod
     def of(cls, head: PosedHead, camera: Camera, per_pixel: int) -> Samples:
-        camera = camera.cropped((0, 0, *camera.image_size[::-1]), tuple(s * per_pixel for s in camera.image_size))
+        height, width = camera.image_size
+        camera = camera.cropped((0, 0, width, height), (height * per_pixel, width * per_pixel))
         fragments = rasterize(project(head.vertices_cam, camera)[None], head.faces, camera.image_size)
         pixels = fragments.covered
         weights = fragments.barycentric.reshape(-1, 3).movedim(1, 0)[:, pixels]
@@ -183,7 +184,8 @@ class Samples:
     def interpolated(self, values: Tensor, faces: Tensor) -> Tensor:
         """Vertex values (V, C) at the samples: (C, P)."""
         rows, corners = values.t().contiguous(), faces.t().contiguous().index_select(1, self.triangle)
-        return sum(rows.index_select(1, corners[k]) * self.weights[k] for k in range(3))
+        first, second, third = (rows.index_select(1, corners[k]) * self.weights[k] for k in range(3))
+        return first + second + third
 
     def sampled(self, texture: Tensor) -> Tensor:
         """Texture (3, H, W) at the samples by bilinear interpolation: (3, P)."""

@@ -303,8 +303,9 @@ def _crop(photo: np.ndarray, box: tuple[float, float, float, float], size: int) 
     """The square box of a photograph scaled to (size, size, 3); white where it extends beyond the picture."""
     margin = int(max(0, -min(box[:2]), box[2] - photo.shape[1], box[3] - photo.shape[0])) + 1
     padded = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), constant_values=255)
-    moved = tuple(edge + margin for edge in box)
-    return np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS, box=moved))
+    left, top, right, bottom = (edge + margin for edge in box)
+    shifted = (left, top, right, bottom)
+    return np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS, box=shifted))
 
 
 def _framed(camera: Camera, box: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:
@@ -344,7 +345,7 @@ def _check_background(background) -> Tensor:
     try:
         colour = np.array(background, dtype=np.float32)
     except (TypeError, ValueError):
-        colour = np.empty(0)
+        colour = np.empty(0, np.float32)
     if colour.shape != (3,) or not ((colour >= 0) & (colour <= 255)).all():
         raise ParameterError("render.background", background=repr(background))
     return linear_from_srgb(torch.from_numpy(colour / 255))

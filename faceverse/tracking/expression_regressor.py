@@ -101,7 +101,7 @@ class ExpressionRegressor:
         """Input values (..., 1434 + P) of the mirror image of a face."""
         count = self.template.size
         points = values[..., :count].reshape(*values.shape[:-1], -1, 3)[..., self.mirrored_points, :]
-        flipped = (points * np.float32([-1, 1, 1])).reshape(*values.shape[:-1], -1)
+        flipped = (points * np.array([-1, 1, 1], np.float32)).reshape(*values.shape[:-1], -1)
         pose = values[..., count : count + POSE_VALUES] * _MIRRORED_POSE
         scores = values[..., count + POSE_VALUES :][..., self.mirrored_scores]
         return np.concatenate([flipped, pose, scores], axis=-1)

@@ -149,7 +149,7 @@ class LandmarkObserver:
             # Only the detector's errors are taken from it: many frames determine the identity better.
             bias, error_modes, spread = regressor.errors_at(inputs.yaw_deg)
             known = slice(None) if landmarks.detected is None else landmarks.detected
-            bias_px = bias * np.float32([1, -1]) * (inputs.scale / float(regressor.unit_m[0]))
+            bias_px = bias * np.array([1, -1], np.float32) * (inputs.scale / float(regressor.unit_m[0]))
             observed_px = observed_px - bias_px[known]
             landmarks = landmarks.with_error_model(
                 spread[known].astype(np.float64), error_modes[:, known].astype(np.float64)

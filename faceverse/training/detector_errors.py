@@ -32,7 +32,7 @@ def detector_errors(model: FaceModel, samples: PortraitSamples, network: Paramet
         yaw_deg[number] = aligned.yaw_deg
         errors[number] *= float(network.unit_m[0]) / aligned.scale
     right = yaw_deg < 0  # mirrored, so that all faces are turned to the same side
-    errors[right] = errors[right][:, network.mirrored_points] * np.float32([-1, 1])
+    errors[right] = errors[right][:, network.mirrored_points] * np.array([-1, 1], np.float32)
     turn = np.abs(yaw_deg)
     bins = [(turn >= least) & (turn < most) for least, most in zip(TURNS_DEG, (*TURNS_DEG[1:], np.inf), strict=True)]
     parts = [_bin_statistics(errors[rows if rows.sum() >= FEWEST else slice(None)]) for rows in bins]

@@ -108,5 +108,5 @@ def mirror_error_mm(model: FaceModel, mirror: np.ndarray) -> dict[str, float]:
     for name in (name for name in coarse.expression_names if name.endswith("Left")):
         pair = (coarse.expression_names.index(name), coarse.expression_names.index(name[:-4] + "Right"))
         left, right = coarse.expression_modes[list(pair)]
-        errors[name] = float(1e3 * np.abs(left - right[mirror] * np.float32([-1, 1, 1])).max())
+        errors[name] = float(1e3 * np.abs(left - right[mirror] * np.array([-1, 1, 1], np.float32)).max())
     return errors

@@ -154,7 +154,7 @@ def random_bumps(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
     for place in mean[rng.choice(face, BUMPS)]:
         width, sign = rng.uniform(0.012, 0.04), size * rng.standard_normal()
         for side in (1, -1) if mirrored else (1,):
-            distance = ((mean - place * np.float32([side, 1, 1])) ** 2).sum(1)
+            distance = ((mean - place * np.array([side, 1, 1], np.float32)) ** 2).sum(1)
             height += sign * np.exp(-distance / (2 * width**2))
     return height[:, None] * outward
 

@@ -15,9 +15,9 @@ from .skin_fields import smoothstep
 from .skin_surface import GRID, SkinSurface
 
 # Change of log albedo per channel for one unit of pigment: melanin darkens blue most, blood takes green away.
-MELANIN = np.float32([-0.62, -0.86, -1.05])
-BLOOD = np.float32([-0.06, -0.52, -0.42])
-DARK = np.float32([-1.0, -0.97, -0.92])
+MELANIN = np.array([-0.62, -0.86, -1.05], np.float32)
+BLOOD = np.array([-0.06, -0.52, -0.42], np.float32)
+DARK = np.array([-1.0, -0.97, -0.92], np.float32)
 CROSSING_DEG = 38.0  # between the two families of fine lines and the skin tension lines
 COURSE_TEXELS = 4
 
