@@ -42,7 +42,7 @@ LANDMARKS_68_FROM_478 = (
     *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
 )
 
-# MediaPipe's landmarks by name: corners of each eye from the picture's left to its right, the lips' inner edges, others.
+# MediaPipe's landmarks by name: corners of each eye from the image's left to its right, the lips' inner edges, others.
 RIGHT_EYE, LEFT_EYE, MOUTH, NOSE_TIP, NOSE_BASE, CHIN, FOREHEAD = (33, 133), (362, 263), (13, 14), 4, 2, 152, 10
 OUTER_EYE_CORNERS = (RIGHT_EYE[0], LEFT_EYE[1])
 

@@ -129,7 +129,8 @@ def write_glb(
     }
     if material.normal is not None:
         attributes["TANGENT"] = builder.vertex_data(tangents(mesh.positions, mesh.normals, mesh.uv, mesh.faces))
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": builder.indices(mesh.faces), "material": 0, "mode": 4}
+    indices = builder.indices(mesh.faces)
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": 0, "mode": 4}
     gltf_mesh: dict[str, Any] = {"name": mesh.name, "primitives": [primitive]}
     if mesh.targets:
         primitive["targets"] = [builder.target(target, tolerance) for target in mesh.targets]

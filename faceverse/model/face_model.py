@@ -347,7 +347,8 @@ class FaceModel(nn.Module):
     @cached_property
     def _luminance_of_face(self) -> tuple[float, np.ndarray]:
         """Mean luminance of the mean face, and its change (A,) with each albedo coefficient."""
-        skin, weights = self.regions.get("face", np.arange(len(self.data.mean_vertices))), np.array(LUMINANCE, np.float32)
+        skin = self.regions.get("face", np.arange(len(self.data.mean_vertices)))
+        weights = np.array(LUMINANCE, np.float32)
         modes = self.modes_at("albedo_modes", skin).numpy(force=True)
         return float(self.mean_albedo[skin].mean(0) @ weights), modes.mean(1) @ weights
 

@@ -92,7 +92,8 @@ def _sizes(model: FaceModel, space: CodeSpace) -> dict[str, int]:
     """Numbers in a coefficient vector by name, in the version's order."""
     convention = space.convention
     expressions = len(model.expression_names) - len(space.eyes)
-    sizes = {"identity": len(model.tensor("identity_modes")), "expression": expressions, "texture": len(model.tensor("albedo_modes"))}
+    identities, albedos = len(model.data.identity_modes), len(model.data.albedo_modes)
+    sizes = {"identity": identities, "expression": expressions, "texture": albedos}
     rest = {"light": 27, "angles": 3} if convention.light_last else {"angles": 3, "light": 27}
     return {**sizes, **rest, "translation": 3, **({"eyes": convention.eyes} if convention.eyes else {})}
 
