@@ -31,7 +31,8 @@ def pair(toy_model, module):
         bare = head(toy_model.random(seed, scale=0.3), toy_model, texture_size=size).replace(detail_module=module)
         made = edit(bare, detail_seed=seed, expression={"jawOpen": 0.2 * seed})
         displacement = np.random.default_rng(seed).normal(0, 0.02, 128 * 128).astype(np.float32)
-        fitted = {"residual_displacement": displacement, "depth": np.float32(0.5 * seed), "wrinkle_depth": np.float32(1)}
+        depths = {"depth": np.float32(0.5 * seed), "wrinkle_depth": np.float32(1)}
+        fitted = {"residual_displacement": displacement} | depths
         latents = made.params.detail | fitted
         heads.append(edit(made.replace(params=made.params.replace(detail=latents)), detail=0.5 + 0.5 * seed))
     return heads

@@ -1,12 +1,11 @@
-"""A StyleGAN2 generator that is steered by maps: a random vector and a picture go in, a picture comes out.
+"""A conditional StyleGAN2 generator: a random vector and condition maps to an image.
 
 The synthesis network of Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", with a second
-input: condition maps go through residual blocks that halve their size, and what comes out joins the synthesis at every
-resolution from 8 to half the size. Names and shapes of the tensors are those of the checkpoints of FaceVerse (Wang et
-al. 2022), which are those of rosinality's stylegan2-pytorch plus `cond_convs1`, `cond_convs` and `comb_convs`.
-
-Plain torch: any device, float32 or float64, gradients of any order. Letters: N batch, S size, D style_dim, L latents
-(2 log2 S - 2: one per convolution, and one for the last picture), I and O channels in and out.
+input: residual blocks encode the condition maps, and their features join the synthesis at every resolution from 8 to
+half the size. Names and shapes of the tensors are those of the checkpoints of FaceVerse (Wang et al. 2022), which are
+those of rosinality's stylegan2-pytorch plus `cond_convs1`, `cond_convs` and `comb_convs`.
+Plain torch: any device, float32 or float64, gradients of any order. Dimensions: N batch, S size, D style_dim,
+L latents (2 log2 S - 2: one per convolution, and one for the last image), I and O channels in and out.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ class ConditionalGenerator(nn.Module):
         return self.style(z)[:, None].repeat(1, self.latent_count, 1)
 
     def encode(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """What the condition contributes to the synthesis, for `synthesis`; from T / 2 down to 8.
+        """Encode the condition to the features that `synthesis` joins, from T / 2 down to 8.
 
         Args:
             condition: (N or 1, condition_channels, T, T).
