@@ -187,5 +187,5 @@ def test_a_glb_shows_the_detail_by_its_normal_map(fitted, tmp_path):
 
 
 def test_a_dense_mesh_carries_the_detail(fitted, tmp_path):
-    content = fv.export(fitted, tmp_path / "me.ply", dense=True).read_bytes()
+    content = fv.export(fitted, tmp_path / "me.ply", lod="dense").read_bytes()
     assert int(re.search(rb"element face (\d+)", content)[1]) > 300_000
