@@ -373,7 +373,7 @@ def generator_from_state(state: Mapping[str, Tensor], name: str) -> ConditionalG
         group = {key for key in expected if re.fullmatch(optional, key)}
         given |= set() if group & given else group
     problems = {
-        "missing": [key for key in expected if key not in given],
+        "array.missing": [key for key in expected if key not in given],
         "array.extra": [key for key in state if key not in expected],
         "array.unusable": [
             f"{key} ({why})" for key in expected if key in state and (why := _fault(state[key], expected[key]))
