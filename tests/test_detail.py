@@ -171,14 +171,14 @@ def test_all_that_is_wrong_with_a_layout_is_in_one_message(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tri": np.full((FACES, 3), VERTICES)}, "tri must lie in 0..69, got 70..70"),
-        ({"tri": np.full((FACES, 3), -1)}, "tri must lie in 0..69, got -1..-1"),
+        ({"tri": np.full((FACES, 3), VERTICES)}, "tri must index 0..69, got 70..70"),
+        ({"tri": np.full((FACES, 3), -1)}, "tri must index 0..69, got -1..-1"),
         ({"tri": np.full((FACES, 3), 0.5)}, "tri must be whole numbers"),
         ({"tri": np.zeros((0, 3))}, r"tri must be finite numbers \(any, 3\), got float64 \(0, 3\)"),
-        ({"uv": np.full((VERTICES, 2), 1024)}, "uv must lie in 0..1023, got 1024..1024"),
-        ({"point_buf": np.full((VERTICES, 8), FACES)}, "point_buf must lie in 0..39, got 40..40"),
+        ({"uv": np.full((VERTICES, 2), 1024)}, "uv must index 0..1023, got 1024..1024"),
+        ({"point_buf": np.full((VERTICES, 8), FACES)}, "point_buf must index 0..39, got 40..40"),
         ({"point_buf": np.zeros((VERTICES + 1, 8))}, "a row for each of the 70 vertices, got 71"),
-        ({"keypoints": np.full(66, VERTICES)}, "keypoints must lie in 0..69, got 70..70"),
+        ({"keypoints": np.full(66, VERTICES)}, "keypoints must index 0..69, got 70..70"),
         ({"keypoints": np.zeros(65)}, r"keypoints must be finite numbers \(66\), got float64 \(65,\)"),
         ({"keypoints": [[1], [1, 2]]}, "keypoints must be finite numbers"),
         ({"uvmask": np.full((1024, 1024), np.nan)}, "uvmask must be finite numbers"),
@@ -336,8 +336,8 @@ def test_damaged_saved_modules_are_named(tmp_path):
     good = {"format": "faceverse-detail", "format_version": "1", "name": "a", "info": "{}"}
     for metadata, content, complaint in [
         (good | {"format_version": "2"}, tensors, "has format version '2', this version of faceverse reads 1"),
-        (good | {"info": "[]"}, tensors, "metadata entry info is not a JSON dictionary"),
-        (good | {"info": "{"}, tensors, "metadata entry info is not a JSON dictionary"),
+        (good | {"info": "[]"}, tensors, "metadata entry info is missing or not a JSON dict"),
+        (good | {"info": "{"}, tensors, "metadata entry info is missing or not a JSON dict"),
         (
             good,
             tensors,

@@ -290,6 +290,7 @@ def test_a_language_is_a_file(tmp_path):
         'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n'
         '"Plural-Forms: nplurals=2; plural=n>1;\\n"\n'
         '\nmsgid "image.empty_file"\nmsgstr "{name} estas malplena"\n'
+        '\nmsgid "array.empty"\nmsgstr "{nomo} estas malplena"\n'
         '\nmsgid "face.fewer"\nmsgid_plural "face.fewer"\nmsgstr[0] "unu"\nmsgstr[1] "{count} vizaĝoj"\n'
         '\n#, fuzzy\nmsgid "face.none"\nmsgstr "eble"\n'
         '\nmsgid "own.greeting"\nmsgstr "saluton, {name}"\n',
@@ -303,6 +304,7 @@ def test_a_language_is_a_file(tmp_path):
         assert message.translated("eo") == "a.png estas malplena"
         counted = [Message("face.fewer", count=n, index=9, last=n - 1).translated("eo") for n in (1, 2)]
         assert counted == ["unu", "2 vizaĝoj"]
+        assert Message("array.empty", key="uv").translated("eo") == "uv is empty", "a name that does not exist"
         assert Message("face.none").translated("eo") == Message("face.none"), "unfinished entries stay English"
         assert Message("own.greeting", name="Ada") == "hello, Ada"
         assert Message("own.greeting", name="Ada").translated("eo") == "saluton, Ada"

@@ -438,7 +438,7 @@ def test_all_that_is_wrong_is_in_one_message():
         ({}, "no conditional StyleGAN2 generator of a size from 8 to 8192: it holds 0 tensors"),
         ({"fc.weight": torch.zeros(3)}, "it holds 1 tensors, fc.weight"),
         ({"to_rgbs.999.bias": torch.zeros(1)}, "of a size from 8 to 8192"),
-        ({"step": 3, 4: torch.zeros(1)}, "no state dict: no tensors are step, 4"),
+        ({"step": 3, 4: torch.zeros(1)}, "no state dict: these entries are no tensors: step, 4"),
     ],
 )
 def test_states_of_other_networks_are_refused(state, complaint):

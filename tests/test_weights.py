@@ -202,7 +202,7 @@ def test_another_kind_of_safetensors_file_is_refused(tmp_path):
 
 
 def test_another_format_version_is_refused(tmp_path):
-    refused(rewrite(tmp_path / "x.safetensors", metadata={"format_version": "3"}), "'3'", "reads version 2")
+    refused(rewrite(tmp_path / "x.safetensors", metadata={"format_version": "3"}), "'3'", "faceverse reads 2")
 
 
 def test_missing_and_extra_arrays_are_listed_together(tmp_path):

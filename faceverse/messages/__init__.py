@@ -54,7 +54,7 @@ class Message(str):
         return message
 
     def translated(self, language: str) -> str:
-        """The sentence in another language, with the messages among its arguments; English where that lacks it.
+        """The sentence in another language, with the messages among its arguments; English where it fails.
 
         Args:
             language: one of `languages`.
@@ -63,7 +63,10 @@ class Message(str):
         if sentence is None:
             return str(self)
         values = self.arguments.items()
-        return sentence.format(**{k: v.translated(language) if isinstance(v, Message) else v for k, v in values})
+        try:
+            return sentence.format(**{k: v.translated(language) if isinstance(v, Message) else v for k, v in values})
+        except (KeyError, ValueError, IndexError, AttributeError):  # a catalog of somebody's own may have mistakes
+            return str(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Code and arguments, ready for JSON: {"code": ..., "arguments": {...}}; of a free text {"code", "text"}."""
