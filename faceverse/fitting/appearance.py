@@ -1,4 +1,4 @@
-"""The photometric stages of a fit: colours in closed form, then all variables together, coarse to fine."""
+"""Photometric stages of a fit: initial light and albedo in closed form, then joint refinement, coarse to fine."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from .solver import LandmarkSolution
 from .state import FaceState
 from .surface import SurfaceSamples, surface_samples
 
-UNCALIBRATED_WEIGHT = 0.3  # weight of landmarks whose errors are only known for faces from the front, which errs on the sure side
+# Factor on the landmark weight without a yaw-dependent error model: that of frontal faces underestimates the errors.
+UNCALIBRATED_WEIGHT = 0.3
 
 
 def fit_appearance(
     fit_inputs: list[FitInput], solutions: list[LandmarkSolution], identity: IdentityPrior, progress: Progress
 ) -> tuple[list[FaceState], list[Stage]]:
-    """Refines one person's landmark solutions on the coarse mesh.
+    """Refine one person's landmark solutions on the coarse mesh.
 
     Args:
         fit_inputs, solutions: one for each photograph; all solutions have the same identity.
-        identity: what is expected of the person.
+        identity: prior of the person's identity.
         progress: as of `faceverse.fit`.
     Returns:
-        A state for each photograph, all with the same identity and albedo; and what the stages did.
+        A state for each photograph, all with the same identity and albedo; and the reports of the stages.
     """
     mesh = fit_inputs[0].model.coarse
     surface = surface_samples(mesh)
@@ -39,10 +40,14 @@ def fit_appearance(
     stages, done = [], FIT_STAGES["detection"].share + FIT_STAGES["landmarks"].share
     for number, settings in enumerate(STAGES):
         started = time.perf_counter()
-        # The detector errs alike in photographs of one person, so that more of them tell less than each did alone.
+        # The detector's errors are correlated between photographs of one person, so each photograph counts less.
         weight = settings.landmarks / len(fit_inputs) ** 0.5
-        settings = replace(settings, landmarks=weight if fit_inputs[0].landmarks.learned else UNCALIBRATED_WEIGHT * weight)
-        targets = [photometric_target(*known, settings.size_px) for known in zip(fit_inputs, states, expressions, strict=True)]
+        settings = replace(
+            settings, landmarks=weight if fit_inputs[0].landmarks.learned else UNCALIBRATED_WEIGHT * weight
+        )
+        targets = [
+            photometric_target(*known, settings.size_px) for known in zip(fit_inputs, states, expressions, strict=True)
+        ]
         if number == 0:
             states = initial_appearance(surface, states, targets)
         share = FIT_STAGES[settings.name].share
@@ -63,8 +68,10 @@ def fit_appearance(
     return closed, stages
 
 
-def initial_appearance(surface: SurfaceSamples, states: list[FaceState], targets: list[PhotometricTarget]) -> list[FaceState]:
-    """The mean of the photographs' albedos, and the light of each for it."""
+def initial_appearance(
+    surface: SurfaceSamples, states: list[FaceState], targets: list[PhotometricTarget]
+) -> list[FaceState]:
+    """Initial light and albedo: the mean of the photographs' albedos, and the light of each for that albedo."""
     alone = [estimate_light_and_albedo(surface, *pair) for pair in zip(states, targets, strict=True)]
     if len(alone) == 1:
         return alone

@@ -1,4 +1,4 @@
-"""One face in one photograph: what is known of it before a fit, and what a fit makes of it afterwards."""
+"""Input of a fit, one detected face in one photograph, and the conversion of fitted states to results."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .state import FaceState
 from .surface import MIN_ALBEDO
 from .texture import SkinTexture, bake_photo, iris_colour
 
-FOCAL_SIGMA = 0.25  # of an unknown focal length, as a logarithm
-TEXTURE_SIZES = ((260, 1024), (0, 512))  # face height in pixels from which a texture size is worth it
+FOCAL_SIGMA = 0.25  # prior standard deviation of the logarithm of an unknown focal length
+TEXTURE_SIZES = ((260, 1024), (0, 512))  # least face height in pixels, and the texture's size from there on
 
 
 @dataclass(frozen=True)
 class FitInput:
-    """What is known before the fit: the model, the photograph, the face in it, its camera.
+    """Input of a fit: model, photograph, detected face, camera, and priors of the face.
 
     Args:
-        face_count: how many faces could have been meant, where nobody said which one; else 1.
-        points_px: (L, 2) the model's landmarks as far as the detector is believed.
-        expected: (E,) weights of the expression to expect.
+        face_count: number of faces of comparable size if none was selected; else 1.
+        points_px: (L, 2) the model's landmarks as detected, minus the detector's bias where it is known.
+        expected: (E,) prior mean of the expression weights.
         focal_known: whether the camera's focal length was given or stored in the file.
     """
 
@@ -57,16 +57,16 @@ class FitInput:
 def prepare_fit_input(
     photo: Photo, found: list[DetectedFace], model: FaceModel, face: FaceSelector, focal_px: float | None
 ) -> FitInput:
-    """The face that is asked for, ready for the fit.
+    """Select a face and prepare its fit: camera, landmark model, priors.
 
     Args:
         photo: as read.
-        found: the faces in it, largest first.
-        face: see `choice.select_face`.
-        focal_px: in pixels of the photograph's own size, or None.
+        found: the detected faces, largest first.
+        face: see `face_selection.select_face`.
+        focal_px: in pixels of the photograph's original size, or None.
 
     Raises:
-        NoFaceError: no face, or fewer than `face` asks for.
+        NoFaceError: no face, or fewer than `face` requires.
     """
     chosen = select_face(found, face, photo.scale)
     if focal_px is not None:
@@ -85,21 +85,21 @@ def prepare_fit_input(
 
 
 def fit_landmarks(fit_input: FitInput, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
-    """Pose, identity and expression from the landmarks; with those of a known person, pose and expression only."""
+    """Estimate pose, identity and expression from the landmarks; pose and expression for a model of one person."""
     lm, focal_sigma = landmarks or fit_input.landmarks, 0.0 if fit_input.focal_known else FOCAL_SIGMA
     return solve_landmarks(lm, fit_input.points_px, fit_input.camera, fit_input.expected, focal_sigma=focal_sigma)
 
 
 def initial_state(fit_input: FitInput, solution: LandmarkSolution) -> FaceState:
-    """Where the photometric stages start: the landmarks' shape and pose, the model's mean albedo, even light."""
+    """Initial state of the photometric stages: the landmark solution, mean albedo and default light."""
     return replace(solution.state, albedo=np.zeros(len(fit_input.model.data.albedo_modes)))
 
 
 def photometric_target(fit_input: FitInput, state: FaceState, expression: np.ndarray, size: int) -> PhotometricTarget:
-    """The photograph cut and scaled around the face.
+    """Crop and scale a photograph and its landmark term for a photometric stage.
 
     Args:
-        expression: (E,) of the landmark stage, to stay close to.
+        expression: (E,) prior mean: the weights of the landmark stage.
         size: side in pixels.
     """
     box = crop_box(fit_input.face.landmarks_px)
@@ -138,7 +138,9 @@ def texture_size(fit_input: FitInput) -> int:
     return next(size for least, size in TEXTURE_SIZES if height >= least)
 
 
-def bake_input_texture(fit_input: FitInput, params: FaceParams, size: int, skin: FittedDetail | None = None) -> SkinTexture:
+def bake_input_texture(
+    fit_input: FitInput, params: FaceParams, size: int, skin: FittedDetail | None = None
+) -> SkinTexture:
     """The photograph as a texture of size x size, without the shading of the skin's displacement."""
     displacement = None if skin is None else skin.displacement
     return bake_photo(fit_input.photo.rgb, fit_input.model, params, fit_input.camera, size, displacement)

@@ -1,4 +1,4 @@
-"""Several photographs of one person: one identity and albedo, pose, expression, light and camera for each of them."""
+"""Joint fit to several photographs of one person: shared identity and albedo; pose, expression, light, camera each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .state import FaceState
 from .texture import SkinTexture
 from .texture_merge import merge_textures, pixel_density
 
-FINENESS_SIZE = 128  # of the map in which photographs are compared
+DENSITY_MAP_SIZE = 128  # side of the map in which the photographs' resolution is compared
 
 
 def fit_photos(
@@ -58,23 +58,25 @@ def fit_photos(
 
     Args:
         choices: faces and focal lengths, one for each photograph.
-        module: of the skin's detail, or None.
-        seed: of what no photograph shows of it.
-        on_base: called with the head before its detail, where there is some to fit.
+        module: detail module, or None.
+        seed: of the sampled detail.
+        on_base: called with the head before the detail stages, if there are any.
         started: `time.perf_counter()` when the fit began.
 
     Raises:
-        NoFaceError: a photograph without the face that is asked for, with its number and name.
+        NoFaceError: a photograph lacks the selected face; the message has its number and name.
     """
-    fit_inputs = _find_subjects(photos, model, *choices, progress)
+    fit_inputs = _prepare_fit_inputs(photos, model, *choices, progress)
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
     progress("landmarks", FIT_STAGES["detection"].share, None)
     begun = time.perf_counter()
-    # What the start says of the person comes from the same landmarks, which err alike in all photographs.
+    # The regressed identity depends on the same landmarks, whose errors are correlated between photographs.
     alone = [fit_landmarks(fit_input, replace(fit_input.landmarks, person=None)) for fit_input in fit_inputs]
     identity = joint_identity(fit_inputs[0].landmarks, alone)
     together = _with_identity(fit_inputs, identity)
-    fit_inputs = [replace(fit_input, camera=solution.camera) for fit_input, solution in zip(fit_inputs, together, strict=True)]
+    fit_inputs = [
+        replace(fit_input, camera=solution.camera) for fit_input, solution in zip(fit_inputs, together, strict=True)
+    ]
     landmarks = _landmark_stage(alone, together, identity, time.perf_counter() - begun)
     prior = IdentityPrior.of_population(len(identity))
     states, photometric = fit_appearance(fit_inputs, together, prior, progress)
@@ -98,15 +100,15 @@ def fit_photos(
 
     if module is not None and on_base is not None:
         on_base(textured(None, lambda stage, fraction, preview: None))
-    finest = max(range(len(fit_inputs)), key=lambda k: _fineness(fit_inputs[k], params[k]))
+    finest = max(range(len(fit_inputs)), key=lambda k: _resolution(fit_inputs[k], params[k]))
     skin = run_detail_stage(fit_inputs[finest], params[finest], module, seed, progress)
     progress("texture", 1 - FIT_STAGES["texture"].share, None)
     return textured(skin, progress).replace(seconds=time.perf_counter() - started)
 
 
-def _fineness(fit_input: FitInput, params: FaceParams) -> float:
+def _resolution(fit_input: FitInput, params: FaceParams) -> float:
     """Pixels of the photograph that show the skin: the mean over the texture of their density, squared."""
-    return float((pixel_density(fit_input.model, params, fit_input.camera, FINENESS_SIZE) ** 2).mean())
+    return float((pixel_density(fit_input.model, params, fit_input.camera, DENSITY_MAP_SIZE) ** 2).mean())
 
 
 def _about_photo(number: int, photo: Photo, message: str) -> Message:
@@ -120,7 +122,7 @@ def _is_turned_alike(states: list[FaceState]) -> bool:
     return min(yaws) > TURNED_DEG or max(yaws) < -TURNED_DEG
 
 
-def _find_subjects(photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress):
+def _prepare_fit_inputs(photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress):
     fit_inputs = []
     for number, (photo, face, focal) in enumerate(zip(photos, faces, focals, strict=True)):
         progress("detection", FIT_STAGES["detection"].share * number / len(photos), None)
@@ -133,10 +135,10 @@ def _find_subjects(photos: list[Photo], model: FaceModel, faces: list, focals: l
 
 # -- landmarks --------------------------------------------------------------------------------------------------------
 def joint_identity(lm: LandmarkModel, solutions: list[LandmarkSolution]) -> np.ndarray:
-    """Identity (I,) that explains the landmarks of all photographs best.
+    """Fuse the landmark solutions of several photographs into one identity (I,).
 
-    Each solution is a normal distribution around its identity with the curvature left when its pose and its free
-    expression weights adapt; their product, with the prior counted once, is what one solve of them all would find.
+    Each solution gives a normal distribution of the identity with the Schur complement of pose and free expression
+    weights as precision. The product of these distributions, with the prior counted once, approximates a joint solve.
     """
     count = len(lm.identity)
     left, right = np.eye(count), np.zeros(count)
@@ -148,7 +150,7 @@ def joint_identity(lm: LandmarkModel, solutions: list[LandmarkSolution]) -> np.n
 
 
 def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.ndarray:
-    """(I, I) Schur complement of the Hessian; weights at their limits do not adapt."""
+    """(I, I) Schur complement of pose and expression in the Hessian; weights at their bounds are held fixed."""
     count = len(lm.identity)
     low, high = lm.prior.limits.T
     expression = solution.state.expression

@@ -1,7 +1,10 @@
-"""Photometric refinement: pose, shape, expression, skin and light move until the head looks like the photographs.
+"""Photometric refinement: joint MAP estimate of pose, identity, expression, albedo and light, coarse to fine.
 
-Damped Gauss-Newton steps on the colours of the visible skin (`surface`), the landmarks and the priors, coarse to fine,
-for one photograph or several of one person at once: identity and albedo are shared, all else is each photograph's own.
+Light (spherical harmonics) and albedo are initialised by alternating least squares for the shape of the landmark stage.
+Then Levenberg-Marquardt steps minimise the robust photometric term (`surface`), the landmark term (`solver`) and the
+priors, for one photograph or several of one person: identity and albedo are shared, all else is per photograph.
+
+Reference: Blanz and Vetter 2003, "Face recognition based on fitting a 3D morphable model".
 """
 
 from __future__ import annotations
@@ -21,24 +24,26 @@ from .solver import DAMPING, MAX_Z_M, LandmarkTerm, damped_step
 from .state import FaceState
 from .surface import LIGHT_COEFFICIENTS, PhotometricResiduals, PhotometricTerm, SurfaceSamples
 
-CROP_MARGIN = 1.30  # side of the compared square over the larger side of the landmarks' box
-NOISE_UPDATE_STEPS = 3  # after so many steps of a stage, what a photograph's colours are trusted with stays as it is
-REFERENCE_AMBIENT = 2.55  # first coefficient of the default light: the prior is in its measure
-EXPOSURE_WEIGHT, EXPOSURE_MEAN = 1.0, 1.1  # deviation about an eighth with the stages' weight; share of REFERENCE_AMBIENT
-MIN_RELATIVE_AMBIENT = 0.1  # of that, below which no measure is taken
-MAX_DAMPING_TRIES = 4  # with more and more damping, before a stage gives up
+CROP_MARGIN = 1.30  # side of the square crop over the larger side of the landmarks' box
+NOISE_UPDATE_STEPS = 3  # steps of a stage after which the noise levels are updated; then they stay fixed
+REFERENCE_AMBIENT = 2.55  # first coefficient of the default light: unit of the prior on light
+# Prior on the log of the ambient light: a standard deviation of about 1/8 with the stages' weight; mean as a share of
+# REFERENCE_AMBIENT.
+EXPOSURE_WEIGHT, EXPOSURE_MEAN = 1.0, 1.1
+MIN_RELATIVE_AMBIENT = 0.1  # share of REFERENCE_AMBIENT; darker light is not normalised further
+MAX_DAMPING_TRIES = 4  # steps with increasing damping before a stage ends
 
 
 @dataclass(frozen=True)
 class PhotometricTarget:
-    """A photograph as the photometric stage sees it.
+    """A photograph, cropped for a photometric stage.
 
     Args:
         crop: (S, S, 3) float32 sRGB in 0..1.
         inside: (S, S) bool, True where the crop shows the photograph, False beyond its edge.
         camera: of the crop.
-        landmarks: the points in the crop.
-        expression: (E,) weights to stay close to, from the landmark stage.
+        landmarks: the landmark term in pixels of the crop.
+        expression: (E,) prior mean of the weights: those of the landmark stage.
     """
 
     crop: np.ndarray
@@ -50,16 +55,16 @@ class PhotometricTarget:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One run of the solver.
+    """Settings of one photometric stage.
 
     Args:
-        name: for people.
-        size_px: side of the crop that is compared.
+        name: in reports.
+        size_px: side of the crop.
         iterations: Gauss-Newton steps at most.
-        independent: of samples, see `surface.PhotometricTerm`.
+        effective_samples: effective sample count, see `surface.PhotometricTerm`.
         landmarks: weight of the landmark term.
         light: weight of the prior on light.
-        tolerance: the stage ends when the loss falls by less than this share of itself.
+        tolerance: relative decrease of the loss below which the stage ends.
     """
 
     name: str
@@ -79,8 +84,13 @@ STAGES = (
 
 @dataclass(frozen=True)
 class RefinementResult:
-    """States of the photographs after a stage; total loss before and after and its terms, as the photographs' colours
-    are trusted at the end; and the total per step as they were trusted then (so the history may step).
+    """Outcome of a stage.
+
+    Args:
+        states: one for each photograph.
+        before, after: total loss at the final noise levels.
+        terms: of the loss after the stage.
+        history: total loss after each step at the noise levels of that step, so that it may jump where they change.
     """
 
     states: list[FaceState]
@@ -98,14 +108,14 @@ def crop_box(landmarks_px: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def crop_photo(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resampled square of a photograph: (size, size, 3) uint8, and (size, size) bool where the picture has pixels."""
+    """Crop and resample a square of a photograph: (size, size, 3) uint8, and (size, size) bool where it has pixels."""
     x0, y0, x1, y1 = box
     height, width = photo.shape[:2]
     left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
     right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
     part = Image.fromarray(photo[top:bottom, left:right])
     scale = size / (x1 - x0)
-    # Shrinking with an area filter first keeps fine texture from turning into noise.
+    # Downsampling with an area filter first avoids aliasing.
     shrink = min(1.0, scale)
     small = (max(1, round(part.width * shrink)), max(1, round(part.height * shrink)))
     part = part.resize(small, Image.Resampling.BOX) if small != part.size else part
@@ -118,8 +128,13 @@ def crop_photo(photo: np.ndarray, box: tuple[float, float, float, float], size: 
     return np.asarray(pixels), down[:, None] & across[None]
 
 
-def estimate_light_and_albedo(surface: SurfaceSamples, state: FaceState, target: PhotometricTarget, rounds: int = 3) -> FaceState:
-    """Light and albedo for a given shape: alternating linear least squares on the visible samples' colours."""
+def estimate_light_and_albedo(
+    surface: SurfaceSamples, state: FaceState, target: PhotometricTarget, rounds: int = 3
+) -> FaceState:
+    """Estimate light and albedo for a given shape by alternating least squares on the visible samples' colours.
+
+    Each round solves for light (ridge regression), then for albedo (MAP), then reweights the samples (Cauchy loss).
+    """
     residuals = PhotometricTerm(surface, target.crop, target.inside, target.camera, 1.0).evaluate(state)
     chosen = np.flatnonzero((surface.weights > 0.5) & (residuals.weight > 0))
     if len(chosen) < 50:
@@ -127,38 +142,41 @@ def estimate_light_and_albedo(surface: SurfaceSamples, state: FaceState, target:
     colour = linear_from_srgb(torch.from_numpy(residuals.observed[chosen, :3])).numpy()
     basis, mean, modes = residuals.basis[chosen], surface.albedo_mean[chosen], surface.albedo[chosen]
     light, albedo = state.light, state.albedo
-    trust = np.ones((len(chosen), 3))
+    robust_weight = np.ones((len(chosen), 3))
     for _ in range(rounds):
         skin = np.maximum(mean + modes @ albedo, 0.01)
-        light = np.stack([_solve_light(basis * skin[:, c : c + 1], colour[:, c], trust[:, c]) for c in range(3)], -1)
+        light = np.stack(
+            [_solve_light(basis * skin[:, c : c + 1], colour[:, c], robust_weight[:, c]) for c in range(3)], -1
+        )
         shade = np.maximum(basis @ light, 0.05)
-        albedo = _solve_albedo(modes, colour / shade - mean, trust * shade)
+        albedo = _solve_albedo(modes, colour / shade - mean, robust_weight * shade)
         residual = np.abs(skin * shade - colour).max(-1, keepdims=True)
-        trust = np.repeat(cauchy_weight(residual, 0.06), 3, axis=1)
+        robust_weight = np.repeat(cauchy_weight(residual, 0.06), 3, axis=1)
     return replace(state, light=light, albedo=albedo)
 
 
-def _solve_light(rows: np.ndarray, colour: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """Ridge solution (9,) of rows (K, 9) @ light = colour (K,); directional light is damped, the constant is free."""
+def _solve_light(rows: np.ndarray, colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Ridge regression (9,) of rows (K, 9) @ light = colour (K,); the constant harmonic is hardly regularised."""
     damping = 0.004 * len(rows) * np.array([1e-4, 1, 1, 1, 4, 4, 4, 4, 4]) * (rows[:, 0] ** 2).mean()
-    weighted = (rows * trust[:, None]).T
+    weighted = (rows * weight[:, None]).T
     return np.linalg.solve(weighted @ rows + np.diag(damping), weighted @ colour)
 
 
-def _solve_albedo(modes: np.ndarray, wanted: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """MAP coefficients (A,) with unit prior for modes (K, 3, A) to reproduce wanted (K, 3)."""
-    independent = 300.0 / len(wanted)  # neighbouring vertices repeat each other
-    precision = independent / 0.05**2
-    flat, weight = modes.reshape(-1, modes.shape[2]), trust.reshape(-1) ** 2 * precision
-    left = (flat.T * weight) @ flat + np.eye(flat.shape[1])
-    return np.linalg.solve(left, (flat.T * weight) @ wanted.reshape(-1))
+def _solve_albedo(modes: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """MAP coefficients (A,) with a unit normal prior: modes (K, 3, A) @ coefficients = target (K, 3)."""
+    effective_share = 300.0 / len(target)  # residuals of neighbouring vertices are correlated
+    precision = effective_share / 0.05**2
+    flat, precisions = modes.reshape(-1, modes.shape[2]), weight.reshape(-1) ** 2 * precision
+    hessian = (flat.T * precisions) @ flat + np.eye(flat.shape[1])
+    return np.linalg.solve(hessian, (flat.T * precisions) @ target.reshape(-1))
 
 
 def light_prior_residuals(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The prior of light as residuals (36,) and their Jacobian (36, 27): light (9, 3) is nearly white and mostly even.
+    """Prior on light (9, 3), nearly white and mostly ambient: residuals (36,) and their Jacobian (36, 27).
 
-    That is relative to the even part: an absolute prior would be cheapest in the dark, with skin as bright as snow. How
-    strong light is comes last, as a logarithm: exposure aims at skin and white walls that are bright but not white.
+    Chroma (27) and directional intensity (8) are relative to the ambient coefficient; an absolute prior would favour
+    dim light with overly bright albedo. The last residual is the logarithm of the ambient light: cameras expose so that
+    skin is bright, but not white.
     """
     grey, even = np.full((1, 3), 1 / 3), np.zeros(LIGHT_COEFFICIENTS)
     even[:3] = 1 / (3 * REFERENCE_AMBIENT)
@@ -175,27 +193,33 @@ def light_prior_residuals(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Refinement:
-    """The loss of several photographs' states over one identity and one albedo.
+    """Least-squares problem of several photographs with a shared identity and albedo.
 
     Args:
-        surface: of the model.
+        surface: samples of the model.
         targets: one for each of P photographs.
-        settings: weights.
-        identity: what is expected of the person.
+        settings: of the stage.
+        identity: prior of the person's identity.
     """
 
-    def __init__(self, surface: SurfaceSamples, targets: list[PhotometricTarget], settings: StageSettings, identity: IdentityPrior):
+    def __init__(
+        self,
+        surface: SurfaceSamples,
+        targets: list[PhotometricTarget],
+        settings: StageSettings,
+        identity: IdentityPrior,
+    ):
         self.sizes, self.targets, self.settings, self.identity = surface.sizes, targets, settings, identity
         self.photometric_terms = [
             PhotometricTerm(surface, t.crop, t.inside, t.camera, settings.effective_samples) for t in targets
         ]  # fmt: skip
 
     def evaluate(self, states: list[FaceState]) -> list[PhotometricResiduals]:
-        """All photographs' colours."""
+        """Evaluate the colour residuals of all photographs."""
         return [term.evaluate(state) for term, state in zip(self.photometric_terms, states, strict=True)]
 
     def update_noise_levels(self, evaluated: list[PhotometricResiduals]) -> bool:
-        """Sets how far each photograph is trusted by what is seen at present; whether anything changed."""
+        """Update the noise level of each photograph from its residuals; return whether any changed."""
         before = [term.sigma for term in self.photometric_terms]
         for term, residuals in zip(self.photometric_terms, evaluated, strict=True):
             term.update_noise_level(residuals)
@@ -229,8 +253,10 @@ class Refinement:
     def normal_equations(
         self, states: list[FaceState], evaluated: list[PhotometricResiduals], fit_focal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (K, K) and gradient (K,); for the places of the unknowns see `unknowns_of`. The logarithm of
-        the cameras' common focal length (if it is fitted) stands behind them, without a prior."""
+        """Gauss-Newton Hessian (K, K) and gradient (K,); for the order of the unknowns see `unknowns_of`.
+
+        The logarithm of the cameras' common focal length (if it is fitted) comes last, without a prior.
+        """
         count = self.sizes.identity + self.sizes.albedo + len(states) * self._per_photo + fit_focal
         hessian, gradient = np.zeros((count, count)), np.zeros(count)
         for number, known in enumerate(zip(self.targets, self.photometric_terms, states, evaluated, strict=True)):
@@ -254,14 +280,14 @@ class Refinement:
         residuals: PhotometricResiduals,
         fit_focal: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What one photograph adds, in the order of `BlockSizes`, without the priors of the person."""
+        """Normal equations of one photograph, in the order of `BlockSizes`, without priors on identity and albedo."""
         hessian, gradient = term.normal_equations(state, residuals, fit_focal)
         _, _, expression, _, light = self.sizes.blocks
         shape = np.append(np.arange(expression.stop), [self.sizes.total] * fit_focal).astype(np.int64)
         landmark_hessian, landmark_gradient = target.landmarks.normal_equations(state, fit_focal=fit_focal)
         hessian[np.ix_(shape, shape)] += self.settings.landmarks * landmark_hessian
         gradient[shape] += self.settings.landmarks * landmark_gradient
-        precision = target.landmarks.lm.prior.refined_sigma ** -2.0
+        precision = target.landmarks.lm.prior.refined_sigma**-2.0
         hessian[expression, expression] += np.diag(precision)
         gradient[expression] += precision * (state.expression - target.expression)
         residual, jacobian = light_prior_residuals(state.light)
@@ -274,16 +300,20 @@ class Refinement:
         return 6 + self.sizes.expression + LIGHT_COEFFICIENTS
 
     def unknowns_of(self, number: int) -> np.ndarray:
-        """Where one photograph's unknowns, in the order of `BlockSizes`, stand among those of all: the person's identity and
-        albedo first, then turn, shift, expression and light of each photograph."""
+        """Indices of one photograph's unknowns, in the order of `BlockSizes`, among those of the joint problem.
+
+        The joint order is: identity, albedo, then rotation, translation, expression and light of each photograph.
+        """
         person = self.sizes.identity + self.sizes.albedo
         own = person + number * self._per_photo + np.arange(self._per_photo)
         pose, expression, light = np.split(own, np.cumsum([6, self.sizes.expression]))
         identity, albedo = np.split(np.arange(person), [self.sizes.identity])
         return np.concatenate([pose, identity, expression, albedo, light])
 
-    def step(self, states: list[FaceState], normal_equations: tuple[np.ndarray, np.ndarray], damping: float) -> list[FaceState]:
-        """All states after one damped step, expressions within their limits."""
+    def step(
+        self, states: list[FaceState], normal_equations: tuple[np.ndarray, np.ndarray], damping: float
+    ) -> list[FaceState]:
+        """States after one damped step within the bounds of the expressions."""
         pose, identity, expression, albedo, light = self.sizes.blocks
         places = [self.unknowns_of(number) for number in range(len(states))]
         limits = [t.landmarks.lm.prior.limits for t in self.targets]
@@ -309,7 +339,7 @@ class Refinement:
 def refine(
     problem: Refinement, states: list[FaceState], on_step: Callable[[float], None] = lambda done: None
 ) -> RefinementResult:
-    """Gauss-Newton with Levenberg and Marquardt's damping until nothing improves.
+    """Minimise the joint loss by Levenberg-Marquardt until the tolerance or the iteration limit is reached.
 
     Args:
         states: one for each photograph, with the same identity and albedo.

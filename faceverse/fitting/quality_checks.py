@@ -1,7 +1,7 @@
-"""Quality checks of a fit: each warning states its effect on the result and what to do.
+"""Quality checks of a fit: warnings about the photograph, each with its consequence and what to do.
 
-The limits lie well away from what good photographs reach, because nobody reads warnings that are often wrong. What
-cannot be told apart is not said: a cover of the skin's own colour, or one that passes for a shadow, goes unnoticed.
+Thresholds lie well above the values of good photographs, because users ignore warnings that are often wrong. Occlusions
+of the skin's colour, or as dark as a shadow, are not detected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..landmarks import OUTER_EYE_CORNERS, DetectedFace
 from ..messages import Message
 from .photometric import crop_box, crop_photo
 
-# MediaPipe's points around the face from the brows down, and around the holes in its skin: both eyes and the open mouth.
+# MediaPipe's points around the face from the brows down, and around holes in its skin: both eyes and the open mouth.
 FACE_OUTLINE = (
     *(356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127),
     *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
@@ -46,15 +46,15 @@ REBLUR_PX = 2.0
 
 @dataclass(frozen=True)
 class QualityInput:
-    """Input of the quality checks.
+    """Photograph, face and fitted head that are checked.
 
     Args:
         photo: as it was fitted.
         face: the face in it.
-        yaw_deg: how far the fitted head is turned.
-        matched_px, projected_px: (L, 2) the same points as found and as fitted, in pixels of `photo`.
-        rendered: (S, S, 3) uint8, the fitted head drawn over the square `crop_box` of the photograph.
-        face_count: how many faces could have been meant, where nobody said which one; else 1.
+        yaw_deg: of the fitted head.
+        matched_px, projected_px: (L, 2) detected and fitted landmarks, in pixels of `photo`.
+        rendered: (S, S, 3) uint8, the fitted head rendered over the square `crop_box` of the photograph.
+        face_count: number of faces of comparable size if none was selected; else 1.
     """
 
     photo: Photo
@@ -66,48 +66,48 @@ class QualityInput:
     face_count: int = 1
 
 
-def quality_warnings(seen: QualityInput, far_side: bool = True) -> tuple[str, ...]:
+def quality_warnings(checked: QualityInput, far_side: bool = True) -> tuple[str, ...]:
     """What may make the result worse than usual, in words; nothing for an ordinary good photograph.
 
     Args:
         far_side: whether nothing else shows the side of a turned face that is hidden in this photograph.
     """
-    said = []
-    if seen.face_count > 1:
-        said.append(Message("quality.several_faces", count=seen.face_count))
-    eyes = eye_distance(seen.face.landmarks_px)
+    warnings = []
+    if checked.face_count > 1:
+        warnings.append(Message("quality.several_faces", count=checked.face_count))
+    eyes = eye_distance(checked.face.landmarks_px)
     small = eyes < SMALL_FACE_PX
     if small:
-        said.append(Message("quality.small", pixels=eyes, wanted=SMALL_FACE_PX))
-    if far_side and abs(seen.yaw_deg) > TURNED_DEG:
-        said.append(Message("quality.turned", degrees=abs(seen.yaw_deg)))
-    if outside_share(seen.face.landmarks_px, seen.photo.rgb.shape[:2]) > OUTSIDE_SHARE:
-        said.append(Message("quality.cut_off"))
-    misfit = misfit_percent(seen)
-    if abs(seen.yaw_deg) <= TURNED_DEG and misfit > MISFIT_PERCENT:
-        said.append(Message("quality.misfit", percent=misfit))
-    return (*said, *_pixel_warnings(seen, small))
+        warnings.append(Message("quality.small", pixels=eyes, wanted=SMALL_FACE_PX))
+    if far_side and abs(checked.yaw_deg) > TURNED_DEG:
+        warnings.append(Message("quality.turned", degrees=abs(checked.yaw_deg)))
+    if outside_share(checked.face.landmarks_px, checked.photo.rgb.shape[:2]) > OUTSIDE_SHARE:
+        warnings.append(Message("quality.cut_off"))
+    misfit = misfit_percent(checked)
+    if abs(checked.yaw_deg) <= TURNED_DEG and misfit > MISFIT_PERCENT:
+        warnings.append(Message("quality.misfit", percent=misfit))
+    return (*warnings, *_pixel_warnings(checked, small))
 
 
-def _pixel_warnings(seen: QualityInput, small: bool) -> list[str]:
-    """Warnings about light, cover and sharpness; a small face is not sharp, and has its own warning."""
-    said = []
-    points, size = seen.face.landmarks_px, len(seen.rendered)
+def _pixel_warnings(checked: QualityInput, small: bool) -> list[str]:
+    """Warnings about exposure, occlusion and sharpness; a small face is not checked for sharpness."""
+    warnings = []
+    points, size = checked.face.landmarks_px, len(checked.rendered)
     box = crop_box(points)
-    crop, inside = crop_photo(seen.photo.rgb, box, size)
+    crop, inside = crop_photo(checked.photo.rgb, box, size)
     face, skin = face_masks((points - np.array(box[:2])) * size / (box[2] - box[0]), size)
     face, skin = face & inside, skin & inside
-    if _is_dark(seen):
-        said.append(Message("quality.dark"))
+    if _is_dark(checked):
+        warnings.append(Message("quality.dark"))
     white = white_share(crop, skin)
     if white > WHITE_SHARE:
-        said.append(Message("quality.overexposed", share=white))
-    strange = unexplained_share(crop, seen.rendered, skin)
-    if strange > UNEXPLAINED_SHARE:
-        said.append(Message("quality.covered", share=strange))
+        warnings.append(Message("quality.overexposed", share=white))
+    unexplained = unexplained_share(crop, checked.rendered, skin)
+    if unexplained > UNEXPLAINED_SHARE:
+        warnings.append(Message("quality.covered", share=unexplained))
     if not small and 100 * blur_px(crop, face) > BLUR_PERCENT * eye_distance(points) * size / (box[2] - box[0]):
-        said.append(Message("quality.blurred"))
-    return said
+        warnings.append(Message("quality.blurred"))
+    return warnings
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
@@ -122,10 +122,10 @@ def outside_share(points_px: np.ndarray, image_size: tuple[int, int]) -> float:
     return float(((points_px < 0).any(1) | (points_px[:, 0] > width) | (points_px[:, 1] > height)).mean())
 
 
-def misfit_percent(seen: QualityInput) -> float:
-    """Mean distance of fitted from found points, in % of the eye distance of the same face seen from the front."""
-    eyes = eye_distance(seen.face.landmarks_px) / np.cos(np.radians(seen.yaw_deg))
-    return 100 * float(np.linalg.norm(seen.matched_px - seen.projected_px, axis=1).mean()) / max(eyes, 1e-6)
+def misfit_percent(checked: QualityInput) -> float:
+    """Mean distance between fitted and detected landmarks, in % of the eye distance in a frontal view."""
+    eyes = eye_distance(checked.face.landmarks_px) / np.cos(np.radians(checked.yaw_deg))
+    return 100 * float(np.linalg.norm(checked.matched_px - checked.projected_px, axis=1).mean()) / max(eyes, 1e-6)
 
 
 def face_masks(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +175,9 @@ def blur_px(crop: np.ndarray, face: np.ndarray) -> float:
     return REBLUR_PX * ratio / float(np.sqrt(1 - ratio**2))
 
 
-def _is_dark(seen: QualityInput) -> bool:
-    height, width = seen.photo.rgb.shape[:2]
-    x0, y0, x1, y1 = (int(np.clip(v, 0, limit)) for v, limit in zip(seen.face.box_px, (width, height) * 2, strict=True))
-    return x1 > x0 and y1 > y0 and seen.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL
+def _is_dark(checked: QualityInput) -> bool:
+    height, width = checked.photo.rgb.shape[:2]
+    x0, y0, x1, y1 = (
+        int(np.clip(v, 0, limit)) for v, limit in zip(checked.face.box_px, (width, height) * 2, strict=True)
+    )
+    return x1 > x0 and y1 > y0 and checked.photo.rgb[y0:y1, x0:x1].mean() < DARK_LEVEL

@@ -1,7 +1,11 @@
-"""Landmark fitting: a damped Gauss-Newton solve for pose, identity and expression, in NumPy.
+"""Landmark fitting: MAP estimate of pose, identity and expression by damped Gauss-Newton steps, in NumPy.
 
-A few hundred landmarks make a small least-squares problem with a closed-form Jacobian, so this takes milliseconds.
-Expression weights are kept within their limits by an active set.
+The loss is the squared reprojection error of the landmarks in standard deviations, plus normal priors on identity,
+expression and, where it is unknown, the logarithm of the focal length. The detector's errors are correlated: their
+principal modes have unit-variance coefficients, which are marginalised in closed form (Woodbury's identity, see
+`error_mode_factor`). Steps solve the normal equations with Levenberg-Marquardt damping; an active set keeps expression
+weights within their box bounds (`damped_step`). With a few hundred landmarks and a closed-form Jacobian a solve takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from .parameter_regressor import InitialEstimate
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
 from .state import FaceState
 
-# Errors of neighbouring points are correlated beyond the error modes: the effective sample count is at most this.
+# Effective sample count: errors of neighbouring points are correlated beyond the error modes, so that more points than
+# this are down-weighted to count as this many.
 EFFECTIVE_POINTS = 150.0
 MIN_SIGMA_M = 4e-4
 DAMPING = 1e-3
@@ -33,13 +38,14 @@ class LandmarkModel:
     Args:
         mean (L, 3), identity (I, L, 3), expression (E, L, 3): metres.
         normals: (L, 3) of the mean head.
-        sigma: (L,) metres, standard deviation of single points.
-        error_modes: (K, L, 2) metres, correlated errors of the detector; K may be 0.
+        sigma: (L,) metres, standard deviation of each point's independent error.
+        error_modes: (K, L, 2) metres, modes of the detector's correlated errors, with unit-variance coefficients; K may
+            be 0.
         prior: of the expression weights.
-        detected: (L,) which of the detector's points each one is; None: all of them, in order.
+        detected: (L,) index of each landmark among the detector's points; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
-        person: of the identity; None: anybody, see `IdentityPrior.of_population`.
-        learned: whether sigma and error_modes are those at this face's yaw, see `with_initial_estimate`.
+        person: prior of the identity; None: the population's, see `IdentityPrior.of_population`.
+        learned: whether sigma and error_modes are those at the yaw of this face, see `with_initial_estimate`.
     """
 
     mean: np.ndarray
@@ -60,7 +66,7 @@ class LandmarkModel:
         return self.person or IdentityPrior.of_population(len(self.identity))
 
     def select(self, landmarks_px: np.ndarray) -> np.ndarray:
-        """Those (L, 2) of the detector's points (478, 2) that the model has."""
+        """Select the model's landmarks (L, 2) from the detector's points (478, 2)."""
         return landmarks_px if self.detected is None else landmarks_px[self.detected]
 
     def expression_of(self, identity: np.ndarray) -> np.ndarray:
@@ -76,9 +82,9 @@ class LandmarkModel:
         return shape + np.tensordot(expression, self.expression_of(identity), axes=1)
 
     def with_initial_estimate(self, start: InitialEstimate) -> LandmarkModel:
-        """The model with an initial estimate of this face: the detector's error model, identity and expression priors.
+        """Replace the priors and the error model by those that the parameter regressor estimates for a face.
 
-        The identity of a model of one person is unchanged.
+        A model of one person has no identity modes and keeps its identity.
         """
         known = slice(None) if self.detected is None else self.detected
         return replace(
@@ -91,11 +97,11 @@ class LandmarkModel:
         )
 
     def with_error_model(self, sigma: np.ndarray, error_modes: np.ndarray) -> LandmarkModel:
-        """The model with the detector's error model at a yaw: standard deviations (L,), error modes (K, L, 2)."""
+        """Replace the detector's error model: standard deviations (L,) and modes (K, L, 2) at the yaw of a face."""
         return replace(self, sigma=np.maximum(sigma, MIN_SIGMA_M), error_modes=error_modes, learned=True)
 
     def subset(self, rows: np.ndarray) -> LandmarkModel:
-        """The model on some of its landmarks, by their numbers (M,)."""
+        """Restrict the model to some of its landmarks, by index (M,)."""
         return replace(
             self,
             mean=self.mean[rows],
@@ -108,7 +114,7 @@ class LandmarkModel:
         )
 
     def with_identity(self, identity: np.ndarray) -> LandmarkModel:
-        """The model of one person (I,): the identity in the mean, no modes of it, expressions of that head's size."""
+        """Fix the identity (I,): it becomes the mean shape, without identity modes; expressions get its gain."""
         identity = np.asarray(identity, np.float64)
         shape = self.mean + np.tensordot(identity, self.identity, axes=1)
         expression = self.expression_of(identity)
@@ -141,16 +147,16 @@ class LandmarkSolution:
 
 
 def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
-    """Cuts the model down to its landmarks."""
+    """Restrict a face model to its landmarks."""
     bases = model.landmark_bases(landmarks)
     corners = model.mean_vertices[model.faces[landmarks.triangle]].astype(np.float64)
     error_modes = np.zeros((0, len(landmarks.triangle), 2)) if landmarks.error_modes is None else landmarks.error_modes
-    own = landmarks.sigma.astype(np.float64) ** 2 - (error_modes.astype(np.float64) ** 2).sum((0, 2)) / 2
+    variance = landmarks.sigma.astype(np.float64) ** 2 - (error_modes.astype(np.float64) ** 2).sum((0, 2)) / 2
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     return LandmarkModel(
         *(t.numpy(force=True).astype(np.float64) for t in (bases.mean, bases.identity, bases.expression)),
         normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
-        sigma=np.sqrt(np.maximum(own, MIN_SIGMA_M**2)),
+        sigma=np.sqrt(np.maximum(variance, MIN_SIGMA_M**2)),
         error_modes=error_modes.astype(np.float64),
         prior=expression_prior(model),
         detected=landmarks.detected,
@@ -159,7 +165,7 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
 
 
 def project_points(points: np.ndarray, rotation: np.ndarray, translation: np.ndarray, camera: Camera) -> np.ndarray:
-    """Head-space points (L, 3) to pixels (L, 2)."""
+    """Project head-space points (L, 3) to pixels (L, 2)."""
     cam = points @ rotation.T + translation
     scale = camera.focal_px / -cam[:, 2]
     cx, cy = camera.principal_point_px
@@ -167,25 +173,26 @@ def project_points(points: np.ndarray, rotation: np.ndarray, translation: np.nda
 
 
 def point_weights(lm: LandmarkModel, rotation: np.ndarray, depth_m: float, focal_px: float) -> np.ndarray:
-    """(L,) 1 / px: the inverse standard deviation of each point; points that face away are down-weighted."""
+    """(L,) 1 / px: inverse standard deviation of each point; points that face away are down-weighted as guesses."""
     facing = (lm.normals @ rotation.T)[:, 2]
     visible = np.clip((facing + 0.15) / 0.45, 0.03, 1.0)
     return np.sqrt(min(EFFECTIVE_POINTS / len(lm.sigma), 1.0)) * visible * depth_m / (lm.sigma * focal_px)
 
 
 def error_mode_factor(lm: LandmarkModel, weight: np.ndarray, pixels_per_metre: float) -> np.ndarray:
-    """Factor B (2L, K) that marginalises the error modes from weighted residuals r: the loss is r.r - |B^T r|^2.
+    """Factor B (2L, K) that marginalises the detector's error modes: weighted residuals r cost r.r - |B^T r|^2.
 
-    That is the landmark term after integrating over the modes' unit-variance coefficients (Woodbury's identity).
+    With modes C (2L, K) in weighted pixels and unit-variance coefficients, the residuals have the covariance
+    I + C C^T. By Woodbury's identity its inverse is I - B B^T with B = C L^-T and L the Cholesky factor of I + C^T C.
     """
     scaled = lm.error_modes * np.array([1.0, -1.0]) * (pixels_per_metre * weight[None, :, None])
     columns = scaled.reshape(len(lm.error_modes), 2 * len(weight)).T
-    left = np.linalg.cholesky(np.eye(columns.shape[1]) + columns.T @ columns)
-    return solve_triangular(left, columns.T, lower=True, check_finite=False).T
+    cholesky = np.linalg.cholesky(np.eye(columns.shape[1]) + columns.T @ columns)
+    return solve_triangular(cholesky, columns.T, lower=True, check_finite=False).T
 
 
 def initial_pose(points: np.ndarray, observed_px: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation (3, 3) and translation (3,) from a weak-perspective fit of points (L, 3) to pixels (L, 2).
+    """Estimate rotation (3, 3) and translation (3,) by a weak-perspective fit of points (L, 3) to pixels (L, 2).
 
     Reference: DeMenthon and Davis 1995, "Model-based object pose in 25 lines of code".
     """
@@ -197,8 +204,10 @@ def initial_pose(points: np.ndarray, observed_px: np.ndarray, camera: Camera) ->
     rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
     depth = camera.focal_px / scale
     cx, cy = camera.principal_point_px
-    place = np.array([(target[0] - cx) * depth / camera.focal_px, (cy - target[1]) * depth / camera.focal_px, -depth])
-    return rotation, place - rotation @ centre
+    centre_cam = np.array(
+        [(target[0] - cx) * depth / camera.focal_px, (cy - target[1]) * depth / camera.focal_px, -depth]
+    )
+    return rotation, centre_cam - rotation @ centre
 
 
 def solve_landmarks(
@@ -212,20 +221,20 @@ def solve_landmarks(
     focal_sigma: float = 0.0,
     iterations: int = 12,
 ) -> LandmarkSolution:
-    """Minimises landmark distance + identity prior + distance of the expression to its prior.
+    """Find the MAP estimate of pose, identity and expression for landmarks, by Levenberg-Marquardt.
 
-    A wrong focal length makes noses of near faces too small or too large. The points alone say little about it, so that
-    it is fitted with a prior where it is not known.
+    A wrong focal length makes noses of near faces too small or too large. Landmarks constrain it weakly, so it is
+    fitted with a prior where it is unknown.
 
     Args:
         lm: the model on its landmarks.
-        observed_px: (L, 2) detected in the picture, see `LandmarkModel.select`.
+        observed_px: (L, 2) detected landmarks, see `LandmarkModel.select`.
         camera: of the picture.
-        expected: (E,) weights to expect, see `ExpressionPrior.mean`.
-        start: state to start from (video); by default the mean head in a weak-perspective pose.
+        expected: (E,) prior mean of the expression weights, see `ExpressionPrior.mean`.
+        start: initial state (video); by default the mean head in a weak-perspective pose.
         fit_identity: False keeps the identity of `start`.
-        focal_sigma: deviation of the camera's focal length as a logarithm; 0 where it is known.
-        iterations: Gauss-Newton steps at most; stops when the loss falls by less than 1e-4 of itself.
+        focal_sigma: prior standard deviation of the logarithm of the focal length; 0 where it is known.
+        iterations: Gauss-Newton steps at most; stops at a relative decrease of the loss below 1e-4.
     """
     if start is None:
         points = lm.points(lm.resolved_identity_prior.mean, expected)
@@ -255,11 +264,11 @@ def solve_landmarks(
 
 @dataclass(frozen=True)
 class LandmarkTerm:
-    """Squared distance of projected and detected points in standard deviations, with the error modes marginalised.
+    """Squared reprojection error of the landmarks in standard deviations, with correlated error modes marginalised.
 
     Args:
         lm: the model on its landmarks.
-        observed_px: (L, 2) detected in the picture.
+        observed_px: (L, 2) detected landmarks.
         camera: of the picture.
         weight: (L,) 1 / px, see `point_weights`.
         factor: (2L, K), see `error_mode_factor`.
@@ -278,24 +287,28 @@ class LandmarkTerm:
         return ((projected - self.observed_px) * self.weight[:, None]).reshape(-1)
 
     def loss(self, state: FaceState) -> float:
-        """Half the square."""
+        """Half the squared residual, error modes marginalised."""
         residual = self.residual(state)
         return 0.5 * float((residual**2).sum() - ((self.factor.T @ residual) ** 2).sum())
 
     def normal_equations(
         self, state: FaceState, fit_identity: bool = True, fit_focal: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (K, K) and gradient (K,) in turn, shift, identity (if it is fitted), expression and the
-        logarithm of the focal length (if it is fitted)."""
+        """Gauss-Newton Hessian (K, K) and gradient (K,).
+
+        Order of the unknowns: rotation (3), translation (3), identity (if it is fitted), expression, logarithm of the
+        focal length (if it is fitted).
+        """
         jacobian, residual = self._jacobian(state, fit_identity), self.residual(state)
         if fit_focal:
-            found = (self.observed_px - self.camera.principal_point_px) * self.weight[:, None]
-            jacobian = np.concatenate([jacobian, (residual + found.reshape(-1))[:, None]], axis=1)
+            centred = (self.observed_px - self.camera.principal_point_px) * self.weight[:, None]
+            jacobian = np.concatenate([jacobian, (residual + centred.reshape(-1))[:, None]], axis=1)
         explained = self.factor.T @ jacobian
         hessian = jacobian.T @ jacobian - explained.T @ explained
         return hessian, jacobian.T @ residual - explained.T @ (self.factor.T @ residual)
 
     def _jacobian(self, state: FaceState, fit_identity: bool) -> np.ndarray:
+        """(2L, K) of `residual`; order as in `normal_equations`, without the focal length."""
         points = self.lm.points(state.identity, state.expression)
         rotated = points @ state.rotation.T
         cam = rotated + state.translation
@@ -311,7 +324,7 @@ class LandmarkTerm:
         spin[:, 1, 2], spin[:, 2, 0], spin[:, 2, 1] = x, y, -x
         blocks = [local @ spin, local]
         to_head = local @ state.rotation
-        # How the size of an expression changes with the identity is left out: small against what both do themselves.
+        # The derivative of the expression gain with respect to the identity is neglected: it is small.
         expression = self.lm.expression_of(state.identity)
         for basis in (self.lm.identity, expression)[0 if fit_identity else 1 :]:
             if len(basis):
@@ -336,7 +349,7 @@ def landmark_term(
 
 
 class LandmarkProblem:
-    """The landmark fit: its loss and its steps."""
+    """Loss, normal equations and steps of the landmark fit."""
 
     def __init__(
         self, lm: LandmarkModel, observed: np.ndarray, camera: Camera, expected: np.ndarray, identity: bool,
@@ -397,7 +410,7 @@ class LandmarkProblem:
         return hessian[:-1, :-1] - np.outer(across, across) / hessian[-1, -1]
 
     def step(self, solution: LandmarkSolution, damping: float) -> LandmarkSolution:
-        """One damped Gauss-Newton step with the expression held within its limits."""
+        """One damped Gauss-Newton step within the box bounds of the expression."""
         state, camera, limits = solution.state, solution.camera, self.lm.prior.limits
         hessian, gradient = self.normal_equations(solution)
         first = 6 + self._identity_count(state)
@@ -416,15 +429,18 @@ class LandmarkProblem:
 def damped_step(
     hessian: np.ndarray, gradient: np.ndarray, damping: float, rows: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:
-    """Newton step (K,) of which some rows have to stay within limits.
+    """Newton step (K,) with Levenberg-Marquardt damping and box bounds on some of the unknowns.
 
-    Variables that would leave their limits are moved to the border and the rest is solved again (an active set).
+    Active set: unknowns that would leave their bounds are fixed at the bound, and the remaining system is solved again.
 
     Args:
         hessian (K, K), gradient (K,): of the loss.
-        damping: share by which the diagonal is raised (Levenberg and Marquardt).
-        rows: (R,) indices of the limited variables.
+        damping: relative increase of the diagonal.
+        rows: (R,) indices of the bounded unknowns.
         bounds: (R, 2) least and greatest change of each.
+
+    Reference: Nocedal and Wright 2006, "Numerical Optimization", sections 10.3 (Levenberg-Marquardt) and 16.5 (active
+    sets).
     """
     hessian = hessian.copy()
     np.einsum("ii->i", hessian)[...] *= 1 + damping
@@ -434,10 +450,10 @@ def damped_step(
         fixed = ~free
         rhs = -gradient[free] - hessian[np.ix_(free, fixed)] @ delta[fixed]
         delta[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
-        wanted = delta[rows]
-        leaving = ((wanted < bounds[:, 0] - 1e-9) | (wanted > bounds[:, 1] + 1e-9)) & free[rows]
+        proposed = delta[rows]
+        leaving = ((proposed < bounds[:, 0] - 1e-9) | (proposed > bounds[:, 1] + 1e-9)) & free[rows]
         if not leaving.any():
             break
-        delta[rows[leaving]] = np.clip(wanted, *bounds.T)[leaving]
+        delta[rows[leaving]] = np.clip(proposed, *bounds.T)[leaving]
         free[rows[leaving]] = False
     return delta

@@ -1,11 +1,13 @@
-"""The model's skin against a photograph: residuals of colour at points of the surface, and how they change.
+"""Photometric term: colour residuals at visible surface samples, with a closed-form Jacobian for Gauss-Newton.
 
-Each visible vertex of the coarse mesh predicts a colour (albedo times light at its normal) and finds one in the
-photograph where it is projected to. What the residuals do when pose, shape, colour and light change is written down
-in closed form, row by row, so that Gauss-Newton steps need no renderer but a depth buffer.
+Each visible vertex of the coarse mesh predicts an sRGB colour, its albedo times the spherical-harmonics shading at its
+normal, and is compared with the photograph at its projection. The Jacobian with respect to pose, identity, expression,
+albedo and light is analytic; the derivative through the image uses image gradients. So a step needs no differentiable
+renderer, only a depth buffer for self-occlusion. Residuals enter the robust Geman-McClure loss (`losses`) at a noise
+level estimated from their median (MAD scale); correlated errors are accounted for by an effective sample count.
 
 Reference: Romdhani and Vetter 2005, "Estimating 3D shape and texture using pixel intensity, edges, specular highlights,
-texture constraints and a prior"; robust weights of Geman and McClure 1987. Conventions: see camera.py.
+texture constraints and a prior". Conventions: see camera.py.
 """
 
 from __future__ import annotations
@@ -25,22 +27,24 @@ from . import losses
 from .self_occlusion import MIN_FACING, OCCLUSION_TOLERANCE_M, visible_points
 from .state import FaceState
 
-# sRGB deviation between model and photograph: measured in each fit and kept within these limits. A picture that
-# the model can explain is trusted to the last shade, one with hair, make-up and wrinkles only in broad strokes.
+# Noise level: standard deviation of sRGB residuals, estimated in each fit within these limits. Photographs that the
+# model explains well get the lower limit; hair, make-up and wrinkles raise it.
 SIGMA_LIMITS = (0.010, 0.050)
-# Regions whose look the model does not know (hair, clothes, what shines or is hidden) vote less or not at all.
+# Weights of regions whose appearance the model does not describe: hair, clothes, specular or occluded parts.
 REGION_WEIGHT = {"scalp": 0.0, "neck": 0.05, "ears": 0.1, "mouth_inside": 0.0, "teeth": 0.0, "tongue": 0.0,
                "eyeballs": 0.25, "eye_sockets": 0.0}  # fmt: skip
-FOREHEAD_WEIGHT, FOREHEAD_FADE_M = 0.25, 0.025  # where fringes hang, and how far above the brows that begins in full
-MAX_SAMPLES = 4000  # of a fine mesh; neighbours repeat each other
-MIN_ALBEDO = 0.005  # albedo
-LIGHT_COEFFICIENTS = 27
+FOREHEAD_WEIGHT, FOREHEAD_FADE_M = 0.25, 0.025  # fringes: weight, and height above the brows where it is reached
+MAX_SAMPLES = 4000  # per mesh; residuals of neighbouring vertices are correlated
+MIN_ALBEDO = 0.005  # linear
+LIGHT_COEFFICIENTS = 27  # 9 spherical harmonics x 3 channels
 
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Numbers of coefficients, and where each block of a photograph's unknowns lies: turn, shift, identity,
-    expression, albedo, light (9 x 3, row by row)."""
+    """Sizes and slices of the blocks of one photograph's unknowns.
+
+    Order: rotation (3), translation (3), identity, expression, albedo, light (9 x 3, row by row).
+    """
 
     identity: int
     expression: int
@@ -60,14 +64,14 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class SurfaceSamples:
-    """A mesh at K sample vertices and at the U vertices of the triangles around them. NumPy, float32 and int64.
+    """The model at K sample vertices and at the U vertices of their one-rings. NumPy, float32 and int64.
 
     Args:
-        mesh: the model, for a depth buffer; None in the store of `surface_samples`, and where `visible_points` is enough.
-        weights: (K,) how much each sample counts, above 0 and at most 1.
-        sample_index: (K,) the samples among the U vertices.
+        mesh: the model, for a depth buffer; None in the cache, and where `visible_points` estimates self-occlusion.
+        weights: (K,) weight of each sample, above 0 and at most 1.
+        sample_index: (K,) index of each sample among the U vertices.
         corners: (P, 3) triangles around the samples, the sample's own corner first, as indices into the U vertices.
-        triangle_sum: (K, P) sparse: which of those triangles belong to each sample.
+        triangle_sum: (K, P) sparse incidence: 1 where a triangle belongs to a sample.
         mean: (U, 3); identity: (3U, I); expression: (3U, E) metres.
         albedo_mean: (K, 3); albedo: (K, 3, A) linear RGB.
         gain: (E, I) or None, see `FaceModel`.
@@ -109,15 +113,15 @@ _surfaces: weakref.WeakKeyDictionary[FaceModel, SurfaceSamples] = weakref.WeakKe
 
 
 def surface_samples(mesh: FaceModel) -> SurfaceSamples:
-    """The samples of a mesh, computed once."""
+    """The samples of a mesh, cached."""
     if mesh not in _surfaces:
-        # What is stored must not hold its own key, which would then never be freed.
+        # A cached value must not reference its key, which would then never be freed.
         _surfaces[mesh] = replace(sample_surface(mesh), mesh=None)
     return replace(_surfaces[mesh], mesh=mesh)
 
 
 def subsample_surface(surface: SurfaceSamples, count: int) -> SurfaceSamples:
-    """The surface without its mesh, at `count` of its samples, evenly chosen, or all where it has no more."""
+    """Subsample a surface evenly to at most `count` samples; the result has no mesh."""
     count = min(count, len(surface.weights))
     kept = np.linspace(0, len(surface.weights) - 1, count).astype(np.int64)
     number = np.full(len(surface.weights), -1)
@@ -149,11 +153,11 @@ def subsample_surface(surface: SurfaceSamples, count: int) -> SurfaceSamples:
 
 
 def vertex_weights(model: FaceModel) -> np.ndarray:
-    """(V,) how much each vertex counts in the comparison, 0..1."""
+    """(V,) weight of each vertex in the photometric term, 0..1."""
     weights = np.ones(len(model.mean_vertices), np.float32)
-    for name, vote in REGION_WEIGHT.items():
+    for name, weight in REGION_WEIGHT.items():
         if name in model.regions:
-            weights[np.asarray(model.regions[name])] = vote
+            weights[np.asarray(model.regions[name])] = weight
     if len(model.regions.get("eyebrows", ())):
         above = model.mean_vertices[:, 1] - model.mean_vertices[model.regions["eyebrows"], 1].max()
         weights *= 1 - (1 - FOREHEAD_WEIGHT) * np.clip(above / FOREHEAD_FADE_M, 0, 1)
@@ -161,7 +165,7 @@ def vertex_weights(model: FaceModel) -> np.ndarray:
 
 
 def sample_surface(mesh: FaceModel) -> SurfaceSamples:
-    """The samples of a mesh, computed anew."""
+    """Choose the samples of a mesh and gather the model's arrays at them."""
     weights = vertex_weights(mesh)
     samples = np.flatnonzero((weights > 0) & np.isin(np.arange(len(weights)), mesh.faces))
     samples = samples[:: -(-len(samples) // MAX_SAMPLES)]
@@ -182,7 +186,9 @@ def sample_surface(mesh: FaceModel) -> SurfaceSamples:
         weights=weights[samples],
         sample_index=place,
         corners=corners,
-        triangle_sum=sparse.csr_matrix((np.ones(pairs, np.float32), (own, np.arange(pairs))), shape=(len(samples), pairs)),
+        triangle_sum=sparse.csr_matrix(
+            (np.ones(pairs, np.float32), (own, np.arange(pairs))), shape=(len(samples), pairs)
+        ),
         mean=mesh.mean_vertices[used].astype(np.float32),
         identity=identity,
         expression=expression,
@@ -196,17 +202,17 @@ def sample_surface(mesh: FaceModel) -> SurfaceSamples:
 
 @dataclass(frozen=True)
 class PhotometricResiduals:
-    """A state against a photograph, at the K samples. NumPy float32, camera space.
+    """Colour residuals of a state at the K samples, and what their Jacobian needs. NumPy float32, camera space.
 
     Args:
-        turned: (U, 3) the vertices, rotated but not shifted.
+        rotated: (U, 3) the vertices after rotation, before translation.
         edges: two (P, 3), from each triangle's first corner to its second and third.
         area: (K,) length of the summed face normals; normals: (K, 3) unit.
         points: (K, 3); scale: (K,) pixels per metre there.
-        observed: (K, 9) the photograph's sRGB and its derivatives to the right and downwards.
-        weight: (K,) votes times visible size, 0 where nothing is to be compared.
+        observed: (K, 9) the photograph's sRGB and its image gradients to the right and downwards.
+        weight: (K,) the samples' weights times their projected area, 0 where not visible.
         albedo, shade, linear: (K, 3); basis: (K, 9) of the light; linear is albedo times shade.
-        difference: (K, 3) predicted minus photographed sRGB.
+        difference: (K, 3) predicted minus observed sRGB.
     """
 
     rotated: np.ndarray
@@ -232,12 +238,13 @@ class PhotometricTerm:
         crop: (S, S, 3) float32 sRGB in 0..1.
         inside: (S, S) bool, where the crop shows the photograph.
         camera: of the crop.
-        independent: number of independent samples that the comparison counts as where the model is right to
-            SIGMA_LIMITS[0], at most all; a picture that is further from the model errs in larger patches and counts as
-            fewer of them.
+        effective_samples: effective sample count at the noise level SIGMA_LIMITS[0], at most the number of samples. At
+            higher noise levels residuals are correlated over larger patches, and the count falls (`effective_count`).
     """
 
-    def __init__(self, surface: SurfaceSamples, crop: np.ndarray, inside: np.ndarray, camera: Camera, effective_samples: float):
+    def __init__(
+        self, surface: SurfaceSamples, crop: np.ndarray, inside: np.ndarray, camera: Camera, effective_samples: float
+    ):
         self.surface, self.camera = surface, camera
         self.effective_samples = min(effective_samples, float(len(surface.weights)))
         down, across = np.gradient(crop, axis=(0, 1))
@@ -245,7 +252,7 @@ class PhotometricTerm:
         self.sigma = SIGMA_LIMITS[1]
 
     def evaluate(self, state: FaceState) -> PhotometricResiduals:
-        """Predicts and finds the colours of all samples."""
+        """Predict the colours of all samples and sample the photograph at their projections."""
         s, c, size = self.surface, self.camera, self.camera.image_size[0]
         rotation, light = state.rotation.astype(np.float32), state.light.astype(np.float32)
         weights = (s.gains(state.identity) * state.expression).astype(np.float32)
@@ -279,17 +286,19 @@ class PhotometricTerm:
         )  # fmt: skip
 
     def _depth_at(self, state: FaceState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(K,) metres, depth of what is seen at pixels; infinite where the head is not."""
+        """(K,) metres, depth buffer at pixels; infinite where the head is not."""
         mesh, size = self.surface.mesh, self.camera.image_size[0]
         with torch.no_grad():
             vertices = mesh.vertices(state.tensor("identity"), state.tensor("expression"))
             posed = transform(vertices, state.tensor("rotation"), state.tensor("translation"))
-            buffer = rasterize(project(posed, self.camera), mesh.tensor("faces"), self.camera.image_size).depth[0].numpy()
+            buffer = (
+                rasterize(project(posed, self.camera), mesh.tensor("faces"), self.camera.image_size).depth[0].numpy()
+            )
         depth = buffer[np.clip(y.astype(int), 0, size - 1), np.clip(x.astype(int), 0, size - 1)]
         return np.where(depth > 0, depth, np.inf)
 
     def update_noise_level(self, residuals: PhotometricResiduals) -> None:
-        """Sets the deviation to what is seen: 1.48 times the weighted median difference, within SIGMA_LIMITS."""
+        """Estimate the noise level `sigma`: 1.48 times the residuals' weighted median (MAD), within SIGMA_LIMITS."""
         used = residuals.weight > 0
         if used.sum() < 30:
             return
@@ -298,16 +307,16 @@ class PhotometricTerm:
 
     @property
     def effective_count(self) -> float:
-        """Number of independent samples at the deviation that was measured."""
+        """Effective sample count at the estimated noise level."""
         return self.effective_samples * SIGMA_LIMITS[0] / self.sigma
 
     def loss(self, residuals: PhotometricResiduals, weight: np.ndarray | None = None) -> float:
-        """Half the robust squared distance, weighted mean over the samples times `trust`; saturates with hair, glasses
-        and hands, like losses.robust_photometric.
+        """Half the weighted mean of the Geman-McClure loss over the samples, times `effective_count`.
 
         Args:
-            weight: (K,) to use in place of the look's own, of which a sample that is not seen any more counts as wrong.
-                Steps are judged with the weights they started from: else turning away from what does not fit would pay.
+            weight: (K,) in place of the residuals' own weights; samples with weight that are no longer visible count as
+                outliers. Candidate steps are evaluated with the weights of the state they start from: otherwise the
+                loss could fall by turning badly explained samples away from the camera.
         """
         square = (residuals.difference**2).mean(1) / self.sigma**2
         saturated = losses.geman_mcclure(square)
@@ -316,24 +325,29 @@ class PhotometricTerm:
         saturated[residuals.weight == 0] = losses.ROBUST_SCALE**2
         return 0.5 * self.effective_count * float((weight * saturated).sum() / max(weight.sum(), 1e-9))
 
-    def normal_equations(self, state: FaceState, residuals: PhotometricResiduals, fit_focal: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss in the unknowns of `BlockSizes`, and behind them the
-        logarithm of the focal length (if it is fitted).
+    def normal_equations(
+        self, state: FaceState, residuals: PhotometricResiduals, fit_focal: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gauss-Newton Hessian (T, T) and gradient (T,) of the loss.
 
-        How the size of an expression changes with the identity is left out: small against what both do themselves.
+        The unknowns are those of `BlockSizes`, then the logarithm of the focal length (if it is fitted).
+
+        The derivative of the expression gain with respect to the identity is neglected: it is a small term.
         """
         square = (residuals.difference**2).mean(1) / self.sigma**2
         weight = residuals.weight * self.effective_count / (3 * self.sigma**2 * max(residuals.weight.sum(), 1e-9))
         root = losses.geman_mcclure_row_scale(square, weight).astype(np.float32)
         rows = np.flatnonzero(root > 0)
         jacobian = self.jacobian(state, residuals, root, rows)
-        if fit_focal:  # a point's place in the picture grows with its distance from the camera's axis
+        if fit_focal:  # projections move radially away from the principal point
             zoom = (_position_derivative(residuals, root)[..., :2] * residuals.points[:, :2]).sum(-1)[:, rows]
             jacobian = np.concatenate([jacobian, zoom.reshape(-1, 1)], axis=1)
         residual = (residuals.difference * root[:, None])[rows].T.reshape(-1).astype(np.float32)
         return (jacobian.T @ jacobian).astype(np.float64), (jacobian.T @ residual).astype(np.float64)
 
-    def jacobian(self, state: FaceState, residuals: PhotometricResiduals, root: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def jacobian(
+        self, state: FaceState, residuals: PhotometricResiduals, root: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
         """(3R, T) of the residuals at R of the samples, times root (K,); red first, then green and blue."""
         s, slope = self.surface, srgb_slope(torch.from_numpy(residuals.linear)).numpy() * root[:, None]
         shape, turn, shift = self._geometry_derivative(state, residuals, slope * residuals.albedo, root, rows)
@@ -349,14 +363,16 @@ class PhotometricTerm:
             jacobian[channel, :, light][:, channel::3] = lit
         return jacobian.reshape(3 * len(rows), s.sizes.total)
 
-    def _geometry_derivative(self, state: FaceState, residuals: PhotometricResiduals, factor: np.ndarray, root: np.ndarray, rows: np.ndarray):
-        """How the residuals change: with the vertices in head space (3R, 3U) sparse, with turn and shift (3, K, 3).
+    def _geometry_derivative(
+        self, state: FaceState, residuals: PhotometricResiduals, factor: np.ndarray, root: np.ndarray, rows: np.ndarray
+    ):
+        """Derivatives of the residuals: by head-space vertices (3R, 3U) sparse, by rotation and translation (3, K, 3).
 
         Args:
-            factor: (K, 3) change of a residual with the shading of its channel.
+            factor: (K, 3) derivative of a residual by the shading of its channel.
         """
         s, count = self.surface, len(residuals.points)
-        # The photograph is read elsewhere when a point moves, and the light falls differently when its normal turns.
+        # A moving point samples the photograph at another pixel; a rotating normal changes the shading.
         moved = _position_derivative(residuals, root)
         bend = np.einsum("kbd,bc->ckd", sh_basis_gradient(torch.from_numpy(residuals.normals)).numpy(), state.light)
         bend = bend.astype(np.float32) * factor.T[..., None]
@@ -378,14 +394,14 @@ class PhotometricTerm:
 
 
 def _sum_per_sample(surface: SurfaceSamples, blocks: np.ndarray) -> np.ndarray:
-    """Rows (K + 3P, 3) added up for each sample (K, 3)."""
+    """Sum rows (K + 3P, 3) per sample (K, 3)."""
     count, pairs = len(surface.sample_index), len(surface.corners)
     triangles = blocks[count:].reshape(3, pairs, 3).sum(0)
     return blocks[:count] + surface.triangle_sum @ triangles
 
 
 def _position_derivative(residuals: PhotometricResiduals, root: np.ndarray) -> np.ndarray:
-    """(3 channels, K, 3) change of the residuals with the samples' places, times root (K,)."""
+    """(3 channels, K, 3) derivative of the residuals by the samples' camera-space positions, times root (K,)."""
     scaled = root * residuals.scale
     across, down = (residuals.observed[:, 3:6] * scaled[:, None]).T, (residuals.observed[:, 6:9] * scaled[:, None]).T
     depth = np.maximum(-residuals.points[:, 2], 1e-3)
@@ -394,7 +410,7 @@ def _position_derivative(residuals: PhotometricResiduals, root: np.ndarray) -> n
 
 
 def sample_picture(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(K, C) bilinear samples of a picture (H, W, C) at pixel coordinates, held at its edges."""
+    """(K, C) bilinear samples of a picture (H, W, C) at pixel coordinates (K,), clamped to its border."""
     height, width = picture.shape[:2]
     x, y = np.clip(x - 0.5, 0, width - 1.001), np.clip(y - 0.5, 0, height - 1.001)
     left, top = x.astype(int), y.astype(int)
