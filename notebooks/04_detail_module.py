@@ -342,7 +342,7 @@ assert np.allclose(masked, skinned.displacement, atol=1e-4)
 # ## 4. What the shipped generators learned from
 #
 # **Drawings.** The paper trained on scans of people; those may not be passed on, and no photograph and no scan went
-# into the open files. `faceverse.training.synthetic_skin` draws skin on random heads: creases along anatomical lines, pores,
+# into the open files. `faceverse.training.synthetic_skin` draws skin on random heads: creases, pores,
 # freckles, stubble, with strengths by age and sex that were set by hand. So the wrinkles here look plausible, but
 # nothing about them was measured on people. `weights/README.md` states it with all limits.
 #

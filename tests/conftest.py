@@ -9,10 +9,12 @@ import socket
 import subprocess
 from pathlib import Path
 
-# Tests run side by side, one process a core, so that each of them and its child processes gets one thread. The libraries
-# read these once, when they are imported. The number of threads also decides the order of floating-point sums.
-for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ[_variable] = "1"
+# Tests run side by side, one process a core, so that each of them and its child processes gets one thread. The
+# libraries read these once, when they are imported. The number of threads also decides the order of sums.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np

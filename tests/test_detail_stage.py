@@ -103,7 +103,8 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
 
 
 def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
-    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS))
+    short = tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS)
+    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", short)
     events, bases = [], []
 
     def on_base(result):
@@ -127,7 +128,8 @@ def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, 
 
 
 def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypatch):
-    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS))
+    short = tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS)
+    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", short)
     bases = []
     pair = [astronaut, np.ascontiguousarray(astronaut[:400, 60:460])]
     result = fv.fit(pair, model, detail=module_of(model, expression=None), on_base=bases.append)

@@ -412,7 +412,8 @@ def test_light_prior_residuals_have_the_jacobian_that_they_claim(even):
     residual, jacobian = photometric.light_prior_residuals(light)
     assert residual.shape == (36,) and jacobian.shape == (36, 27) and np.isfinite(residual).all()
     steps = 1e-6 * np.eye(27).reshape(27, 9, 3)
-    numeric = [(photometric.light_prior_residuals(light + s)[0] - photometric.light_prior_residuals(light - s)[0]) / 2e-6 for s in steps]
+    ahead, behind = ([photometric.light_prior_residuals(light + sign * s)[0] for s in steps] for sign in (1, -1))
+    numeric = [(one - other) / 2e-6 for one, other in zip(ahead, behind, strict=True)]
     np.testing.assert_allclose(jacobian, np.transpose(numeric), atol=1e-6 * np.abs(jacobian).max())
 
 

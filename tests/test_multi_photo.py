@@ -129,7 +129,8 @@ def test_joint_identity_of_one_photograph_is_its_own(toy_landmarks):
 def toy_photographs(model, lm, yaws=(0, 30)):
     """States of one person with expressions and lights of their own, and targets that show smooth waves."""
     rng = np.random.default_rng(1)
-    identity, albedo = 0.5 * rng.standard_normal(len(lm.identity)), 0.3 * rng.standard_normal(len(model.tensor("albedo_modes")))
+    identity = 0.5 * rng.standard_normal(len(lm.identity))
+    albedo = 0.3 * rng.standard_normal(len(model.data.albedo_modes))
     camera = Camera(300.0, (64.0, 64.0), (128, 128))
     y, x = np.indices((128, 128)) / 20
     picture = (0.5 + 0.1 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).astype(np.float32)
@@ -146,7 +147,8 @@ def toy_photographs(model, lm, yaws=(0, 30)):
         states.append(state)
         pixels = solver.project_points(lm.points(identity, expression), rotation, translation, camera) + 1
         term = solver.LandmarkTerm(lm, pixels, camera, np.full(len(pixels), 0.3), np.zeros((2 * len(pixels), 0)))
-        targets.append(photometric.PhotometricTarget(picture, np.ones((128, 128), bool), camera, term, expression - 0.05))
+        inside = np.ones((128, 128), bool)
+        targets.append(photometric.PhotometricTarget(picture, inside, camera, term, expression - 0.05))
     return states, targets
 
 

@@ -406,7 +406,7 @@ def test_gains_are_part_of_the_stored_weights():
 # ------------------------------------------------------------------------------------------------------------- fitting
 @pytest.mark.slow
 def test_the_open_model_in_the_official_layout_fits_the_same_head(tmp_path, astronaut, monkeypatch):
-    monkeypatch.setattr(fit_input, "load_parameter_regressor", lambda model: None)  # it belongs to the open model's own file
+    monkeypatch.setattr(fit_input, "load_parameter_regressor", lambda model: None)  # it is the open model's
     model = fv.load_model()
     again = fv.load_model(convert_model(model, tmp_path / "open.npy", to="official-v2"))
     ours, theirs = (fv.fit(astronaut, m, detail=False) for m in (model, again))

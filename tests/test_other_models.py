@@ -127,7 +127,8 @@ class Scene:
         self.camera = default_camera((SIZE, SIZE))
         identity, expression = (torch.from_numpy(x)[None] for x in (self.identity, self.expression))
         drawn = render_head(
-            model.vertices(identity, expression), model.tensor("mean_albedo")[None], model.tensor("faces"), self.rotation[None],
+            model.vertices(identity, expression), model.tensor("mean_albedo")[None], model.tensor("faces"),
+            self.rotation[None],
             self.translation[None], default_light()[None], self.camera,
         )  # fmt: skip
         picture = torch.where(drawn.mask[0, ..., None], srgb_from_linear(drawn.rgb[0]), torch.tensor(0.6))
@@ -301,7 +302,8 @@ def photometric_target(model, scene):
     weight, no_error_modes = np.full(len(found), 0.3), np.zeros((2 * len(found), 0))
     term = solver.LandmarkTerm(lm, found, scene.camera, weight, no_error_modes)
     picture = scene.picture / np.float32(255)
-    return photometric.PhotometricTarget(picture, np.ones((SIZE, SIZE), bool), scene.camera, term, state.expression), state
+    inside = np.ones((SIZE, SIZE), bool)
+    return photometric.PhotometricTarget(picture, inside, scene.camera, term, state.expression), state
 
 
 def test_samples_of_a_fine_mesh_give_the_albedo_of_all(toy_model, monkeypatch):

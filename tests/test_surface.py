@@ -1,4 +1,4 @@
-"""The skin against a photograph: derivatives against differences, the weights, self-occlusion, and what outliers cost."""
+"""The skin against a photograph: derivatives against differences, weights, self-occlusion, and cost of outliers."""
 
 import gc
 import weakref
@@ -81,7 +81,8 @@ def places_of(sizes):
 @pytest.fixture(scope="module")
 def growing(toy_model):
     """The toy with expressions whose size depends on the head."""
-    gain = np.random.default_rng(5).normal(0, 0.1, (len(toy_model.tensor("expression_modes")), len(toy_model.tensor("identity_modes"))))
+    shape = len(toy_model.data.expression_modes), len(toy_model.data.identity_modes)
+    gain = np.random.default_rng(5).normal(0, 0.1, shape)
     return FaceModel(replace(toy_model.data, expression_gain=gain.astype(np.float32)))
 
 
@@ -235,7 +236,7 @@ def test_beyond_the_picture_there_is_no_weight(toy_model, scene):
     assert (x > SIZE).sum() > 20 and not residuals.weight[x > SIZE - 1].any() and residuals.weight.any()
 
 
-# -- weights ------------------------------------------------------------------------------------------------------------
+# -- weights ----------------------------------------------------------------------------------------------------------
 def test_regions_vote_as_the_model_knows_them(toy_model):
     weights, regions = vertex_weights(toy_model), toy_model.regions
     for name, vote in module.REGION_WEIGHT.items():
