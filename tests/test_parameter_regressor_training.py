@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from faceverse.__main__ import main
 from faceverse.errors import ParameterError, WeightsError
-from faceverse.fitting.parameter_regressor import ParameterRegressor
+from faceverse.fitting.parameter_regressor import STORED_NAMES, ParameterRegressor
 from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.landmarks import BLENDSHAPE_NAMES
 from faceverse.model.face_model import ARKIT_NAMES
@@ -148,7 +148,8 @@ def test_the_file_says_what_it_was_made_from(tmp_path, monkeypatch):
     )
     with safe_open(path, framework="numpy") as opened:
         metadata = opened.metadata()
-        assert set(opened.keys()) == set(ParameterRegressor.__dataclass_fields__)
+        names = {STORED_NAMES.get(name, name) for name in ParameterRegressor.__dataclass_fields__}
+        assert set(opened.keys()) == names
         assert opened.get_tensor("components").dtype == np.float16
     info = json.loads(metadata["info"])
     assert metadata["format"] == "faceverse-start" and metadata["model_sha256"] == "abc"
