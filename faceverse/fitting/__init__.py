@@ -1,4 +1,4 @@
-"""Fitting: from photographs to a head. Stages are data; one loop runs them and reports what each did."""
+"""Fit the face model to photographs: detection, landmarks, photometric stages, skin detail, texture."""
 
 from __future__ import annotations
 
@@ -50,34 +50,34 @@ def fit(
     on_progress: Progress | None = None,
     on_base: Callable[[FitResult], None] | None = None,
 ) -> FitResult:
-    """Fits the face model to one photograph, or to several of one person.
+    """Fit the face model to one photograph, or to several of one person.
 
-    Several photographs give one identity, one albedo and one texture, in which each place comes from the photograph
-    that sees it best; pose, expression, light and camera are found for each (`FitResult.views`), and the result is
-    that of the first one.
+    Several photographs give one identity, one albedo and one texture, each part of which comes from the photograph
+    with the best view of it. Pose, expression, light and camera are estimated for each photograph
+    (`FitResult.views`); the result has those of the first one.
 
     Args:
         source: path, PIL image or (H, W, 3) uint8 RGB array; or a list or tuple of them.
         model: from `load_model`; by default the open model.
         face: which one, when there are several: 0 or "largest" for the largest, 1, 2 ... for the next ones, or a point
-            (x, y) in pixels of the photograph's own size: the face there, or the nearest to it. A list has a choice
-            for each photograph.
-        detail: fit the skin's detail as well: wrinkles, pores, moles. True: with the open detail module, where it is
+            (x, y) in pixels of the photograph's own size: the face there, or the nearest to it. A list selects a face
+            in each photograph.
+        detail: fit the skin's detail as well: wrinkles, pores, moles. True: with the open detail module, if it is
             installed and was trained for this model's texture layout; False: the base model's shape alone, in a
-            fraction of the time; or a module from `load_detail`. Of several photographs the one that shows the skin
-            finest says what it is like.
-        seed: of everything random, which is the detail that the photograph does not show: same photograph, seed and
+            fraction of the time; or a module from `load_detail`. With several photographs, the detail is fitted to the
+            one with the highest resolution of the skin.
+        seed: of the detail that the photograph does not show, the only random part: same photograph, seed and
             versions, same result. 0 to 2^24 - 1.
-        focal_px: focal length in pixels of the photograph; by default from EXIF, else fitted, with a 40 mm lens as what
-            is expected. A list has one, or None, for each photograph.
+        focal_px: focal length in pixels of the photograph; by default from EXIF, else fitted, with a prior at a 40 mm
+            lens (35 mm equivalent). A list has one, or None, for each photograph.
         on_progress: called with (stage, fraction done of the whole, preview (H, W, 3) uint8 or None).
-        on_base: called once with the FitResult of the base model, textured, before the detail stages begin; not called
-            where there is no detail to fit.
+        on_base: called once with the textured FitResult of the base model before the detail stages begin; not called
+            if no detail is fitted.
     Returns:
         FitResult.
     Raises:
         ImageError: a picture cannot be read.
-        NoFaceError: no face, or fewer than `face` asks for; of several photographs it names the one.
+        NoFaceError: no face, or fewer than `face` requires; with several photographs, the message names the one.
         ParameterError: an argument is out of range.
     """
     started = time.perf_counter()
@@ -85,13 +85,13 @@ def fit(
     if not sources:
         raise ParameterError("fit.no_photos")
     faces, focals = (_one_each(v, len(sources), n) for v, n in ((face, "face"), (focal_px, "focal_px")))
-    for one, focal in zip(faces, focals, strict=True):
-        _check_arguments(one, seed, focal)
+    for selector, focal in zip(faces, focals, strict=True):
+        _check_arguments(selector, seed, focal)
     model = load_model() if model is None else model
     module = select_detail_module(detail, model)
     progress = with_detail_share(on_progress or (lambda stage, fraction, preview: None), module is not None)
     if len(sources) > 1:
-        photos = [read_image(one) for one in sources]
+        photos = [read_image(item) for item in sources]
         return fit_photos(photos, model, (faces, focals), module, seed, progress, on_base, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
@@ -103,14 +103,15 @@ def fit(
     prior = IdentityPrior.of_population(len(solution.state.identity))
     (state,), photometric_stages = fit_appearance([fit_input], [solution], prior, progress)
     params = fitted_params(fit_input, state)
-    stages, said = (detected, landmark_stage, *photometric_stages), fit_warnings(fit_input, state)
+    stages, warnings = (detected, landmark_stage, *photometric_stages), fit_warnings(fit_input, state)
 
     def textured(skin: FittedDetail | None) -> FitResult:
         begun = time.perf_counter()
         texture = bake_input_texture(fit_input, params, texture_size(fit_input), skin)
         baked = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
-        every = (*stages, *(skin.stages if skin else ()), baked)
-        return with_detail(head_result(fit_input, state, params, texture, every, said, started), module, skin)
+        all_stages = (*stages, *(skin.stages if skin else ()), baked)
+        head = head_result(fit_input, state, params, texture, all_stages, warnings, started)
+        return with_detail(head, module, skin)
 
     if module is not None and on_base is not None:
         on_base(textured(None))
@@ -122,7 +123,7 @@ def fit(
 
 
 def _one_each(value, count: int, name: str) -> list:
-    """What was given for all photographs, or one for each."""
+    """A list of one value per photograph, from such a list or from one value for all."""
     if not isinstance(value, list):
         return [value] * count
     if len(value) != count:

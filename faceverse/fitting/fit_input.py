@@ -125,7 +125,7 @@ def render_preview(mesh: FaceModel, state: FaceState, target: PhotometricTarget)
 
 
 def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
-    """The state as parameters, with the colour of the irises where the photograph shows it."""
+    """Convert a state to parameters, with the iris colour measured in the photograph where the eyes are visible."""
     params = state.to_params()
     front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.tensor("light")[0]).numpy()
     iris = iris_colour(fit_input.photo.rgb, fit_input.face.landmarks_px, front)
@@ -133,7 +133,7 @@ def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
 
 
 def texture_size(fit_input: FitInput) -> int:
-    """The size of texture that this photograph can fill."""
+    """Side of the texture in pixels that matches the photograph's resolution, see TEXTURE_SIZES."""
     height = float(np.ptp(fit_input.face.landmarks_px[:, 1]))
     return next(size for least, size in TEXTURE_SIZES if height >= least)
 
@@ -141,13 +141,13 @@ def texture_size(fit_input: FitInput) -> int:
 def bake_input_texture(
     fit_input: FitInput, params: FaceParams, size: int, skin: FittedDetail | None = None
 ) -> SkinTexture:
-    """The photograph as a texture of size x size, without the shading of the skin's displacement."""
+    """Bake the photograph into a texture of size x size, without the shading of the displacement map."""
     displacement = None if skin is None else skin.displacement
     return bake_photo(fit_input.photo.rgb, fit_input.model, params, fit_input.camera, size, displacement)
 
 
 def with_detail(result: FitResult, module: DetailModule | None, skin: FittedDetail | None) -> FitResult:
-    """The head with its skin's detail, whose colours are added where the photograph did not show them."""
+    """Add fitted detail to a result; its albedo is applied only where the photograph does not cover the texture."""
     if skin is None:
         return result
     unseen = resized(torch.from_numpy(1 - result.texture_confidence / np.float32(255)), len(skin.albedo_log))
@@ -161,7 +161,7 @@ def with_detail(result: FitResult, module: DetailModule | None, skin: FittedDeta
 
 
 def projected_landmarks(fit_input: FitInput, state: FaceState) -> np.ndarray:
-    """(L, 2) the fitted points in pixels of the photograph's own size."""
+    """(L, 2) projections of the fitted landmarks, in pixels of the photograph's original size."""
     model = fit_input.model
     with torch.no_grad():
         bases = model.landmark_bases(model.fit_landmarks)
@@ -172,12 +172,12 @@ def projected_landmarks(fit_input: FitInput, state: FaceState) -> np.ndarray:
 
 
 def original_landmarks_px(fit_input: FitInput) -> np.ndarray:
-    """(478, 2) the detector's points in pixels of the photograph's own size."""
+    """(478, 2) detected landmarks in pixels of the photograph's original size."""
     return fit_input.face.landmarks_px / np.float32(fit_input.photo.scale)
 
 
 def original_camera(fit_input: FitInput) -> Camera:
-    """The camera in pixels of the photograph's own size."""
+    """The camera in pixels of the photograph's original size."""
     return _camera_of_original(fit_input.camera, fit_input.photo.scale)
 
 
@@ -190,7 +190,7 @@ def head_result(
     warnings: tuple[str, ...],
     started: float,
 ) -> FitResult:
-    """The head as `fit` returns it.
+    """Assemble the FitResult of a fitted state.
 
     Args:
         warnings: see `fit_warnings`.
@@ -221,9 +221,9 @@ def head_result(
 
 
 def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -> tuple[str, ...]:
-    """What a user should know about the quality of the result, in words; see `quality_checks.quality_warnings`."""
+    """Run the quality checks on a fitted state, see `quality_checks.quality_warnings`."""
     target = photometric_target(fit_input, state, state.expression, CROP_PX)
-    seen = QualityInput(
+    checked = QualityInput(
         photo=fit_input.photo,
         face=fit_input.face,
         yaw_deg=euler_deg_from_rotation(state.tensor("rotation")[0])[0],
@@ -232,11 +232,11 @@ def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -
         rendered=render_preview(fit_input.model.coarse, state, target),
         face_count=fit_input.face_count,
     )
-    return quality_warnings(seen, far_side)
+    return quality_warnings(checked, far_side)
 
 
 def _camera_of_original(camera: Camera, scale: float) -> Camera:
-    """The camera of a photograph that was reduced by `scale` before the fit, in its own pixels."""
+    """Convert the camera of a photograph that was reduced by `scale` to pixels of its original size."""
     if scale == 1:
         return camera
     height, width = camera.image_size

@@ -84,18 +84,19 @@ def fit_photos(
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
     stages = (detected, landmarks, *photometric)
     pairs = list(zip(fit_inputs, states, strict=True))
-    said = tuple(
+    warnings = tuple(
         _about_photo(number, fit_input.photo, text)
         for number, (fit_input, state) in enumerate(pairs)
         for text in fit_warnings(fit_input, state, far_side=_is_turned_alike(states))
     )
 
-    def textured(skin: FittedDetail | None, tell: Progress) -> FitResult:
+    def textured(skin: FittedDetail | None, on_progress: Progress) -> FitResult:
         begun = time.perf_counter()
-        texture = _one_texture(fit_inputs, params, skin, tell)
+        texture = _merged_texture(fit_inputs, params, skin, on_progress)
         baked = Stage("texture", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
-        every = (*stages, *(skin.stages if skin else ()), baked)
-        result = head_result(fit_inputs[0], states[0], replace(params[0], iris=iris), texture, every, said, started)
+        all_stages = (*stages, *(skin.stages if skin else ()), baked)
+        first = replace(params[0], iris=iris)
+        result = head_result(fit_inputs[0], states[0], first, texture, all_stages, warnings, started)
         return with_detail(result, module, skin).replace(views=tuple(_view(*pair) for pair in pairs))
 
     if module is not None and on_base is not None:
@@ -107,17 +108,17 @@ def fit_photos(
 
 
 def _resolution(fit_input: FitInput, params: FaceParams) -> float:
-    """Pixels of the photograph that show the skin: the mean over the texture of their density, squared."""
+    """Resolution of the skin in a photograph: mean squared pixel density over the texture."""
     return float((pixel_density(fit_input.model, params, fit_input.camera, DENSITY_MAP_SIZE) ** 2).mean())
 
 
 def _about_photo(number: int, photo: Photo, message: str) -> Message:
-    """A message about one of several photographs, which are counted from 1."""
+    """Prefix a message with the number, counted from 1, and name of its photograph."""
     return Message("fit.about_photo", number=number + 1, name=photo.name, message=message)
 
 
 def _is_turned_alike(states: list[FaceState]) -> bool:
-    """Whether no photograph shows the side that is far in the others."""
+    """Whether all heads are turned far to the same side, so that no photograph shows the other side."""
     yaws = [euler_deg_from_rotation(state.tensor("rotation")[0])[0] for state in states]
     return min(yaws) > TURNED_DEG or max(yaws) < -TURNED_DEG
 
@@ -163,7 +164,7 @@ def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.nda
 
 
 def _with_identity(fit_inputs: list[FitInput], identity: np.ndarray) -> list[LandmarkSolution]:
-    """Pose and expression of the known person in each photograph."""
+    """Estimate pose and expression in each photograph with the identity fixed."""
     people = [fit_input.landmarks.with_identity(identity) for fit_input in fit_inputs]
     solved = [fit_landmarks(*pair) for pair in zip(fit_inputs, people, strict=True)]
     return [solution.with_identity(identity) for solution in solved]
@@ -182,14 +183,14 @@ def _landmark_stage(
 
 
 # -- result -----------------------------------------------------------------------------------------------------------
-def _one_texture(
+def _merged_texture(
     fit_inputs: list[FitInput], params: list[FaceParams], skin: FittedDetail | None, progress: Progress
 ) -> SkinTexture:
     size = max(texture_size(fit_input) for fit_input in fit_inputs)
     textures, densities = [], []
-    for number, (fit_input, one) in enumerate(zip(fit_inputs, params, strict=True)):
-        textures.append(bake_input_texture(fit_input, one, size, skin))
-        densities.append(pixel_density(fit_input.model, one, fit_input.camera, size))
+    for number, (fit_input, head) in enumerate(zip(fit_inputs, params, strict=True)):
+        textures.append(bake_input_texture(fit_input, head, size, skin))
+        densities.append(pixel_density(fit_input.model, head, fit_input.camera, size))
         done = (number + 1) / (len(fit_inputs) + 1)
         progress("texture", 1 - FIT_STAGES["texture"].share * (1 - done), None)
     merged = merge_textures(textures, densities)

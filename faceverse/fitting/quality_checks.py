@@ -147,20 +147,24 @@ def white_share(crop: np.ndarray, skin: np.ndarray) -> float:
 
 
 def unexplained_share(crop: np.ndarray, rendered: np.ndarray, skin: np.ndarray) -> float:
-    """Share 0..1 of the pixels in a mask (S, S) where the fitted head looks nothing like the photograph.
+    """Share 0..1 of a mask's pixels (S, S) where head and photograph differ by more than UNEXPLAINED_LEVELS.
 
     Args:
-        crop, rendered: (S, S, 3) uint8 photograph and head, whose fitted colour and light follow what is skin.
+        crop, rendered: (S, S, 3) uint8 photograph, and head with fitted colour and light.
     """
     difference = np.sqrt(((crop[skin].astype(np.float32) - rendered[skin]) ** 2).mean(-1))
     return float((difference > UNEXPLAINED_LEVELS).mean()) if skin.any() else 0.0
 
 
 def blur_px(crop: np.ndarray, face: np.ndarray) -> float:
-    """Standard deviation in pixels of what blurs the sharpest things in a mask (S, S) of a picture (S, S, 3) uint8.
+    """Estimate the standard deviation in pixels of the blur of the sharpest edges, by blurring again.
 
-    The squared gradients of an edge of width s add up to a number in proportion to 1 / s, and blurring it again by r
-    makes it sqrt(s^2 + r^2) wide, so that the ratio of the two sums tells s. Noise counts as sharp.
+    The sum of squared gradients over an edge of width s is proportional to 1 / s. A second blur by r widens the edge to
+    sqrt(s^2 + r^2), so s follows from the ratio of the two sums. Noise counts as sharp.
+
+    Args:
+        crop: (S, S, 3) uint8.
+        face: (S, S) bool, where the gradients are summed.
     """
 
     def energy(grey: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The state of a posed head: the values that a fit or a track estimates, and their Gauss-Newton update."""
+"""State of a posed head: the unknowns of a fit or a track, and their Gauss-Newton update."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from ..graphics.lighting import default_light
 from ..model.face_model import FaceParams
 
-PER_IMAGE = ("rotation", "translation", "expression", "light")  # what differs between images of one person
+PER_IMAGE = ("rotation", "translation", "expression", "light")  # values that differ between images of one person
 ROTATION_STEP_LIMIT = 0.5  # radians per update
 
 
@@ -39,14 +39,14 @@ class FaceState:
 
     @classmethod
     def from_params(cls, params: FaceParams) -> FaceState:
-        """The state that parameters describe."""
+        """Convert parameters to a state."""
         return cls(**{f.name: np.asarray(getattr(params, f.name), np.float64) for f in fields(cls)})
 
     def to_params(self, person: FaceParams | None = None) -> FaceParams:
-        """The state as parameters.
+        """Convert the state to parameters.
 
         Args:
-            person: gives identity and albedo where the state has none, the colour of the irises and the detail.
+            person: source of identity and albedo if the state has none, and of iris colour and detail.
         """
         values = {f.name: getattr(self, f.name).astype(np.float32) for f in fields(self)}
         if person is None:
@@ -71,12 +71,12 @@ class FaceState:
         light: np.ndarray | float = 0.0,
         limits: np.ndarray | None = None,
     ) -> FaceState:
-        """The state after a Gauss-Newton step: the rotation is updated from the left, all else is added.
+        """Apply a Gauss-Newton step: multiply the rotation from the left, add the other changes.
 
         Args:
             pose: (6,) axis-angle rotation in camera space, see `apply_rotation_update`, and translation in metres.
             identity (I,), expression (E,), albedo (A,), light (9, 3): changes, in the units of each.
-            limits: (E, 2) to which the expression is clipped; None: none.
+            limits: (E, 2) bounds to which the expression is clipped; None: no clipping.
         """
         weights = self.expression + expression
         return replace(
@@ -91,8 +91,7 @@ class FaceState:
 
 
 def apply_rotation_update(rotation: np.ndarray, axis_angle: np.ndarray) -> np.ndarray:
-    """A rotation (3, 3) multiplied from the left by that about an axis (3,) in camera space, of ROTATION_STEP_LIMIT
-    radians at most."""
+    """Left-multiply a rotation (3, 3) by an axis-angle rotation (3,) in camera space, at most ROTATION_STEP_LIMIT."""
     limited = axis_angle * min(1.0, ROTATION_STEP_LIMIT / max(float(np.linalg.norm(axis_angle)), 1e-12))
     return _rotation_from_axis_angle(limited) @ rotation
 

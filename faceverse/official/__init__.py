@@ -1,8 +1,8 @@
-"""The original FaceVerse files and the conventions of their code; everything else of this library works in camera.py's.
+"""Files and conventions of the original FaceVerse code; the rest of this library uses the conventions of camera.py.
 
-`load_model` reads the base files with `layout`, `load_result` and `export` the coefficient files with `coefficients`;
-`evaluate` gives the original's numbers, `official_v2` writes a model in its layout. Its generators are read by
-`faceverse.detail.official`.
+`layout` reads the base files for `load_model`, `coefficients` converts coefficient files for `load_result` and
+`export`, `evaluate` reproduces the original's numbers, and `official_v2` writes a model in its layout.
+`faceverse.detail.official` reads its generators.
 """
 
 from .coefficients import camera_of, coefficients_from_params, params_from_coefficients, stored_coefficients

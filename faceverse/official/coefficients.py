@@ -1,4 +1,4 @@
-"""Parameters of ours and the coefficient vectors that the original stores, one from the other."""
+"""Conversion between `FaceParams` and the coefficient vectors of the original code."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from .evaluate import CodeSpace, code_space
 
 
 def params_from_coefficients(model: FaceModel, coefficients: np.ndarray) -> FaceParams:
-    """The parameters that a coefficient vector of the original means.
+    """Convert a coefficient vector of the original to parameters.
 
-    Light goes over number by number: the original multiplies displayed colours with it, ours linear light.
+    Light coefficients are converted one by one, although the original multiplies sRGB colours with them and this
+    library linear ones.
 
     Args:
         coefficients: identity, expression, texture, then angles, light and translation (versions 0 to 2: 33 more than
-            there are modes; version 3: 37 with the eyes; version 4: 37, the light before the angles).
+            the number of modes; version 3: 37 with the eyes; version 4: 37, the light before the angles).
     Raises:
         ParameterError: a vector of another length, or numbers that are not finite.
     """
@@ -50,7 +51,7 @@ def params_from_coefficients(model: FaceModel, coefficients: np.ndarray) -> Face
 
 
 def coefficients_from_params(model: FaceModel, params: FaceParams) -> np.ndarray:
-    """Inverse of `params_from_coefficients`: float32 vector, as the original stores it."""
+    """Convert parameters to the float32 vector that the original stores; inverse of `params_from_coefficients`."""
     space = code_space(model)
     expression = np.asarray(params.expression, np.float64) * model.gain_of(params.identity)
     own = np.setdiff1d(np.arange(len(expression)), space.eyes)
@@ -68,17 +69,17 @@ def coefficients_from_params(model: FaceModel, params: FaceParams) -> np.ndarray
 
 
 def camera_of(model: FaceModel) -> Camera:
-    """The camera that the original's stored coefficients belong to."""
+    """The default camera of the original, which its stored coefficients refer to."""
     convention = code_space(model).convention
     side = convention.image_size
     return Camera(convention.focal_px, (side / 2, side / 2), (side, side))
 
 
 def stored_coefficients(content, where: str) -> np.ndarray:
-    """The vector in what the original stores: an array (K,) or (1, K), or version 4's dictionary with `coeffs`.
+    """Extract the vector from stored content: an array (K,) or (1, K), or version 4's dictionary with `coeffs`.
 
     Raises:
-        ParameterError: something else.
+        ParameterError: the content is neither.
     """
     if isinstance(content, Mapping):
         content = content.get("coeffs")
@@ -89,7 +90,7 @@ def stored_coefficients(content, where: str) -> np.ndarray:
 
 
 def _sizes(model: FaceModel, space: CodeSpace) -> dict[str, int]:
-    """Numbers in a coefficient vector by name, in the version's order."""
+    """Lengths of the parts of a coefficient vector by name, in the version's order."""
     convention = space.convention
     expressions = len(model.expression_names) - len(space.eyes)
     identities, albedos = len(model.data.identity_modes), len(model.data.albedo_modes)
@@ -99,23 +100,24 @@ def _sizes(model: FaceModel, space: CodeSpace) -> dict[str, int]:
 
 
 def _pose_of(angles: np.ndarray, translation: np.ndarray, space: CodeSpace) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation (3, 3) and translation (3,) of ours."""
-    turned = rotation_matrix(angles).T * FLIP
+    """Convert the original's pose to rotation (3, 3) and translation (3,) of camera.py."""
+    rotation = rotation_matrix(angles).T * FLIP
     if space.convention.looks_forward:
-        return FLIP[:, None] * turned, space.unit_m * FLIP * (translation + [0, 0, CAMERA_DISTANCE])
-    return turned, space.unit_m * (translation - [0, 0, CAMERA_DISTANCE])
+        return FLIP[:, None] * rotation, space.unit_m * FLIP * (translation + [0, 0, CAMERA_DISTANCE])
+    return rotation, space.unit_m * (translation - [0, 0, CAMERA_DISTANCE])
 
 
 def _original_pose(params: FaceParams, space: CodeSpace) -> tuple[np.ndarray, np.ndarray]:
-    """Angles and translation of the original."""
-    rotation, place = np.asarray(params.rotation, np.float64), np.asarray(params.translation, np.float64) / space.unit_m
+    """Convert a pose to angles (3,) and translation (3,) of the original."""
+    rotation = np.asarray(params.rotation, np.float64)
+    position = np.asarray(params.translation, np.float64) / space.unit_m
     if space.convention.looks_forward:
-        return angles_of((FLIP[:, None] * rotation * FLIP).T, 0.0), FLIP * place - [0, 0, CAMERA_DISTANCE]
-    return angles_of((rotation * FLIP).T, np.pi), place + [0, 0, CAMERA_DISTANCE]
+        return angles_of((FLIP[:, None] * rotation * FLIP).T, 0.0), FLIP * position - [0, 0, CAMERA_DISTANCE]
+    return angles_of((rotation * FLIP).T, np.pi), position + [0, 0, CAMERA_DISTANCE]
 
 
 def _light_ratio(space: CodeSpace, model: FaceModel) -> np.ndarray:
-    """(9,) the original's light over ours, term by term: both use the same terms of the normal, scaled differently."""
+    """(9,) ratio of the original's SH light coefficients to ours: same terms, other factors and signs."""
     import torch
 
     normal = np.array([[0.36, 0.48, 0.8]])

@@ -1,4 +1,4 @@
-"""The original's numbers for one set of coefficients, in its own units and axes, in plain NumPy."""
+"""Reference evaluation of the original model in plain NumPy, in its own units and axes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from .conventions import (
 from .writer import V2_UNIT_M, adjacent_faces
 
 CLAY_GREY, CLAY_AMBIENT, CLAY_DIFFUSE = 200.0, 0.1, 0.95
-LAMP_DISTANCE = 1e5  # of the clay's lamp, before the face
+LAMP_DISTANCE = 1e5  # of the lamp in clay renderings, in front of the face
 
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """How a model of ours and the original's code space belong together.
+    """Mapping between a model and the code space of the original, see conventions.py.
 
     Args:
-        convention: of its version; models that come from no official file count as version 2.
+        convention: of the model's version; 2 for models that were not read from an official file.
         unit_m: metres per unit of code space.
-        faces: (F, 3) as the original uses them for normals.
+        faces: (F, 3) in the winding with which the original computes normals.
         adjacent: (V, K) triangles around each vertex.
         keypoints: (L,) vertices of the landmarks.
-        eyes: (4,) number of the model's expressions that turn its eyeballs, or empty.
+        eyes: (4,) indices of the expressions that rotate the eyeballs, or empty.
     """
 
     convention: Convention
@@ -50,18 +50,18 @@ class CodeSpace:
 
 
 def code_space(model: FaceModel) -> CodeSpace:
-    """The code space of a model, see `CodeSpace`."""
-    about = model.info.get("official", {})
-    convention = CONVENTIONS[about.get("version", 2)]
+    """Look up the code space of a model."""
+    official = model.info.get("official", {})
+    convention = CONVENTIONS[official.get("version", 2)]
     extra = model.data.extra
-    faces = model.faces[:, ::-1] if about.get("winding") == "reversed" else model.faces
+    faces = model.faces[:, ::-1] if official.get("winding") == "reversed" else model.faces
     marks = model.fit_landmarks
     keypoints = extra.get("keypoints", model.faces[marks.triangle, marks.barycentric.argmax(1)])
     adjacent = extra["point_buf"] if "point_buf" in extra else adjacent_faces(faces, len(model.mean_vertices))
     names = model.expression_names
     eyes = np.array([names.index(name) for name in EYE_NAMES if name in names and convention.eyes], np.int64)
     used = faces[:, [0, 2, 1]] if convention.reversed_normals else faces
-    return CodeSpace(convention, about.get("metres_per_unit", V2_UNIT_M), used, adjacent, keypoints, eyes)
+    return CodeSpace(convention, official.get("metres_per_unit", V2_UNIT_M), used, adjacent, keypoints, eyes)
 
 
 def evaluate(
@@ -77,15 +77,15 @@ def evaluate(
     image_size: int,
     eyes: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What the original FaceVerse code computes from one set of coefficients.
+    """Compute what the original FaceVerse code computes from one set of coefficients.
 
     Args:
-        model: from `load_model` of an official file, or its `coarse` (version 2); other models are taken for
+        model: from `load_model` of an official file, or its `coarse` (version 2); other models are treated as
             version 2.
         identity: (I,); expression: (E,) without the eyes; texture: (A,).
         angles: (3,) radians; translation: (3,) units; see conventions.py.
         gamma: (27,) light, in the version's order; 0.8 is added to the constant terms, as the original does.
-        focal_px: in pixels of a square picture of `image_size` pixels a side.
+        focal_px: focal length in pixels of a square image with side `image_size`.
         eyes: (4,) radians (versions 3 and 4): pitch and yaw of the left, then of the right eyeball; by default 0.
     Returns:
         float32 arrays: rotation (3, 3), used as v @ R; vertices and normals (V, 3), model space; vertices_camera
@@ -131,19 +131,19 @@ def evaluate(
 
 
 def vertex_normals(vertices: np.ndarray, space: CodeSpace) -> np.ndarray:
-    """(V, 3) unit normals in the original's way: triangles that stand twice in `adjacent` count twice."""
+    """(V, 3) unit vertex normals as in the original: triangles listed twice in `adjacent` count twice."""
     a, b, c = (vertices[space.faces[:, k]] for k in range(3))
     total = np.cross(a - b, b - c)[space.adjacent].sum(1)
     return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-9)
 
 
 def project(in_camera: np.ndarray, convention: Convention, focal_px: float, size: int) -> np.ndarray:
-    """(V, 3) camera space to the original's pixels and depth in units, (V, 3)."""
+    """Project camera space (V, 3) to the original's pixels x, y and depth in units, (V, 3)."""
     x, y, z = in_camera.T
     depth = CAMERA_DISTANCE + (z if convention.looks_forward else -z)
     centre = size / 2 - convention.pixel_offset if convention.version == 4 else size // 2
-    across, along = focal_px * x / depth + centre, focal_px * y / depth + centre
-    return np.stack([across, along if convention.looks_forward else size - along, depth], axis=1)
+    u, v = focal_px * x / depth + centre, focal_px * y / depth + centre
+    return np.stack([u, v if convention.looks_forward else size - v, depth], axis=1)
 
 
 def _vector(name: str, value, size: int) -> np.ndarray:
@@ -154,7 +154,7 @@ def _vector(name: str, value, size: int) -> np.ndarray:
 
 
 def _vertices(model: FaceModel, space: CodeSpace, value: dict[str, np.ndarray]) -> np.ndarray:
-    """(V, 3) code space; the eyeballs turn about their centres."""
+    """Vertices (V, 3) in code space, with the eyeballs rotated about their centres."""
     convention = space.convention
     modes = np.delete(model.expression_modes, space.eyes, axis=0) if len(space.eyes) else model.expression_modes
     neutral = model.mean_vertices + np.tensordot(value["identity"], model.identity_modes, axes=1)
@@ -167,25 +167,25 @@ def _vertices(model: FaceModel, space: CodeSpace, value: dict[str, np.ndarray]) 
         ball = slice(parts[side], parts[side + 1])
         centre = neutral[ball].mean(0) - convention.eye_shift + np.array([0, 0, convention.eye_depth])
         pitch, yaw = value["eyes"][2 * side : 2 * side + 2]
-        turn = rotation_matrix(np.array([pitch, yaw, 0.0]))
-        vertices[ball] = (vertices[ball] - convention.eye_shift - centre) @ turn + centre + convention.eye_shift
+        rotation = rotation_matrix(np.array([pitch, yaw, 0.0]))
+        vertices[ball] = (vertices[ball] - convention.eye_shift - centre) @ rotation + centre + convention.eye_shift
     return vertices
 
 
 def _pictures(in_camera: np.ndarray, shaded: np.ndarray, space: CodeSpace, focal_px: float, size: int):
-    """Image and clay (S, S, 4): vertex colours, and grey faces under a far lamp before the face (HardFlatShader)."""
+    """Render image and clay (S, S, 4): vertex colours, and flat grey faces lit by a distant lamp (HardFlatShader)."""
     convention = space.convention
     x, y, depth = project(in_camera, convention, focal_px, size).T
     if convention.version < 3:
-        # Its renderer's field of view is 2 atan((size // 2) / focal), which for odd sizes is a little wider.
+        # The original's field of view is 2 atan((size // 2) / focal), which scales images of odd size.
         zoom = size / 2 / (size // 2) if size > 1 else 1.0
         x = (x - size // 2) * zoom + size / 2
         y = (y - (size - size // 2)) * zoom + size / 2
     pixels = np.stack([x + convention.pixel_offset, y + convention.pixel_offset, depth * space.unit_m], axis=1)
     faces = torch.from_numpy(np.ascontiguousarray(space.faces))
-    seen = rasterize(torch.from_numpy(pixels)[None], faces, (size, size))
-    colour = interpolate(seen, torch.from_numpy(np.ascontiguousarray(shaded))[None], faces)[0].numpy()
-    mask = seen.mask[0].numpy()[..., None].astype(np.float64)
+    hits = rasterize(torch.from_numpy(pixels)[None], faces, (size, size))
+    colour = interpolate(hits, torch.from_numpy(np.ascontiguousarray(shaded))[None], faces)[0].numpy()
+    mask = hits.mask[0].numpy()[..., None].astype(np.float64)
     corners = in_camera[space.faces]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -195,5 +195,5 @@ def _pictures(in_camera: np.ndarray, shaded: np.ndarray, space: CodeSpace, focal
     towards = lamp - corners.mean(1)
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
     grey = CLAY_GREY * (CLAY_AMBIENT + CLAY_DIFFUSE * np.clip((normal * towards).sum(1), 0, None))
-    clay = np.where(mask > 0, grey[np.maximum(seen.triangle[0].numpy(), 0)][..., None], 0).repeat(3, axis=2)
+    clay = np.where(mask > 0, grey[np.maximum(hits.triangle[0].numpy(), 0)][..., None], 0).repeat(3, axis=2)
     return np.concatenate([colour, mask], axis=2), np.concatenate([clay, mask], axis=2)

@@ -1,6 +1,6 @@
-"""The official base files (a dictionary of arrays, versions 0 to 4) as the arrays of a FaceModel.
+"""Read official base files (dictionaries of arrays, versions 0 to 4) into the arrays of a FaceModel.
 
-Units, axes, winding and colours become those of camera.py; the numbering of vertices stays the file's. Original:
+Units, axes, winding and colours are converted to those of camera.py; the order of the vertices is kept. Original:
 github.com/LizhenWangT/FaceVerse (model/FaceVerseModel.py, faceversev3_jittor) and FaceVerse_v4.
 """
 
@@ -33,25 +33,25 @@ from .reader import CheckedDict
 from .unwrap import unwrap_head
 
 BROWS = slice(17, 27)
-"""The rows of both brows among the 68 points."""
+"""Rows of both eyebrows among the 68 landmarks."""
 COMPONENT_LIMIT = 3.0
-"""Greatest weight, in deviations, of the unnamed expressions of versions 0 and 1."""
+"""Largest weight, in standard deviations, of the unnamed expressions of versions 0 and 1."""
 V4_LIMIT = 1.2
 UV_SIDE = {0: 200, 1: 199, 2: 199}
-LIGHT_KEYS = ("select_id", "tri_select", "point_buf_select", "keypoints_select", "skinmask_select")
-# Deviation of a detector's answers from keypoints chosen by hand: the jaw's contour slides, the rest does not.
+COARSE_KEYS = ("select_id", "tri_select", "point_buf_select", "keypoints_select", "skinmask_select")
+# Standard deviation of detected landmarks from keypoints chosen by hand: those of the jaw slide along its contour.
 CONTOUR_SIGMA_M, SIGMA_M = 3.0e-3, 1.5e-3
-_LEAST_FORWARD = 0.1  # of its surface a mask shows to the front more than to the back; a closed head nothing
-# Version 4 keeps teeth and tongue at their distance behind this lip vertex (FaceVerseModel_torch.get_vs).
+_LEAST_FORWARD = 0.1  # net share of its area that a mask turns to the front; 0 for a closed head
+# Version 4 keeps teeth and tongue at a fixed depth behind this lip vertex (FaceVerseModel_torch.get_vs).
 TOOTH_VERTEX, LIP_VERTEX = 19496, 6550
 NOTE = "FaceVerse (Wang et al. 2022); its files come without a licence: ask its authors before passing them on"
 
 
 def version_of(raw: Mapping, where: str) -> int:
-    """Version 0 to 4 of a dictionary, from its keys and shapes.
+    """Determine the version, 0 to 4, of a dictionary from its keys and shapes.
 
     Raises:
-        WeightsError: it is no FaceVerse base file.
+        WeightsError: the dictionary is no FaceVerse base file.
     """
     keys = set(raw)
     if "keypoints_mediapipe" in keys:
@@ -64,18 +64,18 @@ def version_of(raw: Mapping, where: str) -> int:
         raise WeightsError(code, path=where, keys=shown)
     bases = ("idBase", "exBase", "texBase")
     columns = {key: np.shape(raw[key])[-1] if key in raw and np.ndim(raw[key]) else 0 for key in bases}
-    if keys & {*LIGHT_KEYS, "exp_name_list"} or columns["exBase"] == 52:
+    if keys & {*COARSE_KEYS, "exp_name_list"} or columns["exBase"] == 52:
         return 2
     return 0 if columns["idBase"] == 120 or (columns["exBase"], columns["texBase"]) == (64, 200) else 1
 
 
 def model_data(raw: Mapping, where: str, *, strict: bool = True) -> ModelData:
-    """The arrays of a FaceModel from an official dictionary.
+    """Convert an official dictionary to the arrays of a FaceModel.
 
     Args:
         raw: the dictionary, from `faceverse.io.pickles.read_npy`.
         where: name of the file, for messages.
-        strict: refuse keys that versions 0 to 2 do not have (the files of 3 and 4 carry more than is read here).
+        strict: refuse unknown keys in versions 0 to 2 (files of versions 3 and 4 contain more than is read here).
     Raises:
         WeightsError: missing, extra and misshapen keys, all in one message.
     """
@@ -91,7 +91,7 @@ def model_data(raw: Mapping, where: str, *, strict: bool = True) -> ModelData:
 
 
 def _read(reader: CheckedDict, convention: Convention) -> Callable[[], ModelData]:
-    """Read and validate every key; the function returned builds the ModelData once there are no problems."""
+    """Read and validate every key; return a function that builds the ModelData if there were no problems."""
     version = convention.version
     mean = reader.array("meanshape", (None, 3))
     count = len(mean)
@@ -108,7 +108,7 @@ def _read(reader: CheckedDict, convention: Convention) -> Callable[[], ModelData
     extra["parts"] = parts
     landmarks = _keypoints(reader, version, count, extra)
     texels = reader.array("uv", (count, 2), below=4096) if version < 3 else None
-    light: dict[str, Any] = _light(reader, count, extra) if version == 2 else {}
+    coarse: dict[str, Any] = _coarse_mesh(reader, count, extra) if version == 2 else {}
     if version > 2:
         reader.ignore("tri_inds", "parsing", "uvtex", "keypoints", "keypoints_name_list")
 
@@ -134,10 +134,10 @@ def _read(reader: CheckedDict, convention: Convention) -> Callable[[], ModelData
         albedo, albedo_modes = linear_colours(colour, _rows(colours))
         uv, uv_faces = _uv(texels, version, ours, bases["mean_vertices"], parts)
         points = {number: _at_vertices(ours, index, number) for number, index in landmarks.items()}
-        if light:
-            light["coarse_uv_faces"] = light["coarse_vertices"][light["coarse_faces"]]
+        if coarse:
+            coarse["coarse_uv_faces"] = coarse["coarse_vertices"][coarse["coarse_faces"]]
             if not outward:
-                light.update({key: light[key][:, ::-1] for key in ("coarse_faces", "coarse_uv_faces")})
+                coarse.update({key: coarse[key][:, ::-1] for key in ("coarse_faces", "coarse_uv_faces")})
         official = {"version": version, "metres_per_unit": unit, "winding": "as stored" if outward else "reversed"}
         return ModelData(
             **bases,
@@ -153,14 +153,14 @@ def _read(reader: CheckedDict, convention: Convention) -> Callable[[], ModelData
             name=f"FaceVerse version {version}",
             info={"sources": [NOTE], "licence": "not stated by its authors", "official": official},
             extra={key: value for key, value in extra.items() if value is not None and value.size},
-            **light,
+            **coarse,
         )
 
     return build
 
 
 def _names(reader: CheckedDict, version: int, count: int) -> tuple[str, ...]:
-    """Names of the expressions; numbers where the file has none."""
+    """Names of the expressions; numbered names if the file has none."""
     key = "exp_name_list_52" if version == 3 else "exp_name_list"
     names = reader.names(key, count, required=version == 2)
     if names is None and version == 3:
@@ -173,7 +173,7 @@ def _named(names: tuple[str, ...]) -> bool:
 
 
 def _keypoints(reader: CheckedDict, version: int, count: int, extra: dict) -> dict[int, np.ndarray]:
-    """Vertices (L,) of the landmarks, by their number: 68 always, 478 where the file has them."""
+    """Vertices (L,) of the landmarks by their count: 68 always, 478 if the file has them."""
     if version < 3:
         extra["keypoints"] = reader.array("keypoints", (66,), below=count)
         return {68: extra["keypoints"][list(KEYPOINT_OF_68)]}
@@ -183,12 +183,13 @@ def _keypoints(reader: CheckedDict, version: int, count: int, extra: dict) -> di
     return {478: extra["keypoints"], 68: mapped if of_68 is None else of_68}
 
 
-def _light(reader: CheckedDict, count: int, extra: dict) -> dict[str, np.ndarray]:
-    """The simplified mesh of version 2; empty where the file has none of its keys."""
-    if not reader.has_any(*LIGHT_KEYS):
+def _coarse_mesh(reader: CheckedDict, count: int, extra: dict) -> dict[str, np.ndarray]:
+    """The coarse mesh of version 2; empty if the file has none of its keys."""
+    if not reader.has_any(*COARSE_KEYS):
         return {}
     chosen = reader.array("select_id", (None,), below=count)
     faces = reader.array("tri_select", (None, 3), below=len(chosen))
+    # The names of these extra arrays are stored in converted model files.
     extra["light_point_buf"] = reader.array("point_buf_select", (len(chosen), None), below=len(faces))
     extra["light_keypoints"] = reader.array("keypoints_select", (66,), below=len(chosen))
     extra["light_skinmask"] = reader.array("skinmask_select", (len(chosen),))
@@ -198,14 +199,14 @@ def _light(reader: CheckedDict, count: int, extra: dict) -> dict[str, np.ndarray
 
 
 def _own_unit(raw: Mapping) -> float | None:
-    """Metres per unit, in files that say so."""
+    """Metres per unit if the file states it."""
     own = raw.get(OWN_KEY)
     unit = own.get("metres_per_unit") if isinstance(own, Mapping) else None
     return float(unit) if isinstance(unit, (int, float)) and math.isfinite(unit) and unit > 0 else None
 
 
 def _with_own(own, data: ModelData, where: str) -> ModelData:
-    """The model with what `writer.official_v2` stored beside the layout."""
+    """Add the data that `writer.official_v2` stored in addition to the official layout."""
     try:
         arrays, text = dict(own["arrays"]), dict(own["text"])
     except (TypeError, KeyError, ValueError) as error:
@@ -219,19 +220,19 @@ def _with_own(own, data: ModelData, where: str) -> ModelData:
 
 
 def _unit_of_landmarks(points: np.ndarray) -> float:
-    """Metres per unit that give these landmarks (68, 3) the spread of an adult's face."""
+    """Metres per unit for which landmarks (68, 3) have the spread of an adult's face."""
     points = points[[i for i in range(68) if i not in (48, 54)]].astype(np.float64)
     spread = math.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
     return LANDMARK_SPREAD_M / spread if spread > 0 else LANDMARK_SPREAD_M
 
 
 def _modes(base: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """(3V, K) columns of the file to (K, V, 3) float32, each axis scaled."""
+    """Convert columns (3V, K) of the file to modes (K, V, 3) float32, each axis scaled."""
     return (_rows(base) * scale.astype(_exact(base))).astype(np.float32, copy=False)
 
 
 def _rows(base: np.ndarray) -> np.ndarray:
-    """(3V, K) columns to (K, V, 3)."""
+    """Rearrange columns (3V, K) to (K, V, 3)."""
     return np.ascontiguousarray(base.T, dtype=_exact(base)).reshape(base.shape[1], -1, 3)
 
 
@@ -240,7 +241,7 @@ def _exact(base: np.ndarray) -> np.dtype:
 
 
 def _hold_teeth(bases: dict[str, np.ndarray], parts: np.ndarray) -> None:
-    """Version 4 moves teeth and tongue in depth with a lip vertex: linear in the coefficients, so part of the modes."""
+    """Add version 4's motion of teeth and tongue, in depth with a lip vertex, to the modes: it is linear."""
     if len(parts) < 6 or TOOTH_VERTEX >= len(bases["mean_vertices"]):
         return
     for key in ("identity_modes", "expression_modes"):
@@ -250,21 +251,21 @@ def _hold_teeth(bases: dict[str, np.ndarray], parts: np.ndarray) -> None:
 
 
 def _add_eyes(bases: dict, weights: dict, parts: np.ndarray, convention: Convention, unit: float) -> None:
-    """Four more expressions turn the eyeballs: the rotations of the original to first order, on the mean head."""
+    """Add four expressions that rotate the eyeballs: the original's rotations to first order on the mean head."""
     mean = bases["mean_vertices"]
-    turned = np.zeros((4, *mean.shape), np.float32)
+    gaze_modes = np.zeros((4, *mean.shape), np.float32)
     for side in range(2):
         ball = slice(parts[side], parts[side + 1])
         shift = unit * FLIP * np.array([0, 0, convention.eye_depth])
         from_centre = mean[ball] - mean[ball].mean(0) - shift
         zero = np.zeros(len(from_centre))
         x, y, z = from_centre.T
-        # Derivatives of rotations about x and y; the half turn between both spaces reverses the second.
-        turned[2 * side, ball] = np.stack([zero, -z, y], axis=1)
-        turned[2 * side + 1, ball] = -np.stack([z, zero, -x], axis=1)
+        # Derivatives of rotations about x and y; FLIP reverses the sign of the second.
+        gaze_modes[2 * side, ball] = np.stack([zero, -z, y], axis=1)
+        gaze_modes[2 * side + 1, ball] = -np.stack([z, zero, -x], axis=1)
     both = slice(parts[0], parts[2])
     mean[both] += (unit * FLIP * convention.eye_shift).astype(np.float32)
-    bases["expression_modes"] = np.concatenate([bases["expression_modes"], turned])
+    bases["expression_modes"] = np.concatenate([bases["expression_modes"], gaze_modes])
     limits = weights["expression_limits"]
     if limits is None:
         limits = np.tile(np.array([0, 1], np.float32), (len(weights["expression_names"]), 1))
@@ -274,17 +275,17 @@ def _add_eyes(bases: dict, weights: dict, parts: np.ndarray, convention: Convent
 
 
 def _outward(vertices: np.ndarray, faces: np.ndarray, whole_head: bool) -> bool:
-    """Whether triangles are counter-clockwise from outside: a mask faces forward, a head away from its middle."""
+    """Whether triangles are counter-clockwise from outside: normals of a mask point forward, of a head outward."""
     corners = vertices[faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     forward, area = float(normals[:, 2].sum()), float(np.linalg.norm(normals, axis=1).sum())
-    if whole_head or abs(forward) < _LEAST_FORWARD * area:  # a head that somebody stored as a mask
+    if whole_head or abs(forward) < _LEAST_FORWARD * area:  # a closed head in a version of masks
         return float((normals * (corners.mean(1) - vertices.mean(0))).sum()) >= 0
     return forward >= 0
 
 
 def _uv(texels, version: int, faces: np.ndarray, vertices: np.ndarray, parts: np.ndarray):
-    """Texture coordinates and their triangles: the file's texels, or a layout of ours for whole heads."""
+    """Texture coordinates and their triangles: the file's texels, or an unwrapped layout for whole heads."""
     if texels is None:
         return unwrap_head(vertices, faces, parts)
     side = max(UV_SIDE[version], int(texels.max()) + 1)
@@ -292,10 +293,10 @@ def _uv(texels, version: int, faces: np.ndarray, vertices: np.ndarray, parts: np
 
 
 def _at_vertices(faces: np.ndarray, vertices: np.ndarray, number: int) -> Landmarks:
-    """Landmarks that are vertices of the mesh."""
+    """Landmarks at vertices of the mesh."""
     first = np.full(max(int(faces.max()), int(vertices.max())) + 1, -1, np.int64)
     first[faces[::-1].reshape(-1)] = np.repeat(np.arange(len(faces))[::-1], 3)
-    triangle = np.maximum(first[vertices], 0)  # a vertex of no triangle cannot be seen anyway
+    triangle = np.maximum(first[vertices], 0)  # a vertex without triangles is never visible
     barycentric = (faces[triangle] == vertices[:, None]).astype(np.float32)
     barycentric[first[vertices] < 0] = (1, 0, 0)
     detected = np.array(LANDMARKS_68_FROM_478) if number == 68 else None

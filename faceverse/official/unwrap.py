@@ -1,4 +1,4 @@
-"""A texture layout for the whole heads of versions 3 and 4, whose files carry none that a texture could use."""
+"""UV unwrapping of the whole heads of versions 3 and 4, whose files have no usable texture layout."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import torch
 
 from ..graphics.rasterize import rasterize
 
-_OUTSIDE = (0.01, 0.01, 0.99, 0.72)  # left, top, right, bottom of the chart of what is seen from outside
-_INSIDE = (0.01, 0.735, 0.99, 0.87)  # mouth, nostrils, what lies behind the ears
+_OUTSIDE = (0.01, 0.01, 0.99, 0.72)  # left, top, right, bottom of the chart of the outer surface
+_INSIDE = (0.01, 0.735, 0.99, 0.87)  # inside of mouth and nostrils, skin behind the ears
 _PARTS = (0.01, 0.885, 0.99, 0.99)  # eyeballs, teeth, tongue
 _GAP = 0.01
 _GRID = 1536
-_OVERHANG_RAD = 0.35  # how far triangles may reach over the cut at the back
-_LEAST_SEEN = 0.5  # share of a triangle that must be seen from outside
+_OVERHANG_RAD = 0.35  # how far triangles may extend beyond the seam at the back
+_MIN_VISIBLE = 0.5  # share of a triangle that must be visible from outside
 
 
 def unwrap_head(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A cylinder with a spherical top for the head, cut at the back; what it hides on a chart of its own; the other
-    parts seen from the front, each around its own middle.
+    """Unwrap a whole head: a cylinder with a spherical top, with its seam at the back, for the outer surface.
+
+    Occluded surface of the head has a chart of its own; each other part is projected around its centre from the front.
 
     Args:
         vertices: (V, 3) metres, head space.
         faces: (F, 3).
-        parts: where further parts begin and end, (P,) rising; vertices before the first are the head. May be empty.
+        parts: (P,) ascending vertex indices that bound the further parts; vertices before the first are the head. May
+            be empty.
     Returns:
         uv (U, 2) with origin top left, its first V rows in the order of the vertices; uv_faces (F, 3).
     """
@@ -38,7 +40,7 @@ def unwrap_head(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> t
     place = np.zeros((len(faces), 3, 2))
     place[of_head] = _fitted(corners[of_head], _OUTSIDE)
     outside = of_head.copy()
-    outside[of_head] = _seen(place[of_head], radius[faces[of_head]])
+    outside[of_head] = _visible(place[of_head], radius[faces[of_head]])
     inside = of_head & ~outside
     if inside.any():
         place[inside] = _fitted(corners[inside], _INSIDE)
@@ -49,13 +51,13 @@ def unwrap_head(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> t
     for number, (first, last) in enumerate(charts):
         chosen = ~of_head & (faces >= first).all(1) & (faces < last).all(1)
         left = _PARTS[0] + number * width
-        flat = _fitted(_from_the_middle(vertices[first:last]), (left, _PARTS[1], left + side, _PARTS[1] + side))
+        flat = _fitted(_azimuthal(vertices[first:last]), (left, _PARTS[1], left + side, _PARTS[1] + side))
         place[chosen] = flat[faces[chosen] - first]
     return _numbered(faces, place, count)
 
 
 def _around(vertices: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 2) angle about the head's axis and way down, in radians, and (V,) the distance that decides what hides."""
+    """Cylindrical angle and downward angle (V, 2) in radians, and radius (V,) for the visibility test."""
     middle = (head.min(0) + head.max(0)) / 2
     x, y, z = (vertices - middle).T
     flat = np.hypot(x, z)
@@ -64,20 +66,20 @@ def _around(vertices: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.stack([np.arctan2(x, z), down], axis=1), np.where(y > 0, np.hypot(flat, y), flat)
 
 
-def _seen(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """(F,) which triangles, at corners (F, 3, 2) of the chart, nothing further out hides: most of each must be seen."""
+def _visible(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """(F,) triangles that are mostly visible from outside, by a z-buffer over their chart corners (F, 3, 2)."""
     count = len(place)
     depth = 1 + radius.max() - radius
     pixels = np.concatenate([place * _GRID, depth[..., None]], axis=2).reshape(1, -1, 3)
     hits = rasterize(torch.from_numpy(pixels), torch.arange(3 * count).reshape(-1, 3), (_GRID, _GRID))
-    found = hits.triangle[hits.triangle >= 0].numpy()
-    one, two = place[:, 1] - place[:, 0], place[:, 2] - place[:, 0]
-    area = np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2 * _GRID**2
-    return np.bincount(found, minlength=count) > _LEAST_SEEN * area
+    visible = hits.triangle[hits.triangle >= 0].numpy()
+    a, b = place[:, 1] - place[:, 0], place[:, 2] - place[:, 0]
+    area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2 * _GRID**2
+    return np.bincount(visible, minlength=count) > _MIN_VISIBLE * area
 
 
-def _from_the_middle(points: np.ndarray) -> np.ndarray:
-    """Azimuthal equidistant projection (K, 2) of points (K, 3) around their centre, the front in the middle."""
+def _azimuthal(points: np.ndarray) -> np.ndarray:
+    """Azimuthal equidistant projection (K, 2) of points (K, 3) around their centre, with the front at the origin."""
     direction = points - points.mean(0)
     direction = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
     reach = np.arccos(np.clip(direction[:, 2], -1, 1))
@@ -86,14 +88,14 @@ def _from_the_middle(points: np.ndarray) -> np.ndarray:
 
 
 def _fitted(points: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Points (..., 2) stretched to a box."""
+    """Stretch points (..., 2) to a box."""
     flat = points.reshape(-1, 2)
     low, size = flat.min(0), np.maximum(np.ptp(flat, axis=0), 1e-12)
     return np.array(box[:2]) + (points - low) / size * (np.array(box[2:]) - np.array(box[:2]))
 
 
 def _numbered(faces: np.ndarray, place: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (F, 3, 2) as uv (U, 2): each vertex' first place in its own row, its other places behind all vertices."""
+    """Index corners (F, 3, 2) as uv (U, 2): a vertex' first place in its own row, those across seams at the end."""
     keys = np.concatenate([faces.reshape(-1, 1), np.round(place.reshape(-1, 2) * 1e6).astype(np.int64)], axis=1)
     places, first, corner = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     is_own = np.diff(places[:, 0], prepend=-1) > 0

@@ -1,4 +1,4 @@
-"""Any face model with named expressions in the layout of official version 2, for the original's scripts."""
+"""Write a face model with named expressions in the layout of official version 2, for the original's scripts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..model.face_model import FaceModel
 from .conventions import FLIP, KEYPOINTS_66, OWN_KEY, display_colours
 
 V2_UNIT_M = 0.1564
-"""Metres per unit of version 2: its 0.83 units from brows to chin are the 130 mm of the open model's mean head."""
+"""Metres per unit of version 2: its 0.83 units from brows to chin equal 130 mm on the open model's mean head."""
 UV_SIDE = 199
 ADJACENT = 8
 _NOT_SKIN = ("lips", "eyelids", "eyebrows", "eyeballs", "eye_sockets", "teeth", "tongue", "mouth_inside", "scalp")
 
 
 def official_v2(model: FaceModel) -> dict:
-    """The dictionary that the original's `FaceVerseModel` (version 2) reads.
+    """Convert a model to the dictionary that the original's `FaceVerseModel` (version 2) reads.
 
-    It has the official keys, of this model's sizes, and one more, "faceverse", with what the layout cannot hold, so
-    that `load_model` gives the same model back. The original knows no gain of expressions (see FaceModel): there, a
-    weight acts as on the mean head.
+    It has the official keys, with this model's sizes, and one more, "faceverse", with the data that the layout lacks,
+    so that `load_model` restores the same model. The original has no expression gain (see FaceModel): its weights act
+    as on the mean head.
 
     Raises:
         ParameterError: the model has no named expressions.
@@ -58,20 +58,22 @@ def official_v2(model: FaceModel) -> dict:
             "skinmask_select": _skin(data)[None, keep],
         }
     arrays, text = packed(data)
-    beyond = {key: array for key, array in arrays.items() if key not in (*BASES, *TOPOLOGY) and key[:6] != "extra."}
-    return {**values, OWN_KEY: {"metres_per_unit": V2_UNIT_M, "arrays": beyond, "text": text}}
+    further = {key: array for key, array in arrays.items() if key not in (*BASES, *TOPOLOGY) and key[:6] != "extra."}
+    return {**values, OWN_KEY: {"metres_per_unit": V2_UNIT_M, "arrays": further, "text": text}}
 
 
 def npy_bytes(values: dict | np.ndarray) -> bytes:
-    """A .npy file as the original stores its dictionaries and coefficients."""
+    """Bytes of a .npy file of a dictionary or of coefficients, as the original stores them."""
     stream = io.BytesIO()
     np.save(stream, np.array(values, dtype=object) if isinstance(values, dict) else values)
     return stream.getvalue()
 
 
 def adjacent_faces(faces: np.ndarray, vertex_count: int) -> np.ndarray:
-    """(V, K) the triangles around each vertex, repeated until the row is full as in the official files; K is
-    ADJACENT, or more where a vertex has more triangles. A vertex without any has the first triangle."""
+    """(V, K) triangles around each vertex, repeated to fill the row as in the official files.
+
+    K is ADJACENT, or the largest valence if that is more. A vertex without triangles gets the first triangle.
+    """
     flat = faces.reshape(-1)
     order = np.argsort(flat, kind="stable")
     valence = np.bincount(flat, minlength=vertex_count)
@@ -84,20 +86,20 @@ def adjacent_faces(faces: np.ndarray, vertex_count: int) -> np.ndarray:
 
 
 def _columns(modes: np.ndarray | LazyModes, scale: np.ndarray) -> np.ndarray:
-    """(K, V, 3) to (3V, K), each axis scaled. Double precision, so that reading gives the same numbers back."""
+    """Convert modes (K, V, 3) to columns (3V, K), each axis scaled; double precision for an exact round trip."""
     scaled = np.asarray(modes, np.float64) * scale
     return np.ascontiguousarray(scaled.reshape(len(modes), -1).T)
 
 
 def _nearest(vertices: np.ndarray, data: ModelData) -> np.ndarray:
-    """(1, 66) the vertices nearest to the landmarks."""
+    """(1, 66) vertices nearest to the landmarks."""
     marks = data.landmarks_68
     points = (data.mean_vertices[data.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     return cKDTree(vertices).query(points[list(KEYPOINTS_66)])[1][None].astype(np.int64)
 
 
 def _skin(data: ModelData) -> np.ndarray:
-    """(V,) float32, 1 on skin whose colour hardly varies."""
+    """(V,) float32 mask, 1 on skin of nearly uniform colour."""
     mask = np.zeros(len(data.mean_vertices), np.float32)
     mask[data.regions.get("face", slice(None))] = 1
     for name in _NOT_SKIN:
