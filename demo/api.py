@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.components.api_component import Api
@@ -150,10 +151,11 @@ class Service:
             if session.closed:
                 raise fit_jobs.Stopped
 
-        wanted = {"detail": bool(detail) and self.detail, "seed": _whole("seed", seed), "face": _whole("face", face)}
+        detail, seed, face = bool(detail) and self.detail, _whole("seed", seed), _whole("face", face)
         with self.queue.enter() as entry:
             entry.wait()
-            result = fv.fit(photos if len(photos) > 1 else photo, **wanted, on_progress=on_progress)
+            source = photos if len(photos) > 1 else photo
+            result = fv.fit(source, face=face, detail=detail, seed=seed, on_progress=on_progress)
         return fv.export(result, _answer_folder(session) / f"{photo.stem or 'head'}.json")
 
     def edit(self, session: Session, result: Path, edits: dict | None = None, donor: Path | None = None) -> Path:
@@ -262,7 +264,7 @@ class Service:
         return _named(claim, "claim", names, function)
 
 
-def _named(function: Callable, name: str, parameters: list[str], like: Callable) -> Callable:
+def _named(function: Any, name: str, parameters: list[str], like: Callable) -> Callable:
     """Set the name and the signature that Gradio and its clients read from a function of any arguments."""
     known = inspect.signature(like).parameters
     request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request, default=None)

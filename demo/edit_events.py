@@ -77,7 +77,7 @@ class EditEvents(Layout):
             try:
                 changes, adopted = make_state(session.head)
                 session.head = heads.edit(session.head, changes)
-                shown = self._show(session)
+                shown = self._show(session, session.head)
             except Exception as error:
                 # The browser keeps what it shows, but it waits for an answer.
                 message = markup.error_line(self._explained(error, session.language))
@@ -149,31 +149,33 @@ class EditEvents(Layout):
             if session.head is None:
                 return {self.message: markup.error_line(say(AWAY, session.language))}
             session.head = heads.with_donor(session.head, donor, name)
-            shown = self._show(session)
+            shown = self._show(session, session.head)
         note = say("page.mixing", session.language, name=name)
         return {self.view: shown, self.message: "", self.donor_note: note}
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
     def _session(self, request: gr.Request) -> Session:
+        assert request.session_hash is not None  # every event of a page has one
         session = self.sessions.of(request.session_hash)
         session.language = language_of(request.headers.get("accept-language", ""))
         return session
 
-    def _uploaded(self, upload: dict) -> Path:
+    def _uploaded(self, upload: dict | None) -> Path:
         """Path of an upload. A forged request may name another file.
 
         Raises:
             ParameterError: the file lies in a session's folder.
         """
+        assert upload is not None  # Gradio sends an upload's event with its file
         path = Path(upload["path"]).resolve()
         if path.is_relative_to(self.sessions.root.resolve()):
             raise fv.ParameterError("upload.not_yours")
         return path
 
-    def _show(self, session: Session) -> dict:
-        """Write the head's files and return the value of the 3D view."""
+    def _show(self, session: Session, head: EditableHead) -> dict:
+        """Write the files of the session's head and return the value of the 3D view."""
         kept = {name: session.view.get(name) for name in ("motion", "webcam")}
-        session.view = heads.view(session.head, session.folder, self.model_file) | kept
+        session.view = heads.view(head, session.folder, self.model_file) | kept
         return {**session.view, "status": session.status}
 
     def _add_wrinkles(self, session: Session, person: int) -> Iterator[dict]:

@@ -69,7 +69,7 @@ class FaceChoice:
     """
 
     picture: str
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,8 @@ def fit(
                 after_base()
 
             source = images[0] if len(images) == 1 else images
-            options = {"on_progress": on_progress, "on_base": on_base}
-            report(fv.fit(source, face=job.face or 0, detail=detail, **options), is_final=True)
+            face = job.face or 0
+            report(fv.fit(source, face=face, detail=detail, on_progress=on_progress, on_base=on_base), is_final=True)
         except Exception as error:
             events.put(error)
 
@@ -280,6 +280,7 @@ def warm_up_fit(folder: Path, model: Path, detail=True) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         *_, fitted = fit(claim(samples(folder)[:1], scratch, show_s=None), detail=detail)
+        assert isinstance(fitted, FittedHead)  # the sample shows one face
         head = heads.with_wrinkles(EditableHead.of(fitted.result, fitted.person), scratch)
         heads.view(head, scratch, model)
         pictures.of_fit(fitted.result, fitted.photo_rgb, scratch)

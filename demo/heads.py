@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -74,7 +75,7 @@ def edit(head: EditableHead, state: EditState) -> EditableHead:
     result, mix = head.neutral, state.mix
     if head.donor is not None and (mix.identity or mix.albedo or mix.detail):
         result = fv.blend(result, head.donor, identity=mix.identity, expression=0, albedo=mix.albedo, detail=mix.detail)
-    wanted = dict(state.attributes)
+    wanted: dict[str, Any] = dict(state.attributes)
     if result.normal_map is not None and state.skin:
         wanted["detail_seed"] = state.skin
     edited = fv.edit(result, **wanted) if wanted else result
@@ -132,10 +133,12 @@ def with_state(head: EditableHead, state: EditState) -> fv.FitResult:
     for position, name in enumerate(head.fitted.model.expression_names):
         if abs(state.expression.get(name, start[name]) - start[name]) > 1e-6:
             weights[position] = state.expression[name]
+    wanted: dict[str, Any] = {}
     if head.edited is head.neutral and np.array_equal(weights, head.fitted.params.expression):
-        result, wanted = head.fitted, {}
+        result = head.fitted
     else:
-        result, wanted = head.edited, {"expression": weights}
+        result = head.edited
+        wanted["expression"] = weights
     if head.has_detail and state.strength != 1:
         wanted["detail"] = state.strength
     if any(state.pose.values()):
@@ -163,13 +166,13 @@ def view(head: EditableHead, folder: Path, model: Path) -> dict:
     mesh.write_bytes(head_pack(head.edited))
     texture = _picture_file(folder, "texture", ".jpg", head.edited.texture, quality=92)
     normal = smooth = None
-    if head.has_detail:  # lossless: JPEG blocks would show as bumps
+    if head.edited.normal_map is not None:  # lossless: JPEG blocks would show as bumps
         normal = _picture_file(folder, "normal", ".png", head.edited.normal_map, compress_level=3)
         bare = fv.edit(head.edited, detail=0).texture
         smooth = _picture_file(folder, "smooth", ".jpg", bare, quality=92)
     latest = {"head-*.bin": mesh, "texture-*.jpg": texture, "normal-*.png": normal, "smooth-*.jpg": smooth}
     for pattern, keep in latest.items():
-        delete_older(folder, pattern, {keep})
+        delete_older(folder, pattern, set() if keep is None else {keep})
     return {
         "edition": number,
         "person": head.person,
@@ -271,7 +274,7 @@ def delete_older(folder: Path, pattern: str, keep: set[Path]) -> None:
 
 def _picture_file(folder: Path, name: str, suffix: str, picture: np.ndarray, **options) -> Path:
     """Write a picture to a file named by its content, so that browsers load equal pictures only once."""
-    digest = hashlib.blake2b(np.ascontiguousarray(picture), digest_size=12).hexdigest()
+    digest = hashlib.blake2b(picture.tobytes(), digest_size=12).hexdigest()
     path = folder / f"{name}-{digest}{suffix}"
     if path.exists():
         path.touch()

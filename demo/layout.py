@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -18,11 +19,13 @@ from .webcam import WebcamStreams
 from .words import LABELS, STUDIO_TEXTS
 
 ASSETS = Path(__file__).parent / "assets"
-THREE_JS = Path(importlib.util.find_spec("jupyter_threejs_sage").origin).parent / "static" / "r130" / "three.min.js"
+_THREE_JS_PACKAGE = importlib.util.find_spec("jupyter_threejs_sage")
+assert _THREE_JS_PACKAGE is not None and _THREE_JS_PACKAGE.origin is not None  # the page requires it
+THREE_JS = Path(_THREE_JS_PACKAGE.origin).parent / "static" / "r130" / "three.min.js"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
-WORDS = gr.I18n(**LABELS)
+WORDS: Any = gr.I18n(**LABELS)  # Any: some of Gradio's annotations allow only str as a label
 
 # Gradio reads the names of the component's custom events, in quotes, from this text.
 MOUNT_STUDIO = """
@@ -78,7 +81,7 @@ def launch_options(webcams: WebcamStreams | None = None) -> dict:
 def _theme() -> gr.themes.Base:
     """Theme with system fonts, because web fonts would be fetched from other servers, and plain labels."""
     chosen = gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO_FONTS)
-    quiet = {}
+    quiet: dict[str, Any] = {}
     for mode in ("", "_dark"):
         quiet |= {
             f"block_title_background_fill{mode}": "none",
@@ -109,7 +112,7 @@ class Layout:
 
     def __init__(self, root: Path):
         self._root = root
-        options = {"analytics_enabled": False, "delete_cache": (600, 3600), "fill_width": True}
+        options: dict[str, Any] = {"analytics_enabled": False, "delete_cache": (600, 3600), "fill_width": True}
         with gr.Blocks(title="FaceVerse", **options) as self.demo:
             gr.Markdown(WORDS("title"), elem_id="fv-title")
             with gr.Row(equal_height=False, elem_id="fv-columns"):

@@ -139,10 +139,10 @@ class Page(WebcamEvents):
             return {self.message: markup.error_line(say(NOT_YET, session.language))}
         try:
             paths = [self._uploaded(one) for one in uploads]
-            session.fit_job = fit_jobs.claim(paths, session.folder, donor=donor)
+            job = fit_jobs.claim(paths, session.folder, donor=donor)
         except fit_jobs.EXPECTED as error:
             return self._end_fit(session, fit_jobs.message_of(error))
-        return self._start_fit(session) | ({self.more_photos: None} if isinstance(upload, list) else {})
+        return self._start_fit(session, job) | ({self.more_photos: None} if isinstance(upload, list) else {})
 
     def take_sample(self, request: gr.Request, event: gr.EventData) -> dict:
         """Queue a fit of a sample photograph."""
@@ -150,8 +150,8 @@ class Page(WebcamEvents):
         found = fit_jobs.samples(self.sessions.root)
         index = (event._data or {}).get("index")
         shown = found[index if isinstance(index, int) and 0 <= index < len(found) else 0]
-        session.fit_job = replace(fit_jobs.claim([shown], session.folder, show_s=None), is_sample=True)
-        return self._start_fit(session) | {self.photo: str(shown)}
+        job = replace(fit_jobs.claim([shown], session.folder, show_s=None), is_sample=True)
+        return self._start_fit(session, job) | {self.photo: str(shown)}
 
     def choose(self, request: gr.Request, event: gr.EventData) -> dict:
         """Queue a fit of the chosen face."""
@@ -159,16 +159,14 @@ class Page(WebcamEvents):
         face = (event._data or {}).get("face")
         if session.fit_job is None or not isinstance(face, int) or not 0 <= face < 1000:
             return self._end_fit(session, AWAY)
-        session.fit_job = replace(session.fit_job, face=face)
-        return self._start_fit(session)
+        return self._start_fit(session, replace(session.fit_job, face=face))
 
     def ask_again(self, request: gr.Request) -> dict:
         """Let the visitor choose another face of the same photograph."""
         session = self._session(request)
         if session.fit_job is None:
             return self._end_fit(session, AWAY)
-        session.fit_job = replace(session.fit_job, face=None, always_ask=True)
-        return self._start_fit(session)
+        return self._start_fit(session, replace(session.fit_job, face=None, always_ask=True))
 
     # -- fit ----------------------------------------------------------------------------------------------------------
     def fit(self, request: gr.Request) -> Iterator[dict]:
@@ -212,30 +210,32 @@ class Page(WebcamEvents):
             elif job.is_donor:
                 yield from self._show_donor(session, event)
             else:
-                yield from self._show_head(session, event)
+                yield from self._show_head(session, job, event)
 
     def _ask_face(self, session: Session, choice: FaceChoice) -> dict:
         session.run_id = 0
         session.status = {"text": "", "fraction": 0.0, "choose": asdict(choice)}
         return {self.view: {**session.view, "status": session.status}, self.cancel_button: gr.Button(visible=False)}
 
-    def _show_head(self, session: Session, fitted: FittedHead) -> Iterator[dict]:
+    def _show_head(self, session: Session, job: FitJob, fitted: FittedHead) -> Iterator[dict]:
         """Show a fitted head: the 3D view first, then wrinkles and pictures.
 
         The visitor may be editing the base head when its detail arrives. Edits that are baked into files are applied to
         the detailed head; the browser keeps the others.
         """
         with session.lock:
-            is_new = session.head is None or session.head.person != fitted.person
-            if is_new:
+            head = session.head
+            is_new = head is None or head.person != fitted.person
+            if head is None or is_new:
                 self._delete_motion(session)
-                session.head = EditableHead.of(fitted.result, fitted.person)
-                session.sample_person = fitted.person if session.fit_job.is_sample else 0
+                head = EditableHead.of(fitted.result, fitted.person)
+                session.sample_person = fitted.person if job.is_sample else 0
             else:
-                session.head = heads.refitted(session.head, fitted.result)
+                head = heads.refitted(head, fitted.result)
+            session.head = head
             session.status = None if fitted.is_final else session.status and session.status | {"refining": True}
-            shown = self._show(session)
-        if fitted.is_final and (len(session.fit_job.photos) > 1 or fitted.face_count < 2):
+            shown = self._show(session, head)
+        if fitted.is_final and (len(job.photos) > 1 or fitted.face_count < 2):
             session.fit_job = None
         yield {
             self.view: shown,
@@ -283,7 +283,7 @@ class Page(WebcamEvents):
         self._delete_motion(session)
         with session.lock:
             session.head = head
-            shown = self._show(session)
+            shown = self._show(session, head)
         yield {
             self.view: shown,
             self.message: "",
@@ -299,8 +299,9 @@ class Page(WebcamEvents):
         yield self._pictures(session, head.fitted, None)
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
-    def _start_fit(self, session: Session) -> dict:
-        step = Progress(say("page.waiting", session.language), 0.0, refining=session.fit_job.is_donor)
+    def _start_fit(self, session: Session, job: FitJob) -> dict:
+        session.fit_job = job
+        step = Progress(say("page.waiting", session.language), 0.0, refining=job.is_donor)
         session.run_id, session.status = next(self._runs), None
         return {
             self.fit_ticket: session.run_id,
@@ -308,7 +309,7 @@ class Page(WebcamEvents):
             self.cancel_button: gr.Button(visible=True),
             self.other_face_button: gr.Button(visible=False),
             self.view: {**session.view, "status": asdict(step)},
-            **({} if session.fit_job.is_donor else {self.fit_report: ""}),
+            **({} if job.is_donor else {self.fit_report: ""}),
         }
 
     def _end_fit(self, session: Session, message: str) -> dict:

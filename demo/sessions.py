@@ -88,10 +88,10 @@ class Sessions:
             session.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return session
 
-    def close(self, session_id: str) -> None:
-        """End a session and delete its files."""
+    def close(self, session_id: str | None) -> None:
+        """End a session and delete its files; None, for a request without a session, ends none."""
         with self._lock:
-            session = self._sessions.pop(session_id, None)
+            session = None if session_id is None else self._sessions.pop(session_id, None)
         if session is not None:
             self._release(session)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import count
+from typing import Any
 
 import gradio as gr
 
@@ -40,7 +41,7 @@ class TrackingEvents(EditEvents):
         super().__init__(sessions)
 
     def _connect_tracking(self, quick: dict, slow: dict) -> None:
-        fits = {"concurrency_id": "fit", "concurrency_limit": MAX_WAITING}
+        fits: dict[str, Any] = {"concurrency_id": "fit", "concurrency_limit": MAX_WAITING}
         motion_outputs = [
             self.view,
             self.message,
@@ -225,7 +226,7 @@ class TrackingEvents(EditEvents):
                 path.unlink(missing_ok=True)
             is_new = session.head is None
             for answer in self._adopt_track(session, track, path.name, head):
-                if is_new:
+                if is_new and session.head is not None:
                     session.average_person = session.head.person
                 yield answer
         except Exception as error:
@@ -242,9 +243,9 @@ class TrackingEvents(EditEvents):
         with session.lock:
             if head is not None:
                 session.head, session.fit_job = EditableHead.of(head, next(serial_numbers)), None
-                self._show(session)
+                self._show(session, session.head)
             self.set_motion(session, motion)
-        yield self._motion_answer(session) | (self._new_head_answer(session) if head is not None else {})
+        yield self._motion_answer(session, motion) | (self._new_head_answer(session, head) if head is not None else {})
         if head is not None:
             yield self._pictures(session, head, None)
 
@@ -312,26 +313,26 @@ class TrackingEvents(EditEvents):
         session.status = {**asdict(step), "text": say(step.text, session.language)}
         return {self.view: self._view_value(session)}
 
-    def _motion_answer(self, session: Session) -> dict:
+    def _motion_answer(self, session: Session, motion: Motion) -> dict:
         """Components that show a new motion."""
         return {
             self.view: self._view_value(session),
             self.message: "",
             self.cancel_tracking_button: gr.Button(visible=False),
-            self.track_again_button: gr.Button(visible=session.motion.video is not None),
+            self.track_again_button: gr.Button(visible=motion.video is not None),
             self.motion_box: gr.Column(visible=True),
-            self.motion_note: markup.motion(session.motion, session.language),
+            self.motion_note: markup.motion(motion, session.language),
             self.motion_download_link: "",
             self.overlay_video: "",
-            self.draw_overlay_button: gr.Button(visible=session.motion.video is not None),
+            self.draw_overlay_button: gr.Button(visible=motion.video is not None),
         }
 
-    def _new_head_answer(self, session: Session) -> dict:
+    def _new_head_answer(self, session: Session, head: fv.FitResult) -> dict:
         """Components that show a head which came with a motion."""
         return {
             self.results: gr.Column(visible=True),
             self.fit_report: "",
-            self.estimates: markup.about(session.head.fitted, session.language),
+            self.estimates: markup.about(head, session.language),
             self.download_link: "",
             self.donor_note: "",
         }

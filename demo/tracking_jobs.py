@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -216,7 +217,9 @@ def overlay(
     size = min(max(motion.track.camera.image_size), OVERLAY_PX)
 
     def work(on_progress) -> Path:
-        return fv.render(track, path, mode="overlay", source=motion.video.path, size=size, on_progress=on_progress)
+        assert motion.video is not None  # see `Motion.video`: the caller has checked it
+        render = cast(Callable[..., Path], fv.render)  # dispatches on its first argument; mypy sees FitResult only
+        return render(track, path, mode="overlay", source=motion.video.path, size=size, on_progress=on_progress)
 
     yield from _with_progress(
         work, lambda share: fv.Message("step.overlay", percent=100 * share), is_active, let_others_pass
@@ -298,4 +301,4 @@ def save(motion: Motion, kind: str, head: fv.FitResult, folder: Path) -> Path:
     path = folder / f"motion.{kind}"
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    return fv.export(track, path)
+    return cast(Callable[..., Path], fv.export)(track, path)  # dispatches as `render` does

@@ -187,14 +187,20 @@ def wrinkle_atlas(result: fv.FitResult) -> np.ndarray | None:
     if result.normal_map is None:
         return None
     names = result.model.expression_names
-    neutral = slopes(fv.edit(result, expression=np.zeros(len(names), np.float32)).normal_map)
+
+    def slopes_of(expression: np.ndarray) -> np.ndarray:
+        normal_map = fv.edit(result, expression=expression).normal_map
+        assert normal_map is not None  # an edit keeps the detail
+        return slopes(normal_map)
+
+    neutral = slopes_of(np.zeros(len(names), np.float32))
     atlas = np.full((2 * TILE_PX, 4 * TILE_PX, 3), 128, np.uint8)
     for tile, wanted in enumerate((_weights(result), *WRINKLES)):
         known = {name: weight for name, weight in wanted.items() if name in names}
         if not any(known.values()):
             continue
         weights = np.array([known.get(name, 0.0) for name in names], np.float32)
-        wrinkles = slopes(fv.edit(result, expression=weights).normal_map) - neutral
+        wrinkles = slopes_of(weights) - neutral
         row, column = divmod(tile, 4)
         place = (slice(row * TILE_PX, (row + 1) * TILE_PX), slice(column * TILE_PX, (column + 1) * TILE_PX))
         atlas[place][..., :2] = np.clip(np.round(128 + 127 * resampled(wrinkles) / WRINKLE_SCALE), 1, 255)

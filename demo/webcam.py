@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,7 +61,7 @@ class WebcamStream:
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._tracker = None
+        self._tracker: Any = None  # that of make_tracker
         self._is_recording = False
         self._frame_count = 0  # in the tracker, since it was last cleared
         threading.Thread(target=self._work, name="faceverse-webcam", daemon=True).start()

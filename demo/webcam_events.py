@@ -58,19 +58,20 @@ class WebcamEvents(TrackingEvents):
         if session.webcam is not None:
             session.webcam.close()
             session.webcam = None
-        is_new = session.head is None
+        head = session.head
+        is_new = head is None
         session.webcam = self.webcams.open(self.visitor_head(session) if subject == "current" else None, is_active)
-        if is_new:
+        if head is None:
             with session.lock:
-                session.head = EditableHead.of(tracking_jobs.average_head(), next(serial_numbers))
-                session.average_person = session.head.person
-                self._show(session)
+                session.head = head = EditableHead.of(tracking_jobs.average_head(), next(serial_numbers))
+                session.average_person = head.person
+                self._show(session, head)
         answer = self._webcam_answer(
-            session, {"address": f"{ROUTE}/{session.webcam.token}", "person": session.head.person}
+            session, {"address": f"{ROUTE}/{session.webcam.token}", "person": head.person}
         )
-        yield {self.message: ""} | answer | (self._new_head_answer(session) if is_new else {})
+        yield {self.message: ""} | answer | (self._new_head_answer(session, head.fitted) if is_new else {})
         if is_new:
-            yield self._pictures(session, session.head.fitted, None)
+            yield self._pictures(session, head.fitted, None)
 
     def _webcam_answer(self, session: Session, answer: dict) -> dict:
         """Answer to the browser's request: the address of the stream, or an error."""
