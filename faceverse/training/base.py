@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def file_without_landmarks(
     bits = np.zeros(vertex_count, np.uint16)
     for k, name in enumerate(REGIONS):
         bits[assembly.regions[name]] |= np.uint16(1 << k)
-    placeholder = {
+    placeholder: dict[str, Any] = {
         f"landmarks_{n}_{key}": value
         for n in (478, 68)
         for key, value in (

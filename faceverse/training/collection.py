@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -90,7 +91,7 @@ def train_from_scans(
     scans = find_scans(folder)
     chosen = [scan for scan in scans if neutral == ALL or scan.expression in (None, neutral)]
     if not chosen:
-        known = ", ".join(sorted({scan.expression for scan in scans}))
+        known = ", ".join(sorted({scan.expression for scan in scans if scan.expression is not None}))
         raise ScanError("scan.no_neutral", folder=folder, neutral=repr(neutral), known=known)
     load_model(model)
     work = output.with_name(f"{output.stem}.scans")
@@ -104,7 +105,8 @@ def train_from_scans(
             on_progress(outcome.scan.name, len(done) / len(chosen))
     finally:
         _write_report(scans, chosen, done, work)
-    heads = [done[scan.name].registration for scan in chosen if done[scan.name].registration is not None]
+    registered = [done[scan.name].registration for scan in chosen]
+    heads = [head for head in registered if head is not None]
     report(f"{len(heads)} of {len(chosen)} scans registered; figures in {work / 'report.csv'}")
     if len(heads) < FEWEST_SCANS:
         raise ScanError("scan.too_few", usable=len(heads), total=len(chosen), fewest=FEWEST_SCANS)
@@ -213,7 +215,7 @@ def outcome_key(scan: ScanFile, sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     try:
@@ -254,7 +256,8 @@ def load_outcome(scan: ScanFile, work: Path, key: str) -> RegistrationOutcome | 
 def _registration(kept) -> Registration:
     whole = {"points", "frames"}
     values = zip(fields(RegistrationReport), kept["report"], strict=True)
-    report = RegistrationReport(**{f.name: int(value) if f.name in whole else float(value) for f, value in values})
+    numbers: dict[str, Any] = {f.name: int(value) if f.name in whole else float(value) for f, value in values}
+    report = RegistrationReport(**numbers)
     return Registration(
         kept["vertices"],
         kept["displacement"],

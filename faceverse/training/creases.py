@@ -127,11 +127,11 @@ def crease_displacement(fields: CreaseFields, z: np.ndarray, warp_mm: np.ndarray
     ):  # fmt: skip
         add(name, draw)
     for half, key in (("right", 0), ("left", 48)):
-        for name, draw in (
+        for name, draw_half in (
             ("crow", _crow), ("under_eye", _under_eye), ("upper_lid", _upper_lid), ("nasolabial", _nasolabial),
             ("marionette", _marionette), ("bunny", _bunny),
         ):  # fmt: skip
-            add(f"{name}_{half}", draw, half, key)
+            add(f"{name}_{half}", draw_half, half, key)
     return out.reshape(fields.size, fields.size)
 
 

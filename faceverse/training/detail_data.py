@@ -305,8 +305,8 @@ class DetailData:
         rows, columns = (slice(start, start + side) for start in corner)
         chosen = self.records(numbers)
         windows = [from_bytes(record["image"][:, rows, columns], record["largest"]) for record in chosen]
-        seen = [np.unpackbits(record["seen"], axis=1) for record in chosen]
-        seen = torch.from_numpy(np.stack(seen)[:, None].astype(np.float32))
+        unpacked = [np.unpackbits(record["seen"], axis=1) for record in chosen]
+        seen = torch.from_numpy(np.stack(unpacked)[:, None].astype(np.float32))
 
         def stacked(name: str) -> Tensor:
             return torch.from_numpy(np.stack([record[name] for record in chosen]).astype(np.float32))
@@ -334,7 +334,8 @@ class DetailData:
         rows, columns = (np.flatnonzero(self.region.any(axis)) for axis in (1, 0))
         if not len(rows):
             raise ParameterError("training.samples_empty")
-        return tuple(int(scale * edge) for edge in (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+        top, left, bottom, right = (int(scale * e) for e in (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+        return top, left, bottom, right
 
     @cached_property
     def spread(self) -> Tensor:

@@ -43,7 +43,9 @@ def detector_errors(model: FaceModel, samples: PortraitSamples, network: Paramet
 
 def errors_px(model: FaceModel, samples: PortraitSamples) -> np.ndarray:
     """(N, 478, 2) float32 pixels, y up: detected minus true landmark positions in the photographs."""
-    bases = model.landmark_bases(model.landmarks_478)
+    marks = model.landmarks_478
+    assert marks is not None
+    bases = model.landmark_bases(marks)
     with torch.no_grad():
         points = bases.points(torch.from_numpy(samples.identity), torch.from_numpy(samples.expression)).numpy()
     posed = np.einsum("nlk,njk->nlj", points, samples.rotation) + samples.translation[:, None]

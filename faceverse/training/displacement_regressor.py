@@ -77,10 +77,11 @@ def train_displacement_regressor(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     scenes = [_random_scene(model, data.shape.size, random) for _ in range(SCENES)]
-    regressor = DisplacementRegressor(data.shape.style_dim).to(memory_format=torch.channels_last)
+    regressor = DisplacementRegressor(data.shape.style_dim).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(regressor.parameters(), lr=RATE, weight_decay=1e-3)
     started, step, mean = time.monotonic(), 0, None
-    while (share := step / steps if steps else (time.monotonic() - started) / (60 * minutes)) < 1:
+    budget_s = 60 * (minutes or 0)
+    while (share := step / steps if steps else (time.monotonic() - started) / budget_s) < 1:
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + np.cos(np.pi * share))
         numbers = random.choice(len(data.training), BATCH, replace=False)
         with torch.autocast("cpu", torch.bfloat16):
@@ -116,8 +117,8 @@ def _simulate(code, scenes, data, numbers, random) -> _SimulatedPhotos:
     batch = data.batch(numbers)
     with torch.autocast("cpu", enabled=False):
         views = [_simulate_photo(code, scenes[random.integers(len(scenes))], image, random) for image in batch.window]
-    given = (torch.stack(parts) for parts in zip(*views))
-    return _SimulatedPhotos(*given, batch.window[:, 3:], batch.z, batch.known)
+    residual, weight, sensitivity = (torch.stack(parts) for parts in zip(*views))
+    return _SimulatedPhotos(residual, weight, sensitivity, batch.window[:, 3:], batch.z, batch.known)
 
 
 def _loss(regressor: DisplacementRegressor, seen: _SimulatedPhotos) -> tuple[Tensor, Tensor]:
@@ -139,19 +140,19 @@ def _fit_latent_regression(
     regressor: DisplacementRegressor, code, scenes, data: DetailData, random: np.random.Generator
 ) -> None:
     """Fit the ridge regression of the latent z on features of the trained network (`detail.displacement_regressor`)."""
-    found, weights, known = [], [], []
+    features, pooled, latents = [], [], []
     for _ in range(min(VECTOR_SAMPLES, 4 * len(data.training))):
         seen = _simulate(code, scenes, data, random.choice(len(data.training), 1), random)
         if not bool(seen.known):
             continue
         with torch.autocast("cpu", torch.bfloat16):
             bands = regressor(seen.residual, seen.weight, seen.sensitivity)[0].float()
-        found.append(summary_features(bands, seen.residual, seen.weight)[0])
-        weights.append(F.adaptive_avg_pool2d(seen.weight[0], GRID))
-        known.append(seen.z[0])
-    if len(known) < 2:
+        features.append(summary_features(bands, seen.residual, seen.weight)[0])
+        pooled.append(F.adaptive_avg_pool2d(seen.weight[0], GRID))
+        latents.append(seen.z[0])
+    if len(latents) < 2:
         return
-    found, weights, known = (torch.stack(parts) for parts in (found, weights, known))
+    found, weights, known = (torch.stack(parts) for parts in (features, pooled, latents))
     regressor.typical.copy_(found.sum(0) / weights.sum(0).clamp_min(1e-3))
     away = (found - regressor.typical * weights).flatten(1)
     share = len(away) - len(away) // 5
@@ -210,8 +211,8 @@ def _random_scene(model: FaceModel, size: int, random: np.random.Generator) -> _
 def _random_light(random: np.random.Generator) -> Tensor:
     """Random illumination (9, 3) typical of photographs: bright, from above or the side."""
     light = default_light() * random.uniform(0.6, 1.2)
-    direction = random.normal([[0.24], [0.0], [0.0]], [[0.24], [0.24], [0.22]])  # up, forward, to the right
-    direction = torch.from_numpy(direction.astype(np.float32))
+    drawn = random.normal([[0.24], [0.0], [0.0]], [[0.24], [0.24], [0.22]])  # up, forward, to the right
+    direction = torch.from_numpy(drawn.astype(np.float32))
     light[1:4] += light[0].mean() * direction
     light[4:] += light[0].mean() * torch.from_numpy(random.normal(0, 0.06, (5, 1)).astype(np.float32))
     return light * torch.from_numpy(random.normal(1, 0.06, (1, 3)).astype(np.float32))

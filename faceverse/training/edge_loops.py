@@ -44,9 +44,9 @@ def eye_grids(head: HeadMesh) -> dict[str, LoopGrid]:
     start = _first_loop(quads, distance < _NEAR_EYE)
     rings = [ring for ring in _march_both_ways(quads, start) if distance[ring].mean() < _AROUND_EYE]
     depth = [head.vertices[ring, 2].mean() for ring in rings]
-    rings = np.array(rings if depth[0] < depth[-1] else rings[::-1])
-    line = int(np.median(distance[rings], axis=1).argmin())
-    return {"left": LoopGrid(rings, line), "right": LoopGrid(mirror_map(head.vertices)[rings], line)}
+    grid = np.array(rings if depth[0] < depth[-1] else rings[::-1])
+    line = int(np.median(distance[grid], axis=1).argmin())
+    return {"left": LoopGrid(grid, line), "right": LoopGrid(mirror_map(head.vertices)[grid], line)}
 
 
 def mouth_grid(head: HeadMesh) -> LoopGrid:
@@ -64,25 +64,25 @@ def mouth_grid(head: HeadMesh) -> LoopGrid:
     rings = _march_both_ways(skin, _first_loop(skin, rim))
     if within[rings[-1]].all():
         rings = rings[::-1]
-    rings = np.array(rings)
-    line = int(np.flatnonzero(~within[rings].all(axis=1))[0])
-    rings = rings[max(line - _LIP_RINGS, 0) : line + _LIP_RINGS]
+    grid = np.array(rings)
+    line = int(np.flatnonzero(~within[grid].all(axis=1))[0])
+    grid = grid[max(line - _LIP_RINGS, 0) : line + _LIP_RINGS]
     line = min(line, _LIP_RINGS)
-    at = head.vertices[rings[line]]
+    at = head.vertices[grid[line]]
     axis = np.flatnonzero(np.abs(at[:, 0]) < 1e-7)
     first = axis[at[axis, 1].argmax()]
-    rings = np.roll(rings, -first, axis=1)
-    if head.vertices[rings[line, 1], 0] < 0:
-        rings = np.roll(rings[:, ::-1], 1, axis=1)
-    return LoopGrid(rings, line)
+    grid = np.roll(grid, -first, axis=1)
+    if head.vertices[grid[line, 1], 0] < 0:
+        grid = np.roll(grid[:, ::-1], 1, axis=1)
+    return LoopGrid(grid, line)
 
 
 def _first_loop(quads: np.ndarray, where: np.ndarray) -> np.ndarray:
     """The shortest closed edge loop with all vertices in `where` (Vc,) bool; ties go to the smallest indices."""
     chosen = quads[where[quads].any(axis=1)]
     straight = straight_ahead(chosen)
-    loops = [follow_loop(straight, edge) for edge in sorted(straight) if where[list(edge)].all()]
-    loops = [loop for loop in loops if loop is not None and where[loop].all() and len(loop) > 8]
+    followed = [follow_loop(straight, edge) for edge in sorted(straight) if where[list(edge)].all()]
+    loops = [loop for loop in followed if loop is not None and where[loop].all() and len(loop) > 8]
     if not loops:
         raise ParameterError("head.no_opening_loop")
     return min(loops, key=lambda loop: (len(loop), sorted(loop.tolist())))
@@ -100,10 +100,12 @@ def _march_both_ways(quads: np.ndarray, loop: np.ndarray) -> list[np.ndarray]:
 
 def _march(across: dict, loop: np.ndarray) -> list[np.ndarray]:
     """The rings to the left of a loop, up to a border, a pole or a self-intersection."""
-    rings, seen, here = [], set(loop.tolist()), loop
+    rings: list[np.ndarray] = []
+    seen, here = set(loop.tolist()), loop
     while True:
-        steps = [across.get((a, b)) for a, b in zip(here.tolist(), np.roll(here, -1).tolist())]
-        if None in steps or any(step[1] != after[0] for step, after in zip(steps, steps[1:] + steps[:1])):
+        edges = list(zip(here.tolist(), np.roll(here, -1).tolist()))
+        steps = [across[edge] for edge in edges if edge in across]
+        if len(steps) < len(edges) or any(step[1] != after[0] for step, after in zip(steps, steps[1:] + steps[:1])):
             return rings
         here = np.array([step[0] for step in steps])
         if seen & set(here.tolist()) or len(set(here.tolist())) < len(here):

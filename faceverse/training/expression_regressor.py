@@ -171,6 +171,7 @@ def _with_mirror(table: ExpressionTable, network: ExpressionRegressor) -> Expres
 def _untrained(model: FaceModel) -> ExpressionRegressor:
     """An untrained network with the model's template and mirror permutations."""
     marks = model.landmarks_478
+    assert marks is not None
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     nothing = np.zeros(0, np.float32)
     given = {

@@ -167,7 +167,7 @@ def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed:
     neutral = synthetic_detail(surface.detail, z, int(rng.integers(2**31)), tone).displacement
     strain = expression_strain(model, params, WRINKLE_SIZE)
     added = wrinkle_displacement(surface, strain, z, int(rng.integers(2**31)), neutral)
-    scales = np.float32(CODE.band_scales_mm)[:, None, None]
+    scales = np.array(CODE.band_scales_mm, np.float32)[:, None, None]
     gate = wrinkle_gate(strain)
     wrinkled = gate > LEAST_GATE
     image = split_bands(added) / scales / np.where(wrinkled, gate, 1) * wrinkled

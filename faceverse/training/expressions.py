@@ -7,6 +7,8 @@ eyeballs (see `lids`), and shapes that must keep the lips closed have them close
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import scipy.sparse as sparse
 
@@ -97,8 +99,8 @@ class _ExpressionBuilder:
         if base in GAZE_DEG or base in LID_DEG or base == "eyeBlink":
             return self._eye(base)
         weights = MIXTURES.get(base, {base: 1.0})
-        shape = sum(weight * self._source(part, name != base) for part, weight in weights.items())
-        shape = self._smoothed(shape, SMOOTHING.get(base, SMOOTHING_ELSE))
+        mixed = sum(weight * self._source(part, name != base) for part, weight in weights.items())
+        shape = self._smoothed(cast(np.ndarray, mixed), SMOOTHING.get(base, SMOOTHING_ELSE))
         if name.startswith(("brow", "eye", "cheekSquint", "nose")):
             shape[self.interior] = 0
         if name.startswith("jaw"):

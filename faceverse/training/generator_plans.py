@@ -71,7 +71,7 @@ def detail_plan(size: int = 512, narrower: int = 1) -> GeneratorPlan:
     """
     condition = min(128, size)
     shape = DataShape(size, condition, _whole(size, 4), image_channels=6, condition_channels=6, style_dim=64)
-    groups = {"albedo": (0, 1, 2), "displacement": (3, 4, 5)}
+    groups: dict[str, tuple[int, ...]] = {"albedo": (0, 1, 2), "displacement": (3, 4, 5)}
     return _plan("detail", shape, _DETAIL_WIDTHS, narrower, groups)
 
 

@@ -16,6 +16,7 @@ import copy
 import json
 import re
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from ..detail.stylegan import ConditionalGenerator
 from ..errors import FaceVerseError, ParameterError
 from .detail_data import DetailBatch, DetailData, area_average, condition_window
-from .discriminator import gradient_penalty
+from .discriminator import Discriminator, gradient_penalty
 from .generator_plans import GeneratorPlan
 from .texture_loss import texture_loss
 
@@ -130,7 +131,7 @@ class GeneratorTrainer:
                     weight.fill_(settings.first_noise if _side(name) >= _PORE_RESOLUTION else _LITTLE_NOISE)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         lazy = settings.penalty_every / (settings.penalty_every + 1)
-        kinds = {"style": [], "places": [], "noise": [], "other": []}
+        kinds: dict[str, list[torch.nn.Parameter]] = {"style": [], "places": [], "noise": [], "other": []}
         for name, part in self.generator.named_parameters():
             kind = name.partition(".")[0].replace("noise_gains", "noise")
             kind = "noise" if name.endswith("noise.weight") else kind
@@ -186,7 +187,8 @@ class GeneratorTrainer:
             texture = texture_loss(pictures[1], data[1], known, drawn)
             if progress >= settings.spectrum:
                 parts = zip(_SPECTRUM_WEIGHTS, pictures, data)
-                texture = texture + sum(w * texture_loss(*maps, known, drawn, in_bands=True) for w, *maps in parts)
+                banded = (w * texture_loss(made, real, known, drawn, in_bands=True) for w, made, real in parts)
+                texture = texture + cast(Tensor, sum(banded))
             losses.texture = float(texture.detach())
             loss = loss + settings.texture * texture
         if loss.requires_grad:
@@ -257,12 +259,12 @@ class GeneratorTrainer:
 
     def _critic_step(self, pictures: list[Tensor], data: list[Tensor], conditions: list[Tensor]) -> float:
         self.critics.requires_grad_(True)
-        losses = []
+        losses: list[Tensor] = []
         with self._precision():
             for critic, drawn, real, condition in zip(self.critics, pictures, data, conditions):
                 logits = critic(drawn.detach(), condition), -critic(real, condition)
-                losses.append(sum(F.softplus(logit).mean() for logit in logits))
-        _descend(self.critic_optimizer, sum(losses))
+                losses.append(cast(Tensor, sum(F.softplus(logit).mean() for logit in logits)))
+        _descend(self.critic_optimizer, cast(Tensor, sum(losses)))
         found = [float(loss.detach()) for loss in losses]
         for number, loss in enumerate(found):
             gamma = self.gamma[number] * np.exp(_GAMMA_PACE * (self.settings.critic - loss))
@@ -275,7 +277,7 @@ class GeneratorTrainer:
         turn = {0: 0, every // 2: 1}.get(self.steps % every)
         if turn is None:
             return float("nan")
-        penalty = gradient_penalty(self.critics[turn], data[turn], conditions[turn])
+        penalty = gradient_penalty(cast(Discriminator, self.critics[turn]), data[turn], conditions[turn])
         _descend(self.critic_optimizer, 0.5 * self.gamma[turn] * every * penalty)
         return float(penalty.detach())
 
@@ -283,7 +285,7 @@ class GeneratorTrainer:
         self.critics.requires_grad_(False)
         with self._precision():
             logits = [critic(*given) for critic, *given in zip(self.critics, pictures, conditions)]
-        return sum(F.softplus(-logit).mean() for logit in logits)
+        return cast(Tensor, sum(F.softplus(-logit).mean() for logit in logits))
 
     def _matching(self, pictures: list[Tensor], data: list[Tensor], known: Tensor) -> Tensor:
         """Squared error of the noise-averaged synthesis, in standard deviations of the data.
@@ -321,7 +323,8 @@ class GeneratorTrainer:
         seen = self.steps * self.settings.batch
         half_life = min(self.settings.average, 0.1 * seen)
         share = 1 - 0.5 ** (self.settings.batch / half_life)
-        ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        ours: list[Tensor] = list(self.average.parameters())
+        theirs: list[Tensor] = list(self.generator.parameters())
         with torch.no_grad():
             torch._foreach_lerp_(ours, theirs, share)
 

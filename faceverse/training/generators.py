@@ -177,7 +177,7 @@ class TrainingRun:
     def _log_row(self, passed: list[StepLosses], report: bool) -> None:
         """Append a row to the log for the steps since the last row."""
         training = self.training
-        row = {"step": training.steps, "minutes": round(training.seconds / 60, 2)}
+        row: dict[str, int | float | str] = {"step": training.steps, "minutes": round(training.seconds / 60, 2)}
         for loss in fields(StepLosses):
             values = [value for step in passed if (value := getattr(step, loss.name)) == value]
             row[loss.name] = f"{np.mean(values):.4f}" if values else ""
@@ -329,6 +329,7 @@ def samples_made_for(model: FaceModel, seed: int) -> str:
 
 def _info(run: TrainingRun, made_for: str) -> dict:
     training, found = run.training, run.figures
+    assert found is not None
     return {
         "kind": training.plan.kind,
         "seed": training.seed,

@@ -67,7 +67,7 @@ def find_mouth_cavity(vertices: np.ndarray, quads: np.ndarray, part: np.ndarray)
         raise ParameterError("head.no_mouth_loop")
     thin = {key: _thickness(vertices[loop]) for key, loop in loops.items()}
     collar = np.unique(boundary_edges(mesh))
-    lips = _enclosed(mesh, loops[min(thin, key=thin.get)], collar)
+    lips = _enclosed(mesh, loops[min(thin, key=thin.__getitem__)], collar)
     within = np.unique(mesh[lips])
     deeper = [_enclosed(mesh, loop, collar) for loop in loops.values() if np.isin(loop, within).all()]
     deeper = [inside for inside in deeper if len(inside) < len(lips) and np.isin(inside, lips).all()]
@@ -152,7 +152,8 @@ def straight_ahead(quads: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
 
 def follow_loop(straight: dict, edge: tuple[int, int]) -> np.ndarray | None:
     """Vertices of the edge loop through a directed edge; None if it ends or crosses itself."""
-    loop, seen, here = [], set(), edge
+    loop, seen = [], set()
+    here: tuple[int, int] | None = edge
     while here is not None and here[0] not in seen:
         loop.append(here[0])
         seen.add(here[0])

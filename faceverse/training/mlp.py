@@ -59,16 +59,16 @@ def train_mlp(
         seed: of initialisation, row order and dropout; sets torch's global generator.
     """
     torch.manual_seed(seed)
-    inputs, targets = torch.from_numpy(inputs), torch.from_numpy(targets)
-    count, batch = len(inputs), min(settings.batch, len(inputs))
-    network = Mlp(inputs.shape[1], targets.shape[1], settings)
+    given, wanted = torch.from_numpy(inputs), torch.from_numpy(targets)
+    count, batch = len(given), min(settings.batch, len(given))
+    network = Mlp(given.shape[1], wanted.shape[1], settings)
     steps = settings.epochs * (count // batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=steps, pct_start=0.15)
     for _ in range(settings.epochs):
         order = torch.randperm(count)
         for rows in order[: count // batch * batch].split(batch):
-            value = loss(network(inputs[rows]), targets[rows])
+            value = loss(network(given[rows]), wanted[rows])
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

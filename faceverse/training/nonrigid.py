@@ -57,6 +57,7 @@ class NonrigidSolver:
             halves = data.coarse_faces.reshape(-1, 2, 3)
             quads = np.concatenate([halves[:, 0], halves[:, 1, 2:]], axis=1)
             self.coarse_faces = data.coarse_faces
+            assert data.coarse_vertices is not None
             self.matrix = subdivision_matrix(subdivision(quads, len(data.coarse_vertices)))
 
     @property

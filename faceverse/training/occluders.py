@@ -101,6 +101,7 @@ def add_hair(
 def _beard(model: FaceModel, rng: np.random.Generator) -> np.ndarray:
     """(V,) 0..1 beard density at each vertex: full beard, goatee or moustache."""
     mean, marks = model.mean_vertices, model.landmarks_478
+    assert marks is not None
     points = (mean[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     skin = np.zeros(len(mean), bool)
     skin[model.regions["face"]] = True
@@ -275,4 +276,5 @@ def _box(centre: np.ndarray, half_width: float, half_height: float) -> tuple[flo
 
 
 def _fill(colour: np.ndarray) -> tuple[int, int, int]:
-    return tuple(int(v) for v in np.clip(colour, 0, 255))
+    red, green, blue = (int(v) for v in np.clip(colour, 0, 255))
+    return red, green, blue

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -222,6 +223,7 @@ def face_vertices(model: FaceModel) -> np.ndarray:
 def untrained_regressor(model: FaceModel) -> ParameterRegressor:
     """An untrained network with the model's template and mirror maps."""
     marks = model.landmarks_478
+    assert marks is not None
     points = (model.mean_vertices[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
     matrix, offset = mirrored_identity(model)
     template, unit_m = template_of(points)
@@ -267,7 +269,7 @@ def _train(frame: ParameterRegressor, table: ParameterTable, metric: ErrorMetric
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         error = outputs - targets
         parts = error[:, :identity] @ roots[0], error[:, identity:] @ roots[1]
-        return sum((part**2).sum(1).mean() for part in parts)
+        return cast(torch.Tensor, sum((part**2).sum(1).mean() for part in parts))
 
     return train_mlp(frame.standardised(table.values), table.targets, loss, SETTINGS, seed)
 

@@ -108,8 +108,8 @@ def _places(side: int, count: int, region: np.ndarray | None, level: int) -> tup
     """(count, PATCHES) first rows and columns of patches; identical for all sets of one size and region."""
     allowed = np.ones((side - PATCH + 1, side - PATCH + 1), bool)
     if region is not None:
-        here = torch.from_numpy(np.asarray(region, np.float32))[None, None]
-        here = F.interpolate(here, size=(side, side), mode="area")[0, 0].numpy() > 0.5
+        share = torch.from_numpy(np.asarray(region, np.float32))[None, None]
+        here = F.interpolate(share, size=(side, side), mode="area")[0, 0].numpy() > 0.5
         middle = PATCH // 2
         inside = here[middle : side - middle, middle : side - middle]
         allowed = inside if inside.any() else allowed

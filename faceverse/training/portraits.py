@@ -401,7 +401,7 @@ def collect_samples(
         raise ParameterError("training.samples_count", found=count)
     if model.landmarks_478 is None:
         raise ParameterError("training.portraits_landmarks")
-    people, total, parts = min(PEOPLE, -(-count // VIEWS)), 0, []
+    people, total, parts = min(PEOPLE, -(-count // VIEWS)), 0, list[PortraitSamples]()
     while total < count:
         first = len(parts) * people
         part = cached_samples(model, range(first, first + people), seed, cache)

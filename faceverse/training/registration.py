@@ -194,6 +194,7 @@ def head_points(head: Scan, count: int = SAMPLES) -> SurfacePoints:
     triangle = np.searchsorted(area.cumsum(), places).clip(0, len(faces) - 1)
     u, v = np.sqrt(rng.random(count)), rng.random(count)
     weights = np.stack([1 - u, u * (1 - v), u * v], axis=1)[..., None]
+    assert head.normals is not None
     normals = (head.normals[faces[triangle]] * weights).sum(1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
     points = SurfacePoints((head.vertices[faces[triangle]] * weights).sum(1), normals)
@@ -233,7 +234,8 @@ def _merge_frames(frames: list[Scan], model: FaceModel, surface: ModelSurface) -
     """Number of frames used, the frames merged into one scan, and its detected face."""
     if len(frames) == 1:
         return 1, frames[0], find_face(frames[0], model)
-    placed, first, reason = [], None, ""
+    placed, reason = [], ""
+    first: FaceInScan | None = None
     for frame in frames:
         try:
             found = find_face(frame, model)
@@ -242,7 +244,7 @@ def _merge_frames(frames: list[Scan], model: FaceModel, surface: ModelSurface) -
             continue
         first = first or found
         placed.append(transformed(frame, found.matrix, found.translation))
-    if not placed:
+    if first is None:
         raise ScanError("scan.no_frames", frames=len(frames), reason=reason)
     landmarks = first.landmarks @ first.matrix.T + first.translation
     whole = replace(first, matrix=np.eye(3), translation=np.zeros(3), landmarks=landmarks)

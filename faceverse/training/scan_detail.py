@@ -107,6 +107,7 @@ def detail_of_scan(
     if scan.faces is None:
         raise ScanError("scan.cloud_no_surface")
     head = transformed(scan, found.matrix, found.translation)
+    assert head.faces is not None
     faces = head.faces[(np.linalg.norm(head.vertices, axis=1) < HEAD_RADIUS_M)[head.faces].all(1)]
     size = surface.size
     vertices = torch.from_numpy(np.asarray(found.vertices, np.float32))

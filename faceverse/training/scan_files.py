@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +83,7 @@ class Scan:
     def color_at(self, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Linear RGB (P, 3) at combinations of vertices: corners (P, K) with weights (P, K) that sum to 1."""
         if self.texture is None:
+            assert self.colors is not None
             return (self.colors[corners] * weights[..., None]).sum(1)
         height, width = self.texture.rgb.shape[:2]
         place = (self.texture.uv[corners] * weights[..., None]).sum(1)
@@ -189,7 +191,7 @@ def _read_mesh(path: Path) -> Scan:
     try:
         if path.suffix.lower() == ".obj":
             # Comments and names may have any encoding; trimesh would need a package to detect it.
-            text, resolver = io.StringIO(path.read_text("utf-8", errors="replace")), FilePathResolver(path)
+            text, resolver = io.StringIO(path.read_text("utf-8", errors="replace")), FilePathResolver(str(path))
             scene = trimesh.load_scene(text, file_type="obj", resolver=resolver, process=False)
         else:
             scene = trimesh.load_scene(path, process=False)
@@ -203,11 +205,12 @@ def _read_mesh(path: Path) -> Scan:
 
 
 def _from_trimesh(part) -> Scan:
-    vertices, visual = np.asarray(part.vertices, np.float64), getattr(part, "visual", None)
+    vertices = np.asarray(part.vertices, np.float64)
+    visual: Any = getattr(part, "visual", None)
     faces = np.asarray(part.faces, np.int64) if len(getattr(part, "faces", ())) else None
     kind = getattr(visual, "kind", None)
     if faces is None:
-        colors = getattr(part, "colors", None)
+        colors: Any = getattr(part, "colors", None)
         return Scan(vertices, colors=_linear(colors) if np.shape(colors)[:1] == (len(vertices),) else None)
     if kind == "texture" and visual.uv is not None and len(visual.uv) == len(vertices):
         material = visual.material

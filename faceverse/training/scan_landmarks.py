@@ -198,6 +198,7 @@ def render_scan(scan: Scan, matrix: np.ndarray, translation: np.ndarray, camera:
     hits = rasterize(px, torch.from_numpy(scan.faces), camera.image_size)
     depth, mask = hits.depth[0].numpy(), hits.mask[0].numpy()
     rgb = np.full((*depth.shape, 3), 0.5)
+    assert scan.faces is not None
     if scan.has_color:
         corners = scan.faces[hits.triangle[0].numpy()[mask]]
         rgb[mask] = scan.color_at(corners, hits.barycentric[0].numpy()[mask])
@@ -246,6 +247,7 @@ def _subsampled(scan: Scan, count: int) -> Scan:
 
 def _simplified(scan: Scan, triangles: int) -> Scan:
     """Simplify a mesh by vertex clustering on a grid."""
+    assert scan.faces is not None
     if len(scan.faces) <= triangles:
         return scan
     low, high = np.quantile(scan.vertices, (0.01, 0.99), axis=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -111,6 +112,7 @@ def neutral_control(base: ModelFile, head: Registration) -> np.ndarray:
 def _shape_weights(base: ModelFile) -> np.ndarray:
     """(Vc,) weights of the control vertices: area times region weight, as in the training of the base model."""
     faces = base.faces if base.quads is None else triangles_from_quads(base.quads)
+    assert faces is not None
     weights = vertex_areas(base.mean_vertices.astype(np.float64), faces.astype(np.int64))
     for bit, name in enumerate(base.region_names):
         inside = (base.region_bits[: len(weights)] >> bit & 1).astype(bool)
@@ -132,7 +134,7 @@ def _identity_basis(modes: np.ndarray) -> MergedBasis:
     return MergedBasis(np.zeros(modes.shape[1:]), modes, same, nothing, same, nothing)
 
 
-def _converted(base: ModelFile, shape: MergedBasis, color: MergedBasis | None) -> dict[str, np.ndarray]:
+def _converted(base: ModelFile, shape: MergedBasis, color: MergedBasis | None) -> dict[str, Any]:
     """Attributes, population and gains of the base model, converted to the new coefficients."""
     count, tints = len(base.identity_modes), len(base.albedo_modes)
     if color is None:

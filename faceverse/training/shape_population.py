@@ -171,7 +171,9 @@ class ShapePopulation:
 
 def _pair_targets(source: ShapeSource):
     """Group the local targets: ((low, high), sigma, mirrored pair or None), and those without an opposite."""
-    pairs, singles, done = [], [], set()
+    pairs: list[tuple[tuple[np.ndarray, np.ndarray], float, tuple[np.ndarray, ...] | None]] = []
+    singles: list[np.ndarray] = []
+    done: set[str] = set()
     for group in LOCAL_GROUPS:
         names = source.target_names(group)
         for name in names:

@@ -77,7 +77,7 @@ class SkinFields:
     brows: Brows
 
 
-def smoothstep(x: np.ndarray) -> np.ndarray:
+def smoothstep(x: float | np.ndarray) -> np.ndarray:
     """Cubic Hermite step: 0 below 0, 1 above 1."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)

@@ -124,7 +124,7 @@ def ita_deg(linear: np.ndarray) -> np.ndarray:
     return np.degrees(np.arctan2(colour[..., 0] - 50, colour[..., 2]))
 
 
-def melanin_index(share: np.ndarray) -> np.ndarray:
+def melanin_index(share: float | np.ndarray) -> np.ndarray:
     """Perceptually even melanin scale: log(share + EVEN_MELANIN)."""
     return np.log(np.asarray(share) + EVEN_MELANIN)
 
@@ -164,9 +164,11 @@ def _place(value: np.ndarray, ends: tuple[float, float], count: int) -> tuple[np
 
 @lru_cache(maxsize=4)
 def _end_tables() -> tuple[np.ndarray, np.ndarray]:
-    index, log_blood = (np.linspace(*ends, n) for ends, n in zip((INDEX_RANGE, LOG_BLOOD_RANGE), _STEPS, strict=True))
-    grid = np.meshgrid(np.exp(index) - EVEN_MELANIN, np.exp(log_blood), indexing="ij")
-    return tuple(-np.log(linear_rgb(reflectance(*grid, share))) for share in PHEOMELANIN_RANGE)
+    ranges = zip((INDEX_RANGE, LOG_BLOOD_RANGE), _STEPS, strict=True)
+    index, log_blood = (np.linspace(low, high, n) for (low, high), n in ranges)
+    melanin, blood = np.meshgrid(np.exp(index) - EVEN_MELANIN, np.exp(log_blood), indexing="ij")
+    brown, red = (-np.log(linear_rgb(reflectance(melanin, blood, share))) for share in PHEOMELANIN_RANGE)
+    return brown, red
 
 
 def pigment_table(pheomelanin: float = 0.1) -> PigmentTable:
@@ -177,9 +179,10 @@ def pigment_table(pheomelanin: float = 0.1) -> PigmentTable:
     return PigmentTable((1 - share) * brown + share * red)
 
 
-def melanin_of_ita(degrees: np.ndarray, blood: float = 0.035, pheomelanin: float = 0.1) -> np.ndarray:
+def melanin_of_ita(degrees: float | np.ndarray, blood: float = 0.035, pheomelanin: float = 0.1) -> np.ndarray:
     """Volume share of melanin at which plain skin has the given individual typology angle; clipped to MELANIN_RANGE."""
-    melanin = np.exp(np.linspace(*np.log(MELANIN_RANGE), 400))
+    low, high = np.log(MELANIN_RANGE)
+    melanin = np.exp(np.linspace(low, high, 400))
     angles = ita_deg(linear_rgb(reflectance(melanin, np.full(400, blood), pheomelanin)))
     return np.exp(np.interp(-np.asarray(degrees), -angles, np.log(melanin)))
 
@@ -221,7 +224,8 @@ def unmix(density: np.ndarray, plain: np.ndarray, rounds: int = 6) -> np.ndarray
 
 def _closest(table: PigmentTable, density: np.ndarray) -> np.ndarray:
     """Melanin index and log blood (2,) of the table's colour nearest to a density (3,), in a well-conditioned range."""
-    index, blood = np.linspace(*melanin_index(np.array(PLAIN_MELANIN)), 60), np.linspace(*np.log(PLAIN_BLOOD), 60)
+    (least, most), (low, high) = melanin_index(np.array(PLAIN_MELANIN)), np.log(PLAIN_BLOOD)
+    index, blood = np.linspace(least, most, 60), np.linspace(low, high, 60)
     grid = np.stack(np.meshgrid(index, blood, indexing="ij"), axis=-1).reshape(-1, 2)
     distance = ((table(grid[:, 0], grid[:, 1]) - density) ** 2).sum(1)
     return grid[distance.argmin()]

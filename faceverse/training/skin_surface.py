@@ -137,6 +137,7 @@ class SkinSurface:
 
 def _places(model: FaceModel) -> dict[int, np.ndarray]:
     points = model.landmarks_478
+    assert points is not None
     uv = (model.uv[model.uv_faces[points.triangle]] * points.barycentric[..., None]).sum(1) * GRID
     return {
         right: np.array(
@@ -151,9 +152,8 @@ def _region_masks(model: FaceModel, size: int) -> dict[str, np.ndarray]:
     """Maps (S, S) by name: the regions 0..1, `hairline` and `beard_line` in metres, `facing` -1..1."""
     count = len(model.mean_vertices)
     flags = {name: np.isin(np.arange(count), index) for name, index in model.regions.items()}
-    fields = skin_fields(
-        model.mean_vertices.astype(np.float64), flags, *(flags[n].astype(float) for n in ("lips", "eyelids", "ears"))
-    )
+    lips, eyelids, ears = (flags[name].astype(float) for name in ("lips", "eyelids", "ears"))
+    fields = skin_fields(model.mean_vertices.astype(np.float64), flags, lips, eyelids, ears)
     centre = model.mean_vertices[flags["ears"], 2].mean()
     facing = np.clip((model.mean_vertices[:, 2] - centre) / 0.05, -1, 1)
     extra = {"hairline": fields.hairline, "beard_line": fields.beard, "facing": facing}

@@ -136,18 +136,19 @@ class ShapeSource:
 
 def _cut_head(path: Path) -> HeadMesh:
     """Read base.obj and keep the body above the collar and the parts of mouth and eyes."""
-    positions, uv, groups, group = [], [], {}, None
+    position_rows, uv_rows, group = [], [], ""
+    groups: dict[str, list] = {}
     for line in path.read_text().splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "v":
-            positions.append([float(x) for x in rest.split()[:3]])
+            position_rows.append([float(x) for x in rest.split()[:3]])
         elif kind == "vt":
-            uv.append([float(x) for x in rest.split()[:2]])
+            uv_rows.append([float(x) for x in rest.split()[:2]])
         elif kind == "g":
             group = rest.strip()
         elif kind == "f":
             groups.setdefault(group, []).append([[int(x) - 1 for x in c.split("/")[:2]] for c in rest.split()])
-    positions, uv = np.array(positions), np.array(uv)
+    positions, uv = np.array(position_rows), np.array(uv_rows)
     body = np.array(groups["body"])
     chosen = [_above_loop(body, positions)]
     names = ["skin"]
@@ -230,8 +231,9 @@ def load_skins(source: str | Path) -> list[SkinTexture]:
     elif source.is_file():
         with tarfile.open(source) as archive:
             for member in archive:
-                if "/skins/" in member.name and "_diffuse" in member.name and member.name.endswith(".png"):
-                    files[member.name] = archive.extractfile(member).read()
+                wanted = "/skins/" in member.name and "_diffuse" in member.name and member.name.endswith(".png")
+                if wanted and (content := archive.extractfile(member)) is not None:
+                    files[member.name] = content.read()
     skins = []
     for name, raw in sorted(files.items()):
         age, ancestry, sex = name.split("/skins/")[1].split("/")[0].split("_")

@@ -276,6 +276,7 @@ def _add_landmarks(surface: ModelSurface, basis, state: SurfaceFit, task: FitTas
     """Add point-to-point landmark residuals, along all three axes, to the normal equations."""
     (modes, gain), (hessian, gradient) = basis, system
     places = surface.model.landmarks_478
+    assert places is not None and task.landmarks is not None
     found = np.isfinite(task.landmarks).all(1)
     corners, weights = surface.faces[places.triangle[found]], places.barycentric[found].astype(np.float64)
     on_model = (state.vertices[corners] * weights[..., None]).sum(1)
@@ -396,6 +397,7 @@ def align_landmarks(model: FaceModel, landmarks: np.ndarray, rows: np.ndarray, *
     as outliers after the first round, because single landmarks may lie on hair or in holes.
     """
     places = model.landmarks_478
+    assert places is not None
     target = (model.mean_vertices[model.faces[places.triangle]] * places.barycentric[..., None]).sum(1)
     rows = rows[np.isfinite(landmarks[rows]).all(1)]
     if len(rows) < 20:
