@@ -66,9 +66,7 @@ class WebcamEvents(TrackingEvents):
                 session.head = head = EditableHead.of(tracking_jobs.average_head(), next(serial_numbers))
                 session.average_person = head.person
                 self._show(session, head)
-        answer = self._webcam_answer(
-            session, {"address": f"{ROUTE}/{session.webcam.token}", "person": head.person}
-        )
+        answer = self._webcam_answer(session, {"address": f"{ROUTE}/{session.webcam.token}", "person": head.person})
         yield {self.message: ""} | answer | (self._new_head_answer(session, head.fitted) if is_new else {})
         if is_new:
             yield self._pictures(session, head.fitted, None)
