@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from .detail.file import load_detail
-from .detail.latents import aged, check_latents, mixed, random_detail, shown_albedo, with_detail
-from .detail.module import DetailModule
+from .detail.latents import aged, check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
 from .edit_values import array, expression_weights, light_coefficients, move_attributes, number
 from .errors import ParameterError
 from .graphics.camera import Camera
@@ -21,7 +20,7 @@ from .messages import Message
 from .model.face_model import FaceModel, FaceParams
 from .model.texture_maps import bake_vertices
 from .rendering.render import rotation_matrix
-from .result import FitResult, head_from_params, with_params
+from .result import DetailModuleLike, FitResult, head_from_params, with_params
 from .weights import load_model
 
 MAX_DETAIL = 3.0
@@ -116,14 +115,14 @@ def edit(
         params = params.replace(rotation=rotation_matrix(rotation))
     if light is not None:
         params = params.replace(light=light_coefficients(light, warnings))
-    amounts = {"age": age, "gender": gender, **attributes}
-    amounts = {name: amount for name, amount in amounts.items() if amount is not None}
+    given = {"age": age, "gender": gender, **attributes}
+    amounts = {name: amount for name, amount in given.items() if amount is not None}
     targets = _targets(targets, age_years)
     params = move_attributes(model, params, amounts, targets, warnings)
     known = result.detail_module is not None
     if ("age" in amounts or "age" in targets) and params.detail and known:
         years = model.attributes(params)["age"] - model.attributes(result.params)["age"]
-        params = params.replace(detail=aged(result.detail_module, params.detail, years))
+        params = params.replace(detail=aged(check_open(result.detail_module, model), params.detail, years))
     if detail is not None and params.detail:
         params = params.replace(detail=params.detail | {"strength": np.float32(_strength(detail))})
     edited = with_params(result, params)
@@ -164,7 +163,8 @@ def _with_new_detail(result: FitResult, seed: int | None, other: FitResult | Non
     module = _module_for_both(result, other)
     mine = result.params.detail
     if other is None:
-        latents = random_detail(module, result.model, result.params, seed)
+        assert seed is not None
+        latents = random_detail(check_open(module, result.model), result.model, result.params, seed)
         latents |= {"strength": mine.get("strength", latents["strength"])}
     elif layers == "all":
         latents = other.params.detail | {"strength": mine.get("strength", np.float32(1))}
@@ -172,12 +172,12 @@ def _with_new_detail(result: FitResult, seed: int | None, other: FitResult | Non
         raise ParameterError("edit.no_layers")
     else:
         for latents in (mine, other.params.detail):
-            check_latents(module, latents)
+            check_latents(check_open(module, result.model), latents)
         latents = mixed(mine, other.params.detail, DETAIL_LAYERS[layers])
     return result.replace(params=result.params.replace(detail=latents), detail_module=module)
 
 
-def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule:
+def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModuleLike:
     """The detail module of a head and its donor, which also generates the new detail.
 
     Raises:
@@ -195,11 +195,12 @@ def _module_for_both(result: FitResult, other: FitResult | None) -> DetailModule
         raise ParameterError("edit.detail_from_empty")
     if other.detail_module is None:
         raise ParameterError("edit.detail_from_fixed", reason=Message("edit.no_module"))
-    if result.params.detail and not other.detail_module.is_same(result.detail_module):
+    mine = result.detail_module
+    if result.params.detail and mine is not None and not other.detail_module.is_same(mine):
         raise ParameterError(
             "edit.other_module",
-            module=result.detail_module.name,
-            digest=result.detail_module.digest[:8],
+            module=mine.name,
+            digest=mine.digest[:8],
             other=other.detail_module.name,
             other_digest=other.detail_module.digest[:8],
         )

@@ -18,8 +18,8 @@ from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .result import FitResult
 
-_OTHER_ARGUMENTS = ("expression", "detail", "identity", "rotation", "light", "detail_seed", "detail_from")
-_OTHER_ARGUMENTS += ("age_years", "targets")
+_OTHER_ARGUMENTS: tuple[str, ...] = ("expression", "detail", "identity", "rotation", "light", "detail_seed")
+_OTHER_ARGUMENTS += ("detail_from", "age_years", "targets")
 _LEAST_GAIN = 0.1
 
 
@@ -154,7 +154,7 @@ def expression_weights(model: FaceModel, present: np.ndarray, wanted, warnings: 
             given.append(names.index(name))
     else:
         weights = array("expression", wanted, (len(names),))
-        given = range(len(names))
+        given = list(range(len(names)))
     for index in sorted(given):
         limits = model.expression_limits[index]
         weights[index] = _clamped(Message("value.expression", name=names[index]), weights[index], limits, warnings)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from .detail.displacement import normal_map
 from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
+from .detail.module import DetailModule
 from .edit import edit
 from .edit_values import attribute_limits, number, region_attributes, solve_amounts
 from .errors import ParameterError
@@ -91,7 +93,7 @@ def randomize(
     is not in `keep`. Expression, pose and light stay the same.
     """
     keep = _names("keep", keep)
-    amounts = random_attributes(result, seed, region=region, keep=keep, strength=strength)
+    amounts: dict[str, Any] = random_attributes(result, seed, region=region, keep=keep, strength=strength)
     with_detail = region is None and strength and SKIN not in keep
     skin = seed if with_detail and result.params.detail and result.detail_module is not None else None
     return edit(result, detail_seed=skin, **amounts)
@@ -235,12 +237,13 @@ def _check_one_model(first: FitResult, second: FitResult) -> None:
         raise ParameterError("mix.models", one=one.name, two=two.name)
 
 
-def _module(first: FitResult, second: FitResult):
+def _module(first: FitResult, second: FitResult) -> DetailModule:
     """The detail module of both heads."""
     for head in (first, second):
         if head.params.detail and head.detail_module is None:
             raise ParameterError("mix.no_module")
-    modules = [head.detail_module for head in (first, second) if head.params.detail]
+    heads = [head for head in (first, second) if head.params.detail]
+    modules = [head.detail_module for head in heads if head.detail_module is not None]
     if not modules[0].is_same(modules[-1]):
         raise ParameterError(
             "mix.modules",
@@ -277,11 +280,11 @@ def _with_texture(
             same = size if 0 < share < 1 else head.texture.shape[:2]
             confidence = torch.from_numpy(head.texture_confidence.astype(np.float32))
             parts.append((weight, _sized(bare_texture(head), same), _sized(confidence[..., None], same)))
-    texture = sum(weight * texture for weight, texture, _ in parts)
-    confidence = sum(weight * values for weight, _, values in parts)[..., 0]
+    texture = cast(torch.Tensor, sum(weight * texture for weight, texture, _ in parts))
+    shown = cast(torch.Tensor, sum(weight * values for weight, _, values in parts))[..., 0]
     return mixed.replace(
         texture=showing(texture, change),
-        texture_confidence=confidence.round().to(torch.uint8).numpy(),
+        texture_confidence=shown.round().to(torch.uint8).numpy(),
     )
 
 

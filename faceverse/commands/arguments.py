@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NoReturn
 
 from ..formats.export import EXPORT_FORMATS, load_result
 from ..result import FitResult
@@ -15,7 +16,7 @@ from ..weights import load_model
 class Parser(argparse.ArgumentParser):
     """Report wrong arguments in one line."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -27,7 +28,10 @@ def load(options: argparse.Namespace) -> FitResult:
 def rotation(options: argparse.Namespace) -> tuple[float, float, float] | None:
     """Yaw, pitch and roll in degrees, 0 for those not given; None when none is given, which keeps the fitted pose."""
     angles = (options.yaw, options.pitch, options.roll)
-    return None if angles == (None, None, None) else tuple(angle or 0.0 for angle in angles)
+    if angles == (None, None, None):
+        return None
+    yaw, pitch, roll = (angle or 0.0 for angle in angles)
+    return yaw, pitch, roll
 
 
 def add_result(parser: argparse.ArgumentParser) -> None:

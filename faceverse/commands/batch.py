@@ -112,10 +112,10 @@ def find_photos(given: Sequence[str], output: Path) -> list[Path | str]:
         else:
             found.append(Path(one))
     seen = set()
-    for one in found:
-        place = one if one == SAMPLE else os.path.realpath(one)
+    for photo in found:
+        place = photo if photo == SAMPLE else os.path.realpath(photo)
         if place in seen:
-            raise ParameterError("batch.photo_twice", path=one)
+            raise ParameterError("batch.photo_twice", path=photo)
         seen.add(place)
     return found
 
@@ -376,7 +376,11 @@ def _face(text: str) -> FaceSelector:
     if text == "largest":
         return text
     try:
-        face = tuple(float(part) for part in text.split(",")) if "," in text else int(text)
+        if "," not in text:
+            face: FaceSelector = int(text)
+        else:
+            x, y = (float(part) for part in text.split(","))
+            face = x, y
         check_face_selector(face)
         return face
     except (ValueError, ParameterError):

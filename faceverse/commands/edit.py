@@ -170,7 +170,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def _colour(text: str) -> tuple[int, int, int]:
     try:
         if len(digits := text.removeprefix("#")) == 6:
-            return tuple(bytes.fromhex(digits))
+            red, green, blue = bytes.fromhex(digits)
+            return red, green, blue
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"expected a colour as six hexadecimal digits, got {text!r}")

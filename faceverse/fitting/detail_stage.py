@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from ..detail.latents import (
     layout_digest,
     maps_of,
     noise_maps,
+    open_parts,
     quantised_noise,
     quantised_residual,
     random_detail,
@@ -109,7 +111,7 @@ def select_detail_module(detail: bool | DetailModule, model: FaceModel) -> Detai
     if not detail or not has_open_detail():
         return None
     module = load_detail()
-    return module if module.code.layout in ("", layout_digest(model)) else None
+    return module if module.code is not None and module.code.layout in ("", layout_digest(model)) else None
 
 
 def run_detail_stage(fit_input, params: FaceParams, module: DetailModule | None, seed: int, progress: Progress):
@@ -144,13 +146,13 @@ def fit_detail_maps(
         ParameterError: the module is not an open one, or the seed is out of range.
     """
     fitting = _DetailFit(module, model, params, random_detail(module, model, params, seed))
-    view = observe_skin(photo, model, params, camera, module.detail.size)
-    too_blurred = view.blur_texels * 512 / module.detail.size > MAX_BLUR_TEXELS
+    view = observe_skin(photo, model, params, camera, fitting.generator.size)
+    too_blurred = view.blur_texels * 512 / fitting.generator.size > MAX_BLUR_TEXELS
     if too_blurred or float((view.weight > 0.5).float().mean()) < MIN_TEXEL_SHARE:
         return fitting.result((), False)
 
     def observe(side: int) -> SkinObservation:
-        return view if side == module.detail.size else observe_skin(photo, model, params, camera, side)
+        return view if side == fitting.generator.size else observe_skin(photo, model, params, camera, side)
 
     stages = [fitting.fit_detail(view, observe, lambda share: on_step(0.8 * share))]
     if fitting.has_wrinkles:
@@ -171,13 +173,14 @@ class _DetailFit:
 
     def __init__(self, module: DetailModule, model: FaceModel, params: FaceParams, latents: dict[str, np.ndarray]):
         self.module, self.model, self.params, self.latents = module, model, params, latents
-        size = module.detail.size
+        self.generator, self.code = open_parts(module)
+        size = self.generator.size
         self.mask = torch.from_numpy(displacement_weight(model, size))
-        condition = torch.from_numpy(condition_maps(model, params, module.detail.condition_size))[None]
+        condition = torch.from_numpy(condition_maps(model, params, self.generator.condition_size))[None]
         with torch.no_grad():
-            self.parts = module.detail.encode(condition)
+            self.parts = self.generator.encode(condition)
         self.has_wrinkles = module.expression is not None and bool(params.expression.any())
-        self.noise = module.detail.make_noise(int(latents["noise_seed"]))
+        self.noise = self.generator.make_noise(int(latents["noise_seed"]))
         self.wrinkles = self.displacement = torch.zeros(size, size)
         self.depth = 1.0
         if self.has_wrinkles:
@@ -189,8 +192,8 @@ class _DetailFit:
     # -- detail
     def synthesize(self, w: Tensor, noise: list[Tensor], size: int | None = None) -> tuple[Tensor, Tensor]:
         """Neutral detail: change of log albedo (3, S, S) and displacement (S, S) mm, at full or reduced size."""
-        picture = self.module.detail.synthesis(w, self.parts, noise, until=size)
-        albedo_log, displacement = read_picture(self.module.code, picture)
+        picture = self.generator.synthesis(w, self.parts, noise, until=size)
+        albedo_log, displacement = read_picture(self.code, picture)
         mask = self.mask if size is None else resized(self.mask, size)
         return albedo_log[0] * mask, displacement[0] * mask
 
@@ -209,9 +212,11 @@ class _DetailFit:
         initial = torch.from_numpy(self.latents["w"])[None] if predicted is None else predicted.latents
         w, noise = initial, _suppress_observed_noise(self.noise, view)
         before = self._keep_if_better(view, w, noise, math.inf)
-        history, terms, steps = (), {}, sum(plan.steps for plan in DETAIL_PLANS)
+        history: tuple[float, ...] = ()
+        terms: dict[str, float] = {}
+        steps = sum(plan.steps for plan in DETAIL_PLANS)
         for plan in DETAIL_PLANS:
-            resized_view = observe(self.module.detail.size // plan.downsampling)
+            resized_view = observe(self.generator.size // plan.downsampling)
             done, part = len(history) / steps, plan.steps / steps
 
             def report(share: float, done: float = done, part: float = part) -> None:
@@ -232,10 +237,10 @@ class _DetailFit:
         error = view.error(view.predicted(albedo_log, displacement + self.wrinkles))
         if error >= before:
             return before
-        random = self.module.detail.make_noise(int(self.latents["noise_seed"]))
+        random = self.generator.make_noise(int(self.latents["noise_seed"]))
         added = quantised_noise(torch.cat([(a - b).flatten() for a, b in zip(noise, random)]))
         self.latents = self.latents | {"w": w[0].numpy(), "noise": added.numpy()}
-        self.noise = noise_maps(self.module.detail, self.latents)
+        self.noise = noise_maps(self.generator, self.latents)
         return error
 
     def _optimize_plan(
@@ -246,15 +251,15 @@ class _DetailFit:
         initial, w = noise, w.clone().requires_grad_()
         deltas = [torch.zeros_like(n).requires_grad_(MIN_NOISE_SIZE <= n.shape[-1] <= size) for n in initial]
         free = [delta for delta in deltas if delta.requires_grad]
-        prior, wrinkles = _LatentPrior.of(self.module.detail), resized(self.wrinkles, size)
+        prior, wrinkles = _LatentPrior.of(self.generator), resized(self.wrinkles, size)
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
             current = [a + b for a, b in zip(initial, deltas)]
             albedo_log, displacement = self.synthesize(w, current, size)
             data = _data_loss(view, view.predicted(albedo_log, displacement + wrinkles))
-            noise_prior = 0.5 * sum(values.square().sum() for values in free)
+            noise_prior = 0.5 * cast(Tensor, sum(values.square().sum() for values in free))
             terms = {"photometric": data, "latent": prior(w), "noise": noise_prior}
-            return sum(terms.values()), {name: value.item() for name, value in terms.items()}
+            return cast(Tensor, sum(terms.values())), {name: value.item() for name, value in terms.items()}
 
         groups = [{"params": [w], "lr": plan.latent_rate}, {"params": free, "lr": plan.noise_rate}]
         history, terms = _optimize(plan.steps, groups, loss_of, on_step)
@@ -263,14 +268,14 @@ class _DetailFit:
     @torch.no_grad()
     def regress(self, view: SkinObservation, residual: Tensor) -> _Prediction | None:
         """Predict latents and displacement from a residual (3, S, S) with the module's regressor; None without one."""
-        regressor, code = self.module.regressor, self.module.code
+        regressor, code = self.module.regressor, self.code
         if regressor is None:
             return None
         inputs = residual, view.weight[None], shade_sensitivity(view.frame, view.light)
         bands, z = regressor(*(maps[None] for maps in inputs))
         for name, value in known_factors(code, self.model, self.params).items():
             z[0, code.factors.index(name)] = value
-        return _Prediction(self.module.detail.mapping(z), read_bands(code, bands)[0] * self.mask)
+        return _Prediction(self.generator.mapping(z), read_bands(code, bands)[0] * self.mask)
 
     @torch.no_grad()
     def _add_displacement(self, view: SkinObservation, predicted: _Prediction, before: float) -> float:
@@ -286,6 +291,7 @@ class _DetailFit:
         albedo_log, current = self.synthesize(torch.from_numpy(self.latents["w"])[None], self.noise)
         current = current + self.wrinkles
         rendered = self.regress(view, view.predicted(albedo_log, current))
+        assert rendered is not None
         missing = (predicted.displacement - rendered.displacement) * inner_weight(view.weight) * self.mask
         best = before
         for strength in DISPLACEMENT_STRENGTHS:
@@ -321,6 +327,7 @@ class _DetailFit:
         """Fit the latents of the expression wrinkles; arguments as of `fit_detail`."""
         started = time.perf_counter()
         generator, size = self.module.expression, len(self.mask)
+        assert generator is not None
         side = min(generator.size, size)
         with torch.no_grad():
             albedo_log, neutral = self.synthesize(torch.from_numpy(self.latents["w"])[None], self.noise)
@@ -333,13 +340,13 @@ class _DetailFit:
         small, small_albedo, small_neutral = observe(side), resized(albedo_log, side), resized(neutral, side)
 
         def wrinkles_at(side: int) -> Tensor:
-            added = read_bands(self.module.code, generator.synthesis(w, parts, noise)) * gate
+            added = read_bands(self.code, generator.synthesis(w, parts, noise)) * gate
             return resized(added[0], side)
 
         def loss_of() -> tuple[Tensor, dict[str, float]]:
             data = _data_loss(small, small.predicted(small_albedo, small_neutral + wrinkles_at(side)))
             terms = {"photometric": data, "latent": prior(w)}
-            return sum(terms.values()), {name: value.item() for name, value in terms.items()}
+            return cast(Tensor, sum(terms.values())), {name: value.item() for name, value in terms.items()}
 
         before = view.error(view.predicted(albedo_log, neutral + self.wrinkles))
         history, terms = _optimize(

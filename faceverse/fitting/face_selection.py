@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import TypeGuard, cast
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def check_face_selector(face) -> None:
         raise ParameterError("face.selector", face=repr(face))
 
 
-def is_point(face) -> bool:
+def is_point(face) -> TypeGuard[tuple[float, float]]:
     """Whether a value is a point of a photograph: two finite numbers."""
     if not isinstance(face, (Sequence, np.ndarray)) or isinstance(face, str) or len(face) != 2:
         return False
@@ -52,7 +53,7 @@ def select_face(detected: list[DetectedFace], face: FaceSelector, scale: float =
     if is_point(face):
         point = np.array([float(v) for v in face]) * scale
         return min(detected, key=lambda one: _distances(one, point))
-    index = 0 if isinstance(face, str) else int(face)
+    index = 0 if isinstance(face, str) else int(cast(int, face))
     if index >= len(detected):
         raise NoFaceError("face.fewer", count=len(detected), index=index, last=len(detected) - 1)
     return detected[index]

@@ -159,6 +159,7 @@ def _identity_precision(lm: LandmarkModel, solution: LandmarkSolution) -> np.nda
     own = np.concatenate([np.arange(6), 6 + count + np.flatnonzero(free)])
     shape = 6 + np.arange(count)
     hessian = solution.hessian
+    assert hessian is not None
     across = hessian[np.ix_(own, shape)]
     return hessian[np.ix_(shape, shape)] - across.T @ np.linalg.solve(hessian[np.ix_(own, own)], across)
 

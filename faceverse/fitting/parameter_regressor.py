@@ -133,7 +133,7 @@ class ParameterRegressor:
     @cached_property
     def _mirrored_errors(self) -> tuple[np.ndarray, np.ndarray]:
         """`error_modes` and `sigma` for yaw to the subject's right."""
-        other, flip = self.mirrored_points, np.float32([-1, 1])
+        other, flip = self.mirrored_points, np.array([-1, 1], np.float32)
         return np.take(self.error_modes, other, axis=2) * flip, self.sigma[:, other]
 
     def evaluate(self, values: np.ndarray) -> np.ndarray:
@@ -158,7 +158,8 @@ class ParameterRegressor:
 
     def mirrored(self, face: DetectedFace, width: float) -> DetectedFace:
         """The detected face in the mirror image of a photograph of this width in pixels."""
-        points = face.landmarks_px[self.mirrored_points] * np.float32([-1, 1]) + np.float32([width, 0])
+        flip, shift = np.array([-1, 1], np.float32), np.array([width, 0], np.float32)
+        points = face.landmarks_px[self.mirrored_points] * flip + shift
         scores = [face.blendshapes[name] for name in BLENDSHAPE_NAMES]
         return replace(
             face,

@@ -104,7 +104,8 @@ def crop_box(landmarks_px: np.ndarray) -> tuple[float, float, float, float]:
     """Square (x0, y0, x1, y1) around the landmarks, with room for the forehead."""
     low, high = landmarks_px.min(0), landmarks_px.max(0)
     centre, side = (low + high) / 2, float((high - low).max()) * CROP_MARGIN
-    return tuple(float(x) for x in (*(centre - side / 2), *(centre + side / 2)))
+    x0, y0, x1, y1 = (float(x) for x in (*(centre - side / 2), *(centre + side / 2)))
+    return x0, y0, x1, y1
 
 
 def crop_photo(photo: np.ndarray, box: tuple[float, float, float, float], size: int) -> tuple[np.ndarray, np.ndarray]:

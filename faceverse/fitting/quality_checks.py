@@ -91,7 +91,7 @@ def quality_warnings(checked: QualityInput, far_side: bool = True) -> tuple[str,
 
 def _pixel_warnings(checked: QualityInput, small: bool) -> list[str]:
     """Warnings about exposure, occlusion and sharpness; a small face is not checked for sharpness."""
-    warnings = []
+    warnings: list[str] = []
     points, size = checked.face.landmarks_px, len(checked.rendered)
     box = crop_box(points)
     crop, inside = crop_photo(checked.photo.rgb, box, size)

@@ -154,7 +154,9 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
     variance = landmarks.sigma.astype(np.float64) ** 2 - (error_modes.astype(np.float64) ** 2).sum((0, 2)) / 2
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     return LandmarkModel(
-        *(t.numpy(force=True).astype(np.float64) for t in (bases.mean, bases.identity, bases.expression)),
+        mean=bases.mean.numpy(force=True).astype(np.float64),
+        identity=bases.identity.numpy(force=True).astype(np.float64),
+        expression=bases.expression.numpy(force=True).astype(np.float64),
         normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
         sigma=np.sqrt(np.maximum(variance, MIN_SIGMA_M**2)),
         error_modes=error_modes.astype(np.float64),

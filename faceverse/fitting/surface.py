@@ -56,7 +56,7 @@ class BlockSizes:
         return 6 + self.identity + self.expression + self.albedo + LIGHT_COEFFICIENTS
 
     @property
-    def blocks(self) -> tuple[slice, slice, slice, slice, slice]:
+    def blocks(self) -> tuple[slice, ...]:
         """Pose (6), identity, expression, albedo and light."""
         ends = np.cumsum([0, 6, self.identity, self.expression, self.albedo, LIGHT_COEFFICIENTS])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
@@ -288,6 +288,7 @@ class PhotometricTerm:
     def _depth_at(self, state: FaceState, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(K,) metres, depth buffer at pixels; infinite where the head is not."""
         mesh, size = self.surface.mesh, self.camera.image_size[0]
+        assert mesh is not None
         with torch.no_grad():
             vertices = mesh.vertices(state.tensor("identity"), state.tensor("expression"))
             posed = transform(vertices, state.tensor("rotation"), state.tensor("translation"))

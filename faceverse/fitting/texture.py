@@ -94,7 +94,7 @@ def observe_texels(
     base = np.maximum(baked[:3], DARKEST_ALBEDO)
     mirrored = _is_mirrored(baked[16:19])
     return TexelObservations(
-        vertices, base, normal, facing, position_px, colour, confidence, *baked[13:16], mirrored
+        vertices, base, normal, facing, position_px, colour, confidence, baked[13], baked[14], baked[15], mirrored
     )  # fmt: skip
 
 
@@ -119,12 +119,10 @@ def bake_photo(
     base, skin, hair = observed.base, observed.skin, observed.scalp
     normal = observed.normal
     if displacement is not None:
-        displacement = torch.from_numpy(np.array(displacement, np.float32))[None, None]
-        displacement = torch.nn.functional.interpolate(displacement, (size, size), mode="bicubic", align_corners=False)[
-            0, 0
-        ]
+        planes = torch.from_numpy(np.array(displacement, np.float32))[None, None]
+        planes = torch.nn.functional.interpolate(planes, (size, size), mode="bicubic", align_corners=False)
         frame = TangentFrame.of(model, observed.vertices_cam.numpy(), size)
-        normal = detailed_normals(frame, displacement)[0].numpy()
+        normal = detailed_normals(frame, planes[0, 0])[0].numpy()
     shade = _shade(normal, params.light)
     log_base = np.log(base)
     change = np.log(np.maximum(observed.colour / shade, DARKEST_ALBEDO)) - log_base
@@ -288,7 +286,7 @@ def _without_background(
 
 def _is_mirrored(position: np.ndarray) -> np.ndarray:
     """(S, S) bool, whether mirroring at u = 0.5 in the texture mirrors the position (3, S, S) on the mean head."""
-    opposite = position[:, :, ::-1] * np.float32([-1, 1, 1])[:, None, None]
+    opposite = position[:, :, ::-1] * np.array([-1, 1, 1], np.float32)[:, None, None]
     return _length(opposite - position) < MIRROR_TOLERANCE_M
 
 

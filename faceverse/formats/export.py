@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class ExportFormat:
 
 @singledispatch
 def export(
-    result: FitResult,
+    result: FitResult | Any,  # Any: types that other modules register
     path: str | os.PathLike,
     *,
     lod: str = "standard",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, singledispatch
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ class Rendering:
 
 @singledispatch
 def render(
-    result: FitResult,
+    result: FitResult | Any,  # Any: types that other modules register
     size: int | tuple[int, int] = 512,
     mode: str = "color",
     *,

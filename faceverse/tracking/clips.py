@@ -105,7 +105,7 @@ def render_track(
     times_s = np.arange(int((track.times_s[-1] - track.times_s[0]) * fps + 0.5) + 1) / fps + interval / 2
     shown = np.searchsorted(track.times_s - track.times_s[0], times_s, side="right") - 1
     with _Encoder(path, painter.size, fps) as encoder, contextlib.ExitStack() as stack:
-        frames = iter(())
+        frames: Iterator[tuple[float, np.ndarray]] = iter(())
         if painter.needs_frames:
             frames, _ = open_source(source, 1 / interval)
             stack.callback(getattr(frames, "close", lambda: None))  # closes the file
@@ -132,8 +132,8 @@ def _scaled(camera: Camera, size: int | None) -> Camera:
     """The camera of pictures whose longer side is `size`; both sides are even, as yuv420p requires."""
     height, width = camera.image_size
     factor = min(size or max(height, width), _MAX_PX) / max(height, width)
-    rounded = tuple(max(2, 2 * round(side * factor / 2)) for side in (height, width))
-    return camera.cropped((0, 0, width, height), rounded)
+    even_height, even_width = (max(2, 2 * round(side * factor / 2)) for side in (height, width))
+    return camera.cropped((0, 0, width, height), (even_height, even_width))
 
 
 def _pictures(painter: _Painter, frames: Iterator[tuple[float, np.ndarray]], shown: np.ndarray) -> Iterator[np.ndarray]:
@@ -146,7 +146,7 @@ def _pictures(painter: _Painter, frames: Iterator[tuple[float, np.ndarray]], sho
             if frame is None:
                 raise ParameterError("clip.source_ends", frames=read_count, wanted=len(painter.track))
             read_count += 1
-        if index != last:
+        if picture is None or index != last:
             picture, last = painter(int(index), frame), index
         yield picture
 
@@ -177,8 +177,8 @@ class _Painter:
         """The frame in the size of the camera's picture."""
         height, width = self.track.camera.image_size
         if abs(frame.shape[0] * width - frame.shape[1] * height) > 0.01 * frame.shape[0] * width:
-            size = {"width": frame.shape[1], "height": frame.shape[0]}
-            raise ImageError("clip.source_size", **size, wanted_width=width, wanted_height=height)
+            found = {"width": frame.shape[1], "height": frame.shape[0]}
+            raise ImageError("clip.source_size", **found, wanted_width=width, wanted_height=height)
         size = self._camera.image_size
         if frame.shape[:2] == size:
             return frame
@@ -219,11 +219,13 @@ class _Encoder:
         except OSError as error:
             self._log.close()
             raise ParameterError("clip.encoder_start", path=self._path, reason=reason_of(error)) from error
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
         return self
 
     def add(self, picture: np.ndarray) -> None:
         try:
-            self._process.stdin.write(np.ascontiguousarray(picture))
+            self._input.write(np.ascontiguousarray(picture).data)
         except OSError:
             raise self._failure() from None
 
@@ -234,14 +236,14 @@ class _Encoder:
         finally:
             self._process.kill()
             with contextlib.suppress(OSError):
-                self._process.stdin.close()
+                self._input.close()
             self._process.wait()
             self._log.close()
             self._part.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         try:
-            self._process.stdin.close()
+            self._input.close()
         except OSError:
             raise self._failure() from None
         if self._process.wait():

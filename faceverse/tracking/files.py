@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -63,10 +64,10 @@ def load_track(
         raise ParameterError("trackfile.has_person", name=path.name)
     if suffix == JOURNAL_SUFFIX:
         model = load_model() if model is None else model
-        content = read_journal(path, model)
-        if not (content.frames["confidence"] > 0).any():
+        journal = read_journal(path, model)
+        if not (journal.frames["confidence"] > 0).any():
             raise ParameterError("trackfile.no_face", name=path.name)
-        return assemble(model, content.person, content.frames, smooth=False)
+        return assemble(model, journal.person, journal.frames, smooth=False)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -115,7 +116,7 @@ def _restored(document: dict, model: FaceModel) -> Track:
         raise ValueError(Message("trackfile.expressions", model=model.name))
     count = len(document["times_s"])
     shapes = {"rotation": (3, 3), "translation": (3,), "expression": (len(names),), "light": (9, 3)}
-    frames = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
+    frames: dict[str, Any] = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
     _check_motion(frames)
     person = {key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")}
     focal_px, x, y, height, width = _array(document, "camera", (5,), np.float64).tolist()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,9 +47,21 @@ class FrameObservation:
     inside: np.ndarray | None = None
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
+    @property
+    def detected(self) -> DetectedFace:
+        """The face of a frame that has one."""
+        assert self.face is not None
+        return self.face
+
+    @property
+    def crop(self) -> tuple[np.ndarray, np.ndarray]:
+        """`picture` and `inside` of a frame with a face."""
+        assert self.picture is not None and self.inside is not None
+        return self.picture, self.inside
+
     def camera(self, camera: Camera) -> Camera:
         """The camera of the crop, from that of the frame."""
-        return camera.cropped(self.box, self.picture.shape[:2])
+        return camera.cropped(self.box, self.crop[0].shape[:2])
 
 
 class FaceTracker:
@@ -65,7 +77,8 @@ class FaceTracker:
 
     def __init__(self, detector: VideoDetector, picture_px: int):
         self._detector, self._picture_px = detector, picture_px
-        self._first_s = self._last_ms = None
+        self._first_s: float | None = None
+        self._last_ms: int | None = None
         self._box: np.ndarray | None = None  # of the target, where it was last seen
         self._seen_s = self._searched_s = -np.inf
         self._window: tuple[int, int, int, int] | None = None
@@ -109,6 +122,7 @@ class FaceTracker:
 
     def _search_near_target(self, rgb: np.ndarray) -> list[DetectedFace]:
         """All faces around the target's last place."""
+        assert self._box is not None
         window = _square_around(self._box, rgb.shape[:2])
         if window is None:
             return []
@@ -134,13 +148,14 @@ class FaceTracker:
 
     def _match(self, detected: list[DetectedFace], seconds: float) -> DetectedFace | None:
         """The target among detected faces: near its last place for _REACQUIRE_S, afterwards any face."""
-        if self._box is not None and seconds - self._seen_s <= _REACQUIRE_S:
-            detected = [face for face in detected if _overlap(face.box_px, self._box) > _MIN_OVERLAP]
+        last = self._box
+        if last is not None and seconds - self._seen_s <= _REACQUIRE_S:
+            detected = [face for face in detected if _overlap(face.box_px, last) > _MIN_OVERLAP]
         elif detected:
             self._crowded = False
         if not detected:
             return None
-        face = detected[0] if self._box is None else max(detected, key=lambda f: _overlap(f.box_px, self._box))
+        face = detected[0] if last is None else max(detected, key=lambda f: _overlap(f.box_px, last))
         self._box, self._seen_s = face.box_px, seconds
         return face
 
@@ -161,7 +176,7 @@ def _crop(rgb: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
 
 def _translated(face: DetectedFace, window: tuple[int, int, int, int]) -> DetectedFace:
     """A face detected in a window, in pixels of the frame."""
-    corner = np.float32(window[:2])
+    corner = np.array(window[:2], np.float32)
     return replace(face, box_px=face.box_px + np.tile(corner, 2), landmarks_px=face.landmarks_px + corner)
 
 
@@ -177,7 +192,7 @@ def observe_frames(
     frames: Iterator[tuple[float, np.ndarray]],
     detector: VideoDetector,
     picture_px: int,
-) -> Iterator[FrameObservation]:
+) -> Generator[FrameObservation, None, None]:
     """Observe all frames; the detector works ahead in a thread of its own.
 
     Args:

@@ -99,8 +99,7 @@ class FrameSolver:
         names = observer.model.expression_names
         self._sigma_max = np.array([_PHOTOMETRIC_SIGMA if n in _PHOTOMETRIC_NAMES else _SIGMA_LIMITS[1] for n in names])
         self._is_carried = np.array([not name.startswith("eyeLook") for name in names])  # the gaze jumps
-        self._person: TrackedPerson | None = None
-        self.person = person
+        self._follow(person, None)
 
     @property
     def person(self) -> TrackedPerson:
@@ -109,9 +108,13 @@ class FrameSolver:
 
     @person.setter
     def person(self, person: TrackedPerson) -> None:
-        params, before = person.params, self._person
+        self._follow(person, self._person)
+
+    def _follow(self, person: TrackedPerson, before: TrackedPerson | None) -> None:
+        """Set the person; `before` is the one so far."""
+        params = person.params
         rows = np.arange(0, len(self._observer.generic.mean), LANDMARK_STRIDE)
-        self._person = person
+        self._person: TrackedPerson = person
         self._person_on_rows = replace(person, bias=person.bias and person.bias.subset(rows))
         if before is None or before.params is not params:
             self.landmarks = self._observer.generic.with_identity(params.identity).subset(rows)
@@ -148,9 +151,9 @@ class FrameSolver:
         """The state of a face, and its RMS landmark error in face sizes."""
         camera = self._person.camera
         observation = self._observer.observe(self.landmarks, frame, self._person_on_rows)
-        aligned, term, error = self._align(observation, camera, face_size(frame.face))
+        aligned, term, error = self._align(observation, camera, face_size(frame.detected))
         state = self._corrected(aligned) if error <= LOST_ERROR else aligned
-        picture = self._skin.picture(frame.picture, frame.inside, frame.camera(camera), state)
+        picture = self._skin.picture(*frame.crop, frame.camera(camera), state)
         for number in range(self._quality.steps):
             state = self._photometric_step(state, observation, term, picture, estimate_light=number == 0)
         self._last, self._light, self._correction = state, state.light, _Correction.between(aligned, state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sized
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,12 @@ from ..errors import ImageError, ParameterError
 from ..io.images import read_image
 from ..messages import reason_of
 
+_Frames = Generator[tuple[float, np.ndarray], None, None]
+
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
 
-def open_source(source, fps: float, skip: int = 0) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
+def open_source(source, fps: float, skip: int = 0) -> tuple[_Frames, int | None]:
     """Frames (H, W, 3) uint8 with their times in seconds, and their number where known.
 
     Args:
@@ -38,7 +40,7 @@ def open_source(source, fps: float, skip: int = 0) -> tuple[Iterator[tuple[float
         return _open_video(path, fps, skip)
     if not isinstance(source, Iterable):
         raise ImageError("video.source_type", type=type(source).__name__)
-    total = len(source) if hasattr(source, "__len__") else None
+    total = len(source) if isinstance(source, Sized) else None
     return (_timed(item, index / fps) for index, item in enumerate(source)), total
 
 
@@ -58,7 +60,7 @@ def _natural_order(path: Path) -> list:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
-def _open_video(path: Path, fps: float, skip: int) -> tuple[Iterator[tuple[float, np.ndarray]], int | None]:
+def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]:
     if not path.is_file():
         raise ImageError("file.missing", path=path)
     cv2 = _opencv()
@@ -69,7 +71,7 @@ def _open_video(path: Path, fps: float, skip: int) -> tuple[Iterator[tuple[float
     return _decode(capture, cv2, fps, skip), count if count > 0 else None
 
 
-def _open_camera(number: int) -> Iterator[tuple[float, np.ndarray]]:
+def _open_camera(number: int) -> _Frames:
     """Frames of a camera with the seconds since the first, until they stop coming."""
     cv2 = _opencv()
     capture = _open_capture(cv2, number, cv2.CAP_ANY)
@@ -78,7 +80,7 @@ def _open_camera(number: int) -> Iterator[tuple[float, np.ndarray]]:
     return _read_camera(capture, cv2)
 
 
-def _read_camera(capture, cv2) -> Iterator[tuple[float, np.ndarray]]:
+def _read_camera(capture, cv2) -> _Frames:
     first = None
     try:
         while (result := capture.read())[0]:
@@ -107,7 +109,7 @@ def _open_capture(cv2, source: str | int, backend: int):
         cv2.utils.logging.setLogLevel(level)
 
 
-def _decode(capture, cv2, fps: float, skip: int) -> Iterator[tuple[float, np.ndarray]]:
+def _decode(capture, cv2, fps: float, skip: int) -> _Frames:
     """Frames of an opened video, upright; times are the file's, or follow its frame rate where they do not increase."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if np.isfinite(rate) and rate > 0 else fps
@@ -128,7 +130,7 @@ def _decode(capture, cv2, fps: float, skip: int) -> Iterator[tuple[float, np.nda
         capture.release()
 
 
-def checked(frames: Iterator[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
+def checked(frames: Iterator[tuple[float, np.ndarray]]) -> _Frames:
     """The frames, checked by `checked_frame`."""
     last = shape = None
     for index, (seconds, rgb) in enumerate(frames):

@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -53,7 +54,8 @@ class Record:
     """The frames so far, in chunks that are never copied; those without a face hold zeros and confidence 0."""
 
     def __init__(self, expressions: int):
-        self._dtype, self._chunks, self._count = record_type(expressions), [], 0
+        self._dtype, self._count = record_type(expressions), 0
+        self._chunks: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return self._count
@@ -106,7 +108,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: dict):
-        self.path, self._settings, self._file, self._unflushed = path, settings, None, 0
+        self.path, self._settings, self._unflushed = path, settings, 0
+        self._file: BinaryIO | None = None
 
     def earlier(self, model: FaceModel) -> JournalContent | None:
         """The content that an aborted run with the same settings left, if there is such a file."""
@@ -130,6 +133,7 @@ class Journal:
 
     def add(self, record: np.void) -> None:
         """Append a frame."""
+        assert self._file is not None
         self._file.write(record.tobytes())
         self._unflushed += 1
         if self._unflushed >= _FLUSH_FRAMES:

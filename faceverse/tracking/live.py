@@ -95,7 +95,9 @@ class LiveTracker:
         self._next_solver: FrameSolver | None = None  # with the person that the thread has estimated
         self._face_frames: list[FrameObservation] = []
         self._count = self._face_count = 0
-        self._last_s, self._shape, self._closed = None, None, False
+        self._last_s: float | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._closed = False
         self._calibration_frames: tuple[FrameObservation, ...] = ()
         self._last_state: FaceState | None = None
         self.clear()
@@ -140,6 +142,7 @@ class LiveTracker:
                 self._solver = FrameSolver(self._observer, self._initial_person(frame), self._quality)
             self._start_estimation()
         if self._next_solver is not None:
+            assert self._solver is not None
             self._next_solver.continue_from(self._solver)
             self._record.scale_distance(self._next_solver.person.camera.focal_px / self._solver.person.camera.focal_px)
             self._filter.reset()
@@ -180,6 +183,7 @@ class LiveTracker:
             self._set_neutral_frames()
 
     def _set_neutral_frames(self) -> None:
+        assert self._solver is not None
         self._solver.person = self._solver.person.with_neutral_frames(self._calibration_frames, self._observer)
 
     def track(self) -> Track:

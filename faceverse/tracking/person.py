@@ -111,7 +111,9 @@ class TrackedPerson:
 
     def with_neutral_frames(self, frames: tuple[FrameObservation, ...], observer: LandmarkObserver) -> TrackedPerson:
         """The person with the neutral face that some frames show."""
-        inputs = np.median([observer.inputs_of(frame).values for frame in frames], axis=0)
+        regressor = observer.expression_regressor
+        assert regressor is not None
+        inputs = np.median([_inputs_of(regressor, frame).values for frame in frames], axis=0)
         return replace(self, neutral_inputs=inputs, neutral_frames=tuple(frames), neutral_offset=None)
 
 
@@ -142,10 +144,10 @@ class LandmarkObserver:
             frame: with a face.
             person: the person, where known; the bias is of the same landmarks.
         """
-        face, inputs, regressor = frame.face, self.inputs_of(frame), self.parameter_regressor
+        face, inputs, regressor = frame.detected, self.inputs_of(frame), self.parameter_regressor
         observed_px, prior = landmarks.select(face.landmarks_px).astype(np.float64), landmarks.prior
         expected, sigma = prior.mean(face.blendshapes), prior.sigma
-        if regressor is not None:
+        if regressor is not None and inputs is not None:
             # Only the detector's errors are taken from it: many frames determine the identity better.
             bias, error_modes, spread = regressor.errors_at(inputs.yaw_deg)
             known = slice(None) if landmarks.detected is None else landmarks.detected
@@ -154,7 +156,7 @@ class LandmarkObserver:
             landmarks = landmarks.with_error_model(
                 spread[known].astype(np.float64), error_modes[:, known].astype(np.float64)
             )
-        if self.expression_regressor is not None:
+        if self.expression_regressor is not None and inputs is not None:
             neutral = None if person is None else person.neutral_inputs
             neutral = self.expression_regressor.neutral_inputs_mean if neutral is None else neutral
             expected, sigma = self.expression_regressor.predict(inputs, neutral)
@@ -162,7 +164,7 @@ class LandmarkObserver:
             expected, sigma = np.where(undetected, 0.0, expected), np.where(undetected, prior.sigma, sigma)
         if person is not None and person.bias is not None:
             px_per_m = face_size(face) / _USUAL_FACE_M
-            if regressor is not None:
+            if regressor is not None and inputs is not None:
                 px_per_m = inputs.scale / float(regressor.unit_m[0])
             observed_px = observed_px - px_per_m * person.bias.at(_yaw_deg(inputs, face))
         return LandmarkObservation(landmarks, observed_px, expected, sigma)
@@ -214,7 +216,7 @@ def estimate_person(
     first = states[0] if known is None else replace(states[0], identity=np.zeros(0), albedo=np.zeros(0))
     params = first.to_params(person.params)
     lm = observer.generic.with_identity(params.identity)
-    yaws = [_yaw_deg(observer.inputs_of(frame), frame.face) for frame in key_frames]
+    yaws = [_yaw_deg(observer.inputs_of(frame), frame.detected) for frame in key_frames]
     bias = PersonBias(np.array(yaws), _landmark_residuals_m(observations, states, lm, camera))
     return replace(person, params=params, camera=camera, bias=bias)
 
@@ -227,8 +229,8 @@ def _find_neutral_frames(
     regressor = observer.expression_regressor
     if regressor is None:
         return (), ()
-    inputs = [observer.inputs_of(frame) for frame in frames]
-    frontal = [k for k, inputs in enumerate(inputs) if abs(inputs.yaw_deg) < _NEUTRAL_YAW_DEG]
+    inputs = [_inputs_of(regressor, frame) for frame in frames]
+    frontal = [k for k, one in enumerate(inputs) if abs(one.yaw_deg) < _NEUTRAL_YAW_DEG]
     if not frontal:
         return (), (Message("track.never_frontal"),)
     reach = np.sqrt((observer.generic.expression**2).sum(-1).mean(-1))  # metres per unit of each weight
@@ -248,10 +250,10 @@ def _find_neutral_frames(
 # -- shape and skin ---------------------------------------------------------------------------------------------------
 def _select_key_frames(frames: list[FrameObservation], observer: LandmarkObserver) -> list[FrameObservation]:
     """The best frames with different yaws; of a face that never turns, the best ones over time."""
-    yaws = np.array([_yaw_deg(observer.inputs_of(frame), frame.face) for frame in frames])
+    yaws = np.array([_yaw_deg(observer.inputs_of(frame), frame.detected) for frame in frames])
     quality = np.array([portrait_quality(frame) for frame in frames])
-    order, chosen = np.argsort(-quality, kind="stable"), []
-    for index in order:
+    chosen: list[int] = []
+    for index in np.argsort(-quality, kind="stable"):
         if all(abs(yaws[index] - yaws[k]) >= _KEY_YAW_DEG for k in chosen):
             chosen.append(int(index))
     parts = np.array_split(np.arange(len(frames)), min(3, len(frames)))
@@ -261,7 +263,7 @@ def _select_key_frames(frames: list[FrameObservation], observer: LandmarkObserve
 
 def portrait_quality(frame: FrameObservation) -> float:
     """How well a frame shows a shape, above 0: frontal, large, mouth closed, inside the frame."""
-    face = frame.face
+    face = frame.detected
     frontal = 1.0 if face.rotation is None else float(np.clip(face.rotation[2, 2], 0.05, 1.0))
     mouth = max(face.blendshapes[name] for name in ("jawOpen", "mouthFunnel", "mouthPucker", "cheekPuff"))
     return frontal**2 * face_size(face) * (1 - 0.7 * mouth) * max(share_inside(frame), 0.01)
@@ -270,7 +272,7 @@ def portrait_quality(frame: FrameObservation) -> float:
 def share_inside(frame: FrameObservation) -> float:
     """Share of the landmarks, 0..1, that lie inside the frame."""
     height, width = frame.image_size
-    points = frame.face.landmarks_px
+    points = frame.detected.landmarks_px
     return float(((points >= 0) & (points < (width, height))).all(1).mean())
 
 
@@ -303,11 +305,12 @@ def _photometric_target(
     frame: FrameObservation, observation: LandmarkObservation, camera: Camera, state: FaceState
 ) -> PhotometricTarget:
     """A key frame as the photometric stage takes it."""
-    crop_camera, size = frame.camera(camera), len(frame.picture)
+    picture, inside = frame.crop
+    crop_camera, size = frame.camera(camera), len(picture)
     observed_px = (observation.observed_px - frame.box[:2]) * size / (frame.box[2] - frame.box[0])
     term = landmark_term(observation.landmarks, observed_px, crop_camera, state.rotation, state.translation)
-    crop = frame.picture.astype(np.float32) / 255
-    return PhotometricTarget(crop, frame.inside, crop_camera, term, observation.expected)
+    crop = picture.astype(np.float32) / 255
+    return PhotometricTarget(crop, inside, crop_camera, term, observation.expected)
 
 
 def _landmark_residuals_m(
@@ -324,7 +327,7 @@ def _landmark_residuals_m(
 
 # -- head orientation -------------------------------------------------------------------------------------------------
 def _inputs_of(regressor: ExpressionRegressor | ParameterRegressor, frame: FrameObservation) -> AlignedInputs:
-    return aligned_inputs(frame.face, frame.image_size, regressor.template)
+    return aligned_inputs(frame.detected, frame.image_size, regressor.template)
 
 
 def _yaw_deg(inputs: AlignedInputs | None, face: DetectedFace) -> float:

@@ -123,9 +123,12 @@ class Track:
             ParameterError: no common expression, parameters of another model, no such frame.
         """
         subject = result if isinstance(result, FitResult) else None
-        if subject is None and not isinstance(result, FaceParams):
+        if isinstance(result, FitResult):
+            model, params = result.model, result.params
+        elif isinstance(result, FaceParams):
+            model, params = self.model, result
+        else:
             raise ParameterError("track.target_type", type=type(result).__name__)
-        model, params = (self.model, result) if subject is None else (subject.model, subject.params)
         check_person(params, model)
         weights, limits = self.expression, self.model.expression_limits
         if neutral is not None:
@@ -197,7 +200,7 @@ def gaze_deg(expression: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     none = np.zeros(len(expression), np.float32)
 
     def both(*signed: tuple[float, str]) -> np.ndarray:
-        return sum(sign * columns.get(f"eyeLook{name}", none) for sign, name in signed) / 2
+        return np.asarray(sum(sign * columns.get(f"eyeLook{name}", none) for sign, name in signed)) / 2
 
     across, up, down = GAZE_DEG
     yaw = across * both((1, "OutLeft"), (-1, "InLeft"), (1, "InRight"), (-1, "OutRight"))

@@ -84,7 +84,9 @@ def coarse_surface(model: FaceModel) -> CoarseSurface:
             mesh = model.coarse
         else:
             mesh = FaceModel(on_coarse_mesh(data))
-        kept = np.arange(len(data.mean_vertices)) if data.coarse_faces is None else data.coarse_vertices
+        kept = data.coarse_vertices
+        if kept is None or data.coarse_faces is None:
+            kept = np.arange(len(data.mean_vertices))
         expression = mesh.tensor("expression_modes").numpy(force=True).copy()
         surface = subsample_surface(sample_surface(mesh), _SAMPLES)
         _coarse[model] = CoarseSurface(kept, mesh.faces.copy(), vertex_weights(mesh), expression, surface)
@@ -105,14 +107,14 @@ class SkinTerm:
     def __init__(self, model: FaceModel, person: FaceParams, points: int):
         mesh = coarse_surface(model)
         with torch.no_grad():
-            neutral, albedo = (
+            shape, skin = (
                 evaluate(mean[torch.from_numpy(mesh.vertices)], (model.modes_at(name, mesh.vertices), row))[0]
                 for mean, name, row in (
                     (model.tensor("mean_vertices"), "identity_modes", _row(person.identity, model)),
                     (model.tensor("mean_albedo"), "albedo_modes", _row(person.albedo, model)),
                 )
             )
-            neutral, albedo = neutral.numpy(force=True), albedo.clamp_min(MIN_ALBEDO).numpy(force=True)
+            neutral, albedo = shape.numpy(force=True), skin.clamp_min(MIN_ALBEDO).numpy(force=True)
         modes = mesh.expression * model.gain_of(person.identity)[:, None, None]
         weights = mesh.weights
         index = np.flatnonzero((weights >= _MIN_WEIGHT) & np.isin(np.arange(len(weights)), mesh.faces))

@@ -74,7 +74,9 @@ class LiveFilter:
 
     def reset(self) -> None:
         """Start anew with the next frame."""
-        self._last = self._raw = self._speeds = None
+        self._last: tuple[Rotation, np.ndarray, np.ndarray] | None = None  # filtered
+        self._raw: tuple[Rotation, FaceState] | None = None
+        self._speeds: list[np.ndarray] | None = None
 
     def __call__(self, state: FaceState, seconds: float, limits: np.ndarray) -> FaceState:
         """The state with filtered pose and expression.
@@ -84,7 +86,7 @@ class LiveFilter:
             limits: (E, 2) of the weights.
         """
         rotation = Rotation.from_matrix(state.rotation)
-        if self._last is None:
+        if self._last is None or self._raw is None or self._speeds is None:
             self._last, self._raw = (rotation, state.translation, state.expression), (rotation, state)
             self._speeds, self._seconds = [np.zeros(3), np.zeros(3), np.zeros(len(state.expression))], seconds
             return state
