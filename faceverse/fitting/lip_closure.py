@@ -3,7 +3,7 @@
 The photometric term compares skin, not the line between the lips, and single landmarks are not accurate enough, so a
 fit leaves gaps of one or two millimetres in which teeth show. The distance of two opposite lip points is detected more
 accurately than either point. The correction is a linear least-squares problem with a quadratic prior around the fitted
-weights and box bounds, solved by an active set (`solver.damped_step`).
+weights and box bounds, solved by an active set (`damped_step`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..graphics.camera import Camera
-from .solver import LandmarkModel, damped_step, project_points
+from .damped_step import damped_step
+from .solver import LandmarkModel, project_points
 from .state import FaceState
 
 PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))  # MediaPipe: inner lips, upper and lower point

@@ -18,9 +18,10 @@ from PIL import Image
 
 from ..graphics.camera import Camera
 from ..graphics.lighting import linear_from_srgb
+from .damped_step import damped_step
 from .losses import cauchy_weight
 from .prior import IdentityPrior
-from .solver import DAMPING, MAX_Z_M, LandmarkTerm, damped_step
+from .solver import DAMPING, MAX_Z_M, LandmarkTerm
 from .state import FaceState
 from .surface import LIGHT_COEFFICIENTS, PhotometricResiduals, PhotometricTerm, SurfaceSamples
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ..fitting.solver import MAX_Z_M, LandmarkTerm, damped_step, initial_pose, landmark_term, project_points
+from ..fitting.damped_step import damped_step
+from ..fitting.solver import MAX_Z_M, LandmarkTerm, initial_pose, landmark_term, project_points
 from ..fitting.state import FaceState
 from ..graphics.camera import Camera
 from ..graphics.lighting import default_light
