@@ -40,7 +40,7 @@ def rasterize_meshes(
         Triangle (N, H, W, K), depth (N, H, W, K), barycentric weights (N, H, W, K, 3) and squared distance to the
         outline (N, H, W, K), which is negative inside; all of them -1 where there is no K-th triangle.
     """
-    assert perspective_correct and clip_barycentric_coords, "only what faceverse asks for"
+    assert perspective_correct and clip_barycentric_coords, "only what faceverse uses"
     assert bin_size is None and max_faces_per_bin >= max(len(faces) for faces in meshes.faces), "bins would overflow"
     pictures = [
         _nearest(vertices[faces], image_size, blur_radius, faces_per_pixel)

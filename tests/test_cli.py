@@ -54,7 +54,7 @@ def toy_fit(monkeypatch, toy_model, toy_result):
         calls.append((source, options))
         photo = source[0] if isinstance(source, list) else source
         if isinstance(options["face"], int) and options["face"] > 1:
-            raise fv.NoFaceError(f"1 face was found, face={options['face']} asks for another")
+            raise fv.NoFaceError(f"1 face was found, face={options['face']} requires another")
         options["on_progress"]("landmarks", 0.5, None)
         camera = default_camera(photo.rgb.shape[:2], options["focal_px"])
         return toy_result.replace(camera=camera, source=photo.name)
@@ -96,18 +96,18 @@ def write_photos(folder, *names):
     return [write_photo(folder / name) for name in names]
 
 
-def complaint(capsys, code, argv):
-    """Runs a command that must fail with this code and one line on stderr; returns the line."""
+def error_line(capsys, code, argv):
+    """Run a command that must fail with this code and one line on stderr; return the line."""
     if code == 2:
         with pytest.raises(SystemExit) as stopped:
             main([str(argument) for argument in argv])
         assert stopped.value.code == 2
     else:
         assert main([str(argument) for argument in argv]) == code
-    told = capsys.readouterr()
-    lines = told.err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("faceverse") and "Traceback" not in told.err
-    assert told.out == ""
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("faceverse") and "Traceback" not in output.err
+    assert output.out == ""
     return lines[0]
 
 
@@ -125,12 +125,12 @@ def test_fit_writes_head_parameters_and_overview(toy_fit, photo, tmp_path, capsy
     with Image.open(out / "selfie.png") as overview:
         assert overview.size[0] == 4 * overview.size[1]
     assert json.loads((out / "selfie.json").read_text(encoding="utf-8"))["source"] == "selfie"
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
     assert lines[:3] == [str(out / name) for name in contents(out)]
     assert lines[3].startswith("selfie: ") and lines[3].endswith(" s")
     assert lines[4] == "selfie: warning: the face is small"
-    assert told.err == ""
+    assert output.err == ""
 
 
 def test_fit_passes_its_options_on(toy_fit, photo, tmp_path):
@@ -153,9 +153,9 @@ def test_fit_writes_every_format(toy_fit, photo, tmp_path):
 def test_progress_is_drawn_on_a_terminal_and_wiped(toy_fit, photo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main(["fit", str(photo), "-o", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr()
-    assert "landmarks" in told.err and "#" in told.err and "landmarks" not in told.out
-    assert told.err.endswith("\r\033[K")
+    output = capsys.readouterr()
+    assert "landmarks" in output.err and "#" in output.err and "landmarks" not in output.out
+    assert output.err.endswith("\r\033[K")
 
 
 def test_fit_knows_the_sample_photograph(toy_fit, tmp_path, astronaut):
@@ -166,7 +166,7 @@ def test_fit_knows_the_sample_photograph(toy_fit, tmp_path, astronaut):
 
 def test_missing_scikit_image_is_named(toy_fit, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
-    assert "pip install scikit-image" in complaint(capsys, 1, ["fit", "sample", "-o", tmp_path / "out"])
+    assert "pip install scikit-image" in error_line(capsys, 1, ["fit", "sample", "-o", tmp_path / "out"])
 
 
 def test_a_second_fit_replaces_the_first(toy_fit, photo, tmp_path):
@@ -209,14 +209,14 @@ BAD_PICTURES = {
 def test_bad_pictures_are_one_line(name, toy_fit, tmp_path, capsys):
     make, words = BAD_PICTURES[name]
     make(tmp_path / name)
-    line = complaint(capsys, 1, ["fit", tmp_path / name, "-o", tmp_path / "out"])
+    line = error_line(capsys, 1, ["fit", tmp_path / name, "-o", tmp_path / "out"])
     assert name in line and words in line
     assert not (tmp_path / "out").exists() and toy_fit == []
 
 
 def test_no_such_face_is_one_line_and_leaves_nothing(toy_fit, photo, tmp_path, capsys):
-    line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "a" / "b", "--face", "5"])
-    assert line == "faceverse: 1 face was found, face=5 asks for another"
+    line = error_line(capsys, 1, ["fit", photo, "-o", tmp_path / "a" / "b", "--face", "5"])
+    assert line == "faceverse: 1 face was found, face=5 requires another"
     assert contents(tmp_path) == ["selfie.jpg"]
 
 
@@ -225,7 +225,7 @@ def test_errors_of_several_lines_become_one(toy_fit, photo, tmp_path, capsys, mo
         raise fv.WeightsError("first\nsecond")
 
     monkeypatch.setattr("faceverse.commands.batch.fit", fit)
-    assert complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"]) == "faceverse: first second"
+    assert error_line(capsys, 1, ["fit", photo, "-o", tmp_path / "out"]) == "faceverse: first second"
 
 
 # ------------------------------------------------------------------------------------------------------- output folders
@@ -234,7 +234,7 @@ def test_errors_of_several_lines_become_one(toy_fit, photo, tmp_path, capsys, mo
 def test_output_folder_is_tried_before_the_fit(toy_fit, photo, tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
     for out in ("file/out", "file"):
-        line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / out])
+        line = error_line(capsys, 1, ["fit", photo, "-o", tmp_path / out])
         assert "cannot write into" in line and "-o" in line
     assert toy_fit == [] and contents(tmp_path) == ["file", "selfie.jpg"]
 
@@ -245,13 +245,13 @@ def test_nothing_half_written_when_writing_fails(toy_fit, photo, tmp_path, capsy
 
     monkeypatch.setattr("faceverse.commands.batch.overview", overview)
     argv = ["fit", photo, "-o", tmp_path / "out", "--format", "glb,json,png"]
-    assert "no picture today" in complaint(capsys, 1, argv)
+    assert "no picture today" in error_line(capsys, 1, argv)
     assert contents(tmp_path) == ["selfie.jpg"]
 
 
 def test_a_folder_in_the_way_is_named_and_nothing_is_moved(toy_fit, photo, tmp_path, capsys):
     (tmp_path / "out" / "selfie.json").mkdir(parents=True)
-    line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"])
+    line = error_line(capsys, 1, ["fit", photo, "-o", tmp_path / "out"])
     assert "selfie.json" in line and "folder" in line
     assert contents(tmp_path / "out") == ["selfie.json"]
 
@@ -259,13 +259,13 @@ def test_a_folder_in_the_way_is_named_and_nothing_is_moved(toy_fit, photo, tmp_p
 def test_the_photograph_is_never_replaced(toy_fit, tmp_path, capsys):
     photo = write_photo(tmp_path / "me.png")
     before = photo.read_bytes()
-    assert "would replace the photograph" in complaint(capsys, 1, ["fit", photo, "-o", tmp_path])
+    assert "would replace the photograph" in error_line(capsys, 1, ["fit", photo, "-o", tmp_path])
     assert photo.read_bytes() == before and toy_fit == []
     assert main(["fit", str(photo), "-o", str(tmp_path), "--format", "glb"]) == 0
 
 
 def test_unknown_formats_are_wrong_arguments(toy_fit, photo, tmp_path, capsys):
-    line = complaint(capsys, 2, ["fit", photo, "-o", tmp_path / "out", "--format", "glb,fbx"])
+    line = error_line(capsys, 2, ["fit", photo, "-o", tmp_path / "out", "--format", "glb,fbx"])
     assert "fbx" in line and "glb,obj,ply,stl,json" in line and not (tmp_path / "out").exists()
 
 
@@ -294,9 +294,9 @@ def test_batch_goes_on_after_a_bad_photograph(toy_fit, tmp_path, capsys):
     assert [(row["file"], row["status"]) for row in rows] == [("a.jpg", "ok"), ("b.jpg", "failed"), ("c.PNG", "ok")]
     assert rows[0]["warnings"] == "the face is small" and rows[0]["error"] == ""
     assert "is not a picture" in rows[1]["error"] and all(float(row["seconds"]) >= 0 for row in rows)
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1 and told.err.startswith("faceverse: b.jpg: ")
-    assert told.out.splitlines()[-2:] == [str(out / "summary.csv"), "2 of 3 photographs fitted"]
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1 and output.err.startswith("faceverse: b.jpg: ")
+    assert output.out.splitlines()[-2:] == [str(out / "summary.csv"), "2 of 3 photographs fitted"]
 
 
 def test_batch_without_failures_returns_zero(toy_fit, tmp_path):
@@ -347,9 +347,9 @@ def test_an_interrupted_batch_keeps_what_is_done(toy_fit, tmp_path, capsys, monk
 def test_batch_refuses_useless_folders(toy_fit, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
-    assert "no photographs" in complaint(capsys, 1, ["fit", photos, "-o", tmp_path / "out"])
+    assert "no photographs" in error_line(capsys, 1, ["fit", photos, "-o", tmp_path / "out"])
     write_photo(photos / "a.jpg")
-    assert "choose another" in complaint(capsys, 1, ["fit", photos, "-o", photos])
+    assert "choose another" in error_line(capsys, 1, ["fit", photos, "-o", photos])
     assert contents(photos) == ["a.jpg"] and not (tmp_path / "out").exists()
 
 
@@ -357,7 +357,7 @@ def test_batch_needs_a_model_before_it_starts(toy_fit, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     write_photo(tmp_path / "photos" / "a.jpg")
     argv = ["fit", tmp_path / "photos", "-o", tmp_path / "out", "--model", "no.safetensors"]
-    assert "no model file no.safetensors" in complaint(capsys, 1, argv)
+    assert "no model file no.safetensors" in error_line(capsys, 1, argv)
     assert toy_fit == [] and not (tmp_path / "out").exists()
 
 
@@ -397,7 +397,7 @@ def test_a_face_is_chosen_by_number_size_or_place(given, face, toy_fit, photo, t
 
 @pytest.mark.parametrize("face", ["two", "-1", "1.5", "3,", "1,2,3", "nan,1", "0,inf", "", "1e3"])
 def test_what_names_no_face_is_a_wrong_argument(face, toy_fit, photo, capsys):
-    line = complaint(capsys, 2, ["fit", photo, f"--face={face}"])
+    line = error_line(capsys, 2, ["fit", photo, f"--face={face}"])
     assert "expected 0 (the largest), 1, 2 ..., largest, or a place X,Y in pixels" in line and toy_fit == []
 
 
@@ -412,9 +412,9 @@ def test_several_photographs_are_fitted_one_by_one(toy_fit, tmp_path, capsys):
     files = ["b.jpg", "bad.jpg", "gone.jpg", "a.jpg", "sample"]
     assert rows == list(zip(files, ["ok", "failed", "failed", "ok", "ok"], strict=True))
     assert [source.name for source, _ in toy_fit] == ["b", "a", "sample"]
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-2:] == [str(out / "summary.csv"), "3 of 5 photographs fitted"]
-    assert [line.split(":")[1] for line in told.err.splitlines()] == [" bad.jpg", " gone.jpg"]
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-2:] == [str(out / "summary.csv"), "3 of 5 photographs fitted"]
+    assert [line.split(":")[1] for line in output.err.splitlines()] == [" bad.jpg", " gone.jpg"]
 
 
 def test_folders_and_files_can_be_mixed_and_share_names(toy_fit, tmp_path):
@@ -435,9 +435,9 @@ def test_each_photograph_can_have_its_own_face(toy_fit, tmp_path, capsys):
     assert main([*argv, "--face", "1"]) == 0
     assert [options["face"] for _, options in toy_fit] == [1, (20, 30), 1, 1]
     capsys.readouterr()
-    line = complaint(capsys, 1, [*argv, "--face", "0", "--face", "0", "--face", "0"])
+    line = error_line(capsys, 1, [*argv, "--face", "0", "--face", "0", "--face", "0"])
     assert line == "faceverse: --face is given 3 times for 2 photographs; give it once, or once for each"
-    line = complaint(capsys, 1, ["fit", photos[0], "-o", tmp_path / "new", "--face", "0", "--face", "1"])
+    line = error_line(capsys, 1, ["fit", photos[0], "-o", tmp_path / "new", "--face", "0", "--face", "1"])
     assert "2 times for 1 photograph;" in line and not (tmp_path / "new").exists()
 
 
@@ -473,34 +473,34 @@ def test_together_with_one_photograph_is_an_ordinary_fit(toy_fit, photo, tmp_pat
 
 def test_one_bad_photograph_of_a_person_stops_the_fit(toy_fit, photo, tmp_path, capsys):
     (tmp_path / "bad.jpg").write_text("no picture")
-    line = complaint(capsys, 1, ["fit", photo, tmp_path / "bad.jpg", "--together", "-o", tmp_path / "out"])
+    line = error_line(capsys, 1, ["fit", photo, tmp_path / "bad.jpg", "--together", "-o", tmp_path / "out"])
     assert "bad.jpg is not a picture" in line and toy_fit == [] and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("together", [[], ["--together"]])
 def test_a_photograph_given_twice_is_refused(together, toy_fit, photo, tmp_path, capsys):
     argv = ["fit", photo, tmp_path / "." / "x" / ".." / "selfie.jpg", "-o", tmp_path / "out", *together]
-    assert complaint(capsys, 1, argv).endswith("is given twice; give each photograph once") and toy_fit == []
+    assert error_line(capsys, 1, argv).endswith("is given twice; give each photograph once") and toy_fit == []
 
 
 @pytest.mark.parametrize("together", [[], ["--together"]])
 def test_no_photograph_of_several_is_replaced(together, toy_fit, tmp_path, capsys):
     other, photo = write_photos(tmp_path / "x", "me.jpg")[0], write_photo(tmp_path / "me.png")
     before = photo.read_bytes()
-    line = complaint(capsys, 1, ["fit", other, photo, "-o", tmp_path, *together])
+    line = error_line(capsys, 1, ["fit", other, photo, "-o", tmp_path, *together])
     assert f"would replace the photograph {photo}" in line and photo.read_bytes() == before and toy_fit == []
 
 
 def test_the_texture_of_an_obj_does_not_replace_a_photograph(toy_fit, tmp_path, capsys):
     photos = write_photos(tmp_path, "me.jpg", "me_texture.png")
     argv = ["fit", *photos, "-o", tmp_path, "--format", "obj"]
-    assert "would replace the photograph" in complaint(capsys, 1, argv) and toy_fit == []
+    assert "would replace the photograph" in error_line(capsys, 1, argv) and toy_fit == []
 
 
 # ------------------------------------------------------------------------------------------------- edit, render, export
 
 
-def test_edit_changes_what_it_is_told(stored, toy_model, tmp_path, capsys):
+def test_edit_applies_the_given_changes(stored, toy_model, tmp_path, capsys):
     out = tmp_path / "older.json"
     options = ["--age", "+20", "--expression", "jawOpen=0.8", "--expression", "mouthSmileLeft=0"]
     assert main(["edit", str(stored), "-o", str(out), *options]) == 0
@@ -539,13 +539,13 @@ def test_edit_understands_signs(given, expected, stored, toy_result, tmp_path, m
 
 @pytest.mark.parametrize("pair", ["jawOpen", "jawOpen=wide", "=1", "jawOpen="])
 def test_edit_refuses_pairs_without_a_number(pair, stored, capsys):
-    assert "NAME=VALUE" in complaint(capsys, 2, ["edit", stored, "-o", "x.json", "--expression", pair])
+    assert "NAME=VALUE" in error_line(capsys, 2, ["edit", stored, "-o", "x.json", "--expression", pair])
 
 
 @pytest.mark.parametrize("given", [["--expression", "mouthSmile=1"], ["--target", "beauty=1"], ["--set", "result=1"],
                                    ["--expression", "smil=1"], ["--light", "colour=1"]])
 def test_edit_refuses_unknown_names(given, stored, tmp_path, capsys):
-    line = complaint(capsys, 1, ["edit", stored, "-o", tmp_path / "x.json", *given])
+    line = error_line(capsys, 1, ["edit", stored, "-o", tmp_path / "x.json", *given])
     assert given[1].split("=")[0] in line and not (tmp_path / "x.json").exists()
 
 
@@ -595,8 +595,8 @@ def test_edit_refuses_skin_that_makes_no_sense(stored, skins, tmp_path, capsys):
         (["--detail-from", tmp_path / "none.json"], 1, "cannot read"),
         (["--detail-from", stored], 1, "carries no detail"),
     ):
-        assert words in complaint(capsys, code, [*argv, *wrong])
-    line = complaint(capsys, 1, ["edit", stored, *argv[2:], "--detail-from", skins[1], "--detail-layers", "fine"])
+        assert words in error_line(capsys, code, [*argv, *wrong])
+    line = error_line(capsys, 1, ["edit", stored, *argv[2:], "--detail-from", skins[1], "--detail-layers", "fine"])
     assert "single layers" in line and not (tmp_path / "x.json").exists()
 
 
@@ -620,7 +620,7 @@ def test_blend_mixes_two_files(skins, toy_model, tmp_path):
     np.testing.assert_array_equal(mixed.params.rotation, first.params.rotation)
 
 
-def test_randomize_keeps_what_it_is_told(stored, toy_model, tmp_path):
+def test_randomize_keeps_the_named_parts(stored, toy_model, tmp_path):
     before = toy_model.attributes(fv.load_result(stored, toy_model).params)
     for name in ("a", "b"):
         argv = ["randomize", str(stored), "-o", str(tmp_path / name) + ".json", "--seed", "3", "--keep", "age,skin"]
@@ -644,7 +644,7 @@ def test_randomize_keeps_what_it_is_told(stored, toy_model, tmp_path):
 )
 def test_editing_commands_refuse(given, code, words, stored, tmp_path, capsys):
     command, *rest = (str(stored) if word == "{stored}" else word for word in given)
-    assert words in complaint(capsys, code, [command, stored, *rest, "-o", tmp_path / "x.json"])
+    assert words in error_line(capsys, code, [command, stored, *rest, "-o", tmp_path / "x.json"])
     assert not (tmp_path / "x.json").exists()
 
 
@@ -661,10 +661,10 @@ def test_render_draws_a_picture(stored, tmp_path):
 
 
 def test_render_refuses_what_it_cannot_do(stored, tmp_path, capsys):
-    assert "invalid choice" in complaint(capsys, 2, ["render", stored, "-o", "a.png", "--mode", "xray"])
-    assert "six hexadecimal" in complaint(capsys, 2, ["render", stored, "-o", "a.png", "--background", "red"])
-    assert "size must be" in complaint(capsys, 1, ["render", stored, "-o", tmp_path / "a.png", "--size", "0"])
-    assert ".png" in complaint(capsys, 1, ["render", stored, "-o", tmp_path / "a.bmp", "--size", "16"])
+    assert "invalid choice" in error_line(capsys, 2, ["render", stored, "-o", "a.png", "--mode", "xray"])
+    assert "six hexadecimal" in error_line(capsys, 2, ["render", stored, "-o", "a.png", "--background", "red"])
+    assert "size must be" in error_line(capsys, 1, ["render", stored, "-o", tmp_path / "a.png", "--size", "0"])
+    assert ".png" in error_line(capsys, 1, ["render", stored, "-o", tmp_path / "a.bmp", "--size", "16"])
     assert contents(tmp_path) == ["me.json"]
 
 
@@ -672,8 +672,8 @@ def test_export_writes_other_formats(stored, tmp_path, capsys):
     assert main(["export", str(stored), str(tmp_path / "full.stl")]) == 0
     assert main(["export", str(stored), str(tmp_path / "coarse.stl"), "--lod", "coarse"]) == 0
     assert (tmp_path / "coarse.stl").stat().st_size < (tmp_path / "full.stl").stat().st_size
-    told = capsys.readouterr()
-    assert told.out.splitlines() == [str(tmp_path / "full.stl"), str(tmp_path / "coarse.stl")] and told.err == ""
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [str(tmp_path / "full.stl"), str(tmp_path / "coarse.stl")] and output.err == ""
 
 
 @pytest.mark.parametrize(("old", "lod"), [("--light", "coarse"), ("--dense", "dense")])
@@ -709,8 +709,8 @@ def test_help_lists_modes_and_light_as_the_library_has_them(capsys):
     ):  # fmt: skip
         with pytest.raises(SystemExit):
             main([command, "--help"])
-        told = capsys.readouterr().out
-        assert [name for table in tables for name in table if name not in told] == [], command
+        output = capsys.readouterr().out
+        assert [name for table in tables for name in table if name not in output] == [], command
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
@@ -724,9 +724,9 @@ def test_export_writes_detail_as_geometry(suffix, skins, tmp_path):
 def test_export_refuses_dense_meshes_that_make_no_sense(stored, skins, tmp_path, capsys):
     capsys.readouterr()
     dense = ["--lod", "dense"]
-    assert ".obj .ply .stl" in complaint(capsys, 1, ["export", skins[0], tmp_path / "x.glb", *dense])
-    assert "invalid choice" in complaint(capsys, 2, ["export", skins[0], tmp_path / "x.ply", "--lod", "fine"])
-    assert "no displacement" in complaint(capsys, 1, ["export", stored, tmp_path / "x.ply", *dense])
+    assert ".obj .ply .stl" in error_line(capsys, 1, ["export", skins[0], tmp_path / "x.glb", *dense])
+    assert "invalid choice" in error_line(capsys, 2, ["export", skins[0], tmp_path / "x.ply", "--lod", "fine"])
+    assert "no displacement" in error_line(capsys, 1, ["export", stored, tmp_path / "x.ply", *dense])
     with pytest.raises(SystemExit):
         main(["export", str(skins[0]), str(tmp_path / "x.ply"), "--dense", "--light"])
     assert "not allowed with" in capsys.readouterr().err.splitlines()[-1]
@@ -734,11 +734,11 @@ def test_export_refuses_dense_meshes_that_make_no_sense(stored, skins, tmp_path,
 
 
 def test_export_refuses_unknown_suffixes_and_files(stored, tmp_path, capsys):
-    assert ".glb .obj" in complaint(capsys, 1, ["export", stored, tmp_path / "me.fbx"])
-    assert "cannot write" in complaint(capsys, 1, ["export", stored, tmp_path / "no" / "me.glb"])
-    assert "cannot read" in complaint(capsys, 1, ["export", tmp_path / "none.json", tmp_path / "me.glb"])
+    assert ".glb .obj" in error_line(capsys, 1, ["export", stored, tmp_path / "me.fbx"])
+    assert "cannot write" in error_line(capsys, 1, ["export", stored, tmp_path / "no" / "me.glb"])
+    assert "cannot read" in error_line(capsys, 1, ["export", tmp_path / "none.json", tmp_path / "me.glb"])
     (tmp_path / "other.json").write_text("{}")
-    assert "other.json" in complaint(capsys, 1, ["export", tmp_path / "other.json", tmp_path / "me.glb"])
+    assert "other.json" in error_line(capsys, 1, ["export", tmp_path / "other.json", tmp_path / "me.glb"])
     assert contents(tmp_path) == ["me.json", "other.json"]
 
 
@@ -794,12 +794,12 @@ def test_weights_says_what_is_used(toy_weights, capsys):
 
 def test_weights_verify_finds_damage(toy_weights, capsys):
     toy_weights.write_bytes(toy_weights.read_bytes()[:-100])
-    assert "damaged" in complaint(capsys, 1, ["weights", "verify"])
+    assert "damaged" in error_line(capsys, 1, ["weights", "verify"])
 
 
 def test_weights_says_where_it_looked(tmp_path, capsys):
     missing = tmp_path / "none.safetensors"
-    assert str(missing) in complaint(capsys, 1, ["weights", "info", "--model", missing])
+    assert str(missing) in error_line(capsys, 1, ["weights", "info", "--model", missing])
 
 
 def test_library_warnings_are_one_line(toy_weights, capsys, monkeypatch):
@@ -824,9 +824,9 @@ def test_train_passes_its_options(tmp_path, monkeypatch, capsys):
     out = tmp_path / "made" / "m.safetensors"
     assert main(["train", "base", "--skins", "skins.tgz", "-o", str(out), "--heads", "12", "--seed", "3"]) == 0
     assert calls == [(out, Path("skins.tgz"), 12, 3)]
-    told = capsys.readouterr()
-    assert told.out == f"{out}\n" and told.err == "a step\n"
-    assert ".safetensors" in complaint(capsys, 1, ["train", "base", "--skins", "s", "-o", tmp_path / "m.npy"])
+    output = capsys.readouterr()
+    assert output.out == f"{out}\n" and output.err == "a step\n"
+    assert ".safetensors" in error_line(capsys, 1, ["train", "base", "--skins", "s", "-o", tmp_path / "m.npy"])
 
 
 def test_bench_hands_over_to_the_script(capfd):
@@ -846,7 +846,7 @@ def test_the_old_name_of_a_benchmark_is_deprecated(capfd):
 
 def test_bench_says_where_benchmarks_are(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("faceverse.commands.bench.REPOSITORY", tmp_path)
-    assert "source repository" in complaint(capsys, 1, ["bench", "fit"])
+    assert "source repository" in error_line(capsys, 1, ["bench", "fit"])
     assert main(["bench", "relief"]) == 1
     note, line = capsys.readouterr().err.splitlines()
     assert note == "faceverse: bench relief is deprecated, use bench displacement" and "bm_displacement.py" in line
@@ -854,7 +854,7 @@ def test_bench_says_where_benchmarks_are(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("argv", [[], ["paint"], ["fit"], ["fit", "a.jpg", "--face", "two"], ["weights", "burn"]])
 def test_wrong_arguments_are_one_line(argv, capsys):
-    assert "--help" in complaint(capsys, 2, argv)
+    assert "--help" in error_line(capsys, 2, argv)
 
 
 def test_help_and_version(capsys):
@@ -923,7 +923,7 @@ def test_weights_info_of_the_open_model(capsys):
 @needs_open_model
 def test_no_face_is_said_in_one_line(tmp_path, capsys):
     photo = write_photo(tmp_path / "wall.jpg", (640, 480))
-    line = complaint(capsys, 1, ["fit", photo, "-o", tmp_path / "out"])
+    line = error_line(capsys, 1, ["fit", photo, "-o", tmp_path / "out"])
     assert "no face" in line.lower() and contents(tmp_path) == ["wall.jpg"]
 
 
@@ -931,7 +931,7 @@ def test_no_face_is_said_in_one_line(tmp_path, capsys):
 def test_two_faces_but_the_sixth_is_wanted(tmp_path, astronaut, capsys):
     face = astronaut[:330, 90:380]
     Image.fromarray(np.concatenate([face, face[:, ::-1]], axis=1)).save(tmp_path / "two.png")
-    line = complaint(capsys, 1, ["fit", tmp_path / "two.png", "-o", tmp_path / "out", "--face", "5"])
+    line = error_line(capsys, 1, ["fit", tmp_path / "two.png", "-o", tmp_path / "out", "--face", "5"])
     assert "2 faces" in line and "face=5" in line and contents(tmp_path) == ["two.png"]
 
 

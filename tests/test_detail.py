@@ -97,7 +97,7 @@ def test_what_is_no_generator_is_named(tmp_path):
     torch.save({"model": {"a": 1}, "step": 3}, tmp_path / "other.pt")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     (tmp_path / "damaged.safetensors").write_bytes(b"1234567890")
-    for source, complaint in [
+    for source, message in [
         (tmp_path / "none.pt", "there is no model file"),
         (tmp_path / "none.safetensors", "there is no model file"),
         (tmp_path / "damaged.safetensors", "damaged, cut short or not a .safetensors file"),
@@ -107,7 +107,7 @@ def test_what_is_no_generator_is_named(tmp_path):
         ({"g_ema": 3}, "the state dict holds no generator"),
         ({"g_ema": {"a": torch.zeros(1)}}, "the state dict is no conditional StyleGAN2 generator"),
     ]:
-        with pytest.raises(WeightsError, match=complaint):
+        with pytest.raises(WeightsError, match=message):
             load_generator(source)
     with pytest.raises(ParameterError, match="expected a path or a dictionary, got int"):
         load_generator(3)
@@ -169,7 +169,7 @@ def test_all_that_is_wrong_with_a_layout_is_in_one_message(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         ({"tri": np.full((FACES, 3), VERTICES)}, "tri must index 0..69, got 70..70"),
         ({"tri": np.full((FACES, 3), -1)}, "tri must index 0..69, got -1..-1"),
@@ -186,8 +186,8 @@ def test_all_that_is_wrong_with_a_layout_is_in_one_message(tmp_path):
         ({"uvmask": np.zeros((512, 512))}, r"uvmask must be finite numbers \(1024, 1024\), got float64 \(512, 512\)"),
     ],
 )
-def test_wrong_arrays_of_a_layout_are_named(changes, complaint):
-    with pytest.raises(WeightsError, match=complaint):
+def test_wrong_arrays_of_a_layout_are_named(changes, message):
+    with pytest.raises(WeightsError, match=message):
         load_detail_layout(layout_arrays() | changes)
 
 
@@ -254,12 +254,12 @@ def test_what_is_no_part_is_named(tmp_path):
         for source in (folder / name, folder):
             with pytest.raises(WeightsError, match=f"holds no part of a detail module.* Found: .*{what}"):
                 load_detail(source)
-    for source, complaint in [
+    for source, message in [
         (tmp_path / "none.pt", "there is no model file"),
         (tmp_path / "none", "none holds no part of a detail module"),
         (tmp_path / "none.txt", "none.txt holds no part of a detail module"),
     ]:
-        with pytest.raises(WeightsError, match=complaint):
+        with pytest.raises(WeightsError, match=message):
             load_detail(source)
     with pytest.raises(ParameterError, match="sources are paths of files or folders, got int"):
         load_detail(3)
@@ -334,7 +334,7 @@ def test_damaged_saved_modules_are_named(tmp_path):
     path = tmp_path / "saved.safetensors"
     tensors = {"layout.mask": torch.zeros(()), "layout.extra": torch.zeros(1)}
     good = {"format": "faceverse-detail", "format_version": "1", "name": "a", "info": "{}"}
-    for metadata, content, complaint in [
+    for metadata, content, message in [
         (good | {"format_version": "2"}, tensors, "has format version '2', this version of faceverse reads 1"),
         (good | {"info": "[]"}, tensors, "metadata entry info is missing or not a JSON dict"),
         (good | {"info": "{"}, tensors, "metadata entry info is missing or not a JSON dict"),
@@ -347,5 +347,5 @@ def test_damaged_saved_modules_are_named(tmp_path):
         (good, {"detail.a": torch.zeros(1)}, "saved.safetensors is no conditional StyleGAN2 generator"),
     ]:
         save_file(content, path, metadata)
-        with pytest.raises(WeightsError, match=complaint):
+        with pytest.raises(WeightsError, match=message):
             load_detail(path)

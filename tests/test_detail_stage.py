@@ -102,7 +102,7 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
     assert not skin.from_photo and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
 
 
-def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
+def test_on_base_gets_the_base_head_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
     short = tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS)
     monkeypatch.setattr(detail_stage, "DETAIL_PLANS", short)
     events, bases = [], []
@@ -112,22 +112,22 @@ def test_the_base_head_is_told_before_the_detail_and_changes_nothing(astronaut, 
         events.append("base")
 
     module = module_of(model, expression=None)
-    told = fv.fit(astronaut, model, detail=module, on_base=on_base, on_progress=lambda stage, *_: events.append(stage))
+    full = fv.fit(astronaut, model, detail=module, on_base=on_base, on_progress=lambda stage, *_: events.append(stage))
     assert events.count("base") == 1 and events.index("base") < events.index("detail")
     (base,) = bases
     assert base.displacement is None and base.normal_map is None and not base.params.detail
-    assert [stage.name for stage in base.stages] == [s.name for s in told.stages if "detail" not in s.name]
-    np.testing.assert_array_equal(base.vertices, told.vertices)
-    assert base.warnings == told.warnings and 0 < base.seconds < told.seconds
+    assert [stage.name for stage in base.stages] == [s.name for s in full.stages if "detail" not in s.name]
+    np.testing.assert_array_equal(base.vertices, full.vertices)
+    assert base.warnings == full.warnings and 0 < base.seconds < full.seconds
     plain = fv.fit(astronaut, model, detail=False, on_base=on_base)
     assert len(bases) == 1, "no detail, nothing to wait for"
     np.testing.assert_array_equal(base.texture, plain.texture)
     silent = fv.fit(astronaut, model, detail=module)
-    np.testing.assert_array_equal(silent.texture, told.texture)
-    np.testing.assert_array_equal(silent.displacement, told.displacement)
+    np.testing.assert_array_equal(silent.texture, full.texture)
+    np.testing.assert_array_equal(silent.displacement, full.displacement)
 
 
-def test_the_base_head_of_several_photographs_is_told(astronaut, model, monkeypatch):
+def test_on_base_gets_the_base_head_of_several_photographs(astronaut, model, monkeypatch):
     short = tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS)
     monkeypatch.setattr(detail_stage, "DETAIL_PLANS", short)
     bases = []

@@ -136,7 +136,7 @@ def test_damped_step_keeps_its_limits_and_solves_the_rest():
 
 
 # -- focal length -----------------------------------------------------------------------------------------------------
-NEAR = Camera(480.0, (256.0, 256.0), (512, 512))  # what really took the picture; CAMERA is what is believed
+NEAR = Camera(480.0, (256.0, 256.0), (512, 512))  # the true camera; CAMERA is the assumed one
 
 
 @pytest.fixture(scope="module")
@@ -151,15 +151,15 @@ def near_face(toy_landmarks):
 def test_focal_length_is_found_where_it_is_unknown(toy_landmarks, near_face):
     identity, pixels = near_face
     expected = np.zeros(len(toy_landmarks.expression))
-    believed, fitted = (
+    fixed, fitted = (
         solver.solve_landmarks(toy_landmarks, pixels, CAMERA, expected, focal_sigma=sigma, iterations=40)
         for sigma in (0.0, 0.5)
     )
-    assert believed.camera == CAMERA
+    assert fixed.camera == CAMERA
     assert abs(np.log(fitted.camera.focal_px / NEAR.focal_px)) < 0.25 * np.log(CAMERA.focal_px / NEAR.focal_px)
     assert fitted.camera == dataclasses.replace(CAMERA, focal_px=fitted.camera.focal_px)
-    assert fitted.landmark_loss < 0.5 * believed.landmark_loss
-    assert np.linalg.norm(fitted.state.identity - identity) < np.linalg.norm(believed.state.identity - identity)
+    assert fitted.landmark_loss < 0.5 * fixed.landmark_loss
+    assert np.linalg.norm(fitted.state.identity - identity) < np.linalg.norm(fixed.state.identity - identity)
     assert list(fitted.history) == sorted(fitted.history, reverse=True)
     assert fitted.history[-1] == pytest.approx(fitted.landmark_loss + fitted.prior_loss)
 

@@ -84,7 +84,7 @@ def test_an_occluded_target_is_searched_for_at_its_last_place_and_tracked_there(
 
     monkeypatch.setattr(module, "detect_faces", search)
     detector = Detector([own], *[others] * 4, [own], [own])
-    # The window is 350 wide, as far as the frame goes: from x = 0 and y = 5, where the second answer is meant.
+    # The window is 350 wide, clipped to the frame: from x = 0 and y = 5, where the second answer is meant.
     # A search takes time, and so there is none in the two frames after the first.
     assert boxes(FaceTracker(detector, 32), 7) == [100, None, None, None, 100, 100, 100]
     assert shown == [(350, 325)] * 2 and detector.sizes == [(HEIGHT, WIDTH)] * 5 + [(350, 325)] * 2
@@ -285,8 +285,8 @@ def test_webcam_on_the_command_line(camera, tmp_path, toy_model, monkeypatch, ca
     line = ["track", "--webcam", "-o", str(tmp_path / "out"), "--format", "csv", "--focal-px", "800"]
     assert main(line) == 0 and lenses == [800]
     assert written == [(3, tmp_path / "out" / "webcam.csv")]
-    told = capsys.readouterr()
-    assert "Ctrl+C" in told.err and "jawOpen" in told.err and "0.60" in told.err
+    output = capsys.readouterr()
+    assert "Ctrl+C" in output.err and "jawOpen" in output.err and "0.60" in output.err
     assert main(["track", "clip.mp4", "--webcam", "-o", str(tmp_path)]) == 1
     assert "give a video, or --webcam" in capsys.readouterr().err
 

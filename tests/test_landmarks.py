@@ -1,4 +1,4 @@
-"""Finding faces: large, small, cut, several, none; and what is said when the detector cannot start."""
+"""Face detection: large, small, cut, several, none; and the message if the detector cannot start."""
 
 import subprocess
 import sys

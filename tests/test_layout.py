@@ -80,7 +80,7 @@ MAX_FUNCTION_LINES = 80
 MAX_ARGUMENTS = 8
 WIDE = {
     ("faceverse/official/evaluate.py", "evaluate"),  # takes the original's coefficients one by one
-    ("faceverse/tracking/__init__.py", "track"),  # all that a video and a run can be told
+    ("faceverse/tracking/__init__.py", "track"),  # all options of a video and a run
     ("faceverse/edit.py", "edit"),  # all that can be changed, by name
 }
 MAX_APP_LINES = 30

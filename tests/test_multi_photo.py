@@ -361,8 +361,8 @@ def test_views_survive_a_file(together, tmp_path, model):
 def test_warnings_name_the_photograph(person, model, monkeypatch):
     pictures, focal_px, _ = person
     monkeypatch.setattr(quality_checks, "SMALL_FACE_PX", 500)
-    said = fv.fit(pictures[:2], model, detail=False, focal_px=focal_px).warnings
-    assert sum("(photo): the face is small" in text for text in said) == 2
+    warnings = fv.fit(pictures[:2], model, detail=False, focal_px=focal_px).warnings
+    assert sum("(photo): the face is small" in text for text in warnings) == 2
 
 
 def test_photographs_of_one_person_are_fitted_together(shared, model):

@@ -28,7 +28,7 @@ def module():
 
 @pytest.fixture(scope="module")
 def person(model):
-    """A head of 45, at rest, with random skin."""
+    """A neutral head of age 45 with random skin detail."""
     return fv.edit(of_age(model, 8, 45), detail_seed=5)
 
 

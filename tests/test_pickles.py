@@ -368,7 +368,7 @@ def test_tricks_are_refused_in_one_line(tmp_path, ran, name):
 
 
 def test_dtype_cannot_lie_about_its_size(tmp_path):
-    # Flags and sizes of the file are not believed: the array comes out as its text and its bytes say.
+    # Flags and sizes in the file are ignored: dtype and bytes determine the array.
     for size, flags in [(8, 63), (2**31 - 1, 0)]:
         dtype = (
             DTYPE % b"S8"

@@ -108,7 +108,7 @@ def test_white_around_the_skin_is_not_overexposed(seen):
     assert checks.quality_warnings(with_pixels(seen, rgb)) == ()
 
 
-def test_a_poor_fit_is_told_in_shares_of_the_eye_distance(seen):
+def test_misfit_is_in_percent_of_the_eye_distance(seen):
     off = 0.06 * checks.eye_distance(seen.face.landmarks_px)
     moved = replace(seen, projected_px=seen.projected_px + np.float32([off, 0]))
     assert "fits the face poorly: 6.0 % of the eye distance" in only(checks.quality_warnings(moved))

@@ -181,9 +181,9 @@ def test_detail_of_a_head_without_any_is_refused(model, skinned):
 def test_modules_of_other_kinds_and_layouts_are_refused(model, module):
     with pytest.raises(ParameterError, match="cannot be used on heads: pass one from load_detail"):
         check_open(module_of(model, code=None, expression=None), model)
-    strange = module_of(model, code=DisplacementCode(layout="elsewhere"))
+    foreign = module_of(model, code=DisplacementCode(layout="elsewhere"))
     with pytest.raises(ParameterError, match="was trained for another texture layout"):
-        random_detail(strange, model, model.random(1), 0)
+        random_detail(foreign, model, model.random(1), 0)
 
 
 def test_a_compact_file_gives_nearly_the_same_maps(model, module, skinned, tmp_path):
@@ -309,8 +309,9 @@ def test_a_stored_head_keeps_its_looks_where_other_weights_are_installed(
     assert again.detail_module is None
     np.testing.assert_allclose(again.displacement, skinned.displacement, rtol=0, atol=6e-5)
     assert np.abs(again.normal_map.astype(int) - skinned.normal_map).max() <= 1
-    (said,) = again.warnings
-    assert f"made with the detail module 'small' ({skinned.detail_module.digest[:8]})" in said and "\n" not in said
+    (warning,) = again.warnings
+    assert f"made with the detail module 'small' ({skinned.detail_module.digest[:8]})" in warning
+    assert "\n" not in warning
     twice = fv.load_result(fv.export(again, tmp_path / "again.json"), model)
     assert twice.warnings == again.warnings
 
@@ -377,12 +378,12 @@ def test_heads_of_equal_modules_do(model, module, skinned):
 @pytest.mark.parametrize("changes", [{"w": np.zeros((3, 16), np.float32)}, {"w": ...}, {"noise_seed": ...}])
 def test_latents_of_another_kind_are_one_line(skinned, changes):
     latents = {k: v for k, v in (skinned.params.detail | changes).items() if v is not ...}
-    strange = skinned.replace(params=skinned.params.replace(detail=latents))
+    foreign = skinned.replace(params=skinned.params.replace(detail=latents))
     for wish in ({"detail_seed": 1}, {"expression": {"jawOpen": 0.5}}):
         with pytest.raises(ParameterError, match="was not made with the detail module 'small': pass the one that"):
-            fv.edit(strange, **wish)
+            fv.edit(foreign, **wish)
     with pytest.raises(ParameterError, match="was not made with the detail module 'small'"):
-        fv.edit(skinned, detail_from=strange, detail_layers="coarse")
+        fv.edit(skinned, detail_from=foreign, detail_layers="coarse")
 
 
 def test_somebody_elses_displacement_goes_with_the_layers():

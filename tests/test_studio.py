@@ -163,7 +163,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
         def log_message(self, *arguments):
             pass
 
-        def do_GET(self):  # noqa: N802 (the name that http.server asks for)
+        def do_GET(self):  # noqa: N802 (the name that http.server requires)
             path = urlsplit(self.path).path
             place = layout.ASSETS / path[8:] if path.startswith("/assets/") else folder / path[1:]
             content = files.get(path) or place.read_bytes()
@@ -258,7 +258,7 @@ def state(page):
 
 
 def move(page, selector, value):
-    """What the browser does when a handle is moved and let go."""
+    """What the browser does when a handle is moved and released."""
     page.evaluate(
         """([selector, value]) => { const input = document.querySelector(selector);
         input.value = value; for (const name of ["input", "change"]) input.dispatchEvent(new Event(name)); }""",
@@ -398,7 +398,7 @@ OLDER = {"head": "older.bin", "texture": "older.jpg"}
 
 
 def shown(**state):
-    """The visitor's state as far as the server's files show it."""
+    """The visitor's state, as shown by the server's files."""
     return {"attributes": {}, "skin": 0, "mix": {}} | state
 
 
@@ -573,7 +573,7 @@ def test_on_a_phone_the_head_stays_in_sight_and_nothing_sticks_out(browser, site
 
 
 @pytest.mark.browser
-def test_without_webgl_the_page_is_told(browser, site):  # noqa: F811
+def test_without_webgl_the_page_is_notified(browser, site):  # noqa: F811
     address, value = site
     context = browser.new_context(viewport=WINDOW, locale="en-GB")
     page = context.new_page()

@@ -323,7 +323,7 @@ def test_training_starts_from_unit_weights():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ({"size": 4}, "size must be a power of two from 8"),
         ({"size": 24}, "size must be a power of two from 8"),
@@ -335,15 +335,15 @@ def test_training_starts_from_unit_weights():
         ({"size": 16, "channels": {4: 8, 8: 0, 16: 8}}, "a width from 1 for each resolution, not for 8"),
     ],
 )
-def test_wrong_sizes_are_named(arguments, complaint):
-    with pytest.raises(ParameterError, match=complaint):
+def test_wrong_sizes_are_named(arguments, message):
+    with pytest.raises(ParameterError, match=message):
         ConditionalGenerator(**arguments)
 
 
 def test_wrong_tensors_are_named():
     generator = tiny(16, torch.float32)
     z, condition, noise = inputs_for(generator, 2)
-    for arguments, complaint in [
+    for arguments, message in [
         ((z[0], condition), r"z must be a tensor \(N, 5\), got \(5,\)"),
         (([z], condition), r"z must be a tensor \(N, 5\), got list"),
         ((z[:0], condition), r"z must be a tensor \(N, 5\), got \(0, 5\)"),
@@ -355,7 +355,7 @@ def test_wrong_tensors_are_named():
         ((z, condition, noise[::-1]), r"noise\[0\] must be a tensor \(N, 1, 4, 4\), got \(2, 1, 16, 16\)"),
         ((z[:1], condition[:1], noise), r"noise\[0\] has a batch of 2, the latents have one of 1"),
     ]:
-        with pytest.raises(ParameterError, match=complaint):
+        with pytest.raises(ParameterError, match=message):
             generator(*arguments)
     with pytest.raises(ParameterError, match=r"latents must be a tensor \(N, 6, 5\), got \(2, 5\)"):
         generator.synthesis(z, condition)
@@ -433,7 +433,7 @@ def test_all_that_is_wrong_is_in_one_message():
 
 
 @pytest.mark.parametrize(
-    ("state", "complaint"),
+    ("state", "message"),
     [
         ({}, "no conditional StyleGAN2 generator of a size from 8 to 8192: it holds 0 tensors"),
         ({"fc.weight": torch.zeros(3)}, "it holds 1 tensors, fc.weight"),
@@ -441,8 +441,8 @@ def test_all_that_is_wrong_is_in_one_message():
         ({"step": 3, 4: torch.zeros(1)}, "no state dict: these entries are no tensors: step, 4"),
     ],
 )
-def test_states_of_other_networks_are_refused(state, complaint):
-    with pytest.raises(WeightsError, match=complaint):
+def test_states_of_other_networks_are_refused(state, message):
+    with pytest.raises(WeightsError, match=message):
         generator_from_state(state, "toy.pt")
 
 

@@ -237,11 +237,11 @@ def test_beyond_the_picture_there_is_no_weight(toy_model, scene):
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
-def test_regions_vote_as_the_model_knows_them(toy_model):
+def test_regions_have_their_weights(toy_model):
     weights, regions = vertex_weights(toy_model), toy_model.regions
-    for name, vote in module.REGION_WEIGHT.items():
+    for name, weight in module.REGION_WEIGHT.items():
         if name in regions:
-            assert (weights[regions[name]] <= max(vote, 0) + 1e-6).mean() > 0.9, name
+            assert (weights[regions[name]] <= max(weight, 0) + 1e-6).mean() > 0.9, name
     assert (weights[regions["face"]] == 1).mean() > 0.9
     bare = FaceModel(replace(toy_model.data, regions={}, attributes=()))
     assert (vertex_weights(bare) == 1).all()
@@ -315,7 +315,7 @@ def test_the_surface_is_made_once_and_freed_with_its_model(toy_model, monkeypatc
     assert [one() for one in gone] == [None, None]
 
 
-# -- how far a picture is trusted -------------------------------------------------------------------------------------
+# -- noise level of a picture ------------------------------------------------------------------------------------------
 def test_deviation_grows_with_noise_within_its_limits(toy_model, scene):
     state, picture, _ = scene
     noise = np.random.default_rng(0).standard_normal(picture.shape).astype(np.float32)

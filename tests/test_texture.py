@@ -130,11 +130,12 @@ def test_fair_hair_keeps_its_hue_where_it_is_not_seen():
     size, wanted = 32, np.log([6.0, 8.0, 10.0])
     hair = np.zeros((size, size), np.float32)
     hair[:16] = 1
-    trust = np.zeros_like(hair)
-    trust[8:16] = 1  # the fringe
-    trust[16:] = 1
+    confidence = np.zeros_like(hair)
+    confidence[8:16] = 1  # the fringe
+    confidence[16:] = 1
     change = np.where(hair[None] > 0, wanted[:, None, None], 0.1).astype(np.float32)
-    completed = texture.complete_albedo(change, trust, hair, np.zeros_like(hair))
+    completed = texture.complete_albedo(change, confidence, hair, np.zeros_like(hair))
     np.testing.assert_allclose(completed[:, 0, 16], wanted, atol=0.05)
-    skin_only = texture.complete_albedo(np.broadcast_to(wanted[:, None, None], change.shape), trust, 0 * hair, 0 * hair)
+    bright = np.broadcast_to(wanted[:, None, None], change.shape)
+    skin_only = texture.complete_albedo(bright, confidence, 0 * hair, 0 * hair)
     assert skin_only[:, 0, 16].max() <= texture.MAX_SKIN_GAIN + 1e-6, "skin is never so far from the model's"

@@ -309,7 +309,7 @@ class Studio {
     this.showWithoutWebgl(this.latest);
   }
 
-  // Without WebGL: shows progress, and asks the page for pictures of each new head.
+  // Without WebGL: shows progress, and requests pictures of each new head from the page.
   showWithoutWebgl(value) {
     if (value.status && !value.status.refining) this.showProgress();
     else if (value.head) this.viewport.fail(word("noWebgl"));

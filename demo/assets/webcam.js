@@ -36,7 +36,7 @@ export class Webcam {
     return Boolean(this.stream);
   }
 
-  // Asks for the webcam; call it in a click handler.
+  // Requests access to the webcam; call it in a click handler.
   async open() {
     if (this.isOn || this.isOpening) return;
     if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) {

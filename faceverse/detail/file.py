@@ -141,8 +141,8 @@ def _parts(path: Path) -> list[_Part]:
             "file.version", path=path, found=repr(metadata.get("format_version")), expected=FORMAT_VERSION
         )
     kinds = split_by_kind(tensors)
-    if strange := set(kinds) - {*CHANNELS, "layout", STORED_REGRESSOR}:
-        raise WeightsError("detail.unknown_parts", path=path, parts=_some(sorted(strange)))
+    if unknown := set(kinds) - {*CHANNELS, "layout", STORED_REGRESSOR}:
+        raise WeightsError("detail.unknown_parts", path=path, parts=_some(sorted(unknown)))
     names = {STORED_REGRESSOR: "regressor"}
     return [_Part(names.get(kind, kind), path, content, metadata=metadata) for kind, content in kinds.items()]
 

@@ -1,4 +1,4 @@
-"""The official generators (checkpoints of versions 0 and 1) and the mesh in their maps (`faceverse_detail_v*.npy`)."""
+"""Load the official generators (checkpoints of versions 0, 1) and their UV layouts (`faceverse_detail_v*.npy`)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ _SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def load_generator(source: str | os.PathLike | Mapping) -> ConditionalGenerator:
-    """A generator, called as `image, latents = generator(z, condition, noise)`, see `ConditionalGenerator`.
+    """Load a generator, to be called as `image, latents = generator(z, condition, noise)`.
 
-    Its weights are frozen (`generator.requires_grad_(True)` thaws them), so that gradients go to z, condition and noise
-    only.
+    Its weights are frozen (`generator.requires_grad_(True)` unfreezes them), so that only z, condition and noise get
+    gradients. See `ConditionalGenerator`.
 
     Args:
-        source: a checkpoint (.pt), whose "g_ema" is used where there is one; a .safetensors file; or the dictionary of
+        source: a checkpoint (.pt), whose "g_ema" is used if it has one; a .safetensors file; or the dictionary of
             either.
     Raises:
-        WeightsError: no such file, damaged, something in it would run code, or its tensors are not those of one
-            generator.
+        WeightsError: the file is missing or damaged, would run code, or its tensors are not those of one generator.
     """
     if isinstance(source, Mapping):
         return built(generator_state(source, "the state dict"), "the state dict")
@@ -45,11 +44,11 @@ def load_generator(source: str | os.PathLike | Mapping) -> ConditionalGenerator:
 
 
 def load_detail_layout(source: str | os.PathLike | Mapping) -> DetailLayout:
-    """The mesh in the maps, from `faceverse_detail_v0.npy` or `_v1.npy`, or from such a file's dictionary.
+    """Load the UV layout of the maps from `faceverse_detail_v0.npy` or `_v1.npy`, or from such a file's dictionary.
 
     Raises:
-        WeightsError: no such file, damaged, something in it would run code; or missing, unknown or misshapen arrays,
-            all of them in one message.
+        WeightsError: the file is missing or damaged, or would run code; or its arrays are missing, unknown or
+            misshapen, all of them in one message.
     """
     if isinstance(source, Mapping):
         return detail_layout(source, "the dictionary")
@@ -62,7 +61,7 @@ def load_detail_layout(source: str | os.PathLike | Mapping) -> DetailLayout:
 
 # -- generators -------------------------------------------------------------------------------------------------------
 def generator_state(content: Mapping, name: str) -> Mapping[str, Tensor]:
-    """The averaged generator of a training checkpoint, or the content itself where it is a plain state dict."""
+    """The averaged generator of a training checkpoint, or the content itself if it is a plain state dict."""
     state = content.get("g_ema", content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(map(str, list(content)[:8])) or Message("word.nothing")
@@ -71,15 +70,15 @@ def generator_state(content: Mapping, name: str) -> Mapping[str, Tensor]:
 
 
 def built(state: Mapping[str, Tensor], name: str) -> ConditionalGenerator:
-    """The generator of a state dict, frozen."""
+    """Build the frozen generator of a state dict."""
     return generator_from_state(state, name).requires_grad_(False).eval()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a .safetensors file.
+    """Read tensors and metadata of a .safetensors file.
 
     Raises:
-        WeightsError: there is no such file, or it is damaged.
+        WeightsError: the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -93,7 +92,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def split_by_kind(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors "detail.NAME" and so on, as `faceverse.detail.file` stores them, by the word before the first dot."""
+    """Group tensors "detail.NAME" and so on, as `faceverse.detail.file` stores them, by the prefix before the dot."""
     kinds: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")
@@ -119,7 +118,7 @@ def _path(source: str | os.PathLike) -> Path:
 def detail_layout(
     raw: Mapping, name: str, *, side: int = MAP_SIDE, keypoint_count: int = KEYPOINT_COUNT
 ) -> DetailLayout:
-    """The layout in a dictionary with the official keys; `name` is for messages."""
+    """Validate and convert a dictionary with the official keys; `name` is for messages."""
     shapes = {
         "uv": (None, 2),
         "uvmask": (side, side),
@@ -146,7 +145,7 @@ def detail_layout(
     if problems:
         raise WeightsError("detail.layout_unfit", name=name, problems=joined(problems))
     return DetailLayout(
-        uv_texels=arrays["uv"].astype(np.int64),  # the texel in which a point lies, as in the original
+        uv_texels=arrays["uv"].astype(np.int64),  # the texel that contains a point, as in the original
         mask=np.ascontiguousarray(arrays["uvmask"], dtype=np.float32),
         faces=arrays["tri"].astype(np.int64),
         point_faces=arrays["point_buf"].astype(np.int64),
@@ -162,8 +161,10 @@ def _array(value: object) -> np.ndarray:
 
 
 def _fitted(value: np.ndarray, shape: tuple[int | None, ...]) -> tuple[int, ...] | None:
-    """The shape with its free length filled in; None where the array is neither so (but for
-    axes of length 1) nor flat."""
+    """The shape with its free length filled in; None if the array has another shape, axes of length 1 apart.
+
+    Flat arrays of the right size fit as well.
+    """
     known = math.prod(length for length in shape if length is not None)
     if not value.size or value.size % known:
         return None

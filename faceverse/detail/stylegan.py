@@ -1,4 +1,4 @@
-"""A conditional StyleGAN2 generator: a random vector and condition maps to an image.
+"""A conditional StyleGAN2 generator, from a random vector and condition maps to an image.
 
 The synthesis network of Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", with a second
 input: residual blocks encode the condition maps, and their features join the synthesis at every resolution from 8 to
@@ -34,41 +34,41 @@ from .stylegan_layers import (
 
 _MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the rest
 _LARGEST = 8192
-_WINDOW_MARGIN = 4  # pixels of the coarse level around a window; zeros at a cut reach less than three of them inwards
+_WINDOW_MARGIN = 4  # coarse pixels around a window; zero padding at its border affects less than three of them
 _MISSING_NOISE_SEED = 0
 _FRESH_PLACE = 0.05
-_LAYOUT = torch.channels_last  # of all maps in memory; a third faster than the usual one on a CPU
+_LAYOUT = torch.channels_last  # memory format of all maps; a third faster than the default on a CPU
 
 
 def official_channels(size: int, multiplier: int = 2) -> dict[int, int]:
-    """Channels of the official generators by resolution: 512 up to 32, then 256 * multiplier at 64, halving."""
+    """Channels of the official generators by resolution: 512 up to 32, 256 * multiplier at 64, then halving."""
     resolutions = [2**level for level in range(2, int(size).bit_length())]
     return {side: 512 if side <= 32 else max(1, 256 * multiplier * 64 // side) for side in resolutions}
 
 
 # -- the generator ----------------------------------------------------------------------------------------------------
 class ConditionalGenerator(nn.Module):
-    """Pictures from random vectors and condition maps; `generator(z, condition)`, or its parts one by one:
+    """Generate images from random vectors and condition maps: `generator(z, condition)`, or in steps:
 
         latents = generator.mapping(z)
         features = generator.encode(condition)      # the same for all latents and noise
         image = generator.synthesis(latents, features, noise)
 
-    Fresh weights are those that training starts from (see `EqualLinear`): unit normal, noise weights 0, styles 1.
+    Initial weights (see `EqualLinear`) are unit normal, noise weights 0, style biases 1.
 
     Args:
-        size: S, side of pictures in pixels, a power of two from 8.
+        size: S, side of images in pixels, a power of two from 8.
         style_dim: D, length of z and of a latent.
-        mapping_layers: of the mapping network.
-        image_channels: of the picture.
-        condition_channels: of the condition maps.
+        mapping_layers: number of layers of the mapping network.
+        image_channels: channels of the image.
+        condition_channels: channels of the condition maps.
         channels: width of each resolution 4, 8 ... S; None: `official_channels(size)`.
-        condition_size: T, side of the condition maps, a power of two from 8 to S; None: S. A smooth condition says as
-            much in small maps, and then costs little. It joins from 8 to T / 2 before each doubling, so that a
+        condition_size: T, side of the condition maps, a power of two from 8 to S; None: S. Small maps suffice for a
+            smooth condition, and cost little. Its features join before each upsampling from 8 to T / 2, so that a
             generator with T = 8 ignores it.
-        places: resolutions, from 8, at which learned maps are added to the features: what is always at the same place
-            then needs no convolutions to be put there, which makes short trainings go far. From the smallest of them
-            on, noise is multiplied by learned maps as well. The official generators have none.
+        places: resolutions, from 8, at which learned maps are added to the features. They represent structure at fixed
+            positions without convolutions, which speeds up training. From the smallest of these resolutions upwards,
+            noise is multiplied by learned maps as well. The official generators have none.
     Raises:
         ParameterError: an argument is out of range, or `channels` lacks a resolution.
     """
@@ -135,10 +135,10 @@ class ConditionalGenerator(nn.Module):
         self.comb_convs = nn.ModuleList(Join(outputs) for _, outputs in pairs)
 
     def forward(self, z: Tensor, condition: Tensor, noise: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Picture and latents.
+        """Generate images and return them with their latents.
 
         Args:
-            z: (N, D), unit normal where the pictures should be typical.
+            z: (N, D), unit normal for typical images.
             condition: (N or 1, condition_channels, T, T).
             noise: one map per layer, (N or 1, 1, 4, 4), then two each of 8, 16 ... S; None: the stored maps.
         Returns:
@@ -150,7 +150,7 @@ class ConditionalGenerator(nn.Module):
         return self.synthesis(latents, condition, noise), latents
 
     def mapping(self, z: Tensor) -> Tensor:
-        """Latents (N, L, D) of random vectors (N, D); the same one for all layers."""
+        """Map random vectors (N, D) to latents (N, L, D), the same one for all layers."""
         self._check("z", z, (None, self.style_dim))
         return self.style(z)[:, None].repeat(1, self.latent_count, 1)
 
@@ -176,11 +176,11 @@ class ConditionalGenerator(nn.Module):
         *,
         until: int | None = None,
     ) -> Tensor:
-        """Picture (N, image_channels, S, S) of latents (N, L, D); condition and noise as in `forward`, or what
-        `encode` made of the condition.
+        """Generate an image (N, image_channels, S, S) from latents (N, L, D).
 
         Args:
-            until: a resolution below S: the picture is the sum of the layers up to there, for a fraction of the work.
+            condition, noise: as in `forward`; or the condition's features from `encode`.
+            until: a resolution below S, at which to stop and return a smaller image, at a fraction of the cost.
         """
         parts, noise = self._checked_inputs(latents, condition, noise)
         if until is not None and until not in self.channels:
@@ -200,19 +200,18 @@ class ConditionalGenerator(nn.Module):
         corner: tuple[int, int] = (0, 0),
         side: int = 128,
     ) -> tuple[Tensor, Tensor]:
-        """The whole picture at a low resolution, and a window of the full one: what training looks at, for a fraction
-        of the work.
+        """Generate the whole image at a low resolution and a window of the full one, for fast training.
 
         Args:
             latents, condition, noise: as in `synthesis`.
-            whole: resolution, below S, of the first picture: the sum of the layers up to there.
+            whole: resolution, below S, of the first image: the sum of the layers up to there.
             corner: row and column of the window's first pixel, multiples of S / whole.
             side: of the window, a multiple of S / whole.
         Returns:
-            (N, image_channels, whole, whole), and (N, image_channels, side, side), which is cut out of what
+            (N, image_channels, whole, whole), and (N, image_channels, side, side), equal to a crop of what
             `synthesis` returns.
         Raises:
-            ParameterError: as in `synthesis`, or such a window does not exist.
+            ParameterError: as in `synthesis`, or the window is out of range.
         """
         parts, noise = self._checked_inputs(latents, condition, noise)
         _check_window(self.size, whole, corner, side)
@@ -241,7 +240,7 @@ class ConditionalGenerator(nn.Module):
         return picture, window[:, :, row : row + side, column : column + side]
 
     def _start(self, latents: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps and picture of side 4."""
+        """Feature maps and image at resolution 4."""
         maps = self.input.input.expand(len(latents), -1, -1, -1).contiguous(memory_format=_LAYOUT)
         maps = self.conv1(maps, latents[:, 0], noise[0])
         return maps, self.to_rgb1(maps, latents[:, 1])
@@ -256,8 +255,7 @@ class ConditionalGenerator(nn.Module):
         noise: Sequence[Tensor],
         learned: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Maps and picture of twice the resolution; learned: places and gains of noise, cut as the maps are; None:
-        whole."""
+        """Feature maps and image at twice the resolution; learned: `places` and noise gains, cropped as the maps."""
         places, gains = (self.places, self.noise_gains) if learned is None else learned
         layer, side = 2 * step + 1, str(8 << step)
         noise = noise[layer : layer + 2]
@@ -279,14 +277,14 @@ class ConditionalGenerator(nn.Module):
 
     @torch.no_grad()
     def mean_latent(self, count: int = 4096, seed: int = 0) -> Tensor:
-        """Mean (1, L, D) of the latents of `count` random z; latents on the way to it make more typical pictures:
+        """Mean (1, L, D) of the latents of `count` random z, for truncation to more typical images:
         `generator.mean_latent().lerp(latents, 0.7)`."""
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(count, self.style_dim, generator=generator).to(self.input.input)
         return self.style(z).mean(dim=0)[None, None].repeat(1, self.latent_count, 1)
 
     def _check(self, name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
-        """None in the shape: any length from 1."""
+        """Check shape, dtype and device of a tensor; None in the shape: any length from 1."""
         like = self.input.input
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         fits = len(got) == len(shape) and all(a == b or (b is None and a > 0) for a, b in zip(got, shape))
@@ -306,7 +304,7 @@ class ConditionalGenerator(nn.Module):
     def _checked_inputs(
         self, latents: Tensor, condition: Tensor | Sequence[Tensor], noise: Sequence[Tensor] | None
     ) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
-        """Parts of the condition, and noise maps."""
+        """Features of the condition, and noise maps."""
         self._check("latents", latents, (None, self.latent_count, self.style_dim))
         noise = self._checked_noise(noise, len(latents))
         parts = self.encode(condition) if isinstance(condition, Tensor) else tuple(condition)
@@ -352,20 +350,20 @@ def _checked_channels(size: int, channels: Mapping[int, int] | None) -> dict[int
 
 # -- from a checkpoint ------------------------------------------------------------------------------------------------
 def generator_from_state(state: Mapping[str, Tensor], name: str) -> ConditionalGenerator:
-    """The generator whose state dict this is; size, widths and all else are read off the tensors.
+    """Build a generator from its state dict; size and widths are inferred from the shapes of the tensors.
 
-    Blur kernels may be left out, all of them (they have one value), and so may the noise maps (they are drawn from a
-    fixed seed then). Half precision becomes float32; the state is copied.
+    Blur kernels, which are constant, and noise maps may be missing, all of them; the latter are then drawn from a fixed
+    seed. Half precision is converted to float32; the state is copied.
 
     Args:
-        state: tensors by name, see the module.
-        name: of the file or whatever the state comes from, for messages.
+        state: tensors by name, see the module's docstring.
+        name: of the file or other source of the state, for messages.
     Raises:
         WeightsError: missing, unexpected or misshapen tensors or values, all of them in one message.
     """
-    strange = [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if strange:
-        raise WeightsError("stylegan.no_state", name=name, keys=_listed(strange))
+    wrong = [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if wrong:
+        raise WeightsError("stylegan.no_state", name=name, keys=_listed(wrong))
     generator = _empty_generator(state, name)
     expected = generator.state_dict()
     given = set(state)
@@ -395,44 +393,44 @@ def generator_from_state(state: Mapping[str, Tensor], name: str) -> ConditionalG
 
 
 def _empty_generator(state: Mapping[str, Tensor], name: str) -> ConditionalGenerator:
-    """A generator without memory, of the sizes that most of the tensors agree on."""
+    """Create a generator on the meta device, with the size that most of the tensors have."""
     steps = _count(r"to_rgbs\.(\d{1,3})\..*", state)
     if not 0 < steps < _LARGEST.bit_length() - 2:
         raise WeightsError(
             "stylegan.no_generator", name=name, largest=_LARGEST, tensors=len(state), keys=_listed(state, 3)
         )
-    channels = {4: _vote(state, ("input.input", 1), *_width_votes("conv1", "to_rgb1"))}
+    channels = {4: _length(state, ("input.input", 1), *_width_axes("conv1", "to_rgb1"))}
     for step in range(steps):
         first = ((f"convs.{2 * step}.conv.weight", 1), (f"convs.{2 * step}.activate.bias", 0))
-        channels[8 << step] = _vote(state, *first, *_width_votes(f"convs.{2 * step + 1}", f"to_rgbs.{step}"))
+        channels[8 << step] = _length(state, *first, *_width_axes(f"convs.{2 * step + 1}", f"to_rgbs.{step}"))
     with torch.device("meta"):
         return ConditionalGenerator(
             4 << steps,
-            style_dim=_vote(state, *((key, 1) for key in state if key.endswith("modulation.weight"))),
+            style_dim=_length(state, *((key, 1) for key in state if key.endswith("modulation.weight"))),
             mapping_layers=max(_count(r"style\.(\d{1,3})\..*", state) - 1, 1),
-            image_channels=_vote(state, *((key, 1) for key in state if re.fullmatch(r"to_rgb(1|s\.\d+)\.bias", key))),
-            condition_channels=_vote(state, ("cond_convs1.0.weight", 1)),
+            image_channels=_length(state, *((key, 1) for key in state if re.fullmatch(r"to_rgb(1|s\.\d+)\.bias", key))),
+            condition_channels=_length(state, ("cond_convs1.0.weight", 1)),
             channels=channels,
             places=sorted(int(key.split(".")[1]) for key in state if re.fullmatch(r"places\.\d{1,4}", key)),
             condition_size=min(8 << _count(r"cond_convs\.(\d{1,3})\..*", state), 4 << steps),
         )
 
 
-def _width_votes(conv: str, to_image: str) -> list[tuple[str, int]]:
-    """Tensors and axes that are as wide as the maps between two layers."""
+def _width_axes(conv: str, to_image: str) -> list[tuple[str, int]]:
+    """Tensors and axes whose length is the number of channels between two layers."""
     ends = ("conv.weight", 2), ("conv.modulation.bias", 0)
-    votes = [(f"{layer}.{end}", axis) for layer in (conv, to_image) for end, axis in ends]
-    return [*votes, (f"{conv}.activate.bias", 0)]
+    axes = [(f"{layer}.{end}", axis) for layer in (conv, to_image) for end, axis in ends]
+    return [*axes, (f"{conv}.activate.bias", 0)]
 
 
-def _vote(state: Mapping[str, Tensor], *places: tuple[str, int]) -> int:
-    """The commonest length among axes of tensors; 1 where there are none."""
+def _length(state: Mapping[str, Tensor], *places: tuple[str, int]) -> int:
+    """Most common length among axes of tensors; 1 if there are none."""
     lengths = [state[key].shape[axis] for key, axis in places if key in state and state[key].ndim > axis]
     return max(Counter(lengths).most_common(1)[0][0], 1) if lengths else 1
 
 
 def _count(pattern: str, state: Mapping[str, Tensor]) -> int:
-    """One more than the largest number in the keys that match."""
+    """One more than the largest index in the keys that match."""
     return max((int(found[1]) + 1 for key in state if (found := re.fullmatch(pattern, key))), default=0)
 
 

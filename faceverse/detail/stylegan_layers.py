@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 _TAPS = (1.0, 3.0, 3.0, 1.0)  # the binomial filter of all resampling
 _SLOPE = 0.2
-_GAIN = math.sqrt(2.0)  # gives back the variance that the leaky ReLU takes
+_GAIN = math.sqrt(2.0)  # restores unit variance after the leaky ReLU
 _EPSILON = 1e-8
 
 
 class PixelNorm(nn.Module):
-    """Scales each vector (N, D) to a mean square of one."""
+    """Normalise each vector (N, D) to a mean square of one."""
 
     def forward(self, values: Tensor) -> Tensor:
         return values * torch.rsqrt(values.square().mean(dim=1, keepdim=True) + _EPSILON)
@@ -32,14 +32,16 @@ class BiasAct(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, values: Tensor) -> Tensor:
-        # A positive factor may go before the activation, and there the addition applies it on its way.
+        # A positive factor commutes with the activation; applied before it, it is part of the addition.
         bias = (self.bias * _GAIN).view(1, -1, *[1] * (values.ndim - 2))
         return F.leaky_relu(torch.add(bias, values, alpha=_GAIN), _SLOPE, inplace=True)
 
 
 class EqualLinear(nn.Module):
-    """A linear layer whose stored weights have unit variance; the factor is applied in use, which makes all layers
-    learn equally fast (Karras et al. 2018, section 4.1)."""
+    """A linear layer with equalised learning rate (Karras et al. 2018, section 4.1).
+
+    The stored weights have unit variance and are scaled in the forward pass.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0, activate: bool = False):
         super().__init__()
@@ -61,13 +63,13 @@ class EqualConv(nn.Module):
         self.scale, self.stride, self.padding = 1 / math.sqrt(inputs * width**2), stride, padding
 
     def forward(self, maps: Tensor, inputs: slice = slice(None)) -> Tensor:
-        """inputs: the input channels that `maps` are, where they are not all."""
+        """Convolve maps (N, I, H, W); `inputs` selects their input channels if they are not all."""
         weight = self.weight[:, inputs] * self.scale
         return F.conv2d(maps, weight, stride=self.stride, padding=self.padding)
 
 
 class Resample(nn.Module):
-    """Filters each channel with the binomial kernel; `gain` is the factor that makes up for inserted zeros."""
+    """Filter each channel with the binomial kernel; `gain` compensates for inserted zeros."""
 
     kernel: Tensor
     def __init__(self, *, gain: float = 1.0, stride: int = 1, padding: int = 0):
@@ -77,7 +79,7 @@ class Resample(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Give the kernel its one value."""
+        """Set the kernel to its constant value."""
         taps = torch.tensor(_TAPS) / sum(_TAPS)
         with torch.no_grad():
             self.kernel.copy_(taps[:, None] * taps * self.gain)
@@ -88,7 +90,7 @@ class Resample(nn.Module):
 
 
 class Upsample(Resample):
-    """(N, C, H, W) -> (N, C, 2 H, 2 W): inserts zeros and filters, in one step."""
+    """(N, C, H, W) -> (N, C, 2 H, 2 W): zero insertion and filter in one step."""
 
     def __init__(self):
         super().__init__(gain=4.0, stride=2, padding=1)
@@ -103,11 +105,10 @@ def _per_channel(kernel: Tensor, maps: Tensor) -> Tensor:
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input channels are scaled by a style, per sample, and whose outputs are brought back to unit
-    variance (Karras et al. 2020, equations 1 and 3). With `upsample` it doubles the resolution.
+    """A convolution modulated by a style and demodulated to unit variance (Karras et al. 2020, equations 1 and 3).
 
-    A batch is convolved with the common weights: scaling the input by the style and the output by the norm is the
-    same as scaling the weights, without a convolution of its own for each sample.
+    With `upsample` it doubles the resolution. A batch is convolved with shared weights: scaling the input by the style
+    and the output by the norm is equivalent to scaling the weights, without a separate convolution for each sample.
     """
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, *, upsample: bool = False):
@@ -122,7 +123,7 @@ class ModulatedConv(nn.Module):
         weight, style = self.weight[0], self.modulation(style) * self.scale
         norm = torch.rsqrt(style.square() @ weight.square().sum((2, 3)).T + _EPSILON)
         if len(style) == 1:
-            # One sample has few weights and large maps: it is cheaper to scale the weights.
+            # For one sample, it is cheaper to scale the weights than the large maps.
             return self._convolve(maps, weight * (norm.T * style)[:, :, None, None])
         return self._convolve(maps * style[:, :, None, None], weight) * norm[:, :, None, None]
 
@@ -133,7 +134,7 @@ class ModulatedConv(nn.Module):
 
 
 class Noise(nn.Module):
-    """Adds a map (N or 1, 1, H, W) to all channels, times one learned weight; in place, as the maps are large."""
+    """Add a map (N or 1, 1, H, W), times one learned weight, to all channels; in place, as the maps are large."""
 
     def __init__(self):
         super().__init__()
@@ -171,7 +172,7 @@ class Pointwise(nn.Module):
 
 
 class ToImage(nn.Module):
-    """Adds a layer's contribution to the picture, which grows with the resolution."""
+    """Add a layer's contribution to the image, which is upsampled to the layer's resolution."""
 
     def __init__(self, inputs: int, image_channels: int, style_dim: int, *, upsample: bool = True):
         super().__init__()
@@ -199,9 +200,9 @@ class ResBlock(nn.Module):
 
 
 class Join(nn.Sequential):
-    """A convolution of two stacks of maps, one after the other along the channels.
+    """A convolution of two concatenated stacks of maps.
 
-    It is a sum of two convolutions, so that the second stack's part is computed once for many of the first.
+    It is a sum of two convolutions, so that the second stack's part is computed once for many first stacks.
     """
 
     def __init__(self, channels: int):
@@ -216,7 +217,7 @@ class Join(nn.Sequential):
 
 
 class Constant(nn.Module):
-    """The maps (1, C, 4, 4) that every synthesis starts from."""
+    """Learned constant input (1, C, 4, 4) of the synthesis."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -151,12 +151,12 @@ def _parsed(entry: Any) -> Any:
 
 
 def reason_of(error: BaseException) -> Message:
-    """What an error says, in one line, to be named by another message."""
-    told = error.args[0] if error.args else ""
-    if isinstance(told, Message):
-        return told
+    """The message of an error in one line, for use within another message."""
+    reason = error.args[0] if error.args else ""
+    if isinstance(reason, Message):
+        return reason
     if isinstance(error, KeyError):
-        return Message("reason.no_entry", key=repr(told))
+        return Message("reason.no_entry", key=repr(reason))
     if isinstance(error, OSError) and error.strerror:
         return Message(error.strerror)
     lines = str(error).strip().splitlines()

@@ -38,7 +38,7 @@ class Catalog:
         return gettext.c2py(self.plural_rule)
 
     def sentence(self, code: str, arguments: Mapping) -> str | None:
-        """The sentence with its placeholders, in the form that `arguments["count"]` asks for; None if it is missing."""
+        """The sentence with its placeholders, in the form for `arguments["count"]`; None if it is missing."""
         forms = self.sentences.get(code)
         if forms is None:
             return None
