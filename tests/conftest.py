@@ -43,6 +43,7 @@ TOGETHER = {
 APART = ("test_notebooks",)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tells pytest-xdist which tests stay together: those of a file, because they share its fixtures."""
 

@@ -195,7 +195,7 @@ def test_a_photograph_becomes_a_head_in_skin_colours(fitted):
 
 def test_pictures_of_the_fit_are_shown(fitted):
     fitted.wait_for_selector("#fv-overlay img")
-    for tab, selector, least in (("Stages", "#fv-viewports img", 4), ("Maps", "#fv-maps img", 2)):
+    for tab, selector, least in (("Stages", "#fv-stages img", 4), ("Maps", "#fv-maps img", 2)):
         fitted.get_by_role("tab", name=tab, exact=True).click()
         fitted.wait_for_function(
             f"() => [...document.querySelectorAll('{selector}')].filter((i) => i.naturalWidth > 0).length >= {least}"
@@ -307,7 +307,7 @@ def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
         chooser.value.set_files(path)
         wait_for_head(page)
         page.get_by_role("tab", name="Stages", exact=True).click()
-        page.wait_for_selector("#fv-viewports img")
+        page.wait_for_selector("#fv-stages img")
         assert page.evaluate("window.faceverse.state().expression.jawOpen") == pytest.approx(
             state["expression"]["jawOpen"], abs=1e-3
         )

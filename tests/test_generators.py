@@ -183,7 +183,7 @@ def test_distance_is_zero_for_the_same_and_grows_with_blur(data):
     distances = [patch_distance(found, maps, groups, data.region) for found in blurred]
     assert floor.level(32) < distances[0].level(32) < distances[1].level(32)
     assert distances[0].mean == patch_distance(blurred[0], maps, groups, data.region).mean
-    with pytest.raises(ParameterError, match="as many maps"):
+    with pytest.raises(ParameterError, match="equally many maps"):
         patch_distance(maps[:4], maps, groups)
 
 

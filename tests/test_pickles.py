@@ -2,6 +2,7 @@
 
 import argparse
 import builtins
+import codecs
 import collections
 import copyreg
 import importlib
@@ -186,7 +187,9 @@ class Calling:
 def ran(tmp_path, monkeypatch):
     """Notes every call of what hostile files like to call, and whether a shell left its mark."""
     calls = []
-    Message("face.none")  # reads the catalogs, for which Python imports a package with `exec`
+    # What Python imports, it runs with `exec`: the package that reads the catalogs, and a codec of pickles.
+    Message("face.none")
+    codecs.lookup("raw_unicode_escape")
     for module, name in [(os, "system"), (os, "popen"), (builtins, "eval"), (builtins, "exec"), (subprocess, "Popen")]:
         monkeypatch.setattr(module, name, lambda *args, name=name, **options: calls.append(name))
     if "posix" in sys.modules:
