@@ -304,7 +304,7 @@ assert distance_mm.mean() < slid_mm.mean() < 4
 # %%
 from faceverse.training.collection import train_from_scans
 
-count = 1 if FAST else 4
+count = 2 if FAST else 4
 for person in range(2, count + 1):
     mesh = scanned(person_outside_the_model(seed=19 + person)[0], person, cell_m=0.002, size=256)
     mesh.vertices *= 1000
