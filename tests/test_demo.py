@@ -817,7 +817,7 @@ def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_s
     assert not final[page.cancel_button].visible
     assert skip_to(run, page.view)[page.view]["wrinkles"]
     answers = list(page.change(request, event_of(state=state | {"skin": 3})))
-    assert [page.view in answer for answer in answers] == [True, True], "new wrinkles follow other skin"
+    assert [page.view in answer for answer in answers] == [True, True], "new wrinkles follow a sampled detail"
     link = page.download_handler("json")(json.dumps(state | {"strength": 2}), "standard", request)
     stored = page.sessions.of("a visitor").folder / "head.json"
     assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2
