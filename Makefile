@@ -38,7 +38,7 @@ install: $(VENV)/.stamp-run
 
 test: $(VENV)/.stamp-dev validator
 	FACEVERSE_GLTF_VALIDATOR="$(CURDIR)/$(NODE_MODULES)" $(BIN)/python -m pytest \
-		--numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
+		--numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/python -m ruff check .

@@ -32,31 +32,13 @@ validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2])), {maxIs
 """
 
 
-# Files that take longest, first, so that no process works alone at the end.
-LONGEST = ("test_notebooks", "test_browser", "test_registration", "test_expressions", "test_readme", "test_fitting")
-# Files that share an expensive fixture run in one process; of these files every test may run anywhere.
-TOGETHER = {
-    "test_open_detail": "test_fitting",
-    "test_quality_checks": "test_fitting",
-    "test_browser_motion": "test_browser",
-}
-APART = ("test_notebooks",)
+# Files that take longest, first, so that no process works alone at the end; `make test` keeps a file in one process.
+LONGEST = ("test_notebooks", "test_browser", "test_studio", "test_registration", "test_expressions", "test_fitting")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tells pytest-xdist which tests stay together: those of a file, because they share its fixtures."""
-
-    def place(item):
-        name = item.path.stem
-        rank = LONGEST.index(name) if name in LONGEST else len(LONGEST)
-        return rank, name in APART and item.get_closest_marker("slow") is None
-
-    items.sort(key=place)
-    for item in items:
-        name = item.path.stem
-        group = item.nodeid if name in APART else TOGETHER.get(name, name)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Runs the files of LONGEST first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
