@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 
 from .errors import WeightsError
 from .graphics.mesh import Subdivision, subdivide_flat, subdivision, subdivision_matrix, triangles_from_quads
-from .io.files import write_atomically
+from .io.files import check_file, write_atomically
 from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
@@ -162,8 +162,7 @@ def load_model(source: str | os.PathLike = "open", *, strict: bool = True) -> Fa
         WeightsError: no model file (the message lists all places tried), or the file is damaged or of another kind.
     """
     path = find_weights(source)
-    if not path.is_file():
-        raise WeightsError("file.no_model", path=path)
+    check_file(path, WeightsError, missing="file.no_model")
     stat = path.stat()
     with _LOADING:
         return _load(path.resolve(), strict, stat.st_mtime_ns, stat.st_size)

@@ -1,5 +1,6 @@
 """Fixtures for all tests: pictures, models, fixed seeds, a closed network, and the Khronos glTF validator."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -116,6 +117,31 @@ def toy_model():
     return toy.toy_model()
 
 
+@pytest.fixture
+def toy_result(toy_model):
+    """A smiling person of the toy model, 0.6 m before the camera of a picture of 160 x 120 pixels."""
+    import faceverse as fv
+    from faceverse.graphics.camera import default_camera
+    from faceverse.result import with_params
+
+    generator = np.random.default_rng(5)
+    expression = np.zeros(len(toy_model.expression_names), np.float32)
+    expression[toy_model.expression_names.index("mouthSmileLeft")] = 0.5
+    params = toy_model.random(1, scale=0.5).replace(expression=expression)
+    blank = fv.FitResult(
+        model=toy_model,
+        params=params,
+        camera=default_camera((160, 120)),
+        vertices=toy_model.mean_vertices,
+        neutral_vertices=toy_model.mean_vertices,
+        albedo=toy_model.mean_albedo,
+        texture=generator.integers(0, 256, (64, 64, 3), dtype=np.uint8),
+        texture_confidence=np.full((64, 64), 255, np.uint8),
+        warnings=("the face is small",),
+    )
+    return with_params(blank, params)
+
+
 def _is_local(sock, address):
     if sock.family == getattr(socket, "AF_UNIX", None):
         return True
@@ -149,6 +175,42 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture
+def small_files():
+    """Function (bytes) -> context in which no file of this process can become larger, as if the disk were full."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX systems")
+
+    @contextlib.contextmanager
+    def limited(most):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A mounted disk of its own: `disk.path` is its folder, `disk.make_read_only()` changes it. Needs privileges."""
+
+    class Disk:
+        path = tmp_path / "disk"
+
+        def make_read_only(self):
+            subprocess.run(["mount", "-o", "remount,ro", self.path], check=True, capture_output=True)
+
+    found = Disk()
+    found.path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", found.path]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user cannot mount a disk")
+    yield found
+    subprocess.run(["umount", found.path], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -20,29 +20,7 @@ import faceverse as fv
 from faceverse.__main__ import main
 from faceverse.commands.batch import SUMMARY_COLUMNS, distinct_names
 from faceverse.graphics.camera import default_camera
-from faceverse.result import with_params
 from faceverse.weights import find_weights
-
-
-@pytest.fixture
-def toy_result(toy_model):
-    """A smiling person of the toy model, 0.6 m before the camera of a picture of 160 x 120 pixels."""
-    generator = np.random.default_rng(5)
-    expression = np.zeros(len(toy_model.expression_names), np.float32)
-    expression[toy_model.expression_names.index("mouthSmileLeft")] = 0.5
-    params = toy_model.random(1, scale=0.5).replace(expression=expression)
-    blank = fv.FitResult(
-        model=toy_model,
-        params=params,
-        camera=default_camera((160, 120)),
-        vertices=toy_model.mean_vertices,
-        neutral_vertices=toy_model.mean_vertices,
-        albedo=toy_model.mean_albedo,
-        texture=generator.integers(0, 256, (64, 64, 3), dtype=np.uint8),
-        texture_confidence=np.full((64, 64), 255, np.uint8),
-        warnings=("the face is small",),
-    )
-    return with_params(blank, params)
 
 
 @pytest.fixture
@@ -592,7 +570,7 @@ def test_edit_refuses_skin_that_makes_no_sense(stored, skins, tmp_path, capsys):
         (["--detail-from", skins[1], "--detail-layers", "middle"], 2, "invalid choice"),
         (["--detail-seed", "1.5"], 2, "--detail-seed"),
         (["--detail-seed", "-1"], 1, "whole number in 0"),
-        (["--detail-from", tmp_path / "none.json"], 1, "cannot read"),
+        (["--detail-from", tmp_path / "none.json"], 1, "there is no file"),
         (["--detail-from", stored], 1, "carries no detail"),
     ):
         assert words in error_line(capsys, code, [*argv, *wrong])
@@ -736,7 +714,7 @@ def test_export_refuses_dense_meshes_that_make_no_sense(stored, skins, tmp_path,
 def test_export_refuses_unknown_suffixes_and_files(stored, tmp_path, capsys):
     assert ".glb .obj" in error_line(capsys, 1, ["export", stored, tmp_path / "me.fbx"])
     assert "cannot write" in error_line(capsys, 1, ["export", stored, tmp_path / "no" / "me.glb"])
-    assert "cannot read" in error_line(capsys, 1, ["export", tmp_path / "none.json", tmp_path / "me.glb"])
+    assert "there is no file" in error_line(capsys, 1, ["export", tmp_path / "none.json", tmp_path / "me.glb"])
     (tmp_path / "other.json").write_text("{}")
     assert "other.json" in error_line(capsys, 1, ["export", tmp_path / "other.json", tmp_path / "me.glb"])
     assert contents(tmp_path) == ["me.json", "other.json"]

@@ -250,7 +250,9 @@ def test_reasons_of_other_errors():
     assert reason_of(ValueError(inner)) is inner
     assert reason_of(fv.ImageError(inner)) is inner
     assert reason_of(KeyError("camera")) == "it has no 'camera'"
-    assert reason_of(OSError(2, "No such file or directory", "x")) == "No such file or directory"
+    assert reason_of(OSError(28, "No space left on device")).code == "reason.disk_full"
+    assert reason_of(OSError(28, inner)) is inner
+    assert reason_of(OSError(12345, "a fault of some system", "x")) == "a fault of some system"
     assert reason_of(ValueError("first line\nsecond line")) == "first line"
     assert reason_of(MemoryError()) == "MemoryError"
 

@@ -459,8 +459,8 @@ def test_lists_within_lists_are_no_recursion(tmp_path):
 
 @pytest.mark.parametrize("read", [read_npy, read_checkpoint])
 def test_missing_files_and_folders(tmp_path, read):
-    for path in (tmp_path / "none.npy", tmp_path):
-        with pytest.raises(WeightsError, match="there is no model file"):
+    for path, words in ((tmp_path / "none.npy", "there is no model file"), (tmp_path, "is a folder; give a file")):
+        with pytest.raises(WeightsError, match=words):
             read(path)
 
 

@@ -150,7 +150,7 @@ def test_files_that_are_no_tracks(track, tmp_path):
     whole = track.save(tmp_path / "face.npz").read_bytes()
     np.savez(tmp_path / "objects.npz", format=np.array([{}], dtype=object), allow_pickle=True)
     for name, content, message in (
-        ("missing.npz", None, "No such file"),
+        ("missing.npz", None, "there is no file"),
         ("cut.npz", whole[:-100], "as a track"),
         ("one.npz", b"\x80\x04N.", "not a NumPy archive"),
         ("list.json", b"[]", "no track"),

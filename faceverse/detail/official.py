@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
+from ..io.files import check_file
 from ..io.pickles import read_checkpoint, read_npy
 from ..messages import Message, joined, reason_of
 from .module import CHANNELS, DetailLayout
@@ -82,8 +83,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise WeightsError("file.no_model", path=path)
+    check_file(path, WeightsError, missing="file.no_model")
     try:
         with safe_open(path, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}

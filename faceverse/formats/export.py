@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +26,9 @@ from ..detail.dense import DenseMesh, dense_mesh
 from ..detail.displacement import sample_bilinear
 from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
+from ..io.files import read_bytes, write_all
 from ..io.pickles import read_npy
-from ..messages import Message, reason_of
+from ..messages import Message
 from ..model.face_model import FaceModel
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
 from ..result import FitResult, head_from_params
@@ -122,7 +122,7 @@ def export(
     if lod == "dense":
         _check_dense(result, path, known)
     head = coarse_head(result) if lod == "coarse" and known.levels_of_detail else result
-    _write_all(known.content(head, path, lod))
+    write_all(known.content(head, path, lod), ParameterError)
     return path
 
 
@@ -155,9 +155,7 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
         params = params_from_coefficients(model, stored_coefficients(read_npy(path), path.name))
         return head_from_params(model, params, camera_of(model), source=path.name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
+        text = read_bytes(path, ParameterError).decode()
     except ValueError as error:
         raise ParameterError("store.unreadable", name=path.name, reason=Message("file.no_text")) from error
     return from_json(text, model, path.name)
@@ -349,32 +347,6 @@ def _npy(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
 
 def _json(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     return {path: to_json(result).encode("utf-8", "replace")}
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-def _write_all(files: dict[Path, bytes]) -> None:
-    """Write all files, or none of them if one fails."""
-    staged: dict[Path, Path] = {}
-    placed: list[Path] = []
-    complete = False
-    try:
-        for path, content in files.items():
-            if path.is_dir():
-                raise IsADirectoryError(None, Message("reason.name_is_folder"), str(path))
-            temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-            with open(temporary, "xb") as file:
-                staged[temporary] = path
-                file.write(content)
-        for temporary, path in staged.items():
-            is_new = not path.exists()
-            os.replace(temporary, path)
-            placed += [path] * is_new
-        complete = True
-    except (OSError, ValueError) as error:
-        raise ParameterError("export.unwritable", path=path, reason=reason_of(error)) from error
-    finally:
-        for leftover in [*staged, *([] if complete else placed)]:
-            leftover.unlink(missing_ok=True)
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..messages import Message
-from .files import write_atomically
+from .files import open_file, write_atomically
 
 MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
 MIN_SHORT_SIDE_PX = 32
@@ -118,8 +118,8 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
 
 
 def _read_file(path: Path) -> Photo:
-    try:
-        with open(path, "rb") as file:
+    with open_file(path, ImageError) as file:
+        try:
             header = file.read(12)
             if not header:
                 raise ImageError("image.empty_file", name=path.name)
@@ -127,20 +127,14 @@ def _read_file(path: Path) -> Photo:
             file.seek(0)
             with Image.open(file, formats=formats) as image:
                 return _decode(image, path.name, path.stem, may_draft=True)
-    except FileNotFoundError as error:
-        raise ImageError("file.missing", path=path) from error
-    except IsADirectoryError as error:
-        raise ImageError("image.is_folder", path=path) from error
-    except PermissionError as error:
-        raise ImageError("image.is_folder" if path.is_dir() else "image.no_permission", path=path) from error
-    except UnidentifiedImageError as error:
-        raise ImageError("image.unreadable", name=path.name) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("image.too_large", name=path.name, megapixels=MAX_MEGAPIXELS) from error
-    except ImageError:
-        raise
-    except Exception as error:  # a damaged header makes Pillow's readers raise almost anything
-        raise ImageError(_damaged(path.name, error)) from error
+        except UnidentifiedImageError as error:
+            raise ImageError("image.unreadable", name=path.name) from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageError("image.too_large", name=path.name, megapixels=MAX_MEGAPIXELS) from error
+        except ImageError:
+            raise
+        except Exception as error:  # a damaged header makes Pillow's readers raise almost anything
+            raise ImageError(_damaged(path.name, error)) from error
 
 
 def _known_formats(header: bytes, what: str) -> list[str]:

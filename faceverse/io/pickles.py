@@ -29,6 +29,7 @@ from numpy.lib import format as npy_format
 
 from ..errors import WeightsError
 from ..messages import Message
+from .files import check_file
 
 _ALLOWED_OPCODES = """
     PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
@@ -273,8 +274,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 # -- both -------------------------------------------------------------------------------------------------------------
 def _existing(path: str | os.PathLike) -> Path:
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError("file.no_model", path=path)
+    check_file(path, WeightsError, missing="file.no_model")
     return path
 
 

@@ -13,6 +13,7 @@ Codes are part of the public interface: they stay when a sentence is improved. S
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -23,6 +24,21 @@ from . import catalogs
 
 FREE_TEXT = "other"
 """Code of a text that is in no catalog, such as one that other code raises."""
+
+_SYSTEM_REASONS = {
+    errno.EACCES: "reason.permission",
+    errno.EDQUOT: "reason.quota",
+    errno.EFBIG: "reason.file_limit",
+    errno.EIO: "reason.device_fault",
+    errno.EISDIR: "reason.name_is_folder",
+    errno.ELOOP: "reason.link_loop",
+    errno.ENAMETOOLONG: "reason.name_too_long",
+    errno.ENOENT: "reason.not_found",
+    errno.ENOSPC: "reason.disk_full",
+    errno.ENOTDIR: "reason.not_folder",
+    errno.EPERM: "reason.permission",
+    errno.EROFS: "reason.read_only",
+}
 
 
 class Message(str):
@@ -158,7 +174,9 @@ def reason_of(error: BaseException) -> Message:
     if isinstance(error, KeyError):
         return Message("reason.no_entry", key=repr(reason))
     if isinstance(error, OSError) and error.strerror:
-        return Message(error.strerror)
+        if isinstance(error.strerror, Message):
+            return error.strerror
+        return Message(_SYSTEM_REASONS.get(error.errno or 0, error.strerror))
     lines = str(error).strip().splitlines()
     return Message(lines[0] if lines else type(error).__name__)
 

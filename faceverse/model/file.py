@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..graphics.mesh import unique_edges
-from ..io.files import write_atomically
+from ..io.files import check_file, write_atomically
 from ..messages import Message, joined, reason_of
 from .arrays import packed, unpacked
 from .data import ModelData
@@ -172,8 +172,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and metadata of a .safetensors file."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise WeightsError("file.no_model", path=path)
+    check_file(path, WeightsError, missing="file.no_model")
     try:
         with safe_open(path, framework="numpy") as opened:
             metadata = opened.metadata() or {}

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import ImageError, NoFaceError, ParameterError
 from ..fitting import Progress
 from ..graphics.camera import default_camera
+from ..io.files import check_file
 from ..landmarks import VideoDetector
 from ..memory import return_memory
 from ..model.face_model import FaceModel, FaceParams
@@ -185,10 +186,9 @@ def _journal_settings(source, model: FaceModel, known: FaceParams | None, qualit
     """What the frames of a journal depend on."""
     if not isinstance(source, (str, os.PathLike)):
         raise ParameterError("track.journal_source")
-    try:
-        name, status = Path(source).name, os.stat(source)
-    except OSError as error:
-        raise ImageError("file.missing", path=source) from error
+    if not os.path.isdir(source):
+        check_file(source, ImageError)
+    name, status = Path(source).name, os.stat(source)
     person = None
     if known is not None:
         values = np.concatenate([known.identity, known.albedo]).astype(np.float32)

@@ -6,15 +6,17 @@ Frames are streamed to the encoder, so that memory does not grow with the length
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import shutil
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from ..errors import ImageError, ParameterError
 from ..fitting import Progress
 from ..graphics.camera import Camera
 from ..graphics.lighting import srgb_from_linear
+from ..io.files import staged_file
 from ..messages import reason_of
 from ..rendering.drawing import LINEAR_OF_BYTE, RENDER_MODES, Drawn, PosedHead, draw
 from ..rendering.render import render
@@ -104,7 +107,11 @@ def render_track(
     painter = _Painter(track, mode, _scaled(track.camera, size))
     times_s = np.arange(int((track.times_s[-1] - track.times_s[0]) * fps + 0.5) + 1) / fps + interval / 2
     shown = np.searchsorted(track.times_s - track.times_s[0], times_s, side="right") - 1
-    with _Encoder(path, painter.size, fps) as encoder, contextlib.ExitStack() as stack:
+    with (
+        staged_file(path, ParameterError) as part,
+        _Encoder(path, part, painter.size, fps) as encoder,
+        contextlib.ExitStack() as stack,
+    ):
         frames: Iterator[tuple[float, np.ndarray]] = iter(())
         if painter.needs_frames:
             frames, _ = open_source(source, 1 / interval)
@@ -198,21 +205,26 @@ def _composite(drawn: Drawn, picture: np.ndarray) -> None:
 
 
 class _Encoder:
-    """A video file, written atomically: it is moved to its path when the last frame is encoded."""
+    """Encodes a video with FFmpeg.
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float):
+    Args:
+        path: what messages name.
+        part: the file that is written.
+        size: height and width.
+    """
+
+    def __init__(self, path: Path, part: Path, size: tuple[int, int], fps: float):
         self._path = path
-        self._part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
         rate = Fraction(fps).limit_denominator(10_000)
         picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[1]}x{size[0]}", "-r", str(rate)]
-        self._arguments = ["-loglevel", "error", "-y", *picture, "-i", "-", *_H264, str(self._part)]
+        self._arguments = ["-loglevel", "error", "-y", *picture, "-i", "-", *_H264]
+        # FFmpeg takes a relative name for an option or a protocol when it starts with a hyphen or has a colon.
+        self._arguments += ["-f", "mp4", os.path.join(os.getcwd(), part)]
 
     def __enter__(self) -> _Encoder:
-        # Checked here for a short message: that of the encoder is long and unclear.
-        if not self._path.parent.is_dir() or self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
-            raise ParameterError("clip.folder", path=self._path)
-        self._log = tempfile.TemporaryFile()
+        self._log: BinaryIO = io.BytesIO()
         try:
+            self._log = tempfile.TemporaryFile()
             self._process = subprocess.Popen(
                 [_ffmpeg(), *self._arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log
             )
@@ -239,7 +251,6 @@ class _Encoder:
                 self._input.close()
             self._process.wait()
             self._log.close()
-            self._part.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         try:
@@ -248,17 +259,16 @@ class _Encoder:
             raise self._failure() from None
         if self._process.wait():
             raise self._failure()
-        try:
-            os.replace(self._part, self._path)
-        except OSError as error:
-            raise ParameterError("file.unwritable", path=self._path, reason=reason_of(error)) from error
 
     def _failure(self) -> ParameterError:
         """The encoder's first message; later ones are consequences of it."""
         self._process.wait()
         self._log.seek(0)
-        lines = self._log.read(4000).decode(errors="replace").strip().splitlines()
-        reason = lines[0].strip() if lines else f"exit code {self._process.returncode}"
+        text = self._log.read(4000).decode(errors="replace").strip()
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+            if os.strerror(code) in text:
+                return ParameterError("file.unwritable", path=self._path, reason=reason_of(OSError(code, text)))
+        reason = text.splitlines()[0].strip() if text else f"exit code {self._process.returncode}"
         return ParameterError("clip.encoder_stopped", path=self._path, reason=reason)
 
 

@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from ..errors import ParameterError
 from ..fitting.state import PER_IMAGE
 from ..graphics.camera import Camera
+from ..io.files import read_bytes
 from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
@@ -68,10 +69,7 @@ def load_track(
         if not (journal.frames["confidence"] > 0).any():
             raise ParameterError("trackfile.no_face", name=path.name)
         return assemble(model, journal.person, journal.frames, smooth=False)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
+    content = read_bytes(path, ParameterError)
     try:
         if suffix == ".csv":
             return _from_table(content, model, identity, path.name)

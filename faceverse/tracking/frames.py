@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError, ParameterError
+from ..io.files import check_file, files_in
 from ..io.images import read_image
 from ..messages import reason_of
 
@@ -31,12 +32,13 @@ def open_source(source, fps: float, skip: int = 0) -> tuple[_Frames, int | None]
         return _open_camera(int(source)), None
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if path.is_dir():
-            names = sorted((p for p in path.iterdir() if _is_picture(p)), key=_natural_order)
+        if os.path.isdir(path):
+            names = sorted(filter(_is_picture, files_in(path, ImageError)), key=_natural_order)
             if not names:
                 raise ImageError("video.no_pictures", folder=path, suffixes=" ".join(PICTURE_SUFFIXES))
             timed = ((index / fps, read_image(name).rgb) for index, name in enumerate(names) if index >= skip)
             return timed, len(names)
+        check_file(source, ImageError)
         return _open_video(path, fps, skip)
     if not isinstance(source, Iterable):
         raise ImageError("video.source_type", type=type(source).__name__)
@@ -61,8 +63,6 @@ def _natural_order(path: Path) -> list:
 
 
 def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]:
-    if not path.is_file():
-        raise ImageError("file.missing", path=path)
     cv2 = _opencv()
     capture = _open_capture(cv2, str(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ParameterError
 from ..fitting.state import PER_IMAGE, FaceState
 from ..graphics.camera import Camera
-from ..io.files import write_atomically
+from ..io.files import read_bytes, write_atomically
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel
 from .frame_solver import SolvedFrame
@@ -173,9 +173,8 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
         ParameterError: the file is missing, damaged, or of another model.
     """
     path = Path(path)
+    line, _, body = read_bytes(path, ParameterError).partition(b"\n")
     try:
-        with open(path, "rb") as file:
-            line, body = file.readline(), file.read()
         document = json.loads(line)
         if document["format"] != MAGIC or document["version"] != VERSION:
             raise ValueError(Message("journal.kind"))
@@ -196,7 +195,5 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
             None if offset is None else np.array(offset, np.float64),
         )
         return JournalContent(document["about"], tracked, frames)
-    except OSError as error:
-        raise ParameterError("file.unreadable", path=path, reason=reason_of(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ParameterError("journal.unreadable", name=path.name, reason=reason_of(error)) from error

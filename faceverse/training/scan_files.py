@@ -20,6 +20,7 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 from ..errors import FaceVerseError
 from ..graphics.camera import Camera
 from ..graphics.lighting import linear_from_srgb
+from ..io.files import check_file
 from ..io.images import read_image
 from ..messages import reason_of
 from .surface_fit import mesh_normals
@@ -156,8 +157,7 @@ def load_scan(path: str | Path) -> Scan:
 def load_frames(path: str | Path) -> list[Scan]:
     """Like `load_scan`; an RGB-D recording without poses gives one scan per frame, in that camera's space."""
     path = Path(path)
-    if not path.is_file():
-        raise ScanError("scan.no_file", path=path)
+    check_file(path, ScanError, missing="scan.no_file")
     if not path.stat().st_size:
         raise ScanError("scan.empty_file", name=path.name)
     if path.name.lower().endswith(RGBD_SUFFIX):
@@ -335,6 +335,7 @@ def _read_recording(path: Path) -> list[Scan]:
 
 
 def _read_depth(path: Path) -> np.ndarray:
+    check_file(path, ScanError)
     try:
         depth = np.load(path) if path.suffix.lower() == ".npy" else np.asarray(Image.open(path))
     except (OSError, ValueError, EOFError) as error:
