@@ -47,6 +47,7 @@ EXCEPTIONS = {
         "faceverse/fitting/parameter_regressor.py",  # names stored in weight files
         "faceverse/model/arrays.py",
         "faceverse/tracking/journal.py",  # and in journals
+        "tests/test_journal.py",
     ),
     r"\brelief\b": (
         "faceverse/commands/bench.py",  # deprecated name of a benchmark

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import ParameterError, WeightsError
 from ..io.files import write_atomically
+from ..io.json_text import parse_json
 from ..io.pickles import read_checkpoint, read_npy
 from ..messages import Message, joined, reason_of
 from ..weights import find_companion_file
@@ -186,7 +187,7 @@ def _code(parts: Iterable[_Part]) -> DisplacementCode | None:
         listed = ", ".join(str(part.path) for part in parts)
         raise WeightsError("detail.parts_differ", paths=listed)
     try:
-        stored: dict[str, Any] = json.loads(texts.pop())
+        stored: dict[str, Any] = parse_json(texts.pop())
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
         return DisplacementCode(**values)
     except (ValueError, TypeError, AttributeError) as error:
@@ -206,7 +207,7 @@ def _origin(parts: Mapping[str, _Part]) -> tuple[str, dict]:
 
 def _info(part: _Part) -> dict:
     try:
-        info = json.loads(part.metadata["info"])
+        info = parse_json(part.metadata["info"])
     except ValueError:
         info = None
     if not isinstance(info, dict):

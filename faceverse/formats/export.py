@@ -28,7 +28,6 @@ from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..io.files import read_bytes, write_all
 from ..io.pickles import read_npy
-from ..messages import Message
 from ..model.face_model import FaceModel
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
 from ..result import FitResult, head_from_params
@@ -154,11 +153,7 @@ def load_result(path: str | os.PathLike, model: FaceModel | None = None) -> FitR
     if path.suffix.lower() == ".npy":
         params = params_from_coefficients(model, stored_coefficients(read_npy(path), path.name))
         return head_from_params(model, params, camera_of(model), source=path.name)
-    try:
-        text = read_bytes(path, ParameterError).decode()
-    except ValueError as error:
-        raise ParameterError("store.unreadable", name=path.name, reason=Message("file.no_text")) from error
-    return from_json(text, model, path.name)
+    return from_json(read_bytes(path, ParameterError), model, path.name)
 
 
 # -- writers: the content of each file by its path, the main file last -------------------------------------------------

@@ -25,6 +25,7 @@ from ..detail.file import has_open_detail, load_detail
 from ..detail.module import QUANTISATION, DetailModule, dequantise, quantise
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera
+from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
 from ..result import DetailModuleLike, FitResult, FittedView, Stage, with_params
@@ -89,7 +90,7 @@ def _document(result: FitResult) -> dict:
     return document
 
 
-def from_json(text: str, model: FaceModel, name: str) -> FitResult:
+def from_json(text: str | bytes, model: FaceModel, name: str) -> FitResult:
     """Restore the result that `to_json` wrote; the model computes vertices and albedo.
 
     Args:
@@ -101,7 +102,7 @@ def from_json(text: str, model: FaceModel, name: str) -> FitResult:
         WeightsError: the parameters belong to another model.
     """
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = parse_json(text, constant=_refuse_constant)
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise ValueError(Message("store.format", format=_FORMAT))
         if document["version"] != _VERSION:

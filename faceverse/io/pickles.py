@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
-from numpy.lib import format as npy_format
 
 from ..errors import WeightsError
 from ..messages import Message
+from .archives import read_array, read_header
 from .files import check_file
 
 _ALLOWED_OPCODES = """
@@ -73,22 +73,14 @@ def read_npy(path: str | os.PathLike) -> np.ndarray | dict:
 
 
 def _read_npy(file: BinaryIO, file_bytes: int) -> np.ndarray | dict:
-    version = npy_format.read_magic(file)
-    if version not in [(1, 0), (2, 0), (3, 0)]:
-        raise ValueError(Message("npy.version", major=version[0], minor=version[1]))
-    # Versions 2 and 3 differ only in how names of fields are encoded.
-    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    shape, dtype = read_header(file)
     if dtype.hasobject:
         array = _RestrictedUnpickler(file).load()
         if type(array) is not np.ndarray or array.dtype != object or array.shape != shape or file.read(1):
             raise ValueError(Message("npy.other_content"))
         return array.item() if array.ndim == 0 else array
-    expected, found = math.prod(shape) * dtype.itemsize, file_bytes - file.tell()
-    if expected != found:
-        raise ValueError(Message("npy.length", found=found, expected=expected))
     file.seek(0)
-    return npy_format.read_array(file, allow_pickle=False)
+    return read_array(file, file_bytes)
 
 
 class _RestrictedUnpickler(pickle._Unpickler):

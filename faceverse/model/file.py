@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import WeightsError
 from ..graphics.mesh import unique_edges
 from ..io.files import check_file, write_atomically
+from ..io.json_text import parse_json
 from ..messages import Message, joined, reason_of
 from .arrays import packed, unpacked
 from .data import ModelData
@@ -234,7 +235,7 @@ def _read_json(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, kind in _JSON_KEYS.items():
         try:
-            value = json.loads(metadata.get(key, ""))
+            value = parse_json(metadata.get(key, ""))
         except ValueError:
             value = None
         if not isinstance(value, kind):

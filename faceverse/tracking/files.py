@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
-import zipfile
-import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,14 @@ from scipy.spatial.transform import Rotation
 from ..errors import ParameterError
 from ..fitting.state import PER_IMAGE
 from ..graphics.camera import Camera
+from ..io.archives import read_npz
 from ..io.files import read_bytes
+from ..io.json_text import parse_json
 from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
 from ..result import FitResult
 from ..weights import load_model
-from .journal import JOURNAL_SUFFIX, read_journal
+from .journal import JOURNAL_SUFFIX, camera_of_numbers, read_journal
 from .result import CSV_COLUMNS, FORMAT, PER_FRAME, VERSION, Track, check_person
 from .retarget import matching_columns, retarget_weights
 from .timeline import assemble
@@ -68,7 +68,12 @@ def load_track(
         journal = read_journal(path, model)
         if not (journal.frames["confidence"] > 0).any():
             raise ParameterError("trackfile.no_face", name=path.name)
-        return assemble(model, journal.person, journal.frames, smooth=False)
+        track = assemble(model, journal.person, journal.frames, smooth=False)
+        if journal.intact < len(track):
+            lost = np.count_nonzero(journal.damaged)
+            warning = Message("journal.damaged_frames", first=journal.intact, lost=lost, frames=len(track))
+            track = replace(track, warnings=(*track.warnings, warning))
+        return track
     content = read_bytes(path, ParameterError)
     try:
         if suffix == ".csv":
@@ -80,7 +85,7 @@ def load_track(
 
 # -- files of `Track.save` ---------------------------------------------------------------------------------------------
 def _json_document(content: bytes) -> dict:
-    document = json.loads(content.decode())
+    document = parse_json(content)
     if not isinstance(document, dict):
         raise ValueError(Message("trackfile.no_track"))
     if document.get("format") == FORMAT:
@@ -92,14 +97,12 @@ def _json_document(content: bytes) -> dict:
 def _npz_document(content: bytes) -> dict:
     if not content.startswith(b"PK"):
         raise ValueError(Message("trackfile.no_archive"))
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        document = {name: arrays[name] for name in arrays.files}
+    document = read_npz(content)
     return {name: values.tolist() if values.dtype.kind == "U" else values for name, values in document.items()}
 
 
-_DAMAGE = (
-    KeyError, ValueError, TypeError, OverflowError, RecursionError, EOFError, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
+# What a document with entries of wrong kinds raises.
+_DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
 _READERS = {".json": _json_document, ".npz": _npz_document}
 
 
@@ -117,11 +120,11 @@ def _restored(document: dict, model: FaceModel) -> Track:
     frames: dict[str, Any] = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
     _check_motion(frames)
     person = {key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")}
-    focal_px, x, y, height, width = _array(document, "camera", (5,), np.float64).tolist()
+    camera = camera_of_numbers(_array(document, "camera", (5,), np.float64))
     return Track(
         model=model,
         identity=neutral.replace(**person, **{key: frames[key][0].copy() for key in shapes}),
-        camera=Camera(focal_px, (x, y), (int(height), int(width))),
+        camera=camera,
         expression_names=names,
         warnings=with_codes(document.get("warnings", ()), document.get("warning_codes")),
         **frames,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from ..errors import ParameterError
 from ..fitting.state import PER_IMAGE, FaceState
 from ..graphics.camera import Camera
 from ..io.files import read_bytes, write_atomically
+from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel
 from .frame_solver import SolvedFrame
+from .journal_repair import recover_frames
 from .person import PersonBias, TrackedPerson
 
 MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
@@ -27,6 +30,7 @@ VERSION = 2
 _CHUNK = 1024  # records
 _FLUSH_FRAMES = 30  # records that an aborted run may lose
 _PERSON = ("identity", "albedo", "iris")
+_LARGEST_SIDE_PX = 1 << 16
 
 
 def record_type(expressions: int) -> np.dtype:
@@ -92,11 +96,21 @@ class Record:
 
 @dataclass(frozen=True)
 class JournalContent:
-    """What a journal holds: settings of the run, the person, and the frames (T,), see `record_type`."""
+    """What a journal holds.
+
+    Args:
+        settings: of the run.
+        person: whom it follows.
+        frames: (T,) records, see `record_type`; damaged ones have no face, and times between their neighbours'.
+        damaged: (T,) bool.
+        intact: number of frames before the first damage.
+    """
 
     settings: dict
     person: TrackedPerson
     frames: np.ndarray
+    damaged: np.ndarray
+    intact: int
 
 
 class Journal:
@@ -112,14 +126,16 @@ class Journal:
         self._file: BinaryIO | None = None
 
     def earlier(self, model: FaceModel) -> JournalContent | None:
-        """The content that an aborted run with the same settings left, if there is such a file."""
+        """What an aborted run with the same settings left before the first damaged frame, if there is such a file."""
         if not self.path.is_file():
             return None
         try:
             content = read_journal(self.path, model)
         except ParameterError:
             return None
-        return content if content.settings == self._settings else None
+        if content.settings != self._settings:
+            return None
+        return replace(content, frames=content.frames[: content.intact], damaged=content.damaged[: content.intact])
 
     def open(self, person: TrackedPerson, earlier: JournalContent | None) -> None:
         """Begin the file, or continue it after the complete records of an earlier run."""
@@ -167,7 +183,7 @@ def _header(settings: dict, person: TrackedPerson) -> bytes:
 
 
 def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
-    """Read a journal; an incomplete last record is left out.
+    """Read a journal; an incomplete last record is left out, damaged ones become frames without a face.
 
     Raises:
         ParameterError: the file is missing, damaged, or of another model.
@@ -175,25 +191,59 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
     path = Path(path)
     line, _, body = read_bytes(path, ParameterError).partition(b"\n")
     try:
-        document = json.loads(line)
+        document = parse_json(line)
         if document["format"] != MAGIC or document["version"] != VERSION:
             raise ValueError(Message("journal.kind"))
-        neutral = model.neutral()
-        person = {name: np.array(document[name], np.float32) for name in _PERSON}
-        if any(person[name].shape != np.shape(getattr(neutral, name)) for name in _PERSON):
-            raise ValueError(Message("journal.model", model=model.name))
-        dtype = record_type(len(model.expression_names))
-        frames = np.frombuffer(body[: len(body) // dtype.itemsize * dtype.itemsize], dtype)
-        focal_px, x, y, height, width = document["camera"]
-        inputs, offset, bias = document["rest"], document["zero"], document["habits"]
-        tracked = TrackedPerson(
-            neutral.replace(**person),
-            Camera(focal_px, (x, y), (int(height), int(width))),
-            None if inputs is None else np.array(inputs, np.float32),
-            bias and PersonBias(np.array(bias["yaw_deg"]), np.array(bias["shift"])),
-            with_codes(document["warnings"], document.get("warning_codes")),
-            None if offset is None else np.array(offset, np.float64),
-        )
-        return JournalContent(document["about"], tracked, frames)
-    except (ValueError, KeyError, TypeError) as error:
+        person = _stored_person(document, model)
+        recovered = recover_frames(body, record_type(len(model.expression_names)))
+        if len(recovered.frames) and recovered.damaged.all():
+            raise ValueError(Message("journal.damaged"))
+        return JournalContent(document["about"], person, **vars(recovered))
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise ParameterError("journal.unreadable", name=path.name, reason=reason_of(error)) from error
+
+
+def _stored_person(document: dict, model: FaceModel) -> TrackedPerson:
+    neutral = model.neutral()
+    person = {name: _finite(document[name], name, np.float32) for name in _PERSON}
+    if any(person[name].shape != np.shape(getattr(neutral, name)) for name in _PERSON):
+        raise ValueError(Message("journal.model", model=model.name))
+    inputs, offset, bias = document["rest"], document["zero"], document["habits"]
+    if bias is not None:
+        bias = PersonBias(_finite(bias["yaw_deg"], "habits"), _finite(bias["shift"], "habits"))
+        if bias.yaw_deg.ndim != 1 or bias.shift.shape[::2] != (len(bias.yaw_deg), 2):
+            raise ValueError(
+                Message("trackfile.shape", key="habits", shape=bias.shift.shape, expected=(len(bias.yaw_deg), "...", 2))
+            )
+    if offset is not None and np.shape(offset) != (len(model.expression_names),):
+        raise ValueError(Message("journal.model", model=model.name))
+    return TrackedPerson(
+        neutral.replace(**person),
+        camera_of_numbers(document["camera"]),
+        None if inputs is None else _finite(inputs, "rest", np.float32),
+        bias,
+        with_codes(document["warnings"], document.get("warning_codes")),
+        None if offset is None else _finite(offset, "zero"),
+    )
+
+
+def camera_of_numbers(numbers: Sequence[float]) -> Camera:
+    """A camera as files hold it: focal length, principal point x and y, height and width of the image, in pixels.
+
+    Raises:
+        ValueError: other than five numbers, or no camera has them.
+    """
+    focal_px, x, y, height, width = _finite(numbers, "camera").tolist()
+    if max(height, width) > _LARGEST_SIDE_PX:
+        raise ValueError(Message("trackfile.camera", most=_LARGEST_SIDE_PX))
+    try:
+        return Camera(focal_px, (x, y), (int(height), int(width)))
+    except ParameterError as error:
+        raise ValueError(error.message) from error
+
+
+def _finite(values: Any, key: str, dtype: Any = np.float64) -> np.ndarray:
+    array = np.array(values, dtype)
+    if not np.isfinite(array).all():
+        raise ValueError(Message("array.not_finite", key=key))
+    return array

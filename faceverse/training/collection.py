@@ -22,12 +22,12 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from ..errors import FaceVerseError, WeightsError
+from ..io.archives import read_npz
 from ..io.files import write_atomically
 from ..messages import reason_of
 from ..model.face_model import FaceParams
@@ -243,13 +243,13 @@ def load_outcome(scan: ScanFile, work: Path, key: str) -> RegistrationOutcome | 
     """Load the cached outcome of a scan; None if there is none or it is out of date."""
     path = work / f"{scan.name}.npz"
     try:
-        with np.load(path) as kept:
-            if str(kept["key"]) != key:
-                return None
-            if "reason" in kept:
-                return RegistrationOutcome(scan, reason=str(kept["reason"]))
-            return RegistrationOutcome(scan, _registration(kept))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        kept = read_npz(path.read_bytes())
+        if str(kept["key"]) != key:
+            return None
+        if "reason" in kept:
+            return RegistrationOutcome(scan, reason=str(kept["reason"]))
+        return RegistrationOutcome(scan, _registration(kept))
+    except (OSError, ValueError, KeyError):
         return None  # missing or unreadable: registered again
 
 

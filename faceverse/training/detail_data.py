@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
+from ..io.archives import NPY_ERRORS, check_length
 from ..io.files import write_atomically
 from ..messages import reason_of
 from ..threads import one_thread
@@ -176,7 +177,7 @@ def draw_data(
         progress: receives a line per file.
     Raises:
         ParameterError: too few samples, or the folder holds samples of another kind.
-        WeightsError: the folder cannot be written.
+        WeightsError: the folder cannot be written, or one of its files is damaged.
     """
     folder, shards = Path(folder), -(-count // SHARD)
     if count < 2 * SHARD:
@@ -202,7 +203,11 @@ def _claim(folder: Path, content: dict) -> None:
     """Record what the folder's samples are; raise if it already holds other ones."""
     path = folder / "samples.json"
     if path.is_file():
-        if json.loads(path.read_text()) != content:
+        try:
+            same = json.loads(path.read_bytes()) == content
+        except (OSError, ValueError, RecursionError) as problem:
+            raise WeightsError("training.damaged_samples", path=path, reason=reason_of(problem)) from problem
+        if not same:
             raise ParameterError("training.other_samples", folder=folder)
         return
     try:
@@ -214,6 +219,16 @@ def _claim(folder: Path, content: dict) -> None:
 
 def _path(folder: Path, shard: int) -> Path:
     return folder / f"samples_{shard:05d}.npy"
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The memory-mapped samples of a shard; the file's length is checked first."""
+    try:
+        with open(path, "rb") as file:
+            check_length(file, path.stat().st_size)
+        return np.load(path, mmap_mode="r")
+    except (OSError, *NPY_ERRORS) as problem:
+        raise WeightsError("training.damaged_samples", path=path, reason=reason_of(problem)) from problem
 
 
 _prepared: list[tuple[Callable[[int], DetailSample], DataShape, Path]] = []
@@ -274,7 +289,7 @@ class DetailData:
 
     def __init__(self, folder: Path, shape: DataShape, shards: int):
         self.shape = shape
-        self._shards = [np.load(_path(Path(folder), number), mmap_mode="r") for number in range(shards)]
+        self._shards = [_mapped(_path(Path(folder), number)) for number in range(shards)]
         self._held_out = max(SHARD, round(HELD_OUT * len(self)))
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ SAMPLES = 2000
 CHECKPOINT_MINUTES = 5.0
 REPORT_MINUTES = 15.0
 LOG_STEPS = 25  # averaged in one row of the log
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, csv.Error, UnpicklingError)
 _COLUMNS = ("step", "minutes", *(loss.name for loss in fields(StepLosses)), "distance", "ratio", "diversity", "noise")
 
 
@@ -146,10 +148,11 @@ class TrainingRun:
         try:
             state = torch.load(self._state_path, weights_only=True)
             rows = list(csv.DictReader(self._log_path.open())) if self._log_path.is_file() else []
-        except (OSError, RuntimeError, ValueError, EOFError) as problem:
+            steps = [int(row["step"]) for row in rows]
+        except _UNREADABLE as problem:
             raise WeightsError("training.checkpoint", path=self._state_path, reason=reason_of(problem)) from problem
         self.training.load(state)
-        self.rows = [row for row in rows if int(row["step"]) <= self.training.steps]
+        self.rows = [row for row, step in zip(rows, steps, strict=True) if step <= self.training.steps]
         self.progress(f"resumed from step {self.training.steps}, {self.training.seconds / 60:.1f} min")
 
     def go(self, minutes: float | None, steps: int | None, report_minutes: float = REPORT_MINUTES) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image, ImageFilter
 from ..errors import ParameterError, WeightsError
 from ..graphics.camera import Camera, rotation_from_euler_deg
 from ..graphics.lighting import ambient_light, sh_basis, srgb_from_linear
+from ..io.archives import read_npz
 from ..io.files import write_atomically
 from ..io.images import FILM_DIAGONAL_MM
 from ..landmarks import BLENDSHAPE_NAMES, DetectedFace, detect_faces
@@ -32,14 +34,12 @@ from .occluders import HeadPose
 DIAGONAL_MM = round(FILM_DIAGONAL_MM, 2)  # as for the shipped regressors
 FACE_M, FACE_FRONT_M = 0.175, 0.08  # height of an average face; its distance in front of the origin of head space
 LENS_MM, DISTANCE_M = (22.0, 90.0), (0.25, 2.5)
-# The detector reduces each face to less than 200 pixels itself: larger pictures only cost time.
-FACE_PX = (60.0, 230.0)
+FACE_PX = (60.0, 230.0)  # the detector reduces each face to less than 200 pixels: larger pictures only cost time
 LARGEST_SHARE = 0.85  # face height in picture height
 SHAPES = ((4, 3), (3, 4), (3, 4), (1, 1), (16, 9))  # width to height
 YAW_DEG, PITCH_DEG, ROLL_DEG = 65.0, 20.0, 15.0
-NEUTRAL_SHARE = 1 / 3
+NEUTRAL_SHARE, BUMPS = 1 / 3, 8
 SPREAD = (0.75, 1.5)  # range of the factor on the identity coefficients
-BUMPS = 8
 VIEWS, PEOPLE = 3, 100  # pictures per person; people per cache file
 MIDDLE_GREY = 0.22
 FARTHEST = 0.25  # largest mean landmark error, in eye distances, of a valid detection
@@ -434,11 +434,11 @@ def cached_samples(
         return draw(model, numbers, seed)
     made_for = f"{model.info.get('sha256', model.name)}"
     path = Path(cache) / f"{kind}_{seed}_{numbers.start:06d}_{len(numbers)}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            if str(stored["model"]) != made_for:
-                raise WeightsError("training.other_model", path=path)
-            return PortraitSamples(*(stored[f.name] for f in fields(PortraitSamples)))
+    with suppress(OSError, ValueError, KeyError):  # missing or damaged: drawn again
+        stored = read_npz(path.read_bytes())
+        if str(stored["model"]) != made_for:
+            raise WeightsError("training.other_model", path=path)
+        return PortraitSamples(*(stored[f.name] for f in fields(PortraitSamples)))
     samples = draw(model, numbers, seed)
     content = io.BytesIO()
     np.savez_compressed(content, model=made_for, **{f.name: getattr(samples, f.name) for f in fields(PortraitSamples)})
