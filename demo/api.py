@@ -210,7 +210,7 @@ class Service:
             lod: level of detail of the mesh; dense has wrinkles and pores as geometry, about 600,000 triangles (in obj,
                 ply and stl).
         """
-        if format not in FORMATS:
+        if not isinstance(format, str) or format not in FORMATS:
             raise fv.ParameterError("api.format", known=", ".join(FORMATS), format=repr(format))
         head, folder = _load(result), _answer_folder(session)
         path = fv.export(head, folder / f"{result.stem}.{format}", lod="dense" if dense else lod)

@@ -105,6 +105,7 @@ def _numbers(data, limits: Mapping[str, tuple[float, float]]) -> dict[str, float
 
 
 def _number(value, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # An integer is clamped before it becomes a float, which has no room for a very large one.
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
         raise fv.ParameterError("page.forged")
-    return min(max(float(value), low), high)
+    return float(min(max(value, low), high))

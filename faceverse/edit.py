@@ -154,7 +154,7 @@ def _targets(targets: Mapping[str, float] | None, age_years: float | None) -> di
 
 def _with_new_detail(result: FitResult, seed: int | None, other: FitResult | None, layers: str) -> FitResult:
     """The head with sampled or transferred detail latents; texture and maps still show the previous detail."""
-    if layers not in DETAIL_LAYERS:
+    if not isinstance(layers, str) or layers not in DETAIL_LAYERS:
         raise ParameterError("edit.detail_layers", known=", ".join(DETAIL_LAYERS), layers=repr(layers))
     if seed is None and other is None:
         return result

@@ -6,6 +6,7 @@ All changes are relative to the same head, so that their order does not matter.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from .result import FitResult
 _OTHER_ARGUMENTS: tuple[str, ...] = ("expression", "detail", "identity", "rotation", "light", "detail_seed")
 _OTHER_ARGUMENTS += ("detail_from", "age_years", "targets")
 _LEAST_GAIN = 0.1
+_FLOAT32 = np.finfo(np.float32)
 
 
 # -- attributes -------------------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ def expression_weights(model: FaceModel, present: np.ndarray, wanted, warnings: 
                 continue
             if name not in names:
                 raise ParameterError(_unknown_expression(model, name))
-            weights[names.index(name)] = number(name, weight)
+            weights[names.index(name)] = np.clip(number(name, weight), _FLOAT32.min, _FLOAT32.max)
             given.append(names.index(name))
     else:
         weights = array("expression", wanted, (len(names),))
@@ -196,9 +198,13 @@ def number(name: str, value) -> float:
     Raises:
         ParameterError: not a finite number.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+    try:
+        converted = math.nan if isinstance(value, (bool, np.bool_, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        converted = math.nan
+    if not isinstance(value, (int, float, np.number)) or not math.isfinite(converted):
         raise ParameterError("value.finite_number", name=name, value=repr(value))
-    return float(value)
+    return converted
 
 
 def array(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
@@ -208,8 +214,9 @@ def array(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
         ParameterError: not numbers, another shape, or not finite.
     """
     try:
-        values = np.array(value, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
+            values = np.array(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         raise ParameterError("value.array_type", name=name, shape=shape, value=repr(value)) from None
     if values.shape != shape:
         raise ParameterError("value.array_shape", name=name, expected=shape, shape=values.shape)

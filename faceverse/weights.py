@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ from scipy.sparse import csr_matrix
 
 from .errors import WeightsError
 from .graphics.mesh import Subdivision, subdivide_flat, subdivision, subdivision_matrix, triangles_from_quads
+from .io.arrays import Shape, array_problems
 from .io.files import check_file, write_atomically
 from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
@@ -251,11 +252,17 @@ def _find_open() -> Path:
 
 
 # -- learned networks -------------------------------------------------------------------------------------------------
-def read_parameter_regressor(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+def read_parameter_regressor(
+    model_sha256: str | None, shapes: Mapping[str, Shape], lengths: Mapping[str, int], indices: Sequence[str]
+) -> Mapping[str, np.ndarray] | None:
     """Weights of the parameter regressor (`faceverse.fitting.parameter_regressor`) for the model file with this hash.
 
     The search covers the open model's places: the folder that FACEVERSE_WEIGHTS names, the repository's `weights/` and
     the installed package.
+
+    Args:
+        model_sha256: of the model's file.
+        shapes, lengths, indices: of the arrays, see `io.arrays.array_problems`.
 
     Returns:
         arrays by name; None if no file is installed, or only one for another model.
@@ -263,20 +270,26 @@ def read_parameter_regressor(model_sha256: str | None) -> Mapping[str, np.ndarra
         WeightsError: the file is damaged or of another kind.
     """
     kind = PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION
-    return _read_companion(PARAMETER_REGRESSOR_FILE, kind, model_sha256)
+    return _read_companion(PARAMETER_REGRESSOR_FILE, kind, model_sha256, (shapes, lengths, indices))
 
 
-def read_expression_regressor(model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+def read_expression_regressor(
+    model_sha256: str | None, shapes: Mapping[str, Shape], lengths: Mapping[str, int], indices: Sequence[str]
+) -> Mapping[str, np.ndarray] | None:
     """Weights of the expression regressor (`faceverse.tracking`); see `read_parameter_regressor`."""
     kind = EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION
-    return _read_companion(EXPRESSION_REGRESSOR_FILE, kind, model_sha256)
+    return _read_companion(EXPRESSION_REGRESSOR_FILE, kind, model_sha256, (shapes, lengths, indices))
 
 
-def _read_companion(name: str, kind: tuple[str, str], model_sha256: str | None) -> Mapping[str, np.ndarray] | None:
+def _read_companion(
+    name: str, kind: tuple[str, str], model_sha256: str | None, expected: tuple
+) -> Mapping[str, np.ndarray] | None:
     for path in _installed_paths(name):
         stat = path.stat()
         trained_for, arrays = _read_arrays(path.resolve(), kind, stat.st_mtime_ns, stat.st_size)
         if trained_for == model_sha256:
+            if problems := array_problems(arrays, *expected):
+                raise WeightsError("file.problems", path=path, problems=joined(problems))
             return arrays
     return None
 
@@ -305,7 +318,7 @@ def _read_arrays(path: Path, kind: tuple[str, str], mtime_ns: int, size: int) ->
         with safe_open(path, framework="numpy") as opened:
             text = opened.metadata() or {}
             arrays = {key: opened.get_tensor(key) for key in opened.keys()}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError("file.damaged_safetensors", path=path, reason=reason_of(error)) from error
     if (text.get("format"), text.get("version")) != kind:
         raise WeightsError("weights.kind", path=path, expected=" ".join(kind))

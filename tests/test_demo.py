@@ -435,7 +435,8 @@ def test_forged_states_are_refused(toy_model, state):
 
 
 def test_states_are_kept_within_their_ranges(toy_model):
-    state = {"strength": 99, "skin": 1e12, "expression": {"jawOpen": -3}, "mix": {"identity": 7}, "pose": {"yaw": 999}}
+    state = {"strength": 99, "skin": 10**400, "expression": {"jawOpen": -3}, "mix": {"identity": 7}}
+    state |= {"pose": {"yaw": 999}}
     read = EditState.from_json(state, toy_model)
     assert (read.strength, read.skin, read.expression["jawOpen"], read.mix.identity) == (2, 2**24 - 1, 0, 1)
     assert read.pose["yaw"] == 180

@@ -418,11 +418,23 @@ def test_the_input_is_unchanged(detailed):
         ({"light": {"yaw": None}}, "light yaw must be a finite number"),
         ({"detail": 0.5}, "carries no detail layer"),
         ({"detail": np.nan}, "detail must be a finite number"),
+        ({"age": 10**400}, "age must be a finite number, got 1000"),
+        ({"identity": [1e39] * 8}, "identity holds values that are not finite"),
+        ({"light": [[10**400] * 3] * 9}, "light must be an array of numbers"),
+        ({"rotation": [10**400, 0, 0]}, "rotation must be"),
+        ({"rotation": [[1e308] * 3] * 3}, "rotation must be"),
+        ({"detail_layers": ["all"]}, "detail_layers must be"),
     ],
 )
 def test_refused(head, changes, message):
     with pytest.raises(ParameterError, match=message):
         edit(head, **changes)
+
+
+def test_weights_beyond_single_precision_are_clamped(head):
+    edited = edit(head, expression={"jawOpen": 1e300, "mouthFunnel": -1e300})
+    names = head.model.expression_names
+    assert [edited.params.expression[names.index(name)] for name in ("jawOpen", "mouthFunnel")] == [1, 0]
 
 
 @pytest.mark.parametrize("detail", [-0.1, 3.5])

@@ -146,6 +146,14 @@ def test_a_damaged_file_is_named(toy_with_hash, tmp_path, monkeypatch):
         load_expression_regressor(toy_with_hash)
 
 
+def test_arrays_that_do_not_fit_are_named(toy_with_hash, trained, tmp_path, monkeypatch):
+    cut = dataclasses.replace(trained[0], hidden=trained[0].hidden[:-1])
+    expression_regressor.save_network(cut, tmp_path / EXPRESSION_REGRESSOR_FILE, "abc", {})
+    monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"hidden must have shape"):
+        load_expression_regressor(toy_with_hash)
+
+
 def test_wrong_requests(tmp_path, toy_with_hash, monkeypatch):
     with pytest.raises(ParameterError, match="must end in .safetensors, got m.npz"):
         expression_regressor.train_expression_regressor(tmp_path / "m.npz", model=toy_with_hash)

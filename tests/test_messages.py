@@ -219,6 +219,22 @@ def test_other_text_passes_through():
     assert str(fv.FaceVerseError()) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb\x1b[31m.png", "a b?[31m.png"),
+        ("caf\udce9.png", "caf?.png"),
+        ("眼镜 \u3000 👨\u200d👩.png", "眼镜   👨\u200d👩.png"),
+        ("x" * 3000, "x" * 200 + " ... " + "x" * 200),
+    ],
+)
+def test_sentences_are_one_readable_line(name, shown):
+    message = Message("image.empty_file", name=name)
+    assert message == f"{shown} is empty (0 bytes); copy or download it again"
+    assert message.translated("zh").startswith(f"{shown} 是空文件")
+    assert message.arguments == {"name": name}
+
+
 def test_mistakes_in_the_source_are_seen():
     with pytest.raises(KeyError, match="no.such_code"):
         Message("no.such_code", name="x")
@@ -255,6 +271,8 @@ def test_reasons_of_other_errors():
     assert reason_of(OSError(12345, "a fault of some system", "x")) == "a fault of some system"
     assert reason_of(ValueError("first line\nsecond line")) == "first line"
     assert reason_of(MemoryError()) == "MemoryError"
+    assert reason_of(TypeError("not a <class 'str'> but <ast.Name object at 0x7fc6e311c7f0>")) == "not a str but Name"
+    assert reason_of(ValueError("no number: \x1b" + "x" * 900)) == "no number: ?" + "x" * 188 + " ... " + "x" * 200
 
 
 # ------------------------------------------------------------------------------------------------- files and languages

@@ -110,6 +110,32 @@ def test_a_damaged_file_is_named(content, message, toy_with_hash, tmp_path, monk
         load_parameter_regressor(toy_with_hash)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("hidden"), "missing: hidden"),
+        (lambda a: a.update(hidden=a["hidden"].T.copy()), r"hidden must have shape"),
+        (lambda a: a.update(covariance=a["covariance"][:, :-1].copy()), r"covariance must have shape \(\d, 8, 8\)"),
+        (lambda a: a.update(template=a["template"] * np.float32(np.nan)), "template has values that are not finite"),
+        (lambda a: a.update(mirrored_points=a["mirrored_points"] + 1), r"mirrored_points must index 0\.\.477"),
+        (lambda a: a.update(mirrored_scores=a["mirrored_scores"].astype(np.float32)), r"mirrored_scores must index"),
+        (lambda a: a.update(bias=a["bias"].astype(np.int32)), "bias must be float"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(change, message, network, toy_with_hash, tmp_path, monkeypatch):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    path = save_network(network, tmp_path / PARAMETER_REGRESSOR_FILE, "abc", {})
+    with safe_open(path, "np") as opened:
+        arrays, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
+    change(arrays)
+    save_file(arrays, path, metadata)
+    monkeypatch.setenv("FACEVERSE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=message):
+        load_parameter_regressor(toy_with_hash)
+
+
 def test_the_open_model_has_a_start(model):
     network = load_parameter_regressor(model)
     assert isinstance(network, ParameterRegressor)

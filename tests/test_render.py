@@ -482,6 +482,8 @@ def test_turntable_is_a_row_of_renderings(head):
 def test_unknown_mode_suggests_one(head):
     with pytest.raises(ParameterError, match="there is no mode 'colour'; did you mean 'color'.*wireframe"):
         render(head, 32, "colour")
+    with pytest.raises(ParameterError, match=r"there is no mode \['color'\]"):
+        render(head, 32, ["color"])
 
 
 @pytest.mark.parametrize("size", [0, -5, 8193, (100, 0), (1, 2, 3), "big", 10.5, True, None, float("nan")])

@@ -22,6 +22,34 @@ from ..weights import read_parameter_regressor
 STORED_NAMES = {"error_modes": "habits"}  # names of version 1 of the file format, which files keep
 LIMIT = 5.0  # standard deviations to which inputs are clipped: the training data end there
 SHARP_PX = 80.0  # pixels per unit of the template; the detector gains nothing from higher resolution
+POINTS, SCORES, POSE_VALUES = 478, len(BLENDSHAPE_NAMES), 14  # of a detected face; pose as in `aligned_inputs`
+MIRRORS = ("mirrored_points", "mirrored_scores", "mirrored_expression")  # arrays of indices
+_OTHER = POSE_VALUES + SCORES
+_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "template": (POINTS, 3),
+    "points_mean": (3 * POINTS,),
+    "components": (3 * POINTS, "K"),
+    "other_mean": (_OTHER,),
+    "other_deviation": (_OTHER,),
+    "hidden": (f"K + {_OTHER}", "H"),
+    "hidden_bias": ("H",),
+    "output": ("H", "I + E"),
+    "output_bias": ("I + E",),
+    "direct": (f"K + {_OTHER}", "I + E"),
+    "mirrored_points": (POINTS,),
+    "mirrored_scores": (SCORES,),
+    "mirrored_expression": ("E",),
+    "mirrored_identity": ("I", "I"),
+    "mirrored_offset": ("I",),
+    "yaw_deg": ("B",),
+    "covariance": ("B", "I", "I"),
+    "expression_sigma": ("B", "E"),
+    "unit_m": (1,),
+    "turned_deg": ("T",),
+    "bias": ("T", POINTS, 2),
+    "error_modes": ("T", "M", POINTS, 2),
+    "sigma": ("T", POINTS),
+}
 
 
 @dataclass(frozen=True)
@@ -232,8 +260,8 @@ def load_parameter_regressor(model: FaceModel) -> ParameterRegressor | None:
     Raises:
         WeightsError: the file of the network is damaged.
     """
-    arrays = read_parameter_regressor(model.info.get("sha256"))
-    if arrays is None:
-        return None
-    names = [field.name for field in fields(ParameterRegressor)]
-    return ParameterRegressor(**{name: arrays[STORED_NAMES.get(name, name)] for name in names})
+    names = {field.name: STORED_NAMES.get(field.name, field.name) for field in fields(ParameterRegressor)}
+    shapes = {names[name]: shape for name, shape in _SHAPES.items()}
+    lengths = {"I": len(model.data.identity_modes), "E": len(model.expression_names)}
+    arrays = read_parameter_regressor(model.info.get("sha256"), shapes, lengths, MIRRORS)
+    return None if arrays is None else ParameterRegressor(**{name: arrays[stored] for name, stored in names.items()})

@@ -116,7 +116,7 @@ def export(
         raise ParameterError("file.write_suffix", name=path.name, suffixes=suffixes)
     if not (np.isfinite(result.vertices).all() and np.isfinite(result.neutral_vertices).all()):
         raise ParameterError("export.not_finite", name=path.name)
-    if lod not in LEVELS_OF_DETAIL:
+    if not isinstance(lod, str) or lod not in LEVELS_OF_DETAIL:
         raise ParameterError("export.lod", known=", ".join(LEVELS_OF_DETAIL), lod=repr(lod))
     if lod == "dense":
         _check_dense(result, path, known)

@@ -12,6 +12,7 @@ are sRGB uint8. UV: origin at the top left of the texture, u to the right, v dow
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,7 +39,7 @@ class Camera:
     image_size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if not self.focal_px > 0 or min(self.image_size) < 1:
+        if not 0 < self.focal_px < math.inf or min(self.image_size) < 1:
             raise ParameterError("camera.size", focal_px=self.focal_px, image_size=self.image_size)
 
     def cropped(self, box_px: tuple[float, float, float, float], size: tuple[int, int]) -> Camera:

@@ -17,6 +17,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,6 +40,10 @@ _SYSTEM_REASONS = {
     errno.EPERM: "reason.permission",
     errno.EROFS: "reason.read_only",
 }
+LONGEST_ARGUMENT = 400  # characters of a text within a sentence
+_JOINERS = "\u200c\u200d"  # not printable by themselves, but part of words and emoji
+_CLASS = re.compile(r"<class '(?:builtins\.)?([\w.]+)'>")
+_OBJECT = re.compile(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-fA-F]+>")
 
 
 class Message(str):
@@ -52,6 +57,9 @@ class Message(str):
         code: stable; "other" for a text that is in no catalog.
         arguments: by name, as plain values.
 
+    A sentence stays one line of readable length whatever a file or a request contains: it shows long texts shortened,
+    and control characters as question marks. `arguments` have them as they are.
+
     Raises:
         KeyError: arguments are given, and no catalog has the code; or the sentence names an argument that is missing.
     """
@@ -64,7 +72,8 @@ class Message(str):
         sentence = catalogs.catalog(catalogs.SOURCE_LANGUAGE).sentence(code, values)
         if sentence is None and values:
             raise KeyError(f"no catalog has the message {code!r}")
-        message = super().__new__(cls, code if sentence is None else sentence.format(**values))
+        shown = {name: _shown(value) for name, value in values.items()}
+        message = super().__new__(cls, code if sentence is None else sentence.format(**shown))
         message.code = FREE_TEXT if sentence is None else code
         message.arguments = values
         return message
@@ -80,7 +89,8 @@ class Message(str):
             return str(self)
         values = self.arguments.items()
         try:
-            return sentence.format(**{k: v.translated(language) if isinstance(v, Message) else v for k, v in values})
+            shown = {k: v.translated(language) if isinstance(v, Message) else _shown(v) for k, v in values}
+            return sentence.format(**shown)
         except (KeyError, ValueError, IndexError, AttributeError):  # a catalog of somebody's own may have mistakes
             return str(self)
 
@@ -178,7 +188,7 @@ def reason_of(error: BaseException) -> Message:
             return error.strerror
         return Message(_SYSTEM_REASONS.get(error.errno or 0, error.strerror))
     lines = str(error).strip().splitlines()
-    return Message(lines[0] if lines else type(error).__name__)
+    return Message(_shown(_OBJECT.sub(r"\1", _CLASS.sub(r"\1", lines[0]))) if lines else type(error).__name__)
 
 
 def _plain(value: Any) -> Any:
@@ -187,6 +197,16 @@ def _plain(value: Any) -> Any:
         return value
     number = value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else None
     return number if isinstance(number, int | float) else str(value)
+
+
+def _shown(value: Any) -> Any:
+    """A value as a sentence shows it: text in one line, shortened in the middle where it is long."""
+    if isinstance(value, Message) or not isinstance(value, str):
+        return value
+    if not value.isprintable():
+        value = "".join(c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "?" for c in value)
+    half = LONGEST_ARGUMENT // 2
+    return value if len(value) <= LONGEST_ARGUMENT else f"{value[:half]} ... {value[-half:]}"
 
 
 def _for_json(value: Any) -> Any:

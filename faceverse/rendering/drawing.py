@@ -103,7 +103,7 @@ class PosedHead:
 
     @classmethod
     def of(cls, result: FitResult, mode: str, pose: np.ndarray, translation: np.ndarray) -> PosedHead:
-        if mode not in RENDER_MODES:
+        if not isinstance(mode, str) or mode not in RENDER_MODES:
             close = difflib.get_close_matches(str(mode), RENDER_MODES, n=1)
             known = ", ".join(RENDER_MODES)
             if close:

@@ -260,11 +260,11 @@ def rotation_matrix(rotation) -> np.ndarray:
     """
     try:
         values = np.array(rotation, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     if values.shape == (3,) and np.isfinite(values).all():
         return rotation_from_euler_deg(*values.tolist()).numpy()
-    if values.shape == (3, 3) and np.isfinite(values).all():
+    if values.shape == (3, 3) and np.abs(values).max() < 2:  # a comparison with NaN is false
         if np.abs(values @ values.T - np.eye(3)).max() < 1e-3 and np.linalg.det(values) > 0:
             return values.astype(np.float32)
     raise ParameterError("render.rotation", rotation=repr(rotation))

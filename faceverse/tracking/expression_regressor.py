@@ -11,17 +11,43 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..fitting.parameter_regressor import LIMIT, AlignedInputs, aligned_inputs
+from ..fitting.parameter_regressor import (
+    LIMIT,
+    MIRRORS,
+    POINTS,
+    POSE_VALUES,
+    SCORES,
+    AlignedInputs,
+    aligned_inputs,
+)
 from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel
 from ..weights import read_expression_regressor
 
-POSE_VALUES = 14  # of the inputs, see `parameter_regressor.aligned_inputs`
 # Arrays whose names in the file are those of its first version.
 STORED_NAMES = {
     "neutral_points_mean": "rest_mean",
     "neutral_components": "rest_components",
     "neutral_inputs_mean": "usual_rest",
+}
+_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "template": (POINTS, 3),
+    "components": (3 * POINTS, "K"),
+    "neutral_points_mean": (3 * POINTS,),
+    "neutral_components": (3 * POINTS, "R"),
+    "neutral_inputs_mean": (3 * POINTS + POSE_VALUES + SCORES,),
+    "mean": (f"K + R + {2 * (POSE_VALUES + SCORES)}",),
+    "deviation": (f"K + R + {2 * (POSE_VALUES + SCORES)}",),
+    "hidden": (f"K + R + {2 * (POSE_VALUES + SCORES)}", "H"),
+    "hidden_bias": ("H",),
+    "output": ("H", "E"),
+    "output_bias": ("E",),
+    "direct": (f"K + R + {2 * (POSE_VALUES + SCORES)}", "E"),
+    "mirrored_points": (POINTS,),
+    "mirrored_scores": (SCORES,),
+    "mirrored_expression": ("E",),
+    "yaw_deg": ("B",),
+    "sigma": ("B", "E"),
 }
 
 
@@ -119,10 +145,12 @@ def load_expression_regressor(model: FaceModel) -> ExpressionRegressor | None:
     Raises:
         WeightsError: its file is damaged.
     """
-    arrays = read_expression_regressor(model.info.get("sha256"))
+    names = {field.name: STORED_NAMES.get(field.name, field.name) for field in fields(ExpressionRegressor)}
+    shapes = {names[name]: shape for name, shape in _SHAPES.items()}
+    lengths = {"E": len(model.expression_names)}
+    arrays = read_expression_regressor(model.info.get("sha256"), shapes, lengths, MIRRORS)
     if arrays is None:
         return None
     # The file stores half floats, with which products are slow.
     wide = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
-    names = [field.name for field in fields(ExpressionRegressor)]
-    return ExpressionRegressor(**{name: wide[STORED_NAMES.get(name, name)] for name in names})
+    return ExpressionRegressor(**{name: wide[stored] for name, stored in names.items()})
