@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +23,11 @@ from ..weights import load_model
 from .journal import JOURNAL_SUFFIX, camera_of_numbers, read_journal
 from .result import CSV_COLUMNS, FORMAT, PER_FRAME, VERSION, Track, check_person
 from .retarget import matching_columns, retarget_weights
+from .tables import FACE_COUNT, HEAD_ANGLES, fractions_of_weights, radians_of_head, read_table
 from .timeline import assemble
 
-_TIMECODE = re.compile(r"(\d+):(\d+):(\d+):(\d+(?:\.\d+)?)")
-_TIMECODE_RATE = 60.0
 # Columns of Live Link Face that are neither weights nor the head's rotation; the eyes' are in the weights too.
-_UNUSED = ("blendshapecount", *(f"{side}eye{axis}" for side in ("left", "right") for axis in ("yaw", "pitch", "roll")))
-_ANGLES = ("headyaw", "headpitch", "headroll")
+_UNUSED = (FACE_COUNT, *(f"{side}eye{axis}" for side in ("left", "right") for axis in ("yaw", "pitch", "roll")))
 _VIEW_PX = 512  # image of the default camera of a table
 
 
@@ -43,10 +38,12 @@ def load_track(
 
     Args:
         path: .npz or .json as `Track.save` writes them: everything but texture and displacement of the subject.
-            .csv as `Track.save` writes it, or as the Live Link Face app does (Timecode HH:MM:SS:FF.sss at 60 frames
-            a second, weights such as EyeBlinkLeft, HeadYaw, HeadPitch and HeadRoll in radians, yaw to the subject's
-            left and pitch upwards): columns are matched by name, case-insensitively; missing weights are 0, and
-            `warnings` name unknown columns.
+            .csv as `Track.save` writes it, or as the Live Link Face app does (Timecode HH:MM:SS:FF.sss, at 60 frames
+            a second unless its steps show another rate; weights such as EyeBlinkLeft; HeadYaw, HeadPitch and HeadRoll
+            in radians, yaw to the subject's left and pitch upwards; a BlendShapeCount of 0 for frames without a face):
+            columns are matched by name, case-insensitively; missing weights are 0, and `warnings` name unknown
+            columns. Tables that a spreadsheet saved are read too: semicolons or tabs, decimal commas, UTF-16,
+            percentages, degrees.
             .fvtrack: the journal of an aborted run, see `track`; without filters.
         model: the face model; by default that of `identity`, else the open one.
         identity: the person whom a .csv animates: a head, or parameters; by default the mean head. It gives what the
@@ -171,20 +168,22 @@ def _from_table(content: bytes, model: FaceModel | None, identity, name: str) ->
     if not isinstance(person, FaceParams):
         raise ParameterError("track.identity_type", type=type(person).__name__)
     check_person(person, model)
-    columns, warnings = _columns(content)
+    table = read_table(content)
+    columns, warnings = dict(table.columns), list(table.warnings)
     pose = {"translation": person.translation, "rotation": person.rotation}
+    confidence = table.has_face.astype(np.float64)
     if "time_s" in columns:
         times = columns.pop("time_s")
         stored = {column: columns.pop(column, None) for column in CSV_COLUMNS[1:]}
-        confidence, *angles, x, y, z = (np.zeros(len(times)) if v is None else v for v in stored.values())
+        found, *angles, x, y, z = (np.zeros(len(times)) if v is None else v for v in stored.values())
         pose = {"rotation": _rotations(*angles), "translation": np.stack([x, y, z], axis=1)}
-        confidence = np.ones(len(times)) if stored["confidence"] is None else confidence
+        confidence = confidence if stored["confidence"] is None else found
     else:
         times = columns.pop("timecode")
-        confidence = np.ones(len(times))
-        if any(column in columns for column in _ANGLES):
-            rotated = (np.degrees(columns.pop(column, np.zeros(len(times)))) for column in _ANGLES)
-            pose["rotation"] = _rotations(*rotated)
+        if any(column in columns for column in HEAD_ANGLES):
+            angles, degrees = radians_of_head(columns)
+            warnings += degrees
+            pose["rotation"] = _rotations(*np.degrees(angles))
         for column in _UNUSED:
             columns.pop(column, None)
     expression, unknown = _weights(columns, model, len(times))
@@ -228,68 +227,20 @@ def _assembled(
     )
 
 
-def _columns(content: bytes) -> tuple[dict[str, np.ndarray], list[Message]]:
-    """Columns (T,) by their lower-case names, with increasing times, and warnings."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(Message("file.no_text")) from error
-    rows = [(number, row) for number, row in enumerate(csv.reader(io.StringIO(text)), start=1) if any(row)]
-    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    time_column = next((name for name in ("time_s", "timecode") if name in header), None)
-    if time_column is None:
-        raise ValueError(Message("trackfile.no_clock"))
-    if doubled := sorted({name for name in header if header.count(name) > 1}):
-        raise ValueError(Message("trackfile.column_twice", name=doubled[0]))
-    values = np.array([_numbers(row, header, number) for number, row in rows[1:]]).reshape(-1, len(header))
-    times = values[:, header.index(time_column)]
-    if time_column == "timecode" and len(times):
-        values[:, header.index(time_column)] = times = _elapsed(times)
-    later = np.ones(len(times), dtype=bool)
-    if time_column == "timecode" and len(times):  # recorders repeat a frame when the phone is busy
-        later[1:] = times[1:] > np.maximum.accumulate(times)[:-1]
-    dropped = np.count_nonzero(~later)
-    warnings = [Message("trackfile.rows_left_out", rows=dropped)] if dropped else []
-    return dict(zip(header, values[later].T)), warnings
-
-
-def _numbers(row: list[str], header: list[str], line: int) -> list[float]:
-    if len(row) != len(header):
-        raise ValueError(Message("trackfile.columns", line=line, found=len(row), expected=len(header)))
-    numbers = []
-    for name, cell in zip(header, row):
-        try:
-            number = _seconds(cell) if name == "timecode" else float(cell)
-        except ValueError:
-            number = np.nan
-        if not np.isfinite(number):
-            raise ValueError(Message("trackfile.cell", line=line, name=name, value=repr(cell[:30])))
-        numbers.append(number)
-    return numbers
-
-
-def _seconds(timecode: str) -> float:
-    """Seconds since midnight."""
-    match = _TIMECODE.fullmatch(timecode.strip())
-    if match is None:
-        raise ValueError(Message("trackfile.timecode"))
-    hours, minutes, seconds, frame = (float(part) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds + frame / _TIMECODE_RATE
-
-
-def _elapsed(times: np.ndarray) -> np.ndarray:
-    """Seconds since the first row, across midnight too."""
-    midnight = np.concatenate([[0], np.cumsum(np.diff(times) < -12 * 3600)])
-    return times - times[0] + 24 * 3600 * midnight
-
-
 def _rotations(yaw_deg: np.ndarray, pitch_deg: np.ndarray, roll_deg: np.ndarray) -> np.ndarray:
     """`camera.rotation_from_euler_deg` for (T,) angles -> (T, 3, 3)."""
     return Rotation.from_euler("xyz", np.stack([-pitch_deg, yaw_deg, roll_deg], axis=1), degrees=True).as_matrix()
 
 
-def _weights(columns: dict[str, np.ndarray], model: FaceModel, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(T, E) weights of the model, and a warning about unknown columns."""
+def _weights(
+    columns: dict[str, np.ndarray], model: FaceModel, count: int
+) -> tuple[np.ndarray, tuple[Message, ...]]:
+    """(T, E) weights of the model, and warnings about percentages and unknown columns."""
     names = tuple(columns)
     values = np.stack([*columns.values()], axis=1) if columns else np.zeros((count, 0))
-    return retarget_weights(values, names, model, matching_columns(names, model.expression_names))
+    places = matching_columns(names, model.expression_names)
+    known = places >= 0
+    fractions, percent = fractions_of_weights(values[:, places[known]], model.expression_limits[known, 1])
+    values[:, places[known]] = fractions
+    expression, unknown = retarget_weights(values, names, model, places)
+    return expression, (*percent, *unknown)

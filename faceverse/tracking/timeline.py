@@ -36,7 +36,7 @@ def assemble(model: FaceModel, person: TrackedPerson, frames: np.ndarray, smooth
         rotation = smooth_rotations(rotation, times, *ROTATION_FILTER)
         translation = smooth_values(translation, times, *TRANSLATION_FILTER)
         expression = np.clip(smooth_values(expression, times, *WEIGHT_FILTER), *model.expression_limits.T)
-    before, share = _interpolation(frames["seconds"], has_face)
+    before, share = interpolation(frames["seconds"], has_face)
     after = np.minimum(before + 1, len(with_face) - 1)
     steps = (rotation[before].inv() * rotation[after]).as_rotvec() * share[:, None]
     rotations = (rotation[before] * Rotation.from_rotvec(steps)).as_matrix()
@@ -62,7 +62,7 @@ def assemble(model: FaceModel, person: TrackedPerson, frames: np.ndarray, smooth
     )
 
 
-def _interpolation(times_s: np.ndarray, has_face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interpolation(times_s: np.ndarray, has_face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each frame the index (T,) of the last frame with a face, among those, and the weight (T,) of the next one.
 
     Frames before the first face take that frame.
