@@ -126,6 +126,15 @@ def test_arrays_are_not_allocated_on_the_word_of_their_header(header, code):
     assert reason(read_npz, zipped({"a.npy": npy(header, b"\0" * 8)})).code == code
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_of_numbers_that_are_no_characters(order):
+    """Python raises a SystemError at the first use of such a text."""
+    header = f"{{'descr': '{order}U2', 'fortran_order': False, 'shape': (2,)}}"
+    whole, damaged = (np.array([0x61, 0x10FFFF, 0x62, last], f"{order}u4").tobytes() for last in (0x63, 0x110000))
+    assert read_npz(zipped({"a.npy": npy(header, whole)}))["a"].tolist() == ["a\U0010ffff", "bc"]
+    assert reason(read_npz, zipped({"a.npy": npy(header, damaged)})).code == "npy.text"
+
+
 def test_version_of_the_format_is_checked():
     assert reason(lambda content: read_array(io.BytesIO(content), len(content)), b"\x93NUMPY\x09\x00").arguments == {
         "major": 9,

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from faceverse.errors import WeightsError
+from faceverse.io import pickles
 from faceverse.io.pickles import read_checkpoint, read_npy
 from faceverse.messages import Message
 
@@ -413,6 +414,36 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, ran, name):
         read_npy(tmp_path / "model.npy")
     assert "\n" not in str(error.value)
     assert ran() == []
+
+
+def test_lengths_are_not_allocated_on_the_word_of_a_file(tmp_path, monkeypatch):
+    """A length of 2^40 bytes is limited to what is left of the file before memory is reserved for it."""
+    asked = []
+
+    class Counting(pickles._BoundedFile):
+        def read(self, count=-1):
+            before = self._file.tell()
+            content = super().read(count)
+            asked.append((count, len(content), self._file.tell() - before))
+            return content
+
+    monkeypatch.setattr(pickles, "_BoundedFile", Counting)
+    (tmp_path / "model.npy").write_bytes(npy_bytes(b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"short"))
+    with pytest.raises(WeightsError, match="is damaged"):
+        read_npy(tmp_path / "model.npy")
+    assert (1 << 40, 5, 5) in asked
+
+
+def test_text_of_numbers_that_are_no_characters(tmp_path):
+    names = np.array(["ab"])
+    np.save(tmp_path / "model.npy", {"names": names}, allow_pickle=True)
+    whole = (tmp_path / "model.npy").read_bytes()
+    assert read_npy(tmp_path / "model.npy")["names"].tolist() == ["ab"]
+    damaged = whole.replace(names.tobytes(), np.array([0x61, 0x110000], np.uint32).tobytes())
+    assert damaged != whole
+    (tmp_path / "model.npy").write_bytes(damaged)
+    with pytest.raises(WeightsError, match="text with numbers that are no characters"):
+        read_npy(tmp_path / "model.npy")
 
 
 @pytest.mark.parametrize("name", ["meanshape", "all"])

@@ -241,7 +241,7 @@ def change_safetensors(data: bytes, rng: Random, others: Sequence[bytes]) -> byt
         case 3 if isinstance(document, dict):  # an array in another shape or type that has the same number of bytes
             key = rng.choice(list(document))
             entry = document[key]
-            if isinstance(entry, dict) and "shape" in entry:
+            if isinstance(entry, dict) and isinstance(entry.get("shape"), list):
                 entry["shape"] = rng.choice(([], entry["shape"][::-1], [1, *entry["shape"]], [0, *entry["shape"]]))
         case 4 if isinstance(document, dict):
             first, second = (rng.choice(list(document)) for _ in range(2))

@@ -74,7 +74,21 @@ def read_array(file: BinaryIO, file_bytes: int) -> np.ndarray:
     """Read an array in the .npy format, see `check_length`; the file can seek."""
     check_length(file, file_bytes)
     file.seek(0)
-    return npy_format.read_array(file, allow_pickle=False)
+    array = npy_format.read_array(file, allow_pickle=False)
+    check_text(array.dtype, array.tobytes() if array.dtype.kind == "U" else b"")
+    return array
+
+
+def check_text(dtype: np.dtype, content: bytes) -> None:
+    """Check the characters of an array of text: NumPy takes any number for one, and Python then fails at any use.
+
+    Raises:
+        ValueError: with a `Message`: a number that is no character.
+    """
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if (codes > 0x10FFFF).any():
+            raise ValueError(Message("npy.text"))
 
 
 def check_length(file: BinaryIO, file_bytes: int) -> None:

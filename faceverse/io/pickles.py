@@ -16,6 +16,7 @@ import pickle
 import pickletools
 import re
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ import torch
 
 from ..errors import WeightsError
 from ..messages import Message
-from .archives import read_array, read_header
+from .archives import check_text, read_array, read_header
 from .files import check_file
 
 _ALLOWED_OPCODES = """
@@ -75,12 +76,25 @@ def read_npy(path: str | os.PathLike) -> np.ndarray | dict:
 def _read_npy(file: BinaryIO, file_bytes: int) -> np.ndarray | dict:
     shape, dtype = read_header(file)
     if dtype.hasobject:
-        array = _RestrictedUnpickler(file).load()
+        array = _RestrictedUnpickler(_BoundedFile(file)).load()
         if type(array) is not np.ndarray or array.dtype != object or array.shape != shape or file.read(1):
             raise ValueError(Message("npy.other_content"))
         return array.item() if array.ndim == 0 else array
     file.seek(0)
     return read_array(file, file_bytes)
+
+
+class _BoundedFile:
+    """A file whose `read` never reserves memory for more bytes than are left, whatever length a damaged file states."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._end = file, os.fstat(file.fileno()).st_size
+        self.readline, self.readinto = file.readline, file.readinto  # type: ignore[attr-defined]
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self._end - self._file.tell())
+        return self._file.read(left if count < 0 else min(count, left))
 
 
 class _RestrictedUnpickler(pickle._Unpickler):
@@ -91,7 +105,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
         readline: Callable[[], bytes]
         pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | _BoundedFile) -> None:
         super().__init__(file, encoding="latin1")  # the encoding of Python 2's strings
         self._incomplete: dict[int, np.dtype] = {}  # dtypes before the second half of their description
         self._globals: dict[str, object] = {"numpy.ndarray": _NDARRAY, "numpy.dtype": self._dtype}
@@ -178,6 +192,8 @@ class _RestrictedUnpickler(pickle._Unpickler):
             kinds, size = (bytes, bytearray), dtype.itemsize
         if type(data) not in kinds or len(data) != math.prod(_shape(shape)) * size or (size == 0 and shape != ()):
             raise _RefusedError(Message("pickle.array_of_other", shape=repr(shape)))
+        if kinds != (list,):
+            check_text(dtype, data)
         return data
 
     def _array(self, kind: object, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
@@ -250,8 +266,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         if start != _LEGACY_START and not archive:
             raise ValueError(Message("pickle.no_checkpoint"))
         with _TORCH_NAMES, torch.serialization.safe_globals([(SimpleNamespace, "argparse.Namespace")]):
-            mmap = archive and all(entry.compress_type == 0 for entry in zipfile.ZipFile(path).infolist())
-            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+            content = _load_archive(path) if archive else _load_legacy(path)
     except Exception as error:  # PyTorch raises the errors of pickle, zip archives, storages and tensors
         refused = _TORCH_REFUSAL.search(str(error))
         if refused:
@@ -261,6 +276,19 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if not isinstance(content, dict):
         raise WeightsError("file.no_tensors", path=path, type=type(content).__name__)
     return content
+
+
+def _load_archive(path: Path) -> Any:
+    mmap = all(entry.compress_type == 0 for entry in zipfile.ZipFile(path).infolist())
+    return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _load_legacy(path: Path) -> Any:
+    # PyTorch warns of a protocol that only a damaged file has, and then fails to read it.
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        bounded: Any = _BoundedFile(file)
+        return torch.load(bounded, map_location="cpu", weights_only=True)
 
 
 # -- both -------------------------------------------------------------------------------------------------------------

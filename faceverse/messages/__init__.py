@@ -188,7 +188,7 @@ def reason_of(error: BaseException) -> Message:
             return error.strerror
         return Message(_SYSTEM_REASONS.get(error.errno or 0, error.strerror))
     lines = str(error).strip().splitlines()
-    return Message(_shown(_OBJECT.sub(r"\1", _CLASS.sub(r"\1", lines[0]))) if lines else type(error).__name__)
+    return Message(_shown(lines[0]) if lines else type(error).__name__)
 
 
 def _plain(value: Any) -> Any:
@@ -200,9 +200,12 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> Any:
-    """A value as a sentence shows it: text in one line, shortened in the middle where it is long."""
+    """A value as a sentence shows it: text in one line, shortened in the middle where it is long; of Python's
+    descriptions of classes and objects the name alone."""
     if isinstance(value, Message) or not isinstance(value, str):
         return value
+    if "<" in value:
+        value = _OBJECT.sub(r"\1", _CLASS.sub(r"\1", value))
     if not value.isprintable():
         value = "".join(c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "?" for c in value)
     half = LONGEST_ARGUMENT // 2

@@ -247,7 +247,8 @@ def _read_json(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 def _check(file: ModelFile, where: str) -> None:
     """Raise one WeightsError that names every array with a wrong dtype, shape, index or value."""
     arrays = file.arrays()
-    problems = _shape_problems(file, arrays) or _value_problems(file, arrays)
+    with np.errstate(all="ignore"):  # numbers may be anything before they are checked
+        problems = _shape_problems(file, arrays) or _value_problems(file, arrays)
     if problems:
         raise WeightsError("file.problems", path=where, problems=joined(problems))
 

@@ -137,7 +137,8 @@ def _check_model(document: dict, model: FaceModel) -> None:
 
 
 def _array(document: dict, key: str, shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
-    values = np.array(document[key], dtype=np.float64 if key == "times_s" else dtype)
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
+        values = np.array(document[key], dtype=np.float64 if key == "times_s" else dtype)
     if values.shape != shape:
         raise ValueError(Message("trackfile.shape", key=key, shape=values.shape, expected=shape))
     if not np.isfinite(values).all():

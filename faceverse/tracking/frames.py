@@ -18,6 +18,7 @@ from ..messages import reason_of
 _Frames = Generator[tuple[float, np.ndarray], None, None]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+_MOST_FRAMES = 100_000_000  # a file that states more, months of video, is damaged
 
 
 def open_source(source, fps: float, skip: int = 0) -> tuple[_Frames, int | None]:
@@ -68,7 +69,7 @@ def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]
     if not capture.isOpened():
         raise ImageError("video.unreadable", name=path.name)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    return _decode(capture, cv2, fps, skip), count if count > 0 else None
+    return _decode(capture, cv2, fps, skip), count if 0 < count < _MOST_FRAMES else None
 
 
 def _open_camera(number: int) -> _Frames:

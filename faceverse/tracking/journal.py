@@ -243,7 +243,8 @@ def camera_of_numbers(numbers: Sequence[float]) -> Camera:
 
 
 def _finite(values: Any, key: str, dtype: Any = np.float64) -> np.ndarray:
-    array = np.array(values, dtype)
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
+        array = np.array(values, dtype)
     if not np.isfinite(array).all():
         raise ValueError(Message("array.not_finite", key=key))
     return array
