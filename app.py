@@ -19,5 +19,6 @@ gpu = hosting.declare_gpu()
 if __name__ == "__main__":
     demo.launch(prevent_thread_lock=True, **launch_options(page.webcams), **mcp_options())
     hosting.keep_clean(page.sessions, page.sessions.root.parent)
-    page.warm_up()
+    if hosting.wants_warm_up():
+        page.warm_up()
     demo.block_thread()

@@ -27,9 +27,18 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 _log = logging.getLogger(__name__)
 
 
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "1").strip().lower() not in ("0", "false", "no")
+
+
 def wants_detail() -> bool:
     """Whether fits estimate skin detail: FACEVERSE_DETAIL=0 saves a slow server the time."""
-    return os.environ.get("FACEVERSE_DETAIL", "1").strip().lower() not in ("0", "false", "no")
+    return _is_on("FACEVERSE_DETAIL")
+
+
+def wants_warm_up() -> bool:
+    """Whether the server fits the sample photograph as it starts: with FACEVERSE_WARM_UP=0 the first visitor waits."""
+    return _is_on("FACEVERSE_WARM_UP")
 
 
 def webcam_limit() -> int:

@@ -46,6 +46,7 @@ def server(root, tmp_path_factory):
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder),
+        "FACEVERSE_WARM_UP": "0",  # a fit that nobody waits for
     }
     log = folder / "server.log"
     with open(log, "wb") as output:
@@ -102,7 +103,12 @@ def photos(tmp_path_factory):
 def open_page(browser, address, size=DESKTOP, theme="light", language="en-GB", **options):
     """A page of a new visitor, ready for a photograph; at the end nothing may have gone wrong in it."""
     context = browser.new_context(
-        viewport=size, color_scheme=theme, accept_downloads=True, locale=language, **options
+        viewport=size,
+        color_scheme=theme,
+        accept_downloads=True,
+        locale=language,
+        reduced_motion="reduce",  # transitions are drawn in software here
+        **options,
     )
     page = context.new_page()
     page.set_default_timeout(30_000)

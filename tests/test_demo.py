@@ -155,6 +155,16 @@ def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
     assert "Done in" in markup.report(fitted.result, True, "en")
 
 
+def test_the_warm_up_draws_what_a_visitor_sees_and_leaves_the_sample(sample_fit, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(fit_jobs, "fit", lambda job, detail: iter(sample_fit[0]))
+    for module, name in ((fit_jobs.heads, "view"), (fit_jobs.pictures, "of_fit")):
+        monkeypatch.setattr(module, name, lambda *given, draw=getattr(module, name): drawn.append(draw(*given)))
+    fit_jobs.warm_up_fit(tmp_path, tmp_path / "model.bin", detail=False)
+    assert len(drawn) == 2 and all(drawn)
+    assert [path.name for path in tmp_path.iterdir()] == ["astronaut.jpg"]
+
+
 def test_a_photograph_of_several_people_is_a_question(job, toy_model, monkeypatch):
     asked = []
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 60)])

@@ -27,11 +27,13 @@ def wait_for(condition, seconds=10):
 
 
 @pytest.mark.parametrize(("value", "wanted"), [(None, True), ("1", True), ("0", False), ("False", False), ("", True)])
-def test_detail_can_be_switched_off(monkeypatch, value, wanted):
-    monkeypatch.delenv("FACEVERSE_DETAIL", raising=False)
+@pytest.mark.parametrize("name", ["detail", "warm_up"])
+def test_detail_and_warm_up_can_be_switched_off(monkeypatch, name, value, wanted):
+    variable = f"FACEVERSE_{name.upper()}"
+    monkeypatch.delenv(variable, raising=False)
     if value is not None:
-        monkeypatch.setenv("FACEVERSE_DETAIL", value)
-    assert hosting.wants_detail() is wanted
+        monkeypatch.setenv(variable, value)
+    assert getattr(hosting, f"wants_{name}")() is wanted
 
 
 # --------------------------------------------------------------------------------------------------------------- memory

@@ -504,7 +504,9 @@ def test_progress_and_the_panel_follow_the_work(studio):
     answer(studio, 2, head=None, status=STATUS)
     assert studio.get_attribute(".fv-viewport", "data-state") == "busy" and studio.inner_text(".fv-step") == "Matching"
     answer(studio, 3)
+    drawn = studio.get_attribute(".fv-viewport", "data-drawn")
     answer(studio, 3, status=STATUS | {"refining": True})
+    assert studio.get_attribute(".fv-viewport", "data-drawn") == drawn, "the head is not drawn for its progress"
     assert studio.get_attribute(".fv-viewport", "data-state") == "refining" and studio.is_enabled("[data-tab=shape]")
     answer(studio, 3, status=STATUS)
     assert studio.get_attribute(".fv-viewport", "data-state") == "busy"

@@ -177,7 +177,7 @@ class Studio {
     this.viewport.scrollIntoView();
   }
 
-  // Applies a value beyond its files.
+  // Applies a value beyond its files; one that differs only in its progress draws nothing.
   applyValue(value, isAnswer) {
     this.viewport.element.dataset.edition = value.edition;
     if (isAnswer) {
@@ -190,7 +190,7 @@ class Studio {
       this.adoption = null;
       this.setWaiting(false);
       this.setState({ ...this.state, ...state });
-    } else {
+    } else if (isAnswer) {
       this.refresh();
     }
     if (value.motion?.number !== this.motion) this.changeMotion(value.motion);
