@@ -21,6 +21,7 @@ from .commands.edit import add_blend, add_edit, add_export, add_randomize, add_r
 from .commands.track import add_track
 from .commands.train import add_train
 from .commands.weights import add_weights
+from .messages import Message, reason_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader of the output has closed it; the interpreter would report that again when it closes the stream.
+    except OSError as error:
+        if error.filename is not None:  # of another file than the output: a fault of this library
+            raise
+        if not isinstance(error, BrokenPipeError):
+            complain(Message("command.output_fails", reason=reason_of(error)))
+        # The interpreter would report the output's fault again when it closes the stream.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

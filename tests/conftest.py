@@ -142,6 +142,41 @@ def toy_result(toy_model):
     return with_params(blank, params)
 
 
+@pytest.fixture
+def toy_commands(monkeypatch, toy_model):
+    """The commands load the toy model."""
+    import faceverse as fv
+
+    def load_model(source="open"):
+        if source != "open":
+            raise fv.WeightsError(f"there is no model file {source}")
+        return toy_model
+
+    for place in ("batch", "track", "arguments"):
+        monkeypatch.setattr(f"faceverse.commands.{place}.load_model", load_model)
+
+
+@pytest.fixture
+def toy_fit(monkeypatch, toy_commands, toy_result):
+    """Replaces the fit by one that knows the answer and two faces; the list of its calls (photo or photos, options)."""
+    import faceverse as fv
+    from faceverse.graphics.camera import default_camera
+
+    calls = []
+
+    def fit(source, model, **options):
+        calls.append((source, options))
+        photo = source[0] if isinstance(source, list) else source
+        if isinstance(options["face"], int) and options["face"] > 1:
+            raise fv.NoFaceError(f"1 face was found, face={options['face']} requires another")
+        options["on_progress"]("landmarks", 0.5, None)
+        camera = default_camera(photo.rgb.shape[:2], options["focal_px"])
+        return toy_result.replace(camera=camera, source=photo.name)
+
+    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
+    return calls
+
+
 def _is_local(sock, address):
     if sock.family == getattr(socket, "AF_UNIX", None):
         return True

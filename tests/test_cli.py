@@ -18,44 +18,14 @@ from test_skin_detail import module_of
 
 import faceverse as fv
 from faceverse.__main__ import main
-from faceverse.commands.batch import SUMMARY_COLUMNS, distinct_names
-from faceverse.graphics.camera import default_camera
+from faceverse.commands.batch import SUMMARY_COLUMNS
+from faceverse.commands.names import distinct_names
 from faceverse.weights import find_weights
 
 
 @pytest.fixture
-def toy_fit(monkeypatch, toy_model, toy_result):
-    """Replaces the fit by one that knows the answer and two faces; the list of its calls (photo or photos, options)."""
-    calls = []
-
-    def fit(source, model, **options):
-        calls.append((source, options))
-        photo = source[0] if isinstance(source, list) else source
-        if isinstance(options["face"], int) and options["face"] > 1:
-            raise fv.NoFaceError(f"1 face was found, face={options['face']} requires another")
-        options["on_progress"]("landmarks", 0.5, None)
-        camera = default_camera(photo.rgb.shape[:2], options["focal_px"])
-        return toy_result.replace(camera=camera, source=photo.name)
-
-    monkeypatch.setattr("faceverse.commands.batch.fit", fit)
-    use_toy_model(monkeypatch, toy_model)
-    return calls
-
-
-def use_toy_model(monkeypatch, toy_model):
-    def load_model(source="open"):
-        if source != "open":
-            raise fv.WeightsError(f"there is no model file {source}")
-        return toy_model
-
-    for place in ("batch", "track", "arguments"):
-        monkeypatch.setattr(f"faceverse.commands.{place}.load_model", load_model)
-
-
-@pytest.fixture
-def stored(monkeypatch, tmp_path, toy_model, toy_result):
+def stored(toy_commands, tmp_path, toy_result):
     """Path of the toy result as JSON; the commands load the toy model."""
-    use_toy_model(monkeypatch, toy_model)
     return fv.export(toy_result, tmp_path / "me.json")
 
 
@@ -731,9 +701,9 @@ def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model
             Path(path).write_text("frames")
             return Path(path)
 
-    def track(source, model, *, identity, smooth, focal_px, quality, on_progress, journal):
+    def track(source, model, *, identity, smooth, focal_px, quality, on_progress, journal, keep_journal):
         on_progress("frames", 0.5, None)
-        assert quality == "fast" and journal == out / "clip.fvtrack"
+        assert quality == "fast" and journal == out / "clip.fvtrack" and keep_journal
         calls.append((source, model, identity, smooth, focal_px))
         return Found()
 
@@ -744,7 +714,7 @@ def test_track_writes_a_table_and_passes_its_options(stored, tmp_path, toy_model
     assert main(line) == 0
     assert contents(out) == ["clip.csv", "clip.json"]
     ((source, model, identity, smooth, focal_px),) = calls
-    assert source == Path("clips/clip.mp4") and model is toy_model and smooth is False and focal_px == 900
+    assert source == "clips/clip.mp4" and model is toy_model and smooth is False and focal_px == 900
     assert isinstance(identity, fv.FitResult)
     assert capsys.readouterr().out.splitlines()[:2] == [str(out / "clip.csv"), str(out / "clip.json")]
 

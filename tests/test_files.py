@@ -206,7 +206,7 @@ def refused(write, path, words):
         write(path)
     assert "\n" not in str(caught.value)
     chinese = caught.value.message.translated("zh")
-    assert str(path.with_suffix("")) in chinese and "无法写入" in chinese
+    assert str(path.with_suffix("")).replace("\0", "?") in chinese and "无法写入" in chinese
 
 
 def test_read_only_disks_are_one_error(writer, disk):

@@ -22,13 +22,15 @@ from pathlib import Path
 from ..errors import FaceVerseError, ImageError, ParameterError
 from ..fitting import fit
 from ..fitting.face_selection import FaceSelector, check_face_selector
-from ..formats.export import EXPORT_FORMATS, export
-from ..io.images import Photo, read_image, save_image
+from ..formats.export import EXPORT_FORMATS, companions_of, head_files
+from ..io.files import files_in, write_all, write_atomically
+from ..io.images import Photo, encoded_image, read_image
 from ..messages import Message, reason_of
 from ..rendering.render import overview
 from ..result import FitResult
 from ..weights import load_model
 from .arguments import add_folder, add_formats, add_model
+from .names import distinct_names, longest_name
 
 OVERVIEW = "png"  # a format of this command beside those of `EXPORT_FORMATS`: the picture of `overview`
 DEFAULT_FORMATS = ("glb", "json", OVERVIEW)
@@ -124,30 +126,11 @@ def _photos_in(source: Path, output: Path) -> list[Path]:
     """The photographs in a folder, without those in folders inside it, sorted by name."""
     if source.resolve() == output.resolve():
         raise ParameterError("batch.output_is_source", folder=output)
-    try:
-        photos = sorted(path for path in source.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-    except OSError as error:
-        raise ImageError("folder.unreadable", folder=source, reason=reason_of(error)) from error
+    photos = [path for path in files_in(source, ImageError) if path.suffix.lower() in PHOTO_SUFFIXES]
     photos = [path for path in photos if not path.name.startswith(".")]
     if not photos:
         raise ImageError("batch.no_photos", folder=source, suffixes=" ".join(PHOTO_SUFFIXES))
     return photos
-
-
-def distinct_names(sources: Sequence[Path | str]) -> list[str]:
-    """Distinct names for the results: me.jpg gives me, then me.png gives me_png and trip/me.jpg gives trip_me."""
-    names: list[str] = []
-    taken: set[str] = set()
-    files: set[str] = set()
-    for path in map(Path, sources):
-        elsewhere = path.name.lower() in files and path.parent.name
-        plain = "_".join(filter(None, (path.stem, path.suffix[1:])))
-        candidates = [path.stem, *([f"{elsewhere}_{path.stem}"] if elsewhere else []), plain]
-        candidates += [f"{plain}_{k}" for k in range(2, len(sources) + 2)]
-        names.append(next(candidate for candidate in candidates if candidate.lower() not in taken))
-        taken.add(names[-1].lower())
-        files.add(path.name.lower())
-    return names
 
 
 def _check_faces(faces: Sequence[FaceSelector], count: int) -> None:
@@ -170,14 +153,14 @@ def fit_person(sources: Sequence[Path | str], folder: Path, options: FitOptions)
     started = time.perf_counter()
     _check_faces(options.faces, len(sources))
     photos = [_open(source) for source in sources]
-    name = photos[0].name
+    (name,) = _names(sources[:1], folder, options.formats)
     _refuse_to_replace(sources, folder, [name], options.formats)
     with Progress() as progress:
         result = _fit(photos, options, progress)
         paths = _write(photos[0], result, folder, name, options.formats)
     print(*paths, sep="\n")
     print(f"{name}: {time.perf_counter() - started:.1f} s")
-    for warning in result.warnings:
+    for warning in (*result.warnings, *_shortening(sources[0], name)):
         print(f"{name}: warning: {warning}")
 
 
@@ -225,7 +208,7 @@ def fit_each(sources: Sequence[Path | str], folder: Path, options: FitOptions) -
         FaceVerseError: there is no model, results would replace a photograph, or the summary cannot be written.
     """
     _check_faces(options.faces, len(sources))
-    names = distinct_names(sources)
+    names = _names(sources, folder, options.formats)
     _refuse_to_replace(sources, folder, names, options.formats)
     load_model(options.model)  # before the first photograph: without a model none can succeed
     faces = options.faces if len(options.faces) > 1 else options.faces * len(sources)
@@ -236,8 +219,11 @@ def fit_each(sources: Sequence[Path | str], folder: Path, options: FitOptions) -
             for index, (source, label, name, face) in enumerate(each):
                 progress.begin(f"{index + 1}/{len(sources)} {label}", index / len(sources), 1 / len(sources))
                 rows.append(_summary_row(source, label, name, folder, replace(options, faces=(face,)), progress))
-    finally:
-        _write_summary(rows, folder / SUMMARY)
+    except BaseException:
+        with contextlib.suppress(ParameterError):  # the rows are printed, and what ended the run counts
+            _write_summary(rows, folder / SUMMARY)
+        raise
+    _write_summary(rows, folder / SUMMARY)
     failed = sum(row["status"] != "ok" for row in rows)
     print(folder / SUMMARY)
     print(f"{len(rows) - failed} of {len(rows)} photographs fitted")
@@ -256,13 +242,12 @@ def _summary_row(
     """Fit one photograph of many and write its files; returns its row of the summary by column."""
     started = time.perf_counter()
     row = dict.fromkeys(SUMMARY_COLUMNS, "") | {"file": label, "status": "ok"}
+    paths: list[Path] = []
     try:
         photo = _open(source)
         result = _fit([photo], options, progress)
         paths = _write(photo, result, folder, name, options.formats)
-        row["warnings"] = "; ".join(result.warnings)
-        progress.clear()
-        print(*paths, sep="\n", flush=True)
+        row["warnings"] = "; ".join((*result.warnings, *_shortening(source, name)))
     except FaceVerseError as error:
         row |= {"status": "failed", "error": " ".join(str(error).split())}
         progress.clear()
@@ -273,6 +258,9 @@ def _summary_row(
         row |= {"status": "failed", "error": " ".join(f"{type(error).__name__}: {error}".split())}
         progress.clear()
         traceback.print_exc()
+    progress.clear()
+    for path in paths:
+        print(path, flush=True)
     row["seconds"] = f"{time.perf_counter() - started:.2f}"
     return row
 
@@ -283,9 +271,10 @@ def _write_summary(rows: list[dict[str, str]], path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     try:
-        path.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise ParameterError("file.unwritable", path=path, reason=reason_of(error)) from error
+        write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"), ParameterError)
+    except ParameterError:
+        print(text.getvalue(), end="")  # the rows are not lost, and an older file is as it was
+        raise
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -311,36 +300,46 @@ def output_folder(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
+def _endings(formats: Sequence[str]) -> list[str]:
+    """What the files of a head add to its name."""
+    companions = [ending for suffix in formats if suffix != OVERVIEW for ending in EXPORT_FORMATS[suffix].companions]
+    return [*(f".{suffix}" for suffix in formats), *companions]
+
+
+def _names(sources: Sequence[Path | str], folder: Path, formats: Sequence[str]) -> list[str]:
+    endings = _endings(formats)
+    return distinct_names(sources, endings, longest_name(folder, endings))
+
+
+def _shortening(source: Path | str, name: str) -> list[Message]:
+    """A warning where the results have a shorter name than the photograph."""
+    return [] if Path(source).stem in name else [Message("batch.name_shortened", name=name)]
+
+
 def _refuse_to_replace(
     sources: Sequence[Path | str], folder: Path, names: Sequence[str], formats: Sequence[str]
 ) -> None:
     """Refuse a fit of me.png whose overview would be me.png in the same folder."""
     photographs = [source for source in sources if source != SAMPLE and os.path.exists(source)]
-    endings = [f".{suffix}" for suffix in formats]
-    endings += [name for suffix in formats if suffix != OVERVIEW for name in EXPORT_FORMATS[suffix].companions]
-    for target in (folder / f"{name}{ending}" for name in names for ending in endings):
-        for source in photographs if target.exists() else ():
-            if target.samefile(source):
-                raise ParameterError("batch.replaces_photo", path=source)
+    for main in (folder / f"{name}.{suffix}" for name in names for suffix in formats):
+        companions = [] if main.suffix == f".{OVERVIEW}" else companions_of(main)
+        for target in filter(os.path.exists, (main, *companions)):
+            for source in photographs:
+                if os.path.samefile(target, source):
+                    raise ParameterError("batch.replaces_photo", path=source)
 
 
 def _write(photo: Photo, result: FitResult, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write all files of one photograph in a temporary folder, then move them, so that none is ever half-written."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".faceverse-", dir=folder) as temporary:
-            for suffix in formats:
-                path = Path(temporary, f"{name}.{suffix}")
-                if suffix == OVERVIEW:
-                    save_image(path, overview(photo.rgb, result))
-                else:
-                    export(result, path)
-            made = sorted(Path(temporary).iterdir())
-            occupied = next((folder / path.name for path in made if (folder / path.name).is_dir()), None)
-            if occupied:
-                raise ParameterError("file.name_is_folder", path=occupied)
-            return [path.replace(folder / path.name) for path in made]
-    except OSError as error:
-        raise ParameterError("folder.unwritable", folder=folder, reason=reason_of(error)) from error
+    """Write all files of one photograph, or none of them."""
+    files: dict[Path, bytes] = {}
+    for suffix in formats:
+        path = folder / f"{name}.{suffix}"
+        if suffix == OVERVIEW:
+            files[path] = encoded_image(path, overview(photo.rgb, result))
+        else:
+            files |= head_files(result, path)
+    write_all(files, ParameterError)
+    return sorted(files)
 
 
 # -- command ----------------------------------------------------------------------------------------------------------

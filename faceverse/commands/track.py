@@ -4,53 +4,103 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from ..errors import ParameterError
+from ..errors import FaceVerseError, ParameterError
 from ..formats.export import export, load_result
+from ..io.files import remove_files
+from ..messages import Message, joined, reason_of
 from ..model.face_model import FaceModel
 from ..tracking import LiveTracker, Track, track
 from ..tracking.clips import CLIP_MODES, render_track
 from ..tracking.frames import open_source
+from ..tracking.journal import JOURNAL_SUFFIX, read_journal
 from ..tracking.motion import TRACK_FORMATS
 from ..weights import load_model
 from .arguments import add_folder, add_formats, add_model
 from .batch import Progress, complain, output_folder
+from .names import longest_name, shortened
 
 
 def run_track(options: argparse.Namespace) -> int:
     if (options.input is None) == (options.webcam is None):
         raise ParameterError("command.no_video")
-    source = Path("webcam" if options.input is None else options.input)
     with output_folder(options.output) as folder:
         model = load_model(options.model)
         identity = None if options.identity is None else load_result(options.identity, model)
         started = time.perf_counter()
         given = {"identity": identity, "smooth": options.smooth, "focal_px": options.focal_px}
-        if options.webcam is not None:
-            result = _track_camera(options.webcam, model, given)
-        else:
-            journal = folder / f"{source.stem}.fvtrack"
-            try:
+        name, journal = "webcam", None
+        if options.input is not None:
+            # The absolute path also gives a folder such as . its name.
+            name = _result_name(Path(os.path.abspath(options.input)).stem or "frames", folder, options)
+            journal = folder / f"{name}{JOURNAL_SUFFIX}"
+        try:
+            if journal is None:
+                result = _track_camera(options.webcam, model, given)
+            else:
+                given |= {"quality": options.quality, "journal": journal, "keep_journal": True}
                 with Progress() as progress:
-                    result = track(
-                        source, model, **given, quality=options.quality, on_progress=progress, journal=journal
-                    )
-            except KeyboardInterrupt:
-                if journal.is_file():
-                    complain(f"{journal} holds the frames tracked so far; the same command continues from there")
-                raise
-        for suffix in options.formats:
-            print(export(result, folder / f"{source.stem}.{suffix}"))
-        if options.video and options.input is None:
-            complain("no video is written of a camera, because its frames are not kept")
-        elif options.video:
-            clip = folder / f"{source.stem}_{options.video}.mp4"
-            print(render_track(result, clip, mode=options.video, source=source))
-        print(f"{source.stem}: {time.perf_counter() - started:.1f} s")
+                    result = track(options.input, model, **given, on_progress=progress)
+            _write(result, folder, name, options, journal)
+        except KeyboardInterrupt:
+            if journal is not None and journal.is_file():
+                complain(f"{journal} holds the frames tracked so far; the same command continues from there")
+            raise
+        if journal is not None:
+            remove_files([journal])
+        print(f"{name}: {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _result_name(name: str, folder: Path, options: argparse.Namespace) -> str:
+    """The name, shortened where a file's name would be too long."""
+    endings = [JOURNAL_SUFFIX, *(f".{suffix}" for suffix in options.formats), f"_{options.video}.mp4"]
+    found = shortened(name, longest_name(folder, endings))
+    if found != name:
+        complain(Message("track.name_shortened", name=found))
+    return found
+
+
+def _write(result: Track, folder: Path, name: str, options: argparse.Namespace, journal: Path | None) -> None:
+    """Write the files of a track and print their paths; one that cannot be written does not stop the others.
+
+    Raises:
+        ParameterError: at least one cannot be written. It says what keeps the track.
+    """
+    problems = []
+    for suffix in options.formats:
+        try:
+            print(export(result, folder / f"{name}.{suffix}"), flush=True)
+        except FaceVerseError as error:
+            problems.append(error.message)
+    if options.video and options.input is None:
+        complain("no video is written of a camera, because its frames are not kept")
+    elif options.video:
+        clip = folder / f"{name}_{options.video}.mp4"
+        try:
+            print(render_track(result, clip, mode=options.video, source=options.input), flush=True)
+        except FaceVerseError as error:
+            problems.append(error.message)
+    if problems:
+        raise ParameterError("track.not_written", problems=joined(problems), kept=_keep(result, name, journal))
+
+
+def _keep(result: Track, name: str, journal: Path | None) -> Message:
+    """Keep a track whose files cannot be written: by its journal if that is complete, else in the temporary folder."""
+    if journal is not None:
+        with contextlib.suppress(ParameterError):
+            if read_journal(journal, result.model).intact == len(result):
+                return Message("track.kept_by_journal", path=journal)
+    try:
+        place = Path(tempfile.mkdtemp(prefix="faceverse-"))
+        return Message("track.kept_elsewhere", path=result.save(place / f"{name}.npz"))
+    except (OSError, ParameterError) as error:
+        return Message("track.not_kept", reason=reason_of(error))
 
 
 def _track_camera(camera: int, model: FaceModel, given: dict) -> Track:

@@ -110,6 +110,16 @@ def export(
     path = Path(path)
     if light is not None or dense is not None:
         lod = _level_of_detail(path, lod, light, dense)
+    write_all(head_files(result, path, lod), ParameterError)
+    return path
+
+
+def head_files(result: FitResult, path: Path, lod: str = "standard") -> dict[Path, bytes]:
+    """Contents of the files that `export` writes, by their paths; see there.
+
+    Raises:
+        ParameterError: as in `export`.
+    """
     known = EXPORT_FORMATS.get(path.suffix.lower().removeprefix("."))
     if known is None:
         suffixes = " ".join(f".{name}" for name in EXPORT_FORMATS)
@@ -121,8 +131,14 @@ def export(
     if lod == "dense":
         _check_dense(result, path, known)
     head = coarse_head(result) if lod == "coarse" and known.levels_of_detail else result
-    write_all(known.content(head, path, lod), ParameterError)
-    return path
+    return known.content(head, path, lod)
+
+
+def companions_of(path: Path) -> list[Path]:
+    """Paths of the further files that `export` writes beside a file, in the order of `ExportFormat.companions`."""
+    known = EXPORT_FORMATS[path.suffix.lower().removeprefix(".")]
+    stem = re.sub(r"\s+", "_", path.stem)  # readers of .obj and .mtl split lines at blanks
+    return [path.with_name(f"{stem}{ending}") for ending in known.companions]
 
 
 def _level_of_detail(path: Path, lod: str, light: bool | None, dense: bool | None) -> str:
@@ -219,9 +235,7 @@ def _mesh_of(result: FitResult, lod: str) -> DenseMesh:
 
 def _obj(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     mesh = _mesh_of(result, lod)
-    # Readers split these two lines at blanks.
-    stem = re.sub(r"\s+", "_", path.stem)
-    material_path, texture_path = path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}_texture.png")
+    material_path, texture_path = companions_of(path)
     flipped = mesh.uv * np.array([1, -1], np.float32) + np.array([0, 1], np.float32)
     lines = [
         f"# {library_name()}: metres, +y up\nmtllib {material_path.name}\no head\n",

@@ -124,12 +124,7 @@ def staged_file(path: Path, error: type[FaceVerseError]) -> Iterator[Path]:
     Args:
         path, error: see `write_atomically`.
     """
-    temporary = _temporary(path)
-    try:
-        _check_target(path)
-        open(temporary, "xb").close()
-    except OSError as problem:
-        raise error("file.unwritable", path=path, reason=reason_of(problem)) from problem
+    temporary = _new_temporary(path, error)
     try:
         yield temporary
         try:
@@ -138,6 +133,22 @@ def staged_file(path: Path, error: type[FaceVerseError]) -> Iterator[Path]:
             raise error("file.unwritable", path=path, reason=reason_of(problem)) from problem
     finally:
         remove_files([temporary])
+
+
+def check_writable(path: Path, error: type[FaceVerseError]) -> None:
+    """Check that a file can be written, before work that would be lost otherwise; see `write_atomically`."""
+    remove_files([_new_temporary(path, error)])
+
+
+def _new_temporary(path: Path, error: type[FaceVerseError]) -> Path:
+    """An empty temporary file beside `path`."""
+    try:
+        _check_target(path)
+        temporary = _temporary(path)
+        open(temporary, "xb").close()
+    except OSError as problem:
+        raise error("file.unwritable", path=path, reason=reason_of(problem)) from problem
+    return temporary
 
 
 def _temporary(path: Path) -> Path:

@@ -103,6 +103,15 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
         ImageError: unknown suffix, wrong array, or the file cannot be written.
     """
     path = Path(path)
+    return write_atomically(path, encoded_image(path, rgb), ImageError)
+
+
+def encoded_image(path: Path, rgb: np.ndarray) -> bytes:
+    """Content of the file that `save_image` writes; see there.
+
+    Raises:
+        ImageError: unknown suffix, or wrong array.
+    """
     if path.suffix.lower() not in _SAVE_OPTIONS:
         known = " ".join(_SAVE_OPTIONS)
         raise ImageError("image.write_suffix", name=path.name, known=known)
@@ -114,7 +123,7 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> Path:
         rgb = rgb[:, :, :3]
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(content, format=image_format, **options)
-    return write_atomically(path, content.getvalue(), ImageError)
+    return content.getvalue()
 
 
 def _read_file(path: Path) -> Photo:

@@ -57,6 +57,7 @@ def track(
     fps: float = 30.0,
     focal_px: float | None = None,
     journal: str | os.PathLike | None = None,
+    keep_journal: bool = False,
 ) -> Track:
     """Track the largest face of a video.
 
@@ -74,7 +75,10 @@ def track(
         fps: frames per second of sources without times: folders and plain frames.
         focal_px: focal length; by default it is estimated with the person (`tracking.focal_length`).
         journal: file that stores the frames while a video file or a folder is tracked. After an aborted run,
-            `load_track` reads it, and the same call continues after its last frame. It is deleted at the end.
+            `load_track` reads it, and the same call continues after its last frame. It is deleted at the end. Where the
+            disk is full, it stops with a warning, and tracking goes on.
+        keep_journal: keep the complete journal: the same call then returns the track at once. Delete it when the track
+            is saved.
     Raises:
         ImageError: the source cannot be read, has no frames, or frames of different sizes.
         NoFaceError: no frame shows a face.
@@ -98,6 +102,8 @@ def track(
         with contextlib.closing(frames):
             new = itertools.islice(frames, min(done, _WARM_UP_FRAMES), None)
             person, record = run(_with_progress(new, on_progress, done, total), writer, earlier)
+    if writer is not None:
+        writer.finish(person, record.frames, keep_journal)
     result = assemble(model, person, record.frames, smooth)
     return replace(result, subject=identity) if isinstance(identity, FitResult) else result
 
@@ -144,16 +150,14 @@ class _Run:
         last = None if earlier is None or not len(earlier.frames) else state_of_record(earlier.frames[-1])
         if last is not None:
             solver.resume(last)
-        complete = False
         try:
             for frame in itertools.chain(first, frames):
                 row = record.add(solver(frame))
                 if journal is not None:
                     journal.add(row)
-            complete = True
         finally:
             if journal is not None:
-                journal.close(complete)
+                journal.close()
         return person, record
 
     def _estimate_person(self, frames: list[FrameObservation]) -> TrackedPerson:

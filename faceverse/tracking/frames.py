@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator, Sized
 from pathlib import Path
@@ -15,6 +17,7 @@ from ..io.files import check_file, files_in
 from ..io.images import read_image
 from ..messages import reason_of
 
+_NUMBER = re.compile(r"%\d*d")  # FFmpeg's place of a number in the name of a series of pictures
 _Frames = Generator[tuple[float, np.ndarray], None, None]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -32,15 +35,10 @@ def open_source(source, fps: float, skip: int = 0) -> tuple[_Frames, int | None]
     if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
         return _open_camera(int(source)), None
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if os.path.isdir(path):
-            names = sorted(filter(_is_picture, files_in(path, ImageError)), key=_natural_order)
-            if not names:
-                raise ImageError("video.no_pictures", folder=path, suffixes=" ".join(PICTURE_SUFFIXES))
-            timed = ((index / fps, read_image(name).rgb) for index, name in enumerate(names) if index >= skip)
-            return timed, len(names)
-        check_file(source, ImageError)
-        return _open_video(path, fps, skip)
+        if pictures := _pictures(source):
+            timed = ((index / fps, read_image(path).rgb) for index, path in enumerate(pictures) if index >= skip)
+            return timed, len(pictures)
+        return _open_video(Path(source), fps, skip)
     if not isinstance(source, Iterable):
         raise ImageError("video.source_type", type=type(source).__name__)
     total = len(source) if isinstance(source, Sized) else None
@@ -54,8 +52,21 @@ def _timed(item, seconds: float) -> tuple[float, np.ndarray]:
     return seconds, item
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+def _pictures(source: str | os.PathLike) -> list[Path]:
+    """The pictures of a folder in natural order; a picture alone; none of a video.
+
+    Raises:
+        ImageError: there is no such file or folder, or a folder without pictures.
+    """
+    path = Path(source)
+    if not os.path.isdir(path):
+        check_file(source, ImageError)
+        return [path] if path.suffix.lower() in PICTURE_SUFFIXES else []
+    found = [one for one in files_in(path, ImageError) if one.suffix.lower() in PICTURE_SUFFIXES]
+    found = [one for one in found if not one.name.startswith(".")]
+    if not found:
+        raise ImageError("video.no_pictures", folder=path, suffixes=" ".join(PICTURE_SUFFIXES))
+    return sorted(found, key=_natural_order)
 
 
 def _natural_order(path: Path) -> list:
@@ -65,11 +76,35 @@ def _natural_order(path: Path) -> list:
 
 def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]:
     cv2 = _opencv()
-    capture = _open_capture(cv2, str(path), cv2.CAP_FFMPEG)
+    with _plain_name(path) as name:
+        capture = _open_capture(cv2, name, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError("video.unreadable", name=path.name)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return _decode(capture, cv2, fps, skip), count if 0 < count < _MOST_FRAMES else None
+
+
+@contextlib.contextmanager
+def _plain_name(path: Path) -> Iterator[str]:
+    """A name of the file that FFmpeg takes for nothing else: an option, a protocol, or a pattern of numbered files.
+
+    An absolute path is neither of the first two. A link stands for a pattern, and for a name that is no text, with
+    which OpenCV would crash.
+    """
+    name = os.path.join(os.getcwd(), path)
+    is_text = not any("\ud800" <= letter <= "\udfff" for letter in name)
+    if is_text and not _NUMBER.search(name):
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "video" + (path.suffix if path.suffix[1:].isalnum() else ""))
+        try:
+            os.symlink(name, link)
+        except OSError as error:  # Windows, where links take a privilege
+            if not is_text:
+                raise ImageError("file.unreadable", path=path, reason=reason_of(error)) from error
+            link = name
+        yield link
 
 
 def _open_camera(number: int) -> _Frames:

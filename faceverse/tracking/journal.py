@@ -5,19 +5,23 @@ A journal is a line of JSON with the settings and the person, followed by one re
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..errors import ParameterError
 from ..fitting.state import PER_IMAGE, FaceState
 from ..graphics.camera import Camera
-from ..io.files import read_bytes, write_atomically
+from ..io.files import check_writable, read_bytes, remove_files, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel
@@ -28,7 +32,6 @@ from .person import PersonBias, TrackedPerson
 MAGIC, JOURNAL_SUFFIX = "faceverse-journal", ".fvtrack"
 VERSION = 2
 _CHUNK = 1024  # records
-_FLUSH_FRAMES = 30  # records that an aborted run may lose
 _PERSON = ("identity", "albedo", "iris")
 _LARGEST_SIDE_PX = 1 << 16
 
@@ -116,14 +119,20 @@ class JournalContent:
 class Journal:
     """Writes frames to a file while they are tracked.
 
+    A fault of the disk during the run does not end it: the journal stops with a warning.
+
     Args:
         path: of the file; an older one with the same settings is continued, any other is replaced.
         settings: what the frames depend on: source, model, options. JSON values.
+    Raises:
+        ParameterError: the file cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict):
-        self.path, self._settings, self._unflushed = path, settings, 0
-        self._file: BinaryIO | None = None
+        check_writable(path, ParameterError)
+        self.path, self._settings = path, settings
+        self._file: FileIO | None = None
+        self._has_stopped = False
 
     def earlier(self, model: FaceModel) -> JournalContent | None:
         """What an aborted run with the same settings left before the first damaged frame, if there is such a file."""
@@ -139,30 +148,52 @@ class Journal:
 
     def open(self, person: TrackedPerson, earlier: JournalContent | None) -> None:
         """Begin the file, or continue it after the complete records of an earlier run."""
-        line = _header(self._settings, person)
-        kept = b"" if earlier is None else earlier.frames.tobytes()
-        write_atomically(self.path, line + kept, ParameterError)
         try:
-            self._file = open(self.path, "ab")
-        except OSError as error:
-            raise ParameterError("file.unwritable", path=self.path, reason=reason_of(error)) from error
+            self._write(person, b"" if earlier is None else earlier.frames.tobytes())
+            self._file = open(self.path, "ab", buffering=0)  # an aborted run loses no frame
+        except (OSError, ParameterError) as error:
+            self._stop(error)
+
+    def _write(self, person: TrackedPerson, frames: bytes) -> None:
+        write_atomically(self.path, _header(self._settings, person) + frames, ParameterError)
 
     def add(self, record: np.void) -> None:
         """Append a frame."""
-        assert self._file is not None
-        self._file.write(record.tobytes())
-        self._unflushed += 1
-        if self._unflushed >= _FLUSH_FRAMES:
-            self._file.flush()
-            self._unflushed = 0
+        if self._file is None:
+            return
+        content = record.tobytes()
+        try:
+            if self._file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:  # the reader leaves an incomplete record out
+            self._stop(error)
 
-    def close(self, complete: bool) -> None:
-        """Close the file, and delete it where the track is complete."""
+    def _stop(self, error: OSError | ParameterError) -> None:
+        self.close()
+        self._has_stopped = True
+        reason = reason_of(error.__cause__ or error)
+        warnings.warn(Message("journal.stopped", path=self.path, reason=reason), stacklevel=2)
+
+    def close(self) -> None:
+        """Close the file, which stays."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # some file systems report a full disk only now
+                self._file.close()
             self._file = None
-            if complete:
-                self.path.unlink(missing_ok=True)
+
+    def finish(self, person: TrackedPerson, frames: np.ndarray, keep: bool) -> None:
+        """Close the file of a complete run.
+
+        Args:
+            person, frames: the whole run; they complete a journal that stopped, if the disk has space again.
+            keep: whether the file stays.
+        """
+        self.close()
+        if not keep:
+            remove_files([self.path])
+        elif self._has_stopped:
+            with contextlib.suppress(ParameterError):  # the warning has been given
+                self._write(person, frames.tobytes())
 
 
 def _header(settings: dict, person: TrackedPerson) -> bytes:
