@@ -121,7 +121,7 @@ def test_points_that_are_no_numbers_are_dropped(tmp_path):
         ("a.obj", bytes(range(256)) * 20, "empty|damaged"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 9\n", "damaged|empty"),
         ("a.ply", b"\x89PNG not a mesh", "damaged"),
-        ("a.xyz", b"1 2\n3 4\n", "3 or 6 numbers"),
+        ("a.xyz", b"1 2\n3 4\n", "not 2 numbers"),
         ("a.xyz", b"one two three\n", "damaged"),
         ("a.xyz", b"nan nan nan\n", "empty"),
         ("a.obj", b"v 0 0 0\nv 1 0 0\nf 1 2 9\n", "damaged|empty"),

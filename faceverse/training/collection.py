@@ -40,7 +40,7 @@ from .surface_fit import require_igl
 
 ALL = "all"
 FEWEST_SCANS = 2
-REGISTRATION_VERSION = 2  # cached registrations of older versions are discarded
+REGISTRATION_VERSION = 3  # cached registrations of older versions are discarded
 COLUMNS = ("scan", "identity", "expression", "status", "reason", *(f.name for f in fields(RegistrationReport)))
 USED, REJECTED, OTHER = "used", "set aside", "other expression"
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

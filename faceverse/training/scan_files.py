@@ -5,25 +5,21 @@ A scan keeps its own unit and axes; registration estimates them. Formats and fol
 
 from __future__ import annotations
 
-import io
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from ..errors import FaceVerseError
 from ..graphics.camera import Camera
-from ..graphics.lighting import linear_from_srgb
-from ..io.files import check_file
+from ..io.archives import NPY_ERRORS, read_array
+from ..io.files import check_file, open_file, read_bytes
 from ..io.images import read_image
-from ..messages import reason_of
-from .surface_fit import mesh_normals
+from ..io.json_text import parse_json
+from .mesh_files import read_cloud, read_mesh
+from .scan import LINEAR_OF_BYTE, Scan, ScanError, keep_vertices, merge_scans, reason_in_line, transformed, with_normals
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".off", ".stl", ".ply")
 CLOUD_SUFFIX = ".xyz"
@@ -37,64 +33,6 @@ SMOOTHING_M = 0.003  # radius over which depth is smoothed before normals are co
 LARGEST_STEP = (4.0, 0.004)  # depth step between connected neighbours: this many pixel sizes plus this many metres
 GRAZING = 0.25  # least cosine to the line of sight; beyond it depth cameras are unreliable
 BORDER_PX = 2  # pixels at a depth discontinuity mix foreground and background
-
-
-class ScanError(FaceVerseError):
-    """A scan cannot be read or used; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class ScanTexture:
-    """A texture image on a mesh.
-
-    Args:
-        uv: (N, 2) of the scan's vertices, origin top left, in 0..1.
-        rgb: (H, W, 3) uint8 sRGB.
-    """
-
-    uv: np.ndarray
-    rgb: np.ndarray
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A measured surface.
-
-    Args:
-        vertices: (N, 3) float64 in the scan's own unit and axes.
-        faces: (F, 3) int64, or None for a point cloud.
-        normals: (N, 3) unit length, or None for a point cloud.
-        colors: (N, 3) float32 linear RGB, or None.
-        texture: has precedence over the colours; or None.
-        unit_m: metres per unit if the file specifies it, else None.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray | None = None
-    normals: np.ndarray | None = None
-    colors: np.ndarray | None = None
-    texture: ScanTexture | None = None
-    unit_m: float | None = None
-
-    @property
-    def has_color(self) -> bool:
-        """Whether the surface has colours."""
-        return self.colors is not None or self.texture is not None
-
-    def color_at(self, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Linear RGB (P, 3) at combinations of vertices: corners (P, K) with weights (P, K) that sum to 1."""
-        if self.texture is None:
-            assert self.colors is not None
-            return (self.colors[corners] * weights[..., None]).sum(1)
-        height, width = self.texture.rgb.shape[:2]
-        place = (self.texture.uv[corners] * weights[..., None]).sum(1)
-        place = np.where((place < 0) | (place > 1), place % 1.0, place)  # textures repeat outside 0..1
-        column = np.minimum((place[:, 0] * width).astype(int), width - 1)
-        row = np.minimum((place[:, 1] * height).astype(int), height - 1)
-        return LINEAR_OF_BYTE[self.texture.rgb[row, column]]
-
-
-LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255).numpy()
 
 
 @dataclass(frozen=True)
@@ -164,65 +102,10 @@ def load_frames(path: str | Path) -> list[Scan]:
         return _read_recording(path)
     suffix = path.suffix.lower()
     if suffix == CLOUD_SUFFIX:
-        return [_checked(_read_cloud(path), path)]
+        return [_checked(read_cloud(path), path)]
     if suffix not in MESH_SUFFIXES:
         raise ScanError("scan.suffix", name=path.name, suffixes=" ".join(PREFERENCE))
-    return [_checked(_read_mesh(path), path)]
-
-
-def _read_cloud(path: Path) -> Scan:
-    """Rows of x y z, or x y z r g b with colours in 0..255."""
-    try:
-        rows = np.loadtxt(path, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise ScanError("scan.damaged_cloud", name=path.name, reason=_first_line(error)) from error
-    if rows.size and rows.shape[1] not in (3, 6):
-        raise ScanError("scan.rows", name=path.name, found=rows.shape[1])
-    colors = LINEAR_OF_BYTE[np.clip(np.nan_to_num(rows[:, 3:]), 0, 255).astype(int)] if rows.shape[1] == 6 else None
-    return Scan(rows[:, :3].reshape(-1, 3), colors=colors)
-
-
-def _read_mesh(path: Path) -> Scan:
-    try:
-        import trimesh
-        from trimesh.resolvers import FilePathResolver
-    except ImportError as error:
-        raise ScanError("scan.no_trimesh", reason=reason_of(error)) from error
-    try:
-        if path.suffix.lower() == ".obj":
-            # Comments and names may have any encoding; trimesh would need a package to detect it.
-            text, resolver = io.StringIO(path.read_text("utf-8", errors="replace")), FilePathResolver(str(path))
-            scene = trimesh.load_scene(text, file_type="obj", resolver=resolver, process=False)
-        else:
-            scene = trimesh.load_scene(path, process=False)
-        parts = scene.dump()
-    except Exception as error:  # trimesh raises many kinds of exceptions for damaged files
-        raise ScanError("scan.damaged_mesh", name=path.name, reason=_first_line(error)) from error
-    scans = [_from_trimesh(part) for part in parts if len(getattr(part, "vertices", ()))]
-    if not scans:
-        raise ScanError("scan.no_points", name=path.name)
-    return scans[0] if len(scans) == 1 else merge_scans(scans)
-
-
-def _from_trimesh(part) -> Scan:
-    vertices = np.asarray(part.vertices, np.float64)
-    visual: Any = getattr(part, "visual", None)
-    faces = np.asarray(part.faces, np.int64) if len(getattr(part, "faces", ())) else None
-    kind = getattr(visual, "kind", None)
-    if faces is None:
-        colors: Any = getattr(part, "colors", None)
-        return Scan(vertices, colors=_linear(colors) if np.shape(colors)[:1] == (len(vertices),) else None)
-    if kind == "texture" and visual.uv is not None and len(visual.uv) == len(vertices):
-        material = visual.material
-        image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
-        if image is not None:
-            uv = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # trimesh has its origin at the bottom left
-            return Scan(vertices, faces, texture=ScanTexture(uv, np.asarray(image.convert("RGB"))))
-    return Scan(vertices, faces, colors=_linear(visual.vertex_colors) if kind in ("vertex", "face") else None)
-
-
-def _linear(colors: np.ndarray) -> np.ndarray:
-    return LINEAR_OF_BYTE[np.asarray(colors)[:, :3].astype(np.uint8)]
+    return [_checked(read_mesh(path), path)]
 
 
 def _checked(scan: Scan, path: Path) -> Scan:
@@ -238,10 +121,6 @@ def _checked(scan: Scan, path: Path) -> Scan:
         if not good.any():
             raise ScanError("scan.no_triangles", name=path.name)
     return with_normals(keep_vertices(scan, good))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 # -- depth ------------------------------------------------------------------------------------------------------------
@@ -312,19 +191,21 @@ def smooth_depth(depth: np.ndarray, valid: np.ndarray, sigma_px: float) -> np.nd
 def _read_recording(path: Path) -> list[Scan]:
     """Read the frames of an .rgbd.json file; merge them if all have poses."""
     try:
-        entry = json.loads(path.read_text("utf-8"))
+        entry = parse_json(read_bytes(path, ScanError))
         focal, centre = (float(entry["fx"]), float(entry["fy"])), (float(entry["cx"]), float(entry["cy"]))
         unit, frames = float(entry.get("depth_unit_m", 0.001)), list(entry["frames"])
         poses = [np.array(frame.get("camera_to_world", np.full((4, 4), np.nan)), float) for frame in frames]
         files = [(str(frame["depth"]), frame.get("color")) for frame in frames]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScanError("scan.no_description", name=path.name, reason=_first_line(error)) from error
-    if not frames or any(pose.shape != (4, 4) for pose in poses):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ScanError("scan.no_description", name=path.name, reason=reason_in_line(error)) from error
+    if not frames or not all(pose.shape == (4, 4) and _is_pose_or_none(pose) for pose in poses):
         raise ScanError("scan.description_frames", name=path.name)
+    if not (np.isfinite([*focal, *centre, unit]).all() and min(*focal, unit) > 0):
+        raise ScanError("scan.description_numbers", name=path.name)
     scans = []
     for depth_name, color_name in files:
         depth = _read_depth(path.parent / depth_name) * unit
-        rgb = None if color_name is None else read_image(path.parent / color_name).rgb
+        rgb = None if color_name is None else read_image(path.parent / str(color_name)).rgb
         if rgb is not None and rgb.shape[:2] != depth.shape:
             raise ScanError("scan.colour_depth_size", name=path.name, colour=color_name, depth=depth_name)
         scans.append(_surface_from_depth(depth, focal, centre, rgb))
@@ -334,59 +215,20 @@ def _read_recording(path: Path) -> list[Scan]:
     return [merge_scans([transformed(s, p[:3, :3] @ flip, p[:3, 3]) for s, p in zip(scans, poses, strict=True)])]
 
 
+def _is_pose_or_none(matrix: np.ndarray) -> bool:
+    """Whether a matrix (4, 4) keeps left and right apart; one that is not finite says that there is no pose."""
+    return not np.isfinite(matrix).all() or float(np.linalg.det(matrix[:3, :3])) > 0
+
+
 def _read_depth(path: Path) -> np.ndarray:
-    check_file(path, ScanError)
     try:
-        depth = np.load(path) if path.suffix.lower() == ".npy" else np.asarray(Image.open(path))
-    except (OSError, ValueError, EOFError) as error:
-        raise ScanError("scan.depth_unreadable", name=path.name, reason=_first_line(error)) from error
+        with open_file(path, ScanError) as file:
+            if path.suffix.lower() == ".npy":
+                depth = read_array(file, path.stat().st_size)
+            else:
+                depth = np.asarray(Image.open(file))
+    except (OSError, Image.DecompressionBombError, *NPY_ERRORS) as error:
+        raise ScanError("scan.depth_unreadable", name=path.name, reason=reason_in_line(error)) from error
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
         raise ScanError("scan.depth_channels", name=path.name, shape=depth.shape)
     return depth.astype(np.float64)
-
-
-# -- handling ---------------------------------------------------------------------------------------------------------
-def with_normals(scan: Scan) -> Scan:
-    """Add area-weighted normals to a mesh that has none."""
-    if scan.faces is None or scan.normals is not None:
-        return scan
-    return replace(scan, normals=mesh_normals(scan.vertices, scan.faces))
-
-
-def keep_vertices(scan: Scan, keep: np.ndarray) -> Scan:
-    """Keep the vertices where keep (N,) is true, and the triangles whose corners are all kept."""
-    if keep.all():
-        return scan
-    number = np.cumsum(keep) - 1
-    return replace(
-        scan,
-        vertices=scan.vertices[keep],
-        faces=None if scan.faces is None else number[scan.faces[keep[scan.faces].all(1)]],
-        normals=None if scan.normals is None else scan.normals[keep],
-        colors=None if scan.colors is None else scan.colors[keep],
-        texture=None if scan.texture is None else replace(scan.texture, uv=scan.texture.uv[keep]),
-    )
-
-
-def transformed(scan: Scan, matrix: np.ndarray, translation: np.ndarray) -> Scan:
-    """Transform all points x to matrix @ x + translation; the matrix (3, 3) is a scaled rotation."""
-    rotation = matrix / np.cbrt(np.linalg.det(matrix))
-    normals = None if scan.normals is None else scan.normals @ rotation.T
-    return replace(scan, vertices=scan.vertices @ matrix.T + translation, normals=normals)
-
-
-def merge_scans(scans: list[Scan]) -> Scan:
-    """Merge scans of one space; textures are converted to vertex colours."""
-    start = np.cumsum([0, *(len(scan.vertices) for scan in scans)])
-    has_faces = all(scan.faces is not None for scan in scans)
-    colors = None
-    if all(scan.has_color for scan in scans):
-        own = [np.arange(len(scan.vertices))[:, None] for scan in scans]
-        colors = np.concatenate([s.color_at(i, np.ones(i.shape)) for s, i in zip(scans, own)]).astype(np.float32)
-    return Scan(
-        np.concatenate([scan.vertices for scan in scans]),
-        np.concatenate([scan.faces + k for scan, k in zip(scans, start)]) if has_faces else None,
-        np.concatenate([s.normals for s in scans]) if all(s.normals is not None for s in scans) else None,
-        colors,
-        unit_m=scans[0].unit_m,
-    )
