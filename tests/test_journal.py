@@ -41,7 +41,7 @@ def journal(toy_model, tmp_path):
     writer.open(person(toy_model), None)
     for record in records(toy_model):
         writer.add(record)
-    writer.close(complete=False)
+    writer.close()
     head, body = writer.path.read_bytes().split(b"\n", 1)
     return writer.path, head + b"\n", body
 

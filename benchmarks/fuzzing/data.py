@@ -119,7 +119,7 @@ def journals() -> list[Seed]:
         journal.open(person, None)
         for frame in frames:
             journal.add(frame)
-        journal.close(complete=False)
+        journal.close()
 
     people = (TrackedPerson(track.identity, track.camera), known)
     return [{"run.fvtrack": _written(lambda path, p=person: write(path, p), "run.fvtrack")} for person in people]
