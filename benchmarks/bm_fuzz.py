@@ -42,6 +42,17 @@ def report(tallies: dict[str, Tally]) -> str:
     return table(header, [*rows, ["all", *map(str, sums), f"{most[0]:.2f}", f"{most[1]:.0f}"]])
 
 
+def extremes(tallies: dict[str, Tally], seed: int) -> str:
+    """The cases that took the most time and memory."""
+    slow, large = (
+        max(tallies, key=lambda name: getattr(tallies[name], quantity)[0]) for quantity in ("slowest", "memory")
+    )
+    return (
+        f"slowest: --case {slow}:{seed}:{tallies[slow].slowest[1]}, "
+        f"largest: --case {large}:{seed}:{tallies[large].memory[1]}"
+    )
+
+
 def failures(tallies: dict[str, Tally], seed: int) -> list[str]:
     """A line for each different failure: how often, what, and a case that shows it."""
     groups: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
@@ -92,7 +103,7 @@ def warm_up(formats: dict[str, Format], seeds: dict[str, list[Seed]]) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in formats.items():
-            if name not in VIDEOS:
+            if name not in (*VIDEOS, "upload"):
                 judged(kind, write_case(seeds[name][0], Path(folder) / name))
 
 
@@ -121,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     tallies = run(
         formats, seeds, options.seed, limits, cases=options.cases, seconds=options.seconds, workers=options.workers
     )
-    print(report(tallies))
+    print(report(tallies), extremes(tallies, options.seed), sep="\n")
     lines = failures(tallies, options.seed)
     if lines:
         print(f"\n{len(lines)} different failures:", *lines[:SHOWN], sep="\n")

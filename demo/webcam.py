@@ -128,7 +128,7 @@ class WebcamStream:
 
     # -- in the stream's thread ---------------------------------------------------------------------------------------
     def _step(self, jpeg: bytes, seconds: float) -> bytes:
-        rgb = _decoded(jpeg)
+        rgb = decode_frame(jpeg)
         if self._tracker is None:
             self._tracker = self._make_tracker()
         row = motion_row(self._tracker(rgb, seconds))
@@ -253,7 +253,7 @@ async def _body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _decoded(jpeg: bytes) -> np.ndarray:
+def decode_frame(jpeg: bytes) -> np.ndarray:
     """Decode a frame to (H, W, 3) uint8.
 
     Raises:
@@ -264,5 +264,7 @@ def _decoded(jpeg: bytes) -> np.ndarray:
         if max(image.size) > MAX_FRAME_PX:
             raise fv.ImageError("webcam.wide_frame", width=image.width, height=image.height, most=MAX_FRAME_PX)
         return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except fv.ImageError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise fv.ImageError("webcam.no_jpeg") from error

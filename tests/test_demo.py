@@ -159,7 +159,8 @@ def test_the_warm_up_draws_what_a_visitor_sees_and_leaves_the_sample(sample_fit,
     drawn = []
     monkeypatch.setattr(fit_jobs, "fit", lambda job, detail: iter(sample_fit[0]))
     for module, name in ((fit_jobs.heads, "view"), (fit_jobs.pictures, "of_fit")):
-        monkeypatch.setattr(module, name, lambda *given, draw=getattr(module, name): drawn.append(draw(*given)))
+        draw = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, draw=draw: drawn.append(draw(*given)))
     fit_jobs.warm_up_fit(tmp_path, tmp_path / "model.bin", detail=False)
     assert len(drawn) == 2 and all(drawn)
     assert [path.name for path in tmp_path.iterdir()] == ["astronaut.jpg"]

@@ -26,7 +26,7 @@ from demo.job_queue import JobQueue  # noqa: E402
 from demo.sessions import Sessions  # noqa: E402
 from demo.tracking_jobs import Motion, TrackingJob, UploadedVideo  # noqa: E402
 from demo.view_files import motion_row  # noqa: E402
-from demo.webcam import MAX_FRAME_BYTES, Closed, WebcamStreams  # noqa: E402
+from demo.webcam import MAX_FRAME_BYTES, Closed, WebcamStreams, decode_frame  # noqa: E402
 from demo.words import say  # noqa: E402
 from faceverse.graphics.camera import default_camera  # noqa: E402
 
@@ -441,6 +441,29 @@ def test_faults_of_the_tracker_stay_on_the_server(live, client, monkeypatch, cap
     answer = client.post(f"/live/{camera.token}?t=1", content=jpeg())
     assert answer.status_code == 500 and "secret" not in answer.text and "secret" in caplog.text
     camera.close()
+
+
+def with_size(content, size):
+    """The frame with another height and width in its header."""
+    place = content.index(b"\xff\xc0") + 5
+    return content[:place] + size + content[place + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda content: content[:200], "webcam.no_jpeg"),
+        (lambda content: b"\xff\xd8\xff\xe0\x00\x10", "webcam.no_jpeg"),
+        (lambda content: with_size(content, b"\x08\x00\x08\x00"), "webcam.wide_frame"),
+        # Pillow refuses a picture of 4 gigapixels by an exception of its own.
+        (lambda content: with_size(content, b"\xff\xff\xff\xff"), "webcam.no_jpeg"),
+    ],
+)
+def test_damaged_frames_are_one_sentence(change, code):
+    assert decode_frame(jpeg()).shape[2] == 3
+    with pytest.raises(fv.ImageError) as caught:
+        decode_frame(change(jpeg()))
+    assert caught.value.code == code
 
 
 def test_the_number_of_streams_is_limited(live):

@@ -1,5 +1,6 @@
 """The face tracker, cameras as sources, and the filter of live tracking; with stand-ins for the detector."""
 
+import struct
 import sys
 import types
 
@@ -243,6 +244,19 @@ def test_a_camera_is_a_source(camera):
     times = [seconds for seconds, _ in taken]
     assert times[0] == 0 and times == sorted(times)
     assert taken[0][1][0, 0].tolist() == [30, 20, 10]  # RGB
+
+
+def test_frames_of_absurd_size_are_refused_before_they_are_decoded(tmp_path):
+    """A GIF of a few bytes can announce a picture that takes gigabytes."""
+    path = tmp_path / "clip.gif"
+    first, second = (Image.fromarray(np.full((40, 48, 3), value, np.uint8)) for value in (0, 200))
+    first.save(path, save_all=True, append_images=[second], duration=100)
+    frames, _ = open_source(path, 30.0)
+    assert [rgb.shape for _, rgb in frames][0] == (40, 48, 3)
+    content = path.read_bytes()
+    path.write_bytes(content[:6] + struct.pack("<HH", 12000, 9000) + content[10:])
+    with pytest.raises(ImageError, match="clip.gif has frames of 12000 x 9000 pixels; at most 100 megapixels"):
+        open_source(path, 30.0)
 
 
 def test_a_missing_camera_is_named(camera):

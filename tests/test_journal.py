@@ -94,6 +94,17 @@ def test_records_are_found_again_after_lost_or_added_bytes(added, lost, toy_mode
     assert track.warnings[1].arguments == {"first": 15, "lost": lost, "frames": FRAMES}
 
 
+def test_a_single_time_that_no_video_has_is_damage(toy_model, journal):
+    """Times of damaged frames follow from those of the others: an absurd one would make all of them equal."""
+    path, head, body = journal
+    frames = np.frombuffer(body, records(toy_model).dtype).copy()
+    frames["expression"][1:] = np.nan
+    frames["seconds"][0] = -6e306
+    path.write_bytes(head + frames.tobytes())
+    with pytest.raises(ParameterError, match="all of its frames are damaged"):
+        load_track(path, toy_model)
+
+
 def test_journal_whose_frames_are_all_damaged(toy_model, journal):
     path, head, body = journal
     path.write_bytes(head + b"\xff" * len(body))

@@ -28,7 +28,7 @@ from faceverse.tracking.journal import Journal, record_type
 from faceverse.tracking.person import PersonBias, TrackedPerson
 from faceverse.weights import convert_model
 
-from .pictures import HEIGHT, WIDTH, Seed, encoded, picture
+from .pictures import HEIGHT, WIDTH, Seed, encoded, picture, videos
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for the small models of the tests
 
@@ -356,6 +356,11 @@ def recordings() -> list[Seed]:
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------
+def uploads() -> list[Seed]:
+    """Videos in the formats that browsers record."""
+    return [*videos("mp4"), *videos("webm")]
+
+
 def page_states() -> list[Seed]:
     """The state of the page's sliders."""
     state = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,6 +107,8 @@ def read_array(path: Path) -> None:
     text = _request(path)
     try:
         shape = [int(side) for side in text["shape"]]
+        if math.prod(map(abs, shape)) > 1e7:
+            raise ValueError("too large")
         with np.errstate(all="ignore"):
             array = np.linspace(float(text["low"]), float(text["high"]), int(np.prod(shape, dtype=np.int64)))
             array = array.astype(text["dtype"]).reshape(shape)
@@ -121,6 +125,26 @@ def read_video(path: Path) -> None:
             _expect(np.isfinite(seconds) and min(rgb.shape[:2]) > 0, "frame")
     finally:
         frames.close()
+
+
+def read_upload(path: Path) -> None:
+    from demo import words  # noqa: F401, because its import makes the page's messages known
+    from demo.tracking_jobs import claim
+
+    folder = path.parent / "session"
+    folder.mkdir()
+    video = claim(path, folder, show_s=60)
+    _expect(video.path.is_file() and (video.frames is None or video.frames > 0), f"{video.frames} frames")
+
+
+def read_webcam_frame(path: Path) -> None:
+    from demo import words  # noqa: F401, because its import makes the page's messages known
+    from demo.webcam import MAX_FRAME_PX, decode_frame
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a server's log is no place where a visitor looks
+        rgb = decode_frame(path.read_bytes())
+    _expect(rgb.dtype == np.uint8 and rgb.ndim == 3 and 0 < max(rgb.shape) <= MAX_FRAME_PX, "frame")
 
 
 def read_folder(path: Path) -> None:
@@ -282,6 +306,8 @@ FORMATS: dict[str, Format] = {
         Format("expressions", data.expression_regressors, read_expression_regressor, containers.SAFETENSORS),
         *(Format(name, partial(data.scans, name), read_scan, kinds) for name, kinds in _OF_SCANS.items()),
         Format("rgbd", data.recordings, read_scan, mutations.JSON),
+        Format("upload", data.uploads, read_upload, containers.MEDIA),
+        Format("webcam", partial(pictures.photographs, "jpeg"), read_webcam_frame, containers.JPEG),
         Format("page-state", data.page_states, read_page_state, (*mutations.JSON, containers.change_arguments)),
         Format("edits", data.edits, read_edits, (*mutations.JSON, *(containers.change_arguments,) * 6)),
         Format("rendering", data.renderings, read_rendering, (*mutations.JSON, *(containers.change_arguments,) * 6)),

@@ -21,6 +21,7 @@ _NUMBER = re.compile(r"%\d*d")  # FFmpeg's place of a number in the name of a se
 _Frames = Generator[tuple[float, np.ndarray], None, None]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+MAX_FRAME_MEGAPIXELS = 100  # of a video; 12K footage has 97
 _MOST_FRAMES = 100_000_000  # a file that states more, months of video, is damaged
 
 
@@ -80,6 +81,12 @@ def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]
         capture = _open_capture(cv2, name, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError("video.unreadable", name=path.name)
+    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_FRAME_MEGAPIXELS * 1e6:
+        capture.release()
+        raise ImageError(
+            "video.too_many_pixels", name=path.name, width=width, height=height, megapixels=MAX_FRAME_MEGAPIXELS
+        )
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return _decode(capture, cv2, fps, skip), count if 0 < count < _MOST_FRAMES else None
 

@@ -12,6 +12,7 @@ _LARGEST_VALUE = 1e4  # of translation in metres, weights and light in any recor
 _RESYNC_RECORDS = 4  # with a face, one after the other, show where records begin again
 _MOST_RESYNCS = 16
 _LONGEST_LOSS_S = 10.0
+_LATEST_S = 1e8
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def _plausible(frames: np.ndarray) -> np.ndarray:
         is_rotation = (error < _ROTATION_TOLERANCE) & (np.linalg.det(rotation) > 0)
         values = [frames[name].reshape(len(frames), -1) for name in ("translation", "expression", "light")]
         small = (np.abs(np.concatenate(values, axis=1)) < _LARGEST_VALUE).all(1)
-        return (confidence >= 0) & (confidence <= 1) & ((confidence == 0) | is_rotation) & small & np.isfinite(seconds)
+        timely = np.abs(seconds) < _LATEST_S
+        return (confidence >= 0) & (confidence <= 1) & ((confidence == 0) | is_rotation) & small & timely
 
 
 def _increasing(seconds: np.ndarray) -> np.ndarray:
