@@ -176,7 +176,7 @@ def find_weights(source: str | os.PathLike = "open") -> Path:
         return _find_open()
     if text.startswith("hf://"):
         return _download(text)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.suffix.lower() not in _SUFFIXES:
         raise WeightsError("weights.source", found=text)
     return path
@@ -227,7 +227,7 @@ def _find_open() -> Path:
     tried = []
     chosen = os.environ.get(WEIGHTS_VARIABLE)
     if chosen:
-        path = Path(chosen).expanduser()
+        path = Path(os.path.expanduser(chosen))
         path = path / OPEN_FILE if path.is_dir() else path
         if path.is_file():
             return path
@@ -300,7 +300,7 @@ def find_companion_file(name: str) -> Path | None:
 
 
 def _installed_paths(name: str) -> Iterator[Path]:
-    chosen = Path(os.environ.get(WEIGHTS_VARIABLE) or _PACKAGE / "_weights").expanduser()
+    chosen = Path(os.path.expanduser(os.environ.get(WEIGHTS_VARIABLE) or _PACKAGE / "_weights"))
     folders = (chosen if chosen.is_dir() else chosen.parent, _PACKAGE.parent / "weights", _PACKAGE / "_weights")
     return (folder / name for folder in folders if (folder / name).is_file())
 

@@ -111,7 +111,7 @@ def _recognised(source: str | os.PathLike) -> list[_Part]:
     """The parts in a file or folder, at least one."""
     if not isinstance(source, str | os.PathLike):
         raise ParameterError("detail.source_type", type=type(source).__name__)
-    path, files = Path(source).expanduser(), []
+    path, files = Path(os.path.expanduser(source)), []
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
     elif path.suffix.lower() in _SUFFIXES:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ParameterError, WeightsError
-from ..io.files import check_file
+from ..io.files import check_file, plain_path
 from ..io.pickles import read_checkpoint, read_npy
 from ..messages import Message, joined, reason_of
 from .module import CHANNELS, DetailLayout
@@ -85,7 +85,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     check_file(path, WeightsError, missing="file.no_model")
     try:
-        with safe_open(path, framework="pt") as opened:
+        with plain_path(path, WeightsError) as name, safe_open(name, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError("file.damaged_safetensors", path=path, reason=reason_of(error)) from error
@@ -111,7 +111,7 @@ def _only_generator(tensors: Mapping[str, Tensor], name: str) -> Mapping[str, Te
 def _path(source: str | os.PathLike) -> Path:
     if not isinstance(source, str | os.PathLike):
         raise ParameterError("detail.path_type", type=type(source).__name__)
-    return Path(source).expanduser()
+    return Path(os.path.expanduser(source))
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------

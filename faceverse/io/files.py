@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -67,6 +68,37 @@ def read_bytes(
             return file.read()
         except OSError as problem:
             raise error("file.unreadable", path=path, reason=reason_of(problem)) from problem
+
+
+@contextlib.contextmanager
+def plain_path(
+    path: str | os.PathLike, error: type[FaceVerseError], ambiguous: re.Pattern | None = None
+) -> Iterator[str]:
+    """An absolute path of a file, for libraries that only take text in UTF-8 as a name, or see more in it.
+
+    A temporary link stands for a name that is no text; names on POSIX systems are bytes. Where a library sees an option
+    or a protocol in a relative name, it sees none in an absolute one.
+
+    Args:
+        error: raised, with one sentence, when the link cannot be made.
+        ambiguous: a link also stands for paths in which this is found, on systems where everybody may make links.
+    """
+    name = os.path.join(os.getcwd(), path)
+    is_text = not any("\ud800" <= letter <= "\udfff" for letter in name)
+    if is_text and not (ambiguous and ambiguous.search(name)):
+        yield name
+        return
+    suffix = Path(name).suffix
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            link = os.path.join(folder, "file" + (suffix if suffix[1:].isalnum() else ""))
+            os.symlink(name, link)
+        except OSError as problem:
+            if not is_text:
+                raise error("file.unreadable", path=path, reason=reason_of(problem)) from problem
+            link = name
+        yield link
 
 
 def files_in(folder: str | os.PathLike, error: type[FaceVerseError]) -> list[Path]:

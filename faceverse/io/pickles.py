@@ -30,7 +30,7 @@ import torch
 from ..errors import WeightsError
 from ..messages import Message
 from .archives import check_text, read_array, read_header
-from .files import check_file
+from .files import check_file, plain_path
 
 _ALLOWED_OPCODES = """
     PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
@@ -280,7 +280,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
 def _load_archive(path: Path) -> Any:
     mmap = all(entry.compress_type == 0 for entry in zipfile.ZipFile(path).infolist())
-    return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
+    with plain_path(path, WeightsError) as name:
+        return torch.load(name, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _load_legacy(path: Path) -> Any:

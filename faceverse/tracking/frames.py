@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Generator, Iterable, Iterator, Sized
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError, ParameterError
-from ..io.files import check_file, files_in
+from ..io.files import check_file, files_in, plain_path
 from ..io.images import read_image
 from ..messages import reason_of
 
@@ -77,7 +75,7 @@ def _natural_order(path: Path) -> list:
 
 def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]:
     cv2 = _opencv()
-    with _plain_name(path) as name:
+    with plain_path(path, ImageError, _NUMBER) as name:
         capture = _open_capture(cv2, name, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ImageError("video.unreadable", name=path.name)
@@ -89,29 +87,6 @@ def _open_video(path: Path, fps: float, skip: int) -> tuple[_Frames, int | None]
         )
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return _decode(capture, cv2, fps, skip), count if 0 < count < _MOST_FRAMES else None
-
-
-@contextlib.contextmanager
-def _plain_name(path: Path) -> Iterator[str]:
-    """A name of the file that FFmpeg takes for nothing else: an option, a protocol, or a pattern of numbered files.
-
-    An absolute path is neither of the first two. A link stands for a pattern, and for a name that is no text, with
-    which OpenCV would crash.
-    """
-    name = os.path.join(os.getcwd(), path)
-    is_text = not any("\ud800" <= letter <= "\udfff" for letter in name)
-    if is_text and not _NUMBER.search(name):
-        yield name
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        link = os.path.join(folder, "video" + (path.suffix if path.suffix[1:].isalnum() else ""))
-        try:
-            os.symlink(name, link)
-        except OSError as error:  # Windows, where links take a privilege
-            if not is_text:
-                raise ImageError("file.unreadable", path=path, reason=reason_of(error)) from error
-            link = name
-        yield link
 
 
 def _open_camera(number: int) -> _Frames:
