@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import io
+import logging
 import os
 import queue
 import shutil
@@ -32,6 +34,8 @@ STEPS = {name: f"step.{stage.key}" for name, stage in fv.FIT_STAGES.items()}  # 
 _SIMILAR_WIDTH = 0.4  # relative to the widest face; the visitor chooses where a second face is wider than this
 _PREVIEW_PX = 384
 _CHOICE_PX = 1280
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):  # noqa: N818 (no error)
@@ -134,23 +138,22 @@ def claim(uploads: Sequence[str | Path], folder: Path, show_s: float | None = 5,
     target = folder / f"photo-{next(serial_numbers)}"  # a fit that still runs deletes its own photographs only
     for older in folder.glob("photo-*/"):
         shutil.rmtree(older, ignore_errors=True)
-    target.mkdir()
     for upload in uploads:
         if os.path.exists(upload) and os.path.getsize(upload) > MAX_PHOTO_BYTES:
             size, name = os.path.getsize(upload) / 1e6, Path(upload).name
             raise fv.ImageError("upload.large_photo", name=name, megabytes=size, most=MAX_PHOTO_BYTES / 1e6)
     photos = []
-    for position, upload in enumerate(map(Path, uploads)):
-        part = target / str(position)
-        part.mkdir()
-        try:
-            photos.append(
-                Path(shutil.copyfile(upload, part / upload.name))
-            )  # messages name the file as its owner knows it
-        except OSError as error:
-            raise fv.ImageError("upload.photo_deleted") from error
-        if show_s is not None:
-            delete_later(upload, show_s)
+    try:
+        for position, upload in enumerate(map(Path, uploads)):
+            part = target / str(position)
+            part.mkdir(parents=True)
+            # Messages name the file as its owner knows it.
+            photos.append(Path(shutil.copyfile(upload, part / upload.name)))
+            if show_s is not None:
+                delete_later(upload, show_s)
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise fv.ImageError("upload.photo_deleted") from error
     return FitJob(tuple(photos), is_donor=donor)
 
 
@@ -287,7 +290,14 @@ def warm_up_fit(folder: Path, model: Path, detail=True) -> None:
 
 
 def message_of(error: Exception) -> fv.Message:
-    """The message of an error that is meant for the visitor; of any other, that something went wrong."""
+    """The message of an error that is meant for the visitor; of any other, that something went wrong.
+
+    What the visitor cannot mend is logged: a full disk is no fault of the upload.
+    """
+    cause = error.__cause__ if isinstance(error, fv.FaceVerseError) else error
+    if isinstance(cause, OSError) and cause.errno in _DISK_FAULTS:
+        _log.error("the server cannot store files: %s", cause)
+        return fv.Message("page.disk")
     if isinstance(error, fv.FaceVerseError):
         return error.message
     return fv.Message("page.cancelled" if isinstance(error, Stopped) else "page.fault")

@@ -114,9 +114,9 @@ def claim(upload: str | Path, folder: Path, show_s: float = 5) -> UploadedVideo:
     upload = Path(upload)
     delete_videos(folder)
     target = folder / f"video-{next(serial_numbers)}"
-    target.mkdir(mode=0o700)
     path = target / upload.name
     try:
+        target.mkdir(mode=0o700)
         try:
             os.link(upload, path)
         except OSError:  # a file system without links, or no file

@@ -11,13 +11,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_track_files import make_track
 
 import faceverse as fv
 from faceverse.__main__ import main
 from faceverse.commands.names import distinct_names, longest_name, shortened
+from faceverse.detail.official import read_tensors
 from faceverse.fitting.state import FaceState
+from faceverse.io.images import read_image
+from faceverse.io.pickles import read_checkpoint, read_npy
+from faceverse.model.file import write_model_data
 from faceverse.tracking.frame_solver import SolvedFrame
 from faceverse.tracking.frames import open_source
 from faceverse.tracking.journal import Journal, Record, read_journal
@@ -94,11 +99,11 @@ def test_photographs_with_long_names_are_fitted_like_others(letter, toy_fit, tmp
     for name in ("a.jpg", f"{stem}.jpg", f"{stem[:-1]}x.jpg"):
         write_photo(photos / name)
     out = tmp_path / "out"
-    assert main(["fit", str(photos), "-o", str(out), "--format", "json,obj,png"]) == 0
+    assert main(["fit", str(photos), "-o", str(out), "--format", "json,obj"]) == 0
     assert capsys.readouterr().err == ""
     names = sorted({path.stem for path in out.glob("*.json")})
     assert len(names) == 3 and names[0] == "a" and all("~" in name for name in names[1:])
-    files = [f"{name}{ending}" for name in names for ending in (".json", ".obj", ".png", ".mtl", "_texture.png")]
+    files = [f"{name}{ending}" for name in names for ending in (".json", ".obj", ".mtl", "_texture.png")]
     assert written(out) == sorted([*files, "summary.csv"])
     for name in names:
         assert (out / f"{name}.obj").read_text().splitlines()[1] == f"mtllib {name}.mtl"
@@ -151,6 +156,33 @@ def test_photographs_of_any_name_are_fitted(name, toy_fit, tmp_path, monkeypatch
         assert written(out) == sorted(files + ["summary.csv"] * number)
         assert os.fsencode(f"mtllib {beside}.mtl") in (out / f"{name}.obj").read_bytes().split(b"\n")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("folder", ["", "./"])
+@pytest.mark.parametrize("name", ODD)
+@POSIX
+def test_files_of_any_name_are_written_and_read(name, folder, toy_model, toy_result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, track = folder + name, make_track(toy_model)
+    shade = np.full((40, 40, 3), 77, np.uint8)
+    fv.save_image(f"{path}.png", shade)
+    assert np.array_equal(read_image(f"{path}.png").rgb, shade)
+    fv.export(toy_result, f"{path}.json")
+    assert np.array_equal(fv.load_result(f"{path}.json", toy_model).params.identity, toy_result.params.identity)
+    for suffix in (".npz", ".csv"):
+        track.save(f"{path}{suffix}")
+        assert np.allclose(fv.load_track(f"{path}{suffix}", toy_model).times_s, track.times_s)
+    data = write_model_data(toy_model.data, f"{path}.safetensors")
+    assert np.array_equal(fv.load_model(data).mean_vertices, toy_model.mean_vertices)
+    assert np.array_equal(read_tensors(Path(data))[0]["uv"].numpy(), toy_model.uv)
+    np.save(f"{path}.npy", np.arange(5))
+    assert read_npy(f"{path}.npy").tolist() == [0, 1, 2, 3, 4]
+    for legacy in (False, True):
+        with open(f"{path}.pt", "wb") as file:
+            torch.save({"w": torch.arange(3)}, file, _use_new_zipfile_serialization=not legacy)
+        assert read_checkpoint(f"{path}.pt")["w"].tolist() == [0, 1, 2]
+    suffixes = (".csv", ".json", ".npy", ".npz", ".png", ".pt", ".safetensors")
+    assert written(tmp_path) == sorted(f"{name}{suffix}" for suffix in suffixes)
 
 
 @pytest.fixture(scope="module")
