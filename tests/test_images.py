@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -218,6 +219,16 @@ def test_focal_length_that_cannot_be_right_is_ignored(tmp_path):
     assert read_image(with_focal(tmp_path, (600, 400), 0)).focal_px is None
     assert read_image(with_focal(tmp_path, (300, 400), 50, recorded=(6000, 4000))).focal_px is None
     assert read_image(with_focal(tmp_path, (400, 600), 50, recorded=(6000, 4000))).focal_px is not None
+
+
+def test_damaged_exif_is_passed_over_in_silence(tmp_path, rgb, recwarn):
+    exif = Image.Exif()
+    exif[0x010F], exif.get_ifd(0x8769)[0xA405] = "A camera's maker", 50
+    Image.fromarray(rgb).save(tmp_path / "a.jpg", exif=exif.tobytes()[:-20], quality=97)
+    filters = list(warnings.filters)
+    assert difference(read_image(tmp_path / "a.jpg"), rgb) <= 8
+    assert not recwarn.list
+    assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

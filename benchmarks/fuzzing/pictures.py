@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
@@ -107,6 +108,8 @@ def _tiff() -> list[bytes]:
     ]
     made += [encoded(image, "TIFF", icc_profile=_profile(), exif=_exif(), resolution=300)]
     made += [encoded(one, "TIFF") for one in (deep, real, image.convert("CMYK"), image.quantize(16), _alpha())]
+    for pixels in (picture().astype(np.uint16) * 257, np.float32(picture() / 255), picture().astype(np.uint32)):
+        made.append(cv2.imencode(".tif", pixels)[1].tobytes())
     return [*made, encoded(image.convert("1"), "TIFF", compression="group4")]
 
 

@@ -221,7 +221,7 @@ def head_result(
 
 
 def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -> tuple[str, ...]:
-    """Run the quality checks on a fitted state, see `quality_checks.quality_warnings`."""
+    """Warnings about the file, and quality checks of a fitted state, see `quality_checks.quality_warnings`."""
     target = photometric_target(fit_input, state, state.expression, CROP_PX)
     checked = QualityInput(
         photo=fit_input.photo,
@@ -232,7 +232,7 @@ def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -
         rendered=render_preview(fit_input.model.coarse, state, target),
         face_count=fit_input.face_count,
     )
-    return quality_warnings(checked, far_side)
+    return (*fit_input.photo.warnings, *quality_warnings(checked, far_side))
 
 
 def _camera_of_original(camera: Camera, scale: float) -> Camera:

@@ -2,21 +2,11 @@
 
 import math
 
-import numba
 import numpy as np
 
+from ..kernels import compile_kernel
+
 TINY = np.nextafter(0.0, 1.0)
-
-
-def compile_kernel(function):
-    """Compile at the first call: once per machine where numba finds a cache folder, else once per process.
-
-    Folders, in this order: NUMBA_CACHE_DIR, __pycache__ beside this file, the user's own cache.
-    """
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
 
 
 @compile_kernel

@@ -1,7 +1,7 @@
 """Decode photographs to upright sRGB pixels, and write images atomically.
 
-Every fault of an image file becomes an ImageError of one line. Pixels are (H, W, 3) uint8 sRGB, row 0 at the top.
-Pillow's process-wide settings are read, never changed.
+Every fault of an image file becomes an ImageError of one line, or a warning where most of the picture is there. Pixels
+are (H, W, 3) uint8 sRGB, row 0 at the top. Pillow's process-wide settings are read, never changed.
 """
 
 from __future__ import annotations
@@ -9,20 +9,36 @@ from __future__ import annotations
 import io
 import math
 import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..messages import Message
+from . import tiff
+from .colour import to_srgb
 from .files import open_file, write_atomically
+from .jpeg import check_jpeg
+from .png import PNG_SIGNATURE, complete_png, without_texts
 
 MAX_LONG_SIDE_PX = 4096  # photos are reduced to this; a face never needs more
 MIN_SHORT_SIDE_PX = 32
 MAX_MEGAPIXELS = 170  # just below the size at which Pillow itself refuses (179)
+# Of a file that is cut short. Portraits have the chin above the lowest quarter, and less is no picture of a face.
+MIN_PRESENT = 0.75
 FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of a frame on 35 mm film
+_JPEG_SIGNATURE = b"\xff\xd8"
+_MAX_FILE_BYTES = 2**30
+_HEADER_BYTES = 2**20  # holds the colour boxes of HEIF and AVIF files
+_MISSING_GREY = (128, 128, 128)
+_warnings_lock = threading.RLock()
 
 # Named, so that Pillow never starts an interpreter such as Ghostscript on somebody's upload.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "TGA")
@@ -38,7 +54,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ICC_SPACE = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 _SAVE_OPTIONS = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -56,12 +71,39 @@ class Photo:
             has the same angle of view over the diagonal: focal_px = focal_35mm * diagonal_px / 43.27.
         scale: size of `rgb` divided by the size of the original, at most 1.
         name: file name without its suffix; "photo" where there is no file.
+        warnings: what is wrong with the file although it was read, such as damaged or missing data.
     """
 
     rgb: np.ndarray
     focal_px: float | None
     scale: float
     name: str
+    warnings: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A picture before decoding.
+
+    Attributes:
+        image: as Pillow opened it.
+        what: names it in messages.
+        name: see `Photo`.
+        header: beginning of its file; empty without one.
+        may_draft: lets the JPEG decoder downscale.
+        present: share of the rows, from the top, that the file has.
+        exif: of a file that Pillow did not open itself.
+        warnings: see `Photo`.
+    """
+
+    image: Image.Image
+    what: str
+    name: str
+    header: bytes = b""
+    may_draft: bool = False
+    present: float = 1.0
+    exif: Image.Exif | None = None
+    warnings: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,12 +115,17 @@ class _Exif:
 def read_image(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> Photo:
     """Read a photograph: rotate it upright, convert to sRGB, composite over white, downscale if it is huge.
 
+    Colours are converted by the embedded profile or by what else the file says about its colour space, see `colour`.
+    Transparent pixels are composited in sRGB as encoded, as browsers and image editors do. Files of more than 8 bits a
+    channel keep their range, see `tiff.read_deep`. A JPEG or PNG file that lacks at most a quarter of its picture is
+    read, what is missing is grey, and a warning says so; another warning is about JPEG files with damaged data.
+
     Args:
         source: a file, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool,
             integers in 0..255 or floats in 0..1. Of several frames the first is read. A Photo is returned unchanged.
 
     Raises:
-        ImageError: the picture is missing, damaged, cut short, too small, too large or not a picture.
+        ImageError: the picture is missing, damaged, mostly missing, too small, too large or not a picture.
     """
     if isinstance(source, Photo):
         return source
@@ -86,9 +133,9 @@ def read_image(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> 
         return _read_file(Path(source))
     if isinstance(source, Image.Image):
         name = Path(getattr(source, "filename", "") or "photo").stem or "photo"
-        return _decode(source, "the picture", name)
+        return _decode(_Opened(source, "the picture", name))
     if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
-        return _decode(Image.fromarray(_array_to_uint8(np.asarray(source))), "the array", "photo")
+        return _decode(_Opened(Image.fromarray(_array_to_uint8(np.asarray(source))), "the array", "photo"))
     raise ImageError("image.source_type", type=type(source).__name__)
 
 
@@ -127,23 +174,114 @@ def encoded_image(path: Path, rgb: np.ndarray) -> bytes:
 
 
 def _read_file(path: Path) -> Photo:
-    with open_file(path, ImageError) as file:
+    with open_file(path, ImageError) as file, _errors_of_content(path.name), _without_warnings():
+        header = file.read(_HEADER_BYTES)
+        if not header:
+            raise ImageError("image.empty_file", name=path.name)
+        file.seek(0)
+        if header.startswith(_JPEG_SIGNATURE):
+            return _decode(_open_jpeg(_whole_file(file, path), path))
+        if header.startswith(PNG_SIGNATURE):
+            return _decode(_open_png(_whole_file(file, path), path))
+        if header.startswith(tiff.MAGIC):
+            return _decode(_open_tiff(_whole_file(file, path), path))
+        with Image.open(file, formats=_known_formats(header, path.name)) as image:
+            return _decode(_Opened(image, path.name, path.stem, header))
+
+
+@contextmanager
+def _errors_of_content(name: str) -> Iterator[None]:
+    """Turn whatever decoding raises into an ImageError."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise ImageError("image.unreadable", name=name) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("image.too_large", name=name, megapixels=MAX_MEGAPIXELS) from error
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged header makes Pillow's readers raise almost anything
+        raise ImageError(_damaged(name, error)) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep back what Pillow warns of: metadata that are damaged or too many, and pictures that are large.
+
+    None of it changes the pixels. The filters of warnings belong to the process, so that one file is read at a time:
+    otherwise the first thread to finish would restore them for the others, and the last one its own.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _whole_file(file: BinaryIO, path: Path) -> bytes:
+    if os.fstat(file.fileno()).st_size > _MAX_FILE_BYTES:
+        raise ImageError("image.too_large", name=path.name, megapixels=MAX_MEGAPIXELS)
+    return file.read()
+
+
+def _open_jpeg(content: bytes, path: Path) -> _Opened:
+    report = check_jpeg(content)
+    noted = [Message("image.jpeg_damaged", name=path.name)] if report.damaged else []
+    if not report.complete or report.present < 1:
+        noted.append(_about_missing(path.name, report.present, report.lacks_detail))
+        content = report.content
+    image = Image.open(io.BytesIO(content), formats=("JPEG", "MPO"))
+    return _Opened(image, path.name, path.stem, b"", True, report.present, None, tuple(noted))
+
+
+def _open_png(content: bytes, path: Path) -> _Opened:
+    completed, present = complete_png(content), 1.0
+    noted: tuple[Message, ...] = ()
+    if completed is not None:
+        content, present = completed
+        noted = (_about_missing(path.name, present),)
+    try:
+        image = Image.open(io.BytesIO(content), formats=("PNG",))
+    except ValueError:  # of texts and profiles that are too large
+        rest, profile = without_texts(content)
+        image = Image.open(io.BytesIO(rest), formats=("PNG",))
+        image.info["icc_profile"] = profile
+    return _Opened(image, path.name, path.stem, content, False, present, None, noted)
+
+
+def _open_tiff(content: bytes, path: Path) -> _Opened:
+    try:
+        header = tiff.read_header(content)
+    except Exception:  # a damaged header makes Pillow's parser raise almost anything; its reader says what is wrong
+        header = None
+    if header is not None and header.is_raw:
+        raise ImageError("image.raw_camera", name=path.name)
+    if header is None or not tiff.needs_opencv(header):
         try:
-            header = file.read(12)
-            if not header:
-                raise ImageError("image.empty_file", name=path.name)
-            formats = _known_formats(header, path.name)
-            file.seek(0)
-            with Image.open(file, formats=formats) as image:
-                return _decode(image, path.name, path.stem, may_draft=True)
-        except UnidentifiedImageError as error:
-            raise ImageError("image.unreadable", name=path.name) from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ImageError("image.too_large", name=path.name, megapixels=MAX_MEGAPIXELS) from error
-        except ImageError:
-            raise
-        except Exception as error:  # a damaged header makes Pillow's readers raise almost anything
-            raise ImageError(_damaged(path.name, error)) from error
+            return _Opened(Image.open(io.BytesIO(content), formats=("TIFF",)), path.name, path.stem)
+        except UnidentifiedImageError:
+            if header is None:
+                raise
+            raise ImageError("image.tiff_kind", name=path.name, kind=header.kind) from None
+    _check_size(header.width, header.height, path.name)
+    exif = Image.Exif()
+    try:
+        exif.load_from_fp(io.BytesIO(content))
+    except Exception:  # as in `_read_exif`
+        exif = Image.Exif()
+    return _Opened(tiff.read_deep(content, header, path.name), path.name, path.stem, exif=exif)
+
+
+def _about_missing(what: str, present: float, lacks_detail: bool = False) -> Message:
+    """Warning about a file that ends early.
+
+    Raises:
+        ImageError: too little of the picture is there.
+    """
+    percent = 100 * (1 - present)
+    if present < MIN_PRESENT:
+        raise ImageError("image.mostly_missing", name=what, percent=percent)
+    if present < 1:
+        return Message("image.rows_missing", name=what, percent=max(percent, 1))
+    return Message("image.detail_missing" if lacks_detail else "image.end_missing", name=what)
 
 
 def _known_formats(header: bytes, what: str) -> list[str]:
@@ -158,40 +296,44 @@ def _known_formats(header: bytes, what: str) -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _decode(image: Image.Image, what: str, name: str, may_draft: bool = False) -> Photo:
-    """Decode an opened image; `what` names it in messages, `may_draft` lets the JPEG decoder downscale."""
-    original = image.size
-    if original[0] * original[1] > MAX_MEGAPIXELS * 1e6:
-        width, height = original
+def _check_size(width: int, height: int, what: str) -> None:
+    if width * height > MAX_MEGAPIXELS * 1e6:
         raise ImageError("image.too_many_pixels", name=what, width=width, height=height, megapixels=MAX_MEGAPIXELS)
-    factor = min(1.0, MAX_LONG_SIDE_PX / max(original))
-    if min(original) * factor < MIN_SHORT_SIDE_PX:
-        width, height = original
+    if min(width, height) * min(1.0, MAX_LONG_SIDE_PX / max(width, height)) < MIN_SHORT_SIDE_PX:
         raise ImageError("image.too_small", name=what, width=width, height=height, minimum=MIN_SHORT_SIDE_PX)
+
+
+def _decode(opened: _Opened) -> Photo:
+    image, what = opened.image, opened.what
+    original = image.size
+    _check_size(*original, what)
+    factor = min(1.0, MAX_LONG_SIDE_PX / max(original))
     try:
-        if may_draft and factor < 1:
+        if opened.may_draft and factor < 1:
             image.draft(None, (math.ceil(original[0] * factor), math.ceil(original[1] * factor)))
         image.load()
-        exif = _read_exif(image)
+        exif = _read_exif(image.getexif() if opened.exif is None else opened.exif, image.size)
         image = _reduce(_plain_mode(image, what), factor * max(original))
-        image = _to_srgb(image)
+        image = to_srgb(image, opened.header, opened.name)
     except ImageError:
         raise
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise ImageError(_damaged(what, error)) from error
+    if opened.present < 1:
+        image.paste(_MISSING_GREY, (0, int(opened.present * image.height), *image.size))
     if exif.orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[exif.orientation])
     rgb = np.array(image)
     focal_px = None
     if exif.focal_35mm is not None:
         focal_px = exif.focal_35mm * math.hypot(*image.size) / FILM_DIAGONAL_MM
-    return Photo(rgb=rgb, focal_px=focal_px, scale=max(image.size) / max(original), name=name)
+    scale = max(image.size) / max(original)
+    return Photo(rgb=rgb, focal_px=focal_px, scale=scale, name=opened.name, warnings=opened.warnings)
 
 
-def _read_exif(image: Image.Image) -> _Exif:
-    """Orientation and focal length of a loaded image; damaged or implausible entries count as absent."""
+def _read_exif(exif: Image.Exif, size: tuple[int, int]) -> _Exif:
+    """Orientation and focal length of an image of this size; damaged or implausible entries count as absent."""
     try:
-        exif = image.getexif()
         details = exif.get_ifd(_EXIF_IFD)
         orientation = int(exif.get(_ORIENTATION, 1))
         focal_35mm = float(details.get(_EXIF_FOCAL_35MM, 0))
@@ -202,7 +344,7 @@ def _read_exif(image: Image.Image) -> _Exif:
     if not 4 <= focal_35mm <= 3000:
         return _Exif(orientation)
     # A cropped picture keeps its EXIF block, and then the angle of view in it is not the picture's.
-    aspect = max(image.size) / min(image.size)
+    aspect = max(size) / min(size)
     for sides in shot_sizes:
         if min(sides) > 0 and abs(max(sides) / min(sides) / aspect - 1) > 0.02:
             return _Exif(orientation)
@@ -210,14 +352,18 @@ def _read_exif(image: Image.Image) -> _Exif:
 
 
 def _plain_mode(image: Image.Image, what: str) -> Image.Image:
-    """Convert the image to one of the modes L, RGB, RGBA, CMYK."""
+    """Convert the image to one of the modes L, LA, RGB, RGBA, CMYK, LAB; its profile stays with it."""
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_deep_grey_to_uint8(np.asarray(image), what))
+        pixels = np.asarray(image)
+        levels = tiff.levels_of(pixels, tiff.white_level(pixels, what))
+        grey = Image.fromarray((levels + 0.5).astype(np.uint8))
+        grey.info = image.info
+        return grey
     if image.has_transparency_data:
-        return image.convert("RGBA")
+        return image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA")
     if image.mode == "1":
         return image.convert("L")
-    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")
 
 
 def _reduce(image: Image.Image, long_side: float) -> Image.Image:
@@ -229,44 +375,6 @@ def _reduce(image: Image.Image, long_side: float) -> Image.Image:
     reduced = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     reduced.info = image.info
     return reduced
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert L, RGB, RGBA or CMYK to RGB through the embedded colour profile if it is valid; alpha over white."""
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    icc_profile = image.info.get("icc_profile")
-    if alpha is not None:
-        image = image.convert("RGB")
-    converted = _apply_icc(image, icc_profile) if icc_profile else None
-    image = image.convert("RGB") if converted is None else converted
-    if alpha is None:
-        return image
-    return Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-
-
-def _apply_icc(image: Image.Image, icc_profile: bytes) -> Image.Image | None:
-    """Convert to sRGB; None when the profile is sRGB already, broken, or for another colour space."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-        if profile.profile.xcolor_space.strip() != _ICC_SPACE[image.mode]:
-            return None
-        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
-            return None
-        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-
-
-def _deep_grey_to_uint8(grey: np.ndarray, what: str) -> np.ndarray:
-    """Convert Pillow's 16-bit, 32-bit and floating-point grey pixels to (H, W) uint8."""
-    if grey.dtype.kind == "f":
-        if not np.isfinite(grey).all():
-            raise ImageError("image.file_not_finite", name=what)
-        white = next((white for white in (1.0, 255.0, 65535.0) if grey.max() <= white), float(grey.max()))
-    else:
-        # Files of 32-bit integers nearly always hold 16-bit values; only larger ones use the whole range.
-        white = 65535.0 if grey.max() <= 65535 else float(2**31 - 1)
-    return np.clip(grey.astype(np.float32) * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _array_to_uint8(array: np.ndarray) -> np.ndarray:
