@@ -274,6 +274,23 @@ def test_depth_in_other_units_and_from_arrays(tmp_path):
     np.testing.assert_allclose(load_scan(path).vertices[:, 2], -0.7, rtol=1e-6)
 
 
+def test_recordings_with_numbers_that_no_camera_has(tmp_path):
+    for changes, words in (
+        ({"fx": 0}, "above 0"),
+        ({"depth_unit_m": float("nan")}, "above 0"),
+        ({"cx": 1e300}, "no connected surface"),
+        ({"fx": 1e-30, "fy": 1e-30}, "no connected surface"),
+        ({"frames": [{"depth": "d0.png", "camera_to_world": np.zeros((4, 4)).tolist()}]}, "4 x 4 matrix"),
+        ({"frames": [{"depth": "d0.png", "color": 5}]}, "5"),
+        ({"frames": {"depth": "d0.png"}}, "no description"),
+    ):
+        with pytest.raises(FaceVerseError, match=words):
+            load_frames(write_recording(tmp_path, **changes))
+    (tmp_path / "d.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}")
+    with pytest.raises(ScanError, match="d.npy cannot be read"):
+        load_frames(write_recording(tmp_path, frames=[{"depth": "d.npy"}]))
+
+
 def test_recordings_that_do_not_fit(tmp_path):
     path = write_recording(tmp_path)
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "c0.png")

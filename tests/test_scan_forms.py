@@ -257,10 +257,12 @@ def test_columns_of_rows(columns, colored, tmp_path):
         cloud(np.hstack([CLOUD, LEVELS]), first="# a scanner\n\n"),
         cloud(np.hstack([CLOUD, LEVELS]), ",", first="X,Y,Z,R,G,B\n"),
         cloud(np.hstack([CLOUD, LEVELS]), first="//X Y Z R G B\n40\n"),
+        cloud(np.hstack([CLOUD, LEVELS]), first="40\nx y z r g b\n"),
         cloud(np.hstack([LEVELS, SHARE, CLOUD])[:, [4, 5, 6, 2, 1, 0, 3]], first="x y z blue green red s\n"),
         cloud(np.hstack([CLOUD, LEVELS])).replace("\n", " // point\n"),
     ],
-    ids=str.split("tabs commas comma-space semicolons comma-semicolon decimal mac count comment names cc order notes"),
+    ids=str.split("""tabs commas comma-space semicolons comma-semicolon decimal mac count comment names cc count-names
+    order notes"""),
 )
 def test_forms_of_rows(text, tmp_path):
     scan = load(tmp_path, text, "a.xyz")
@@ -367,6 +369,25 @@ def test_gltf_places_and_colors(tmp_path):
     compressed = content.replace(b'"asset":', b'"extensionsRequired":["KHR_draco_mesh_compression"],"asset":')
     length = struct.unpack_from("<I", content, 12)[0] + len(compressed) - len(content)
     refused(tmp_path, compressed[:12] + struct.pack("<I", length) + compressed[16:], "without compression", "a.glb")
+    refused(tmp_path, content[:-7], "announces more bytes than it has", "a.glb")
+    place = content.index(b'"count":')
+    huge = content[:place] + b'"count":999999999' + content[content.index(b",", place) :]
+    length = struct.unpack_from("<I", content, 12)[0] + len(huge) - len(content)
+    refused(tmp_path, huge[:12] + struct.pack("<I", length) + huge[16:], "arrays of more than 512 MB", "a.glb")
+
+
+def test_numbers_that_are_missing_or_not_finite(tmp_path, capfd, caplog):
+    rows = ply("float", ("red", "green", "blue"), np.tile(SRGB / 255, (4, 1)))
+    refused(tmp_path, rows.replace("0.392157", "", 1), "damaged", "a.ply")
+    scan = load(tmp_path, rows.replace("0.392157", "nan", 1), "a.ply")
+    np.testing.assert_allclose(scan.colors[0], LINEAR_OF_BYTE[[200, 0, 0]])
+    (tmp_path / "a.mtl").write_text("newmtl skin\nmap_Kd a.png\n")
+    write_picture(tmp_path / "a.png")
+    scan = load(tmp_path, "mtllib a.mtl\n" + TEXTURED.replace("vt 1 1", "vt nan inf"))
+    assert np.isfinite(scan.color_at(np.arange(4)[:, None], np.ones((4, 1)))).all()
+    stl = trimesh.creation.box().export(file_type="stl")
+    assert np.isfinite(load(tmp_path, stl[:96] + b"\0\0\xc0\x7f" + stl[100:], "a.stl").vertices).all()
+    assert not caplog.records and not capfd.readouterr().err, "trimesh reports nothing on its own"
 
 
 # ------------------------------------------------------------------------------------------------ those that went wrong

@@ -117,7 +117,7 @@ def _restored(document: dict, model: FaceModel) -> Track:
     frames: dict[str, Any] = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
     _check_motion(frames)
     person = {key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")}
-    camera = camera_of_numbers(_array(document, "camera", (5,), np.float64))
+    camera = camera_of_numbers(_array(document, "camera", (5,), np.float64).tolist())
     return Track(
         model=model,
         identity=neutral.replace(**person, **{key: frames[key][0].copy() for key in shapes}),
@@ -233,9 +233,7 @@ def _rotations(yaw_deg: np.ndarray, pitch_deg: np.ndarray, roll_deg: np.ndarray)
     return Rotation.from_euler("xyz", np.stack([-pitch_deg, yaw_deg, roll_deg], axis=1), degrees=True).as_matrix()
 
 
-def _weights(
-    columns: dict[str, np.ndarray], model: FaceModel, count: int
-) -> tuple[np.ndarray, tuple[Message, ...]]:
+def _weights(columns: dict[str, np.ndarray], model: FaceModel, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """(T, E) weights of the model, and warnings about percentages and unknown columns."""
     names = tuple(columns)
     values = np.stack([*columns.values()], axis=1) if columns else np.zeros((count, 0))

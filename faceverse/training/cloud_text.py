@@ -15,6 +15,7 @@ from ..messages import Message
 from .obj_text import color_scale
 
 _COMMENT = re.compile(r"(?:#|//).*")
+_HEAD = 8  # lines that may hold a count and names
 _COLOR_NAMES = (("r", "g", "b"), ("red", "green", "blue"))
 _DECIMAL_COMMAS = re.compile(r"\s*[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?(?:\s+[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?){2,}\s*")
 
@@ -33,15 +34,16 @@ def parse_cloud(text: str) -> tuple[np.ndarray, np.ndarray | None]:
         ValueError: rows of other lengths, words in place of numbers, fewer points than announced.
     """
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    names = _names(lines)
-    rows = [row for line in lines if (row := _COMMENT.sub("", line).strip())] if "#" in text or "//" in text else [
-        row for line in lines if (row := line.strip())
-    ]  # fmt: skip
-    if rows and names is None:
-        names = _names(rows[:1])
-    if names is not None and rows and _names(rows[:1]):
-        rows = rows[1:]
-    announced = int(rows.pop(0)) if len(rows) > 1 and rows[0].isdecimal() and len(rows[0]) < 12 else None
+    names, announced = None, None
+    rows = [line for line in lines if line.strip()]
+    for row in rows[:_HEAD]:
+        names = names or _names(row)
+        count = row.strip()
+        if announced is None and count.isascii() and count.isdecimal() and len(count) < 12 and len(rows) > 1:
+            announced = int(count)
+    rows = [words for row in rows[:_HEAD] if _is_data(words := _COMMENT.sub("", row).strip())] + [
+        words for row in rows[_HEAD:] if (words := _COMMENT.sub("", row).strip())
+    ]
     if announced is not None and announced > len(rows):
         raise ValueError(Message("scan.fewer_points", announced=announced, found=len(rows)))
     if not rows:
@@ -52,11 +54,14 @@ def parse_cloud(text: str) -> tuple[np.ndarray, np.ndarray | None]:
     return values[:, :3], _levels(_colors(values, names))
 
 
-def _names(lines: list[str]) -> list[str] | None:
-    """Names of the columns, from the first line that holds anything; None for anything else."""
-    first = next((line for line in lines if line.strip()), "")
-    words = re.split(r"[\s,;]+", first.strip().lstrip("#/ \t").lower())
+def _names(row: str) -> list[str] | None:
+    """Names of the columns; None for any other row."""
+    words = re.split(r"[\s,;]+", row.strip().lstrip("#/ \t").lower())
     return words if {"x", "y", "z"} <= set(words) else None
+
+
+def _is_data(row: str) -> bool:
+    return bool(row) and not row.isdecimal() and _names(row) is None
 
 
 def _numbers(rows: list[str]) -> np.ndarray:

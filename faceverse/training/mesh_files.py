@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from .scan_materials import MaterialFiles, is_stand_in, rgb_of_picture
 _PLY_COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
 _COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")  # of glTF
 _SRGB_GENERATOR = "trimesh"  # writes vertex colours in sRGB into glTF, where the standard wants linear ones
-_GLB_HEADER = struct.Struct("<4sIII4s")
+_COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_COMPONENT_BYTES, _LARGEST_BYTES = 4, 1 << 29
+_GLB_HEADER, _GLB_CHUNK = 12, struct.Struct("<I4s")  # bytes; the length and kind of a chunk
 
 
 def read_cloud(path: Path) -> Scan:
@@ -38,6 +43,7 @@ def read_cloud(path: Path) -> Scan:
     return Scan(points, colors=None if colors is None else LINEAR_OF_BYTE[colors])
 
 
+@np.errstate(all="ignore")  # damaged numbers of any size
 def read_mesh(path: Path) -> Scan:
     """Read a mesh or a point cloud in one of trimesh's formats; its parts become one scan.
 
@@ -52,7 +58,8 @@ def read_mesh(path: Path) -> Scan:
     linear = suffix in (".glb", ".gltf") and _has_linear_colors(path)
     try:
         content = b"" if suffix in (".glb", ".gltf") else read_bytes(path, ScanError)
-        parts = _load(path, suffix, content).dump()
+        with _quiet():
+            parts = _load(path, suffix, content).dump()
     except ScanError:
         raise
     except Exception as error:  # trimesh raises many kinds of exceptions for damaged files
@@ -64,8 +71,24 @@ def read_mesh(path: Path) -> Scan:
         not all(hasattr(part, "colors") for part in filled) or (suffix == ".ply" and ply_announces_faces(content))
     ):
         raise ScanError("scan.damaged_mesh", name=path.name, reason=Message("scan.faces_missing"))
-    scans = [_from_trimesh(part, path, linear) for part in filled]
+    with _quiet():
+        scans = [_from_trimesh(part, path, linear) for part in filled]
     return scans[0] if len(scans) == 1 else merge_scans(scans)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what trimesh logs from the terminal: what matters of it is said by errors here."""
+    logger = logging.getLogger("trimesh.util")  # of all its modules
+
+    def none(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(none)
+    try:
+        yield
+    finally:
+        logger.removeFilter(none)
 
 
 def _load(path: Path, suffix: str, content: bytes) -> Any:
@@ -117,13 +140,13 @@ def _from_trimesh(part: Any, path: Path, linear: bool) -> Scan:
         texture = _texture(visual, len(vertices), path)
         if texture is not None:
             return Scan(vertices, faces, texture=texture)
-    return Scan(vertices, faces, colors=_colors(part, faces is not None, linear))
+    return Scan(vertices, faces, colors=_colors(part, path.name, faces is not None, linear))
 
 
 def _texture(visual: Any, count: int, path: Path) -> ScanTexture | None:
     material = visual.material
     image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
-    if image is None or is_stand_in(image) or visual.uv is None or len(visual.uv) != count:
+    if not isinstance(image, Image.Image) or is_stand_in(image) or visual.uv is None or len(visual.uv) != count:
         return None
     uv = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # trimesh has its origin at the bottom left
     try:
@@ -133,11 +156,14 @@ def _texture(visual: Any, count: int, path: Path) -> ScanTexture | None:
         raise ScanError("scan.texture", name=path.name, picture=picture, reason=reason) from error
 
 
-def _colors(part: Any, is_mesh: bool, linear: bool) -> np.ndarray | None:
+def _colors(part: Any, name: str, is_mesh: bool, linear: bool) -> np.ndarray | None:
     """(N, 3) float32 linear RGB of the vertices, or None."""
     visual: Any = getattr(part, "visual", None)
     kind, count = getattr(visual, "kind", None), len(part.vertices)
-    own = _ply_colors(part)
+    try:
+        own = _ply_colors(part)
+    except (ValueError, TypeError, KeyError) as error:  # rows of several lengths
+        raise ScanError("scan.damaged_mesh", name=name, reason=reason_in_line(error)) from error
     if own is None and kind == "texture":
         own = getattr(visual, "vertex_attributes", {}).get("color")  # beside a glTF material
     if own is not None and len(own) == count:
@@ -168,25 +194,39 @@ def _ply_colors(part: Any) -> np.ndarray | None:
     for names in _PLY_COLORS:
         if all(name in element.get("properties", ()) for name in names):
             columns = [np.asarray(element["data"][name]).reshape(-1) for name in names]
-            return np.stack(columns, axis=1)
+            colors = np.stack(columns, axis=1)
+            return colors if colors.dtype.kind in "fiu" else colors.astype(np.float64)
     return None
+
+
+def _accessor_bytes(accessor: dict) -> int:
+    """What trimesh takes for an array of a glTF file, as its entry announces it."""
+    return abs(int(accessor["count"])) * _COMPONENTS.get(accessor["type"], 1) * _COMPONENT_BYTES
 
 
 def _has_linear_colors(path: Path) -> bool:
     """Whether the vertex colours of a glTF file are linear, as its standard says.
 
     Raises:
-        ScanError: the file cannot be read, or is compressed in a way that cannot be undone here.
+        ScanError: the file cannot be read, announces too much, or is compressed in a way that cannot be undone here.
     """
     content = read_bytes(path, ScanError)
-    if path.suffix.lower() == ".glb" and len(content) > _GLB_HEADER.size:
-        length = _GLB_HEADER.unpack_from(content)[3]
-        content = content[_GLB_HEADER.size :][:length]
+    if content.startswith(b"glTF"):
+        place, sizes = _GLB_HEADER, list[int]()
+        while place + _GLB_CHUNK.size <= len(content):
+            sizes.append(_GLB_CHUNK.unpack_from(content, place)[0])
+            place += _GLB_CHUNK.size + sizes[-1]
+        if place > len(content):
+            raise ScanError("scan.damaged_mesh", name=path.name, reason=Message("scan.fewer_bytes"))
+        content = content[_GLB_HEADER + _GLB_CHUNK.size :][: sizes[0] if sizes else 0]
     try:
         document = json.loads(content)
         used, generator = document.get("extensionsRequired", ()), document.get("asset", {}).get("generator", "")
-    except (ValueError, RecursionError, AttributeError):
+        size = sum(_accessor_bytes(accessor) for accessor in document.get("accessors") or ())
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
         return True  # trimesh says what is wrong
+    if size > _LARGEST_BYTES:
+        raise ScanError("scan.too_large", name=path.name, most_mb=_LARGEST_BYTES >> 20)
     for name in _COMPRESSIONS:
         if name in (used or ()):
             raise ScanError("scan.compressed", name=path.name, compression=name)

@@ -61,7 +61,7 @@ class Scan:
             assert self.colors is not None
             return (self.colors[corners] * weights[..., None]).sum(1)
         height, width = self.texture.rgb.shape[:2]
-        place = (self.texture.uv[corners] * weights[..., None]).sum(1)
+        place = np.nan_to_num((self.texture.uv[corners] * weights[..., None]).sum(1), posinf=0.0, neginf=0.0)
         place = np.where((place < 0) | (place > 1), place % 1.0, place)  # textures repeat outside 0..1
         column = np.minimum((place[:, 0] * width).astype(int), width - 1)
         row = np.minimum((place[:, 1] * height).astype(int), height - 1)

@@ -30,6 +30,7 @@ NEUTRAL = "01"
 _IDENTITY_EXPRESSION = re.compile(r"(?P<identity>\d{2,})_(?P<expression>\d{2})")
 
 SMOOTHING_M = 0.003  # radius over which depth is smoothed before normals are computed
+MOST_SMOOTHING_PX = 100.0
 LARGEST_STEP = (4.0, 0.004)  # depth step between connected neighbours: this many pixel sizes plus this many metres
 GRAZING = 0.25  # least cosine to the line of sight; beyond it depth cameras are unreliable
 BORDER_PX = 2  # pixels at a depth discontinuity mix foreground and background
@@ -152,8 +153,11 @@ def _surface_from_depth(depth: np.ndarray, focal: tuple[float, float], centre: t
     row, column = np.indices(depth.shape)
     ray = np.stack([(column - centre[0]) / focal[0], (centre[1] - row) / focal[1], -np.ones(depth.shape)], axis=-1)
     joined = _connected(depth, max(focal))
-    normals, valid = _depth_normals(depth, ray, joined, SMOOTHING_M * max(focal) / float(np.median(depth[depth > 0])))
+    sigma_px = min(SMOOTHING_M * max(focal) / float(np.median(depth[depth > 0])), MOST_SMOOTHING_PX)
+    normals, valid = _depth_normals(depth, ray, joined, sigma_px)
     valid &= -(normals * ray).sum(-1) > GRAZING * np.linalg.norm(ray, axis=-1)
+    if not valid.any():
+        raise ScanError("scan.depth_no_surface")
     number = np.arange(depth.size).reshape(depth.shape)
     a, b, c, d = number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]
     faces = np.concatenate([np.stack([a, b, c], axis=-1)[joined], np.stack([a, c, d], axis=-1)[joined]])
@@ -188,6 +192,7 @@ def smooth_depth(depth: np.ndarray, valid: np.ndarray, sigma_px: float) -> np.nd
     return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 0.0)
 
 
+@np.errstate(all="ignore")  # damaged numbers of any size
 def _read_recording(path: Path) -> list[Scan]:
     """Read the frames of an .rgbd.json file; merge them if all have poses."""
     try:
