@@ -371,9 +371,10 @@ def test_gltf_places_and_colors(tmp_path):
     refused(tmp_path, compressed[:12] + struct.pack("<I", length) + compressed[16:], "without compression", "a.glb")
     refused(tmp_path, content[:-7], "announces more bytes than it has", "a.glb")
     place = content.index(b'"count":')
-    huge = content[:place] + b'"count":999999999' + content[content.index(b",", place) :]
-    length = struct.unpack_from("<I", content, 12)[0] + len(huge) - len(content)
-    refused(tmp_path, huge[:12] + struct.pack("<I", length) + huge[16:], "arrays of more than 512 MB", "a.glb")
+    for count, words in ((b"999999999", "arrays of more than 512 MB"), (b"1e999", "damaged"), (b'"one"', "damaged")):
+        changed = content[:place] + b'"count":' + count + content[content.index(b",", place) :]
+        length = struct.unpack_from("<I", content, 12)[0] + len(changed) - len(content)
+        refused(tmp_path, changed[:12] + struct.pack("<I", length) + changed[16:], words, "a.glb")
 
 
 def test_numbers_that_are_missing_or_not_finite(tmp_path, capfd, caplog):

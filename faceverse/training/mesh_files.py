@@ -223,7 +223,7 @@ def _has_linear_colors(path: Path) -> bool:
         document = json.loads(content)
         used, generator = document.get("extensionsRequired", ()), document.get("asset", {}).get("generator", "")
         size = sum(_accessor_bytes(accessor) for accessor in document.get("accessors") or ())
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError, OverflowError):
         return True  # trimesh says what is wrong
     if size > _LARGEST_BYTES:
         raise ScanError("scan.too_large", name=path.name, most_mb=_LARGEST_BYTES >> 20)
