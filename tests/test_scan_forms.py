@@ -1,5 +1,6 @@
 """Scans as programs write them: indices, polygons, colours, materials and cut files, checked by their values."""
 
+import random
 import struct
 
 import numpy as np
@@ -74,6 +75,24 @@ def test_forms_of_one_obj(text, tmp_path):
     scan = load(tmp_path, text)
     assert triangles(scan) == [POINTS[[0, 1, 2]].tolist(), POINTS[[0, 2, 3]].tolist()]
     np.testing.assert_allclose(scan.normals, np.tile([0.0, 0, 1], (len(scan.vertices), 1)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_meshes_in_random_forms(seed, tmp_path):
+    """Faces stand between the points as soon as they can, absolute or relative to what was read so far."""
+    rng = random.Random(seed)
+    points = [[round(rng.uniform(-5, 5), 4) for _ in range(3)] for _ in range(20)]
+    waiting = faces = [rng.sample(range(20), 3) for _ in range(25)]
+    separator, end, relative = rng.choice((" ", "\t", "  ")), rng.choice(("\n", "\r\n", "\r")), seed % 2
+    lines = []
+    for count, point in enumerate(points, start=1):
+        lines.append(separator.join(["v", *map(str, point)]) + rng.choice(("", " # a comment", " ")))
+        if rng.random() < 0.5 or count == 20:
+            for face in (face for face in waiting if max(face) < count):
+                lines.append(separator.join(["f", *(str(k - count if relative else k + 1) for k in face)]))
+            waiting = [face for face in waiting if max(face) >= count]
+    scan = load(tmp_path, end.join(lines) + end)
+    assert triangles(scan) == sorted(np.array(points)[face].tolist() for face in faces)
 
 
 @pytest.mark.parametrize("begin", range(4))
