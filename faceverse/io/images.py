@@ -43,6 +43,15 @@ _warnings_lock = threading.RLock()
 # Named, so that Pillow never starts an interpreter such as Ghostscript on somebody's upload.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "TGA")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_VIDEO_BRANDS = (b"isom", b"iso2", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp4", b"3gp5")
+_OTHER_KINDS = {
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"%PDF": "PDF",
+    b"8BPS": "Photoshop",
+    b"v/1\x01": "OpenEXR",
+    b"<svg": "SVG",
+}
 _EXIF_IFD, _EXIF_FOCAL_35MM = 0x8769, 0xA405
 _EXIF_SIZE_TAGS, _TIFF_SIZE_TAGS, _ORIENTATION = (0xA002, 0xA003), (0x0100, 0x0101), 0x0112
 _UPRIGHT = {
@@ -185,6 +194,7 @@ def _read_file(path: Path) -> Photo:
             return _decode(_open_png(_whole_file(file, path), path))
         if header.startswith(tiff.MAGIC):
             return _decode(_open_tiff(_whole_file(file, path), path))
+        _check_kind(header, os.fstat(file.fileno()).st_size, path.name)
         with Image.open(file, formats=_known_formats(header, path.name)) as image:
             return _decode(_Opened(image, path.name, path.stem, header))
 
@@ -282,6 +292,21 @@ def _about_missing(what: str, present: float, lacks_detail: bool = False) -> Mes
     if present < 1:
         return Message("image.rows_missing", name=what, percent=max(percent, 1))
     return Message("image.detail_missing" if lacks_detail else "image.end_missing", name=what)
+
+
+def _check_kind(header: bytes, size: int, name: str) -> None:
+    """Refuse what people often take for a picture that can be read, and say what it is."""
+    text = header[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        raise ImageError("image.web_page", name=name)
+    brand = header[8:12] if header[4:8] == b"ftyp" else b""
+    if brand in _VIDEO_BRANDS or header.startswith(b"\x1a\x45\xdf\xa3") or header[8:12] == b"AVI ":
+        raise ImageError("image.video", name=name)
+    for signature, kind in _OTHER_KINDS.items():
+        if header.startswith(signature) or (text.startswith(b"<?xml") and signature in text):
+            raise ImageError("image.other_kind", name=name, kind=kind)
+    if header.startswith(b"RIFF") and header[8:12] == b"WEBP" and size < int.from_bytes(header[4:8], "little"):
+        raise ImageError("image.cut_short", name=name)
 
 
 def _known_formats(header: bytes, what: str) -> list[str]:

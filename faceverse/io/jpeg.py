@@ -24,7 +24,8 @@ _MIN_STEP, _STEP_MARGIN, _STEP_SHARE = 4.0, 3, 0.4  # levels, units, share of a 
 _MAX_GRADUAL = 0.4
 _PADDING_BYTES = 8  # see _jpeg_kernel
 _NO_TABLE = np.zeros(65536, np.uint16)
-_MAX_PIXELS = 2**28
+_MAX_PIXELS, _MAX_PROGRESSIVE_PIXELS = 2**28, 2**26  # which take 0.1 and 0.2 GB
+_MAX_SCANS = 100  # programs write about ten; each one takes a pass over the file
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class _Reader:
     tables: dict[int, np.ndarray] = field(default_factory=dict)  # by class << 4 | identifier
     interval: int = 0
     frame: _Frame | None = None
+    scans: int = 0
     damaged: bool = False
     present: float = 1.0
 
@@ -188,7 +190,8 @@ def _lookup_table(counts: bytes, symbols: bytes) -> np.ndarray:
 def _read_frame(kind: int, segment: bytes) -> _Frame:
     precision, height, width = segment[0], segment[1] << 8 | segment[2], segment[3] << 8 | segment[4]
     parts = [segment[at : at + 3] for at in range(6, 6 + 3 * segment[5], 3)]
-    if precision != 8 or not height * width or height * width > _MAX_PIXELS:
+    most = _MAX_PROGRESSIVE_PIXELS if kind == 0xC2 else _MAX_PIXELS
+    if precision != 8 or not 0 < height * width <= most:
         raise _NotCheckedError
     components = {p[0]: _Component(i, p[1] >> 4, p[1] & 15, p[2]) for i, p in enumerate(parts)}
     if any(not 1 <= part.horizontal <= 4 or not 1 <= part.vertical <= 4 for part in components.values()):
@@ -204,7 +207,8 @@ def _read_frame(kind: int, segment: bytes) -> _Frame:
 
 def _read_scan(reader: _Reader, segment: bytes, content: bytes, at: int) -> tuple[_Scan, int]:
     """A scan, and the position of the marker after it."""
-    if reader.frame is None:
+    reader.scans += 1
+    if reader.frame is None or reader.scans > _MAX_SCANS:
         raise _NotCheckedError
     count = segment[0]
     parts = [reader.frame.components[segment[1 + 2 * i]] for i in range(count)]
@@ -224,13 +228,11 @@ def _read_scan(reader: _Reader, segment: bytes, content: bytes, at: int) -> tupl
     if not len(others):
         data = data[: len(_without_zeros(content)) - at]
         restarts = restarts[restarts + 1 < len(data)]
-    kept = np.ones(len(data), bool)
-    kept[1:] &= ~((data[:-1] == 0xFF) & (data[1:] == 0))
-    for offset in (0, 1):
-        kept[restarts + offset] = False
-    positions = np.concatenate([[0], np.cumsum(kept)])
-    bounds = 8 * np.stack([positions[np.r_[0, restarts]], positions[np.r_[restarts, len(data)]]], axis=1)
-    bits = np.concatenate([data[kept], np.zeros(_PADDING_BYTES, np.uint8)])
+    stuffed = np.flatnonzero((data[:-1] == 0xFF) & (data[1:] == 0)) + 1
+    removed = np.sort(np.concatenate([stuffed, restarts, restarts + 1]))
+    edges = np.stack([np.r_[0, restarts], np.r_[restarts, len(data)]], axis=1)
+    bounds = 8 * (edges - np.searchsorted(removed, edges))
+    bits = np.concatenate([np.delete(data, removed), np.zeros(_PADDING_BYTES, np.uint8)])
     high, low = approximation >> 4, approximation & 15
     return _Scan(parts, tables, first, last, high, low, bits, bounds, in_order, not len(others)), at + stop
 
