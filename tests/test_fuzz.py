@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import subprocess
+import sys
 import time
 import warnings
 from dataclasses import replace
@@ -19,6 +21,7 @@ from fuzzing.workers import Limits, Outcome, Tally, next_jobs, run
 import faceverse as fv
 
 SEEDS = [{"a.txt": b"1, 2, 3\n4, 5, 6\n"}]
+CASES = 80  # of each format; together they take a core about 20 seconds
 LIMITS = Limits(seconds=60.0, memory_mb=100.0, address_mb=2000)
 
 
@@ -189,3 +192,18 @@ def test_time_is_shared_by_all_formats():
     assert (tallies["fast"].cases, tallies["slow"].cases) in [(53, 7), (54, 6)]
     assert sorted(taken) == sorted({(name, 7, k) for name, tally in tallies.items() for k in range(tally.cases)})
     assert list(next_jobs(tallies, 0, 2, 0)) == [("fast", 0, 0), ("slow", 0, 0), ("fast", 0, 1), ("slow", 0, 1)]
+
+
+# --------------------------------------------------------------------------------------------------------------- suite
+
+
+def test_no_format_fails(root):
+    """A fixed number of cases of every format, in a process of its own, because workers are forked."""
+    options = ["--cases", str(CASES), "--seed", "7", "--limit", "120"]
+    command = [sys.executable, "-m", "faceverse", "bench", "fuzz", *options]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.split()}
+    assert [name for name in FORMATS if rows[name][0] != str(CASES)] == []
+    assert [name for name in FORMATS if rows[name][1] == "0"] == [], "seed files are accepted"
+    assert sum(rows[name][2] != "0" for name in FORMATS) > 40, "mutations do damage"
