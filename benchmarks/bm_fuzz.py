@@ -97,14 +97,15 @@ def show_case(text: str, folder: Path | None) -> int:
 
 
 def warm_up(formats: dict[str, Format], seeds: dict[str, list[Seed]]) -> None:
-    """Read a file of each kind before workers are forked: what is imported and compiled on first use takes seconds.
+    """Read the seed files before workers are forked: what is imported and compiled on first use takes seconds.
 
     Video decoders start threads, which a fork would lose.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in formats.items():
             if name not in (*VIDEOS, "upload"):
-                judged(kind, write_case(seeds[name][0], Path(folder) / name))
+                for number, files in enumerate(seeds[name]):
+                    judged(kind, write_case(files, Path(folder) / name / str(number)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -416,7 +416,8 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, ran, name):
     assert ran() == []
 
 
-def test_lengths_are_not_allocated_on_the_word_of_a_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("opcode", [b"\x8e", b"\x96"])  # BINBYTES8, BYTEARRAY8
+def test_lengths_are_not_allocated_on_the_word_of_a_file(opcode, tmp_path, monkeypatch):
     """A length of 2^40 bytes is limited to what is left of the file before memory is reserved for it."""
     asked = []
 
@@ -428,7 +429,7 @@ def test_lengths_are_not_allocated_on_the_word_of_a_file(tmp_path, monkeypatch):
             return content
 
     monkeypatch.setattr(pickles, "_BoundedFile", Counting)
-    (tmp_path / "model.npy").write_bytes(npy_bytes(b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"short"))
+    (tmp_path / "model.npy").write_bytes(npy_bytes(b"\x80\x05" + opcode + (1 << 40).to_bytes(8, "little") + b"short"))
     with pytest.raises(WeightsError, match="is damaged"):
         read_npy(tmp_path / "model.npy")
     assert (1 << 40, 5, 5) in asked

@@ -1,6 +1,7 @@
 """Reading scans: every kind of file, folders in the dataset's layout, depth pictures, and what is wrong with them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -334,3 +335,28 @@ def test_merged_scans_keep_triangles_and_colors():
     np.testing.assert_array_equal(both.vertices[both.faces[2:]], two.vertices[faces])
     np.testing.assert_array_equal(both.colors[:, 0], [0] * 4 + [1] * 4)
     assert merge_scans([one, Scan(SQUARE)]).faces is None
+
+
+def test_a_gltf_file_that_counts_to_infinity(tmp_path, ball):
+    for name, content in ball.export(file_type="gltf").items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path / "model.gltf"
+    assert len(load_scan(path).vertices) == len(ball.vertices)
+    path.write_text(re.sub(r'"count":\s*\d+', '"count": Infinity', path.read_text(), count=1))
+    with pytest.raises(ScanError, match="model.gltf"):
+        load_scan(path)
+
+
+def test_texture_coordinates_of_another_type_are_damage(tmp_path):
+    square = trimesh.Trimesh(SQUARE, [[0, 1, 2], [0, 2, 3]], process=False)
+    square.visual = trimesh.visual.TextureVisuals(uv=SQUARE[:, :2], image=Image.new("RGB", (8, 4), "red"))
+    for name, content in square.export(file_type="gltf").items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path / "model.gltf"
+    assert load_scan(path).texture.rgb.shape == (4, 8, 3)
+    document = json.loads(path.read_text())
+    attributes = document["meshes"][0]["primitives"][0]["attributes"]
+    attributes["TEXCOORD_0"] = attributes["POSITION"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ScanError, match=r"uv must have shape \(4, 2\), got \(4, 3\)"):
+        load_scan(path)

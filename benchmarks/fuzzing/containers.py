@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from random import Random
 
-from .mutations import BINARY, INTEGERS, JSON, VALUES, Mutation, change_json, mutate_document, mutated
+from .mutations import BINARY, INTEGERS, JSON, Mutation, change_json, mutate_document, mutated, odd_value
 
 MOST_INFLATED = 1 << 24
 
@@ -360,7 +360,7 @@ def change_arguments(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes
     if not isinstance(document, dict):
         return data
     for key in rng.sample(list(document), min(len(document), rng.choice((1, 1, 2)))):
-        document[key] = rng.choice((*VALUES, *document.values()))
+        document[key] = odd_value(rng, *document.values())
     return json.dumps(document).encode()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -191,31 +192,36 @@ def places(document: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def odd_value(rng: Random, *others: Any) -> Any:
+    """One of VALUES or of others, as a copy, because documents are changed in place."""
+    return copy.deepcopy(rng.choice((*VALUES, *others)))
+
+
 def mutate_document(document: Any, rng: Random) -> Any:
     """Change one value, key or list of a JSON document, in place where it can be."""
     # Long lists of numbers would take nearly all hits: half of the choices are among the entries of dictionaries.
     found = places(document)
     named = [(container, key) for container, key in found if isinstance(container, dict)]
     if not found:
-        return rng.choice(VALUES)
+        return odd_value(rng)
     container, key = rng.choice(named if named and rng.random() < 0.5 else found)
     value = container[key]
     match rng.randrange(8):
         case 0:
             del container[key]
         case 1 | 2 | 3:
-            container[key] = rng.choice(VALUES)
+            container[key] = odd_value(rng)
         case 4:
             container[key] = _of_another_type(value)
         case 5:
             container[key] = [value] if rng.random() < 0.5 else {"a": value}
         case 6 if isinstance(value, list):
-            container[key] = rng.choice((value * 2, value[:-1], value[::-1], value + [rng.choice(VALUES)], value[:1]))
+            container[key] = rng.choice((value * 2, value[:-1], value[::-1], value + [odd_value(rng)], value[:1]))
         case 6 if isinstance(container, dict):
             container[rng.choice(("", "a", "x" * 2000, key.upper(), key + " "))] = container.pop(key)
         case _:
             other, other_key = rng.choice(found)
-            container[key] = _copy(other[other_key])
+            container[key] = copy.deepcopy(other[other_key])
     return document
 
 
@@ -227,10 +233,6 @@ def _of_another_type(value: Any) -> Any:
     if isinstance(value, list):
         return {str(k): item for k, item in enumerate(value)}
     return str(value)
-
-
-def _copy(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def change_json(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:

@@ -102,6 +102,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
     if TYPE_CHECKING:  # attributes of pickle._Unpickler that its type stubs leave out
         stack: list[Any]
+        read: Callable[[int], bytes]
         readline: Callable[[], bytes]
         pop_mark: Callable[[], list[Any]]
 
@@ -151,6 +152,10 @@ class _RestrictedUnpickler(pickle._Unpickler):
             target.extend(items)
         else:
             target.update(zip(items[::2], items[1::2], strict=True))
+
+    def _load_bytearray(self) -> None:
+        # pickle's own would reserve the length that the file states before it reads anything.
+        self.stack.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def _refuse(self, instruction: str) -> NoReturn:
         raise _RefusedError(Message("pickle.instruction", instruction=instruction))
@@ -234,10 +239,12 @@ def _opcode_handlers() -> dict[int, Callable[[Any], None]]:
         "INST": unpickler._instance,
         "REDUCE": unpickler._reduce,
         "BUILD": unpickler._build,
+        "BYTEARRAY8": unpickler._load_bytearray,
     }
     for name, kind in {"APPEND": list, "APPENDS": list, "SETITEM": dict, "SETITEMS": dict}.items():
         handlers[name] = partial(unpickler._put, kind=kind, many=name.endswith("S"))
-    handlers |= {name: pickle._Unpickler.dispatch[codes[name]] for name in _ALLOWED_OPCODES}
+    dispatch = pickle._Unpickler.dispatch
+    handlers = {name: dispatch[codes[name]] for name in _ALLOWED_OPCODES} | handlers
     return {code: handlers.get(name, partial(unpickler._refuse, instruction=name)) for name, code in codes.items()}
 
 
@@ -265,7 +272,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         archive = start.startswith(_ZIP_START)
         if start != _LEGACY_START and not archive:
             raise ValueError(Message("pickle.no_checkpoint"))
-        with _TORCH_NAMES, torch.serialization.safe_globals([(SimpleNamespace, "argparse.Namespace")]):
+        names = torch.serialization.safe_globals([(SimpleNamespace, "argparse.Namespace")])
+        with _TORCH_NAMES, names, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of protocols and classes that only damaged files have
             content = _load_archive(path) if archive else _load_legacy(path)
     except Exception as error:  # PyTorch raises the errors of pickle, zip archives, storages and tensors
         refused = _TORCH_REFUSAL.search(str(error))
@@ -285,9 +294,7 @@ def _load_archive(path: Path) -> Any:
 
 
 def _load_legacy(path: Path) -> Any:
-    # PyTorch warns of a protocol that only a damaged file has, and then fails to read it.
-    with open(path, "rb") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+    with open(path, "rb") as file:
         bounded: Any = _BoundedFile(file)
         return torch.load(bounded, map_location="cpu", weights_only=True)
 

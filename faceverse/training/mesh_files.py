@@ -148,7 +148,14 @@ def _texture(visual: Any, count: int, path: Path) -> ScanTexture | None:
     image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
     if not isinstance(image, Image.Image) or is_stand_in(image) or visual.uv is None or len(visual.uv) != count:
         return None
-    uv = np.asarray(visual.uv, np.float64) * (1, -1) + (0, 1)  # trimesh has its origin at the bottom left
+    uv = np.asarray(visual.uv, np.float64)
+    if uv.shape != (count, 2):
+        raise ScanError(
+            "scan.damaged_mesh",
+            name=path.name,
+            reason=Message("array.shape", key="uv", expected=(count, 2), shape=uv.shape),
+        )
+    uv = uv * (1, -1) + (0, 1)  # trimesh has its origin at the bottom left
     try:
         return ScanTexture(uv, rgb_of_picture(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
