@@ -27,6 +27,7 @@ from faceverse.tracking.frame_solver import SolvedFrame
 from faceverse.tracking.frames import open_source
 from faceverse.tracking.journal import Journal, Record, read_journal
 from faceverse.tracking.person import TrackedPerson
+from faceverse.training.scan_files import load_scan
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="names of POSIX systems")
 NOT_TEXT = os.fsdecode(b"caf\xe9")  # Latin-1, as old cameras and archives have it
@@ -140,21 +141,25 @@ def test_a_path_that_is_too_long_stops_this_photograph_only(toy_fit, tmp_path, c
 
 
 ODD = ("a:b", "-o", "100%", "frame_%03d", "what?", "#1", "two\nlines", " spaces ", "http:", "file:me", "concat:a|b",
-       "pipe:0", "*", "[a]", "C:", "~", NOT_TEXT)  # fmt: skip
+       "pipe:0", "*", "[a]", "C:", "~", "a\\b", NOT_TEXT)  # fmt: skip
+# What material and texture of an .obj are called, where its own name means something else in the format.
+BESIDE = {"-o": "_o", "#1": "_1", "two\nlines": "two_lines", " spaces ": "_spaces_", "a\\b": "a_b", NOT_TEXT: "caf_"}
 
 
 @pytest.mark.parametrize("name", ODD)
 @POSIX
-def test_photographs_of_any_name_are_fitted(name, toy_fit, tmp_path, monkeypatch, capsys):
+def test_photographs_of_any_name_are_fitted(name, toy_fit, toy_result, tmp_path, monkeypatch, capsys):
     write_photo(tmp_path / "photos" / f"{name}.png")
+    fv.export(toy_result, tmp_path / "me.obj")
     monkeypatch.chdir(tmp_path / "photos")
     for number, argument in enumerate((f"./{name}.png", ".")):
         out = tmp_path / str(number)
         assert main(["fit", argument, "-o", str(out), "--format", "json,obj"]) == 0
-        beside = "_".join(name.split()) if "\n" in name else name.replace(" ", "_")
+        beside = BESIDE.get(name, name)
         files = [f"{name}.json", f"{name}.obj", f"{beside}.mtl", f"{beside}_texture.png"]
         assert written(out) == sorted(files + ["summary.csv"] * number)
-        assert os.fsencode(f"mtllib {beside}.mtl") in (out / f"{name}.obj").read_bytes().split(b"\n")
+        scan, expected = load_scan(out / f"{name}.obj"), load_scan(tmp_path / "me.obj")
+        assert np.array_equal(scan.colors, expected.colors), "material and texture are found"
     assert capsys.readouterr().err == ""
 
 
@@ -421,7 +426,7 @@ def test_one_file_that_cannot_be_written_keeps_the_others_and_the_journal(toy_tr
     output = capsys.readouterr()
     assert output.out.splitlines() == [str(out / "clip.csv"), str(out / "clip.npz")]
     assert output.err == (
-        f"faceverse: cannot write {out / 'clip.json'}: a folder has this name. {out / 'clip.fvtrack'} keeps the "
+        f"faceverse: cannot write {out / 'clip.json'}: a folder has this name; {out / 'clip.fvtrack'} keeps the "
         "tracked frames, so the same command writes the files without tracking again\n"
     )
     kept = fv.load_track(out / "clip.fvtrack", found.model)
@@ -442,11 +447,21 @@ def test_a_full_disk_keeps_a_finished_track(toy_track, found, tmp_path, disk, ca
     warning, error = capsys.readouterr().err.splitlines()
     assert "warning: the journal" in warning and "the disk is full" in warning
     assert error.count("the disk is full") == 2 and "clip.csv" in error and "clip.json" in error
+    assert "; the track is kept in" in error
     (place,) = tmp_path.glob("faceverse-*/clip.npz")
     assert error.endswith(f"the track is kept in {place}; read it with faceverse.load_track")
     kept = fv.load_track(place, found.model)
     for name in ("times_s", "rotation", "expression", "confidence"):
         assert np.array_equal(getattr(kept, name), getattr(found, name)), name
+
+
+def test_a_file_that_was_written_keeps_the_track_too(toy_track, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "clip.csv").mkdir(parents=True)
+    toy_track.at_end = lambda: (out / "clip.fvtrack").write_bytes(b"no journal")
+    assert main(["track", "clip.mp4", "-o", str(out), "--format", "csv,json"]) == 1
+    assert capsys.readouterr().err.endswith(f"the track is kept in {out / 'clip.json'}; read it with "
+                                            "faceverse.load_track\n")  # fmt: skip
 
 
 def test_a_track_that_nothing_keeps_is_said_to_be_lost(toy_track, tmp_path, disk, capsys, monkeypatch):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+from ..formats.export import companion_stem
 
 MAX_BYTES = 255  # of a file's name, on nearly all file systems
 _MARK_DIGITS = 8
@@ -67,5 +68,5 @@ def _candidates(path: Path, is_elsewhere_too: bool) -> Iterator[str]:
 
 def _files(name: str, endings: Collection[str]) -> set[str]:
     """Names of the files in a form that is equal where file systems or formats make them equal."""
-    plain = unicodedata.normalize("NFC", re.sub(r"\s+", "_", name))
+    plain = unicodedata.normalize("NFC", companion_stem(name))
     return {(plain + ending).casefold() for ending in endings}

@@ -72,10 +72,11 @@ def _write(result: Track, folder: Path, name: str, options: argparse.Namespace, 
     Raises:
         ParameterError: at least one cannot be written. It says what keeps the track.
     """
-    problems = []
+    problems, written = [], []
     for suffix in options.formats:
         try:
-            print(export(result, folder / f"{name}.{suffix}"), flush=True)
+            written.append(export(result, folder / f"{name}.{suffix}"))
+            print(written[-1], flush=True)
         except FaceVerseError as error:
             problems.append(error.message)
     if options.video and options.input is None:
@@ -87,15 +88,19 @@ def _write(result: Track, folder: Path, name: str, options: argparse.Namespace, 
         except FaceVerseError as error:
             problems.append(error.message)
     if problems:
-        raise ParameterError("track.not_written", problems=joined(problems), kept=_keep(result, name, journal))
+        kept = _keep(result, name, journal, written)
+        raise ParameterError("track.not_written", problems=joined(problems), kept=kept)
 
 
-def _keep(result: Track, name: str, journal: Path | None) -> Message:
-    """Keep a track whose files cannot be written: by its journal if that is complete, else in the temporary folder."""
+def _keep(result: Track, name: str, journal: Path | None, written: list[Path]) -> Message:
+    """What keeps a track of which a file is missing: its journal, another file, or one in the temporary folder."""
     if journal is not None:
         with contextlib.suppress(ParameterError):
             if read_journal(journal, result.model).intact == len(result):
                 return Message("track.kept_by_journal", path=journal)
+    for path in written:
+        if path.suffix in (".npz", ".json"):
+            return Message("track.kept_elsewhere", path=path)
     try:
         place = Path(tempfile.mkdtemp(prefix="faceverse-"))
         return Message("track.kept_elsewhere", path=result.save(place / f"{name}.npz"))

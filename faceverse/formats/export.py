@@ -137,8 +137,15 @@ def head_files(result: FitResult, path: Path, lod: str = "standard") -> dict[Pat
 def companions_of(path: Path) -> list[Path]:
     """Paths of the further files that `export` writes beside a file, in the order of `ExportFormat.companions`."""
     known = EXPORT_FORMATS[path.suffix.lower().removeprefix(".")]
-    stem = re.sub(r"\s+", "_", path.stem)  # readers of .obj and .mtl split lines at blanks
-    return [path.with_name(f"{stem}{ending}") for ending in known.companions]
+    return [path.with_name(companion_stem(path.stem) + ending) for ending in known.companions]
+
+
+def companion_stem(stem: str) -> str:
+    """A name as .obj and .mtl can repeat it.
+
+    Blanks divide, # begins a comment, - an option, \\ a folder, and bytes that are no text are not found again.
+    """
+    return re.sub("\\s+|[#\\\\\ud800-\udfff]|^-", "_", stem)
 
 
 def _level_of_detail(path: Path, lod: str, light: bool | None, dense: bool | None) -> str:

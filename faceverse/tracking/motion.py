@@ -61,7 +61,8 @@ def _animated_glb(track: Track, path: Path, lod: str) -> dict[Path, bytes]:
     keys = _keys(track)
     head = track.result(int(keys[0]))
     head = coarse_head(head) if lod == "coarse" else head
-    animation = _animation(track, keys, path.stem)
+    name = path.stem.encode("utf-8", "replace").decode()  # JSON holds no bytes that are no text
+    animation = _animation(track, keys, name)
     return {path: glb_bytes(head, animation, _camera(track, keys))}
 
 
