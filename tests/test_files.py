@@ -116,6 +116,25 @@ def test_what_is_no_file_is_named(name, toy_model, tmp_path):
 
 
 @POSIX
+def test_pipes_beside_a_scan_are_passed_over_or_named(pipe, tmp_path):
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nusemtl a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
+    pipe("a.mtl")
+    assert len(load_scan(tmp_path / "a.obj").vertices) == 3
+    (tmp_path / "b.obj").write_text((tmp_path / "a.obj").read_text().replace("a.mtl", "b.mtl"))
+    (tmp_path / "b.mtl").write_text("newmtl a\nmap_Kd b.png\n")
+    pipe("b.png")
+    assert len(load_scan(tmp_path / "b.obj").vertices) == 3
+    trimesh = pytest.importorskip("trimesh")
+    for name, content in trimesh.exchange.gltf.export_gltf(trimesh.Scene(trimesh.creation.box())).items():
+        (tmp_path / name).write_bytes(content)
+    assert len(load_scan(tmp_path / "model.gltf").vertices) == 8
+    (tmp_path / "gltf_buffer_0.bin").unlink()
+    pipe("gltf_buffer_0.bin")
+    with pytest.raises(FaceVerseError, match=r"model\.gltf is damaged .*gltf_buffer_0\.bin"):
+        load_scan(tmp_path / "model.gltf")
+
+
+@POSIX
 def test_sockets_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the address of a socket is short
     with socket.socket(socket.AF_UNIX) as listener:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_export import read_glb
 from test_track_files import make_track
 
 import faceverse as fv
@@ -291,6 +292,28 @@ def test_a_summary_that_cannot_be_written_keeps_the_older_one(toy_fit, tmp_path,
     assert len(output.err.splitlines()) == 3 and "Traceback" not in output.err
 
 
+def test_a_read_only_folder_is_one_line_before_the_fit(toy_fit, tmp_path, disk, capsys):
+    photo = write_photo(tmp_path / "a.jpg")
+    disk.make_read_only()
+    for out in (disk.path, disk.path / "new"):
+        assert main(["fit", str(photo), "-o", str(out)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"cannot write into {out} (option -o): the file system is read-only" in line
+    assert toy_fit == [] and written(disk.path) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/out", "loop", "n" * 300])
+@POSIX
+def test_a_folder_that_cannot_be_made_is_one_line_before_the_fit(place, toy_fit, tmp_path, capsys):
+    photo = write_photo(tmp_path / "a.jpg")
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    assert main(["fit", str(photo), "-o", str(tmp_path / place)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot write into" in line and any(words in line for words in ("a file", "a folder", "too long", "loop"))
+    assert toy_fit == [] and written(tmp_path) == ["a.jpg", "file", "loop"]
+
+
 def test_a_full_disk_fails_a_photograph_and_not_the_next(toy_fit, tmp_path, disk, capsys):
     photos = [str(write_photo(tmp_path / name)) for name in ("a.jpg", "b.jpg", "c.jpg")]
     (disk.path / "filling").write_bytes(bytes(200_000))
@@ -476,6 +499,13 @@ def test_a_track_that_nothing_keeps_is_said_to_be_lost(toy_track, tmp_path, disk
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith("the track could not be kept elsewhere either (the file system is read-only; "
                           "choose another folder)")  # fmt: skip
+
+
+def test_the_animation_has_a_name_that_is_text(found, tmp_path):
+    if os.name != "posix":
+        pytest.skip("names of POSIX systems")
+    path = fv.export(found, tmp_path / f"{NOT_TEXT}.glb")
+    assert read_glb(path).document["animations"][0]["name"] == "caf?"
 
 
 @pytest.mark.parametrize(("given", "name"), [(".", "my clip"), ("../my clip", "my clip"), ("a:b.mp4", "a:b")])

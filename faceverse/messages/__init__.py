@@ -29,6 +29,7 @@ FREE_TEXT = "other"
 _SYSTEM_REASONS = {
     errno.EACCES: "reason.permission",
     errno.EDQUOT: "reason.quota",
+    errno.EEXIST: "reason.name_is_file",
     errno.EFBIG: "reason.file_limit",
     errno.EIO: "reason.device_fault",
     errno.EISDIR: "reason.name_is_folder",

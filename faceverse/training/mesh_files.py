@@ -55,9 +55,9 @@ def read_mesh(path: Path) -> Scan:
     except ImportError as error:
         raise ScanError("scan.no_trimesh", reason=reason_of(error)) from error
     suffix = path.suffix.lower()
-    linear = suffix in (".glb", ".gltf") and _has_linear_colors(path)
+    content = read_bytes(path, ScanError)
+    linear = suffix in (".glb", ".gltf") and _has_linear_colors(path, content)
     try:
-        content = b"" if suffix in (".glb", ".gltf") else read_bytes(path, ScanError)
         with _quiet():
             parts = _load(path, suffix, content).dump()
     except ScanError:
@@ -94,9 +94,8 @@ def _quiet() -> Iterator[None]:
 def _load(path: Path, suffix: str, content: bytes) -> Any:
     """The scene of trimesh."""
     import trimesh
-    from trimesh.resolvers import FilePathResolver
 
-    resolver: Any = FilePathResolver(str(path))
+    resolver: Any = MaterialFiles(path)
     if suffix == ".obj":
         # Comments and names may have any encoding; trimesh would need a package to detect it.
         obj = plain_obj(content.decode("utf-8", errors="replace"))
@@ -107,7 +106,7 @@ def _load(path: Path, suffix: str, content: bytes) -> Any:
             raise ScanError("scan.texture", name=path.name, picture=picture, reason=reason)
         return scene
     if suffix in (".glb", ".gltf"):
-        return trimesh.load_scene(path, process=False)
+        return trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], resolver=resolver, process=False)
     if suffix == ".off":
         check_off(content)
         content = in_utf8(content)
@@ -211,13 +210,12 @@ def _accessor_bytes(accessor: dict) -> int:
     return abs(int(accessor["count"])) * _COMPONENTS.get(accessor["type"], 1) * _COMPONENT_BYTES
 
 
-def _has_linear_colors(path: Path) -> bool:
+def _has_linear_colors(path: Path, content: bytes) -> bool:
     """Whether the vertex colours of a glTF file are linear, as its standard says.
 
     Raises:
-        ScanError: the file cannot be read, announces too much, or is compressed in a way that cannot be undone here.
+        ScanError: the file announces too much, or is compressed in a way that cannot be undone here.
     """
-    content = read_bytes(path, ScanError)
     if content.startswith(b"glTF"):
         place, sizes = _GLB_HEADER, list[int]()
         while place + _GLB_CHUNK.size <= len(content):

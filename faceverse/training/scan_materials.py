@@ -32,7 +32,7 @@ class MaterialFiles:
 
     def __init__(self, mesh: Path, libraries: tuple[str, ...] = ()):
         self._folder, self._libraries = mesh.parent, libraries
-        self.file_name = mesh.name
+        self.file_name = mesh.name.encode("utf-8", "replace").decode()
 
     def get(self, name: str) -> bytes:
         """The content of a file.
