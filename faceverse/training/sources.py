@@ -80,6 +80,12 @@ class ShapeSource:
         return _cut_head(self.folder / "mpfb2/3dobjs/base.obj")
 
     @cached_property
+    def body_vertices(self) -> np.ndarray:
+        """(N, 3) vertices of the whole source body, in source units (METRES_PER_UNIT)."""
+        lines = (self.folder / "mpfb2/3dobjs/base.obj").read_text().splitlines()
+        return np.array([line.split()[1:4] for line in lines if line.startswith("v ")], dtype=np.float64)
+
+    @cached_property
     def _local_index(self) -> np.ndarray:
         index = np.full(self.head.source_index.max() + 1, -1, dtype=np.int64)
         index[self.head.source_index] = np.arange(len(self.head.source_index))

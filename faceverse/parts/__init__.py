@@ -1,0 +1,1 @@
+"""Parts of a head beside its skin: teeth, tongue, eyes, lashes and brows, bound to the mesh of a model."""

@@ -1,0 +1,101 @@
+"""Parts and their materials, and the library of parts that ships with the open model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..errors import ParameterError
+from .binding import Binding
+
+AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
+ALPHA_MODES: tuple[AlphaMode, ...] = ("OPAQUE", "MASK", "BLEND")  # as glTF 2.0 names them
+SLOTS = ("teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "lashes", "brows")
+"""Places that one part each can take, in the order in which they are drawn and written."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Surface of a part, in the terms of glTF 2.0's metallic-roughness material; nothing here is metal.
+
+    Attributes:
+        texture: (H, W, 4) uint8, sRGB and alpha, row 0 at the top.
+        roughness: 0 mirror .. 1 matte.
+        alpha_mode: "OPAQUE" ignores the alpha, "MASK" cuts where it is below `alpha_cutoff`, "BLEND" mixes.
+        alpha_cutoff: 0..1.
+    """
+
+    texture: np.ndarray
+    roughness: float = 0.5
+    alpha_mode: AlphaMode = "OPAQUE"
+    alpha_cutoff: float = 0.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """A mesh with a material that follows a model.
+
+    Attributes:
+        name: in the library, such as "teeth_upper/base".
+        binding: how its P vertices follow the model.
+        faces: (F, 3) int64 triangles, counter-clockwise from outside.
+        uv: (U, 2) float32, origin at the top left.
+        uv_faces: (F, 3) int64 indices into `uv`.
+        material: its surface.
+    """
+
+    name: str
+    binding: Binding
+    faces: np.ndarray
+    uv: np.ndarray
+    uv_faces: np.ndarray
+    material: Material
+
+    @property
+    def slot(self) -> str:
+        """The place that the part takes, of `SLOTS`."""
+        return self.name.partition("/")[0]
+
+    @property
+    def style(self) -> str:
+        """The name among the parts for the same slot."""
+        return self.name.partition("/")[2]
+
+
+@dataclass(frozen=True)
+class PartLibrary:
+    """Parts by name.
+
+    Attributes:
+        parts: name -> part.
+        topology: hash of the coarse mesh of the models that they fit, see `faceverse.parts.file.topology_hash`.
+        info: sources, licences and hashes.
+    """
+
+    parts: Mapping[str, Part]
+    topology: str
+    info: dict
+
+    def styles(self, slot: str) -> tuple[str, ...]:
+        """Names of the parts for a slot, sorted.
+
+        Raises:
+            ParameterError: no such slot.
+        """
+        if slot not in SLOTS:
+            raise ParameterError("parts.slot", slot=repr(slot), known=", ".join(SLOTS))
+        return tuple(sorted(part.style for part in self.parts.values() if part.slot == slot))
+
+    def get(self, slot: str, style: str) -> Part:
+        """The part of this style for a slot.
+
+        Raises:
+            ParameterError: no such slot or style.
+        """
+        styles = self.styles(slot)
+        if style not in styles:
+            raise ParameterError("parts.style", slot=slot, style=repr(style), known=", ".join(styles))
+        return self.parts[f"{slot}/{style}"]

