@@ -717,6 +717,18 @@ def test_a_json_cut_short_anywhere_is_refused(result, tmp_path):
             load_result(path, result.model)
 
 
+def test_a_texture_that_pillow_fails_on_is_refused(result, tmp_path):
+    """A colour profile without content, whose length and checksum are right: Pillow raises an IndexError."""
+    path = export(result, tmp_path / "me.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    content = base64.b64decode(document["texture_png_base64"])
+    chunk = struct.pack(">I", 2) + b"iCCPa\0" + struct.pack(">I", zlib.crc32(b"iCCPa\0"))
+    document["texture_png_base64"] = base64.b64encode(content[:33] + chunk + content[33:]).decode()
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ParameterError, match="texture is not a complete PNG"):
+        load_result(path, result.model)
+
+
 def test_a_truncated_texture_in_a_json_is_refused(result, tmp_path):
     path = export(result, tmp_path / "me.json")
     document = json.loads(path.read_text(encoding="utf-8"))

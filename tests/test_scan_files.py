@@ -287,6 +287,12 @@ def test_recordings_with_numbers_that_no_camera_has(tmp_path):
     ):
         with pytest.raises(FaceVerseError, match=words):
             load_frames(write_recording(tmp_path, **changes))
+    depth = np.full((40, 48), 0.5, np.float32)
+    depth[:, :24] += 0.001 * np.arange(40, dtype=np.float32)[:, None]
+    np.save(tmp_path / "d.npy", depth)
+    lens = {"fx": 60.0, "fy": 2147483648, "cx": 24.0, "cy": 20.0, "depth_unit_m": 1, "frames": [{"depth": "d.npy"}]}
+    with pytest.raises(ScanError, match="no connected surface"):
+        load_frames(write_recording(tmp_path, **lens))
     (tmp_path / "d.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}")
     with pytest.raises(ScanError, match="d.npy cannot be read"):
         load_frames(write_recording(tmp_path, frames=[{"depth": "d.npy"}]))

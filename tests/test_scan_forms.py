@@ -296,6 +296,7 @@ def test_damaged_rows(tmp_path):
     refused(tmp_path, cloud(CLOUD[:, :2]), "not 2 numbers", "a.xyz")
     refused(tmp_path, cloud(np.hstack([CLOUD, CLOUD[:, :2]])), "not 5 numbers", "a.xyz")
     refused(tmp_path, "# nothing\n", "holds no points", "a.xyz")
+    refused(tmp_path, ",,,,\n", "holds no points", "a.xyz")
 
 
 # ------------------------------------------------------------------------------------------------------------ binaries

@@ -361,13 +361,16 @@ def _array(values: list, shape: tuple[int, ...] | None, what: str) -> np.ndarray
 
 
 def _picture(text: str, mode: str, what: str) -> np.ndarray:
+    content = base64.b64decode(text, validate=True)
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode != mode or max(image.size) > _LARGEST_SIDE_PX:
                 found = f"{image.mode} of {image.width} x {image.height}"
                 raise ValueError(Message("store.picture", what=what, found=found, mode=mode, most=_LARGEST_SIDE_PX))
             return np.array(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         raise ValueError(Message("store.no_png", what=what)) from error
 
 

@@ -70,6 +70,8 @@ def _numbers(rows: list[str]) -> np.ndarray:
     elif "," in rows[0]:
         decimal = _DECIMAL_COMMAS.fullmatch(rows[0]) is not None
         rows = [row.replace(",", "." if decimal else " ") for row in rows]
+    if not any(row.strip() for row in rows):  # separators alone
+        return np.zeros((0, 3))
     return np.loadtxt(io.StringIO("\n".join(rows)), ndmin=2, comments=None)
 
 

@@ -156,14 +156,15 @@ def _surface_from_depth(depth: np.ndarray, focal: tuple[float, float], centre: t
     sigma_px = min(SMOOTHING_M * max(focal) / float(np.median(depth[depth > 0])), MOST_SMOOTHING_PX)
     normals, valid = _depth_normals(depth, ray, joined, sigma_px)
     valid &= -(normals * ray).sum(-1) > GRAZING * np.linalg.norm(ray, axis=-1)
-    if not valid.any():
-        raise ScanError("scan.depth_no_surface")
     number = np.arange(depth.size).reshape(depth.shape)
     a, b, c, d = number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]
     faces = np.concatenate([np.stack([a, b, c], axis=-1)[joined], np.stack([a, c, d], axis=-1)[joined]])
     colors = None if rgb is None else LINEAR_OF_BYTE[rgb].reshape(-1, 3)
     scan = Scan((ray * depth[..., None]).reshape(-1, 3), faces, normals.reshape(-1, 3), colors, unit_m=1.0)
-    return keep_vertices(scan, valid.reshape(-1))
+    scan = keep_vertices(scan, valid.reshape(-1))
+    if scan.faces is None or not len(scan.faces):
+        raise ScanError("scan.depth_no_surface")
+    return scan
 
 
 def _connected(depth: np.ndarray, focal_px: float) -> np.ndarray:
