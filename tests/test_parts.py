@@ -221,6 +221,8 @@ def table(key, edit):
         (table("parts", lambda rows: rows[0].update(name="nose/01")), "incomplete"),
         (table("parts", lambda rows: rows[0].update(alpha_mode="ADD")), "incomplete"),
         (table("parts", lambda rows: rows.insert(0, None)), "incomplete"),
+        (table("parts", lambda rows: rows[0].update(roughness=10**400)), "incomplete"),
+        (table("parts", lambda rows: rows[0].update(alpha_cutoff=float("nan"))), "incomplete"),
         (table("meshes", lambda meshes: meshes.clear()), "incomplete"),
         (lambda arrays, metadata: metadata.update(parts="{"), "parts"),
         (lambda arrays, metadata: metadata.update(format="faceverse-model"), "faceverse-parts"),

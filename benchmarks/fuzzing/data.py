@@ -23,6 +23,9 @@ from faceverse.detail.module import DetailModule, DisplacementCode
 from faceverse.detail.stylegan import ConditionalGenerator
 from faceverse.fitting.parameter_regressor import STORED_NAMES, ParameterRegressor
 from faceverse.official import coefficients_from_params, npy_bytes
+from faceverse.parts.binding import BINDING_KINDS, bind
+from faceverse.parts.file import topology_hash, write_parts
+from faceverse.parts.part import Material, Part, PartLibrary
 from faceverse.tracking import expression_regressor
 from faceverse.tracking.journal import Journal, record_type
 from faceverse.tracking.person import PersonBias, TrackedPerson
@@ -164,6 +167,21 @@ def official_models() -> list[Seed]:
     import official_files
 
     return [{"base.npy": npy_bytes(official_files.official(version))} for version in range(5)]
+
+
+def part_libraries() -> list[Seed]:
+    """Teeth, eyes and lashes: the same few triangles in each way of binding, with one texture."""
+    model = toy_model()
+    faces = model.faces[:8]
+    corners = np.unique(faces)
+    triangle, weights = np.repeat(faces[:1], len(corners), axis=0), np.full((len(corners), 3), 1 / 3)
+    material, parts = Material(np.full((4, 4, 4), 200, np.uint8)), {}
+    for slot, kind in zip(("teeth_upper", "eye_left", "lashes"), BINDING_KINDS):
+        binding = bind(model.mean_vertices[corners], model.mean_vertices, triangle, weights, kind)
+        uv, uv_faces = model.data.uv[corners].astype(np.float32), np.searchsorted(corners, faces)
+        parts[f"{slot}/base"] = Part(f"{slot}/base", binding, uv_faces, uv, uv_faces, material)
+    library = PartLibrary(parts, topology_hash(model.data), {"licence": "CC0-1.0"})
+    return [{"parts.safetensors": _written(lambda path: write_parts(library, path), "parts.safetensors")}]
 
 
 def _generator(image_channels: int) -> ConditionalGenerator:

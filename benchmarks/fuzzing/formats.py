@@ -19,6 +19,7 @@ import torch
 import faceverse as fv
 from faceverse.detail.file import load_detail
 from faceverse.fitting.parameter_regressor import load_parameter_regressor
+from faceverse.parts.file import read_parts
 from faceverse.tracking.expression_regressor import load_expression_regressor
 from faceverse.tracking.frames import checked, open_source
 from faceverse.training.scan_files import load_frames
@@ -184,6 +185,12 @@ def read_model(path: Path) -> None:
     _expect(len(model.expression_names) == len(params.expression), "expressions")
 
 
+def read_part_library(path: Path) -> None:
+    for part in read_parts(path).parts.values():
+        _finite("part", part.uv, part.binding.offset, part.material.roughness, part.material.alpha_cutoff)
+        _expect(part.material.texture.shape[2] == 4 and part.style in read_parts(path).styles(part.slot), "part")
+
+
 def read_detail(path: Path) -> None:
     module = load_detail(path)
     for network in (module.detail, module.expression, module.regressor):
@@ -302,6 +309,7 @@ FORMATS: dict[str, Format] = {
         Format("detail", data.detail_modules, read_detail, containers.SAFETENSORS),
         Format("checkpoint", data.checkpoints, read_detail, (*containers.ZIP, *containers.PICKLE)),
         Format("layout", data.detail_layouts, read_detail, containers.PICKLE),
+        Format("parts", data.part_libraries, read_part_library, containers.SAFETENSORS),
         Format("parameters", data.parameter_regressors, read_parameter_regressor, containers.SAFETENSORS),
         Format("expressions", data.expression_regressors, read_expression_regressor, containers.SAFETENSORS),
         *(Format(name, partial(data.scans, name), read_scan, kinds) for name, kinds in _OF_SCANS.items()),

@@ -164,7 +164,8 @@ def _mesh_problems(arrays: dict[str, np.ndarray], mesh: str) -> list[Message]:
 
 def _has_keys(entry: Any, kinds: dict[str, type]) -> bool:
     def fits(value: Any, kind: type) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) if kind is float else type(value) is kind
+        # Roughness and cutoff are in 0..1; a comparison with NaN is false.
+        return type(value) in (int, float) and 0 <= value <= 1 if kind is float else type(value) is kind
 
     return isinstance(entry, dict) and all(fits(entry.get(key), kind) for key, kind in kinds.items())
 
