@@ -1,5 +1,7 @@
 """Time of the rasterizer on a head-like mesh of about 34,000 triangles, on one core, with each installed backend.
 
+Then the layers of 5,000 transparent cards over it, and their time as a multiple of that of the opaque mesh.
+
 Run: python benchmarks/bm_rasterize.py [--size 256] [--repeats 30]
 """
 
@@ -13,9 +15,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from faceverse.graphics import rasterize as rasterizing
 from faceverse.graphics._raster_kernel import fill_triangles
-from faceverse.graphics.rasterize import interpolate, rasterize
+from faceverse.graphics.alpha_texture import AlphaTexture
+from faceverse.graphics.compositing import composite_layers
+from faceverse.graphics.layers import Layers, barycentric_derivatives, interpolate_layers, rasterize_layers
+from faceverse.graphics.rasterize import LIMITS, interpolate, rasterize
 
 
 def head_like_sphere(rows: int, columns: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,13 +28,42 @@ def head_like_sphere(rows: int, columns: int, size: int) -> tuple[torch.Tensor, 
         torch.linspace(0, math.pi, rows), torch.linspace(0, 2 * math.pi, columns + 1)[:-1], indexing="ij"
     )
     x, y, z = 0.08 * down.sin() * around.sin(), 0.12 * down.cos(), 0.10 * down.sin() * around.cos()
-    depth, focal_px = 0.6 - z, 2.2 * size
-    vertices_px = torch.stack((size / 2 + focal_px * x / depth, size / 2 - focal_px * y / depth, depth), -1)
+    vertices_px = on_screen(torch.stack((x, y, z), -1), size)
     corner = torch.arange(rows * columns).reshape(rows, columns)
     a, b = corner[:-1], corner[1:]
     c, d = b.roll(-1, 1), a.roll(-1, 1)
     faces = torch.cat((torch.stack((a, b, c), -1).reshape(-1, 3), torch.stack((a, c, d), -1).reshape(-1, 3)))
     return vertices_px.reshape(1, -1, 3), faces
+
+
+def on_screen(points: torch.Tensor, size: int) -> torch.Tensor:
+    """Points (..., 3) around the middle of the head in metres -> x and y in pixels, depth."""
+    x, y, z = points.unbind(-1)
+    depth, focal_px = 0.6 - z, 2.2 * size
+    return torch.stack((size / 2 + focal_px * x / depth, size / 2 - focal_px * y / depth, depth), -1)
+
+
+def hair_cards(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cards of 5 x 24 mm at random places up to a centimetre over the head: vertices, faces, and uv (1, 4 count, 2)."""
+    generator = torch.Generator().manual_seed(0)
+    around = 2 * math.pi * torch.rand(count, generator=generator)
+    height = 1 - 1.3 * torch.rand(count, generator=generator)  # from the crown to below the ears
+    outward = torch.stack(((1 - height**2).sqrt() * around.sin(), height, (1 - height**2).sqrt() * around.cos()), -1)
+    middle = outward * torch.tensor([0.082, 0.122, 0.102]) * (1 + 0.08 * torch.rand(count, 1, generator=generator))
+    aside = torch.linalg.cross(outward, torch.tensor([0.0, 1, 0]).expand_as(outward))
+    aside = 0.0025 * torch.nn.functional.normalize(aside, dim=1)
+    down = 0.012 * torch.nn.functional.normalize(torch.linalg.cross(aside, outward), dim=1)
+    corners = torch.stack([middle + x * aside + y * down for x, y in ((-1, -1), (-1, 1), (1, 1), (1, -1))], 1)
+    faces = (4 * torch.arange(count)[:, None, None] + torch.tensor([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3)
+    uv = torch.tensor([[0.0, 0], [0, 1], [1, 1], [1, 0]]).repeat(count, 1)
+    return on_screen(corners.reshape(1, -1, 3), size), faces, uv[None]
+
+
+def strand_texture() -> AlphaTexture:
+    """64 x 256 texels of strands with soft borders, a third of them opaque."""
+    pixels = np.full((256, 64, 4), (90, 60, 40, 0), np.uint8)
+    pixels[..., 3] = np.clip(255 * (0.2 + np.sin(np.arange(64) * 2 * math.pi / 8)), 0, 255).astype(np.uint8)
+    return AlphaTexture.of(pixels, "BLEND")
 
 
 def milliseconds(function: Callable[[], object], repeats: int, warm_up: bool = True) -> tuple[float, float]:
@@ -52,8 +85,7 @@ def time_kernel(vertices_px: torch.Tensor, faces: torch.Tensor, size: int, repea
     def fill() -> None:
         triangle.fill(-1)
         inverse_depth.fill(0)
-        limits = rasterizing.NEAR_M, rasterizing.MIN_SHAPE, rasterizing.DEPTH_TIE
-        fill_triangles(vertices_px.numpy(), faces.numpy(), *limits, False, inverse_depth, triangle)
+        fill_triangles(vertices_px.numpy(), faces.numpy(), LIMITS, False, inverse_depth, triangle)
 
     return milliseconds(fill, repeats)
 
@@ -82,8 +114,36 @@ def time_pytorch3d(vertices_px: torch.Tensor, faces: torch.Tensor, size: int) ->
     return times, int((answers[0] != answers[1]).sum())
 
 
-def show(name: str, times: tuple[float, float]) -> None:
-    print(f"{name:58s} {times[0]:9.2f} ms   (least {times[1]:.2f})")
+def time_layers(vertices_px: torch.Tensor, faces: torch.Tensor, size: int, repeats: int) -> None:
+    """Print the time of the layers of 5,000 cards in front of the opaque mesh, and that of the mesh again beside it."""
+    opaque = rasterize(vertices_px, faces, (size, size))
+    cards, card_faces, uv = hair_cards(5000, size)
+    texture = strand_texture()
+    found = rasterize_layers(cards, card_faces, (size, size), in_front_of=opaque.depth)
+
+    def shade(layers: Layers) -> tuple[torch.Tensor, torch.Tensor]:
+        along_x, along_y = barycentric_derivatives(layers, cards, card_faces)
+        at, right, below = (
+            interpolate_layers(layers, uv, card_faces, weights) for weights in (layers.weights, along_x, along_y)
+        )
+        return texture.sampled(at, (right, below))
+
+    background = torch.rand(3, 1, size, size)
+    print(f"\n{len(card_faces)} triangles of cards over it: {int(found.hits.sum())} hits in {len(found.covered)} "
+          f"pixels, {int(found.hits.max())} at most; {int(found.incomplete.sum())} pixels have more than 8")
+    mesh = milliseconds(lambda: rasterize(vertices_px, faces, (size, size)), repeats)
+    show("rasterize(), the opaque mesh again", mesh)
+    hits = milliseconds(lambda: rasterize_layers(cards, card_faces, (size, size), in_front_of=opaque.depth), repeats)
+    show("rasterize_layers(), 8 layers", hits, mesh)
+    whole = milliseconds(
+        lambda: composite_layers(cards, card_faces, shade, background, in_front_of=opaque.depth), repeats
+    )
+    show("composite_layers(), all layers, RGBA texture", whole, mesh)
+
+
+def show(name: str, times: tuple[float, float], reference: tuple[float, float] | None = None) -> None:
+    ratio = f"   {times[0] / reference[0]:.1f} x opaque" if reference else ""
+    print(f"{name:58s} {times[0]:9.2f} ms   (least {times[1]:.2f}){ratio}")
 
 
 def main() -> None:
@@ -103,6 +163,8 @@ def main() -> None:
     culled = milliseconds(lambda: rasterize(vertices_px, faces, (size, size), cull_backfaces=True), repeats)
     show("rasterize(), forward, back faces culled", culled)
     show("rasterize() + interpolate(), forward and backward", time_step(vertices_px, faces, size, repeats))
+
+    time_layers(vertices_px, faces, size, repeats)
 
     small_vertices, small_faces = head_like_sphere(17, 16, size)
     naive = milliseconds(lambda: rasterize(small_vertices, small_faces, (size, size), backend="naive"), 1)

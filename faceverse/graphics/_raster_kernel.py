@@ -10,8 +10,27 @@ TINY = np.nextafter(0.0, 1.0)
 
 
 @compile_kernel
-def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inverse_depth, triangle):
-    """Write the index of the nearest triangle into every pixel whose centre it covers.
+def insert_layer(value, f, tie, inverse_depth, triangle, start, end):
+    """Insert a triangle into elements start..end - 1, behind all that are not farther by ``tie``; the last drops out.
+
+    Returns:
+        The least inverse depth of the elements, 0 while there is room: what the next triangle must exceed by ``tie``.
+    """
+    place, least = start, np.inf
+    while place < end and value <= inverse_depth[place] * (1.0 + tie):
+        least = min(least, inverse_depth[place])
+        place += 1
+    while place < end and value > 0:
+        inverse_depth[place], value = value, inverse_depth[place]
+        triangle[place], f = f, triangle[place]
+        least = min(least, inverse_depth[place])
+        place += 1
+    return least if place == end else 0.0
+
+
+@compile_kernel
+def fill_triangles(vertices_px, faces, limits, cull_backfaces, inverse_depth, triangle, layers=None):
+    """Write the index of the nearest triangle, or of several, into every pixel whose centre it covers.
 
     Edge values are taken relative to the lexicographically smaller end of each edge. Two triangles that share an edge
     then compute exactly opposite numbers for it, and the top-left rule settles the zeros: no hole, no double hit.
@@ -19,13 +38,20 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
     Args:
         vertices_px: (N, V, 3) float: x, y in pixels, depth in metres.
         faces: (F, 3) integers in 0..V-1; not checked here.
-        near: smallest depth in metres a vertex may have.
-        min_shape: triangles with twice their area at most this fraction of their longest edge squared are skipped.
-        tie: relative step in inverse depth that a later triangle needs to replace an earlier one.
+        limits: (near, min_shape, tie). near: smallest depth in metres a vertex may have. min_shape: triangles with
+            twice their area at most this fraction of their longest edge squared are skipped. tie: relative step in
+            inverse depth that a later triangle needs to go before an earlier one.
         cull_backfaces: skip triangles that are clockwise on the screen.
         inverse_depth: (N, H, W) float64 of zeros; receives 1 / depth of the nearest triangle.
         triangle: (N, H, W) int64 of -1; receives the index of that triangle.
+        layers: (starts, layer_inverse_depth, layer_triangle) to list several triangles of each pixel from near to far:
+            pixel p of the flattened images owns elements starts[p] to starts[p + 1] of the two (P,) arrays, which start
+            as zeros. ``inverse_depth`` then bounds the triangles that are listed from below, and is raised where a list
+            is full; ``triangle`` starts as zeros and counts the triangles beyond the bound: all of them where
+            starts[p] is starts[p + 1]. numba compiles a version of its own for each kind of this argument, so that
+            neither costs the other time.
     """
+    near, min_shape, tie = limits
     height, width = triangle.shape[1], triangle.shape[2]
     for n in range(vertices_px.shape[0]):
         points, nearest, owner = vertices_px[n], inverse_depth[n], triangle[n]
@@ -76,8 +102,26 @@ def fill_triangles(vertices_px, faces, near, min_shape, tie, cull_backfaces, inv
                     value = e0 * weight0 + e1 * weight1 + e2 * weight2
                     # One branch instead of four: half of these pixels are misses, which no branch predictor foresees.
                     if (e0 >= least0) & (e1 >= least1) & (e2 >= least2) & (value > nearest[i, j] * (1.0 + tie)):
-                        nearest[i, j] = value
-                        owner[i, j] = f
+                        if layers is None:
+                            nearest[i, j] = value
+                            owner[i, j] = f
+                        else:
+                            owner[i, j] += 1
+                            pixel = (n * height + i) * width + j
+                            start, end = layers[0][pixel], layers[0][pixel + 1]
+                            if start < end:
+                                least = insert_layer(value, f, tie, layers[1], layers[2], start, end)
+                                nearest[i, j] = max(nearest[i, j], least)
+
+
+@compile_kernel
+def locate_point(a, b, c, x, y):
+    """Perspective-correct weights of three corners at (x, y), and the depth there."""
+    x0, y0, x1, y1, x2, y2 = a[0] - x, a[1] - y, b[0] - x, b[1] - y, c[0] - x, c[1] - y
+    area0, area1, area2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
+    weight0, weight1, weight2 = area0 / a[2], area1 / b[2], area2 / c[2]
+    total = weight0 + weight1 + weight2
+    return weight0 / total, weight1 / total, weight2 / total, (area0 + area1 + area2) / total
 
 
 @compile_kernel
@@ -100,12 +144,27 @@ def locate_triangles(vertices_px, faces, triangle, barycentric, depth):
                     depth[n, row, column] = 0
                     continue
                 a, b, c = vertices_px[n, faces[f, 0]], vertices_px[n, faces[f, 1]], vertices_px[n, faces[f, 2]]
-                x, y = column + 0.5, row + 0.5
-                x0, y0, x1, y1, x2, y2 = a[0] - x, a[1] - y, b[0] - x, b[1] - y, c[0] - x, c[1] - y
-                area0, area1, area2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
-                weight0, weight1, weight2 = area0 / a[2], area1 / b[2], area2 / c[2]
-                total = weight0 + weight1 + weight2
-                barycentric[n, row, column, 0] = weight0 / total
-                barycentric[n, row, column, 1] = weight1 / total
-                barycentric[n, row, column, 2] = weight2 / total
-                depth[n, row, column] = (area0 + area1 + area2) / total
+                weight0, weight1, weight2, distance = locate_point(a, b, c, column + 0.5, row + 0.5)
+                barycentric[n, row, column, 0] = weight0
+                barycentric[n, row, column, 1] = weight1
+                barycentric[n, row, column, 2] = weight2
+                depth[n, row, column] = distance
+
+
+@compile_kernel
+def locate_layers(vertices_px, faces, image_size, pixel, triangle, located):
+    """`locate_triangles` for triangles in a list.
+
+    Args:
+        vertices_px, faces: as there.
+        image_size: (height, width).
+        pixel: (P,) int64, positions in the flattened (N, H, W) images.
+        triangle: (P,) int64.
+        located: (4, P) float, receives the three weights, and depth in metres.
+    """
+    height, width = image_size
+    for p in range(len(pixel)):
+        row, column = pixel[p] // width % height, pixel[p] % width
+        points, f = vertices_px[pixel[p] // (height * width)], triangle[p]
+        a, b, c = points[faces[f, 0]], points[faces[f, 1]], points[faces[f, 2]]
+        located[0, p], located[1, p], located[2, p], located[3, p] = locate_point(a, b, c, column + 0.5, row + 0.5)

@@ -8,10 +8,12 @@ the covered pixels, and these carry the gradients.
 Several backends compute visibility, with equal results; docs/backends.md compares them.
 """
 
+import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ MIN_SHAPE = 1e-6
 """Triangles with a height below this fraction of their longest edge are degenerate for float32, and skipped."""
 DEPTH_TIE = 1e-9
 """Relative difference of inverse depth below which two surfaces count as equally near."""
+LIMITS = (NEAR_M, MIN_SHAPE, DEPTH_TIE)
 VARIABLE = "FACEVERSE_RASTERIZER"
 """The environment variable that names the backend of "auto"."""
 CANDIDATES = 8
@@ -89,9 +92,9 @@ def rasterize(
     Raises:
         ParameterError: a wrong shape, dtype, index or image size, an unknown backend, or one that is not installed.
     """
-    height, width = _check(vertices_px, faces, image_size)
+    height, width = check_geometry(vertices_px, faces, image_size)
     if backend != "auto":
-        _check_backend(backend, "backend")
+        check_backend(backend, "backend", BACKENDS)
     else:
         backend = choose_backend(vertices_px.device.type, os.environ.get(VARIABLE, ""), pytorch3d_works_on)
     with torch.no_grad():
@@ -117,7 +120,7 @@ def choose_backend(device_type: str, variable: str, pytorch3d_works: Callable[[s
     """
     variable = variable.strip()
     if variable not in ("", "auto"):
-        _check_backend(variable, f"The environment variable {VARIABLE}")
+        check_backend(variable, f"The environment variable {VARIABLE}", BACKENDS)
         return variable
     return "pytorch3d" if device_type != "cpu" and pytorch3d_works(device_type) else "numba"
 
@@ -148,23 +151,17 @@ def interpolate(fragments: Fragments, attributes: Tensor, faces: Tensor) -> Tens
     Raises:
         ParameterError: ``attributes`` or ``faces`` has a wrong shape or batch size.
     """
-    count = len(fragments.triangle)
-    if attributes.ndim != 3 or attributes.shape[0] not in (1, count):
-        raise ParameterError("raster.attributes_shape", shape=tuple(attributes.shape), batch=count)
-    _check_faces(faces, attributes.shape[1])
-    if len(fragments.covered) and int(fragments.triangle.max()) >= len(faces):
-        needed = int(fragments.triangle.max()) + 1
-        raise ParameterError("raster.faces_count", found=len(faces), needed=needed)
+    check_attributes(attributes, faces, len(fragments.triangle), fragments.triangle)
     stride = attributes.shape[1] if len(attributes) > 1 else 0
     rows = attributes.movedim(2, 0).reshape(attributes.shape[2], -1)
-    values = _gather(rows, _corner_rows(fragments, faces.to(attributes.device), stride))
+    values = gather_columns(rows, _corner_rows(fragments, faces.to(attributes.device), stride))
     weights = fragments.barycentric.movedim(3, 0).reshape(3, -1).index_select(1, fragments.covered)
     values = (values * weights.to(attributes.dtype)).sum(1)
     return _scatter(values, fragments.covered, fragments.triangle.shape)
 
 
-def _check(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Validate the arguments of rasterize and return (H, W)."""
+def check_geometry(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Validate the arguments of `rasterize` and return (H, W)."""
     if vertices_px.ndim != 3 or vertices_px.shape[2] != 3:
         raise ParameterError("raster.vertices_shape", shape=tuple(vertices_px.shape))
     if vertices_px.dtype not in (torch.float32, torch.float64):
@@ -175,18 +172,18 @@ def _check(vertices_px: Tensor, faces: Tensor, image_size: tuple[int, int]) -> t
         raise ParameterError("raster.image_size", image_size=repr(image_size)) from None
     if height < 1 or width < 1:
         raise ParameterError("raster.image_empty", image_size=repr(image_size))
-    _check_faces(faces, vertices_px.shape[1])
+    check_faces(faces, vertices_px.shape[1])
     return height, width
 
 
-def _check_backend(name: str, what: str) -> None:
-    """Raise ParameterError for an unknown backend; `what` says where the name comes from."""
-    if name not in BACKENDS:
-        names = ", ".join(map(repr, ("auto", *BACKENDS)))
+def check_backend(name: str, what: str, known: Iterable[str]) -> None:
+    """Raise ParameterError for a backend that is not among the known; `what` says where the name comes from."""
+    if name not in known:
+        names = ", ".join(map(repr, ("auto", *known)))
         raise ParameterError("raster.backend", what=what, name=repr(name), names=names)
 
 
-def _check_faces(faces: Tensor, vertex_count: int) -> None:
+def check_faces(faces: Tensor, vertex_count: int) -> None:
     """Raise ParameterError for indices that would make the kernel read out of bounds."""
     if faces.ndim != 2 or faces.shape[1] != 3:
         raise ParameterError("raster.faces_shape", shape=tuple(faces.shape))
@@ -198,10 +195,19 @@ def _check_faces(faces: Tensor, vertex_count: int) -> None:
             raise ParameterError("raster.faces_index", low=low, high=high, vertex_count=vertex_count)
 
 
+def check_attributes(attributes: Tensor, faces: Tensor, count: int, triangle: Tensor) -> None:
+    """Validate vertex attributes and faces that are interpolated at visible triangles of `count` images."""
+    if attributes.ndim != 3 or attributes.shape[0] not in (1, count):
+        raise ParameterError("raster.attributes_shape", shape=tuple(attributes.shape), batch=count)
+    check_faces(faces, attributes.shape[1])
+    if triangle.numel() and int(triangle.max()) >= len(faces):
+        raise ParameterError("raster.faces_count", found=len(faces), needed=int(triangle.max()) + 1)
+
+
 # Below, pixels are the last axis: on a CPU, torch is several times faster with (C, P) than with (P, C).
 
 
-def _gather(rows: Tensor, corners: Tensor) -> Tensor:
+def gather_columns(rows: Tensor, corners: Tensor) -> Tensor:
     """Columns of (C, R) at (3, P) indices -> (C, 3, P)."""
     return rows.index_select(1, corners.reshape(-1)).reshape(len(rows), *corners.shape)
 
@@ -227,49 +233,61 @@ def _locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple[Tenso
     count, height, width = triangle.shape
     hits = Fragments(triangle, vertices_px, vertices_px)
     rows = vertices_px.movedim(2, 0).reshape(3, -1)
-    x, y, depth = _gather(rows, _corner_rows(hits, faces, vertices_px.shape[1]))
+    x, y, depth = gather_columns(rows, _corner_rows(hits, faces, vertices_px.shape[1]))
     # Relative to the pixel centre all coordinates are small, which preserves float32 precision.
     column, row = (torch.arange(size, dtype=rows.dtype, device=rows.device) + 0.5 for size in (width, height))
     x = x - column.expand(triangle.shape).reshape(-1).index_select(0, hits.covered)
     y = y - row.unsqueeze(1).expand(triangle.shape).reshape(-1).index_select(0, hits.covered)
+    located = _scatter(locate_points(x, y, depth), hits.covered, triangle.shape)
+    return located[..., :3], located[..., 3]
+
+
+def locate_points(x: Tensor, y: Tensor, depth: Tensor) -> Tensor:
+    """Perspective-correct weights of three corners at the origin, and the depth there.
+
+    Args:
+        x, y, depth: (3, P) of the corners, in pixels from the point and in metres.
+
+    Returns:
+        (4, P).
+    """
     (x0, x1, x2), (y0, y1, y2) = x.unbind(), y.unbind()
     areas = torch.stack((x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1))
     weights = areas / depth
     total = weights.sum(0, keepdim=True)
-    located = torch.cat((weights, areas.sum(0, keepdim=True))) / total
-    located = _scatter(located, hits.covered, triangle.shape)
-    return located[..., :3], located[..., 3]
+    return torch.cat((weights, areas.sum(0, keepdim=True))) / total
+
+
+def import_kernels() -> ModuleType:
+    """The compiled kernels, or an error that says what to install."""
+    try:
+        return importlib.import_module("faceverse.graphics._raster_kernel")
+    except ImportError as error:
+        raise ParameterError("raster.no_numba", reason=reason_of(error)) from error
 
 
 def _numba_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], cull_backfaces: bool) -> Tensor:
     """(N, H, W) visible triangles by the compiled kernel, on one core."""
-    try:
-        from faceverse.graphics._raster_kernel import fill_triangles
-    except ImportError as error:
-        raise ParameterError("raster.no_numba", reason=reason_of(error)) from error
+    kernels = import_kernels()
     triangle = np.full((len(vertices_px), *size), -1, dtype=np.int64)
     inverse_depth = np.zeros(triangle.shape)
-    fill_triangles(
-        vertices_px.cpu().contiguous().numpy(), faces.cpu().contiguous().numpy(),
-        NEAR_M, MIN_SHAPE, DEPTH_TIE, cull_backfaces, inverse_depth, triangle,
-    )
+    vertices, corners = vertices_px.cpu().contiguous().numpy(), faces.cpu().contiguous().numpy()
+    kernels.fill_triangles(vertices, corners, LIMITS, cull_backfaces, inverse_depth, triangle)
     return torch.from_numpy(triangle)
 
 
 def _numba_locate(vertices_px: Tensor, faces: Tensor, triangle: Tensor) -> tuple[Tensor, Tensor]:
     """`_locate` without gradients, by the compiled kernel."""
-    from faceverse.graphics._raster_kernel import locate_triangles
-
     barycentric = vertices_px.new_empty((*triangle.shape, 3))
     depth = vertices_px.new_empty(triangle.shape)
-    locate_triangles(
+    import_kernels().locate_triangles(
         vertices_px.contiguous().numpy(), faces.cpu().contiguous().numpy(), triangle.numpy(),
         barycentric.numpy(), depth.numpy(),
     )  # fmt: skip
     return barycentric, depth
 
 
-def _usable(corners: Tensor, cull_backfaces: bool) -> Tensor:
+def usable_triangles(corners: Tensor, cull_backfaces: bool) -> Tensor:
     """(F,) bool: triangles (F, 3, 3) in front of the near plane, finite and not degenerate."""
     edges = corners[:, (1, 2, 0), :2] - corners[:, :, :2]
     area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
@@ -278,7 +296,7 @@ def _usable(corners: Tensor, cull_backfaces: bool) -> Tensor:
     return usable & (area < 0) if cull_backfaces else usable
 
 
-def _hits(corners: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def hit_test(corners: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Whether points lie in triangles by the top-left rule, and 1 / depth of the triangles there.
 
     Args:
@@ -313,8 +331,8 @@ def _naive_triangles(vertices_px: Tensor, faces: Tensor, size: tuple[int, int], 
     triangle = torch.full((len(vertices_px), *size), -1, device="cpu")
     for n, corners in enumerate(vertices_px[:, faces]):
         nearest = torch.zeros_like(x)
-        for f in _usable(corners, cull_backfaces).nonzero().squeeze(1).tolist():
-            inside, inverse_depth = _hits(corners[f], x, y)
+        for f in usable_triangles(corners, cull_backfaces).nonzero().squeeze(1).tolist():
+            inside, inverse_depth = hit_test(corners[f], x, y)
             wins = inside & (inverse_depth > nearest * (1 + DEPTH_TIE))
             nearest[wins], triangle[n][wins] = inverse_depth[wins], f
     return triangle
@@ -374,7 +392,7 @@ def _on_picture(corners: Tensor, size: tuple[int, int], cull_backfaces: bool) ->
     low, high = corners[:, :, :2].amin(1), corners[:, :, :2].amax(1)
     last = corners.new_tensor([size[1], size[0]]) - 0.5
     meets = (high >= 0.5).all(1) & (low <= last).all(1)
-    return _usable(corners, cull_backfaces) & meets & (high - low < MAX_EXTENT_PX).all(1)
+    return usable_triangles(corners, cull_backfaces) & meets & (high - low < MAX_EXTENT_PX).all(1)
 
 
 def _visible_candidate(corners: Tensor, candidates: Tensor, pixels: Tensor) -> Tensor:
@@ -386,7 +404,7 @@ def _visible_candidate(corners: Tensor, candidates: Tensor, pixels: Tensor) -> T
         pixels: (P, 2) row and column.
     """
     y, x = (pixels.double() + 0.5).unsqueeze(-1).unbind(1)
-    inside, inverse_depth = _hits(corners[candidates.clamp(min=0)], x, y)
+    inside, inverse_depth = hit_test(corners[candidates.clamp(min=0)], x, y)
     inverse_depth = torch.where(inside & (candidates >= 0), inverse_depth, 0)
     nearest = inverse_depth.amax(1, keepdim=True)
     wins = (nearest > 0) & (inverse_depth * (1 + DEPTH_TIE) >= nearest)

@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import WeightsError
+from ..graphics.alpha_texture import ALPHA_MODES
 from ..io.files import check_file, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, joined, reason_of
 from ..model.data import ModelData
 from ..model.file import sorted_header
 from .binding import BINDING_KINDS, Binding, BindingKind
-from .part import ALPHA_MODES, SLOTS, Material, Part, PartLibrary
+from .part import SLOTS, Material, Part, PartLibrary
 
 FORMAT, FORMAT_VERSION = "faceverse-parts", "1"
 _MESH_FIELDS = {

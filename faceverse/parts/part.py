@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ..errors import ParameterError
+from ..graphics.alpha_texture import AlphaMode
 from .binding import Binding
 
-AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
-ALPHA_MODES: tuple[AlphaMode, ...] = ("OPAQUE", "MASK", "BLEND")  # as glTF 2.0 names them
 SLOTS = ("teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "lashes", "brows")
 """Places that one part each can take, in the order in which they are drawn and written."""
 
