@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -366,3 +367,18 @@ def test_texture_coordinates_of_another_type_are_damage(tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(ScanError, match=r"uv must have shape \(4, 2\), got \(4, 3\)"):
         load_scan(path)
+
+
+def test_depth_with_a_chunk_that_states_gigabytes(tmp_path):
+    """Memory for the stated length is not reserved: the picture is read from the bytes that there are."""
+    path = write_recording(tmp_path)
+    whole = load_frames(path)[0].vertices
+    content = (tmp_path / "d0.png").read_bytes()
+    place = content.index(b"IDAT") - 4
+    (tmp_path / "d0.png").write_bytes(content[:place] + b"\x7f\xff\xff\xff" + content[place + 4 :])
+    tracemalloc.start()
+    try:
+        np.testing.assert_array_equal(load_frames(path)[0].vertices, whole)
+        assert tracemalloc.get_traced_memory()[1] < 1e8
+    finally:
+        tracemalloc.stop()

@@ -113,7 +113,7 @@ def read_array(path: Path) -> None:
         with np.errstate(all="ignore"):
             array = np.linspace(float(text["low"]), float(text["high"]), int(np.prod(shape, dtype=np.int64)))
             array = array.astype(text["dtype"]).reshape(shape)
-    except (ValueError, TypeError, KeyError, OverflowError, IndexError, MemoryError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, IndexError, MemoryError, SyntaxError) as error:
         raise fv.ParameterError(f"the test cannot make such an array ({type(error).__name__})") from error
     _check_photo(fv.read_image(array))
 

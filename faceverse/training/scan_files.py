@@ -5,6 +5,7 @@ A scan keeps its own unit and axes; registration estimates them. Formats and fol
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +233,8 @@ def _read_depth(path: Path) -> np.ndarray:
             if path.suffix.lower() == ".npy":
                 depth = read_array(file, path.stat().st_size)
             else:
-                depth = np.asarray(Image.open(file))
+                # From memory, because Pillow reserves the length that a chunk of a file states.
+                depth = np.asarray(Image.open(io.BytesIO(file.read())))
     except (OSError, Image.DecompressionBombError, *NPY_ERRORS) as error:
         raise ScanError("scan.depth_unreadable", name=path.name, reason=reason_in_line(error)) from error
     if depth.ndim != 2 or depth.dtype.kind not in "fiu":
