@@ -207,13 +207,14 @@ def test_lashes_thinner_than_a_pixel_neither_vanish_nor_thicken(mode):
         assert picture[3].max() < 0.5 and (picture[3] > 0.1).sum() >= 36
 
 
-def test_mask_is_all_or_nothing_where_the_texture_is_magnified():
+def test_mask_is_all_or_nothing_where_magnified_and_cut_at_the_cutoff_everywhere():
     texture = AlphaTexture.of(disk(16, soft=0.2), "MASK")
     assert set(photograph(texture, 80, 64.0)[3].unique().tolist()) == {0.0, 1.0}
     # Alpha falls from 1 to 0 between the radii 0.2 and 0.4: the cutoff decides where it is cut.
     for cutoff, radius in ((0.25, 0.35), (0.5, 0.3), (0.75, 0.25)):
-        picture = photograph(AlphaTexture.of(disk(64, soft=0.2), "MASK", cutoff), 80, 70.0)
-        assert float(picture[3].sum()) == pytest.approx(math.pi * (radius * 70) ** 2, rel=0.02)
+        for square_px in (70.0, 20.0, 6.0):
+            picture = photograph(AlphaTexture.of(disk(64, soft=0.2), "MASK", cutoff), 80, square_px)
+            assert float(picture[3].sum()) == pytest.approx(math.pi * (radius * square_px) ** 2, rel=0.03)
 
 
 def test_sharpened_border_is_one_pixel_wide_and_nearer_to_the_truth():

@@ -115,11 +115,14 @@ def fill_triangles(vertices_px, faces, limits, cull_backfaces, inverse_depth, tr
 
 
 @compile_kernel
-def locate_point(a, b, c, x, y):
-    """Perspective-correct weights of three corners at (x, y), and the depth there."""
-    x0, y0, x1, y1, x2, y2 = a[0] - x, a[1] - y, b[0] - x, b[1] - y, c[0] - x, c[1] - y
+def locate_point(x, y, depth):
+    """Perspective-correct weights of three corners at the origin, and the depth there.
+
+    The corners' numbers are tuples, not rows of an array: numba then inlines the call, which costs no time.
+    """
+    (x0, x1, x2), (y0, y1, y2) = x, y
     area0, area1, area2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
-    weight0, weight1, weight2 = area0 / a[2], area1 / b[2], area2 / c[2]
+    weight0, weight1, weight2 = area0 / depth[0], area1 / depth[1], area2 / depth[2]
     total = weight0 + weight1 + weight2
     return weight0 / total, weight1 / total, weight2 / total, (area0 + area1 + area2) / total
 
@@ -144,7 +147,10 @@ def locate_triangles(vertices_px, faces, triangle, barycentric, depth):
                     depth[n, row, column] = 0
                     continue
                 a, b, c = vertices_px[n, faces[f, 0]], vertices_px[n, faces[f, 1]], vertices_px[n, faces[f, 2]]
-                weight0, weight1, weight2, distance = locate_point(a, b, c, column + 0.5, row + 0.5)
+                x, y = column + 0.5, row + 0.5
+                weight0, weight1, weight2, distance = locate_point(
+                    (a[0] - x, b[0] - x, c[0] - x), (a[1] - y, b[1] - y, c[1] - y), (a[2], b[2], c[2])
+                )
                 barycentric[n, row, column, 0] = weight0
                 barycentric[n, row, column, 1] = weight1
                 barycentric[n, row, column, 2] = weight2
@@ -167,4 +173,7 @@ def locate_layers(vertices_px, faces, image_size, pixel, triangle, located):
         row, column = pixel[p] // width % height, pixel[p] % width
         points, f = vertices_px[pixel[p] // (height * width)], triangle[p]
         a, b, c = points[faces[f, 0]], points[faces[f, 1]], points[faces[f, 2]]
-        located[0, p], located[1, p], located[2, p], located[3, p] = locate_point(a, b, c, column + 0.5, row + 0.5)
+        x, y = column + 0.5, row + 0.5
+        located[0, p], located[1, p], located[2, p], located[3, p] = locate_point(
+            (a[0] - x, b[0] - x, c[0] - x), (a[1] - y, b[1] - y, c[1] - y), (a[2], b[2], c[2])
+        )
