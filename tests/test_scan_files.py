@@ -268,6 +268,18 @@ def test_frames_with_poses_are_one_scan(tmp_path):
     assert scan.faces.max() == len(scan.vertices) - 1
 
 
+def test_poses_are_rotations_that_may_scale(tmp_path):
+    pose = np.eye(4)
+    pose[:3, :3] = 2.0 * np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    scan = load_scan(write_recording(tmp_path, [pose.tolist(), pose.tolist()]))
+    assert scan.vertices[:, 2].max() == pytest.approx(1.0)
+    for row, column, value in ((2, 0, 1e308), (0, 0, 1.3), (1, 1, -1.0)):
+        bent = np.eye(4)
+        bent[row, column] = value
+        with pytest.raises(ScanError, match="4 x 4 matrix of a rotation"):
+            load_scan(write_recording(tmp_path, [np.eye(4).tolist(), bent.tolist()]))
+
+
 def test_depth_in_other_units_and_from_arrays(tmp_path):
     path = write_recording(tmp_path, depth_unit_m=0.0002)
     np.testing.assert_allclose(load_frames(path)[0].vertices[:, 2], -0.1)

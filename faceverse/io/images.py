@@ -195,7 +195,9 @@ def _read_file(path: Path) -> Photo:
         if header.startswith(tiff.MAGIC):
             return _decode(_open_tiff(_whole_file(file, path), path))
         _check_kind(header, os.fstat(file.fileno()).st_size, path.name)
-        with Image.open(file, formats=_known_formats(header, path.name)) as image:
+        # From memory, because Pillow reserves the length that a part of a file states.
+        content = io.BytesIO(_whole_file(file, path))
+        with Image.open(content, formats=_known_formats(header, path.name)) as image:
             return _decode(_Opened(image, path.name, path.stem, header))
 
 

@@ -34,6 +34,7 @@ SMOOTHING_M = 0.003  # radius over which depth is smoothed before normals are co
 MOST_SMOOTHING_PX = 100.0
 LARGEST_STEP = (4.0, 0.004)  # depth step between connected neighbours: this many pixel sizes plus this many metres
 GRAZING = 0.25  # least cosine to the line of sight; beyond it depth cameras are unreliable
+POSE_TOLERANCE = 0.05  # of the products of a pose's columns, relative to their squared length
 BORDER_PX = 2  # pixels at a depth discontinuity mix foreground and background
 
 
@@ -157,11 +158,13 @@ def _surface_from_depth(depth: np.ndarray, focal: tuple[float, float], centre: t
     sigma_px = min(SMOOTHING_M * max(focal) / float(np.median(depth[depth > 0])), MOST_SMOOTHING_PX)
     normals, valid = _depth_normals(depth, ray, joined, sigma_px)
     valid &= -(normals * ray).sum(-1) > GRAZING * np.linalg.norm(ray, axis=-1)
+    points = ray * depth[..., None]
+    valid &= np.isfinite(points).all(-1) & np.isfinite(normals).all(-1)  # damaged numbers of any size
     number = np.arange(depth.size).reshape(depth.shape)
     a, b, c, d = number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]
     faces = np.concatenate([np.stack([a, b, c], axis=-1)[joined], np.stack([a, c, d], axis=-1)[joined]])
     colors = None if rgb is None else LINEAR_OF_BYTE[rgb].reshape(-1, 3)
-    scan = Scan((ray * depth[..., None]).reshape(-1, 3), faces, normals.reshape(-1, 3), colors, unit_m=1.0)
+    scan = Scan(points.reshape(-1, 3), faces, normals.reshape(-1, 3), colors, unit_m=1.0)
     scan = keep_vertices(scan, valid.reshape(-1))
     if scan.faces is None or not len(scan.faces):
         raise ScanError("scan.depth_no_surface")
@@ -223,8 +226,13 @@ def _read_recording(path: Path) -> list[Scan]:
 
 
 def _is_pose_or_none(matrix: np.ndarray) -> bool:
-    """Whether a matrix (4, 4) keeps left and right apart; one that is not finite says that there is no pose."""
-    return not np.isfinite(matrix).all() or float(np.linalg.det(matrix[:3, :3])) > 0
+    """Whether a matrix (4, 4) rotates, perhaps also scales, and moves; one that is not finite says there is no pose."""
+    if not np.isfinite(matrix).all():
+        return True
+    linear = matrix[:3, :3]
+    gram, scale = linear.T @ linear, np.square(linear).sum() / 3
+    is_similarity = 0 < scale < np.inf and np.abs(gram / scale - np.eye(3)).max() < POSE_TOLERANCE
+    return bool(is_similarity and np.linalg.det(linear) > 0)
 
 
 def _read_depth(path: Path) -> np.ndarray:
