@@ -102,13 +102,9 @@ def photos(tmp_path_factory):
 @contextmanager
 def open_page(browser, address, size=DESKTOP, theme="light", language="en-GB", **options):
     """A page of a new visitor, ready for a photograph; at the end nothing may have gone wrong in it."""
+    options.setdefault("reduced_motion", "reduce")  # transitions are drawn in software here
     context = browser.new_context(
-        viewport=size,
-        color_scheme=theme,
-        accept_downloads=True,
-        locale=language,
-        reduced_motion="reduce",  # transitions are drawn in software here
-        **options,
+        viewport=size, color_scheme=theme, accept_downloads=True, locale=language, **options
     )
     page = context.new_page()
     page.set_default_timeout(30_000)

@@ -55,7 +55,8 @@ def webcam_browser(clips):
 
 
 def test_the_head_moves_with_a_video_and_with_a_camera(webcam_browser, server, clips):  # noqa: F811
-    with open_page(webcam_browser, server[0], {"width": 820, "height": 640}) as page:
+    size = {"width": 820, "height": 640}
+    with open_page(webcam_browser, server[0], size, reduced_motion="no-preference") as page:
         page.get_by_role("tab", name="Video", exact=True).click()
         page.set_input_files("#fv-video-upload input[type=file]", clips[0])
         page.wait_for_selector(".fv-player:not([hidden])", timeout=120_000)
