@@ -250,6 +250,7 @@ def changed_copy(key, index, value):
         (changed_copy("landmarks_68_barycentric", (5, 0), 3.0), "landmarks_68_barycentric must be rows of weights"),
         (changed_copy("landmarks_478_barycentric", 5, (1.5, -0.5, 0)), "478_barycentric must be rows of weights"),
         (changed_copy("mean_vertices", (7, 2), np.nan), "mean_vertices has values that are not finite"),
+        (changed_copy("albedo_scale", 3, 8e36), "albedo_scale has numbers beyond a million"),
         (changed_copy("mean_albedo", (7, 2), np.inf), "mean_albedo has values that are not finite"),
         (changed_copy("region_bits", 7, 1 << 12), "region_bits uses more bits than the 10 region names"),
     ],

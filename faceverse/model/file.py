@@ -25,6 +25,8 @@ from .data import ModelData
 FORMAT, FORMAT_VERSION = "faceverse-model", "2"
 ARRAYS_FORMAT, ARRAYS_VERSION = "faceverse-arrays", "1"
 
+MOST_MAGNITUDE = 1e6  # of any number of a model: a kilometre in millimetres; sums of larger ones may overflow
+
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
 _OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain")
@@ -295,6 +297,8 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
 def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Message]:
     problems = [Message("array.empty", key=k) for k in ("mean_vertices", *_topology_keys(file)) if not len(arrays[k])]
     problems += [Message("array.not_finite", key=k) for k, v in arrays.items() if not np.isfinite(v).all()]
+    floats = {k: v for k, v in arrays.items() if v.dtype.kind == "f" and v.size}
+    problems += [Message("array.huge", key=k) for k, v in floats.items() if np.abs(v).max() > MOST_MAGNITUDE]
     polygons, uv_polygons = (arrays[key] for key in _topology_keys(file))
     vertex_count, triangle_count = len(file.mean_vertices), len(polygons) * (8 if file.quads is not None else 1)
     limits = (vertex_count, len(file.uv), triangle_count, triangle_count)
