@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import warnings
 import zlib
 from dataclasses import replace
 
@@ -714,6 +715,19 @@ def test_a_json_cut_short_anywhere_is_refused(result, tmp_path):
     for fraction in np.linspace(0.02, 0.98, 25):
         path.write_bytes(content[: int(fraction * len(content))])
         with pytest.raises(ParameterError, match=r"cannot restore me\.json"):
+            load_result(path, result.model)
+
+
+def test_textures_of_absurd_sizes_are_refused_before_they_are_opened(result, tmp_path):
+    path = export(result, tmp_path / "head.json")
+    document = json.loads(path.read_text())
+    content = bytearray(base64.b64decode(document["texture_png_base64"]))
+    content[16:24] = (4194320).to_bytes(4, "big") + (24).to_bytes(4, "big")
+    document["texture_png_base64"] = base64.b64encode(content).decode()
+    path.write_text(json.dumps(document))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FaceVerseError, match="4194320 x 24"):
             load_result(path, result.model)
 
 

@@ -362,6 +362,10 @@ def _array(values: list, shape: tuple[int, ...] | None, what: str) -> np.ndarray
 
 def _picture(text: str, mode: str, what: str) -> np.ndarray:
     content = base64.b64decode(text, validate=True)
+    width, height = (int.from_bytes(content[k : k + 4], "big") for k in (16, 20))  # as the PNG states, before Pillow
+    if content[12:16] == b"IHDR" and max(width, height) > _LARGEST_SIDE_PX:
+        found = f"{width} x {height}"
+        raise ValueError(Message("store.picture", what=what, found=found, mode=mode, most=_LARGEST_SIDE_PX))
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode != mode or max(image.size) > _LARGEST_SIDE_PX:

@@ -210,6 +210,8 @@ def _edited(content: bytes, replaced: dict[int, int], plane: tuple[int, int] | N
             changed[place : place + size] = own
         elif tag in replaced and kind == _SHORT:
             start = place if values * bytes_each <= size else address
+            if start + 2 * values > len(content):
+                raise struct.error("a list of values is longer than the file")
             struct.pack_into(f"{order}{values}H", changed, start, *[replaced[tag]] * values)
     return bytes(changed)
 
