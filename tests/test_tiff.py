@@ -187,3 +187,15 @@ def test_kinds_that_are_refused(tmp_path, rgb):
     monstrous = ycbcr_tiff(np.zeros((64, 64, 3), np.uint8))
     path.write_bytes(monstrous[:4] + struct.pack("<I", 2**31) + monstrous[8:])
     refused("damaged|not a picture|cut short")
+
+
+def test_a_list_that_is_longer_than_the_file_takes_no_memory(tmp_path, rgb):
+    path = tmp_path / "a.tif"
+    pixels = (rgb / 255).astype(np.float16)
+    tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(274, 3, 1, 6, True)])
+    content = bytearray(path.read_bytes())
+    entry = content.index(struct.pack("<HHI", 274, 3, 1))
+    content[entry + 4 : entry + 8] = struct.pack("<I", 0x20000001)
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="a list of values is longer than the file"):
+        read_image(path)
