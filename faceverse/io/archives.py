@@ -29,7 +29,8 @@ NPY_ERRORS = (
     SyntaxError, EOFError, struct.error, tokenize.TokenError,
 )  # fmt: skip
 """What NumPy's parser of .npy headers raises for damaged files."""
-_ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
+# A RuntimeError is a password or a method of compression that zipfile lacks.
+_ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 def read_npz(content: bytes) -> dict[str, np.ndarray]:
