@@ -1,9 +1,10 @@
 """Figures of a model's expressions: closed eyes and mouths, lids and eyeballs, gaze, mirror images, sizes; and sheets.
 
-Run: python benchmarks/bm_expressions.py [--model open] [--heads 20] [--sheet out/]
+Run: python benchmarks/bm_expressions.py [--model open] [--heads 20] [--sheet out/] [--reference ranges.csv]
 """
 
 import argparse
+import csv
 import importlib.util
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from common import FACE, JAW_BESIDE, labelled, lit_from_the_side, save, sheet, s
 import faceverse as fv
 from faceverse.edit import head
 from faceverse.result import with_params
+from faceverse.training.expression_figures import FIGURES, MAIN_MM, expression_figures, outside
 from faceverse.training.expression_metrics import (
     EYE_PARTS,
     MOUTH_PARTS,
@@ -75,6 +77,39 @@ def print_figures(model: fv.FaceModel, count: int) -> None:
         print(f"  {name:20s} {column.min():5.2f} {column.max():5.2f}")
 
 
+def read_reference(path: Path) -> list[tuple[str, str, float]]:
+    """Expression, figure and millimetres of each row of a CSV file with one line of headings.
+
+    Raises:
+        ValueError: a row has fewer than three columns, an unknown figure or no number.
+    """
+    rows = []
+    with path.open(newline="") as lines:
+        for number, row in enumerate(csv.reader(lines), 1):
+            if number == 1 or not row:
+                continue
+            if len(row) < 3 or row[1] not in FIGURES:
+                raise ValueError(f"line {number}: expected an expression, one of the figures and millimetres")
+            rows.append((row[0], row[1], float(row[2])))
+    return rows
+
+
+def print_reference(model: fv.FaceModel, rows: list[tuple[str, str, float]]) -> None:
+    """Figures of the mean head beside reference figures, those that miss marked."""
+    found, low, main = expression_figures(model), 0, 0
+    print(f"\n{'expression at weight 1':22s} {'figure':20s} {'here mm':>8s} {'reference':>9s}  share")
+    for name, figure, reference in rows:
+        if name not in found:
+            continue
+        value = found[name][figure]
+        missed, counts = outside(value, reference), abs(reference) >= MAIN_MM
+        share = f"{100 * value / reference:5.0f} %" if reference else ""
+        note = "outside" if missed else "" if counts else "(small)"
+        print(f"{name:22s} {figure:20s} {value:8.1f} {reference:9.1f} {share:7s} {note}")
+        low, main = low + missed, main + counts
+    print(f"{low} of {main} figures of {MAIN_MM:g} mm and more are outside 70..130 % of the reference")
+
+
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def pictures(
     model: fv.FaceModel, person: fv.FaceParams, poses: list[dict], size: int, yaw_deg: float, mode: str
@@ -116,9 +151,17 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=20, help="random heads (default: 20)")
     parser.add_argument("--people", type=int, default=4, help="random heads on the sheets (default: 4)")
     parser.add_argument("--sheet", type=Path, help="also write contact sheets into this folder")
+    parser.add_argument("--reference", type=Path, help="only compare with a CSV file: expression, figure, mm")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = fv.load_model(options.model)
+    if options.reference:
+        try:
+            rows = read_reference(options.reference)
+        except (OSError, ValueError) as error:
+            parser.error(f"{options.reference}: {error}")
+        print_reference(model, rows)
+        return
     print_figures(model, options.heads)
     if options.sheet:
         print("\ncontact sheets:")
