@@ -16,19 +16,25 @@ from .sources import HeadMesh
 # Degrees away from the nose and up at weight 1: comfortable gaze without head movement; the physical limit is about 45.
 GAZE_DEG = {"eyeLookIn": (-25.0, 0.0), "eyeLookOut": (25.0, 0.0), "eyeLookUp": (0.0, 20.0), "eyeLookDown": (0.0, -25.0)}
 # Rotation of upper and lower lid at the middle of the eye, degrees: with the gaze, and in a wide stare.
-LID_DEG = {"eyeLookUp": (12.0, 4.0), "eyeLookDown": (-14.0, -5.0), "eyeWide": (10.0, -3.0)}
-LOWER_LID_SHARE = 0.12  # share of the opening that the lower lid closes in a blink
+LID_DEG = {"eyeLookUp": (12.0, 4.0), "eyeLookDown": (-18.0, -6.0), "eyeWide": (9.5, -2.0)}
+# Share of the opening that the lower lid closes in a blink, in the middle and at the corners: closed lids meet in a
+# curve that is flatter than the lower lid.
+LOWER_LID_SHARE, LOWER_LID_SHARE_BESIDE = 0.12, 0.55
 OVERLAP_M = 0.0005  # overlap of closed lids, so that subdivision leaves no slit
 CLOSED_M = 0.0002  # overlap of the coarse lids above which the subdivided ones show no slit
 _PLACES = np.linspace(0.12, 0.88, 9)  # positions along the eye at which the lids must meet
 _MARGIN_RINGS = 3  # rings of the lid margin, from its inner edge to the front
-# Share of the margin's rotation that the skin follows, ring by ring outwards, and from the inner edge into the socket.
 # How far skin follows the margin, ring by ring from the margin outwards, and from the inner edge into the socket.
 _OUTWARDS = (1.0, 1.0, 0.98, 0.93, 0.83, 0.66, 0.44, 0.20, 0.06)
 _INWARDS = (0.95, 0.88, 0.78, 0.66, 0.54, 0.42, 0.30, 0.18, 0.08, 0.0)
-_HALFWAY = (1.0, 1.02, 1.05)  # radii: least distance of the margin rings from the ball's centre at half weight
-_CLOSED_LID = 1.17  # radii: bulges beyond this are flattened when the lid closes
-_FLATTENING = 0.3
+# The upper lid rolls out from under the fold below the brow: the skin between its margin and the fold stretches, the
+# skin above hardly moves. Ring of the fold, counted from the inner edge, the share of the margin's rotation that
+# reaches it, and the share of that which the rings above follow.
+_FOLD_RING, _FOLD_SHARE, _ABOVE_FOLD = 9, 0.03, 0.3
+_ROLL_POWER = 1.15  # above 1, more of the stretch lies near the fold
+_HALFWAY = (1.0, 1.02, 1.05, 1.06, 1.07)  # radii: least distance from the ball's centre at half weight, ring by ring
+_LID = 1.125  # radii: distance of the closed lid's skin from the ball's centre
+_LID_POWER = 2.2  # above 1, the closed lid follows the ball farther up before it rises to the fold
 
 
 class Eyelids:
@@ -85,7 +91,8 @@ class Eyelids:
         upper, lower = self._curves()
         opening = upper - lower
         slack = OVERLAP_M / self.radius
-        angle = np.where(self.is_upper, -(1 - LOWER_LID_SHARE) * opening - slack, LOWER_LID_SHARE * opening + slack)
+        lower_share = LOWER_LID_SHARE + (LOWER_LID_SHARE_BESIDE - LOWER_LID_SHARE) * np.abs(self._from_middle()) ** 3
+        angle = np.where(self.is_upper, -(1 - lower_share) * opening - slack, lower_share * opening + slack)
         angle[:, [self.inner, self.outer]] = 0
         return self._moved(angle, drawn=True)
 
@@ -100,7 +107,7 @@ class Eyelids:
     def clear(self, offsets: np.ndarray) -> np.ndarray:
         """Push offsets (Vc, 3) outwards where they would bring a lid into the ball at weight 0.5 or 1."""
         result = offsets.copy()
-        least = np.minimum(np.linalg.norm(self.offset, axis=-1), self._least()[:, None])
+        least = np.minimum(np.linalg.norm(self.offset, axis=-1), self._least())
         for share in (0.5, 1.0):
             now = self.offset + share * result[self.grid.rings]
             distance = np.linalg.norm(now, axis=-1)
@@ -156,8 +163,14 @@ class Eyelids:
                 target[k] = np.interp(self.along[ring], self.along[ring, lid][order], self.elevation[ring, lid][order])
         return upper, lower
 
+    def _from_middle(self) -> np.ndarray:
+        """(K, S) horizontal place of each vertex, -1 at the inner corner, 1 at the outer one, and within these."""
+        front = self.along[self.grid.line + 1]
+        ends = front[[self.inner, self.outer]]
+        return np.clip((2 * self.along - ends.sum()) / (ends[1] - ends[0]), -1, 1)
+
     def _follows(self) -> np.ndarray:
-        """(K,) share of the margin's rotation that each ring follows."""
+        """(K, S) share of the margin's rotation that the skin follows."""
         line, count = self.grid.line, len(self.grid.rings)
         follows = np.zeros(count)
         follows[line : line + _MARGIN_RINGS + 1] = 1
@@ -165,25 +178,44 @@ class Eyelids:
         outwards[: len(_OUTWARDS)] = _OUTWARDS[: len(outwards)]
         inwards = follows[:line][::-1]
         inwards[: len(_INWARDS)] = _INWARDS[: len(inwards)]
+        follows = np.repeat(follows[:, None], self.offset.shape[1], axis=1)
+        roll = (1 - _FOLD_SHARE) * (1 - self._way_to_fold() ** _ROLL_POWER) + _FOLD_SHARE
+        roll[line + _FOLD_RING + 1 :] *= _ABOVE_FOLD
+        follows[line:, self.is_upper] = roll[line:, self.is_upper]
         return follows
 
+    def _outside(self) -> np.ndarray:
+        """(K, 1) bool: rings of the visible skin, from the front of the margin outwards."""
+        return np.arange(len(self.offset))[:, None] > self.grid.line
+
+    def _way_to_fold(self) -> np.ndarray:
+        """(K, S) place of each vertex between the front of the lid's margin, 0, and the fold, 1, along the skin."""
+        first, last = self.grid.line + 2, self.grid.line + _FOLD_RING
+        steps = np.linalg.norm(np.diff(self.offset, axis=0), axis=-1)
+        way = np.concatenate([np.zeros((1, steps.shape[1])), np.cumsum(steps, axis=0)])
+        return np.clip((way - way[first]) / (way[last] - way[first]), 0, 1)
+
     def _least(self) -> np.ndarray:
-        """(K,) least distance of each ring from the ball's centre, metres."""
-        least = np.full(len(self.grid.rings), _HALFWAY[-1])
+        """(K, S) least distance of the lids from the ball's centre at half weight, metres."""
+        least = np.full(self.along.shape, _HALFWAY[-1])
         least[: self.grid.line + 1] = _HALFWAY[0]
-        least[self.grid.line : self.grid.line + len(_HALFWAY)] = _HALFWAY
+        least[self.grid.line : self.grid.line + len(_HALFWAY)] = np.array(_HALFWAY)[:, None]
         return least * self.radius
 
     def _moved(self, angle: np.ndarray, *, drawn: bool) -> np.ndarray:
         """Offsets (Vc, 3) of lids rotated up by (K, S) radians at their margin."""
-        angle = angle * self._follows()[:, None]
+        margin = np.abs(angle[self.grid.line + 2])
+        angle = angle * self._follows()
         rotated = _rotate(self.offset, self.axis, -angle)
         distance = np.linalg.norm(self.offset, axis=-1)
         wanted = distance.copy()
         if drawn:
-            share = np.clip(-angle / np.abs(angle).max(), 0, 1)
-            wanted -= _FLATTENING * share * np.maximum(distance - _CLOSED_LID * self.radius, 0)
-        least = np.minimum(self._least()[:, None], distance)
+            way, fold = self._way_to_fold(), distance[self.grid.line + _FOLD_RING]
+            lid = np.minimum(distance, self.radius * _LID)
+            hugging = lid + (np.maximum(fold, lid) - lid) * way**_LID_POWER
+            share = np.where(self.is_upper, margin / margin.max(), 0) ** 0.5
+            wanted += np.where(self._outside() & (way < 1), share * (hugging - wanted), 0)
+        least = np.minimum(self._least(), distance)
         # |d + w n| / 2 = least, for the neutral offset d and the unit direction n of the end position.
         root = np.sqrt(np.maximum(4 * least**2 - (distance * np.sin(angle)) ** 2, 0))
         wanted = np.maximum(wanted, root - distance * np.cos(angle))

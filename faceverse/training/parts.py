@@ -25,6 +25,7 @@ from ..model.face_model import FaceModel
 from ..parts.binding import BindingKind, bind
 from ..parts.file import topology_hash, write_parts
 from ..parts.part import Material, Part, PartLibrary
+from .edge_loops import eye_grids
 from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
 from .surface_fit import closest_points
 
@@ -38,6 +39,7 @@ _SCALE_LINES = {  # pairs of body vertices, and their distances in source units 
 }
 _BINDINGS: dict[str, BindingKind] = {"teeth": "affine", "eyes": "rigid"}
 _IRISES = ("blue", "bluegreen", "brown", "brownlight", "deepblue", "green", "grey", "ice", "lightblue")
+_MARGIN_RINGS, _CORNER_SPOKES = 3, 2  # of the lid grid outside the lids' inner edge, and beside the outer corner
 LICENCE = "CC0-1.0 (MakeHuman's core assets)"
 
 
@@ -140,6 +142,8 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
     for slot, place in recipe.slots.items():
         mine = owner == place if len(recipe.slots) > 1 else np.ones(len(points), bool)
         anchors = triangles[(head.part[triangles] == place).all(1)]
+        if recipe.kind == "eyelashes":  # a lash stands on the margin of its lid, wherever its tip is
+            anchors = anchors[np.isin(anchors, _lid_margins(head)).all(1)]
         found = closest_points(points[mine], surface, anchors)
         kind = _BINDINGS.get(recipe.kind, "surface")
         binding = bind(points[mine], surface, anchors[found.triangle], found.barycentric, kind)
@@ -152,6 +156,17 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
             )
         )  # fmt: skip
     return parts
+
+
+def _lid_margins(head: HeadMesh) -> np.ndarray:
+    """Indices of the head's vertices at the front of the lids' margins, without those around the outer corners, which
+    stay where they are when the lids close."""
+    rings = []
+    for grid in eye_grids(head).values():
+        ring = grid.rings[grid.line + 1 : grid.line + 1 + _MARGIN_RINGS]
+        outer = int(np.abs(head.vertices[ring[0], 0]).argmax())
+        rings.append(np.roll(ring, _CORNER_SPOKES - outer, axis=1)[:, 2 * _CORNER_SPOKES + 1 :])
+    return np.unique(np.concatenate(rings, axis=1))
 
 
 def _vertices(kind: str, asset: dict, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

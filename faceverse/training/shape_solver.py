@@ -129,7 +129,8 @@ class ShapeSolver:
 
     def _linearised(self, offsets: np.ndarray, targets_mm: Mapping[str, float], symmetric: bool) -> _Rows:
         moved = self.neutral + self.landmarks @ offsets
-        gradient, missing = [], []
+        gradient: list[np.ndarray] = []
+        missing: list[float] = []
         for name, target in targets_mm.items():
             row = ALL_FIGURES[name].gradient(moved)
             short = 1e-3 * target - ALL_FIGURES[name].value(self.neutral, moved)
