@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from faceverse.errors import ParameterError
-from faceverse.graphics.mesh import subdivide_smooth
+from faceverse.graphics.mesh import subdivide_flat, subdivide_smooth
 from faceverse.model.face_model import ARKIT_NAMES, GAIN_RANGE, FaceModel
 from faceverse.training.assembly import assemble, vertex_weights
 from faceverse.training.base import file_without_landmarks
@@ -29,7 +29,11 @@ from faceverse.training.eyes import EyeFitter, round_ball
 from faceverse.training.figure_landmarks import landmark_matrix
 from faceverse.training.head_regions import mirror_map, radius
 from faceverse.training.mouth import LIP_OVERLAP_M, LipContact, MouthCorrector
+from faceverse.training.self_intersection import intersecting_pairs
 from faceverse.training.shape_population import draw_settings
+from faceverse.training.shape_solver import ShapeSolver
+from faceverse.training.surface_fit import closest_points
+from faceverse.training.upper_face import TARGETS as UPPER_TARGETS
 from faceverse.weights import model_data
 
 HEADS, PEOPLE = 260, 20
@@ -325,3 +329,39 @@ def test_jaw_and_closing_mouth_grow_together():
     assert measure_of("jawOpen") == measure_of("mouthClose") == "face height"
     assert measure_of("eyeBlinkRight") == "blink right" and measure_of("mouthSmileLeft") == "mouth width"
     assert measure_of("browInnerUp") == measure_of("noseSneerLeft") == "face size"
+
+
+@pytest.mark.parametrize("base", UPPER_TARGETS)
+def test_brows_nose_and_cheeks_reach_the_figures_of_people(built, source, base):
+    solver = ShapeSolver(source.head, built.assembly.topology, 0.5 * (built.mean + mirrored(built, built.mean)))
+    found = solver.figures(offsets(built, base if base in ARKIT_NAMES else f"{base}Left"))
+    for name, wanted in UPPER_TARGETS[base].figures.items():
+        assert found[name] == pytest.approx(wanted, abs=max(0.15 * abs(wanted), 0.4)), name
+
+
+def test_brows_slide_over_the_bone(built):
+    head, moved = built.assembly.head, built.mean + offsets(built, "browInnerUp")
+    quads = head.quads[(head.part == "skin")[head.quads[:, 0]]]
+    forehead = np.flatnonzero((built.mean[:, 1] > 0.022) & (built.mean[:, 2] > 0.04) & (head.part == "skin"))
+    way = np.linalg.norm((moved - built.mean)[forehead], axis=1)
+    near = closest_points(moved[forehead], built.mean, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]))
+    assert way.max() > 0.004 and near.distance.max() < 0.0012
+    top = built.mean[:, 1] > 0.085
+    assert np.abs(offsets(built, "browInnerUp")[top]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["browInnerUp", "browDown", "browOuterUp", "cheekSquint", "noseSneer", "eyeLookDown"])
+def test_skin_does_not_cut_through_itself(built, source, name):
+    touching = np.zeros((len(built.mean), 1))
+    for grid in eye_grids(source.head).values():
+        touching[grid.rings[: grid.line + 5]] = 1  # the margins of closed lids overlap
+    regions = built.assembly.regions
+    skin = (regions["face"] | regions["eyelids"]) & ~regions["lips"] & ~regions["mouth_inside"]
+    skin &= subdivide_flat(touching, built.assembly.topology)[:, 0] < 0.01
+    faces = built.model.faces[skin[built.model.faces].all(axis=1)]
+    for person in (None, *built.people[:4]):
+        assert not len(intersecting_pairs(posed(built.model, {name: 1.0}, person), faces)), name
+
+
+def mirrored(built, values):
+    return values[mirror_map(built.assembly.head.vertices)] * np.array([-1.0, 1.0, 1.0])

@@ -20,15 +20,14 @@ from .head_regions import mirror_map
 from .lids import GAZE_DEG, LID_DEG, Eyelids
 from .mouth import COLUMNS, LIP_OVERLAP_M, MouthCorrector
 from .shape_population import rigid_fit
+from .shape_solver import ShapeSolver
 from .sources import ShapeSource
+from .upper_face import TARGETS, UpperFace
 
 # Mixtures of source shapes (weights by name) that replace shapes which are too weak, too strong or too high.
 MIXTURES = {
     "mouthSmile": {"mouthSmile": 0.85, "mouthDimple": 0.40, "mouthUpperUp": 0.10},
-    "browInnerUp": {"browInnerUp": 1.35},
-    "browOuterUp": {"browOuterUp": 1.1},
-    "noseSneer": {"noseSneer": 1.5, "mouthUpperUp": 0.2},
-    "cheekSquint": {"cheekSquint": 0.9},
+    "noseSneer": {"noseSneer": 1.2, "mouthUpperUp": 0.2},
     "cheekPuff": {"cheekPuff": 1.3},
     "mouthStretch": {"mouthStretch": 1.4},
     "mouthDimple": {"mouthDimple": 1.1},
@@ -38,7 +37,7 @@ MIXTURES = {
     "mouthShrugUpper": {"mouthShrugUpper": 0.8},
 }
 SMOOTHING = {  # Laplacian smoothing iterations of a shape's offsets, on the face around lids and lips
-    "mouthSmile": 12, "cheekPuff": 20, "cheekSquint": 6, "mouthDimple": 20, "mouthLeft": 20, "mouthRight": 20,
+    "mouthSmile": 12, "cheekPuff": 20, "cheekSquint": 20, "mouthDimple": 20, "mouthLeft": 20, "mouthRight": 20,
     "mouthRollUpper": 25, "mouthRollLower": 15, "mouthStretch": 20, "mouthFrown": 15, "mouthPress": 15,
 }  # fmt: skip
 SMOOTHING_ELSE = 4
@@ -48,7 +47,7 @@ UPPER_SHARE = {"mouthSmile": 0.15}  # share of that gap by which the upper lip m
 CLOSED = (
     "cheekPuff", "jawForward", "jawLeft", "jawRight", "mouthDimple", "mouthFrown", "mouthLeft", "mouthRight",
     "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthStretch",
-    "mouthShrugUpper", "noseSneer",
+    "mouthShrugUpper",
 )  # fmt: skip
 _SIDE_BLEND_M = 0.006  # distance from the median plane over which a one-sided correction fades in
 
@@ -78,6 +77,7 @@ class _ExpressionBuilder:
         self.mouth = MouthCorrector(self.head)
         grids = eye_grids(self.head)
         self.lids = {side: Eyelids(self.head, grids[side], self.mean, side) for side in grids}
+        self.upper = UpperFace(ShapeSolver(self.head, assembly.topology, self.mean), assembly, grids)
         self.smooth, self.free = _averaging(self.head.quads, len(mean)), self._free_to_smooth(grids)
         self.interior = assembly.regions["mouth_inside"][: len(mean)]
 
@@ -103,6 +103,8 @@ class _ExpressionBuilder:
         shape = self._smoothed(cast(np.ndarray, mixed), SMOOTHING.get(base, SMOOTHING_ELSE))
         if name.startswith(("brow", "eye", "cheekSquint", "nose")):
             shape[self.interior] = 0
+        if base in TARGETS:
+            shape = self._reached(base, shape, symmetric=name == base)
         if name.startswith("jaw"):
             teeth = self.head.part == "teeth_lower"
             rotation, shift = rigid_fit(self.head.vertices[teeth], self.head.vertices[teeth] + shape[teeth])
@@ -114,6 +116,14 @@ class _ExpressionBuilder:
         for side in ("left", "right") if name == base else ("left",):
             shape = self.lids[side].clear(shape)
         return shape
+
+    def _reached(self, base: str, shape: np.ndarray, *, symmetric: bool) -> np.ndarray:
+        """A shape of brows, nose or cheeks with the figures that it should have."""
+        target = TARGETS[base]
+        shape = target.start * shape
+        if any(target.lids_deg):
+            shape = shape + self.lids["left"].follow(*target.lids_deg)
+        return self.upper.reach(base, shape, symmetric=symmetric)
 
     def _source(self, base: str, one_sided: bool) -> np.ndarray:
         """Symmetrised source shape (Vc, 3): the mean of left and mirrored right, or of a shape and its mirror image."""

@@ -117,10 +117,12 @@ class ShapeSolver:
             system += _SOFTNESS * np.trace(system) / len(system) * np.eye(len(system))
             change = np.zeros_like(result)
             change[free] = np.einsum("vka,k->va", response, np.linalg.solve(system, now.missing))
-            if symmetric:
-                change = 0.5 * (change + change[self.mirror] * _MIRRORED)
-            result += change
+            result += self.symmetrised(change) if symmetric else change
         return result
+
+    def symmetrised(self, offsets: np.ndarray) -> np.ndarray:
+        """The mean of a shape (Vc, 3) and its mirror image."""
+        return 0.5 * (offsets + offsets[self.mirror] * _MIRRORED)
 
     def _factorise(self, free: np.ndarray, mobility: np.ndarray, length_m: float):
         stiffness = 1 + _STIFFNESS * (1 / mobility - 1)
