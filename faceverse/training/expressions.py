@@ -17,9 +17,10 @@ from ..model.face_model import ARKIT_NAMES
 from .assembly import Assembly
 from .edge_loops import eye_grids
 from .head_regions import mirror_map
+from .jaw import MOTIONS, Jaw
 from .lids import GAZE_DEG, LID_DEG, Eyelids
-from .mouth import COLUMNS, LIP_OVERLAP_M, MouthCorrector
-from .shape_population import rigid_fit
+from .lips import POSES, LipRig
+from .mouth import LIP_OVERLAP_M, MouthCorrector
 from .shape_solver import ShapeSolver
 from .sources import ShapeSource
 from .upper_face import TARGETS, UpperFace
@@ -41,15 +42,12 @@ SMOOTHING = {  # Laplacian smoothing iterations of a shape's offsets, on the fac
     "mouthRollUpper": 25, "mouthRollLower": 15, "mouthStretch": 20, "mouthFrown": 15, "mouthPress": 15,
 }  # fmt: skip
 SMOOTHING_ELSE = 4
-# Gap between the lips in the middle, metres, of shapes whose source parts them too little or too much.
-LIP_GAP_M = {"mouthSmile": 0.0030}
-UPPER_SHARE = {"mouthSmile": 0.15}  # share of that gap by which the upper lip moves
 CLOSED = (
     "cheekPuff", "jawForward", "jawLeft", "jawRight", "mouthDimple", "mouthFrown", "mouthLeft", "mouthRight",
     "mouthPress", "mouthPucker", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthStretch",
     "mouthShrugUpper",
 )  # fmt: skip
-_SIDE_BLEND_M = 0.006  # distance from the median plane over which a one-sided correction fades in
+_SIDE_BLEND_M = 0.020  # distance from the median plane over which a one-sided correction fades in
 
 
 def fit_expressions(source: ShapeSource, mean: np.ndarray, assembly: Assembly) -> np.ndarray:
@@ -75,6 +73,8 @@ class _ExpressionBuilder:
         self.mirror = mirror_map(self.head.vertices)
         self.mean = 0.5 * (mean + self._mirrored(mean))
         self.mouth = MouthCorrector(self.head)
+        self.rig = LipRig(self.head, self.mean)
+        self.jaw = Jaw(self.head, self.rig)
         grids = eye_grids(self.head)
         self.lids = {side: Eyelids(self.head, grids[side], self.mean, side) for side in grids}
         self.upper = UpperFace(ShapeSolver(self.head, assembly.topology, self.mean), assembly, grids)
@@ -83,9 +83,9 @@ class _ExpressionBuilder:
 
     def build(self) -> np.ndarray:
         shapes = {name: self._shape(name) for name in ARKIT_NAMES if not name.endswith("Right")}
+        self._set_lips(shapes)
         for name in ("jawLeft", "mouthLeft"):
             shapes[name.replace("Left", "Right")] = self._mirrored(shapes[name])
-        self._set_lips(shapes)
         result = [shapes[n] if n in shapes else self._mirrored(shapes[n[:-5] + "Left"]) for n in ARKIT_NAMES]
         return np.stack(result).astype(np.float32)
 
@@ -101,15 +101,17 @@ class _ExpressionBuilder:
         weights = MIXTURES.get(base, {base: 1.0})
         mixed = sum(weight * self._source(part, name != base) for part, weight in weights.items())
         shape = self._smoothed(cast(np.ndarray, mixed), SMOOTHING.get(base, SMOOTHING_ELSE))
+        if base in POSES:
+            both = shape if name == base else shape + self._mirrored(shape)
+            shape = shape + self.rig.posed(POSES[base], both, name != base)
         if name.startswith(("brow", "eye", "cheekSquint", "nose")):
             shape[self.interior] = 0
         if base in TARGETS:
             shape = self._reached(base, shape, symmetric=name == base)
-        if name.startswith("jaw"):
-            teeth = self.head.part == "teeth_lower"
-            rotation, shift = rigid_fit(self.head.vertices[teeth], self.head.vertices[teeth] + shape[teeth])
-            at = self.mean[teeth] + self.assembly.origin
-            shape[teeth] = at @ rotation.T + shift - at
+        if name == "jawOpen":
+            shape = self.jaw.opened(shape)
+        elif name in MOTIONS:
+            shape = self.jaw.closed(name, shape)
         if name == "tongueOut":
             tongue = self.head.part == "tongue"
             shape[tongue] += self.head.vertices[tongue] + self._mouth_shift() - self.mean[tongue]
@@ -184,18 +186,19 @@ class _ExpressionBuilder:
                 share = np.clip(0.5 + 0.5 * self.mean[:, :1] / _SIDE_BLEND_M, 0, 1)
                 shapes[name] = shape + share * (self._with_lips(base_name(name), both) - both)
         opened = self.mean + shapes["jawOpen"]
-        closed = self.mouth.with_gap(opened + shapes["mouthClose"], -LIP_OVERLAP_M)
+        closed = self.mouth.with_gap(opened + self.jaw.closing(shapes["jawOpen"]), -LIP_OVERLAP_M)
         shapes["mouthClose"] = self.mouth.with_thickness(closed) - opened
 
     def _with_lips(self, base: str, moved: np.ndarray) -> np.ndarray:
         """Correct the gap and thickness of the lips of a head (Vc, 3) that shows an expression."""
-        if base in LIP_GAP_M:
-            across = np.sin(np.linspace(0, np.pi, COLUMNS + 2)[1:-1]) ** 0.7
-            gap = LIP_GAP_M[base] * across - LIP_OVERLAP_M * (1 - across)
-            moved = self.mouth.with_gap(moved, gap, UPPER_SHARE.get(base, 0.5))
-        elif base in CLOSED:
+        if base in POSES:
+            moved = moved + self.rig.cleared(moved)
+        if base in CLOSED:
             moved = self.mouth.with_gap(moved, -LIP_OVERLAP_M)
-        return self.mouth.with_thickness(moved)
+        elif base in POSES:
+            moved = self.mouth.with_gap(moved, np.maximum(self.mouth.lips.contact(moved)[1], -LIP_OVERLAP_M))
+        moved = self.mouth.with_thickness(moved)
+        return self.rig.kept_off_teeth(moved) if base in POSES else moved
 
 
 def _averaging(quads: np.ndarray, count: int) -> sparse.csr_matrix:

@@ -14,14 +14,13 @@ from .sources import HeadMesh
 
 LIP_OVERLAP_M = 0.0013  # of closed lips on the subdivided mesh: enough for heads that the basis only approximates
 # Edges of the front teeth below the lip line, and their front behind the inside of the lips, metres.
-UPPER_TEETH_BELOW_M, LOWER_TEETH_BELOW_M = 0.0020, 0.0005
-UPPER_TEETH_BEHIND_M, LOWER_TEETH_BEHIND_M = 0.0010, 0.0038
+UPPER_TEETH_BELOW_M, LOWER_TEETH_BELOW_M = 0.0026, -0.0004
+UPPER_TEETH_BEHIND_M, LOWER_TEETH_BEHIND_M = 0.0008, 0.0062
 # Width of the dental arches and of the tongue relative to the mouth: molars stay behind the corners of an open mouth.
-TEETH_WIDTH, TONGUE_WIDTH = 1.45, 1.10
+TEETH_WIDTH, TONGUE_WIDTH = 1.45, 0.95
 TONGUE_BELOW_M, TONGUE_BEHIND_M = 0.0125, 0.0110  # its tip, from the edge and the back of the lower front teeth
 OVERJET_M = (-0.0010, 0.0035)  # range of the upper lip's lowest points in front of the lower lip's highest
 LIP_THICKNESS_M = 0.0055  # thickness between mouth cavity and face in the middle; zero at the corners
-LOWER_TEETH_HEIGHT = 0.75  # relative to the source's, whose roots protrude from the chin of an open jaw
 COLUMNS = 15  # positions along the mouth at which the lips meet
 _DEPTHS = 24  # samples from the back to the front of the lips for their distance
 _TOUCHING_RINGS = (-2, 6)  # of the grid about its line: the lip surfaces that can touch
@@ -159,7 +158,6 @@ class MouthCorrector:
             ("teeth_lower", LOWER_TEETH_BELOW_M, LOWER_TEETH_BEHIND_M, np.max),
         ):
             teeth = shape[self._part[name]]
-            teeth[:, 1] *= LOWER_TEETH_HEIGHT if name == "teeth_lower" else 1.0
             fine = self._refine[name] @ teeth
             front = fine[fine[:, 2] > fine[:, 2].max() - 0.004]
             teeth += (0, line - below - edge(front[:, 1]), behind - back - front[:, 2].max())

@@ -20,8 +20,8 @@ PART_COLOURS = {  # linear RGB
 PUPIL_DEG, IRIS_DEG = 8.5, 25.0  # as in `faceverse.model.skin_texture`
 GUM_FROM, GUM_FULL = 0.48, 0.66  # share of the height of a row of teeth, from the biting edge
 ROW_NEIGHBOURS = 0.005  # metres along the row within which its edges are sought
-THROAT_DEPTH = (0.008, 0.055)  # metres behind the front teeth over which the mouth darkens
-THROAT_SHADE = 0.25
+THROAT_DEPTH = (0.004, 0.050)  # metres behind the front teeth over which the mouth darkens
+THROAT_SHADE = 0.10
 
 
 def fixed_colours(
@@ -43,12 +43,17 @@ def fixed_colours(
         front = (
             vertices[upper_teeth | lower_teeth, 2].max() if (upper_teeth | lower_teeth).any() else vertices[:, 2].max()
         )
-        depth = smoothstep((front - vertices[inside, 2] - THROAT_DEPTH[0]) / (THROAT_DEPTH[1] - THROAT_DEPTH[0]))
-        colours[inside] *= 1 - (1 - THROAT_SHADE) * depth[:, None]
+        colours[inside] *= throat_shade(front - vertices[inside, 2])[:, None]
     for side in ("left", "right"):
         ball = regions[f"eyeball_{side}"]
         colours[ball] = eyeball_colours(vertices[ball], vertices[ball].mean(0), np.array([0.0, 0.0, 1.0]))
     return colours
+
+
+def throat_shade(depth: np.ndarray) -> np.ndarray:
+    """Factor (K,) on the linear colour of what is `depth` (K,) metres behind the front teeth."""
+    share = smoothstep((depth - THROAT_DEPTH[0]) / (THROAT_DEPTH[1] - THROAT_DEPTH[0]))
+    return 1 - (1 - THROAT_SHADE) * share
 
 
 def height_share(row: np.ndarray) -> np.ndarray:

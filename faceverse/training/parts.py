@@ -17,15 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 from ..errors import WeightsError
 from ..graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
+from ..graphics.rasterize import interpolate, rasterize
 from ..model.face_model import FaceModel
 from ..parts.binding import BindingKind, bind
 from ..parts.file import topology_hash, write_parts
 from ..parts.part import Material, Part, PartLibrary
 from .edge_loops import eye_grids
+from .part_colours import throat_shade
 from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
 from .surface_fit import closest_points
 
@@ -40,6 +44,13 @@ _SCALE_LINES = {  # pairs of body vertices, and their distances in source units 
 _BINDINGS: dict[str, BindingKind] = {"teeth": "affine", "eyes": "rigid"}
 _IRISES = ("blue", "bluegreen", "brown", "brownlight", "deepblue", "green", "grey", "ice", "lightblue")
 _MARGIN_RINGS, _CORNER_SPOKES = 3, 2  # of the lid grid outside the lids' inner edge, and beside the outer corner
+_GAMMA = 2.2  # of sRGB, nearly
+_ARCH_WIDTH = 0.84  # of an asset's jaw relative to the head's own teeth
+_CROWN_HEIGHT = 1.2  # factor: the asset's gums cover half of the front teeth
+# The vestibule of the head's mouth is shallower than the asset's gums are tall: roots farther from the biting edge than
+# this, in metres, get this share of their height and go back by this share of it.
+_ROOT_M, _ROOT_HEIGHT, _ROOT_BACK = 0.009, 0.4, 0.12
+_INCISOR_DEPTH_M = (0.008, 0.004)  # from the most forward point of an asset, whose gums protrude, and of own teeth
 LICENCE = "CC0-1.0 (MakeHuman's core assets)"
 
 
@@ -131,13 +142,22 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
     uv = np.array(asset["uvs"][0], np.float32).reshape(-1, 2) * (1, -1) + (0, 1)
     pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(recipe)])).convert("RGBA"))
     roughness, alpha_mode = recipe.material
-    material = Material(pixels, roughness, alpha_mode)  # type: ignore[arg-type]
-    surface = subdivide_smooth(head.vertices, subdivision(head.quads, len(head.vertices)))[: len(head.vertices)]
+    topology = subdivision(head.quads, len(head.vertices))
+    fine = subdivide_smooth(head.vertices, topology)
+    surface = fine[: len(head.vertices)]
     triangles = triangles_from_quads(head.quads)
     owner = _owners(recipe, references, points, head)
+    if recipe.kind == "teeth":
+        for slot in recipe.slots:
+            arch = fine[np.unique(topology.quads.reshape(-1, 16)[head.part[head.quads[:, 0]] == slot])]
+            points[owner == slot] = _on_arch(points[owner == slot], arch, slot == "teeth_upper")
     if alpha_mode == "OPAQUE":  # the cornea of the eyes is a shell of glass
         seen = ~_is_transparent(pixels, uv[uv_faces])
         faces, uv_faces = faces[seen], uv_faces[seen]
+    if recipe.kind in ("teeth", "tongue"):
+        depth = surface[np.char.startswith(head.part, "teeth"), 2].max() - points[:, 2]
+        pixels = _shaded(pixels, uv[uv_faces], throat_shade(depth)[faces])
+    material = Material(pixels, roughness, alpha_mode)  # type: ignore[arg-type]
     parts = []
     for slot, place in recipe.slots.items():
         mine = owner == place if len(recipe.slots) > 1 else np.ones(len(points), bool)
@@ -177,6 +197,46 @@ def _vertices(kind: str, asset: dict, body: np.ndarray) -> tuple[np.ndarray, np.
     scale = [abs(body[a, axis] - body[b, axis]) / length for axis, ((a, b), length) in enumerate(zip(pairs, lengths))]
     points = np.einsum("pk,pkd->pd", weights, body[references]) + offsets * scale
     return points * METRES_PER_UNIT, references
+
+
+def _on_arch(points: np.ndarray, arch: np.ndarray, upper: bool) -> np.ndarray:
+    """Put an asset's jaw (P, 3) where the head's own teeth (A, 3) are, which the training places behind the lips.
+
+    The edges of the front teeth and their front come to the same place, the crowns get their share of the width.
+    """
+    edge = np.min if upper else np.max
+    result = points.copy()
+    bite = edge(points[points[:, 2] > points[:, 2].max() - _INCISOR_DEPTH_M[0], 1])
+    away = np.abs(points[:, 1] - bite)
+    root = np.maximum(away - _ROOT_M, 0)
+    result[:, 1] = bite + np.sign(points[:, 1] - bite) * (away - (1 - _ROOT_HEIGHT) * root)
+    result[:, 2] -= _ROOT_BACK * root
+    result[:, 0] *= _ARCH_WIDTH * np.ptp(arch[:, 0]) / np.ptp(points[:, 0])
+    result[:, 1] *= _CROWN_HEIGHT
+    depths = ((result, _INCISOR_DEPTH_M[0]), (arch, _INCISOR_DEPTH_M[1]))
+    seen, own = (shape[shape[:, 2] > shape[:, 2].max() - depth] for shape, depth in depths)
+    result[:, 1] += edge(own[:, 1]) - edge(seen[:, 1])
+    result[:, 2] += arch[:, 2].max() - points[:, 2].max()
+    return result
+
+
+def _shaded(pixels: np.ndarray, corners: np.ndarray, shade: np.ndarray) -> np.ndarray:
+    """Darken a texture (H, W, 4) by factors (F, 3) on linear colour at the corners (F, 3, 2) of triangles in UV.
+
+    No light of a renderer knows that little of it reaches the back of a mouth.
+    """
+    height, width = pixels.shape[:2]
+    places = torch.from_numpy(np.float32(corners * (width, height))).reshape(1, -1, 2)
+    places = torch.cat([places, torch.ones_like(places[..., :1])], dim=2)
+    triangles = torch.arange(corners.shape[0] * 3).reshape(-1, 3)
+    hits = rasterize(places, triangles, (height, width))
+    factor = interpolate(hits, torch.from_numpy(np.float32(shade)).reshape(1, -1, 1), triangles)[0, ..., 0].numpy()
+    seen = hits.mask[0].numpy()
+    nearest = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    result = pixels.copy()
+    encoded = pixels[..., :3] * factor[tuple(nearest)][..., None] ** (1 / _GAMMA)
+    result[..., :3] = np.rint(encoded)
+    return result
 
 
 def _owners(recipe: _Recipe, references: np.ndarray, points: np.ndarray, head: HeadMesh) -> np.ndarray:
