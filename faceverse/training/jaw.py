@@ -67,12 +67,12 @@ LIPS = {  # of shapes that move the jaw and keep the lips closed; the chin follo
 CLOSE_LIPS = LipPose(  # the lips of an open jaw with mouthClose, relative to the neutral head
     (0, -2.9, -1.6), (0, -2.8, -1.4), (0, -2.6, -2.2), (0, 1.6, -2.6), (-1.4, 0.6, -3.0)
 )
-# Rings of the vestibule's walls: their share of the lips' motion, and millimetres by which those of the lower lip go back,
-# because the lower teeth stay down.
+# Rings of the vestibule's walls: their share of the lips' motion, and millimetres by which those of the lower lip go
+# back, because the lower teeth stay down.
 CLOSE_WALLS = {-5: (0.10, 1.0), -4: (0.25, 4.0), -3: (0.50, 4.5)}
 # Millimetres by which mouthClose moves the chin of an open jaw: up, and forward at its top and its bottom, where the
 # stretched skin slides over the lower teeth.
-CLOSE_CHIN_UP, CLOSE_CHIN_FORWARD = 3.4, (7.0, 2.2)
+CLOSE_CHIN_UP, CLOSE_CHIN_FORWARD = 3.4, (7.0, 1.6)
 
 
 class Jaw:
@@ -135,11 +135,11 @@ class Jaw:
         below = self.rig.centre[1] - self.mean[self.chin, 1]
         chin, below = self.chin[below > _CLOSE_CHIN_TOP_M], below[below > _CLOSE_CHIN_TOP_M]
         forward = np.interp(below, (below.min(), below.max()), CLOSE_CHIN_FORWARD)
+        slide = np.stack([np.zeros_like(below), np.full_like(below, CLOSE_CHIN_UP), forward], axis=1)
         return self._solved(
             [lips, np.concatenate(rings), chin, self.cavity],
-            [moved.reshape(-1, 3), np.concatenate(walls), 1e-3 * np.stack([0 * below, CLOSE_CHIN_UP + 0 * below, forward], 1),
-             np.zeros((len(self.cavity), 3))],
-        )  # fmt: skip
+            [moved.reshape(-1, 3), np.concatenate(walls), 1e-3 * slide, np.zeros((len(self.cavity), 3))],
+        )
 
     def _followed(self, motion: JawMotion, shape: np.ndarray, lips: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """A shape with the lips (L,) at `offsets` (L, 3), chin, teeth, tongue and cavity with the jaw, skin smooth."""

@@ -93,7 +93,7 @@ POSES = {
         (0, 0.6, -8), (0, -4.8, -6.6), (0, 0.2, -0.6), (0, 0.3, -0.3), (1.5, 0.2, -1.4), wings=-2.5
     ),
     "mouthRollLower": LipPose(
-        (0, -0.4, -1.4), (0, -0.6, -1), (0, 0.2, -6.2), (0, 6.6, -4.5), (0.4, 0.2, -1.4), chin=(0.4, 0)
+        (0, -0.4, -1.4), (0, -0.6, -1), (0, 0.2, -6.6), (0, 6.6, -4.7), (0.4, 0.2, -1.4), chin=(0.4, 0)
     ),
     "mouthShrugUpper": LipPose(
         (0, 3, 1.6), (0, 4.8, 1.6), (0, 2.6, 1.2), (0, 2.2, 0.6), (-0.4, 0.6, 0.6), wings=0.9
@@ -170,9 +170,7 @@ class LipRig:
             wings *= self.share(self.mean[self.wings, :1] / half)
         where = np.concatenate([self.lips.ravel(), vestibule, self.chin, self.wings])
         handles, first = np.unique(where, return_index=True)
-        return self.surface.solve(
-            handles, np.concatenate([lips.reshape(-1, 3), walls, chin, wings])[first]
-        )
+        return self.surface.solve(handles, np.concatenate([lips.reshape(-1, 3), walls, chin, wings])[first])
 
     def vestibule(self, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Vertices (W,) between lips and gums, and their displacements (W, 3) where the lips move by `moved` (S, 3)."""
