@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -54,7 +54,8 @@ WRINKLE_SCALE = 0.5
 def model_pack(model: fv.FaceModel) -> bytes:
     """Mesh, expressions and attributes of a model, compressed with gzip.
 
-    Offsets of expressions are sparse int16 in units of `offsetScale` metres. An attribute moves most of the head; its
+    Offsets of expressions are sparse int16 in units of `offsetScale` metres, and so are those of correctives, whose
+    weights are products of the weights of two expressions: `correctivePairs`. An attribute moves most of the head; its
     offsets are (3, V) int16 per unit of the attribute in units of `scale` metres, each stored as the difference from
     the previous vertex, which gzip compresses well. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
     """
@@ -72,6 +73,7 @@ def model_pack(model: fv.FaceModel) -> bytes:
         ],
         "wrinkleScale": WRINKLE_SCALE,
         "leftSide": left,
+        "correctivePairs": [] if model.data.corrective_pairs is None else model.data.corrective_pairs.tolist(),
     }
     pack = _pack(
         values,
@@ -81,16 +83,18 @@ def model_pack(model: fv.FaceModel) -> bytes:
             "vertexOfCorner": _index(pairs[:, 0]),
             "uv": model.uv[pairs[:, 1]].astype(np.float32),
             "roughness": np.round(255 * _roughness(model)).astype(np.uint8),
-            **_expressions(model),
+            **_sparse("offset", model.expression_modes),
+            **_sparse("corrective", () if model.data.corrective_modes is None else np.asarray(model.data.corrective_modes)),
             **arrays,
         },
     )
     return gzip.compress(pack, 6, mtime=0)
 
 
-def _expressions(model: fv.FaceModel) -> dict[str, np.ndarray]:
+def _sparse(name: str, modes: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Offsets (V, 3) that are not negligible, of all modes one after the other, with their vertices and scales."""
     start, vertices, offsets, scales = [0], [np.zeros(0, int)], [np.zeros((0, 3), np.int16)], []
-    for mode in model.expression_modes:
+    for mode in modes:
         moved = np.flatnonzero(np.abs(mode).max(axis=1) > _NEGLIGIBLE_M)
         scale = float(np.abs(mode).max()) / _OFFSET_STEPS or 1.0
         vertices.append(moved)
@@ -98,10 +102,10 @@ def _expressions(model: fv.FaceModel) -> dict[str, np.ndarray]:
         scales.append(scale)
         start.append(start[-1] + len(moved))
     return {
-        "offsetStart": np.array(start, dtype=np.uint32),
-        "offsetVertex": _index(np.concatenate(vertices)),
-        "offset": np.concatenate(offsets),
-        "offsetScale": np.array(scales, dtype=np.float32),
+        f"{name}Start": np.array(start, dtype=np.uint32),
+        f"{name}Vertex": _index(np.concatenate(vertices)),
+        name: np.concatenate(offsets),
+        f"{name}Scale": np.array(scales, dtype=np.float32),
     }
 
 

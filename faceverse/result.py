@@ -175,10 +175,10 @@ def with_params(result: FitResult, params: FaceParams) -> FitResult:
         return torch.from_numpy(np.array(values, dtype=np.float32, ndmin=2)).to(model.device)
 
     neutral = model.vertices(row(params.identity))[0]
-    weights = model.gain(row(params.identity)) * row(params.expression)
+    terms = model.expression_terms(row(params.identity), row(params.expression))
     return result.replace(
         params=params,
-        vertices=evaluate(neutral, (model.tensor("expression_modes"), weights))[0].numpy(force=True),
+        vertices=evaluate(neutral, *terms)[0].numpy(force=True),
         neutral_vertices=neutral.numpy(force=True),
         albedo=model.albedo(row(params.albedo))[0].clamp(0, 1).numpy(force=True),
     )

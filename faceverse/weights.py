@@ -29,6 +29,7 @@ from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
 from .messages import Message, joined, reason_of
+from .model.correctives import dense_offsets
 from .model.data import Attribute, Landmarks, LazyModes, ModelData
 from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
@@ -75,12 +76,22 @@ def model_data(file: ModelFile) -> ModelData:
         attributes=attributes,
         population=_float32(file.population),
         expression_gain=_float32(file.expression_gain),
+        **_correctives(file, rule),
         name=file.name,
         info=dict(file.info),
         landmarks_478=_landmarks(file, 478),
         landmarks_68=_landmarks(file, 68),
         **mesh,
     )
+
+
+def _correctives(file: ModelFile, rule: csr_matrix | None) -> dict[str, Any]:
+    """Pairs and modes of the corrective shapes, if the file has them."""
+    if file.corrective_pairs is None or file.corrective_offset is None:
+        return {}
+    sparse = (file.corrective_start, file.corrective_vertex, file.corrective_offset)
+    modes = dense_offsets(*sparse, len(file.mean_vertices))  # type: ignore[arg-type]  # all or none are there
+    return {"corrective_pairs": file.corrective_pairs.astype(np.int64), "corrective_modes": _refined(modes, rule)}
 
 
 def _float32(values: np.ndarray | None) -> np.ndarray | None:

@@ -8,10 +8,12 @@ import torch
 
 from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import subdivide_flat, subdivide_smooth
+from faceverse.model.correctives import dense_offsets
 from faceverse.model.face_model import ARKIT_NAMES, GAIN_RANGE, FaceModel
 from faceverse.training.assembly import assemble, vertex_weights
 from faceverse.training.base import file_without_landmarks
 from faceverse.training.basis import shape_basis
+from faceverse.training.correctives import fit_correctives
 from faceverse.training.edge_loops import eye_grids, mouth_grid
 from faceverse.training.expression_gains import HeadMeasures, expression_gain, measure_of
 from faceverse.training.expression_metrics import (
@@ -216,6 +218,35 @@ def test_a_blink_rolls_the_lid_out_from_under_the_fold_and_leaves_the_brow(built
     ways = 1e3 * np.linalg.norm(offsets(built, "eyeBlinkLeft")[lids.grid.rings[lids.grid.line :]], axis=-1)
     way = ways[:, ways[2].argmax()]
     assert (np.diff(way[2:-1]) < 0).all() and way[2] > 6 and way[-1] < 0.5, way
+
+
+@pytest.mark.parametrize("name", ["eyeSquint", "eyeLookDown", "cheekSquint"])
+def test_lids_that_another_expression_moves_still_close_and_do_not_overshoot(built, name):
+    correctives = fit_correctives(built.mean, built.assembly, built.expressions)
+    pair = [ARKIT_NAMES.index("eyeBlinkLeft"), ARKIT_NAMES.index(f"{name}Left")]
+    row = correctives["corrective_pairs"].tolist().index(pair)
+    sparse = (correctives[f"corrective_{key}"] for key in ("start", "vertex", "offset"))
+    corrective = 1e-3 * dense_offsets(*sparse, len(built.mean))[row].astype(np.float64)
+    lids = HeadMeasures(built.mean, built.assembly, built.expressions)._lids["left"]
+    plain = built.mean + offsets(built, "eyeBlinkLeft") + offsets(built, f"{name}Left")
+    before, after = lids.gaps(plain)[-1], lids.gaps(plain + corrective)[-1]
+    assert before.min() < -0.002 < after.min() and after.max() < 0, (before, after)
+    mirrored_row = correctives["corrective_pairs"].tolist().index([k + 1 for k in pair])
+    sparse = (correctives[f"corrective_{key}"] for key in ("start", "vertex", "offset"))
+    right = 1e-3 * dense_offsets(*sparse, len(built.mean))[mirrored_row].astype(np.float64)
+    np.testing.assert_allclose(right, mirrored(built, corrective), atol=1e-5)
+
+
+def test_a_smile_with_raised_cheeks_does_not_raise_them_twice(built):
+    correctives = fit_correctives(built.mean, built.assembly, built.expressions)
+    pair = [ARKIT_NAMES.index("mouthSmileLeft"), ARKIT_NAMES.index("cheekSquintLeft")]
+    sparse = (correctives[f"corrective_{key}"] for key in ("start", "vertex", "offset"))
+    dense = 1e-3 * dense_offsets(*sparse, len(built.mean)).astype(np.float64)
+    corrective = dense[correctives["corrective_pairs"].tolist().index(pair)]
+    both = offsets(built, "mouthSmileLeft") + offsets(built, "cheekSquintLeft")
+    assert 1e-4 < np.linalg.norm(corrective, axis=1).max() < 0.003
+    moved = np.linalg.norm(corrective, axis=1) > 1e-4
+    assert (corrective * both).sum(axis=1)[moved].mean() < 0 and not corrective[built.mean[:, 0] < -0.01].any()
 
 
 def test_closed_lids_overlap_by_a_hair(built):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from test_skin_detail import module_of
 import faceverse as fv
 from faceverse.graphics.lighting import directed_light, linear_from_srgb
 from faceverse.graphics.mesh import tangents, vertex_normals
+from faceverse.model.face_model import FaceModel
 
 pytest.importorskip("gradio")
 view_files = pytest.importorskip("demo.view_files")
@@ -162,6 +164,15 @@ def light_examples():
     return examples
 
 
+def correctives(model):
+    """Corrective shapes of two pairs, one of which EXPRESSION contains."""
+    names, random = list(model.expression_names), np.random.default_rng(4)
+    jaw, smile, tongue = (names.index(name) for name in ("jawOpen", "mouthSmileLeft", "tongueOut"))
+    pairs = [[jaw, smile], [jaw, tongue]]
+    modes = 0.01 * random.standard_normal((2, len(model.mean_vertices), 3))
+    return {"corrective_pairs": np.array(pairs), "corrective_modes": modes.astype(np.float32)}
+
+
 @pytest.fixture(scope="module")
 def numbers(model, toy_model, tmp_path_factory):
     """The folder with everything that the tests in JavaScript read."""
@@ -179,6 +190,10 @@ def numbers(model, toy_model, tmp_path_factory):
         ),
         blend_example(exported, "all", open_file, open_head, amounts_within(open_head, 0.5, 2), EXPRESSION, 1.5e-4),
     ]
+    corrected = FaceModel(replace(toy_model.data, **correctives(toy_model)))
+    corrected_file = exported.write("corrected-model.bin", view_files.model_pack(corrected))
+    corrected_head = fv.edit(fv.head(corrected.random(1), corrected), expression={"jawOpen": 0.0})
+    examples.append(blend_example(exported, "pairs", corrected_file, corrected_head, {}, EXPRESSION, 5e-5))
     content = {
         "blends": examples,
         "frames": surface_frames(exported, toy_file, examples[0]["head"], toy_head, toy_amounts),

@@ -93,17 +93,30 @@ export class BlendedHead {
   }
 
   addExpression() {
-    const { offsetStart, offsetVertex, offset, offsetScale } = this.model, vertices = this.vertices;
-    vertices.set(this.base);
+    const { offsetStart, offsetVertex, offset, offsetScale } = this.model;
+    const { correctiveStart, correctiveVertex, corrective, correctiveScale, correctivePairs } = this.model;
+    this.vertices.set(this.base);
     for (let k = 0; k < this.weights.length; k++) {
       if (!this.weights[k]) continue;
       const factor = this.weights[k] * this.gainOf(k) * offsetScale[k];
-      for (let i = offsetStart[k]; i < offsetStart[k + 1]; i++) {
-        const at = 3 * offsetVertex[i];
-        vertices[at] += factor * offset[3 * i];
-        vertices[at + 1] += factor * offset[3 * i + 1];
-        vertices[at + 2] += factor * offset[3 * i + 2];
-      }
+      this.addOffsets(factor, offset, offsetVertex, offsetStart[k], offsetStart[k + 1]);
+    }
+    correctivePairs.forEach(([a, b], k) => { // as in faceverse/model/correctives.py
+      const weight = Math.max(this.weights[a], 0) * Math.max(this.weights[b], 0);
+      if (!weight) return;
+      const factor = weight * Math.sqrt(this.gainOf(a) * this.gainOf(b)) * correctiveScale[k];
+      this.addOffsets(factor, corrective, correctiveVertex, correctiveStart[k], correctiveStart[k + 1]);
+    });
+  }
+
+  // Adds rows `from` to `to` of sparse offsets, times a factor.
+  addOffsets(factor, offset, vertex, from, to) {
+    const vertices = this.vertices;
+    for (let i = from; i < to; i++) {
+      const at = 3 * vertex[i];
+      vertices[at] += factor * offset[3 * i];
+      vertices[at + 1] += factor * offset[3 * i + 1];
+      vertices[at + 2] += factor * offset[3 * i + 2];
     }
   }
 

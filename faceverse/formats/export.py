@@ -28,7 +28,7 @@ from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..io.files import read_bytes, write_all
 from ..io.pickles import read_npy
-from ..model.face_model import FaceModel
+from ..model.face_model import FaceModel, evaluate
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
 from ..result import FitResult, head_from_params
 from ..weights import load_model
@@ -195,19 +195,20 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
     )
     vertex = pairs[:, 0]
-    normals = _normals(model, result.neutral_vertices)
+    rest = result.neutral_vertices + (_correction(result) if animation is None else 0)
+    normals = _normals(model, rest)
     with_normals = model.expression_modes.nbytes * 2 <= _MORPH_NORMALS_UP_TO_BYTES
     targets = tuple(
         MorphTarget(
             name,
             offset[vertex],
-            (_normals(model, result.neutral_vertices + offset) - normals)[vertex] if with_normals else None,
+            (_normals(model, rest + offset) - normals)[vertex] if with_normals else None,
         )
         for name, offset in zip(model.expression_names, model.expression_modes_of(result.params.identity))
     )
     mesh = GltfMesh(
         name="head",
-        positions=result.neutral_vertices[vertex],
+        positions=rest[vertex],
         normals=normals[vertex],
         uv=model.uv[pairs[:, 1]],
         faces=corner.reshape(-1, 3),
@@ -321,6 +322,17 @@ def coarse_head(result: FitResult) -> FitResult:
         neutral_vertices=result.neutral_vertices[keep],
         albedo=result.albedo[keep],
     )
+
+
+def _correction(result: FitResult) -> np.ndarray:
+    """What corrective shapes add to the head (V, 3): morph targets cannot hold it, so that a file contains it for the
+    result's own weights."""
+    model, params = result.model, result.params
+    identity, expression = (
+        torch.from_numpy(np.float32(row)[None]).to(model.device) for row in (params.identity, params.expression)
+    )
+    nothing = torch.zeros_like(model.tensor("mean_vertices"))
+    return evaluate(nothing, *model.expression_terms(identity, expression)[1:])[0].numpy(force=True)
 
 
 def _normals(model: FaceModel, vertices: np.ndarray) -> np.ndarray:

@@ -14,12 +14,13 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..messages import Message, joined, reason_of
+from .correctives import pair_problems
 from .data import Attribute, Landmarks, ModelData
 
 BASES = ("mean_vertices", "identity_modes", "expression_modes", "mean_albedo", "albedo_modes")
 TOPOLOGY = ("faces", "coarse_vertices", "coarse_faces")
-_PLAIN = (*BASES, "uv", "expression_gain", "population", "expression_limits")
-_INDICES = (*TOPOLOGY, "uv_faces", "coarse_uv_faces")
+_PLAIN = (*BASES, "uv", "expression_gain", "population", "expression_limits", "corrective_modes")
+_INDICES = (*TOPOLOGY, "uv_faces", "coarse_uv_faces", "corrective_pairs")
 _LANDMARKS = ("landmarks_478", "landmarks_68")
 _REQUIRED = {*BASES, "faces", "uv", "uv_faces", "landmarks_68.triangle"}
 _TEXT = ("name", "info", "expression_names", "named_expressions", "attributes")
@@ -132,6 +133,8 @@ def _problems(data: ModelData) -> list[Message]:
         "expression_gain": (expression, identity),
         "expression_limits": (expression, 2),
         "population": (None, identity + albedo),
+        "corrective_pairs": (None, 2),
+        "corrective_modes": (0 if data.corrective_pairs is None else len(data.corrective_pairs), vertices, 3),
     }
     problems = [
         Message("array.shape", key=key, expected=shape, shape=value.shape)
@@ -158,6 +161,10 @@ def _problems(data: ModelData) -> list[Message]:
     for name, (index, limit) in indices.items():
         if index is None or (index.size and not (index.min() >= 0 and index.max() < limit)):
             problems.append(Message("array.index", name=name, last=limit - 1))
+    if data.corrective_pairs is not None:
+        problems += pair_problems(data.corrective_pairs, expression)
+        if data.corrective_modes is None:
+            problems.append(Message("array.correctives"))
     if data.faces.shape != data.uv_faces.shape or data.faces.shape[1:] != (3,):
         problems.append(Message("array.faces_shape", shape=data.faces.shape, uv_shape=data.uv_faces.shape))
     count = identity + albedo

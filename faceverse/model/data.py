@@ -109,6 +109,8 @@ class ModelData:
     coarse_faces: np.ndarray | None = None  # (F_coarse, 3) indices into coarse_vertices
     coarse_uv_faces: np.ndarray | None = None  # (F_coarse, 3) indices into uv
     expression_limits: np.ndarray | None = None  # (E, 2) least and greatest weight; None: 0 and 1
+    corrective_pairs: np.ndarray | None = None  # (C, 2) indices of expressions, see correctives.py
+    corrective_modes: np.ndarray | LazyModes | None = None  # (C, V, 3) at weight 1 of both expressions of a pair
     named_expressions: bool = True  # False: principal components, whose names are only numbers
     # Arrays of the file that only `faceverse.official` reads; those of the coarse mesh begin with "light_".
     extra: dict[str, np.ndarray] = field(default_factory=dict)
@@ -131,6 +133,7 @@ def on_coarse_mesh(data: ModelData) -> ModelData:
         expression_modes=modes_at(data.expression_modes, keep),
         mean_albedo=data.mean_albedo[keep],
         albedo_modes=modes_at(data.albedo_modes, keep),
+        corrective_modes=None if data.corrective_modes is None else modes_at(data.corrective_modes, keep),
         faces=faces,
         uv=data.uv[uv_order],
         uv_faces=uv_index[uv_faces],

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, default_light
+from .correctives import corrective_weights
 from .data import Landmarks, ModelData, modes_at, on_coarse_mesh
 
 ARKIT_NAMES = tuple(
@@ -74,7 +75,7 @@ PALE_SKIN = (0.30, 0.55)  # luminance of the albedo from which pale irises occur
 
 _MODES = ("identity_modes", "expression_modes", "albedo_modes")
 # Arrays of `ModelData` that `FaceModel.tensor` gives.
-TENSORS = ("mean_vertices", *_MODES[:2], "mean_albedo", _MODES[2], "expression_gain", "faces")
+TENSORS = ("mean_vertices", *_MODES[:2], "mean_albedo", _MODES[2], "expression_gain", "corrective_modes", "faces")
 
 
 class FaceModel(nn.Module):
@@ -232,12 +233,19 @@ class FaceModel(nn.Module):
     # -- the model ----------------------------------------------------------------------------------------------------
     def vertices(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
         """Evaluate head-space vertices: identity (N, I), expression (N, E) or None for neutral -> (N, V, 3) metres."""
-        expression = scaled(expression, identity, self._gain_tensor)
-        return evaluate(
-            self.tensor("mean_vertices"),
-            (self.tensor("identity_modes"), identity),
-            (self.tensor("expression_modes"), expression),
-        )
+        neutral = (self.tensor("mean_vertices"), (self.tensor("identity_modes"), identity))
+        return evaluate(*neutral, *self.expression_terms(identity, expression))
+
+    def expression_terms(self, identity: Tensor, expression: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+        """Modes (M, V, 3) and their coefficients (N, M) that an expression (N, E) adds to heads (N, I): expressions,
+        then correctives, where the model has them."""
+        weights = scaled(expression, identity, self._gain_tensor)
+        terms: list[tuple[Tensor, Tensor | None]] = [(self.tensor("expression_modes"), weights)]
+        pairs = self.data.corrective_pairs
+        if pairs is None or expression is None or expression.shape[-1] != len(self.data.expression_modes):
+            return terms  # `evaluate` reports a wrong number of weights
+        gain = None if self._gain_tensor is None else self.gain(identity)
+        return [*terms, (self.tensor("corrective_modes"), corrective_weights(pairs, expression, gain))]
 
     def gain(self, identity: Tensor) -> Tensor:
         """Amplitude of each expression relative to the mean head: identity (N, I) -> (N, E), in GAIN_RANGE.

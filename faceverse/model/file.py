@@ -20,6 +20,7 @@ from ..io.files import check_file, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, joined, reason_of
 from .arrays import packed, unpacked
+from .correctives import pair_problems
 from .data import ModelData
 
 FORMAT, FORMAT_VERSION = "faceverse-model", "2"
@@ -29,7 +30,8 @@ MOST_MAGNITUDE = 1e6  # of any number of a model: a kilometre in millimetres; su
 
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
-_OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain")
+_CORRECTIVE_KEYS = ("corrective_pairs", "corrective_start", "corrective_vertex", "corrective_offset")
+_OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain", *_CORRECTIVE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class ModelFile:
         faces, uv_faces: (F, 3) int32, instead of the quads.
         landmarks_478_error_modes: (K, 478, 2) float16 millimetres, see `faceverse.model.data.Landmarks`; optional.
         expression_gain: (E, I) float16, see `faceverse.model.data.ModelData`; optional.
+        corrective_pairs: (C, 2) int32 expressions whose product of weights is a corrective's weight; optional, as are:
+        corrective_start: (C + 1,) int32, first row of each corrective in the next two.
+        corrective_vertex: (R,) int32 coarse vertices, ascending in each corrective.
+        corrective_offset: (R, 3) float16 millimetres at weight 1 of both expressions.
         population: (P, I + A) float16, coefficients of heads in the training set; optional.
         name: of the model.
         expression_names: E names.
@@ -90,6 +96,10 @@ class ModelFile:
     landmarks_478_error_modes: np.ndarray | None = None
     expression_gain: np.ndarray | None = None
     population: np.ndarray | None = None
+    corrective_pairs: np.ndarray | None = None
+    corrective_start: np.ndarray | None = None
+    corrective_vertex: np.ndarray | None = None
+    corrective_offset: np.ndarray | None = None
     name: str = "unnamed"
     expression_names: tuple[str, ...] = ()
     region_names: tuple[str, ...] = ()
@@ -260,6 +270,8 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
     polygons, uv_polygons = _topology_keys(file)
     if {*_QUAD_KEYS, *_TRIANGLE_KEYS} & set(arrays) != {polygons, uv_polygons}:
         return [Message("array.quads_or_faces")]
+    if 0 < len(set(_CORRECTIVE_KEYS) & set(arrays)) < len(_CORRECTIVE_KEYS):
+        return [Message("array.correctives")]
     count = {key: value.shape[0] if value.ndim else 0 for key, value in arrays.items()}
     coarse, corners = count["mean_vertices"], 4 if has_quads else 3
     fine = coarse
@@ -277,6 +289,10 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
         "albedo_modes": ("int8", (count["albedo_modes"], fine, 3)),
         "albedo_scale": ("float32", (count["albedo_modes"],)),
         "expression_gain": ("float16", (len(file.expression_names), count["identity_modes"])),
+        "corrective_pairs": ("int32", (count.get("corrective_pairs"), 2)),
+        "corrective_start": ("int32", (count.get("corrective_pairs", 0) + 1,)),
+        "corrective_vertex": ("int32", (count.get("corrective_vertex"),)),
+        "corrective_offset": ("float16", (count.get("corrective_vertex"), 3)),
         "region_bits": ("uint16", (fine,)),
         "attribute_step": ("float32", (attributes, modes)),
         "attribute_estimator": ("float32", (attributes, modes + 1)),
@@ -307,6 +323,7 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
         index = arrays[key]
         if index.size and not (index.min() >= 0 and index.max() < limit):
             problems.append(Message("array.index_found", key=key, last=limit - 1, low=index.min(), high=index.max()))
+    problems += _corrective_problems(file)
     if len(file.uv) < vertex_count or ((uv_polygons < vertex_count) & (uv_polygons != polygons)).any():
         problems.append(Message("array.uv_rows"))
     elif not np.isin(polygons, uv_polygons[uv_polygons == polygons]).all():
@@ -326,6 +343,20 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
         known = isinstance(attribute, dict) and set(attribute) == set(kinds)
         if not known or any(not isinstance(attribute[key], kind) for key, kind in kinds.items()):
             problems.append(Message("array.attribute_entry", found=attribute))
+    return problems
+
+
+def _corrective_problems(file: ModelFile) -> list[Message]:
+    pairs, start, vertex = file.corrective_pairs, file.corrective_start, file.corrective_vertex
+    if pairs is None or start is None or vertex is None:
+        return []
+    problems = pair_problems(pairs, len(file.expression_names))
+    if start[0] != 0 or start[-1] != len(vertex) or (np.diff(start) < 0).any():
+        problems.append(Message("array.corrective_rows", rows=len(vertex)))
+    last = len(file.mean_vertices) - 1
+    if vertex.size and not (vertex.min() >= 0 and vertex.max() <= last):
+        found = {"low": vertex.min(), "high": vertex.max()}
+        problems.append(Message("array.index_found", key="corrective_vertex", last=last, **found))
     return problems
 
 

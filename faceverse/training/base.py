@@ -18,6 +18,7 @@ from .albedo_model import ALBEDO_MODES, SkinTask, brow_lines, skin_masks, with_s
 from .assembly import REGIONS, Assembly, assemble, vertex_weights
 from .attributes import with_attributes
 from .basis import shape_basis
+from .correctives import fit_correctives
 from .embedding import detect_in_renderings, embed
 from .expression_gains import expression_gain
 from .expressions import fit_expressions
@@ -69,7 +70,8 @@ def train_base(
     report(f"{len(modes)} identity modes carry {100 * kept:.1f} % of the weighted variance")
     expressions = fit_expressions(source, mean, assembly)
     gain = expression_gain(shapes, scores, mean, assembly, expressions).astype(np.float16)
-    file = replace(file_without_landmarks(assembly, mean, modes, expressions), expression_gain=gain)
+    correctives = fit_correctives(mean, assembly, expressions)
+    file = replace(file_without_landmarks(assembly, mean, modes, expressions), expression_gain=gain, **correctives)
     masks = skin_masks(assembly, source)
     file, _ = with_skin(file, assembly, SkinTask(textures, masks, settings, min(heads, 200), seed))
     report("first landmark embedding, without brows")

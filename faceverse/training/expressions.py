@@ -78,7 +78,7 @@ class _ExpressionBuilder:
         grids = eye_grids(self.head)
         self.lids = {side: Eyelids(self.head, grids[side], self.mean, side) for side in grids}
         self.upper = UpperFace(ShapeSolver(self.head, assembly.topology, self.mean), assembly, grids)
-        self.smooth, self.free = _averaging(self.head.quads, len(mean)), self._free_to_smooth(grids)
+        self.smooth, self.free = averaging(self.head.quads, len(mean)), self._free_to_smooth(grids)
         self.interior = assembly.regions["mouth_inside"][: len(mean)]
 
     def build(self) -> np.ndarray:
@@ -201,7 +201,7 @@ class _ExpressionBuilder:
         return self.rig.kept_off_teeth(moved) if base in POSES else moved
 
 
-def _averaging(quads: np.ndarray, count: int) -> sparse.csr_matrix:
+def averaging(quads: np.ndarray, count: int) -> sparse.csr_matrix:
     """Averaging operator (Vc, Vc): the mean over each vertex's neighbours."""
     edges = unique_edges(quads)
     links = sparse.coo_matrix((np.ones(2 * len(edges)), np.concatenate([edges, edges[:, ::-1]]).T), (count, count))

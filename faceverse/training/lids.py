@@ -21,6 +21,7 @@ LID_DEG = {"eyeLookUp": (12.0, 4.0), "eyeLookDown": (-18.0, -6.0), "eyeWide": (9
 # curve that is flatter than the lower lid.
 LOWER_LID_SHARE, LOWER_LID_SHARE_BESIDE = 0.12, 0.55
 OVERLAP_M = 0.0005  # overlap of closed lids, so that subdivision leaves no slit
+MEETING_M = 0.0010  # the same where a corrective closes lids that two expressions have moved
 CLOSED_M = 0.0002  # overlap of the coarse lids above which the subdivided ones show no slit
 _PLACES = np.linspace(0.12, 0.88, 9)  # positions along the eye at which the lids must meet
 _MARGIN_RINGS = 3  # rings of the lid margin, from its inner edge to the front
@@ -59,10 +60,7 @@ class Eyelids:
         axis = offset[grid.line + 1, self.outer] - offset[grid.line + 1, self.inner]
         axis *= self.outward  # points left for both eyes: a positive rotation lowers the lid
         self.axis = axis / np.linalg.norm(axis)
-        self.along = offset @ self.axis
-        forward = np.array([0.0, 0.0, 1.0]) - self.axis[2] * self.axis
-        forward /= np.linalg.norm(forward)
-        self.elevation = np.arctan2(offset @ np.cross(forward, self.axis), offset @ forward)
+        self.along = self._along(offset)
         self.is_upper = self._upper_spokes(offset)
         self.offset = offset
 
@@ -74,6 +72,16 @@ class Eyelids:
         upper = between if height[between].mean() > height[~between].mean() else ~between
         upper[[self.inner, self.outer]] = False
         return upper
+
+    def _along(self, offset: np.ndarray) -> np.ndarray:
+        """Places of points (..., 3) about the ball's centre along the axis of the lids, metres."""
+        return offset @ self.axis
+
+    def _elevation(self, offset: np.ndarray) -> np.ndarray:
+        """Angles of points (..., 3) above the horizontal, about the axis of the lids, radians."""
+        forward = np.array([0.0, 0.0, 1.0]) - self.axis[2] * self.axis
+        forward /= np.linalg.norm(forward)
+        return np.arctan2(offset @ np.cross(forward, self.axis), offset @ forward)
 
     # -- shapes: offsets (Vc, 3) of the whole head ---------------------------------------------------------------------
     def gaze(self, right_deg: float, up_deg: float) -> np.ndarray:
@@ -115,6 +123,21 @@ class Eyelids:
             result[self.grid.rings] += now * (push / distance)[..., None]
         return result
 
+    def meeting(self, vertices: np.ndarray) -> np.ndarray:
+        """Offsets (Vc, 3) that make the upper lid of a head (Vc, 3) with closed eyes meet the lower one as in a blink,
+        wherever other expressions have moved the two."""
+        offset = vertices[self.grid.rings] - self.centre
+        upper, lower = self._curves_of(offset)
+        angle = np.where(self.is_upper, lower - upper - MEETING_M / self.radius, 0)
+        angle[:, [self.inner, self.outer]] = 0
+        angle = angle * self._follows()
+        distance = np.linalg.norm(offset, axis=-1)
+        blinking = np.linalg.norm(self.offset + self.blink()[self.grid.rings], axis=-1)
+        wanted = np.where(self.is_upper & (self._way_to_fold() < 1), blinking, distance)
+        result = np.zeros_like(vertices)
+        result[self.grid.rings] = _rotate(offset, self.axis, -angle) * (wanted / distance)[..., None] - offset
+        return result
+
     def opening(self, vertices: np.ndarray) -> np.ndarray:
         """Lid opening in the middle of the eye, metres: heads (..., Vc, 3) -> (...)."""
         ring = self.grid.rings[self.grid.line + 1]
@@ -150,17 +173,22 @@ class Eyelids:
 
     # -- construction --------------------------------------------------------------------------------------------------
     def _curves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Elevation angles of the upper and the lower lid (K, S) on each ring, at the horizontal position of each
-        spoke; rings without an opening take those of the nearest ring that has one."""
-        upper, lower = np.empty_like(self.along), np.empty_like(self.along)
+        """The curves of the neutral lids, see `_curves_of`."""
+        return self._curves_of(self.offset)
+
+    def _curves_of(self, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Elevation angles of the upper and the lower lid (K, S) at the horizontal position of each spoke, on each ring
+        of lids (K, S, 3) about the ball's centre; rings without an opening take those of the nearest that has one."""
+        along, elevation = self._along(offset), self._elevation(offset)
+        upper, lower = np.empty_like(along), np.empty_like(along)
         first, last = self.grid.line, self.grid.line + _MARGIN_RINGS
         for k in range(len(self.along)):
             ring = min(max(k, first), last)
             for target, lid in ((upper, self.is_upper), (lower, ~self.is_upper)):
                 lid = lid.copy()
                 lid[[self.inner, self.outer]] = True
-                order = np.argsort(self.along[ring, lid])
-                target[k] = np.interp(self.along[ring], self.along[ring, lid][order], self.elevation[ring, lid][order])
+                order = np.argsort(along[ring, lid])
+                target[k] = np.interp(along[ring], along[ring, lid][order], elevation[ring, lid][order])
         return upper, lower
 
     def _from_middle(self) -> np.ndarray:
