@@ -84,7 +84,7 @@ def model_pack(model: fv.FaceModel) -> bytes:
             "uv": model.uv[pairs[:, 1]].astype(np.float32),
             "roughness": np.round(255 * _roughness(model)).astype(np.uint8),
             **_sparse("offset", model.expression_modes),
-            **_sparse("corrective", () if model.data.corrective_modes is None else np.asarray(model.data.corrective_modes)),
+            **_sparse("corrective", () if (modes := model.data.corrective_modes) is None else np.asarray(modes)),
             **arrays,
         },
     )
