@@ -23,7 +23,8 @@ _NEGLIGIBLE_M = 2e-5  # smaller offsets are omitted
 _OFFSET_STEPS = 32767
 _ATTRIBUTE_STEP_M = 7e-6  # quantisation of attribute offsets over the whole range of the attribute
 _TINT_STEPS = 127
-_NEGLIGIBLE_TINT = 1e-6  # change of albedo per unit
+_NEGLIGIBLE_TINT = 1e-5  # change of albedo over the range of a direction's amounts
+_NEGLIGIBLE_PATH = 1e-6  # relative singular value of a path's direction
 _ALBEDO_STEP = 2.0**-14
 # Roughness by region of the model; where two regions overlap, the later one applies.
 _ROUGHNESS = (
@@ -55,19 +56,21 @@ def model_pack(model: fv.FaceModel) -> bytes:
     """Mesh, expressions and attributes of a model, compressed with gzip.
 
     Offsets of expressions are sparse int16 in units of `offsetScale` metres, and so are those of correctives, whose
-    weights are products of the weights of two expressions: `correctivePairs`. An attribute moves most of the head; its
-    offsets are (3, V) int16 per unit of the attribute in units of `scale` metres, each stored as the difference from
-    the previous vertex, which gzip compresses well. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
+    weights are products of the weights of two expressions: `correctivePairs`. An attribute moves most of the head along
+    a direction, or along several where its path bends. The offsets of a direction are (3, V) int16 per unit in units of
+    `scale` metres, each stored as the difference from the previous vertex, which gzip compresses well. Changes of
+    albedo per unit are (V, 3) int8 times `tintScale`.
     """
     pairs, corner = np.unique(
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
     )
-    attributes, arrays = _attributes(model)
+    attributes, directions, arrays = _attributes(model)
     left = _left_side(model)
     values = {
         "names": list(model.expression_names),
         "vertexCount": len(model.mean_vertices),
         "attributes": attributes,
+        "directions": directions,
         "wrinkles": [
             {name: w for name, w in wrinkle.items() if name in model.expression_names} for wrinkle in WRINKLES
         ],
@@ -109,35 +112,62 @@ def _sparse(name: str, modes: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _attributes(model: fv.FaceModel) -> tuple[list[dict], dict[str, np.ndarray]]:
-    """Header entries of all attributes, and their arrays."""
+def _attributes(model: fv.FaceModel) -> tuple[list[dict], list[dict], dict[str, np.ndarray]]:
+    """Header entries of all attributes and of the directions along which they move a head; arrays of the directions."""
+    described: list[dict] = []
+    steps: list[np.ndarray] = []  # (I + A,) per unit
+    spans: list[float] = []  # range of the amounts
+    for attribute in model.data.attributes:
+        entry = {key: getattr(attribute, key) for key in ("name", "unit", "minimum", "maximum")}
+        entry["first"] = len(steps)
+        span = max(attribute.maximum - attribute.minimum, 1e-9)
+        if attribute.path is None:
+            steps.append(attribute.step)
+            spans.append(span)
+        else:
+            rows, entry["path"] = _path(attribute)
+            steps += rows
+            spans += [2.0] * len(rows)
+        described.append(entry)
+    directions, arrays = _directions(model, steps, spans)
+    for entry, last in zip(described, [*(later["first"] for later in described[1:]), len(steps)]):
+        entry["colours"] = any(direction["tintScale"] for direction in directions[entry["first"] : last])
+    return described, directions, arrays
+
+
+def _path(attribute) -> tuple[list[np.ndarray], dict]:
+    """Directions (I + A,) that span the path of an attribute, and the path in their coordinates, each in -1..1."""
+    path = attribute.path
+    knots = np.concatenate([path.offsets, path.modulated]).astype(np.float64)
+    left, singular, right = np.linalg.svd(knots, full_matrices=False)
+    rank = int((singular > _NEGLIGIBLE_PATH * singular[0]).sum())
+    places = left[:, :rank] * singular[:rank]
+    size = np.abs(places).max(axis=0)
+    offsets, modulated = np.split(places / size, 2)
+    entry = {"values": path.values.tolist(), "offsets": offsets.tolist(), "modulated": modulated.tolist()}
+    entry["shares"] = path.shares.tolist()
+    return list(right[:rank] * size[:, None]), entry | {"modulator": path.modulator}
+
+
+def _directions(
+    model: fv.FaceModel, steps: list[np.ndarray], spans: list[float]
+) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """Header entries and arrays of directions, each (I + A,) per unit, for amounts over a range each."""
     count = len(model.identity_modes)
     described, moves, tints, gains = [], [], [], []
-    unmoved = model.gain_of(np.zeros(count, np.float32))
-    for attribute in model.data.attributes:
-        identity, albedo = attribute.step[:count], attribute.step[count:]
+    for step, span in zip(steps, spans, strict=True):
+        identity, albedo = step[:count], step[count:]
         offset = np.tensordot(identity, model.identity_modes, 1)
         tint = np.tensordot(albedo, model.albedo_modes, 1)
-        span = max(attribute.maximum - attribute.minimum, 1e-9)
         scale = max(_ATTRIBUTE_STEP_M / span, float(np.abs(offset).max(initial=0)) / _OFFSET_STEPS)
-        steps = np.round(offset.T / scale).astype(np.int16)
-        moves.append(np.diff(steps, axis=1, prepend=np.int16(0)))
+        rounded = np.round(offset.T / scale).astype(np.int16)
+        moves.append(np.diff(rounded, axis=1, prepend=np.int16(0)))
         largest = float(np.abs(tint).max(initial=0))
-        if largest > _NEGLIGIBLE_TINT:
+        coloured = largest * span > _NEGLIGIBLE_TINT
+        if coloured:
             tints.append(np.round(tint * (_TINT_STEPS / largest)).astype(np.int8))
-        # Gains are linear in the identity until they meet their limits; a short step stays within them.
-        gains.append((model.gain_of(1e-2 * identity) - unmoved) * 1e2)
-        described.append(
-            {
-                "name": attribute.name,
-                "unit": attribute.unit,
-                "minimum": attribute.minimum,
-                "maximum": attribute.maximum,
-                "scale": scale,
-                "colours": largest > _NEGLIGIBLE_TINT,
-                "tintScale": largest / _TINT_STEPS if largest > _NEGLIGIBLE_TINT else 0.0,
-            }
-        )
+        gains.append(_gain_change(model, identity))
+        described.append({"scale": scale, "tintScale": largest / _TINT_STEPS if coloured else 0.0})
     return described, {
         "attributeOffset": np.array(moves, dtype=np.int16),
         "attributeTint": np.array(tints, dtype=np.int8),
@@ -162,20 +192,57 @@ def _left_side(model: fv.FaceModel) -> int:
 
 def head_pack(result: fv.FitResult) -> bytes:
     """Pack of a head: neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the
-    expressions, and the point that the camera looks at."""
+    expressions, estimates of the attributes, and the point that the camera looks at.
+
+    Where an attribute has a path, also what is individual about the head: (V, 3) offsets and changes of albedo, and
+    its share of the gains.
+    """
     model = result.model
     vertices = result.neutral_vertices.astype(np.float32)
     gain = model.gain_of(result.params.identity)
     albedo = model.mean_albedo + np.tensordot(result.params.albedo, model.albedo_modes, 1)
     center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    own_values, own_arrays = _individual(result)
     return _pack(
-        {"center": center.tolist(), "albedoScale": _ALBEDO_STEP},
+        {
+            "center": center.tolist(),
+            "albedoScale": _ALBEDO_STEP,
+            "estimates": model.attributes(result.params),
+            **own_values,
+        },
         {
             "neutral": vertices,
             "gain": gain,
             "albedo": np.clip(np.round(albedo / _ALBEDO_STEP), -_OFFSET_STEPS, _OFFSET_STEPS).astype(np.int16),
+            **own_arrays,
         },
     )
+
+
+def _individual(result: fv.FitResult) -> tuple[dict, dict[str, np.ndarray]]:
+    """Displacement, colours and gains by the individual features, which a path scales; empty without a path."""
+    model, params = result.model, result.params
+    paths = [attribute.path for attribute in model.data.attributes if attribute.path is not None]
+    if not paths:
+        return {}, {}
+    own = paths[0].individual(np.concatenate([params.identity, params.albedo]))
+    identity, albedo = np.split(own, [len(params.identity)])
+    offset, tint = np.tensordot(identity, model.identity_modes, 1), np.tensordot(albedo, model.albedo_modes, 1)
+    scale = max(float(np.abs(offset).max()), 1e-6) / _OFFSET_STEPS
+    tint_scale = max(float(np.abs(tint).max()), 1e-6) / _TINT_STEPS
+    return {"individualScale": scale, "individualTintScale": tint_scale}, {
+        "individual": np.round(offset / scale).astype(np.int16),
+        "individualTint": np.round(tint / tint_scale).astype(np.int8),
+        "individualGain": _gain_change(model, identity),
+    }
+
+
+def _gain_change(model: fv.FaceModel, identity: np.ndarray) -> np.ndarray:
+    """Change (E,) of the gains by identity coefficients (I,), before they meet their limits."""
+    # Gains are linear in the identity until they meet their limits; a short step stays within them.
+    short = 1e-2 / max(1.0, float(np.linalg.norm(identity)))
+    unmoved = model.gain_of(np.zeros(len(identity), np.float32))
+    return (model.gain_of((short * identity).astype(np.float32)) - unmoved) / short
 
 
 def wrinkle_atlas(result: fv.FitResult) -> np.ndarray | None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from .detail.ageing import aged
 from .detail.file import load_detail
-from .detail.latents import aged, check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
+from .detail.latents import check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
 from .edit_values import array, expression_weights, light_coefficients, move_attributes, number
 from .errors import ParameterError
 from .graphics.camera import Camera
@@ -121,8 +122,8 @@ def edit(
     params = move_attributes(model, params, amounts, targets, warnings)
     known = result.detail_module is not None
     if ("age" in amounts or "age" in targets) and params.detail and known:
-        years = model.attributes(params)["age"] - model.attributes(result.params)["age"]
-        params = params.replace(detail=aged(check_open(result.detail_module, model), params.detail, years))
+        years = (model.attributes(p)["age"] for p in (result.params, params))
+        params = params.replace(detail=aged(check_open(result.detail_module, model), params.detail, *years))
     if detail is not None and params.detail:
         params = params.replace(detail=params.detail | {"strength": np.float32(_strength(detail))})
     edited = with_params(result, params)

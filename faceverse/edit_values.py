@@ -61,19 +61,50 @@ def move_attributes(
         raise ParameterError("attribute.twice", name=both[0])
     values = model.attributes(params)
     total = np.zeros(len(params.identity) + len(params.albedo))
+    reached = dict(values)  # values of the attributes with a path, which changes no other attribute
     for name, amount in sorted(amounts.items()):
-        total += _clamped_amount(known[name], values[name], number(name, amount), warnings) * known[name].step
-    if targets:
-        aimed = [known[name] for name in sorted(targets)]
-        values_to_reach = [_clamped_target(a, values[a.name], number(a.name, targets[a.name]), warnings) for a in aimed]
-        missing = [to - values[a.name] - a.estimator[:-1] @ total for a, to in zip(aimed, values_to_reach)]
+        allowed = _clamped_amount(known[name], values[name], number(name, amount), warnings)
+        if known[name].path is None:
+            total += allowed * known[name].step
+        else:
+            reached[name] += allowed
+    goals = {n: _clamped_target(known[n], values[n], number(n, targets[n]), warnings) for n in sorted(targets)}
+    reached |= {name: value for name, value in goals.items() if known[name].path is not None}
+    if aimed := [known[name] for name in goals if known[name].path is None]:
+        missing = [goals[a.name] - values[a.name] - a.estimator[:-1] @ total for a in aimed]
         total += solve_amounts(aimed, aimed, np.array(missing)) @ np.stack([a.step for a in aimed])
+    total += _along_paths(np.concatenate([params.identity, params.albedo]), known, values, reached, total)
     if not total.any():
         return params
     identity, albedo = np.split(total, [len(params.identity)])
     return params.replace(
         identity=(params.identity + identity).astype(np.float32), albedo=(params.albedo + albedo).astype(np.float32)
     )
+
+
+def _along_paths(
+    coefficients: np.ndarray,
+    known: Mapping[str, Attribute],
+    values: Mapping[str, float],
+    reached: Mapping[str, float],
+    total: np.ndarray,
+) -> np.ndarray:
+    """Change of the coefficients (I + A,) by the attributes with a path.
+
+    Args:
+        coefficients: (I + A,) of the head before.
+        known: attributes by name.
+        values, reached: values by name before and after.
+        total: (I + A,) change by the other attributes, which may change the modulators.
+    """
+    change = np.zeros_like(total)
+    for name, attribute in known.items():
+        if attribute.path is not None:
+            modulator = known.get(attribute.path.modulator)
+            before = 0.0 if modulator is None else values[modulator.name]
+            after = before if modulator is None else before + float(modulator.estimator[:-1] @ total)
+            change += attribute.change(coefficients, values[name], reached[name], (before, after))
+    return change
 
 
 def solve_amounts(estimated: Sequence[Attribute], moved: Sequence[Attribute], changes: np.ndarray) -> np.ndarray:
@@ -88,6 +119,8 @@ def solve_amounts(estimated: Sequence[Attribute], moved: Sequence[Attribute], ch
 
 
 def _limits(attribute: Attribute, value: float) -> tuple[float, float]:
+    if attribute.path is not None:
+        return min(attribute.minimum - value, 0.0), max(attribute.maximum - value, 0.0)
     # A unit step changes the estimate by less than one unit where the model can represent only part of the change.
     gain = max(float(attribute.estimator[:-1] @ attribute.step), _LEAST_GAIN)
     return min((attribute.minimum - value) / gain, 0.0), max((attribute.maximum - value) / gain, 0.0)

@@ -29,8 +29,9 @@ from .io.pickles import read_npy
 from .landmarks import LANDMARKS_68_FROM_478
 from .memory import return_memory
 from .messages import Message, joined, reason_of
+from .model.arrays import joined_attributes
 from .model.correctives import dense_offsets
-from .model.data import Attribute, Landmarks, LazyModes, ModelData
+from .model.data import Landmarks, LazyModes, ModelData
 from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
@@ -61,10 +62,8 @@ def model_data(file: ModelFile) -> ModelData:
     else:
         topology = subdivision(file.quads, len(file.mean_vertices))
         rule, mesh = subdivision_matrix(topology).astype(np.float32), _refined_mesh(file, topology)
-    attributes = tuple(
-        Attribute(**values, step=step, estimator=estimator)
-        for values, step, estimator in zip(file.attributes, file.attribute_step, file.attribute_estimator, strict=True)
-    )
+    paths = file.attribute_path, file.attribute_path_kept
+    attributes = joined_attributes(file.attributes, file.attribute_step, file.attribute_estimator, *paths)
     return ModelData(
         mean_vertices=np.asarray(_refined(file.mean_vertices[None], rule))[0],
         identity_modes=_refined(file.identity_modes, rule),

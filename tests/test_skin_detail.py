@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import faceverse as fv
+from faceverse.detail.ageing import aged
 from faceverse.detail.displacement_regressor import DisplacementRegressor
 from faceverse.detail.file import load_detail, save_detail
 from faceverse.detail.latents import (
     DetailMaps,
-    aged,
     check_open,
     layout_digest,
     maps_of,
@@ -86,10 +86,22 @@ def test_photographs_set_the_depth_of_skin_and_wrinkles(model, module, skinned):
     unfolded = maps_of(module, model, moving.replace(detail=latents | {"wrinkle_depth": np.float32(0)}))
     np.testing.assert_array_equal(unfolded.displacement, rest.displacement)
     assert np.abs(whole.displacement - rest.displacement).max() > 1e-4
-    depths = [float(aged(module, shallow.detail, years)["depth"]) for years in (-20, 20, 60)]
+    depths = [float(aged(module, shallow.detail, 40, 40 + years)["depth"]) for years in (-20, 20, 40)]
     assert depths == pytest.approx([0.5, 0.75, 1.0])
     creases, pores = (mixed(shallow.detail, latents, layers)["depth"] for layers in (slice(0, -3), slice(-3, None)))
     assert (creases, pores) == (1, 0.5)
+
+
+def test_children_have_smooth_skin_and_get_it_back(module, skinned):
+    adult = skinned.params.detail | {"depth": np.float32(0.8)}
+    child = aged(module, adult, 40, 8)
+    assert float(child["depth"]) < 0.5 * 0.8 and float(aged(module, adult, 40, 20)["depth"]) == pytest.approx(0.8)
+    # The generators know no children: their skin is that of the youngest adults, with less depth.
+    np.testing.assert_allclose(child["w"], aged(module, adult, 40, 18)["w"], atol=1e-6)
+    plain = skinned.params.detail
+    again = aged(module, aged(module, plain, 15, 8), 8, 15)
+    assert float(again["depth"]) == pytest.approx(float(plain.get("depth", 1.0)), abs=1e-6)
+    np.testing.assert_allclose(again["w"], plain["w"], atol=1e-6)
 
 
 def test_pictures_and_maps_are_the_same_thing():
@@ -137,10 +149,11 @@ def test_expressions_wrinkle_the_skin_and_rest_smooths_it_again(skinned):
 
 def test_ageing_moves_the_latents_with_the_head(model, module, skinned):
     older = fv.edit(skinned, age=15)
-    years = model.attributes(older.params)["age"] - model.attributes(skinned.params)["age"]
-    np.testing.assert_allclose(older.params.detail["w"], aged(module, skinned.params.detail, years)["w"], atol=1e-6)
+    before, after = (model.attributes(head.params)["age"] for head in (skinned, older))
+    expected = aged(module, skinned.params.detail, before, after)
+    np.testing.assert_allclose(older.params.detail["w"], expected["w"], atol=1e-6)
     assert np.abs(older.params.detail["w"] - skinned.params.detail["w"]).max() > 1e-4
-    younger = fv.edit(older, age=-float(years))
+    younger = fv.edit(older, age=before - after)
     np.testing.assert_allclose(younger.params.detail["w"], skinned.params.detail["w"], atol=2e-3)
 
 

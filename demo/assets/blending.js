@@ -8,6 +8,26 @@ const RATIO_SOFTENING = 0.03; // as in faceverse/edit.py: keeps hair and pupils 
 
 const clip = (value) => Math.max(0, Math.min(1, value));
 
+// Coordinates of a value on the path of an attribute, which is linear between its knots and beyond the last ones.
+function placeOnPath({ values, offsets, modulated }, value, modulator) {
+  let knot = 0;
+  while (knot < values.length - 2 && value >= values[knot + 1]) knot++;
+  const share = (value - values[knot]) / (values[knot + 1] - values[knot]);
+  const at = (row) => offsets[row].map((offset, k) => offset + modulator * modulated[row][k]);
+  const before = at(knot), after = at(knot + 1);
+  return before.map((place, k) => (1 - share) * place + share * after[k]);
+}
+
+// Scale of the individual features at a value, constant beyond the knots.
+function shareOf({ values, shares }, value) {
+  const last = values.length - 1;
+  if (value <= values[0]) return shares[0];
+  if (value >= values[last]) return shares[last];
+  const knot = values.findLastIndex((start) => value >= start);
+  const share = (value - values[knot]) / (values[knot + 1] - values[knot]);
+  return (1 - share) * shares[knot] + share * shares[knot + 1];
+}
+
 export class BlendedHead {
   constructor(model) {
     this.model = model;
@@ -19,7 +39,9 @@ export class BlendedHead {
     this.albedo = new Float32Array(size);
     this.gain = new Float32Array(model.names.length).fill(1);
     this.weights = new Float32Array(model.names.length);
-    this.amounts = new Float32Array(model.attributes.length); // of the attributes in `base`
+    this.directions = model.directions;
+    this.amounts = new Float32Array(model.directions.length + 1); // of the directions in `base`
+    this.estimates = {}; // attributes of the head in the pack
     this.positions = new Float32Array(3 * corners); // by corner, as are the next three
     this.cornerNormals = new Float32Array(3 * corners);
     this.tangents = new Float32Array(4 * corners);
@@ -48,6 +70,10 @@ export class BlendedHead {
     this.neutral.set(pack.neutral);
     this.gain.set(pack.gain);
     for (let i = 0; i < this.albedo.length; i++) this.albedo[i] = pack.albedo[i] * pack.albedoScale;
+    this.estimates = pack.estimates ?? {};
+    const { individual: offset, individualScale: scale, individualGain: gain } = pack;
+    const { individualTint: tint, individualTintScale: tintScale } = pack;
+    this.directions = offset ? [...this.model.directions, { offset, scale, gain, tint, tintScale }] : this.model.directions;
     this.base.set(this.neutral);
     this.amounts.fill(0);
     this.needsTint = true;
@@ -63,10 +89,10 @@ export class BlendedHead {
       moved ||= Math.fround(weight) !== this.weights[k];
       this.weights[k] = weight;
     });
-    const changed = this.model.attributes.map((attribute, k) => (attributes[attribute.name] ?? 0) - this.amounts[k]);
+    const changed = this.directionAmounts(attributes).map((amount, k) => amount - this.amounts[k]);
     changed.forEach((amount, k) => {
       if (Math.abs(amount) < 1e-6) return;
-      const { offset, scale, tint } = this.model.attributes[k];
+      const { offset, scale, tint } = this.directions[k];
       for (let i = 0, factor = amount * scale; i < this.base.length; i++) this.base[i] += factor * offset[i];
       this.amounts[k] += amount;
       if (tint) this.needsTint = true;
@@ -83,11 +109,30 @@ export class BlendedHead {
     return { moved, tinted };
   }
 
+  // Amounts of all directions for amounts of attributes by name. An attribute moves the head along one direction, or
+  // along a path, as in faceverse/model/data.py.
+  directionAmounts(attributes) {
+    const result = new Float64Array(this.directions.length), own = this.model.directions.length;
+    for (const { name, first, path } of this.model.attributes) {
+      const amount = attributes[name] ?? 0;
+      if (!path) {
+        result[first] = amount;
+        continue;
+      }
+      const value = this.estimates[name] ?? path.values[0], modulator = this.estimates[path.modulator] ?? 0;
+      const before = placeOnPath(path, value, modulator);
+      placeOnPath(path, value + amount, modulator + (attributes[path.modulator] ?? 0))
+        .forEach((place, k) => { result[first + k] = place - before[k]; });
+      if (own < result.length) result[own] = shareOf(path, value + amount) / shareOf(path, value) - 1;
+    }
+    return result;
+  }
+
   // Scale of an expression on this head.
   gainOf(k) {
     let gain = this.gain[k];
-    for (let a = 0; a < this.amounts.length; a++) {
-      if (this.amounts[a]) gain += this.amounts[a] * this.model.attributes[a].gain[k];
+    for (let a = 0; a < this.directions.length; a++) {
+      if (this.amounts[a]) gain += this.amounts[a] * this.directions[a].gain[k];
     }
     return Math.max(GAIN_RANGE[0], Math.min(GAIN_RANGE[1], gain));
   }
@@ -158,10 +203,10 @@ export class BlendedHead {
     }
   }
 
-  // Colour factors of the attributes, as in faceverse/edit.py: the ratio of the model's albedo, linear RGB.
+  // Colour factors of the directions, as in faceverse/edit.py: the ratio of the model's albedo, linear RGB.
   tint() {
     this.needsTint = false;
-    const parts = this.model.attributes
+    const parts = this.directions
       .map(({ tint, tintScale }, k) => ({ tint, factor: tint && this.amounts[k] * tintScale }))
       .filter(({ factor }) => factor);
     const { vertexOfCorner } = this.model, target = this.colours;

@@ -41,22 +41,22 @@ export async function readPack(buffer) {
 
 export const loadModel = async (address) => unpackModel(await loadPack(address));
 
-// Decodes the attributes of a model's pack: `offset` (3 V) interleaved, `tint` (3 V) or null, `gain` (E).
+// Decodes the directions of a model's attributes: `offset` (3 V) interleaved, `tint` (3 V) or null, `gain` (E).
 export function unpackModel(model) {
   const size = 3 * model.vertexCount, expressions = model.names.length;
   let tints = 0;
-  model.attributes.forEach((attribute, a) => {
+  model.directions.forEach((direction, a) => {
     const differences = model.attributeOffset.subarray(a * size, (a + 1) * size);
-    attribute.offset = new Int16Array(size);
+    direction.offset = new Int16Array(size);
     for (let axis = 0; axis < 3; axis++) {
       let sum = 0;
       for (let v = 0, from = axis * model.vertexCount; v < model.vertexCount; v++) {
         sum += differences[from + v];
-        attribute.offset[3 * v + axis] = sum;
+        direction.offset[3 * v + axis] = sum;
       }
     }
-    attribute.tint = attribute.colours ? model.attributeTint.subarray(size * tints, size * ++tints) : null;
-    attribute.gain = model.attributeGain.subarray(a * expressions, (a + 1) * expressions);
+    direction.tint = direction.tintScale ? model.attributeTint.subarray(size * tints, size * ++tints) : null;
+    direction.gain = model.attributeGain.subarray(a * expressions, (a + 1) * expressions);
   });
   model.attributeOffset = null;
   return model;

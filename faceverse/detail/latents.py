@@ -38,7 +38,6 @@ from .module import DetailModule, DisplacementCode, dequantise, quantise
 from .stylegan import ConditionalGenerator
 
 AGES, MOST_MASCULINE = (18.0, 80.0), 1.5  # range of the generators' training data
-FULL_DEPTH_YEARS = 40.0  # ageing by this much brings shallow detail to the typical depth of that age
 _DIRECTION_SAMPLES, _DIRECTION_SEED = 512, 0
 _SEED_LIMIT = 2**24  # integers below are exact in float32
 _CACHE_SIZE = 4
@@ -173,22 +172,6 @@ def factor_direction(generator: ConditionalGenerator, index: int) -> np.ndarray:
     step = torch.zeros_like(z)
     step[:, index] = 0.5
     return (generator.style(z + step) - generator.style(z - step)).mean(0).numpy(force=True)
-
-
-def aged(module: DetailModule, latents: dict[str, np.ndarray], years: float) -> dict[str, np.ndarray]:
-    """Age the skin by some years, or rejuvenate it where negative."""
-    generator, code = open_parts(module)
-    if not latents or "age" not in code.factors or not years:
-        return latents
-    index, steps = code.factors.index("age"), np.float32(years / code.age[1])
-    changes = {"w": latents["w"] + steps * factor_direction(generator, index)}
-    if "depth" in latents and years > 0:
-        # A photograph of smooth skin carries no information about its depth forty years later.
-        share = np.float32(min(years / FULL_DEPTH_YEARS, 1.0))
-        changes["depth"] = latents["depth"] + share * (1 - latents["depth"])
-    if "expression_w" in latents and module.expression is not None:
-        changes["expression_w"] = latents["expression_w"] + steps * factor_direction(module.expression, index)
-    return latents | changes
 
 
 def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ Converted models are stored in this form; exports to the official layout use it 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import WeightsError
 from ..messages import Message, joined, reason_of
 from .correctives import pair_problems
-from .data import Attribute, Landmarks, ModelData
+from .data import Attribute, AttributePath, Landmarks, ModelData
 
 BASES = ("mean_vertices", "identity_modes", "expression_modes", "mean_albedo", "albedo_modes")
 TOPOLOGY = ("faces", "coarse_vertices", "coarse_faces")
@@ -25,6 +25,7 @@ _LANDMARKS = ("landmarks_478", "landmarks_68")
 _REQUIRED = {*BASES, "faces", "uv", "uv_faces", "landmarks_68.triangle"}
 _TEXT = ("name", "info", "expression_names", "named_expressions", "attributes")
 _ATTRIBUTE_TEXT = ("name", "unit", "minimum", "maximum")
+_KNOTS = ("values", "positions", "shares")  # of a path, lists of T numbers each
 # Names in files, as in the first version of the format.
 _STORED_NAMES = {
     "coarse_vertices": "light_vertices",
@@ -56,8 +57,12 @@ def packed(data: ModelData) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if data.attributes:
         arrays["attributes.step"] = np.stack([a.step for a in data.attributes])
         arrays["attributes.estimator"] = np.stack([a.estimator for a in data.attributes])
+        paths = [np.stack([a.path.offsets, a.path.modulated], axis=1) for a in data.attributes if a.path is not None]
+        if paths:
+            kept = next(a.path.kept for a in data.attributes if a.path is not None)
+            arrays |= {"attributes.path": np.concatenate(paths), "attributes.path_kept": kept}
     text = {key: getattr(data, key) for key in _TEXT if key != "attributes"}
-    text["attributes"] = [{key: getattr(a, key) for key in _ATTRIBUTE_TEXT} for a in data.attributes]
+    text["attributes"] = [_described(a) for a in data.attributes]
     present = {key: np.ascontiguousarray(value) for key, value in arrays.items() if value is not None}
     return _renamed(present, _STORED_NAMES), {key: json.dumps(value) for key, value in text.items()}
 
@@ -75,6 +80,7 @@ def unpacked(arrays: Mapping[str, np.ndarray], text: Mapping[str, str], where: s
     arrays = _renamed(arrays, _NAMES_OF_STORED)
     known = {f.name for f in fields(Landmarks)}
     allowed = {*_PLAIN, *_INDICES, "attributes.step", "attributes.estimator"}
+    allowed |= {"attributes.path", "attributes.path_kept"}
     allowed |= {f"{key}.{name}" for key in _LANDMARKS for name in known}
     missing = sorted((_REQUIRED - set(arrays)) | (set(_TEXT) - set(text)))
     unknown = sorted(key for key in arrays if key not in allowed and key.partition(".")[0] not in ("regions", "extra"))
@@ -100,11 +106,9 @@ def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
     values |= {key: Landmarks(**stored) if (stored := group(key)) else None for key in _LANDMARKS}
     attributes: tuple[Attribute, ...] = ()
     if text["attributes"]:
-        rows = zip(text["attributes"], arrays["attributes.step"], arrays["attributes.estimator"], strict=True)
-        attributes = tuple(
-            Attribute(**{key: entry[key] for key in _ATTRIBUTE_TEXT}, step=step, estimator=estimator)
-            for entry, step, estimator in rows
-        )
+        step, estimator = arrays["attributes.step"], arrays["attributes.estimator"]
+        paths = arrays.get("attributes.path"), arrays.get("attributes.path_kept")
+        attributes = joined_attributes(text["attributes"], step, estimator, *paths)
     if not isinstance(text["info"], dict) or not isinstance(text["expression_names"], list):
         raise ValueError(Message("model.info_kind"))
     return ModelData(
@@ -117,6 +121,70 @@ def _assembled(arrays: dict[str, np.ndarray], text: dict) -> ModelData:
         expression_names=tuple(map(str, text["expression_names"])),
         named_expressions=bool(text["named_expressions"]),
     )
+
+
+# -- attributes -------------------------------------------------------------------------------------------------------
+def _described(attribute: Attribute) -> dict[str, Any]:
+    """What JSON holds of an attribute."""
+    entry: dict[str, Any] = {key: getattr(attribute, key) for key in _ATTRIBUTE_TEXT}
+    if path := attribute.path:
+        entry["path"] = {key: getattr(path, key).tolist() for key in _KNOTS} | {"modulator": path.modulator}
+    return entry
+
+
+def joined_attributes(
+    entries: Sequence[Mapping[str, Any]],
+    steps: np.ndarray,
+    estimators: np.ndarray,
+    paths: np.ndarray | None,
+    kept: np.ndarray | None,
+) -> tuple[Attribute, ...]:
+    """Attributes from their JSON entries and their arrays; those with a path share the rows of `paths` (T, 2, I + A)
+    and have the same `kept` (2, R, I + A).
+
+    Raises:
+        ValueError, KeyError, TypeError: the entries do not belong to the arrays.
+    """
+    if path_length(entries) != (0 if paths is None else len(paths)) or (paths is None) != (kept is None):
+        raise ValueError(Message("array.path_entry"))
+    attributes, start = [], 0
+    for entry, step, estimator in zip(entries, steps, estimators, strict=True):
+        path = None
+        if "path" in entry:
+            values, positions, shares = (np.array(entry["path"][key], np.float64) for key in _KNOTS)
+            assert paths is not None and kept is not None  # the length of the entries is that of the array
+            offsets, modulated = np.moveaxis(paths[start : start + len(values)], 1, 0)
+            path = AttributePath(values, positions, offsets, entry["path"]["modulator"], modulated, shares, kept)
+            start += len(values)
+        text = {key: entry[key] for key in _ATTRIBUTE_TEXT}
+        attributes.append(Attribute(**text, step=step, estimator=estimator, path=path))
+    return tuple(attributes)
+
+
+def _is_projection(kept: np.ndarray) -> bool:
+    """Whether (2, R, I + A) rows describe a projection."""
+    if kept.ndim != 3 or len(kept) != 2:
+        return False
+    return bool(np.abs(kept[0].astype(np.float64) @ kept[1].T - np.eye(kept.shape[1])).max(initial=0) < 1e-2)
+
+
+def path_length(entries: Sequence[Any]) -> int:
+    """Number T of knots of all paths; entries without a valid path count as 0."""
+    return sum(len(e["path"]["values"]) for e in entries if isinstance(e, Mapping) and is_path(e.get("path"), entries))
+
+
+def is_path(entry: Any, entries: Sequence[Any]) -> bool:
+    """Whether a JSON entry describes the path of an attribute, modulated by another one of the entries without a
+    path."""
+    if not isinstance(entry, Mapping) or set(entry) != {*_KNOTS, "modulator"}:
+        return False
+    knots = [entry[key] for key in _KNOTS]
+    if not all(isinstance(k, list) and len(k) > 1 and all(isinstance(v, (int, float)) for v in k) for k in knots):
+        return False
+    if len({len(k) for k in knots}) > 1 or not np.isfinite(knots).all():
+        return False
+    straight = [e.get("name") for e in entries if isinstance(e, Mapping) and "path" not in e]
+    return bool((np.diff(knots[:2]) > 0).all() and min(knots[2]) > 0) and entry["modulator"] in straight
 
 
 def _problems(data: ModelData) -> list[Message]:
@@ -168,7 +236,9 @@ def _problems(data: ModelData) -> list[Message]:
     if data.faces.shape != data.uv_faces.shape or data.faces.shape[1:] != (3,):
         problems.append(Message("array.faces_shape", shape=data.faces.shape, uv_shape=data.uv_faces.shape))
     count = identity + albedo
-    if any(a.step.shape != (count,) or a.estimator.shape != (count + 1,) for a in data.attributes):
+    shaped = all(a.step.shape == (count,) and a.estimator.shape == (count + 1,) for a in data.attributes)
+    paths = [a.path for a in data.attributes if a.path is not None]
+    if not shaped or any(p.offsets.shape != (len(p.values), count) or not _is_projection(p.kept) for p in paths):
         problems.append(Message("array.attributes", expected=count))
     return problems
 

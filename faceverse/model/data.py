@@ -32,6 +32,61 @@ class Landmarks:
 
 
 @dataclass(frozen=True)
+class AttributePath:
+    """A bent path through the space of identity and albedo coefficients, piecewise linear in the attribute's value.
+    The first and the last part continue beyond the knots.
+
+    Growth and ageing change a head in different ways. A head at another place of the space moves parallel to the path,
+    and its individual features are scaled: those of children are less pronounced. The scaling and the path change no
+    estimate of an attribute that is kept, so moving there and back restores the head.
+
+    Args:
+        values: (T,) ascending values of the attribute at the knots, such as years.
+        positions: (T,) ascending results of the attribute's estimator at the knots.
+        offsets: (T, I + A) coefficients at the knots.
+        modulator: name of another attribute, which the path does not change.
+        modulated: (T, I + A) what is added per unit of the modulator.
+        shares: (T,) positive, scale of the individual features.
+        kept: (2, R, I + A), what the scaling keeps, as a projection: rows that measure it, and rows that it is rebuilt
+            from; kept[0] @ kept[1].T = 1. The individual features are the rest.
+    """
+
+    values: np.ndarray
+    positions: np.ndarray
+    offsets: np.ndarray
+    modulator: str
+    modulated: np.ndarray
+    shares: np.ndarray
+    kept: np.ndarray
+
+    def offset(self, value: float, modulator: float) -> np.ndarray:
+        """Coefficients (I + A,) at a value, for a value of the modulator; float64."""
+        knot, share = _part(self.values, value)
+        rows = self.offsets[knot : knot + 2].astype(np.float64) + modulator * self.modulated[knot : knot + 2]
+        return (1 - share) * rows[0] + share * rows[1]
+
+    def individual(self, coefficients: np.ndarray) -> np.ndarray:
+        """Individual features (I + A,) of a head with these coefficients (I + A,); float64."""
+        measured = self.kept[0].astype(np.float64) @ coefficients
+        return coefficients - measured @ self.kept[1].astype(np.float64)
+
+    def scale(self, before: float, after: float) -> float:
+        """Ratio of the individual features at two values."""
+        return float(np.divide(*np.interp((after, before), self.values, self.shares)))
+
+    def value(self, position: float) -> float:
+        """The attribute's value for a result of its estimator."""
+        knot, share = _part(self.positions, position)
+        return float((1 - share) * self.values[knot] + share * self.values[knot + 1])
+
+
+def _part(knots: np.ndarray, value: float) -> tuple[int, float]:
+    """First knot of the part of a path that a value lies in, and the share of the way to the next knot."""
+    knot = min(max(int(np.searchsorted(knots, value, side="right")) - 1, 0), len(knots) - 2)
+    return knot, (value - float(knots[knot])) / float(knots[knot + 1] - knots[knot])
+
+
+@dataclass(frozen=True)
 class Attribute:
     """A semantic direction in the space of identity and albedo coefficients.
 
@@ -40,6 +95,8 @@ class Attribute:
         minimum, maximum: range in which an edited head stays plausible.
         step: (I + A,) change of identity and albedo coefficients per unit.
         estimator: (I + A + 1,) weights, the last is the constant: value = estimator . (identity, albedo, 1).
+        path: for an attribute whose direction changes with its value, see `AttributePath`; `step` is then its last
+            part, and the estimator's result a position on the path.
     """
 
     name: str
@@ -48,6 +105,19 @@ class Attribute:
     maximum: float
     step: np.ndarray
     estimator: np.ndarray
+    path: AttributePath | None = None
+
+    def value(self, coefficients: np.ndarray) -> float:
+        """Estimate the attribute of a head with identity and albedo coefficients (I + A,)."""
+        estimate = float(self.estimator[:-1] @ coefficients) + float(self.estimator[-1])
+        return estimate if self.path is None else self.path.value(estimate)
+
+    def change(self, coefficients: np.ndarray, before: float, after: float, modulators=(0.0, 0.0)) -> np.ndarray:
+        """Change (I + A,) of a head's coefficients between two values, for values of the path's modulator; float64."""
+        if self.path is None:
+            return (after - before) * self.step.astype(np.float64)
+        own = (self.path.scale(before, after) - 1) * self.path.individual(coefficients)
+        return own + self.path.offset(after, modulators[1]) - self.path.offset(before, modulators[0])
 
 
 class LazyModes:

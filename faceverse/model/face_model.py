@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, default_light
+from .ages import at_age
 from .correctives import corrective_weights
 from .data import Landmarks, ModelData, modes_at, on_coarse_mesh
 
@@ -32,8 +33,6 @@ ARKIT_NAMES = tuple(
     "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft "
     "noseSneerRight tongueOut".split()
 )
-
-
 SIMILAR_TONES = 0.1  # share of the population, ranked by luminance, from which `FaceModel.random` blends two skins
 
 
@@ -306,15 +305,22 @@ class FaceModel(nn.Module):
         return FaceParams(identity, expression, albedo)
 
     def random(
-        self, seed: int, *, scale: float = 1.0, similar_tone: bool = True, alike: bool | None = None
+        self,
+        seed: int,
+        *,
+        age: float | None = None,
+        scale: float = 1.0,
+        similar_tone: bool = True,
+        alike: bool | None = None,
     ) -> FaceParams:
-        """Sample the parameters of a person.
+        """Sample the parameters of a person, by default of an adult.
 
         With a stored population, the person resembles one of its heads, so that shape and skin are correlated, and skin
         tones have the population's distribution. Without one, all coefficients are independent and normal.
 
         Args:
             seed: same seed, same person.
+            age: years, in the range of the attribute "age": the same person at this age.
             scale: standard deviations per coefficient; below 1 is closer to the mean head.
             similar_tone: blend the skin with one of similar tone, because a blend of pale and dark skin is neither.
                 False blends with any skin, as in the training of the open files: the extremes are half as frequent.
@@ -326,7 +332,7 @@ class FaceModel(nn.Module):
         generator = np.random.default_rng(seed)
         neutral, population = self.neutral(), self.data.population
         count = len(neutral.identity)
-        identity = generator.standard_normal(count)
+        identity = self.random_identity(generator)
         albedo = generator.standard_normal(len(neutral.albedo))
         if population is not None and len(population):
             number, other = generator.integers(len(population), size=2)
@@ -336,7 +342,21 @@ class FaceModel(nn.Module):
             albedo = (1 - share) * first[count:] + share * second[count:]
         albedo = (scale * albedo).astype(np.float32)
         iris = self._random_iris(albedo, generator)
-        return neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
+        adult = neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
+        return adult if age is None else at_age(self, adult, age)
+
+    def random_identity(self, generator: np.random.Generator, others: np.ndarray | None = None) -> np.ndarray:
+        """(I,) float64: independent normal coefficients. Those of growth are 0, as in adults, or those of `others`."""
+        identity = np.zeros(len(self.identity_varies)) if others is None else others.astype(np.float64)
+        identity[self.identity_varies] = generator.standard_normal(int(self.identity_varies.sum()))
+        return identity
+
+    @cached_property
+    def identity_varies(self) -> np.ndarray:
+        """(I,) bool, False for coefficients that are the same for all heads of the population, such as growth."""
+        count, population = len(self.data.identity_modes), self.data.population
+        spread = None if population is None or len(population) < 2 else np.ptp(population[:, :count], axis=0)
+        return np.ones(count, bool) if spread is None else spread > 0
 
     def _similar(self, number: int, other: int) -> int:
         """Index of a skin of the population about as pale as skin `number`, chosen by any integer `other`."""
@@ -373,8 +393,8 @@ class FaceModel(nn.Module):
 
     def attributes(self, params: FaceParams) -> dict[str, float]:
         """Estimate the named attributes (age in years, for example) of a head."""
-        coefficients = np.concatenate([params.identity, params.albedo, [1.0]])
-        return {a.name: float(a.estimator @ coefficients) for a in self.data.attributes}
+        coefficients = np.concatenate([params.identity, params.albedo]).astype(np.float64)
+        return {attribute.name: attribute.value(coefficients) for attribute in self.data.attributes}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..graphics.mesh import unique_edges
 from ..io.files import check_file, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, joined, reason_of
-from .arrays import packed, unpacked
+from .arrays import is_path, packed, path_length, unpacked
 from .correctives import pair_problems
 from .data import ModelData
 
@@ -32,6 +32,7 @@ _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
 _CORRECTIVE_KEYS = ("corrective_pairs", "corrective_start", "corrective_vertex", "corrective_offset")
 _OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain", *_CORRECTIVE_KEYS)
+_OPTIONAL_KEYS += ("attribute_path", "attribute_path_kept")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class ModelFile:
         landmarks_478_sigma, landmarks_68_sigma: (L,) float32 metres.
         attribute_step: (K, I + A) float32, see `faceverse.model.data.Attribute`.
         attribute_estimator: (K, I + A + 1) float32.
+        attribute_path: (T, 2, I + A) float32, offsets and modulated offsets at the knots of the attributes with a path,
+            in their order, see `faceverse.model.data.AttributePath`; only where there are such attributes.
+        attribute_path_kept: (2, R, I + A) float32, `kept` of these paths.
         quads, uv_quads: (Q, 4) int32 indices of the coarse vertices and of `uv`, corner by corner.
         faces, uv_faces: (F, 3) int32, instead of the quads.
         landmarks_478_error_modes: (K, 478, 2) float16 millimetres, see `faceverse.model.data.Landmarks`; optional.
@@ -69,7 +73,8 @@ class ModelFile:
         name: of the model.
         expression_names: E names.
         region_names: at most 16 names.
-        attributes: K dictionaries with the keys name, unit, minimum, maximum.
+        attributes: K dictionaries with the keys name, unit, minimum, maximum, and for one with a path also path: a
+            dictionary with values, positions and shares (lists of T numbers) and modulator (the name of an attribute).
         info: sources, licence, seeds, figures; anything that JSON can hold.
     """
 
@@ -100,6 +105,8 @@ class ModelFile:
     corrective_start: np.ndarray | None = None
     corrective_vertex: np.ndarray | None = None
     corrective_offset: np.ndarray | None = None
+    attribute_path: np.ndarray | None = None
+    attribute_path_kept: np.ndarray | None = None
     name: str = "unnamed"
     expression_names: tuple[str, ...] = ()
     region_names: tuple[str, ...] = ()
@@ -296,6 +303,8 @@ def _shape_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
         "region_bits": ("uint16", (fine,)),
         "attribute_step": ("float32", (attributes, modes)),
         "attribute_estimator": ("float32", (attributes, modes + 1)),
+        "attribute_path": ("float32", (path_length(file.attributes), 2, modes)),
+        "attribute_path_kept": ("float32", (2, _second(file.attribute_path_kept), modes)),
         polygons: ("int32", (count[polygons], corners)),
         uv_polygons: ("int32", (count[polygons], corners)),
     }
@@ -338,11 +347,7 @@ def _value_problems(file: ModelFile, arrays: dict[str, np.ndarray]) -> list[Mess
         names = getattr(file, key)
         if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
             problems.append(Message("array.different_strings", key=key))
-    kinds: dict[str, Any] = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
-    for attribute in file.attributes:
-        known = isinstance(attribute, dict) and set(attribute) == set(kinds)
-        if not known or any(not isinstance(attribute[key], kind) for key, kind in kinds.items()):
-            problems.append(Message("array.attribute_entry", found=attribute))
+    problems += [Message("array.attribute_entry", found=a) for a in file.attributes if not _is_attribute(a, file)]
     return problems
 
 
@@ -358,6 +363,22 @@ def _corrective_problems(file: ModelFile) -> list[Message]:
         found = {"low": vertex.min(), "high": vertex.max()}
         problems.append(Message("array.index_found", key="corrective_vertex", last=last, **found))
     return problems
+
+
+def _is_attribute(entry: Any, file: ModelFile) -> bool:
+    """Whether an entry of the metadata describes an attribute."""
+    kinds: dict[str, Any] = {"name": str, "unit": str, "minimum": (int, float), "maximum": (int, float)}
+    if not isinstance(entry, dict) or set(entry) - {"path"} != set(kinds):
+        return False
+    if any(not isinstance(entry[key], kind) for key, kind in kinds.items()):
+        return False
+    has_arrays = file.attribute_path is not None and file.attribute_path_kept is not None
+    return "path" not in entry or (has_arrays and is_path(entry["path"], file.attributes))
+
+
+def _second(array: np.ndarray | None) -> int | None:
+    """Length of the second dimension, where there is one."""
+    return array.shape[1] if array is not None and array.ndim > 1 else None
 
 
 def _topology_keys(file: ModelFile) -> tuple[str, str]:

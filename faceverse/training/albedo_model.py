@@ -90,7 +90,7 @@ def brow_lines(model: FaceModel, landmarks: Landmarks) -> Brows:
 def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[ModelFile, np.ndarray]:
     """Return the file with mean albedo, albedo modes and eyebrow region; and the people's scores (S, A)."""
     rng = np.random.default_rng((task.seed, 2))
-    population = SkinPopulation(task.textures, paint_surface(assembly, task.masks))
+    population = skin_population(assembly, task)
     albedos = np.stack([population.draw(task.settings, i, rng) for i in range(task.count)])
     mean = albedos.mean(0)
     albedos -= mean
@@ -112,6 +112,11 @@ def with_skin(file: ModelFile, assembly: Assembly, task: SkinTask) -> tuple[Mode
         attribute_estimator=np.zeros((0, len(file.identity_modes) + len(modes) + 1), np.float32),
     )
     return file, scores
+
+
+def skin_population(assembly: Assembly, task: SkinTask) -> SkinPopulation:
+    """The population from which skins are drawn."""
+    return SkinPopulation(task.textures, paint_surface(assembly, task.masks))
 
 
 def albedo_weights(assembly: Assembly, fields: SkinFields) -> np.ndarray:

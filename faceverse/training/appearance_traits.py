@@ -68,6 +68,11 @@ class AppearanceTraits:
     lashes: np.ndarray
 
 
+def maturity(years: float) -> float:
+    """0 for a child of 10 years or less .. 1 from 19 years on: of beard, brows and the unevenness of the skin."""
+    return float(smoothstep((years - 10) / 9))
+
+
 def tone_ita_deg(tone: np.ndarray) -> np.ndarray:
     """Individual typology angle of a tone in 0 .. 1: 63 (very light) .. -62 degrees (very dark)."""
     tone = np.asarray(tone, dtype=np.float64)
@@ -75,8 +80,12 @@ def tone_ita_deg(tone: np.ndarray) -> np.ndarray:
 
 
 def draw_traits(settings: PopulationSettings, index: int, rng: np.random.Generator) -> AppearanceTraits:
-    """Draw traits of person `index`: beard, baldness and brows depend on sex, grey hair, baldness and spots on age."""
+    """Draw traits of person `index`: beard, baldness and brows depend on sex, grey hair, baldness and spots on age.
+
+    Children have no beard, finer brows, fewer shadows and more colour.
+    """
     years, male = settings.years[index], settings.male[index]
+    young = 1 - maturity(years)
     man = float(smoothstep((male - 0.5) / 0.3))
     old = float(np.clip((years - 40) / 40, 0, 1))
     degrees = float(tone_ita_deg(settings.tone[index])) + LIGHTER_WOMEN_DEG * (0.5 - man)
@@ -87,16 +96,17 @@ def draw_traits(settings: PopulationSettings, index: int, rng: np.random.Generat
     grey = 1 / (1 + np.exp(-(years - 53 + 8 * rng.standard_normal()) / 5.5))
     dark = 1 - float(smoothstep((degrees - 10) / 40))
     deep = float(smoothstep((-10 - degrees) / 40))
-    lips = 0.37 + 0.09 * rng.standard_normal() + 0.08 * (1 - man) - 0.10 * old - 0.08 * dark - 0.14 * deep
-    beard, moustache = _beard(man, rng)
+    lips = 0.37 + 0.09 * rng.standard_normal() + 0.08 * (1 - man) - 0.10 * old - 0.2 * young - 0.08 * dark - 0.14 * deep
+    beard, moustache = ((1 - young) * share for share in _beard(man, rng))
     return AppearanceTraits(
         melanin=float(melanin_of_ita(degrees, blood, pheomelanin)),
         blood=blood,
         pheomelanin=pheomelanin,
         flush=np.array([0.10, 0.08, 0.18, 0.04, -0.04])
+        + young * np.array([0.08, 0.04, 0.04, 0.0, 0.0])
         + np.array([0.16, 0.16, 0.12, 0.10, 0.08]) * rng.standard_normal(5),
         shadows=np.array([0.02, 0.02])
-        + (0.05 + 0.04 * dark) * np.abs(rng.standard_normal(2))
+        + (0.05 + 0.04 * dark) * (1 - 0.5 * young) * np.abs(rng.standard_normal(2))
         + (0.03 * old, 0.07 * old),
         freckles=(0.10 + 0.35 * rng.random()) * float(rng.random() < 0.15 + 0.6 * red) * pale,
         spots=0.13 * rng.random() * float(np.clip((years - 42) / 35, 0, 1)),
@@ -106,10 +116,12 @@ def draw_traits(settings: PopulationSettings, index: int, rng: np.random.Generat
         brow_hair=_darker(hair) + grey * (0.2 + 0.5 * rng.random()) * (WHITE_HAIR - _darker(hair)),
         beard_hair=hair + 0.7 * grey * (WHITE_HAIR - hair),
         scalp=_scalp(man, rng),
-        recession=_recession(man, years, rng),
-        thin_crown=float(man * np.clip((years - 20) / 60 + 0.45 * rng.standard_normal() - 0.35, 0, 1)),
-        brow=float(np.clip(0.62 + 0.06 * man + 0.13 * rng.standard_normal(), 0.3, 0.88)),
-        brow_width=float(np.clip(0.95 + 0.25 * man + 0.16 * rng.standard_normal(), 0.6, 1.6)),
+        recession=_recession(man * (1 - young), years, rng),
+        thin_crown=float(man * (1 - young) * np.clip((years - 20) / 60 + 0.45 * rng.standard_normal() - 0.35, 0, 1)),
+        brow=float(np.clip(0.62 + 0.06 * man - 0.20 * young + 0.13 * rng.standard_normal(), 0.3 - 0.1 * young, 0.88)),
+        brow_width=float(
+            np.clip(0.95 + 0.25 * man * (1 - young) - 0.12 * young + 0.16 * rng.standard_normal(), 0.6, 1.6)
+        ),
         brow_arch=float(0.35 * (1 - man) + 0.25 * rng.standard_normal()),
         brow_shift=float(0.12 * rng.standard_normal()),
         brow_tail=float(1 + 0.06 * rng.standard_normal()),

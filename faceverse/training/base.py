@@ -22,12 +22,14 @@ from .correctives import fit_correctives
 from .embedding import detect_in_renderings, embed
 from .expression_gains import expression_gain
 from .expressions import fit_expressions
+from .growth import AdultBasis, growth_modes
+from .growth_path import GrowthTask, with_growth
 from .shape_population import ShapePopulation, draw_settings
 from .sources import ShapeSource, load_skins, skins_digest
 
 IDENTITY_MODES = 150
 POPULATION = 320  # heads whose coefficients are stored, for drawing random people
-MODEL_VERSION = "0.2"
+MODEL_VERSION = "0.3"
 LICENCE = (
     "CC0-1.0 (shapes, expressions and skins of MakeHuman / MPFB2, CC0); landmarks as seen by MediaPipe (Apache-2.0)"
 )
@@ -86,6 +88,11 @@ def train_base(
     model = FaceModel(model_data(file))
     file = with_landmarks(file, embed(model, detect_in_renderings(model, views, seed + 1, report)))
     file = with_attributes(file, coefficients, settings, assembly.head)
+    adults = AdultBasis(mean, modes, scores)
+    growth = growth_modes(source, assembly.origin, adults, settings, vertex_weights(assembly))
+    skin = SkinTask(textures, masks, settings, heads, seed)
+    file = with_growth(file, assembly, GrowthTask(growth, expressions, skin))
+    report(f"{len(growth.modes)} modes of growth")
     info = {
         "version": MODEL_VERSION,
         "licence": LICENCE,

@@ -29,6 +29,7 @@ from ..model.face_model import FaceModel
 from ..model.skin_texture import IRIS_DEG, PUPIL_DEG
 from ..rendering.render import render_head
 from . import occluders
+from .child_sizes import random_age
 from .occluders import HeadPose
 
 DIAGONAL_MM = round(FILM_DIAGONAL_MM, 2)  # as for the shipped regressors
@@ -38,10 +39,9 @@ FACE_PX = (60.0, 230.0)  # the detector reduces each face to less than 200 pixel
 LARGEST_SHARE = 0.85  # face height in picture height
 SHAPES = ((4, 3), (3, 4), (3, 4), (1, 1), (16, 9))  # width to height
 YAW_DEG, PITCH_DEG, ROLL_DEG = 65.0, 20.0, 15.0
-NEUTRAL_SHARE, BUMPS = 1 / 3, 8
+NEUTRAL_SHARE, BUMPS, MIDDLE_GREY = 1 / 3, 8, 0.22
 SPREAD = (0.75, 1.5)  # range of the factor on the identity coefficients
 VIEWS, PEOPLE = 3, 100  # pictures per person; people per cache file
-MIDDLE_GREY = 0.22
 FARTHEST = 0.25  # largest mean landmark error, in eye distances, of a valid detection
 # Relative probabilities of expressions that people make more often than the others.
 COMMON = {"mouthSmile": 5.0, "jawOpen": 4.0, "eyeBlink": 2.5, "eyeSquint": 2.0, "browInnerUp": 1.5, "mouthPress": 1.5}
@@ -131,11 +131,11 @@ def concatenate_samples(parts: list[PortraitSamples]) -> PortraitSamples:
 # -- people -----------------------------------------------------------------------------------------------------------
 def random_person(model: FaceModel, rng: np.random.Generator) -> SyntheticPerson:
     """Draw a head from the population, or with independent coefficients, from plain to pronounced."""
-    params = model.random(int(rng.integers(1 << 30)), similar_tone=False)
-    drawn = params.identity if rng.random() < 0.6 else rng.standard_normal(len(params.identity))
+    params = model.random(int(rng.integers(1 << 30)), age=random_age(model, rng), similar_tone=False)
+    drawn = params.identity if rng.random() < 0.6 else model.random_identity(rng, params.identity)
     # Real people exceed the model's variance in some features more than in others.
     tilt = np.exp(0.25 * np.interp(np.arange(len(drawn)), np.linspace(0, len(drawn), 6), rng.standard_normal(6)))
-    identity = drawn * tilt * rng.uniform(*SPREAD)
+    identity = drawn * np.where(model.identity_varies, tilt * rng.uniform(*SPREAD), 1.0)
     bumps = random_bumps(model, rng)
     rows, projection = identity_projection(model)
     within = projection @ bumps[rows].reshape(-1)

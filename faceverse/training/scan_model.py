@@ -160,6 +160,13 @@ def _converted(base: ModelFile, shape: MergedBasis, color: MergedBasis | None) -
         "attribute_step": to_merged(base.attribute_step.astype(np.float64), False).astype(np.float32),
         "attribute_estimator": np.concatenate(estimators, axis=1).astype(np.float32),
     }
+    if base.attribute_path is not None:
+        rows = base.attribute_path.astype(np.float64)
+        flat = to_merged(rows.reshape(-1, rows.shape[2]), False)
+        carried["attribute_path"] = flat.reshape(*rows.shape[:2], -1).astype(np.float32)
+        # What is individual is defined in the coefficients of the base model. Everything is kept: a mere offset.
+        everything = np.eye(flat.shape[1], dtype=np.float32)
+        carried["attribute_path_kept"] = np.stack([everything, everything])
     if base.population is not None:
         carried["population"] = to_merged(base.population.astype(np.float64), True).astype(np.float16)
     if base.expression_gain is not None:

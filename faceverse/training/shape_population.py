@@ -205,7 +205,7 @@ def _pair_targets(source: ShapeSource):
 
 def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
     """Rigidly align heads (S, Vc, 3) to their mean on the facial skin; no scaling, because size is part of identity."""
-    face = np.flatnonzero((head.part == "skin") & (head.vertices[:, 2] > 0.08) & (head.vertices[:, 1] > 0.64))
+    face = facial_skin(head)
     target = head.vertices[face]
     for _ in range(rounds):
         for i in range(len(heads)):
@@ -213,6 +213,11 @@ def align(heads: np.ndarray, head: HeadMesh, rounds: int = 2) -> np.ndarray:
             heads[i] = heads[i] @ rotation.T + translation
         target = heads[:, face].mean(0).astype(np.float64)
     return heads
+
+
+def facial_skin(head: HeadMesh) -> np.ndarray:
+    """Indices of the vertices of the face, by which heads are aligned."""
+    return np.flatnonzero((head.part == "skin") & (head.vertices[:, 2] > 0.08) & (head.vertices[:, 1] > 0.64))
 
 
 def rigid_fit(source: np.ndarray, target: np.ndarray, *, scale: bool = False):

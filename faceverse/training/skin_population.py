@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..graphics.lighting import linear_from_srgb, sh_basis
-from .appearance_traits import AppearanceTraits, draw_traits
+from .appearance_traits import AppearanceTraits, draw_traits, maturity
 from .skin_fields import SkinFields, smoothstep
 from .skin_reflectance import melanin_index, pigment_table, unmix
 from .sources import ANCESTRIES, SkinTexture
@@ -34,6 +34,7 @@ SHADE_KEPT = 0.7  # share of the fine shade kept: wrinkles and pores look flat w
 LIP_BLOOD = np.array([0.32, 0.84, 0.68])
 SEAM = np.array([0.22, 0.42, 0.40])  # density of the wet rims where the lips touch
 NOSTRIL = np.array([1.0, 1.35, 1.4])
+CHILD_EVENNESS = 0.5  # share of the adults' pattern that a child's skin lacks
 LASHES = np.array([0.020, 0.014, 0.011])
 
 
@@ -210,5 +211,6 @@ class SkinPopulation:
         shares = fit * rng.gamma(0.6, size=len(fit))
         shares *= rng.uniform(0.9, 1.4) / shares.sum()
         mirrored = rng.random(len(shares)) < 0.5
+        shares *= 1 - CHILD_EVENNESS * (1 - maturity(settings.years[index]))
         plain = np.tensordot(np.where(mirrored, 0, shares), self.patterns, axes=1)
         return plain + np.tensordot(np.where(mirrored, shares, 0), self.patterns, axes=1)[self.surface.mirror]
