@@ -14,7 +14,8 @@ from torch import Tensor
 from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
-from .parts.part import REPLACED_REGIONS, Part
+from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
+from .parts.part import EYE_SLOTS, MOUTH_SLOTS, REPLACED_REGIONS, Part
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,47 @@ class FitResult:
     @cached_property
     def neutral_part_vertices(self) -> Mapping[str, np.ndarray]:
         """Vertices (P, 3) float32 of each part by slot, without expression."""
-        return {
-            slot: part.binding.place(self.neutral_vertices).astype(np.float32) for slot, part in self.parts.items()
-        }
+        return {slot: part.binding.place(self.neutral_vertices).astype(np.float32) for slot, part in self.parts.items()}
 
     @cached_property
     def is_skin(self) -> np.ndarray:
         """(F,) bool: `faces` that remain beside the parts, which replace eyeballs, teeth and tongue of the mesh."""
         return skin_faces(self.model, self.parts)
+
+    @cached_property
+    def part_occlusion(self) -> Mapping[str, np.ndarray]:
+        """Share (P,) float32 of the light around the head that reaches the vertices of each part, by slot, with
+        expression: 1 lit .. 0 occluded, see `faceverse.parts.occlusion`."""
+        return {slot: self.occlusion_at(slot, vertices) for slot, vertices in self.part_vertices.items()}
+
+    def occlusion_at(self, slot: str, points: np.ndarray) -> np.ndarray:
+        """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""
+        if slot in MOUTH_SLOTS and (edges := self._edges(INNER_LIPS)) is not None:
+            return mouth_light(points, *edges)
+        if slot in EYE_SLOTS and (edges := self._edges(LID_EDGES[slot])) is not None:
+            return lid_light(points, *edges)
+        return np.ones(len(points), np.float32)
+
+    @cached_property
+    def skin_occlusion(self) -> np.ndarray:
+        """(V,) float32, like `part_occlusion` for the vertices of the mesh: below 1 inside the mouth. All 1 for models
+        without parts, whose colours contain it."""
+        light, inside = np.ones(len(self.vertices), np.float32), self.model.regions.get("mouth_inside")
+        if self.parts and inside is not None and (edges := self._edges(INNER_LIPS)) is not None:
+            light[inside] = mouth_light(self.vertices[inside], *edges)
+        return light
+
+    def _edges(self, indices: tuple[tuple[int, ...], ...]) -> list[np.ndarray] | None:
+        """Points (K, 3) of the surface at the detector's landmarks in each row, as far as the model has them; None if
+        it has fewer than three."""
+        landmarks = self.model.fit_landmarks
+        known = range(478) if landmarks.detected is None else landmarks.detected.tolist()
+        place = {detected: row for row, detected in enumerate(known)}
+        rows = [[place[index] for index in row if index in place] for row in indices]
+        if min(map(len, rows)) < 3 or len(set(map(len, rows))) > 1:
+            return None
+        corners = self.vertices[self.faces[landmarks.triangle[rows]]]
+        return list((corners * landmarks.barycentric[rows][..., None]).sum(2))
 
     def replace(self, **changes: Any) -> FitResult:
         """A copy with some fields changed."""
@@ -195,11 +229,16 @@ class FitResult:
 
 def skin_faces(model: FaceModel, slots: Collection[str]) -> np.ndarray:
     """(F,) bool: faces of a model that remain where parts take these slots."""
-    replaced = np.zeros(len(model.mean_vertices), bool)
+    return ~replaced_vertices(model, slots)[model.faces].all(axis=1)
+
+
+def replaced_vertices(model: FaceModel, slots: Collection[str]) -> np.ndarray:
+    """(V,) bool: vertices of a model that parts in these slots replace."""
+    replaced = np.zeros(len(model.data.mean_vertices), bool)
     for region, needed in REPLACED_REGIONS.items():
         if all(slot in slots for slot in needed):
             replaced[model.regions.get(region, np.zeros(0, np.int64))] = True
-    return ~replaced[model.faces].all(axis=1)
+    return replaced
 
 
 def with_params(result: FitResult, params: FaceParams) -> FitResult:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from ..errors import ParameterError
-from ..graphics.alpha_texture import AlphaMode
+from ..graphics.alpha_texture import AlphaMode, AlphaTexture, shared_texture
+from ..messages import Message
 from .binding import Binding
 
 SLOTS = ("teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "lashes", "brows")
 """Places that one part each can take, in the order in which they are drawn and written."""
+
+MOUTH_SLOTS = frozenset(("teeth_upper", "teeth_lower", "tongue"))
+"""Parts inside the mouth, which are lit through its opening."""
+EYE_SLOTS = ("eye_left", "eye_right")
+"""Parts in the shadow of the lids."""
 
 DEFAULT_STYLES: Mapping[str, str] = MappingProxyType(
     {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "brown", "eye_right": "brown",
@@ -43,6 +50,11 @@ class Material:
     roughness: float = 0.5
     alpha_mode: AlphaMode = "OPAQUE"
     alpha_cutoff: float = 0.5
+
+    @property
+    def prepared(self) -> AlphaTexture:
+        """The texture in linear light at all sizes, ready to be drawn; made once, because heads share it."""
+        return shared_texture(self.texture, self.alpha_mode, self.alpha_cutoff)
 
 
 @dataclass(frozen=True)
@@ -123,3 +135,25 @@ class PartLibrary:
         if style not in styles:
             raise ParameterError("parts.style", slot=slot, style=repr(style), known=", ".join(styles))
         return self.parts[f"{slot}/{style}"]
+
+
+def styles_of_file(entry: Any, library: PartLibrary | None) -> dict[str, str]:
+    """Styles of a head as a file holds them.
+
+    Args:
+        entry: slot -> style; None for a file from before heads had parts: the default ones.
+        library: of the head's model; None accepts any names.
+
+    Raises:
+        ValueError: not a dictionary of names, or unknown ones.
+    """
+    if entry is None:
+        return dict(DEFAULT_STYLES)
+    if not isinstance(entry, dict) or not all(isinstance(name, str) for name in (*entry, *entry.values())):
+        raise ValueError(Message("parts.styles_entry", found=str(entry)[:200]))
+    if library is not None:
+        try:
+            library.choose(entry)
+        except ParameterError as error:
+            raise ValueError(error.message) from error
+    return entry
