@@ -14,6 +14,7 @@ from torch import Tensor
 from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
+from .parts.eyes import with_irises
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
 from .parts.part import EYE_SLOTS, MOUTH_SLOTS, REPLACED_REGIONS, Part
 
@@ -157,10 +158,14 @@ class FitResult:
     def parts(self) -> Mapping[str, Part]:
         """Parts of the head by slot: teeth, tongue, eyes, lashes, brows; empty for models without parts.
 
+        Eyes of style "natural" have irises of the person's colour, `params.iris`.
+
         Raises:
             ParameterError: `params.styles` names a part that the model's library does not have.
         """
-        return {} if self.model.parts is None else self.model.parts.choose(self.params.styles)
+        if self.model.parts is None:
+            return {}
+        return with_irises(self.model.parts.choose(self.params.styles), self.params.iris)
 
     @cached_property
     def part_vertices(self) -> Mapping[str, np.ndarray]:

@@ -14,7 +14,9 @@ from ..graphics.alpha_texture import AlphaMode, AlphaTexture, shared_texture
 from ..messages import Message
 from .binding import Binding
 
-SLOTS = ("teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "lashes", "brows")
+SLOTS = (
+    "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "cornea_left", "cornea_right", "lashes", "brows"
+)  # fmt: skip
 """Places that one part each can take, in the order in which they are drawn and written."""
 
 MOUTH_SLOTS = frozenset(("teeth_upper", "teeth_lower", "tongue"))
@@ -23,8 +25,8 @@ EYE_SLOTS = ("eye_left", "eye_right")
 """Parts in the shadow of the lids."""
 
 DEFAULT_STYLES: Mapping[str, str] = MappingProxyType(
-    {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "brown", "eye_right": "brown",
-     "lashes": "02"}
+    {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "natural", "eye_right": "natural",
+     "cornea_left": "base", "cornea_right": "base", "lashes": "02"}
 )  # fmt: skip
 """Parts of a head for which nothing else is chosen: slot -> style. Brows are in the texture of the skin."""
 

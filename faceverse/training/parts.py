@@ -25,6 +25,7 @@ from ..model.face_model import FaceModel
 from ..parts.binding import BindingKind, bind
 from ..parts.file import write_parts
 from ..parts.part import Material, Part, PartLibrary
+from .eye_parts import IRIS_DRAWING, eye_parts
 from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
 from .surface_fit import closest_points
 
@@ -34,10 +35,9 @@ _SCALE_LINES = {  # pairs of body vertices, and their distances in source units 
     "tongue": (_FACE, (1.48, 2.3298, 1.9221)),
     "eyelashes": (_FACE, (1.48, 2.3298, 1.9221)),
     "eyebrows": (_FACE, (1.416, 2.3073, 1.9231)),
-    "eyes": (_FACE, (1.6482, 2.7213, 2.2795)),
 }
-_BINDINGS: dict[str, BindingKind] = {"teeth": "affine", "eyes": "rigid"}
-_IRISES = ("blue", "bluegreen", "brown", "brownlight", "deepblue", "green", "grey", "ice", "lightblue")
+_BINDINGS: dict[str, BindingKind] = {"teeth": "affine"}
+_EYE_DRAWING = f"proxies/eyes/HighPolyEyes/textures/{IRIS_DRAWING}"
 LICENCE = "CC0-1.0 (MakeHuman's core assets)"
 
 
@@ -63,13 +63,11 @@ class _Recipe:
 
 def _recipes() -> list[_Recipe]:
     teeth = {"teeth_upper": "teeth_upper", "teeth_lower": "teeth_lower"}
-    eyes = {"eye_left": "eyeball_left", "eye_right": "eyeball_right"}
     recipes = [
         _Recipe("teeth", name, teeth, name.removeprefix("Teeth_").lower(), "teeth.png", (0.25, "OPAQUE"))
         for name in ("Teeth_Base", *(f"Teeth_Shape0{k}" for k in range(1, 6)))
     ]
     recipes.append(_Recipe("tongue", "tongue01", {"tongue": "tongue"}, "base", "tongue01_diffuse.png", (0.4, "OPAQUE")))
-    recipes += [_Recipe("eyes", "HighPolyEyes", eyes, iris, f"{iris}_eye.png", (0.1, "OPAQUE")) for iris in _IRISES]
     for number, asset in enumerate(("Eyelashes01", "eyelashes02", "eyelashes03"), 1):
         file = f"{asset.lower()}.png"
         recipes.append(_Recipe("eyelashes", asset, {"lashes": "skin"}, f"{number:02d}", file, (0.8, "BLEND")))
@@ -100,8 +98,8 @@ def train_parts(
         raise WeightsError("parts.other_mesh", name=model.data.name)
     recipes = _recipes()
     names = {_json_name(recipe) for recipe in recipes} | {_texture_name(recipe) for recipe in recipes}
-    files = _read_assets(assets, names)
-    parts: dict[str, Part] = {}
+    files = _read_assets(assets, names | {_EYE_DRAWING})
+    parts = {part.name: part for part in eye_parts(files[_EYE_DRAWING], source.head)}
     for recipe in recipes:
         report(f"{recipe.kind}/{recipe.asset}: {recipe.style}")
         for part in _parts_of(recipe, files, body, source.head):
@@ -125,10 +123,7 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
     material = Material(pixels, roughness, alpha_mode)  # type: ignore[arg-type]
     surface = subdivide_smooth(head.vertices, subdivision(head.quads, len(head.vertices)))[: len(head.vertices)]
     triangles = triangles_from_quads(head.quads)
-    owner = _owners(recipe, references, points, head)
-    if alpha_mode == "OPAQUE":  # the cornea of the eyes is a shell of glass
-        seen = ~_is_transparent(pixels, uv[uv_faces])
-        faces, uv_faces = faces[seen], uv_faces[seen]
+    owner = _owners(references, head)
     parts = []
     for slot, place in recipe.slots.items():
         mine = owner == place if len(recipe.slots) > 1 else np.ones(len(points), bool)
@@ -157,21 +152,11 @@ def _vertices(kind: str, asset: dict, body: np.ndarray) -> tuple[np.ndarray, np.
     return points * METRES_PER_UNIT, references
 
 
-def _owners(recipe: _Recipe, references: np.ndarray, points: np.ndarray, head: HeadMesh) -> np.ndarray:
+def _owners(references: np.ndarray, head: HeadMesh) -> np.ndarray:
     """(P,) the part of the head on which each vertex hangs."""
     place = np.full(head.source_index.max() + 1, "", dtype=head.part.dtype)
     place[head.source_index] = head.part
-    if recipe.kind == "eyes":  # the middle between the eyes is x = 0
-        return np.where(points[:, 0] > 0, "eyeball_left", "eyeball_right")
     return place[np.minimum(references[:, 0], len(place) - 1)]
-
-
-def _is_transparent(pixels: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(F,) whether triangles with these texture coordinates (F, 3, 2) show nothing of the texture (H, W, 4)."""
-    height, width = pixels.shape[:2]
-    places = np.concatenate([corners, corners.mean(axis=1, keepdims=True)], axis=1)
-    column, row = (np.clip(places[..., k] * side, 0, side - 1).astype(int) for k, side in enumerate((width, height)))
-    return (pixels[row, column, 3] == 0).all(axis=1)
 
 
 def _triangles(codes: list[int]) -> tuple[np.ndarray, np.ndarray]:
