@@ -2,8 +2,8 @@
 
 A pack is a little-endian uint32 with the length of a JSON header, the header {"values": ..., "arrays": {name: {type,
 start, length}}}, and the arrays, each aligned to four bytes. The model's pack (mesh, texture coordinates, expressions,
-attributes) is the same for every head, so a browser loads it once, compressed with gzip. A head's pack holds only its
-neutral vertices, its albedo and its expression gains.
+attributes) is the same for every head, so a browser loads it once, compressed with gzip; so is the pack of a part, such
+as teeth. A head's pack holds only its neutral vertices, its albedo and its expression gains.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _ROUGHNESS = (
 )
 _SKIN_ROUGHNESS = 0.58
 
+EYE_SLOTS = ("eye_left", "eye_right")
+
 WRINKLES = (
     {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0},
     {"browDownLeft": 1.0, "browDownRight": 1.0},
@@ -57,6 +59,7 @@ def model_pack(model: fv.FaceModel) -> bytes:
     Offsets of expressions are sparse int16 in units of `offsetScale` metres. An attribute moves most of the head; its
     offsets are (3, V) int16 per unit of the attribute in units of `scale` metres, each stored as the difference from
     the previous vertex, which gzip compresses well. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
+   
     """
     pairs, corner = np.unique(
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
@@ -81,6 +84,7 @@ def model_pack(model: fv.FaceModel) -> bytes:
             "vertexOfCorner": _index(pairs[:, 0]),
             "uv": model.uv[pairs[:, 1]].astype(np.float32),
             "roughness": np.round(255 * _roughness(model)).astype(np.uint8),
+            "inMouth": _in_mouth(model),
             **_expressions(model),
             **arrays,
         },
@@ -141,6 +145,13 @@ def _attributes(model: fv.FaceModel) -> tuple[list[dict], dict[str, np.ndarray]]
     }
 
 
+def _in_mouth(model: fv.FaceModel) -> np.ndarray:
+    """(V,) uint8: 1 for the inside of the mouth."""
+    inside = np.zeros(len(model.mean_vertices), np.uint8)
+    inside[model.regions.get("mouth_inside", np.zeros(0, np.int64))] = 1
+    return inside
+
+
 def _roughness(model: fv.FaceModel) -> np.ndarray:
     """(V,) 0..1."""
     roughness = np.full(len(model.mean_vertices), _SKIN_ROUGHNESS)
@@ -156,19 +167,81 @@ def _left_side(model: fv.FaceModel) -> int:
     return 1 if float((mean[:, 0] * (model.uv[: len(mean), 0] - 0.5)).sum()) > 0 else -1
 
 
+def part_pack(part: fv.Part) -> bytes:
+    """Mesh, binding and surface of a part, compressed with gzip.
+
+    Parts that move as a whole are stored as they were made: `made`, in units of `madeScale` metres from the mean of
+    `referenceMade`, and eyes also as `ball`, the centre and radius of the sphere that fits them best. Parts that follow
+    the triangles of the model have `triangle`, `weights` and `offset` in units of `offsetScale` metres.
+    """
+    binding, material = part.binding, part.material
+    pairs, corner = np.unique(
+        np.stack([part.faces.reshape(-1), part.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
+    )
+    used, vertex_of_corner = np.unique(pairs[:, 0], return_inverse=True)
+    made = binding.made[used] - binding.reference_m.mean(axis=0, dtype=np.float64)
+    values = {
+        "kind": binding.kind,
+        "roughness": material.roughness,
+        "alphaMode": material.alpha_mode,
+        "alphaCutoff": material.alpha_cutoff,
+    }
+    arrays = {
+        "reference": _index(binding.reference),
+        "referenceMade": binding.reference_m.astype(np.float32),
+        "cornerFaces": _index(corner),
+        "vertexOfCorner": _index(vertex_of_corner),
+        "uv": part.uv[pairs[:, 1]].astype(np.float32),
+    }
+    if binding.kind == "surface":
+        values["offsetScale"], arrays["offset"] = _steps(binding.offset[used])
+        arrays |= {"triangle": _index(binding.triangle[used]), "weights": binding.weights[used].astype(np.float32)}
+    else:
+        values["madeScale"], arrays["made"] = _steps(made)
+    if part.slot in EYE_SLOTS:
+        values["ball"] = _sphere(made)
+    return gzip.compress(_pack(values, arrays), 6, mtime=0)
+
+
+def _sphere(points: np.ndarray) -> list[float]:
+    """Centre (x, y, z) and radius of the sphere through points (P, 3), with least squared algebraic error."""
+    system = np.column_stack([2 * points, np.ones(len(points))])
+    *center, rest = np.linalg.lstsq(system, np.square(points).sum(axis=1), rcond=None)[0]
+    return [*center, float(np.sqrt(rest + np.square(center).sum()))]
+
+
+def _steps(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """Values as int16 steps, and the size of a step."""
+    step = float(np.abs(values).max(initial=0)) / _OFFSET_STEPS or 1.0
+    return step, np.round(values / step).astype(np.int16)
+
+
 def head_pack(result: fv.FitResult) -> bytes:
-    """Pack of a head: neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the
-    expressions, and the point that the camera looks at."""
+    """Pack of a head.
+
+    It holds neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the expressions,
+    the point that the camera looks at, one bit for each face that parts leave (`isSkin`), and points on the edges of the
+    openings that let light in: `edges` counts those of each opening, upper and lower edge together.
+    """
     model = result.model
     vertices = result.neutral_vertices.astype(np.float32)
     gain = model.gain_of(result.params.identity)
     albedo = model.mean_albedo + np.tensordot(result.params.albedo, model.albedo_modes, 1)
     center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    edges = result.light_edges if result.parts else {}
+    rows = np.concatenate([np.zeros(0, np.int64), *(pair.reshape(-1) for pair in edges.values())])
     return _pack(
-        {"center": center.tolist(), "albedoScale": _ALBEDO_STEP},
+        {
+            "center": center.tolist(),
+            "albedoScale": _ALBEDO_STEP,
+            "edges": {name: pair.size for name, pair in edges.items()},
+        },
         {
             "neutral": vertices,
             "gain": gain,
+            "isSkin": np.packbits(result.is_skin),
+            "edgeTriangle": _index(model.faces[model.fit_landmarks.triangle[rows]]),
+            "edgeWeights": model.fit_landmarks.barycentric[rows].astype(np.float32),
             "albedo": np.clip(np.round(albedo / _ALBEDO_STEP), -_OFFSET_STEPS, _OFFSET_STEPS).astype(np.int16),
         },
     )

@@ -36,6 +36,7 @@ from .messages import Message
 from .mixing import blend, random_attributes, randomize
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .parts.part import Part
 from .rendering.drawing import RENDER_MODES
 from .rendering.render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
@@ -70,6 +71,7 @@ __all__ = [
     "Message",
     "NoFaceError",
     "ParameterError",
+    "Part",
     "Photo",
     "RENDER_MODES",
     "Rendering",

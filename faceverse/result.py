@@ -193,9 +193,9 @@ class FitResult:
 
     def occlusion_at(self, slot: str, points: np.ndarray) -> np.ndarray:
         """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""
-        if slot in MOUTH_SLOTS and (edges := self._edges(INNER_LIPS)) is not None:
+        if slot in MOUTH_SLOTS and (edges := self._edges("mouth")) is not None:
             return mouth_light(points, *edges)
-        if slot in EYE_SLOTS and (edges := self._edges(LID_EDGES[slot])) is not None:
+        if slot in EYE_SLOTS and (edges := self._edges(slot)) is not None:
             return lid_light(points, *edges)
         return np.ones(len(points), np.float32)
 
@@ -204,19 +204,30 @@ class FitResult:
         """(V,) float32, like `part_occlusion` for the vertices of the mesh: below 1 inside the mouth. All 1 for models
         without parts, whose colours contain it."""
         light, inside = np.ones(len(self.vertices), np.float32), self.model.regions.get("mouth_inside")
-        if self.parts and inside is not None and (edges := self._edges(INNER_LIPS)) is not None:
+        if self.parts and inside is not None and (edges := self._edges("mouth")) is not None:
             light[inside] = mouth_light(self.vertices[inside], *edges)
         return light
 
-    def _edges(self, indices: tuple[tuple[int, ...], ...]) -> list[np.ndarray] | None:
-        """Points (K, 3) of the surface at the detector's landmarks in each row, as far as the model has them; None if
-        it has fewer than three."""
-        landmarks = self.model.fit_landmarks
-        known = range(478) if landmarks.detected is None else landmarks.detected.tolist()
-        place = {detected: row for row, detected in enumerate(known)}
-        rows = [[place[index] for index in row if index in place] for row in indices]
-        if min(map(len, rows)) < 3 or len(set(map(len, rows))) > 1:
+    @cached_property
+    def light_edges(self) -> Mapping[str, np.ndarray]:
+        """Landmarks (2, K), rows of `model.fit_landmarks`, on the upper and lower edge of the openings through which
+        light reaches parts: "mouth", "eye_left", "eye_right". Openings of which the model knows fewer than three points
+        on an edge are missing."""
+        detected = self.model.fit_landmarks.detected
+        known = range(478) if detected is None else detected.tolist()
+        place = {index: row for row, index in enumerate(known)}
+        found = {}
+        for name, edges in {"mouth": INNER_LIPS, **LID_EDGES}.items():
+            rows = [[place[index] for index in edge if index in place] for edge in edges]
+            if len(rows[0]) == len(rows[1]) >= 3:
+                found[name] = np.array(rows, np.int64)
+        return found
+
+    def _edges(self, name: str) -> list[np.ndarray] | None:
+        """Points (K, 3) of the upper and lower edge of an opening, or None, see `light_edges`."""
+        if name not in self.light_edges:
             return None
+        landmarks, rows = self.model.fit_landmarks, self.light_edges[name]
         corners = self.vertices[self.faces[landmarks.triangle[rows]]]
         return list((corners * landmarks.barycentric[rows][..., None]).sum(2))
 

@@ -50,6 +50,7 @@ export class BlendedHead {
     for (let i = 0; i < this.albedo.length; i++) this.albedo[i] = pack.albedo[i] * pack.albedoScale;
     this.base.set(this.neutral);
     this.amounts.fill(0);
+    this.shape = {}; // another object whenever `base` changes
     this.needsTint = true;
     this.needsBlend = true;
   }
@@ -69,6 +70,7 @@ export class BlendedHead {
       const { offset, scale, tint } = this.model.attributes[k];
       for (let i = 0, factor = amount * scale; i < this.base.length; i++) this.base[i] += factor * offset[i];
       this.amounts[k] += amount;
+      this.shape = {};
       if (tint) this.needsTint = true;
       moved = true;
     });
