@@ -59,7 +59,6 @@ def model_pack(model: fv.FaceModel) -> bytes:
     Offsets of expressions are sparse int16 in units of `offsetScale` metres. An attribute moves most of the head; its
     offsets are (3, V) int16 per unit of the attribute in units of `scale` metres, each stored as the difference from
     the previous vertex, which gzip compresses well. Changes of albedo per unit are (V, 3) int8 times `tintScale`.
-   
     """
     pairs, corner = np.unique(
         np.stack([model.faces.reshape(-1), model.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
@@ -220,8 +219,8 @@ def head_pack(result: fv.FitResult) -> bytes:
     """Pack of a head.
 
     It holds neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the expressions,
-    the point that the camera looks at, one bit for each face that parts leave (`isSkin`), and points on the edges of the
-    openings that let light in: `edges` counts those of each opening, upper and lower edge together.
+    the point that the camera looks at, one bit for each face that parts leave (`isSkin`), and points on the edges of
+    the openings that let light in: `edges` counts those of each opening, upper and lower edge together.
     """
     model = result.model
     vertices = result.neutral_vertices.astype(np.float32)

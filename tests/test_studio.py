@@ -648,7 +648,7 @@ def test_parts_show_in_the_mouth_and_in_the_eyes_and_follow_the_sliders(studio):
         studio.evaluate("(e) => window.faceverse.setState({...window.faceverse.state(), expression: e})", expression)
         return settled_picture(studio)
 
-    style = studio.add_style_tag(content=".fv-tools, .fv-side-tools { visibility: hidden } .fv-canvas { outline: none }")
+    style = studio.add_style_tag(content=".fv-tools, .fv-side-tools { visibility: hidden }")
     for _ in range(6):
         studio.locator(".fv-canvas").press("+")
     laugh = {"mouthUpperUpLeft": 1, "mouthUpperUpRight": 1, "jawOpen": 0.6} | SMILE
