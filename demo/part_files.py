@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +43,12 @@ def _urls(part: fv.Part, stored: fv.Part | None, shared: Path, own: Path) -> dic
     pack = part_pack(part)
     mesh = shared / f"part-{_digest(pack)}.bin"
     if not mesh.exists():
-        mesh.write_bytes(pack)
+        _write(mesh, pack)
     picture = (shared if is_shared else own) / f"part-{_digest(texture.tobytes())}.webp"
     if not picture.exists():
-        texture_picture(texture, part.material.alpha_mode).save(picture, quality=_QUALITY, method=2)
+        content = io.BytesIO()
+        texture_picture(texture, part.material.alpha_mode).save(content, "WEBP", quality=_QUALITY, method=2)
+        _write(picture, content.getvalue())
     return {"mesh": file_url(mesh), "texture": file_url(picture)}
 
 
@@ -63,6 +68,13 @@ def texture_picture(texture: np.ndarray, alpha_mode: str) -> Image.Image:
         row, column = distance_transform_edt(is_empty, return_distances=False, return_indices=True)
         texture[..., :3] = texture[row, column, :3]
     return Image.fromarray(texture[..., :3] if alpha_mode == "OPAQUE" else texture)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file atomically: other visitors may look for it at the same time."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
+        partial.write(content)
+    os.replace(partial.name, path)
 
 
 def _digest(content: bytes) -> str:
