@@ -21,9 +21,8 @@ def lm(model):
 
 def loss_without_modes(lm, wrong_px):
     """Loss of the pairs alone when the observed points are `wrong_px` (L, 2) away from the projected ones."""
-    state = FaceState(
-        rotation=POSE[0], translation=POSE[1], identity=np.zeros(len(lm.identity)), expression=np.zeros(len(lm.expression))
-    )
+    identity, expression = np.zeros(len(lm.identity)), np.zeros(len(lm.expression))
+    state = FaceState(rotation=POSE[0], translation=POSE[1], identity=identity, expression=expression)
     points = project_points(lm.points(state.identity, state.expression), *POSE, CAMERA)
     term = landmark_term(lm, points + wrong_px, CAMERA, *POSE)
     return term.loss(state) - replace(term, pair_weight=None).loss(state)

@@ -46,7 +46,7 @@ class LandmarkPairs:
 
     @classmethod
     def of_detector(cls, points: np.ndarray, normals: np.ndarray) -> LandmarkPairs:
-        """The pairs of `GROUPS` for a model with all landmarks of the detector, points (478, 3) and normals (478, 3)."""
+        """The pairs of `GROUPS` for a model with the detector's landmarks: points (478, 3), normals (478, 3)."""
         index = np.array([pair for _, members in GROUPS.values() for pair in members])
         # Distances of a group err together: as many as there are count as one.
         sigma = [value * len(members) ** 0.5 for value, members in GROUPS.values() for _ in members]
