@@ -16,6 +16,7 @@ import faceverse as fv
 
 from .view_files import file_url, part_pack
 
+EYE_SLOTS = ("eye_left", "eye_right")
 _LARGEST_PX = 512
 _QUALITY = 88
 
@@ -28,28 +29,43 @@ def of_head(result: fv.FitResult, shared: Path, own: Path) -> dict[str, dict[str
         own: folder of the visitor, for textures that were made for this head.
     """
     library = {} if result.model.parts is None else result.model.parts.parts
-    return {slot: _urls(part, library.get(part.name), shared, own) for slot, part in result.parts.items()}
+    urls = {}
+    for slot, part in result.parts.items():
+        stored = library.get(part.name)
+        is_shared = stored is not None and part.material.texture is stored.material.texture
+        urls[slot] = {"mesh": _mesh(part, shared), "texture": _texture(part, shared if is_shared else own)}
+    return urls
 
 
 def of_model(model: fv.FaceModel, shared: Path) -> dict[str, dict[str, str]]:
-    """The same of the parts that heads of a model have where nothing else is chosen, see `of_head`."""
-    chosen = {} if model.parts is None else model.parts.choose(model.random(0).styles)
-    return {slot: _urls(part, part, shared, shared) for slot, part in chosen.items()}
+    """What all heads of a model have where nothing else is chosen, see `of_head`: eyes have no texture yet."""
+    parts = {} if model.parts is None else model.parts.choose(model.random(0).styles)
+    return {
+        slot: {"mesh": _mesh(part, shared)} | ({} if slot in EYE_SLOTS else {"texture": _texture(part, shared)})
+        for slot, part in parts.items()
+    }
 
 
-def _urls(part: fv.Part, stored: fv.Part | None, shared: Path, own: Path) -> dict[str, str]:
-    texture = part.material.texture
-    is_shared = stored is not None and texture is stored.material.texture
-    pack = part_pack(part)
-    mesh = shared / f"part-{_digest(pack)}.bin"
-    if not mesh.exists():
-        _write(mesh, pack)
-    picture = (shared if is_shared else own) / f"part-{_digest(texture.tobytes())}.webp"
-    if not picture.exists():
+def _mesh(part: fv.Part, folder: Path) -> str:
+    """URL of a part's pack, named by its content."""
+    material, binding = part.material, part.binding
+    bound = (binding.triangle, binding.weights, binding.offset, binding.reference_m)
+    header = f"{binding.kind} {material.roughness} {material.alpha_mode} {material.alpha_cutoff}"
+    path = folder / f"part-{_digest(header.encode(), *bound, part.faces, part.uv, part.uv_faces)}.bin"
+    if not path.exists():
+        _write(path, part_pack(part))
+    return file_url(path)
+
+
+def _texture(part: fv.Part, folder: Path) -> str:
+    """URL of a part's texture, named by its content."""
+    material = part.material
+    path = folder / f"part-{_digest(material.alpha_mode.encode(), material.texture)}.webp"
+    if not path.exists():
         content = io.BytesIO()
-        texture_picture(texture, part.material.alpha_mode).save(content, "WEBP", quality=_QUALITY, method=2)
-        _write(picture, content.getvalue())
-    return {"mesh": file_url(mesh), "texture": file_url(picture)}
+        texture_picture(material.texture, material.alpha_mode).save(content, "WEBP", quality=_QUALITY, method=2)
+        _write(path, content.getvalue())
+    return file_url(path)
 
 
 def texture_picture(texture: np.ndarray, alpha_mode: str) -> Image.Image:
@@ -77,5 +93,8 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(partial.name, path)
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=12).hexdigest()
+def _digest(*contents: bytes | np.ndarray) -> str:
+    found = hashlib.blake2b(digest_size=12)
+    for content in contents:
+        found.update(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content)
+    return found.hexdigest()

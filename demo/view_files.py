@@ -36,8 +36,6 @@ _ROUGHNESS = (
 )
 _SKIN_ROUGHNESS = 0.58
 
-EYE_SLOTS = ("eye_left", "eye_right")
-
 WRINKLES = (
     {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0},
     {"browDownLeft": 1.0, "browDownRight": 1.0},
@@ -170,8 +168,8 @@ def part_pack(part: fv.Part) -> bytes:
     """Mesh, binding and surface of a part, compressed with gzip.
 
     Parts that move as a whole are stored as they were made: `made`, in units of `madeScale` metres from the mean of
-    `referenceMade`, and eyes also as `ball`, the centre and radius of the sphere that fits them best. Parts that follow
-    the triangles of the model have `triangle`, `weights` and `offset` in units of `offsetScale` metres.
+    `referenceMade`. Parts that follow the triangles of the model have `triangle`, `weights` and `offset` in units of
+    `offsetScale` metres.
     """
     binding, material = part.binding, part.material
     pairs, corner = np.unique(
@@ -197,16 +195,7 @@ def part_pack(part: fv.Part) -> bytes:
         arrays |= {"triangle": _index(binding.triangle[used]), "weights": binding.weights[used].astype(np.float32)}
     else:
         values["madeScale"], arrays["made"] = _steps(made)
-    if part.slot in EYE_SLOTS:
-        values["ball"] = _sphere(made)
     return gzip.compress(_pack(values, arrays), 6, mtime=0)
-
-
-def _sphere(points: np.ndarray) -> list[float]:
-    """Centre (x, y, z) and radius of the sphere through points (P, 3), with least squared algebraic error."""
-    system = np.column_stack([2 * points, np.ones(len(points))])
-    *center, rest = np.linalg.lstsq(system, np.square(points).sum(axis=1), rcond=None)[0]
-    return [*center, float(np.sqrt(rest + np.square(center).sum()))]
 
 
 def _steps(values: np.ndarray) -> tuple[float, np.ndarray]:

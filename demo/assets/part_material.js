@@ -3,8 +3,8 @@
 import { CLAY, SHOULDER } from "./material.js";
 import { LID_LIGHT, MOUTH_LIGHT } from "./occlusion.js";
 
-const CORNEA_RADIUS = 0.38; // of its rim, by that of the eyeball
-const CORNEA_CURVATURE = 0.52; // its radius of curvature, by that of the eyeball
+const HIGHLIGHT_ROUGHNESS = 0.2; // lamps and windows are no points
+const IRIS_UV = 0.22; // radius of the iris in the texture of an eye, as in faceverse/parts/eyes.py
 
 // Reflection of the surroundings in the tear film, by Fresnel's law for water (Schlick's approximation).
 const REFLECTION = `#include <lights_fragment_end>
@@ -12,58 +12,57 @@ if (viewMode == 0) {
   vec3 mirrored = reflect(-geometry.viewDir, geometry.clearcoatNormal);
   float fresnel = 0.02 + 0.98 * pow(1.0 - saturate(dot(geometry.viewDir, geometry.clearcoatNormal)), 5.0);
   vec3 around = mix(hemisphereLights[0].groundColor * 0.3, hemisphereLights[0].skyColor, smoothstep(-0.3, 0.7, mirrored.y));
-  reflectedLight.indirectSpecular += fresnel * around;
+  reflectedLight.indirectSpecular += material.clearcoat * fresnel * around;
 }`;
 
-// The cornea is a bulge of clear coat; the iris below it is flat.
-const CORNEA = `
-float aside = length(vBall.xy), sine = min(aside / ${CORNEA_CURVATURE}, 0.9);
-vec3 bulge = vec3(vBall.xy / max(aside, 1e-4) * sine, sqrt(1.0 - sine * sine));
-float inCornea = vBall.z > 0.0 ? 1.0 - smoothstep(0.9, 1.1, aside / ${CORNEA_RADIUS}) : 0.0;
-vec3 clearcoatNormal = normalize(normalMatrix * normalize(mix(normalize(vBall), bulge, inCornea)));`;
+// Tears coat the sclera and reflect; the iris lies below the cornea, which reflects instead.
+const TEARS = `
+material.clearcoat *= smoothstep(${IRIS_UV}, ${1.1 * IRIS_UV}, distance(vUv, vec2(0.5)));
+material.specularColor = vec3(0.0);`;
+
+// A clear surface shows what it reflects in full, however transparent it is.
+const CLEAR = "gl_FragColor = vec4(gl_FragColor.rgb, max(opacity, max(gl_FragColor.r, max(gl_FragColor.g, gl_FragColor.b))));";
 
 // `opening`: {name, upper, lower}, see `Edges`, or null for parts in the open.
-export function partMaterial(pack, texture, opening, viewMode) {
-  const isEye = Boolean(pack.ball), isMixed = pack.alphaMode !== "OPAQUE";
+export function partMaterial(slot, pack, texture, opening, viewMode) {
+  const isEye = slot.startsWith("eye_"), isCornea = slot.startsWith("cornea_"), isMixed = pack.alphaMode !== "OPAQUE";
   const material = new THREE.MeshPhysicalMaterial({
-    metalness: 0, roughness: isEye ? 0.45 : pack.roughness, map: texture,
-    clearcoat: isEye ? 1 : 0, clearcoatRoughness: isEye ? 0.2 : 0,
-    side: isMixed ? THREE.DoubleSide : THREE.FrontSide,
+    metalness: 0, roughness: pack.roughness, map: texture,
+    clearcoat: isEye || isCornea ? 1 : 0, clearcoatRoughness: HIGHLIGHT_ROUGHNESS,
+    side: isMixed && !isCornea ? THREE.DoubleSide : THREE.FrontSide,
     transparent: pack.alphaMode === "BLEND", depthWrite: pack.alphaMode !== "BLEND",
     alphaTest: pack.alphaMode === "MASK" ? pack.alphaCutoff : 0, alphaToCoverage: pack.alphaMode === "MASK",
   });
+  if (isCornea) {
+    Object.assign(material, {
+      map: null, color: new THREE.Color(0), opacity: 0, roughness: 1, blending: THREE.CustomBlending,
+      blendSrc: THREE.OneFactor, blendDst: THREE.OneMinusSrcAlphaFactor,
+    });
+  }
   const light = !opening ? "" : opening.name === "mouth" ? MOUTH_LIGHT : LID_LIGHT;
-  const [center, radius] = isEye ? [pack.ball.slice(0, 3), pack.ball[3]] : [[0, 0, 0], 1];
-  const own = { toHead: { value: new THREE.Matrix4() }, ballCenter: { value: new THREE.Vector3(...center) }, ballRadius: { value: radius } };
+  const own = {
+    toHead: { value: new THREE.Matrix4() }, viewMode,
+    upperEdge: { value: opening?.upper }, lowerEdge: { value: opening?.lower },
+  };
   material.userData.toHead = own.toHead.value;
-  material.customProgramCacheKey = () => `part ${isEye} ${opening?.name === "mouth"} ${Boolean(opening)}`;
+  material.customProgramCacheKey = () => `part ${isEye} ${isCornea} ${opening?.name === "mouth"} ${Boolean(opening)}`;
   material.onBeforeCompile = (shader) => {
-    Object.assign(shader.uniforms, own, { viewMode, upperEdge: { value: opening?.upper }, lowerEdge: { value: opening?.lower } });
+    Object.assign(shader.uniforms, own);
     shader.vertexShader = shader.vertexShader
-      .replace("#include <common>", `#include <common>
-        uniform mat4 toHead;
-        uniform vec3 ballCenter;
-        uniform float ballRadius;
-        varying float vLight;
-        varying vec3 vBall;
-        ${light}`)
+      .replace("#include <common>", `#include <common>\nuniform mat4 toHead;\nvarying float vLight;\n${light}`)
       .replace("#include <begin_vertex>", `#include <begin_vertex>
-        vBall = (position - ballCenter) / ballRadius;
         vLight = ${opening ? "openingLight((toHead * vec4(position, 1.0)).xyz)" : "1.0"};`);
     shader.fragmentShader = shader.fragmentShader
-      .replace("#include <common>", `#include <common>
-        uniform int viewMode;
-        varying float vLight;
-        varying vec3 vBall;
-        ${isEye ? "uniform mat3 normalMatrix;" : ""}`)
+      .replace("#include <common>", "#include <common>\nuniform int viewMode;\nvarying float vLight;")
       .replace("#include <color_fragment>", CLAY)
-      .replace("#include <lights_physical_fragment>",
-        `#include <lights_physical_fragment>\nif (viewMode != 0) { ${isEye ? "material.clearcoat = 0.0;" : ""} material.specularRoughness = 0.7; }`)
-      .replace("#include <clearcoat_normal_fragment_begin>", isEye ? CORNEA : "#include <clearcoat_normal_fragment_begin>")
-      .replace("#include <lights_fragment_end>", isEye ? REFLECTION : "#include <lights_fragment_end>")
+      .replace("#include <lights_physical_fragment>", `#include <lights_physical_fragment>
+        ${isEye ? TEARS : isCornea ? "material.specularColor = vec3(0.0);" : ""}
+        if (viewMode != 0) { ${isEye ? "material.clearcoat = 0.0;" : ""} material.specularRoughness = 0.7; }`)
+      .replace("#include <lights_fragment_end>", isEye || isCornea ? REFLECTION : "#include <lights_fragment_end>")
       .replace("#include <tonemapping_fragment>", `gl_FragColor.rgb *= vLight;\n${SHOULDER}`)
-      .replace("#include <dithering_fragment>",
-        "#include <dithering_fragment>\nif (viewMode == 2) gl_FragColor = vec4(0.5 * normal + 0.5, 1.0);");
+      .replace("#include <dithering_fragment>", `#include <dithering_fragment>
+        ${isCornea ? CLEAR : ""}
+        if (viewMode == 2) gl_FragColor = vec4(0.5 * normal + 0.5, 1.0);`);
   };
   return material;
 }

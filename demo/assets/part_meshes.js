@@ -5,6 +5,7 @@ import { Edges } from "./occlusion.js";
 import { partMaterial } from "./part_material.js";
 import { BoundPart, vertexNormals } from "./parts.js";
 
+const ORDER = ["cornea", "lashes", "brows"]; // of transparent parts, which do not hide each other
 const MOUTH_SLOTS = ["teeth_upper", "teeth_lower", "tongue"];
 
 // Packs and textures of parts, which are loaded once each.
@@ -14,11 +15,11 @@ export class PartFiles {
     this.textures = new Map();
   }
 
-  // `addresses`: {slot: {mesh, texture}}. Returns {slot: {pack, texture}}.
+  // `addresses`: {slot: {mesh, texture}}, the texture may be missing. Returns {slot: {pack, texture}}.
   async load(addresses) {
     const found = await Promise.all(Object.values(addresses ?? {}).map(async ({ mesh, texture }) => {
       const [pack, image] = await Promise.all([
-        once(this.packs, mesh, loadPack), once(this.textures, texture, loadTexture),
+        once(this.packs, mesh, loadPack), texture && once(this.textures, texture, loadTexture),
       ]);
       return { pack, texture: image };
     }));
@@ -79,10 +80,11 @@ export class PartMeshes {
     }
     geometry.setAttribute("uv", new THREE.BufferAttribute(pack.uv, 2));
     geometry.setIndex(new THREE.BufferAttribute(pack.cornerFaces, 1));
-    const mesh = new THREE.Mesh(geometry, partMaterial(pack, texture, this.opening(slot), this.viewMode));
+    const mesh = new THREE.Mesh(geometry, partMaterial(slot, pack, texture, this.opening(slot), this.viewMode));
     const wire = new THREE.Mesh(geometry, this.wire);
     for (const each of [mesh, wire]) {
       each.frustumCulled = false;
+      each.renderOrder = ORDER.indexOf(slot.split("_")[0]);
       each.matrixAutoUpdate = false;
       this.group.add(each);
     }
@@ -93,7 +95,8 @@ export class PartMeshes {
 
   // The opening through which light reaches a slot, if the head has it.
   opening(slot) {
-    const name = slot in this.edges.openings ? slot : MOUTH_SLOTS.includes(slot) ? "mouth" : null;
+    const eye = slot.replace("cornea", "eye");
+    const name = eye in this.edges.openings ? eye : MOUTH_SLOTS.includes(slot) ? "mouth" : null;
     return name && this.edges.has(name) ? { name, ...this.edges.openings[name] } : null;
   }
 
@@ -122,7 +125,7 @@ export class PartMeshes {
     }
   }
 
-  // Hair has colours only; the other views show the surface.
+  // Hair and corneas show in colours only; the other views show the surface.
   setMode(mode) {
     this.mode = mode;
     for (const { pack, mesh, wire } of this.parts.values()) {
