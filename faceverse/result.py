@@ -195,6 +195,7 @@ class FitResult:
         """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""
         if slot in MOUTH_SLOTS and (edges := self._edges("mouth")) is not None:
             return mouth_light(points, *edges)
+        slot = slot.replace("cornea_", "eye_")  # in the shadow of the same lids
         if slot in EYE_SLOTS and (edges := self._edges(slot)) is not None:
             return lid_light(points, *edges)
         return np.ones(len(points), np.float32)

@@ -8,7 +8,6 @@ import pytest
 import faceverse as fv
 from faceverse.fitting.iris import _EYES, IRIS_LUMINANCE_RANGE, iris_colour
 from faceverse.parts.eyes import COLOURED_IRIS, IRIS_MM, IRIS_UV, eye_radii, paint_iris, with_iris
-from faceverse.parts.part import EYE_SLOTS
 from faceverse.weights import load_parts
 
 BROWN, BLUE, GREY = np.array([0.04, 0.02, 0.01]), np.array([0.05, 0.09, 0.14]), np.array([0.1, 0.1, 0.1])
@@ -73,7 +72,8 @@ def test_heads_have_eyes_of_their_own_colour_and_alike_colours_share_a_texture(m
     head = fv.head(model.neutral().replace(iris=np.float32(BLUE)), model, texture_size=16)
     other = head.replace(params=head.params.replace(iris=np.float32(BROWN)))
     again = head.replace(params=head.params.replace(rotation=np.eye(3, dtype=np.float32)))
-    textures = [[result.parts[slot].material.texture for slot in EYE_SLOTS] for result in (head, other, again)]
+    slots, heads = ("eye_left", "eye_right"), (head, other, again)
+    textures = [[result.parts[slot].material.texture for slot in slots] for result in heads]
     assert textures[0][0] is textures[0][1] is textures[2][0] and not textures[0][0].flags.writeable
     assert np.abs(textures[0][0].astype(int) - textures[1][0]).max() > 50
     pixel = linear(textures[0][0][256, 256 + int(0.7 * IRIS_UV * 512), :3])

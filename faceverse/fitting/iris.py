@@ -27,10 +27,10 @@ _IRIS_RING, _SCLERA_RING = (0.45, COLOURED_IRIS), (1.2, 2.4)  # radii: without p
 _IRIS_LUMINANCE = (0.5, 2.0)  # of the median: lashes are darker, reflections brighter
 _WHITEST = 0.7  # quantile of blue from which texels beside the iris are the white of the eye; skin has less
 _LEAST_TEXELS = (12, 8)  # of the iris, of the white
-_SCLERA_ALBEDO = (0.42, 0.39, 0.38)
+_SCLERA_ALBEDO = (0.45, 0.385, 0.355)  # with the vessels and the lids' red that photographs mix into it
 # Share of the white's difference from its albedo that is corrected, brightness and colour: it is measured with errors,
 # and the renderings have less shadow on the eyes than photographs.
-_SHADOW_SHARE, _CAST_SHARE = 0.5, 0.6
+_SHADOW_SHARE, _CAST_SHARE = 0.5, 0.55
 _SHADOW_RANGE, _MAX_CAST = (-1.4, 0.0), 0.5  # logarithms
 _UNSEEN_SHADOW = -0.5  # where no white is seen
 _BLACK = 0.002  # added to the colour, so that noise gives no hue to what is nearly black

@@ -20,8 +20,9 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB (Rec. ITU-R BT.709-6, ite
 # Linear sRGB of black bodies at 3800 K, a candle after half a white balance, and at 10000 K.
 _CANDLE, _BLUE_SKY = (1.0, 0.60, 0.32), (0.60, 0.71, 1.0)
 _LAMP = math.pi * 16 / 17  # radiance of a distant lamp that lights a surface which faces it by 1, see `directed_light`
-_SOURCE_ALPHA = 0.1  # windows and lamps are no points: their size widens the lobe of a smooth surface
+_SOURCE_ALPHA = 0.06  # windows and lamps are no points: their size widens the lobe of a smooth surface
 _REFLECTANCE = 0.04  # of enamel, tears and most other dielectrics at normal incidence
+_SURROUNDINGS = 0.15  # radiance beside the lamp, in that of an even light which shades a surface as brightly
 _GRAZING = 0.3  # of a surface that is rough and surrounded by skin, at grazing angles
 _AMBIENT_SHARE = 0.3  # of the light of `directed_light`
 _DEFAULT_PEAK = 0.99  # shading where the default light is brightest
@@ -194,7 +195,7 @@ def glossy_reflection(normals: Tensor, to_camera: Tensor, roughness: Tensor, lig
     lobe = square / (math.pi * (to_half**2 * (square - 1) + 1) ** 2)
     highlight = lobe / (4 * turned**2) * _fresnel(turned) * lit * math.pi
     mirrored = 2 * seen * normals - to_camera
-    sheen = shading(mirrored.t(), light).t().clamp_min(0) * _fresnel(seen)
+    sheen = _SURROUNDINGS * shading(mirrored.t(), light).t().clamp_min(0) * _fresnel(seen)
     return lamp[:, None] * highlight + sheen
 
 

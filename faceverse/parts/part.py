@@ -15,18 +15,19 @@ from ..messages import Message
 from .binding import Binding
 
 SLOTS = (
-    "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "cornea_left", "cornea_right", "lashes", "brows"
+    "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "cornea_left", "cornea_right", "tear_line",
+    "lashes", "brows",
 )  # fmt: skip
 """Places that one part each can take, in the order in which they are drawn and written."""
 
 MOUTH_SLOTS = frozenset(("teeth_upper", "teeth_lower", "tongue"))
 """Parts inside the mouth, which are lit through its opening."""
-EYE_SLOTS = ("eye_left", "eye_right")
+EYE_SLOTS = ("eye_left", "eye_right", "cornea_left", "cornea_right")
 """Parts in the shadow of the lids."""
 
 DEFAULT_STYLES: Mapping[str, str] = MappingProxyType(
     {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "natural", "eye_right": "natural",
-     "cornea_left": "base", "cornea_right": "base", "lashes": "02"}
+     "cornea_left": "base", "cornea_right": "base", "tear_line": "base", "lashes": "02"}
 )  # fmt: skip
 """Parts of a head for which nothing else is chosen: slot -> style. Brows are in the texture of the skin."""
 

@@ -37,6 +37,7 @@ _WIRE = (0.02, 0.05, 0.12)
 _WIRE_HALF_WIDTH_PX = 0.45
 _WIRE_FADE_PX = 10.0
 _FLUSH_M = 4e-4  # brows lie on the skin: a layer this far behind it, by the error of its mesh, still counts as in front
+_LEAST_ALPHA = 0.04  # of a clear layer from which it reflects like an opaque one: tears and corneas
 _GLOSSY = 0.35  # least roughness without a highlight
 
 
@@ -116,7 +117,8 @@ def _with_layers(image: Tensor, seen: SeenSamples, mode: RenderMode) -> Tensor:
 
     def shade(layers: Layers) -> tuple[Tensor, Tensor]:
         samples = LayerSamples.of(head, camera, seen.per_pixel, layers, vertices_px)
-        colours, alphas = mode.shade(samples).clamp(0, 1), samples.coverage
+        alphas = samples.coverage
+        colours = mode.shade(samples).clamp_min(0).minimum(1 / alphas.clamp_min(_LEAST_ALPHA))
         return torch.cat([colours, samples.located()]), alphas
 
     background = image[:, None, y0:y1, x0:x1]
@@ -163,6 +165,8 @@ def _with_gloss(colours: Tensor, samples: Samples, light: Tensor) -> Tensor:
     gloss = glossy_reflection(normals, to_camera, rough, light)
     if samples.light is not None:
         gloss = gloss * samples.light[here]
+    if isinstance(samples, LayerSamples):  # what is clear reflects as much as what is not
+        gloss = gloss / samples.coverage[here].clamp_min(_LEAST_ALPHA)
     return colours.index_add(1, here, gloss)
 
 

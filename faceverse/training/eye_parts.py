@@ -1,7 +1,9 @@
-"""Make the eyes of the file of parts: eyeballs with a neutral iris and corneas.
+"""Make the eyes of the file of parts: eyeballs with a neutral iris, corneas, and the wet line along the lids.
 
 The eyeball is a sphere of the size of the head's own, into which the lids are fitted, with a shallow dish for the iris;
-the cornea is a clear dome over it. Only the drawing of iris and sclera comes from the source's textures.
+the cornea is a clear shell over its front that rises over the iris. The wet line fills the groove between ball and
+lids and is the caruncle in the inner corner; it is bound to the lids and slides over the ball with them. Only the
+drawing of iris and sclera comes from the source's textures.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ..graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
 from ..parts.binding import Binding, bind
 from ..parts.eyes import INNER_IRIS, IRIS_UV, NEUTRAL_PUPIL, PAINTED_STYLE, eye_radii
 from ..parts.part import Material, Part
+from .edge_loops import LoopGrid, eye_grids
 from .eyes import EyeFitter
 from .sources import HeadMesh
 
@@ -26,15 +29,15 @@ TEXTURE_PX = 512
 # Angle at the ball's centre between the gaze and the border of the iris: 11.7 mm on the balls of 27.9 mm that heads
 # fitted to photographs have.
 IRIS_DEG = 24.8
-CORNEA_DEG, CORNEA_RISE = 27.0, 0.055  # where the dome ends, and its height over the ball in radii of the ball
+CORNEA_DEG, CORNEA_RISE = 27.0, 0.055  # where the dome over the iris ends, and its height over the ball, in radii of it
 _DISH_DEPTH = 0.03  # radii of the ball: of the iris at the pupil below its border
-_CORNEA_LIFT = 0.004  # radii: the rim of the dome lies over the sclera
+_SHELL_LIFT = 0.004  # radii: of the film of tears that continues the dome over the front of the ball
 
 # Drawing of the source, pixels of 512: centre (column, row) and radius of the iris, share that the pupil takes, and
 # the radii between which the sclera is drawn.
 _CENTRE_PX, _IRIS_PX, _DRAWN_PUPIL, _SCLERA_PX = (149.8, 359.6), 57.5, 0.277, (65.0, 126.0)
 _SCLERA_END_DEG = 115.0  # angle to the gaze at which the drawn sclera ends
-_SCLERA = (0.375, 0.355, 0.345)  # linear RGB: dull white, never brighter than the skin in the light
+_SCLERA = (0.33, 0.31, 0.30)  # linear RGB: dull white, never brighter than the skin in the light
 _CORNER_DEG, _CORNER_GAIN = (35.0, 95.0), (0.80, 0.62, 0.60)  # redder and darker towards the corners of the lids
 _BLUR_PX = 12.0  # of the source's drawing of the sclera: its own light and shade are coarser than that
 _IRIS_GREY = 0.2  # linear
@@ -42,13 +45,23 @@ _IRIS_GREY = 0.2  # linear
 _SEGMENTS = 40
 _IRIS_RINGS = (0.15, 0.32, 0.5, 0.68, 0.84, 1.0)  # radii of the iris
 _BALL_RINGS_DEG = (26.0, 28.5, 32.0, 36.5, 42.0, 48.5, 56.0, 64.5, 74.0, 85.0, 98.0, 114.0, 134.0, 156.0, 180.0)
-_CORNEA_RINGS = (0.12, 0.25, 0.38, 0.5, 0.62, 0.73, 0.83, 0.92, 1.0)  # of CORNEA_DEG
-_EYE_ROUGHNESS, _CORNEA_ROUGHNESS = 0.3, 0.03
+_CORNEA_RINGS = (0.12, 0.25, 0.38, 0.5, 0.62, 0.73, 0.83, 0.92, 1.0, 1.2, 1.45, 1.75, 2.1, 2.5, 3.0)  # of CORNEA_DEG
+_EYE_ROUGHNESS, _CORNEA_ROUGHNESS = 0.4, 0.03  # what glistens is the shell
 _CORNEA_RGBA = (10, 12, 14, 14)  # nearly clear; dark, because a viewer that shades it would make the pupil milky
+
+# The wet line, from the lid (0) to the ball (1) and around the eye: 0 inner corner, 0.5 outer corner, lower lid first.
+_ACROSS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_LID_RING, _FRAME_RING = 1, 3  # rings outwards from the lids' inner edge: where it begins, and to which it is bound
+_CARUNCLE = 0.07  # share of the way around on either side of the inner corner
+_HOLLOW_M, _CARUNCLE_RISE_M, _CARUNCLE_REACH_M = -0.00012, 0.0005, 0.0011  # of the middle, and over the ball
+_TEAR_TEXTURE_PX = (16, 128)
+_TEAR_RGB = {"caruncle": (172, 104, 94), "wet": (196, 152, 140), "outer": (172, 118, 106)}
+_TEAR_ALPHA = {"caruncle": 0.85, "lower": 0.28, "outer": 0.45, "upper": 0.1}
+_TEAR_ROUGHNESS = 0.08
 
 
 def eye_parts(drawing: bytes, head: HeadMesh) -> list[Part]:
-    """Eyeballs and corneas, both sides.
+    """Eyeballs, corneas and wet lines, both sides.
 
     Args:
         drawing: content of the source's texture `IRIS_DRAWING`.
@@ -65,7 +78,7 @@ def eye_parts(drawing: bytes, head: HeadMesh) -> list[Part]:
                 uv = uv * (-1, 1) + (1, 0)  # the eyes mirror each other, and so do their vessels
             binding = _bound(points, surface, head, f"eyeball_{side}")
             parts.append(Part(f"{slot}_{side}/{style}", binding, faces, np.float32(uv), faces, material))
-    return parts
+    return [*parts, _tear_line(surface, head)]
 
 
 def fitted_surface(head: HeadMesh) -> np.ndarray:
@@ -86,11 +99,11 @@ def _ball() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cornea() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dome over the iris of a ball of radius 1: vertices, triangles, texture coordinates as those of `_ball`."""
+    """Shell over the front of a ball of radius 1: vertices, triangles, texture coordinates as those of `_ball`."""
     share = np.array((0.0, *_CORNEA_RINGS))
     angle = np.radians(share * CORNEA_DEG)
-    distance = 1 + _CORNEA_LIFT + (CORNEA_RISE - _CORNEA_LIFT) * (1 - share**2) ** 2
-    return _revolved(distance * np.sin(angle), distance * np.cos(angle), 0.5 * share)
+    distance = 1 + _SHELL_LIFT + (CORNEA_RISE - _SHELL_LIFT) * np.clip(1 - share**2, 0, 1) ** 2
+    return _revolved(distance * np.sin(angle), distance * np.cos(angle), 0.5 * share / share[-1])
 
 
 def _revolved(across: np.ndarray, along: np.ndarray, uv_radius: np.ndarray):
@@ -131,6 +144,107 @@ def _sphere(surface: np.ndarray, head: HeadMesh, part: str) -> tuple[np.ndarray,
     ball = surface[head.part == part]
     middle = ball.mean(axis=0)
     return middle, float(np.linalg.norm(ball - middle, axis=1).mean())
+
+
+# -- wet line ---------------------------------------------------------------------------------------------------------
+def _tear_line(surface: np.ndarray, head: HeadMesh) -> Part:
+    """The wet line of both eyes."""
+    points, triangles, faces, uv, uv_faces = [], [], [], [], []
+    for side, grid in eye_grids(head).items():
+        rings, around = _around_the_eye(grid, surface, 1.0 if side == "left" else -1.0)
+        rows = _strip(rings, surface, _sphere(surface, head, f"eyeball_{side}"), grid.line, around[:-1])
+        lid, frame = rings[grid.line + _LID_RING], rings[grid.line + _FRAME_RING]
+        corners = np.stack([lid, np.roll(lid, -1), frame], axis=-1)
+        if side == "right":
+            corners = corners[:, [1, 0, 2]]
+        count, spokes = len(_ACROSS), len(lid)
+        first, last = np.arange(spokes), (np.arange(spokes) + 1) % spokes
+        quads, uv_quads = (
+            np.stack([a * count + k, b * count + k, b * count + k + 1, a * count + k + 1], axis=-1)
+            for k in [np.arange(count - 1)[:, None]]
+            for a, b in ((first, last), (first, first + 1))
+        )
+        order = [0, 1, 2, 3] if side == "left" else [3, 2, 1, 0]
+        at, uv_at = sum(map(len, points)), sum(map(len, uv))
+        faces.append(at + triangles_from_quads(quads.reshape(-1, 4)[:, order]))
+        uv_faces.append(uv_at + triangles_from_quads(uv_quads.reshape(-1, 4)[:, order]))
+        points.append(rows.reshape(-1, 3))
+        triangles.append(np.repeat(corners, count, axis=0))
+        uv.append(np.stack(np.meshgrid(around, _ACROSS, indexing="ij"), axis=-1).reshape(-1, 2))
+    place, anchors = np.concatenate(points), np.concatenate(triangles)
+    binding = bind(place, surface, anchors, np.full((len(place), 3), 1 / 3), "surface")
+    material = Material(_tear_texture(), _TEAR_ROUGHNESS, "BLEND")
+    flat = np.concatenate(uv).astype(np.float32)
+    return Part("tear_line/base", binding, np.concatenate(faces), flat, np.concatenate(uv_faces), material)
+
+
+def _around_the_eye(grid: LoopGrid, surface: np.ndarray, outward: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rings (K, S) of an eye from the inner corner over the lower lid to the outer corner and back over the upper, and
+    the way around (S + 1,), 0.5 at the outer corner.
+
+    Args:
+        outward: 1 for the left eye, -1 for the right.
+    """
+    rim = surface[grid.rings[grid.line + _LID_RING]]
+    rings = np.roll(grid.rings, -int((outward * rim[:, 0]).argmin()), axis=1)
+    rim = surface[rings[grid.line + _LID_RING]]
+    outer = int((outward * rim[:, 0]).argmax())
+    if rim[1:outer, 1].mean() > rim[outer + 1 :, 1].mean():
+        rings = np.roll(rings[:, ::-1], 1, axis=1)
+        rim, outer = surface[rings[grid.line + _LID_RING]], rim.shape[0] - outer
+    steps = np.linalg.norm(np.roll(rim, -1, axis=0) - rim, axis=1)
+    way = np.concatenate([[0], np.cumsum(steps)])
+    return rings, np.interp(way, way[[0, outer, -1]], (0, 0.5, 1))
+
+
+def _strip(
+    rings: np.ndarray, surface: np.ndarray, ball: tuple[np.ndarray, float], line: int, around: np.ndarray
+) -> np.ndarray:
+    """Points (S, 5, 3) of the wet line from lid to ball.
+
+    Args:
+        rings: (K, S) around the eye, see `_around_the_eye`.
+        ball: centre (3,) and radius.
+        line: index of the ring of the lids' inner edge.
+        around: (S,) way around the eye.
+    """
+    middle, radius = ball
+    lid = 0.85 * surface[rings[line + _LID_RING]] + 0.15 * surface[rings[line]] - middle
+    caruncle = _near(around, 0.0)[:, None]
+    towards = lid.mean(axis=0) - lid
+    towards -= lid * ((towards * lid).sum(1) / (lid * lid).sum(1))[:, None]
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    inside = lid + _CARUNCLE_REACH_M * caruncle * towards
+    end = inside * (radius * (1 + _SHELL_LIFT) / np.linalg.norm(inside, axis=1, keepdims=True))
+    rise = _HOLLOW_M + (_CARUNCLE_RISE_M - _HOLLOW_M) * caruncle
+    outwards = (lid + end) / np.linalg.norm(lid + end, axis=1, keepdims=True)
+    share = np.array(_ACROSS)[None, :, None]
+    arc = 4 * share * (1 - share)
+    return middle + lid[:, None] + share * (end - lid)[:, None] + arc * (rise * outwards)[:, None]
+
+
+def _tear_texture() -> np.ndarray:
+    """Texture (H, W, 4) uint8: u around the eye, v from the lid to the ball."""
+    height, width = _TEAR_TEXTURE_PX
+    around, across = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    caruncle, outer = _near(around, 0.0), 0.7 * _near(around, 0.5)
+    is_lower = np.clip((0.5 - np.abs(around - 0.25) * 2) * 8, 0, 1)
+    colour = np.zeros((width, 3)) + _TEAR_RGB["wet"]
+    alpha = _TEAR_ALPHA["upper"] + (_TEAR_ALPHA["lower"] - _TEAR_ALPHA["upper"]) * is_lower
+    for name, share in (("outer", outer), ("caruncle", caruncle)):
+        colour += share[:, None] * (np.array(_TEAR_RGB[name]) - colour)
+        alpha += share * (_TEAR_ALPHA[name] - alpha)
+    fade = np.clip(across / 0.15, 0, 1) * np.clip((1 - across) / 0.4, 0, 1)
+    pixels = np.empty((height, width, 4))
+    pixels[..., :3] = colour
+    pixels[..., 3] = 255 * fade[:, None] * alpha
+    return (pixels + 0.5).astype(np.uint8)
+
+
+def _near(around: np.ndarray, corner: float) -> np.ndarray:
+    """1 at a corner of the eye, 0 from _CARUNCLE away."""
+    away = np.abs((around - corner + 0.5) % 1 - 0.5) / _CARUNCLE
+    return np.clip(1 - away, 0, 1) ** 2 * (1 + 2 * np.clip(away, 0, 1))
 
 
 # -- texture ----------------------------------------------------------------------------------------------------------
