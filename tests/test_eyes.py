@@ -4,10 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import faceverse as fv
+from faceverse.__main__ import main
 from faceverse.fitting.iris import _EYES, IRIS_LUMINANCE_RANGE, iris_colour
+from faceverse.graphics.camera import project
+from faceverse.graphics.rasterize import rasterize
 from faceverse.parts.eyes import COLOURED_IRIS, IRIS_MM, IRIS_UV, eye_radii, paint_iris, with_iris
+from faceverse.training.eye_parts import CORNEA_DEG, CORNEA_RISE
 from faceverse.weights import load_parts
 
 BROWN, BLUE, GREY = np.array([0.04, 0.02, 0.01]), np.array([0.05, 0.09, 0.14]), np.array([0.1, 0.1, 0.1])
@@ -64,7 +69,7 @@ def test_the_sclera_keeps_its_colour_and_is_no_lamp(eye):
     radius = eye_radii(512)
     assert np.array_equal(painted[radius > 1.13], neutral[radius > 1.13])
     front, corner = (linear(neutral[(radius > a) & (radius < b), :3]).mean(0) for a, b in ((1.15, 1.4), (1.7, 1.9)))
-    assert 0.25 < front.mean() < 0.45 and 0.88 < front[2] / front[0] < 1
+    assert 0.25 < front.mean() < 0.45 and 0.86 < front[2] / front[0] < 1
     assert corner.mean() < 0.95 * front.mean() and corner[2] / corner[0] < front[2] / front[0]
 
 
@@ -133,6 +138,129 @@ def test_corneas_rise_over_the_irises_and_move_with_the_eyes(model):
         assert 1e-3 < (cornea[0] - pole) @ gaze < 4e-3, "a chamber before the iris"
     assert looking.parts["cornea_left"].material.alpha_mode == "BLEND"
     assert head.parts["cornea_left"].material.texture[..., 3].max() < 40
+
+
+def skin_clearance(model, result, side):
+    """Distances (P,) from the eyeball's surface to the first skin seen from its centre, within the cornea's reach."""
+    size = 96
+    vertices, ball = result.vertices.astype(float), result.vertices[model.regions[f"eyeball_{side}"]].astype(float)
+    centre, radius = 0.5 * (ball.min(0) + ball.max(0)), np.ptp(ball, axis=0).mean() / 2
+    from_centre = (vertices - centre) * (-1, 1, -1)  # the camera looks along the gaze
+    faces = model.faces[result.is_skin]
+    faces = np.ascontiguousarray(faces[(from_centre[faces][:, :, 2] < -0.2 * radius).all(1)])
+    focal = size / 2 / np.tan(np.radians(CORNEA_DEG))
+    camera = fv.Camera(focal, (size / 2, size / 2), (size, size))
+    seen = rasterize(project(torch.tensor(np.float32(from_centre)), camera)[None], torch.tensor(faces), (size, size))
+    y, x = (np.mgrid[:size, :size] + 0.5 - size / 2) / focal
+    angle = np.degrees(np.arctan(np.hypot(x, y)))
+    inside = (angle < CORNEA_DEG) & seen.mask[0].numpy()
+    return (seen.depth[0].numpy() * np.sqrt(1 + x * x + y * y) - radius)[inside], angle[inside], radius
+
+
+def test_closed_lids_cover_the_corneas(model):
+    uncovered = []
+    for seed in range(40):
+        head = fv.head(model.random(seed), model, texture_size=8)
+        closed = fv.edit(head, expression={"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})
+        side = ("left", "right")[seed % 2]
+        clearance, angle, radius = skin_clearance(model, closed, side)
+        assert len(clearance) > 5000, "the lids are closed"
+        cornea = CORNEA_RISE * radius * (1 - (angle / CORNEA_DEG) ** 2).clip(0) ** 2
+        uncovered.append(float((cornea > clearance).mean()))
+    assert np.mean(uncovered) < 0.01 and max(uncovered) < 0.1
+
+
+# ------------------------------------------------------------------------------------------------------------- wet line
+
+
+def test_the_wet_line_lies_between_lids_and_eyes_and_follows_the_lids(model):
+    for seed in range(8):
+        head = fv.head(model.random(seed), model, texture_size=8)
+        for expression in ({}, {"eyeBlinkLeft": 0.5, "eyeBlinkRight": 0.5}, {"eyeLookOutLeft": 1.0}):
+            result = fv.edit(head, expression=expression) if expression else head
+            line, part = result.part_vertices["tear_line"], result.parts["tear_line"]
+            across = np.tile(np.arange(5), len(line) // 5)
+            for side in ("left", "right"):
+                ball = result.vertices[model.regions[f"eyeball_{side}"]]
+                centre, radius = 0.5 * (ball.min(0) + ball.max(0)), np.ptp(ball, axis=0).mean() / 2
+                mine = (line[:, 0] > 0) == (side == "left")
+                height = np.linalg.norm(line - centre, axis=1) - radius
+                at_ball, at_lid = height[mine & (across == 4)], height[mine & (across == 0)]
+                assert np.abs(np.median(at_ball)) < 0.4e-3 and np.quantile(np.abs(at_ball), 0.9) < 1.5e-3, (seed, expression)
+                assert np.median(at_lid) > 0.5e-3
+            lids = result.vertices[model.regions["eyelids"]]
+            away = np.linalg.norm(line[across == 0][:, None] - lids[None], axis=-1).min(1)
+            assert away.max() < 1.5e-3, (seed, expression)
+            assert part.material.alpha_mode == "BLEND"
+
+
+def test_the_caruncle_is_pink_and_in_the_inner_corners(library, model):
+    part = library.get("tear_line", "base")
+    points = part.binding.place(model.mean_vertices.astype(float))
+    height, width = part.material.texture.shape[:2]
+    texels = np.minimum((part.uv * (width, height)).astype(int), (width - 1, height - 1))
+    alpha = part.material.texture[texels[:, 1], texels[:, 0], 3]
+    vertex = np.zeros(len(part.uv), int)
+    vertex[part.uv_faces.ravel()] = part.faces.ravel()
+    solid = points[vertex[alpha > 180]]
+    balls = [model.mean_vertices[model.regions[f"eyeball_{side}"]].mean(0) for side in ("left", "right")]
+    inner = [solid[(solid[:, 0] > 0) == (ball[0] > 0)] for ball in balls]
+    assert all(len(some) and np.abs(some[:, 0]).max() < abs(ball[0]) - 8e-3 for some, ball in zip(inner, balls))
+    red, _, blue, _ = part.material.texture[height // 2, 0].astype(float)
+    assert red > 1.3 * blue
+
+
+# --------------------------------------------------------------------------------------------------------------- edited
+
+
+def test_eyes_get_another_colour(model):
+    head = fv.head(model.random(2), model, texture_size=8)
+    green = fv.edit(head, eye_color="green")
+    assert np.abs(green.params.iris - linear(fv.EYE_COLORS["green"])).max() < 1e-6
+    assert green.parts["eye_left"].material.texture is not head.parts["eye_left"].material.texture
+    for same in ("#566446", (86, 100, 70), np.array([86, 100, 70])):
+        assert np.array_equal(fv.edit(head, eye_color=same).params.iris, green.params.iris)
+    assert np.array_equal(fv.edit(head, eye_color="gray").params.iris, fv.edit(head, eye_color="Grey ").params.iris)
+    assert np.array_equal(green.texture, head.texture) and np.array_equal(green.vertices, head.vertices)
+    assert np.array_equal(fv.edit(green, age=5).params.iris, green.params.iris), "other edits keep it"
+
+
+@pytest.mark.parametrize(
+    ("color", "words"),
+    [
+        ("gren", "did you mean 'green'"),
+        ("xyz", "there are: dark brown, brown"),
+        ("#12345", "neither a name"),
+        ("#1234567890", "neither a name"),
+        ((1, 2), "neither a name"),
+        ((0, 0, 300), "neither a name"),
+        ((0, 0, float("nan")), "neither a name"),
+        (7, "neither a name"),
+        ([10**400, 0, 0], "neither a name"),
+    ],
+)
+def test_what_is_no_eye_colour_is_refused(toy_model, color, words):
+    head = fv.head(toy_model.neutral(), toy_model, texture_size=8)
+    with pytest.raises(fv.ParameterError, match=words):
+        fv.edit(head, eye_color=color)
+
+
+def test_eyes_that_are_no_parts_are_painted_into_the_texture(model):
+    bare = model.neutral().replace(styles={}, iris=np.float32(BROWN))
+    head = fv.head(bare, model, texture_size=256)
+    blue = fv.edit(head, eye_color="blue")
+    expected = fv.head(bare.replace(iris=blue.params.iris), model, texture_size=256)
+    assert (blue.texture != head.texture).any()
+    assert np.abs(blue.texture.astype(int) - expected.texture).max() <= 1
+
+
+def test_the_command_line_changes_the_colour(model, tmp_path):
+    head = fv.head(model.random(2), model, texture_size=8)
+    fv.export(head, tmp_path / "head.json")
+    assert (
+        main(["edit", str(tmp_path / "head.json"), "-o", str(tmp_path / "blue.json"), "--eye-color", "light blue"]) == 0
+    )
+    assert np.abs(fv.load_result(tmp_path / "blue.json").params.iris - linear(fv.EYE_COLORS["light blue"])).max() < 1e-6
 
 
 # ------------------------------------------------------------------------------------------------------- in photographs

@@ -153,11 +153,8 @@ def _tear_line(surface: np.ndarray, head: HeadMesh) -> Part:
     for side, grid in eye_grids(head).items():
         rings, around = _around_the_eye(grid, surface, 1.0 if side == "left" else -1.0)
         rows = _strip(rings, surface, _sphere(surface, head, f"eyeball_{side}"), grid.line, around[:-1])
-        lid, frame = rings[grid.line + _LID_RING], rings[grid.line + _FRAME_RING]
-        corners = np.stack([lid, np.roll(lid, -1), frame], axis=-1)
-        if side == "right":
-            corners = corners[:, [1, 0, 2]]
-        count, spokes = len(_ACROSS), len(lid)
+        anchors = np.stack([_anchors(rings, grid.line, share) for share in _ACROSS], axis=1)
+        count, spokes = len(_ACROSS), rings.shape[1]
         first, last = np.arange(spokes), (np.arange(spokes) + 1) % spokes
         quads, uv_quads = (
             np.stack([a * count + k, b * count + k, b * count + k + 1, a * count + k + 1], axis=-1)
@@ -169,13 +166,21 @@ def _tear_line(surface: np.ndarray, head: HeadMesh) -> Part:
         faces.append(at + triangles_from_quads(quads.reshape(-1, 4)[:, order]))
         uv_faces.append(uv_at + triangles_from_quads(uv_quads.reshape(-1, 4)[:, order]))
         points.append(rows.reshape(-1, 3))
-        triangles.append(np.repeat(corners, count, axis=0))
+        triangles.append(anchors.reshape(-1, 3))
         uv.append(np.stack(np.meshgrid(around, _ACROSS, indexing="ij"), axis=-1).reshape(-1, 2))
-    place, anchors = np.concatenate(points), np.concatenate(triangles)
-    binding = bind(place, surface, anchors, np.full((len(place), 3), 1 / 3), "surface")
+    place = np.concatenate(points)
+    weights = np.broadcast_to((0.6, 0.0, 0.4), place.shape)
+    binding = bind(place, surface, np.concatenate(triangles), weights, "surface")
     material = Material(_tear_texture(), _TEAR_ROUGHNESS, "BLEND")
     flat = np.concatenate(uv).astype(np.float32)
     return Part("tear_line/base", binding, np.concatenate(faces), flat, np.concatenate(uv_faces), material)
+
+
+def _anchors(rings: np.ndarray, line: int, share: float) -> np.ndarray:
+    """(S, 3) vertices of the lids to which points of the wet line are bound: near the lid to its front, near the ball
+    to its inner edge, which lies on the ball of every head."""
+    near, far = (line + _LID_RING, line + _FRAME_RING) if share < 0.5 else (line, line + _LID_RING)
+    return np.stack([rings[near], np.roll(rings[near], -1), rings[far]], axis=-1)
 
 
 def _around_the_eye(grid: LoopGrid, surface: np.ndarray, outward: float) -> tuple[np.ndarray, np.ndarray]:
