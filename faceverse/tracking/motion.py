@@ -13,7 +13,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
-from ..formats.export import ExportFormat, coarse_head, export, glb_bytes
+from ..formats.export import ExportFormat, coarse_head, export
+from ..formats.glb import glb_bytes
 from ..formats.gltf import GltfAnimation, GltfCamera
 from ..io.files import write_atomically
 from .result import OWN_FORMATS, Track
