@@ -28,7 +28,7 @@ from faceverse.model.texture_maps import uv_fragments
 from faceverse.result import FitResult, Stage, with_params
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".json")
-COMPONENT_TYPES = {5123: "<u2", 5125: "<u4", 5126: "<f4"}
+COMPONENT_TYPES = {5121: "u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from faceverse.graphics.camera import default_camera
 from faceverse.model.face_model import ARKIT_NAMES, FaceModel
 from faceverse.parts.binding import bind
 from faceverse.parts.part import Material, Part, PartLibrary
-from faceverse.result import head_from_params
+from faceverse.result import head_from_params, with_params
 
 STYLES = {
     "teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "own", "eye_right": "own",
@@ -253,6 +253,26 @@ def test_colours_reach_beyond_the_edges_of_textures():
     assert (teeth[..., :3] == (200, 100, 50)).all()
     whole = texture(1)
     assert padded_texture(Material(whole)) is whole
+
+
+def test_light_of_the_open_mouth_is_in_the_colours_of_the_vertices(head, tmp_path):
+    glb = read_glb(export(head, tmp_path / "me.glb"))
+    expression = np.float32([0.6 * (name == "jawOpen") for name in ARKIT_NAMES])
+    opened = with_params(head, head.params.replace(expression=expression))
+    light = {"head": opened.skin_occlusion, **opened.part_occlusion}
+    faces = {"head": head.faces[head.is_skin], **{slot: part.faces for slot, part in head.parts.items()}}
+    darkest = {}
+    for name in nodes_of(glb):
+        reader = part_glb(glb, name)
+        if "COLOR_0" in reader.primitive["attributes"]:
+            written = reader.attribute("COLOR_0")[reader.corners()]
+            wanted = light[name][faces[name].reshape(-1)]
+            assert np.abs(written[:, :3] / 255 - wanted[:, None]).max() < 0.51 / 255 and (written[:, 3] == 255).all()
+            darkest[name] = wanted.min()
+    assert set(darkest) == {"head", "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right"}
+    assert darkest["tongue"] < 0.5 and darkest["head"] < 0.5
+    bare = head.replace(params=head.params.replace(styles={}))
+    assert "COLOR_0" not in read_glb(export(bare, tmp_path / "bare.glb")).primitive["attributes"]
 
 
 def animation_of(head, keys=4):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..parts.part import Material
-from ..result import FitResult
+from ..result import FitResult, with_params
 from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget, write_glb
 from .store import library_name, picture_bytes
 from .surfaces import padded_texture, roughness_map, split_corners, unit_normals
@@ -19,6 +19,7 @@ _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are
 _PIVOTED = ("eye_left", "eye_right")  # parts that a program may turn
 _CARRIERS = {"cornea_left": "eye_left", "cornea_right": "eye_right"}  # what these turn, too
 _HAIRS = ("lashes", "brows")  # parts of flat strips, seen from both sides
+_OPEN_JAW = 0.6  # weight at which light in the mouth is computed
 _STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
 _ROUND = 0.03  # share of the radius by which a vertex may be away from the eyeball to count as a part of it
 
@@ -40,24 +41,41 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
         normal=None if result.normal_map is None else picture_bytes(result.normal_map),
     )
     pictures: dict[bytes, bytes] = {}
+    light = baked_light(result) if result.parts else {}
     parts, centres = [], {"": np.zeros(3, np.float32)}
     for slot, part in result.parts.items():
         holder = _CARRIERS.get(slot, "")
         holder = holder if holder in result.parts else ""
         centres[slot] = _pivot(result, slot) if slot in _PIVOTED else centres[holder]
-        mesh = _part_mesh(result, slot, offsets, weights, centres[slot])
+        mesh = _part_mesh(result, slot, offsets, weights, centres[slot], light.get(slot))
         material = _part_material(slot, part.material, pictures)
         parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder))
-    head = _skin_mesh(result, offsets, weights)
+    head = _skin_mesh(result, offsets, weights, light.get("skin"))
     return write_glb(head, skin, library_name(), parts=parts, animation=animation, camera=camera)
 
 
-def _skin_mesh(result: FitResult, offsets: np.ndarray, weights: np.ndarray) -> GltfMesh:
+def baked_light(result: FitResult) -> dict[str, np.ndarray]:
+    """Share (V,) of the light that arrives at the vertices of "skin" and of the parts by slot, where it is not 1.
+
+    A file holds one value for all expressions: that of the open mouth, because in the closed one nobody sees it, and
+    of eyes that are neither closed nor wide.
+    """
+    names = result.model.expression_names
+    expression = np.float32([_OPEN_JAW * (name == "jawOpen") for name in names])
+    opened = with_params(result, result.params.replace(expression=expression))
+    found = {"skin": opened.skin_occlusion, **opened.part_occlusion}
+    return {name: light for name, light in found.items() if light.min() < 1}
+
+
+def _skin_mesh(
+    result: FitResult, offsets: np.ndarray, weights: np.ndarray, light: np.ndarray | None
+) -> GltfMesh:
     """The head without what parts replace.
 
     Args:
         offsets: (E, V, 3) of the expressions.
         weights: (E,) of the expressions.
+        light: (V,) of `baked_light`, or None.
     """
     model, neutral = result.model, result.neutral_vertices
     pairs, faces = split_corners(model.faces[result.is_skin], model.uv_faces[result.is_skin])
@@ -71,7 +89,10 @@ def _skin_mesh(result: FitResult, offsets: np.ndarray, weights: np.ndarray) -> G
         )
         for name, offset in zip(model.expression_names, offsets)
     )
-    return GltfMesh("head", neutral[vertex], normals[vertex], model.uv[pairs[:, 1]], faces, targets, weights)
+    return GltfMesh(
+        "head", neutral[vertex], normals[vertex], model.uv[pairs[:, 1]], faces, targets, weights,
+        None if light is None else light[vertex],
+    )  # fmt: skip
 
 
 def _has_morph_normals(result: FitResult) -> bool:
@@ -84,7 +105,12 @@ def _pivot(result: FitResult, slot: str) -> np.ndarray:
 
 
 def _part_mesh(
-    result: FitResult, slot: str, offsets: np.ndarray, weights: np.ndarray, origin: np.ndarray
+    result: FitResult,
+    slot: str,
+    offsets: np.ndarray,
+    weights: np.ndarray,
+    origin: np.ndarray,
+    light: np.ndarray | None,
 ) -> GltfMesh:
     """The part in this slot, relative to an origin (3,); see `_skin_mesh`."""
     part, placed = result.parts[slot], result.neutral_part_vertices[slot]
@@ -104,7 +130,7 @@ def _part_mesh(
         targets = []
     return GltfMesh(
         slot, placed[vertex] - origin, normals[vertex], part.uv[pairs[:, 1]], faces, tuple(targets),
-        weights if targets else np.zeros(0, np.float32),
+        weights if targets else np.zeros(0, np.float32), None if light is None else light[vertex],
     )  # fmt: skip
 
 

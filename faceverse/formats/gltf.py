@@ -16,7 +16,7 @@ import numpy as np
 from ..graphics.alpha_texture import DEFAULT_CUTOFF, AlphaMode
 from ..graphics.mesh import tangents
 
-_FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
+_BYTE, _UINT16, _UINT32, _FLOAT = 5121, 5123, 5125, 5126
 _VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _NEAR_M = 0.01
@@ -49,6 +49,7 @@ class GltfMesh:
         faces: (F, 3) counter-clockwise.
         targets: morph targets, all with normals or all without.
         weights: (T,) initial weights of the targets.
+        light: (V,) 0..1, factor of the base colour where less light arrives; None for 1 everywhere.
     """
 
     name: str
@@ -58,6 +59,7 @@ class GltfMesh:
     faces: np.ndarray
     targets: tuple[MorphTarget, ...] = ()
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    light: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,13 @@ class _Builder:
         limits = _bounds(values) if bounds else {}
         return self.accessor(bufferView=view, componentType=_FLOAT, count=len(values), type=kind, **limits)
 
+    def grey_data(self, values: np.ndarray) -> int:
+        """Add an accessor of opaque greys (V,) 0..1, as bytes: the format wants four of them, linear."""
+        grey = np.round(values * 255).astype(np.uint8)
+        pixels = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
+        view = self.view(pixels.tobytes(), _VERTEX_DATA)
+        return self.accessor(bufferView=view, componentType=_BYTE, normalized=True, count=len(grey), type="VEC4")
+
     def mesh(self, mesh: GltfMesh, material: GltfMaterial, number: int, tolerance: float) -> dict:
         """Add a mesh with one primitive, whose material has this number."""
         attributes = {
@@ -251,6 +260,8 @@ class _Builder:
             "NORMAL": self.vertex_data(mesh.normals),
             "TEXCOORD_0": self.vertex_data(mesh.uv),
         }
+        if mesh.light is not None:
+            attributes["COLOR_0"] = self.grey_data(mesh.light)
         if material.normal is not None:
             attributes["TANGENT"] = self.vertex_data(tangents(mesh.positions, mesh.normals, mesh.uv, mesh.faces))
         indices = self.indices(mesh.faces)
