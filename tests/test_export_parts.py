@@ -84,9 +84,11 @@ def model(toy_model):
             for slot, centre in EYES.items()
         ),
         made(base, "eye_right/other", ball(EYES["eye_right"]), "rigid", "eyeball_right", Material(texture(5), 0.1)),
+        made(base, "cornea_left/clear", ball(EYES["eye_left"]), "rigid", "eyeball_left",
+             Material(texture(6, alpha=14), 0.05, "BLEND")),
         made(base, "lashes/thin", strip([0, 0.03, 0.1]), "surface", "eyelids", Material(soft, 0.8, "BLEND", 0.3)),
         made(base, "brows/cut", strip([0, 0.05, 0.1]), "surface", "face", Material(soft, 0.9, "MASK", 0.25)),
-    ]
+    ]  # fmt: skip
     return FaceModel(data, lambda _: PartLibrary({part.name: part for part in parts}, "", {}))
 
 
@@ -146,6 +148,27 @@ def test_eyes_turn_about_their_centres(head, tmp_path):
         points = head.neutral_part_vertices[slot][:-1]
         middle = (points.min(0) + points.max(0)) / 2
         assert np.abs(nodes[slot][0]["translation"] - middle).max() < 1e-6
+
+
+def test_corneas_turn_with_their_eyes(model, tmp_path):
+    head = head_of(model, cornea_left="clear")
+    glb = read_glb(export(head, tmp_path / "me.glb"))
+    nodes = nodes_of(glb)
+    (child,) = nodes["eye_left"][0]["children"]
+    assert glb.document["nodes"][child] is nodes["cornea_left"][0] and "translation" not in nodes["cornea_left"][0]
+    assert len(nodes["head"][0]["children"]) == len(STYLES)
+    reader = part_glb(glb, "cornea_left")
+    placed = reader.attribute("POSITION")[reader.corners()] + nodes["eye_left"][0]["translation"]
+    faces = head.parts["cornea_left"].faces
+    assert np.abs(placed - head.neutral_part_vertices["cornea_left"][faces.reshape(-1)]).max() < 1e-6
+    assert np.abs(reader.targets("POSITION")).max() > 1e-3
+    surface = glb.document["materials"][reader.primitive["material"]]
+    assert surface["alphaMode"] == "BLEND" and "doubleSided" not in surface
+    assert surface["pbrMetallicRoughness"] == {
+        "baseColorFactor": [1, 1, 1, 0.04], "metallicFactor": 1, "roughnessFactor": 0.05
+    }  # fmt: skip
+    alone = head.replace(params=head.params.replace(styles={"cornea_left": "clear"}))
+    assert list(nodes_of(read_glb(export(alone, tmp_path / "alone.glb")))) == ["head", "cornea_left"]
 
 
 def test_the_centre_of_an_eyeball_ignores_iris_and_cornea():
@@ -309,12 +332,12 @@ def test_parts_pass_the_khronos_validator(model, head, tmp_path, validate_gltf, 
         path.write_bytes(glb_bytes(head, animation_of(head), GltfCamera(np.zeros(3), 0.5, 1.0)))
     elif case == "own textures":
         bumps = np.full((16, 16, 3), (128, 128, 255), np.uint8)
-        export(head_of(model, brows="cut", eye_right="other").replace(normal_map=bumps), path)
+        export(head_of(model, brows="cut", eye_right="other", cornea_left="clear").replace(normal_map=bumps), path)
     else:
         export(head, path, lod=case)
     report = validate_gltf(path)
     assert report["issues"]["messages"] == []
-    assert report["info"]["hasMorphTargets"] and report["info"]["drawCallCount"] == 7 + (case == "own textures")
+    assert report["info"]["hasMorphTargets"] and report["info"]["drawCallCount"] == 7 + 2 * (case == "own textures")
 
 
 def test_files_without_parts_are_what_they_always_were(model, tmp_path):

@@ -17,8 +17,9 @@ from .surfaces import padded_texture, roughness_map, split_corners, unit_normals
 _PNG_UP_TO_PX = 1024  # larger textures go into a GLB as JPEG
 _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
 _PIVOTED = ("eye_left", "eye_right")  # parts that a program may turn
-_CARRIERS = {"cornea_left": "eye_left", "cornea_right": "eye_right"}  # what these turn, too
+_CARRIERS = {"cornea_left": "eye_left", "cornea_right": "eye_right"}  # corneas, and what takes them along
 _HAIRS = ("lashes", "brows")  # parts of flat strips, seen from both sides
+_CORNEA_REFLECTANCE = 0.04
 _OPEN_JAW = 0.6  # weight at which light in the mouth is computed
 _STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
 _ROUND = 0.03  # share of the radius by which a vertex may be away from the eyeball to count as a part of it
@@ -153,6 +154,11 @@ def _part_material(slot: str, material: Material, pictures: dict[bytes, bytes]) 
     Args:
         pictures: encoded textures by the bytes of their pixels, for parts with the same texture.
     """
+    if slot in _CARRIERS:
+        # Blending weakens reflections as much as colours: a mirror that covers as much as a cornea reflects looks
+        # like one, and a clear dielectric like nothing.
+        mirror = (1.0, 1.0, 1.0, _CORNEA_REFLECTANCE)
+        return GltfMaterial(slot, mirror, material.roughness, alpha_mode="BLEND", metallic=1.0)
     key = material.alpha_mode.encode() + material.texture.tobytes()
     if key not in pictures:
         pixels = padded_texture(material)

@@ -64,24 +64,26 @@ class GltfMesh:
 
 @dataclass(frozen=True)
 class GltfMaterial:
-    """A non-metallic surface. Pictures are encoded as PNG or JPEG; equal ones are stored once in a file.
+    """A surface. Pictures are encoded as PNG or JPEG; equal ones are stored once in a file.
 
     Args:
-        base_color: picture, sRGB, with alpha where `alpha_mode` uses it.
+        base_color: picture, sRGB, with alpha where `alpha_mode` uses it; or linear RGB and alpha, 0..1 each.
         roughness: 0..1, or a picture: green 0..255 is roughness 0..1, blue is 0.
         normal: picture in tangent space, or None.
         alpha_mode: "OPAQUE", "MASK" or "BLEND".
         alpha_cutoff: least alpha that "MASK" shows.
         two_sided: whether the backs of the triangles are visible too.
+        metallic: 0..1.
     """
 
     name: str
-    base_color: bytes
+    base_color: bytes | tuple[float, float, float, float]
     roughness: bytes | float
     normal: bytes | None = None
     alpha_mode: AlphaMode = "OPAQUE"
     alpha_cutoff: float = DEFAULT_CUTOFF
     two_sided: bool = False
+    metallic: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -258,8 +260,9 @@ class _Builder:
         attributes = {
             "POSITION": self.vertex_data(mesh.positions, bounds=True),
             "NORMAL": self.vertex_data(mesh.normals),
-            "TEXCOORD_0": self.vertex_data(mesh.uv),
         }
+        if isinstance(material.base_color, bytes):  # the pictures of a material have the same coordinates
+            attributes["TEXCOORD_0"] = self.vertex_data(mesh.uv)
         if mesh.light is not None:
             attributes["COLOR_0"] = self.grey_data(mesh.light)
         if material.normal is not None:
@@ -352,10 +355,14 @@ class _Builder:
 
     def material(self, material: GltfMaterial, picture: str) -> dict:
         """Add a material whose base colour has this name."""
-        surface: dict[str, Any] = {"baseColorTexture": {"index": self.image(picture, material.base_color)}}
+        surface: dict[str, Any] = {}
+        if isinstance(material.base_color, bytes):
+            surface["baseColorTexture"] = {"index": self.image(picture, material.base_color)}
+        else:
+            surface["baseColorFactor"] = list(material.base_color)
         if isinstance(material.roughness, bytes):
             surface["metallicRoughnessTexture"] = {"index": self.image("roughness", material.roughness)}
-        surface["metallicFactor"] = 0.0
+        surface["metallicFactor"] = float(material.metallic)
         surface["roughnessFactor"] = 1.0 if isinstance(material.roughness, bytes) else float(material.roughness)
         entry: dict[str, Any] = {"name": material.name, "pbrMetallicRoughness": surface}
         if material.normal is not None:
