@@ -62,7 +62,7 @@ def baked_light(result: FitResult) -> dict[str, np.ndarray]:
     of eyes that are neither closed nor wide.
     """
     names = result.model.expression_names
-    expression = np.float32([_OPEN_JAW * (name == "jawOpen") for name in names])
+    expression = np.array([_OPEN_JAW * (name == "jawOpen") for name in names], np.float32)
     opened = with_params(result, result.params.replace(expression=expression))
     found = {"skin": opened.skin_occlusion, **opened.part_occlusion}
     return {name: light for name, light in found.items() if light.min() < 1}
