@@ -203,6 +203,26 @@ def test_smooth_parts_have_highlights_and_the_skin_has_none(toy_model):
     assert 0 < changed.sum() <= 22**2  # pixels of the card
 
 
+def test_a_clear_surface_shows_its_highlight_and_what_lies_behind(toy_model):
+    clear = {"colour": (0, 0, 0, 0), "z": FRONT + 0.01, "alpha_mode": "BLEND"}
+    behind = card(toy_model, "brows", BLUE, half=0.06)
+    light = directed_light(0, 0).numpy()
+    plain, matte, glass = (
+        shown(head_with(toy_model, behind, *layers, light=light), "color").rgb.astype(int)
+        for layers in (
+            (),
+            (card(toy_model, "lashes", roughness=0.9, **clear),),
+            (card(toy_model, "lashes", roughness=0.03, **clear),),
+        )
+    )
+    assert np.array_equal(plain, matte)
+    assert (colour_at(glass, (0, 0), FRONT + 0.01) - colour_at(plain, (0, 0))).min() > 25  # the middle mirrors the lamp
+    back = directed_light(170, 0).numpy()  # a lamp behind the head is mirrored by nothing
+    layers = [card(toy_model, "lashes", roughness=roughness, **clear) for roughness in (0.9, 0.03)]
+    pictures = [shown(head_with(toy_model, behind, layer, light=back), "color").rgb.astype(int) for layer in layers]
+    assert np.abs(pictures[0] - pictures[1])[95:105, 95:105].max() <= 10
+
+
 def test_an_unknown_part_is_named(toy_model):
     head = head_with(toy_model, card(toy_model, "tongue", RED))
     with pytest.raises(ParameterError, match="no style 'long' of tongue"):
@@ -225,13 +245,22 @@ def test_the_dominant_lamp_is_where_a_light_comes_from():
 
 
 def test_reflections_are_brightest_in_the_mirror_direction_and_modest():
-    light, to_camera = directed_light(60, 0), torch.tensor([[0.0], [0.0], [1.0]])
+    light, to_camera = directed_light(40, 0), torch.tensor([[0.0], [0.0], [1.0]])
     degrees = torch.arange(-80, 81, 2)
     normals = torch.stack([torch.deg2rad(degrees).sin(), torch.zeros(81), torch.deg2rad(degrees).cos()])
-    rows = [glossy_reflection(normals, to_camera.expand(3, 81), torch.full((81,), r), light)[0] for r in (0.1, 0.3)]
-    assert degrees[int(rows[0].argmax())] == 30
-    assert 0.3 < float(rows[0].max()) < 2 and float(rows[1].max()) < float(rows[0].max()) / 2
+    rows = [glossy_reflection(normals, to_camera.expand(3, 81), r, light)[0] for r in (0.1, 0.3)]
+    assert degrees[int(rows[0].argmax())] == 20
+    assert 0.3 < float(rows[0].max()) < 3 and float(rows[1].max()) < float(rows[0].max()) / 2
     assert float(rows[0][degrees == 0]) < 0.08 and all(bool((row >= 0).all()) for row in rows)
+
+
+def test_light_from_aside_is_mirrored_by_its_nearest_part():
+    to_camera = torch.tensor([[0.0], [0.0], [1.0]]).expand(3, 91)
+    degrees = torch.arange(0, 91)
+    normals = torch.stack([torch.deg2rad(degrees).sin(), torch.zeros(91), torch.deg2rad(degrees).cos()])
+    for yaw, brightest in ((30, 15), (75, 24), (100, 24)):
+        row = glossy_reflection(normals, to_camera, 0.1, directed_light(yaw, 0))[0][:60]
+        assert abs(int(row.argmax()) - brightest) <= 1, yaw
 
 
 def lips(gap, width=0.05, count=11):
@@ -277,8 +306,8 @@ def slots_seen(head, size=160):
     posed = posed_head(head, "albedo", *_pose(head))
     box = head_box_px(head)
     samples = SeenSamples.of(posed, head.camera.cropped(box, (size, size)), 1)
-    counts = torch.bincount(samples.surface, minlength=len(posed.opaque.slots)).tolist()
-    return dict(zip(posed.opaque.slots, counts))
+    counts = torch.bincount(posed.opaque.surface_of(samples.triangle), minlength=len(posed.opaque.parts)).tolist()
+    return {part.slot: count for part, count in zip(posed.opaque.parts, counts) if part is not None}
 
 
 def test_closed_lips_hide_the_teeth_and_an_open_mouth_shows_them(model):
@@ -306,7 +335,7 @@ def test_light_reaches_the_parts_of_an_open_mouth_only(model):
 
 def test_lashes_show_in_colour(model):
     head = fv.head(model.neutral().replace(light=default_light().numpy()), model)
-    bare = head.replace(params=head.params.replace(styles={**head.params.styles, "lashes": "01"}))
+    bare = head.replace(params=head.params.replace(styles={**head.params.styles, "lashes": "03"}))
     without = head.replace(
         params=head.params.replace(styles={k: v for k, v in head.params.styles.items() if k != "lashes"})
     )

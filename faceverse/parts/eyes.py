@@ -105,6 +105,15 @@ def paint_iris(neutral: np.ndarray, iris: np.ndarray, pupil_mm: float = PUPIL_MM
     return painted
 
 
+def wet_share(eye: Part, uv: np.ndarray) -> np.ndarray:
+    """Share (P,) float32 of the reflections at texture coordinates (2, P) of an eye that its own surface shows: all on
+    the sclera, none on the iris of a style that lies behind a cornea."""
+    if eye.style != PAINTED_STYLE:
+        return np.ones(uv.shape[1], np.float32)
+    radius = np.hypot(uv[0] - 0.5, uv[1] - 0.5) / IRIS_UV
+    return np.float32(_step(radius, *_BORDER))
+
+
 def eye_radii(size: int) -> np.ndarray:
     """(S, S) distance of the texture's pixels from its centre, in radii of the iris."""
     y, x = np.mgrid[:size, :size] + (0.5 - size / 2)

@@ -24,7 +24,7 @@ LID_EDGES = {  # by slot; upper and lower
 }
 
 _MOUTH_CURVE = 0.9  # light is reflected between lips, teeth and cavity: more arrives than comes in straight
-_LID_SHADOWS = ((0.75, 2.8e-3), (0.4, 1.5e-3))  # of the upper and lower lid: strength at the edge, reach in metres
+_LID_SHADOWS = ((0.72, 3.4e-3), (0.4, 1.6e-3))  # of the upper and lower lid: strength at the edge, reach in metres
 
 
 def mouth_light(points: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
@@ -39,9 +39,12 @@ def mouth_light(points: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.
 
     Reference: van Oosterom and Strackee, The solid angle of a plane triangle, 1983.
     """
-    a, b, c, d = upper[:-1], upper[1:], lower[1:], lower[:-1]
-    triangles = np.concatenate([np.stack([a, d, c], 1), np.stack([a, c, b], 1)])
-    angle = _solid_angle(points, triangles)
+    count = len(upper)
+    right, left = np.arange(count - 1), np.arange(1, count)
+    triangles = np.concatenate(
+        [np.stack([right, right + count, left + count], 1), np.stack([right, left + count, left], 1)]
+    )
+    angle = _solid_angle(points, np.concatenate([upper, lower]), triangles)
     in_front = (angle < 0) & (points[:, 2] > (upper[:, 2].mean() + lower[:, 2].mean()) / 2)
     share = np.where(in_front, 1, np.clip(angle / (2 * np.pi), 0, 1))
     return np.float32(share**_MOUTH_CURVE)
@@ -63,14 +66,23 @@ def lid_light(points: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.nd
     return light
 
 
-def _solid_angle(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Solid angle (P,) of triangles (T, 3, 3) that show (P, 3) their backs, less that of those that show their fronts;
-    at most 2 pi each."""
-    first, second, third = np.moveaxis(triangles[:, None] - points[:, None], 2, 0)  # (T, P, 3)
-    one, two, three = (np.sqrt(np.square(corner).sum(-1)) for corner in (first, second, third))
-    volume = (first * np.cross(second, third)).sum(-1)
-    edges = (first * second).sum(-1) * three + (second * third).sum(-1) * one + (third * first).sum(-1) * two
-    return (2 * np.arctan2(volume, one * two * three + edges)).sum(0)
+def _solid_angle(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Solid angle (P,) of triangles (T, 3) of vertices (K, 3) that show points (P, 3) their backs, less that of those
+    that show their fronts; at most 2 pi each."""
+    x, y, z = (np.float32(vertices[:, None, axis] - points[:, axis]) for axis in range(3))  # (K, P)
+    length = np.sqrt(x * x + y * y + z * z)
+
+    def dot(one: int, two: int) -> np.ndarray:
+        return x[one] * x[two] + y[one] * y[two] + z[one] * z[two]
+
+    total = np.zeros(len(points), np.float32)
+    for one, two, three in triangles.tolist():
+        volume = x[one] * (y[two] * z[three] - z[two] * y[three])
+        volume += y[one] * (z[two] * x[three] - x[two] * z[three])
+        volume += z[one] * (x[two] * y[three] - y[two] * x[three])
+        edges = dot(one, two) * length[three] + dot(two, three) * length[one] + dot(three, one) * length[two]
+        total += 2 * np.arctan2(volume, length[one] * length[two] * length[three] + edges)
+    return total
 
 
 def _distance(points: np.ndarray, line: np.ndarray) -> np.ndarray:

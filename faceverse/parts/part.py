@@ -27,7 +27,7 @@ EYE_SLOTS = ("eye_left", "eye_right", "cornea_left", "cornea_right")
 
 DEFAULT_STYLES: Mapping[str, str] = MappingProxyType(
     {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "natural", "eye_right": "natural",
-     "cornea_left": "base", "cornea_right": "base", "tear_line": "base", "lashes": "02"}
+     "cornea_left": "base", "cornea_right": "base", "tear_line": "base", "lashes": "01"}
 )  # fmt: skip
 """Parts of a head for which nothing else is chosen: slot -> style. Brows are in the texture of the skin."""
 

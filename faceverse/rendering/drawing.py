@@ -22,6 +22,8 @@ from ..graphics.camera import Camera, project
 from ..graphics.compositing import composite_layers
 from ..graphics.layers import Layers
 from ..graphics.lighting import glossy_reflection, linear_from_srgb, shading
+from ..parts.eyes import wet_share
+from ..parts.part import EYE_SLOTS
 from ..result import FitResult
 from .posed import PosedHead, as_tensor
 from .samples import LayerSamples, Samples, SeenSamples
@@ -37,7 +39,6 @@ _WIRE = (0.02, 0.05, 0.12)
 _WIRE_HALF_WIDTH_PX = 0.45
 _WIRE_FADE_PX = 10.0
 _FLUSH_M = 4e-4  # brows lie on the skin: a layer this far behind it, by the error of its mesh, still counts as in front
-_LEAST_ALPHA = 0.04  # of a clear layer from which it reflects like an opaque one: tears and corneas
 _GLOSSY = 0.35  # least roughness without a highlight
 
 
@@ -91,10 +92,12 @@ def draw(head: PosedHead, mode: str, camera: Camera, supersample: int) -> Drawn:
     for top in range(y0, y1, band):
         bottom = min(top + band, y1)
         samples = SeenSamples.of(head, camera.cropped((x0, top, x1, bottom), (bottom - top, x1 - x0)), supersample)
-        shaded = torch.cat([RENDER_MODES[mode].shade(samples).clamp(0, 1), samples.located()])
+        rgb, gloss = RENDER_MODES[mode].shade(samples), RENDER_MODES[mode].gloss(samples)
+        rgb = rgb if gloss is None else rgb.clamp_min(0) + gloss
+        shaded = torch.cat([rgb.clamp(0, 1), samples.located()])
         image = shaded.new_zeros(5, samples.fragments.triangle.numel()).index_copy_(1, samples.pixels, shaded)
         image = _with_layers(image.view(5, *samples.camera.image_size), samples, RENDER_MODES[mode])
-        image = torch.nn.functional.avg_pool2d(image, supersample)
+        image = torch.nn.functional.avg_pool2d(image, supersample) if supersample > 1 else image
         drawn.rgb[top:bottom, x0:x1] = image[:3].movedim(0, 2)
         drawn.coverage[top:bottom, x0:x1] = image[3]
         drawn.depth[top:bottom, x0:x1] = image[4] / image[3].clamp_min(1e-6)
@@ -116,9 +119,12 @@ def _with_layers(image: Tensor, seen: SeenSamples, mode: RenderMode) -> Tensor:
     depth = seen.fragments.depth[:, y0:y1, x0:x1]
 
     def shade(layers: Layers) -> tuple[Tensor, Tensor]:
-        samples = LayerSamples.of(head, camera, seen.per_pixel, layers, vertices_px)
-        alphas = samples.coverage
-        colours = mode.shade(samples).clamp_min(0).minimum(1 / alphas.clamp_min(_LEAST_ALPHA))
+        samples = LayerSamples.of(head, vertices_px, seen.per_pixel, layers)
+        colours, alphas, gloss = mode.shade(samples).clamp(0, 1), samples.coverage, mode.gloss(samples)
+        if gloss is not None:  # clear surfaces such as corneas reflect light all the same
+            gloss = gloss.clamp(0, 1)
+            opaque = alphas + (1 - alphas) * gloss.amax(0)
+            colours, alphas = ((colours * alphas + gloss) / opaque.clamp_min(1e-6)).clamp(0, 1), opaque
         return torch.cat([colours, samples.located()]), alphas
 
     background = image[:, None, y0:y1, x0:x1]
@@ -144,30 +150,30 @@ def _color(samples: Samples) -> Tensor:
     light = as_tensor(samples.head.result.params.light)
     is_smooth = samples.head.result.normal_map is None and samples.mesh is samples.head.opaque
     if is_smooth:
-        shade = samples.interpolated(shading(samples.mesh.normals, light), samples.mesh.faces)
+        shade = samples.interpolated(shading(samples.mesh.normals, light), samples.mesh.corners)
     else:
         shade = shading(samples.detailed_normals.t(), light).t()
     if samples.light is not None:
         shade = shade * samples.light
-    return _with_gloss(samples.albedo * shade, samples, light)
+    return samples.albedo * shade
 
 
-def _with_gloss(colours: Tensor, samples: Samples, light: Tensor) -> Tensor:
-    """Add the reflections of smooth parts, such as eyes and teeth, to colours (3, P)."""
-    roughness = torch.tensor([1.0 if m is None else m.roughness for m in samples.mesh.materials])
-    if not (roughness < _GLOSSY).any():
-        return colours
-    here = (roughness[samples.surface] < _GLOSSY).nonzero().squeeze(1)
-    if not len(here):
-        return colours
-    to_camera = -torch.nn.functional.normalize(samples.positions(here), dim=0)
-    normals, rough = samples.detailed_normals[:, here], roughness[samples.surface[here]]
-    gloss = glossy_reflection(normals, to_camera, rough, light)
-    if samples.light is not None:
-        gloss = gloss * samples.light[here]
-    if isinstance(samples, LayerSamples):  # what is clear reflects as much as what is not
-        gloss = gloss / samples.coverage[here].clamp_min(_LEAST_ALPHA)
-    return colours.index_add(1, here, gloss)
+def _gloss(samples: Samples) -> Tensor | None:
+    """(3, P) reflections of smooth parts, such as eyes and teeth; None if none are seen."""
+    gloss, light = None, as_tensor(samples.head.result.params.light)
+    for surface, here in samples.by_part():
+        part = samples.mesh.parts[surface]
+        if part is None or part.material.roughness >= _GLOSSY:
+            continue
+        to_camera = -torch.nn.functional.normalize(samples.positions(here), dim=0)
+        reflected = glossy_reflection(samples.normals_at(here), to_camera, part.material.roughness, light)
+        if samples.light is not None:
+            reflected = reflected * samples.light[here]
+        if part.slot in EYE_SLOTS:
+            reflected = reflected * torch.from_numpy(wet_share(part, samples.uv[:, here].numpy()))
+        gloss = torch.zeros(3, len(samples.triangle)) if gloss is None else gloss
+        gloss = gloss.index_add(1, here, reflected)
+    return gloss
 
 
 def _albedo(samples: Samples) -> Tensor:
@@ -215,7 +221,7 @@ def _wireframe(samples: Samples) -> Tensor:
     first = samples.mesh.first.tolist()
     sizes_px = [float(area[a:b].nan_to_num().mean()) ** 0.5 / samples.per_pixel for a, b in pairwise(first)]
     strength = torch.tensor([min(max(size / _WIRE_FADE_PX, 0.2), 1) for size in sizes_px])
-    line = line * strength[samples.surface]
+    line = line * strength[samples.mesh.surface_of(samples.triangle)]
     return _clay(samples) * (1 - line) + torch.tensor(_WIRE)[:, None] * line
 
 
@@ -226,18 +232,20 @@ class RenderMode:
     Attributes:
         description: in a few words, for help texts.
         shade: linear RGB (3, P) of the samples; values are clamped to 0..1 afterwards.
+        gloss: linear RGB (3, P) that smooth surfaces reflect, also those that one sees through; None for no samples.
         shows_layers: whether transparent parts show, such as lashes.
         is_coarse: the head has the faces of the coarse mesh.
     """
 
     description: str
     shade: Callable[[Samples], Tensor]
+    gloss: Callable[[Samples], Tensor | None] = lambda samples: None
     shows_layers: bool = True
     is_coarse: bool = False
 
 
 RENDER_MODES: dict[str, RenderMode] = {
-    "color": RenderMode("texture in the fitted light", _color),
+    "color": RenderMode("texture in the fitted light", _color, _gloss),
     "albedo": RenderMode("texture without light", _albedo),
     "clay": RenderMode("grey clay under studio lights", _clay, shows_layers=False),
     "normal": RenderMode("normals in camera space", _normal),

@@ -5,6 +5,7 @@ Conventions (axes, pixels, colours): see camera.py.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,25 +16,29 @@ from torch import Tensor
 from ..graphics.camera import Camera, project
 from ..graphics.lighting import linear_from_srgb
 from ..graphics.mesh import tangents, vertex_normals
-from ..parts.part import Material, Part
+from ..parts.part import EYE_SLOTS, Part
 from ..result import FitResult, replaced_vertices
 
 # Decoding a byte is a look-up: a million texels take milliseconds instead of a power each.
 LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255)
 
+# Pixels of the last skin, a copy by which changes are noticed, how often it was halved, and the texture.
+_last_texture: tuple[weakref.ref[np.ndarray], np.ndarray, int, Tensor] | None = None
+
 
 @dataclass(frozen=True)
 class PosedMesh:
-    """Meshes in camera space, one after the other: S surfaces with a material each.
+    """Meshes in camera space, one after the other: S surfaces.
 
     Attributes:
         vertices_cam: (V, 3) metres.
         faces, uv_faces: (F, 3) int64.
         uv: (U, 2).
         normals: (V, 3) unit length.
-        light: (V,) share of the light around the head that arrives, see `FitResult.part_occlusion`; None: all of it.
+        light: (V,) share of the light around the head that arrives, but for the shadows of lids, see
+            `FitResult.part_occlusion`; None: all of it.
         first: (S + 1,) int64, first face of each surface, and the number of faces.
-        slots, materials: of the surfaces; None for the skin.
+        parts: of the surfaces; None for the skin.
     """
 
     vertices_cam: Tensor
@@ -43,8 +48,7 @@ class PosedMesh:
     normals: Tensor
     light: Tensor | None
     first: Tensor
-    slots: tuple[str | None, ...]
-    materials: tuple[Material | None, ...]
+    parts: tuple[Part | None, ...]
 
     @classmethod
     def joined(cls, pieces: list[_Piece]) -> PosedMesh:
@@ -57,20 +61,34 @@ class PosedMesh:
         return cls(
             vertices_cam, faces, torch.cat([piece.uv for piece in pieces]), uv_faces,
             vertex_normals(vertices_cam, faces), light, torch.from_numpy(counts[:, 2].copy()),
-            tuple(piece.slot for piece in pieces),
-            tuple(piece.material for piece in pieces),
+            tuple(piece.part for piece in pieces),
         )  # fmt: skip
+
+    @cached_property
+    def corners(self) -> Tensor:
+        """(3, F) faces, in the layout in which samples are interpolated."""
+        return self.faces.t().contiguous()
+
+    @cached_property
+    def uv_corners(self) -> Tensor:
+        """(3, F) like `corners`, for the texture."""
+        return self.uv_faces.t().contiguous()
 
     def surface_of(self, triangle: Tensor) -> Tensor:
         """Surfaces (P,) to which triangles (P,) belong."""
         return torch.searchsorted(self.first[1:], triangle, right=True)
 
-    def texels_per_sample(self, surface: int, texture_size: torch.Size, camera: Camera) -> float:
-        """Area of a texture (H, W) of a surface over its area in the picture, where it faces the camera."""
+    def texels_per_sample(self, surface: int, texture_size: tuple[int, ...], vertices_px: Tensor) -> float:
+        """Area of a texture (H, W) of a surface over its area in a picture, where it faces the camera.
+
+        Args:
+            vertices_px: (V, 3) of the mesh.
+        """
         own = slice(int(self.first[surface]), int(self.first[surface + 1]))
-        a, b, c = project(self.vertices_cam, camera)[self.faces[own]].unbind(1)
+        a, b, c = vertices_px[self.faces[own]].unbind(1)
         on_screen = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-        a, b, c = (self.uv * torch.tensor([texture_size[1], texture_size[0]]))[self.uv_faces[own]].unbind(1)
+        scale = torch.tensor([texture_size[1], texture_size[0]])
+        a, b, c = (self.uv[self.uv_faces[own]] * scale).unbind(1)
         on_texture = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs()
         front = (on_screen < 0) & torch.isfinite(on_screen)
         return float(on_texture[front].sum() / (-on_screen[front]).sum().clamp_min(1e-6))
@@ -85,8 +103,7 @@ class _Piece:
     uv: Tensor
     uv_faces: Tensor
     light: Tensor | None
-    slot: str | None
-    material: Material | None
+    part: Part | None
 
 
 @dataclass(frozen=True)
@@ -125,18 +142,20 @@ class PosedHead:
             kept = ~replaced_vertices(result.model, parts)[faces].all(axis=1)
             faces, uv_faces = faces[kept], uv_faces[kept]
 
-        def piece(vertices, faces, uv, uv_faces, light, slot, material) -> _Piece:
+        def piece(vertices, faces, uv, uv_faces, light, part) -> _Piece:
             return _Piece(
                 as_tensor(vertices @ pose.T + translation), _indices(faces), as_tensor(uv), _indices(uv_faces),
-                None if light is None else as_tensor(light), slot, material,
+                None if light is None else as_tensor(light), part,
             )  # fmt: skip
 
         def piece_of(slot: str, part: Part) -> _Piece:
-            place = result.part_vertices[slot], part.faces, part.uv, part.uv_faces
-            return piece(*place, result.part_occlusion[slot], slot, part.material)
+            vertices = result.part_vertices[slot]
+            # The shadow of a lid is narrower than the triangles of an eye: it is computed at each sample.
+            light = np.ones(len(vertices)) if slot in EYE_SLOTS else result.occlusion_at(slot, vertices)
+            return piece(vertices, part.faces, part.uv, part.uv_faces, light, part)
 
         light = result.skin_occlusion if parts else None
-        skin = piece(result.vertices, faces, result.uv, uv_faces, light, None, None)
+        skin = piece(result.vertices, faces, result.uv, uv_faces, light, None)
         clear = [slot for slot, part in parts.items() if part.material.alpha_mode != "OPAQUE"]
         opaque = [skin, *(piece_of(slot, part) for slot, part in parts.items() if slot not in clear)]
         layers = [piece_of(slot, parts[slot]) for slot in clear]
@@ -151,21 +170,24 @@ class PosedHead:
         points = project(torch.cat(meshes), camera)
         return points[(points[:, 2] > 0) & torch.isfinite(points).all(1), :2]
 
-    def texture(self, surface: int, camera: Camera) -> Tensor:
+    def texture(self, surface: int, vertices_px: Tensor) -> Tensor:
         """Texture (3, H, W) of an opaque surface in linear light, halved until a texel is about as large as a sample
-        (a mipmap level)."""
-        material = self.opaque.materials[surface]
-        if material is None:
-            return self._reduced(LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0), camera)
-        levels = material.prepared.levels
-        ratio = self.opaque.texels_per_sample(surface, levels[0].shape[1:], camera)
+        (a mipmap level) of the picture in which the opaque mesh has `vertices_px` (V, 3)."""
+        part = self.opaque.parts[surface]
+        if part is None:
+            return _skin_texture(self.result.texture, self._halvings(self.result.texture.shape[:2], vertices_px))
+        levels = part.material.prepared.levels
+        ratio = self.opaque.texels_per_sample(surface, levels[0].shape[1:], vertices_px)
         level = int(np.ceil(np.log2(max(ratio / 2, 1)) / 2))
         return levels[min(level, len(levels) - 1)][:3]
 
-    def normal_map(self, camera: Camera) -> Tensor:
+    def normal_map(self, vertices_px: Tensor) -> Tensor:
         """Tangent-space vectors (3, H, W) of the skin, halved like the texture; shorter than 1 where normals were
         averaged."""
-        return self._reduced(torch.tensor(self.result.normal_map).float().movedim(2, 0) / 127.5 - 1, camera)
+        pixels = self.result.normal_map
+        assert pixels is not None
+        vectors = torch.tensor(pixels).float().movedim(2, 0) / 127.5 - 1
+        return _halved(vectors, self._halvings(pixels.shape[:2], vertices_px))
 
     @cached_property
     def tangents(self) -> Tensor:
@@ -178,12 +200,35 @@ class PosedHead:
         corners = (mesh.vertices_cam[owner], mesh.normals[owner], mesh.uv[: len(owner)], uv_faces)
         return torch.from_numpy(tangents(*(values.numpy() for values in corners)))
 
-    def _reduced(self, texture: Tensor, camera: Camera) -> Tensor:
-        ratio = self.opaque.texels_per_sample(0, texture.shape[1:], camera)
-        while ratio > 2 and min(texture.shape[1:]) > 1:
-            texture = torch.nn.functional.avg_pool2d(texture, 2)
-            ratio /= 4
-        return texture
+    def _halvings(self, size: tuple[int, ...], vertices_px: Tensor) -> int:
+        """How often a texture (H, W) of the skin is halved."""
+        ratio, count = self.opaque.texels_per_sample(0, size, vertices_px), 0
+        while ratio > 2 and min(size) >> count > 1:
+            ratio, count = ratio / 4, count + 1
+        return count
+
+
+def _halved(texture: Tensor, count: int) -> Tensor:
+    for _ in range(count):
+        texture = torch.nn.functional.avg_pool2d(texture, 2)
+    return texture
+
+
+def _skin_texture(pixels: np.ndarray, halvings: int) -> Tensor:
+    """Texture (3, h, w) in linear light, halved; the last one is kept for the next frame of a video."""
+    global _last_texture
+    last = _last_texture
+    if last is not None and last[0]() is pixels and last[2] == halvings and np.array_equal(last[1], pixels):
+        return last[3]
+    texture = _halved(LINEAR_OF_BYTE[torch.tensor(pixels).long()].movedim(2, 0), halvings)
+    _last_texture = weakref.ref(pixels, _forget), pixels.copy(), halvings, texture
+    return texture
+
+
+def _forget(reference: weakref.ref) -> None:
+    global _last_texture
+    if _last_texture is not None and _last_texture[0] is reference:
+        _last_texture = None
 
 
 def as_tensor(array: np.ndarray) -> Tensor:

@@ -5,6 +5,7 @@ Colours and vectors at P places are (3, P), the layout in which torch is fastest
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,7 +25,8 @@ class Samples:
 
     Attributes:
         mesh: of the head.
-        camera: of the supersampled picture, `per_pixel` samples along each side of a pixel.
+        vertices_px: (V, 3) of the mesh in the supersampled picture: x, y, depth in metres.
+        per_pixel: number of samples along each side of a pixel.
         triangle: (P,) of the mesh.
         weights: (3, P) barycentric coordinates.
         depth: (P,) metres.
@@ -32,7 +34,7 @@ class Samples:
 
     head: PosedHead
     mesh: PosedMesh
-    camera: Camera
+    vertices_px: Tensor = field(repr=False)
     per_pixel: int
     triangle: Tensor = field(repr=False)
     weights: Tensor = field(repr=False)
@@ -42,9 +44,13 @@ class Samples:
         """(2, P): coverage, which is 1, and depth."""
         return torch.stack([torch.ones_like(self.depth), self.depth])
 
-    def interpolated(self, values: Tensor, faces: Tensor, where: Tensor | None = None) -> Tensor:
-        """Vertex values (V, C) at the places, or at some of them: (C, P)."""
-        rows, corners = values.t().contiguous(), faces.t().contiguous()
+    def interpolated(self, values: Tensor, corners: Tensor, where: Tensor | None = None) -> Tensor:
+        """Vertex values (V, C) at the places, or at some of them: (C, P).
+
+        Args:
+            corners: (3, F) of the mesh or its texture.
+        """
+        rows = values.t().contiguous()
         triangle, weights = self.triangle, self.weights
         if where is not None:
             triangle, weights = triangle[where], weights[:, where]
@@ -53,44 +59,51 @@ class Samples:
         return first + second + third
 
     @cached_property
-    def surface(self) -> Tensor:
-        """(P,) surface of the mesh that is seen."""
-        return self.mesh.surface_of(self.triangle)
+    def on_parts(self) -> Tensor:
+        """Indices of the places on parts, not on the skin."""
+        first = 0 if self.mesh.parts[0] is not None else self.mesh.first[1]
+        return (self.triangle >= first).nonzero().squeeze(1)
 
-    def on(self, surface: int) -> Tensor | None:
-        """Indices of the places on a surface; None: all of them."""
-        return None if len(self.mesh.materials) == 1 else (self.surface == surface).nonzero().squeeze(1)
+    def by_part(self) -> Iterator[tuple[int, Tensor]]:
+        """Surfaces of the parts that are seen, with the indices of their places."""
+        surface = self.mesh.surface_of(self.triangle[self.on_parts])
+        for number, part in enumerate(self.mesh.parts):
+            if part is not None and len(here := self.on_parts[surface == number]):
+                yield number, here
 
     @cached_property
     def uv(self) -> Tensor:
         """(2, P) texture coordinates."""
-        return self.interpolated(self.mesh.uv, self.mesh.uv_faces)
+        return self.interpolated(self.mesh.uv, self.mesh.uv_corners)
 
     @cached_property
     def albedo(self) -> Tensor:
         """(3, P) linear RGB of the textures."""
-        if len(self.mesh.materials) == 1:
-            return _looked_up(self.head.texture(0, self.camera), self.uv)
-        colours = torch.zeros(3, len(self.triangle))
-        for surface in self.surface.unique().tolist():
-            here = self.on(surface)
-            assert here is not None
-            values = _looked_up(self.head.texture(surface, self.camera), self.uv[:, here])
-            colours = colours.index_copy_(1, here, values)
+        colours = _looked_up(self.head.texture(0, self.vertices_px), self.uv)
+        for surface, here in self.by_part():
+            texture = self.head.texture(surface, self.vertices_px)
+            colours = colours.index_copy(1, here, _looked_up(texture, self.uv[:, here]))
         return colours
 
     @cached_property
     def normals(self) -> Tensor:
         """(3, P) unit normals in camera space, flipped where the back of the surface is visible."""
-        normals = torch.nn.functional.normalize(self.interpolated(self.mesh.normals, self.mesh.faces), dim=0)
-        a, b, c = self.corners_px.unbind(1)
-        clockwise = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] > 0
-        return torch.where(clockwise[self.triangle], -normals, normals)
+        return self.normals_at(None)
+
+    def normals_at(self, where: Tensor | None) -> Tensor:
+        """(3, K) normals at some of the places."""
+        normals = torch.nn.functional.normalize(self.interpolated(self.mesh.normals, self.mesh.corners, where), dim=0)
+        triangle = self.triangle if where is None else self.triangle[where]
+        if where is None:
+            clockwise = _clockwise(self.corners_px)[triangle]
+        else:
+            clockwise = _clockwise(self.vertices_px[self.mesh.faces[triangle]][..., :2])
+        return torch.where(clockwise, -normals, normals)
 
     @cached_property
     def corners_px(self) -> Tensor:
         """(F, 3, 2) corners of all triangles in pixels."""
-        return project(self.mesh.vertices_cam, self.camera)[self.mesh.faces][..., :2]
+        return self.vertices_px[self.mesh.faces][..., :2]
 
     @cached_property
     def detailed_normals(self) -> Tensor:
@@ -98,31 +111,32 @@ class Samples:
         against v)."""
         if self.head.result.normal_map is None or self.mesh is not self.head.opaque:
             return self.normals
-        skin = self.on(0)
-        uv, normals = (self.uv, self.normals) if skin is None else (self.uv[:, skin], self.normals[:, skin])
-        offset = _looked_up(self.head.normal_map(self.camera), uv)
-        frame = self.interpolated(self.head.tangents, self.mesh.uv_faces, skin)
+        normals = self.normals
+        offset = _looked_up(self.head.normal_map(self.vertices_px), self.uv)
+        tangents = torch.nn.functional.pad(self.head.tangents, (0, 0, 0, len(self.mesh.uv) - len(self.head.tangents)))
+        frame = self.interpolated(tangents, self.mesh.uv_corners)
         along_u = torch.nn.functional.normalize(frame[:3] - normals * (frame[:3] * normals).sum(0), dim=0)
         against_v = torch.linalg.cross(normals, along_u, dim=0) * torch.sign(frame[3])
         bent = torch.nn.functional.normalize(offset[0] * along_u + offset[1] * against_v + offset[2] * normals, dim=0)
-        return bent if skin is None else self.normals.index_copy(1, skin, bent)
+        if len(self.mesh.parts) == 1:
+            return bent
+        return bent.index_copy(1, self.on_parts, normals[:, self.on_parts])
 
     def positions(self, where: Tensor) -> Tensor:
         """(3, K) metres, camera space, of some of the places."""
-        return self.interpolated(self.mesh.vertices_cam, self.mesh.faces, where)
+        return self.interpolated(self.mesh.vertices_cam, self.mesh.corners, where)
 
     @cached_property
     def light(self) -> Tensor | None:
         """(P,) share of the light around the head that arrives; None: all of it."""
         if self.mesh.light is None:
             return None
-        light = self.interpolated(self.mesh.light[:, None], self.mesh.faces)[0]
-        for surface, slot in enumerate(self.mesh.slots):
-            here = self.on(surface) if slot in EYE_SLOTS else None
-            if slot is not None and here is not None and len(here):
-                # The shadow of a lid is narrower than the triangles of the eye.
+        light = self.interpolated(self.mesh.light[:, None], self.mesh.corners)[0]
+        for surface, here in self.by_part():
+            part = self.mesh.parts[surface]
+            if part is not None and part.slot in EYE_SLOTS:
                 points = (self.positions(here).t() - self.head.translation) @ self.head.rotation
-                light[here] = torch.from_numpy(self.head.result.occlusion_at(slot, points.numpy()))
+                light[here] = torch.from_numpy(self.head.result.occlusion_at(part.slot, points.numpy()))
         return light
 
 
@@ -131,10 +145,12 @@ class SeenSamples(Samples):
     """The samples of a picture that hit the opaque mesh.
 
     Attributes:
+        camera: of the supersampled picture.
         fragments: the picture.
         pixels: (P,) indices into the flattened supersampled picture.
     """
 
+    camera: Camera
     fragments: Fragments = field(repr=False)
     pixels: Tensor = field(repr=False)
 
@@ -143,11 +159,12 @@ class SeenSamples(Samples):
         height, width = camera.image_size
         camera = camera.cropped((0, 0, width, height), (height * per_pixel, width * per_pixel))
         mesh = head.opaque
-        fragments = rasterize(project(mesh.vertices_cam, camera)[None], mesh.faces, camera.image_size)
+        vertices_px = project(mesh.vertices_cam, camera)
+        fragments = rasterize(vertices_px[None], mesh.faces, camera.image_size)
         pixels = fragments.covered
         weights = fragments.barycentric.reshape(-1, 3).movedim(1, 0)[:, pixels]
         triangle, depth = (values.reshape(-1)[pixels] for values in (fragments.triangle, fragments.depth))
-        return cls(head, mesh, camera, per_pixel, triangle, weights, depth, fragments, pixels)
+        return cls(head, mesh, vertices_px, per_pixel, triangle, weights, depth, camera, fragments, pixels)
 
 
 @dataclass(frozen=True)
@@ -156,17 +173,15 @@ class LayerSamples(Samples):
 
     Attributes:
         layers: the hits.
-        vertices_px: (V, 3) of the mesh.
     """
 
     layers: Layers = field(repr=False)
-    vertices_px: Tensor = field(repr=False)
 
     @classmethod
-    def of(cls, head: PosedHead, camera: Camera, per_pixel: int, layers: Layers, vertices_px: Tensor) -> LayerSamples:
+    def of(cls, head: PosedHead, vertices_px: Tensor, per_pixel: int, layers: Layers) -> LayerSamples:
         assert head.transparent is not None
         hits = layers.triangle, layers.weights, layers.depth
-        return cls(head, head.transparent, camera, per_pixel, *hits, layers, vertices_px)
+        return cls(head, head.transparent, vertices_px, per_pixel, *hits, layers)
 
     @cached_property
     def albedo(self) -> Tensor:
@@ -182,19 +197,24 @@ class LayerSamples(Samples):
     def _colours(self) -> Tensor:
         """(4, P)."""
         changes = barycentric_derivatives(self.layers, self.vertices_px[None], self.mesh.faces)
-        corners = self.mesh.uv.t().contiguous()[:, self.mesh.uv_faces.t().contiguous().index_select(1, self.triangle)]
+        corners = self.mesh.uv.t().contiguous()[:, self.mesh.uv_corners.index_select(1, self.triangle)]
         right, below = ((corners * change).sum(1) for change in changes)
         colours = torch.zeros(4, len(self.triangle))
-        for surface in self.surface.unique().tolist():
-            here = (self.surface == surface).nonzero().squeeze(1)
-            material = self.mesh.materials[surface]
-            assert material is not None
+        for surface, here in self.by_part():
+            part = self.mesh.parts[surface]
+            assert part is not None
             # With several samples in a pixel, the border of a mask is antialiased by their number.
-            rgb, alpha = material.prepared.sampled(
+            rgb, alpha = part.material.prepared.sampled(
                 self.uv[:, here], (right[:, here], below[:, here]), sharpen=self.per_pixel == 1
             )
-            colours = colours.index_copy_(1, here, torch.cat([rgb, alpha[None]]))
+            colours.index_copy_(1, here, torch.cat([rgb, alpha[None]]))
         return colours
+
+
+def _clockwise(corners_px: Tensor) -> Tensor:
+    """(K,) whether triangles (K, 3, 2) show their backs."""
+    a, b, c = corners_px.unbind(1)
+    return (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] > 0
 
 
 def _looked_up(texture: Tensor, uv: Tensor) -> Tensor:
