@@ -435,9 +435,9 @@ def test_an_stl_is_the_head_with_eyes_and_teeth_and_without_hairs(head, tmp_path
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
 def test_dense_files_have_the_parts_too(head, tmp_path, suffix):
-    relief = head.replace(displacement=np.full((64, 64), 0.1, np.float32))
+    bumpy = head.replace(displacement=np.full((64, 64), 0.1, np.float32))
     counts = []
-    for result in (relief, relief.replace(params=relief.params.replace(styles={}))):
+    for result in (bumpy, bumpy.replace(params=bumpy.params.replace(styles={}))):
         scene = trimesh.load_scene(export(result, tmp_path / f"me.{suffix}", lod="dense"), process=False)
         counts.append(sum(len(mesh.faces) for mesh in scene.geometry.values()))
     parts = sum(len(part.faces) for slot, part in head.parts.items() if suffix == "obj" or slot != "lashes")

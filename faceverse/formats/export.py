@@ -71,10 +71,11 @@ def export(
     Args:
         result: the head. For a track see `faceverse.tracking.motion.export_track`: an animated .glb, or its own files.
         path: in a folder that exists; an older file of that name is replaced. Formats (`EXPORT_FORMATS`):
-            .glb: neutral head with all expressions as morph targets, set to the result's weights; texture inside.
-            .obj: head with its expression, and beside it NAME.mtl and NAME_texture.png.
-            .ply: head with its expression, binary, colours of the texture at the vertices.
-            .stl: head with its expression, binary, millimetres.
+            .glb: neutral head with all expressions as morph targets, set to the result's weights; textures inside; a
+            node for each part, such as "eye_left", in the centre of the eyeball.
+            .obj: head with its expression, and beside it NAME.mtl, NAME_texture.png and pictures of the parts.
+            .ply: head with its expression, binary, colours of the textures at the vertices; no lashes, brows, corneas.
+            .stl: the same in millimetres, binary.
             .json: everything that `load_result` needs, texture included; no mesh.
             .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
             its default camera looks at; no texture.
@@ -190,9 +191,9 @@ def _json(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
     "glb": ExportFormat(
-        "GLB", "all expressions as morph targets, texture inside", _glb, levels_of_detail=("coarse", "standard")
+        "GLB", "all expressions as morph targets, textures inside", _glb, levels_of_detail=("coarse", "standard")
     ),
-    "obj": ExportFormat("OBJ", "mesh with material and texture beside it", obj_files, companions=OBJ_COMPANIONS),
+    "obj": ExportFormat("OBJ", "mesh with materials and textures beside it", obj_files, companions=OBJ_COMPANIONS),
     "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", ply_files),
     "stl": ExportFormat("STL", "binary mesh in millimetres, for 3D printing", stl_files),
     "json": ExportFormat("JSON", "the parameters and the texture, to go on with", _json, levels_of_detail=()),

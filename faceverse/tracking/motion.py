@@ -30,7 +30,7 @@ def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", 
 
     Args:
         path: in a folder that exists; an older file of that name is replaced.
-            .glb: the head with its texture, all expressions as morph targets, and one animation of their weights and
+            .glb: the head with its parts, all expressions as morph targets, and one animation of their weights and
             of the head's rotation and translation. .csv, .json, .npz: as `Track.save` writes them.
         lod: level of detail of the mesh in the .glb: "coarse", the model's coarse mesh, which players draw fast, or
             "standard", the model's own.
