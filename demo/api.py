@@ -201,7 +201,7 @@ class Service:
     def export(
         self, session: Session, result: Path, format: str = "glb", dense: bool = False, lod: str = "standard"
     ) -> Path:
-        """Writes a head for other programs. Returns the file; obj is a zip with the mesh, its material and its texture.
+        """Writes a head for other programs. Returns the file; obj is a zip with the mesh, its materials and textures.
 
         Args:
             result: JSON file that /fit or /edit returned.

@@ -15,6 +15,7 @@ from PIL import Image
 
 import faceverse as fv
 
+from . import part_files
 from .edit_state import BlendWeights, EditState, expression_limits
 from .view_files import file_url, head_pack, model_pack, wrinkle_atlas
 
@@ -156,10 +157,19 @@ def model_file(folder: Path) -> Path:
     return path
 
 
+def model_view(model: Path) -> dict:
+    """Value of the 3D view before the first head: the files that all heads share, for the browser to load early."""
+    return {"model": file_url(model), "parts": part_files.of_model(fv.load_model(), model.parent)}
+
+
 def view(head: EditableHead, folder: Path, model: Path) -> dict:
     """Write the files of a head and return the value of the 3D view.
 
     The previous generation of files stays, because a browser may still be loading it; older ones are deleted.
+
+    Args:
+        folder: of the visitor.
+        model: the pack of the face model; its folder also holds the files of parts that heads share.
     """
     number = next(serial_numbers)
     mesh = folder / f"head-{number}.bin"
@@ -182,6 +192,7 @@ def view(head: EditableHead, folder: Path, model: Path) -> dict:
         "normal": normal and file_url(normal),
         "smooth": smooth and file_url(smooth),
         "wrinkles": head.wrinkles,
+        "parts": part_files.of_head(head.edited, model.parent, folder),
         "state": head.state.baked,
         "start": initial_state(head),
         "limits": _limits(head.neutral),

@@ -115,7 +115,7 @@ class Page(WebcamEvents):
 
     def load_model_file(self) -> dict:
         """Let the browser fetch the pack of the face model while the visitor chooses a photograph."""
-        return {self.view: {"model": file_url(self.model_file)}}
+        return {self.view: heads.model_view(self.model_file)}
 
     def close_session(self, request: gr.Request) -> None:
         """End the session when the tab is closed or reloaded."""

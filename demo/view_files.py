@@ -2,8 +2,8 @@
 
 A pack is a little-endian uint32 with the length of a JSON header, the header {"values": ..., "arrays": {name: {type,
 start, length}}}, and the arrays, each aligned to four bytes. The model's pack (mesh, texture coordinates, expressions,
-attributes) is the same for every head, so a browser loads it once, compressed with gzip. A head's pack holds only its
-neutral vertices, its albedo and its expression gains.
+attributes) is the same for every head, so a browser loads it once, compressed with gzip; so is the pack of a part, such
+as teeth. A head's pack holds only its neutral vertices, its albedo and its expression gains.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def model_pack(model: fv.FaceModel) -> bytes:
             "vertexOfCorner": _index(pairs[:, 0]),
             "uv": model.uv[pairs[:, 1]].astype(np.float32),
             "roughness": np.round(255 * _roughness(model)).astype(np.uint8),
+            "inMouth": _in_mouth(model),
             **_sparse("offset", model.expression_modes),
             **_sparse("corrective", () if (modes := model.data.corrective_modes) is None else np.asarray(modes)),
             **arrays,
@@ -175,6 +176,13 @@ def _directions(
     }
 
 
+def _in_mouth(model: fv.FaceModel) -> np.ndarray:
+    """(V,) uint8: 1 for the inside of the mouth."""
+    inside = np.zeros(len(model.mean_vertices), np.uint8)
+    inside[model.regions.get("mouth_inside", np.zeros(0, np.int64))] = 1
+    return inside
+
+
 def _roughness(model: fv.FaceModel) -> np.ndarray:
     """(V,) 0..1."""
     roughness = np.full(len(model.mean_vertices), _SKIN_ROUGHNESS)
@@ -190,12 +198,54 @@ def _left_side(model: fv.FaceModel) -> int:
     return 1 if float((mean[:, 0] * (model.uv[: len(mean), 0] - 0.5)).sum()) > 0 else -1
 
 
-def head_pack(result: fv.FitResult) -> bytes:
-    """Pack of a head: neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the
-    expressions, estimates of the attributes, and the point that the camera looks at.
+def part_pack(part: fv.Part) -> bytes:
+    """Mesh, binding and surface of a part, compressed with gzip.
 
-    Where an attribute has a path, also what is individual about the head: (V, 3) offsets and changes of albedo, and
-    its share of the gains.
+    Parts that move as a whole are stored as they were made: `made`, in units of `madeScale` metres from the mean of
+    `referenceMade`. Parts that follow the triangles of the model have `triangle`, `weights` and `offset` in units of
+    `offsetScale` metres.
+    """
+    binding, material = part.binding, part.material
+    pairs, corner = np.unique(
+        np.stack([part.faces.reshape(-1), part.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
+    )
+    used, vertex_of_corner = np.unique(pairs[:, 0], return_inverse=True)
+    made = binding.made[used] - binding.reference_m.mean(axis=0, dtype=np.float64)
+    values = {
+        "kind": binding.kind,
+        "roughness": material.roughness,
+        "alphaMode": material.alpha_mode,
+        "alphaCutoff": material.alpha_cutoff,
+    }
+    arrays = {
+        "reference": _index(binding.reference),
+        "referenceMade": binding.reference_m.astype(np.float32),
+        "cornerFaces": _index(corner),
+        "vertexOfCorner": _index(vertex_of_corner),
+        "uv": part.uv[pairs[:, 1]].astype(np.float32),
+    }
+    if binding.kind == "surface":
+        values["offsetScale"], arrays["offset"] = _steps(binding.offset[used])
+        arrays |= {"triangle": _index(binding.triangle[used]), "weights": binding.weights[used].astype(np.float32)}
+    else:
+        values["madeScale"], arrays["made"] = _steps(made)
+    return gzip.compress(_pack(values, arrays), 6, mtime=0)
+
+
+def _steps(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """Values as int16 steps, and the size of a step."""
+    step = float(np.abs(values).max(initial=0)) / _OFFSET_STEPS or 1.0
+    return step, np.round(values / step).astype(np.int16)
+
+
+def head_pack(result: fv.FitResult) -> bytes:
+    """Pack of a head.
+
+    It holds neutral vertices, albedo (linear RGB before clipping, in units of `albedoScale`), gains of the expressions,
+    estimates of the attributes, the point that the camera looks at, one bit for each face that parts leave (`isSkin`),
+    and points on the edges of the openings that let light in: `edges` counts those of each opening, upper and lower
+    edge together. Where an attribute has a path, also what is individual about the head: (V, 3) offsets and changes of
+    albedo, and its share of the gains.
     """
     model = result.model
     vertices = result.neutral_vertices.astype(np.float32)
@@ -203,16 +253,22 @@ def head_pack(result: fv.FitResult) -> bytes:
     albedo = model.mean_albedo + np.tensordot(result.params.albedo, model.albedo_modes, 1)
     center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     own_values, own_arrays = _individual(result)
+    edges = result.light_edges if result.parts else {}
+    rows = np.concatenate([np.zeros(0, np.int64), *(pair.reshape(-1) for pair in edges.values())])
     return _pack(
         {
             "center": center.tolist(),
             "albedoScale": _ALBEDO_STEP,
             "estimates": model.attributes(result.params),
             **own_values,
+            "edges": {name: pair.size for name, pair in edges.items()},
         },
         {
             "neutral": vertices,
             "gain": gain,
+            "isSkin": np.packbits(result.is_skin),
+            "edgeTriangle": _index(model.faces[model.fit_landmarks.triangle[rows]]),
+            "edgeWeights": model.fit_landmarks.barycentric[rows].astype(np.float32),
             "albedo": np.clip(np.round(albedo / _ALBEDO_STEP), -_OFFSET_STEPS, _OFFSET_STEPS).astype(np.int16),
             **own_arrays,
         },

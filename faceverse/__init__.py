@@ -10,7 +10,7 @@ Arrays are NumPy, lengths are metres, axes are glTF's: `faceverse.graphics.camer
 users can act on derive from `FaceVerseError`.
 
 Tables of what there is to choose from: `EXPORT_FORMATS`, `TRACK_FORMATS`, `LEVELS_OF_DETAIL`, `RENDER_MODES`,
-`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS` and `FIT_STAGES`.
+`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS` and `FIT_STAGES`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 
 from .detail.file import load_detail
 from .edit import edit, head
-from .edit_values import attribute_limits
+from .edit_values import EYE_COLORS, attribute_limits
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .fitting import fit
 from .fitting.progress import FIT_STAGES
@@ -36,6 +36,7 @@ from .messages import Message
 from .mixing import blend, random_attributes, randomize
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .parts.part import Part
 from .rendering.drawing import RENDER_MODES
 from .rendering.render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
@@ -57,6 +58,7 @@ __all__ = [
     "DetectedFace",
     "EXPORT_FORMATS",
     "EXPRESSION_PRESETS",
+    "EYE_COLORS",
     "FIT_STAGES",
     "FaceModel",
     "FaceParams",
@@ -70,6 +72,7 @@ __all__ = [
     "Message",
     "NoFaceError",
     "ParameterError",
+    "Part",
     "Photo",
     "RENDER_MODES",
     "Rendering",

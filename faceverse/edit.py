@@ -5,7 +5,7 @@ Conventions (axes, units, colours): see camera.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ import torch
 from .detail.ageing import aged
 from .detail.file import load_detail
 from .detail.latents import check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
-from .edit_values import array, expression_weights, light_coefficients, move_attributes, number
+from .edit_values import array, expression_weights, iris_of, light_coefficients, move_attributes, number
 from .errors import ParameterError
 from .graphics.camera import Camera
 from .graphics.lighting import linear_from_srgb, srgb_from_linear
 from .messages import Message
 from .model.face_model import FaceModel, FaceParams
+from .model.skin_texture import encode_srgb, paint_irises
 from .model.texture_maps import bake_vertices
 from .rendering.render import rotation_matrix
 from .result import DetailModuleLike, FitResult, head_from_params, with_params
@@ -68,6 +69,7 @@ def edit(
     detail_layers: str = "all",
     age_years: float | None = None,
     targets: Mapping[str, float] | None = None,
+    eye_color: str | Sequence[float] | None = None,
     **attributes: float | None,
 ) -> FitResult:
     """Edit a head and return a new one; the given head is not modified.
@@ -98,11 +100,12 @@ def edit(
             creases are kept).
         age_years: the age to reach; the skin ages too.
         targets: values to reach by attribute, such as {"gender": -0.5, "nose_width": 3}.
+        eye_color: of both irises: a name of `EYE_COLORS`, "#rrggbb", or (red, green, blue), sRGB, 0..255.
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
-        ParameterError: an unknown name, a value that is not a finite number, a wrong shape, both a change and a target
-            of one attribute, `detail` for a head without detail, or new detail where the detail modules of the heads
-            are missing or differ.
+        ParameterError: an unknown name or colour, a value that is not a finite number, a wrong shape, both a change and
+            a target of one attribute, `detail` for a head without detail, or new detail where the detail modules of
+            the heads are missing or differ.
         WeightsError: `detail_seed` for a head without a detail module where the open detail weights are missing.
     """
     original, result = result, _with_new_detail(result, detail_seed, detail_from, detail_layers)
@@ -116,6 +119,8 @@ def edit(
         params = params.replace(rotation=rotation_matrix(rotation))
     if light is not None:
         params = params.replace(light=light_coefficients(light, warnings))
+    if eye_color is not None:
+        params = params.replace(iris=iris_of(eye_color))
     given = {"age": age, "gender": gender, **attributes}
     amounts = {name: amount for name, amount in given.items() if amount is not None}
     targets = _targets(targets, age_years)
@@ -130,6 +135,8 @@ def edit(
     texture = result.texture
     if not np.array_equal(params.albedo, result.params.albedo):
         texture = _recolored(model, texture, result.params.albedo, params.albedo)
+    if eye_color is not None:
+        texture = _with_irises(edited, texture)
     edited = edited.replace(texture=texture, warnings=result.warnings + tuple(warnings))
     if params.detail and known:
         return with_detail(edited, shown_albedo(original)) if _changes_detail(original.params, params) else edited
@@ -226,6 +233,14 @@ def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after:
     linear_of_byte = linear_from_srgb(torch.arange(256) / 255)
     linear = linear_of_byte[torch.from_numpy(np.array(texture)).long()] * baked
     return (srgb_from_linear(linear) * 255).round().to(torch.uint8).numpy()
+
+
+def _with_irises(result: FitResult, texture: np.ndarray) -> np.ndarray:
+    """Paint the irises of eyes that are no parts into the texture (H, W, 3) uint8."""
+    if {"eye_left", "eye_right"} <= set(result.parts) or texture.shape[0] != texture.shape[1]:
+        return texture
+    linear = linear_from_srgb(torch.arange(256) / 255)[torch.from_numpy(np.array(texture)).long()]
+    return encode_srgb(paint_irises(result.model, linear.numpy(), result.params.iris))
 
 
 def _strength(detail: float) -> float:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
+import torch
 
 from .errors import ParameterError
-from .graphics.lighting import LIGHT_PARAMETERS, directed_light
+from .graphics.lighting import LIGHT_PARAMETERS, directed_light, linear_from_srgb
 from .messages import Message
 from .model.data import Attribute
 from .model.face_model import FaceModel, FaceParams
@@ -20,9 +22,17 @@ from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .result import FitResult
 
 _OTHER_ARGUMENTS: tuple[str, ...] = ("expression", "detail", "identity", "rotation", "light", "detail_seed")
-_OTHER_ARGUMENTS += ("detail_from", "age_years", "targets")
+_OTHER_ARGUMENTS += ("detail_from", "age_years", "targets", "eye_color")
 _LEAST_GAIN = 0.1
 _FLOAT32 = np.finfo(np.float32)
+
+EYE_COLORS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
+    {
+        "dark brown": (48, 33, 25), "brown": (72, 50, 34), "amber": (112, 80, 40), "hazel": (94, 80, 50),
+        "green": (86, 100, 70), "grey": (98, 104, 108), "blue": (74, 100, 128), "light blue": (108, 136, 158),
+    }
+)  # fmt: skip
+"""Colours of irises by name: mean sRGB, 0..255, of the iris without its reflections."""
 
 
 # -- attributes -------------------------------------------------------------------------------------------------------
@@ -269,6 +279,40 @@ def region_attributes(model: FaceModel, region: str) -> tuple[str, ...]:
     return tuple(name for name in ATTRIBUTE_REGIONS[region] if name in model.attribute_names)
 
 
+# -- eyes -------------------------------------------------------------------------------------------------------------
+def iris_of(color) -> np.ndarray:
+    """Linear RGB (3,) float32 of an eye colour, see `edit`.
+
+    Raises:
+        ParameterError: an unknown name, or neither a name nor a colour.
+    """
+    if isinstance(color, str):
+        name = color.strip().lower().replace("_", " ").replace("gray", "grey")
+        if name.startswith("#"):
+            return _linear(_hexadecimal(name), color)
+        if name not in EYE_COLORS:
+            raise ParameterError(_unknown("eye_color", color, EYE_COLORS))
+        return _linear(EYE_COLORS[name], color)
+    return _linear(color, color)
+
+
+def _hexadecimal(name: str) -> tuple[int, ...]:
+    try:
+        return tuple(bytes.fromhex(name[1:]))
+    except ValueError:
+        return ()
+
+
+def _linear(srgb, given) -> np.ndarray:
+    try:
+        values = np.asarray(srgb, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        values = np.zeros(0)
+    if values.shape != (3,) or not ((values >= 0) & (values <= 255)).all():
+        raise ParameterError("eye_color.value", color=repr(given))
+    return linear_from_srgb(torch.from_numpy(values / 255)).numpy().astype(np.float32)
+
+
 def _clamped(what: str, value: float, limits: Sequence[float], warnings: list[str]) -> float:
     low, high = limits
     if not low <= value <= high:
@@ -301,6 +345,7 @@ def _unknown_expression(model: FaceModel, name) -> Message:
 
 _UNKNOWN = {
     "attribute": ("attribute.unknown", "attribute.similar"),
+    "eye_color": ("eye_color.unknown", "eye_color.similar"),
     "expression": ("expression.unknown", "expression.similar"),
     "expression_preset": ("expression.unknown_preset", "expression.similar_preset"),
     "light": ("light.unknown", "light.similar"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +14,9 @@ from torch import Tensor
 from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
+from .parts.eyes import with_irises
+from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
+from .parts.part import EYE_SLOTS, MOUTH_SLOTS, REPLACED_REGIONS, Part
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,84 @@ class FitResult:
         detected = self.model.fit_landmarks.detected
         return self.landmarks_px if self.landmarks_px is None or detected is None else self.landmarks_px[detected]
 
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """Parts of the head by slot: teeth, tongue, eyes, lashes, brows; empty for models without parts.
+
+        Eyes of style "natural" have irises of the person's colour, `params.iris`.
+
+        Raises:
+            ParameterError: `params.styles` names a part that the model's library does not have.
+        """
+        if self.model.parts is None:
+            return {}
+        return with_irises(self.model.parts.choose(self.params.styles), self.params.iris)
+
+    @cached_property
+    def part_vertices(self) -> Mapping[str, np.ndarray]:
+        """Vertices (P, 3) float32 of each part by slot, metres, head space, with expression."""
+        return {
+            slot: part.binding.follow(self.vertices, self.neutral_vertices).astype(np.float32)
+            for slot, part in self.parts.items()
+        }
+
+    @cached_property
+    def neutral_part_vertices(self) -> Mapping[str, np.ndarray]:
+        """Vertices (P, 3) float32 of each part by slot, without expression."""
+        return {slot: part.binding.place(self.neutral_vertices).astype(np.float32) for slot, part in self.parts.items()}
+
+    @cached_property
+    def is_skin(self) -> np.ndarray:
+        """(F,) bool: `faces` that remain beside the parts, which replace eyeballs, teeth and tongue of the mesh."""
+        return skin_faces(self.model, self.parts)
+
+    @cached_property
+    def part_occlusion(self) -> Mapping[str, np.ndarray]:
+        """Share (P,) float32 of the light around the head that reaches the vertices of each part, by slot, with
+        expression: 1 lit .. 0 occluded, see `faceverse.parts.occlusion`."""
+        return {slot: self.occlusion_at(slot, vertices) for slot, vertices in self.part_vertices.items()}
+
+    def occlusion_at(self, slot: str, points: np.ndarray) -> np.ndarray:
+        """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""
+        if slot in MOUTH_SLOTS and (edges := self._edges("mouth")) is not None:
+            return mouth_light(points, *edges)
+        slot = slot.replace("cornea_", "eye_")  # in the shadow of the same lids
+        if slot in EYE_SLOTS and (edges := self._edges(slot)) is not None:
+            return lid_light(points, *edges)
+        return np.ones(len(points), np.float32)
+
+    @cached_property
+    def skin_occlusion(self) -> np.ndarray:
+        """(V,) float32, like `part_occlusion` for the vertices of the mesh: below 1 inside the mouth. All 1 for models
+        without parts, whose colours contain it."""
+        light, inside = np.ones(len(self.vertices), np.float32), self.model.regions.get("mouth_inside")
+        if self.parts and inside is not None and (edges := self._edges("mouth")) is not None:
+            light[inside] = mouth_light(self.vertices[inside], *edges)
+        return light
+
+    @cached_property
+    def light_edges(self) -> Mapping[str, np.ndarray]:
+        """Landmarks (2, K), rows of `model.fit_landmarks`, on the upper and lower edge of the openings through which
+        light reaches parts: "mouth", "eye_left", "eye_right". Openings of which the model knows fewer than three points
+        on an edge are missing."""
+        detected = self.model.fit_landmarks.detected
+        known = range(478) if detected is None else detected.tolist()
+        place = {index: row for row, index in enumerate(known)}
+        found = {}
+        for name, edges in {"mouth": INNER_LIPS, **LID_EDGES}.items():
+            rows = [[place[index] for index in edge if index in place] for edge in edges]
+            if len(rows[0]) == len(rows[1]) >= 3:
+                found[name] = np.array(rows, np.int64)
+        return found
+
+    def _edges(self, name: str) -> list[np.ndarray] | None:
+        """Points (K, 3) of the upper and lower edge of an opening, or None, see `light_edges`."""
+        if name not in self.light_edges:
+            return None
+        landmarks, rows = self.model.fit_landmarks, self.light_edges[name]
+        corners = self.vertices[self.faces[landmarks.triangle[rows]]]
+        return list((corners * landmarks.barycentric[rows][..., None]).sum(2))
+
     def replace(self, **changes: Any) -> FitResult:
         """A copy with some fields changed."""
         return replace(self, **changes)
@@ -159,6 +242,20 @@ class FitResult:
             f"FitResult({self.source or 'no photograph'}: {len(self.vertices)} vertices, texture {width} x {height}, "
             f"{len(self.stages)} stages, {self.seconds:.2f} s)"
         )
+
+
+def skin_faces(model: FaceModel, slots: Collection[str]) -> np.ndarray:
+    """(F,) bool: faces of a model that remain where parts take these slots."""
+    return ~replaced_vertices(model, slots)[model.faces].all(axis=1)
+
+
+def replaced_vertices(model: FaceModel, slots: Collection[str]) -> np.ndarray:
+    """(V,) bool: vertices of a model that parts in these slots replace."""
+    replaced = np.zeros(len(model.data.mean_vertices), bool)
+    for region, needed in REPLACED_REGIONS.items():
+        if all(slot in slots for slot in needed):
+            replaced[model.regions.get(region, np.zeros(0, np.int64))] = True
+    return replaced
 
 
 def with_params(result: FitResult, params: FaceParams) -> FitResult:

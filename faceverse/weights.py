@@ -36,7 +36,7 @@ from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
-from .parts.file import read_parts, topology_hash
+from .parts.file import read_parts
 from .parts.part import PartLibrary
 
 OPEN_FILE, PARAMETER_REGRESSOR_FILE = "open_base.safetensors", "open_parameter_regressor.safetensors"
@@ -200,7 +200,7 @@ def _load(path: Path, strict: bool, mtime_ns: int, size: int) -> FaceModel:
     """Load a file; modification time and size are part of the cache key, so that a changed file is loaded again."""
     data = _read(path, strict)
     data.info["sha256"] = content_hash(path)
-    model = FaceModel(data)
+    model = FaceModel(data, load_parts)
     return_memory()
     return model
 
@@ -305,7 +305,7 @@ def load_parts(model: FaceModel) -> PartLibrary | None:
     for path in _installed_paths(PARTS_FILE):
         stat = path.stat()
         library = _read_parts(path.resolve(), stat.st_mtime_ns, stat.st_size)
-        if library.topology == topology_hash(model.data):
+        if library.topology == model.topology:
             return library
     return None
 

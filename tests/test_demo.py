@@ -160,9 +160,12 @@ def test_the_warm_up_draws_what_a_visitor_sees_and_leaves_the_sample(sample_fit,
     monkeypatch.setattr(fit_jobs, "fit", lambda job, detail: iter(sample_fit[0]))
     monkeypatch.setattr(fit_jobs.heads, "view", lambda *given: drawn.append(view(*given)))
     monkeypatch.setattr(fit_jobs.pictures, "of_fit", lambda *given: drawn.append(pictures(*given)))
-    fit_jobs.warm_up_fit(tmp_path, tmp_path / "model.bin", detail=False)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    fit_jobs.warm_up_fit(tmp_path, shared / "model.bin", detail=False)
     assert len(drawn) == 2 and all(drawn)
-    assert [path.name for path in tmp_path.iterdir()] == ["astronaut.jpg"]
+    assert {path.name for path in tmp_path.iterdir()} == {"astronaut.jpg", "shared"}
+    assert all(path.name.startswith("part-") for path in shared.iterdir()), "what visitors will share"
 
 
 def test_a_photograph_of_several_people_is_a_question(job, toy_model, monkeypatch):

@@ -198,8 +198,8 @@ def writers(result, track, model):
     grey = np.full((40, 40), 99, np.uint8)
     return {
         "image": (".png", lambda path: fv.save_image(path, grey), ()),
-        **{f"head {name}": (f".{name}", lambda path: fv.export(result, path), entry.companions)
-           for name, entry in fv.EXPORT_FORMATS.items()},
+        **{f"head {name}": (f".{name}", lambda path: fv.export(result, path), entry.companions[:2])
+           for name, entry in fv.EXPORT_FORMATS.items()},  # the toy has no parts
         **{f"track {name}": (f".{name}", lambda path: fv.export(track, path), ()) for name in fv.TRACK_FORMATS},
         "saved track": (".npz", track.save, ()),
         "video": (".mp4", lambda path: fv.render(track, path, size=16, fps=4), ()),

@@ -83,8 +83,11 @@ def test_equations_are_the_derivatives_of_the_landmark_term(toy_landmarks, fit_i
         slopes.append((ends[0][0] - ends[1][0]) / 2e-6)
         losses.append((ends[0][1] - ends[1][1]) / 2e-6)
     jacobian = np.stack(slopes, axis=1)
-    explained = term.factor.T @ jacobian
-    expected = jacobian.T @ jacobian - explained.T @ explained
+    explained, pairs = term.factor.T @ jacobian, term.lm.pairs.index
+    unweighted = jacobian.reshape(len(lm.sigma), 2, -1) / term.weight[:, None, None]
+    apart = (unweighted[pairs[:, 0]] - unweighted[pairs[:, 1]]) * term.pair_weight[:, None, None]
+    apart = apart.reshape(-1, len(gradient))
+    expected = jacobian.T @ jacobian - explained.T @ explained + apart.T @ apart
     np.testing.assert_allclose(hessian, expected, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(gradient, losses, atol=1e-5 * np.abs(gradient).max())
 

@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 
 import faceverse as fv
 from faceverse.parts.binding import BINDING_KINDS, bind, rigid_motion
-from faceverse.parts.file import read_parts, topology_hash, write_parts
-from faceverse.parts.part import SLOTS, Material, Part, PartLibrary
+from faceverse.parts.file import read_parts, write_parts
+from faceverse.parts.part import DEFAULT_STYLES, SLOTS, Material, Part, PartLibrary
+from faceverse.result import skin_faces
 from faceverse.weights import PARTS_FILE, find_companion_file, load_parts
 
 TURN = Rotation.from_euler("xyz", [10, -25, 40], degrees=True).as_matrix()
@@ -269,9 +270,44 @@ def test_every_slot_has_parts_and_another_model_has_none(shipped, toy_model, mod
     assert all(shipped.styles(slot) for slot in SLOTS)
     assert len(shipped.styles("teeth_upper")) == 6 and len(shipped.styles("brows")) == 12
     assert load_parts(toy_model) is None
-    assert shipped.topology == topology_hash(model.data) != topology_hash(toy_model.data)
+    assert shipped.topology == model.topology != toy_model.topology
     assert find_companion_file(PARTS_FILE).stat().st_size < 10_000_000
     assert "CC0" in shipped.info["licence"] and all(len(value) == 64 for value in shipped.info["sha256"].values())
+
+
+def test_a_head_has_the_parts_of_its_styles(model, toy_model):
+    head = fv.head(model.random(3), model)
+    assert list(head.parts) == [slot for slot in SLOTS if slot in DEFAULT_STYLES]
+    assert {slot: part.style for slot, part in head.parts.items()} == DEFAULT_STYLES
+    chosen = head.replace(params=head.params.replace(styles={"brows": "05", "tongue": "base"}))
+    assert list(chosen.parts) == ["tongue", "brows"] and chosen.parts["brows"].style == "05"
+    with pytest.raises(fv.ParameterError, match="no style .99. of brows"):
+        assert head.replace(params=head.params.replace(styles={"brows": "99"})).parts
+    with pytest.raises(fv.ParameterError, match="no part called .horns."):
+        assert head.replace(params=head.params.replace(styles={"horns": "02"})).parts
+    toy = fv.head(toy_model.neutral(), toy_model)
+    assert toy.parts == {} and toy.part_vertices == {} and toy.is_skin.all()
+
+
+def test_parts_of_a_head_follow_its_expression_on_either_mesh(model):
+    head = fv.edit(fv.head(model.random(3), model), expression={"jawOpen": 1.0})
+    drop = {slot: (head.neutral_part_vertices[slot] - head.part_vertices[slot])[:, 1].mean() for slot in head.parts}
+    assert drop["teeth_lower"] > 0.01 > 1e-4 > abs(drop["teeth_upper"])
+    coarse = fv.head(head.params, model.coarse)
+    for slot, vertices in coarse.part_vertices.items():
+        assert vertices.dtype == np.float32 and np.abs(vertices - head.part_vertices[slot]).max() < 1e-6
+
+
+def test_parts_replace_the_eyes_teeth_and_tongue_of_the_mesh(model):
+    def kept(slots, region):
+        inside = np.isin(model.faces, model.regions[region]).all(1)
+        return float(skin_faces(model, slots)[inside].mean())
+
+    every = tuple(DEFAULT_STYLES)
+    assert all(kept(every, region) == 0 for region in ("eyeballs", "teeth", "tongue"))
+    assert all(kept(every, region) == 1 for region in ("face", "lips", "mouth_inside", "eye_sockets"))
+    assert kept(("eye_left",), "eyeball_left") == 0 and kept(("eye_left",), "eyeball_right") == 1
+    assert kept(("teeth_upper",), "teeth") == 1  # the mesh has one region for both jaws
 
 
 def test_parts_of_random_heads_are_where_they_belong(shipped, model):
@@ -280,9 +316,9 @@ def test_parts_of_random_heads_are_where_they_belong(shipped, model):
         balls = neutral[model.data.regions["eyeballs"]]
         for slot, side in (("eye_left", 1), ("eye_right", -1)):
             ball = balls[side * balls[:, 0] > 0]
-            eye = shipped.get(slot, "brown").binding.place(neutral)
-            assert np.linalg.norm(eye.mean(0)[:2] - ball.mean(0)[:2]) < 1.5e-3, (seed, slot)
-            assert 0.85 < np.ptp(eye[:, 0]) / np.ptp(ball[:, 0]) < 1.15, (seed, slot)
+            eye = shipped.get(slot, "natural").binding.place(neutral)
+            assert np.abs(np.ptp(eye, axis=0)[:2] / np.ptp(ball, axis=0)[:2] - 1).max() < 0.01, (seed, slot)
+            assert np.abs(middle(eye) - middle(ball))[:2].max() < 1e-4, (seed, slot)
         upper, lower = (shipped.get(f"teeth_{jaw}", "base").binding.place(neutral) for jaw in ("upper", "lower"))
         assert upper[:, 1].mean() > lower[:, 1].mean() + 3e-3
         lips = neutral[model.data.regions["lips"]]
@@ -290,6 +326,10 @@ def test_parts_of_random_heads_are_where_they_belong(shipped, model):
         lashes = shipped.get("lashes", "02").binding.place(neutral)
         lids = neutral[model.data.regions["eyelids"]]
         assert np.linalg.norm(lashes[:, None] - lids[None], axis=-1).min(1).max() < 0.016
+
+
+def middle(points):
+    return 0.5 * (points.min(0) + points.max(0))
 
 
 def test_the_jaw_takes_the_lower_teeth_along_and_leaves_the_upper(shipped, model):
@@ -306,7 +346,7 @@ def test_the_jaw_takes_the_lower_teeth_along_and_leaves_the_upper(shipped, model
 
 def test_eyes_turn_about_their_centres_and_lashes_close_with_the_lids(shipped, model):
     neutral, looking = posed(model, 2, eyeLookOutLeft=1.0)
-    binding = shipped.get("eye_left", "brown").binding
+    binding = shipped.get("eye_left", "natural").binding
     before, after = binding.place(neutral), binding.follow(looking, neutral)
     ball = neutral[model.data.regions["eyeballs"]]
     centre = 0.5 * (ball[ball[:, 0] > 0].min(0) + ball[ball[:, 0] > 0].max(0))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,6 +22,7 @@ import faceverse as fv
 
 pytest.importorskip("gradio")
 view_files = pytest.importorskip("demo.view_files")
+part_files = pytest.importorskip("demo.part_files")
 layout = pytest.importorskip("demo.layout")
 
 WINDOW = {"width": 860, "height": 480}
@@ -86,6 +88,79 @@ def test_a_model_without_attributes_has_a_pack_too(toy_model):
     assert pack["attributes"] == [] and not pack["attributeOffset"].size
 
 
+# ----------------------------------------------------------------------------------------------------------- the parts
+
+
+def path_of(address):
+    return Path(address.removeprefix("gradio_api/file="))
+
+
+def test_part_pack_holds_the_mesh_and_the_binding(model):
+    for name in ("eye_left/natural", "tongue/base"):
+        part = model.parts.parts[name]
+        pack, binding = read_pack(view_files.part_pack(part)), part.binding
+        corners = pack["cornerFaces"].astype(int)
+        used = np.unique(part.faces)
+        assert np.array_equal(used[pack["vertexOfCorner"][corners]], part.faces.reshape(-1))
+        assert np.array_equal(pack["uv"].reshape(-1, 2)[corners], part.uv[part.uv_faces.reshape(-1)])
+        assert np.array_equal(pack["reference"], binding.reference)
+        if binding.kind == "surface":
+            offset = pack["offset"].reshape(-1, 3) * pack["offsetScale"]
+            np.testing.assert_allclose(offset, binding.offset[used], atol=1e-6)
+        else:
+            made = pack["made"].reshape(-1, 3) * pack["madeScale"] + binding.reference_m.mean(0)
+            np.testing.assert_allclose(made, binding.made[used], atol=2e-6)
+
+
+def test_files_of_parts_are_small_shared_and_written_once(model, tmp_path):
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir(), own.mkdir()
+    head = fv.head(model.random(3), model)
+    addresses, early = part_files.of_head(head, shared, own), part_files.of_model(model, shared)
+    assert set(addresses) == set(early) == set(head.parts)
+    assert all(addresses[slot].items() >= early[slot].items() for slot in early), "loaded early and used later"
+    files = {path_of(address) for urls in addresses.values() for address in urls.values()}
+    assert {*shared.iterdir(), *own.iterdir()} == files
+    assert {path_of(addresses[slot]["texture"]) for slot in ("eye_left", "eye_right")} == set(own.iterdir())
+    assert sum(file.stat().st_size for file in files) < 5e5
+    for file in files:
+        file.write_bytes(b"kept")
+    part_files.of_head(head, shared, own)
+    assert {file.read_bytes() for file in files} == {b"kept"}
+
+
+def test_a_texture_of_ones_own_stays_in_the_visitors_folder(model, tmp_path):
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir(), own.mkdir()
+    head = fv.head(model.random(3), model)
+    eye = head.parts["eye_left"]
+    green = np.zeros((64, 64, 4), np.uint8) + np.uint8([0, 200, 0, 255])
+    dyed = replace(eye, material=replace(eye.material, texture=green))
+    head.__dict__["parts"] = {**head.parts, "eye_left": dyed}  # fills the cached property
+    addresses = part_files.of_head(head, shared, own)
+    texture, other = (path_of(addresses[slot]["texture"]) for slot in ("eye_left", "eye_right"))
+    assert {texture, other} == set(own.iterdir()) and texture != other, "painted in the colour of the person's irises"
+    np.testing.assert_allclose(np.asarray(Image.open(texture))[32, 32], [0, 200, 0], atol=8)
+
+
+def test_transparent_texels_have_the_colour_of_their_neighbours():
+    texture = np.zeros((1024, 1024, 4), np.uint8)
+    texture[300:700, 300:700] = (200, 120, 40, 255)
+    for mode, channels in (("BLEND", 4), ("OPAQUE", 3)):
+        pixels = np.asarray(part_files.texture_picture(texture, mode))
+        assert pixels.shape == (512, 512, channels)
+        assert (pixels[..., :3] == (200, 120, 40)).all(), "filtering makes no dark rim"
+    mask = np.asarray(part_files.texture_picture(texture, "MASK"))[..., 3]
+    assert mask[0, 0] == 0 and mask[256, 256] == 255
+
+
+def test_a_model_without_parts_has_no_files_of_parts(toy_model, tmp_path):
+    assert part_files.of_head(fv.head(toy_model.random(1), toy_model), tmp_path, tmp_path) == {}
+    assert part_files.of_model(toy_model, tmp_path) == {} and not list(tmp_path.iterdir())
+    pack = read_pack(view_files.head_pack(fv.head(toy_model.random(1), toy_model)))
+    assert np.unpackbits(pack["isSkin"])[: len(toy_model.faces)].all() and pack["edges"] == {}
+
+
 # -------------------------------------------------------------------------------------------------------- the wrinkles
 
 
@@ -147,6 +222,10 @@ def site(model, head, packed, atlas, tmp_path_factory):
         Image.fromarray(result.texture).save(folder / f"{name}.jpg")
     Image.fromarray(rest.normal_map).save(folder / "normal.png")
     Image.fromarray(atlas).save(folder / "wrinkles.png")
+    parts = {
+        slot: {kind: path_of(address).name for kind, address in urls.items()}
+        for slot, urls in part_files.of_head(rest, folder, folder).items()
+    }
     props = {
         "three_url": "three.js",
         "texts": layout.STUDIO_TEXTS,
@@ -172,6 +251,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
                 ".js": "text/javascript",
                 ".jpg": "image/jpeg",
                 ".png": "image/png",
+                ".webp": "image/webp",
             }
             self.send_response(200)
             self.send_header("Content-Type", kinds.get(path, kinds.get(place.suffix, "application/octet-stream")))
@@ -186,7 +266,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
     value = {
         "edition": 1, "person": 1, "model": "model.bin", "head": "head.bin", "texture": "head.jpg",
         "normal": "normal.png", "smooth": None, "wrinkles": "wrinkles.png", "donor": None, "adopt": None,
-        "status": None,
+        "status": None, "parts": parts,
         "state": {"attributes": {}, "skin": 0, "mix": unmixed},
         "start": {
             "expression": weights, "attributes": {}, "skin": 0, "strength": 1, "light": {}, "mix": unmixed,
@@ -298,7 +378,7 @@ def test_expression_and_shape_sliders_move_the_head_without_a_request(studio):
     assert changed_pixels(before, opened) > 1000
     studio.click("[data-tab=shape]")
     move(studio, "[data-attribute=nose_width]", 4)
-    assert changed_pixels(opened, picture(studio)) > 200
+    assert changed_pixels(opened, picture(studio)) > 100
     studio.wait_for_timeout(200)
     assert studio.requests[requests:] == [] and edits(studio) == []
 
@@ -556,6 +636,41 @@ def test_pose_modes_and_comparing_change_the_picture_and_come_back(studio):
     studio.evaluate("document.activeElement.blur()")
     assert changed_pixels(turned, picture(studio)) < 50
     studio.keyboard.up(" ")
+
+
+@pytest.mark.browser
+def test_parts_show_in_the_mouth_and_in_the_eyes_and_follow_the_sliders(studio):
+    def shown(given, parts, later):
+        answer(studio, later, parts=parts)
+        expression = dict.fromkeys(state(studio)["expression"], 0) | given
+        studio.evaluate("(e) => window.faceverse.setState({...window.faceverse.state(), expression: e})", expression)
+        return settled_picture(studio)
+
+    style = studio.add_style_tag(content=".fv-tools, .fv-side-tools { visibility: hidden }")
+    for _ in range(6):
+        studio.locator(".fv-canvas").press("+")
+    laugh = {"mouthUpperUpLeft": 1, "mouthUpperUpRight": 1, "jawOpen": 0.6} | SMILE
+    all_parts = studio.value["parts"]
+    toothless = {slot: urls for slot, urls in all_parts.items() if slot.startswith("eye")}
+    laughing, without = shown(laugh, all_parts, 1), shown(laugh, toothless, 2)
+    aside = shown(laugh | {"eyeLookOutLeft": 1, "eyeLookInRight": 1}, toothless, 3)
+    bare = shown(laugh, {}, 4)
+    assert np.array_equal(shown(laugh, all_parts, 5), laughing)
+    luminance = laughing @ (0.2126, 0.7152, 0.0722)
+    half = len(luminance) // 2
+    mouth = luminance[half:][np.abs(laughing - without)[half:].max(-1) > 24]
+    dark, light = np.percentile(mouth, (10, 95))
+    assert len(mouth) > 500 and light > 120 and dark < 0.4 * light, "teeth in the dark"
+    is_eye = np.abs(without - bare)[:half].max(-1) > 24
+    eyes = (without @ (0.2126, 0.7152, 0.0722))[:half][is_eye]
+    assert eyes.max() > 215 and np.percentile(eyes, 5) < 45, "a highlight, and pupils"
+    assert changed_pixels(without[:half], aside[:half]) > 0.2 * is_eye.sum(), "the eyes turn"
+    assert changed_pixels(without[half:], aside[half:]) < 50
+    studio.evaluate("document.querySelector('[data-mode=clay]').click()")
+    lashes = {slot: urls for slot, urls in all_parts.items() if slot != "lashes"}
+    assert np.array_equal(shown(laugh, all_parts, 6), shown(laugh, lashes, 7)), "clay has no hair"
+    style.evaluate("(element) => element.remove()")
+    studio.click("[data-mode=clay]")
 
 
 @pytest.mark.browser

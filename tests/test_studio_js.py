@@ -21,6 +21,9 @@ import faceverse as fv
 from faceverse.graphics.lighting import directed_light, linear_from_srgb
 from faceverse.graphics.mesh import tangents, vertex_normals
 from faceverse.model.face_model import FaceModel
+from faceverse.parts.binding import bind
+from faceverse.parts.occlusion import _LID_SHADOWS, _MOUTH_CURVE, INNER_LIPS, LID_EDGES
+from faceverse.parts.part import DEFAULT_STYLES, Material, Part
 
 pytest.importorskip("gradio")
 view_files = pytest.importorskip("demo.view_files")
@@ -123,6 +126,61 @@ def wrinkle_examples(exported, toy_model):
     }
 
 
+def bound_parts(model):
+    """A part of each kind on a model's mesh: points near some of its triangles."""
+    random, vertices, parts = np.random.default_rng(4), model.mean_vertices, []
+    for slot, kind in (("tongue", "surface"), ("teeth_upper", "affine"), ("eye_left", "rigid")):
+        triangle = model.faces[random.choice(len(model.faces), 40, replace=False)]
+        weights = random.dirichlet((1, 1, 1), 40)
+        points = np.einsum("pk,pkd->pd", weights, vertices[triangle]) + random.normal(0, 2e-3, (40, 3))
+        faces = np.arange(39).reshape(-1, 3)
+        binding = bind(points, vertices, triangle, weights, kind)
+        material = Material(np.full((4, 4, 4), 255, np.uint8))
+        parts.append(Part(f"{slot}/made", binding, faces, np.float32(random.random((40, 2))), faces, material))
+    return parts
+
+
+def part_example(exported, name, part, head):
+    """A part on the neutral head and with its expression, which the browser makes of its pack."""
+    used = np.unique(part.faces)
+    placed = {"placed": part.binding.place(head.neutral_vertices)}
+    placed["followed"] = part.binding.follow(head.vertices, head.neutral_vertices)
+    files = {key: exported.write(f"{name}-{key}.f32", points[used]) for key, points in placed.items()}
+    return {"name": name, "pack": exported.write(f"{name}.bin", view_files.part_pack(part))} | files
+
+
+def part_examples(exported, toy_model, model, model_file):
+    """Parts of all kinds on two heads, edges of lips and lids, and the faces that parts replace."""
+    examples = []
+    for key, owner, parts, changes in (
+        ("toy", toy_model, bound_parts(toy_model), {}),
+        ("open", model, model.parts.choose(DEFAULT_STYLES).values(), {"age": 30, "nose_width": 4}),
+    ):
+        head = fv.edit(fv.head(owner.random(3), owner), **changes, expression=EXPRESSION | {"eyeBlinkLeft": 0.6})
+        examples.append(
+            {
+                "neutral": exported.write(f"{key}-part-neutral.f32", head.neutral_vertices),
+                "vertices": exported.write(f"{key}-part-vertices.f32", head.vertices),
+                "parts": [part_example(exported, part.name.replace("/", "-"), part, head) for part in parts],
+            }
+        )
+    landmarks = model.fit_landmarks
+    points = (head.vertices[head.faces[landmarks.triangle]] * landmarks.barycentric[..., None]).sum(1)
+    openings = {"mouth": INNER_LIPS, **LID_EDGES}
+    return {
+        "model": model_file,
+        "heads": examples,
+        "edges": {
+            name: [exported.write(f"{name}-{k}.f32", points[list(edge)]) for k, edge in enumerate(pair)]
+            for name, pair in openings.items()
+        },
+        "mouthCurve": _MOUTH_CURVE,
+        "lidShadows": _LID_SHADOWS,
+        "head": exported.write("part-head.bin", view_files.head_pack(head)),
+        "skin": exported.write("part-skin.u32", np.asarray(model.faces[head.is_skin], np.uint32)),
+    }
+
+
 def texture_example(exported, model_file, model):
     """Ratios of the library's textures before and after an edit, at the vertices of the face, in linear light."""
     torch = pytest.importorskip("torch")
@@ -206,6 +264,7 @@ def numbers(model, toy_model, tmp_path_factory):
         "texture": texture_example(exported, open_file, model),
         "motion": motion_example(exported, toy_model),
         "lights": light_examples(),
+        "parts": part_examples(exported, toy_model, model, open_file),
     }
     (exported.folder / "numbers.json").write_text(json.dumps(content))
     return exported.folder

@@ -92,24 +92,6 @@ def test_irises_are_round_and_of_the_given_colour(model):
     assert white.mean() > 150
 
 
-def test_iris_colour_is_measured(model):
-    photo = np.full((100, 200, 3), 230, np.uint8)
-    y, x = np.mgrid[:100, :200]
-    landmarks = np.zeros((478, 2), np.float32)
-    for centre, first, upper, lower in (((60, 50), 468, 159, 145), ((140, 50), 473, 386, 374)):
-        distance = np.hypot(x - centre[0], y - centre[1])
-        photo[distance < 12] = (60, 90, 140)
-        photo[distance < 4] = 5
-        landmarks[first] = centre
-        landmarks[first + 1 : first + 5] = np.array(centre) + 12 * np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])
-        landmarks[upper], landmarks[lower] = (centre[0], 40), (centre[0], 61)
-    found = texture.iris_colour(photo, landmarks, np.ones(3))
-    expected = ((np.array([60, 90, 140]) / 255 + 0.055) / 1.055) ** 2.4
-    np.testing.assert_allclose(found, expected, atol=0.02)
-    landmarks[[145, 374]] = landmarks[[159, 386]] + (0, 3)  # closed eyes
-    assert texture.iris_colour(photo, landmarks, np.ones(3)) is None
-
-
 def test_membrane_keeps_values_and_fills_between():
     values, weight = np.zeros((1, 64, 64)), np.zeros((64, 64))
     values[:, :, :8], weight[:, :8] = 1.0, 1

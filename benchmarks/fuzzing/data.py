@@ -24,7 +24,7 @@ from faceverse.detail.stylegan import ConditionalGenerator
 from faceverse.fitting.parameter_regressor import STORED_NAMES, ParameterRegressor
 from faceverse.official import coefficients_from_params, npy_bytes
 from faceverse.parts.binding import BINDING_KINDS, bind
-from faceverse.parts.file import topology_hash, write_parts
+from faceverse.parts.file import write_parts
 from faceverse.parts.part import Material, Part, PartLibrary
 from faceverse.tracking import expression_regressor
 from faceverse.tracking.journal import Journal, record_type
@@ -180,7 +180,7 @@ def part_libraries() -> list[Seed]:
         binding = bind(model.mean_vertices[corners], model.mean_vertices, triangle, weights, kind)
         uv, uv_faces = model.data.uv[corners].astype(np.float32), np.searchsorted(corners, faces)
         parts[f"{slot}/base"] = Part(f"{slot}/base", binding, uv_faces, uv, uv_faces, material)
-    library = PartLibrary(parts, topology_hash(model.data), {"licence": "CC0-1.0"})
+    library = PartLibrary(parts, model.topology, {"licence": "CC0-1.0"})
     return [{"parts.safetensors": _written(lambda path: write_parts(library, path), "parts.safetensors")}]
 
 

@@ -76,6 +76,7 @@ export class BlendedHead {
     this.directions = offset ? [...this.model.directions, { offset, scale, gain, tint, tintScale }] : this.model.directions;
     this.base.set(this.neutral);
     this.amounts.fill(0);
+    this.shape = {}; // another object whenever `base` changes
     this.needsTint = true;
     this.needsBlend = true;
   }
@@ -95,6 +96,7 @@ export class BlendedHead {
       const { offset, scale, tint } = this.directions[k];
       for (let i = 0, factor = amount * scale; i < this.base.length; i++) this.base[i] += factor * offset[i];
       this.amounts[k] += amount;
+      this.shape = {};
       if (tint) this.needsTint = true;
       moved = true;
     });

@@ -1,6 +1,7 @@
 // Geometry of one head for three.js: the arrays of `BlendedHead` as buffers.
 
 import { BlendedHead } from "./blending.js";
+import { skinFaces } from "./parts.js";
 
 export class HeadGeometry {
   constructor(model) {
@@ -17,10 +18,15 @@ export class HeadGeometry {
     }
     const roughness = Uint8Array.from(model.vertexOfCorner, (vertex) => model.roughness[vertex]);
     this.geometry.setAttribute("vertexRoughness", new THREE.BufferAttribute(roughness, 1, true));
+    const inMouth = Uint8Array.from(model.vertexOfCorner, (vertex) => model.inMouth[vertex]);
+    this.geometry.setAttribute("inMouth", new THREE.BufferAttribute(inMouth, 1));
   }
 
   setHead(pack) {
     this.head.setHead(pack);
+    if (String(pack.isSkin) === this.isSkin) return;
+    this.isSkin = String(pack.isSkin);
+    this.geometry.setIndex(new THREE.BufferAttribute(skinFaces(this.model.cornerFaces, pack.isSkin), 1));
   }
 
   // See `BlendedHead.blend`; returns whether the surface has moved.

@@ -1,8 +1,10 @@
 // Material of the head: colours, clay, normals, wireframe or texture coordinates, all in one shader program.
 
+import { MOUTH_LIGHT } from "./occlusion.js";
 import { wrinkleWeights } from "./wrinkles.js";
 
 export const MODES = ["colour", "clay", "normals", "wire", "uv"];
+const NO_EDGE = new Float32Array(33);
 const TILES = 7; // of expressions in the wrinkle atlas, after the tile of the head's own expression
 
 const PARAMETERS = `#include <uv_pars_fragment>
@@ -16,6 +18,7 @@ uniform float leftSide;
 uniform float wrinkleLeft[${TILES}];
 uniform float wrinkleRight[${TILES}];
 varying float vRoughness;
+varying float vLight;
 vec2 wrinkleTile(float number) {
   vec2 texel = clamp(vUv * 256.0, 0.5, 255.5) / 256.0;
   vec2 atlasUv = (vec2(mod(number, 4.0), floor(number / 4.0)) + texel) / vec2(4.0, 2.0);
@@ -29,15 +32,16 @@ vec3 smoothTexel = sRGBToLinear(texture2D(smoothMap, vUv)).rgb;
 vec3 pigment = clamp((texelColor.rgb + 0.001) / (smoothTexel + 0.001), 0.1, 10.0);
 diffuseColor.rgb *= pow(pigment, vec3(detailStrength - 1.0));`;
 
+const CLAY_COLOUR = "if (viewMode != 0) diffuseColor.rgb = vec3(0.56, 0.52, 0.48);";
+export const CLAY = `#include <color_fragment>\n${CLAY_COLOUR}`;
+
 const MODE_COLOURS = `#include <color_fragment>
 if (viewMode == 4) {
   vec2 square = floor(vUv * 32.0);
   float odd = mod(square.x + square.y, 2.0);
   vec3 hue = mix(vec3(vUv.x, vUv.y, 1.0 - 0.5 * (vUv.x + vUv.y)), vec3(1.0), 0.25);
   diffuseColor.rgb = mix(0.25, 1.0, odd) * hue;
-} else if (viewMode != 0) {
-  diffuseColor.rgb = vec3(0.56, 0.52, 0.48);
-}`;
+} else ${CLAY_COLOUR}`;
 
 const ROUGHNESS = "float roughnessFactor = viewMode == 0 ? vRoughness : 0.7;";
 
@@ -59,7 +63,7 @@ vec3 entered = saturate((dot(geometry.normal, directLight.direction) + wrap) / (
 reflectedLight.directDiffuse += ( 1.0 - clearcoatDHR ) * entered`;
 
 // Soft shoulder for highlights instead of clipping.
-const SHOULDER = `if (viewMode == 0) {
+export const SHOULDER = `if (viewMode == 0) {
   vec3 excess = max(gl_FragColor.rgb - 0.6, 0.0) / 0.4;
   gl_FragColor.rgb = min(gl_FragColor.rgb, 0.6) + 0.4 * excess / (1.0 + excess);
 }
@@ -84,6 +88,9 @@ export class HeadMaterial {
       wrinkleMap: { value: this.noSlope },
       wrinkleScale: { value: model.wrinkleScale },
       leftSide: { value: model.leftSide },
+      hasMouth: { value: false },
+      upperEdge: { value: NO_EDGE },
+      lowerEdge: { value: NO_EDGE },
       wrinkleOwn: { value: 0 },
       wrinkleLeft: { value: new Array(TILES).fill(0) },
       wrinkleRight: { value: new Array(TILES).fill(0) },
@@ -99,8 +106,16 @@ export class HeadMaterial {
   patchShader(shader) {
     Object.assign(shader.uniforms, this.uniforms);
     shader.vertexShader = shader.vertexShader
-      .replace("#include <common>", "#include <common>\nattribute float vertexRoughness;\nvarying float vRoughness;")
-      .replace("#include <begin_vertex>", "#include <begin_vertex>\nvRoughness = vertexRoughness;");
+      .replace("#include <common>", `#include <common>
+        attribute float vertexRoughness;
+        attribute float inMouth;
+        uniform bool hasMouth;
+        varying float vRoughness;
+        varying float vLight;
+        ${MOUTH_LIGHT}`)
+      .replace("#include <begin_vertex>", `#include <begin_vertex>
+        vRoughness = vertexRoughness;
+        vLight = hasMouth && inMouth > 0.0 ? openingLight(position) : 1.0;`);
     const lights = THREE.ShaderChunk.lights_physical_pars_fragment.replace(LAMBERT, SOFT_LAMBERT);
     shader.fragmentShader = shader.fragmentShader
       .replace("#include <uv_pars_fragment>", PARAMETERS)
@@ -109,7 +124,7 @@ export class HeadMaterial {
       .replace("#include <roughnessmap_fragment>", ROUGHNESS)
       .replace("#include <normal_fragment_maps>", DISPLACEMENT)
       .replace("#include <lights_physical_pars_fragment>", lights)
-      .replace("#include <tonemapping_fragment>", SHOULDER)
+      .replace("#include <tonemapping_fragment>", `gl_FragColor.rgb *= vLight;\n${SHOULDER}`)
       .replace("#include <dithering_fragment>",
         "#include <dithering_fragment>\nif (viewMode == 2) gl_FragColor = vec4(0.5 * normal + 0.5, 1.0);");
   }
@@ -121,6 +136,13 @@ export class HeadMaterial {
     this.uniforms.smoothMap.value = smooth ?? this.material.map;
     this.uniforms.wrinkleMap.value = wrinkles ?? this.noSlope;
     this.hasWrinkles = Boolean(wrinkles);
+  }
+
+  // The opening that lights the inside of the mouth, see `Edges`; null where the colours of the skin contain its shade.
+  setMouth(opening) {
+    this.uniforms.hasMouth.value = Boolean(opening);
+    this.uniforms.upperEdge.value = opening?.upper ?? NO_EDGE;
+    this.uniforms.lowerEdge.value = opening?.lower ?? NO_EDGE;
   }
 
   setMode(mode) {

@@ -5,6 +5,7 @@ import { HeadGeometry } from "./head.js";
 import { lightColour, lightDirection } from "./lighting.js";
 import { HeadMaterial } from "./material.js";
 import { FIELD_OF_VIEW_DEG, OrbitCamera } from "./orbit.js";
+import { PartMeshes } from "./part_meshes.js";
 
 export const TEXTURES = ["texture", "normal", "smooth", "wrinkles"];
 const SCREENSHOT_PX = 1600;
@@ -44,8 +45,9 @@ export class Scene {
     this.material = new HeadMaterial(model);
     this.mesh = new THREE.Mesh(this.head.geometry, this.material.material);
     this.wire = new THREE.Mesh(this.head.geometry, this.material.wire);
-    this.pivot.add(this.mesh, this.wire);
     for (const mesh of [this.mesh, this.wire]) mesh.frustumCulled = false;
+    this.parts = new PartMeshes(this.material.uniforms.viewMode, this.renderer.capabilities.getMaxAnisotropy());
+    this.pivot.add(this.mesh, this.wire, this.parts.group);
     this.setMode(this.mode ?? "colour");
   }
 
@@ -61,15 +63,17 @@ export class Scene {
     return texture;
   }
 
-  // Takes over the pack and the textures (by name) of a head. The camera keeps looking at the centre of a person's first
+  // Takes over the pack, the textures (by name) and the parts (by slot) of a head. The camera keeps looking at the centre of a person's first
   // head, so that the head does not jump when files arrive.
-  setHead(pack, textures, isNew) {
+  setHead({ pack, textures, parts }, isNew) {
+    this.parts.setHead(parts, pack);
     this.head.setHead(pack);
     this.material.setTextures(textures);
+    this.material.setMouth(this.parts.opening("tongue"));
     if (isNew) {
       this.center.set(...pack.center);
       this.pivot.position.copy(this.center);
-      for (const mesh of [this.mesh, this.wire]) mesh.position.copy(this.center).negate();
+      for (const each of this.pivot.children) each.position.copy(this.center).negate();
     }
     this.redraw();
   }
@@ -78,6 +82,7 @@ export class Scene {
   show(state, attributes, fitted) {
     const start = performance.now();
     if (this.head.blend(state.expression, attributes)) {
+      this.parts.follow(this.head.head);
       this.viewport.dataset.blendMs = (performance.now() - start).toFixed(2);
     }
     this.material.setExpression(state.expression, fitted);
@@ -110,6 +115,7 @@ export class Scene {
     if (!this.material) return;
     this.material.setMode(mode);
     this.wire.visible = mode === "wire";
+    this.parts.setMode(mode);
     this.redraw();
   }
 

@@ -6,6 +6,7 @@ import { History } from "./history.js";
 import { initialLight } from "./lighting.js";
 import { Motion, ROW } from "./motion.js";
 import { Panel } from "./panel.js";
+import { PartFiles } from "./part_meshes.js";
 import { Player } from "./player.js";
 import { EditRequests } from "./requests.js";
 import { Scene, TEXTURES } from "./scene.js";
@@ -29,9 +30,10 @@ class Studio {
     this.lightParameters = props.light ?? [];
     this.canvas = element.querySelector(".fv-canvas");
     this.models = new Map();
+    this.partFiles = new PartFiles();
     this.latest = {}; // newest value of the component
     this.shownKey = this.loading = this.person = null;
-    this.files = null; // in the scene: {value, pack, textures}
+    this.files = null; // in the scene: {value, pack, textures, parts}
     this.original = null; // files of this person without edits, for comparison
     this.adopted = 0; // number of the last state that was adopted from the server
     this.state = complete();
@@ -92,22 +94,26 @@ class Studio {
       this.showWithoutWebgl(value);
       return;
     }
-    const key = [value.person, ...FILES.map((part) => value[part])].join();
+    const key = [value.person, ...FILES.map((name) => value[name]), JSON.stringify(value.parts)].join();
     if (value.status || !value.head || key === this.shownKey) this.showProgress();
     if (key === this.shownKey && value.head) this.applyValue(value, isAnswer);
     if (key === this.loading || key === this.shownKey) return;
     this.loading = key;
     try {
       const model = value.model && (await this.loadModel(value.model));
-      if (!value.head || key !== this.loading) return;
+      const parts = value.model ? this.partFiles.load(value.parts) : {};
+      if (!value.head || key !== this.loading) {
+        await parts;
+        return;
+      }
       this.scene ??= this.makeScene();
       const known = this.files;
       const load = (name) => value[name] && (value[name] === known?.value[name] ? known.textures[name]
         : this.scene.loadTexture(name, value[name]));
       const packed = value.head === known?.value.head ? known.pack : loadPack(value.head);
-      const [pack, ...textures] = await Promise.all([packed, ...TEXTURES.map(load)]);
+      const [bound, pack, ...textures] = await Promise.all([parts, packed, ...TEXTURES.map(load)]);
       if (key !== this.loading) return;
-      this.setHead(model, pack, Object.fromEntries(TEXTURES.map((name, k) => [name, textures[k]])));
+      this.setHead(model, pack, Object.fromEntries(TEXTURES.map((name, k) => [name, textures[k]])), bound);
       this.shownKey = key;
       this.applyValue(this.latest, true);
       this.showProgress();
@@ -141,7 +147,7 @@ class Studio {
     return scene;
   }
 
-  setHead(model, pack, textures) {
+  setHead(model, pack, textures, parts) {
     const value = this.latest, isNew = value.person !== this.person;
     this.scene.setModel(model);
     if (this.panel.model !== model) {
@@ -149,7 +155,7 @@ class Studio {
       this.requests.colours = new Set(model.attributes.filter((a) => a.colours).map((a) => a.name));
     }
     const previous = [this.files, this.original];
-    this.files = { value, pack, textures };
+    this.files = { value, pack, textures, parts };
     const { attributes = {}, skin = 0, mix = {} } = value.state ?? {};
     const isUnchanged = !skin && ![...Object.values(attributes), ...Object.values(mix)].some(Boolean);
     if (isUnchanged) this.original = this.files;
@@ -158,7 +164,8 @@ class Studio {
     for (const files of previous) {
       for (const texture of Object.values(files?.textures ?? {})) if (!used.has(texture)) texture?.dispose();
     }
-    this.scene.setHead(pack, textures, isNew);
+    this.partFiles.keep(this.files.parts, this.original?.parts);
+    this.scene.setHead(this.files, isNew);
     if (isNew) this.startPerson(value);
   }
 
@@ -392,8 +399,7 @@ class Studio {
     if (!this.files || isOn === Boolean(this.isComparing)) return;
     this.canCompareFiles = this.original && (this.original.textures.normal || !this.files.textures.normal);
     this.isComparing = isOn;
-    const { pack, textures } = this.sceneFiles();
-    this.scene.setHead(pack, textures);
+    this.scene.setHead(this.sceneFiles());
     this.refresh();
   }
 

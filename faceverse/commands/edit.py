@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..edit import DETAIL_LAYERS, edit
+from ..edit_values import EYE_COLORS
 from ..errors import ParameterError
 from ..formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
 from ..graphics.lighting import LIGHT_PARAMETERS
@@ -27,7 +28,7 @@ def run_edit(options: argparse.Namespace) -> int:
     if options.detail_layers is not None and options.detail_from is None:
         raise ParameterError("command.detail_layers_alone")
     before = load(options)
-    names = ("age", "age_years", "gender", "detail", "detail_seed", "detail_layers", "light")
+    names = ("age", "age_years", "gender", "detail", "detail_seed", "detail_layers", "light", "eye_color")
     given = {name: getattr(options, name) for name in names}
     given["rotation"] = rotation(options)
     given["detail_from"] = None if options.detail_from is None else load_result(options.detail_from, before.model)
@@ -111,6 +112,8 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     names = "; ".join(f"{name} {p.minimum:g}..{p.maximum:g}: {p.description}" for name, p in LIGHT_PARAMETERS.items())
     text = f"light by its direction in degrees, such as yaw=30,pitch=20,intensity=1.2,warmth=0.3. {names}"
     parser.add_argument("--light", type=_light, metavar="NAME=VALUE,...", help=text)
+    text = f"colour of the irises: {', '.join(EYE_COLORS)}, or #rrggbb"
+    parser.add_argument("--eye-color", metavar="NAME", help=text)
     add_angles(parser)
     add_model(parser)
 

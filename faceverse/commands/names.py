@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from ..formats.export import companion_stem
+from ..formats.meshes import companion_stem
 
 MAX_BYTES = 255  # of a file's name, on nearly all file systems
 _MARK_DIGITS = 8

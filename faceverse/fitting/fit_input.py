@@ -20,13 +20,14 @@ from ..rendering.render import render_head
 from ..result import FitResult, Stage
 from .detail_stage import FittedDetail
 from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
+from .iris import iris_colour
 from .parameter_regressor import load_parameter_regressor
 from .photometric import PhotometricTarget, crop_box, crop_photo
 from .quality_checks import CROP_PX, QualityInput, quality_warnings
 from .solver import LandmarkModel, LandmarkSolution, landmark_model, landmark_term, solve_landmarks
 from .state import FaceState
 from .surface import MIN_ALBEDO
-from .texture import SkinTexture, bake_photo, iris_colour
+from .texture import SkinTexture, bake_photo
 
 FOCAL_SIGMA = 0.25  # prior standard deviation of the logarithm of an unknown focal length
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # least face height in pixels, and the texture's size from there on

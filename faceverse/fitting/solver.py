@@ -10,7 +10,7 @@ milliseconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from scipy.linalg import solve_triangular
 from ..graphics.camera import Camera
 from ..model.face_model import FaceModel, Landmarks, expression_gain
 from .damped_step import damped_step
+from .landmark_pairs import LandmarkPairs
 from .parameter_regressor import InitialEstimate
 from .prior import ExpressionPrior, IdentityPrior, expression_prior
 from .state import FaceState
@@ -46,6 +47,7 @@ class LandmarkModel:
         detected: (L,) index of each landmark among the detector's points; None: all of them, in order.
         gain: (E, I) change of each expression's size per unit of identity, or None, see `FaceModel`.
         person: prior of the identity; None: the population's, see `IdentityPrior.of_population`.
+        pairs: landmarks whose differences are observed as well.
         learned: whether sigma and error_modes are those at the yaw of this face, see `with_initial_estimate`.
     """
 
@@ -59,6 +61,7 @@ class LandmarkModel:
     detected: np.ndarray | None = None
     gain: np.ndarray | None = None
     person: IdentityPrior | None = None
+    pairs: LandmarkPairs = field(default_factory=LandmarkPairs.none)
     learned: bool = False
 
     @property
@@ -111,6 +114,7 @@ class LandmarkModel:
             normals=self.normals[rows],
             sigma=self.sigma[rows],
             error_modes=self.error_modes[:, rows],
+            pairs=self.pairs.subset(rows),
             detected=rows if self.detected is None else self.detected[rows],
         )
 
@@ -154,16 +158,19 @@ def landmark_model(model: FaceModel, landmarks: Landmarks) -> LandmarkModel:
     error_modes = np.zeros((0, len(landmarks.triangle), 2)) if landmarks.error_modes is None else landmarks.error_modes
     variance = landmarks.sigma.astype(np.float64) ** 2 - (error_modes.astype(np.float64) ** 2).sum((0, 2)) / 2
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    mean = bases.mean.numpy(force=True).astype(np.float64)
     return LandmarkModel(
-        mean=bases.mean.numpy(force=True).astype(np.float64),
+        mean=mean,
         identity=bases.identity.numpy(force=True).astype(np.float64),
         expression=bases.expression.numpy(force=True).astype(np.float64),
-        normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
+        normals=normals,
         sigma=np.sqrt(np.maximum(variance, MIN_SIGMA_M**2)),
         error_modes=error_modes.astype(np.float64),
         prior=expression_prior(model),
         detected=landmarks.detected,
         gain=None if bases.gain is None else bases.gain.numpy(force=True).astype(np.float64),
+        pairs=LandmarkPairs.none() if landmarks.detected is not None else LandmarkPairs.of_detector(mean, normals),
     )
 
 
@@ -275,6 +282,7 @@ class LandmarkTerm:
         camera: of the picture.
         weight: (L,) 1 / px, see `point_weights`.
         factor: (2L, K), see `error_mode_factor`.
+        pair_weight: (M,) 1 / px, see `LandmarkPairs.weight`; None ignores the pairs.
     """
 
     lm: LandmarkModel
@@ -282,6 +290,7 @@ class LandmarkTerm:
     camera: Camera
     weight: np.ndarray
     factor: np.ndarray
+    pair_weight: np.ndarray | None = None
 
     def residual(self, state: FaceState) -> np.ndarray:
         """(2L,) weighted distances of projected and observed points."""
@@ -290,9 +299,18 @@ class LandmarkTerm:
         return ((projected - self.observed_px) * self.weight[:, None]).reshape(-1)
 
     def loss(self, state: FaceState) -> float:
-        """Half the squared residual, error modes marginalised."""
+        """Half the squared residual, error modes marginalised, plus half that of the paired points' differences."""
         residual = self.residual(state)
-        return 0.5 * float((residual**2).sum() - ((self.factor.T @ residual) ** 2).sum())
+        explained, differences = self.factor.T @ residual, self._differences(residual)
+        return 0.5 * float((residual**2).sum() - (explained**2).sum() + (differences**2).sum())
+
+    def _differences(self, rows: np.ndarray) -> np.ndarray:
+        """(2M, ...) weighted differences of paired points, from rows (2L, ...) of `residual` or of its Jacobian."""
+        if self.pair_weight is None:
+            return np.zeros((0, *rows.shape[1:]))
+        points = rows.reshape(len(self.weight), 2, -1)
+        first, second = (points[ends] / self.weight[ends, None, None] for ends in self.lm.pairs.index.T)
+        return ((first - second) * self.pair_weight[:, None, None]).reshape(-1, *rows.shape[1:])
 
     def normal_equations(
         self, state: FaceState, fit_identity: bool = True, fit_focal: bool = False
@@ -306,9 +324,10 @@ class LandmarkTerm:
         if fit_focal:
             centred = (self.observed_px - self.camera.principal_point_px) * self.weight[:, None]
             jacobian = np.concatenate([jacobian, (residual + centred.reshape(-1))[:, None]], axis=1)
-        explained = self.factor.T @ jacobian
-        hessian = jacobian.T @ jacobian - explained.T @ explained
-        return hessian, jacobian.T @ residual - explained.T @ (self.factor.T @ residual)
+        explained, differences = self.factor.T @ jacobian, self._differences(jacobian)
+        hessian = jacobian.T @ jacobian - explained.T @ explained + differences.T @ differences
+        gradient = jacobian.T @ residual - explained.T @ (self.factor.T @ residual)
+        return hessian, gradient + differences.T @ self._differences(residual)
 
     def _jacobian(self, state: FaceState, fit_identity: bool) -> np.ndarray:
         """(2L, K) of `residual`; order as in `normal_equations`, without the focal length."""
@@ -347,8 +366,9 @@ def landmark_term(
         rotation (3, 3), translation (3,): the pose.
     """
     depth_m = max(-float(translation[2]), 1e-3)
-    weight = point_weights(lm, rotation, depth_m, camera.focal_px)
-    return LandmarkTerm(lm, observed_px, camera, weight, error_mode_factor(lm, weight, camera.focal_px / depth_m))
+    weight, scale = point_weights(lm, rotation, depth_m, camera.focal_px), camera.focal_px / depth_m
+    factor = error_mode_factor(lm, weight, scale)
+    return LandmarkTerm(lm, observed_px, camera, weight, factor, lm.pairs.weight(rotation, scale))
 
 
 class LandmarkProblem:

@@ -140,37 +140,6 @@ def bake_photo(
     return SkinTexture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
 
 
-def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) -> np.ndarray | None:
-    """Estimate the linear RGB (3,) of the irises; None where they are too small or the eyes too narrow.
-
-    Args:
-        photo: (H, W, 3) uint8.
-        landmarks_px: (478, 2); 468 and 473 are the centres of the irises, the four points after each lie on its border.
-        shade: (3,) shading of the eyes, by which the colours are divided.
-    """
-    colours = []
-    for centre, upper, lower in ((468, 159, 145), (473, 386, 374)):
-        middle = landmarks_px[centre]
-        radius = np.linalg.norm(landmarks_px[centre + 1 : centre + 5] - middle, axis=1).mean()
-        opening = landmarks_px[lower, 1] - landmarks_px[upper, 1]
-        if radius < 3 or opening < 0.8 * radius:
-            continue
-        reach = int(np.ceil(radius))
-        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-        ring = np.hypot(x, y) / radius
-        # The upper part lies in the lid's shadow; the middle is the pupil or its highlight.
-        chosen = (ring > 0.45) & (ring < 0.85) & (y > -0.2 * radius) & (y < 0.6 * radius)
-        rows = np.round(middle[1] + y[chosen]).astype(int)
-        columns = np.round(middle[0] + x[chosen]).astype(int)
-        ok = (rows >= 0) & (rows < photo.shape[0]) & (columns >= 0) & (columns < photo.shape[1])
-        if ok.sum() > 12:
-            linear = linear_from_srgb(torch.from_numpy(photo[rows[ok], columns[ok]] / 255.0)).numpy()
-            colours.append(np.median(linear, axis=0))
-    if not colours:
-        return None
-    return np.clip(np.mean(colours, axis=0) / np.maximum(shade, 0.05), 0.008, 0.30).astype(np.float32)
-
-
 def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
     """Vertices (V, 3) in camera space."""
     with torch.no_grad():

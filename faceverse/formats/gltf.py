@@ -1,4 +1,4 @@
-"""Write a binary glTF 2.0 file (GLB) with morph targets and their animation from plain arrays.
+"""Write a binary glTF 2.0 file (GLB) with parts, morph targets and their animation from plain arrays.
 
 Reference: Khronos Group, "glTF 2.0 Specification" (ISO/IEC 12113:2022), sections 3.6, 3.7.2, 3.10, 3.11 and 4.4.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..graphics.alpha_texture import DEFAULT_CUTOFF, AlphaMode
 from ..graphics.mesh import tangents
 
-_FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
+_BYTE, _UINT16, _UINT32, _FLOAT = 5121, 5123, 5125, 5126
 _VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _NEAR_M = 0.01
@@ -47,6 +49,7 @@ class GltfMesh:
         faces: (F, 3) counter-clockwise.
         targets: morph targets, all with normals or all without.
         weights: (T,) initial weights of the targets.
+        light: (V,) 0..1, factor of the base colour where less light arrives; None for 1 everywhere.
     """
 
     name: str
@@ -56,27 +59,54 @@ class GltfMesh:
     faces: np.ndarray
     targets: tuple[MorphTarget, ...] = ()
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    light: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class GltfMaterial:
-    """Encoded pictures (PNG or JPEG bytes) of a non-metallic surface.
+    """A surface. Pictures are encoded as PNG or JPEG; equal ones are stored once in a file.
 
     Args:
-        base_color: sRGB.
-        roughness: green 0..255 is roughness 0..1, blue is 0.
-        normal: tangent space, or None.
+        base_color: picture, sRGB, with alpha where `alpha_mode` uses it; or linear RGB and alpha, 0..1 each.
+        roughness: 0..1, or a picture: green 0..255 is roughness 0..1, blue is 0.
+        normal: picture in tangent space, or None.
+        alpha_mode: "OPAQUE", "MASK" or "BLEND".
+        alpha_cutoff: least alpha that "MASK" shows.
+        two_sided: whether the backs of the triangles are visible too.
+        metallic: 0..1.
     """
 
     name: str
-    base_color: bytes
-    roughness: bytes
+    base_color: bytes | tuple[float, float, float, float]
+    roughness: bytes | float
     normal: bytes | None = None
+    alpha_mode: AlphaMode = "OPAQUE"
+    alpha_cutoff: float = DEFAULT_CUTOFF
+    two_sided: bool = False
+    metallic: float = 0.0
+
+
+@dataclass(frozen=True)
+class GltfPart:
+    """A mesh in a node of its own, a child of the main mesh's node or of another part's.
+
+    Args:
+        mesh: positions relative to the pivot. Its targets are those of the main mesh, in the same order, or none, since
+            an animation of weights applies to all of them.
+        material: of the mesh.
+        pivot: (3,) metres, origin of the node in its parent; a program turns the part about it.
+        parent: name of the mesh of an earlier part that takes this one along; empty for the main mesh.
+    """
+
+    mesh: GltfMesh
+    material: GltfMaterial
+    pivot: np.ndarray = field(default_factory=lambda: np.zeros(3, np.float32))
+    parent: str = ""
 
 
 @dataclass(frozen=True)
 class GltfAnimation:
-    """One animation of the mesh's node, linear between K keyframes.
+    """One animation of the main mesh's node and of all weights, linear between K keyframes.
 
     Args:
         name: shown by viewers.
@@ -108,51 +138,53 @@ def write_glb(
     material: GltfMaterial,
     generator: str,
     *,
+    parts: Sequence[GltfPart] = (),
     tolerance: float = 1e-6,
     animation: GltfAnimation | None = None,
     camera: GltfCamera | None = None,
 ) -> bytes:
-    """Serialise a mesh with its material to the bytes of a .glb.
+    """Serialise a mesh with its material and its parts to the bytes of a .glb.
 
     Args:
         generator: program named in the file's `asset` entry.
+        parts: further meshes, each in a child node.
         animation: its first keyframe is also the node's transform.
         camera: a second node of the scene.
         tolerance: rows of a morph target whose components are all below it count as zero. A target is stored sparse
             (only its other rows) wherever that is smaller.
     """
     builder = _Builder()
-    attributes = {
-        "POSITION": builder.vertex_data(mesh.positions, bounds=True),
-        "NORMAL": builder.vertex_data(mesh.normals),
-        "TEXCOORD_0": builder.vertex_data(mesh.uv),
-    }
-    if material.normal is not None:
-        attributes["TANGENT"] = builder.vertex_data(tangents(mesh.positions, mesh.normals, mesh.uv, mesh.faces))
-    indices = builder.indices(mesh.faces)
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": 0, "mode": 4}
-    gltf_mesh: dict[str, Any] = {"name": mesh.name, "primitives": [primitive]}
-    if mesh.targets:
-        primitive["targets"] = [builder.target(target, tolerance) for target in mesh.targets]
-        gltf_mesh["weights"] = [float(w) for w in mesh.weights]
-        gltf_mesh["extras"] = {"targetNames": [target.name for target in mesh.targets]}
-    gltf_material = builder.material(material)
-    node, optional = {"name": mesh.name, "mesh": 0}, {}
-    if animation is not None:
-        optional["animations"] = [builder.animation(animation)]
-        node |= {"rotation": animation.rotation[0].tolist(), "translation": animation.translation[0].tolist()}
-    nodes = [node]
+    meshes = [builder.mesh(mesh, material, 0, tolerance)]
+    materials = [builder.material(material, "color")]
+    for number, part in enumerate(parts, start=1):
+        meshes.append(builder.mesh(part.mesh, part.material, number, tolerance))
+        materials.append(builder.material(part.material, part.material.name))
+    root: dict[str, Any] = {"name": mesh.name, "mesh": 0}
+    nodes, animations, cameras = [root], {}, {}
     if camera is not None:
         nodes.append({"name": "camera", "camera": 0, "translation": [float(v) for v in camera.position]})
         perspective = {"yfov": float(camera.yfov), "aspectRatio": float(camera.aspect), "znear": _NEAR_M}
-        optional["cameras"] = [{"type": "perspective", "perspective": perspective}]
+        cameras["cameras"] = [{"type": "perspective", "perspective": perspective}]
+    scene = list(range(len(nodes)))
+    named = {"": root}
+    for number, part in enumerate(parts, start=1):
+        node: dict[str, Any] = {"name": part.mesh.name, "mesh": number}
+        if np.any(part.pivot):
+            node["translation"] = [float(v) for v in part.pivot]
+        named[part.parent].setdefault("children", []).append(len(nodes))
+        named[part.mesh.name] = node
+        nodes.append(node)
+    if animation is not None:
+        morphing = [place for place, node in enumerate(nodes) if "mesh" in node and "weights" in meshes[node["mesh"]]]
+        animations["animations"] = [builder.animation(animation, morphing)]
+        root |= {"rotation": animation.rotation[0].tolist(), "translation": animation.translation[0].tolist()}
     document = {
         "asset": {"version": "2.0", "generator": generator},
         "scene": 0,
-        "scenes": [{"name": "Scene", "nodes": list(range(len(nodes)))}],
+        "scenes": [{"name": "Scene", "nodes": scene}],
         "nodes": nodes,
-        "meshes": [gltf_mesh],
-        "materials": [gltf_material],
+        "meshes": meshes,
+        "materials": materials,
         "textures": [{"sampler": 0, "source": i} for i in range(len(builder.images))],
         "samplers": [
             {
@@ -163,7 +195,8 @@ def write_glb(
             }
         ],
         "images": builder.images,
-        **optional,
+        **animations,
+        **cameras,
         "accessors": builder.accessors,
         "bufferViews": builder.views,
         "buffers": [{"byteLength": len(builder.buffer)}],
@@ -191,6 +224,8 @@ class _Builder:
         self.views: list[dict] = []
         self.accessors: list[dict] = []
         self.images: list[dict] = []
+        self._places: dict[bytes, int] = {}
+        self._still: dict[int, int] = {}
 
     def view(self, data: bytes, target: int | None = None) -> int:
         self.buffer.extend(b"\0" * (-len(self.buffer) % 4))
@@ -213,18 +248,53 @@ class _Builder:
         limits = _bounds(values) if bounds else {}
         return self.accessor(bufferView=view, componentType=_FLOAT, count=len(values), type=kind, **limits)
 
+    def grey_data(self, values: np.ndarray) -> int:
+        """Add an accessor of opaque greys (V,) 0..1, as bytes: the format wants four of them, linear."""
+        grey = np.round(values * 255).astype(np.uint8)
+        pixels = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
+        view = self.view(pixels.tobytes(), _VERTEX_DATA)
+        return self.accessor(bufferView=view, componentType=_BYTE, normalized=True, count=len(grey), type="VEC4")
+
+    def mesh(self, mesh: GltfMesh, material: GltfMaterial, number: int, tolerance: float) -> dict:
+        """Add a mesh with one primitive, whose material has this number."""
+        attributes = {
+            "POSITION": self.vertex_data(mesh.positions, bounds=True),
+            "NORMAL": self.vertex_data(mesh.normals),
+        }
+        if isinstance(material.base_color, bytes):  # the pictures of a material have the same coordinates
+            attributes["TEXCOORD_0"] = self.vertex_data(mesh.uv)
+        if mesh.light is not None:
+            attributes["COLOR_0"] = self.grey_data(mesh.light)
+        if material.normal is not None:
+            attributes["TANGENT"] = self.vertex_data(tangents(mesh.positions, mesh.normals, mesh.uv, mesh.faces))
+        indices = self.indices(mesh.faces)
+        primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": number, "mode": 4}
+        entry: dict[str, Any] = {"name": mesh.name, "primitives": [primitive]}
+        if mesh.targets:
+            share = number > 0  # many expressions do not move a part; each target of a few bytes has 300 of JSON
+            primitive["targets"] = [self.target(target, tolerance, share) for target in mesh.targets]
+            entry["weights"] = [float(w) for w in mesh.weights]
+            entry["extras"] = {"targetNames": [target.name for target in mesh.targets]}
+        return entry
+
     def indices(self, faces: np.ndarray) -> int:
         flat, component = _small_integers(faces.reshape(-1), int(faces.max()) + 1)
         view = self.view(flat.tobytes(), _INDEX_DATA)
         return self.accessor(bufferView=view, componentType=component, count=len(flat), type="SCALAR")
 
-    def target(self, target: MorphTarget, tolerance: float) -> dict[str, int]:
-        """Add the accessors of a morph target; positions and normals share the sparse index list."""
+    def target(self, target: MorphTarget, tolerance: float, share: bool = False) -> dict[str, int]:
+        """Add the accessors of a morph target; positions and normals share the sparse index list.
+
+        Args:
+            share: whether all targets of this length that are zero may have the same accessor.
+        """
         parts = {"POSITION": target.positions}
         moved = np.abs(target.positions).max(axis=1) >= tolerance
         if target.normals is not None:
             parts["NORMAL"] = target.normals
             moved |= np.abs(target.normals).max(axis=1) >= 1e-3
+        if share and not moved.any():
+            return dict.fromkeys(parts, self._still_target(len(moved)))
         rows = np.flatnonzero(moved)
         # The format forbids an empty index list: a target without offsets stores one zero.
         rows = rows if len(rows) else np.zeros(1, np.int64)
@@ -248,43 +318,70 @@ class _Builder:
             )
         return accessors
 
-    def animation(self, animation: GltfAnimation) -> dict:
-        """Add an animation with one sampler per animated property, all at the same times."""
+    def _still_target(self, count: int) -> int:
+        """The accessor of zeros (count, 3). Sparse, because readers skip an accessor without any data."""
+        if count not in self._still:
+            zero = np.zeros((1, 3), "<f4")
+            indices = {"bufferView": self.view(b"\0\0"), "componentType": _UINT16}
+            stored = {"count": 1, "indices": indices, "values": {"bufferView": self.view(zero.tobytes())}}
+            self._still[count] = self.accessor(
+                componentType=_FLOAT, count=count, type="VEC3", sparse=stored, **_bounds(zero)
+            )
+        return self._still[count]
+
+    def animation(self, animation: GltfAnimation, morphing: Sequence[int]) -> dict:
+        """Add an animation with one sampler per animated property, all at the same times.
+
+        Args:
+            morphing: nodes whose weights it moves; rotation and translation are the first node's.
+        """
         times = np.ascontiguousarray(animation.times_s, dtype="<f4")[:, None]
         view = self.view(times.tobytes())
         keys = self.accessor(bufferView=view, componentType=_FLOAT, count=len(times), type="SCALAR", **_bounds(times))
         entry: dict[str, Any] = {"name": animation.name, "channels": [], "samplers": []}
-        for path, values, kind in (
-            ("weights", np.reshape(animation.weights, -1), "SCALAR"),
-            ("rotation", animation.rotation, "VEC4"),
-            ("translation", animation.translation, "VEC3"),
+        for path, values, kind, nodes in (
+            ("weights", np.reshape(animation.weights, -1), "SCALAR", morphing),
+            ("rotation", animation.rotation, "VEC4", (0,)),
+            ("translation", animation.translation, "VEC3", (0,)),
         ):
             if not values.size:
                 continue  # a head without morph targets
             view = self.view(np.ascontiguousarray(values, dtype="<f4").tobytes())
             output = self.accessor(bufferView=view, componentType=_FLOAT, count=len(values), type=kind)
-            entry["channels"].append({"sampler": len(entry["samplers"]), "target": {"node": 0, "path": path}})
+            sampler = len(entry["samplers"])
+            entry["channels"] += [{"sampler": sampler, "target": {"node": node, "path": path}} for node in nodes]
             entry["samplers"].append({"input": keys, "output": output, "interpolation": "LINEAR"})
         return entry
 
-    def material(self, material: GltfMaterial) -> dict:
-        entry = {
-            "name": material.name,
-            "pbrMetallicRoughness": {
-                "baseColorTexture": {"index": self.image("color", material.base_color)},
-                "metallicRoughnessTexture": {"index": self.image("roughness", material.roughness)},
-                "metallicFactor": 0.0,
-                "roughnessFactor": 1.0,
-            },
-        }
+    def material(self, material: GltfMaterial, picture: str) -> dict:
+        """Add a material whose base colour has this name."""
+        surface: dict[str, Any] = {}
+        if isinstance(material.base_color, bytes):
+            surface["baseColorTexture"] = {"index": self.image(picture, material.base_color)}
+        else:
+            surface["baseColorFactor"] = list(material.base_color)
+        if isinstance(material.roughness, bytes):
+            surface["metallicRoughnessTexture"] = {"index": self.image("roughness", material.roughness)}
+        surface["metallicFactor"] = float(material.metallic)
+        surface["roughnessFactor"] = 1.0 if isinstance(material.roughness, bytes) else float(material.roughness)
+        entry: dict[str, Any] = {"name": material.name, "pbrMetallicRoughness": surface}
         if material.normal is not None:
             entry["normalTexture"] = {"index": self.image("normal", material.normal)}
+        if material.alpha_mode != "OPAQUE":
+            entry["alphaMode"] = material.alpha_mode
+        if material.alpha_mode == "MASK":
+            entry["alphaCutoff"] = float(material.alpha_cutoff)
+        if material.two_sided:
+            entry["doubleSided"] = True
         return entry
 
     def image(self, name: str, encoded: bytes) -> int:
-        mime = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
-        self.images.append({"name": name, "mimeType": mime, "bufferView": self.view(encoded)})
-        return len(self.images) - 1
+        """Add a picture, and return its number; one that is in the file already is not added again."""
+        if encoded not in self._places:
+            mime = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
+            self.images.append({"name": name, "mimeType": mime, "bufferView": self.view(encoded)})
+            self._places[encoded] = len(self.images) - 1
+        return self._places[encoded]
 
 
 def _bounds(values: np.ndarray) -> dict[str, list[float]]:

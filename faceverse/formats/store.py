@@ -28,6 +28,7 @@ from ..graphics.camera import Camera
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.part import styles_of_file
 from ..result import DetailModuleLike, FitResult, FittedView, Stage, with_params
 
 _FORMAT, _VERSION = "faceverse-result", 1
@@ -73,6 +74,7 @@ def _document(result: FitResult) -> dict:
                 _STORED_LATENTS.get(name, name): _packed_or_numbers(values, name)
                 for name, values in params.detail.items()
             },
+            "styles": dict(params.styles),
         },
         "detail_module": _module_entry(result.detail_module),
         "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
@@ -250,6 +252,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     values["detail"] = {
         _LATENTS_OF_STORED.get(key, key): _latents(item, f"detail {key}") for key, item in stored["detail"].items()
     }
+    values["styles"] = styles_of_file(stored.get("styles"), model.parts)
     module, missing = _module_of(document.get("detail_module"))
     result = FitResult(
         model=model,

@@ -13,6 +13,7 @@ area itself: the share of each texel that passes the test in the full texture.
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,9 @@ ALPHA_MODES: tuple[AlphaMode, ...] = ("OPAQUE", "MASK", "BLEND")
 DEFAULT_CUTOFF = 0.5  # of glTF
 _ROUNDING = 1e-5  # of interpolated alpha, well below the step of a byte
 _LEAST_ALPHA = 1e-12
+
+# Prepared textures by the identity of their pixels, as long as these exist: comparing megabytes would be slower.
+_shared: dict[tuple[int, str, float], tuple[weakref.ref[np.ndarray], AlphaTexture]] = {}
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,17 @@ class AlphaTexture:
         alpha = self.levels[0][3:]
         right, below = (_bilinear(alpha, uv + change / 2) - _bilinear(alpha, uv - change / 2) for change in per_pixel)
         return torch.hypot(right[0], below[0])
+
+
+def shared_texture(pixels: np.ndarray, alpha_mode: AlphaMode, alpha_cutoff: float) -> AlphaTexture:
+    """`AlphaTexture.of`, once for each array of pixels, which must not change."""
+    key = id(pixels), alpha_mode, alpha_cutoff
+    found = _shared.get(key)
+    if found is not None and found[0]() is pixels:
+        return found[1]
+    prepared = AlphaTexture.of(pixels, alpha_mode, alpha_cutoff)
+    _shared[key] = weakref.ref(pixels, lambda _: _shared.pop(key, None)), prepared
+    return prepared
 
 
 def _straight(values: Tensor) -> Tensor:

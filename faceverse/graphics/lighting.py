@@ -19,6 +19,12 @@ _C4 = 0.546274 / 4
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear sRGB (Rec. ITU-R BT.709-6, item 3.2)
 # Linear sRGB of black bodies at 3800 K, a candle after half a white balance, and at 10000 K.
 _CANDLE, _BLUE_SKY = (1.0, 0.60, 0.32), (0.60, 0.71, 1.0)
+_LAMP = math.pi * 16 / 17  # radiance of a distant lamp that lights a surface which faces it by 1, see `directed_light`
+_SOURCE_ALPHA = 0.06  # windows and lamps are no points: their size widens the lobe of a smooth surface
+_REFLECTANCE = 0.04  # of enamel, tears and most other dielectrics at normal incidence
+_SURROUNDINGS = 0.15  # radiance beside the lamp, in that of an even light which shades a surface as brightly
+_WIDEST_DEG = 48.0  # angle to the view axis within which a wide light is mirrored
+_GRAZING = 0.3  # of a surface that is rough and surrounded by skin, at grazing angles
 _AMBIENT_SHARE = 0.3  # of the light of `directed_light`
 _DEFAULT_PEAK = 0.99  # shading where the default light is brightest
 
@@ -150,6 +156,68 @@ def directed_light(yaw: float = 0.0, pitch: float = 0.0, intensity: float = 1.0,
     tint = torch.tensor(_CANDLE if warmth > 0 else _BLUE_SKY).log() * abs(warmth)
     tint = tint.exp() / (tint.exp() @ torch.tensor(LUMINANCE))
     return intensity * _DEFAULT_PEAK * light[:, None] * tint
+
+
+def dominant_lamp(light: Tensor) -> tuple[Tensor, Tensor]:
+    """The distant lamp that is most of a light: its direction (3,), and the shading (3,) of a surface that faces it.
+
+    Args:
+        light: (9, 3) spherical-harmonics coefficients.
+
+    Reference: Sloan, Stupid Spherical Harmonics Tricks, 2008: direction and strength of the linear band.
+    """
+    linear = light[[3, 1, 2]]
+    direction = torch.nn.functional.normalize(linear @ torch.tensor(LUMINANCE).to(light), dim=0)
+    # No lamp has a greater linear band than its constant one allows.
+    most = light[0] / (_C0 * _LAMP)
+    return direction, torch.minimum(direction @ linear / (1.5 * _C1 * _LAMP), most).clamp_min(0)
+
+
+def glossy_reflection(normals: Tensor, to_camera: Tensor, roughness: float, light: Tensor) -> Tensor:
+    """Light that smooth dielectrics such as eyes and teeth reflect: a highlight of the dominant lamp, and a sheen of
+    the rest.
+
+    Args:
+        normals, to_camera: (3, P) unit vectors, camera space.
+        roughness: 0 mirror .. 1 matte.
+        light: (9, 3) spherical-harmonics coefficients.
+
+    Returns:
+        (3, P) linear RGB, 0 or more.
+
+    Reference: Walter et al., Microfacet Models for Refraction through Rough Surfaces, 2007 (GGX); the mask of Kelemen
+    and Szirmay-Kalos 2001; Schlick's Fresnel term, 1994.
+    """
+    to_lamp, lamp = _nearest_part(*dominant_lamp(light))
+    halfway = torch.nn.functional.normalize(to_camera + to_lamp[:, None], dim=0)
+    seen, lit = (normals * to_camera).sum(0).clamp(1e-3, 1), (to_lamp @ normals).clamp(0, 1)
+    to_half, turned = (normals * halfway).sum(0).clamp(0, 1), (to_camera * halfway).sum(0).clamp(1e-3, 1)
+    square = (roughness**2 + _SOURCE_ALPHA) ** 2
+    lobe = square / (math.pi * (to_half**2 * (square - 1) + 1) ** 2)
+    highlight = lobe / (4 * turned**2) * _fresnel(turned) * lit * math.pi
+    mirrored = 2 * seen * normals - to_camera
+    sheen = _SURROUNDINGS * shading(mirrored.t(), light).t().clamp_min(0) * _fresnel(seen)
+    return lamp[:, None] * highlight + sheen
+
+
+def _nearest_part(to_lamp: Tensor, lamp: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of a light about a direction (3,) that is seen reflected, and its strength (3,).
+
+    Windows and the sky are wide, and so is the lobe that spherical harmonics know of them: what eyes and teeth mirror
+    to the camera is the part that lies next to it, within `_WIDEST_DEG` of the view axis."""
+    angle, widest = to_lamp[2].clamp(-1, 1).acos(), math.radians(_WIDEST_DEG)
+    if float(angle) <= widest:
+        return to_lamp, lamp
+    aside = torch.nn.functional.normalize(
+        to_lamp * torch.tensor([1.0, 1.0, 0.0]) + torch.tensor([0.0, 1e-3, 0.0]), dim=0
+    )
+    part = aside * math.sin(widest) + torch.tensor([0.0, 0.0, math.cos(widest)])
+    return part, lamp * (angle - widest).cos().clamp_min(0)
+
+
+def _fresnel(cosine: Tensor) -> Tensor:
+    """Share of light that is reflected."""
+    return _REFLECTANCE + (_GRAZING - _REFLECTANCE) * (1 - cosine) ** 5
 
 
 def linear_from_srgb(srgb: Tensor) -> Tensor:

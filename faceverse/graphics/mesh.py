@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -212,3 +213,10 @@ def tangents(positions: np.ndarray, normals: np.ndarray, uv: np.ndarray, faces: 
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     sign = np.where((np.cross(normals, tangent) * -sums[1]).sum(1) < 0, -1.0, 1.0)
     return np.column_stack([tangent, sign]).astype(np.float32)
+
+
+def topology_hash(vertex_count: int, faces: np.ndarray) -> str:
+    """SHA-256 of a mesh: the number of its vertices, and its triangles (F, 3)."""
+    digest = hashlib.sha256(np.int64(vertex_count).tobytes())
+    digest.update(np.ascontiguousarray(faces, dtype=np.int64).tobytes())
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import stat
@@ -218,3 +219,11 @@ def remove_files(paths: Iterable[Path]) -> None:
 def _reason(problem: OSError | ValueError) -> Message:
     """Of a fault of the file system; a ValueError is a name that no file can have, such as one with a zero byte."""
     return reason_of(problem) if isinstance(problem, OSError) else Message("reason.name_impossible")
+
+
+def sorted_header(content: bytes) -> bytes:
+    """Sort the header of a safetensors file, so that equal models are equal byte by byte."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]

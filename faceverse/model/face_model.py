@@ -8,7 +8,7 @@ Conventions (axes, units, colours): see camera.py.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, default_light
+from ..graphics.mesh import topology_hash
+from ..parts.part import DEFAULT_STYLES, PartLibrary
 from .ages import at_age
 from .correctives import corrective_weights
 from .data import Landmarks, ModelData, modes_at, on_coarse_mesh
@@ -49,6 +51,7 @@ class FaceParams:
         light: (9, 3) spherical harmonics, linear RGB, camera space.
         iris: (3,) colour of the iris, linear RGB.
         detail: latents of the detail module by name; empty where none was fitted.
+        styles: slot -> style of the parts of the head, see `PartLibrary`; of no effect for models without parts.
     """
 
     identity: np.ndarray
@@ -59,6 +62,7 @@ class FaceParams:
     light: np.ndarray = field(default_factory=lambda: default_light().numpy())
     iris: np.ndarray = field(default_factory=lambda: np.array([0.09, 0.045, 0.02], dtype=np.float32))
     detail: dict = field(default_factory=dict)
+    styles: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_STYLES))
 
     def replace(self, **changes: Any) -> FaceParams:
         """A copy with some fields changed."""
@@ -88,13 +92,18 @@ class FaceModel(nn.Module):
     The model holds no optimisable parameters. Properties return the arrays of `data` as NumPy, `tensor` returns the
     same arrays under the same names as tensors on the model's device; both share their memory, and the modes are
     computed lazily. Build a model with `faceverse.load_model()`.
+
+    Args:
+        data: arrays and names.
+        load_parts: finds the parts that fit the model's mesh, when they are needed; None for a model without parts.
     """
 
     _reference: Tensor
 
-    def __init__(self, data: ModelData):
+    def __init__(self, data: ModelData, load_parts: Callable[[FaceModel], PartLibrary | None] | None = None):
         super().__init__()
         self.data = data
+        self._load_parts = load_parts
         self.name = data.name
         vertex_count = len(data.mean_vertices)
         for name in _MODES:
@@ -221,7 +230,26 @@ class FaceModel(nn.Module):
     @cached_property
     def coarse(self) -> FaceModel:
         """The model restricted to its coarse mesh (`data.coarse_vertices`); the model itself if it has none."""
-        return self if self.data.coarse_faces is None else FaceModel(on_coarse_mesh(self.data))
+        if self.data.coarse_faces is None:
+            return self
+        return FaceModel(on_coarse_mesh(self.data), lambda coarse: self.parts)
+
+    @cached_property
+    def parts(self) -> PartLibrary | None:
+        """Teeth, tongue, eyes, lashes and brows that fit the model; None if it has none.
+
+        Raises:
+            WeightsError: the file of parts is damaged.
+        """
+        return None if self._load_parts is None else self._load_parts(self)
+
+    @property
+    def topology(self) -> str:
+        """SHA-256 of the coarse mesh, or of the mesh if the model has no coarse one, to which parts belong."""
+        vertices, faces = self.data.coarse_vertices, self.data.coarse_faces
+        if vertices is None or faces is None:
+            return topology_hash(len(self.mean_vertices), self.data.faces)
+        return topology_hash(len(vertices), vertices[faces])
 
     @property
     def light_version(self) -> FaceModel:

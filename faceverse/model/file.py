@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..graphics.mesh import unique_edges
-from ..io.files import check_file, write_atomically
+from ..io.files import check_file, sorted_header, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, joined, reason_of
 from .arrays import is_path, packed, path_length, unpacked
@@ -218,14 +218,6 @@ def content_hash(path: str | os.PathLike) -> str:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def sorted_header(content: bytes) -> bytes:
-    """Sort the header of a safetensors file, so that equal models are equal byte by byte."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def _check_format(metadata: dict[str, str], path: Path, formats: tuple[str, ...] = (FORMAT, ARRAYS_FORMAT)) -> None:

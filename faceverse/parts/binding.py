@@ -59,7 +59,7 @@ class Binding:
         if self.kind == "surface":
             return self._attach(vertices, _spread(target) / _spread(self.reference_m))
         linear, translation = self._motion(target)
-        return self._made @ linear.T + translation
+        return self.made @ linear.T + translation
 
     def follow(self, vertices: np.ndarray, neutral: np.ndarray) -> np.ndarray:
         """Vertices (P, 3) of the part on the head with an expression.
@@ -80,8 +80,8 @@ class Binding:
         return self.place(neutral) @ rotation.T + translation
 
     @cached_property
-    def _made(self) -> np.ndarray:
-        """(P, 3) the part on the head on which it was made."""
+    def made(self) -> np.ndarray:
+        """(P, 3) metres, the part on the head on which it was made."""
         corners = self.reference_m.astype(np.float64)[np.searchsorted(self.reference, self.triangle)]
         return _attached(corners, self.weights, self.offset)
 

@@ -7,7 +7,6 @@ textures (teeth of several shapes).
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,11 +18,9 @@ from PIL import Image
 
 from ..errors import WeightsError
 from ..graphics.alpha_texture import ALPHA_MODES
-from ..io.files import check_file, write_atomically
+from ..io.files import check_file, sorted_header, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, joined, reason_of
-from ..model.data import ModelData
-from ..model.file import sorted_header
 from .binding import BINDING_KINDS, Binding, BindingKind
 from .part import SLOTS, Material, Part, PartLibrary
 
@@ -39,16 +36,6 @@ _MESH_FIELDS = {
 }
 _PART_KEYS = {"name": str, "mesh": str, "texture": str, "roughness": float, "alpha_mode": str, "alpha_cutoff": float}
 _MAX_TEXTURE_PX = 4096
-
-
-def topology_hash(data: ModelData) -> str:
-    """SHA-256 of the coarse mesh to which parts are bound; of the whole mesh where a model has no coarse one."""
-    vertices, faces = data.coarse_vertices, data.coarse_faces
-    if vertices is None or faces is None:
-        vertices, faces = np.arange(len(data.mean_vertices)), data.faces
-    digest = hashlib.sha256(np.int64(len(vertices)).tobytes())
-    digest.update(np.ascontiguousarray(vertices[faces], dtype=np.int64).tobytes())
-    return digest.hexdigest()
 
 
 def write_parts(library: PartLibrary, path: str | os.PathLike) -> Path:

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from ..errors import ParameterError
-from ..graphics.alpha_texture import AlphaMode
+from ..graphics.alpha_texture import AlphaMode, AlphaTexture, shared_texture
+from ..messages import Message
 from .binding import Binding
 
-SLOTS = ("teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "lashes", "brows")
+SLOTS = (
+    "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "cornea_left", "cornea_right", "tear_line",
+    "lashes", "brows",
+)  # fmt: skip
 """Places that one part each can take, in the order in which they are drawn and written."""
+
+MOUTH_SLOTS = frozenset(("teeth_upper", "teeth_lower", "tongue"))
+"""Parts inside the mouth, which are lit through its opening."""
+EYE_SLOTS = ("eye_left", "eye_right", "cornea_left", "cornea_right")
+"""Parts in the shadow of the lids."""
+
+DEFAULT_STYLES: Mapping[str, str] = MappingProxyType(
+    {"teeth_upper": "base", "teeth_lower": "base", "tongue": "base", "eye_left": "natural", "eye_right": "natural",
+     "cornea_left": "base", "cornea_right": "base", "tear_line": "base", "lashes": "01"}
+)  # fmt: skip
+"""Parts of a head for which nothing else is chosen: slot -> style. Brows are in the texture of the skin."""
+
+REPLACED_REGIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"eyeball_left": ("eye_left",), "eyeball_right": ("eye_right",), "teeth": ("teeth_upper", "teeth_lower"),
+     "tongue": ("tongue",)}
+)  # fmt: skip
+"""Regions of a model that parts in all of these slots replace."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,11 @@ class Material:
     roughness: float = 0.5
     alpha_mode: AlphaMode = "OPAQUE"
     alpha_cutoff: float = 0.5
+
+    @property
+    def prepared(self) -> AlphaTexture:
+        """The texture in linear light at all sizes, ready to be drawn; made once, because heads share it."""
+        return shared_texture(self.texture, self.alpha_mode, self.alpha_cutoff)
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,7 @@ class PartLibrary:
 
     Attributes:
         parts: name -> part.
-        topology: hash of the coarse mesh of the models that they fit, see `faceverse.parts.file.topology_hash`.
+        topology: hash of the coarse mesh of the models that they fit, see `FaceModel.topology`.
         info: sources, licences and hashes.
     """
 
@@ -87,6 +115,19 @@ class PartLibrary:
             raise ParameterError("parts.slot", slot=repr(slot), known=", ".join(SLOTS))
         return tuple(sorted(part.style for part in self.parts.values() if part.slot == slot))
 
+    def choose(self, styles: Mapping[str, str]) -> dict[str, Part]:
+        """The parts of these styles by slot, in the order of `SLOTS`.
+
+        Args:
+            styles: slot -> style; slots that are missing stay empty.
+        Raises:
+            ParameterError: no such slot or style.
+        """
+        unknown = next((slot for slot in styles if slot not in SLOTS), None)
+        if unknown is not None:
+            self.styles(unknown)
+        return {slot: self.get(slot, styles[slot]) for slot in SLOTS if slot in styles}
+
     def get(self, slot: str, style: str) -> Part:
         """The part of this style for a slot.
 
@@ -97,3 +138,25 @@ class PartLibrary:
         if style not in styles:
             raise ParameterError("parts.style", slot=slot, style=repr(style), known=", ".join(styles))
         return self.parts[f"{slot}/{style}"]
+
+
+def styles_of_file(entry: Any, library: PartLibrary | None) -> dict[str, str]:
+    """Styles of a head as a file holds them.
+
+    Args:
+        entry: slot -> style; None for a file from before heads had parts: the default ones.
+        library: of the head's model; None accepts any names.
+
+    Raises:
+        ValueError: not a dictionary of names, or unknown ones.
+    """
+    if entry is None:
+        return dict(DEFAULT_STYLES)
+    if not isinstance(entry, dict) or not all(isinstance(name, str) for name in (*entry, *entry.values())):
+        raise ValueError(Message("parts.styles_entry", found=str(entry)[:200]))
+    if library is not None:
+        try:
+            library.choose(entry)
+        except ParameterError as error:
+            raise ValueError(error.message) from error
+    return entry

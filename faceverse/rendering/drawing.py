@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,10 +19,14 @@ from torch import Tensor
 
 from ..errors import ParameterError
 from ..graphics.camera import Camera, project
-from ..graphics.lighting import linear_from_srgb, shading
-from ..graphics.mesh import tangents, vertex_normals
-from ..graphics.rasterize import Fragments, rasterize
+from ..graphics.compositing import composite_layers
+from ..graphics.layers import Layers
+from ..graphics.lighting import glossy_reflection, linear_from_srgb, shading
+from ..parts.eyes import wet_share
+from ..parts.part import EYE_SLOTS
 from ..result import FitResult
+from .posed import PosedHead, as_tensor
+from .samples import LayerSamples, Samples, SeenSamples
 
 _MAX_SAMPLES = 1 << 21  # larger pictures are drawn in bands, which bounds the memory
 _CLAY = (0.58, 0.565, 0.55)
@@ -34,9 +38,8 @@ _CLAY_LIGHTS = (  # direction to the light, camera space; strength of diffuse an
 _WIRE = (0.02, 0.05, 0.12)
 _WIRE_HALF_WIDTH_PX = 0.45
 _WIRE_FADE_PX = 10.0
-
-# Decoding a byte is a look-up: a million texels take milliseconds instead of a power each.
-LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256) / 255)
+_FLUSH_M = 4e-4  # brows lie on the skin: a layer this far behind it, by the error of its mesh, still counts as in front
+_GLOSSY = 0.35  # least roughness without a highlight
 
 
 @dataclass(frozen=True)
@@ -54,185 +57,127 @@ class Drawn:
     depth: Tensor
 
 
-def draw(head: PosedHead, camera: Camera, supersample: int) -> Drawn:
-    """Draw a head with supersampling, only in the rectangle that it can cover, band by band."""
+def posed_head(result: FitResult, mode: str, pose: np.ndarray, translation: np.ndarray) -> PosedHead:
+    """Pose a head for a mode.
+
+    Args:
+        mode: of `RENDER_MODES`.
+        pose, translation: (3, 3) and (3,) metres, head to camera.
+
+    Raises:
+        ParameterError: unknown mode, or the head has a part that the model's library does not have.
+    """
+    if not isinstance(mode, str) or mode not in RENDER_MODES:
+        close, known = difflib.get_close_matches(str(mode), RENDER_MODES, n=1), ", ".join(RENDER_MODES)
+        if close:
+            raise ParameterError("render.similar_mode", mode=repr(mode), close=repr(close[0]), known=known)
+        raise ParameterError("render.mode", mode=repr(mode), known=known)
+    return PosedHead.of(result, pose, translation, is_coarse=RENDER_MODES[mode].is_coarse)
+
+
+def draw(head: PosedHead, mode: str, camera: Camera, supersample: int) -> Drawn:
+    """Draw a head with supersampling, only in the rectangle that it can cover, band by band.
+
+    Args:
+        mode: of `RENDER_MODES`, for which the head was posed.
+        supersample: samples per pixel in each direction.
+    """
     height, width = camera.image_size
     drawn = Drawn(torch.zeros(height, width, 3), torch.zeros(height, width), torch.zeros(height, width))
-    points = project(head.vertices_cam, camera)
-    points = points[(points[:, 2] > 0) & torch.isfinite(points).all(1), :2]
-    if not len(points):
+    box = _box_px(head.points(camera), (height, width))
+    if box is None:
         return drawn
-    limit = torch.tensor([width, height], dtype=torch.float32)
-    low = points.amin(0).clamp(min=torch.zeros(2), max=limit).floor().long().tolist()
-    high = points.amax(0).clamp(min=torch.zeros(2), max=limit).ceil().long().tolist()
-    (x0, y0), (x1, y1) = low, high
-    if x0 == x1 or y0 == y1:
-        return drawn
+    x0, y0, x1, y1 = box
     band = max(1, _MAX_SAMPLES // ((x1 - x0) * supersample**2))
     for top in range(y0, y1, band):
         bottom = min(top + band, y1)
-        samples = Samples.of(head, camera.cropped((x0, top, x1, bottom), (bottom - top, x1 - x0)), supersample)
-        shaded = torch.cat([RENDER_MODES[head.mode].shade(samples).clamp(0, 1), samples.located()])
+        samples = SeenSamples.of(head, camera.cropped((x0, top, x1, bottom), (bottom - top, x1 - x0)), supersample)
+        rgb, gloss = RENDER_MODES[mode].shade(samples), RENDER_MODES[mode].gloss(samples)
+        rgb = rgb if gloss is None else rgb.clamp_min(0) + gloss
+        shaded = torch.cat([rgb.clamp(0, 1), samples.located()])
         image = shaded.new_zeros(5, samples.fragments.triangle.numel()).index_copy_(1, samples.pixels, shaded)
-        image = torch.nn.functional.avg_pool2d(image.view(5, *samples.camera.image_size), supersample)
+        image = _with_layers(image.view(5, *samples.camera.image_size), samples, RENDER_MODES[mode])
+        image = torch.nn.functional.avg_pool2d(image, supersample) if supersample > 1 else image
         drawn.rgb[top:bottom, x0:x1] = image[:3].movedim(0, 2)
         drawn.coverage[top:bottom, x0:x1] = image[3]
         drawn.depth[top:bottom, x0:x1] = image[4] / image[3].clamp_min(1e-6)
     return drawn
 
 
-@dataclass(frozen=True)
-class PosedHead:
-    """A posed head, ready to be drawn.
+def _with_layers(image: Tensor, seen: SeenSamples, mode: RenderMode) -> Tensor:
+    """Composite the head's transparent parts over a supersampled picture (5, H, W): RGB, coverage, depth."""
+    head, mesh = seen.head, seen.head.transparent
+    if mesh is None or not mode.shows_layers:
+        return image
+    points = project(mesh.vertices_cam, seen.camera)
+    box = _box_px(points[(points[:, 2] > 0) & torch.isfinite(points).all(1), :2], seen.camera.image_size)
+    if box is None:
+        return image
+    x0, y0, x1, y1 = box
+    camera = seen.camera.cropped(box, (y1 - y0, x1 - x0))
+    vertices_px = project(mesh.vertices_cam, camera)
+    depth = seen.fragments.depth[:, y0:y1, x0:x1]
 
-    Attributes:
-        mode: of `RENDER_MODES`; "wireframe" has the faces of the coarse mesh.
-        vertices_cam: (V, 3) metres, camera space.
-        faces, uv_faces: (F, 3) int64.
-        uv: (U, 2).
-        normals: (V, 3) unit length, camera space.
-    """
+    def shade(layers: Layers) -> tuple[Tensor, Tensor]:
+        samples = LayerSamples.of(head, vertices_px, seen.per_pixel, layers)
+        colours, alphas, gloss = mode.shade(samples).clamp(0, 1), samples.coverage, mode.gloss(samples)
+        if gloss is not None:  # clear surfaces such as corneas reflect light all the same
+            gloss = gloss.clamp(0, 1)
+            opaque = alphas + (1 - alphas) * gloss.amax(0)
+            colours, alphas = ((colours * alphas + gloss) / opaque.clamp_min(1e-6)).clamp(0, 1), opaque
+        return torch.cat([colours, samples.located()]), alphas
 
-    result: FitResult
-    mode: str
-    vertices_cam: Tensor
-    faces: Tensor
-    uv: Tensor
-    uv_faces: Tensor
-    normals: Tensor
-
-    @classmethod
-    def of(cls, result: FitResult, mode: str, pose: np.ndarray, translation: np.ndarray) -> PosedHead:
-        if not isinstance(mode, str) or mode not in RENDER_MODES:
-            close = difflib.get_close_matches(str(mode), RENDER_MODES, n=1)
-            known = ", ".join(RENDER_MODES)
-            if close:
-                raise ParameterError("render.similar_mode", mode=repr(mode), close=repr(close[0]), known=known)
-            raise ParameterError("render.mode", mode=repr(mode), known=known)
-        vertices, faces, uv_faces = result.vertices, result.faces, result.uv_faces
-        data = result.model.data
-        if mode == "wireframe" and data.coarse_faces is not None:
-            assert data.coarse_vertices is not None and data.coarse_uv_faces is not None
-            faces, uv_faces = data.coarse_vertices[data.coarse_faces], data.coarse_uv_faces
-        vertices_cam = as_tensor(vertices @ pose.T + translation)
-        corners, uv_corners = (torch.from_numpy(np.ascontiguousarray(f, dtype=np.int64)) for f in (faces, uv_faces))
-        normals = vertex_normals(vertices_cam, corners)
-        return cls(result, mode, vertices_cam, corners, as_tensor(result.uv), uv_corners, normals)
-
-    def texture(self, camera: Camera) -> Tensor:
-        """Texture (3, H, W) in linear light, halved until a texel is about as large as a sample (a mipmap level)."""
-        return self._reduced(LINEAR_OF_BYTE[torch.tensor(self.result.texture).long()].movedim(2, 0), camera)
-
-    def normal_map(self, camera: Camera) -> Tensor:
-        """Tangent-space vectors (3, H, W), halved like the texture; shorter than 1 where normals were averaged."""
-        return self._reduced(torch.tensor(self.result.normal_map).float().movedim(2, 0) / 127.5 - 1, camera)
-
-    @cached_property
-    def tangents(self) -> Tensor:
-        """Tangent frame (U, 4) of the normal map at each texture coordinate, camera space, see `mesh.tangents`."""
-        owner = torch.zeros(len(self.uv), dtype=torch.int64)
-        owner[self.uv_faces.reshape(-1)] = self.faces.reshape(-1)
-        corners = (self.vertices_cam[owner], self.normals[owner], self.uv, self.uv_faces)
-        return torch.from_numpy(tangents(*(values.numpy() for values in corners)))
-
-    def _reduced(self, texture: Tensor, camera: Camera) -> Tensor:
-        a, b, c = project(self.vertices_cam, camera)[self.faces].unbind(1)
-        on_screen = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-        a, b, c = (self.uv * torch.tensor([texture.shape[2], texture.shape[1]]))[self.uv_faces].unbind(1)
-        on_texture = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs()
-        front = (on_screen < 0) & torch.isfinite(on_screen)
-        ratio = float(on_texture[front].sum() / (-on_screen[front]).sum().clamp_min(1e-6))
-        while ratio > 2 and min(texture.shape[1:]) > 1:
-            texture = torch.nn.functional.avg_pool2d(texture, 2)
-            ratio /= 4
-        return texture
+    background = image[:, None, y0:y1, x0:x1]
+    in_front_of = torch.where(depth > 0, depth + _FLUSH_M, 0)
+    image[:, y0:y1, x0:x1] = composite_layers(
+        vertices_px[None], mesh.faces, shade, background, in_front_of=in_front_of
+    )[:, 0]
+    return image
 
 
-@dataclass(frozen=True)
-class Samples:
-    """The P samples of a picture that hit the head.
-
-    Attributes:
-        camera: of the supersampled picture, `per_pixel` samples along each side of a pixel.
-        pixels: (P,) indices into the flattened supersampled picture.
-        triangle: (P,) visible triangles.
-        weights: (3, P) barycentric coordinates.
-    """
-
-    head: PosedHead
-    camera: Camera
-    per_pixel: int
-    fragments: Fragments
-    pixels: Tensor = field(repr=False)
-    triangle: Tensor = field(repr=False)
-    weights: Tensor = field(repr=False)
-
-    @classmethod
-    def of(cls, head: PosedHead, camera: Camera, per_pixel: int) -> Samples:
-        height, width = camera.image_size
-        camera = camera.cropped((0, 0, width, height), (height * per_pixel, width * per_pixel))
-        fragments = rasterize(project(head.vertices_cam, camera)[None], head.faces, camera.image_size)
-        pixels = fragments.covered
-        weights = fragments.barycentric.reshape(-1, 3).movedim(1, 0)[:, pixels]
-        return cls(head, camera, per_pixel, fragments, pixels, fragments.triangle.reshape(-1)[pixels], weights)
-
-    def located(self) -> Tensor:
-        """(2, P): coverage, which is 1, and depth."""
-        depth = self.fragments.depth.reshape(-1)[self.pixels]
-        return torch.stack([torch.ones_like(depth), depth])
-
-    def interpolated(self, values: Tensor, faces: Tensor) -> Tensor:
-        """Vertex values (V, C) at the samples: (C, P)."""
-        rows, corners = values.t().contiguous(), faces.t().contiguous().index_select(1, self.triangle)
-        first, second, third = (rows.index_select(1, corners[k]) * self.weights[k] for k in range(3))
-        return first + second + third
-
-    def sampled(self, texture: Tensor) -> Tensor:
-        """Texture (3, H, W) at the samples by bilinear interpolation: (3, P)."""
-        uv = self.interpolated(self.head.uv, self.head.uv_faces).t()
-        values = torch.nn.functional.grid_sample(
-            texture[None], uv[None, None] * 2 - 1, align_corners=False, padding_mode="border"
-        )
-        return values[0, :, 0]
-
-    @cached_property
-    def normals(self) -> Tensor:
-        """(3, P) unit normals in camera space, flipped where the back of the surface is visible."""
-        normals = torch.nn.functional.normalize(self.interpolated(self.head.normals, self.head.faces), dim=0)
-        a, b, c = self.corners_px.unbind(1)
-        clockwise = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] > 0
-        return torch.where(clockwise[self.triangle], -normals, normals)
-
-    @cached_property
-    def corners_px(self) -> Tensor:
-        """(F, 3, 2) corners of all triangles in pixels."""
-        return project(self.head.vertices_cam, self.camera)[self.head.faces][..., :2]
-
-    @cached_property
-    def detailed_normals(self) -> Tensor:
-        """(3, P) normals, perturbed by the tangent-space normal map if any (glTF: red along u, green against v)."""
-        if self.head.result.normal_map is None:
-            return self.normals
-        offset = self.sampled(self.head.normal_map(self.camera))
-        frame = self.interpolated(self.head.tangents, self.head.uv_faces)
-        normals = self.normals
-        along_u = torch.nn.functional.normalize(frame[:3] - normals * (frame[:3] * normals).sum(0), dim=0)
-        against_v = torch.linalg.cross(normals, along_u, dim=0) * torch.sign(frame[3])
-        return torch.nn.functional.normalize(offset[0] * along_u + offset[1] * against_v + offset[2] * normals, dim=0)
+def _box_px(points: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Whole pixels (x0, y0, x1, y1) of a picture (H, W) around points (P, 2); None if they all lie outside."""
+    if not len(points):
+        return None
+    limit = torch.tensor([size[1], size[0]], dtype=torch.float32)
+    low = points.amin(0).clamp(min=torch.zeros(2), max=limit).floor().long().tolist()
+    high = points.amax(0).clamp(min=torch.zeros(2), max=limit).ceil().long().tolist()
+    (x0, y0), (x1, y1) = low, high
+    return None if x0 == x1 or y0 == y1 else (x0, y0, x1, y1)
 
 
 def _color(samples: Samples) -> Tensor:
-    head = samples.head
-    light = as_tensor(head.result.params.light)
-    if head.result.normal_map is None:
-        shade = samples.interpolated(shading(head.normals, light), head.faces)
+    light = as_tensor(samples.head.result.params.light)
+    is_smooth = samples.head.result.normal_map is None and samples.mesh is samples.head.opaque
+    if is_smooth:
+        shade = samples.interpolated(shading(samples.mesh.normals, light), samples.mesh.corners)
     else:
         shade = shading(samples.detailed_normals.t(), light).t()
-    return _albedo(samples) * shade
+    if samples.light is not None:
+        shade = shade * samples.light
+    return samples.albedo * shade
+
+
+def _gloss(samples: Samples) -> Tensor | None:
+    """(3, P) reflections of smooth parts, such as eyes and teeth; None if none are seen."""
+    gloss, light = None, as_tensor(samples.head.result.params.light)
+    for surface, here in samples.by_part():
+        part = samples.mesh.parts[surface]
+        if part is None or part.material.roughness >= _GLOSSY:
+            continue
+        to_camera = -torch.nn.functional.normalize(samples.positions(here), dim=0)
+        reflected = glossy_reflection(samples.normals_at(here), to_camera, part.material.roughness, light)
+        if samples.light is not None:
+            reflected = reflected * samples.light[here]
+        if part.slot in EYE_SLOTS:
+            reflected = reflected * torch.from_numpy(wet_share(part, samples.uv[:, here].numpy()))
+        gloss = torch.zeros(3, len(samples.triangle)) if gloss is None else gloss
+        gloss = gloss.index_add(1, here, reflected)
+    return gloss
 
 
 def _albedo(samples: Samples) -> Tensor:
-    return samples.sampled(samples.head.texture(samples.camera))
+    return samples.albedo
 
 
 def _clay(samples: Samples) -> Tensor:
@@ -244,7 +189,8 @@ def _clay(samples: Samples) -> Tensor:
         halfway = torch.nn.functional.normalize(to_light + torch.tensor([0.0, 0.0, 1.0]), dim=0)
         diffuse = diffuse + strength * (to_light @ normals).clamp_min(0)
         gloss = gloss + shine * (halfway @ normals).clamp_min(0) ** 24
-    return torch.tensor(_CLAY)[:, None] * diffuse + gloss
+    clay = torch.tensor(_CLAY)[:, None] * diffuse + gloss
+    return clay if samples.light is None else clay * samples.light
 
 
 def _normal(samples: Samples) -> Tensor:
@@ -253,14 +199,13 @@ def _normal(samples: Samples) -> Tensor:
 
 def _depth(samples: Samples) -> Tensor:
     # The range is the whole head's, not the visible part's: the same surface has the same grey in every crop.
-    near, far = (-samples.head.vertices_cam[:, 2]).aminmax()
-    depth = samples.located()[1]
-    grey = 0.1 + 0.9 * (1 - (depth - near) / (far - near).clamp_min(1e-6)).clamp(0, 1) ** 1.5
+    near, far = (-samples.head.opaque.vertices_cam[:, 2]).aminmax()
+    grey = 0.1 + 0.9 * (1 - (samples.depth - near) / (far - near).clamp_min(1e-6)).clamp(0, 1) ** 1.5
     return linear_from_srgb(grey).expand(3, -1)
 
 
 def _uv(samples: Samples) -> Tensor:
-    u, v = samples.interpolated(samples.head.uv, samples.head.uv_faces)
+    u, v = samples.uv
     odd = ((u * 32).floor() + (v * 32).floor()).long() % 2
     return linear_from_srgb(torch.stack([u, v, torch.full_like(u, 0.4)]).clamp(0, 1) * (1 - 0.25 * odd))
 
@@ -273,8 +218,10 @@ def _wireframe(samples: Samples) -> Tensor:
     distance = (samples.weights * heights.index_select(0, samples.triangle).t()).amin(0)
     line = (_WIRE_HALF_WIDTH_PX * samples.per_pixel + 0.5 - distance).clamp(0, 1)
     # Where triangles are hardly larger than a line, opaque lines would blacken the picture.
-    triangle_px = float(area.nan_to_num().mean()) ** 0.5 / samples.per_pixel
-    line = line * min(max(triangle_px / _WIRE_FADE_PX, 0.2), 1)
+    first = samples.mesh.first.tolist()
+    sizes_px = [float(area[a:b].nan_to_num().mean()) ** 0.5 / samples.per_pixel for a, b in pairwise(first)]
+    strength = torch.tensor([min(max(size / _WIRE_FADE_PX, 0.2), 1) for size in sizes_px])
+    line = line * strength[samples.mesh.surface_of(samples.triangle)]
     return _clay(samples) * (1 - line) + torch.tensor(_WIRE)[:, None] * line
 
 
@@ -285,24 +232,25 @@ class RenderMode:
     Attributes:
         description: in a few words, for help texts.
         shade: linear RGB (3, P) of the samples; values are clamped to 0..1 afterwards.
+        gloss: linear RGB (3, P) that smooth surfaces reflect, also those that one sees through; None for no samples.
+        shows_layers: whether transparent parts show, such as lashes.
+        is_coarse: the head has the faces of the coarse mesh.
     """
 
     description: str
     shade: Callable[[Samples], Tensor]
+    gloss: Callable[[Samples], Tensor | None] = lambda samples: None
+    shows_layers: bool = True
+    is_coarse: bool = False
 
 
 RENDER_MODES: dict[str, RenderMode] = {
-    "color": RenderMode("texture in the fitted light", _color),
+    "color": RenderMode("texture in the fitted light", _color, _gloss),
     "albedo": RenderMode("texture without light", _albedo),
-    "clay": RenderMode("grey clay under studio lights", _clay),
+    "clay": RenderMode("grey clay under studio lights", _clay, shows_layers=False),
     "normal": RenderMode("normals in camera space", _normal),
     "depth": RenderMode("depth, near is bright", _depth),
     "uv": RenderMode("texture coordinates", _uv),
-    "wireframe": RenderMode("edges of the coarse mesh", _wireframe),
+    "wireframe": RenderMode("edges of the coarse mesh", _wireframe, shows_layers=False, is_coarse=True),
 }
 """Modes of `render` by name."""
-
-
-def as_tensor(array: np.ndarray) -> Tensor:
-    """A float32 copy."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))

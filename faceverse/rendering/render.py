@@ -20,7 +20,8 @@ from ..graphics.lighting import linear_from_srgb, shading, srgb_from_linear
 from ..graphics.mesh import vertex_normals
 from ..graphics.rasterize import Fragments, interpolate, rasterize
 from ..result import FitResult
-from .drawing import LINEAR_OF_BYTE, PosedHead, as_tensor, draw
+from .drawing import draw, posed_head
+from .posed import LINEAR_OF_BYTE, as_tensor
 
 MAX_SIZE = 8192
 OVERLAY_LONG_SIDE_PX = 1024
@@ -161,7 +162,7 @@ def render(
         translation = centre_cam - pose @ centre
     if camera is None:
         camera = _framed(result.camera, head_box_px(result), (height, width))
-    drawn = draw(PosedHead.of(result, mode, pose, translation), camera, supersample)
+    drawn = draw(posed_head(result, mode, pose, translation), mode, camera, supersample)
     rgb = _encode(drawn.rgb + (1 - drawn.coverage)[..., None] * ground)
     mask = drawn.coverage >= 0.5
     return Rendering(rgb, mask.numpy(), torch.where(mask, drawn.depth, 0).numpy())
@@ -241,7 +242,7 @@ def turntable(result: FitResult, size: int = 256, yaws_deg=(-60, -30, 0, 30, 60)
 def head_box_px(result: FitResult) -> tuple[float, float, float, float]:
     """Square (x0, y0, x1, y1) around the head in its photograph, with a margin; may extend beyond the picture."""
     pose, translation = _pose(result)
-    points = project(as_tensor(result.vertices @ pose.T + translation), result.camera).numpy()
+    points = project(as_tensor(_all_vertices(result) @ pose.T + translation), result.camera).numpy()
     points = points[(points[:, 2] > 1e-3) & np.isfinite(points).all(1), :2]
     if not len(points):
         height, width = result.camera.image_size
@@ -277,7 +278,7 @@ def _over(photo: np.ndarray, result: FitResult, camera: Camera, mode: str, alpha
     """The head over a photograph (H, W, 3) uint8 that `camera` took."""
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 <= alpha <= 1:
         raise ParameterError("render.alpha", alpha=repr(alpha))
-    drawn = draw(PosedHead.of(result, mode, *_pose(result)), camera, 2)
+    drawn = draw(posed_head(result, mode, *_pose(result)), mode, camera, 2)
     ground = LINEAR_OF_BYTE[torch.from_numpy(np.array(photo)).long()]
     return _encode(alpha * drawn.rgb + (1 - alpha * drawn.coverage)[..., None] * ground)
 
@@ -322,8 +323,14 @@ def _pose(result: FitResult) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bounding_sphere(result: FitResult) -> tuple[np.ndarray, float]:
-    centre = (result.vertices.min(0) + result.vertices.max(0)) / 2
-    return centre, float(np.linalg.norm(result.vertices - centre, axis=1).max()) * 1.02
+    vertices = _all_vertices(result)
+    centre = (vertices.min(0) + vertices.max(0)) / 2
+    return centre, float(np.linalg.norm(vertices - centre, axis=1).max()) * 1.02
+
+
+def _all_vertices(result: FitResult) -> np.ndarray:
+    """Vertices of the head and its parts, metres, head space."""
+    return np.concatenate([result.vertices, *result.part_vertices.values()]) if result.parts else result.vertices
 
 
 def _encode(linear: Tensor) -> np.ndarray:

@@ -28,7 +28,8 @@ from ..graphics.camera import Camera
 from ..graphics.lighting import srgb_from_linear
 from ..io.files import staged_file
 from ..messages import reason_of
-from ..rendering.drawing import LINEAR_OF_BYTE, RENDER_MODES, Drawn, PosedHead, draw
+from ..rendering.drawing import RENDER_MODES, Drawn, draw, posed_head
+from ..rendering.posed import LINEAR_OF_BYTE
 from ..rendering.render import render
 from . import Track
 from .frames import checked, open_source
@@ -176,8 +177,8 @@ class _Painter:
         picture = self._background.copy() if photo is None or self._beside else photo.copy()
         if self.track.confidence[index] > 0 or not self.needs_frames:
             head = self.track.result(index)
-            posed = PosedHead.of(head, self._mode, head.params.rotation, head.params.translation)
-            _composite(draw(posed, self._camera, self._samples), picture)
+            posed = posed_head(head, self._mode, head.params.rotation, head.params.translation)
+            _composite(draw(posed, self._mode, self._camera, self._samples), picture)
         return np.concatenate([photo, picture], axis=1) if self._beside else picture
 
     def _resized(self, frame: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..io.files import read_bytes
 from ..io.json_text import parse_json
 from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.part import styles_of_file
 from ..result import FitResult
 from ..weights import load_model
 from .journal import JOURNAL_SUFFIX, camera_of_numbers, read_journal
@@ -95,7 +96,10 @@ def _npz_document(content: bytes) -> dict:
     if not content.startswith(b"PK"):
         raise ValueError(Message("trackfile.no_archive"))
     document = read_npz(content)
-    return {name: values.tolist() if values.dtype.kind == "U" else values for name, values in document.items()}
+    texts = {name: values.tolist() for name, values in document.items() if values.dtype.kind == "U"}
+    if "styles" in texts:
+        texts["styles"] = parse_json(texts["styles"])
+    return {**document, **texts}
 
 
 # What a document with entries of wrong kinds raises.
@@ -117,10 +121,11 @@ def _restored(document: dict, model: FaceModel) -> Track:
     frames: dict[str, Any] = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
     _check_motion(frames)
     person = {key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")}
+    styles = styles_of_file(document.get("styles"), model.parts)
     camera = camera_of_numbers(_array(document, "camera", (5,), np.float64).tolist())
     return Track(
         model=model,
-        identity=neutral.replace(**person, **{key: frames[key][0].copy() for key in shapes}),
+        identity=neutral.replace(**person, styles=styles, **{key: frames[key][0].copy() for key in shapes}),
         camera=camera,
         expression_names=names,
         warnings=with_codes(document.get("warnings", ()), document.get("warning_codes")),

@@ -8,12 +8,20 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..fitting.damped_step import damped_step
+from ..fitting.landmark_pairs import LandmarkPairs
 from ..fitting.solver import MAX_Z_M, LandmarkTerm, initial_pose, landmark_term, project_points
 from ..fitting.state import FaceState
 from ..graphics.camera import Camera
 from ..graphics.lighting import default_light
 from .frame_observation import FrameObservation
-from .person import LANDMARK_STRIDE, LandmarkObservation, LandmarkObserver, TrackedPerson, face_size, share_inside
+from .person import (
+    LandmarkObservation,
+    LandmarkObserver,
+    TrackedPerson,
+    face_size,
+    share_inside,
+    thinned_landmarks,
+)
 from .skin_term import FacePicture, SkinTerm
 
 LOST_ERROR = 0.04  # RMS landmark error in face sizes that no well aligned face reaches
@@ -114,7 +122,7 @@ class FrameSolver:
     def _follow(self, person: TrackedPerson, before: TrackedPerson | None) -> None:
         """Set the person; `before` is the one so far."""
         params = person.params
-        rows = np.arange(0, len(self._observer.generic.mean), LANDMARK_STRIDE)
+        rows = thinned_landmarks(self._observer.generic)
         self._person: TrackedPerson = person
         self._person_on_rows = replace(person, bias=person.bias and person.bias.subset(rows))
         if before is None or before.params is not params:
@@ -167,7 +175,8 @@ class FrameSolver:
         the RMS error in face sizes."""
         lm, observed_px = observation.landmarks, observation.observed_px
         shape = lm.points(np.zeros(0), observation.expected)
-        rigid = replace(lm, mean=shape, expression=lm.expression[:0])
+        # The distances of pairs tell expressions apart; the pose is that of all points.
+        rigid = replace(lm, mean=shape, expression=lm.expression[:0], pairs=LandmarkPairs.none())
 
         def align(rotation: np.ndarray, translation: np.ndarray, steps: int) -> tuple[FaceState, LandmarkTerm, float]:
             term = landmark_term(rigid, observed_px, camera, rotation, translation)
@@ -182,7 +191,9 @@ class FrameSolver:
             fresh = align(*initial_pose(shape, observed_px, camera), _COLD_STEPS)
             best = fresh if best is None or fresh[2] < best[2] else best
         state, term, error = best
-        return replace(state, expression=observation.expected), replace(term, lm=lm), error
+        pair_weight = lm.pairs.weight(state.rotation, camera.focal_px / -state.translation[2])
+        term = replace(term, lm=lm, pair_weight=pair_weight)
+        return replace(state, expression=observation.expected), term, error
 
     def _corrected(self, aligned: FaceState) -> FaceState:
         """The state with most of the last frame's photometric correction, the gaze's excepted."""

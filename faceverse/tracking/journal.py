@@ -25,6 +25,7 @@ from ..io.files import check_writable, read_bytes, remove_files, write_atomicall
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel
+from ..parts.part import styles_of_file
 from .frame_solver import SolvedFrame
 from .journal_repair import recover_frames
 from .person import PersonBias, TrackedPerson
@@ -208,6 +209,7 @@ def _header(settings: dict, person: TrackedPerson) -> bytes:
         "rest": None if person.neutral_inputs is None else person.neutral_inputs.tolist(),
         "zero": None if person.neutral_offset is None else person.neutral_offset.tolist(),
         "habits": person.bias and {"yaw_deg": person.bias.yaw_deg.tolist(), "shift": person.bias.shift.tolist()},
+        "styles": dict(person.params.styles),
         **{name: getattr(person.params, name).tolist() for name in _PERSON},
     }
     return json.dumps(document).encode() + b"\n"
@@ -249,7 +251,7 @@ def _stored_person(document: dict, model: FaceModel) -> TrackedPerson:
     if offset is not None and np.shape(offset) != (len(model.expression_names),):
         raise ValueError(Message("journal.model", model=model.name))
     return TrackedPerson(
-        neutral.replace(**person),
+        neutral.replace(**person, styles=styles_of_file(document.get("styles"), model.parts)),
         camera_of_numbers(document["camera"]),
         None if inputs is None else _finite(inputs, "rest", np.float32),
         bias,

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
-from ..formats.export import ExportFormat, coarse_head, export, glb_bytes
+from ..formats.export import ExportFormat, coarse_head, export
+from ..formats.glb import glb_bytes
 from ..formats.gltf import GltfAnimation, GltfCamera
 from ..io.files import write_atomically
 from .result import OWN_FORMATS, Track
@@ -29,7 +30,7 @@ def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", 
 
     Args:
         path: in a folder that exists; an older file of that name is replaced.
-            .glb: the head with its texture, all expressions as morph targets, and one animation of their weights and
+            .glb: the head with its parts, all expressions as morph targets, and one animation of their weights and
             of the head's rotation and translation. .csv, .json, .npz: as `Track.save` writes them.
         lod: level of detail of the mesh in the .glb: "coarse", the model's coarse mesh, which players draw fast, or
             "standard", the model's own.

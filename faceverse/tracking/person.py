@@ -292,13 +292,18 @@ def _solve_key_frames(
         lm = replace(lm, prior=replace(lm.prior, sigma=observation.sigma))
         return solve_landmarks(lm, observation.observed_px, person.camera, observation.expected)
 
-    subset = observer.generic.subset(np.arange(0, len(observer.generic.mean), LANDMARK_STRIDE))
+    subset = observer.generic.subset(thinned_landmarks(observer.generic))
     if known is not None:
         identity = np.asarray(known.identity, np.float64)
     else:
         identity = joint_identity(subset, [solve(subset, frame) for frame in key_frames])
     lm = subset.with_identity(identity)
     return [solve(lm, frame).with_identity(identity) for frame in key_frames]
+
+
+def thinned_landmarks(lm: LandmarkModel) -> np.ndarray:
+    """Indices of every `LANDMARK_STRIDE`-th landmark and of all paired ones, sorted."""
+    return np.union1d(np.arange(0, len(lm.mean), LANDMARK_STRIDE), lm.pairs.index)
 
 
 def _photometric_target(

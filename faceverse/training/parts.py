@@ -17,19 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 from ..errors import WeightsError
-from ..graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
-from ..graphics.rasterize import interpolate, rasterize
+from ..graphics.mesh import subdivide_smooth, subdivision, topology_hash, triangles_from_quads
 from ..model.face_model import FaceModel
 from ..parts.binding import BindingKind, bind
-from ..parts.file import topology_hash, write_parts
+from ..parts.file import write_parts
 from ..parts.part import Material, Part, PartLibrary
 from .edge_loops import eye_grids
-from .part_colours import throat_shade
+from .eye_parts import IRIS_DRAWING, eye_parts
 from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
 from .surface_fit import closest_points
 
@@ -39,12 +36,10 @@ _SCALE_LINES = {  # pairs of body vertices, and their distances in source units 
     "tongue": (_FACE, (1.48, 2.3298, 1.9221)),
     "eyelashes": (_FACE, (1.48, 2.3298, 1.9221)),
     "eyebrows": (_FACE, (1.416, 2.3073, 1.9231)),
-    "eyes": (_FACE, (1.6482, 2.7213, 2.2795)),
 }
-_BINDINGS: dict[str, BindingKind] = {"teeth": "affine", "eyes": "rigid"}
-_IRISES = ("blue", "bluegreen", "brown", "brownlight", "deepblue", "green", "grey", "ice", "lightblue")
+_BINDINGS: dict[str, BindingKind] = {"teeth": "affine"}
+_EYE_DRAWING = f"proxies/eyes/HighPolyEyes/textures/{IRIS_DRAWING}"
 _MARGIN_RINGS, _CORNER_SPOKES = 3, 2  # of the lid grid outside the lids' inner edge, and beside the outer corner
-_GAMMA = 2.2  # of sRGB, nearly
 _ARCH_WIDTH = 0.84  # of an asset's jaw relative to the head's own teeth
 _CROWN_HEIGHT = 1.2  # factor: the asset's gums cover half of the front teeth
 # The vestibule of the head's mouth is shallower than the asset's gums are tall: roots farther from the biting edge than
@@ -76,13 +71,11 @@ class _Recipe:
 
 def _recipes() -> list[_Recipe]:
     teeth = {"teeth_upper": "teeth_upper", "teeth_lower": "teeth_lower"}
-    eyes = {"eye_left": "eyeball_left", "eye_right": "eyeball_right"}
     recipes = [
         _Recipe("teeth", name, teeth, name.removeprefix("Teeth_").lower(), "teeth.png", (0.25, "OPAQUE"))
         for name in ("Teeth_Base", *(f"Teeth_Shape0{k}" for k in range(1, 6)))
     ]
     recipes.append(_Recipe("tongue", "tongue01", {"tongue": "tongue"}, "base", "tongue01_diffuse.png", (0.4, "OPAQUE")))
-    recipes += [_Recipe("eyes", "HighPolyEyes", eyes, iris, f"{iris}_eye.png", (0.1, "OPAQUE")) for iris in _IRISES]
     for number, asset in enumerate(("Eyelashes01", "eyelashes02", "eyelashes03"), 1):
         file = f"{asset.lower()}.png"
         recipes.append(_Recipe("eyelashes", asset, {"lashes": "skin"}, f"{number:02d}", file, (0.8, "BLEND")))
@@ -108,13 +101,13 @@ def train_parts(
     """
     source = ShapeSource()
     body = source.body_vertices
-    topology = topology_hash(model.data)
-    if topology != topology_hash_of(source.head):
+    topology = model.topology
+    if topology != topology_hash(len(source.head.vertices), triangles_from_quads(source.head.quads)):
         raise WeightsError("parts.other_mesh", name=model.data.name)
     recipes = _recipes()
     names = {_json_name(recipe) for recipe in recipes} | {_texture_name(recipe) for recipe in recipes}
-    files = _read_assets(assets, names)
-    parts: dict[str, Part] = {}
+    files = _read_assets(assets, names | {_EYE_DRAWING})
+    parts = {part.name: part for part in eye_parts(files[_EYE_DRAWING], source.head)}
     for recipe in recipes:
         report(f"{recipe.kind}/{recipe.asset}: {recipe.style}")
         for part in _parts_of(recipe, files, body, source.head):
@@ -128,13 +121,6 @@ def train_parts(
     return write_parts(PartLibrary(parts, topology, info), output)
 
 
-def topology_hash_of(head: HeadMesh) -> str:
-    """The hash of `faceverse.parts.file.topology_hash` for models with the source head's coarse mesh."""
-    digest = hashlib.sha256(np.int64(len(head.vertices)).tobytes())
-    digest.update(np.ascontiguousarray(triangles_from_quads(head.quads), dtype=np.int64).tobytes())
-    return digest.hexdigest()
-
-
 def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: HeadMesh) -> list[Part]:
     asset = json.loads(files[_json_name(recipe)])
     points, references = _vertices(recipe.kind, asset, body)
@@ -146,17 +132,11 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
     fine = subdivide_smooth(head.vertices, topology)
     surface = fine[: len(head.vertices)]
     triangles = triangles_from_quads(head.quads)
-    owner = _owners(recipe, references, points, head)
+    owner = _owners(references, head)
     if recipe.kind == "teeth":
         for slot in recipe.slots:
             arch = fine[np.unique(topology.quads.reshape(-1, 16)[head.part[head.quads[:, 0]] == slot])]
             points[owner == slot] = _on_arch(points[owner == slot], arch, slot == "teeth_upper")
-    if alpha_mode == "OPAQUE":  # the cornea of the eyes is a shell of glass
-        seen = ~_is_transparent(pixels, uv[uv_faces])
-        faces, uv_faces = faces[seen], uv_faces[seen]
-    if recipe.kind in ("teeth", "tongue"):
-        depth = surface[np.char.startswith(head.part, "teeth"), 2].max() - points[:, 2]
-        pixels = _shaded(pixels, uv[uv_faces], throat_shade(depth)[faces])
     material = Material(pixels, roughness, alpha_mode)  # type: ignore[arg-type]
     parts = []
     for slot, place in recipe.slots.items():
@@ -220,40 +200,11 @@ def _on_arch(points: np.ndarray, arch: np.ndarray, upper: bool) -> np.ndarray:
     return result
 
 
-def _shaded(pixels: np.ndarray, corners: np.ndarray, shade: np.ndarray) -> np.ndarray:
-    """Darken a texture (H, W, 4) by factors (F, 3) on linear colour at the corners (F, 3, 2) of triangles in UV.
-
-    No light of a renderer knows that little of it reaches the back of a mouth.
-    """
-    height, width = pixels.shape[:2]
-    places = torch.from_numpy(np.float32(corners * (width, height))).reshape(1, -1, 2)
-    places = torch.cat([places, torch.ones_like(places[..., :1])], dim=2)
-    triangles = torch.arange(corners.shape[0] * 3).reshape(-1, 3)
-    hits = rasterize(places, triangles, (height, width))
-    factor = interpolate(hits, torch.from_numpy(np.float32(shade)).reshape(1, -1, 1), triangles)[0, ..., 0].numpy()
-    seen = hits.mask[0].numpy()
-    nearest = distance_transform_edt(~seen, return_distances=False, return_indices=True)
-    result = pixels.copy()
-    encoded = pixels[..., :3] * factor[tuple(nearest)][..., None] ** (1 / _GAMMA)
-    result[..., :3] = np.rint(encoded)
-    return result
-
-
-def _owners(recipe: _Recipe, references: np.ndarray, points: np.ndarray, head: HeadMesh) -> np.ndarray:
+def _owners(references: np.ndarray, head: HeadMesh) -> np.ndarray:
     """(P,) the part of the head on which each vertex hangs."""
     place = np.full(head.source_index.max() + 1, "", dtype=head.part.dtype)
     place[head.source_index] = head.part
-    if recipe.kind == "eyes":  # the middle between the eyes is x = 0
-        return np.where(points[:, 0] > 0, "eyeball_left", "eyeball_right")
     return place[np.minimum(references[:, 0], len(place) - 1)]
-
-
-def _is_transparent(pixels: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(F,) whether triangles with these texture coordinates (F, 3, 2) show nothing of the texture (H, W, 4)."""
-    height, width = pixels.shape[:2]
-    places = np.concatenate([corners, corners.mean(axis=1, keepdims=True)], axis=1)
-    column, row = (np.clip(places[..., k] * side, 0, side - 1).astype(int) for k, side in enumerate((width, height)))
-    return (pixels[row, column, 3] == 0).all(axis=1)
 
 
 def _triangles(codes: list[int]) -> tuple[np.ndarray, np.ndarray]:

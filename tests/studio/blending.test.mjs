@@ -88,6 +88,11 @@ test("only changes are blended, and attributes can be taken back", async () => {
   assert.equal(head.blend({}, {}).moved, true);
   assertClose(head.vertices, neutral, 1e-7);
   assert.ok(head.colours.every((factor) => Math.abs(factor - 1) < 1e-6));
+  const { shape } = head;
+  head.blend(expression, {});
+  assert.equal(head.shape, shape, "an expression leaves the neutral head as it is");
+  head.blend(expression, attributes);
+  assert.notEqual(head.shape, shape);
 });
 
 test("weights scale expressions linearly, within the limits of the gain", async () => {

@@ -1,0 +1,189 @@
+"""Write a head to a binary glTF file: a node with the skin, a child node for each part, expressions as morph targets.
+
+Every mesh that moves has all expressions in the same order, zero or not: viewers and animations apply one list of
+weights to a node and its children.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..model.face_model import evaluate
+from ..parts.part import Material
+from ..result import FitResult, with_params
+from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget, write_glb
+from .store import library_name, picture_bytes
+from .surfaces import padded_texture, roughness_map, split_corners, unit_normals
+
+_PNG_UP_TO_PX = 1024  # larger textures go into a GLB as JPEG
+_MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
+_PIVOTED = ("eye_left", "eye_right")  # parts that a program may turn
+_CARRIERS = {"cornea_left": "eye_left", "cornea_right": "eye_right"}  # corneas, and what takes them along
+_HAIRS = ("lashes", "brows")  # parts of flat strips, seen from both sides
+_CORNEA_REFLECTANCE = 0.04
+_OPEN_JAW = 0.6  # weight at which light in the mouth is computed
+_STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
+_ROUND = 0.03  # share of the radius by which a vertex may be away from the eyeball to count as a part of it
+
+
+def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera: GltfCamera | None = None) -> bytes:
+    """A .glb: the neutral head in head space with its parts, and all expressions as morph targets.
+
+    Parts that turn with an expression, as jaw and eyes do, move along straight lines: exact at weights 0 and 1.
+
+    Args:
+        animation: with weights of all expressions; its first key replaces the result's weights.
+    """
+    if animation is None:
+        result = result.replace(neutral_vertices=result.neutral_vertices + _correction(result))
+    offsets = result.model.expression_modes_of(result.params.identity)
+    weights = result.params.expression if animation is None else animation.weights[0]
+    skin = GltfMaterial(
+        name="head",
+        base_color=picture_bytes(result.texture, jpeg=max(result.texture.shape) > _PNG_UP_TO_PX),
+        roughness=picture_bytes(roughness_map(result.model)),
+        normal=None if result.normal_map is None else picture_bytes(result.normal_map),
+    )
+    pictures: dict[bytes, bytes] = {}
+    light = baked_light(result) if result.parts else {}
+    parts, centres = [], {"": np.zeros(3, np.float32)}
+    for slot, part in result.parts.items():
+        holder = _CARRIERS.get(slot, "")
+        holder = holder if holder in result.parts else ""
+        centres[slot] = _pivot(result, slot) if slot in _PIVOTED else centres[holder]
+        mesh = _part_mesh(result, slot, offsets, weights, centres[slot], light.get(slot))
+        material = _part_material(slot, part.material, pictures)
+        parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder))
+    head = _skin_mesh(result, offsets, weights, light.get("skin"))
+    return write_glb(head, skin, library_name(), parts=parts, animation=animation, camera=camera)
+
+
+def baked_light(result: FitResult) -> dict[str, np.ndarray]:
+    """Share (V,) of the light that arrives at the vertices of "skin" and of the parts by slot, where it is not 1.
+
+    A file holds one value for all expressions: that of the open mouth, because in the closed one nobody sees it, and
+    of eyes that are neither closed nor wide.
+    """
+    names = result.model.expression_names
+    expression = np.array([_OPEN_JAW * (name == "jawOpen") for name in names], np.float32)
+    opened = with_params(result, result.params.replace(expression=expression))
+    found = {"skin": opened.skin_occlusion, **opened.part_occlusion}
+    return {name: light for name, light in found.items() if light.min() < 1}
+
+
+def _skin_mesh(
+    result: FitResult, offsets: np.ndarray, weights: np.ndarray, light: np.ndarray | None
+) -> GltfMesh:
+    """The head without what parts replace.
+
+    Args:
+        offsets: (E, V, 3) of the expressions.
+        weights: (E,) of the expressions.
+        light: (V,) of `baked_light`, or None.
+    """
+    model, neutral = result.model, result.neutral_vertices
+    pairs, faces = split_corners(model.faces[result.is_skin], model.uv_faces[result.is_skin])
+    vertex = pairs[:, 0]
+    normals = unit_normals(neutral, model.faces)
+    targets = tuple(
+        MorphTarget(
+            name,
+            offset[vertex],
+            (unit_normals(neutral + offset, model.faces) - normals)[vertex] if _has_morph_normals(result) else None,
+        )
+        for name, offset in zip(model.expression_names, offsets)
+    )
+    return GltfMesh(
+        "head", neutral[vertex], normals[vertex], model.uv[pairs[:, 1]], faces, targets, weights,
+        None if light is None else light[vertex],
+    )  # fmt: skip
+
+
+def _correction(result: FitResult) -> np.ndarray:
+    """What corrective shapes add to the head (V, 3): morph targets cannot hold it, so that a file contains it for the
+    result's own weights."""
+    model, params = result.model, result.params
+    identity, expression = (
+        torch.from_numpy(np.float32(row)[None]).to(model.device) for row in (params.identity, params.expression)
+    )
+    nothing = torch.zeros_like(model.tensor("mean_vertices"))
+    return evaluate(nothing, *model.expression_terms(identity, expression)[1:])[0].numpy(force=True)
+
+
+def _has_morph_normals(result: FitResult) -> bool:
+    return result.model.expression_modes.nbytes * 2 <= _MORPH_NORMALS_UP_TO_BYTES
+
+
+def _pivot(result: FitResult, slot: str) -> np.ndarray:
+    """Centre (3,) of the eyeball in this slot."""
+    return sphere_centre(result.neutral_part_vertices[slot][np.unique(result.parts[slot].faces)])
+
+
+def _part_mesh(
+    result: FitResult,
+    slot: str,
+    offsets: np.ndarray,
+    weights: np.ndarray,
+    origin: np.ndarray,
+    light: np.ndarray | None,
+) -> GltfMesh:
+    """The part in this slot, relative to an origin (3,); see `_skin_mesh`."""
+    part, placed = result.parts[slot], result.neutral_part_vertices[slot]
+    pairs, faces = split_corners(part.faces, part.uv_faces)
+    vertex = pairs[:, 0]
+    normals = unit_normals(placed, part.faces)
+    targets = []
+    for name, offset in zip(result.model.expression_names, offsets):
+        moved, turned = np.zeros_like(placed), np.zeros_like(placed)
+        if np.abs(offset[part.binding.reference]).max() >= _STILL_M / 10:
+            expressive = part.binding.follow(result.neutral_vertices + offset, result.neutral_vertices)
+            moves = np.abs(expressive - placed).max(axis=1) >= _STILL_M
+            moved[moves] = (expressive - placed)[moves]
+            turned[moves] = (unit_normals(expressive.astype(np.float32), part.faces) - normals)[moves]
+        targets.append(MorphTarget(name, moved[vertex], turned[vertex] if _has_morph_normals(result) else None))
+    if not any(target.positions.any() for target in targets):
+        targets = []
+    return GltfMesh(
+        slot, placed[vertex] - origin, normals[vertex], part.uv[pairs[:, 1]], faces, tuple(targets),
+        weights if targets else np.zeros(0, np.float32), None if light is None else light[vertex],
+    )  # fmt: skip
+
+
+def sphere_centre(points: np.ndarray) -> np.ndarray:
+    """Centre (3,) float32 of an eyeball, fitted to its vertices (P, 3) without those of iris and cornea."""
+    fitting = np.ones(len(points), bool)
+    for _ in range(3):
+        chosen = points[fitting].astype(np.float64)
+        columns = np.column_stack([2 * chosen, np.ones(len(chosen))])
+        solution = np.linalg.lstsq(columns, np.square(chosen).sum(1), rcond=None)[0]
+        distance = np.linalg.norm(points - solution[:3], axis=1)
+        off = np.abs(distance - np.median(distance))
+        fitting = off <= max(_ROUND * np.median(distance), np.median(off))
+    return solution[:3].astype(np.float32)
+
+
+def _part_material(slot: str, material: Material, pictures: dict[bytes, bytes]) -> GltfMaterial:
+    """The material of a part.
+
+    Args:
+        pictures: encoded textures by the bytes of their pixels, for parts with the same texture.
+    """
+    if slot in _CARRIERS:
+        # Blending weakens reflections as much as colours: a mirror that covers as much as a cornea reflects looks
+        # like one, and a clear dielectric like nothing.
+        mirror = (1.0, 1.0, 1.0, _CORNEA_REFLECTANCE)
+        return GltfMaterial(slot, mirror, material.roughness, alpha_mode="BLEND", metallic=1.0)
+    key = material.alpha_mode.encode() + material.texture.tobytes()
+    if key not in pictures:
+        pixels = padded_texture(material)
+        opaque = material.alpha_mode == "OPAQUE"
+        pictures[key] = picture_bytes(pixels[..., :3], jpeg=True) if opaque else picture_bytes(pixels)
+    return GltfMaterial(
+        name=slot,
+        base_color=pictures[key],
+        roughness=material.roughness,
+        alpha_mode=material.alpha_mode,
+        alpha_cutoff=material.alpha_cutoff,
+        two_sided=slot in _HAIRS,
+    )
