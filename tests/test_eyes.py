@@ -278,17 +278,15 @@ def test_the_command_line_changes_the_colour(model, tmp_path):
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def test_eyes_are_made_from_a_drawing_and_fit_the_shipped_ones(library):
-    pytest.importorskip("anny")
+def test_eyes_are_made_from_a_drawing_and_fit_the_shipped_ones(library, source):
     from faceverse.training.eye_parts import eye_parts
-    from faceverse.training.sources import ShapeSource
 
     y, x = np.mgrid[:512, :512]
     radius = np.hypot(x - 149.3, y - 359.1)
     drawn = np.where(radius < 16, 5, np.where(radius < 57, 120 + 40 * np.sin(x / 2), 170))
     drawing = io.BytesIO()
     Image.fromarray(np.repeat(drawn[..., None], 3, axis=-1).astype(np.uint8)).save(drawing, "PNG")
-    made = {part.name: part for part in eye_parts(drawing.getvalue(), ShapeSource().head)}
+    made = {part.name: part for part in eye_parts(drawing.getvalue(), source.head)}
     assert sorted(made) == sorted(name for name in library.parts if name.split("_")[0] in ("eye", "cornea", "tear"))
     for name, part in made.items():
         shipped = library.parts[name]
