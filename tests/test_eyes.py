@@ -1,10 +1,13 @@
 """Eyes have the person's colour: painted irises, and their colour in a photograph."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.spatial import cKDTree
 
 import faceverse as fv
 from faceverse.__main__ import main
@@ -12,6 +15,8 @@ from faceverse.fitting.iris import _EYES, IRIS_LUMINANCE_RANGE, iris_colour
 from faceverse.graphics.camera import project
 from faceverse.graphics.rasterize import rasterize
 from faceverse.parts.eyes import COLOURED_IRIS, IRIS_MM, IRIS_UV, eye_radii, paint_iris, with_iris
+from faceverse.parts.part import DEFAULT_STYLES
+from faceverse.result import skin_faces
 from faceverse.training.eye_parts import CORNEA_DEG, CORNEA_RISE
 from faceverse.weights import load_parts
 
@@ -85,15 +90,11 @@ def test_heads_have_eyes_of_their_own_colour_and_alike_colours_share_a_texture(m
     assert pixel[2] > pixel[0]
 
 
-def test_the_irises_of_right_and_left_eye_have_the_size_of_people_s(library, model):
-    sizes = []
-    for seed in range(20):
-        head = fv.head(model.random(seed), model, texture_size=16)
-        part, points = head.parts["eye_left"], head.part_vertices["eye_left"]
-        radius = np.linalg.norm(part.uv - 0.5, axis=1)
-        rim = points[np.abs(radius - IRIS_UV) < 1e-4]
-        sizes.append(np.ptp(rim, axis=0)[:2].mean())
-    assert 11.0e-3 < np.median(sizes) < 13.0e-3
+def test_irises_have_the_size_of_people_s(eye, model):
+    rim = np.abs(np.linalg.norm(eye.uv - 0.5, axis=1) - IRIS_UV) < 1e-4
+    assert rim.sum() == 40
+    placed = (eye.binding.place(posed(model, seed)[0]) for seed in range(20))
+    assert 11.0e-3 < np.median([np.ptp(points[rim], axis=0)[:2].mean() for points in placed]) < 13.0e-3
 
 
 @pytest.mark.parametrize(
@@ -140,13 +141,27 @@ def test_corneas_rise_over_the_irises_and_move_with_the_eyes(model):
     assert head.parts["cornea_left"].material.texture[..., 3].max() < 40
 
 
-def skin_clearance(model, result, side):
+def posed(model, seed, **weights):
+    """Neutral and expressive vertices (V, 3) of a random head."""
+    names, identity = list(model.expression_names), torch.from_numpy(model.random(seed).identity)[None]
+    expression = torch.zeros(1, len(names))
+    for name, weight in weights.items():
+        expression[0, names.index(name)] = weight
+    both = model.vertices(identity), model.vertices(identity, expression)
+    return tuple(vertices[0].numpy().astype(np.float64) for vertices in both)
+
+
+def sphere_of(model, vertices, side):
+    """Centre (3,) and radius of an eyeball of the model's mesh."""
+    ball = vertices[model.regions[f"eyeball_{side}"]]
+    return 0.5 * (ball.min(0) + ball.max(0)), np.ptp(ball, axis=0).mean() / 2
+
+
+def skin_clearance(model, vertices, faces, side):
     """Distances (P,) from the eyeball's surface to the first skin seen from its centre, within the cornea's reach."""
     size = 96
-    vertices, ball = result.vertices.astype(float), result.vertices[model.regions[f"eyeball_{side}"]].astype(float)
-    centre, radius = 0.5 * (ball.min(0) + ball.max(0)), np.ptp(ball, axis=0).mean() / 2
+    centre, radius = sphere_of(model, vertices, side)
     from_centre = (vertices - centre) * (-1, 1, -1)  # the camera looks along the gaze
-    faces = model.faces[result.is_skin]
     faces = np.ascontiguousarray(faces[(from_centre[faces][:, :, 2] < -0.2 * radius).all(1)])
     focal = size / 2 / np.tan(np.radians(CORNEA_DEG))
     camera = fv.Camera(focal, (size / 2, size / 2), (size, size))
@@ -158,12 +173,10 @@ def skin_clearance(model, result, side):
 
 
 def test_closed_lids_cover_the_corneas(model):
-    uncovered = []
+    uncovered, faces = [], model.faces[skin_faces(model, DEFAULT_STYLES)]
     for seed in range(40):
-        head = fv.head(model.random(seed), model, texture_size=8)
-        closed = fv.edit(head, expression={"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0})
-        side = ("left", "right")[seed % 2]
-        clearance, angle, radius = skin_clearance(model, closed, side)
+        _, closed = posed(model, seed, eyeBlinkLeft=1.0, eyeBlinkRight=1.0)
+        clearance, angle, radius = skin_clearance(model, closed, faces, ("left", "right")[seed % 2])
         assert len(clearance) > 5000, "the lids are closed"
         cornea = CORNEA_RISE * radius * (1 - (angle / CORNEA_DEG) ** 2).clip(0) ** 2
         uncovered.append(float((cornea > clearance).mean()))
@@ -173,26 +186,24 @@ def test_closed_lids_cover_the_corneas(model):
 # ------------------------------------------------------------------------------------------------------------- wet line
 
 
-def test_the_wet_line_lies_between_lids_and_eyes_and_follows_the_lids(model):
+def test_the_wet_line_lies_between_lids_and_eyes_and_follows_the_lids(library, model):
+    part = library.get("tear_line", "base")
+    assert part.material.alpha_mode == "BLEND"
     for seed in range(8):
-        head = fv.head(model.random(seed), model, texture_size=8)
         for expression in ({}, {"eyeBlinkLeft": 0.5, "eyeBlinkRight": 0.5}, {"eyeLookOutLeft": 1.0}):
-            result = fv.edit(head, expression=expression) if expression else head
-            line, part = result.part_vertices["tear_line"], result.parts["tear_line"]
+            neutral, vertices = posed(model, seed, **expression)
+            line = part.binding.follow(vertices, neutral)
             across = np.tile(np.arange(5), len(line) // 5)
             for side in ("left", "right"):
-                ball = result.vertices[model.regions[f"eyeball_{side}"]]
-                centre, radius = 0.5 * (ball.min(0) + ball.max(0)), np.ptp(ball, axis=0).mean() / 2
+                centre, radius = sphere_of(model, vertices, side)
                 mine = (line[:, 0] > 0) == (side == "left")
                 height = np.linalg.norm(line - centre, axis=1) - radius
                 at_ball, at_lid = height[mine & (across == 4)], height[mine & (across == 0)]
                 assert np.abs(np.median(at_ball)) < 0.4e-3, (seed, expression)
                 assert np.quantile(np.abs(at_ball), 0.9) < 1.5e-3, (seed, expression)
                 assert np.median(at_lid) > 0.5e-3
-            lids = result.vertices[model.regions["eyelids"]]
-            away = np.linalg.norm(line[across == 0][:, None] - lids[None], axis=-1).min(1)
-            assert away.max() < 1.5e-3, (seed, expression)
-            assert part.material.alpha_mode == "BLEND"
+            lids = cKDTree(vertices[model.regions["eyelids"]])
+            assert lids.query(line[across == 0])[0].max() < 1.5e-3, (seed, expression)
 
 
 def test_the_caruncle_is_pink_and_in_the_inner_corners(library, model):
@@ -262,6 +273,33 @@ def test_the_command_line_changes_the_colour(model, tmp_path):
         main(["edit", str(tmp_path / "head.json"), "-o", str(tmp_path / "blue.json"), "--eye-color", "light blue"]) == 0
     )
     assert np.abs(fv.load_result(tmp_path / "blue.json").params.iris - linear(fv.EYE_COLORS["light blue"])).max() < 1e-6
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_eyes_are_made_from_a_drawing_and_fit_the_shipped_ones(library, source):
+    from faceverse.training.eye_parts import eye_parts
+
+    y, x = np.mgrid[:512, :512]
+    radius = np.hypot(x - 149.3, y - 359.1)
+    drawn = np.where(radius < 16, 5, np.where(radius < 57, 120 + 40 * np.sin(x / 2), 170))
+    drawing = io.BytesIO()
+    Image.fromarray(np.repeat(drawn[..., None], 3, axis=-1).astype(np.uint8)).save(drawing, "PNG")
+    made = {part.name: part for part in eye_parts(drawing.getvalue(), source.head)}
+    assert sorted(made) == sorted(name for name in library.parts if name.split("_")[0] in ("eye", "cornea", "tear"))
+    for name, part in made.items():
+        shipped = library.parts[name]
+        assert np.array_equal(part.faces, shipped.faces) and np.array_equal(part.uv_faces, shipped.uv_faces)
+        assert np.abs(part.binding.offset - shipped.binding.offset).max() < 1e-6
+        assert np.abs(part.uv - shipped.uv).max() < 1e-6
+        a, b, c = part.binding.made[part.faces].transpose(1, 0, 2)
+        outwards = np.cross(b - a, c - a)
+        if not name.startswith("tear"):
+            assert (outwards * (a - part.binding.made.mean(0))).sum(1).mean() > 0
+    texture = linear(made["eye_left/natural"].material.texture[..., :3])
+    ring = np.abs(eye_radii(512) - 0.6) < 0.2
+    assert 0.1 < texture[ring].std() / texture[ring].mean() < 1, "the drawing's fibres"
 
 
 # ------------------------------------------------------------------------------------------------------- in photographs

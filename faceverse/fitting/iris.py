@@ -33,6 +33,8 @@ _SCLERA_ALBEDO = (0.45, 0.385, 0.355)  # with the vessels and the lids' red that
 _SHADOW_SHARE, _CAST_SHARE = 0.5, 0.55
 _SHADOW_RANGE, _MAX_CAST = (-1.4, 0.0), 0.5  # logarithms
 _UNSEEN_SHADOW = -0.5  # where no white is seen
+# Brown irises have one hue, melanin's, which reflections and compression change. Linear RGB of luminance 1.
+_BROWN, _BROWN_SHARE = (1.73, 0.87, 0.43), 0.4
 _BLACK = 0.002  # added to the colour, so that noise gives no hue to what is nearly black
 IRIS_LUMINANCE_RANGE = (0.014, 0.22)
 """Least and greatest luminance of irises, linear."""
@@ -68,6 +70,9 @@ def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) 
     if not colours:
         return None
     colour = np.exp(np.average(colours, axis=0, weights=weights))
+    luminance = float(colour @ np.array(LUMINANCE))
+    likely = _BROWN_SHARE * np.clip(np.log(colour[0] / colour[1]) / np.log(_BROWN[0] / _BROWN[1]), 0, 1)
+    colour = colour ** (1 - likely) * (luminance * np.array(_BROWN)) ** likely
     luminance = float(colour @ np.array(LUMINANCE))
     return np.clip(colour * (np.clip(luminance, *IRIS_LUMINANCE_RANGE) / luminance), 0, 1).astype(np.float32)
 

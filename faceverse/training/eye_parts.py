@@ -149,7 +149,9 @@ def _sphere(surface: np.ndarray, head: HeadMesh, part: str) -> tuple[np.ndarray,
 # -- wet line ---------------------------------------------------------------------------------------------------------
 def _tear_line(surface: np.ndarray, head: HeadMesh) -> Part:
     """The wet line of both eyes."""
-    points, triangles, faces, uv, uv_faces = [], [], [], [], []
+    points: list[np.ndarray] = []
+    uv: list[np.ndarray] = []
+    triangles, faces, uv_faces = [], [], []
     for side, grid in eye_grids(head).items():
         rings, around = _around_the_eye(grid, surface, 1.0 if side == "left" else -1.0)
         rows = _strip(rings, surface, _sphere(surface, head, f"eyeball_{side}"), grid.line, around[:-1])
@@ -162,7 +164,7 @@ def _tear_line(surface: np.ndarray, head: HeadMesh) -> Part:
             for a, b in ((first, last), (first, first + 1))
         )
         order = [0, 1, 2, 3] if side == "left" else [3, 2, 1, 0]
-        at, uv_at = sum(map(len, points)), sum(map(len, uv))
+        at, uv_at = sum(len(some) for some in points), sum(len(some) for some in uv)
         faces.append(at + triangles_from_quads(quads.reshape(-1, 4)[:, order]))
         uv_faces.append(uv_at + triangles_from_quads(uv_quads.reshape(-1, 4)[:, order]))
         points.append(rows.reshape(-1, 3))
