@@ -155,7 +155,7 @@ class Jaw:
         return result
 
     def _cheeks(self, motion: JawMotion, lips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices (W,) of the cavity's walls behind lips and cheeks, and their displacements (W, 3): below with the jaw,
+        """Vertices (W,) of the cavity's walls behind lips and cheeks, their displacements (W, 3): below with the jaw,
         above and at the sides with the lips, which move by `lips` (K * S, 3)."""
         rig = self.rig
         moved = lips.reshape(*rig.lips.shape, 3).mean(axis=0)
