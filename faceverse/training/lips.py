@@ -41,9 +41,7 @@ _ARCH_DEPTH_M = {
 }
 _CLEARANCE_M = 0.0007  # between lips and teeth on the coarse mesh, whose subdivision is a little thinner
 _CLEARED_RINGS = (-4, 2)
-_MOST_KEPT_OFF_M = (
-    0.0015  # by which the inside alone moves forward, so that it stays inside the lip; none at the corners
-)
+_MOST_KEPT_OFF_M = 0.0040  # by which the inside alone moves forward, within the lip; none at the corners
 _SOFTNESS_M = 0.0009  # by which a lip that meets the teeth gets thinner from ring to ring
 
 
