@@ -18,7 +18,8 @@ _JOINT_BELOW_M, _JOINT_BEHIND_M = 0.022, 0.047
 _ROOF_BELOW_M, _FLOOR_BELOW_M = -0.010, 0.014  # heights about the lip line between which the cavity's walls stretch
 _CHIN_HALF_WIDTH_M, _CHIN_TOP_M, _CHIN_BACK_M = 0.026, 0.020, 0.030  # the front of the jaw, from the middle of the lips
 _CLOSE_CHIN_TOP_M = 0.027  # of the part of the chin that does not follow the lips of an open jaw that close
-_DEEP_RING = -5  # of the lips' grid, and deeper: the walls of the cavity
+_CHEEK_SHARE = {-4: 0.85, -5: 0.7, -6: 0.45}  # rings of the cavity's walls, and their share of the lips' motion
+_DEEP_RING = -7  # of the lips' grid, and deeper: the walls of the cavity
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,25 @@ class Jaw:
     def _followed(self, motion: JawMotion, shape: np.ndarray, lips: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """A shape with the lips (L,) at `offsets` (L, 3), chin, teeth, tongue and cavity with the jaw, skin smooth."""
         walls = self.floor * self.offsets(motion, self.mean[self.cavity])
+        rings, cheeks = self._cheeks(motion, offsets[: self.rig.lips.size])
         chin = self.offsets(motion, self.mean[self.chin])
         result = shape + self._solved(
-            [lips, self.chin, self.cavity],
-            [offsets - shape[lips], chin - shape[self.chin], walls - shape[self.cavity]],
+            [rings, lips, self.chin, self.cavity],
+            [cheeks - shape[rings], offsets - shape[lips], chin - shape[self.chin], walls - shape[self.cavity]],
         )
         result[self.bones] = self.offsets(motion, self.mean[self.bones])
         return result
+
+    def _cheeks(self, motion: JawMotion, lips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices (W,) of the cavity's walls behind lips and cheeks, their displacements (W, 3): below with the jaw,
+        above and at the sides with the lips, which move by `lips` (K * S, 3)."""
+        rig = self.rig
+        moved = lips.reshape(*rig.lips.shape, 3).mean(axis=0)
+        jaw = (rig.below * np.cos(0.5 * np.pi * rig.across))[:, None]
+        rings = np.stack([rig.grid.rings[rig.grid.line + ring] for ring in _CHEEK_SHARE])
+        shares = np.array(list(_CHEEK_SHARE.values()))[:, None, None]
+        cheeks = jaw * self.offsets(motion, self.mean[rings]) + (1 - jaw) * shares * moved
+        return rings.ravel(), cheeks.reshape(-1, 3)
 
     def _solved(self, handles: list[np.ndarray], offsets: list[np.ndarray]) -> np.ndarray:
         where, first = np.unique(np.concatenate(handles), return_index=True)

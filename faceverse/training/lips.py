@@ -18,8 +18,12 @@ from .surface_handles import SurfaceHandles
 Offset = tuple[float, float, float]  # millimetres to the subject's left, up, forward
 _INNER_RING, _OUTER_RING = 1, 6  # rings of the lips' inner and outer border, counted from the contact line
 _MOVED_RINGS = (-1, 6)  # rings that move exactly as posed
-_VESTIBULE = {-5: 0.3, -4: 0.7}  # rings between lips and gums, and their share of the lips' mean displacement
-_STILL_CAVITY_RING = -6  # and deeper
+_VESTIBULE = {
+    -6: 0.35,
+    -5: 0.55,
+    -4: 0.8,
+}  # rings between lips and gums, and their share of the lips' mean displacement
+_STILL_CAVITY_RING = -7  # and deeper
 _CORNER = (4, 10)  # ring and spoke of the mouth's left corner
 _SIDE_BLEND = 0.9  # share of the mouth's half width over which a one-sided pose fades
 # Skin that no pose of the lips moves, metres from the middle of the lips' contact line.
@@ -37,6 +41,7 @@ _ARCH_DEPTH_M = {
 }
 _CLEARANCE_M = 0.0007  # between lips and teeth on the coarse mesh, whose subdivision is a little thinner
 _CLEARED_RINGS = (-4, 2)
+_MOST_KEPT_OFF_M = 0.0040  # by which the inside alone moves forward, within the lip; none at the corners
 _SOFTNESS_M = 0.0009  # by which a lip that meets the teeth gets thinner from ring to ring
 
 
@@ -93,7 +98,7 @@ POSES = {
         (0, 0.6, -8), (0, -4.8, -6.6), (0, 0.2, -0.6), (0, 0.3, -0.3), (1.5, 0.2, -1.4), wings=-2.5
     ),
     "mouthRollLower": LipPose(
-        (0, -0.4, -1.4), (0, -0.6, -1), (0, 0.2, -6.6), (0, 6.6, -4.7), (0.4, 0.2, -1.4), chin=(0.4, 0)
+        (0, -0.4, -1.4), (0, -0.6, -1), (0, 0.2, -7.2), (0, 6.6, -4.1), (0.4, 0.2, -1.4), chin=(0.4, 0)
     ),
     "mouthShrugUpper": LipPose(
         (0, 3, 1.6), (0, 4.8, 1.6), (0, 2.6, 1.2), (0, 2.2, 0.6), (-0.4, 0.6, 0.6), wings=0.9
@@ -195,10 +200,11 @@ class LipRig:
         return result
 
     def kept_off_teeth(self, shape: np.ndarray) -> np.ndarray:
-        """A head (Vc, 3) with closed jaw whose lips and vestibule are nowhere behind the front of the teeth."""
+        """A head (Vc, 3) with closed jaw whose lips and vestibule are not behind the front of the teeth."""
         rings = self.grid.rings[self.grid.line + _CLEARED_RINGS[0] : self.grid.line + _CLEARED_RINGS[1] + 1]
         result = shape.copy()
-        result[rings, 2] += self._behind_teeth(shape, rings)
+        most = _MOST_KEPT_OFF_M * (1 - self.across**2)
+        result[rings, 2] += np.minimum(self._behind_teeth(shape, rings), most)
         return result
 
     def _behind_teeth(self, shape: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Measure what of teeth and tongue lies outside the lips: the visible area in front of a sheet that spans the mouth.
+"""Measure what of a mouth's inside lies outside the lips: the visible area in front of a sheet that spans the mouth.
 
 The sheet joins the outer surfaces of upper and lower lip by straight lines from one corner of the mouth to the other.
 """
@@ -21,6 +21,7 @@ from .sources import HeadMesh
 PIXEL_M = 0.00025
 YAWS_DEG = tuple(range(-90, 91, 30))
 SLOTS = ("teeth_upper", "teeth_lower", "tongue")
+CAVITY = "mouth_inside"  # the skin that lines the mouth
 _HALF_SIDE_M, _DISTANCE_M = 0.045, 0.6
 _SHEET_RING = 3  # of the lips' grid, counted from the contact line: the red of the lips
 _COLUMNS, _ROWS = 33, 5
@@ -61,23 +62,25 @@ def outside_area_mm2(
     vertices: np.ndarray,
     neutral: np.ndarray,
     *,
-    slots: Iterable[str] = SLOTS,
+    slots: Iterable[str] = (CAVITY, *SLOTS),
     yaws_deg: Iterable[float] = YAWS_DEG,
 ) -> float:
-    """Largest area, over the views, at which teeth or tongue are seen outside the lips, in square millimetres.
+    """Largest area, over the views, at which the inside of a mouth is seen outside the lips, in square millimetres.
 
     Args:
         vertices, neutral: (V, 3) a head of the model with an expression, and without.
-        slots: parts that are measured; all of SLOTS are drawn.
+        slots: what is measured: CAVITY and SLOTS; all of it is drawn.
         yaws_deg: of the head.
     """
     skin = ~region_mask(model, "teeth", "tongue", "eyeballs")
     faces = np.asarray(model.faces)
-    meshes = [(vertices, faces[skin[faces].all(axis=1)])]
+    lining = region_mask(model, CAVITY)[faces].all(axis=1)
+    outer = skin[faces].all(axis=1) & ~lining
+    meshes = [(vertices, faces[outer]), (vertices, faces[lining])]
     for slot in SLOTS:
         part = library.get(slot, library.styles(slot)[0])
         meshes.append((part.binding.follow(vertices, neutral), part.faces))
-    counted = np.isin(("", *SLOTS), list(slots))
+    counted = np.isin(("", CAVITY, *SLOTS), list(slots))
     centre = vertices[region_mask(model, "lips")].mean(axis=0)
     worst = 0
     for yaw in yaws_deg:
