@@ -655,7 +655,7 @@ def test_parts_show_in_the_mouth_and_in_the_eyes_and_follow_the_sliders(studio):
     laughing, without = shown(laugh, all_parts, 1), shown(laugh, toothless, 2)
     aside = shown(laugh | {"eyeLookOutLeft": 1, "eyeLookInRight": 1}, toothless, 3)
     bare = shown(laugh, {}, 4)
-    assert np.array_equal(shown(laugh, all_parts, 5), laughing)
+    assert changed_pixels(shown(laugh, all_parts, 5), laughing) < 50, "the parts come back"
     luminance = laughing @ (0.2126, 0.7152, 0.0722)
     half = len(luminance) // 2
     mouth = luminance[half:][np.abs(laughing - without)[half:].max(-1) > 24]
@@ -668,7 +668,7 @@ def test_parts_show_in_the_mouth_and_in_the_eyes_and_follow_the_sliders(studio):
     assert changed_pixels(without[half:], aside[half:]) < 50
     studio.evaluate("document.querySelector('[data-mode=clay]').click()")
     lashes = {slot: urls for slot, urls in all_parts.items() if slot != "lashes"}
-    assert np.array_equal(shown(laugh, all_parts, 6), shown(laugh, lashes, 7)), "clay has no hair"
+    assert changed_pixels(shown(laugh, all_parts, 6), shown(laugh, lashes, 7)) < 5, "clay has no hair"
     style.evaluate("(element) => element.remove()")
     studio.click("[data-mode=clay]")
 
