@@ -46,6 +46,7 @@ _CROWN_HEIGHT = 1.2  # factor: the asset's gums cover half of the front teeth
 # this, in metres, get this share of their height and go back by this share of it.
 _ROOT_M, _ROOT_HEIGHT, _ROOT_BACK = 0.009, 0.4, 0.12
 _INCISOR_DEPTH_M = (0.008, 0.004)  # from the most forward point of an asset, whose gums protrude, and of own teeth
+_LASH_OPACITY = 0.65  # the assets' lashes are those of make-up
 LICENCE = "CC0-1.0 (MakeHuman's core assets)"
 
 
@@ -137,7 +138,9 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
         for slot in recipe.slots:
             arch = fine[np.unique(topology.quads.reshape(-1, 16)[head.part[head.quads[:, 0]] == slot])]
             points[owner == slot] = _on_arch(points[owner == slot], arch, slot == "teeth_upper")
-    material = Material(pixels, roughness, alpha_mode)  # type: ignore[arg-type]
+    if recipe.kind == "eyelashes":
+        pixels = pixels * np.array([1, 1, 1, _LASH_OPACITY])
+    material = Material(pixels.astype(np.uint8), roughness, alpha_mode)  # type: ignore[arg-type]
     parts = []
     for slot, place in recipe.slots.items():
         mine = owner == place if len(recipe.slots) > 1 else np.ones(len(points), bool)
