@@ -1,11 +1,13 @@
 """Figures of a model's expressions: closed eyes and mouths, lids and eyeballs, gaze, mirror images, sizes; and sheets.
 
-Run: python benchmarks/bm_expressions.py [--model open] [--heads 20] [--sheet out/] [--reference ranges.csv]
+Run: python benchmarks/bm_expressions.py [--model open] [--heads 20] [--sheet out/] [--close-ups docs/]
+     [--reference ranges.csv]
 """
 
 import argparse
 import csv
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,21 @@ COMBINATIONS = (
     {"browDown": 1.0, "noseSneer": 1.0}, {"mouthPress": 1.0}, {"mouthRollLower": 1.0, "mouthRollUpper": 1.0},
     {"mouthFrown": 1.0, "browInnerUp": 1.0}, {"mouthUpperUp": 1.0, "mouthLowerDown": 1.0},
     {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.6},
+)  # fmt: skip
+
+CLOSE_UP_PX, CLOSE_UP_SEED = 600, 12
+MOUTH, EYES = (0.085, (0, -0.072, 0.07)), (0.085, (0, 0, 0.06))  # windows, see `common.shot`
+MOUTHS = (
+    {"mouthSmile": 1.0}, {"mouthSmile": 0.95, "jawOpen": 0.42, "mouthUpperUp": 0.3}, {"jawOpen": 1.0},
+    {"jawOpen": 0.8, "mouthStretch": 0.5, "mouthLowerDown": 0.5, "mouthUpperUp": 0.5}, {"mouthPucker": 1.0},
+    {"mouthFunnel": 1.0}, {"jawOpen": 0.35}, {"jawOpen": 0.25, "mouthFunnel": 0.6},
+    {"jawOpen": 0.12, "mouthStretch": 0.5, "mouthUpperUp": 0.2}, {"mouthRollLower": 0.6, "mouthUpperUp": 0.3},
+)  # fmt: skip
+"""Smile, laugh, open jaw, scream, pucker, funnel, and the sounds a, o, i and f."""
+EYE_POSES = (
+    {}, {"eyeBlink": 0.5}, {"eyeBlink": 1.0}, {"eyeSquint": 1.0}, {"eyeWide": 1.0}, {"eyeLookDown": 1.0},
+    {"eyeLookUp": 1.0}, {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}, {"eyeBlink": 1.0, "cheekSquint": 1.0},
+    {"browDown": 1.0},
 )  # fmt: skip
 
 
@@ -112,7 +129,7 @@ def print_reference(model: fv.FaceModel, rows: list[tuple[str, str, float]]) -> 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def pictures(
-    model: fv.FaceModel, person: fv.FaceParams, poses: list[dict], size: int, yaw_deg: float, mode: str
+    model: fv.FaceModel, person: fv.FaceParams, poses: Sequence[dict], size: int, yaw_deg: float, mode: str, window=FACE
 ) -> list[np.ndarray]:
     """Labelled close-ups of a head, one for each set of expression weights by name."""
     neutral, close_ups = head(lit_from_the_side(person), model, texture_size=TEXTURE_PX), []
@@ -123,7 +140,7 @@ def pictures(
             expression[[model.expression_names.index(full) for full in both]] = weight
         shown = with_params(neutral, neutral.params.replace(expression=expression))
         text = " ".join(f"{name} {weight:g}" for name, weight in weights.items()) or "neutral"
-        close_ups.append(labelled(shot(shown, (size, size), FACE, mode, yaw_deg), text))
+        close_ups.append(labelled(shot(shown, (size, size), window, mode, yaw_deg), text))
     return close_ups
 
 
@@ -145,12 +162,21 @@ def write_sheets(model: fv.FaceModel, folder: Path, people: int) -> None:
         save(sheet(shots, 9), folder / f"combinations_{name}.png")
 
 
+def write_close_ups(model: fv.FaceModel, folder: Path) -> None:
+    """Mouths and eyes of one random head, in colour and in clay."""
+    person = model.random(CLOSE_UP_SEED)
+    for name, poses, window in (("mouths", MOUTHS, MOUTH), ("eyes", EYE_POSES, EYES)):
+        rows = [pictures(model, person, poses, CLOSE_UP_PX, 15, mode, window) for mode in ("color", "clay")]
+        save(sheet([*rows[0], *rows[1]], 5), folder / f"model_{name}.webp")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
     parser.add_argument("--heads", type=int, default=20, help="random heads (default: 20)")
     parser.add_argument("--people", type=int, default=4, help="random heads on the sheets (default: 4)")
     parser.add_argument("--sheet", type=Path, help="also write contact sheets into this folder")
+    parser.add_argument("--close-ups", type=Path, help="only draw mouths and eyes into this folder")
     parser.add_argument("--reference", type=Path, help="only compare with a CSV file: expression, figure, mm")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -161,6 +187,9 @@ def main() -> None:
         except (OSError, ValueError) as error:
             parser.error(f"{options.reference}: {error}")
         print_reference(model, rows)
+        return
+    if options.close_ups:
+        write_close_ups(model, options.close_ups)
         return
     print_figures(model, options.heads)
     if options.sheet:
