@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import photographs_in
 
 import faceverse as fv
 
@@ -20,7 +21,6 @@ FEATURES = {
     "height of the brows": ((105, 159), (334, 386)),
 }
 EYE_CORNERS = (33, 263)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic")
 
 
 def distances(points_px: np.ndarray, unit_px: float) -> list[float]:
@@ -53,8 +53,10 @@ def main() -> None:
     parser.add_argument("--model", default="open", help="name or path, as for faceverse.load_model (default: open)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    photos = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
-    values = measure(photos, fv.load_model(options.model))
+    try:
+        values = measure(photographs_in(options.photos), fv.load_model(options.model))
+    except fv.FaceVerseError as error:
+        parser.error(str(error))
     if len(values) < 3:
         parser.error(f"{options.photos}: faces were found in {len(values)} photographs; three are needed")
     print(f"{len(values)} photographs; percent of the distance of the outer corners of the eyes")
