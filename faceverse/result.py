@@ -16,7 +16,9 @@ from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
 from .parts.eyes import with_irises
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
-from .parts.part import EYE_SLOTS, MOUTH_SLOTS, REPLACED_REGIONS, Part
+from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, Part
+
+_LINING_RADII = 1.05  # of an eyeball: distance from its centre up to which skin lines a lid
 
 
 @dataclass(frozen=True)
@@ -250,12 +252,24 @@ def skin_faces(model: FaceModel, slots: Collection[str]) -> np.ndarray:
 
 
 def replaced_vertices(model: FaceModel, slots: Collection[str]) -> np.ndarray:
-    """(V,) bool: vertices of a model that parts in these slots replace."""
+    """(V,) bool: vertices of a model that parts in these slots replace or hide."""
     replaced = np.zeros(len(model.data.mean_vertices), bool)
     for region, needed in REPLACED_REGIONS.items():
         if all(slot in slots for slot in needed):
             replaced[model.regions.get(region, np.zeros(0, np.int64))] = True
+    for slot, region in EYEBALLS.items():
+        if slot in slots and len(ball := model.regions.get(region, ())):
+            replaced |= _lining(model.mean_vertices, np.asarray(ball))
     return replaced
+
+
+def _lining(vertices: np.ndarray, ball: np.ndarray) -> np.ndarray:
+    """(V,) bool: vertices of the skin behind the lids, which lies on an eyeball (K,) of a mesh (V, 3).
+
+    Nobody sees it, but in a blink it can come through the lid before it.
+    """
+    distance = np.linalg.norm(vertices - vertices[ball].mean(axis=0), axis=1)
+    return distance <= _LINING_RADII * distance[ball].max()
 
 
 def with_params(result: FitResult, params: FaceParams) -> FitResult:

@@ -37,6 +37,9 @@ REPLACED_REGIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )  # fmt: skip
 """Regions of a model that parts in all of these slots replace."""
 
+EYEBALLS: Mapping[str, str] = MappingProxyType({"eye_left": "eyeball_left", "eye_right": "eyeball_right"})
+"""Slots of the eyes, and the region of the eyeball that each replaces."""
+
 
 @dataclass(frozen=True)
 class Material:
