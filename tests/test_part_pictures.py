@@ -315,7 +315,7 @@ def test_closed_lips_hide_the_teeth_and_an_open_mouth_shows_them(model):
     seen = slots_seen(closed)
     assert seen["teeth_upper"] == seen["teeth_lower"] == seen["tongue"] == 0
     assert min(seen["eye_left"], seen["eye_right"]) > 20
-    seen = slots_seen(fv.edit(closed, expression={"jawOpen": 1.0, "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6}))
+    seen = slots_seen(fv.edit(closed, expression="laugh"))
     assert seen["teeth_upper"] > 20 and seen["tongue"] + seen["teeth_lower"] > 20
 
 
@@ -340,7 +340,7 @@ def test_lashes_show_in_colour(model):
         params=head.params.replace(styles={k: v for k, v in head.params.styles.items() if k != "lashes"})
     )
     pictures = [render(h, 300, "color").rgb.astype(int) for h in (head, bare, without)]
-    assert (np.abs(pictures[0] - pictures[2]).max(-1) > 40).sum() > 30
-    assert (np.abs(pictures[0] - pictures[1]).max(-1) > 40).any()
+    assert (np.abs(pictures[0] - pictures[2]).max(-1) > 20).sum() > 30
+    assert (np.abs(pictures[0] - pictures[1]).max(-1) > 20).any()
     clay = [render(h, 300, "clay").rgb for h in (head, without)]
     assert np.array_equal(*clay)

@@ -306,7 +306,7 @@ def test_parts_replace_the_eyes_teeth_and_tongue_of_the_mesh(model):
     every = tuple(DEFAULT_STYLES)
     assert all(kept(every, region) == 0 for region in ("eyeballs", "teeth", "tongue"))
     assert all(kept(every, region) == 1 for region in ("lips", "mouth_inside", "ears"))
-    assert kept(every, "face") > 0.99 > kept(every, "eye_sockets")  # without the lining of the lids
+    assert kept(every, "face") > 0.95 > 0.5 > kept(every, "eye_sockets")  # without the lining of the lids
     assert kept(("eye_left",), "eyeball_left") == 0 and kept(("eye_left",), "eyeball_right") == 1
     assert kept(("teeth_upper",), "teeth") == 1  # the mesh has one region for both jaws
 
@@ -335,7 +335,7 @@ def middle(points):
 
 def test_the_jaw_takes_the_lower_teeth_along_and_leaves_the_upper(shipped, model):
     neutral, opened = posed(model, 4, jawOpen=1.0)
-    for jaw, low, high in (("upper", 0.0, 1e-4), ("lower", 0.015, 0.06)):
+    for jaw, low, high in (("upper", -1e-6, 1e-4), ("lower", 0.015, 0.06)):
         binding = shipped.get(f"teeth_{jaw}", "base").binding
         before, after = binding.place(neutral), binding.follow(opened, neutral)
         front = before[:, 2] > np.quantile(before[:, 2], 0.9)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model.face_model import ARKIT_NAMES, GAIN_RANGE
+from ..model.face_model import ARKIT_NAMES
+from ..model.linear import GAIN_RANGE
 from .assembly import Assembly
 from .edge_loops import eye_grids, mouth_grid
 from .lids import Eyelids

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..model.face_model import GAIN_RANGE
 from ..model.file import ModelFile
+from ..model.linear import GAIN_RANGE
 from .albedo_model import SkinTask, albedo_weights, skin_population
 from .appearance_traits import WHITE_HAIR, AppearanceTraits, draw_traits
 from .assembly import Assembly

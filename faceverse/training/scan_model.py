@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..graphics.mesh import triangles_from_quads
-from ..model.face_model import GAIN_RANGE, FaceModel
+from ..model.face_model import FaceModel
 from ..model.file import ModelFile, pack_albedo
+from ..model.linear import GAIN_RANGE
 from ..weights import model_data
 from .assembly import REGION_WEIGHT
 from .basis import principal_scores
