@@ -45,6 +45,7 @@ _CACHE_SIZE = 4
 _NEUTRAL_LATENTS = ("w", "noise_seed", "noise", "residual_displacement", "depth")
 
 _maps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_LAYOUT_BLOCKS, _LAYOUT_STEP = 64, 0.004  # runs of texture coordinates, and steps of their means
 _layouts: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -105,12 +106,18 @@ def open_parts(module: DetailModule) -> tuple[ConditionalGenerator, Displacement
 
 
 def layout_digest(model: FaceModel) -> str:
-    """16 hexadecimal digits that identify a model's UV layout."""
+    """16 hexadecimal digits that identify a model's UV layout.
+
+    They cover which texture coordinates each face has, and roughly where these are: the last bits of coordinates differ
+    from machine to machine.
+    """
     cached = _layouts.get(model)
     if cached is None:
+        blocks = np.array_split(model.uv.astype(np.float64), _LAYOUT_BLOCKS)
+        places = np.array([block.mean(axis=0) for block in blocks if len(block)])
         digest = hashlib.blake2b(digest_size=8)
-        for array in (model.uv.astype(np.float32), model.uv_faces.astype(np.int64)):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for array in (model.uv_faces, np.round(places / _LAYOUT_STEP)):
+            digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
         cached = _layouts[model] = digest.hexdigest()
     return cached
 
