@@ -14,8 +14,9 @@ from faceverse.errors import ParameterError
 from faceverse.fitting import solver
 from faceverse.graphics.camera import Camera
 from faceverse.graphics.lighting import default_light
-from faceverse.model.face_model import GAIN_RANGE, FaceModel, FaceParams
+from faceverse.model.face_model import FaceModel, FaceParams
 from faceverse.model.file import read_model_file
+from faceverse.model.linear import GAIN_RANGE
 from faceverse.model.skin_texture import model_texture
 from faceverse.result import with_params
 from faceverse.tracking.frame_solver import QUALITIES, FrameSolver
