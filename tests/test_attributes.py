@@ -270,7 +270,7 @@ def test_names_units_and_places_of_the_features(source):
 
 
 def test_the_attributes_fit_a_model_file(source, model, tmp_path):
-    file = read_model_file(find_weights("open"))
+    file = replace(read_model_file(find_weights("open")), attribute_path=None, attribute_path_kept=None)
     settings = draw_settings(len(file.population), np.random.default_rng(0))
     again = with_attributes(file, file.population.astype(np.float64), settings, source.head)
     known = {"age", "gender", "weight", *ANCESTRIES, *(local.name for local in LOCAL_ATTRIBUTES)}

@@ -163,10 +163,11 @@ def with_detail(result: FitResult, module: DetailModule | None, skin: FittedDeta
 
 def projected_landmarks(fit_input: FitInput, state: FaceState) -> np.ndarray:
     """(L, 2) projections of the fitted landmarks, in pixels of the photograph's original size."""
-    model = fit_input.model
+    model, landmarks = fit_input.model, fit_input.model.fit_landmarks
     with torch.no_grad():
-        bases = model.landmark_bases(model.fit_landmarks)
-        points = bases.points(state.tensor("identity"), state.tensor("expression"))[0]
+        vertices = model.vertices(state.tensor("identity"), state.tensor("expression"))[0].numpy()
+        corners = vertices[model.faces[landmarks.triangle]]  # with corrective shapes, which landmark bases leave out
+        points = torch.from_numpy((corners * landmarks.barycentric[..., None]).sum(axis=1))
         posed = transform(points, state.tensor("rotation")[0], state.tensor("translation")[0])
         projected = project(posed, fit_input.camera)[:, :2]
     return projected.numpy() / np.float32(fit_input.photo.scale)
