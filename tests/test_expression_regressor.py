@@ -198,7 +198,7 @@ def test_moments_are_of_many_kinds(model):
 def test_drawn_clips_are_one_person_who_starts_neutral(model):
     drawn = draw_clips(model, range(2), seed=4)
     again = draw_clips(model, range(1, 2), seed=4)
-    assert set(drawn.person) == {0, 1} and len(drawn) > FRAMES
+    assert set(drawn.person) == {0, 1} and len(drawn) >= FRAMES
     for number in (0, 1):
         rows = drawn.person == number
         assert np.ptp(drawn.identity[rows], axis=0).max() == 0 and drawn.expression[rows][0].max() == 0

@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[float, tuple[tuple[int, int], ...]]] = {
     "lids": (0.4e-3, ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373))),
     "brows": (0.35e-3, ((105, 159), (334, 386), (66, 159), (296, 386), (107, 133), (336, 362))),
 }
+DETECTED_POINTS = 478
 _SURROUND_M = 0.02  # radius about a landmark in which the surface decides whether it faces the camera
 _TURNED_AWAY = (0.0, 0.45)  # cosines between which a pair's weight grows from its least to one
 _LEAST_VISIBLE = 0.03
@@ -46,7 +47,12 @@ class LandmarkPairs:
 
     @classmethod
     def of_detector(cls, points: np.ndarray, normals: np.ndarray) -> LandmarkPairs:
-        """The pairs of `GROUPS` for a model with the detector's landmarks: points (478, 3), normals (478, 3)."""
+        """The pairs of `GROUPS` for a model with the detector's landmarks: points (478, 3), normals (478, 3).
+
+        Other numbers of landmarks are those of other detectors, which have no pairs.
+        """
+        if len(points) != DETECTED_POINTS:
+            return cls.none()
         index = np.array([pair for _, members in GROUPS.values() for pair in members])
         # Distances of a group err together: as many as there are count as one.
         sigma = [value * len(members) ** 0.5 for value, members in GROUPS.values() for _ in members]
