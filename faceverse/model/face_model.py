@@ -36,6 +36,7 @@ ARKIT_NAMES = tuple(
     "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft "
     "noseSneerRight tongueOut".split()
 )
+GROWTH_MODES = 3  # of the open model, after those of adults; 0 for adults
 SIMILAR_TONES = 0.1  # share of the population, ranked by luminance, from which `FaceModel.random` blends two skins
 
 
@@ -423,3 +424,12 @@ class FaceModel(nn.Module):
         """Estimate the named attributes (age in years, for example) of a head."""
         coefficients = np.concatenate([params.identity, params.albedo]).astype(np.float64)
         return {attribute.name: attribute.value(coefficients) for attribute in self.data.attributes}
+
+
+def with_growth(identity: np.ndarray, model: FaceModel) -> np.ndarray:
+    """Coefficients (I,) from a file that an edition of the model without modes of growth made: 0 for these.
+
+    Others are returned unchanged.
+    """
+    missing = len(model.data.identity_modes) - len(identity) if identity.ndim == 1 else 0
+    return np.pad(identity, (0, missing)) if missing == GROWTH_MODES else identity

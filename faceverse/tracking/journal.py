@@ -24,7 +24,7 @@ from ..graphics.camera import Camera
 from ..io.files import check_writable, read_bytes, remove_files, write_atomically
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
-from ..model.face_model import FaceModel
+from ..model.face_model import FaceModel, with_growth
 from ..parts.part import styles_of_file
 from .frame_solver import SolvedFrame
 from .journal_repair import recover_frames
@@ -239,6 +239,7 @@ def read_journal(path: str | os.PathLike, model: FaceModel) -> JournalContent:
 def _stored_person(document: dict, model: FaceModel) -> TrackedPerson:
     neutral = model.neutral()
     person = {name: _finite(document[name], name, np.float32) for name in _PERSON}
+    person["identity"] = with_growth(person["identity"], model)
     if any(person[name].shape != np.shape(getattr(neutral, name)) for name in _PERSON):
         raise ValueError(Message("journal.model", model=model.name))
     inputs, offset, bias = document["rest"], document["zero"], document["habits"]
