@@ -692,10 +692,7 @@ assert angles[0] < angles[1]
 # **1.** All arrays of the model on its landmarks have one row per point.
 
 # %%
-few = replace(
-    lm, mean=lm.mean[::8], identity=lm.identity[:, ::8], expression=lm.expression[:, ::8],
-    normals=lm.normals[::8], sigma=lm.sigma[::8], error_modes=lm.error_modes[:, ::8],
-)  # fmt: skip
+few = lm.subset(np.arange(0, L, 8))
 medians = []
 for some, pixels in ((lm, detected), (few, detected[::8])):
     state = solver.solve_landmarks(some, pixels, camera, expected).state
