@@ -146,7 +146,9 @@ def test_exports_hold_the_head(client, head, kind, tmp_path):
         return
     if kind == "obj":
         with zipfile.ZipFile(path) as archive:
-            assert sorted(archive.namelist()) == ["selfie.mtl", "selfie.obj", "selfie_texture.png"]
+            named = {"selfie.mtl", "selfie.obj"}
+            named |= {line.split()[1] for line in archive.read("selfie.mtl").decode().splitlines() if line[:4] == "map_"}
+            assert set(archive.namelist()) == named and {"selfie_texture.png", "selfie_teeth_upper.png"} <= named
             archive.extractall(tmp_path)
         path = tmp_path / "selfie.obj"
     mesh = trimesh.load(path, force="mesh", process=False)
