@@ -1,6 +1,6 @@
 // Light that reaches the inside of the mouth and the eyes, in shaders, as in faceverse/parts/occlusion.py.
 
-export const MOUTH_CURVE = 0.9;
+export const MOUTH_CURVE = 0.65;
 export const LID_SHADOWS = [[0.72, 3.4e-3], [0.4, 1.6e-3]]; // of the upper and lower lid: strength, reach in metres
 const LIP_POINTS = 11, LID_POINTS = 9; // of an edge
 const POINTS = { mouth: LIP_POINTS, eye_left: LID_POINTS, eye_right: LID_POINTS };

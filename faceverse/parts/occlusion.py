@@ -23,7 +23,7 @@ LID_EDGES = {  # by slot; upper and lower
     "eye_right": ((33, 246, 161, 160, 159, 158, 157, 173, 133), (33, 7, 163, 144, 145, 153, 154, 155, 133)),
 }
 
-_MOUTH_CURVE = 0.9  # light is reflected between lips, teeth and cavity: more arrives than comes in straight
+_MOUTH_CURVE = 0.65  # light is reflected between lips, teeth and cavity: more arrives than comes in straight
 _LID_SHADOWS = ((0.72, 3.4e-3), (0.4, 1.6e-3))  # of the upper and lower lid: strength at the edge, reach in metres
 
 

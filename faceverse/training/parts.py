@@ -47,6 +47,7 @@ _CROWN_HEIGHT = 1.2  # factor: the asset's gums cover half of the front teeth
 _ROOT_M, _ROOT_HEIGHT, _ROOT_BACK = 0.009, 0.4, 0.12
 _INCISOR_DEPTH_M = (0.008, 0.004)  # from the most forward point of an asset, whose gums protrude, and of own teeth
 _LASH_OPACITY = 0.65  # the assets' lashes are those of make-up
+_DENTINE = (1.0, 0.965, 0.90)  # tint of the asset's teeth, which are bluish, in sRGB
 LICENCE = "CC0-1.0 (MakeHuman's core assets)"
 
 
@@ -140,6 +141,8 @@ def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: 
             points[owner == slot] = _on_arch(points[owner == slot], arch, slot == "teeth_upper")
     if recipe.kind == "eyelashes":
         pixels = pixels * np.array([1, 1, 1, _LASH_OPACITY])
+    if recipe.kind == "teeth":
+        pixels = pixels * np.array([*_DENTINE, 1])
     material = Material(pixels.astype(np.uint8), roughness, alpha_mode)  # type: ignore[arg-type]
     parts = []
     for slot, place in recipe.slots.items():
