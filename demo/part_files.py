@@ -96,5 +96,5 @@ def _write(path: Path, content: bytes) -> None:
 def _digest(*contents: bytes | np.ndarray) -> str:
     found = hashlib.blake2b(digest_size=12)
     for content in contents:
-        found.update(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content)
+        found.update(content.tobytes() if isinstance(content, np.ndarray) else content)
     return found.hexdigest()

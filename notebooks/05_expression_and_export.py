@@ -349,9 +349,9 @@ offsets[moving] = numbers(sparse["values"]["bufferView"], np.float32).reshape(-1
 print(f"jawOpen moves {len(moving)} of {len(offsets)} vertices, by up to {1000 * np.abs(offsets).max():.1f} mm")
 
 # %% [markdown]
-# The mesh of the skin has other vertices than the model. Eyeballs, teeth and tongue are meshes of their own in the file,
-# so those of the model are left out. Along a seam of the texture a vertex lies at two places of the map, and the file
-# has one row for each pair of vertex and place.
+# The mesh of the skin has other vertices than the model. Eyeballs, teeth and tongue are meshes of their own in the
+# file, so those of the model are left out. Along a seam of the texture a vertex lies at two places of the map, and the
+# file has one row for each pair of vertex and place.
 
 # %%
 skin = result.is_skin  # without what the parts replace

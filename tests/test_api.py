@@ -147,7 +147,8 @@ def test_exports_hold_the_head(client, head, kind, tmp_path):
     if kind == "obj":
         with zipfile.ZipFile(path) as archive:
             named = {"selfie.mtl", "selfie.obj"}
-            named |= {line.split()[1] for line in archive.read("selfie.mtl").decode().splitlines() if line[:4] == "map_"}
+            materials = archive.read("selfie.mtl").decode().splitlines()
+            named |= {line.split()[1] for line in materials if line.startswith("map_")}
             assert set(archive.namelist()) == named and {"selfie_texture.png", "selfie_teeth_upper.png"} <= named
             archive.extractall(tmp_path)
         path = tmp_path / "selfie.obj"

@@ -31,8 +31,8 @@ MOST_MAGNITUDE = 1e6  # of any number of a model: a kilometre in millimetres; su
 _JSON_KEYS = {"expression_names": list, "region_names": list, "attributes": list, "info": dict}
 _QUAD_KEYS, _TRIANGLE_KEYS = ("quads", "uv_quads"), ("faces", "uv_faces")
 _CORRECTIVE_KEYS = ("corrective_pairs", "corrective_start", "corrective_vertex", "corrective_offset")
-_OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain", *_CORRECTIVE_KEYS)
-_OPTIONAL_KEYS += ("attribute_path", "attribute_path_kept")
+_PATH_KEYS = ("attribute_path", "attribute_path_kept")
+_OPTIONAL_KEYS = ("population", "landmarks_478_error_modes", "expression_gain", *_CORRECTIVE_KEYS, *_PATH_KEYS)
 
 
 @dataclass(frozen=True)
