@@ -10,7 +10,8 @@ Arrays are NumPy, lengths are metres, axes are glTF's: `faceverse.graphics.camer
 users can act on derive from `FaceVerseError`.
 
 Tables of what there is to choose from: `EXPORT_FORMATS`, `TRACK_FORMATS`, `LEVELS_OF_DETAIL`, `RENDER_MODES`,
-`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS` and `FIT_STAGES`.
+`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS`, `HAIR_STYLES` and
+`FIT_STAGES`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from .messages import Message
 from .mixing import blend, random_attributes, randomize
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .parts.hair import Hair
+from .parts.hair_styles import HAIR_STYLES
 from .parts.part import Part
 from .rendering.drawing import RENDER_MODES
 from .rendering.render import Rendering, overlay, overview, render, stage_pictures, turntable
@@ -64,6 +67,8 @@ __all__ = [
     "FaceParams",
     "FaceVerseError",
     "FitResult",
+    "HAIR_STYLES",
+    "Hair",
     "ImageError",
     "LEVELS_OF_DETAIL",
     "LIGHT_PARAMETERS",

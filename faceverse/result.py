@@ -15,6 +15,8 @@ from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
 from .parts.eyes import with_irises
+from .parts.hair import with_hair
+from .parts.hair_shape import follow_head, hair_vertices
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
 from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, Part
 
@@ -158,29 +160,42 @@ class FitResult:
 
     @cached_property
     def parts(self) -> Mapping[str, Part]:
-        """Parts of the head by slot: teeth, tongue, eyes, lashes, brows; empty for models without parts.
+        """Parts of the head by slot: teeth, tongue, eyes, lashes, brows, hair; empty for models without parts.
 
-        Eyes of style "natural" have irises of the person's colour, `params.iris`.
+        Eyes of style "natural" have irises of the person's colour, `params.iris`, hair has that of `params.hair`.
 
         Raises:
             ParameterError: `params.styles` names a part that the model's library does not have.
         """
         if self.model.parts is None:
             return {}
-        return with_irises(self.model.parts.choose(self.params.styles), self.params.iris)
+        parts = with_irises(self.model.parts.choose(self.params.styles), self.params.iris)
+        return with_hair(parts, self.params.hair)
 
     @cached_property
     def part_vertices(self) -> Mapping[str, np.ndarray]:
         """Vertices (P, 3) float32 of each part by slot, metres, head space, with expression."""
-        return {
-            slot: part.binding.follow(self.vertices, self.neutral_vertices).astype(np.float32)
-            for slot, part in self.parts.items()
-        }
+        return {slot: self.part_vertices_on(slot, self.vertices) for slot in self.parts}
 
     @cached_property
     def neutral_part_vertices(self) -> Mapping[str, np.ndarray]:
         """Vertices (P, 3) float32 of each part by slot, without expression."""
-        return {slot: part.binding.place(self.neutral_vertices).astype(np.float32) for slot, part in self.parts.items()}
+        placed = {}
+        for slot, part in self.parts.items():
+            if slot == "hair":
+                placed[slot] = hair_vertices(part, self.params.hair, self.neutral_vertices).astype(np.float32)
+            else:
+                placed[slot] = part.binding.place(self.neutral_vertices).astype(np.float32)
+        return placed
+
+    def part_vertices_on(self, slot: str, vertices: np.ndarray) -> np.ndarray:
+        """Vertices (P, 3) float32 of the part in a slot where the head has other vertices (V, 3) than without
+        expression; metres, head space."""
+        binding = self.parts[slot].binding
+        if slot == "hair":
+            placed = self.neutral_part_vertices[slot]
+            return follow_head(binding, placed, vertices, self.neutral_vertices).astype(np.float32)
+        return binding.follow(vertices, self.neutral_vertices).astype(np.float32)
 
     @cached_property
     def is_skin(self) -> np.ndarray:

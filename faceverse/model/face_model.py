@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, default_light
 from ..graphics.mesh import topology_hash
+from ..parts.hair import Hair
 from ..parts.part import DEFAULT_STYLES, PartLibrary
 from .ages import at_age
 from .correctives import corrective_weights
@@ -54,6 +55,7 @@ class FaceParams:
         iris: (3,) colour of the iris, linear RGB.
         detail: latents of the detail module by name; empty where none was fitted.
         styles: slot -> style of the parts of the head, see `PartLibrary`; of no effect for models without parts.
+        hair: colour and shape of the hair, if `styles` has any.
     """
 
     identity: np.ndarray
@@ -65,6 +67,7 @@ class FaceParams:
     iris: np.ndarray = field(default_factory=lambda: np.array([0.09, 0.045, 0.02], dtype=np.float32))
     detail: dict = field(default_factory=dict)
     styles: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_STYLES))
+    hair: Hair = field(default_factory=Hair)
 
     def replace(self, **changes: Any) -> FaceParams:
         """A copy with some fields changed."""

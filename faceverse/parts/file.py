@@ -34,6 +34,7 @@ _MESH_FIELDS = {
     "uv": ("float32", 2),
     "uv_faces": ("int32", 3),
 }
+_REFERENCE = "reference"  # int32 (R, 1), where a mesh follows more vertices than those of its triangles
 _PART_KEYS = {"name": str, "mesh": str, "texture": str, "roughness": float, "alpha_mode": str, "alpha_cutoff": float}
 _MAX_TEXTURE_PX = 4096
 
@@ -60,6 +61,8 @@ def write_parts(library: PartLibrary, path: str | os.PathLike) -> Path:
         meshes[mesh] = binding.kind
         for (field, (dtype, _)), value in zip(_MESH_FIELDS.items(), fields, strict=True):
             arrays[f"{mesh}/{field}"] = np.ascontiguousarray(value, dtype=dtype)
+        if not np.array_equal(binding.reference, np.unique(binding.triangle)):
+            arrays[f"{mesh}/{_REFERENCE}"] = np.ascontiguousarray(binding.reference[:, None], dtype=np.int32)
         pixels = part.material.texture
         texture = names.setdefault(pixels.tobytes(), f"texture/{part.name.replace('/', '_')}")
         arrays[texture] = _png(pixels)
@@ -106,10 +109,17 @@ def read_parts(path: str | os.PathLike) -> PartLibrary:
 def _part(arrays: dict[str, np.ndarray], row: dict, kind: BindingKind, texture: np.ndarray) -> Part:
     triangle, *bound, faces, uv, uv_faces = (arrays[f"{row['mesh']}/{field}"] for field in _MESH_FIELDS)
     weights, offset, reference_m = bound
-    reference = np.unique(triangle).astype(np.int64)
+    reference = _reference(arrays, row["mesh"])
     binding = Binding(kind, triangle.astype(np.int64), weights, offset, reference, reference_m)
     material = Material(texture, float(row["roughness"]), row["alpha_mode"], float(row["alpha_cutoff"]))
     return Part(row["name"], binding, faces.astype(np.int64), uv, uv_faces.astype(np.int64), material)
+
+
+def _reference(arrays: dict[str, np.ndarray], mesh: str) -> np.ndarray:
+    """(R,) int64, the vertices that a mesh follows."""
+    stored = arrays.get(f"{mesh}/{_REFERENCE}")
+    found = np.unique(arrays[f"{mesh}/triangle"]) if stored is None else stored[:, 0]
+    return found.astype(np.int64)
 
 
 def _problems(arrays: dict[str, np.ndarray], rows: list, meshes: dict) -> list[Message]:
@@ -144,10 +154,21 @@ def _mesh_problems(arrays: dict[str, np.ndarray], mesh: str) -> list[Message]:
         low, high = int(values[field].min()), int(values[field].max())
         if low < 0 or high >= limit:
             return [Message("array.index_found", key=f"{mesh}/{field}", last=limit - 1, low=low, high=high)]
-    lengths = (count, count, len(np.unique(values["triangle"])), len(values["faces"]))
+    stored = arrays.get(f"{mesh}/{_REFERENCE}")
+    if stored is not None and not _holds(stored, values["triangle"]):
+        return [Message("parts.reference", mesh=mesh)]
+    lengths = (count, count, len(_reference(arrays, mesh)), len(values["faces"]))
     if lengths != tuple(len(values[field]) for field in ("weights", "offset", "reference_m", "uv_faces")):
         return [Message("parts.lengths", mesh=mesh)]
     return []
+
+
+def _holds(reference: np.ndarray, triangle: np.ndarray) -> bool:
+    """Whether stored reference vertices are increasing numbers of at least 0 that include those of the triangles."""
+    if reference.dtype != np.int32 or reference.ndim != 2 or reference.shape[1] != 1 or not len(reference):
+        return False
+    increases = reference[0, 0] >= 0 and (np.diff(reference[:, 0].astype(np.int64)) > 0).all()
+    return bool(increases and np.isin(triangle, reference).all())
 
 
 def _has_keys(entry: Any, kinds: dict[str, type]) -> bool:

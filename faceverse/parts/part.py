@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -16,12 +16,14 @@ from .binding import Binding
 
 SLOTS = (
     "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "cornea_left", "cornea_right", "tear_line",
-    "lashes", "brows",
+    "lashes", "brows", "scalp", "hair",
 )  # fmt: skip
 """Places that one part each can take, in the order in which they are drawn and written."""
 
 MOUTH_SLOTS = frozenset(("teeth_upper", "teeth_lower", "tongue"))
 """Parts inside the mouth, which are lit through its opening."""
+HAIR_SLOTS = ("scalp", "hair")
+"""Short hairs on the scalp, and the strands above them."""
 EYE_SLOTS = ("eye_left", "eye_right", "cornea_left", "cornea_right")
 """Parts in the shadow of the lids."""
 
@@ -74,6 +76,7 @@ class Part:
         uv: (U, 2) float32, origin at the top left.
         uv_faces: (F, 3) int64 indices into `uv`.
         material: its surface.
+        shape: of a hair style: numbers of `faceverse.parts.hair.Hair` by name that change the mesh as made.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Part:
     uv: np.ndarray
     uv_faces: np.ndarray
     material: Material
+    shape: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def slot(self) -> str:
@@ -141,6 +145,15 @@ class PartLibrary:
         if style not in styles:
             raise ParameterError("parts.style", slot=slot, style=repr(style), known=", ".join(styles))
         return self.parts[f"{slot}/{style}"]
+
+
+def merged(libraries: Sequence[PartLibrary]) -> PartLibrary:
+    """One library with the parts of several, at least one, for the same mesh."""
+    if len(libraries) == 1:
+        return libraries[0]
+    parts = {name: part for library in libraries for name, part in library.parts.items()}
+    info = {key: value for library in reversed(libraries) for key, value in library.info.items()}
+    return PartLibrary(parts, libraries[0].topology, info)
 
 
 def styles_of_file(entry: Any, library: PartLibrary | None) -> dict[str, str]:

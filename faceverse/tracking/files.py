@@ -18,6 +18,7 @@ from ..io.files import read_bytes
 from ..io.json_text import parse_json
 from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.hair import hair_of_file
 from ..parts.part import styles_of_file
 from ..result import FitResult
 from ..weights import load_model
@@ -97,8 +98,8 @@ def _npz_document(content: bytes) -> dict:
         raise ValueError(Message("trackfile.no_archive"))
     document = read_npz(content)
     texts = {name: values.tolist() for name, values in document.items() if values.dtype.kind == "U"}
-    if "styles" in texts:
-        texts["styles"] = parse_json(texts["styles"])
+    for key in {"styles", "hair"} & set(texts):
+        texts[key] = parse_json(texts[key])
     return {**document, **texts}
 
 
@@ -120,12 +121,15 @@ def _restored(document: dict, model: FaceModel) -> Track:
     shapes = {"rotation": (3, 3), "translation": (3,), "expression": (len(names),), "light": (9, 3)}
     frames: dict[str, Any] = {key: _array(document, key, (count, *shapes.get(key, ()))) for key in PER_FRAME}
     _check_motion(frames)
-    person = {key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")}
-    styles = styles_of_file(document.get("styles"), model.parts)
+    person: dict[str, Any] = {
+        key: _array(document, key, np.shape(getattr(neutral, key))) for key in ("identity", "albedo", "iris")
+    }
+    person["styles"] = styles_of_file(document.get("styles"), model.parts)
+    person["hair"] = hair_of_file(document.get("hair"))
     camera = camera_of_numbers(_array(document, "camera", (5,), np.float64).tolist())
     return Track(
         model=model,
-        identity=neutral.replace(**person, styles=styles, **{key: frames[key][0].copy() for key in shapes}),
+        identity=neutral.replace(**person, **{key: frames[key][0].copy() for key in shapes}),
         camera=camera,
         expression_names=names,
         warnings=with_codes(document.get("warnings", ()), document.get("warning_codes")),

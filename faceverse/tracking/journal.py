@@ -25,6 +25,7 @@ from ..io.files import check_writable, read_bytes, remove_files, write_atomicall
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, with_growth
+from ..parts.hair import hair_entry, hair_of_file
 from ..parts.part import styles_of_file
 from .frame_solver import SolvedFrame
 from .journal_repair import recover_frames
@@ -210,6 +211,7 @@ def _header(settings: dict, person: TrackedPerson) -> bytes:
         "zero": None if person.neutral_offset is None else person.neutral_offset.tolist(),
         "habits": person.bias and {"yaw_deg": person.bias.yaw_deg.tolist(), "shift": person.bias.shift.tolist()},
         "styles": dict(person.params.styles),
+        "hair": hair_entry(person.params.hair),
         **{name: getattr(person.params, name).tolist() for name in _PERSON},
     }
     return json.dumps(document).encode() + b"\n"
@@ -252,7 +254,11 @@ def _stored_person(document: dict, model: FaceModel) -> TrackedPerson:
     if offset is not None and np.shape(offset) != (len(model.expression_names),):
         raise ValueError(Message("journal.model", model=model.name))
     return TrackedPerson(
-        neutral.replace(**person, styles=styles_of_file(document.get("styles"), model.parts)),
+        neutral.replace(
+            **person,
+            styles=styles_of_file(document.get("styles"), model.parts),
+            hair=hair_of_file(document.get("hair")),
+        ),
         camera_of_numbers(document["camera"]),
         None if inputs is None else _finite(inputs, "rest", np.float32),
         bias,

@@ -30,12 +30,12 @@ from .eye_parts import IRIS_DRAWING, eye_parts
 from .sources import METRES_PER_UNIT, HeadMesh, ShapeSource
 from .surface_fit import closest_points
 
-_FACE = ((5399, 11998), (791, 881), (962, 5320))  # pairs of body vertices along x, y, z
+FACE_SCALE = ((5399, 11998), (791, 881), (962, 5320))  # pairs of body vertices along x, y, z
 _SCALE_LINES = {  # pairs of body vertices, and their distances in source units at which an offset has its own size
     "teeth": (((15077, 15111), (14993, 15061), (15061, 15068)), (0.5002, 0.3132, 0.4465)),
-    "tongue": (_FACE, (1.48, 2.3298, 1.9221)),
-    "eyelashes": (_FACE, (1.48, 2.3298, 1.9221)),
-    "eyebrows": (_FACE, (1.416, 2.3073, 1.9231)),
+    "tongue": (FACE_SCALE, (1.48, 2.3298, 1.9221)),
+    "eyelashes": (FACE_SCALE, (1.48, 2.3298, 1.9221)),
+    "eyebrows": (FACE_SCALE, (1.416, 2.3073, 1.9231)),
 }
 _BINDINGS: dict[str, BindingKind] = {"teeth": "affine"}
 _EYE_DRAWING = f"proxies/eyes/HighPolyEyes/textures/{IRIS_DRAWING}"
@@ -108,7 +108,7 @@ def train_parts(
         raise WeightsError("parts.other_mesh", name=model.data.name)
     recipes = _recipes()
     names = {_json_name(recipe) for recipe in recipes} | {_texture_name(recipe) for recipe in recipes}
-    files = _read_assets(assets, names | {_EYE_DRAWING})
+    files = read_assets(assets, names | {_EYE_DRAWING})
     parts = {part.name: part for part in eye_parts(files[_EYE_DRAWING], source.head)}
     for recipe in recipes:
         report(f"{recipe.kind}/{recipe.asset}: {recipe.style}")
@@ -125,8 +125,8 @@ def train_parts(
 
 def _parts_of(recipe: _Recipe, files: dict[str, bytes], body: np.ndarray, head: HeadMesh) -> list[Part]:
     asset = json.loads(files[_json_name(recipe)])
-    points, references = _vertices(recipe.kind, asset, body)
-    faces, uv_faces = _triangles(asset["faces"])
+    points, references = asset_vertices(asset, body, _SCALE_LINES[recipe.kind])
+    faces, uv_faces = asset_triangles(asset["faces"])
     uv = np.array(asset["uvs"][0], np.float32).reshape(-1, 2) * (1, -1) + (0, 1)
     pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(recipe)])).convert("RGBA"))
     roughness, alpha_mode = recipe.material
@@ -175,11 +175,16 @@ def _lid_margins(head: HeadMesh) -> np.ndarray:
     return np.unique(np.concatenate(rings, axis=1))
 
 
-def _vertices(kind: str, asset: dict, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (P, 3) of an asset on the base body, metres, and the body vertices (P, 3) that they hang on."""
+def asset_vertices(asset: dict, body: np.ndarray, scale_lines: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (P, 3) of an asset on the base body, metres, and the body vertices (P, 3) that they hang on.
+
+    Args:
+        body: (N, 3) vertices of the body in source units.
+        scale_lines: pairs of body vertices along x, y and z, and their distances at which an offset has its own size.
+    """
     references = np.array(asset["metadata"]["ref_vIdxs"], np.int64).reshape(-1, 3)
     weights, offsets = (np.array(asset["metadata"][key], float).reshape(-1, 3) for key in ("weights", "offsets"))
-    pairs, lengths = _SCALE_LINES[kind]
+    pairs, lengths = scale_lines
     scale = [abs(body[a, axis] - body[b, axis]) / length for axis, ((a, b), length) in enumerate(zip(pairs, lengths))]
     points = np.einsum("pk,pkd->pd", weights, body[references]) + offsets * scale
     return points * METRES_PER_UNIT, references
@@ -213,7 +218,7 @@ def _owners(references: np.ndarray, head: HeadMesh) -> np.ndarray:
     return place[np.minimum(references[:, 0], len(place) - 1)]
 
 
-def _triangles(codes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def asset_triangles(codes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Triangles (F, 3) and their texture coordinates (F, 3) of the faces of three.js' JSON format 3."""
     faces, uv_faces, at = [], [], 0
     while at < len(codes):
@@ -238,7 +243,7 @@ def _texture_name(recipe: _Recipe) -> str:
     return f"proxies/{recipe.kind}/{recipe.asset}/textures/{recipe.texture}"
 
 
-def _read_assets(source: Path, names: set[str]) -> dict[str, bytes]:
+def read_assets(source: Path, names: set[str]) -> dict[str, bytes]:
     """The files of the package by their names below `public/data`."""
     found: dict[str, bytes] = {}
     if source.is_dir():

@@ -22,6 +22,7 @@ from ..model.face_model import FaceModel
 from ..model.file import content_hash
 from ..weights import (
     EXPRESSION_REGRESSOR_FILE,
+    HAIR_FILE,
     OPEN_FILE,
     PARAMETER_REGRESSOR_FILE,
     PARTS_FILE,
@@ -104,6 +105,12 @@ def _parts(place: Workplace, path: Path, settings: dict[str, Any]) -> None:
     train_parts(path, place.assets, place.model(), place.report, **settings)
 
 
+def _hair(place: Workplace, path: Path, settings: dict[str, Any]) -> None:
+    from .hair import train_hair
+
+    train_hair(path, place.assets, place.model(), place.report, **settings)
+
+
 def _parameter_regressor(place: Workplace, path: Path, settings: dict[str, Any]) -> None:
     from .parameter_regressor import train_parameter_regressor
 
@@ -136,6 +143,7 @@ _SEED = {"seed": SEED}
 STAGES = (
     Stage("base", OPEN_FILE, 5, _base, _SEED | {"heads": 2000, "views": 300}, (), takes_assets=True),
     Stage("parts", PARTS_FILE, 0.5, _parts, takes_assets=True),
+    Stage("hair", HAIR_FILE, 0.5, _hair, takes_assets=True),
     Stage("parameter-regressor", PARAMETER_REGRESSOR_FILE, 20, _parameter_regressor, _SEED | {"samples": 12000}),
     Stage("expression-regressor", EXPRESSION_REGRESSOR_FILE, 15, _expression_regressor, _SEED | {"clips": 2000}),
     Stage("detail", "open_detail.safetensors", 80, _generator("detail", "detail"),

@@ -1,0 +1,207 @@
+"""Hair of a head: colour and shape as a value, and hair parts in the person's colour.
+
+Two slots hold hair. "scalp" is a shell close above the skin with short hairs and a soft hair line; "hair" are the
+strands of a style, as cards. The textures in the file are grey: luminance about a mean, to be tinted here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ParameterError
+from ..graphics.lighting import linear_from_srgb, srgb_from_linear
+from ..messages import Message
+from .hair_shape import CONTROL_POINTS, mirrored_part
+from .part import HAIR_SLOTS, Part
+
+MEAN_LUMINANCE = 0.25
+"""Mean linear luminance of a hair texture in the file, where it covers; tinting makes it the colour asked for."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "grey": (0.0, 1.0),
+    "length": (0.2, 2.0),
+    "volume_top": (0.0, 3.0),
+    "volume_sides": (0.0, 3.0),
+    "volume_back": (0.0, 3.0),
+    "fringe": (0.0, 2.0),
+    "wave": (0.0, 1.0),
+}
+"""Least and greatest value of each number of `Hair`."""
+
+_GREY_HAIR = (0.78, 0.77, 0.75)  # sRGB of hair without pigment
+_SCALP_DARKNESS = 0.75  # short hairs show their roots and the skin's shade between them
+_CACHED_TEXTURES = 16
+
+
+@dataclass(frozen=True)
+class Hair:
+    """Colour and shape of the hair, relative to its style as made.
+
+    Args:
+        color: sRGB in 0..1, three numbers: the mean colour.
+        tip_color: likewise for the tips; None: as `color`.
+        grey: share 0..1 of grey hairs.
+        length: factor of the length, 0.2..2.
+        volume_top, volume_sides, volume_back: factors of the distance from the skull, 0..3.
+        fringe: factor of the length of the hair before the forehead, 0..2.
+        wave: 0 as made .. 1 curly.
+        mirrored: with the parting on the other side.
+        warp: (K, 3) float32 metres, displacements of `CONTROL_POINTS`.
+
+    Raises:
+        ParameterError: values outside these ranges.
+    """
+
+    color: tuple[float, float, float] = (0.23, 0.15, 0.10)
+    tip_color: tuple[float, float, float] | None = None
+    grey: float = 0.0
+    length: float = 1.0
+    volume_top: float = 1.0
+    volume_sides: float = 1.0
+    volume_back: float = 1.0
+    fringe: float = 1.0
+    wave: float = 0.0
+    mirrored: bool = False
+    warp: np.ndarray = field(default_factory=lambda: np.zeros((len(CONTROL_POINTS), 3), np.float32))
+
+    def __post_init__(self) -> None:
+        for name in ("color", "tip_color"):
+            value = getattr(self, name)
+            if name == "color" or value is not None:
+                object.__setattr__(self, name, _colour(name, value))
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not _is_number(value) or not low <= value <= high:
+                raise ParameterError("hair.range", name=name, low=low, high=high, value=repr(value)[:80])
+        try:
+            warp = np.asarray(self.warp, np.float32)
+        except (TypeError, ValueError):
+            warp = np.zeros(0, np.float32)
+        if warp.shape != (len(CONTROL_POINTS), 3) or not np.isfinite(warp).all():
+            raise ParameterError("hair.warp", count=len(CONTROL_POINTS), shape=warp.shape)
+        object.__setattr__(self, "warp", warp)
+        if not isinstance(self.mirrored, bool):
+            raise ParameterError("hair.mirrored", value=repr(self.mirrored)[:80])
+
+    def replace(self, **changes: Any) -> Hair:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hair) and all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def hair_entry(hair: Hair) -> dict[str, Any]:
+    """Hair as a JSON file holds it, restored exactly by `hair_of_file`."""
+    entry = {f.name: getattr(hair, f.name) for f in fields(hair)}
+    return entry | {"warp": [float(value) for value in hair.warp.reshape(-1)] if hair.warp.any() else None}
+
+
+def hair_of_file(entry: Any) -> Hair:
+    """Hair as a file holds it.
+
+    Args:
+        entry: what `hair_entry` gave; None for a file from before heads had hair.
+
+    Raises:
+        ValueError: not a dictionary, or with wrong values.
+    """
+    if entry is None:
+        return Hair()
+    names = {f.name for f in fields(Hair)}
+    if not isinstance(entry, dict) or not set(entry) <= names:
+        raise ValueError(Message("hair.entry", found=str(entry)[:200]))
+    values = dict(entry)
+    warp = values.pop("warp", None)
+    try:
+        if warp is not None:
+            values["warp"] = np.array(warp, np.float32).reshape(-1, 3)
+        return Hair(**values)
+    except ParameterError as error:
+        raise ValueError(error.message) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(Message("hair.entry", found=str(entry)[:200])) from error
+
+
+def with_hair(parts: Mapping[str, Part], hair: Hair) -> dict[str, Part]:
+    """The parts by slot, with hair in the colour of a person and the parting on the chosen side.
+
+    Args:
+        parts: slot -> part.
+        hair: colour and shape; shape is applied by `hair_shape.hair_vertices`.
+    """
+    result = dict(parts)
+    for slot in HAIR_SLOTS:
+        if slot in result:
+            part = mirrored_part(result[slot]) if slot == "hair" and hair.mirrored else result[slot]
+            darkness = _SCALP_DARKNESS if slot == "scalp" else 1.0
+            texture = tinted(part.material.texture, mean_colour(hair) * darkness)
+            result[slot] = replace(part, material=replace(part.material, texture=texture))
+    return result
+
+
+def mean_colour(hair: Hair) -> np.ndarray:
+    """(3,) mean linear RGB of the hair: pigmented and grey hairs together."""
+    pigmented = linear_from_srgb(torch.tensor([hair.color, _GREY_HAIR], dtype=torch.float64))
+    colour, grey = pigmented.numpy()
+    return colour + hair.grey * (grey - colour)
+
+
+def tinted(neutral: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Give a grey hair texture (H, W, 4) uint8 a colour; equal arguments share one read-only texture.
+
+    Args:
+        neutral: with a mean luminance of `MEAN_LUMINANCE`.
+        colour: (3,) linear RGB, the mean of the result.
+    """
+    return _tinted(_SameArray(neutral), tuple(float(c) for c in colour))
+
+
+@lru_cache(maxsize=_CACHED_TEXTURES)
+def _tinted(neutral: _SameArray, colour: tuple[float, ...]) -> np.ndarray:
+    pixels = neutral.pixels
+    grey = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy() / MEAN_LUMINANCE
+    table = srgb_from_linear(torch.from_numpy(np.clip(grey[:, None] * np.array(colour), 0, 1)))
+    result = np.empty_like(pixels)
+    result[..., :3] = (table * 255 + 0.5).to(torch.uint8).numpy()[pixels[..., 0]]
+    result[..., 3] = pixels[..., 3]
+    result.setflags(write=False)  # many heads share it
+    return result
+
+
+class _SameArray:
+    """An array as the key of a cache: equal where it is the same object."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameArray) and other.pixels is self.pixels
+
+    def __hash__(self) -> int:
+        return id(self.pixels)
+
+
+def _colour(name: str, value: Any) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(c) for c in value)
+    except (TypeError, ValueError):
+        red = green = blue = math.nan
+    if not all(0 <= c <= 1 for c in (red, green, blue)):
+        raise ParameterError("hair.color", name=name, value=repr(value)[:80])
+    return red, green, blue
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

