@@ -16,6 +16,7 @@ from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
+from .parts.hair_clearance import HeadSurface
 from .parts.hair_shape import follow_head, hair_vertices
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
 from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, Part
@@ -183,10 +184,15 @@ class FitResult:
         placed = {}
         for slot, part in self.parts.items():
             if slot == "hair":
-                placed[slot] = hair_vertices(part, self.params.hair, self.neutral_vertices).astype(np.float32)
+                placed[slot] = hair_vertices(part, self.params.hair, self.neutral_vertices, self._hair_surface)
+                placed[slot] = placed[slot].astype(np.float32)
             else:
                 placed[slot] = part.binding.place(self.neutral_vertices).astype(np.float32)
         return placed
+
+    @cached_property
+    def _hair_surface(self) -> HeadSurface | None:
+        return HeadSurface.of(self.neutral_vertices, self.faces, self.model.regions)
 
     def part_vertices_on(self, slot: str, vertices: np.ndarray) -> np.ndarray:
         """Vertices (P, 3) float32 of the part in a slot where the head has other vertices (V, 3) than without

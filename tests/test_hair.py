@@ -10,7 +10,8 @@ import torch
 import faceverse as fv
 from faceverse.graphics.lighting import srgb_from_linear
 from faceverse.parts.hair import MEAN_LUMINANCE, Hair, hair_entry, hair_of_file, mean_colour, tinted
-from faceverse.parts.hair_shape import CONTROL_POINTS, hair_basis
+from faceverse.parts.hair_clearance import CLEARANCE_M, HeadSurface
+from faceverse.parts.hair_shape import CONTROL_POINTS, hair_basis, hair_vertices, mirrored_part
 from faceverse.parts.hair_styles import HAIR_STYLES, hair_slots, with_hair_style
 from faceverse.result import head_from_params
 from faceverse.weights import HAIR_FILE, find_companion_file
@@ -132,3 +133,85 @@ def test_a_blend_has_the_hair_of_the_nearer_head(model):
 def test_every_field_of_hair_is_described():
     text = Hair.__doc__
     assert all(f.name in text for f in fields(Hair))
+
+
+# --------------------------------------------------------------------------------------------------------------- shape
+
+EXTREMES = (
+    Hair(),
+    Hair(length=0.2, volume_top=0, volume_sides=0, volume_back=0, fringe=0, wave=1),
+    Hair(length=2, volume_top=3, volume_sides=3, volume_back=3, wave=1, mirrored=True),
+)
+
+
+def test_no_hair_enters_the_head(model):
+    styles = [name for name, style in HAIR_STYLES.items() if style.mesh]
+    for seed in range(20):
+        head = head_with(model, styles[0], seed=seed, **({"age": 6 + seed} if seed % 3 == 0 else {}))
+        surface = HeadSurface.of(head.neutral_vertices, head.faces, model.regions)
+        for style in styles[seed % 3 :: 3]:
+            hair = EXTREMES[seed % len(EXTREMES)]
+            part = mirrored_part(model.parts.get("hair", style)) if hair.mirrored else model.parts.get("hair", style)
+            placed = hair_vertices(part, hair, head.neutral_vertices, surface)
+            assert surface.distance(placed).min() > 0.5 * CLEARANCE_M, (seed, style)
+
+
+def test_hair_that_is_not_kept_out_enters_the_head(model):
+    head = head_with(model, "short02", EXTREMES[1])
+    part = model.parts.get("hair", "short02")
+    surface = HeadSurface.of(head.neutral_vertices, head.faces, model.regions)
+    free = hair_vertices(part, head.params.hair, head.neutral_vertices)
+    assert surface.distance(free).min() < 0
+
+
+@pytest.mark.parametrize("style", MADE)
+def test_hair_leaves_the_eyes_free(model, style):
+    for hair in (Hair(), Hair(mirrored=True, fringe=0.5)):
+        head = head_with(model, style, hair, seed=4)
+        assert covered_share(head, head.part_vertices["hair"]) == 0
+    if style in ("bob01", "bob02", "short03"):
+        head = head_with(model, style, Hair(fringe=2), seed=4)
+        assert covered_share(head, head.part_vertices["hair"]) > 0.1
+
+
+def covered_share(head, vertices):
+    """Share of the eyeballs' middles and surroundings that hair triangles cover in a view from the front."""
+    regions, faces = head.model.regions, head.parts["hair"].faces
+    eyes = [head.vertices[regions[f"eyeball_{side}"]].mean(0) for side in ("left", "right")]
+    around = np.stack(np.meshgrid(np.linspace(-0.012, 0.012, 7), np.linspace(-0.004, 0.004, 3)), -1).reshape(-1, 2)
+    places = np.concatenate([eye[:2] + around for eye in eyes])
+    a, b, c = vertices[faces][..., :2].swapaxes(0, 1)
+    before = vertices[faces][..., 2].min(1) > eyes[0][2]
+
+    def cross(u, v):
+        return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+
+    signs = [cross(q - p, places[:, None] - p) > 0 for p, q in ((a, b), (b, c), (c, a))]
+    inside = (signs[0] == signs[1]) & (signs[1] == signs[2]) & before
+    return inside.any(axis=1).mean()
+
+
+def test_shape_parameters_do_what_they_say(model):
+    def span(style, **values):
+        vertices = head_with(model, style, Hair(**values)).neutral_part_vertices["hair"]
+        return vertices.max(0) - vertices.min(0), vertices.min(0), vertices.max(0)
+
+    size, low, high = span("bob02")
+    assert span("bob02", length=0.6)[1][1] > low[1] + 0.02 and span("bob02", length=1.5)[1][1] < low[1] - 0.02
+    assert span("bob02", volume_top=2)[2][1] > high[1] + 0.004
+    assert span("bob02", volume_sides=2)[0][0] > size[0] + 0.01
+    assert span("bob02", volume_back=2)[1][2] < low[2] - 0.004
+    straight, curly = (head_with(model, "long01", Hair(wave=wave)).neutral_part_vertices["hair"] for wave in (0, 1))
+    moved = np.linalg.norm(curly - straight, axis=1)
+    assert 0.004 < moved.mean() < 0.02
+
+
+def test_control_points_move_hair_smoothly(model):
+    warp = np.zeros(CONTROL_POINTS.shape, np.float32)
+    warp[:, 1] = 0.01
+    part, neutral = model.parts.get("hair", "long01"), model.mean_vertices
+    still, moved = (hair_vertices(part, hair, neutral) for hair in (Hair(), Hair(warp=warp)))
+    assert np.abs(moved - still - (0, 0.01, 0)).max() < 1e-6
+    warp[1:] = 0
+    moved = hair_vertices(part, Hair(warp=warp), neutral)
+    assert 0.002 < np.abs(moved - still).max() < 0.01 and np.abs(moved - still)[still[:, 1] < 0].max() < 1e-3

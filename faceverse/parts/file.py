@@ -181,6 +181,8 @@ def _has_keys(entry: Any, kinds: dict[str, type]) -> bool:
 
 def _png(pixels: np.ndarray) -> np.ndarray:
     content = io.BytesIO()
+    if (pixels[..., :3] == pixels[..., :1]).all():
+        pixels = np.ascontiguousarray(pixels[..., [0, 3]])  # grey and alpha
     Image.fromarray(pixels).save(content, "PNG", optimize=True)
     return np.frombuffer(content.getvalue(), np.uint8)
 

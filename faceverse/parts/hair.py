@@ -94,6 +94,19 @@ class Hair:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
+    def on(self, shape: Mapping[str, float]) -> Hair:
+        """The hair on a style that changes its mesh itself: factors multiply, waves add up, limits hold.
+
+        Args:
+            shape: of the part, see `Part.shape`.
+        """
+        values: dict[str, Any] = {}
+        for name, value in shape.items():
+            low, high = RANGES[name]
+            own = getattr(self, name)
+            values[name] = float(np.clip(own + value if name == "wave" else own * value, low, high))
+        return self.replace(**values) if values else self
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Hair) and all(
             np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)

@@ -1,14 +1,15 @@
 """Shape of the hair: smooth functions of the vertices of a style in the frame of the skull.
 
-Hair follows the skull from person to person: an affine motion of the whole style, plus, near the skull, the smooth rest
-of the skull's own shape. It does not follow expressions. No vertex ends inside the head.
+Hair follows the skull from person to person: an affine motion of the whole style, plus, near the skull, what the affine
+motion leaves of the skull's shape. Length, volume, waves and displacements of control points come on top; at the end no
+vertex is inside the head or before the eyes, see `hair_clearance`. Hair does not follow expressions.
 
 Dimensions: P vertices of the part, K control points, V vertices of the model. Positions are metres.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .binding import Binding, bind, rigid_motion
+from .hair_clearance import HeadSurface
 from .part import Part
 
 if TYPE_CHECKING:
     from .hair import Hair
-
-CLEARANCE_M = 0.002
-"""Least distance of hair from the skull."""
 
 _RINGS = (  # height above the skull's centre, radius, number of control points
     (0.125, 0.0, 1), (0.105, 0.07, 6), (0.06, 0.115, 8), (0.0, 0.13, 10), (-0.06, 0.13, 8), (-0.14, 0.12, 6),
@@ -43,6 +42,42 @@ CONTROL_POINTS = _control_points()
 
 _REACH_M = 0.04  # standard deviation of a control point's weight
 _RESIDUAL_REACH_M = 0.05  # distance from the skull over which hair follows the skull's own shape
+_HANGS_M = -0.015  # height above the skull's centre below which hair hangs
+_HANGING_BEND_M = 0.02  # over which hair begins to hang
+_SHORT_M = 0.09  # a style that hangs no lower is cut shorter all around, not at its lower end only
+_TOP = (0.25, 0.80)  # upward component of the direction from the skull's centre between which sides become top
+_WAVE_START_M, _WAVE_FULL_M = 0.05, 0.16  # distance from the crown
+_WAVE_M, _WAVELENGTH_M, _CURL_M = 0.011, 0.075, 0.040  # amplitude; wavelength of slight waves and of curls
+_OVER_EAR_M = (0.068, 0.080)  # distance from the plane of symmetry between which hair comes to lie outside of an ear
+_FACE_M = (0.035, (-0.13, -0.06), 0.055)  # half width, heights and least depth of the face, from the skull's mean
+_CROWN = (0.0, 0.075, -0.03)  # from the skull's centre
+
+
+@dataclass(frozen=True)
+class HairFields:
+    """What the shape functions need to know of a style as made.
+
+    Attributes:
+        basis: (P, K) weights of the control points, rows add up to 1.
+        top, sides, back: (P,) weights of the volumes, at most 1 together.
+        hang: (P,) metres below the height at which hair begins to hang, smoothly 0 above it.
+        shortness: 0 for a style that hangs .. 1 for one that lies on the head.
+        wave: (P,) strength of waves, 0 near the crown .. 1.
+        phase: (P,) of the waves, equal for neighbouring hairs of a lock.
+        over_ears: (P,) 1 for hair outside of the ears .. 0 for hair between ear and head.
+        gap: (2,) metres, x and y from the mean of the skull to the place of the face that is farthest from hair.
+    """
+
+    basis: np.ndarray
+    top: np.ndarray
+    sides: np.ndarray
+    back: np.ndarray
+    hang: np.ndarray
+    shortness: float
+    wave: np.ndarray
+    phase: np.ndarray
+    over_ears: np.ndarray
+    gap: np.ndarray
 
 
 def skull_centre(binding: Binding) -> np.ndarray:
@@ -53,32 +88,94 @@ def skull_centre(binding: Binding) -> np.ndarray:
 
 def hair_basis(part: Part) -> np.ndarray:
     """(P, K) float32, weights of the control points at the vertices as made: smooth, each row adds up to 1."""
-    return _fields(_Same(part.binding))
+    return hair_fields(part.binding).basis
+
+
+def hair_fields(binding: Binding) -> HairFields:
+    """Fields of a style as made, computed once."""
+    return _fields(_Same(binding))
 
 
 @lru_cache(maxsize=64)
-def _fields(key: _Same) -> np.ndarray:
+def _fields(key: _Same) -> HairFields:
     binding = key.value
-    away = (binding.made - skull_centre(binding))[:, None] - CONTROL_POINTS
-    logit = -np.square(away).sum(2) / (2 * _REACH_M**2)
+    from_centre = binding.made - skull_centre(binding)
+    logit = -np.square(from_centre[:, None] - CONTROL_POINTS).sum(2) / (2 * _REACH_M**2)
     weight = np.exp(logit - logit.max(axis=1, keepdims=True))
-    return np.float32(weight / weight.sum(axis=1, keepdims=True))
+    unit = from_centre / np.linalg.norm(from_centre, axis=1, keepdims=True)
+    top = smoothstep(unit[:, 1], *_TOP)
+    aside, behind = unit[:, 0] ** 2, np.where(unit[:, 2] < 0, unit[:, 2] ** 2, 0)
+    rest = (1 - top) / np.maximum(unit[:, 0] ** 2 + unit[:, 2] ** 2, 1e-9)
+    below = _HANGS_M - from_centre[:, 1]
+    hang = 0.5 * (below + np.hypot(below, _HANGING_BEND_M)) - 0.5 * _HANGING_BEND_M
+    lowest = float(np.percentile(below, 95))
+    from_crown = np.linalg.norm(from_centre - _CROWN, axis=1)
+    azimuth = np.arctan2(unit[:, 0], unit[:, 2])
+    return HairFields(
+        basis=np.float32(weight / weight.sum(axis=1, keepdims=True)),
+        top=top,
+        sides=rest * aside,
+        back=rest * behind,
+        hang=np.maximum(hang, 0),
+        shortness=float(np.clip(1.5 - lowest / _SHORT_M, 0, 1)),
+        wave=smoothstep(from_crown, _WAVE_START_M, _WAVE_FULL_M),
+        phase=2.5 * np.sin(3 * azimuth) + 1.7 * np.sin(7 * azimuth + 1.0),
+        over_ears=smoothstep(np.abs(from_centre[:, 0]), *_OVER_EAR_M),
+        gap=_gap(binding.made - binding.reference_m.mean(0)),
+    )
 
 
-def hair_vertices(part: Part, hair: Hair, neutral: np.ndarray) -> np.ndarray:
+def _gap(hair: np.ndarray) -> np.ndarray:
+    """(2,) x and y of the place of the face that is farthest from hair (P, 3); metres from the skull's mean."""
+    before = hair[hair[:, 2] > _FACE_M[2]][:, :2]
+    x, y = np.meshgrid(np.linspace(-_FACE_M[0], _FACE_M[0], 13), np.linspace(*_FACE_M[1], 13))
+    places = np.stack([x, y], axis=-1).reshape(-1, 2)
+    if not len(before):
+        return places[len(places) // 2]
+    return places[cKDTree(before).query(places)[0].argmax()]
+
+
+def hair_vertices(part: Part, hair: Hair, neutral: np.ndarray, surface: HeadSurface | None = None) -> np.ndarray:
     """Vertices (P, 3) of a hair part on a neutral head, with the shape that `hair` asks for.
 
     Args:
         part: in the slot "hair", made for the model.
         hair: shape.
         neutral: (V, 3) of the model.
+        surface: of the neutral head, out of which the hair stays; None for hair that may enter it.
 
     Raises:
         ParameterError: fewer vertices than the part needs.
     """
-    binding = part.binding
-    placed = _conformed(binding, neutral)
-    return placed + hair_basis(part) @ hair.warp.astype(np.float64)
+    binding, fields, hair = part.binding, hair_fields(part.binding), hair.on(part.shape)
+    placed, root = _conformed(binding, neutral)
+    scale = _spread(neutral[binding.reference]) / _spread(binding.reference_m)
+    outward = placed - root
+    outward[:, 1] = np.maximum(outward[:, 1], 0)  # hanging hair has its volume aside, its length below
+    factor = 1 + sum(
+        getattr(fields, name) * (getattr(hair, f"volume_{name}") - 1) for name in ("top", "sides", "back")
+    )
+    factor = factor * (1 + fields.shortness * (hair.length - 1))
+    placed = placed + (factor - 1)[:, None] * outward
+    placed[:, 1] -= (hair.length - 1) * fields.hang * scale
+    if hair.wave:
+        placed = placed + scale * _waves(fields, hair.wave, placed / scale, outward)
+    placed = placed + fields.basis @ hair.warp.astype(np.float64)
+    if surface is not None:
+        gap = neutral[binding.reference].mean(0)[:2] + scale * fields.gap
+        placed = surface.cleared(placed, hair.fringe, gap, fields.over_ears)
+    return placed
+
+
+def _waves(fields: HairFields, wave: float, points: np.ndarray, outward: np.ndarray) -> np.ndarray:
+    """Displacements (P, 3) of a helix along the length of the hair: sideways, and from the head."""
+    away = outward * (1, 0, 1)
+    away = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
+    aside = np.cross((0.0, 1.0, 0.0), away)
+    wavelength = _WAVELENGTH_M + wave * (_CURL_M - _WAVELENGTH_M)
+    angle = 2 * np.pi * points[:, 1] / wavelength + fields.phase
+    size = (_WAVE_M * wave * fields.wave)[:, None]
+    return size * (np.cos(angle)[:, None] * away + np.sin(angle)[:, None] * aside)
 
 
 def follow_head(binding: Binding, placed: np.ndarray, vertices: np.ndarray, neutral: np.ndarray) -> np.ndarray:
@@ -93,17 +190,27 @@ def follow_head(binding: Binding, placed: np.ndarray, vertices: np.ndarray, neut
     return placed @ rotation.T + translation
 
 
-def _conformed(binding: Binding, neutral: np.ndarray) -> np.ndarray:
-    """The style on a head: the affine motion of the skull, and near it the rest of its shape."""
+def _conformed(binding: Binding, neutral: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The style (P, 3) on a head, and the closest point (P, 3) of the skull to each vertex."""
     placed = binding.place(neutral)
     made = binding.reference_m.astype(np.float64)
     target = neutral[binding.reference].astype(np.float64)
     linear = np.linalg.lstsq(made - made.mean(0), target - target.mean(0), rcond=None)[0]
     rest = target - target.mean(0) - (made - made.mean(0)) @ linear
     corner = np.searchsorted(binding.reference, binding.triangle)
-    moved = np.einsum("pk,pkd->pd", binding.weights, rest[corner])
+    moved, root = (np.einsum("pk,pkd->pd", binding.weights, values[corner]) for values in (rest, target))
     distance = np.linalg.norm(binding.offset, axis=1, keepdims=True)
-    return placed + moved * np.exp(-np.square(distance / _RESIDUAL_REACH_M))
+    return placed + moved * np.exp(-np.square(distance / _RESIDUAL_REACH_M)), root
+
+
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Cubic Hermite step from 0 at `low` to 1 at `high`."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _spread(points: np.ndarray) -> float:
+    return float(np.sqrt(np.square(points - points.mean(0, dtype=np.float64)).sum(1).mean()))
 
 
 @lru_cache(maxsize=16)

@@ -28,8 +28,9 @@ class HairStyle:
 
 HAIR_STYLES: Mapping[str, HairStyle] = {
     "bald": HairStyle(),
+    "buzz": HairStyle("full"),
     **{
-        name: HairStyle(mesh=name)
+        name: HairStyle("full", name)
         for name in (
             "afro01", "bob01", "bob02", "braid01", "long01", "ponytail01", "short01", "short02", "short03", "short04"
         )

@@ -25,6 +25,7 @@ from ..parts.file import write_parts
 from ..parts.hair import MEAN_LUMINANCE
 from ..parts.part import Material, Part, PartLibrary
 from .parts import FACE_SCALE, LICENCE, asset_triangles, asset_vertices, read_assets
+from .scalp import scalp_parts
 from .sources import HeadMesh, ShapeSource
 from .surface_fit import closest_points
 
@@ -43,6 +44,7 @@ _LENGTHS = {  # of the styles, see `parts.asset_vertices`
 _STILL_M = 2e-4  # what no expression moves by more belongs to the skull
 _NAPE_M = 0.68  # height on the base body from which the skin belongs to the skull
 _ROUGHNESS = 0.75
+_SUBDIVISIONS = {"bob02": 1, "long01": 1}  # of meshes too coarse for waves
 
 
 def train_hair(
@@ -63,10 +65,12 @@ def train_hair(
     if model.topology != topology_hash(len(source.head.vertices), triangles_from_quads(source.head.quads)):
         raise WeightsError("parts.other_mesh", name=model.data.name)
     files = read_assets(assets, {name for style in _LENGTHS for name in (_json_name(style), _texture_name(style))})
-    surface = subdivide_smooth(source.head.vertices, subdivision(source.head.quads, len(source.head.vertices)))
-    surface = surface[: len(source.head.vertices)]
+    fine = subdivide_smooth(source.head.vertices, subdivision(source.head.quads, len(source.head.vertices)))
+    surface = fine[: len(source.head.vertices)]
     skull = _skull(source.head, model)
-    parts = {}
+    triangles = triangles_from_quads(source.head.quads)
+    skin = triangles[(source.head.part[triangles] == "skin").all(axis=1)]
+    parts = {part.name: _grey(part) for part in scalp_parts(model, fine, surface, skin)}
     for style in _LENGTHS:
         report(f"hair/{style}")
         part = _style(style, files, source.body_vertices, surface, skull)
@@ -99,12 +103,29 @@ def _style(
     faces, uv_faces = asset_triangles(asset["faces"])
     uv = np.array(asset["uvs"][0], np.float32).reshape(-1, 2) * (1, -1) + (0, 1)
     pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(style)])).convert("RGBA"))
+    for _ in range(_SUBDIVISIONS.get(style, 0)):
+        points, faces = _split(points, faces)
+        uv, uv_faces = _split(uv, uv_faces)
     found = closest_points(points, surface, skull)
     binding = bind(points, surface, skull[found.triangle], found.barycentric, "affine")
     reference = np.unique(skull)
     binding = replace(binding, reference=reference.astype(np.int64), reference_m=np.float32(surface[reference]))
     material = Material(grey_texture(pixels), _ROUGHNESS, "BLEND")
     return Part(f"hair/{style.lower()}", binding, faces, uv.astype(np.float32), uv_faces, material)
+
+
+def _split(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (P, D) and triangles (F, 3) with each triangle split into four at the middles of its edges."""
+    edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    ends, middle = np.unique(edges, axis=0, return_inverse=True)
+    a, b, c = faces.T
+    ab, bc, ca = (len(points) + middle.reshape(-1, 3)).T
+    split = [np.stack(corners, axis=1) for corners in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
+    return np.concatenate([points, points[ends].mean(axis=1)]), np.concatenate(split)
+
+
+def _grey(part: Part) -> Part:
+    return replace(part, material=replace(part.material, texture=grey_texture(part.material.texture)))
 
 
 def grey_texture(pixels: np.ndarray) -> np.ndarray:
