@@ -11,7 +11,7 @@ users can act on derive from `FaceVerseError`.
 
 Tables of what there is to choose from: `EXPORT_FORMATS`, `TRACK_FORMATS`, `LEVELS_OF_DETAIL`, `RENDER_MODES`,
 `CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS`, `HAIR_STYLES`,
-`SEGMENT_LABELS` and `FIT_STAGES`.
+`BEARD_STYLES`, `SEGMENT_LABELS` and `FIT_STAGES`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from .messages import Message
 from .mixing import blend, random_attributes, randomize
 from .model.face_model import FaceModel, FaceParams
 from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from .parts.beard import Beard
+from .parts.beard_styles import BEARD_STYLES
 from .parts.hair import Hair
 from .parts.hair_styles import HAIR_STYLES
 from .parts.part import Part
@@ -59,6 +61,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ATTRIBUTE_REGIONS",
+    "BEARD_STYLES",
+    "Beard",
     "CLIP_MODES",
     "Camera",
     "DetectedFace",

@@ -13,6 +13,7 @@ import torch
 from .detail.ageing import aged
 from .detail.file import load_detail
 from .detail.latents import check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
+from .edit_styles import with_facial_hair
 from .edit_values import array, expression_weights, iris_of, light_coefficients, move_attributes, number
 from .errors import ParameterError
 from .graphics.camera import Camera
@@ -70,6 +71,12 @@ def edit(
     age_years: float | None = None,
     targets: Mapping[str, float] | None = None,
     eye_color: str | Sequence[float] | None = None,
+    beard: str | None = None,
+    beard_length: float | None = None,
+    beard_color: str | Sequence[float] | None = None,
+    beard_density: float | None = None,
+    brows: str | None = None,
+    brow_color: str | Sequence[float] | None = None,
     **attributes: float | None,
 ) -> FitResult:
     """Edit a head and return a new one; the given head is not modified.
@@ -101,6 +108,12 @@ def edit(
         age_years: the age to reach; the skin ages too.
         targets: values to reach by attribute, such as {"gender": -0.5, "nose_width": 3}.
         eye_color: of both irises: a name of `EYE_COLORS`, "#rrggbb", or (red, green, blue), sRGB, 0..255.
+        beard: a style of `BEARD_STYLES`; "shaved" takes the beard away.
+        beard_length: factor of the style's length, 0.1..3.
+        beard_color: mean colour, "#rrggbb" or (red, green, blue), sRGB, 0..255; "hair" for that of the hair.
+        beard_density: share of the hairs, 0..1.
+        brows: a style of the model's parts, such as "03"; "painted" leaves those that are painted on the skin.
+        brow_color: of brows of a style, like `beard_color`.
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
         ParameterError: an unknown name or colour, a value that is not a finite number, a wrong shape, both a change and
@@ -121,6 +134,8 @@ def edit(
         params = params.replace(light=light_coefficients(light, warnings))
     if eye_color is not None:
         params = params.replace(iris=iris_of(eye_color))
+    facial = {"beard": beard, "beard_length": beard_length, "beard_color": beard_color, "beard_density": beard_density}
+    params = with_facial_hair(params, model.parts, facial | {"brows": brows, "brow_color": brow_color})
     given = {"age": age, "gender": gender, **attributes}
     amounts = {name: amount for name, amount in given.items() if amount is not None}
     targets = _targets(targets, age_years)

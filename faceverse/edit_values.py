@@ -23,6 +23,7 @@ from .result import FitResult
 
 _OTHER_ARGUMENTS: tuple[str, ...] = ("expression", "detail", "identity", "rotation", "light", "detail_seed")
 _OTHER_ARGUMENTS += ("detail_from", "age_years", "targets", "eye_color")
+_OTHER_ARGUMENTS += ("beard", "beard_length", "beard_color", "beard_density", "brows", "brow_color")
 _LEAST_GAIN = 0.1
 _FLOAT32 = np.finfo(np.float32)
 

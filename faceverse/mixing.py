@@ -181,8 +181,8 @@ def blend(
         first, second: heads; pose, camera, light, source and the record of the fit are those of the first.
         identity, expression, albedo, detail: 0..1 each, weight of the second head: 0 is the first head, 1 the second.
             Texture and irises follow `albedo`; texels are blended in linear light without the detail's albedo, and the
-            blended detail is applied afterwards. A head without detail counts as smooth. Hair and styles of the parts
-            are those of the head that is nearer in `identity`.
+            blended detail is applied afterwards. A head without detail counts as smooth. Hair, beard and styles of
+            the parts are those of the head that is nearer in `identity`.
     Raises:
         ParameterError: not a head, heads of different models, a number outside 0..1, or detail that cannot be blended:
             of different detail modules, without its module, or a displacement without latents.
@@ -204,6 +204,7 @@ def blend(
         iris=between("iris", albedo),
         styles=(two if identity > 0.5 else one).styles,
         hair=(two if identity > 0.5 else one).hair,
+        beard=(two if identity > 0.5 else one).beard,
     )
     mixed = with_params(first, params)
     if not (albedo or detail) and first.detail_module is None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
+from .parts.beard import with_beard
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
 from .parts.hair_clearance import HeadSurface
@@ -171,7 +172,7 @@ class FitResult:
         if self.model.parts is None:
             return {}
         parts = with_irises(self.model.parts.choose(self.params.styles), self.params.iris)
-        return with_hair(parts, self.params.hair)
+        return with_hair(with_beard(parts, self.params.beard, self.params.hair), self.params.hair)
 
     @cached_property
     def part_vertices(self) -> Mapping[str, np.ndarray]:

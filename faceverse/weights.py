@@ -36,6 +36,7 @@ from .model.face_model import FaceModel
 from .model.file import ModelFile, content_hash, read_stored_model, write_model_data
 from .official import model_data as official_model_data
 from .official import npy_bytes, official_v2
+from .parts.beard_styles import with_beard_styles
 from .parts.file import read_parts
 from .parts.hair_styles import with_styles
 from .parts.part import PartLibrary, merged
@@ -44,6 +45,7 @@ OPEN_FILE, PARAMETER_REGRESSOR_FILE = "open_base.safetensors", "open_parameter_r
 PARAMETER_REGRESSOR_FORMAT, PARAMETER_REGRESSOR_VERSION = "faceverse-start", "1"
 EXPRESSION_REGRESSOR_FILE = "open_expression_regressor.safetensors"
 PARTS_FILE, HAIR_FILE = "open_parts.safetensors", "open_hair.safetensors"
+BEARD_FILE = "open_beard.safetensors"
 EXPRESSION_REGRESSOR_FORMAT, EXPRESSION_REGRESSOR_VERSION = "faceverse-movement", "1"
 _SUFFIXES = (".safetensors", ".npy")
 WEIGHTS_VARIABLE, HUB_VARIABLE = "FACEVERSE_WEIGHTS", "FACEVERSE_HUB"
@@ -296,15 +298,17 @@ def read_expression_regressor(
 
 
 def load_parts(model: FaceModel) -> PartLibrary | None:
-    """The parts that ship with the open model: teeth, tongue, eyes, lashes, brows and hair; see `faceverse.parts`.
+    """The parts that ship with the open model: teeth, tongue, eyes, lashes, brows, hair, beards; see `faceverse.parts`.
 
     Returns:
-        None if no file is installed, or the model's mesh is another; without hair if its own file is missing.
+        None if no file is installed, or the model's mesh is another; without hair or beards where
+            their files are missing.
     Raises:
         WeightsError: a file is damaged or of another kind.
     """
-    found = [library for name in (PARTS_FILE, HAIR_FILE) if (library := _library(name, model.topology)) is not None]
-    return with_styles(merged(found)) if found else None
+    names = (PARTS_FILE, HAIR_FILE, BEARD_FILE)
+    found = [library for name in names if (library := _library(name, model.topology)) is not None]
+    return with_beard_styles(with_styles(merged(found))) if found else None
 
 
 def _library(name: str, topology: str) -> PartLibrary | None:
@@ -317,7 +321,7 @@ def _library(name: str, topology: str) -> PartLibrary | None:
     return None
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=3)
 def _read_parts(path: Path, mtime_ns: int, size: int) -> PartLibrary:
     """Read a file of parts; cached as in `_load`."""
     return read_parts(path)

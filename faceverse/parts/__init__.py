@@ -1,1 +1,1 @@
-"""Parts of a head beside its skin: teeth, tongue, eyes, lashes and brows, bound to the mesh of a model."""
+"""Parts of a head beside its skin, bound to the mesh of a model: teeth, tongue, eyes, lashes, brows, hair, beards."""

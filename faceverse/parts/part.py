@@ -16,7 +16,7 @@ from .binding import Binding
 
 SLOTS = (
     "teeth_upper", "teeth_lower", "tongue", "eye_left", "eye_right", "cornea_left", "cornea_right", "tear_line",
-    "lashes", "brows", "scalp", "hair",
+    "lashes", "brows", "beard", "scalp", "hair",
 )  # fmt: skip
 """Places that one part each can take, in the order in which they are drawn and written."""
 

@@ -18,6 +18,7 @@ from ..io.files import read_bytes
 from ..io.json_text import parse_json
 from ..messages import Message, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.beard import beard_of_file
 from ..parts.hair import hair_of_file
 from ..parts.part import styles_of_file
 from ..result import FitResult
@@ -98,7 +99,7 @@ def _npz_document(content: bytes) -> dict:
         raise ValueError(Message("trackfile.no_archive"))
     document = read_npz(content)
     texts = {name: values.tolist() for name, values in document.items() if values.dtype.kind == "U"}
-    for key in {"styles", "hair"} & set(texts):
+    for key in {"styles", "hair", "beard"} & set(texts):
         texts[key] = parse_json(texts[key])
     return {**document, **texts}
 
@@ -126,6 +127,7 @@ def _restored(document: dict, model: FaceModel) -> Track:
     }
     person["styles"] = styles_of_file(document.get("styles"), model.parts)
     person["hair"] = hair_of_file(document.get("hair"))
+    person["beard"] = beard_of_file(document.get("beard"))
     camera = camera_of_numbers(_array(document, "camera", (5,), np.float64).tolist())
     return Track(
         model=model,

@@ -25,6 +25,7 @@ from ..io.files import check_writable, read_bytes, remove_files, write_atomicall
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, with_growth
+from ..parts.beard import beard_entry, beard_of_file
 from ..parts.hair import hair_entry, hair_of_file
 from ..parts.part import styles_of_file
 from .frame_solver import SolvedFrame
@@ -212,6 +213,7 @@ def _header(settings: dict, person: TrackedPerson) -> bytes:
         "habits": person.bias and {"yaw_deg": person.bias.yaw_deg.tolist(), "shift": person.bias.shift.tolist()},
         "styles": dict(person.params.styles),
         "hair": hair_entry(person.params.hair),
+        "beard": beard_entry(person.params.beard),
         **{name: getattr(person.params, name).tolist() for name in _PERSON},
     }
     return json.dumps(document).encode() + b"\n"
@@ -258,6 +260,7 @@ def _stored_person(document: dict, model: FaceModel) -> TrackedPerson:
             **person,
             styles=styles_of_file(document.get("styles"), model.parts),
             hair=hair_of_file(document.get("hair")),
+            beard=beard_of_file(document.get("beard")),
         ),
         camera_of_numbers(document["camera"]),
         None if inputs is None else _finite(inputs, "rest", np.float32),

@@ -21,6 +21,7 @@ from ..graphics.camera import Camera, euler_deg_from_rotation
 from ..io.files import write_atomically
 from ..messages import entries_of
 from ..model.face_model import FaceModel, FaceParams
+from ..parts.beard import beard_entry
 from ..parts.hair import hair_entry
 from ..result import FitResult, head_from_params, with_params
 from .retarget import estimate_neutral_weights, matching_columns, retarget_weights, subtract_neutral_weights
@@ -258,6 +259,7 @@ def _json(track: Track) -> Iterator[bytes]:
         "iris": track.identity.iris.tolist(),
         "styles": dict(track.identity.styles),
         "hair": hair_entry(track.identity.hair),
+        "beard": beard_entry(track.identity.beard),
         "expression_names": list(track.expression_names),
         "warnings": list(track.warnings),
         "warning_codes": entries_of(track.warnings),
@@ -299,6 +301,7 @@ def _npz(track: Track) -> bytes:
         iris=track.identity.iris,
         styles=np.array(json.dumps(dict(track.identity.styles))),
         hair=np.array(json.dumps(hair_entry(track.identity.hair))),
+        beard=np.array(json.dumps(beard_entry(track.identity.beard))),
         camera=camera,
         expression_names=np.array(track.expression_names),
         warnings=np.array(track.warnings, dtype=np.str_),

@@ -21,6 +21,7 @@ from ..messages import Message
 from ..model.face_model import FaceModel
 from ..model.file import content_hash
 from ..weights import (
+    BEARD_FILE,
     EXPRESSION_REGRESSOR_FILE,
     HAIR_FILE,
     OPEN_FILE,
@@ -111,6 +112,12 @@ def _hair(place: Workplace, path: Path, settings: dict[str, Any]) -> None:
     train_hair(path, place.assets, place.model(), place.report, **settings)
 
 
+def _beard(place: Workplace, path: Path, settings: dict[str, Any]) -> None:
+    from .beard import train_beard
+
+    train_beard(path, place.model(), place.report, **settings)
+
+
 def _parameter_regressor(place: Workplace, path: Path, settings: dict[str, Any]) -> None:
     from .parameter_regressor import train_parameter_regressor
 
@@ -144,6 +151,7 @@ STAGES = (
     Stage("base", OPEN_FILE, 5, _base, _SEED | {"heads": 2000, "views": 300}, (), takes_assets=True),
     Stage("parts", PARTS_FILE, 0.5, _parts, takes_assets=True),
     Stage("hair", HAIR_FILE, 0.5, _hair, takes_assets=True),
+    Stage("beard", BEARD_FILE, 0.5, _beard),
     Stage("parameter-regressor", PARAMETER_REGRESSOR_FILE, 20, _parameter_regressor, _SEED | {"samples": 12000}),
     Stage("expression-regressor", EXPRESSION_REGRESSOR_FILE, 15, _expression_regressor, _SEED | {"clips": 2000}),
     Stage("detail", "open_detail.safetensors", 80, _generator("detail", "detail"),
