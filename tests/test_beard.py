@@ -271,7 +271,8 @@ def test_a_beard_is_stored_with_a_head_and_the_command_gives_one(model, tmp_path
     again = fv.load_result(tmp_path / "head.json")
     assert again.params.beard == head.params.beard and again.params.styles == head.params.styles
     assert np.array_equal(again.part_vertices["beard"], head.part_vertices["beard"])
-    arguments = ["edit", str(tmp_path / "head.json"), "-o", str(tmp_path / "b.json"), "--beard", "full", "--brows", "02"]
+    files = [str(tmp_path / "head.json"), "-o", str(tmp_path / "b.json")]
+    arguments = ["edit", *files, "--beard", "full", "--brows", "02"]
     assert main([*arguments, "--beard-length", "0.5", "--beard-color", "#102030"]) == 0
     edited = fv.load_result(tmp_path / "b.json")
     assert edited.params.styles["beard"] == "full" and edited.params.styles["brows"] == "02"
