@@ -17,10 +17,11 @@ from .model.skin_texture import model_texture
 from .parts.beard import with_beard
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
-from .parts.hair_clearance import HeadSurface
+from .parts.hair_clearance import HeadSurface, outward_normals
+from .parts.hair_frame import HairDensity, HairFrame
 from .parts.hair_shape import follow_head, hair_vertices
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
-from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, Part
+from .parts.part import EYE_SLOTS, EYEBALLS, HAIR_SLOTS, MOUTH_SLOTS, REPLACED_REGIONS, Part
 
 _LINING_RADII = 1.05  # of an eyeball: distance from its centre up to which skin lines a lid
 
@@ -213,7 +214,29 @@ class FitResult:
     def part_occlusion(self) -> Mapping[str, np.ndarray]:
         """Share (P,) float32 of the light around the head that reaches the vertices of each part, by slot, with
         expression: 1 lit .. 0 occluded, see `faceverse.parts.occlusion`."""
-        return {slot: self.occlusion_at(slot, vertices) for slot, vertices in self.part_vertices.items()}
+        found = {slot: self.occlusion_at(slot, vertices) for slot, vertices in self.part_vertices.items()}
+        if (density := self._hair_density) is not None:
+            for slot, frame in self.hair_frames.items():
+                light = density.light_in_hair if slot == "hair" else density.light_below
+                found[slot] = light(self.part_vertices[slot].astype(np.float64), frame.normals)
+        return found
+
+    @cached_property
+    def hair_frames(self) -> Mapping[str, HairFrame]:
+        """Directions of normals and strands at the vertices of the hair parts by slot, with expression."""
+        frames = {}
+        for slot in HAIR_SLOTS:
+            if slot in self.parts:
+                part = self.parts[slot]
+                middle = self.vertices[part.binding.reference].astype(np.float64).mean(0)
+                frames[slot] = HairFrame.of(part, self.part_vertices[slot].astype(np.float64), middle)
+        return frames
+
+    @cached_property
+    def _hair_density(self) -> HairDensity | None:
+        if "hair" not in self.parts:
+            return None
+        return HairDensity.of(self.parts["hair"], self.part_vertices["hair"].astype(np.float64))
 
     def occlusion_at(self, slot: str, points: np.ndarray) -> np.ndarray:
         """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""
@@ -226,11 +249,14 @@ class FitResult:
 
     @cached_property
     def skin_occlusion(self) -> np.ndarray:
-        """(V,) float32, like `part_occlusion` for the vertices of the mesh: below 1 inside the mouth. All 1 for models
-        without parts, whose colours contain it."""
+        """(V,) float32, like `part_occlusion` for the vertices of the mesh: below 1 inside the mouth and under hair.
+        All 1 for models without parts, whose colours contain it."""
         light, inside = np.ones(len(self.vertices), np.float32), self.model.regions.get("mouth_inside")
         if self.parts and inside is not None and (edges := self._edges("mouth")) is not None:
             light[inside] = mouth_light(self.vertices[inside], *edges)
+        if (density := self._hair_density) is not None:
+            vertices = self.vertices.astype(np.float64)
+            light *= density.light_below(vertices, outward_normals(vertices, self.faces))
         return light
 
     @cached_property

@@ -215,3 +215,53 @@ def test_control_points_move_hair_smoothly(model):
     warp[1:] = 0
     moved = hair_vertices(part, Hair(warp=warp), neutral)
     assert 0.002 < np.abs(moved - still).max() < 0.01 and np.abs(moved - still)[still[:, 1] < 0].max() < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------------- shading
+
+
+def test_normals_of_hair_point_out_of_it_and_strands_lie_across_them(model):
+    head = head_with(model, "bob02")
+    frame, vertices = head.hair_frames["hair"], head.part_vertices["hair"]
+    middle = head.vertices[head.parts["hair"].binding.reference].mean(0)
+    away = vertices - middle
+    above = away[:, 1] > 0
+    assert (np.einsum("pd,pd->p", frame.normals, away)[above] > 0).all()
+    for vectors in (frame.normals, frame.tangents):
+        assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-4
+    beside = (np.abs(vertices[:, 1]) < 0.03) & (np.abs(vertices[:, 0]) > 0.07)
+    assert np.abs(frame.tangents[beside, 1]).mean() > 0.8  # a bob hangs down at the sides
+
+
+def test_strands_follow_the_stripes_of_a_texture(model):
+    part = model.parts.get("scalp", "full")
+    head = head_with(model, "buzz")
+    frame = head.hair_frames["scalp"]
+    vertices = head.part_vertices["scalp"]
+    back = (vertices[:, 2] < -0.05) & (np.abs(vertices[:, 0]) < 0.03) & (vertices[:, 1] < 0.03)
+    assert back.sum() > 20 and len(part.binding.triangle) == len(vertices)
+    assert np.abs(frame.tangents[back, 1]).mean() > 0.8  # hairs grow down at the back of the head
+
+
+def test_hair_darkens_the_skin_below_and_its_own_inside(model):
+    bald, head = head_with(model, "bald"), head_with(model, "bob02")
+    scalp = model.regions["scalp"]
+    assert (bald.skin_occlusion[scalp] == 1).all() and head.skin_occlusion[scalp].mean() < 0.9
+    chin = np.abs(head.vertices - (0, -0.08, 0.09)).sum(1).argmin()
+    assert head.skin_occlusion[chin] > 0.97
+    light = head.part_occlusion["hair"]
+    depth = np.linalg.norm(head.part_vertices["hair"] - head.part_vertices["hair"].mean(0), axis=1)
+    assert light.min() > 0.2 and light.max() == 1 and light[depth > np.quantile(depth, 0.9)].mean() > light.mean()
+
+
+def test_pictures_show_hair_in_its_colour(model):
+    pictures = {}
+    for name, colour in (("dark", (0.1, 0.07, 0.05)), ("red", (0.55, 0.22, 0.1))):
+        head = head_with(model, "short02", Hair(colour))
+        pictures[name] = fv.render(head, 96, "albedo", supersample=1)
+    bald = fv.render(head_with(model, "bald"), 96, "albedo", supersample=1)
+    changed = np.abs(pictures["dark"].rgb.astype(int) - pictures["red"].rgb).sum(2) > 30
+    assert 0.08 < changed.mean() < 0.5
+    mean = pictures["red"].rgb[changed].mean(0) / 255
+    assert np.abs(mean - (0.55, 0.22, 0.1)).max() < 0.08
+    assert pictures["red"].mask.sum() > bald.mask.sum()

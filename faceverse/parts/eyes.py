@@ -17,6 +17,7 @@ from scipy.ndimage import map_coordinates
 
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, linear_from_srgb, srgb_from_linear
+from .identity import Same
 from .part import EYE_SLOTS, Part
 
 PAINTED_STYLE = "natural"
@@ -66,7 +67,7 @@ def with_iris(eye: Part, iris: np.ndarray, pupil_mm: float = PUPIL_MM) -> Part:
         ParameterError: as for `paint_iris`.
     """
     colour = tuple(np.asarray(iris, np.float32).reshape(-1).tolist())
-    texture = _painted(_SameArray(eye.material.texture), colour, float(pupil_mm))
+    texture = _painted(Same(eye.material.texture), colour, float(pupil_mm))
     return replace(eye, material=replace(eye.material, texture=texture))
 
 
@@ -168,21 +169,8 @@ def _encoded(linear: np.ndarray) -> np.ndarray:
     return (srgb * 255 + 0.5).to(torch.uint8).numpy()
 
 
-class _SameArray:
-    """An array as the key of a cache: equal where it is the same object."""
-
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameArray) and other.pixels is self.pixels
-
-    def __hash__(self) -> int:
-        return id(self.pixels)
-
-
 @lru_cache(maxsize=_CACHED_TEXTURES)
-def _painted(neutral: _SameArray, iris: tuple[float, ...], pupil_mm: float) -> np.ndarray:
-    texture = paint_iris(neutral.pixels, np.array(iris), pupil_mm)
+def _painted(neutral: Same[np.ndarray], iris: tuple[float, ...], pupil_mm: float) -> np.ndarray:
+    texture = paint_iris(neutral.value, np.array(iris), pupil_mm)
     texture.setflags(write=False)  # many heads share it
     return texture

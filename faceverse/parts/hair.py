@@ -19,6 +19,7 @@ from ..errors import ParameterError
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..messages import Message
 from .hair_shape import CONTROL_POINTS, mirrored_part
+from .identity import Same
 from .part import HAIR_SLOTS, Part
 
 MEAN_LUMINANCE = 0.25
@@ -178,12 +179,12 @@ def tinted(neutral: np.ndarray, colour: np.ndarray) -> np.ndarray:
         neutral: with a mean luminance of `MEAN_LUMINANCE`.
         colour: (3,) linear RGB, the mean of the result.
     """
-    return _tinted(_SameArray(neutral), tuple(float(c) for c in colour))
+    return _tinted(Same(neutral), tuple(float(c) for c in colour))
 
 
 @lru_cache(maxsize=_CACHED_TEXTURES)
-def _tinted(neutral: _SameArray, colour: tuple[float, ...]) -> np.ndarray:
-    pixels = neutral.pixels
+def _tinted(neutral: Same[np.ndarray], colour: tuple[float, ...]) -> np.ndarray:
+    pixels = neutral.value
     grey = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy() / MEAN_LUMINANCE
     table = srgb_from_linear(torch.from_numpy(np.clip(grey[:, None] * np.array(colour), 0, 1)))
     result = np.empty_like(pixels)
@@ -191,19 +192,6 @@ def _tinted(neutral: _SameArray, colour: tuple[float, ...]) -> np.ndarray:
     result[..., 3] = pixels[..., 3]
     result.setflags(write=False)  # many heads share it
     return result
-
-
-class _SameArray:
-    """An array as the key of a cache: equal where it is the same object."""
-
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameArray) and other.pixels is self.pixels
-
-    def __hash__(self) -> int:
-        return id(self.pixels)
 
 
 def _colour(name: str, value: Any) -> tuple[float, float, float]:

@@ -67,7 +67,7 @@ class HeadSurface:
             touched[regions.get(name, np.zeros(0, np.int64))] = True
         for name in _APART:
             touched[regions.get(name, np.zeros(0, np.int64))] = False
-        points, normals = vertices[touched], _normals(vertices, faces)[touched]
+        points, normals = vertices[touched], outward_normals(vertices, faces)[touched]
         balls = [regions.get(f"eyeball_{side}", ()) for side in ("left", "right")]
         known = all(len(ball) for ball in balls) and len(regions.get("eyebrows", ()))
         eyes = np.array([vertices[ball].mean(0) for ball in balls]) if known else None
@@ -149,7 +149,7 @@ def _extent(ear: np.ndarray) -> tuple[float, float, float]:
     return float(np.abs(ear[:, 0]).max()), float(low[1] + high[1]) / 2, float(low[2] + high[2]) / 2
 
 
-def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def outward_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) unit normals, weighted by area."""
     a, b, c = vertices[faces].swapaxes(0, 1)
     cross = np.cross(b - a, c - a)

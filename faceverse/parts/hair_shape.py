@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from .binding import Binding, bind, rigid_motion
 from .hair_clearance import HeadSurface
+from .identity import Same
 from .part import Part
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ def hair_basis(part: Part) -> np.ndarray:
 
 def hair_fields(binding: Binding) -> HairFields:
     """Fields of a style as made, computed once."""
-    return _fields(_Same(binding))
+    return _fields(Same(binding))
 
 
 @lru_cache(maxsize=64)
-def _fields(key: _Same) -> HairFields:
+def _fields(key: Same[Binding]) -> HairFields:
     binding = key.value
     from_centre = binding.made - skull_centre(binding)
     logit = -np.square(from_centre[:, None] - CONTROL_POINTS).sum(2) / (2 * _REACH_M**2)
@@ -214,7 +215,7 @@ def _spread(points: np.ndarray) -> float:
 
 
 @lru_cache(maxsize=16)
-def _mirrored_binding(key: _Same) -> Binding:
+def _mirrored_binding(key: Same[Binding]) -> Binding:
     binding = key.value
     flip = np.array([-1.0, 1.0, 1.0])
     twin = cKDTree(binding.reference_m).query(binding.reference_m * flip)[1]
@@ -227,18 +228,5 @@ def _mirrored_binding(key: _Same) -> Binding:
 
 def mirrored_part(part: Part) -> Part:
     """The part with left and right exchanged."""
-    binding = _mirrored_binding(_Same(part.binding))
+    binding = _mirrored_binding(Same(part.binding))
     return replace(part, binding=binding, faces=part.faces[:, ::-1], uv_faces=part.uv_faces[:, ::-1])
-
-
-class _Same:
-    """A binding as the key of a cache: equal where it is the same object."""
-
-    def __init__(self, value: Binding):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)

@@ -25,6 +25,7 @@ from ..graphics.lighting import glossy_reflection, linear_from_srgb, shading
 from ..parts.eyes import wet_share
 from ..parts.part import EYE_SLOTS
 from ..result import FitResult
+from .hair import with_strands
 from .posed import PosedHead, as_tensor
 from .samples import LayerSamples, Samples, SeenSamples
 
@@ -155,7 +156,7 @@ def _color(samples: Samples) -> Tensor:
         shade = shading(samples.detailed_normals.t(), light).t()
     if samples.light is not None:
         shade = shade * samples.light
-    return samples.albedo * shade
+    return with_strands(samples, samples.albedo * shade, light)
 
 
 def _gloss(samples: Samples) -> Tensor | None:

@@ -35,6 +35,7 @@ class PosedMesh:
         faces, uv_faces: (F, 3) int64.
         uv: (U, 2).
         normals: (V, 3) unit length.
+        strands: (V, 3) unit vectors along the hairs, camera space; 0 for what is no hair. None: there is no hair.
         light: (V,) share of the light around the head that arrives, but for the shadows of lids, see
             `FitResult.part_occlusion`; None: all of it.
         first: (S + 1,) int64, first face of each surface, and the number of faces.
@@ -46,6 +47,7 @@ class PosedMesh:
     uv: Tensor
     uv_faces: Tensor
     normals: Tensor
+    strands: Tensor | None
     light: Tensor | None
     first: Tensor
     parts: tuple[Part | None, ...]
@@ -58,9 +60,16 @@ class PosedMesh:
         faces = torch.cat([piece.faces + int(count[0]) for piece, count in zip(pieces, counts)])
         uv_faces = torch.cat([piece.uv_faces + int(count[1]) for piece, count in zip(pieces, counts)])
         light = None if pieces[0].light is None else torch.cat([p.light for p in pieces if p.light is not None])
+        normals, strands = vertex_normals(vertices_cam, faces), None
+        if any(piece.frame is not None for piece in pieces):
+            strands = torch.zeros_like(normals)
+            for piece, count in zip(pieces, counts):
+                if piece.frame is not None:
+                    own = slice(int(count[0]), int(count[0]) + len(piece.vertices_cam))
+                    normals[own], strands[own] = piece.frame
         return cls(
             vertices_cam, faces, torch.cat([piece.uv for piece in pieces]), uv_faces,
-            vertex_normals(vertices_cam, faces), light, torch.from_numpy(counts[:, 2].copy()),
+            normals, strands, light, torch.from_numpy(counts[:, 2].copy()),
             tuple(piece.part for piece in pieces),
         )  # fmt: skip
 
@@ -96,7 +105,7 @@ class PosedMesh:
 
 @dataclass(frozen=True)
 class _Piece:
-    """One surface, see `PosedMesh`."""
+    """One surface, see `PosedMesh`; hair has its normals and strands as its frame."""
 
     vertices_cam: Tensor
     faces: Tensor
@@ -104,6 +113,7 @@ class _Piece:
     uv_faces: Tensor
     light: Tensor | None
     part: Part | None
+    frame: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,17 +152,20 @@ class PosedHead:
             kept = ~replaced_vertices(result.model, parts)[faces].all(axis=1)
             faces, uv_faces = faces[kept], uv_faces[kept]
 
-        def piece(vertices, faces, uv, uv_faces, light, part) -> _Piece:
+        def piece(vertices, faces, uv, uv_faces, light, part, frame=None) -> _Piece:
             return _Piece(
                 as_tensor(vertices @ pose.T + translation), _indices(faces), as_tensor(uv), _indices(uv_faces),
-                None if light is None else as_tensor(light), part,
+                None if light is None else as_tensor(light), part, frame,
             )  # fmt: skip
 
         def piece_of(slot: str, part: Part) -> _Piece:
             vertices = result.part_vertices[slot]
             # The shadow of a lid is narrower than the triangles of an eye: it is computed at each sample.
-            light = np.ones(len(vertices)) if slot in EYE_SLOTS else result.occlusion_at(slot, vertices)
-            return piece(vertices, part.faces, part.uv, part.uv_faces, light, part)
+            light = np.ones(len(vertices)) if slot in EYE_SLOTS else result.part_occlusion[slot]
+            frame = None
+            if (hair := result.hair_frames.get(slot)) is not None:
+                frame = as_tensor(hair.normals @ pose.T), as_tensor(hair.tangents @ pose.T)
+            return piece(vertices, part.faces, part.uv, part.uv_faces, light, part, frame)
 
         light = result.skin_occlusion if parts else None
         skin = piece(result.vertices, faces, result.uv, uv_faces, light, None)

@@ -13,17 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..errors import WeightsError
-from ..graphics.lighting import LUMINANCE, linear_from_srgb, srgb_from_linear
 from ..graphics.mesh import subdivide_smooth, subdivision, topology_hash, triangles_from_quads
 from ..model.face_model import FaceModel
 from ..parts.binding import bind
 from ..parts.file import write_parts
-from ..parts.hair import MEAN_LUMINANCE
 from ..parts.part import Material, Part, PartLibrary
+from .hair_texture import clean_alpha, grey_texture
 from .parts import FACE_SCALE, LICENCE, asset_triangles, asset_vertices, read_assets
 from .scalp import scalp_parts
 from .sources import HeadMesh, ShapeSource
@@ -103,6 +101,7 @@ def _style(
     faces, uv_faces = asset_triangles(asset["faces"])
     uv = np.array(asset["uvs"][0], np.float32).reshape(-1, 2) * (1, -1) + (0, 1)
     pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(style)])).convert("RGBA"))
+    pixels = grey_texture(clean_alpha(pixels, uv, uv_faces))
     for _ in range(_SUBDIVISIONS.get(style, 0)):
         points, faces = _split(points, faces)
         uv, uv_faces = _split(uv, uv_faces)
@@ -110,7 +109,7 @@ def _style(
     binding = bind(points, surface, skull[found.triangle], found.barycentric, "affine")
     reference = np.unique(skull)
     binding = replace(binding, reference=reference.astype(np.int64), reference_m=np.float32(surface[reference]))
-    material = Material(grey_texture(pixels), _ROUGHNESS, "BLEND")
+    material = Material(pixels, _ROUGHNESS, "BLEND")
     return Part(f"hair/{style.lower()}", binding, faces, uv.astype(np.float32), uv_faces, material)
 
 
@@ -125,17 +124,7 @@ def _split(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _grey(part: Part) -> Part:
-    return replace(part, material=replace(part.material, texture=grey_texture(part.material.texture)))
-
-
-def grey_texture(pixels: np.ndarray) -> np.ndarray:
-    """A hair texture (H, W, 4) uint8 without colour, with a mean luminance of `MEAN_LUMINANCE` where it covers."""
-    linear = linear_from_srgb(torch.from_numpy(pixels[..., :3] / 255.0)).numpy()
-    luminance, weight = linear @ np.array(LUMINANCE), pixels[..., 3] / 255.0
-    luminance *= MEAN_LUMINANCE * weight.sum() / (luminance * weight).sum()
-    grey = srgb_from_linear(torch.from_numpy(np.clip(luminance, 0, 1))).numpy()
-    level = (grey * 255 + 0.5).astype(np.uint8)
-    return np.concatenate([np.repeat(level[..., None], 3, axis=2), pixels[..., 3:]], axis=2)
+    return replace(part, material=replace(part.material, texture=grey_texture(part.material.texture, flatness=0)))
 
 
 def _json_name(style: str) -> str:

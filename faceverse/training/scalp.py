@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..model.face_model import FaceModel
 from ..parts.binding import bind
+from ..parts.hair_clearance import outward_normals
 from ..parts.part import Material, Part
 from .skin_fields import SkinFields, skin_fields, smoothstep
 from .surface_fit import closest_points
@@ -117,10 +118,7 @@ def scalp_shell(model: FaceModel, surface: np.ndarray) -> Shell:
     chosen = (fields.hairline > -_MARGIN_M) & ~flags["ears"]
     faces = model.faces[chosen[model.faces].all(axis=1)]
     used, faces = np.unique(faces, return_inverse=True)
-    corners = surface[model.faces]
-    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack([np.bincount(model.faces.ravel(), np.repeat(area[:, d], 3), len(surface)) for d in range(3)], 1)
-    normals = normals[used] / np.linalg.norm(normals[used], axis=1, keepdims=True)
+    normals = outward_normals(surface, model.faces)[used]
     eyes = surface[np.concatenate([model.regions["eyeball_left"], model.regions["eyeball_right"]])].mean(0)
     names = ("hairline", "temples", "crown")
     return Shell(
