@@ -47,6 +47,8 @@ _MAYBE_FILE = {"anyOf": [_FILE, _NULL]}
 _MAYBE_FILES = {"anyOf": [{"type": "array", "items": _FILE}, _NULL]}
 _NUMBERS = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _NULL]}
 
+# What /edit takes from a donor, and the arguments of `faceverse.edit` for it.
+_TAKEN = {"detail": ("detail_from",), "hair": ("hair_from",), "both": ("detail_from", "hair_from")}
 _FILES, _OPTIONAL = {"photo", "others", "result", "donor"}, {"others", "donor"}
 _log = logging.getLogger(__name__)
 _serial_numbers = count(1)
@@ -72,7 +74,16 @@ def connect(sessions: Sessions, queue: JobQueue, detail: bool = True) -> None:
         concurrency_id="fit", concurrency_limit=MAX_WAITING,
     )  # fmt: skip
     few = {"concurrency_id": "api", "concurrency_limit": PARALLEL_EDITS}
-    service.add(service.edit, [result, ("edits", {"type": "object"}, {}), ("donor", _MAYBE_FILE, None)], **few)
+    service.add(
+        service.edit,
+        [
+            result,
+            ("edits", {"type": "object"}, {}),
+            ("donor", _MAYBE_FILE, None),
+            ("take", {"enum": list(_TAKEN)}, "detail"),
+        ],
+        **few,
+    )
     service.add(
         service.render,
         [
@@ -90,6 +101,7 @@ def connect(sessions: Sessions, queue: JobQueue, detail: bool = True) -> None:
             ("format", {"enum": list(FORMATS)}, "glb"),
             ("dense", {"type": "boolean"}, False),
             ("lod", {"enum": list(fv.LEVELS_OF_DETAIL)}, "standard"),
+            ("hair", {"type": "boolean"}, True),
         ],
         **few,
     )  # fmt: skip
@@ -158,27 +170,38 @@ class Service:
             result = fv.fit(source, face=face, detail=detail, seed=seed, on_progress=on_progress)
         return fv.export(result, _answer_folder(session) / f"{photo.stem or 'head'}.json")
 
-    def edit(self, session: Session, result: Path, edits: dict | None = None, donor: Path | None = None) -> Path:
-        """Changes a head: age, gender, face parts, expression, skin detail, pose and light. Returns a new JSON file.
+    def edit(
+        self,
+        session: Session,
+        result: Path,
+        edits: dict | None = None,
+        donor: Path | None = None,
+        take: str = "detail",
+    ) -> Path:
+        """Changes a head: age, gender, face parts, expression, skin detail, hair, pose and light. Returns a JSON file.
 
         Edits are relative (age: years, gender: -1..1 towards male, and the model's other attributes, such as
         nose_width) or absolute (age_years, targets: {attribute: value}); expression: a preset such as "smile", or
         weights 0..1 by ARKit's names; detail: 0..3 times the skin's displacement; detail_seed: sampled skin detail;
-        rotation: yaw, pitch and roll in degrees; light: {yaw, pitch, intensity, warmth}.
+        hair: a style, or null for none; hair_color: a name or #rrggbb; hair_length, hair_volume, hair_fringe: factors;
+        hair_wave, hair_grey: 0..1; rotation: yaw, pitch and roll in degrees; light: {yaw, pitch, intensity, warmth}.
 
         Args:
             result: JSON file that /fit or /edit returned.
             edits: what to change, as faceverse.edit takes it, such as {"age": 20, "expression": {"jawOpen": 0.5}}.
-            donor: JSON file of another head, whose skin detail this head gets.
+            donor: JSON file of another head, whose skin detail or hair this head gets.
+            take: what it gets from the donor: detail, hair or both.
         """
         if not isinstance(edits or {}, dict):
             raise fv.ParameterError("api.edits")
         wanted = dict(edits or {})
-        if "detail_from" in wanted or "result" in wanted:
+        if {"detail_from", "hair_from", "result"} & set(wanted):
             raise fv.ParameterError("api.heads_are_files")
+        if not isinstance(take, str) or take not in _TAKEN:
+            raise fv.ParameterError("api.take", known=", ".join(_TAKEN), take=repr(take))
         head = _load(result)
         if donor is not None:
-            wanted["detail_from"] = _load(donor)
+            wanted |= dict.fromkeys(_TAKEN[take], _load(donor))
         return fv.export(fv.edit(head, **wanted), _answer_folder(session) / result.name)
 
     def render(self, session: Session, result: Path, size: int = 512, mode: str = "color", rotation=None) -> Path:
@@ -199,7 +222,13 @@ class Service:
         return path
 
     def export(
-        self, session: Session, result: Path, format: str = "glb", dense: bool = False, lod: str = "standard"
+        self,
+        session: Session,
+        result: Path,
+        format: str = "glb",
+        dense: bool = False,
+        lod: str = "standard",
+        hair: bool = True,
     ) -> Path:
         """Writes a head for other programs. Returns the file; obj is a zip with the mesh, its materials and textures.
 
@@ -209,11 +238,12 @@ class Service:
             dense: deprecated; true is the same as lod "dense".
             lod: level of detail of the mesh; dense has wrinkles and pores as geometry, about 600,000 triangles (in obj,
                 ply and stl).
+            hair: false leaves the hair out.
         """
         if not isinstance(format, str) or format not in FORMATS:
             raise fv.ParameterError("api.format", known=", ".join(FORMATS), format=repr(format))
         head, folder = _load(result), _answer_folder(session)
-        path = fv.export(head, folder / f"{result.stem}.{format}", lod="dense" if dense else lod)
+        path = fv.export(head, folder / f"{result.stem}.{format}", lod="dense" if dense else lod, hair=bool(hair))
         if not FORMATS[format].companions:
             return path
         parts = [part for part in folder.iterdir() if part.is_file()]

@@ -11,7 +11,7 @@ users can act on derive from `FaceVerseError`.
 
 Tables of what there is to choose from: `EXPORT_FORMATS`, `TRACK_FORMATS`, `LEVELS_OF_DETAIL`, `RENDER_MODES`,
 `CLIP_MODES`, `LIGHT_PARAMETERS`, `EXPRESSION_PRESETS`, `ATTRIBUTE_REGIONS`, `EYE_COLORS`, `HAIR_STYLES`,
-`BEARD_STYLES`, `SEGMENT_LABELS` and `FIT_STAGES`.
+`HAIR_COLORS`, `BEARD_STYLES`, `SEGMENT_LABELS` and `FIT_STAGES`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from .model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from .parts.beard import Beard
 from .parts.beard_styles import BEARD_STYLES
 from .parts.hair import Hair
+from .parts.hair_choice import HAIR_COLORS
 from .parts.hair_styles import HAIR_STYLES
 from .parts.part import Part
 from .rendering.drawing import RENDER_MODES
@@ -74,6 +75,7 @@ __all__ = [
     "FaceParams",
     "FaceVerseError",
     "FitResult",
+    "HAIR_COLORS",
     "HAIR_STYLES",
     "Hair",
     "ImageError",

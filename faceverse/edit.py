@@ -1,4 +1,4 @@
-"""Edit a head: age and other attributes, expression, identity, detail, pose and light.
+"""Edit a head: age and other attributes, expression, identity, detail, hair, pose and light.
 
 Conventions (axes, units, colours): see camera.py.
 """
@@ -13,6 +13,7 @@ import torch
 from .detail.ageing import aged
 from .detail.file import load_detail
 from .detail.latents import check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
+from .edit_hair import KEEP_HAIR, HairChanges, with_aged_hair, with_hair_changes
 from .edit_styles import with_facial_hair
 from .edit_values import array, expression_weights, iris_of, light_coefficients, move_attributes, number
 from .errors import ParameterError
@@ -77,6 +78,15 @@ def edit(
     beard_density: float | None = None,
     brows: str | None = None,
     brow_color: str | Sequence[float] | None = None,
+    hair: str | None = KEEP_HAIR,
+    hair_color: str | Sequence[float] | None = None,
+    hair_length: float | None = None,
+    hair_volume: float | Mapping[str, float] | None = None,
+    hair_fringe: float | None = None,
+    hair_wave: float | None = None,
+    hair_grey: float | None = None,
+    hair_mirrored: bool | None = None,
+    hair_from: FitResult | None = None,
     **attributes: float | None,
 ) -> FitResult:
     """Edit a head and return a new one; the given head is not modified.
@@ -110,10 +120,19 @@ def edit(
         eye_color: of both irises: a name of `EYE_COLORS`, "#rrggbb", or (red, green, blue), sRGB, 0..255.
         beard: a style of `BEARD_STYLES`; "shaved" takes the beard away.
         beard_length: factor of the style's length, 0.1..3.
-        beard_color: mean colour, "#rrggbb" or (red, green, blue), sRGB, 0..255; "hair" for that of the hair.
+        beard_color: mean colour, like `hair_color`; "hair" for that of the hair.
         beard_density: share of the hairs, 0..1.
         brows: a style of the model's parts, such as "03"; "painted" leaves those that are painted on the skin.
         brow_color: of brows of a style, like `beard_color`.
+        hair: a style of `HAIR_STYLES`, as made, in the present colour; "bald" or None takes the hair off.
+        hair_color: a name of `HAIR_COLORS`, "#rrggbb", or (red, green, blue), sRGB, 0..255, without grey hairs.
+        hair_length: factor of the style's length, 0.2..2.
+        hair_volume: factor of the style's volume, 0..3; or a mapping with "top", "sides", "back".
+        hair_fringe: factor of the length of the hair before the forehead, 0..2.
+        hair_wave: 0 as made .. 1 curly.
+        hair_grey: share of grey hairs, 0..1. Ageing turns hair grey, too.
+        hair_mirrored: whether left and right of the style are exchanged.
+        hair_from: takes style, shape and colour of the hair of this head, before the other changes of hair.
         **attributes: changes of the model's other attributes by name; `model.attribute_names` lists all.
     Raises:
         ParameterError: an unknown name or colour, a value that is not a finite number, a wrong shape, both a change and
@@ -136,12 +155,17 @@ def edit(
         params = params.replace(iris=iris_of(eye_color))
     facial = {"beard": beard, "beard_length": beard_length, "beard_color": beard_color, "beard_density": beard_density}
     params = with_facial_hair(params, model.parts, facial | {"brows": brows, "brow_color": brow_color})
+    hair_numbers = (hair_length, hair_volume, hair_fringe, hair_wave, hair_grey)
+    changes = HairChanges(hair, hair_color, *hair_numbers, hair_mirrored, hair_from)
+    params = with_hair_changes(model, params, changes)
     given = {"age": age, "gender": gender, **attributes}
     amounts = {name: amount for name, amount in given.items() if amount is not None}
     targets = _targets(targets, age_years)
     params = move_attributes(model, params, amounts, targets, warnings)
     known = result.detail_module is not None
-    if ("age" in amounts or "age" in targets) and params.detail and known:
+    if ages := "age" in amounts or "age" in targets:
+        params = params if hair_grey is not None else with_aged_hair(model, result.params, params)
+    if ages and params.detail and known:
         years = (model.attributes(p)["age"] for p in (result.params, params))
         params = params.replace(detail=aged(check_open(result.detail_module, model), params.detail, *years))
     if detail is not None and params.detail:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .edit_hair import hair_color
 from .errors import ParameterError
 from .messages import Message
 from .model.face_model import FaceParams
@@ -47,27 +48,8 @@ def with_facial_hair(params: FaceParams, library: PartLibrary | None, given: Map
     }
     for key, name in (("beard_color", "color"), ("brow_color", "brow_color")):
         if key in given:
-            changes[name] = None if given[key] == "hair" else hair_colour(given[key])
+            changes[name] = None if given[key] == "hair" else hair_color(given[key])
     return params.replace(styles=styles, beard=beard.replace(**changes))
-
-
-def hair_colour(colour: str | Sequence[float]) -> tuple[float, float, float]:
-    """sRGB in 0..1 of a colour of hairs.
-
-    Args:
-        colour: "#rrggbb", or (red, green, blue) in 0..255.
-
-    Raises:
-        ParameterError: anything else.
-    """
-    try:
-        values = bytes.fromhex(colour.strip()[1:]) if isinstance(colour, str) and colour.strip()[:1] == "#" else colour
-        red, green, blue = (float(value) / 255 for value in values)
-        if all(0 <= value <= 1 for value in (red, green, blue)):
-            return red, green, blue
-    except (TypeError, ValueError):
-        pass
-    raise ParameterError("hair_color.value", color=repr(colour)[:80])
 
 
 def _check(name: Any, known: Sequence[str] | Mapping[str, Any], slot: str) -> None:

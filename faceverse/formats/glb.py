@@ -1,10 +1,14 @@
 """Write a head to a binary glTF file: a node with the skin, a child node for each part, expressions as morph targets.
 
+Strands of hair are drawn twice, alpha-tested and blended: viewers sort whole meshes, not the strands of one.
+
 Every mesh that moves has all expressions in the same order, zero or not: viewers and animations apply one list of
 weights to a node and its children.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,6 +25,7 @@ _MORPH_NORMALS_UP_TO_BYTES = 24e6  # models with very many dense expressions are
 _PIVOTED = ("eye_left", "eye_right")  # parts that a program may turn
 _CARRIERS = {"cornea_left": "eye_left", "cornea_right": "eye_right"}  # corneas, and what takes them along
 _HAIRS = ("lashes", "brows", "beard", *HAIR_SLOTS)  # parts of flat strips, seen from both sides
+_SOLID_HAIR = 0.6  # alpha of a strand that hides what is behind it
 _CORNEA_REFLECTANCE = 0.04
 _OPEN_JAW = 0.6  # weight at which light in the mouth is computed
 _STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
@@ -54,7 +59,11 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
         centres[slot] = _pivot(result, slot) if slot in _PIVOTED else centres[holder]
         mesh = _part_mesh(result, slot, offsets, weights, centres[slot], light.get(slot))
         material = _part_material(slot, part.material, pictures)
-        parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder))
+        overlay = None
+        if slot == "hair":
+            overlay = replace(material, name="hair_edges", alpha_mode="BLEND")
+            material = replace(material, alpha_mode="MASK", alpha_cutoff=_SOLID_HAIR)
+        parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder, overlay))
     head = _skin_mesh(result, offsets, weights, light.get("skin"))
     return write_glb(head, skin, library_name(), parts=parts, animation=animation, camera=camera)
 

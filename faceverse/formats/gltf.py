@@ -96,12 +96,15 @@ class GltfPart:
         material: of the mesh.
         pivot: (3,) metres, origin of the node in its parent; a program turns the part about it.
         parent: name of the mesh of an earlier part that takes this one along; empty for the main mesh.
+        overlay: of the same triangles drawn once more, None for those drawn once. Strands that are tested by alpha hide
+            each other whatever their order; blended over themselves, they get soft edges.
     """
 
     mesh: GltfMesh
     material: GltfMaterial
     pivot: np.ndarray = field(default_factory=lambda: np.zeros(3, np.float32))
     parent: str = ""
+    overlay: GltfMaterial | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,10 @@ def write_glb(
     for number, part in enumerate(parts, start=1):
         meshes.append(builder.mesh(part.mesh, part.material, number, tolerance))
         materials.append(builder.material(part.material, part.material.name))
+    for entry, part in zip(meshes[1:], parts):
+        if part.overlay is not None:
+            entry["primitives"].append(entry["primitives"][0] | {"material": len(materials)})
+            materials.append(builder.material(part.overlay, part.material.name))
     root: dict[str, Any] = {"name": mesh.name, "mesh": 0}
     nodes, animations, cameras = [root], {}, {}
     if camera is not None:

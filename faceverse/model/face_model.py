@@ -26,6 +26,7 @@ from ..parts.part import DEFAULT_STYLES, PartLibrary
 from .ages import at_age
 from .correctives import corrective_weights
 from .data import Landmarks, ModelData, modes_at, on_coarse_mesh
+from .hair import with_random_hair
 from .linear import LandmarkBases, evaluate, expression_gain, scaled
 
 ARKIT_NAMES = tuple(
@@ -346,6 +347,7 @@ class FaceModel(nn.Module):
         age: float | None = None,
         scale: float = 1.0,
         similar_tone: bool = True,
+        hair: bool = True,
         alike: bool | None = None,
     ) -> FaceParams:
         """Sample the parameters of a person, by default of an adult.
@@ -359,6 +361,7 @@ class FaceModel(nn.Module):
             scale: standard deviations per coefficient; below 1 is closer to the mean head.
             similar_tone: blend the skin with one of similar tone, because a blend of pale and dark skin is neither.
                 False blends with any skin, as in the training of the open files: the extremes are half as frequent.
+            hair: whether the person gets hair that is usual for age and sex, where the model has any; False: bald.
             alike: deprecated name of `similar_tone`.
         """
         if alike is not None:
@@ -378,7 +381,8 @@ class FaceModel(nn.Module):
         albedo = (scale * albedo).astype(np.float32)
         iris = self._random_iris(albedo, generator)
         adult = neutral.replace(identity=(scale * identity).astype(np.float32), albedo=albedo, iris=iris)
-        return adult if age is None else at_age(self, adult, age)
+        person = adult if age is None else at_age(self, adult, age)
+        return with_random_hair(self, person, seed) if hair else person
 
     def random_identity(self, generator: np.random.Generator, others: np.ndarray | None = None) -> np.ndarray:
         """(I,) float64: independent normal coefficients. Those of growth are 0, as in adults, or those of `others`."""
@@ -405,7 +409,7 @@ class FaceModel(nn.Module):
         """(P,) indices of the population's heads, from dark to pale skin."""
         count, population = len(self.data.identity_modes), self.data.population
         assert population is not None
-        return np.argsort([self._luminance(head[count:]) for head in population], kind="stable")
+        return np.argsort([self.skin_luminance(head[count:]) for head in population], kind="stable")
 
     @cached_property
     def _luminance_of_face(self) -> tuple[float, np.ndarray]:
@@ -415,13 +419,14 @@ class FaceModel(nn.Module):
         modes = self.modes_at("albedo_modes", skin).numpy(force=True)
         return float(self.mean_albedo[skin].mean(0) @ weights), modes.mean(1) @ weights
 
-    def _luminance(self, albedo: np.ndarray) -> float:
+    def skin_luminance(self, albedo: np.ndarray) -> float:
+        """Mean linear luminance of the face with albedo coefficients (A,)."""
         mean, change = self._luminance_of_face
         return mean + float(change @ albedo)
 
     def _random_iris(self, albedo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Linear RGB (3,): mostly brown; hazel, green or grey-blue for some people with pale skin."""
-        luminance = self._luminance(albedo)
+        luminance = self.skin_luminance(albedo)
         share = 0.5 * np.clip((luminance - PALE_SKIN[0]) / (PALE_SKIN[1] - PALE_SKIN[0]), 0, 1)
         colours = PALE_IRISES if generator.random() < share else DARK_IRISES
         return (np.array(colours[generator.integers(3)]) * generator.uniform(0.8, 1.2)).astype(np.float32)
