@@ -161,7 +161,7 @@ def page(people: list[fv.FitResult], attributes: list, size: int) -> np.ndarray:
 
 
 def random_people(model: fv.FaceModel, seeds) -> list[fv.FitResult]:
-    return [head(lit_from_the_side(model.random(seed)), model) for seed in seeds]
+    return [head(lit_from_the_side(model.random(seed, hair=False)), model) for seed in seeds]
 
 
 def overview(model: fv.FaceModel, size: int = 128) -> np.ndarray:

@@ -267,7 +267,8 @@ def mean_sheet(model: fv.FaceModel) -> np.ndarray:
 
 
 def people_sheet(model: fv.FaceModel, mode: str = "color", count: int = 36, columns: int = 6) -> np.ndarray:
-    people = [head(lit_from_the_side(model.random(seed)), model, texture_size=TEXTURE_PX) for seed in range(count)]
+    drawn = [lit_from_the_side(model.random(seed, hair=False)) for seed in range(count)]
+    people = [head(params, model, texture_size=TEXTURE_PX) for params in drawn]
     return sheet([shot(person, (250, 200), mode=mode, yaw_deg=20) for person in people], columns)
 
 

@@ -44,7 +44,7 @@ PANE = 512
 def synthetic_photograph(model: fv.FaceModel, surface: DetailSurface, number: int) -> tuple[fv.FitResult, np.ndarray]:
     """A head with the detail of a synthetic scan, and its photograph (H, W, 3)."""
     rng = np.random.default_rng([SEED, number])
-    params = model.random(SEED + number)
+    params = model.random(SEED + number, hair=False)
     maps = synthetic_detail(
         surface, random_z(rng, *likely_age_and_masculinity(model, params, rng)), SEED + number,
         albedo_tone(model, params),

@@ -152,7 +152,7 @@ def single_poses(model: fv.FaceModel) -> list[dict]:
 
 def write_sheets(model: fv.FaceModel, folder: Path, people: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    crowd = {"mean": model.neutral()} | {f"person_{seed}": model.random(seed) for seed in range(people)}
+    crowd = {"mean": model.neutral()} | {f"person_{seed}": model.random(seed, hair=False) for seed in range(people)}
     for name, person in crowd.items():
         modes = ("color", "clay") if name == "mean" else ("color",)
         for mode in modes:
@@ -164,7 +164,7 @@ def write_sheets(model: fv.FaceModel, folder: Path, people: int) -> None:
 
 def write_close_ups(model: fv.FaceModel, folder: Path) -> None:
     """Mouths and eyes of one random head, in colour and in clay."""
-    person = model.random(CLOSE_UP_SEED)
+    person = model.random(CLOSE_UP_SEED, hair=False)
     for name, poses, window in (("mouths", MOUTHS, MOUTH), ("eyes", EYE_POSES, EYES)):
         rows = [pictures(model, person, poses, CLOSE_UP_PX, 15, mode, window) for mode in ("color", "clay")]
         save(sheet([*rows[0], *rows[1]], 5), folder / f"model_{name}.webp")

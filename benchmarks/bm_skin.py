@@ -168,7 +168,7 @@ def print_drawn(model: fv.FaceModel, skins_path: Path, count: int) -> None:
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 def people_sheet(model: fv.FaceModel) -> np.ndarray:
-    people = (head(model.random(seed), model, texture_size=TEXTURE_PX) for seed in range(36))
+    people = (head(model.random(seed, hair=False), model, texture_size=TEXTURE_PX) for seed in range(36))
     return sheet([portrait(person, 200, "color", 12) for person in people], 6)
 
 

@@ -45,7 +45,7 @@ def close_up(result: fv.FitResult, caption: str = "", mode: str = "clay", yaw_de
 
 
 def _person(model: fv.FaceModel, module: DetailModule, number: int, **change) -> fv.FitResult:
-    params = model.random(number).replace(expression=np.zeros(len(model.expression_names), np.float32))
+    params = model.random(number, hair=False).replace(expression=np.zeros(len(model.expression_names), np.float32))
     return fv.edit(head(params, model, texture_size=1024).replace(detail_module=module), **change)
 
 

@@ -102,7 +102,7 @@ def synthetic_people(model: fv.FaceModel, count: int) -> tuple[list[SyntheticPer
     """
     heads = held_out_heads(count)
     if heads is None or heads.shape[1] != len(model.mean_vertices):
-        people = [model.random(5000 + number) for number in range(count)]
+        people = [model.random(5000 + number, hair=False) for number in range(count)]
         neutral = model.vertices(torch.from_numpy(np.stack([p.identity for p in people]))).numpy()
         return [_person(model, head, number, {}) for number, head in enumerate(neutral)], False
     # The heads were drawn from these settings, in this order.

@@ -70,7 +70,7 @@ def speaking(
     phase = np.abs((times + 0.6) % BLINK_EVERY_S - BLINK_S / 2) / (BLINK_S / 2)
     for side in ("Left", "Right"):
         put(f"eyeBlink{side}", np.clip(1.6 * (1 - phase), 0, 1))
-    return Scene(model, model.random(seed), lens, times, rotation, translation, expression)
+    return Scene(model, model.random(seed, hair=False), lens, times, rotation, translation, expression)
 
 
 def pictures(scene: Scene, height: int = 720, seed: int = 0) -> Iterator[np.ndarray]:

@@ -39,7 +39,7 @@ def of_head(result: fv.FitResult, shared: Path, own: Path) -> dict[str, dict[str
 
 def of_model(model: fv.FaceModel, shared: Path) -> dict[str, dict[str, str]]:
     """What all heads of a model have where nothing else is chosen, see `of_head`: eyes have no texture yet."""
-    parts = {} if model.parts is None else model.parts.choose(model.random(0).styles)
+    parts = {} if model.parts is None else model.parts.choose(model.neutral().styles)
     return {
         slot: {"mesh": _mesh(part, shared)} | ({} if slot in EYE_SLOTS else {"texture": _texture(part, shared)})
         for slot, part in parts.items()

@@ -118,13 +118,24 @@ def test_only_these_endpoints_are_public(client):
              for name, entry in described["named_endpoints"].items()}  # fmt: skip
     assert names == {
         "/fit": ["photo", "face", "detail", "seed", "others"],
-        "/edit": ["result", "edits", "donor"],
+        "/edit": ["result", "edits", "donor", "take"],
         "/render": ["result", "size", "mode", "rotation"],
-        "/export": ["result", "format", "dense", "lod"],
+        "/export": ["result", "format", "dense", "lod", "hair"],
     }
     assert not described["unnamed_endpoints"]
     for entry in described["named_endpoints"].values():
         assert entry["description"] and all(each["python_type"]["description"] for each in entry["parameters"])
+
+
+def test_hair_is_edited_and_taken_from_a_donor(client, head, tmp_path):
+    worn = client.predict(handle_file(head), {"hair_color": "#5a3825", "hair_length": 0.7}, api_name="/edit")
+    hair = fv.load_result(worn).params.hair
+    assert np.allclose(hair.color, np.array([90, 56, 37]) / 255) and hair.length == 0.7
+    taken = client.predict(handle_file(head), {}, handle_file(worn), "hair", api_name="/edit")
+    assert fv.load_result(taken).params.hair == hair
+    for edits, take, words in (({}, "ears", "take is one of detail, hair, both"), ({"hair_from": 1}, "hair", "files")):
+        with pytest.raises(Exception, match=words):
+            client.predict(handle_file(head), edits, handle_file(worn), take, api_name="/edit")
 
 
 def test_render_draws_the_turned_head(client, head):

@@ -226,7 +226,7 @@ def test_printed_hair_is_a_solid_where_the_strands_are(tmp_path, model, bald):
     head = fv.edit(bald, hair="short03")
     solid = solid_hair(head)
     assert open_edges(solid.faces) == 0
-    strands = head.part_vertices["hair"]
+    strands = np.concatenate([head.part_vertices[slot] for slot in HAIR_SLOTS])
     low, high = solid.vertices.min(0), solid.vertices.max(0)
     assert np.all(low > strands.min(0) - 0.006) and np.all(high < strands.max(0) + 0.006)
     assert solid_hair(bald) is None

@@ -276,7 +276,7 @@ def test_every_slot_has_parts_and_another_model_has_none(shipped, toy_model, mod
 
 
 def test_a_head_has_the_parts_of_its_styles(model, toy_model):
-    head = fv.head(model.random(3), model)
+    head = fv.head(model.random(3, hair=False), model)
     assert list(head.parts) == [slot for slot in SLOTS if slot in DEFAULT_STYLES]
     assert {slot: part.style for slot, part in head.parts.items()} == DEFAULT_STYLES
     chosen = head.replace(params=head.params.replace(styles={"brows": "05", "tongue": "base"}))
@@ -295,7 +295,8 @@ def test_parts_of_a_head_follow_its_expression_on_either_mesh(model):
     assert drop["teeth_lower"] > 0.01 > 1e-4 > abs(drop["teeth_upper"])
     coarse = fv.head(head.params, model.coarse)
     for slot, vertices in coarse.part_vertices.items():
-        assert vertices.dtype == np.float32 and np.abs(vertices - head.part_vertices[slot]).max() < 1e-6
+        nearest = 2e-3 if slot == "hair" else 1e-6  # hair lies on the skin of the mesh at hand
+        assert vertices.dtype == np.float32 and np.abs(vertices - head.part_vertices[slot]).max() < nearest
 
 
 def test_parts_replace_the_eyes_teeth_and_tongue_of_the_mesh(model):

@@ -53,7 +53,7 @@ def detect_in_renderings(
     camera = Camera(SIZE * 1.7, (SIZE / 2, SIZE / 2), (SIZE, SIZE))
     points, detections, scale, yaws = [], [], [], []
     for number in range(count):
-        params = model.random(int(rng.integers(1 << 30)), scale=0.7, similar_tone=False)
+        params = model.random(int(rng.integers(1 << 30)), scale=0.7, similar_tone=False, hair=False)
         expression = torch.from_numpy(_random_expression(model, rng))
         yaw, pitch = float(rng.uniform(-40, 40)) * (number % 3 > 0), float(rng.uniform(-15, 15))
         rotation = rotation_from_euler_deg(yaw, pitch, float(rng.uniform(-8, 8)))

@@ -160,7 +160,7 @@ def training_sample(model: FaceModel, surface: WrinkleSurface, index: int, seed:
         z (64,): of `creases.FACTORS`.
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 5])
-    params = model.random(int(rng.integers(2**31)))
+    params = model.random(int(rng.integers(2**31)), hair=False)
     params = params.replace(expression=random_expression(model, rng))
     z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     tone = albedo_tone(model, params)

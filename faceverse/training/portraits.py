@@ -131,7 +131,7 @@ def concatenate_samples(parts: list[PortraitSamples]) -> PortraitSamples:
 # -- people -----------------------------------------------------------------------------------------------------------
 def random_person(model: FaceModel, rng: np.random.Generator) -> SyntheticPerson:
     """Draw a head from the population, or with independent coefficients, from plain to pronounced."""
-    params = model.random(int(rng.integers(1 << 30)), age=random_age(model, rng), similar_tone=False)
+    params = model.random(int(rng.integers(1 << 30)), age=random_age(model, rng), similar_tone=False, hair=False)
     drawn = params.identity if rng.random() < 0.6 else model.random_identity(rng, params.identity)
     # Real people exceed the model's variance in some features more than in others.
     tilt = np.exp(0.25 * np.interp(np.arange(len(drawn)), np.linspace(0, len(drawn), 6), rng.standard_normal(6)))

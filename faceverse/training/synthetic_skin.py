@@ -128,7 +128,7 @@ def training_sample(model: FaceModel, surface: DetailSurface, index: int, seed: 
     Returns:
     """
     rng = np.random.default_rng([int(seed) & 0xFFFFFFFF, int(index), 3])
-    params = model.random(int(rng.integers(2**31)))
+    params = model.random(int(rng.integers(2**31)), hair=False)
     z = random_z(rng, *likely_age_and_masculinity(model, params, rng))
     maps = synthetic_detail(surface, z, int(rng.integers(2**31)), albedo_tone(model, params))
     return DetailSample(condition_maps(model, params, CONDITION_SIZE), picture_of_maps(CODE, maps), z)
