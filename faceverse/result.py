@@ -15,13 +15,14 @@ from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
 from .parts.beard import with_beard
+from .parts.beard_frame import beard_frame
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
 from .parts.hair_clearance import HeadSurface, outward_normals
 from .parts.hair_frame import HairDensity, HairFrame
 from .parts.hair_shape import follow_head, hair_vertices
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
-from .parts.part import EYE_SLOTS, EYEBALLS, HAIR_SLOTS, MOUTH_SLOTS, REPLACED_REGIONS, Part
+from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, STRAND_SLOTS, Part
 
 _LINING_RADII = 1.05  # of an eyeball: distance from its centre up to which skin lines a lid
 
@@ -215,28 +216,34 @@ class FitResult:
         """Share (P,) float32 of the light around the head that reaches the vertices of each part, by slot, with
         expression: 1 lit .. 0 occluded, see `faceverse.parts.occlusion`."""
         found = {slot: self.occlusion_at(slot, vertices) for slot, vertices in self.part_vertices.items()}
-        if (density := self._hair_density) is not None:
+        for dense, density in self._hair_densities.items():
             for slot, frame in self.hair_frames.items():
-                light = density.light_in_hair if slot == "hair" else density.light_below
-                found[slot] = light(self.part_vertices[slot].astype(np.float64), frame.normals)
+                light = density.light_in_hair if slot == dense else density.light_below
+                found[slot] = found[slot] * light(self.part_vertices[slot].astype(np.float64), frame.normals)
         return found
 
     @cached_property
     def hair_frames(self) -> Mapping[str, HairFrame]:
         """Directions of normals and strands at the vertices of the hair parts by slot, with expression."""
         frames = {}
-        for slot in HAIR_SLOTS:
-            if slot in self.parts:
-                part = self.parts[slot]
+        for slot in STRAND_SLOTS:
+            if slot not in self.parts:
+                continue
+            part, placed = self.parts[slot], self.part_vertices[slot].astype(np.float64)
+            if slot == "beard":
+                frames[slot] = beard_frame(part, placed, self.vertices, self.faces)
+            else:
                 middle = self.vertices[part.binding.reference].astype(np.float64).mean(0)
-                frames[slot] = HairFrame.of(part, self.part_vertices[slot].astype(np.float64), middle)
+                frames[slot] = HairFrame.of(part, placed, middle)
         return frames
 
     @cached_property
-    def _hair_density(self) -> HairDensity | None:
-        if "hair" not in self.parts:
-            return None
-        return HairDensity.of(self.parts["hair"], self.part_vertices["hair"].astype(np.float64))
+    def _hair_densities(self) -> Mapping[str, HairDensity]:
+        """Amount of hair in space, by slot."""
+        return {
+            slot: HairDensity.of(self.parts[slot], self.part_vertices[slot].astype(np.float64))
+            for slot in ("hair", "beard") if slot in self.parts
+        }  # fmt: skip
 
     def occlusion_at(self, slot: str, points: np.ndarray) -> np.ndarray:
         """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""
@@ -254,9 +261,11 @@ class FitResult:
         light, inside = np.ones(len(self.vertices), np.float32), self.model.regions.get("mouth_inside")
         if self.parts and inside is not None and (edges := self._edges("mouth")) is not None:
             light[inside] = mouth_light(self.vertices[inside], *edges)
-        if (density := self._hair_density) is not None:
+        if densities := self._hair_densities.values():
             vertices = self.vertices.astype(np.float64)
-            light *= density.light_below(vertices, outward_normals(vertices, self.faces))
+            normals = outward_normals(vertices, self.faces)
+            for density in densities:
+                light *= density.light_below(vertices, normals)
         return light
 
     @cached_property

@@ -213,6 +213,24 @@ def test_no_hair_hangs_before_the_open_mouth(model, style):
         assert inside.any() and np.mean(inside[place[seen, 1], place[seen, 0]] > 0) < 0.004
 
 
+# --------------------------------------------------------------------------------------------------------------- light
+
+
+def test_a_beard_is_lit_as_a_volume_and_shades_the_skin_below(model):
+    bare, head = head_with(model, "shaved"), head_with(model, "full")
+    frame, placed = head.hair_frames["beard"], head.part_vertices["beard"]
+    assert np.allclose(np.linalg.norm(frame.normals, axis=1), 1, atol=1e-5)
+    away = placed - placed.mean(0) - (0, 0, -0.06)
+    assert ((frame.normals * away).sum(1) > 0).mean() > 0.8
+    card = cards(head.parts["beard"], placed).mean(axis=2)
+    along = (card[:, -1] - card[:, 0]) / np.linalg.norm(card[:, -1] - card[:, 0], axis=1, keepdims=True)
+    assert (frame.tangents.reshape(-1, ROWS, 2, 3)[:, 2, 0] * along).sum(1).min() > 0.5
+    chin = cKDTree(head.vertices).query(roots_of(head.parts["beard"]))[1]
+    assert head.skin_occlusion[chin].mean() < 0.8 * bare.skin_occlusion[chin].mean()
+    light = head.part_occlusion["beard"].reshape(-1, ROWS, 2)[~is_undercoat(head.parts["beard"])].mean(axis=2)
+    assert light[:, -1].mean() > 1.1 * light[:, 0].mean()
+
+
 # ---------------------------------------------------------------------------------------------------------------- edit
 
 

@@ -25,6 +25,7 @@ from ..result import FitResult
 from .arguments import RenamedFlag, add_angles, add_model, add_output, add_result, load, rotation
 
 _HAIR = ("hair", "hair_color", "hair_length", "hair_volume", "hair_fringe", "hair_wave", "hair_grey", "hair_mirrored")
+_FACIAL_HAIR = ("beard", "beard_length", "beard_color", "beard_density", "brows", "brow_color")
 _SHARES = ("identity", "expression", "albedo", "detail")
 
 
@@ -34,8 +35,7 @@ def run_edit(options: argparse.Namespace) -> int:
         raise ParameterError("command.detail_layers_alone")
     before = load(options)
     names = ("age", "age_years", "gender", "detail", "detail_seed", "detail_layers", "light", "eye_color")
-    names += ("beard", "beard_length", "beard_color", "beard_density", "brows", "brow_color")
-    given = {name: getattr(options, name) for name in (*names, *_HAIR)}
+    given = {name: getattr(options, name) for name in (*names, *_FACIAL_HAIR, *_HAIR)}
     given["rotation"] = rotation(options)
     for name in ("detail_from", "hair_from"):
         path = getattr(options, name)

@@ -13,8 +13,8 @@ from ..weights import load_model
 from .arguments import add_command
 from .batch import Progress, output_folder
 
-_STAGES = ("base", "parts", "hair", "beard", "parameter-regressor", "expression-regressor", "detail", "expression")
-_STAGES += ("reader",)
+_REGRESSORS = ("parameter-regressor", "expression-regressor")
+_STAGES = ("base", "parts", "hair", "beard", *_REGRESSORS, "detail", "expression", "reader")
 OPEN_MODEL = Path("weights/open_base.safetensors")
 
 

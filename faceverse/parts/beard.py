@@ -29,7 +29,7 @@ _MIDDLE = ((0, -53, 94), (0, -86, 82), (0, -102, 82), (0, -113, 55))
 
 def _control_points() -> np.ndarray:
     half = np.array(_HALF, np.float32)
-    return np.concatenate([half, half * np.float32([-1, 1, 1]), np.array(_MIDDLE, np.float32)]) / 1e3
+    return np.concatenate([half, half * np.array([-1, 1, 1], np.float32), np.array(_MIDDLE, np.float32)]) / 1e3
 
 
 CONTROL_POINTS = _control_points()

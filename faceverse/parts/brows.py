@@ -11,6 +11,7 @@ import torch
 
 from ..graphics.lighting import LUMINANCE, linear_from_srgb, srgb_from_linear
 from .hair import MEAN_LUMINANCE, tinted
+from .identity import Same
 from .part import Part
 
 _DARKNESS = 0.7  # brows are finer and lie closer than the hairs of the head, and shade each other
@@ -22,7 +23,7 @@ def with_brows(parts: Mapping[str, Part], colour: np.ndarray) -> dict[str, Part]
     result = dict(parts)
     if "brows" in result:
         part = result["brows"]
-        texture = tinted(_grey(_Pixels(part.material.texture)), colour * _DARKNESS)
+        texture = tinted(_grey(Same(part.material.texture)), colour * _DARKNESS)
         result["brows"] = replace(part, material=replace(part.material, texture=texture))
     return result
 
@@ -39,18 +40,5 @@ def grey_texture(pixels: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=_CACHED_TEXTURES)
-def _grey(key: _Pixels) -> np.ndarray:
-    return grey_texture(key.pixels)
-
-
-class _Pixels:
-    """An array as the key of a cache: equal where it is the same object."""
-
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Pixels) and other.pixels is self.pixels
-
-    def __hash__(self) -> int:
-        return id(self.pixels)
+def _grey(key: Same[np.ndarray]) -> np.ndarray:
+    return grey_texture(key.value)

@@ -24,6 +24,8 @@ MOUTH_SLOTS = frozenset(("teeth_upper", "teeth_lower", "tongue"))
 """Parts inside the mouth, which are lit through its opening."""
 HAIR_SLOTS = ("scalp", "hair")
 """Short hairs on the scalp, and the strands above them."""
+STRAND_SLOTS = (*HAIR_SLOTS, "beard")
+"""Parts that are lit as volumes of hair."""
 EYE_SLOTS = ("eye_left", "eye_right", "cornea_left", "cornea_right")
 """Parts in the shadow of the lids."""
 

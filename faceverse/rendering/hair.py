@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..graphics.lighting import LUMINANCE, dominant_lamp
-from ..parts.part import HAIR_SLOTS
+from ..parts.part import STRAND_SLOTS
 from .samples import Samples, unit
 
-_STRENGTH = {"hair": 1.0, "scalp": 0.35}
+_STRENGTH = {"hair": 1.0, "scalp": 0.35, "beard": 0.6}
 _WHITE, _WHITE_SHIFT, _WHITE_SHARPNESS = 0.035, 0.10, 60.0  # reflected at the surface of the hairs, towards the roots
 _TINTED, _TINTED_SHIFT, _TINTED_SHARPNESS = 0.35, -0.16, 14.0  # through the hairs: a share of their colour, to the tips
 _STRAND_SHIFT = 0.12  # by which the brightness of a strand moves its highlight: strands differ
@@ -32,7 +32,7 @@ def with_strands(samples: Samples, colours: Tensor, light: Tensor) -> Tensor:
     to_lamp, lamp = dominant_lamp(light)
     for surface, here in samples.by_part():
         part = samples.mesh.parts[surface]
-        if part is None or part.slot not in HAIR_SLOTS:
+        if part is None or part.slot not in STRAND_SLOTS:
             continue
         normals = samples.normals_at(here)
         to_camera = -unit(samples.positions(here))

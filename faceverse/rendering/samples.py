@@ -15,7 +15,7 @@ from torch import Tensor
 from ..graphics.camera import Camera, project
 from ..graphics.layers import Layers, barycentric_derivatives
 from ..graphics.rasterize import Fragments, rasterize
-from ..parts.part import EYE_SLOTS, HAIR_SLOTS
+from ..parts.part import EYE_SLOTS, STRAND_SLOTS
 from .posed import PosedHead, PosedMesh
 
 
@@ -105,7 +105,7 @@ class Samples:
     @cached_property
     def _hair_triangles(self) -> Tensor:
         """(F,) bool, triangles of hair."""
-        hair = torch.tensor([part is not None and part.slot in HAIR_SLOTS for part in self.mesh.parts])
+        hair = torch.tensor([part is not None and part.slot in STRAND_SLOTS for part in self.mesh.parts])
         return hair.repeat_interleave(self.mesh.first.diff())
 
     @cached_property

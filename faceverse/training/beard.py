@@ -279,9 +279,8 @@ def _on_lips(skin: BeardSkin, line: np.ndarray) -> np.ndarray:
 def undercoat(skin: BeardSkin, roots: Roots, rng: np.random.Generator) -> np.ndarray:
     """Lay short hairs on the skin: cards (C, `ROWS`, 2, 3), metres."""
     turned = _turned(roots, rng.normal(0, 0.12, len(roots.length)))
-    length, width = _UNDERCOAT_SIZE_M
-    length = length * (0.6 + 0.4 * roots.edge) * rng.uniform(0.9, 1.1, len(turned))
-    width = width * (0.6 + 0.4 * roots.edge) * rng.uniform(0.9, 1.1, len(turned))
+    length = _UNDERCOAT_SIZE_M[0] * (0.6 + 0.4 * roots.edge) * rng.uniform(0.9, 1.1, len(turned))
+    width = _UNDERCOAT_SIZE_M[1] * (0.6 + 0.4 * roots.edge) * rng.uniform(0.9, 1.1, len(turned))
     aside = np.cross(roots.normals, turned)
     along = np.linspace(-0.3, 0.7, ROWS)
     lift = rng.uniform(0.0003, 0.0008, len(turned))
@@ -303,5 +302,5 @@ def undercoat(skin: BeardSkin, roots: Roots, rng: np.random.Generator) -> np.nda
 
 def _tiles(roots: Roots, rng: np.random.Generator) -> np.ndarray:
     """Tiles (C,): thin ones towards the border of the beard."""
-    thin = np.clip((1 - roots.edge) * 0.7 + rng.random(len(roots.edge)) * 0.5, 0, 0.999)
+    thin = np.clip((1 - roots.edge) * 0.7 + rng.random(len(roots.edge)) * 0.4, 0, 0.999)
     return (thin * TILES).astype(np.int64) + TILES * rng.integers(0, 2, len(thin))

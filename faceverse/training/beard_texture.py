@@ -42,7 +42,7 @@ def paint_beard(seed: int = 0) -> np.ndarray:
 def _coat(rng: np.random.Generator, size: tuple[int, int], sparseness: float) -> np.ndarray:
     """A tile (2, H, W), opacity and opacity times brightness, of long hairs that gather to locks towards the tips."""
     height, width = size
-    count = round(15 - 9 * sparseness)
+    count = round(18 - 12 * sparseness)
     start = (np.arange(count) + rng.uniform(0.1, 0.9, count)) / count * 0.84 + 0.08
     locks = rng.uniform(0.2, 0.8, 3)
     aim = locks[np.abs(start[:, None] - locks).argmin(axis=1)]
@@ -67,7 +67,7 @@ def _coat(rng: np.random.Generator, size: tuple[int, int], sparseness: float) ->
 def _undercoat(rng: np.random.Generator, size: tuple[int, int], sparseness: float) -> np.ndarray:
     """A tile (2, H, W) of short hairs whose number fades to the borders."""
     height, width = size
-    count = round(190 - 150 * sparseness)
+    count = round(230 - 190 * sparseness)
     root = np.stack([rng.uniform(0.04, 0.96, count), rng.uniform(0.0, 0.78, count)], axis=1)
     t = np.linspace(0, 1, 48)[None]
     length, turn = rng.uniform(0.20, 0.40, count)[:, None], rng.normal(0, 0.28, count)[:, None]
