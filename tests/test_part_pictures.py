@@ -103,7 +103,7 @@ def test_coverage_depth_and_default_view_include_parts(toy_model):
 
 def test_layers_blend_with_skin_and_background_from_near_to_far(toy_model):
     near, far = (*RED[:3], 128), (*BLUE[:3], 128)
-    for slots in (("lashes", "brows"), ("brows", "lashes")):  # the order of the slots must not matter
+    for slots in (("lashes", "tear_line"), ("tear_line", "lashes")):  # the order of the slots must not matter
         parts = [
             card(toy_model, slot, colour, middle, z, alpha_mode="BLEND")
             for slot, colour, middle, z in ((slots[0], near, OUTSIDE, FRONT), (slots[1], far, OUTSIDE, FRONT - 0.001))
@@ -125,9 +125,9 @@ def test_a_layer_over_skin_shows_the_skin_through(toy_model):
 
 def test_a_layer_that_lies_on_an_opaque_surface_shows(toy_model):
     skin = card(toy_model, "tongue", GREEN, half=0.03)
-    flush = head_with(toy_model, skin, card(toy_model, "brows", RED, z=FRONT - 2e-4, alpha_mode="BLEND"))
+    flush = head_with(toy_model, skin, card(toy_model, "lashes", RED, z=FRONT - 2e-4, alpha_mode="BLEND"))
     assert np.abs(colour_at(shown(flush).rgb, (0, 0)).astype(int) - RED[:3]).max() <= 1
-    below = head_with(toy_model, skin, card(toy_model, "brows", RED, z=FRONT - 2e-3, alpha_mode="BLEND"))
+    below = head_with(toy_model, skin, card(toy_model, "lashes", RED, z=FRONT - 2e-3, alpha_mode="BLEND"))
     assert tuple(colour_at(shown(below).rgb, (0, 0))) == GREEN[:3]
 
 
@@ -157,7 +157,7 @@ def test_bands_leave_no_trace_in_parts(toy_model, mode, monkeypatch):
 
 
 def test_every_mode_shows_opaque_parts_in_its_own_way(toy_model):
-    head = head_with(toy_model, card(toy_model, "brows", RED, OUTSIDE))
+    head = head_with(toy_model, card(toy_model, "lashes", RED, OUTSIDE))
     at = {
         mode: colour_at(shown(head, mode, background=(9, 9, 9)).rgb, OUTSIDE).astype(int)
         for mode in drawing.RENDER_MODES
@@ -193,7 +193,7 @@ def test_a_part_is_drawn_with_its_texture_the_right_way_round_and_reduced(toy_mo
 def test_smooth_parts_have_highlights_and_the_skin_has_none(toy_model):
     light = directed_light(0, 0).numpy()
     heads = [
-        head_with(toy_model, card(toy_model, "brows", (20, 20, 20, 255), roughness=roughness), light=light)
+        head_with(toy_model, card(toy_model, "lashes", (20, 20, 20, 255), roughness=roughness), light=light)
         for roughness in (0.1, 0.25, 0.9)
     ]
     smooth, medium, matte = (shown(head, "color").rgb for head in heads)
@@ -205,7 +205,7 @@ def test_smooth_parts_have_highlights_and_the_skin_has_none(toy_model):
 
 def test_a_clear_surface_shows_its_highlight_and_what_lies_behind(toy_model):
     clear = {"colour": (0, 0, 0, 0), "z": FRONT + 0.01, "alpha_mode": "BLEND"}
-    behind = card(toy_model, "brows", BLUE, half=0.06)
+    behind = card(toy_model, "tear_line", BLUE, half=0.06)
     light = directed_light(0, 0).numpy()
     plain, matte, glass = (
         shown(head_with(toy_model, behind, *layers, light=light), "color").rgb.astype(int)
@@ -320,7 +320,7 @@ def test_closed_lips_hide_the_teeth_and_an_open_mouth_shows_them(model):
 
 
 def test_light_reaches_the_parts_of_an_open_mouth_only(model):
-    closed = fv.head(model.random(3), model)
+    closed = fv.edit(fv.head(model.random(3), model), hair="bald")
     opened = fv.edit(closed, expression={"jawOpen": 1.0})
     for slot in ("teeth_upper", "teeth_lower", "tongue"):
         assert closed.part_occlusion[slot].mean() < min(0.1, opened.part_occlusion[slot].mean() / 3)
