@@ -50,7 +50,7 @@ def _mesh(part: fv.Part, folder: Path) -> str:
     """URL of a part's pack, named by its content."""
     material, binding = part.material, part.binding
     bound = (binding.triangle, binding.weights, binding.offset, binding.reference_m)
-    header = f"{binding.kind} {material.roughness} {material.alpha_mode} {material.alpha_cutoff}"
+    header = f"{binding.kind} {material.roughness} {material.alpha_mode} {material.alpha_cutoff} {part.iris_uv}"
     path = folder / f"part-{_digest(header.encode(), *bound, part.faces, part.uv, part.uv_faces)}.bin"
     if not path.exists():
         _write(path, part_pack(part))

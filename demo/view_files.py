@@ -216,6 +216,7 @@ def part_pack(part: fv.Part) -> bytes:
         "roughness": material.roughness,
         "alphaMode": material.alpha_mode,
         "alphaCutoff": material.alpha_cutoff,
+        "irisUv": part.iris_uv,
     }
     arrays = {
         "reference": _index(binding.reference),

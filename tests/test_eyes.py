@@ -14,8 +14,8 @@ from faceverse.__main__ import main
 from faceverse.fitting.iris import _EYES, IRIS_LUMINANCE_RANGE, iris_colour
 from faceverse.graphics.camera import project
 from faceverse.graphics.rasterize import rasterize
-from faceverse.parts.eyes import COLOURED_IRIS, IRIS_MM, IRIS_UV, eye_radii, paint_iris, with_iris
-from faceverse.parts.part import DEFAULT_STYLES
+from faceverse.parts.eyes import COLOURED_IRIS, IRIS_MM, eye_radii, paint_iris, with_iris
+from faceverse.parts.part import DEFAULT_STYLES, IRIS_UV
 from faceverse.result import skin_faces
 from faceverse.training.eye_parts import CORNEA_DEG, CORNEA_RISE
 from faceverse.weights import load_parts

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from faceverse.model.face_model import AGE_MODES
 from faceverse.training.anthropometry import measure
 from faceverse.training.appearance_traits import draw_traits, maturity
 from faceverse.training.basis import shape_basis
 from faceverse.training.child_sizes import AGES, MEASURES, adult_share
-from faceverse.training.growth import AGE_MODES, CHILDREN, AdultBasis, adult_heads, growth_modes
+from faceverse.training.growth import CHILDREN, AdultBasis, adult_heads, growth_modes
 from faceverse.training.growth_path import kept_by_growth
 from faceverse.training.shape_population import ShapePopulation, draw_settings
 

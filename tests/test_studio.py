@@ -104,6 +104,10 @@ def test_part_pack_holds_the_mesh_and_the_binding(model):
         assert np.array_equal(used[pack["vertexOfCorner"][corners]], part.faces.reshape(-1))
         assert np.array_equal(pack["uv"].reshape(-1, 2)[corners], part.uv[part.uv_faces.reshape(-1)])
         assert np.array_equal(pack["reference"], binding.reference)
+        assert pack["irisUv"] == part.iris_uv and (part.iris_uv is None) == (name == "tongue/base")
+        if part.iris_uv is not None:
+            radius = np.linalg.norm(pack["uv"].reshape(-1, 2) - 0.5, axis=1)
+            assert np.isclose(radius, pack["irisUv"], atol=1e-4).sum() > 20, "a ring of vertices is the border"
         if binding.kind == "surface":
             offset = pack["offset"].reshape(-1, 3) * pack["offsetScale"]
             np.testing.assert_allclose(offset, binding.offset[used], atol=1e-6)

@@ -21,14 +21,13 @@ from PIL import Image
 
 from faceverse.errors import WeightsError
 from faceverse.graphics.camera import Camera, project, rotation_from_euler_deg, transform
-from faceverse.model.face_model import ARKIT_NAMES
+from faceverse.model.face_model import ARKIT_NAMES, GROWTH_MODES
 from faceverse.model.file import read_model_file
 from faceverse.training.base import train_base
 from faceverse.training.basis import principal_scores, shape_basis
 from faceverse.training.deformation import smooth_modes
 from faceverse.training.embedding import ERROR_MODES, FACE_OVAL, IRIS, RenderedViews, embed
 from faceverse.training.eyes import round_ball
-from faceverse.training.growth import AGE_MODES, SEX_MODES
 from faceverse.training.head_regions import boundary_edges, boundary_loop, directed_edges
 from faceverse.training.shape_population import (
     LOCAL_SIGMA,
@@ -443,7 +442,7 @@ def edition(source, tmp_path_factory):
 def test_a_small_edition_is_trained_from_the_sources(edition, source):
     path, skins, lines = edition
     small = load_model(path)
-    assert len(small.identity_modes) == EDITION_HEADS - 1 + AGE_MODES + SEX_MODES
+    assert len(small.identity_modes) == EDITION_HEADS - 1 + GROWTH_MODES
     assert small.expression_names == ARKIT_NAMES
     assert len(small.data.population) == EDITION_HEADS
     assert any("identity modes carry" in line for line in lines)

@@ -5,7 +5,6 @@ import { LID_LIGHT, MOUTH_LIGHT } from "./occlusion.js";
 
 const HIGHLIGHT_ROUGHNESS = 0.2; // lamps and windows are no points
 const WET = 0.15; // roughness of what is covered by tears
-const IRIS_UV = 0.22; // radius of the iris in the texture of an eye, as in faceverse/parts/eyes.py
 
 // Reflection of the surroundings in the tear film, by Fresnel's law for water (Schlick's approximation).
 const REFLECTION = `#include <lights_fragment_end>
@@ -18,7 +17,7 @@ if (viewMode == 0) {
 
 // Tears coat the sclera and reflect; the iris lies below the cornea, which reflects instead.
 const TEARS = `
-material.clearcoat *= smoothstep(${IRIS_UV}, ${1.1 * IRIS_UV}, distance(vUv, vec2(0.5)));
+material.clearcoat *= smoothstep(irisUv, 1.1 * irisUv, distance(vUv, vec2(0.5)));
 material.specularColor = vec3(0.0);`;
 
 // A clear surface shows what it reflects in full, however transparent it is.
@@ -42,7 +41,7 @@ export function partMaterial(slot, pack, texture, opening, viewMode) {
   }
   const light = !opening ? "" : opening.name === "mouth" ? MOUTH_LIGHT : LID_LIGHT;
   const own = {
-    toHead: { value: new THREE.Matrix4() }, viewMode,
+    toHead: { value: new THREE.Matrix4() }, viewMode, irisUv: { value: pack.irisUv ?? 0 },
     upperEdge: { value: opening?.upper }, lowerEdge: { value: opening?.lower },
   };
   material.userData.toHead = own.toHead.value;
@@ -54,7 +53,7 @@ export function partMaterial(slot, pack, texture, opening, viewMode) {
       .replace("#include <begin_vertex>", `#include <begin_vertex>
         vLight = ${opening ? "openingLight((toHead * vec4(position, 1.0)).xyz)" : "1.0"};`);
     shader.fragmentShader = shader.fragmentShader
-      .replace("#include <common>", "#include <common>\nuniform int viewMode;\nvarying float vLight;")
+      .replace("#include <common>", "#include <common>\nuniform int viewMode;\nuniform float irisUv;\nvarying float vLight;")
       .replace("#include <color_fragment>", CLAY)
       .replace("#include <lights_physical_fragment>", `#include <lights_physical_fragment>
         ${isEye ? TEARS : isCornea ? "material.specularColor = vec3(0.0);" : ""}

@@ -39,7 +39,8 @@ ARKIT_NAMES = tuple(
     "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft "
     "noseSneerRight tongueOut".split()
 )
-GROWTH_MODES = 3  # of the open model, after those of adults; 0 for adults
+AGE_MODES, SEX_MODES = 2, 1  # of growth, of the open model: by age alone; by age, opposite for the sexes
+GROWTH_MODES = AGE_MODES + SEX_MODES  # after the identity modes of adults; 0 for adults
 SIMILAR_TONES = 0.1  # share of the population, ranked by luminance, from which `FaceModel.random` blends two skins
 
 

@@ -18,14 +18,13 @@ from scipy.ndimage import map_coordinates
 from ..errors import ParameterError
 from ..graphics.lighting import LUMINANCE, linear_from_srgb, srgb_from_linear
 from .identity import Same
-from .part import EYE_SLOTS, Part
+from .part import EYE_SLOTS, IRIS_UV, Part
 
 PAINTED_STYLE = "natural"
 """Style of the eyes whose irises take the colour of the person."""
 
 IRIS_MM, PUPIL_MM = 11.7, 3.8  # diameters: the horizontal visible iris of adults, a pupil in indoor light
 PUPIL_RANGE_MM = (1.5, 9.0)
-IRIS_UV = 0.22  # radius of the iris in the texture, of its side
 NEUTRAL_PUPIL = 0.29  # radius of the pupil in the neutral texture, in radii of the iris
 INNER_IRIS, OUTER_SCLERA = 0.94, 1.11  # radii, in those of the iris, between which its border disturbs both
 COLOURED_IRIS = 0.86  # radius to which the mean is the colour of the iris: from there on its border is darker

@@ -44,6 +44,9 @@ REPLACED_REGIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 EYEBALLS: Mapping[str, str] = MappingProxyType({"eye_left": "eyeball_left", "eye_right": "eyeball_right"})
 """Slots of the eyes, and the region of the eyeball that each replaces."""
 
+IRIS_UV = 0.22
+"""Radius of the iris in the textures of eyes, in units of their side."""
+
 
 @dataclass(frozen=True)
 class Material:
@@ -98,6 +101,11 @@ class Part:
     def style(self) -> str:
         """The name among the parts for the same slot."""
         return self.name.partition("/")[2]
+
+    @property
+    def iris_uv(self) -> float | None:
+        """Radius of the iris around the middle of an eye's texture, in units of its side; None for other parts."""
+        return IRIS_UV if self.slot in EYEBALLS else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ points, from the abstracts of the studies:
   and Ai 2001).
 
 Values between the fixed points follow smooth growth curves; those of nose, mouth, ears and jaw width, for which only
-curves without a table were at hand, are the least certain (about 2 % of the adult value). All groups share the table:
+curves without a table were at hand, are the least certain (about 2 % of the adult value). `eye_fissure_height`, the
+opening of the eyes, has no published source: none of the studies reports it, and its shares (9 and 6 % above the adult
+value at 6 years) are an assumption. All groups share the table:
 surveys of children by ancestry are missing.
 """
 

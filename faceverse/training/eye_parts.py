@@ -18,8 +18,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from ..graphics.lighting import LUMINANCE, linear_from_srgb, srgb_from_linear
 from ..graphics.mesh import subdivide_smooth, subdivision, triangles_from_quads
 from ..parts.binding import Binding, bind
-from ..parts.eyes import INNER_IRIS, IRIS_UV, NEUTRAL_PUPIL, PAINTED_STYLE, eye_radii
-from ..parts.part import Material, Part
+from ..parts.eyes import INNER_IRIS, NEUTRAL_PUPIL, PAINTED_STYLE, eye_radii
+from ..parts.part import IRIS_UV, Material, Part
 from .edge_loops import LoopGrid, eye_grids
 from .eyes import EyeFitter
 from .sources import HeadMesh

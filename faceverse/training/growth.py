@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..model.face_model import AGE_MODES, SEX_MODES
 from .anthropometry import landmarks, measure
 from .child_sizes import AGES, MEASURES, adult_share
 from .eyes import EyeFitter
@@ -18,7 +19,6 @@ from .mouth import MouthCorrector
 from .shape_population import PopulationSettings, facial_skin, rigid_fit
 from .sources import ANCESTRIES, HeadMesh, ShapeSource
 
-AGE_MODES, SEX_MODES = 2, 1
 # Share of a population; sets the standard deviation of the modes. With more, small adults are fitted as children.
 CHILDREN = 0.02
 TARGET_SHARE = 0.9  # of the source's child in its own shape; the rest is its change from adult to child, added to ours
