@@ -11,8 +11,9 @@ from scipy.spatial import cKDTree
 
 import faceverse as fv
 from faceverse.__main__ import main
-from faceverse.fitting.iris import _EYES, IRIS_LUMINANCE_RANGE, iris_colour
+from faceverse.fitting.iris import _EYES, IRIS_LUMINANCE_RANGE, eye_colours, iris_colour
 from faceverse.graphics.camera import project
+from faceverse.graphics.lighting import sh_basis
 from faceverse.graphics.rasterize import rasterize
 from faceverse.parts.eyes import COLOURED_IRIS, IRIS_MM, eye_radii, paint_iris, with_iris
 from faceverse.parts.part import DEFAULT_STYLES, IRIS_UV
@@ -326,9 +327,16 @@ def portrait(iris=(60, 90, 140), white=(200, 195, 190), skin=(190, 140, 120), op
     return (encoded * 255 + 0.5).astype(np.uint8), landmarks
 
 
+def measured(photo, landmarks, shade):
+    """Colour of the irises in light from all sides that gives surfaces this shading (3,)."""
+    light = np.zeros((9, 3))
+    light[0] = shade / float(sh_basis(torch.tensor([0.0, 0.0, 1.0]))[0])
+    return iris_colour(eye_colours(photo, landmarks), light)
+
+
 def test_the_colour_of_the_iris_is_measured():
     for colour in ((60, 90, 140), (80, 50, 35), (110, 120, 90)):
-        found = iris_colour(*portrait(colour), np.ones(3))
+        found = measured(*portrait(colour), np.ones(3))
         assert found.dtype == np.float32
         expected = linear(colour)
         assert np.abs(found / found.sum() - expected / expected.sum()).max() < 0.03
@@ -336,29 +344,29 @@ def test_the_colour_of_the_iris_is_measured():
 
 
 def test_colour_of_the_light_and_shadow_on_the_eyes_are_taken_out_by_the_white():
-    plain = iris_colour(*portrait(), np.ones(3))
-    warm = iris_colour(*portrait(gain=(0.5, 0.35, 0.25)), np.ones(3))  # the fit saw neither shadow nor cast
+    plain = measured(*portrait(), np.ones(3))
+    warm = measured(*portrait(gain=(0.5, 0.35, 0.25)), np.ones(3))  # the fit saw neither shadow nor cast
     raw = linear((60, 90, 140)) * (0.5, 0.35, 0.25)
     hue = [value / value.sum() for value in (plain, warm, raw)]
     assert np.abs(hue[1] - hue[0]).max() < 0.6 * np.abs(hue[2] - hue[0]).max()
     assert warm.sum() > 1.3 * raw.sum()
-    known = iris_colour(*portrait(gain=(0.5, 0.35, 0.25)), np.array([0.5, 0.35, 0.25]))
+    known = measured(*portrait(gain=(0.5, 0.35, 0.25)), np.array([0.5, 0.35, 0.25]))
     assert np.abs(known / plain - 1).max() < 0.12, "light that the fit knows is taken out whole"
 
 
 def test_black_eyes_get_no_hue_from_noise():
     photo, landmarks = portrait(iris=(6, 2, 2))
-    found = iris_colour(photo, landmarks, np.ones(3))
+    found = measured(photo, landmarks, np.ones(3))
     assert found.max() < 3 * found.min()
     assert IRIS_LUMINANCE_RANGE[0] - 1e-6 <= found @ (0.2126, 0.7152, 0.0722) <= IRIS_LUMINANCE_RANGE[1]
 
 
 def test_one_good_eye_is_enough_and_no_eye_is_none():
     photo, landmarks = portrait()
-    both = iris_colour(photo, landmarks, np.ones(3))
+    both = measured(photo, landmarks, np.ones(3))
     landmarks[list(_EYES[468])] = landmarks[468]  # closed
-    assert np.abs(iris_colour(photo, landmarks, np.ones(3)) / both - 1).max() < 0.05
+    assert np.abs(measured(photo, landmarks, np.ones(3)) / both - 1).max() < 0.05
     landmarks[list(_EYES[473])] += (0, 500)
     landmarks[473:478] += (0, 500)  # outside the picture
-    assert iris_colour(photo, landmarks, np.ones(3)) is None
-    assert iris_colour(*portrait(radius=2), np.ones(3)) is None, "too small"
+    assert measured(photo, landmarks, np.ones(3)) is None
+    assert measured(*portrait(radius=2), np.ones(3)) is None, "too small"

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from faceverse.edit import edit, head
 from faceverse.errors import ImageError, NoFaceError, ParameterError, WeightsError
 from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import default_light, linear_from_srgb, shading, srgb_from_linear
-from faceverse.rendering.render import render_head
+from faceverse.rendering.render import render, render_head
 from faceverse.result import FitResult
 from faceverse.tracking import LiveTracker, Track, load_track, track
 from faceverse.tracking.result import gaze_deg
@@ -210,6 +211,17 @@ def test_identity_from_a_fit(scene):
     result = track(scene.frames[:3], identity=fitted)
     assert result.model is scene.model
     assert np.array_equal(result.identity.identity, scene.person.identity)
+
+
+def test_eyes_have_the_colour_that_the_frames_show(scene):
+    person, found = head(scene.person, scene.model), {}
+    for name, colour in (("blue", (70, 110, 150)), ("brown", (90, 55, 35))):
+        picture = render(edit(person, eye_color=colour), size=512).rgb
+        blink = render(edit(person, expression={"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}), size=512).rgb
+        found[name] = track([blink, picture, blink, picture, picture], scene.model).identity.iris
+    assert found["blue"][2] > 1.5 * found["blue"][0] and found["brown"][0] > 1.5 * found["brown"][2]
+    eyes_closed = track([blink, blink], scene.model).identity.iris
+    assert np.array_equal(eyes_closed, scene.model.neutral().iris), "that of the model where no eye is seen"
 
 
 def test_focal_length_is_estimated_with_the_person(tracked, scene, near):

@@ -12,7 +12,7 @@ from ..detail.displacement import normal_map
 from ..detail.latents import multiplied, resized
 from ..detail.module import DetailModule
 from ..graphics.camera import Camera, default_camera, euler_deg_from_rotation, project, transform
-from ..graphics.lighting import sh_basis, srgb_from_linear
+from ..graphics.lighting import srgb_from_linear
 from ..io.images import Photo
 from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel, FaceParams
@@ -20,7 +20,7 @@ from ..rendering.render import render_head
 from ..result import FitResult, Stage
 from .detail_stage import FittedDetail
 from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
-from .iris import iris_colour
+from .iris import eye_colours, iris_colour
 from .parameter_regressor import load_parameter_regressor
 from .photometric import PhotometricTarget, crop_box, crop_photo
 from .quality_checks import CROP_PX, QualityInput, quality_warnings
@@ -128,8 +128,7 @@ def render_preview(mesh: FaceModel, state: FaceState, target: PhotometricTarget)
 def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
     """Convert a state to parameters, with the iris colour measured in the photograph where the eyes are visible."""
     params = state.to_params()
-    front = (sh_basis(torch.tensor([0.0, 0.0, 1.0])) @ state.tensor("light")[0]).numpy()
-    iris = iris_colour(fit_input.photo.rgb, fit_input.face.landmarks_px, front)
+    iris = iris_colour(eye_colours(fit_input.photo.rgb, fit_input.face.landmarks_px), state.light)
     return params if iris is None else replace(params, iris=iris)
 
 

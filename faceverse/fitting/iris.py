@@ -7,12 +7,13 @@ everybody.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..graphics.lighting import LUMINANCE, linear_from_srgb
+from ..graphics.lighting import LUMINANCE, linear_from_srgb, sh_basis
 from ..parts.eyes import COLOURED_IRIS
 
 # Detected points: the centre of each iris, the four points after it on its border, and the rim of the lids in order.
@@ -41,7 +42,7 @@ IRIS_LUMINANCE_RANGE = (0.014, 0.22)
 
 
 @dataclass(frozen=True)
-class _EyeColours:
+class EyeColours:
     """Linear RGB (3,) of iris and white (None where it is hidden) and the number of the iris's texels."""
 
     iris: np.ndarray
@@ -49,24 +50,33 @@ class _EyeColours:
     count: int
 
 
-def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) -> np.ndarray | None:
-    """Estimate the linear RGB (3,) of the irises; None where they are too small or the eyes too narrow.
+def eye_colours(photo: np.ndarray, landmarks_px: np.ndarray) -> tuple[EyeColours, ...]:
+    """Measure the eyes of a face that are open and large enough.
+
+    Args:
+        photo: (H, W, 3) uint8.
+        landmarks_px: (478, 2) as detected.
+    """
+    measured = (_measure(photo, landmarks_px, centre) for centre in _EYES)
+    return tuple(eye for eye in measured if eye is not None)
+
+
+def iris_colour(eyes: Iterable[EyeColours], light: np.ndarray) -> np.ndarray | None:
+    """Estimate the linear RGB (3,) of the irises from the eyes of a picture; None without eyes.
 
     Both irises get one colour: between the two eyes of a photograph, light and reflections differ far more than the
     irises of nearly all people.
 
     Args:
-        photo: (H, W, 3) uint8.
-        landmarks_px: (478, 2) as detected.
-        shade: (3,) shading of the front of the face by the fitted light.
+        eyes: as measured by `eye_colours`.
+        light: (9, 3) spherical-harmonics coefficients as fitted; the front of the face has its shading.
     """
-    shade = np.maximum(np.asarray(shade, np.float64), 0.05)
+    front = sh_basis(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)).numpy() @ np.asarray(light, np.float64)
+    shade = np.maximum(front, 0.05)
     colours, weights = [], []
-    for centre in _EYES:
-        seen = _measure(photo, landmarks_px, centre)
-        if seen is not None:
-            colours.append(np.log(_albedo(seen, shade)))
-            weights.append(seen.count * np.sqrt(seen.iris.mean()))  # the eye in the light shows more than the other
+    for seen in eyes:
+        colours.append(np.log(_albedo(seen, shade)))
+        weights.append(seen.count * np.sqrt(seen.iris.mean()))  # the eye in the light shows more than the other
     if not colours:
         return None
     colour = np.exp(np.average(colours, axis=0, weights=weights))
@@ -77,7 +87,7 @@ def iris_colour(photo: np.ndarray, landmarks_px: np.ndarray, shade: np.ndarray) 
     return np.clip(colour * (np.clip(luminance, *IRIS_LUMINANCE_RANGE) / luminance), 0, 1).astype(np.float32)
 
 
-def _albedo(seen: _EyeColours, shade: np.ndarray) -> np.ndarray:
+def _albedo(seen: EyeColours, shade: np.ndarray) -> np.ndarray:
     """Linear RGB (3,) of one iris without light, shadow and colour cast."""
     shadow, cast = _UNSEEN_SHADOW, np.zeros(3)
     if seen.white is not None:
@@ -88,7 +98,7 @@ def _albedo(seen: _EyeColours, shade: np.ndarray) -> np.ndarray:
     return (seen.iris + _BLACK) / shade * np.exp(-correction)
 
 
-def _measure(photo: np.ndarray, landmarks_px: np.ndarray, centre: int) -> _EyeColours | None:
+def _measure(photo: np.ndarray, landmarks_px: np.ndarray, centre: int) -> EyeColours | None:
     """Colours of the eye around detected point `centre`; None where too little of it is seen."""
     rim = landmarks_px[list(_EYES[centre])].astype(np.float64)
     middle = landmarks_px[centre]
@@ -113,7 +123,7 @@ def _measure(photo: np.ndarray, landmarks_px: np.ndarray, centre: int) -> _EyeCo
     bright = None
     if len(white) >= _LEAST_TEXELS[1]:
         bright = np.median(white[white[:, 2] >= np.quantile(white[:, 2], _WHITEST)], axis=0)
-    return _EyeColours(np.median(chosen, axis=0), bright, len(chosen))
+    return EyeColours(np.median(chosen, axis=0), bright, len(chosen))
 
 
 def _is_inside(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

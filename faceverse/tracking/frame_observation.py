@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..fitting.iris import EyeColours, eye_colours
 from ..fitting.photometric import crop_box, crop_photo
 from ..graphics.camera import Camera
 from ..landmarks import DetectedFace, VideoDetector, detect_faces
@@ -38,6 +39,7 @@ class FrameObservation:
         picture: (S, S, 3) uint8, crop of the face.
         inside: (S, S) bool, where the crop shows the frame.
         box: (x0, y0, x1, y1) of the crop in pixels of the frame.
+        eyes: colours of the open eyes, measured in the frame: in the crop, irises have two pixels.
     """
 
     seconds: float
@@ -46,6 +48,7 @@ class FrameObservation:
     picture: np.ndarray | None = None
     inside: np.ndarray | None = None
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    eyes: tuple[EyeColours, ...] = ()
 
     @property
     def detected(self) -> DetectedFace:
@@ -111,7 +114,9 @@ class FaceTracker:
         height, width = rgb.shape[:2]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             return FrameObservation(seconds, rgb.shape[:2])
-        return FrameObservation(seconds, rgb.shape[:2], face, *crop_photo(rgb, box, self._picture_px), box)
+        picture, inside = crop_photo(rgb, box, self._picture_px)
+        eyes = eye_colours(rgb, face.landmarks_px)
+        return FrameObservation(seconds, rgb.shape[:2], face, picture, inside, box, eyes)
 
     def _detect(self, rgb: np.ndarray, milliseconds: int) -> list[DetectedFace]:
         """Faces in the frame, or in the window if there is one."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..fitting.appearance import initial_appearance
+from ..fitting.iris import iris_colour
 from ..fitting.multi_photo import joint_identity
 from ..fitting.parameter_regressor import AlignedInputs, ParameterRegressor, aligned_inputs, load_parameter_regressor
 from ..fitting.photometric import PhotometricTarget, Refinement, StageSettings, refine
@@ -215,6 +216,8 @@ def estimate_person(
         camera = replace(camera, focal_px=camera.focal_px * factor)
     first = states[0] if known is None else replace(states[0], identity=np.zeros(0), albedo=np.zeros(0))
     params = first.to_params(person.params)
+    if known is None:
+        params = _with_iris_colour(params, frames)
     lm = observer.generic.with_identity(params.identity)
     yaws = [_yaw_deg(observer.inputs_of(frame), frame.detected) for frame in key_frames]
     bias = PersonBias(np.array(yaws), _landmark_residuals_m(observations, states, lm, camera))
@@ -299,6 +302,13 @@ def _solve_key_frames(
         identity = joint_identity(subset, [solve(subset, frame) for frame in key_frames])
     lm = subset.with_identity(identity)
     return [solve(lm, frame).with_identity(identity) for frame in key_frames]
+
+
+def _with_iris_colour(params: FaceParams, frames: list[FrameObservation]) -> FaceParams:
+    """The parameters with the median of the irises' colour over all frames that show an eye."""
+    measured = [iris_colour(frame.eyes, params.light) for frame in frames]
+    colours = [colour for colour in measured if colour is not None]
+    return params.replace(iris=np.median(colours, axis=0).astype(np.float32)) if colours else params
 
 
 def thinned_landmarks(lm: LandmarkModel) -> np.ndarray:
