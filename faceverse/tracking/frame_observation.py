@@ -25,6 +25,7 @@ _CROWD_SEARCH_INTERVAL_S = 0.1  # while the detector follows other faces; a sear
 _SMALL_FACE = (0.14, 0.2)
 _WINDOW_FACES = 3.5  # side of that window in face sizes
 _REACQUIRE_S = 0.5  # within this time the target must reappear near its last place; afterwards any face becomes it
+_EYES_INTERVAL_S = 0.15  # between frames in which the colour of the eyes is measured, which takes over a millisecond
 _MIN_OVERLAP = 0.1  # of boxes (intersection over union) of one face in successive frames
 
 
@@ -39,7 +40,8 @@ class FrameObservation:
         picture: (S, S, 3) uint8, crop of the face.
         inside: (S, S) bool, where the crop shows the frame.
         box: (x0, y0, x1, y1) of the crop in pixels of the frame.
-        eyes: colours of the open eyes, measured in the frame: in the crop, irises have two pixels.
+        eyes: colours of the open eyes in some of the frames; from the frame, because in the crop irises have two
+            pixels.
     """
 
     seconds: float
@@ -83,7 +85,7 @@ class FaceTracker:
         self._first_s: float | None = None
         self._last_ms: int | None = None
         self._box: np.ndarray | None = None  # of the target, where it was last seen
-        self._seen_s = self._searched_s = -np.inf
+        self._seen_s = self._searched_s = self._eyes_s = -np.inf
         self._window: tuple[int, int, int, int] | None = None
         self._crowded = False  # other faces took the target's place: the window stays, whatever the target's size
 
@@ -115,7 +117,9 @@ class FaceTracker:
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             return FrameObservation(seconds, rgb.shape[:2])
         picture, inside = crop_photo(rgb, box, self._picture_px)
-        eyes = eye_colours(rgb, face.landmarks_px)
+        eyes: tuple[EyeColours, ...] = ()
+        if self._eyes_s + _EYES_INTERVAL_S <= seconds and (eyes := eye_colours(rgb, face.landmarks_px)):
+            self._eyes_s = seconds
         return FrameObservation(seconds, rgb.shape[:2], face, picture, inside, box, eyes)
 
     def _detect(self, rgb: np.ndarray, milliseconds: int) -> list[DetectedFace]:
