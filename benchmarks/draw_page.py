@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-READY = '.fv-stage[data-state="ready"][data-drawn]'
+READY = '.fv-viewport[data-state="ready"][data-drawn]'
 WAIT_MS = 240_000
 FRAME_MS = 70
 WARM_UP_S = 30  # the page fits a sample first
@@ -69,7 +69,7 @@ def fitted_page(browser, address: str, width: int, height: int, theme: str, scal
     ).new_page()
     page.goto(address)
     page.click("[data-sample='0']")
-    page.wait_for_selector('.fv-stage[data-state="busy"]')
+    page.wait_for_selector('.fv-viewport[data-state="busy"]')
     page.wait_for_selector(READY, timeout=WAIT_MS)
     page.wait_for_timeout(8000)  # detail and pictures follow the head
     return page
@@ -110,7 +110,7 @@ def animation(page: Page, presets: dict) -> list[Image.Image]:
             }
             page.evaluate("(state) => window.faceverse.setState(state)", state)
             page.wait_for_timeout(700 if step == way and stay and age != before["age"] else 350)
-            frames.append(shot(page, ".fv-stage"))
+            frames.append(shot(page, ".fv-viewport"))
         before = after
     return frames
 

@@ -19,7 +19,7 @@ from faceverse.model.face_model import FaceModel
 from faceverse.parts.binding import bind
 from faceverse.parts.occlusion import lid_light, mouth_light
 from faceverse.parts.part import SLOTS, Material, Part, PartLibrary
-from faceverse.rendering import drawing
+from faceverse.rendering import drawing, posed
 from faceverse.rendering.drawing import posed_head
 from faceverse.rendering.render import _pose, head_box_px, render
 from faceverse.rendering.samples import SeenSamples
@@ -344,3 +344,19 @@ def test_lashes_show_in_colour(model):
     assert (np.abs(pictures[0] - pictures[1]).max(-1) > 20).any()
     clay = [render(h, 300, "clay").rgb for h in (head, without)]
     assert np.array_equal(*clay)
+
+
+def test_the_back_of_the_mouth_s_lining_is_not_drawn(model, monkeypatch):
+    """Where the lining comes through the skin it shows its back."""
+
+    def changed():
+        return (np.abs(render(through, size=200).rgb.astype(int) - plain).max(-1) > 20).sum()
+
+    head = fv.head(model.random(3), model, texture_size=64)
+    vertices = head.vertices.copy()
+    vertices[model.regions["mouth_inside"]] += (0, 0, 0.012)
+    through, plain = head.replace(vertices=vertices), render(head, size=200).rgb.astype(int)
+    hidden = changed()
+    monkeypatch.setattr(posed, "_hidden_lining", lambda head, faces, *pose: np.zeros(len(faces), bool))
+    assert hidden < 0.15 * changed()
+    assert np.array_equal(render(head, size=200).rgb, plain), "what the lips hide makes no difference"

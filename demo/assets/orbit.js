@@ -5,7 +5,7 @@ const VIEW_HEIGHT_M = 0.34; // visible height at the head's centre at zoom 1
 const HEAD_ASPECT = 0.78; // width to height of what must be in view
 const TURN_MS = 420;
 const PITCH_LIMIT = 1.3; // radians
-const ZOOM_RANGE = [0.6, 6];
+const ZOOM_RANGE = [0.6, 4]; // at the nearest, the camera is a hand away from the face
 
 export class OrbitCamera {
   // Options: onChange(); grab(dx, dy, isLast), which returns true where it handles a drag itself.

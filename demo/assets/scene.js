@@ -23,7 +23,7 @@ export class Scene {
     this.renderer.outputEncoding = THREE.sRGBEncoding;
     canvas.addEventListener("webglcontextrestored", () => this.redraw());
     this.scene = new THREE.Scene();
-    this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW_DEG, 1, 0.05, 10);
+    this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW_DEG, 1, 0.02, 10);
     this.center = new THREE.Vector3();
     this.pivot = new THREE.Group(); // rotates the head about its centre
     this.lights = [KEY, FILL[0], RIM[0]].map((intensity) => new THREE.DirectionalLight(0xffffff, intensity));

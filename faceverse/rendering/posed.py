@@ -150,6 +150,7 @@ class PosedHead:
             faces, uv_faces = data.coarse_vertices[data.coarse_faces], data.coarse_uv_faces
         if parts:
             kept = ~replaced_vertices(result.model, parts)[faces].all(axis=1)
+            kept &= ~_hidden_lining(result, faces, pose, translation)
             faces, uv_faces = faces[kept], uv_faces[kept]
 
         def piece(vertices, faces, uv, uv_faces, light, part, frame=None) -> _Piece:
@@ -219,6 +220,20 @@ class PosedHead:
         while ratio > 2 and min(size) >> count > 1:
             ratio, count = ratio / 4, count + 1
         return count
+
+
+def _hidden_lining(result: FitResult, faces: np.ndarray, pose: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """(F,) bool: faces (F, 3) of the mouth's lining that show the camera their back.
+
+    Through the lips one sees the front of the lining. Its back is seen only where it comes through the skin, as it does
+    on a few heads beside a pursed mouth; viewers of GLB files do not draw it either.
+    """
+    inside = np.zeros(len(result.vertices), bool)
+    inside[result.model.regions.get("mouth_inside", np.zeros(0, np.int64))] = True
+    hidden = inside[faces].all(axis=1)
+    a, b, c = (result.vertices[faces[hidden]] @ pose.T + translation).transpose(1, 0, 2)
+    hidden[hidden] = (np.cross(b - a, c - a) * a).sum(axis=1) > 0
+    return hidden
 
 
 def _halved(texture: Tensor, count: int) -> Tensor:
