@@ -240,10 +240,25 @@ class FitResult:
     @cached_property
     def _hair_densities(self) -> Mapping[str, HairDensity]:
         """Amount of hair in space, by slot."""
+        slots = [slot for slot in ("hair", "beard") if slot in self.parts]
+        if not slots:
+            return {}
+        skin = self.vertices.astype(np.float64)
+        normals = outward_normals(skin, self.faces)
         return {
-            slot: HairDensity.of(self.parts[slot], self.part_vertices[slot].astype(np.float64))
-            for slot in ("hair", "beard") if slot in self.parts
-        }  # fmt: skip
+            slot: HairDensity.of(self.parts[slot], self.part_vertices[slot].astype(np.float64), skin, normals)
+            for slot in slots
+        }
+
+    @cached_property
+    def inner_occlusion(self) -> Mapping[str, np.ndarray]:
+        """Like `part_occlusion` for the inside of the hair parts by slot, the side that their normals point away from.
+        """
+        found = {slot: np.ones(len(frame.normals), np.float32) for slot, frame in self.hair_frames.items()}
+        for slot, density in self._hair_densities.items():
+            points, normals = self.part_vertices[slot].astype(np.float64), self.hair_frames[slot].normals
+            found[slot] = density.light_in_hair(points, -normals)
+        return found
 
     def occlusion_at(self, slot: str, points: np.ndarray) -> np.ndarray:
         """Like `part_occlusion` at points (P, 3) of the part in a slot; metres, head space, with expression."""

@@ -9,7 +9,7 @@ import torch
 
 import faceverse as fv
 from faceverse.graphics.lighting import srgb_from_linear
-from faceverse.parts.hair import MEAN_LUMINANCE, Hair, hair_entry, hair_of_file, mean_colour, tinted
+from faceverse.parts.hair import MEAN_LUMINANCE, Hair, hair_entry, hair_of_file, mean_colour, tinted, with_hair
 from faceverse.parts.hair_clearance import CLEARANCE_M, HeadSurface
 from faceverse.parts.hair_shape import CONTROL_POINTS, hair_basis, hair_vertices, mirrored_part
 from faceverse.parts.hair_styles import HAIR_STYLES, hair_slots, with_hair_style
@@ -73,7 +73,42 @@ def test_a_tint_gives_the_mean_colour_that_was_asked_for():
         assert (texture[..., 3] == 200).all()
 
 
+@pytest.mark.parametrize("style", ["long01", "bob01", "afro01"])
+def test_tips_have_a_colour_of_their_own(model, style):
+    head = head_with(model, style, Hair((0.1, 0.1, 0.1), tip_color=(0.9, 0.2, 0.2)))
+    part = head.parts["hair"]
+    texture, height = part.material.texture, head.part_vertices["hair"][part.faces].mean(1)[:, 1]
+    column, row = np.clip(part.uv[part.uv_faces].mean(1) * texture.shape[1::-1], 0, 511).astype(int).T
+    redness = texture[row, column, 0].astype(float) - texture[row, column, 2]
+    if style != "afro01":
+        assert redness[height < np.quantile(height, 0.1)].mean() > 80
+        assert redness[height > np.quantile(height, 0.9)].mean() < 30
+    plain = head_with(model, style, Hair((0.1, 0.1, 0.1))).parts["hair"].material.texture
+    assert np.ptp(plain[..., :3].astype(int), axis=2).max() <= 1 and np.array_equal(plain[..., 3], texture[..., 3])
+    assert redness.max() > 100
+
+
+def test_grey_comes_strand_by_strand(model):
+    def spread(grey):
+        part = model.parts.get("hair", "short02")
+        texture = with_hair({"hair": part}, Hair((0.1, 0.06, 0.04), grey=grey))["hair"].material.texture
+        return texture[texture[..., 3] > 200][:, :3].astype(float)
+
+    none, half, all_grey = spread(0), spread(0.5), spread(1)
+    assert none.mean() + 20 < half.mean() < all_grey.mean() - 20
+    assert half.std() > 1.1 * none.std()
+
+
 # -------------------------------------------------------------------------------------------------------------- styles
+
+
+def test_there_is_a_choice_of_styles(model):
+    assert len(HAIR_STYLES) >= 24
+    made = {style.mesh for style in HAIR_STYLES.values()} - {None}
+    assert {f"hair/{mesh}" for mesh in made} <= set(model.parts.parts)
+    shapes = [(style.scalp, style.mesh, tuple(sorted(style.shape.items()))) for style in HAIR_STYLES.values()]
+    assert len(set(shapes)) == len(shapes)
+
 
 
 def test_styles_are_bald_or_hold_parts_that_the_library_has(model):
@@ -85,7 +120,7 @@ def test_styles_are_bald_or_hold_parts_that_the_library_has(model):
 
 def test_the_file_is_small_and_tells_where_it_comes_from(model):
     assert find_companion_file(HAIR_FILE).stat().st_size < 10_000_000
-    assert "CC0" in model.parts.info["hair_licence"] and len(model.parts.info["hair_sha256"]) == 2 * len(MADE)
+    assert "CC0" in model.parts.info["hair_licence"] and len(model.parts.info["hair_sha256"]) == 20
 
 
 def test_weights_of_control_points_are_smooth_and_add_up_to_one(model):

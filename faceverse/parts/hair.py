@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 from ..errors import ParameterError
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..messages import Message
-from .hair_shape import CONTROL_POINTS, mirrored_part
+from .hair_shape import CONTROL_POINTS, hair_fields, mirrored_part
 from .identity import Same
 from .part import HAIR_SLOTS, Part
 
@@ -38,6 +39,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
 
 _GREY_HAIR = (0.78, 0.77, 0.75)  # sRGB of hair without pigment
 _SCALP_DARKNESS = 0.75  # short hairs show their roots and the skin's shade between them
+_GREY_CONTRAST = 1.0  # how much more bright strands are grey than dark ones
 _CACHED_TEXTURES = 16
 
 
@@ -157,18 +159,23 @@ def with_hair(parts: Mapping[str, Part], hair: Hair) -> dict[str, Part]:
     """
     result = dict(parts)
     for slot in HAIR_SLOTS:
-        if slot in result:
-            part = mirrored_part(result[slot]) if slot == "hair" and hair.mirrored else result[slot]
-            darkness = _SCALP_DARKNESS if slot == "scalp" else 1.0
-            texture = tinted(part.material.texture, mean_colour(hair) * darkness)
-            result[slot] = replace(part, material=replace(part.material, texture=texture))
+        if slot not in result:
+            continue
+        part, tips = result[slot], None
+        if slot == "hair":
+            tips = hair.tip_color
+            part = mirrored_part(part) if hair.mirrored else part
+        share = None if tips is None else Same(tip_share(result[slot]))
+        darkness = _SCALP_DARKNESS if slot == "scalp" else 1.0
+        colours = (_scaled(hair.color, darkness), _scaled(tips or hair.color, darkness))
+        texture = _tinted(Same(part.material.texture), colours, _scaled(_GREY_HAIR, darkness), hair.grey, share)
+        result[slot] = replace(part, material=replace(part.material, texture=texture))
     return result
 
 
 def mean_colour(hair: Hair) -> np.ndarray:
-    """(3,) mean linear RGB of the hair: pigmented and grey hairs together."""
-    pigmented = linear_from_srgb(torch.tensor([hair.color, _GREY_HAIR], dtype=torch.float64))
-    colour, grey = pigmented.numpy()
+    """(3,) mean linear RGB of the hair at its roots: pigmented and grey hairs together."""
+    colour, grey = _linear(hair.color), _linear(_GREY_HAIR)
     return colour + hair.grey * (grey - colour)
 
 
@@ -179,19 +186,71 @@ def tinted(neutral: np.ndarray, colour: np.ndarray) -> np.ndarray:
         neutral: with a mean luminance of `MEAN_LUMINANCE`.
         colour: (3,) linear RGB, the mean of the result.
     """
-    return _tinted(Same(neutral), tuple(float(c) for c in colour))
+    red, green, blue = (float(c) for c in colour)
+    return _tinted(Same(neutral), ((red, green, blue),) * 2, (red, green, blue), 0.0, None)
+
+
+def tip_share(part: Part) -> np.ndarray:
+    """(H, W) float32: how near to the tips of the hair the texels of a hair part are, 0 root .. 1 tip."""
+    mesh = (Same(values) for values in (part.binding, part.uv, part.uv_faces, part.faces))
+    return _tip_share(*mesh, part.material.texture.shape)
 
 
 @lru_cache(maxsize=_CACHED_TEXTURES)
-def _tinted(neutral: Same[np.ndarray], colour: tuple[float, ...]) -> np.ndarray:
+def _tip_share(binding: Same, uv: Same, uv_faces: Same, faces: Same, shape: tuple[int, ...]) -> np.ndarray:
+    along = hair_fields(binding.value).along[faces.value].ravel()
+    height, width = shape[:2]
+    place = (uv.value[uv_faces.value].reshape(-1, 2) * (width, height)).astype(int)
+    texel = np.clip(place[:, 1], 0, height - 1) * width + np.clip(place[:, 0], 0, width - 1)
+    weights = along, np.ones(len(along))
+    sums = [np.bincount(texel, weight, height * width).reshape(height, width) for weight in weights]
+    total = np.full((2, height, width), 1e-12)
+    for scale, weight in ((4.0, 1.0), (12.0, 1e-3), (40.0, 1e-6)):  # near vertices count, far ones only between them
+        total += [weight * gaussian_filter(values, scale) for values in sums]
+    share = np.float32(np.clip(total[0] / total[1], 0, 1))
+    share.setflags(write=False)
+    return share
+
+
+@lru_cache(maxsize=_CACHED_TEXTURES)
+def _tinted(
+    neutral: Same[np.ndarray],
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]],
+    white: tuple[float, float, float],
+    grey: float,
+    share: Same[np.ndarray] | None,
+) -> np.ndarray:
+    """A texture with colours (linear RGB) of roots and tips, and a share of grey hairs; `share` of the tips at each
+    texel."""
     pixels = neutral.value
-    grey = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy() / MEAN_LUMINANCE
-    table = srgb_from_linear(torch.from_numpy(np.clip(grey[:, None] * np.array(colour), 0, 1)))
+    relative = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy()[:, None] / MEAN_LUMINANCE
+    # Bright strands are grey first.
+    amount = np.clip(grey + _GREY_CONTRAST * grey * (1 - grey) * (relative - 1), 0, 1)
+    roots, tips = (relative * (np.array(colour) + amount * (np.array(white) - colour)) for colour in colours)
     result = np.empty_like(pixels)
-    result[..., :3] = (table * 255 + 0.5).to(torch.uint8).numpy()[pixels[..., 0]]
+    if share is None:
+        result[..., :3] = _encoded(roots)[pixels[..., 0]]
+    else:
+        levels, along = pixels[..., 0], share.value[..., None]
+        result[..., :3] = _encoded(roots[levels] + along * (tips - roots)[levels])
     result[..., 3] = pixels[..., 3]
     result.setflags(write=False)  # many heads share it
     return result
+
+
+def _linear(srgb: tuple[float, float, float]) -> np.ndarray:
+    return linear_from_srgb(torch.tensor(srgb, dtype=torch.float64)).numpy()
+
+
+def _scaled(srgb: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    """Linear RGB of a colour, times a factor."""
+    red, green, blue = (factor * _linear(srgb)).tolist()
+    return red, green, blue
+
+
+def _encoded(linear: np.ndarray) -> np.ndarray:
+    srgb = srgb_from_linear(torch.from_numpy(np.clip(linear, 0, 1)))
+    return (srgb * 255 + 0.5).to(torch.uint8).numpy()
 
 
 def _colour(name: str, value: Any) -> tuple[float, float, float]:

@@ -27,6 +27,7 @@ _REACH_M = (0.006, 0.016, 0.026, 0.036)  # distances from a place, at which hair
 _OPACITY = 0.55  # share of the light that a layer of hair above takes, as an extinction per layer
 _OWN_LAYERS = 0.7  # layers that a place in the hair counts of its own card and those beside it
 _DEEPEST = 0.30  # least light in the hair
+_HEAD_LAYERS, _HEAD_DEPTH_M = 6.0, 0.010  # the head takes light as so many layers of hair so deep below its skin do
 _SKIN_OPACITY, _SKIN_DEEPEST = 0.30, 0.55
 
 
@@ -67,15 +68,17 @@ class HairDensity:
 
     Attributes:
         values: (X, Y, Z) layers of hair per metre, smooth.
+        solid: (X, Y, Z) likewise, with the head counted as hair.
         origin: (3,) metres, of the first voxel's middle.
     """
 
     values: np.ndarray
+    solid: np.ndarray
     origin: np.ndarray
 
     @classmethod
-    def of(cls, part: Part, placed: np.ndarray) -> HairDensity:
-        """The density of a hair part at its vertices (P, 3)."""
+    def of(cls, part: Part, placed: np.ndarray, skin: np.ndarray, skin_normals: np.ndarray) -> HairDensity:
+        """The density of a hair part at its vertices (P, 3), on a head with vertices and unit normals (V, 3)."""
         corners = placed[part.faces].astype(np.float64)
         area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         area = area * _face_alpha(part)
@@ -86,20 +89,26 @@ class HairDensity:
         for share in ((2 / 3, 1 / 6, 1 / 6), (1 / 6, 2 / 3, 1 / 6), (1 / 6, 1 / 6, 2 / 3)):
             voxel = np.rint((np.einsum("fkd,k->fd", corners, share) - origin) / _VOXEL_M).astype(int)
             np.add.at(total, tuple(voxel.T), area / 3)
-        return cls(gaussian_filter(total, _BLUR_VOXELS, mode="constant") / _VOXEL_M**3, origin)
+        voxel = np.rint((skin - _HEAD_DEPTH_M * skin_normals - origin) / _VOXEL_M).astype(int)
+        voxel = voxel[((voxel >= 0) & (voxel < size)).all(axis=1)]
+        head = np.zeros_like(total)
+        head[tuple(voxel.T)] = _HEAD_LAYERS * _VOXEL_M**2
+        values, head = (gaussian_filter(grid, _BLUR_VOXELS, mode="constant") / _VOXEL_M**3 for grid in (total, head))
+        return cls(values, values + head, origin)
 
-    def layers(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Layers (N,) of hair above points (N, 3) in unit directions (N, 3)."""
+    def layers(self, points: np.ndarray, directions: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        """Layers (N,) of hair above points (N, 3) in unit directions (N, 3); of a grid, by default `values`."""
+        values = self.values if values is None else values
         step = _REACH_M[1] - _REACH_M[0]
         total = np.zeros(len(points))
         for reach in _REACH_M:
             place = (points + reach * directions - self.origin) / _VOXEL_M
-            total += map_coordinates(self.values, place.T, order=1, mode="constant") * step
+            total += map_coordinates(values, place.T, order=1, mode="constant") * step
         return total
 
     def light_in_hair(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Share (N,) float32 of the light that arrives at points (N, 3) in the hair; directions as in `layers`."""
-        above = np.maximum(self.layers(points, directions) - _OWN_LAYERS, 0)
+        above = np.maximum(self.layers(points, directions, self.solid) - _OWN_LAYERS, 0)
         return np.float32(np.maximum(np.exp(-_OPACITY * above), _DEEPEST))
 
     def light_below(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:

