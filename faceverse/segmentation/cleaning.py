@@ -10,14 +10,18 @@ from .zones import Zones, dilate, erode
 LABELS = ("background", "hair", "face", "neck", "clothes", "accessory", "beard")
 _LABEL = {name: index for index, name in enumerate(LABELS)}
 _BRIDGE = 0.04  # in units: hair that is joined to the head by less than twice this is somebody else's
-_LEAST_BEARD = 0.12  # of the region of a beard; less is shadow
+_LEAST_SCALP = 0.05  # square units
+# A shadow covers less of the middle of a beard's region, keeps the chroma of skin, and is lighter than hair.
+_LEAST_BEARD, _LEAST_PIXELS = 0.5, 20
+_GREY_CHROMA, _BEARD_CHROMA, _BEARD_DARKNESS = 0.5, 0.85, 0.6
 
 
-def clean_labels(probability: np.ndarray, zones: Zones, unit_px: float) -> tuple[np.ndarray, float]:
+def clean_labels(probability: np.ndarray, lab: np.ndarray, zones: Zones, unit_px: float) -> tuple[np.ndarray, float]:
     """Labels of a crop and the share of the scalp that has hair.
 
     Args:
         probability: (5, S, S) of the classes.
+        lab: (S, S, 3) CIELAB.
         zones: places in this crop.
         unit_px: length of a unit.
 
@@ -27,7 +31,7 @@ def clean_labels(probability: np.ndarray, zones: Zones, unit_px: float) -> tuple
     """
     classes = _with_own_hair(probability, zones, unit_px)
     beard = classes == BEARD
-    if beard[zones.beard].mean() < _LEAST_BEARD:
+    if not _is_beard(beard, classes, lab, zones):
         classes[beard] = SKIN
     classes[_apart_from(zones.oval, classes != BACKGROUND)] = BACKGROUND
     labels = np.full(classes.shape, _LABEL["background"], np.uint8)
@@ -36,9 +40,26 @@ def clean_labels(probability: np.ndarray, zones: Zones, unit_px: float) -> tuple
     labels[classes == BEARD] = _LABEL["beard"]
     labels[classes == SKIN] = _LABEL["face"]
     labels[(classes == SKIN) & zones.hanging & (zones.oval_distance > 0.03)] = _LABEL["neck"]
-    scalp = zones.scalp & zones.skull
+    labels[zones.hands & ((classes == SKIN) | (classes == BEARD))] = _LABEL["accessory"]
+    scalp = zones.top & (zones.oval_distance > 0.1) & ~zones.hands
     hair, bare = (int((classes[scalp] == one).sum()) for one in (HAIR, SKIN))
-    return labels, hair / (hair + bare) if hair + bare else float("nan")
+    enough = hair + bare > _LEAST_SCALP * unit_px**2
+    return labels, hair / (hair + bare) if enough else float("nan")
+
+
+def _is_beard(beard: np.ndarray, classes: np.ndarray, lab: np.ndarray, zones: Zones) -> bool:
+    """Whether what looks like a beard is no shadow on the chin."""
+    middle = zones.beard & (np.abs(zones.across - zones.chin_across) < 0.3)
+    skin, hair = zones.cheeks & (classes == SKIN), classes == HAIR
+    seen = beard & zones.beard
+    if min(np.count_nonzero(mask) for mask in (middle, skin, seen)) < _LEAST_PIXELS:
+        return False
+    skin_lab, beard_lab = np.median(lab[skin], axis=0), np.median(lab[seen], axis=0)
+    hair_l = np.median(lab[hair, 0]) if hair.any() else 0.0
+    chroma = float(np.hypot(*beard_lab[1:]) / max(np.hypot(*skin_lab[1:]), 1.0))
+    darkness = float((skin_lab[0] - beard_lab[0]) / max(skin_lab[0] - hair_l, 1.0))
+    differs = chroma < _GREY_CHROMA or (chroma < _BEARD_CHROMA and darkness > _BEARD_DARKNESS)
+    return differs and beard[middle].mean() >= _LEAST_BEARD
 
 
 def _with_own_hair(probability: np.ndarray, zones: Zones, unit_px: float) -> np.ndarray:

@@ -31,6 +31,7 @@ class Zones:
         prior: (4, H, W) float32 probabilities of hair, skin, clothes and beard inside the person, by place alone.
         oval: inside the outline of the face, which ends on the forehead.
         scalp: where hair grows and skin does not show unless the head is bald.
+        top: the skull above the brows, outside the oval.
         skull: inside the outline of the bald head.
         skull_distance: outside that outline, in units.
         oval_distance: outside the face's outline, in units.
@@ -38,15 +39,17 @@ class Zones:
         nose: the ridge of the nose.
         plain: the face without eyes, brows and the region of a beard.
         beard: the part of the oval where a beard grows.
-        hanging: below the ears, where hair has to come from above.
+        hanging: below the ears, and in the face below the brows: hair there has to come from above.
+        hands: palms and fingers.
         below_chin: where a beard has to come from above.
         across, up: coordinates in units, see `HeadFrame.upright`.
-        chin_up: height of the chin in these units, negative.
+        chin_across, chin_up: the chin in these coordinates.
     """
 
     prior: np.ndarray
     oval: np.ndarray
     scalp: np.ndarray
+    top: np.ndarray
     skull: np.ndarray
     skull_distance: np.ndarray
     oval_distance: np.ndarray
@@ -56,8 +59,10 @@ class Zones:
     beard: np.ndarray
     hanging: np.ndarray
     below_chin: np.ndarray
+    hands: np.ndarray
     across: np.ndarray
     up: np.ndarray
+    chin_across: float
     chin_up: float
 
 
@@ -74,8 +79,9 @@ class _Levels:
     chin_across: float
 
 
-def head_zones(frame: HeadFrame, shape: tuple[int, int]) -> Zones:
-    """Places relative to a head in a picture of a shape (height, width)."""
+def head_zones(frame: HeadFrame, hands: np.ndarray) -> Zones:
+    """Places relative to a head in a picture whose hands (H, W) are known."""
+    shape = hands.shape
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     across, up = np.moveaxis(frame.upright(np.stack([columns, rows], axis=-1) + 0.5), -1, 0)
     level = _levels(frame)
@@ -87,12 +93,12 @@ def head_zones(frame: HeadFrame, shape: tuple[int, int]) -> Zones:
     oval_distance, skull_distance = (distance_outside(mask) / frame.unit_px for mask in (oval, skull))
     eyes = dilate(patch(EYES[0]) | patch(EYES[1]), 1)
     brows = dilate(patch(BROWS[:5]) | patch(BROWS[5:]), 1)
-    beard = oval & (up < level.nose_base) & ~lips
+    beard = oval & (up < level.nose_base) & ~lips & ~hands
     prior = np.zeros((4, *shape), np.float32)
     _outside_the_face(prior, across, up, level)
     neck = (up < level.ears) & (np.abs(across - level.chin_across) < 0.75) & (up > level.chin - 0.9)
     prior[SKIN, neck] = 0.7
-    prior[CLOTHES, neck] *= 0.5
+    prior[CLOTHES, neck] = (0.05 + 0.25 * np.clip((level.chin - up) / 0.9, 0, 1))[neck]
     strip = ~oval & (up > level.brows) & (oval_distance < 0.3) & skull  # from the oval's top to the hair line
     prior[:, strip] = np.array([0.6, 0.4, 0.0, 0.0])[:, None]
     for ear in _ear_masks(frame, across, up):
@@ -101,22 +107,29 @@ def head_zones(frame: HeadFrame, shape: tuple[int, int]) -> Zones:
     _inside_the_face(prior, oval, depth, up, level)
     prior[HAIR, brows & oval] = 0.1
     prior[HAIR, eyes & oval] = _HARDLY
-    prior[BEARD, beard] = 0.25
+    prior[BEARD, beard], prior[HAIR, beard] = 1.0, 0.02  # as likely as skin
+    prior[:, hands] = np.array([0.02, 0.98, 0.0, 0.0])[:, None]
     return Zones(
         prior=np.maximum(prior, _NEVER),
         oval=oval,
-        scalp=~oval & (oval_distance > 0.25) & (up > 0.45 * level.forehead) & (skull_distance < 0.35),
+        scalp=~oval & (oval_distance > 0.25) & (up > 0.45 * level.forehead) & (skull_distance < 0.25),
+        top=skull & ~oval & (up > level.brows),
         skull=skull,
         skull_distance=skull_distance,
         oval_distance=oval_distance,
-        cheeks=patch(RIGHT_CHEEK) | patch(LEFT_CHEEK),
+        cheeks=(patch(RIGHT_CHEEK) | patch(LEFT_CHEEK)) & ~hands,
         nose=patch(NOSE),
-        plain=oval & ~dilate(eyes | brows, round(0.12 * frame.unit_px)) & (up >= level.nose_base),
+        plain=(depth > 0.12)
+        & ~dilate(eyes | brows, round(0.12 * frame.unit_px))
+        & (up >= level.nose_base + 0.1)
+        & ~hands,
         beard=beard,
-        hanging=(up < level.ears) & ~oval,
+        hanging=np.where(oval, up < level.brows, up < level.ears),
         below_chin=up < level.chin + 0.1,
+        hands=hands,
         across=across,
         up=up,
+        chin_across=level.chin_across,
         chin_up=level.chin,
     )
 
