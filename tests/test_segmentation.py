@@ -5,6 +5,7 @@ import pytest
 
 import faceverse as fv
 from faceverse.errors import NoFaceError, ParameterError, WeightsError
+from faceverse.graphics.camera import Camera
 from faceverse.landmarks import detect_faces
 from faceverse.segmentation import LABELS, SIZE, segment_face
 from faceverse.segmentation.guided_filter import GuidedFilter
@@ -94,3 +95,62 @@ def test_another_person_is_background(segmented):
     labels = segment_face(two, left, [right])
     assert share_of(labels, "background", (340 + 110, 60, 340 + 190, 170), two) > 0.9
     assert share_of(labels, "face", (145, 100, 180, 165), two) > 0.9
+
+
+# ------------------------------------------------------------------------------------------------ renderings of heads
+
+
+def portrait(head, clothes_rgb):
+    """A picture of a head before a wall, and the masks of head, hair and clothes."""
+    size = (480, 420)
+    camera = Camera(620.0, (210.0, 190.0), size)
+
+    def draw(one, mode="color"):
+        return fv.render(one, camera=camera, mode=mode, background=(0, 0, 0))
+
+    shaded, with_hair, without = draw(head), draw(head, "albedo"), draw(fv.edit(head, hair="bald"), "albedo")
+    hair = (np.abs(with_hair.rgb.astype(int) - without.rgb).sum(axis=-1) > 24) & shaded.mask
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    collar = int(np.nonzero(without.mask.any(axis=1))[0].max()) - 25
+    middle = columns[collar, without.mask[collar]].mean()
+    clothes = (rows > collar) & (np.abs(columns - middle) < 45 + 1.2 * (rows - collar)) & ~hair
+    rng = np.random.default_rng(0)
+    picture = np.stack([150 + 0.1 * rows, 160 + 0.05 * columns, 150 + 0.05 * rows], axis=-1)
+    picture[shaded.mask] = shaded.rgb[shaded.mask]
+    picture[clothes] = clothes_rgb
+    picture = np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+    return picture, (shaded.mask | clothes), hair, clothes
+
+
+def overlap(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+@pytest.mark.parametrize(
+    ("seed", "style", "beard", "yaw", "clothes"),
+    [(9, "short02", "full", 0, (40, 60, 120)), (4, "bob02", "shaved", 20, (150, 30, 40))],
+)
+def test_renderings_with_hair(model, seed, style, beard, yaw, clothes):
+    head = fv.edit(fv.head(model.random(seed=seed)), hair=style, beard=beard, rotation=(yaw, 0, 0))
+    picture, person, hair, clothed = portrait(head, clothes)
+    labels = fv.segment(picture)
+    found = labels.to_photo(labels.labels, picture.shape[:2])
+    inside = labels.to_photo(labels.inside, picture.shape[:2])
+    assert overlap((found > 0) & inside, person & inside) > 0.93
+    assert overlap((found == LABELS.index("hair")) & inside, hair & inside) > 0.85
+    assert overlap((found == LABELS.index("clothes")) & inside, clothed & inside) > 0.85
+    assert labels.mask("beard").any() == (beard == "full")
+    assert not labels.is_bald
+
+
+def test_bald_head(model):
+    bald = fv.edit(fv.head(model.random(seed=4)), hair="bald", beard="shaved")
+    picture, _, _, _ = portrait(bald, (40, 60, 120))
+    # The model's scalp is shaved, hence darker: light it as the skin of the forehead.
+    clay = fv.render(bald, camera=Camera(620.0, (210.0, 190.0), (480, 420)), mode="clay", background=(0, 0, 0))
+    x, y = np.round(detect_faces(picture)[0].landmarks_px[151]).astype(int)
+    ratio = picture[y - 5 : y + 5, x - 8 : x + 8] / np.maximum(clay.rgb[y - 5 : y + 5, x - 8 : x + 8], 1.0)
+    scalp = clay.mask & (np.arange(480)[:, None] < y)
+    picture[scalp] = np.clip(clay.rgb * np.median(ratio, axis=(0, 1)), 0, 255).astype(np.uint8)[scalp]
+    labels = fv.segment(picture)
+    assert labels.is_bald and labels.scalp_hair < 0.1

@@ -11,8 +11,8 @@ from ..landmarks import DetectedFace
 from .classes import BACKGROUND, HAIR, classify
 from .cleaning import LABELS, clean_labels
 from .colour_model import lab_from_rgb
-from .head_frame import HeadFrame, head_frame
 from .hands import hand_mask
+from .head_frame import HeadFrame, head_frame
 from .outline import outline_person
 from .zones import head_zones
 

@@ -16,7 +16,7 @@ from . import zones as place
 from .colour_model import density, histogram_cells, lab_from_rgb, weighted_counts
 from .guided_filter import GuidedFilter
 from .head_frame import HeadFrame
-from .zones import Zones, head_zones
+from .zones import Zones, erode, head_zones
 
 BACKGROUND, HAIR, SKIN, CLOTHES, BEARD = range(5)
 _ITERATIONS = 5
@@ -26,6 +26,9 @@ _SHADE_SHARE = 0.5
 _FILTER_RADIUS, _FILTER_EPS = 0.06, 1e-3  # in units; variance of CIELAB / 100
 _FILTER_STEP = 2
 _GREY_CHROMA = 2.0  # mean |a*|, |b*| of skin in photographs without colours
+_UNLIKE_SKIN = 0.3  # density of skin's colours
+# Of a bare scalp: lightness and chroma relative to skin, and mean relative deviation from its blurred lightness.
+_BARE_LIGHTNESS, _BARE_CHROMA, _BARE_TEXTURE, _TEXTURE_RADIUS = 0.85, (0.8, 1.25), 0.04, 0.05
 _LEAST_TOP = 0.3  # of the top of the skull has to be seen to call a head bald
 _BALD_PRIOR = (0.3, 0.7, 1e-3, 1e-6)  # of hair, skin, clothes, beard on a scalp that shows more skin than hair
 _LEAST_SEEDS = 0.05  # square units
@@ -65,8 +68,7 @@ class _Scene:
 
 @dataclass(frozen=True)
 class _Learned:
-    """What one resolution hands to the next: counts (C,) of colours by class, propagated maps (H, W), and whether the scalp
-    is rather skin than hair."""
+    """What one resolution hands to the next: counts (C,) of colours by class, propagated maps (H, W), baldness."""
 
     counts: dict[int, np.ndarray]
     face_skin: np.ndarray
@@ -126,7 +128,10 @@ def _learn(scene: _Scene) -> _Learned:
         BEARD: zones.beard * (face < 1) + 0.02 * scalp,
     }
     near = np.clip(1 - zones.skull_distance / 0.8, 0.1, 1)  # a dark background beside dark hair is not its colour
-    beard, bald, guided = np.zeros(inside.shape, np.float32), False, scene.filter()
+    bare = _is_bare(scene, scalp, seeds, skin)
+    if bare:
+        weights[HAIR] = scalp * (skin < _UNLIKE_SKIN)
+    beard, bald, guided = np.zeros(inside.shape, np.float32), bare, scene.filter()
     for iteration in range(_ITERATIONS):
         counts = {label: scene.counts(weight) for label, weight in weights.items()}
         face_skin = scene.counts(weights[SKIN] * zones.plain)
@@ -139,7 +144,7 @@ def _learn(scene: _Scene) -> _Learned:
         beard *= zones.below_chin & (zones.oval_distance < 0.5)
         top = zones.top & inside
         seen = np.count_nonzero(top) > _LEAST_TOP * np.count_nonzero(zones.top)
-        bald = bool(seen and probability[HAIR, top].sum() < probability[SKIN, top].sum())
+        bald = bare or bool(seen and probability[HAIR, top].sum() < probability[SKIN, top].sum())
         # Bare shoulders and hair before the chest must not become colours of clothes.
         doubt = (1 + (skin + hair * _widened(hanging, scene.unit_px)) / 4) ** 2
         weights = {
@@ -175,6 +180,27 @@ def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np
     score = np.stack([guided(values) for values in score])
     probability = np.exp(score - score.max(axis=0))
     return probability / probability.sum(axis=0)
+
+
+def _is_bare(scene: _Scene, scalp: np.ndarray, skin: np.ndarray, skin_density: np.ndarray) -> bool:
+    """Whether a scalp looks like skin: as light, as colourful, without texture."""
+    import cv2
+
+    if not (scalp.any() and skin.any()):
+        return False
+    lightness = np.ascontiguousarray(scene.lab[..., 0])
+    size = 2 * max(1, round(_TEXTURE_RADIUS * scene.unit_px)) + 1
+    texture = np.abs(lightness - cv2.blur(lightness, (size, size)))
+    inner = erode(scalp, 2)
+    inner = inner if inner.any() else scalp
+    scalp_lab, skin_lab = np.median(scene.lab[inner], axis=0), np.median(scene.lab[skin], axis=0)
+    chroma = [float(np.hypot(*colour[1:]) / (colour[0] + 16)) for colour in (scalp_lab, skin_lab)]
+    return bool(
+        scalp_lab[0] > _BARE_LIGHTNESS * skin_lab[0]
+        and _BARE_CHROMA[0] * chroma[1] <= chroma[0] <= _BARE_CHROMA[1] * chroma[1]
+        and texture[inner].mean() < _BARE_TEXTURE * (scalp_lab[0] + 16)
+        and (skin_density[inner] > _UNLIKE_SKIN).mean() > 0.9
+    )
 
 
 def _scalp_seeds(zones: Zones, inside: np.ndarray, unit_px: float) -> np.ndarray:
