@@ -456,7 +456,8 @@ def test_result_is_complete(astronaut_fit):
     assert result.landmarks_px.shape == result.projected_landmarks_px.shape == (478, 2)
     assert result.texture.dtype == np.uint8 and result.texture.shape[2] == 3
     assert result.texture_confidence.shape == result.texture.shape[:2]
-    assert [s.name for s in result.stages][:2] == ["detection", "landmarks"] and result.stages[-1].name == "texture"
+    names = [stage.name for stage in result.stages]
+    assert names[:3] == ["detection", "segmentation", "landmarks"] and names[-1] == "texture"
     assert all(s.after <= s.before for s in result.stages if s.name == "landmarks")
     assert result.seconds > 0 and result.camera.image_size == (512, 512)
     assert {s.name for s in result.stages} | {stage for stage, *_ in progress} <= set(fv.FIT_STAGES)

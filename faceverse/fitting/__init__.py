@@ -31,6 +31,7 @@ from .fit_input import (
     prepare_fit_input,
     texture_size,
     with_detail,
+    with_hair,
 )
 from .multi_photo import fit_photos
 from .prior import IdentityPrior
@@ -95,15 +96,24 @@ def fit(
         return fit_photos(photos, model, (faces, focals), module, seed, progress, on_base, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
-    fit_input = prepare_fit_input(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
-    progress("landmarks", FIT_STAGES["detection"].share, None)
+    found = detect_faces(photo.rgb)
+    fit_input = prepare_fit_input(photo, found, model, faces[0], focals[0])
+    progress("segmentation", FIT_STAGES["detection"].share, None)
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
+    begun = time.perf_counter()
+    fit_input = fit_input.segmented(found)
+    segmented = Stage("segmentation", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
+    progress("landmarks", FIT_STAGES["detection"].share + FIT_STAGES["segmentation"].share, None)
     solution, landmark_stage = _fit_landmarks(fit_input)
     fit_input = replace(fit_input, camera=solution.camera)
     prior = IdentityPrior.of_population(len(solution.state.identity))
     (state,), photometric_stages = fit_appearance([fit_input], [solution], prior, progress)
-    params = fitted_params(fit_input, state)
-    stages, warnings = (detected, landmark_stage, *photometric_stages), fit_warnings(fit_input, state)
+    begun = time.perf_counter()
+    progress("hair", 1 - FIT_STAGES["texture"].share - FIT_STAGES["hair"].share, None)
+    (params,) = with_hair([fit_input], [state], [fitted_params(fit_input, state)])
+    hair = Stage("hair", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
+    stages = (detected, segmented, landmark_stage, *photometric_stages, hair)
+    warnings = fit_warnings(fit_input, state)
 
     def textured(skin: FittedDetail | None) -> FitResult:
         begun = time.perf_counter()

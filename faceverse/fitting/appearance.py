@@ -37,7 +37,7 @@ def fit_appearance(
     surface = surface_samples(mesh)
     states = [initial_state(fit_input, solution) for fit_input, solution in zip(fit_inputs, solutions, strict=True)]
     expressions = [state.expression for state in states]
-    stages, done = [], FIT_STAGES["detection"].share + FIT_STAGES["landmarks"].share
+    stages, done = [], sum(FIT_STAGES[name].share for name in ("detection", "segmentation", "landmarks"))
     for number, settings in enumerate(STAGES):
         started = time.perf_counter()
         # The detector's errors are correlated between photographs of one person, so each photograph counts less.

@@ -18,8 +18,10 @@ from ..landmarks import DetectedFace
 from ..model.face_model import FaceModel, FaceParams
 from ..rendering.render import render_head
 from ..result import FitResult, Stage
+from ..segmentation import Segmentation, segment_face
 from .detail_stage import FittedDetail
 from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
+from .hair import HairView, fitted_hair
 from .iris import eye_colours, iris_colour
 from .parameter_regressor import load_parameter_regressor
 from .photometric import PhotometricTarget, crop_box, crop_photo
@@ -28,6 +30,7 @@ from .solver import LandmarkModel, LandmarkSolution, landmark_model, landmark_te
 from .state import FaceState
 from .surface import MIN_ALBEDO
 from .texture import SkinTexture, bake_photo
+from .visible_skin import SHAPE_LABELS, visible_skin
 
 FOCAL_SIGMA = 0.25  # prior standard deviation of the logarithm of an unknown focal length
 TEXTURE_SIZES = ((260, 1024), (0, 512))  # least face height in pixels, and the texture's size from there on
@@ -42,6 +45,7 @@ class FitInput:
         points_px: (L, 2) the model's landmarks as detected, minus the detector's bias where it is known.
         expected: (E,) prior mean of the expression weights.
         focal_known: whether the camera's focal length was given or stored in the file.
+        labels: what the pixels around the face show; None: all of the head is taken for skin.
     """
 
     model: FaceModel
@@ -53,6 +57,18 @@ class FitInput:
     expected: np.ndarray
     face_count: int = 1
     focal_known: bool = True
+    labels: Segmentation | None = None
+
+    def segmented(self, found: list[DetectedFace]) -> FitInput:
+        """A copy with labels of the photograph, if the model has hair that can be fitted.
+
+        Args:
+            found: all detected faces.
+        """
+        if self.model.parts is None or not self.model.parts.styles("hair"):
+            return self
+        others = [face for face in found if face is not self.face]
+        return replace(self, labels=segment_face(self.photo.rgb, self.face, others))
 
 
 def prepare_fit_input(
@@ -105,6 +121,10 @@ def photometric_target(fit_input: FitInput, state: FaceState, expression: np.nda
     """
     box = crop_box(fit_input.face.landmarks_px)
     pixels, inside = crop_photo(fit_input.photo.rgb, box, size)
+    if fit_input.labels is not None:
+        centre = (np.arange(size) + 0.5) * (box[3] - box[1]) / size
+        places = np.stack(np.meshgrid(centre + box[0], centre + box[1]))
+        inside = inside & (visible_skin(fit_input.labels, SHAPE_LABELS, places) > 0.5)
     camera = fit_input.camera.cropped(box, (size, size))
     observed = (fit_input.points_px.astype(np.float64) - box[:2]) * size / (box[3] - box[1])
     term = landmark_term(fit_input.landmarks, observed, camera, state.rotation, state.translation)
@@ -132,6 +152,24 @@ def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
     return params if iris is None else replace(params, iris=iris)
 
 
+def with_hair(fit_inputs: list[FitInput], states: list[FaceState], params: list[FaceParams]) -> list[FaceParams]:
+    """The parameters of one person in each photograph, with the hair that explains all of them best.
+
+    Args:
+        fit_inputs, states, params: one for each photograph; hair is fitted to those that have labels.
+    """
+    bare = SkinTexture(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+    views = [
+        HairView(head_result(*known, bare, (), (), 0.0), known[0].photo.rgb, known[0].labels, known[0].camera)
+        for known in zip(fit_inputs, states, params, strict=True)
+        if known[0].labels is not None
+    ]
+    if not views:
+        return params
+    worn = fitted_hair(views)
+    return [replace(one, styles=worn.styles, hair=worn.hair) for one in params]
+
+
 def texture_size(fit_input: FitInput) -> int:
     """Side of the texture in pixels that matches the photograph's resolution, see TEXTURE_SIZES."""
     height = float(np.ptp(fit_input.face.landmarks_px[:, 1]))
@@ -143,7 +181,9 @@ def bake_input_texture(
 ) -> SkinTexture:
     """Bake the photograph into a texture of size x size, without the shading of the displacement map."""
     displacement = None if skin is None else skin.displacement
-    return bake_photo(fit_input.photo.rgb, fit_input.model, params, fit_input.camera, size, displacement)
+    return bake_photo(
+        fit_input.photo.rgb, fit_input.model, params, fit_input.camera, size, displacement, fit_input.labels
+    )
 
 
 def with_detail(result: FitResult, module: DetailModule | None, skin: FittedDetail | None) -> FitResult:

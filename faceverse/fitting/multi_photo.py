@@ -32,6 +32,7 @@ from .fit_input import (
     projected_landmarks,
     texture_size,
     with_detail,
+    with_hair,
 )
 from .prior import IdentityPrior
 from .progress import FIT_STAGES, Progress
@@ -66,9 +67,13 @@ def fit_photos(
     Raises:
         NoFaceError: a photograph lacks the selected face; the message has its number and name.
     """
-    fit_inputs = _prepare_fit_inputs(photos, model, *choices, progress)
+    fit_inputs, found = _prepare_fit_inputs(photos, model, *choices, progress)
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
-    progress("landmarks", FIT_STAGES["detection"].share, None)
+    begun = time.perf_counter()
+    progress("segmentation", FIT_STAGES["detection"].share, None)
+    fit_inputs = [fit_input.segmented(faces) for fit_input, faces in zip(fit_inputs, found, strict=True)]
+    segmented = Stage("segmentation", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
+    progress("landmarks", FIT_STAGES["detection"].share + FIT_STAGES["segmentation"].share, None)
     begun = time.perf_counter()
     # The regressed identity depends on the same landmarks, whose errors are correlated between photographs.
     alone = [fit_landmarks(fit_input, replace(fit_input.landmarks, person=None)) for fit_input in fit_inputs]
@@ -80,9 +85,13 @@ def fit_photos(
     landmarks = _landmark_stage(alone, together, identity, time.perf_counter() - begun)
     prior = IdentityPrior.of_population(len(identity))
     states, photometric = fit_appearance(fit_inputs, together, prior, progress)
+    begun = time.perf_counter()
+    progress("hair", 1 - FIT_STAGES["texture"].share - FIT_STAGES["hair"].share, None)
     params = [fitted_params(fit_input, state) for fit_input, state in zip(fit_inputs, states, strict=True)]
+    params = with_hair(fit_inputs, states, params)
+    hair = Stage("hair", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
     iris = np.median([p.iris for p in params], axis=0).astype(np.float32)
-    stages = (detected, landmarks, *photometric)
+    stages = (detected, segmented, landmarks, *photometric, hair)
     pairs = list(zip(fit_inputs, states, strict=True))
     warnings = tuple(
         _about_photo(number, fit_input.photo, text)
@@ -124,14 +133,16 @@ def _is_turned_alike(states: list[FaceState]) -> bool:
 
 
 def _prepare_fit_inputs(photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress):
-    fit_inputs = []
+    """Inputs of the fit, and the faces that were detected in each photograph."""
+    fit_inputs, found = [], []
     for number, (photo, face, focal) in enumerate(zip(photos, faces, focals, strict=True)):
         progress("detection", FIT_STAGES["detection"].share * number / len(photos), None)
         try:
-            fit_inputs.append(prepare_fit_input(photo, detect_faces(photo.rgb), model, face, focal))
+            found.append(detect_faces(photo.rgb))
+            fit_inputs.append(prepare_fit_input(photo, found[-1], model, face, focal))
         except NoFaceError as error:
             raise NoFaceError(_about_photo(number, photo, error.message)) from error
-    return fit_inputs
+    return fit_inputs, found
 
 
 # -- landmarks --------------------------------------------------------------------------------------------------------

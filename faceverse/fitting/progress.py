@@ -25,13 +25,15 @@ class FitStage:
 
 
 FIT_STAGES: dict[str, FitStage] = {
-    "detection": FitStage("detection", 0.06),
-    "landmarks": FitStage("landmarks", 0.12),
-    "photometric coarse": FitStage("photometric_coarse", 0.31),
-    "photometric fine": FitStage("photometric_fine", 0.31),
+    "detection": FitStage("detection", 0.04),
+    "segmentation": FitStage("segmentation", 0.10),
+    "landmarks": FitStage("landmarks", 0.10),
+    "photometric coarse": FitStage("photometric_coarse", 0.25),
+    "photometric fine": FitStage("photometric_fine", 0.25),
+    "hair": FitStage("hair", 0.10),
     "detail": FitStage("detail"),
     "expression detail": FitStage("expression_detail"),
-    "texture": FitStage("texture", 0.20),
+    "texture": FitStage("texture", 0.16),
 }
 """Stages of a fit by name, in their order."""
 DETAIL_STARTS, DETAIL_ENDS = 0.35, 0.9  # fraction of the whole, where there is a detail stage

@@ -24,6 +24,8 @@ from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
+from ..segmentation import Segmentation
+from .visible_skin import TEXTURE_LABELS, visible_skin
 
 MIN_SHADE = 0.18  # lower bound on shading, relative to frontal shading; darker pixels hold noise rather than colour
 DEPTH_TOLERANCE_M = 0.004
@@ -72,7 +74,12 @@ class TexelObservations:
 
 
 def observe_texels(
-    photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int
+    photo: np.ndarray,
+    model: FaceModel,
+    params: FaceParams,
+    camera: Camera,
+    size: int,
+    labels: Segmentation | None = None,
 ) -> TexelObservations:
     """Project every texel of a (size, size) map into the photograph; arguments as of `bake_photo`."""
     vertices = _posed(model, params)
@@ -89,6 +96,8 @@ def observe_texels(
     confidence = smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
     confidence *= _visibility(photo.shape[:2], pixels, model, position_px, depth)
     confidence *= baked[12]
+    if labels is not None:
+        confidence *= visible_skin(labels, TEXTURE_LABELS, position_px)
     colour = _sample(photo, position_px)
     confidence *= smoothstep((colour.max(0) - 0.004) / 0.012)  # underexposed
     base = np.maximum(baked[:3], DARKEST_ALBEDO)
@@ -105,6 +114,7 @@ def bake_photo(
     camera: Camera,
     size: int = 1024,
     displacement: np.ndarray | None = None,
+    labels: Segmentation | None = None,
 ) -> SkinTexture:
     """Bake the albedo texture of a fitted head from its photograph.
 
@@ -114,8 +124,9 @@ def bake_photo(
         camera: of the photograph.
         size: width and height of the texture.
         displacement: (S, S) mm, in any resolution: the shading that the fitted displacement causes is removed too.
+        labels: of the photograph; where they tell of no skin, the texture is completed from what is seen.
     """
-    observed = observe_texels(photo, model, params, camera, size)
+    observed = observe_texels(photo, model, params, camera, size, labels)
     base, skin, hair = observed.base, observed.skin, observed.scalp
     normal = observed.normal
     if displacement is not None:

@@ -188,7 +188,10 @@ def subdivide_flat(values: np.ndarray, topology: Subdivision) -> np.ndarray:
 def unique_edges(faces: np.ndarray) -> np.ndarray:
     """Undirected edges (E, 2) of triangles (F, 3) or quads (F, 4), each once, sorted."""
     sides = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
-    return np.unique(np.sort(sides, axis=1), axis=0)
+    low, high = np.minimum(*sides.T).astype(np.int64), np.maximum(*sides.T).astype(np.int64)
+    base = int(high.max(initial=0)) + 1
+    codes = np.unique(low * base + high)  # numbers are sorted much faster than rows
+    return np.stack([codes // base, codes % base], axis=1).astype(faces.dtype)
 
 
 def tangents(positions: np.ndarray, normals: np.ndarray, uv: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 
 from ..graphics.lighting import srgb_from_linear
 from .face_model import FaceModel, FaceParams
+from .scalp import bare_scalp
 from .texture_maps import bake_vertices, uv_fragments
 
 DARKEST_ALBEDO = 0.004
@@ -77,6 +78,8 @@ def model_albedo(model: FaceModel, params: FaceParams) -> np.ndarray:
     """Albedo (V, 3) linear RGB of the model, bounded to DARKEST_ALBEDO..1, with the eye sockets in their own colour."""
     with torch.no_grad():
         albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(DARKEST_ALBEDO, 1).numpy()
+    if model.parts is not None and model.parts.styles("scalp"):  # hair is a part: none in the skin
+        albedo = bare_scalp(model, albedo)
     albedo[model.regions.get("eye_sockets", np.zeros(0, np.int64))] = EYE_SOCKET_ALBEDO
     return albedo
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from .part import HAIR_SLOTS, PartLibrary
 
+_CURLS = 0.8  # wave from which a style is curly
+
 
 @dataclass(frozen=True)
 class HairStyle:
@@ -24,6 +26,11 @@ class HairStyle:
     scalp: str | None = None
     mesh: str | None = None
     shape: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_curly(self) -> bool:
+        """Whether the hair has no common direction."""
+        return self.mesh is not None and (self.mesh.startswith("afro") or self.shape.get("wave", 0) >= _CURLS)
 
 
 _MADE = (
@@ -92,3 +99,13 @@ def with_styles(library: PartLibrary) -> PartLibrary:
         if mesh is not None:
             parts[f"hair/{name}"] = replace(mesh, name=f"hair/{name}", shape=dict(style.shape))
     return replace(library, parts=parts)
+
+
+def hair_style_of(styles: Mapping[str, str]) -> str:
+    """Name of the hair style of a head.
+
+    Args:
+        styles: of its parts by slot.
+    """
+    slots = {slot: styles[slot] for slot in HAIR_SLOTS if slot in styles}
+    return next((name for name in HAIR_STYLES if hair_slots(name) == slots), "bald")

@@ -1,0 +1,33 @@
+"""Where a photograph shows skin: what hair, hands, glasses and clothes cover must not speak for the skin.
+
+The labels come from `faceverse.segmentation`. Beards stay part of the skin's texture, but say nothing about its shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from ..segmentation import Segmentation
+
+SHAPE_LABELS = ("face", "neck")
+"""Labels of pixels whose shading tells the shape of the face."""
+TEXTURE_LABELS = ("face", "neck", "beard")
+"""Labels of pixels whose colour belongs to the texture of the skin."""
+_MARGIN = 0.008  # share of the crop by which the border of the skin is blurred: it shows strands and shadows of hair
+
+
+def visible_skin(labels: Segmentation, names: tuple[str, ...], position_px: np.ndarray) -> np.ndarray:
+    """Share (...) float32 in 0..1 of skin at pixels of a photograph; 1 outside the labelled crop.
+
+    Args:
+        labels: of the photograph.
+        names: labels that count as skin.
+        position_px: (2, ...) x and y.
+    """
+    mask = labels.mask(*names).astype(np.float32)
+    # Skin only where all around is skin: twice the blurred mask, minus one.
+    clear = np.clip(2 * gaussian_filter(mask, _MARGIN * len(mask), mode="nearest", truncate=3) - 1, 0, 1)
+    low, high = labels.box_px[:2], labels.box_px[2:]
+    x, y = ((position_px[k] - low[k]) * (len(mask) / (high[k] - low[k])) - 0.5 for k in (0, 1))
+    return map_coordinates(clear, [y, x], order=1, mode="constant", cval=1.0)

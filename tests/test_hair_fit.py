@@ -1,0 +1,150 @@
+"""Hair from a photograph: style, outline and colour, on pictures that the tests draw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import faceverse as fv
+from faceverse.fitting.hair import HairView, fit_hair, fitted_hair, hair_coherence, observe_hair
+from faceverse.fitting.hair_outline import OutlineSolver, agreement, draw_hair, solid_faces
+from faceverse.fitting.texture import bake_photo
+from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
+from faceverse.graphics.lighting import ambient_light
+from faceverse.model.scalp import bare_scalp, hair_share
+from faceverse.model.skin_texture import model_albedo
+from faceverse.parts.hair import Hair
+from faceverse.parts.hair_shape import CONTROL_POINTS, hair_vertices
+from faceverse.parts.hair_styles import hair_style_of, with_hair_style
+from faceverse.result import head_from_params
+from faceverse.segmentation import LABELS, Segmentation
+
+SIZE = 512
+BACKGROUND = (255, 0, 255)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fv.load_model()
+
+
+@pytest.fixture(scope="module")
+def bald(model):
+    """A head without hair before a camera."""
+    params = model.random(3).replace(
+        rotation=np.eye(3, dtype=np.float32), translation=np.array([0, 0, -0.7], np.float32),
+        light=ambient_light(1.0).numpy(),
+    )  # fmt: skip
+    camera = replace(default_camera((SIZE, SIZE)), focal_px=SIZE * 0.7 / 0.55)
+    return head_from_params(model, params.replace(styles=with_hair_style(params.styles, "bald")), camera)
+
+
+def wearing(head, style, hair=None):
+    styles = with_hair_style(head.params.styles, style)
+    return head.replace(params=head.params.replace(styles=styles, hair=hair or Hair()))
+
+
+def photograph(head):
+    """A picture of the head and its true labels."""
+    drawn, bare = (
+        fv.render(one, camera=head.camera, background=BACKGROUND).rgb for one in (head, wearing(head, "bald"))
+    )
+    labels = np.full((SIZE, SIZE), LABELS.index("face"), np.uint8)
+    labels[np.abs(drawn.astype(int) - BACKGROUND).max(2) <= 24] = LABELS.index("background")
+    hair = np.abs(drawn.astype(int) - bare).max(2) > 24
+    labels[hair] = LABELS.index("hair")
+    person = (labels != LABELS.index("background")).astype(np.float32)
+    box = np.array([0, 0, SIZE, SIZE], np.float64)
+    seen = np.ones((SIZE, SIZE), bool)
+    return drawn, Segmentation(labels, person, hair.astype(np.float32), seen, box, 1.0 if hair.any() else 0.0)
+
+
+@pytest.mark.parametrize("style", ["short02", "bob01"])
+def test_a_style_is_found_again_with_its_colour(bald, style):
+    colour = (0.45, 0.2, 0.1)
+    photo, labels = photograph(wearing(bald, style, Hair(color=colour)))
+    found = fitted_hair([HairView(bald, photo, labels, bald.camera)])
+    assert found.styles["hair"] == style
+    assert np.abs(np.array(found.hair.color) - colour).max() < 0.05
+
+
+def test_a_bald_head_stays_bald(bald):
+    photo, labels = photograph(bald)
+    assert hair_style_of(fitted_hair([HairView(bald, photo, labels, bald.camera)]).styles) == "bald"
+
+
+def test_several_photographs_agree_on_one_style(bald, model):
+    worn = wearing(bald, "bob01")
+    views = []
+    for yaw in (0, 50):
+        rotation = rotation_from_euler_deg(yaw).numpy()
+        turned = [one.replace(params=one.params.replace(rotation=rotation)) for one in (bald, worn)]
+        views.append(HairView(turned[0], *photograph(turned[1]), bald.camera))
+    assert fitted_hair(views).styles["hair"] == "bob01"
+
+
+def test_the_outline_comes_onto_the_observed_one(bald, model):
+    warp = np.zeros((len(CONTROL_POINTS), 3), np.float32)
+    warp[CONTROL_POINTS[:, 1] > 0.1, 1] = 0.03  # hair that stands up
+    photo, labels = photograph(wearing(bald, "short02", Hair(warp=warp)))
+    observed = observe_hair(HairView(bald, photo, labels, bald.camera))
+    part = model.parts.get("hair", "short02")
+    faces, hair = solid_faces(part), Hair()
+
+    def drawn(hair):
+        return draw_hair(observed, hair_vertices(part, hair, bald.neutral_vertices), faces)
+
+    before = agreement(observed, drawn(hair).mask)
+    for _ in range(3):
+        hair = hair.replace(warp=OutlineSolver(part, faces).step(observed, drawn(hair), hair.warp))
+    after = agreement(observed, drawn(hair).mask)
+    assert after > before + 0.05
+    raised = hair.warp[CONTROL_POINTS[:, 1] > 0.1, 1].mean()
+    assert 0.01 < raised < 0.04
+
+
+def test_hair_that_nobody_sees_is_not_chosen(bald):
+    photo, labels = photograph(wearing(bald, "short01"))
+    fitted = fit_hair(observe_hair(HairView(bald, photo, labels, bald.camera)), bald.model, bald.neutral_vertices)
+    assert "ponytail" not in fitted.style and "braid" not in fitted.style
+
+
+def test_coherence_tells_strands_from_curls():
+    rng = np.random.default_rng(0)
+    hair = np.ones((128, 128), bool)
+    strands = np.tile(rng.random(128), (128, 1)) * 255
+    assert hair_coherence(strands, hair) > 0.9
+    assert hair_coherence(rng.random((128, 128)) * 255, hair) < 0.5
+    assert np.isnan(hair_coherence(strands, np.zeros_like(hair)))
+
+
+def test_what_covers_the_skin_is_not_in_its_texture(bald):
+    photo, labels = photograph(bald)
+    photo = photo.copy()
+    photo[150:200, 200:300] = (0, 255, 0)  # across the forehead
+    covered = labels.labels.copy()
+    covered[150:200, 200:300] = LABELS.index("accessory")
+
+    def green(labels):
+        texture = bake_photo(photo, bald.model, bald.params, bald.camera, 256, labels=labels).rgb.astype(int)
+        return int((texture[..., 1] > texture[..., 0] + 60).sum())
+
+    assert green(None) > 300
+    assert green(replace(labels, labels=covered)) < 10
+
+
+def test_the_albedo_of_a_bare_scalp_is_skin(model):
+    params = model.random(4)
+    painted = model_albedo(replace_parts(model), params)
+    bare = bare_scalp(model, painted)
+    scalp = hair_share(model) > 0.8
+    face = np.zeros(len(scalp), bool)
+    face[model.regions["face"]] = True
+    assert painted[scalp].mean() < 0.5 * painted[face].mean()
+    assert bare[scalp].mean() > 0.75 * painted[face].mean()
+    np.testing.assert_array_equal(bare[face & (hair_share(model) < 0.02)], painted[face & (hair_share(model) < 0.02)])
+
+
+def replace_parts(model):
+    """The model without parts, whose albedo keeps its hair."""
+    return fv.FaceModel(model.data)
