@@ -297,6 +297,18 @@ def test_a_beard_is_stored_with_a_head_and_the_command_gives_one(model, tmp_path
     assert edited.params.beard.length == 0.5 and np.array_equal(edited.params.beard.coverage, coverage)
 
 
+def test_a_glb_has_the_beard_as_tested_and_blended_hairs_that_move(model, tmp_path):
+    head = head_with(model, "moustache")
+    fv.export(head, tmp_path / "head.glb")
+    content = (tmp_path / "head.glb").read_bytes()
+    document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    mesh = next(mesh for mesh in document["meshes"] if mesh["name"].startswith("beard"))
+    materials = [document["materials"][primitive["material"]] for primitive in mesh["primitives"]]
+    assert [material["alphaMode"] for material in materials] == ["MASK", "BLEND"]
+    assert all(material["doubleSided"] for material in materials)
+    assert mesh["primitives"][0]["targets"] and all(set(t) == {"POSITION"} for t in mesh["primitives"][0]["targets"])
+
+
 def test_a_blend_has_the_beard_of_the_nearer_head(model):
     one, two = head_with(model, "shaved"), head_with(model, "full", 2, beard=Beard(length=0.5))
     for share, nearer in ((0.3, one), (0.7, two)):

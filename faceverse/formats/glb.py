@@ -29,6 +29,7 @@ _SOLID_HAIR = 0.6  # alpha of a strand that hides what is behind it
 _CORNEA_REFLECTANCE = 0.04
 _OPEN_JAW = 0.6  # weight at which light in the mouth is computed
 _STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
+_STILL_HAIR_M = 5e-4  # likewise for the many vertices of a beard, which also keeps its normals
 _ROUND = 0.03  # share of the radius by which a vertex may be away from the eyeball to count as a part of it
 
 
@@ -60,8 +61,8 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
         mesh = _part_mesh(result, slot, offsets, weights, centres[slot], light.get(slot))
         material = _part_material(slot, part.material, pictures)
         overlay = None
-        if slot == "hair":
-            overlay = replace(material, name="hair_edges", alpha_mode="BLEND")
+        if slot in ("hair", "beard"):
+            overlay = replace(material, name=f"{slot}_edges", alpha_mode="BLEND")
             material = replace(material, alpha_mode="MASK", alpha_cutoff=_SOLID_HAIR)
         parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder, overlay))
     head = _skin_mesh(result, offsets, weights, light.get("skin"))
@@ -142,15 +143,17 @@ def _part_mesh(
     pairs, faces = split_corners(part.faces, part.uv_faces)
     vertex = pairs[:, 0]
     normals = unit_normals(placed, part.faces)
+    still, has_normals = (_STILL_HAIR_M, False) if slot == "beard" else (_STILL_M, _has_morph_normals(result))
     targets = []
     for name, offset in zip(result.model.expression_names, offsets):
         moved, turned = np.zeros_like(placed), np.zeros_like(placed)
         if np.abs(offset[part.binding.reference]).max() >= _STILL_M / 10:
             expressive = result.part_vertices_on(slot, result.neutral_vertices + offset)
-            moves = np.abs(expressive - placed).max(axis=1) >= _STILL_M
+            moves = np.abs(expressive - placed).max(axis=1) >= still
             moved[moves] = (expressive - placed)[moves]
-            turned[moves] = (unit_normals(expressive.astype(np.float32), part.faces) - normals)[moves]
-        targets.append(MorphTarget(name, moved[vertex], turned[vertex] if _has_morph_normals(result) else None))
+            if has_normals:
+                turned[moves] = (unit_normals(expressive.astype(np.float32), part.faces) - normals)[moves]
+        targets.append(MorphTarget(name, moved[vertex], turned[vertex] if has_normals else None))
     if not any(target.positions.any() for target in targets):
         targets = []
     return GltfMesh(

@@ -1,7 +1,7 @@
 """Write a head with its expression to OBJ, PLY and STL: the skin and its parts.
 
 An OBJ has all parts, each as an object with a material. PLY and STL hold surfaces without transparency: the hair is one
-closed solid; lashes and brows, which are pictures of hairs on transparent strips, are left out.
+closed solid; lashes, brows and beards, which are pictures of hairs on transparent strips, are left out.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 from .part import Part
 
-ROWS = 6
+ROWS = 4
 CARD_VERTICES = 2 * ROWS
 CARD_FACES = 2 * (ROWS - 1)
 UNDERCOAT_BAND = 0.25

@@ -243,7 +243,7 @@ def coat(skin: BeardSkin, roots: Roots, rng: np.random.Generator) -> np.ndarray:
     up = np.cross(across, along)
     side = np.cos(twist)[..., None] * across + np.sin(twist)[..., None] * up
     width = rng.uniform(*_COAT_WIDTH_M, len(line)) * (0.6 + 0.4 * np.clip(length / 0.014, 0, 1))
-    half = 0.5 * width[:, None] * np.array([0.75, 0.95, 1.05, 1.05, 0.95, 0.8])
+    half = 0.5 * width[:, None] * np.interp(np.linspace(0, 1, ROWS), (0, 0.4, 0.7, 1), (0.75, 1.05, 1.05, 0.8))
     return np.stack([line - half[..., None] * side, line + half[..., None] * side], axis=2)
 
 

@@ -75,7 +75,7 @@ def _undercoat(rng: np.random.Generator, size: tuple[int, int], sparseness: floa
     y = root[:, 1:] + length * t * np.cos(turn)
     fade = smoothstep((0.5 - np.abs(root[:, :1] - 0.5)) / 0.2) * smoothstep(y / 0.1) * smoothstep((1 - y) / 0.15)
     amount = 0.75 * rng.uniform(0.6, 1.2, count)[:, None] * (1 - t**2) * fade
-    bright = np.exp(rng.normal(0, _SPREAD, count))[:, None] * (0.45 + 0.25 * t)
+    bright = np.exp(rng.normal(0, _SPREAD, count))[:, None] * (0.45 + 0.35 * sparseness + 0.25 * t)
     hair_px = np.full_like(x, 1.3)
     return _splat(x * width, y * height, amount, bright, hair_px, size)
 
