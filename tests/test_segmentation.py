@@ -1,5 +1,7 @@
 """Segmentation: labels of photographs and of renderings with painted hair, bystanders, crops, errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,19 @@ def test_box_follows_the_photograph(segmented):
     one = first.to_photo(first.mask("hair"), (512, 512))
     other = second.to_photo(second.mask("hair"), (700, 640))[120:632, 90:602]
     assert (one & other).sum() / (one | other).sum() > 0.9
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turned_photograph(segmented, turns):
+    picture, first = segmented
+    face = detect_faces(picture)[0]
+    size, points = len(picture), face.landmarks_px
+    for _ in range(turns):
+        points = np.stack([points[:, 1], size - points[:, 0]], axis=-1)
+    turned = segment_face(np.rot90(picture, turns), replace(face, landmarks_px=points))
+    labels = turned.to_photo(turned.labels, (size, size))
+    expected = np.rot90(first.to_photo(first.labels, (size, size)), turns)
+    assert (labels == expected).mean() > 0.98
 
 
 def test_errors(segmented):

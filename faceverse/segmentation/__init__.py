@@ -14,11 +14,12 @@ from .colour_model import lab_from_rgb
 from .hands import hand_mask
 from .head_frame import HeadFrame, head_frame
 from .outline import outline_person
-from .zones import head_zones
+from .zones import dilate, head_zones
 
 SIZE = 512  # of the crop, in pixels
 _CROP_SIDE, _CROP_ABOVE = 5.9, 2.3  # of the crop and of its part above the eyes, in units of `head_frame`
 _MIN_UNIT_PX = 4.0
+_SOFT_PX = 4
 _OUTSIDE_GREY = np.uint8(128)
 _HANDS_CROP = (0.14, 0.1, 0.72)  # left, top and side of the search for hands, in sides of the crop
 
@@ -77,6 +78,12 @@ class Segmentation:
         source = values if continuous else values.astype(np.uint8)
         return cv2.warpAffine(source, matrix, (shape[1], shape[0]), flags=flags).astype(values.dtype)
 
+    def turned_back(self, width: int) -> Segmentation:
+        """The same labels for the photograph, `width` pixels wide, of which `np.rot90` made the labelled one."""
+        arrays = {name: np.rot90(getattr(self, name), -1).copy() for name in ("labels", "person", "hair", "inside")}
+        x0, y0, x1, y1 = self.box_px
+        return replace(self, **arrays, box_px=np.array([width - y1, x0, width - y0, x1]))
+
     def scaled(self, factor: float) -> Segmentation:
         """The same labels for a photograph that is `factor` times as large."""
         return replace(self, box_px=self.box_px * factor)
@@ -86,13 +93,18 @@ def segment_face(rgb: np.ndarray, face: DetectedFace, others: list[DetectedFace]
     """Label the pixels around a detected face; deterministic.
 
     Args:
-        rgb: (H, W, 3) uint8 sRGB, upright.
+        rgb: (H, W, 3) uint8 sRGB; heads may be tilted or upside down.
         face: the person to label, in pixels of `rgb`.
         others: further faces of the photograph, whose pixels become background.
 
     Raises:
         WeightsError: the segmenter's model, mediapipe or a system library is missing.
     """
+    others = others or []
+    if head_frame(face).quarter_turns:
+        # The network and the priors expect hair above a face.
+        turned = [_turned(one, rgb.shape[1]) for one in (face, *others)]
+        return segment_face(np.rot90(rgb), turned[0], turned[1:]).turned_back(rgb.shape[1])
     head = head_frame(face)
     side = _CROP_SIDE * max(head.unit_px, _MIN_UNIT_PX)
     corner = head.origin_px - np.array([side / 2, _CROP_ABOVE / _CROP_SIDE * side])
@@ -103,19 +115,26 @@ def segment_face(rgb: np.ndarray, face: DetectedFace, others: list[DetectedFace]
         return one.moved(scale, -corner * scale)
 
     frame = in_crop(head)
-    person = outline_person(crop, inside, frame, [in_crop(head_frame(other)) for other in others or ()])
+    person = outline_person(crop, inside, frame, [in_crop(head_frame(other)) for other in others])
     zones = head_zones(frame, _hands_near_head(crop, inside))
     probability = classify(crop, person, frame, zones)
     probability[:, ~inside] = np.eye(len(probability), dtype=np.float32)[BACKGROUND][:, None]
     labels, scalp_hair = clean_labels(probability, lab_from_rgb(crop), zones, frame.unit_px)
     return Segmentation(
         labels=labels,
-        person=1 - probability[BACKGROUND],
-        hair=probability[HAIR] * (labels == LABELS.index("hair")),
+        # Without the people that cleaning removed; wider than the labels, for the soft edges.
+        person=(1 - probability[BACKGROUND]) * dilate(labels > 0, _SOFT_PX),
+        hair=probability[HAIR] * dilate(labels == LABELS.index("hair"), _SOFT_PX),
         inside=inside,
         box_px=np.array([*corner, *(corner + side)]),
         scalp_hair=scalp_hair,
     )
+
+
+def _turned(face: DetectedFace, width: int) -> DetectedFace:
+    """A face in the photograph that `np.rot90` makes of one of a width."""
+    x, y = face.landmarks_px.T
+    return replace(face, landmarks_px=np.stack([y, width - x], axis=-1))
 
 
 def _hands_near_head(crop: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -135,7 +154,7 @@ def _crop(rgb: np.ndarray, corner: np.ndarray, side: float) -> tuple[np.ndarray,
     (height, width), scale = rgb.shape[:2], SIZE / side
     left, top = np.clip(np.floor(corner - 1), 0, [width - 1, height - 1]).astype(int)
     right, bottom = np.clip(np.ceil(corner + side + 1), [left + 1, top + 1], [width, height]).astype(int)
-    part = rgb[top:bottom, left:right]
+    part = np.ascontiguousarray(rgb[top:bottom, left:right])
     if scale < 1:  # an area filter first avoids aliasing
         size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)

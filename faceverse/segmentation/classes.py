@@ -29,6 +29,7 @@ _GREY_CHROMA = 2.0  # mean |a*|, |b*| of skin in photographs without colours
 _UNLIKE_SKIN = 0.3  # density of skin's colours
 # Of a bare scalp: lightness and chroma relative to skin, and mean relative deviation from its blurred lightness.
 _BARE_LIGHTNESS, _BARE_CHROMA, _BARE_TEXTURE, _TEXTURE_RADIUS = 0.85, (0.8, 1.25), 0.04, 0.05
+_SHARED_COLOURS = (0.2, 0.5)  # of a face with clothes, and with bare shoulders
 _LEAST_TOP = 0.3  # of the top of the skull has to be seen to call a head bald
 _BALD_PRIOR = (0.3, 0.7, 1e-3, 1e-6)  # of hair, skin, clothes, beard on a scalp that shows more skin than hair
 _LEAST_SEEDS = 0.05  # square units
@@ -68,13 +69,15 @@ class _Scene:
 
 @dataclass(frozen=True)
 class _Learned:
-    """What one resolution hands to the next: counts (C,) of colours by class, propagated maps (H, W), baldness."""
+    """What one resolution hands to the next: counts (C,) of colours by class, propagated maps (H, W), baldness,
+    and how likely shoulders show skin, 0..1."""
 
     counts: dict[int, np.ndarray]
     face_skin: np.ndarray
     hanging: np.ndarray
     beard: np.ndarray
     bald: bool
+    bare_shoulders: float
 
 
 def classify(rgb: np.ndarray, person: np.ndarray, frame: HeadFrame, zones: Zones) -> np.ndarray:
@@ -98,7 +101,9 @@ def classify(rgb: np.ndarray, person: np.ndarray, frame: HeadFrame, zones: Zones
     counts = {label: count * ratio for label, count in learned.counts.items()}
     hanging, beard = (cv2.resize(image, rgb.shape[1::-1]) for image in (learned.hanging, learned.beard))
     return _probabilities(
-        scene, scene.filter(), _Learned(counts, learned.face_skin * ratio, hanging, beard, learned.bald)
+        scene,
+        scene.filter(),
+        _Learned(counts, learned.face_skin * ratio, hanging, beard, learned.bald, learned.bare_shoulders),
     )
 
 
@@ -128,6 +133,7 @@ def _learn(scene: _Scene) -> _Learned:
         BEARD: zones.beard * (face < 1) + 0.02 * scalp,
     }
     near = np.clip(1 - zones.skull_distance / 0.8, 0.1, 1)  # a dark background beside dark hair is not its colour
+    shoulders = _bare_shoulders(scene, inside)
     bare = _is_bare(scene, scalp, seeds, skin)
     if bare:
         weights[HAIR] = scalp * (skin < _UNLIKE_SKIN)
@@ -136,7 +142,7 @@ def _learn(scene: _Scene) -> _Learned:
         counts = {label: scene.counts(weight) for label, weight in weights.items()}
         face_skin = scene.counts(weights[SKIN] * zones.plain)
         counts[SKIN] += shades * (_SHADE_SHARE * counts[SKIN].sum() / max(shades.sum(), 1e-9))
-        learned = _Learned(counts, face_skin, hanging, beard, bald)
+        learned = _Learned(counts, face_skin, hanging, beard, bald, shoulders)
         probability = _probabilities(scene, guided, learned)
         sure = probability * (probability > 0.5)
         hanging = _propagate_down(probability[HAIR], ~zones.hanging, scene.unit_px)
@@ -152,9 +158,9 @@ def _learn(scene: _Scene) -> _Learned:
             HAIR: sure[HAIR] * ~zones.oval * near,
             SKIN: sure[SKIN] * np.where(zones.oval, 1, np.minimum(2 * skin, 1)),
             CLOTHES: (sure[CLOTHES] if iteration > 1 else 1.0 * low) / doubt,
-            BEARD: sure[BEARD] + 0.01 * sure[HAIR],
+            BEARD: sure[BEARD] * np.where(zones.beard, 1, 0.2) + 0.01 * sure[HAIR],
         }
-    return _Learned(counts, face_skin, hanging, beard, bald)
+    return _Learned(counts, face_skin, hanging, beard, bald, shoulders)
 
 
 def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np.ndarray:
@@ -171,6 +177,7 @@ def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np
     most = np.where(zones.oval, within[place.HAIR], 1)
     within[place.HAIR] = np.where(zones.hanging, np.minimum(0.01 + 0.9 * hang, most), within[place.HAIR])
     within[place.CLOTHES] *= np.where(zones.hanging, 1 - 0.8 * hang, 1)
+    within[place.SKIN] *= np.where(zones.torso, learned.bare_shoulders, 1)
     within[place.BEARD] = np.where(zones.beard, within[place.BEARD], 1e-6 + 0.7 * learned.beard)
     within[place.SKIN] *= 1 - 0.5 * learned.beard * ~zones.beard
     outside = np.where(zones.oval, 1e-3, np.clip(1 - scene.person, 0.02, 0.98))
@@ -180,6 +187,17 @@ def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np
     score = np.stack([guided(values) for values in score])
     probability = np.exp(score - score.max(axis=0))
     return probability / probability.sum(axis=0)
+
+
+def _bare_shoulders(scene: _Scene, inside: np.ndarray) -> float:
+    """How likely shoulders show skin, 0..1, by the colours that they share with the face."""
+    shoulders = inside & scene.zones.torso
+    if np.count_nonzero(shoulders) < scene.unit_px**2 * _LEAST_SEEDS:
+        return 1.0
+    face, torso = (density(scene.counts(1.0 * mask), 1) for mask in (scene.zones.plain, shoulders))
+    shared = float(np.sqrt(face * torso).mean())  # Bhattacharyya coefficient
+    low, high = _SHARED_COLOURS
+    return float(np.clip((shared - low) / (high - low), 0.05, 1))
 
 
 def _is_bare(scene: _Scene, scalp: np.ndarray, skin: np.ndarray, skin_density: np.ndarray) -> bool:

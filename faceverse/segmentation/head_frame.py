@@ -49,6 +49,12 @@ class HeadFrame:
         """Pixels (..., 2) of points (..., 3) in units: left, up, forward from the origin."""
         return self.origin_px + points @ self.axes
 
+    @property
+    def quarter_turns(self) -> int:
+        """Counter-clockwise quarter turns of the picture, 0..3, that bring the top of the head up."""
+        right, down = self.axes[1]
+        return round(float(np.arctan2(right, -down)) / (np.pi / 2)) % 4
+
     def upright(self, pixels: np.ndarray) -> np.ndarray:
         """Coordinates (..., 2) in units across and up of pixels (..., 2), in the plane of the picture, without roll."""
         up = self.axes[1] / np.linalg.norm(self.axes[1])

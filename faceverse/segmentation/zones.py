@@ -40,6 +40,7 @@ class Zones:
         plain: the face without eyes, brows and the region of a beard.
         beard: the part of the oval where a beard grows.
         hanging: below the ears, and in the face below the brows: hair there has to come from above.
+        torso: below and beside the neck.
         hands: palms and fingers.
         below_chin: where a beard has to come from above.
         across, up: coordinates in units, see `HeadFrame.upright`.
@@ -59,6 +60,7 @@ class Zones:
     beard: np.ndarray
     hanging: np.ndarray
     below_chin: np.ndarray
+    torso: np.ndarray
     hands: np.ndarray
     across: np.ndarray
     up: np.ndarray
@@ -126,6 +128,7 @@ def head_zones(frame: HeadFrame, hands: np.ndarray) -> Zones:
         beard=beard,
         hanging=np.where(oval, up < level.brows, up < level.ears),
         below_chin=up < level.chin + 0.1,
+        torso=(up < level.chin - 0.3) & ~neck,
         hands=hands,
         across=across,
         up=up,
