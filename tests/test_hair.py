@@ -1,7 +1,7 @@
 """Hair styles: parts that follow the skull, colour and shape as a value, and the file that holds them."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -301,3 +301,85 @@ def test_pictures_show_hair_in_its_colour(model):
     mean = pictures["red"].rgb[changed].mean(0) / 255
     assert np.abs(mean - (0.55, 0.22, 0.1)).max() < 0.08
     assert pictures["red"].mask.sum() > bald.mask.sum()
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def test_paintings_lose_colour_light_and_watermark():
+    from faceverse.training.hair_texture import clean_alpha, grey_texture
+
+    stripes = np.where(np.arange(64) % 6 < 3, 0.6, 1.4)
+    ring = np.linspace(0.1, 0.5, 64)[:, None]  # light that was painted
+    painting = np.zeros((64, 64, 4), np.uint8)
+    painting[..., :3] = (255 * np.clip(ring * stripes, 0, 1))[..., None] * np.array([1, 0.6, 0.3])
+    painting[..., 3] = 255
+    uv = np.array([[0, 0], [0.7, 0], [0.7, 1], [0, 1]])
+    texture = grey_texture(clean_alpha(painting, uv, np.array([[0, 1, 2], [0, 2, 3]])))
+    assert (texture[:, 52:, 3] == 0).all() and (texture[:, :44, 3] == 255).all()
+    assert (texture[..., 0] == texture[..., 2]).all()
+    level = (texture[..., 0] / 255.0) ** 2.2
+    assert abs(level[:, :44].mean() - MEAN_LUMINANCE) < 0.03
+    rows, columns = level[4:-4, 4:40].mean(1), level[4:-4, 4:40].mean(0)
+    assert rows.max() / rows.min() < 2  # of 20 in the painting
+    assert columns.max() / columns.min() > 2
+
+
+def test_hairs_of_the_scalp_are_painted_inside_the_hair_line_and_alike_each_time():
+    from faceverse.training.scalp import Shell, paint_hairs
+
+    u, v = np.meshgrid(np.linspace(0, 1, 9), np.linspace(0, 1, 9))
+    uv = np.stack([u, v], axis=-1).reshape(-1, 2)
+    nothing = np.zeros((len(uv), 3))
+    shell = Shell(nothing, nothing, np.zeros((0, 3), int), uv, {}, np.zeros(len(uv)))
+    texture = paint_hairs(shell, np.where(uv[:, 0] < 0.5, 0.05, -0.05))
+    size = len(texture)
+    alpha = texture[..., 3].astype(float)
+    inside, outside = alpha[size // 4 : -size // 4, size // 4 : size // 3], alpha[:, -size // 3 :]
+    assert inside.mean() > 120 and outside.max() == 0
+    assert np.array_equal(texture, paint_hairs(shell, np.where(uv[:, 0] < 0.5, 0.05, -0.05)))
+
+
+def test_a_bun_is_closed_and_sits_on_the_head():
+    from faceverse.training.hair_pieces import HairMesh, bun, without_tail
+
+    centre, axis = np.array([0, 0.8, -0.05]), np.array([0.0, 0.0, -1.0])
+    made = bun(centre, axis, 0.035)
+    away = made.vertices - centre
+    assert np.abs(away).max() < 0.06 and (away @ axis).max() > 0.03
+    assert made.uv.min() > 0 and made.uv.max() < 1 and made.faces.max() == len(made.vertices) - 1
+    head = np.array([[0, 0.8, 0], [0.01, 0.8, 0], [0, 0.81, 0]])
+    tail = head - (0, 0.3, 0)
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    both = HairMesh(np.concatenate([head, tail]), np.zeros((6, 2)), faces, faces)
+    assert np.array_equal(without_tail(both).vertices, head)
+
+
+def test_split_meshes_keep_their_points_and_become_round():
+    from faceverse.training.hair import _split
+
+    angle = np.linspace(0, np.pi, 7)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    points = np.concatenate([np.column_stack([ring, np.full(7, z)]) for z in (0.0, 1.0)])
+    row = np.arange(6)
+    faces = np.concatenate([np.stack([row, row + 1, row + 8], 1), np.stack([row, row + 8, row + 7], 1)])
+    normals = points * (1, 1, 0)
+    flat, round_ = (_split(points, faces, given)[0] for given in (None, normals))
+    assert np.array_equal(flat[:14], points) and np.array_equal(round_[:14], points)
+    off = [np.abs(np.linalg.norm(made[:, :2], axis=1) - 1).max() for made in (flat, round_)]
+    assert off[1] < 0.5 * off[0]
+
+
+def test_files_with_other_reference_vertices_are_checked(model, tmp_path):
+    from faceverse.parts.file import read_parts, write_parts
+    from faceverse.parts.part import PartLibrary
+
+    part = model.parts.get("hair", "short04")
+    path = write_parts(PartLibrary({"hair/short04": part}, "mesh", {}), tmp_path / "hair.safetensors")
+    again = read_parts(path).parts["hair/short04"].binding
+    assert np.array_equal(again.reference, part.binding.reference) and len(again.reference) == len(again.reference_m)
+    for wrong in (part.binding.reference[::-1], part.binding.reference + 1):
+        broken = replace(part, binding=replace(part.binding, reference=wrong))
+        path = write_parts(PartLibrary({"hair/short04": broken}, "mesh", {}), tmp_path / "broken.safetensors")
+        with pytest.raises(fv.WeightsError, match="follows vertices that are not in order"):
+            read_parts(path)
