@@ -15,7 +15,7 @@ from .graphics.camera import Camera
 from .model.face_model import FaceModel, FaceParams, evaluate
 from .model.skin_texture import model_texture
 from .parts.beard import with_beard
-from .parts.beard_frame import beard_frame
+from .parts.beard_frame import beard_density, beard_frame
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
 from .parts.hair_clearance import HeadSurface, outward_normals
@@ -240,15 +240,15 @@ class FitResult:
     @cached_property
     def _hair_densities(self) -> Mapping[str, HairDensity]:
         """Amount of hair in space, by slot."""
-        slots = [slot for slot in ("hair", "beard") if slot in self.parts]
-        if not slots:
+        made = {"hair": HairDensity.of, "beard": beard_density}
+        if not set(made) & set(self.parts):
             return {}
         skin = self.vertices.astype(np.float64)
         normals = outward_normals(skin, self.faces)
         return {
-            slot: HairDensity.of(self.parts[slot], self.part_vertices[slot].astype(np.float64), skin, normals)
-            for slot in slots
-        }
+            slot: density(self.parts[slot], self.part_vertices[slot].astype(np.float64), skin, normals)
+            for slot, density in made.items() if slot in self.parts
+        }  # fmt: skip
 
     @cached_property
     def inner_occlusion(self) -> Mapping[str, np.ndarray]:

@@ -94,7 +94,7 @@ def _times(factor: float, moustache: float) -> Field:
 
 BEARD_STYLES: Mapping[str, BeardStyle | None] = {
     "shaved": None,
-    "stubble_long": BeardStyle(_everywhere, _times(0.22, 0.35)),
+    "stubble_long": BeardStyle(_everywhere, _times(0.2, 0.3)),
     "moustache": BeardStyle(above_mouth, _times(1.0, 1.1)),
     "goatee": BeardStyle(_circle, _times(0.55, 0.85)),
     "van_dyke": BeardStyle(lambda mm: np.maximum(above_mouth(mm), _chin_only(mm)), _times(0.9, 1.1)),

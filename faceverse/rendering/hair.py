@@ -13,7 +13,7 @@ from ..graphics.lighting import LUMINANCE, dominant_lamp, shading
 from ..parts.part import STRAND_SLOTS
 from .samples import Samples, unit
 
-_STRENGTH = {"hair": 1.0, "scalp": 0.35, "beard": 0.6}
+_STRENGTH = {"hair": 1.0, "scalp": 0.35, "beard": 0.8}
 _WHITE, _WHITE_SHIFT, _WHITE_SHARPNESS = 0.035, 0.10, 60.0  # reflected at the surface of the hairs, towards the roots
 _TINTED, _TINTED_SHIFT, _TINTED_SHARPNESS = 0.35, -0.16, 14.0  # through the hairs: a share of their colour, to the tips
 _STRAND_SHIFT = 0.12  # by which the brightness of a strand moves its highlight: strands differ

@@ -9,7 +9,7 @@ cards of the undercoat are bound to the skin on which they lie.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from ..errors import WeightsError
 from ..model.face_model import FaceModel
 from ..parts.beard_layout import CARD_VERTICES, ROWS, TILES, card_faces, card_uv
+from ..parts.beard_styles import above_mouth, mirrored_mm
 from ..parts.binding import bind
 from ..parts.brows import grey_texture
 from ..parts.file import write_parts
@@ -49,12 +50,12 @@ GROWTH = (  # place in mm on the mean head, left half; direction; length of a fu
     ((45, -98, 25), (0.0, -1.0, 0.3), 13, 30),
 )  # fmt: skip
 _REACH_M = 0.011  # standard deviation of a place's weight
-_COAT_M, _UNDERCOAT_M = 0.0021, 0.0036  # distance between roots
+_COAT_M, _MOUSTACHE_M, _UNDERCOAT_M = 0.0021, 0.0020, 0.0036  # distance between roots
 _COAT_WIDTH_M, _UNDERCOAT_SIZE_M = (0.0030, 0.0046), (0.0095, 0.0085)
 _EDGE_M = 0.011  # over which hairs get rare and short towards the border of the beard
 _RAGGED_M = 0.0018
 _SUNK_M = 0.0009  # of roots below the skin
-_LIP_MARGIN_M = 0.0016  # by which hairs may reach over the border of the lips
+_LIP_MARGIN_M = 0.0020  # by which hairs may reach over the border of the lips
 _NEAR_M = 0.05
 _ROUGHNESS = 0.8
 _SEED = 1
@@ -117,7 +118,7 @@ def train_beard(output: Path, model: FaceModel, report: Callable[[str], None] = 
     under = scattered_roots(skin, _UNDERCOAT_M, rng)
     under_points = undercoat(skin, under, rng)
     report(f"undercoat: {len(under_points)} cards")
-    roots = scattered_roots(skin, _COAT_M, rng)
+    roots = joined(scattered_roots(skin, _COAT_M, rng), scattered_roots(skin, _MOUSTACHE_M, rng, above_mouth))
     coat_points = coat(skin, roots, rng)
     report(f"coat: {len(coat_points)} cards")
     points = np.concatenate([under_points, coat_points])
@@ -143,12 +144,12 @@ def beard_skin(model: FaceModel) -> BeardSkin:
     for name, indices in model.regions.items():
         flags[name][indices] = True
     nothing = np.zeros(len(vertices))
-    fields = skin_fields(vertices, flags, nothing, nothing, nothing)
-    is_skin = (fields.skin > 0) & ~flags["ears"]
+    found = skin_fields(vertices, flags, nothing, nothing, nothing)
+    is_skin = (found.skin > 0) & ~flags["ears"]
     on_lips = flags["lips"] | flags["mouth_inside"]
     outside, inside = cKDTree(vertices[is_skin & ~on_lips]), cKDTree(vertices[on_lips])
     lips = np.where(on_lips, outside.query(vertices)[0], -inside.query(vertices)[0])
-    beard = np.where(is_skin, np.minimum(fields.beard, -lips - 0.0006), -0.1)
+    beard = np.where(is_skin, np.minimum(found.beard, -lips - 0.0006), -0.1)
     assert model.data.coarse_vertices is not None and model.data.coarse_faces is not None
     coarse = model.data.coarse_vertices[model.data.coarse_faces]
     is_skin &= cKDTree(vertices[beard > 0]).query(vertices)[0] < _NEAR_M  # the rest of the head is out of reach
@@ -158,12 +159,15 @@ def beard_skin(model: FaceModel) -> BeardSkin:
     )  # fmt: skip
 
 
-def scattered_roots(skin: BeardSkin, apart_m: float, rng: np.random.Generator) -> Roots:
+def scattered_roots(
+    skin: BeardSkin, apart_m: float, rng: np.random.Generator, where: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Roots:
     """Scatter roots over the skin where beards grow, at least this far apart, the lowest first.
 
     Args:
         apart_m: metres.
         rng: of places, lengths and directions.
+        where: share of roots (C,) to keep at places (C, 3) in mm, x >= 0; None: everywhere.
     """
     faces = skin.faces[(skin.beard[skin.faces] > 0).any(axis=1)]
     corners = skin.vertices[faces]
@@ -181,7 +185,10 @@ def scattered_roots(skin: BeardSkin, apart_m: float, rng: np.random.Generator) -
     edge = smoothstep(inside / (_EDGE_M - 0.007 * near_nose))
     near_lips = smoothstep((-at(skin.lips) - 0.0005) / 0.004)  # the border at the lips is sharper than on the cheek
     edge = np.where(inside > 0, np.maximum(edge, np.where(at(skin.lips) > -0.012, near_lips, 0)), 0)
-    kept = _apart(points, apart_m, (inside > 0) & (rng.random(count) < 0.25 + 0.75 * edge))
+    allowed = (inside > 0) & (rng.random(count) < 0.25 + 0.75 * edge)
+    if where is not None:
+        allowed &= where(mirrored_mm(points)) > 0.5
+    kept = _apart(points, apart_m, allowed)
     kept = kept[np.argsort(points[kept, 1], kind="stable")]
     normals = at(skin.normals)[kept]
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -189,6 +196,12 @@ def scattered_roots(skin: BeardSkin, apart_m: float, rng: np.random.Generator) -
     length = length * (0.35 + 0.65 * edge[kept]) * rng.uniform(0.75, 1.2, len(kept))
     elevation = elevation * (0.6 + 0.4 * edge[kept]) * rng.uniform(0.7, 1.3, len(kept))
     return Roots(points[kept], normals, directions, length, elevation, edge[kept])
+
+
+def joined(*roots: Roots) -> Roots:
+    """Several sets of roots as one, the lowest first."""
+    order = np.argsort(np.concatenate([each.points for each in roots])[:, 1], kind="stable")
+    return Roots(*(np.concatenate([getattr(each, f.name) for each in roots])[order] for f in fields(Roots)))
 
 
 def _apart(points: np.ndarray, distance: float, allowed: np.ndarray) -> np.ndarray:
