@@ -184,7 +184,9 @@ class Service:
         nose_width) or absolute (age_years, targets: {attribute: value}); expression: a preset such as "smile", or
         weights 0..1 by ARKit's names; detail: 0..3 times the skin's displacement; detail_seed: sampled skin detail;
         hair: a style, or null for none; hair_color: a name or #rrggbb; hair_length, hair_volume, hair_fringe: factors;
-        hair_wave, hair_grey: 0..1; rotation: yaw, pitch and roll in degrees; light: {yaw, pitch, intensity, warmth}.
+        hair_wave, hair_grey: 0..1; beard: a style, or shaved; beard_length: a factor, beard_density: 0..1,
+        beard_color: as hair_color; brows: a style by number; brow_color; rotation: yaw, pitch and roll in degrees;
+        light: {yaw, pitch, intensity, warmth}.
 
         Args:
             result: JSON file that /fit or /edit returned.
