@@ -383,3 +383,17 @@ def test_files_with_other_reference_vertices_are_checked(model, tmp_path):
         path = write_parts(PartLibrary({"hair/short04": broken}, "mesh", {}), tmp_path / "broken.safetensors")
         with pytest.raises(fv.WeightsError, match="follows vertices that are not in order"):
             read_parts(path)
+
+
+@pytest.mark.parametrize("style", ["long01", "bob02"])
+def test_hair_that_covers_the_ears_stays_outside_of_large_ones(model, style):
+    """Seed 3 has ears that stand out."""
+    head = head_with(model, style, seed=3, hair=Hair(volume_sides=0.5))
+    ears, hair = head.neutral_vertices[model.regions["ears"]], head.neutral_part_vertices["hair"]
+    for side in (1, -1):
+        ear = ears[side * ears[:, 0] > 0]
+        low, high = ear.min(0), ear.max(0)
+        middle = (low + high)[1:] / 2
+        beside = (np.abs(hair[:, 1:] - middle) < 0.5 * (high - low)[1:]).all(1) & (side * hair[:, 0] > 0.07)
+        outside = side * hair[beside, 0] > (side * ear[:, 0]).max()
+        assert len(outside) > 20 and outside.mean() > 0.9  # but for the innermost cards

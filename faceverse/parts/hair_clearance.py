@@ -24,7 +24,7 @@ _HAIR_LINE = 0.52  # height of the hair line, from the brows to the top of the h
 _TEMPLE_M = 0.012  # half of what the free space widens by where no fringe is left
 _FRONT_M = (-0.035, -0.012)  # before the eyes' centres, between which hair begins to hang before the face
 _GAP_INSIDE = 0.85  # greatest distance of that point from the middle, in radii
-_EAR_M = (0.040, 0.034)  # half height and half depth of an ear, over which hair lies that covers it
+_EAR_M = (0.046, 0.040)  # half height and half depth of an ear, over which hair lies that covers it
 _PILED = 0.5  # width of the rim into which hair is moved, of the free space
 
 
@@ -94,7 +94,7 @@ class HeadSurface:
         hair = hair.copy()
         for side, (width, height, depth) in zip((1, -1), self.ears):
             offset = (hair[:, 1:] - (height, depth)) / _EAR_M
-            beside = np.exp(-np.square(offset).sum(1) ** 2)  # flat over the ear, 0 beyond
+            beside = np.exp(-np.square(offset).sum(1) ** 3)  # flat over the ear, 0 beyond
             lack = width + CLEARANCE_M - side * hair[:, 0]
             moves = (lack > 0) & (side * hair[:, 0] > 0)
             hair[moves, 0] += side * (lack * beside * over_ears)[moves]

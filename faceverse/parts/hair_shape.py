@@ -49,7 +49,10 @@ _SHORT_M = 0.09  # a style that hangs no lower is cut shorter all around, not at
 _TOP = (0.25, 0.80)  # upward component of the direction from the skull's centre between which sides become top
 _WAVE_START_M, _WAVE_FULL_M = 0.05, 0.16  # distance from the crown
 _WAVE_M, _WAVELENGTH_M, _CURL_M = 0.011, 0.075, 0.040  # amplitude; wavelength of slight waves and of curls
-_OVER_EAR_M = (0.068, 0.080)  # distance from the plane of symmetry between which hair comes to lie outside of an ear
+_EAR_M, _EAR_HALF_M = (-0.055, 0.0), 0.024  # height and depth of an ear from the skull's centre, and half its size
+_COVERED_M = (0.078, 0.086)  # middle distance from the plane of symmetry of hair at the ears, from which it covers them
+# Distances from that plane between which hair comes to lie outside of an ear, in other styles and in those.
+_OVER_EAR_M, _OVER_COVERED_M = (0.068, 0.080), (0.045, 0.052)
 _FACE_M = (0.035, (-0.13, -0.06), 0.055)  # half width, heights and least depth of the face, from the skull's mean
 _FREE_M, _FLAT_WAVE = (0.004, 0.030), 0.35  # distances from the skull over which waves grow, and their least share
 _ROOT_TO_TIP = (35, 98)  # percentiles of the length between which the colour of the roots becomes that of the tips
@@ -127,9 +130,18 @@ def _fields(key: Same[Binding]) -> HairFields:
         wave=smoothstep(from_crown, _WAVE_START_M, _WAVE_FULL_M) * (_FLAT_WAVE + (1 - _FLAT_WAVE) * free),
         phase=2.6 * np.sin(8 * azimuth + 0.7) + 1.9 * np.sin(17 * azimuth + 2.0) + 1.2 * np.sin(3 * azimuth),
         along=_along(np.linalg.norm(binding.offset, axis=1) + np.maximum(below, 0) + 0.4 * from_crown),
-        over_ears=smoothstep(np.abs(from_centre[:, 0]), *_OVER_EAR_M),
+        over_ears=_over_ears(from_centre),
         gap=_gap(binding.made - binding.reference_m.mean(0)),
     )
+
+
+def _over_ears(from_centre: np.ndarray) -> np.ndarray:
+    """(P,) share of hair (P, 3), relative to the skull's centre, that lies outside of the ears."""
+    aside = np.abs(from_centre[:, 0])
+    beside = (np.abs(from_centre[:, 1:] - _EAR_M) < _EAR_HALF_M).all(axis=1) & (aside > _OVER_COVERED_M[1])
+    middle = float(np.median(aside[beside])) if beside.any() else 0.0
+    covered = smoothstep(np.array(middle), *_COVERED_M)
+    return (1 - covered) * smoothstep(aside, *_OVER_EAR_M) + covered * smoothstep(aside, *_OVER_COVERED_M)
 
 
 def _along(length: np.ndarray) -> np.ndarray:

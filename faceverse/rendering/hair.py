@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..graphics.lighting import LUMINANCE, dominant_lamp, shading
 from ..parts.part import STRAND_SLOTS
-from .samples import Samples, unit
+from .samples import Samples
 
 _STRENGTH = {"hair": 1.0, "scalp": 0.35, "beard": 0.8}
 _WHITE, _WHITE_SHIFT, _WHITE_SHARPNESS = 0.035, 0.10, 60.0  # reflected at the surface of the hairs, towards the roots
@@ -29,23 +29,19 @@ def with_strands(samples: Samples, colours: Tensor, light: Tensor) -> Tensor:
     if samples.mesh.strands is None:
         return colours
     to_lamp, lamp = dominant_lamp(light)
-    from_inside = shading(-samples.mesh.normals, light) * samples.mesh.strands[:, 3:]
+    at_vertices = _at_vertices(samples.mesh.vertices_cam, samples.mesh.normals, samples.mesh.strands, to_lamp, light)
     for surface, here in samples.by_part():
         part = samples.mesh.parts[surface]
         if part is None or part.slot not in STRAND_SLOTS:
             continue
-        normals, albedo = samples.normals_at(here), samples.albedo[:, here]
-        inner = samples.interpolated(from_inside, samples.mesh.corners, here)
-        to_camera = -unit(samples.positions(here))
-        outside = _smoothstep((normals * to_camera).sum(0), *_TURNED)
-        strands = unit(samples.interpolated(samples.mesh.strands[:, :3], samples.mesh.corners, here))
-        halfway = unit(to_camera + to_lamp[:, None])
+        values = samples.interpolated(at_vertices, samples.mesh.corners, here)
+        (along, above, facing, lit), inner = values[:4], values[4:]
+        outside, albedo = _smoothstep(facing, *_TURNED), samples.albedo[:, here]
         mean = torch.tensor(LUMINANCE) @ albedo
         variation = (mean / mean.mean().clamp_min(1e-6) - 1).clamp(-1, 1) * _STRAND_SHIFT
-        lit = _smoothstep(to_lamp @ normals, -0.3, 0.7)
-        white = _WHITE * _highlight(strands, normals, halfway, _WHITE_SHIFT + variation, _WHITE_SHARPNESS)
-        through = _TINTED * _highlight(strands, normals, halfway, _TINTED_SHIFT + variation, _TINTED_SHARPNESS)
-        received = lit * outside * _STRENGTH[part.slot]
+        white = _WHITE * _highlight(along, above, _WHITE_SHIFT + variation, _WHITE_SHARPNESS)
+        through = _TINTED * _highlight(along, above, _TINTED_SHIFT + variation, _TINTED_SHARPNESS)
+        received = _smoothstep(lit, -0.3, 0.7) * outside * _STRENGTH[part.slot]
         if samples.light is not None:
             received = received * samples.light[here]
         shine = lamp[:, None] * (white + through * albedo) * received
@@ -54,11 +50,24 @@ def with_strands(samples: Samples, colours: Tensor, light: Tensor) -> Tensor:
     return colours
 
 
-def _highlight(strands: Tensor, normals: Tensor, halfway: Tensor, shift: Tensor, sharpness: float) -> Tensor:
-    """(K,) highlight of strands (3, K) that are tilted towards their normals (3, K) by a shift (K,)."""
-    tilted = unit(strands + shift * normals)
-    along = (tilted * halfway).sum(0)
-    return (1 - along**2).clamp_min(0) ** (sharpness / 2)
+def _at_vertices(vertices_cam: Tensor, normals: Tensor, strands: Tensor, to_lamp: Tensor, light: Tensor) -> Tensor:
+    """(V, 7) what samples need of the vertices, because interpolating cosines costs less than vectors: cosines of the
+    halfway vector to strand and normal, of the normal to camera and lamp; then the light (3) on the inside."""
+    to_camera = -torch.nn.functional.normalize(vertices_cam, dim=1)
+    halfway = torch.nn.functional.normalize(to_camera + to_lamp, dim=1)
+    along, inner = strands[:, :3], strands[:, 3:]
+    cosines = [(along * halfway).sum(1), (normals * halfway).sum(1), (normals * to_camera).sum(1), normals @ to_lamp]
+    return torch.cat([torch.stack(cosines, dim=1), shading(-normals, light) * inner], dim=1)
+
+
+def _highlight(along: Tensor, above: Tensor, shift: Tensor, sharpness: float) -> Tensor:
+    """(K,) highlight of strands that are tilted towards their normals by a shift (K,).
+
+    Args:
+        along, above: (K,) cosines of the halfway vector to strand and normal.
+    """
+    square = (along + shift * above) ** 2 / (1 + shift**2)
+    return (1 - square).clamp_min(0) ** (sharpness / 2)
 
 
 def _smoothstep(x: Tensor, low: float, high: float) -> Tensor:
