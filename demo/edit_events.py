@@ -61,7 +61,7 @@ class EditEvents(Layout):
             present = EditState.from_json(data.get("state"), head.neutral.model)
             keep = tuple(str(name) for name in data.get("keep") or ())
             seed = secrets.randbelow(2**24 - 1) + 1
-            return heads.random_changes(head, present, data.get("region"), keep, seed), ("attributes", "skin")
+            return heads.random_changes(head, present, data.get("region"), keep, seed), ("attributes", "skin", "hair")
 
         yield self._change(session, make_state)
         if session.head and data.get("region") is None:

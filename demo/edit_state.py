@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 
 import faceverse as fv
 
+from .hair_state import HairState
+
 MAX_STRENGTH = 2.0  # scale of the displacement; 1 is as fitted
 MAX_SKIN = 2**24 - 1
 _POSE_DEG = {"yaw": 180.0, "pitch": 90.0, "roll": 180.0}
@@ -37,6 +39,7 @@ class EditState:
         pose: yaw, pitch and roll in degrees; empty keeps the pose of the photograph.
         light: yaw, pitch, intensity and warmth as in `faceverse.edit`; empty keeps the light of the photograph.
         mix: shares of the second person.
+        hair: style, colour and shape of the hair; None keeps that of the photograph.
     """
 
     expression: Mapping[str, float] = field(default_factory=dict)
@@ -46,6 +49,7 @@ class EditState:
     pose: Mapping[str, float] = field(default_factory=dict)
     light: Mapping[str, float] = field(default_factory=dict)
     mix: BlendWeights = BlendWeights()
+    hair: HairState | None = None
 
     @classmethod
     def from_json(cls, data, model: fv.FaceModel) -> EditState:
@@ -69,17 +73,19 @@ class EditState:
             pose=_numbers(data.get("pose"), {name: (-limit, limit) for name, limit in _POSE_DEG.items()}),
             light=_numbers(data.get("light"), _LIGHT),
             mix=BlendWeights(**_numbers(data.get("mix"), {part.name: (0.0, 1.0) for part in fields(BlendWeights)})),
+            hair=HairState.from_json(data.get("hair")),
         )
 
     @property
     def baked(self) -> dict:
         """The part of the state that is baked into the files of the 3D view; the browser applies the rest itself."""
-        return {"attributes": dict(self.attributes), "skin": self.skin, "mix": dict(vars(self.mix))}
+        hair = None if self.hair is None else self.hair.baked
+        return {"attributes": dict(self.attributes), "skin": self.skin, "mix": dict(vars(self.mix)), "hair": hair}
 
     def to_json(self) -> dict:
         """The state in the form that the browser sends."""
         state = {part.name: getattr(self, part.name) for part in fields(self)}
-        return state | {"mix": dict(vars(self.mix))}
+        return state | {"mix": dict(vars(self.mix)), "hair": None if self.hair is None else dict(vars(self.hair))}
 
 
 def expression_limits(model: fv.FaceModel) -> dict[str, tuple[float, float]]:

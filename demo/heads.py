@@ -15,7 +15,7 @@ from PIL import Image
 
 import faceverse as fv
 
-from . import part_files
+from . import hair_state, part_files
 from .edit_state import BlendWeights, EditState, expression_limits
 from .view_files import file_url, head_pack, model_pack, wrinkle_atlas
 
@@ -73,14 +73,21 @@ def edit(head: EditableHead, state: EditState) -> EditableHead:
     """
     if head.state.baked == state.baked:
         return replace(head, state=state)
+    return replace(head, edited=_edited(head, state), state=state)
+
+
+def _edited(head: EditableHead, state: EditState, with_numbers: bool = False) -> fv.FitResult:
+    """The neutral head with the edits of a state; the numbers of the hair, which the browser applies, on request."""
     result, mix = head.neutral, state.mix
     if head.donor is not None and (mix.identity or mix.albedo or mix.detail):
         result = fv.blend(result, head.donor, identity=mix.identity, expression=0, albedo=mix.albedo, detail=mix.detail)
     wanted: dict[str, Any] = dict(state.attributes)
     if result.normal_map is not None and state.skin:
         wanted["detail_seed"] = state.skin
-    edited = fv.edit(result, **wanted) if wanted else result
-    return replace(head, edited=edited, state=state)
+    result = hair_state.with_baked_hair(result, state.hair)
+    if with_numbers:
+        result = hair_state.with_hair_numbers(result, state.hair)
+    return fv.edit(result, **wanted) if wanted else result
 
 
 def with_donor(head: EditableHead, donor: fv.FitResult, name: str) -> EditableHead:
@@ -102,18 +109,21 @@ def random_changes(
     Args:
         present: state of all sliders.
         region: one of `faceverse.ATTRIBUTE_REGIONS`, or None for the whole head.
-        keep: attributes that keep their present value; "skin" keeps the skin.
+        keep: attributes that keep their present value; "skin" keeps the skin, "hair" the hair.
         seed: of the draw.
 
     Raises:
         ParameterError: unknown region or attribute.
     """
-    names = tuple(name for name in keep if name != "skin")
+    names = tuple(name for name in keep if name not in ("skin", "hair"))
     drawn = fv.random_attributes(head.neutral, seed, region=region, keep=names)
     attributes = {name: amount for name, amount in present.attributes.items() if name not in drawn or name in names}
     attributes |= {name: round(float(amount), 3) for name, amount in drawn.items() if name not in names}
     skin = present.skin if region is not None or "skin" in keep else seed
-    return replace(present, attributes=attributes, skin=skin)
+    hair = present.hair
+    if region is None and "hair" not in keep and hair_state.has_hair(head.neutral.model):
+        hair = hair_state.random_state(head.neutral, seed)
+    return replace(present, attributes=attributes, skin=skin, hair=hair)
 
 
 def mixed_expression(head: EditableHead, share: float) -> dict[str, float]:
@@ -135,10 +145,13 @@ def with_state(head: EditableHead, state: EditState) -> fv.FitResult:
         if abs(state.expression.get(name, start[name]) - start[name]) > 1e-6:
             weights[position] = state.expression[name]
     wanted: dict[str, Any] = {}
-    if head.edited is head.neutral and np.array_equal(weights, head.fitted.params.expression):
+    edited = head.edited
+    if hair_state.with_hair_numbers(head.edited, state.hair) is not head.edited:
+        edited = _edited(head, state, with_numbers=True)
+    if edited is head.neutral and np.array_equal(weights, head.fitted.params.expression):
         result = head.fitted
     else:
-        result = head.edited
+        result = edited
         wanted["expression"] = weights
     if head.has_detail and state.strength != 1:
         wanted["detail"] = state.strength
@@ -193,6 +206,7 @@ def view(head: EditableHead, folder: Path, model: Path) -> dict:
         "smooth": smooth and file_url(smooth),
         "wrinkles": head.wrinkles,
         "parts": part_files.of_head(head.edited, model.parent, folder),
+        "hair": hair_state.base_of(head.edited),
         "state": head.state.baked,
         "start": initial_state(head),
         "limits": _limits(head.neutral),
@@ -213,6 +227,7 @@ def initial_state(head: EditableHead) -> dict:
         "pose": {"yaw": 0.0, "pitch": 0.0, "roll": 0.0},
         "light": VIEW_LIGHT | {"intensity": _brightness(head.fitted)},
         "mix": vars(BlendWeights()),
+        "hair": hair_state.start_of(head.fitted),
     }
 
 

@@ -11,6 +11,7 @@ import gradio as gr
 import faceverse as fv
 
 from . import fit_jobs, hosting, markup
+from .hair_state import NUMBERS
 from .heads import VIEW_LIGHT, download_labels
 from .job_queue import MAX_WAITING
 from .tracking_jobs import MAX_VIDEO_BYTES
@@ -101,6 +102,16 @@ def light_sliders() -> list[dict]:
         {"name": name, "range": list(entry.slider), "start": VIEW_LIGHT[name], "unit": entry.unit}
         for name, entry in fv.LIGHT_PARAMETERS.items()
     ]
+
+
+def hair_choices() -> dict:
+    """Styles with the addresses of their pictures, colours and ranges of the sliders of the hair, for the panel."""
+    pictures = {name: ASSETS / "hair" / f"{name}.webp" for name in fv.HAIR_STYLES}
+    return {
+        "styles": [[name, file_url(path) if path.exists() else None] for name, path in pictures.items()],
+        "colors": dict(fv.HAIR_COLORS),
+        "numbers": {name: list(limits) for name, limits in NUMBERS.items()},
+    }
 
 
 class Layout:
@@ -197,6 +208,7 @@ class Layout:
                 "attributes": [[region, list(names)] for region, names in fv.ATTRIBUTE_REGIONS.items()],
             },
             light=light_sliders(),
+            hair=hair_choices(),
             elem_id="fv-view",
         )
         with gr.Column(visible=False, elem_id="fv-fallback") as self.fallback:

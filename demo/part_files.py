@@ -14,9 +14,11 @@ from scipy.ndimage import distance_transform_edt
 
 import faceverse as fv
 
-from .view_files import file_url, part_pack
+from .view_files import file_url, hair_pack, part_pack
 
+TINTED_SLOTS = ("scalp", "hair")
 EYE_SLOTS = ("eye_left", "eye_right")
+_SOLID_ALPHA = 128  # the colours of strands' edges contain what was behind them when the texture was made
 _LARGEST_PX = 512
 _QUALITY = 88
 
@@ -32,6 +34,10 @@ def of_head(result: fv.FitResult, shared: Path, own: Path) -> dict[str, dict[str
     urls = {}
     for slot, part in result.parts.items():
         stored = library.get(part.name)
+        if slot in TINTED_SLOTS and stored is not None:  # the browser gives hair its colour
+            mesh = _hair_mesh(result, shared) if slot == "hair" else _mesh(part, shared)
+            urls[slot] = {"mesh": mesh, "texture": _texture(stored, shared, _SOLID_ALPHA)}
+            continue
         is_shared = stored is not None and part.material.texture is stored.material.texture
         urls[slot] = {"mesh": _mesh(part, shared), "texture": _texture(part, shared if is_shared else own)}
     return urls
@@ -57,20 +63,33 @@ def _mesh(part: fv.Part, folder: Path) -> str:
     return file_url(path)
 
 
-def _texture(part: fv.Part, folder: Path) -> str:
-    """URL of a part's texture, named by its content."""
+def _hair_mesh(result: fv.FitResult, folder: Path) -> str:
+    """URL of the pack of the hair's strands, named by style and parting; light and strands are those on a mean head."""
+    part, model = result.parts["hair"], result.model
+    stored = part if model.parts is None else model.parts.get("hair", part.style)
+    is_mirrored = result.params.hair.mirrored
+    digest = _digest(f"{part.name} {is_mirrored} {dict(part.shape)}".encode(), stored.binding.offset, stored.faces)
+    path = folder / f"part-{digest}.bin"
+    if not path.exists():
+        mean = model.neutral().replace(styles={"hair": part.style}, hair=fv.Hair(mirrored=is_mirrored))
+        _write(path, hair_pack(fv.head(mean, model, texture_size=8)))
+    return file_url(path)
+
+
+def _texture(part: fv.Part, folder: Path, least_alpha: int = 1) -> str:
+    """URL of a part's texture, named by its content; see `texture_picture`."""
     material = part.material
     path = folder / f"part-{_digest(material.alpha_mode.encode(), material.texture)}.webp"
     if not path.exists():
         content = io.BytesIO()
-        texture_picture(material.texture, material.alpha_mode).save(content, "WEBP", quality=_QUALITY, method=2)
+        texture_picture(material.texture, material.alpha_mode, least_alpha).save(content, "WEBP", quality=_QUALITY, method=2)
         _write(path, content.getvalue())
     return file_url(path)
 
 
-def texture_picture(texture: np.ndarray, alpha_mode: str) -> Image.Image:
-    """A texture for the browser: at most 512 pixels a side, and transparent texels have the colour of the closest
-    opaque one, because filtering mixes their colours.
+def texture_picture(texture: np.ndarray, alpha_mode: str, least_alpha: int = 1) -> Image.Image:
+    """A texture for the browser: at most 512 pixels a side, and texels of less alpha than `least_alpha` have the colour
+    of the closest other one, because filtering mixes their colours.
 
     Args:
         texture: (H, W, 4) uint8.
@@ -79,7 +98,7 @@ def texture_picture(texture: np.ndarray, alpha_mode: str) -> Image.Image:
     picture = Image.fromarray(texture)
     picture.thumbnail((_LARGEST_PX, _LARGEST_PX), Image.Resampling.BOX)
     texture = np.array(picture)
-    is_empty = texture[..., 3] == 0
+    is_empty = texture[..., 3] < least_alpha
     if is_empty.any() and not is_empty.all():
         row, column = distance_transform_edt(is_empty, return_distances=False, return_indices=True)
         texture[..., :3] = texture[row, column, :3]

@@ -21,6 +21,8 @@ import faceverse as fv
 
 _NEGLIGIBLE_M = 2e-5  # smaller offsets are omitted
 _OFFSET_STEPS = 32767
+_DIRECTION_STEPS = 127
+_HAIR_FIELDS = ("top", "sides", "back", "hang", "wave", "phase")
 _ATTRIBUTE_STEP_M = 7e-6  # quantisation of attribute offsets over the whole range of the attribute
 _TINT_STEPS = 127
 _NEGLIGIBLE_TINT = 1e-5  # change of albedo over the range of a direction's amounts
@@ -205,6 +207,11 @@ def part_pack(part: fv.Part) -> bytes:
     `referenceMade`. Parts that follow the triangles of the model have `triangle`, `weights` and `offset` in units of
     `offsetScale` metres.
     """
+    return gzip.compress(_pack(*_part_content(part)), 6, mtime=0)
+
+
+def _part_content(part: fv.Part) -> tuple[dict, dict[str, np.ndarray]]:
+    """Values and arrays of a part's pack."""
     binding, material = part.binding, part.material
     pairs, corner = np.unique(
         np.stack([part.faces.reshape(-1), part.uv_faces.reshape(-1)], axis=1), axis=0, return_inverse=True
@@ -230,6 +237,37 @@ def part_pack(part: fv.Part) -> bytes:
         arrays |= {"triangle": _index(binding.triangle[used]), "weights": binding.weights[used].astype(np.float32)}
     else:
         values["madeScale"], arrays["made"] = _steps(made)
+    return values, arrays
+
+
+def hair_pack(result: fv.FitResult) -> bytes:
+    """Pack of the strands of a head's hair, compressed with gzip.
+
+    Besides what `part_pack` has: the corners of `referenceMade` to which each vertex belongs, with `weights` and its
+    `distance` from the skull in metres; the fields of the shape functions by name; `strand`, (P, 3) directions of
+    strands, int8; `light`, shares of the light that arrives, uint8; vertices of the model that hair touches, `touched`,
+    of eyeballs (`leftBall` left ones first), brows and ears.
+    """
+    part, fields, regions = result.parts["hair"], result.hair_fields, result.model.regions
+    assert fields is not None and result.hair_surface is not None  # a head with hair has both
+    binding, used = part.binding, np.unique(part.faces)
+    values, arrays = _part_content(part)
+    values |= {"shape": dict(part.shape), "shortness": fields.shortness, "gap": fields.gap.tolist()}
+    balls = [np.asarray(regions.get(f"eyeball_{side}", ()), np.int64) for side in ("left", "right")]
+    values["leftBall"] = len(balls[0])
+    arrays |= {
+        "corner": _index(np.searchsorted(binding.reference, binding.triangle[used])),
+        "weights": binding.weights[used].astype(np.float32),
+        "distance": np.linalg.norm(binding.offset[used], axis=1).astype(np.float32),
+        **{name: getattr(fields, name)[used].astype(np.float32) for name in _HAIR_FIELDS},
+        "overEars": fields.over_ears[used].astype(np.float32),
+        "strand": np.round(_DIRECTION_STEPS * result.hair_frames["hair"].tangents[used]).astype(np.int8),
+        "light": np.round(255 * result.part_occlusion["hair"][used]).astype(np.uint8),
+        "touched": _index(result.hair_surface.touched),
+        "eyeballs": _index(np.concatenate(balls)),
+        "brows": _index(np.asarray(regions.get("eyebrows", ()), np.int64)),
+        "ears": _index(np.asarray(regions.get("ears", ()), np.int64)),
+    }
     return gzip.compress(_pack(values, arrays), 6, mtime=0)
 
 
@@ -256,6 +294,10 @@ def head_pack(result: fv.FitResult) -> bytes:
     own_values, own_arrays = _individual(result)
     edges = result.light_edges if result.parts else {}
     rows = np.concatenate([np.zeros(0, np.int64), *(pair.reshape(-1) for pair in edges.values())])
+    warped = {}
+    if (fields := result.hair_fields) is not None and result.params.hair.warp.any():
+        used = np.unique(result.parts["hair"].faces)
+        warped["hairWarp"] = (fields.basis @ result.params.hair.warp)[used].astype(np.float32)
     return _pack(
         {
             "center": center.tolist(),
@@ -272,6 +314,7 @@ def head_pack(result: fv.FitResult) -> bytes:
             "edgeWeights": model.fit_landmarks.barycentric[rows].astype(np.float32),
             "albedo": np.clip(np.round(albedo / _ALBEDO_STEP), -_OFFSET_STEPS, _OFFSET_STEPS).astype(np.int16),
             **own_arrays,
+            **warped,
         },
     )
 

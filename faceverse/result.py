@@ -18,9 +18,10 @@ from .parts.beard import with_beard
 from .parts.beard_frame import beard_density, beard_frame
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
+from .parts.hair_choice import hair_style_of
 from .parts.hair_clearance import HeadSurface, outward_normals
 from .parts.hair_frame import HairDensity, HairFrame
-from .parts.hair_shape import follow_head, hair_vertices
+from .parts.hair_shape import HairFields, follow_head, hair_fields, hair_vertices
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
 from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, STRAND_SLOTS, Part
 
@@ -187,14 +188,15 @@ class FitResult:
         placed = {}
         for slot, part in self.parts.items():
             if slot == "hair":
-                placed[slot] = hair_vertices(part, self.params.hair, self.neutral_vertices, self._hair_surface)
+                placed[slot] = hair_vertices(part, self.params.hair, self.neutral_vertices, self.hair_surface)
                 placed[slot] = placed[slot].astype(np.float32)
             else:
                 placed[slot] = part.binding.place(self.neutral_vertices).astype(np.float32)
         return placed
 
     @cached_property
-    def _hair_surface(self) -> HeadSurface | None:
+    def hair_surface(self) -> HeadSurface | None:
+        """The skin out of which hair stays, without expression; None if the model does not tell where its scalp is."""
         return HeadSurface.of(self.neutral_vertices, self.faces, self.model.regions)
 
     def part_vertices_on(self, slot: str, vertices: np.ndarray) -> np.ndarray:
@@ -236,6 +238,17 @@ class FitResult:
                 middle = self.vertices[part.binding.reference].astype(np.float64).mean(0)
                 frames[slot] = HairFrame.of(part, placed, middle)
         return frames
+
+    @property
+    def hair_style(self) -> str:
+        """Name of the style of the hair, of `faceverse.HAIR_STYLES`."""
+        return hair_style_of(self.params.styles)
+
+    @property
+    def hair_fields(self) -> HairFields | None:
+        """What the shape of the hair depends on besides `params.hair`, see `faceverse.parts.hair_shape`; None for a
+        head without strands."""
+        return hair_fields(self.parts["hair"].binding) if "hair" in self.parts else None
 
     @cached_property
     def _hair_densities(self) -> Mapping[str, HairDensity]:

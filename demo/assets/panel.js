@@ -1,6 +1,7 @@
 // The editing panel: tabs of sliders that show a state and report changes. It owns no state.
 
 import { Slider, Tabs, iconButton, make, setIcon } from "./controls.js";
+import { HairPanel } from "./hair_panel.js";
 import { MIX } from "./state.js";
 import { initialLight } from "./lighting.js";
 import { word } from "./words.js";
@@ -52,7 +53,7 @@ export class Panel {
   // sampleSkin(), ownSkin(), followLight(isOn), undo(), redo(), reset().
   constructor(element, options, actions) {
     Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {},
-      light: options.light ?? [] });
+      light: options.light ?? [], hair: options.hair ?? { styles: [], colors: {}, numbers: {} } });
     this.locked = new Set(); // regions, and "skin"
     this.rows = []; // {slider, read(state)}
     this.chips = [];
@@ -62,7 +63,7 @@ export class Panel {
       dice: iconButton("dice", word("randomiseAll"), () => actions.randomise(null), { "data-dice": "" }),
       reset: iconButton("reset", word("resetAll"), actions.reset, { "data-reset": true }),
     };
-    const names = ["expression", "shape", "skin", "scene", "mix"];
+    const names = ["expression", "shape", "hair", "skin", "scene", "mix"];
     const parts = {};
     for (const name of names) {
       const id = `fv-tab-${name}`;
@@ -90,6 +91,7 @@ export class Panel {
     this.chips = [];
     this.fillExpression(this.parts.expression.panel);
     this.fillShape(this.parts.shape.panel);
+    this.hairPanel = new HairPanel(this, this.parts.hair.panel);
     this.fillSkin(this.parts.skin.panel);
     this.fillScene(this.parts.scene.panel);
     this.fillMix(this.parts.mix.panel);
@@ -243,6 +245,8 @@ export class Panel {
     const hasDisplacement = Boolean(value.normal);
     this.strength.input.disabled = this.sampleSkin.disabled = !hasDisplacement;
     this.skinHint.textContent = word(hasDisplacement ? "skinHint" : "noDetail");
+    this.parts.hair.tab.hidden = !value.hair;
+    if (!value.hair && this.tabs.chosen === "hair") this.tabs.choose("expression");
     this.parts.mix.tab.hidden = !value.donor;
     if (value.donor) this.mixHint.textContent = word("mixHint", value.donor.name || "…");
     else if (this.tabs.chosen === "mix") this.tabs.choose("expression");
@@ -260,6 +264,7 @@ export class Panel {
       chip.setAttribute("aria-pressed", String(this.model.names.every(isSame)));
     }
     this.ownSkin.disabled = !state.skin;
+    this.hairPanel.show(state);
     this.bar.undo.disabled = !history.canUndo;
     this.bar.redo.disabled = !history.canRedo;
   }
@@ -270,6 +275,6 @@ export class Panel {
 
   // Attributes that randomising must keep.
   lockedAttributes() {
-    return [...this.locked].flatMap((region) => this.regions[region] ?? []);
+    return [...this.locked].flatMap((region) => (region === "hair" ? ["hair"] : this.regions[region] ?? []));
   }
 }

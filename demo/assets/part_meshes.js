@@ -1,11 +1,14 @@
 // Parts of a head for three.js: a mesh for each slot, which follows the blended head.
 
 import { loadPack, loadTexture } from "./files.js";
+import { hairMaterial } from "./hair_material.js";
+import { BoundHair, hairTint } from "./hair_shape.js";
 import { Edges } from "./occlusion.js";
 import { partMaterial } from "./part_material.js";
 import { BoundPart, vertexNormals } from "./parts.js";
 
-const ORDER = ["cornea", "tear", "lashes", "brows"]; // of transparent parts, which do not hide each other
+const ORDER = ["cornea", "tear", "lashes", "brows", "beard", "scalp", "hair"]; // of transparent parts, which do not hide each other
+const HAIR_PASSES = { scalp: ["cap"], hair: ["solid", "edges"] };
 const MOUTH_SLOTS = ["teeth_upper", "teeth_lower", "tongue"];
 
 // Packs and textures of parts, which are loaded once each.
@@ -58,10 +61,13 @@ export class PartMeshes {
   // Takes over {slot: {pack, texture}} and the pack of the head.
   setHead(files, head) {
     this.edges.setHead(head);
+    this.warp = head.hairWarp ?? null;
     for (const [slot, part] of this.parts) if (!(slot in files)) this.remove(slot, part);
     for (const [slot, { pack, texture }] of Object.entries(files)) {
       const present = this.parts.get(slot);
-      if (present?.pack === pack) present.mesh.material.map = prepared(texture, this.anisotropy);
+      if (present?.pack === pack) {
+        for (const { material } of present.meshes) material.map = prepared(texture, this.anisotropy);
+      }
       else {
         if (present) this.remove(slot, present);
         this.parts.set(slot, this.make(slot, pack, prepared(texture, this.anisotropy)));
@@ -72,7 +78,7 @@ export class PartMeshes {
   }
 
   make(slot, pack, texture) {
-    const bound = new BoundPart(pack), geometry = new THREE.BufferGeometry();
+    const bound = slot === "hair" ? new BoundHair(pack) : new BoundPart(pack), geometry = new THREE.BufferGeometry();
     const corners = pack.vertexOfCorner.length, faces = pack.cornerFaces.map((corner) => pack.vertexOfCorner[corner]);
     for (const name of ["position", "normal"]) {
       geometry.setAttribute(name, new THREE.BufferAttribute(new Float32Array(3 * corners), 3)
@@ -80,16 +86,20 @@ export class PartMeshes {
     }
     geometry.setAttribute("uv", new THREE.BufferAttribute(pack.uv, 2));
     geometry.setIndex(new THREE.BufferAttribute(pack.cornerFaces, 1));
-    const mesh = new THREE.Mesh(geometry, partMaterial(slot, pack, texture, this.opening(slot), this.viewMode));
-    const wire = new THREE.Mesh(geometry, this.wire);
-    for (const each of [mesh, wire]) {
+    const passes = HAIR_PASSES[slot];
+    if (passes) addStrands(geometry, pack);
+    const materials = passes?.map((pass) => hairMaterial(slot, pack, texture, this.viewMode, pass))
+      ?? [partMaterial(slot, pack, texture, this.opening(slot), this.viewMode)];
+    const meshes = [...materials, this.wire].map((material) => new THREE.Mesh(geometry, material)), wire = meshes.pop();
+    for (const each of [...meshes, wire]) {
       each.frustumCulled = false;
       each.renderOrder = ORDER.indexOf(slot.split("_")[0]);
       each.matrixAutoUpdate = false;
       this.group.add(each);
     }
-    const part = { pack, bound, faces, geometry, mesh, wire, normals: new Float32Array(bound.vertices.length) };
-    if (!bound.isSurface) write(part);
+    const part = { slot, pack, bound, faces, geometry, meshes, wire, normals: new Float32Array(bound.vertices.length) };
+    if (passes) this.tint(part);
+    if (!bound.isSurface && slot !== "hair") write(part);
     return part;
   }
 
@@ -100,11 +110,24 @@ export class PartMeshes {
     return name && this.edges.has(name) ? { name, ...this.edges.openings[name] } : null;
   }
 
-  remove(slot, { mesh, wire, geometry }) {
-    this.group.remove(mesh, wire);
+  remove(slot, { meshes, wire, geometry }) {
+    this.group.remove(...meshes, wire);
     geometry.dispose();
-    mesh.material.dispose();
+    for (const { material } of meshes) material.dispose();
     this.parts.delete(slot);
+  }
+
+  // Colour of the hair ("#rrggbb", share of grey hairs) and its shape, see `shapeOf`. Returns whether the shape changed.
+  setHair({ color, grey, shape }) {
+    const isReshaped = JSON.stringify(shape) !== JSON.stringify(this.hair?.shape);
+    this.hair = { color, grey, shape: isReshaped ? shape : this.hair.shape };
+    for (const part of this.parts.values()) if (part.slot in HAIR_PASSES) this.tint(part);
+    return isReshaped && this.parts.has("hair");
+  }
+
+  tint({ slot, meshes }) {
+    if (!this.hair) return;
+    for (const { material } of meshes) material.userData.tint.set(...hairTint(this.hair.color, this.hair.grey, slot));
   }
 
   // Moves the parts with a `BlendedHead` that has moved.
@@ -113,23 +136,35 @@ export class PartMeshes {
     this.shape = head.shape;
     this.edges.follow(head.vertices);
     for (const part of this.parts.values()) {
-      const { bound, mesh, wire } = part;
-      if (isReshaped) bound.place(head.base);
+      const { bound, meshes, wire, slot } = part;
+      if (slot === "hair") this.placeHair(part, head, isReshaped);
+      else if (isReshaped) bound.place(head.base);
       bound.follow(head.vertices);
       if (bound.isSurface) write(part);
       else {
-        for (const each of [mesh, wire]) each.matrix.fromArray(bound.matrix);
-        mesh.material.userData.toHead.copy(mesh.matrix);
-        for (const each of [mesh, wire]) each.matrixWorldNeedsUpdate = true;
+        for (const each of [...meshes, wire]) {
+          each.matrix.fromArray(bound.matrix);
+          each.matrixWorldNeedsUpdate = true;
+        }
+        for (const { material } of meshes) material.userData.toHead.copy(meshes[0].matrix);
       }
     }
   }
 
-  // Hair and corneas show in colours only; the other views show the surface.
+  placeHair(part, { base, model }, isReshaped) {
+    const { shape } = this.hair;
+    if (!isReshaped && part.shown === shape) return;
+    part.shown = shape;
+    part.bound.place(base, shape, model.faces, this.warp);
+    write(part);
+  }
+
+  // Lashes and corneas show in colours only; the other views show the surface.
   setMode(mode) {
     this.mode = mode;
-    for (const { pack, mesh, wire } of this.parts.values()) {
-      mesh.visible = mode === "colour" || pack.alphaMode === "OPAQUE";
+    for (const { pack, slot, meshes, wire } of this.parts.values()) {
+      const isShown = mode === "colour" || pack.alphaMode === "OPAQUE" || (slot === "hair" && mode !== "uv");
+      for (const mesh of meshes) mesh.visible = isShown;
       wire.visible = mode === "wire" && pack.alphaMode === "OPAQUE";
     }
   }
@@ -138,7 +173,8 @@ export class PartMeshes {
 // Writes the vertices of a part and their normals to the buffers of its mesh.
 function write({ pack, bound, faces, geometry, normals }) {
   const { position, normal } = geometry.attributes;
-  vertexNormals(bound.vertices, faces, normals);
+  if (bound.normals) normals.set(bound.normals);
+  else vertexNormals(bound.vertices, faces, normals);
   pack.vertexOfCorner.forEach((vertex, corner) => {
     for (let axis = 0; axis < 3; axis++) {
       position.array[3 * corner + axis] = bound.vertices[3 * vertex + axis];
@@ -153,4 +189,15 @@ function prepared(texture, anisotropy) {
   texture.encoding = THREE.sRGBEncoding;
   texture.anisotropy = anisotropy;
   return texture;
+}
+
+// Attributes of hair by corner: directions of the strands, and shares of the light that arrives.
+function addStrands(geometry, { vertexOfCorner, strand, light }) {
+  const count = vertexOfCorner.length, directions = new Int8Array(3 * count), shares = new Uint8Array(count).fill(255);
+  vertexOfCorner.forEach((vertex, corner) => {
+    for (let axis = 0; axis < 3; axis++) directions[3 * corner + axis] = strand ? strand[3 * vertex + axis] : 127 * (axis === 1);
+    if (light) shares[corner] = light[vertex];
+  });
+  geometry.setAttribute("strand", new THREE.BufferAttribute(directions, 3, true));
+  geometry.setAttribute("hairLight", new THREE.BufferAttribute(shares, 1, true));
 }

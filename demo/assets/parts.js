@@ -8,7 +8,9 @@ export class BoundPart {
   // `pack`: as demo/view_files.py writes it.
   constructor(pack) {
     Object.assign(this, pack);
+    this.pack = pack;
     this.source = centered(pack.referenceMade);
+    this.madeMean = [...this.source.mean];
     this.isSurface = pack.kind === "surface";
     if (this.isSurface) {
       this.vertices = new Float32Array(pack.offset.length);
@@ -133,7 +135,7 @@ function largestEigenvector(m) {
 }
 
 // Points (3 R) relative to their mean, and their root mean square distance from it.
-function centered(points) {
+export function centered(points) {
   const mean = [0, 0, 0], offsets = new Float64Array(points.length), count = points.length / 3;
   for (let i = 0; i < points.length; i++) mean[i % 3] += points[i] / count;
   let sum = 0;
@@ -141,7 +143,7 @@ function centered(points) {
   return { mean, offsets, spread: Math.sqrt(sum / count) };
 }
 
-function gather(vertices, indices) {
+export function gather(vertices, indices) {
   const found = new Float64Array(3 * indices.length);
   for (let i = 0; i < indices.length; i++) {
     const from = 3 * indices[i], to = 3 * i;

@@ -15,9 +15,9 @@ export class EditRequests {
   }
 
   // The part of a state that the server's files show, as text.
-  key({ attributes, skin, mix }) {
+  key({ attributes, skin, mix, hair }) {
     const named = Object.entries(attributes).filter(([name, amount]) => amount && this.colours.has(name)).sort();
-    return JSON.stringify([named, skin, MIX.map((part) => mix[part] ?? 0)]);
+    return JSON.stringify([named, skin, MIX.map((part) => mix[part] ?? 0), hair?.style, hair?.mirrored]);
   }
 
   // The server's files show this state now.

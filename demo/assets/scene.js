@@ -78,10 +78,11 @@ export class Scene {
     this.redraw();
   }
 
-  // Draws an editing state. `attributes`: amounts relative to the files; `fitted`: expression of the photograph.
-  show(state, attributes, fitted) {
-    const start = performance.now();
-    if (this.head.blend(state.expression, attributes)) {
+  // Draws an editing state. `attributes`: amounts relative to the files; `fitted`: expression of the photograph; `hair`:
+  // {color, grey, shape}, or null for a model without.
+  show(state, attributes, fitted, hair) {
+    const start = performance.now(), isRestyled = hair && this.parts.setHair(hair);
+    if (this.head.blend(state.expression, attributes) || isRestyled) {
       this.parts.follow(this.head.head);
       this.viewport.dataset.blendMs = (performance.now() - start).toFixed(2);
     }

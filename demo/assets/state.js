@@ -8,7 +8,7 @@ export const copy = (state) => JSON.parse(JSON.stringify(state));
 export function emptyState() {
   return {
     expression: {}, attributes: {}, skin: 0, strength: 1, pose: { yaw: 0, pitch: 0, roll: 0 }, light: {},
-    mix: { identity: 0, expression: 0, albedo: 0, detail: 0 },
+    mix: { identity: 0, expression: 0, albedo: 0, detail: 0 }, hair: null,
   };
 }
 

@@ -2,6 +2,7 @@
 // the editing state is owned here, and changes that the browser can show itself need no request.
 
 import { loadModel, loadPack, loadScript } from "./files.js";
+import { agedGrey, shapeOf } from "./hair_shape.js";
 import { History } from "./history.js";
 import { initialLight } from "./lighting.js";
 import { Motion, ROW } from "./motion.js";
@@ -156,8 +157,9 @@ class Studio {
     }
     const previous = [this.files, this.original];
     this.files = { value, pack, textures, parts };
-    const { attributes = {}, skin = 0, mix = {} } = value.state ?? {};
-    const isUnchanged = !skin && ![...Object.values(attributes), ...Object.values(mix)].some(Boolean);
+    const { attributes = {}, skin = 0, mix = {}, hair } = value.state ?? {}, ownHair = value.start?.hair;
+    const isOwnHair = !hair || (hair.style === ownHair?.style && hair.mirrored === ownHair.mirrored);
+    const isUnchanged = isOwnHair && !skin && ![...Object.values(attributes), ...Object.values(mix)].some(Boolean);
     if (isUnchanged) this.original = this.files;
     else if (isNew) this.original = null;
     const used = new Set([this.files, this.original].flatMap((files) => Object.values(files?.textures ?? {})));
@@ -179,7 +181,7 @@ class Studio {
     this.start = complete(value.start, value.limits);
     this.state = copy(this.start);
     this.history.clear(this.state);
-    this.requests.reset(value.state);
+    this.requests.reset({ ...value.state, hair: value.state?.hair ?? value.start?.hair });
     this.scene.orbit.reset(false);
     this.viewport.scrollIntoView();
   }
@@ -388,7 +390,17 @@ class Studio {
   draw(state) {
     const baked = this.sceneFiles().value.state?.attributes ?? {}, amounts = { ...state.attributes };
     for (const [name, amount] of Object.entries(baked)) amounts[name] = (amounts[name] ?? 0) - amount;
-    this.scene.show(state, amounts, this.start.expression);
+    this.scene.show(state, amounts, this.start.expression, this.hairOf(state));
+  }
+
+  // Colour and shape of the hair of a state; null for a model without. A style whose files are not there yet shows that
+  // of the files, as made.
+  hairOf(state) {
+    const { hair: base, estimates } = this.sceneFiles().value, { hair } = state;
+    if (!base || !hair) return null;
+    const years = estimates?.age, grey = years === undefined ? hair.grey
+      : agedGrey(hair.grey, years, years + (state.attributes.age ?? 0));
+    return { color: hair.color, grey, shape: shapeOf(hair, base) };
   }
 
   sceneFiles() {

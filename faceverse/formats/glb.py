@@ -142,8 +142,10 @@ def _part_mesh(
     part, placed = result.parts[slot], result.neutral_part_vertices[slot]
     pairs, faces = split_corners(part.faces, part.uv_faces)
     vertex = pairs[:, 0]
-    normals = unit_normals(placed, part.faces)
-    still, has_normals = (_STILL_HAIR_M, False) if slot == "beard" else (_STILL_M, _has_morph_normals(result))
+    is_hair = slot in result.hair_frames
+    normals = result.hair_frames[slot].normals if is_hair else unit_normals(placed, part.faces)
+    still = _STILL_HAIR_M if slot == "beard" else _STILL_M
+    has_normals = slot != "beard" and not is_hair and _has_morph_normals(result)  # hair moves as a whole, hardly turning
     targets = []
     for name, offset in zip(result.model.expression_names, offsets):
         moved, turned = np.zeros_like(placed), np.zeros_like(placed)
@@ -188,7 +190,7 @@ def _part_material(slot: str, material: Material, pictures: dict[bytes, bytes]) 
         return GltfMaterial(slot, mirror, material.roughness, alpha_mode="BLEND", metallic=1.0)
     key = material.alpha_mode.encode() + material.texture.tobytes()
     if key not in pictures:
-        pixels = padded_texture(material)
+        pixels = padded_texture(material, slot)
         opaque = material.alpha_mode == "OPAQUE"
         pictures[key] = picture_bytes(pixels[..., :3], jpeg=True) if opaque else picture_bytes(pixels)
     return GltfMaterial(

@@ -57,7 +57,7 @@ def obj_files(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
     found: dict[bytes, Path] = {}
     for slot, part in result.parts.items():
         material, mesh = part.material, part_mesh(result, slot)
-        pixels = padded_texture(material)
+        pixels = padded_texture(material, slot)
         picture = found.setdefault(material.alpha_mode.encode() + pixels.tobytes(), beside(f"_{slot}.png"))
         pictures[picture] = picture_bytes(pixels[..., :3])
         alpha = None

@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from ..detail.dense import DenseMesh, dense_mesh
 from ..graphics.mesh import vertex_normals
 from ..model.face_model import FaceModel
-from ..parts.part import Material
+from ..parts.part import HAIR_SLOTS, Material
 from ..result import FitResult
 
 # Surface, the model's regions in it, its roughness; a triangle belongs to the last surface that has all its corners.
@@ -21,6 +21,7 @@ SURFACES = (
     ("eyes", ("eyeballs",), 0.15),
 )
 _ROUGHNESS_SIZE_PX = 512
+_SOLID_STRAND = 128  # the colours of strands' edges contain what was behind them when the texture was made
 _EMPTY_ALPHA = {"OPAQUE": 128, "MASK": 1, "BLEND": 1}  # texels of less alpha show nothing of the part
 
 
@@ -105,14 +106,14 @@ def _some_faces(mesh: DenseMesh, chosen: np.ndarray) -> DenseMesh:
 
 
 # -- textures ----------------------------------------------------------------------------------------------------------
-def padded_texture(material: Material) -> np.ndarray:
+def padded_texture(material: Material, slot: str = "") -> np.ndarray:
     """The texture (H, W, 4) uint8 with the colour of the nearest visible texel wherever nothing of the part is.
 
     Viewers mix the colours of neighbouring texels whatever their alpha is: without it a black background shows at the
     seams of teeth, and light fringes at the edge of hairs.
     """
     texture = material.texture
-    empty = texture[..., 3] < _EMPTY_ALPHA[material.alpha_mode]
+    empty = texture[..., 3] < (_SOLID_STRAND if slot in HAIR_SLOTS else _EMPTY_ALPHA[material.alpha_mode])
     if not empty.any() or empty.all():
         return texture
     nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)

@@ -34,6 +34,7 @@ class HeadSurface:
 
     Attributes:
         points, normals: (N, 3).
+        touched: (N,) indices of the model's vertices.
         tree: of the points.
         eyes: (2, 3) centres of the eyes; None if the model does not tell them.
         ears: (2, 3) greatest distance from the plane of symmetry, height and depth of the middle of left and right
@@ -44,6 +45,7 @@ class HeadSurface:
 
     points: np.ndarray
     normals: np.ndarray
+    touched: np.ndarray
     tree: cKDTree
     eyes: np.ndarray | None
     ears: np.ndarray | None
@@ -75,7 +77,8 @@ class HeadSurface:
         ears = vertices[regions["ears"]] if len(regions.get("ears", ())) else None
         if ears is not None:
             ears = np.array([_extent(ears[ears[:, 0] * side > 0]) for side in (1, -1)])
-        return cls(points, normals, cKDTree(points), eyes, ears, brow, float(points[:, 1].max()))
+        top = float(points[:, 1].max())
+        return cls(points, normals, np.flatnonzero(touched), cKDTree(points), eyes, ears, brow, top)
 
     def cleared(self, hair: np.ndarray, fringe: float, gap: np.ndarray, over_ears: np.ndarray) -> np.ndarray:
         """Hair (P, 3) moved off the eyes and out of the head.
