@@ -82,7 +82,8 @@ def _texture(part: fv.Part, folder: Path, least_alpha: int = 1) -> str:
     path = folder / f"part-{_digest(material.alpha_mode.encode(), material.texture)}.webp"
     if not path.exists():
         content = io.BytesIO()
-        texture_picture(material.texture, material.alpha_mode, least_alpha).save(content, "WEBP", quality=_QUALITY, method=2)
+        picture = texture_picture(material.texture, material.alpha_mode, least_alpha)
+        picture.save(content, "WEBP", quality=_QUALITY, method=2)
         _write(path, content.getvalue())
     return file_url(path)
 

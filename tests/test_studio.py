@@ -24,6 +24,8 @@ pytest.importorskip("gradio")
 view_files = pytest.importorskip("demo.view_files")
 part_files = pytest.importorskip("demo.part_files")
 layout = pytest.importorskip("demo.layout")
+hair_state = pytest.importorskip("demo.hair_state")
+base_of, start_of = hair_state.base_of, hair_state.start_of
 
 WINDOW = {"width": 860, "height": 480}
 _persons = count(1)
@@ -47,7 +49,7 @@ def read_pack(content):
 @pytest.fixture(scope="module")
 def head(model):
     """Somebody who smiles, with the displacement of the skin."""
-    return fv.edit(fv.head(model.random(3), model), detail_seed=1, expression=SMILE)
+    return fv.edit(fv.head(model.random(3, hair=False), model), detail_seed=1, expression=SMILE)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_part_pack_holds_the_mesh_and_the_binding(model):
 def test_files_of_parts_are_small_shared_and_written_once(model, tmp_path):
     shared, own = tmp_path / "shared", tmp_path / "own"
     shared.mkdir(), own.mkdir()
-    head = fv.head(model.random(3), model)
+    head = fv.head(model.random(3, hair=False), model)
     addresses, early = part_files.of_head(head, shared, own), part_files.of_model(model, shared)
     assert set(addresses) == set(early) == set(head.parts)
     assert all(addresses[slot].items() >= early[slot].items() for slot in early), "loaded early and used later"
@@ -136,7 +138,7 @@ def test_files_of_parts_are_small_shared_and_written_once(model, tmp_path):
 def test_a_texture_of_ones_own_stays_in_the_visitors_folder(model, tmp_path):
     shared, own = tmp_path / "shared", tmp_path / "own"
     shared.mkdir(), own.mkdir()
-    head = fv.head(model.random(3), model)
+    head = fv.head(model.random(3, hair=False), model)
     eye = head.parts["eye_left"]
     green = np.zeros((64, 64, 4), np.uint8) + np.uint8([0, 200, 0, 255])
     dyed = replace(eye, material=replace(eye.material, texture=green))
@@ -196,7 +198,7 @@ def test_wrinkles_added_to_the_neutral_displacement_are_those_of_the_expression(
 
 
 def test_a_head_without_displacement_has_no_wrinkles(model):
-    assert view_files.wrinkle_atlas(fv.head(model.random(3), model)) is None
+    assert view_files.wrinkle_atlas(fv.head(model.random(3, hair=False), model)) is None
 
 
 # ------------------------------------------------------------------------------------------------ in a browser: set-up
@@ -236,6 +238,7 @@ def site(model, head, packed, atlas, tmp_path_factory):
         "presets": {"neutral": {}, "wide": {"jawOpen": 1.0, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}},
         "groups": {"expressions": [["jaw", ["jawOpen"]]], "attributes": REGIONS},
         "light": layout.light_sliders(),
+        "hair": layout.hair_choices() | {"styles": [[name, None] for name in ("bald", "short03", "short04")]},
     }
     page = PAGE.replace("HTML", (layout.ASSETS / "studio.html").read_text(encoding="utf-8"), 1)
     page = page.replace("CSS", (layout.ASSETS / "studio.css").read_text(encoding="utf-8"), 1)
@@ -278,6 +281,11 @@ def site(model, head, packed, atlas, tmp_path_factory):
         },
         "limits": {"age": [-10, 40], "nose_width": [-3, 5]}, "estimates": {"age": 30},
     }  # fmt: skip
+    styled = fv.edit(rest, hair="short03")
+    value["styled"] = {
+        slot: {kind: path_of(address).name for kind, address in urls.items()}
+        for slot, urls in part_files.of_head(styled, folder, folder).items()
+    }
     yield f"http://127.0.0.1:{server.server_port}/", value
     server.shutdown()
 
@@ -728,3 +736,35 @@ def test_without_webgl_the_page_is_notified(browser, site):  # noqa: F811
     page.evaluate("(value) => window.give(value)", changed | {"status": {"text": "Fitting", "fraction": 0.5}})
     page.wait_for_selector('.fv-viewport[data-state="busy"]')
     context.close()
+
+
+def test_hair_changes_in_the_browser_and_only_its_style_needs_a_request(browser, site, head):  # noqa: F811
+    styled = fv.edit(head, hair="short03")
+    start = site[1]["start"] | {"hair": start_of(styled)}
+    with open_studio(browser, site, parts=site[1]["styled"], hair=base_of(styled), start=start) as page:
+        page.click("#fv-tab-hair")
+        assert page.get_attribute("[data-hair-style=short03]", "aria-pressed") == "true"
+        before = picture(page)
+        page.click("[data-hair-color='#b3925f']")
+        page.wait_for_timeout(300)
+        dyed = picture(page)
+        assert brightness(dyed) > brightness(before) + 2, "blond hair is brighter"
+        page.evaluate("""() => { const state = faceverse.state();
+            faceverse.setState({ ...state, hair: { ...state.hair, volume: 2.5 } }); }""")
+        page.wait_for_timeout(300)
+        assert np.abs(picture(page).astype(float) - dyed).mean() > 0.5, "more volume shows"
+        assert page.evaluate("faceverse.state().hair.color") == "#b3925f"
+        assert not [event for event in page.evaluate("events") if event[0] == "edit"], "no request so far"
+        page.click("[data-hair-style=short04]")
+        page.wait_for_function("events.some(([name]) => name === 'edit')")
+        sent = page.evaluate("events.filter(([name]) => name === 'edit').at(-1)[1].state.hair")
+        assert (sent["style"], sent["volume"], sent["color"]) == ("short04", 1, "#b3925f")
+
+
+def test_without_hair_there_is_no_tab_for_it(browser, site):  # noqa: F811
+    with open_studio(browser, site) as page:
+        assert not page.locator("#fv-tab-hair").is_visible()
+
+
+def brightness(pixels):
+    return pixels[: len(pixels) // 3, ..., :3].astype(float).mean()

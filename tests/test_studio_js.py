@@ -22,6 +22,8 @@ from faceverse.graphics.lighting import directed_light, linear_from_srgb
 from faceverse.graphics.mesh import tangents, vertex_normals
 from faceverse.model.face_model import FaceModel
 from faceverse.parts.binding import bind
+from faceverse.parts.hair import MEAN_LUMINANCE, RANGES, mean_colour
+from faceverse.parts.hair_choice import aged_hair
 from faceverse.parts.occlusion import _LID_SHADOWS, _MOUTH_CURVE, INNER_LIPS, LID_EDGES
 from faceverse.parts.part import DEFAULT_STYLES, Material, Part
 
@@ -181,6 +183,42 @@ def part_examples(exported, toy_model, model, model_file):
     }
 
 
+def hair_examples(exported, model):
+    """Hair of two styles with every number changed on a child's head, colours, and grey by age."""
+    head = fv.edit(fv.head(model.random(3, hair=False), model, texture_size=8), age=-30, expression=EXPRESSION)
+    warp = np.random.default_rng(0).normal(0, 0.006, head.params.hair.warp.shape).astype(np.float32)
+    shape = {"length": 0.8, "volume_top": 1.3, "volume_sides": 1.1, "volume_back": 0.9, "fringe": 0.6, "wave": 0.4}
+    styles = []
+    for style in ("short02", "bob01"):
+        worn = fv.edit(head, hair=style)
+        plain = fv.head(model.neutral().replace(styles=worn.params.styles), model, texture_size=8)
+        worn = worn.replace(params=worn.params.replace(hair=fv.Hair(warp=warp, **shape)))
+        used = np.unique(worn.parts["hair"].faces)
+        neutral = worn.replace(vertices=worn.neutral_vertices)
+        files = {
+            "pack": view_files.hair_pack(plain),
+            "placed": worn.neutral_part_vertices["hair"][used],
+            "followed": worn.part_vertices["hair"][used],
+            "normals": neutral.hair_frames["hair"].normals[used],
+        }
+        example = {key: exported.write(f"hair-{style}-{key}", content) for key, content in files.items()}
+        example["head"] = exported.write(f"hair-{style}-head.bin", view_files.head_pack(worn))
+        styles.append({"name": style} | example)
+    hair = fv.Hair((0x8F / 255, 0x70 / 255, 0x49 / 255), grey=0.3)
+    return {
+        "shape": shape,
+        "styles": styles,
+        "vertices": exported.write("hair-vertices.f32", head.vertices),
+        "faces": exported.write("hair-faces.u32", np.asarray(model.faces, np.uint32)),
+        "ranges": {name: list(limits) for name, limits in RANGES.items()},
+        "tint": {"color": "#8f7049", "grey": 0.3, "mean": mean_colour(hair).tolist(), "luminance": MEAN_LUMINANCE},
+        "grey": [
+            {"grey": grey, "before": before, "after": after, "found": aged_hair(fv.Hair(grey=grey), before, after).grey}
+            for grey, before, after in ((0.0, 30, 70), (0.4, 70, 40), (0.2, 15, 18), (0.9, 80, 20))
+        ],
+    }
+
+
 def texture_example(exported, model_file, model):
     """Ratios of the library's textures before and after an edit, at the vertices of the face, in linear light."""
     torch = pytest.importorskip("torch")
@@ -265,6 +303,7 @@ def numbers(model, toy_model, tmp_path_factory):
         "motion": motion_example(exported, toy_model),
         "lights": light_examples(),
         "parts": part_examples(exported, toy_model, model, open_file),
+        "hair": hair_examples(exported, model),
     }
     (exported.folder / "numbers.json").write_text(json.dumps(content))
     return exported.folder

@@ -22,7 +22,8 @@ export class HairPanel {
     const sliders = SLIDERS.map((name) => {
       const [low, high] = numbers[name] ?? [0, 1];
       return panel.slider(
-        { label: word(`hairNumber.${name}`), low, high, unit: "%", format: percent, data: { "data-hair": name } },
+        { label: word(`hairNumber.${name}`), low, high, unit: "%", format: percent, origin: AS_MADE[name] ?? 0,
+          data: { "data-hair": name } },
         (state) => state.hair?.[name] ?? AS_MADE[name] ?? 0,
         (state, value) => { if (state.hair) state.hair = { ...state.hair, [name]: value }; }, `hair ${name}`).element;
     });

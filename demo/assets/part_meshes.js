@@ -2,12 +2,13 @@
 
 import { loadPack, loadTexture } from "./files.js";
 import { hairMaterial } from "./hair_material.js";
-import { BoundHair, hairTint } from "./hair_shape.js";
+import { BoundHair, hairTint, shapeOf } from "./hair_shape.js";
 import { Edges } from "./occlusion.js";
 import { partMaterial } from "./part_material.js";
 import { BoundPart, vertexNormals } from "./parts.js";
 
 const ORDER = ["cornea", "tear", "lashes", "brows", "beard", "scalp", "hair"]; // of transparent parts, which do not hide each other
+const AS_MADE = { length: 1, fringe: 1, wave: 0, volume_top: 1, volume_sides: 1, volume_back: 1 };
 const HAIR_PASSES = { scalp: ["cap"], hair: ["solid", "edges"] };
 const MOUTH_SLOTS = ["teeth_upper", "teeth_lower", "tongue"];
 
@@ -55,6 +56,7 @@ export class PartMeshes {
     this.group = new THREE.Group();
     this.parts = new Map();
     this.viewMode = viewMode;
+    this.hair = { color: "#808080", grey: 0, shape: shapeOf(null, AS_MADE) };
     this.wire = new THREE.MeshBasicMaterial({ color: 0x1d2a3a, wireframe: true, transparent: true, opacity: 0.3 });
   }
 
@@ -119,14 +121,13 @@ export class PartMeshes {
 
   // Colour of the hair ("#rrggbb", share of grey hairs) and its shape, see `shapeOf`. Returns whether the shape changed.
   setHair({ color, grey, shape }) {
-    const isReshaped = JSON.stringify(shape) !== JSON.stringify(this.hair?.shape);
+    const isReshaped = JSON.stringify(shape) !== JSON.stringify(this.hair.shape);
     this.hair = { color, grey, shape: isReshaped ? shape : this.hair.shape };
     for (const part of this.parts.values()) if (part.slot in HAIR_PASSES) this.tint(part);
     return isReshaped && this.parts.has("hair");
   }
 
   tint({ slot, meshes }) {
-    if (!this.hair) return;
     for (const { material } of meshes) material.userData.tint.set(...hairTint(this.hair.color, this.hair.grey, slot));
   }
 
