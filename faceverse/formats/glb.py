@@ -145,7 +145,7 @@ def _part_mesh(
     is_hair = slot in result.hair_frames
     normals = result.hair_frames[slot].normals if is_hair else unit_normals(placed, part.faces)
     still = _STILL_HAIR_M if slot == "beard" else _STILL_M
-    has_normals = slot != "beard" and not is_hair and _has_morph_normals(result)  # hair moves as a whole, hardly turning
+    has_normals = slot != "beard" and not is_hair and _has_morph_normals(result)  # hair hardly turns
     targets = []
     for name, offset in zip(result.model.expression_names, offsets):
         moved, turned = np.zeros_like(placed), np.zeros_like(placed)
