@@ -18,10 +18,10 @@ from .parts.beard import with_beard
 from .parts.beard_frame import beard_density, beard_frame
 from .parts.eyes import with_irises
 from .parts.hair import with_hair
-from .parts.hair_choice import hair_style_of
 from .parts.hair_clearance import HeadSurface, outward_normals
 from .parts.hair_frame import HairDensity, HairFrame
 from .parts.hair_shape import HairFields, follow_head, hair_fields, hair_vertices
+from .parts.hair_styles import hair_style_of
 from .parts.occlusion import INNER_LIPS, LID_EDGES, lid_light, mouth_light
 from .parts.part import EYE_SLOTS, EYEBALLS, MOUTH_SLOTS, REPLACED_REGIONS, STRAND_SLOTS, Part
 

@@ -26,17 +26,23 @@ HAIR_COLORS: Mapping[str, str] = MappingProxyType(
 _GREY_AT, _GREY_OVER = 62.0, 8.0  # years: half of the hairs are grey; steepness of the logistic curve
 _NEVER_GREY = 20.0
 _ADULT = 16.0
-# Share of women and of men with a style, by the name of the style or of its mesh, relative to the others.
+# How often women and men have a style, relative to the others.
 _SUITS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "bald": (0.0, 0.5), "buzz": (0.05, 1.5), "afro01": (0.4, 0.5), "bob01": (1.5, 0.0), "bob02": (1.5, 0.0),
-        "braid01": (1.0, 0.0), "long01": (1.5, 0.1), "ponytail01": (1.2, 0.05), "short01": (0.6, 1.2),
-        "short02": (0.3, 1.5), "short03": (0.4, 1.5), "short04": (0.4, 1.5),
+        "bald": (0.0, 0.4), "buzz": (0.05, 1.0), "buzz_high": (0.0, 0.5), "buzz_receding": (0.0, 0.4),
+        "buzz_fade": (0.0, 0.8), "horseshoe": (0.0, 0.4), "afro01": (0.3, 0.3), "afro_short": (0.3, 0.5),
+        "afro_large": (0.3, 0.1), "bob01": (1.0, 0.0), "bob02": (1.0, 0.0), "bob_short": (1.0, 0.0),
+        "bob_long": (1.0, 0.0), "bob_wavy": (1.0, 0.0), "bob_curly": (0.8, 0.0), "braid01": (0.7, 0.0),
+        "ponytail01": (1.0, 0.05), "ponytail_short": (1.0, 0.05), "ponytail_wavy": (0.7, 0.0), "short01": (0.3, 1.0),
+        "short02": (0.2, 1.0), "short03": (0.2, 1.0), "short04": (0.2, 1.0), "slick_back": (0.2, 0.6),
+        "crop": (0.2, 1.0), "quiff": (0.05, 1.0), "undercut": (0.1, 0.8), "messy": (0.2, 1.0), "mop": (0.1, 0.6),
+        "flat": (0.1, 0.7), "bun": (0.8, 0.0), "top_bun": (0.6, 0.1), "long01": (1.2, 0.05), "shoulder": (1.3, 0.05),
+        "shoulder_wavy": (1.3, 0.05), "long_wavy": (1.2, 0.03), "long_curly": (1.0, 0.03), "waist": (0.5, 0.0),
     }
 )  # fmt: skip
-_OTHER_STYLE = (0.5, 0.5)
+_OTHER_STYLE = (0.3, 0.3)
+_BALDING = ("bald", "buzz_receding", "horseshoe")
 _SEX_SLOPE = 0.8  # of the share of men's hair with the estimate of sex, which is uncertain about its middle
-_TIGHT_CURLS = ("afro01",)  # mostly of dark-haired people
 # Weights of natural colours for dark and for pale skin.
 _NATURAL: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -76,20 +82,6 @@ def colour_of_hex(text: str) -> tuple[float, float, float]:
     """sRGB 0..1 of "#rrggbb"."""
     red, green, blue = bytes.fromhex(text.removeprefix("#"))
     return red / 255, green / 255, blue / 255
-
-
-def hair_style_of(styles: Mapping[str, str]) -> str:
-    """Name in `HAIR_STYLES` of the hair of a head.
-
-    Args:
-        styles: slot -> style of its parts.
-    """
-    if "hair" in styles:
-        return styles["hair"]
-    if "scalp" not in styles:
-        return "bald"
-    short = [name for name, style in HAIR_STYLES.items() if style.mesh is None and style.scalp is not None]
-    return next((name for name in short if HAIR_STYLES[name].scalp == styles["scalp"]), short[0] if short else "bald")
 
 
 def available_styles(library: PartLibrary | None) -> tuple[str, ...]:
@@ -142,8 +134,9 @@ def random_hair(
 
 
 def _weight(name: str, male: float, age: float, paleness: float) -> float:
-    women, men = _SUITS.get(name) or _SUITS.get(HAIR_STYLES[name].mesh or "", _OTHER_STYLE)
+    women, men = _SUITS.get(name, _OTHER_STYLE)
     weight = women + male * (men - women)
-    if name == "bald":
-        return float(weight * np.clip((age - 30) / 40, 0, 1))
-    return float(weight * (1.2 - paleness if name in _TIGHT_CURLS else 1.0))
+    if name in _BALDING:
+        return float(weight * np.clip((age - 30) / 30, 0, 1))
+    is_afro = (HAIR_STYLES[name].mesh or "").startswith("afro")  # mostly of dark-haired people
+    return float(weight * (1.2 - paleness if is_afro else 1.0))
