@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import faceverse as fv
 from faceverse.fitting.hair import HairView, fit_hair, fitted_hair, hair_coherence, observe_hair
 from faceverse.fitting.hair_outline import OutlineSolver, agreement, draw_hair, solid_faces
 from faceverse.fitting.texture import bake_photo
 from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
-from faceverse.graphics.lighting import ambient_light
-from faceverse.model.scalp import bare_scalp, hair_share
+from faceverse.graphics.lighting import ambient_light, linear_from_srgb
+from faceverse.model.scalp import bare_scalp, hair_share, with_short_hair
 from faceverse.model.skin_texture import model_albedo
 from faceverse.parts.hair import Hair
 from faceverse.parts.hair_shape import CONTROL_POINTS, hair_vertices
@@ -143,6 +144,16 @@ def test_the_albedo_of_a_bare_scalp_is_skin(model):
     assert painted[scalp].mean() < 0.5 * painted[face].mean()
     assert bare[scalp].mean() > 0.75 * painted[face].mean()
     np.testing.assert_array_equal(bare[face & (hair_share(model) < 0.02)], painted[face & (hair_share(model) < 0.02)])
+
+
+def test_unseen_hair_is_short_and_has_the_colour_of_the_scalp(model):
+    params = model.random(4).replace(hair=Hair())
+    worn = with_short_hair(model, params)
+    assert hair_style_of(worn.styles) == "buzz"
+    albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].numpy()[hair_share(model) > 0.9].mean(0)
+    np.testing.assert_allclose(linear_from_srgb(torch.tensor(worn.hair.color)).numpy(), albedo, atol=0.01)
+    bare = replace_parts(model)
+    assert with_short_hair(bare, params) is params
 
 
 def replace_parts(model):

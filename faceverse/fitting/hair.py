@@ -36,7 +36,8 @@ from .hair_outline import (
 from .photometric import crop_photo
 
 LENGTHS = (0.6, 0.8, 1.25, 1.6)  # factors that are tried
-SHORTLIST, FINALISTS = 6, 2  # styles that are changed at all, and styles whose outline is brought onto the photograph's
+MESHES = 5  # whose styles are all tried
+SHORTLIST, FINALISTS = 5, 2  # styles that are changed at all, and styles whose outline is brought onto the photograph's
 OUTLINE_STEPS = 5
 CROP_PX = 128  # side of the crop in which outlines are compared
 STRAND_PX, LOCK_PX, LEAST_STRANDS_PX = 1.0, 5.0, 150  # in the labelled crop: blur, window, pixels that tell curls
@@ -44,8 +45,8 @@ CLOTHES_WEIGHT, FACE_WEIGHT = 0.4, 2.0  # of pixels, see `HairObservation`
 LEAST_COLOUR_PX = 30  # pixels that tell a colour
 GREY = Hair(color=(0.5, 0.5, 0.5))  # with which the hair is drawn to learn how bright its pixels come out
 BENDING_COST = 2.0  # agreement per metre of mean displacement
-CURLY = 0.55  # coherence of the hair's texture below which it is curly
-CURLS_COST = 0.6  # agreement per unit of coherence on the wrong side of that
+CURLY = 0.5  # coherence of the hair's texture below which it is curly
+CURLS_COST = 1.5  # agreement per unit of coherence on the wrong side of that
 HIDDEN_COST = 3.0  # agreement per metre of `hidden_volume`
 BALD_SHARE = 0.10  # of the scalp that the photograph shows: less hair than that is none
 
@@ -204,9 +205,17 @@ def fit_hair(observed: HairObservation, model: FaceModel, neutral: np.ndarray, h
         hair: colours to keep.
     """
     start, fit = hair or Hair(), _Fit(observed, model, neutral)
-    found = [fit.candidate(style, start) for style in HAIR_STYLES if fit.has(style)]
-    plain = max((one for one in found if one.part is None), key=lambda one: one.score)
-    strands = sorted((one for one in found if one.part is not None), key=lambda one: -one.plain_score)[:SHORTLIST]
+    by_mesh: dict[str | None, list[str]] = {}
+    for style in HAIR_STYLES:
+        if fit.has(style):
+            by_mesh.setdefault(HAIR_STYLES[style].mesh, []).append(style)
+    plain = max((fit.candidate(style, start) for style in by_mesh.pop(None, ["bald"])), key=lambda one: one.score)
+    # Styles that share a mesh are alike: only those of the best meshes are tried one by one.
+    drawn = {mesh: fit.candidate(styles[0], start) for mesh, styles in by_mesh.items()}
+    for mesh in sorted(drawn, key=lambda mesh: -drawn[mesh].plain_score)[:MESHES]:
+        styles = by_mesh[mesh][1:]
+        drawn |= {style: fit.candidate(style, start) for style in styles}
+    strands = sorted(drawn.values(), key=lambda one: -one.plain_score)[:SHORTLIST]
     strands = sorted((fit.with_length(one) for one in strands), key=lambda one: -one.plain_score)[:FINALISTS]
     twins = [fit.candidate(one.style, one.hair.replace(mirrored=not one.hair.mirrored)) for one in strands]
     strands = [max(pair, key=lambda one: one.plain_score) for pair in zip(strands, twins, strict=True)]

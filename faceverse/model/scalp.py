@@ -9,15 +9,21 @@ from __future__ import annotations
 import weakref
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from ..graphics.lighting import LUMINANCE
+from ..graphics.lighting import LUMINANCE, srgb_from_linear
 from ..graphics.mesh import unique_edges
-from .face_model import FaceModel
+from ..parts.hair_styles import hair_slots, with_hair_style
+from .face_model import FaceModel, FaceParams
+
+SHORT = "buzz"
+"""The style of `with_short_hair`."""
 
 _LEAST_HAIR, _LEAST_EAR_HAIR = 0.025, 0.25  # share of hair from which a vertex takes the colour of the skin around it
+_ALL_HAIR = 0.9  # share of hair from which a vertex shows its colour
 
 _cache: weakref.WeakKeyDictionary[FaceModel, _Scalp | None] = weakref.WeakKeyDictionary()
 
@@ -55,6 +61,22 @@ def hair_share(model: FaceModel) -> np.ndarray:
     hair, skin = modes[:, scalp].mean(1), modes[:, face].mean(1)
     hair = hair - (hair @ skin) / max(float(skin @ skin), 1e-12) * skin
     return np.clip(hair @ modes / max(float(hair @ hair), 1e-12), 0, 1).astype(np.float32)
+
+
+def with_short_hair(model: FaceModel, params: FaceParams) -> FaceParams:
+    """The parameters with short hair of the colour that the albedo of the head has on the scalp.
+
+    For heads of which nobody saw the hair. Unchanged for models without such a part.
+    """
+    if model.parts is None or not set(hair_slots(SHORT).values()) <= set(model.parts.styles("scalp")):
+        return params
+    with torch.no_grad():
+        albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].numpy(force=True)
+    mean = albedo[hair_share(model) > _ALL_HAIR].mean(0).clip(0, 1)
+    red, green, blue = (float(value) for value in srgb_from_linear(torch.from_numpy(mean)))
+    return params.replace(
+        styles=with_hair_style(params.styles, SHORT), hair=params.hair.replace(color=(red, green, blue))
+    )
 
 
 def bare_scalp(model: FaceModel, albedo: np.ndarray) -> np.ndarray:

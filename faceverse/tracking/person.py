@@ -29,6 +29,7 @@ from ..graphics.camera import Camera
 from ..landmarks import DetectedFace
 from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
+from ..model.scalp import with_short_hair
 from .expression_regressor import ExpressionRegressor, load_expression_regressor
 from .focal_length import refine_focal_length
 from .frame_observation import FrameObservation
@@ -217,7 +218,7 @@ def estimate_person(
     first = states[0] if known is None else replace(states[0], identity=np.zeros(0), albedo=np.zeros(0))
     params = first.to_params(person.params)
     if known is None:
-        params = _with_iris_colour(params, frames)
+        params = with_short_hair(observer.model, _with_iris_colour(params, frames))
     lm = observer.generic.with_identity(params.identity)
     yaws = [_yaw_deg(observer.inputs_of(frame), frame.detected) for frame in key_frames]
     bias = PersonBias(np.array(yaws), _landmark_residuals_m(observations, states, lm, camera))
