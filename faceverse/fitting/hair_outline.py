@@ -140,7 +140,8 @@ def hidden_volume(observed: HairObservation, drawn: DrawnHair, vertices: np.ndar
     column, row = (np.clip(values.astype(int), 0, size - 1) for values in (x, y))
     front = drawn.fragments.depth[0].numpy()[row, column]
     shown = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (observed.weight[row, column] > 0)
-    behind = ~shown | (depth > np.minimum(np.where(front > 0, front, np.inf), observed.head_depth[row, column]) + _LAYER_M)
+    nearest = np.minimum(np.where(front > 0, front, np.inf), observed.head_depth[row, column])
+    behind = ~shown | (depth > nearest + _LAYER_M)
     away = np.maximum(np.linalg.norm(vertices - centre, axis=1) - _CLOSE_M, 0)
     return float((away * behind).mean())
 
