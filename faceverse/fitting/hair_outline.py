@@ -28,6 +28,7 @@ LEAST_COVER = 0.4  # mean alpha from which a triangle belongs to the mask of a s
 _OWN_M, _NEIGHBOUR_M, _TWIN_M = 0.030, 0.010, 0.020
 _NEIGHBOURHOOD_M = 0.11  # distance up to which control points are neighbours
 _SIGMA_PX, _EFFECTIVE_POINTS = 1.5, 60.0  # deviation of a border point, and how many of them are independent
+_BEYOND = 0.25  # of hair beyond the photograph's edge, relative to hidden hair: most hair goes on there
 _LAYER_M, _CLOSE_M = 0.03, 0.13  # thickness of a layer of hair; distance from the skull's centre of most hair
 _REACH = 0.18  # share of the crop up to which a border point looks for the other border
 
@@ -139,11 +140,11 @@ def hidden_volume(observed: HairObservation, drawn: DrawnHair, vertices: np.ndar
     x, y, depth = project(posed, observed.camera).numpy().T
     column, row = (np.clip(values.astype(int), 0, size - 1) for values in (x, y))
     front = drawn.fragments.depth[0].numpy()[row, column]
-    shown = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (observed.weight[row, column] > 0)
     nearest = np.minimum(np.where(front > 0, front, np.inf), observed.head_depth[row, column])
-    behind = ~shown | (depth > nearest + _LAYER_M)
+    shown = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (observed.weight[row, column] > 0)
+    unseen = np.where(shown, (depth > nearest + _LAYER_M).astype(float), _BEYOND)
     away = np.maximum(np.linalg.norm(vertices - centre, axis=1) - _CLOSE_M, 0)
-    return float((away * behind).mean())
+    return float((away * unseen).mean())
 
 
 class OutlineSolver:
