@@ -111,7 +111,7 @@ def blended_hair(one: FaceParams, two: FaceParams, shape: float, colour: float) 
     has_tips = any(hair.tip_color is not None for hair in (first, second))
     values: dict[str, Any] = {
         "color": _between(first.color, second.color, colour),
-        "tip_color": _between(*tips, colour) if has_tips else None,
+        "tip_color": _between(tips[0], tips[1], colour) if has_tips else None,
         "grey": _between(first.grey, second.grey, colour),
         "mirrored": (second if shape > 0.5 else first).mirrored,
     }

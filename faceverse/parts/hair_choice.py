@@ -130,7 +130,7 @@ def random_hair(
         for name, spread in _SHAPE_SPREAD.items()
     }
     mirrored = bool(generator.random() < 0.5)
-    return with_hair_style({}, name), Hair((red, green, blue), grey=grey, mirrored=mirrored, **shape)
+    return with_hair_style({}, name), Hair((red, green, blue), grey=grey, mirrored=mirrored).replace(**shape)
 
 
 def _weight(name: str, male: float, age: float, paleness: float) -> float:
