@@ -192,6 +192,13 @@ def glb_json(path):
     return json.loads(content[20 : 20 + struct.unpack("<I", content[12:16])[0]])
 
 
+def test_a_glb_with_hair_is_valid_and_small(tmp_path, bald, validate_gltf):
+    path = fv.export(fv.edit(bald, hair="bob01", hair_color="copper"), tmp_path / "head.glb", lod="coarse")
+    report = validate_gltf(path)["issues"]
+    assert report["numErrors"] == report["numWarnings"] == 0, report["messages"]
+    assert path.stat().st_size < 6_000_000
+
+
 def test_strands_in_a_glb_are_tested_and_blended(tmp_path, model, bald):
     coarse = fv.edit(bald, hair="short04", hair_color="copper")
     document = glb_json(fv.export(coarse, tmp_path / "head.glb", lod="coarse"))
