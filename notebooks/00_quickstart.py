@@ -192,8 +192,8 @@ for seed in range(5):
 show(*(texture[::3, ::3] for texture in textures))
 
 # %% [markdown]
-# Wrapped around their heads: five people who do not exist. The model has no hair; what you see is the colour of the
-# scalp.
+# Wrapped around their heads: five people who do not exist. Hair is not in the texture: it is a mesh of its own on the
+# head, in one of the styles of `fv.HAIR_STYLES`.
 
 # %%
 show(*(fv.render(person, 171).rgb for person in people))
