@@ -123,7 +123,7 @@ def test_a_portrait_is_measured(model, monkeypatch):
     assert 0 < one.figures["full fit", "shape"] < 6 and 0 < one.figures["landmarks only", "shape"] < 6
     assert one.figures["full fit", "landmarks"] < 6 and one.figures["full fit", "pose"] < 8
     assert bm_fit.colour_error(result, portrait.rgb, textured=True) < one.figures["full fit", "colour"] < 25
-    assert list(one.seconds)[:2] == ["detection", "landmarks"]
+    assert list(one.seconds)[:3] == ["detection", "segmentation", "landmarks"]
 
 
 def test_a_picture_without_a_face_is_a_failure(toy_model, model):

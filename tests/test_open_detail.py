@@ -150,9 +150,9 @@ def test_a_picture_of_smooth_skin_gives_shallow_detail(model, module):
 
 # -- a photograph -----------------------------------------------------------------------------------------------------
 def test_the_photograph_says_what_its_skin_is_like(model, module, fitted):
-    names = ["detection", "landmarks", "photometric coarse", "photometric fine", "detail", "expression detail"]
-    assert [stage.name for stage in fitted.stages] == [*names, "texture"]
-    detail, expression = fitted.stages[4:6]
+    stages = {stage.name: stage for stage in fitted.stages}
+    assert list(stages) == list(fv.FIT_STAGES)
+    detail, expression = stages["detail"], stages["expression detail"]
     assert 0 < detail.after < detail.before
     assert expression.after <= expression.before == pytest.approx(detail.after, rel=1e-3)
     assert detail.iterations == len(detail.history) and detail.history[-1] < detail.history[0]

@@ -16,7 +16,7 @@ const WAVE_SIZE = 0.011, WAVELENGTH = 0.075, CURL = 0.04;
 
 const CLEARANCE = 0.002, REACH = 0.03, PASSES = 3, CELL = 0.01;
 const BESIDE_EYE = 0.022, ABOVE_BROW = 0.002, BELOW_EYE = 0.03, HAIR_LINE = 0.52, TEMPLE = 0.012;
-const FRONT = [-0.035, -0.012], GAP_INSIDE = 0.85, EAR = [0.04, 0.034], PILED = 0.5;
+const FRONT = [-0.035, -0.012], GAP_INSIDE = 0.85, EAR = [0.046, 0.04], PILED = 0.5;
 const ROUNDNESS = 0.75, UPRIGHT = 0.35;
 
 const clamp = (value, [low, high]) => Math.max(low, Math.min(high, value));
@@ -263,7 +263,7 @@ class HeadSurface {
       const lack = width + CLEARANCE - side * hair[i];
       if (lack <= 0 || side * hair[i] <= 0) continue;
       const away = ((hair[i + 1] - height) / EAR[0]) ** 2 + ((hair[i + 2] - depth) / EAR[1]) ** 2;
-      hair[i] += side * lack * Math.exp(-(away * away)) * overEars[p];
+      hair[i] += side * lack * Math.exp(-(away ** 3)) * overEars[p];
     }
   }
 
