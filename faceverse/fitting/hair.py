@@ -37,7 +37,7 @@ from .photometric import crop_photo
 
 LENGTHS = (0.6, 0.8, 1.25, 1.6)  # factors that are tried
 MESHES = 5  # whose styles are all tried
-SHORTLIST, FINALISTS = 5, 2  # styles that are changed at all, and styles whose outline is brought onto the photograph's
+SHORTLIST = 5  # styles whose length and outline are brought onto the photograph's
 OUTLINE_STEPS = 5
 CROP_PX = 128  # side of the crop in which outlines are compared
 STRAND_PX, LOCK_PX, LEAST_STRANDS_PX = 1.0, 5.0, 150  # in the labelled crop: blur, window, pixels that tell curls
@@ -153,9 +153,9 @@ class _Fit:
         return _Candidate(style, part, below, hair, drawn, agreed, hidden, self.curls_cost(style))
 
     def curls_cost(self, style: str) -> float:
-        """What speaks against a curly style for straight hair, and the other way round."""
-        excess = self.observed.coherence - CURLY
-        return CURLS_COST * max(0.0, excess if HAIR_STYLES[style].is_curly else -excess)
+        """What speaks against a curly style for straight hair, and the other way round; and against rare styles."""
+        excess, worn = self.observed.coherence - CURLY, HAIR_STYLES[style]
+        return worn.rarity + CURLS_COST * max(0.0, excess if worn.is_curly else -excess)
 
     def solid(self, part: Part) -> np.ndarray:
         if part.name not in self.faces:
@@ -216,7 +216,7 @@ def fit_hair(observed: HairObservation, model: FaceModel, neutral: np.ndarray, h
         styles = by_mesh[mesh][1:]
         drawn |= {style: fit.candidate(style, start) for style in styles}
     strands = sorted(drawn.values(), key=lambda one: -one.plain_score)[:SHORTLIST]
-    strands = sorted((fit.with_length(one) for one in strands), key=lambda one: -one.plain_score)[:FINALISTS]
+    strands = [fit.with_length(one) for one in strands]
     twins = [fit.candidate(one.style, one.hair.replace(mirrored=not one.hair.mirrored)) for one in strands]
     strands = [max(pair, key=lambda one: one.plain_score) for pair in zip(strands, twins, strict=True)]
     best = max((plain, *(fit.with_outline(one) for one in strands)), key=lambda one: one.score)

@@ -21,11 +21,13 @@ class HairStyle:
         scalp: style of the short hairs on the scalp, None for none.
         mesh: of the strands, a name in the file of hair; None for none.
         shape: numbers of `faceverse.parts.hair.Hair` by name, which change the mesh before those of a person do.
+        rarity: by how much better, 0..1, the hair of a photograph must agree with it than with a usual style.
     """
 
     scalp: str | None = None
     mesh: str | None = None
     shape: Mapping[str, float] = field(default_factory=dict)
+    rarity: float = 0.0
 
     @property
     def is_curly(self) -> bool:
@@ -52,8 +54,10 @@ HAIR_STYLES: Mapping[str, HairStyle] = {
     "crop": HairStyle("full", "short01", {"length": 0.55}),
     "quiff": HairStyle("full", "short01", {"volume_top": 2.0, "volume_sides": 0.6, "volume_back": 0.8}),
     "undercut": HairStyle("fade", "short03", {"volume_sides": 0.4, "volume_back": 0.5, "volume_top": 1.3}),
-    "messy": HairStyle("full", "short02", {"wave": 0.35, "volume_top": 1.3, "volume_sides": 1.1}),
-    "mop": HairStyle("full", "short02", {"wave": 0.6, "volume_top": 1.7, "volume_sides": 1.7, "volume_back": 1.5}),
+    "messy": HairStyle("full", "short02", {"wave": 0.35, "volume_top": 1.3, "volume_sides": 1.1}, rarity=0.02),
+    "mop": HairStyle(
+        "full", "short02", {"wave": 0.6, "volume_top": 1.7, "volume_sides": 1.7, "volume_back": 1.5}, rarity=0.04
+    ),
     "flat": HairStyle("full", "short04", {"volume_top": 0.7, "volume_sides": 0.7}),
     "bob_short": HairStyle("full", "bob02", {"length": 0.75, "volume_sides": 0.9}),
     "bob_long": HairStyle("full", "bob02", {"length": 1.6, "volume_sides": 0.9}),
