@@ -15,7 +15,7 @@ from skimage.color import rgb2lab
 
 import faceverse as fv
 from faceverse.fitting.photometric import crop_photo
-from faceverse.parts.hair_styles import hair_style_of, with_hair_style
+from faceverse.parts.hair_styles import hair_style_of
 
 SIDE = 512  # of the crop in which masks are compared
 CHIN, FOREHEAD = 152, 10  # MediaPipe's landmarks
@@ -43,7 +43,7 @@ def measure(path: Path, model: fv.FaceModel, pictures: Path | None) -> Measured:
     box = tuple(float(value) for value in labels.box_px)
     camera = result.camera.cropped(box, (SIDE, SIDE))
     drawn = fv.render(result, camera=camera, background=BACKGROUND).rgb
-    bald = fv.render(bare(result), camera=camera, background=BACKGROUND).rgb
+    bald = fv.render(fv.edit(result, hair=None), camera=camera, background=BACKGROUND).rgb
     head = np.abs(drawn.astype(int) - BACKGROUND).max(2) > 24
     strands = np.abs(drawn.astype(int) - bald).max(2) > 24
     person = resized(labels.person) > 0.5
@@ -66,11 +66,6 @@ def measure(path: Path, model: fv.FaceModel, pictures: Path | None) -> Measured:
         path.name, hair_style_of(result.params.styles), overlap(person & above, head & above), overlap(seen, strands),
         colour, result.seconds,
     )  # fmt: skip
-
-
-def bare(result: fv.FitResult) -> fv.FitResult:
-    """The head without hair."""
-    return result.replace(params=result.params.replace(styles=with_hair_style(result.params.styles, "bald")))
 
 
 def resized(values: np.ndarray) -> np.ndarray:

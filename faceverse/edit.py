@@ -21,7 +21,7 @@ from .graphics.camera import Camera
 from .graphics.lighting import linear_from_srgb, srgb_from_linear
 from .messages import Message
 from .model.face_model import FaceModel, FaceParams
-from .model.skin_texture import encode_srgb, paint_irises, without_hair
+from .model.skin_texture import albedo_without_hair, encode_srgb, paint_irises
 from .model.texture_maps import bake_vertices
 from .rendering.render import rotation_matrix
 from .result import DetailModuleLike, FitResult, head_from_params, with_params
@@ -264,7 +264,7 @@ def _recolored(model: FaceModel, texture: np.ndarray, before: np.ndarray, after:
     """Multiply the texture (H, W, 3) uint8 by the ratio of the model's albedos, in linear light, clipped."""
     rows = torch.from_numpy(np.stack([before, after]).astype(np.float32)).to(model.device)
     albedos = model.albedo(rows).clamp(0, 1).numpy(force=True)
-    old, new = (without_hair(model, albedo) + _RATIO_SOFTENING for albedo in albedos)
+    old, new = (albedo_without_hair(model, albedo) + _RATIO_SOFTENING for albedo in albedos)
     height, width = texture.shape[:2]
     baked = torch.from_numpy(bake_vertices(model, new / old, max(height, width)))
     if height != width:

@@ -13,13 +13,12 @@ from .errors import ParameterError
 from .model.face_model import FaceModel, FaceParams
 from .parts.hair import RANGES, Hair
 from .parts.hair_choice import HAIR_COLORS, aged_hair, available_styles, colour_of_hex
-from .parts.hair_styles import with_hair_style
+from .parts.hair_styles import BALD, with_hair_style
 from .parts.part import HAIR_SLOTS
 from .result import FitResult
 
 KEEP_HAIR = "keep"
 """Value of `edit(hair=)` that changes nothing: None takes the hair off."""
-BALD = "bald"
 _VOLUMES = ("top", "sides", "back")
 
 
@@ -134,7 +133,7 @@ def _with_hair_of(params: FaceParams, other: FitResult | None) -> FaceParams:
         return params
     if not isinstance(other, FitResult):
         raise ParameterError("edit.hair_from_type", type=type(other).__name__)
-    bald = {slot: style for slot, style in params.styles.items() if slot not in HAIR_SLOTS}
+    bald = with_hair_style(params.styles, BALD)
     worn = {slot: style for slot, style in other.params.styles.items() if slot in HAIR_SLOTS}
     return params.replace(styles=bald | worn, hair=other.params.hair)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import faceverse as fv
-from faceverse.fitting.hair import HairView, fit_hair, fitted_hair, hair_coherence, observe_hair
-from faceverse.fitting.hair_outline import OutlineSolver, agreement, draw_hair, solid_faces
+from faceverse.fitting.hair import HairView, fitted_hair, hair_coherence, observe_hair
+from faceverse.fitting.hair_outline import OutlineSolver, agreement, draw_hair, hidden_volume, solid_faces
 from faceverse.fitting.texture import bake_photo
 from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import ambient_light, linear_from_srgb
@@ -104,10 +104,18 @@ def test_the_outline_comes_onto_the_observed_one(bald, model):
     assert 0.01 < raised < 0.04
 
 
-def test_hair_that_nobody_sees_is_not_chosen(bald):
-    photo, labels = photograph(wearing(bald, "short01"))
-    fitted = fit_hair(observe_hair(HairView(bald, photo, labels, bald.camera)), bald.model, bald.neutral_vertices)
-    assert "ponytail" not in fitted.style and "braid" not in fitted.style
+def test_hair_that_the_photograph_does_not_show_is_told_from_hair_that_it_shows(bald, model):
+    def hidden(style, yaw):
+        head = bald.replace(params=bald.params.replace(rotation=rotation_from_euler_deg(yaw).numpy()))
+        observed = observe_hair(HairView(head, *photograph(wearing(head, style)), head.camera))
+        part = model.parts.get("hair", style)
+        placed = hair_vertices(part, Hair(), head.neutral_vertices)
+        scalp = head.neutral_vertices[model.regions["scalp"]]
+        drawn = draw_hair(observed, placed, solid_faces(part))
+        return hidden_volume(observed, drawn, placed, (scalp.min(0) + scalp.max(0)) / 2)
+
+    tail = hidden("ponytail01", 0)
+    assert tail > 0.005 and hidden("ponytail01", 180) < 0.5 * tail and hidden("short01", 0) < 0.1 * tail
 
 
 def test_coherence_tells_strands_from_curls():

@@ -102,7 +102,7 @@ class _Candidate:
     drawn: DrawnHair | None
     agreement: float
     hidden: float = 0.0
-    curls: float = 0.0
+    unlikely: float = 0.0
 
     @property
     def score(self) -> float:
@@ -111,7 +111,7 @@ class _Candidate:
     @property
     def plain_score(self) -> float:
         """The agreement, less what speaks against hair of which the photograph shows nothing."""
-        return self.agreement - HIDDEN_COST * self.hidden - self.curls
+        return self.agreement - HIDDEN_COST * self.hidden - self.unlikely
 
 
 class _Fit:
@@ -150,18 +150,18 @@ class _Fit:
         drawn = draw_hair(self.observed, vertices, self.solid(part), below)
         hidden = hidden_volume(self.observed, drawn, vertices, self.centre)
         agreed = agreement(self.observed, drawn.mask)
-        return _Candidate(style, part, below, hair, drawn, agreed, hidden, self.curls_cost(style))
+        return _Candidate(style, part, below, hair, drawn, agreed, hidden, self.unlikeliness(style))
 
-    def curls_cost(self, style: str) -> float:
+    def unlikeliness(self, style: str) -> float:
         """What speaks against a curly style for straight hair, and the other way round; and against rare styles."""
         excess, worn = self.observed.coherence - CURLY, HAIR_STYLES[style]
         return worn.rarity + CURLS_COST * max(0.0, excess if worn.is_curly else -excess)
 
     def solid(self, part: Part) -> np.ndarray:
+        """(F, 3) faces that cover."""
         if part.name not in self.faces:
             self.faces[part.name] = solid_faces(part)
-        faces = self.faces[part.name]
-        return faces
+        return self.faces[part.name]
 
     def scalp_mask(self, style: str) -> np.ndarray:
         """(S, S) bool, where the short hairs of a style of the scalp show."""
@@ -209,14 +209,12 @@ def fit_hair(observed: HairObservation, model: FaceModel, neutral: np.ndarray, h
     for style in HAIR_STYLES:
         if fit.has(style):
             by_mesh.setdefault(HAIR_STYLES[style].mesh, []).append(style)
-    plain = max((fit.candidate(style, start) for style in by_mesh.pop(None, ["bald"])), key=lambda one: one.score)
+    plain = max((fit.candidate(style, start) for style in by_mesh.pop(None)), key=lambda one: one.score)
     # Styles that share a mesh are alike: only those of the best meshes are tried one by one.
-    drawn = {mesh: fit.candidate(styles[0], start) for mesh, styles in by_mesh.items()}
-    for mesh in sorted(drawn, key=lambda mesh: -drawn[mesh].plain_score)[:MESHES]:
-        styles = by_mesh[mesh][1:]
-        drawn |= {style: fit.candidate(style, start) for style in styles}
-    strands = sorted(drawn.values(), key=lambda one: -one.plain_score)[:SHORTLIST]
-    strands = [fit.with_length(one) for one in strands]
+    drawn = [fit.candidate(styles[0], start) for styles in by_mesh.values()]
+    best_meshes = [HAIR_STYLES[one.style].mesh for one in sorted(drawn, key=lambda one: -one.plain_score)[:MESHES]]
+    drawn += [fit.candidate(style, start) for mesh in best_meshes for style in by_mesh[mesh][1:]]
+    strands = [fit.with_length(one) for one in sorted(drawn, key=lambda one: -one.plain_score)[:SHORTLIST]]
     twins = [fit.candidate(one.style, one.hair.replace(mirrored=not one.hair.mirrored)) for one in strands]
     strands = [max(pair, key=lambda one: one.plain_score) for pair in zip(strands, twins, strict=True)]
     best = max((plain, *(fit.with_outline(one) for one in strands)), key=lambda one: one.score)

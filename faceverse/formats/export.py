@@ -24,7 +24,7 @@ from ..io.files import read_bytes, write_all
 from ..io.pickles import read_npy
 from ..model.face_model import FaceModel
 from ..official import camera_of, coefficients_from_params, npy_bytes, params_from_coefficients, stored_coefficients
-from ..parts.part import HAIR_SLOTS
+from ..parts.hair_styles import BALD, with_hair_style
 from ..result import FitResult, head_from_params
 from ..weights import load_model
 from .glb import glb_bytes
@@ -105,8 +105,7 @@ def export(
 
 def without_hair(result: FitResult) -> FitResult:
     """The same head, bald."""
-    styles = {slot: style for slot, style in result.params.styles.items() if slot not in HAIR_SLOTS}
-    return result.replace(params=result.params.replace(styles=styles))
+    return result.replace(params=result.params.replace(styles=with_hair_style(result.params.styles, BALD)))
 
 
 def head_files(result: FitResult, path: Path, lod: str = "standard") -> dict[Path, bytes]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..parts.hair_choice import available_styles, random_hair
-from ..parts.part import HAIR_SLOTS
+from ..parts.hair_styles import BALD, with_hair_style
 
 if TYPE_CHECKING:
     from .face_model import FaceModel, FaceParams
@@ -32,5 +32,4 @@ def with_random_hair(model: FaceModel, person: FaceParams, seed: int) -> FacePar
     paleness = float(np.clip((model.skin_luminance(person.albedo) - low) / (high - low), 0, 1))
     generator = np.random.default_rng((seed, _STREAM))
     slots, hair = random_hair(model.parts, generator, values.get("age", _AGE), values.get("gender", _GENDER), paleness)
-    bald = {slot: style for slot, style in person.styles.items() if slot not in HAIR_SLOTS}
-    return person.replace(styles=bald | slots, hair=hair)
+    return person.replace(styles=with_hair_style(person.styles, BALD) | slots, hair=hair)

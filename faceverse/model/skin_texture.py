@@ -78,12 +78,12 @@ def model_albedo(model: FaceModel, params: FaceParams) -> np.ndarray:
     """Albedo (V, 3) linear RGB of the model, bounded to DARKEST_ALBEDO..1, with the eye sockets in their own colour."""
     with torch.no_grad():
         albedo = model.albedo(torch.from_numpy(params.albedo)[None])[0].clamp(DARKEST_ALBEDO, 1).numpy()
-    albedo = without_hair(model, albedo)
+    albedo = albedo_without_hair(model, albedo)
     albedo[model.regions.get("eye_sockets", np.zeros(0, np.int64))] = EYE_SOCKET_ALBEDO
     return albedo
 
 
-def without_hair(model: FaceModel, albedo: np.ndarray) -> np.ndarray:
+def albedo_without_hair(model: FaceModel, albedo: np.ndarray) -> np.ndarray:
     """The albedo (V, 3) with skin on the scalp, of models whose hair is a part."""
     has_hair = model.parts is not None and bool(model.parts.styles("scalp"))
     return bare_scalp(model, albedo) if has_hair else albedo

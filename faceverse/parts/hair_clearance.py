@@ -111,13 +111,15 @@ class HeadSurface:
 
     def pushed_out(self, points: np.ndarray) -> np.ndarray:
         """Points (P, 3), those closer to the skin than `CLEARANCE_M` or inside moved along its normal."""
-        points = points.copy()
+        points, rows = points.copy(), np.arange(len(points))
         for _ in range(_PASSES):
-            away, nearest = self.tree.query(points)
+            away, nearest = self.tree.query(points[rows], distance_upper_bound=_REACH_M)
+            rows, nearest = rows[away < _REACH_M], nearest[away < _REACH_M]
             normal = self.normals[nearest]
-            lack = CLEARANCE_M - np.einsum("pd,pd->p", points - self.points[nearest], normal)
-            moves = (lack > 0) & (away < _REACH_M)
-            points[moves] += lack[moves, None] * normal[moves]
+            lack = CLEARANCE_M - np.einsum("pd,pd->p", points[rows] - self.points[nearest], normal)
+            inside = lack > 0
+            rows = rows[inside]  # what a pass does not move stays where it is in the next one
+            points[rows] += lack[inside, None] * normal[inside]
         return points
 
     def _off_the_eyes(self, hair: np.ndarray, fringe: float, gap: np.ndarray) -> np.ndarray:
@@ -140,7 +142,7 @@ class HeadSurface:
         share = length / border
         piled = (1 + share * _PILED / (1 + _PILED)) / share
         gain = np.where(share < 1 + _PILED, piled, 1.0)
-        before = _smoothstep(hair[:, 2] - self.eyes[:, 2].mean(), *_FRONT_M)
+        before = smoothstep(hair[:, 2] - self.eyes[:, 2].mean(), *_FRONT_M)
         moved = hair.copy()
         moved[:, :2] += (before * (gain - 1))[:, None] * away * free
         return moved
@@ -153,7 +155,10 @@ def _extent(ear: np.ndarray) -> tuple[float, float, float]:
 
 
 def outward_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, weighted by area."""
+    """(V, 3) unit normals, weighted by area, in the precision of the vertices.
+
+    `graphics.mesh.vertex_normals` sums in another order; files that were made with these would change.
+    """
     a, b, c = vertices[faces].swapaxes(0, 1)
     cross = np.cross(b - a, c - a)
     total = np.stack(
@@ -162,6 +167,7 @@ def outward_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-12)
 
 
-def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Cubic Hermite step from 0 at `low` to 1 at `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .binding import Binding, bind, rigid_motion
-from .hair_clearance import HeadSurface
+from .hair_clearance import HeadSurface, smoothstep
 from .identity import Same
 from .part import Part
 
@@ -226,12 +226,6 @@ def _conformed(binding: Binding, neutral: np.ndarray) -> tuple[np.ndarray, np.nd
     moved, root = (np.einsum("pk,pkd->pd", binding.weights, values[corner]) for values in (rest, target))
     distance = np.linalg.norm(binding.offset, axis=1, keepdims=True)
     return placed + moved * np.exp(-np.square(distance / _RESIDUAL_REACH_M)), root
-
-
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Cubic Hermite step from 0 at `low` to 1 at `high`."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def _spread(points: np.ndarray) -> float:

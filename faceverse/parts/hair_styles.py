@@ -72,10 +72,12 @@ HAIR_STYLES: Mapping[str, HairStyle] = {
     "ponytail_wavy": HairStyle("full", "ponytail01", {"wave": 0.6}),
 }
 """Hair styles by name: names with digits are those of MakeHuman's meshes."""
+BALD = "bald"
+"""The style without hair."""
 
 
 def hair_slots(name: str) -> dict[str, str]:
-    """Slots and part styles of a hair style, a part of `FaceParams.styles`: none for "bald".
+    """Slots and part styles of a hair style, a part of `FaceParams.styles`: none for `BALD`.
 
     Args:
         name: of `HAIR_STYLES`.
@@ -112,4 +114,4 @@ def hair_style_of(styles: Mapping[str, str]) -> str:
         styles: of its parts by slot.
     """
     slots = {slot: styles[slot] for slot in HAIR_SLOTS if slot in styles}
-    return next((name for name in HAIR_STYLES if hair_slots(name) == slots), "bald")
+    return next((name for name in HAIR_STYLES if hair_slots(name) == slots), BALD)
