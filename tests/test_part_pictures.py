@@ -171,10 +171,11 @@ def test_every_mode_shows_opaque_parts_in_its_own_way(toy_model):
     assert np.array_equal(at["wireframe"] > 60, [True] * 3)
 
 
-def test_layers_are_left_out_of_clay_and_wireframes(toy_model):
-    head = head_with(toy_model, card(toy_model, "lashes", RED, OUTSIDE, alpha_mode="BLEND"))
-    for mode, description in drawing.RENDER_MODES.items():
-        assert bool(colour_at(shown(head, mode).mask, OUTSIDE)) == (mode not in ("clay", "wireframe")), description
+@pytest.mark.parametrize("slot, without", [("lashes", ("clay", "wireframe")), ("hair", ("wireframe",))])
+def test_clay_has_hair_but_no_lashes_and_wireframes_have_no_layers(toy_model, slot, without):
+    head = head_with(toy_model, card(toy_model, slot, RED, OUTSIDE, alpha_mode="BLEND"))
+    for mode in drawing.RENDER_MODES:
+        assert bool(colour_at(shown(head, mode).mask, OUTSIDE)) == (mode not in without), mode
 
 
 def test_a_part_is_drawn_with_its_texture_the_right_way_round_and_reduced(toy_model):

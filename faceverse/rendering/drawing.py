@@ -21,9 +21,9 @@ from ..errors import ParameterError
 from ..graphics.camera import Camera, project
 from ..graphics.compositing import composite_layers
 from ..graphics.layers import Layers
-from ..graphics.lighting import glossy_reflection, linear_from_srgb, shading
+from ..graphics.lighting import LUMINANCE, glossy_reflection, linear_from_srgb, shading
 from ..parts.eyes import wet_share
-from ..parts.part import EYE_SLOTS
+from ..parts.part import EYE_SLOTS, STRAND_SLOTS
 from ..result import FitResult
 from .hair import with_strands
 from .posed import PosedHead, as_tensor
@@ -36,6 +36,8 @@ _CLAY_LIGHTS = (  # direction to the light, camera space; strength of diffuse an
     ((0.85, 0.05, 0.52), 0.22, 0.03),
     ((0.10, 0.75, -0.65), 0.30, 0.05),
 )
+_HAIR_CLAY = 0.68  # of hair relative to skin, that the hair line shows
+_GRAIN = (0.45, 1.3)  # range of the brightness of hairs relative to their mean
 _WIRE = (0.02, 0.05, 0.12)
 _WIRE_HALF_WIDTH_PX = 0.45
 _WIRE_FADE_PX = 10.0
@@ -108,7 +110,10 @@ def draw(head: PosedHead, mode: str, camera: Camera, supersample: int) -> Drawn:
 def _with_layers(image: Tensor, seen: SeenSamples, mode: RenderMode) -> Tensor:
     """Composite the head's transparent parts over a supersampled picture (5, H, W): RGB, coverage, depth."""
     head, mesh = seen.head, seen.head.transparent
-    if mesh is None or not mode.shows_layers:
+    if mesh is None:
+        return image
+    shown = torch.tensor([mode.layers is None or (part is not None and part.slot in mode.layers) for part in mesh.parts])
+    if not shown.any():
         return image
     points = project(mesh.vertices_cam, seen.camera)
     box = _box_px(points[(points[:, 2] > 0) & torch.isfinite(points).all(1), :2], seen.camera.image_size)
@@ -122,6 +127,8 @@ def _with_layers(image: Tensor, seen: SeenSamples, mode: RenderMode) -> Tensor:
     def shade(layers: Layers) -> tuple[Tensor, Tensor]:
         samples = LayerSamples.of(head, vertices_px, seen.per_pixel, layers)
         colours, alphas, gloss = mode.shade(samples).clamp(0, 1), samples.coverage, mode.gloss(samples)
+        if mode.layers is not None:
+            alphas = torch.where(shown[mesh.surface_of(samples.triangle)], alphas, 0)
         if gloss is not None:  # clear surfaces such as corneas reflect light all the same
             gloss = gloss.clamp(0, 1)
             opaque = alphas + (1 - alphas) * gloss.amax(0)
@@ -191,7 +198,18 @@ def _clay(samples: Samples) -> Tensor:
         diffuse = diffuse + strength * (to_light @ normals).clamp_min(0)
         gloss = gloss + shine * (halfway @ normals).clamp_min(0) ** 24
     clay = torch.tensor(_CLAY)[:, None] * diffuse + gloss
+    for surface, here in samples.by_part():
+        part = samples.mesh.parts[surface]
+        if part is not None and part.slot in STRAND_SLOTS:
+            clay[:, here] = _with_grain(clay[:, here], samples.albedo[:, here])
     return clay if samples.light is None else clay * samples.light
+
+
+def _with_grain(clay: Tensor, albedo: Tensor) -> Tensor:
+    """Clay (3, K) that shows which hairs are bright and which are dark, whatever their colour."""
+    brightness = torch.tensor(LUMINANCE) @ albedo
+    grain = (brightness / brightness.mean().clamp_min(1e-6)).clamp(*_GRAIN)
+    return clay * _HAIR_CLAY * grain
 
 
 def _normal(samples: Samples) -> Tensor:
@@ -234,24 +252,24 @@ class RenderMode:
         description: in a few words, for help texts.
         shade: linear RGB (3, P) of the samples; values are clamped to 0..1 afterwards.
         gloss: linear RGB (3, P) that smooth surfaces reflect, also those that one sees through; None for no samples.
-        shows_layers: whether transparent parts show, such as lashes.
+        layers: slots of the transparent parts that show; None for all.
         is_coarse: the head has the faces of the coarse mesh.
     """
 
     description: str
     shade: Callable[[Samples], Tensor]
     gloss: Callable[[Samples], Tensor | None] = lambda samples: None
-    shows_layers: bool = True
+    layers: tuple[str, ...] | None = None
     is_coarse: bool = False
 
 
 RENDER_MODES: dict[str, RenderMode] = {
     "color": RenderMode("texture in the fitted light", _color, _gloss),
     "albedo": RenderMode("texture without light", _albedo),
-    "clay": RenderMode("grey clay under studio lights", _clay, shows_layers=False),
+    "clay": RenderMode("grey clay under studio lights", _clay, layers=STRAND_SLOTS),
     "normal": RenderMode("normals in camera space", _normal),
     "depth": RenderMode("depth, near is bright", _depth),
     "uv": RenderMode("texture coordinates", _uv),
-    "wireframe": RenderMode("edges of the coarse mesh", _wireframe, shows_layers=False, is_coarse=True),
+    "wireframe": RenderMode("edges of the coarse mesh", _wireframe, layers=(), is_coarse=True),
 }
 """Modes of `render` by name."""
