@@ -112,7 +112,8 @@ def _with_layers(image: Tensor, seen: SeenSamples, mode: RenderMode) -> Tensor:
     head, mesh = seen.head, seen.head.transparent
     if mesh is None:
         return image
-    shown = torch.tensor([mode.layers is None or (part is not None and part.slot in mode.layers) for part in mesh.parts])
+    slots = [part.slot if part is not None else None for part in mesh.parts]
+    shown = torch.tensor([mode.layers is None or slot in mode.layers for slot in slots])
     if not shown.any():
         return image
     points = project(mesh.vertices_cam, seen.camera)
