@@ -27,7 +27,7 @@ from gradio.data_classes import FileData
 
 import faceverse as fv
 
-from . import fit_jobs
+from . import fit_jobs, uploads
 from .job_queue import MAX_WAITING, JobQueue
 from .sessions import Session, Sessions
 
@@ -409,6 +409,7 @@ def _answer_folder(session: Session) -> Path:
 def _load(path: Path) -> fv.FitResult:
     if path.suffix.lower() != ".json":
         raise fv.ParameterError("api.no_result", name=path.name)
+    uploads.check_head(path)
     return fv.load_result(path)
 
 

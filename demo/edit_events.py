@@ -105,14 +105,15 @@ class EditEvents(Layout):
         }
 
     def download_handler(self, kind: str):
-        def save(state: str, lod: str, request: gr.Request) -> str:
+        def save(state: str, lod: str, is_named: bool, request: gr.Request) -> str:
             session = self._session(request)
             head = session.head
             if head is None:
                 return markup.error_line(say(AWAY, session.language))
             try:
                 changes = EditState.from_json(json.loads(state or "{}"), head.neutral.model)
-                path = heads.download(head, kind, changes, session.folder, lod)
+                stem = heads.file_stem(head, is_named)
+                path = heads.download(head, kind, changes, session.folder, lod, stem)
             except Exception as error:
                 return markup.error_line(self._explained(error, session.language))
             return markup.download(path, kind, head.edited, lod, session.language)
@@ -126,7 +127,7 @@ class EditEvents(Layout):
         try:
             path = self._uploaded(upload)
             try:
-                donor = fv.load_result(path)
+                donor = heads.load(path)
             finally:
                 path.unlink(missing_ok=True)
             return self._with_donor(session, donor, path.stem)

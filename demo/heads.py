@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from PIL import Image
 
 import faceverse as fv
 
-from . import hair_state, part_files
+from . import hair_state, part_files, uploads
 from .edit_state import BlendWeights, EditState, expression_limits
 from .view_files import file_url, head_pack, model_pack, wrinkle_atlas
 
@@ -257,29 +258,45 @@ def downloaded_lod(result: fv.FitResult, kind: str, lod: str) -> str:
     return lod if lod in possible and (lod != "dense" or result.displacement is not None) else "standard"
 
 
-def download(head: EditableHead, kind: str, state: EditState, folder: Path, lod: str = "standard") -> Path:
-    """Write the head with the values of all sliders to a file.
+def file_stem(head: EditableHead, is_named: bool) -> str:
+    """Name of a head's files without suffix: that of its photograph, if the visitor wants it, else "head"."""
+    name = re.sub(r"[^\w-]+", "_", Path(head.fitted.source).stem).strip("_")[:60]
+    return name if is_named and name else "head"
+
+
+def download(
+    head: EditableHead, kind: str, state: EditState, folder: Path, lod: str = "standard", stem: str = "head"
+) -> Path:
+    """Write the head with the values of all sliders to a file, in which nothing names its photograph.
 
     Args:
         kind: a key of `faceverse.EXPORT_FORMATS`; formats of several files, such as obj, give a zip.
         state: values of all sliders.
         folder: where to write.
         lod: one of `faceverse.LEVELS_OF_DETAIL`, see `downloaded_lod`.
+        stem: name of the file without suffix.
     """
     result = with_state(head, state)
+    result = result.replace(source="", views=tuple(replace(view, source="") for view in result.views))
     lod = downloaded_lod(result, kind, lod)
     if not fv.EXPORT_FORMATS[kind].companions:
-        return fv.export(result, folder / f"head.{kind}", lod=lod)
+        return fv.export(result, folder / f"{stem}.{kind}", lod=lod)
     parts = folder / kind
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
-    fv.export(result, parts / f"head.{kind}", lod=lod)
-    path = folder / f"head_{kind}.zip"
+    fv.export(result, parts / f"{stem}.{kind}", lod=lod)
+    path = folder / f"{stem}_{kind}.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for part in sorted(parts.iterdir()):
             archive.write(part, part.name)
     shutil.rmtree(parts)
     return path
+
+
+def load(path: Path) -> fv.FitResult:
+    """Load a head that a visitor uploaded; exceptions are those of `open_saved`."""
+    uploads.check_head(path)
+    return fv.load_result(path)
 
 
 def open_saved(path: Path, person: int) -> EditableHead:
@@ -288,7 +305,7 @@ def open_saved(path: Path, person: int) -> EditableHead:
     Raises:
         FaceVerseError: the file holds no head, or a head of another model.
     """
-    return EditableHead.of(fv.load_result(path), person)
+    return EditableHead.of(load(path), person)
 
 
 def delete_older(folder: Path, pattern: str, keep: set[Path]) -> None:

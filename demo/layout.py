@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import faceverse as fv
 
 from . import fit_jobs, hosting, markup
+from .gate import RequestGate
 from .hair_state import NUMBERS
 from .heads import VIEW_LIGHT, download_labels
 from .job_queue import MAX_WAITING
@@ -67,7 +69,10 @@ def launch_options(webcams: WebcamStreams | None = None) -> dict:
         webcams: streams of the page, whose routes are added to the server.
     """
     return {
-        "app_kwargs": {"routes": [] if webcams is None else webcams.routes()},
+        "app_kwargs": {
+            "routes": [] if webcams is None else webcams.routes(),
+            "middleware": [Middleware(RequestGate)],
+        },
         "theme": _theme(),
         "css_paths": [ASSETS / "page.css"],
         "i18n": WORDS,
@@ -245,6 +250,7 @@ class Layout:
                 kind: gr.Button(label, min_width=70, elem_id=f"fv-download-{kind}")
                 for kind, label in download_labels().items()
             }
+        self.named_files = gr.Checkbox(False, label=WORDS("named_files"), container=False, elem_id="fv-named")
         self.edit_state = gr.Textbox(
             elem_classes="fv-hidden", container=False
         )  # the browser fills it with the slider values when it submits an event

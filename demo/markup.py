@@ -68,16 +68,12 @@ def stage_times(result: fv.FitResult, language: str) -> str:
 
 
 def report(result: fv.FitResult, is_final: bool, language: str) -> str:
-    """Report of a fit as Markdown: time, size of the mesh, warnings.
+    """Report of a fit as Markdown: time, warnings.
 
     Args:
         is_final: False where its detail is still to come.
     """
-    size = {"vertices": len(result.vertices), "triangles": len(result.faces)}
-    if is_final:
-        first = say("page.done", language, seconds=result.seconds, **size)
-    else:
-        first = say("page.base_done", language, **size)
+    first = say("page.done", language, seconds=result.seconds) if is_final else say("page.base_done", language)
     return "\n".join([first, *(f"- {sentence(warning, language)}" for warning in result.warnings)])
 
 

@@ -28,7 +28,7 @@ __all__ = ["Page", "build", "launch_options"]
 
 QUEUE_LENGTH = 40
 NOT_YET = "page.donor_too_early"
-SEND_STATE = "(state, lod) => [JSON.stringify(window.faceverse?.state() ?? {}), lod]"
+SEND_STATE = "(state, ...settings) => [JSON.stringify(window.faceverse?.state() ?? {}), ...settings]"
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Page(WebcamEvents):
         for kind, button in self.download_buttons.items():
             saving = button.click(
                 self.download_handler(kind),
-                [self.edit_state, self.lod_choice],
+                [self.edit_state, self.lod_choice, self.named_files],
                 self.download_link,
                 js=SEND_STATE,
                 **slow,

@@ -18,6 +18,7 @@ import numpy as np
 
 import faceverse as fv
 
+from . import uploads
 from .fit_jobs import Progress, Stopped, delete_later
 from .heads import delete_older, serial_numbers
 from .view_files import file_url, motion_pack
@@ -286,6 +287,7 @@ def load_motion(path: Path, head: fv.FitResult) -> fv.Track:
     Raises:
         ParameterError: the file holds no motion, or too many frames.
     """
+    uploads.check_motion(path)
     if path.suffix.lower() == ".csv":
         track = fv.load_track(path, identity=head)
     else:

@@ -27,6 +27,15 @@ LABELS = _family("label.")
 STUDIO_TEXTS = _family("studio.", value="{}")
 """Texts of the 3D view and its panel, by language and key; the browser puts values in the place of {}."""
 
+# Messages of the library that name arguments of its functions, and what the page says in their place.
+_FOR_VISITORS = {
+    "quality.several_faces": "page.several_faces",
+    "store.other_model": "page.other_model",
+} | dict.fromkeys(
+    ("detail.other_module", "edit.no_module", "edit.no_layers", "mix.no_module", "mix.no_latents"),
+    "page.foreign_detail",
+)
+
 
 def language_of(accept_language: str | None) -> str:
     """The language with catalogs that a browser prefers; "en" where it names none of them.
@@ -52,11 +61,14 @@ def say(message: str, language: str, /, **arguments: Any) -> str:
     """A message in a language.
 
     Args:
-        message: a message, or the code of one; other text stays as it is.
+        message: a message, or the code of one; other text stays as it is. What the library says to programmers is said
+            in the page's own words.
         arguments: of the code.
     """
     if not isinstance(message, fv.Message):
         message = fv.Message(message, **arguments)
+    elif message.code in _FOR_VISITORS:
+        message = fv.Message(_FOR_VISITORS[message.code], **message.arguments)
     return message.translated(language)
 
 

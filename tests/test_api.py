@@ -18,7 +18,7 @@ api = pytest.importorskip("demo.api")
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
-from demo import page  # noqa: E402
+from demo import gate, page  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_only_these_endpoints_are_public(client):
         "/render": ["result", "size", "mode", "rotation"],
         "/export": ["result", "format", "dense", "lod", "hair"],
     }
-    assert not described["unnamed_endpoints"]
+    assert not described["unnamed_endpoints"] and set(names) == {f"/{name}" for name in gate.ENDPOINTS}
     for entry in described["named_endpoints"].values():
         assert entry["description"] and all(each["python_type"]["description"] for each in entry["parameters"])
 
@@ -221,6 +221,21 @@ def test_files_that_are_something_else_are_refused_in_words(client, head, tmp_pa
 def test_a_parameter_that_is_no_file_is_named(client):
     with pytest.raises(AppError, match="must be a file"):
         client.predict("selfie.jpg", api_name="/fit")
+
+
+def test_requests_that_fit_no_endpoint_are_answered_in_one_sentence(server):
+    api_address = f"{server[0]}gradio_api"
+    forged = {"path": "x.jpg", "meta": {"_type": "gradio.FileData"}}
+    for path, body, status, words in (
+        ("call/nothing", {"data": []}, 404, "There is no endpoint 'nothing'"),
+        ("call/v2/nothing", {}, 404, "There is no endpoint"),
+        ("call/render", {"data": [forged, 64, "color", None]}, 400, "not an upload of yours"),
+        ("call/render", {"data": [1]}, 400, "not the parameters of this endpoint"),
+        ("call/render", {"data": ["x" * 1_000_000, 64, "color", None]}, 413, "at most 1 MB"),
+    ):
+        answer = httpx.post(f"{api_address}/{path}", json=body)
+        assert answer.status_code == status and words in answer.json()["detail"], (path, answer.text)
+        assert "/" not in answer.json()["detail"].replace("/gradio_api", "").replace("/fit, /edit, /render, /export", "")
 
 
 def test_faults_of_the_program_are_not_shown(client, head, monkeypatch):

@@ -364,6 +364,16 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, lod, tmp_path, toy_m
     assert np.allclose(loaded.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
 
 
+def test_a_saved_head_names_its_photograph_only_where_the_visitor_wants_it(head, tmp_path, toy_model):
+    named = replace(head, fitted=head.fitted.replace(source="../My secret.jpg"))
+    named = replace(named, neutral=named.fitted, edited=named.fitted)
+    assert heads.file_stem(named, False) == heads.file_stem(head, True) == "head"
+    path = heads.download(named, "json", EditState(), tmp_path, stem=heads.file_stem(named, True))
+    assert path.name == "My_secret.json" and b"secret" not in path.read_bytes()
+    assert fv.load_result(path, toy_model).source == ""
+    assert heads.download(named, "obj", EditState(), tmp_path, stem="My_secret").name == "My_secret_obj.zip"
+
+
 def test_the_page_and_the_interface_offer_what_the_tables_of_the_library_have(tmp_path, monkeypatch):
     """A format, a mode or a light parameter that is added to its table shows up without another edit."""
     monkeypatch.setitem(fv.EXPORT_FORMATS, "xyz", replace(fv.EXPORT_FORMATS["ply"], label="XYZ"))
@@ -737,8 +747,8 @@ def test_page_from_sample_to_head_to_the_end_of_the_session(page, tmp_path):
     value = shown[page.view]
     assert value["head"] and value["status"] is None
     assert all(os.path.exists(path) for path in shown[page.overlay]) and "<img" in shown[page.stage_pictures]
-    assert 'download="head.stl"' in page.download_handler("stl")(json.dumps(value["start"]), "coarse", request)
-    assert "fv-error" in page.download_handler("stl")('{"skin": "x"}', "coarse", request)
+    assert 'download="head.stl"' in page.download_handler("stl")(json.dumps(value["start"]), "coarse", False, request)
+    assert "fv-error" in page.download_handler("stl")('{"skin": "x"}', "coarse", False, request)
     (older,) = page.change(request, event_of(state=value["start"] | {"attributes": {"age": 20}}))
     assert older[page.view]["head"] != value["head"] and older[page.view]["person"] == value["person"]
     assert older[page.view]["state"]["attributes"] == {"age": 20}
@@ -832,7 +842,7 @@ def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_s
     assert skip_to(run, page.view)[page.view]["wrinkles"]
     answers = list(page.change(request, event_of(state=state | {"skin": 3})))
     assert [page.view in answer for answer in answers] == [True, True], "new wrinkles follow a sampled detail"
-    link = page.download_handler("json")(json.dumps(state | {"strength": 2}), "standard", request)
+    link = page.download_handler("json")(json.dumps(state | {"strength": 2}), "standard", False, request)
     stored = page.sessions.of("a visitor").folder / "head.json"
     assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2
 

@@ -106,6 +106,15 @@ def test_other_ends_of_a_fit(error):
     assert "secret" not in fit_jobs.explain(error) + fit_jobs.explain(error, "zh")
 
 
+def test_visitors_do_not_read_about_arguments_of_functions():
+    several = fv.Message("quality.several_faces", count=3)
+    other = fv.Message("store.other_model", name="me.json", wanted="a", wanted_digest="1", model="b", digest="2")
+    for language in ("en", "zh"):
+        for message in (several, other):
+            assert "=" not in sentence(message, language) and "sha256" not in sentence(message, language)
+    assert sentence(several, "en").startswith("3 faces were found") and "'a'" in sentence(other, "en")
+
+
 def test_captions_of_pictures():
     markup = pytest.importorskip("demo.markup")
     for code in (*markup.STAGES.values(), *markup.MAPS.values()):

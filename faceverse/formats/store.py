@@ -34,7 +34,7 @@ from ..parts.part import styles_of_file
 from ..result import DetailModuleLike, FitResult, FittedView, Stage, with_params
 
 _FORMAT, _VERSION = "faceverse-result", 1
-_LARGEST_SIDE_PX = 8192
+_LARGEST_SIDE_PX = 4096
 _VIEW_ARRAYS = ("rotation", "translation", "light", "landmarks_px", "projected_landmarks_px")
 _LONGEST_LIST, _LONGEST_LATENTS = 4096, 1 << 24
 _FLOAT32 = ("float32_zlib_base64", "<f4")
