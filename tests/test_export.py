@@ -20,7 +20,8 @@ from faceverse.detail.dense import dense_mesh
 from faceverse.detail.displacement import TangentFrame, detailed_normals, normal_map
 from faceverse.errors import FaceVerseError, ParameterError, WeightsError
 from faceverse.formats.export import EXPORT_FORMATS, export, load_result
-from faceverse.formats.gltf import GltfMaterial, GltfMesh, MorphTarget, write_glb
+from faceverse.formats.gltf import write_glb
+from faceverse.formats.gltf_scene import GltfMaterial, GltfMesh, MorphTarget
 from faceverse.graphics.camera import Camera
 from faceverse.graphics.mesh import tangents, vertex_normals
 from faceverse.model.face_model import ARKIT_NAMES, FaceModel

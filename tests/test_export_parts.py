@@ -11,8 +11,10 @@ from test_export import Glb, normals_of, read_glb
 
 import faceverse as fv
 from faceverse.formats.export import EXPORT_FORMATS, companions_of, export
-from faceverse.formats.glb import glb_bytes, sphere_centre
-from faceverse.formats.gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, MorphTarget, write_glb
+from faceverse.formats.glb import glb_bytes
+from faceverse.formats.gltf import write_glb
+from faceverse.formats.gltf_scene import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, MorphTarget
+from faceverse.formats.rig import sphere_centre
 from faceverse.formats.surfaces import padded_texture
 from faceverse.graphics.camera import default_camera
 from faceverse.model.face_model import ARKIT_NAMES, FaceModel

@@ -84,7 +84,7 @@ def run_render(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    print(export(load(options), options.output, lod=options.lod, hair=not options.no_hair))
+    print(export(load(options), options.output, lod=options.lod, hair=not options.no_hair, rig=options.rig))
     return 0
 
 
@@ -205,6 +205,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     levels.add_argument("--light", action=RenamedFlag, dest="lod", const="coarse", replacement="--lod coarse")
     levels.add_argument("--dense", action=RenamedFlag, dest="lod", const="dense", replacement="--lod dense")
     parser.add_argument("--no-hair", action="store_true", help="the head without its hair")
+    parser.add_argument("--rig", action="store_true", help="bones of neck, head, jaw and eyes (.glb)")
     add_model(parser)
 
 

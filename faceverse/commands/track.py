@@ -75,7 +75,8 @@ def _write(result: Track, folder: Path, name: str, options: argparse.Namespace, 
     problems, written = [], []
     for suffix in options.formats:
         try:
-            written.append(export(result, folder / f"{name}.{suffix}"))
+            given = {"rig": options.rig} if "rig" in TRACK_FORMATS[suffix].options else {}
+            written.append(export(result, folder / f"{name}.{suffix}", **given))
             print(written[-1], flush=True)
         except FaceVerseError as error:
             problems.append(error.message)
@@ -136,5 +137,6 @@ def add_track(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--focal-px", type=float, metavar="F", help=text)
     add_formats(parser, TRACK_FORMATS, "csv,json", "one row or entry for each frame; glb is an animated head")
     modes = "; ".join(f"{name}: {mode.description}" for name, mode in CLIP_MODES.items())
+    parser.add_argument("--rig", action="store_true", help="in the .glb, bones move neck, head and eyes")
     parser.add_argument("--video", choices=CLIP_MODES, help=f"also write a video. {modes}")
     add_model(parser)

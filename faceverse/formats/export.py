@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
@@ -42,12 +42,13 @@ class ExportFormat:
     Attributes:
         label: for menus and buttons.
         description: what the file holds, in one line.
-        content: (head or track, path, level of detail) -> contents of the files by their paths, the main file last. The
-            head is on the coarse mesh already where the level of detail is "coarse".
+        content: (head or track, path, level of detail, **options) -> contents of the files by their paths, the main
+            file last. The head is on the coarse mesh already where the level of detail is "coarse".
         levels_of_detail: of `LEVELS_OF_DETAIL`, those the format can hold; empty for a file without a mesh.
         companions: what is added to the name of the file, without its suffix, for each further file that may lie
             beside it.
         in_menus: False for a format of one particular program, which a general menu leaves out.
+        options: names of further arguments of `export` that it knows.
     """
 
     label: str
@@ -56,6 +57,7 @@ class ExportFormat:
     levels_of_detail: tuple[str, ...] = LEVELS_OF_DETAIL
     companions: tuple[str, ...] = ()
     in_menus: bool = True
+    options: tuple[str, ...] = ()
 
 
 @singledispatch
@@ -65,6 +67,7 @@ def export(
     *,
     lod: str = "standard",
     hair: bool = True,
+    rig: bool = False,
     light: bool | None = None,
     dense: bool | None = None,
 ) -> Path:
@@ -86,6 +89,8 @@ def export(
             wrinkles and pores as geometry, up to about 600,000 triangles (.obj, .ply, .stl; a .glb shows them by its
             normal map). "coarse" makes no difference in a .json or .npy.
         hair: False writes the head without its hair.
+        rig: for a .glb: a skeleton with the joints Neck, Head, Jaw, LeftEye and RightEye moves all meshes, see
+            `faceverse.formats.rig`. Nodes of parts have no pivots then.
         light: deprecated, use lod="coarse".
         dense: deprecated, use lod="dense".
 
@@ -94,12 +99,13 @@ def export(
 
     Raises:
         ParameterError: unknown suffix or level of detail, a folder that is missing or cannot be written, vertices that
-            are not finite; "dense" for another suffix or for a head without displacement.
+            are not finite; "dense" for another suffix or for a head without displacement; a rig for another suffix or
+            for a model without the expression `jawOpen`.
     """
     path = Path(path)
     if light is not None or dense is not None:
         lod = _level_of_detail(path, lod, light, dense)
-    write_all(head_files(result if hair else without_hair(result), path, lod), ParameterError)
+    write_all(head_files(result if hair else without_hair(result), path, lod, rig=rig or None), ParameterError)
     return path
 
 
@@ -108,8 +114,11 @@ def without_hair(result: FitResult) -> FitResult:
     return result.replace(params=result.params.replace(styles=with_hair_style(result.params.styles, BALD)))
 
 
-def head_files(result: FitResult, path: Path, lod: str = "standard") -> dict[Path, bytes]:
+def head_files(result: FitResult, path: Path, lod: str = "standard", **options: Any) -> dict[Path, bytes]:
     """Contents of the files that `export` writes, by their paths; see there.
+
+    Args:
+        options: other arguments of `export` that only some formats know; None for those not given.
 
     Raises:
         ParameterError: as in `export`.
@@ -124,8 +133,29 @@ def head_files(result: FitResult, path: Path, lod: str = "standard") -> dict[Pat
         raise ParameterError("export.lod", known=", ".join(LEVELS_OF_DETAIL), lod=repr(lod))
     if lod == "dense":
         _check_dense(result, path, known)
+    given = chosen_options(known, path, EXPORT_FORMATS, options)
     head = coarse_head(result) if lod == "coarse" and known.levels_of_detail else result
-    return known.content(head, path, lod)
+    return known.content(head, path, lod, **given)
+
+
+def chosen_options(
+    known: ExportFormat, path: Path, formats: Mapping[str, ExportFormat], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options that are given, none of them None.
+
+    Args:
+        known: the format of the file.
+        formats: by suffix; an error names those that have the option.
+
+    Raises:
+        ParameterError: the format has no such option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in known.options:
+            suffixes = " ".join(f".{suffix}" for suffix, entry in formats.items() if name in entry.options)
+            raise ParameterError("export.option_suffix", option=name, name=path.name, suffixes=suffixes)
+    return given
 
 
 def _check_dense(result: FitResult, path: Path, known: ExportFormat) -> None:
@@ -186,8 +216,8 @@ def coarse_head(result: FitResult) -> FitResult:
 
 
 # -- writers: the content of each file by its path, the main file last -------------------------------------------------
-def _glb(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
-    return {path: glb_bytes(result)}
+def _glb(result: FitResult, path: Path, lod: str, rig: bool = False) -> dict[Path, bytes]:
+    return {path: glb_bytes(result, rig=rig)}
 
 
 def _npy(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
@@ -200,8 +230,9 @@ def _json(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
     "glb": ExportFormat(
-        "GLB", "all expressions as morph targets, textures inside", _glb, levels_of_detail=("coarse", "standard")
-    ),
+        "GLB", "all expressions as morph targets, textures inside", _glb, levels_of_detail=("coarse", "standard"),
+        options=("rig",),
+    ),  # fmt: skip
     "obj": ExportFormat("OBJ", "mesh with materials and textures beside it", obj_files, companions=OBJ_COMPANIONS),
     "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", ply_files),
     "stl": ExportFormat("STL", "binary mesh in millimetres, for 3D printing", stl_files),

@@ -16,7 +16,9 @@ import torch
 from ..model.face_model import evaluate
 from ..parts.part import HAIR_SLOTS, Material
 from ..result import FitResult, with_params
-from .gltf import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget, write_glb
+from .gltf import write_glb
+from .gltf_scene import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget
+from .rig import EYE_JOINTS, eyeball_centre, head_rig
 from .store import library_name, picture_bytes
 from .surfaces import padded_texture, roughness_map, split_corners, unit_normals
 
@@ -30,16 +32,26 @@ _CORNEA_REFLECTANCE = 0.04
 _OPEN_JAW = 0.6  # weight at which light in the mouth is computed
 _STILL_M = 5e-5  # what moves a part by less, moves it by nothing that can be seen
 _STILL_HAIR_M = 5e-4  # likewise for the many vertices of a beard, which also keeps its normals
-_ROUND = 0.03  # share of the radius by which a vertex may be away from the eyeball to count as a part of it
 
 
-def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera: GltfCamera | None = None) -> bytes:
+def glb_bytes(
+    result: FitResult,
+    animation: GltfAnimation | None = None,
+    camera: GltfCamera | None = None,
+    *,
+    rig: bool = False,
+) -> bytes:
     """A .glb: the neutral head in head space with its parts, and all expressions as morph targets.
 
     Parts that turn with an expression, as jaw and eyes do, move along straight lines: exact at weights 0 and 1.
 
     Args:
         animation: with weights of all expressions; its first key replaces the result's weights.
+        rig: whether a skeleton moves all meshes, see `faceverse.formats.rig`. In an animation its eyes turn by their
+            joints instead of morph targets.
+
+    Raises:
+        ParameterError: as `head_rig`.
     """
     if animation is None:
         result = result.replace(neutral_vertices=result.neutral_vertices + _correction(result))
@@ -53,12 +65,18 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
     )
     pictures: dict[bytes, bytes] = {}
     light = baked_light(result) if result.parts else {}
+    skeleton = head_rig(result) if rig else None
     parts, centres = [], {"": np.zeros(3, np.float32)}
     for slot, part in result.parts.items():
         holder = _CARRIERS.get(slot, "")
-        holder = holder if holder in result.parts else ""
-        centres[slot] = _pivot(result, slot) if slot in _PIVOTED else centres[holder]
+        holder = holder if holder in result.parts and not rig else ""
+        pivoted = slot in _PIVOTED and not rig
+        centres[slot] = eyeball_centre(result, slot) if pivoted else centres[holder]
         mesh = _part_mesh(result, slot, offsets, weights, centres[slot], light.get(slot))
+        if skeleton is not None:
+            mesh = replace(mesh, joints=skeleton.part_weights(slot, part)[_corner_vertices(part.faces, part.uv_faces)])
+            if animation is not None and slot in EYE_JOINTS:
+                mesh = replace(mesh, targets=(), weights=np.zeros(0, np.float32))
         material = _part_material(slot, part.material, pictures)
         overlay = None
         if slot in ("hair", "beard"):
@@ -66,7 +84,20 @@ def glb_bytes(result: FitResult, animation: GltfAnimation | None = None, camera:
             material = replace(material, alpha_mode="MASK", alpha_cutoff=_SOLID_HAIR)
         parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder, overlay))
     head = _skin_mesh(result, offsets, weights, light.get("skin"))
-    return write_glb(head, skin, library_name(), parts=parts, animation=animation, camera=camera)
+    bones = None
+    if skeleton is not None:
+        shown = result.is_skin
+        vertex = _corner_vertices(result.model.faces[shown], result.model.uv_faces[shown])
+        head = replace(head, joints=skeleton.weights[vertex])
+        bones = skeleton.skin
+        if animation is not None:
+            animation = replace(animation, joints=skeleton.motions(animation))
+    return write_glb(head, skin, library_name(), parts=parts, animation=animation, camera=camera, skin=bones)
+
+
+def _corner_vertices(faces: np.ndarray, uv_faces: np.ndarray) -> np.ndarray:
+    """Vertex of a mesh for each vertex of its file."""
+    return split_corners(faces, uv_faces)[0][:, 0]
 
 
 def baked_light(result: FitResult) -> dict[str, np.ndarray]:
@@ -125,11 +156,6 @@ def _has_morph_normals(result: FitResult) -> bool:
     return result.model.expression_modes.nbytes * 2 <= _MORPH_NORMALS_UP_TO_BYTES
 
 
-def _pivot(result: FitResult, slot: str) -> np.ndarray:
-    """Centre (3,) of the eyeball in this slot."""
-    return sphere_centre(result.neutral_part_vertices[slot][np.unique(result.parts[slot].faces)])
-
-
 def _part_mesh(
     result: FitResult,
     slot: str,
@@ -162,19 +188,6 @@ def _part_mesh(
         slot, placed[vertex] - origin, normals[vertex], part.uv[pairs[:, 1]], faces, tuple(targets),
         weights if targets else np.zeros(0, np.float32), None if light is None else light[vertex],
     )  # fmt: skip
-
-
-def sphere_centre(points: np.ndarray) -> np.ndarray:
-    """Centre (3,) float32 of an eyeball, fitted to its vertices (P, 3) without those of iris and cornea."""
-    fitting = np.ones(len(points), bool)
-    for _ in range(3):
-        chosen = points[fitting].astype(np.float64)
-        columns = np.column_stack([2 * chosen, np.ones(len(chosen))])
-        solution = np.linalg.lstsq(columns, np.square(chosen).sum(1), rcond=None)[0]
-        distance = np.linalg.norm(points - solution[:3], axis=1)
-        off = np.abs(distance - np.median(distance))
-        fitting = off <= max(_ROUND * np.median(distance), np.median(off))
-    return solution[:3].astype(np.float32)
 
 
 def _part_material(slot: str, material: Material, pictures: dict[bytes, bytes]) -> GltfMaterial:

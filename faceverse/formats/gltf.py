@@ -8,132 +8,19 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..graphics.alpha_texture import DEFAULT_CUTOFF, AlphaMode
 from ..graphics.mesh import tangents
+from .gltf_scene import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget
+from .gltf_skin import GltfSkin, JointMotion, strongest_influences
 
 _BYTE, _UINT16, _UINT32, _FLOAT = 5121, 5123, 5125, 5126
 _VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _NEAR_M = 0.01
-
-
-@dataclass(frozen=True)
-class MorphTarget:
-    """Offsets of one morph target at weight 1.
-
-    Args:
-        name: shown by viewers.
-        positions: (V, 3) metres.
-        normals: (V, 3) differences of unit normals, or None for none.
-    """
-
-    name: str
-    positions: np.ndarray
-    normals: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class GltfMesh:
-    """One mesh with one primitive, so that viewers show one set of morph weights.
-
-    Args:
-        name: of the node and the mesh.
-        positions: (V, 3) metres, +y up.
-        normals: (V, 3) unit length.
-        uv: (V, 2) origin top left.
-        faces: (F, 3) counter-clockwise.
-        targets: morph targets, all with normals or all without.
-        weights: (T,) initial weights of the targets.
-        light: (V,) 0..1, factor of the base colour where less light arrives; None for 1 everywhere.
-    """
-
-    name: str
-    positions: np.ndarray
-    normals: np.ndarray
-    uv: np.ndarray
-    faces: np.ndarray
-    targets: tuple[MorphTarget, ...] = ()
-    weights: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    light: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class GltfMaterial:
-    """A surface. Pictures are encoded as PNG or JPEG; equal ones are stored once in a file.
-
-    Args:
-        base_color: picture, sRGB, with alpha where `alpha_mode` uses it; or linear RGB and alpha, 0..1 each.
-        roughness: 0..1, or a picture: green 0..255 is roughness 0..1, blue is 0.
-        normal: picture in tangent space, or None.
-        alpha_mode: "OPAQUE", "MASK" or "BLEND".
-        alpha_cutoff: least alpha that "MASK" shows.
-        two_sided: whether the backs of the triangles are visible too.
-        metallic: 0..1.
-    """
-
-    name: str
-    base_color: bytes | tuple[float, float, float, float]
-    roughness: bytes | float
-    normal: bytes | None = None
-    alpha_mode: AlphaMode = "OPAQUE"
-    alpha_cutoff: float = DEFAULT_CUTOFF
-    two_sided: bool = False
-    metallic: float = 0.0
-
-
-@dataclass(frozen=True)
-class GltfPart:
-    """A mesh in a node of its own, a child of the main mesh's node or of another part's.
-
-    Args:
-        mesh: positions relative to the pivot. Its targets are those of the main mesh, in the same order, or none, since
-            an animation of weights applies to all of them.
-        material: of the mesh.
-        pivot: (3,) metres, origin of the node in its parent; a program turns the part about it.
-        parent: name of the mesh of an earlier part that takes this one along; empty for the main mesh.
-        overlay: of the same triangles drawn once more, None for those drawn once. Strands that are tested by alpha hide
-            each other whatever their order; blended over themselves, they get soft edges.
-    """
-
-    mesh: GltfMesh
-    material: GltfMaterial
-    pivot: np.ndarray = field(default_factory=lambda: np.zeros(3, np.float32))
-    parent: str = ""
-    overlay: GltfMaterial | None = None
-
-
-@dataclass(frozen=True)
-class GltfAnimation:
-    """One animation of the main mesh's node and of all weights, linear between K keyframes.
-
-    Args:
-        name: shown by viewers.
-        times_s: (K,) from 0 on, increasing also as float32.
-        weights: (K, T) of the morph targets.
-        rotation: (K, 4) unit quaternions x, y, z, w; the dot product of neighbours is positive, so that interpolation
-            takes the shorter way.
-        translation: (K, 3) metres.
-    """
-
-    name: str
-    times_s: np.ndarray
-    weights: np.ndarray
-    rotation: np.ndarray
-    translation: np.ndarray
-
-
-@dataclass(frozen=True)
-class GltfCamera:
-    """A camera that looks along -z: position (3,) metres, vertical field of view in radians, width over height."""
-
-    position: np.ndarray
-    yfov: float
-    aspect: float
+_ARMATURE = "Armature"  # as Blender calls the node that holds a skeleton and its meshes
 
 
 def write_glb(
@@ -145,6 +32,7 @@ def write_glb(
     tolerance: float = 1e-6,
     animation: GltfAnimation | None = None,
     camera: GltfCamera | None = None,
+    skin: GltfSkin | None = None,
 ) -> bytes:
     """Serialise a mesh with its material and its parts to the bytes of a .glb.
 
@@ -153,6 +41,7 @@ def write_glb(
         parts: further meshes, each in a child node.
         animation: its first keyframe is also the node's transform.
         camera: a second node of the scene.
+        skin: a skeleton that moves all meshes. They and its root are then children of one node, "Armature".
         tolerance: rows of a morph target whose components are all below it count as zero. A target is stored sparse
             (only its other rows) wherever that is smaller.
     """
@@ -166,29 +55,20 @@ def write_glb(
         if part.overlay is not None:
             entry["primitives"].append(entry["primitives"][0] | {"material": len(materials)})
             materials.append(builder.material(part.overlay, part.material.name))
-    root: dict[str, Any] = {"name": mesh.name, "mesh": 0}
-    nodes, animations, cameras = [root], {}, {}
+    nodes = _nodes([mesh, *(part.mesh for part in parts)], parts, camera, skin)
+    skins, animations, cameras = {}, {}, {}
+    if skin is not None:
+        skins["skins"] = [builder.skin(skin, nodes)]
     if camera is not None:
-        nodes.append({"name": "camera", "camera": 0, "translation": [float(v) for v in camera.position]})
         perspective = {"yfov": float(camera.yfov), "aspectRatio": float(camera.aspect), "znear": _NEAR_M}
         cameras["cameras"] = [{"type": "perspective", "perspective": perspective}]
-    scene = list(range(len(nodes)))
-    named = {"": root}
-    for number, part in enumerate(parts, start=1):
-        node: dict[str, Any] = {"name": part.mesh.name, "mesh": number}
-        if np.any(part.pivot):
-            node["translation"] = [float(v) for v in part.pivot]
-        named[part.parent].setdefault("children", []).append(len(nodes))
-        named[part.mesh.name] = node
-        nodes.append(node)
     if animation is not None:
         morphing = [place for place, node in enumerate(nodes) if "mesh" in node and "weights" in meshes[node["mesh"]]]
-        animations["animations"] = [builder.animation(animation, morphing)]
-        root |= {"rotation": animation.rotation[0].tolist(), "translation": animation.translation[0].tolist()}
+        animations["animations"] = [builder.animation(animation, morphing, nodes)]
     document = {
         "asset": {"version": "2.0", "generator": generator},
         "scene": 0,
-        "scenes": [{"name": "Scene", "nodes": scene}],
+        "scenes": [{"name": "Scene", "nodes": [0] if camera is None else [0, 1]}],
         "nodes": nodes,
         "meshes": meshes,
         "materials": materials,
@@ -202,6 +82,7 @@ def write_glb(
             }
         ],
         "images": builder.images,
+        **skins,
         **animations,
         **cameras,
         "accessors": builder.accessors,
@@ -209,6 +90,33 @@ def write_glb(
         "buffers": [{"byteLength": len(builder.buffer)}],
     }
     return _container(document, builder.buffer)
+
+
+def _nodes(
+    meshes: Sequence[GltfMesh], parts: Sequence[GltfPart], camera: GltfCamera | None, skin: GltfSkin | None
+) -> list[dict[str, Any]]:
+    """Nodes of all meshes, joints and the camera: the first one holds all others but the camera, which comes second."""
+    root: dict[str, Any] = {"name": meshes[0].name, "mesh": 0} if skin is None else {"name": _ARMATURE}
+    nodes, named = [root], {"": root}
+    if camera is not None:
+        nodes.append({"name": "camera", "camera": 0, "translation": [float(v) for v in camera.position]})
+    if skin is not None:
+        for name, parent, place in zip(skin.names, skin.parents, skin.local(), strict=True):
+            named[name] = {"name": name, "translation": [float(v) for v in place]}
+            named[parent].setdefault("children", []).append(len(nodes))
+            nodes.append(named[name])
+        for number, mesh in enumerate(meshes):
+            root["children"].append(len(nodes))
+            nodes.append({"name": mesh.name, "mesh": number, "skin": 0})
+        return nodes
+    for number, part in enumerate(parts, start=1):
+        node: dict[str, Any] = {"name": part.mesh.name, "mesh": number}
+        if np.any(part.pivot):
+            node["translation"] = [float(v) for v in part.pivot]
+        named[part.parent].setdefault("children", []).append(len(nodes))
+        named[part.mesh.name] = node
+        nodes.append(node)
+    return nodes
 
 
 def _container(document: dict, buffer: bytearray) -> bytes:
@@ -259,8 +167,20 @@ class _Builder:
         """Add an accessor of opaque greys (V,) 0..1, as bytes: the format wants four of them, linear."""
         grey = np.round(values * 255).astype(np.uint8)
         pixels = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=1)
-        view = self.view(pixels.tobytes(), _VERTEX_DATA)
-        return self.accessor(bufferView=view, componentType=_BYTE, normalized=True, count=len(grey), type="VEC4")
+        return self.integers(pixels, _BYTE, normalized=True)
+
+    def integers(self, values: np.ndarray, component: int, **entry: bool) -> int:
+        """Add an accessor of unsigned integers (V, 4) of this component type, one row per vertex."""
+        view = self.view(np.ascontiguousarray(values).tobytes(), _VERTEX_DATA)
+        return self.accessor(bufferView=view, componentType=component, count=len(values), type="VEC4", **entry)
+
+    def skin(self, skin: GltfSkin, nodes: Sequence[dict]) -> dict:
+        """Add a skeleton whose joints are nodes of these names."""
+        place = {node["name"]: number for number, node in enumerate(nodes) if "mesh" not in node}
+        joints = [place[name] for name in skin.names]
+        view = self.view(skin.inverse_bind().astype("<f4").tobytes())
+        matrices = self.accessor(bufferView=view, componentType=_FLOAT, count=len(joints), type="MAT4")
+        return {"name": _ARMATURE, "joints": joints, "skeleton": joints[0], "inverseBindMatrices": matrices}
 
     def mesh(self, mesh: GltfMesh, material: GltfMaterial, number: int, tolerance: float) -> dict:
         """Add a mesh with one primitive, whose material has this number."""
@@ -274,6 +194,10 @@ class _Builder:
             attributes["COLOR_0"] = self.grey_data(mesh.light)
         if material.normal is not None:
             attributes["TANGENT"] = self.vertex_data(tangents(mesh.positions, mesh.normals, mesh.uv, mesh.faces))
+        if mesh.joints is not None:
+            joints, weights = strongest_influences(mesh.joints)
+            attributes["JOINTS_0"] = self.integers(joints, _BYTE)
+            attributes["WEIGHTS_0"] = self.integers(weights, _UINT16, normalized=True)
         indices = self.indices(mesh.faces)
         primitive: dict[str, Any] = {"attributes": attributes, "indices": indices, "material": number, "mode": 4}
         entry: dict[str, Any] = {"name": mesh.name, "primitives": [primitive]}
@@ -336,27 +260,37 @@ class _Builder:
             )
         return self._still[count]
 
-    def animation(self, animation: GltfAnimation, morphing: Sequence[int]) -> dict:
+    def animation(self, animation: GltfAnimation, morphing: Sequence[int], nodes: list[dict]) -> dict:
         """Add an animation with one sampler per animated property, all at the same times.
 
         Args:
-            morphing: nodes whose weights it moves; rotation and translation are the first node's.
+            morphing: nodes whose weights it moves.
+            nodes: those that it turns and moves get the transform of the first key.
         """
         times = np.ascontiguousarray(animation.times_s, dtype="<f4")[:, None]
         view = self.view(times.tobytes())
         keys = self.accessor(bufferView=view, componentType=_FLOAT, count=len(times), type="SCALAR", **_bounds(times))
         entry: dict[str, Any] = {"name": animation.name, "channels": [], "samplers": []}
-        for path, values, kind, nodes in (
-            ("weights", np.reshape(animation.weights, -1), "SCALAR", morphing),
-            ("rotation", animation.rotation, "VEC4", (0,)),
-            ("translation", animation.translation, "VEC3", (0,)),
-        ):
+        tracks = [("weights", np.reshape(animation.weights, -1), "SCALAR", morphing)]
+        if animation.joints:
+            named = {node["name"]: number for number, node in enumerate(nodes) if "mesh" not in node}
+            moved = {named[name]: motion for name, motion in animation.joints.items()}
+        else:
+            moved = {0: JointMotion(animation.rotation, animation.translation)}
+        for node, motion in moved.items():
+            for path, values, kind in (
+                ("rotation", motion.rotation, "VEC4"), ("translation", motion.translation, "VEC3")
+            ):  # fmt: skip
+                if values is not None:
+                    nodes[node][path] = [float(value) for value in values[0]]
+                    tracks.append((path, values, kind, (node,)))
+        for path, values, kind, targets in tracks:
             if not values.size:
                 continue  # a head without morph targets
             view = self.view(np.ascontiguousarray(values, dtype="<f4").tobytes())
             output = self.accessor(bufferView=view, componentType=_FLOAT, count=len(values), type=kind)
             sampler = len(entry["samplers"])
-            entry["channels"] += [{"sampler": sampler, "target": {"node": node, "path": path}} for node in nodes]
+            entry["channels"] += [{"sampler": sampler, "target": {"node": node, "path": path}} for node in targets]
             entry["samplers"].append({"input": keys, "output": output, "interpolation": "LINEAR"})
         return entry
 

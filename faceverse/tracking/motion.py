@@ -13,15 +13,18 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import ParameterError
-from ..formats.export import ExportFormat, coarse_head, export
+from ..formats.export import ExportFormat, chosen_options, coarse_head, export
 from ..formats.glb import glb_bytes
-from ..formats.gltf import GltfAnimation, GltfCamera
+from ..formats.gltf_scene import GltfAnimation, GltfCamera
+from ..formats.gltf_skin import continuous_rotations
 from ..io.files import write_atomically
 from .result import OWN_FORMATS, Track
 
 
 @export.register(Track)
-def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", mesh: str | None = None) -> Path:
+def export_track(
+    track: Track, path: str | os.PathLike, *, lod: str = "coarse", rig: bool = False, mesh: str | None = None
+) -> Path:
     """Write a track in the format that the file's suffix names.
 
     The animation's time 0 is the track's first frame. Its keys are the frames with a face; viewers interpolate between
@@ -34,11 +37,14 @@ def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", 
             of the head's rotation and translation. .csv, .json, .npz: as `Track.save` writes them.
         lod: level of detail of the mesh in the .glb: "coarse", the model's coarse mesh, which players draw fast, or
             "standard", the model's own.
+        rig: for a .glb: a skeleton that moves all meshes, as in `faceverse.export`. The animation turns the joints of
+            neck, head and eyes and moves the neck, instead of the node of the head and the targets of the eyes.
         mesh: deprecated; "light" is lod="coarse", "full" is lod="standard".
     Returns:
         `path` as a Path.
     Raises:
-        ParameterError: another suffix or level of detail, or the file cannot be written.
+        ParameterError: another suffix or level of detail, a rig for another format or a model without the expression
+            `jawOpen`, or the file cannot be written.
     """
     path = Path(path)
     if mesh is not None:
@@ -53,18 +59,19 @@ def export_track(track: Track, path: str | os.PathLike, *, lod: str = "coarse", 
         raise ParameterError("track.export_suffix", name=path.name, suffixes=suffixes)
     if known.levels_of_detail and lod not in known.levels_of_detail:
         raise ParameterError("track.lod", known=", ".join(known.levels_of_detail), lod=repr(lod))
-    for file, content in known.content(track, path, lod).items():
+    given = chosen_options(known, path, TRACK_FORMATS, {"rig": rig or None})
+    for file, content in known.content(track, path, lod, **given).items():
         write_atomically(file, content, ParameterError)
     return path
 
 
-def _animated_glb(track: Track, path: Path, lod: str) -> dict[Path, bytes]:
+def _animated_glb(track: Track, path: Path, lod: str, rig: bool = False) -> dict[Path, bytes]:
     keys = _keys(track)
     head = track.result(int(keys[0]))
     head = coarse_head(head) if lod == "coarse" else head
     name = path.stem.encode("utf-8", "replace").decode()  # JSON holds no bytes that are no text
     animation = _animation(track, keys, name)
-    return {path: glb_bytes(head, animation, _camera(track, keys))}
+    return {path: glb_bytes(head, animation, _camera(track, keys), rig=rig)}
 
 
 def _keys(track: Track) -> np.ndarray:
@@ -77,14 +84,11 @@ def _keys(track: Track) -> np.ndarray:
 
 def _animation(track: Track, keys: np.ndarray, name: str) -> GltfAnimation:
     quaternions = Rotation.from_matrix(track.rotation[keys].astype(np.float64)).as_quat()
-    # q and -q are the same rotation, but players interpolate between neighbours of opposite signs the long way round.
-    flips = np.cumprod(np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1, 1))
-    quaternions[1:] *= flips[:, None]
     return GltfAnimation(
         name=name,
         times_s=(track.times_s[keys] - track.times_s[0]).astype(np.float32),
         weights=track.expression[keys],
-        rotation=quaternions.astype(np.float32),
+        rotation=continuous_rotations(quaternions),
         translation=track.translation[keys] - track.translation[keys[0]],
     )
 
@@ -106,6 +110,7 @@ TRACK_FORMATS: dict[str, ExportFormat] = {
         "an animated head with its texture and all expressions as morph targets",
         _animated_glb,
         levels_of_detail=("coarse", "standard"),
+        options=("rig",),
     ),
 }
 """Formats of tracks by suffix: what `export` writes, and what the command line and the web page offer."""
