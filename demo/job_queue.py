@@ -44,6 +44,13 @@ class QueueEntry:
         with self._queue.changed:
             return self._queue.changed.wait_for(lambda: self.ahead == 0, seconds)
 
+    def leave(self) -> None:
+        """Leave the queue before the block of `JobQueue.enter` ends: what remains of the job keeps nobody waiting."""
+        with self._queue.changed:
+            if self in self._queue.entries:
+                self._queue.entries.remove(self)
+                self._queue.changed.notify_all()
+
     def defer(self, is_active: Callable[[], bool] = lambda: True) -> None:
         """Move to the end of the queue, behind every job that waits for its first turn; return at the next turn.
 
@@ -86,6 +93,4 @@ class JobQueue:
         try:
             yield entry
         finally:
-            with self.changed:
-                self.entries.remove(entry)
-                self.changed.notify_all()
+            entry.leave()

@@ -226,7 +226,15 @@ class Layout:
             with gr.Tabs(elem_id="fv-tabs"):
                 self._lay_out_tabs()
 
-        self.picture_outputs = [self.overlay, self.stage_pictures, self.map_pictures, self.estimates]
+    @property
+    def outputs(self) -> list:
+        """The components that depend on head, motion and progress."""
+        return [
+            self.view, self.message, self.photo, self.more_photos, self.cancel_button, self.other_face_button,
+            self.fit_report, self.results, self.download_link, self.donor_note, self.overlay, self.stage_pictures,
+            self.map_pictures, self.estimates, self.cancel_tracking_button, self.track_again_button, self.motion_box,
+            self.motion_note, self.motion_download_link, self.overlay_video, self.draw_overlay_button,
+        ]  # fmt: skip
 
     def _lay_out_motion(self) -> None:
         self.motion_note = gr.Markdown(elem_id="fv-motion-note")

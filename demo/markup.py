@@ -77,6 +77,11 @@ def report(result: fv.FitResult, is_final: bool, language: str) -> str:
     return "\n".join([first, *(f"- {sentence(warning, language)}" for warning in result.warnings)])
 
 
+def saved_report(result: fv.FitResult, language: str) -> str:
+    """Report of a head that was opened from a file."""
+    return "\n".join([say("page.opened", language), *(f"- {sentence(w, language)}" for w in result.warnings)])
+
+
 def download(path: Path, kind: str, result: fv.FitResult, lod: str, language: str) -> str:
     """Link to a file with its size and number of triangles; the page starts the download through it.
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .fit_jobs import FitJob
-from .heads import EditableHead
+from .heads import EditableHead, serial_numbers
+from .job_queue import QueueEntry
+from .session_states import TRANSITIONS, WITHIN_A_JOB, Event, Phase
 from .tracking_jobs import Motion, TrackingJob
 from .webcam import WebcamStream
 
@@ -25,16 +27,18 @@ class Session:
     Args:
         folder: files of this session; its name cannot be guessed.
         fit_job: the photographs while they are needed, inside that folder.
-        run_id: number of the running or waiting job, a fit or a video; 0 without one.
+        phase: what its job is doing; `apply` changes it.
+        run_id: number of the running or waiting job, a fit or a video; changes with each that starts or ends.
+        progress: of the job, as the 3D view shows it.
+        queue_entry: of the job, which gives up its place when another one starts or it ends.
+        has_new_photo: the photograph on the page is not, or not yet, that of the head.
         head: the head in the 3D view.
-        tracking_run: `run_id` of the latest job that was for a video.
         tracking_job: the video that is or was tracked.
         motion: what animates the head.
         webcam: stream that animates the head live.
         sample_person: `person` of the head if it is of a sample photograph, hence not of the visitor.
         average_person: `person` of the average head, which a motion gets where there is no other head.
         view: latest value of the 3D view.
-        status: progress of the running job, None without one.
         language: of the browser, see `words`.
         lock: held while `head` is replaced, so that an edit and the end of a fit do not overwrite each other.
         last_seen_s: time of the latest request, monotonic clock.
@@ -43,20 +47,49 @@ class Session:
 
     folder: Path
     fit_job: FitJob | None = None
+    phase: Phase = Phase.IDLE
     run_id: int = 0
+    progress: dict = field(default_factory=dict)
+    queue_entry: QueueEntry | None = None
+    has_new_photo: bool = False
     head: EditableHead | None = None
-    tracking_run: int = 0
     tracking_job: TrackingJob | None = None
     motion: Motion | None = None
     webcam: WebcamStream | None = None
     sample_person: int = 0
     average_person: int = 0
     view: dict = field(default_factory=dict)
-    status: dict | None = None
     language: str = "en"
     lock: threading.Lock = field(default_factory=threading.Lock)
     last_seen_s: float = field(default_factory=time.monotonic)
     closed: bool = False
+
+    @property
+    def status(self) -> dict | None:
+        """Progress of the job for the 3D view; None without one."""
+        return None if self.phase is Phase.IDLE else self.progress
+
+    def may(self, event: Event) -> bool:
+        """Whether an event is possible now."""
+        return event in TRANSITIONS[self.phase]
+
+    def apply(self, event: Event, **progress) -> int:
+        """Change the phase.
+
+        Args:
+            event: a possible one.
+            progress: of the job from now on; by default it stays.
+
+        Returns:
+            The number of the job from now on.
+        """
+        self.phase = TRANSITIONS[self.phase][event]
+        if event not in WITHIN_A_JOB:
+            self.run_id, self.progress = next(serial_numbers), {}
+            if self.queue_entry is not None:
+                self.queue_entry.leave()
+        self.progress = self.progress | progress
+        return self.run_id
 
 
 class Sessions:

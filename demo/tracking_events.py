@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from itertools import count
 from typing import Any
 
 import gradio as gr
@@ -13,123 +11,96 @@ import gradio as gr
 import faceverse as fv
 
 from . import fit_jobs, heads, markup, tracking_jobs
-from .edit_events import AWAY, EditEvents
+from .edit_events import AWAY, SEND_STATE, START_DOWNLOAD
 from .edit_state import EditState
 from .fit_jobs import Progress
 from .heads import EditableHead, serial_numbers
-from .job_queue import MAX_WAITING, POLL_S, JobQueue, QueueEntry
-from .sessions import Session, Sessions
+from .job_queue import MAX_WAITING, QueueEntry
+from .services import BUSY, Services
+from .session_states import VIDEOS, Event
+from .sessions import Session
 from .tracking_jobs import Motion, TrackingJob
-from .view_files import file_url
-from .words import say, sentence
 
-BUSY = "page.busy"
 NO_VIDEO = "page.no_video"
-START_DOWNLOAD = """(status) => {
-    const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
-    if (link) { document.body.append(link); link.click(); link.remove(); }
-}"""
-SEND_STATE = "() => [JSON.stringify(window.faceverse?.state() ?? {})]"
 
 
-class TrackingEvents(EditEvents):
-    """Event handlers for motions; each returns {component: new value}."""
+class TrackingEvents:
+    """Event handlers for motions; each returns {component: new value}.
 
-    def __init__(self, sessions: Sessions):
-        self.queue = JobQueue()
-        self._runs = count(1)
-        super().__init__(sessions)
+    Args:
+        services: shared ones.
+    """
 
-    def _connect_tracking(self, quick: dict, slow: dict) -> None:
+    def __init__(self, services: Services):
+        self.services, self.shown = services, services.layout
+
+    def connect(self, quick: dict, slow: dict) -> None:
+        """Connect the events, see `FitEvents.connect`."""
         fits: dict[str, Any] = {"concurrency_id": "fit", "concurrency_limit": MAX_WAITING}
-        motion_outputs = [
-            self.view,
-            self.message,
-            self.cancel_tracking_button,
-            self.track_again_button,
-            self.motion_box,
-            self.motion_note,
-        ]
-        motion_outputs += [self.motion_download_link, self.overlay_video, self.draw_overlay_button]
-        self.head_outputs = headed = [
-            *motion_outputs,
-            self.results,
-            self.fit_report,
-            self.download_link,
-            self.donor_note,
-            *self.picture_outputs,
-        ]
-        settings = [self.subject, self.quality]
-        started = [self.track_ticket, self.video_upload, *motion_outputs]
-        self.video_upload.upload(self.take_video, [self.video_upload, *settings], started, preprocess=False, **quick)
-        self.track_again_button.click(self.track_again, settings, started, **quick)
-        self.track_ticket.change(self.track, None, headed, **fits, **slow)
-        self.cancel_tracking_button.click(self.cancel_tracking, None, motion_outputs, **quick)
-        self.open_motion_file.upload(self.take_motion, self.open_motion_file, headed, preprocess=False, **slow)
-        self.draw_overlay_button.click(
-            self.draw_overlay, self.edit_state, motion_outputs, js=SEND_STATE, **fits, **slow
-        )
-        self.play_button.click(None, None, None, js="() => { window.faceverse?.play(); }")
-        for kind, button in self.motion_download_buttons.items():
-            saving = button.click(
-                self.motion_download_handler(kind), self.edit_state, self.motion_download_link, js=SEND_STATE, **slow
+        shown, outputs = self.shown, self.shown.outputs
+        settings, started = [shown.subject, shown.quality], [shown.track_ticket, shown.video_upload, *outputs]
+        videos = [shown.video_upload, *settings]
+        shown.video_upload.upload(self.take_video, videos, started, preprocess=False, **quick)
+        shown.track_again_button.click(self.track_again, settings, started, **quick)
+        shown.track_ticket.change(self.track, None, outputs, **fits, **slow)
+        shown.cancel_tracking_button.click(self.cancel_tracking, None, outputs, **quick)
+        shown.open_motion_file.upload(self.take_motion, shown.open_motion_file, outputs, preprocess=False, **slow)
+        drawn = [shown.edit_state]
+        shown.draw_overlay_button.click(self.draw_overlay, drawn, outputs, js=SEND_STATE, **fits, **slow)
+        shown.play_button.click(None, None, None, js="() => { window.faceverse?.play(); }")
+        for kind, button in shown.motion_download_buttons.items():
+            handler, link = self.motion_download_handler(kind), shown.motion_download_link
+            button.click(handler, shown.edit_state, link, js=SEND_STATE, **slow).then(
+                None, link, None, js=START_DOWNLOAD
             )
-            saving.then(None, self.motion_download_link, None, js=START_DOWNLOAD)
 
     # -- videos -------------------------------------------------------------------------------------------------------
     def take_video(self, upload: dict | None, subject: str, quality: str, request: gr.Request) -> dict:
         """Copy a video into the session's folder and queue it for tracking."""
-        session = self._session(request)
+        session = self.services.session(request)
         upload = upload[0] if isinstance(upload, list) and upload else upload
         if not upload:
-            return {self.video_upload: None}
-        if self._is_fitting(session):
-            fit_jobs.delete_later(self._uploaded(upload), 0)
-            return {self.message: markup.error_line(say(BUSY, session.language)), self.video_upload: None}
+            return {self.shown.video_upload: None}
+        if not session.may(Event.VIDEO):
+            fit_jobs.delete_later(self.services.uploaded(upload), 0)
+            return self.services.error_line(session, BUSY) | {self.shown.video_upload: None}
         try:
-            video = tracking_jobs.claim(self._uploaded(upload), session.folder)
+            video = tracking_jobs.claim(self.services.uploaded(upload), session.folder)
         except fit_jobs.EXPECTED as error:
-            return self._end_tracking(session, fit_jobs.message_of(error)) | {self.video_upload: None}
+            return self._end_tracking(session, Event.FAILED, fit_jobs.message_of(error)) | {
+                self.shown.video_upload: None
+            }
         session.tracking_job = TrackingJob(video)
-        return self._track_started(session, subject, quality) | {self.video_upload: None}
+        return self._track_started(session, subject, quality) | {self.shown.video_upload: None}
 
     def track_again(self, subject: str, quality: str, request: gr.Request) -> dict:
         """Track the same video with other settings."""
-        return self._track_started(self._session(request), subject, quality)
+        return self._track_started(self.services.session(request), subject, quality)
 
     def _track_started(self, session: Session, subject: str, quality: str) -> dict:
         if session.tracking_job is None or not session.tracking_job.video.path.exists():
-            return self._end_tracking(session, NO_VIDEO)
-        if self._is_fitting(session):
-            return {self.message: markup.error_line(say(BUSY, session.language))}
+            return self._end_tracking(session, Event.FAILED, NO_VIDEO)
+        if not session.may(Event.VIDEO):
+            return self.services.error_line(session, BUSY)
         head = self.visitor_head(session) if subject == "current" else None
         brings_head = subject == "video" or session.head is None or session.head.person == session.average_person
         session.tracking_job = TrackingJob(
             session.tracking_job.video, head, brings_head, "high" if quality == "high" else "fast"
         )
-        self.set_motion(session, None)
-        session.run_id = session.tracking_run = next(self._runs)
-        session.status = asdict(Progress(say("page.waiting", session.language), 0.0, refining=True))
+        self.services.set_motion(session, None)
         return {
-            self.track_ticket: session.run_id,
-            self.message: "",
-            self.cancel_tracking_button: gr.Button(visible=True),
-            self.track_again_button: gr.Button(visible=False),
-            self.motion_box: gr.Column(visible=False),
-            self.view: self._view_value(session),
+            self.shown.track_ticket: self.services.start(session, Event.VIDEO, is_refining=True),
+            **self.services.controls(session),
+            self.shown.message: "",
         }
 
     def track(self, request: gr.Request) -> Iterator[dict]:
         """Wait in the queue, track the video and report progress; at the end the head in the 3D view moves."""
-        session = self._session(request)
-        run, task = session.run_id, session.tracking_job
-
-        def is_active() -> bool:
-            return session.run_id == run and not session.closed
-
+        session = self.services.session(request)
+        task, is_active = session.tracking_job, self.services.is_active(session, session.run_id)
         try:
-            with self.queue.enter(is_deferred=True) as entry:
-                yield from self._wait_for_turn(session, entry, is_active)
+            with self.services.enter_queue(session, is_active, is_deferred=True) as entry:
+                yield from self.services.wait_for_turn(session, entry, is_active)
                 if task is not None and is_active():
                     for event in tracking_jobs.track_video(
                         task, is_active, lambda: self._let_first_runs_pass(entry, is_active)
@@ -137,12 +108,12 @@ class TrackingEvents(EditEvents):
                         if not is_active():
                             break
                         if isinstance(event, Progress):
-                            yield self._step(session, event)
+                            yield self.services.step(session, event)
                         else:
                             yield from self._show_track(session, task, event)
         except Exception as error:
             if is_active():
-                yield self._end_tracking(session, self._message_of(error))
+                yield self._end_tracking(session, Event.FAILED, self.services.message_of(error))
                 return
         if session.motion is None and (
             session.tracking_job is task or session.tracking_job is None
@@ -150,10 +121,9 @@ class TrackingEvents(EditEvents):
             if task is not None:
                 task.video.delete()
             session.tracking_job = None
-        yield {self.cancel_tracking_button: gr.Button(visible=False)}
 
     def _show_track(self, session: Session, task: TrackingJob, track) -> Iterator[dict]:
-        session.run_id, session.status = 0, None
+        session.apply(Event.FINISHED)
         motion = Motion.of(track, task.video.path.name, session.folder, task.video)
         yield from self._show_motion(
             session, motion, tracking_jobs.neutral_head_of(track) if task.brings_head else None
@@ -161,81 +131,75 @@ class TrackingEvents(EditEvents):
 
     def draw_overlay(self, state: str, request: gr.Request) -> Iterator[dict]:
         """Render the edited head over the frames of its video, as an MP4."""
-        session = self._session(request)
+        session = self.services.session(request)
         head, motion = session.head, session.motion
         if head is None or motion is None or motion.video is None or not motion.video.path.exists():
-            yield {self.message: markup.error_line(say(NO_VIDEO, session.language))}
+            yield self.services.error_line(session, NO_VIDEO)
             return
-        if session.status is not None:
-            yield {self.message: markup.error_line(say(BUSY, session.language))}
+        if not session.may(Event.OVERLAY):
+            yield self.services.error_line(session, BUSY)
             return
-        session.run_id = session.tracking_run = run = next(self._runs)
+        is_job = self.services.is_active(session, self.services.start(session, Event.OVERLAY, is_refining=True))
 
         def is_active() -> bool:
-            return session.run_id == run and session.motion is motion and not session.closed
+            return session.motion is motion and is_job()
 
-        yield {self.cancel_tracking_button: gr.Button(visible=True), self.message: ""} | self._step(
-            session, Progress(fv.Message("page.waiting"), 0.0, refining=True)
-        )
+        yield self.services.controls(session) | {self.shown.message: ""}
         try:
-            with self.queue.enter(is_deferred=True) as entry:
-                yield from self._wait_for_turn(session, entry, is_active)
+            with self.services.enter_queue(session, is_active, is_deferred=True) as entry:
+                yield from self.services.wait_for_turn(session, entry, is_active)
                 shown = heads.with_state(head, self._changes(state, head))
                 work = tracking_jobs.overlay(
                     motion, shown, session.folder, is_active, lambda: self._let_first_runs_pass(entry, is_active)
                 )
                 for event in work if is_active() else ():
                     if isinstance(event, Progress):
-                        yield self._step(session, event)
+                        yield self.services.step(session, event)
                     else:
-                        yield {self.overlay_video: markup.video(event, session.language)}
+                        yield {self.shown.overlay_video: markup.video(event, session.language)}
         except Exception as error:
-            if is_active():
-                yield {self.message: markup.error_line(self._explained(error, session.language))}
-        if session.run_id in (0, run):
-            session.run_id, session.status = 0, None
-            yield {self.view: self._view_value(session), self.cancel_tracking_button: gr.Button(visible=False)}
+            if is_job():
+                yield self.services.error_line(session, error)
+        if is_job():
+            session.apply(Event.FINISHED)
+            yield self.services.controls(session)
 
     def cancel_tracking(self, request: gr.Request) -> dict:
         """Cancel the running or waiting job. A video that is not tracked yet is deleted."""
-        session = self._session(request)
-        if session.tracking_run != session.run_id:  # it has ended
-            return {self.cancel_tracking_button: gr.Button(visible=False)}
+        session = self.services.session(request)
+        if session.phase not in VIDEOS:  # it has ended
+            return self.services.controls(session)
         if session.motion is None:
-            return self._end_tracking(session, "")
-        session.run_id, session.status = 0, None
-        return {
-            self.view: self._view_value(session),
-            self.cancel_tracking_button: gr.Button(visible=False),
-            self.message: "",
-        }
+            return self._end_tracking(session, Event.CANCELLED)
+        session.apply(Event.CANCELLED)
+        return self.services.controls(session) | {self.shown.message: ""}
 
     # -- motions from files -------------------------------------------------------------------------------------------
     def take_motion(self, upload: dict | None, request: gr.Request) -> Iterator[dict]:
         """Apply a motion from a file to the head in the 3D view, or to the average head."""
-        session = self._session(request)
+        session = self.services.session(request)
         try:
-            path = self._uploaded(upload)
+            path = self.services.uploaded(upload)
             try:
-                if self._is_fitting(session):
-                    yield {self.message: markup.error_line(say(BUSY, session.language))}
+                if not session.may(Event.MOTION):
+                    yield self.services.error_line(session, BUSY)
                     return
                 head = session.head.fitted if session.head else tracking_jobs.average_head()
                 track = tracking_jobs.load_motion(path, head)
             finally:
                 path.unlink(missing_ok=True)
             is_new = session.head is None
-            for answer in self._adopt_track(session, track, path.name, head):
+            for answer in self.adopt_track(session, track, path.name, head):
                 if is_new and session.head is not None:
                     session.average_person = session.head.person
                 yield answer
         except Exception as error:
-            yield {self.message: markup.error_line(self._explained(error, session.language))}
+            yield self.services.error_line(session, error)
 
-    def _adopt_track(self, session: Session, track, name: str, head) -> Iterator[dict]:
-        """Show a track that has no video, on a given head."""
-        self._delete_motion(session)
-        session.run_id, session.status = 0, None
+    def adopt_track(self, session: Session, track, name: str, head) -> Iterator[dict]:
+        """Show a track that has no video, on a given head; a fit that began in the meantime ends."""
+        self.services.delete_motion(session)
+        session.apply(Event.MOTION if session.may(Event.MOTION) else Event.CANCELLED)
         yield from self._show_motion(session, Motion.of(track, name, session.folder), None if session.head else head)
 
     def _show_motion(self, session: Session, motion: Motion, head) -> Iterator[dict]:
@@ -243,23 +207,23 @@ class TrackingEvents(EditEvents):
         with session.lock:
             if head is not None:
                 session.head, session.fit_job = EditableHead.of(head, next(serial_numbers)), None
-                self._show(session, session.head)
-            self.set_motion(session, motion)
-        yield self._motion_answer(session, motion) | (self._new_head_answer(session, head) if head is not None else {})
+                self.services.show(session, session.head)
+            self.services.set_motion(session, motion)
+        yield self._motion_answer(session, motion) | (self.new_head_answer(session, head) if head is not None else {})
         if head is not None:
-            yield self._pictures(session, head, None)
+            yield self.services.pictures(session, head, None)
 
     def motion_download_handler(self, kind: str):
         def save(state: str, request: gr.Request) -> str:
-            session = self._session(request)
+            session = self.services.session(request)
             head, motion = session.head, session.motion
             if head is None or motion is None:
-                return markup.error_line(say(AWAY, session.language))
+                return self.services.explained(session, AWAY)
             try:
                 shown = heads.with_state(head, self._changes(state, head))
                 path = tracking_jobs.save(motion, kind, shown, session.folder)
             except Exception as error:
-                return markup.error_line(self._explained(error, session.language))
+                return self.services.explained(session, error)
             return markup.file_line(path)
 
         return save
@@ -270,33 +234,6 @@ class TrackingEvents(EditEvents):
         return EditState.from_json(json.loads(state or "{}"), head.neutral.model)
 
     # -- parts of answers ---------------------------------------------------------------------------------------------
-    def _wait_for_turn(self, session: Session, entry: QueueEntry, is_active: Callable[[], bool]) -> Iterator[dict]:
-        """Wait for the job's turn or its end, and report the number of jobs ahead."""
-        reported = 0
-        while is_active() and not entry.wait(0 if reported == 0 else POLL_S):
-            ahead = entry.ahead
-            if ahead not in (0, reported):
-                reported = ahead
-                text = say("page.waiting_behind", session.language, ahead=ahead)
-                session.status = (session.status or {}) | {"text": text, "fraction": 0.0}
-                yield {self.view: self._view_value(session)}
-
-    @staticmethod
-    def _let_first_runs_pass(entry: QueueEntry, is_active: Callable[[], bool]) -> None:
-        """Defer this job where another one waits for its first turn."""
-        if entry.blocks_first_run:
-            entry.defer(is_active)
-
-    def _view_value(self, session: Session) -> dict:
-        """Current value of the 3D view."""
-        return {"model": file_url(self.model_file), **session.view, "status": session.status}
-
-    @staticmethod
-    def set_motion(session: Session, motion: Motion | None) -> None:
-        """Set the motion that animates the head in the 3D view; None removes it."""
-        session.motion = motion
-        session.view = {**session.view, "motion": motion and motion.shown}
-
     @staticmethod
     def visitor_head(session: Session):
         """The visitor's own head; None where there is none, or only a sample or the average head."""
@@ -305,52 +242,32 @@ class TrackingEvents(EditEvents):
         return session.head.fitted
 
     @staticmethod
-    def _is_fitting(session: Session) -> bool:
-        """Whether a fit runs or waits."""
-        return session.status is not None and session.tracking_run != session.run_id
-
-    def _step(self, session: Session, step: Progress) -> dict:
-        session.status = {**asdict(step), "text": say(step.text, session.language)}
-        return {self.view: self._view_value(session)}
+    def _let_first_runs_pass(entry: QueueEntry, is_active: Callable[[], bool]) -> None:
+        """Defer this job where another one waits for its first turn."""
+        if entry.blocks_first_run:
+            entry.defer(is_active)
 
     def _motion_answer(self, session: Session, motion: Motion) -> dict:
         """Components that show a new motion."""
+        shown = self.shown
         return {
-            self.view: self._view_value(session),
-            self.message: "",
-            self.cancel_tracking_button: gr.Button(visible=False),
-            self.track_again_button: gr.Button(visible=motion.video is not None),
-            self.motion_box: gr.Column(visible=True),
-            self.motion_note: markup.motion(motion, session.language),
-            self.motion_download_link: "",
-            self.overlay_video: "",
-            self.draw_overlay_button: gr.Button(visible=motion.video is not None),
+            **self.services.controls(session),
+            **dict.fromkeys((shown.message, shown.motion_download_link, shown.overlay_video), ""),
+            shown.motion_note: markup.motion(motion, session.language),
         }
 
-    def _new_head_answer(self, session: Session, head: fv.FitResult) -> dict:
-        """Components that show a head which came with a motion."""
+    def new_head_answer(self, session: Session, head: fv.FitResult) -> dict:
+        """Components that show a head which came with a motion, and no photograph of another one."""
+        shown = self.shown
         return {
-            self.results: gr.Column(visible=True),
-            self.fit_report: "",
-            self.estimates: markup.about(head, session.language),
-            self.download_link: "",
-            self.donor_note: "",
+            **self.services.controls(session),
+            **self.services.without_photograph(),
+            **dict.fromkeys((shown.fit_report, shown.download_link, shown.donor_note), ""),
+            shown.estimates: markup.about(head, session.language),
         }
 
-    def _end_tracking(self, session: Session, message: str) -> dict:
+    def _end_tracking(self, session: Session, event: Event, message: str = "") -> dict:
         """End tracking without a motion: delete the video, keep the head."""
-        session.run_id, session.status = 0, None
-        self._delete_motion(session)
-        return {
-            self.message: markup.error_line(sentence(message, session.language)),
-            self.cancel_tracking_button: gr.Button(visible=False),
-            self.track_again_button: gr.Button(visible=False),
-            self.motion_box: gr.Column(visible=False),
-            self.view: self._view_value(session),
-        }
-
-    def _delete_motion(self, session: Session) -> None:
-        """Delete the motion and its video, because the head changes."""
-        session.tracking_job = None
-        self.set_motion(session, None)
-        tracking_jobs.delete_videos(session.folder)
+        session.apply(event)
+        self.services.delete_motion(session)
+        return self.services.controls(session) | self.services.error_line(session, message)

@@ -382,11 +382,11 @@ def test_the_page_and_the_interface_offer_what_the_tables_of_the_library_have(tm
     from demo.page import Page
 
     page = Page(Sessions(tmp_path / "visits"), detail=False)
-    assert {"xyz", "glb"} <= set(page.download_buttons) and "npy" not in page.download_buttons
-    assert "abc" in page.motion_download_buttons
+    assert {"xyz", "glb"} <= set(page.layout.download_buttons) and "npy" not in page.layout.download_buttons
+    assert "abc" in page.layout.motion_download_buttons
     schemas = json.dumps(page.demo.get_api_info(), default=str)
     assert '"xyz"' in schemas and '"sketch"' in schemas
-    light = {entry["name"]: entry for entry in page.view.props["light"]}
+    light = {entry["name"]: entry for entry in page.layout.view.props["light"]}
     assert set(light) == set(fv.LIGHT_PARAMETERS)
     for name, entry in fv.LIGHT_PARAMETERS.items():
         low, high = light[name]["range"]
@@ -575,7 +575,7 @@ def no_pictures(monkeypatch):
 
 
 def take_sample(page, request):
-    return page.take_sample(request, event_of(index=0))
+    return page.fits.take_sample(request, event_of(index=0))
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "No face was found"), ("zh-CN,zh;q=0.9", "人脸")])
@@ -583,11 +583,11 @@ def test_page_of_a_photograph_without_a_face(page, tmp_path, language, words):
     request = request_of(language=language)
     upload = tmp_path / "grey.png"
     Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(upload)
-    started = page.take({"path": str(upload)}, request)
-    assert started[page.view]["status"]["text"]
-    *_, last = page.fit(request)
-    assert words in last[page.message] and "fv-error" in last[page.message]
-    assert last[page.view]["status"] is None and "head" not in last[page.view]
+    started = page.fits.take({"path": str(upload)}, request)
+    assert started[page.layout.view]["status"]["text"]
+    *_, last = page.fits.fit(request)
+    assert words in last[page.layout.message] and "fv-error" in last[page.layout.message]
+    assert last[page.layout.view]["status"] is None and "head" not in last[page.layout.view]
     session = page.sessions.of("a visitor")
     assert session.fit_job is None
     assert [path for path in session.folder.rglob("*") if path.is_file()] == []
@@ -602,15 +602,15 @@ def test_page_stops_a_fit_that_was_cancelled(page, monkeypatch, toy_model):
             time.sleep(0.01)
 
     monkeypatch.setattr(fv, "fit", endless)
-    assert take_sample(page, request)[page.fit_ticket] != take_sample(page, request)[page.fit_ticket], (
+    assert take_sample(page, request)[page.layout.fit_ticket] != take_sample(page, request)[page.layout.fit_ticket], (
         "each one starts a fit"
     )
-    run = page.fit(request)
-    assert next(run)[page.view]["status"]
-    assert page.cancel_fit(request)[page.view]["status"] is None
-    assert list(run) == [{page.message: ""}], "what was shown by the cancelling stays"
+    run = page.fits.fit(request)
+    assert next(run)[page.layout.view]["status"]
+    assert page.fits.cancel_fit(request)[page.layout.view]["status"] is None
+    assert list(run) == [], "what was shown by the cancelling stays"
     assert page.sessions.of("a visitor").fit_job is None
-    assert list(page.fit(request)) == [{page.message: ""}], "one that waited does not begin"
+    assert list(page.fits.fit(request)) == [], "one that waited does not begin"
 
 
 def test_page_reports_the_number_of_jobs_ahead(page, monkeypatch, toy_model, no_pictures):
@@ -618,18 +618,18 @@ def test_page_reports_the_number_of_jobs_ahead(page, monkeypatch, toy_model, no_
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
     request = request_of()
     take_sample(page, request)
-    with page.queue.enter():
-        run = page.fit(request)
-        assert "1 before you" in next(run)[page.view]["status"]["text"]
+    with page.services.queue.enter():
+        run = page.fits.fit(request)
+        assert "1 before you" in next(run)[page.layout.view]["status"]["text"]
     answers = {key: value for answer in run for key, value in answer.items()}
-    assert answers[page.view]["head"] and page.queue.entries == []
+    assert answers[page.layout.view]["head"] and page.services.queue.entries == []
     take_sample(page, request)
-    with page.queue.enter():
-        run = page.fit(request)
+    with page.services.queue.enter():
+        run = page.fits.fit(request)
         next(run)
-        page.cancel_fit(request)
-        assert list(run) == [{page.message: ""}], "a cancelled job leaves the queue at once"
-        assert len(page.queue.entries) == 1
+        page.fits.cancel_fit(request)
+        assert list(run) == [], "a cancelled job leaves the queue at once"
+        assert len(page.services.queue.entries) == 1
 
 
 def test_a_queue_runs_jobs_in_order():
@@ -696,14 +696,14 @@ def test_a_deferred_job_can_be_cancelled():
 def test_page_defers_detail_to_first_runs(page, two_stages, no_pictures):
     request = request_of()
     take_sample(page, request)
-    run = page.fit(request)
-    assert next(run)[page.view]["status"]
-    with page.queue.enter() as other:
+    run = page.fits.fit(request)
+    assert next(run)[page.layout.view]["status"]
+    with page.services.queue.enter() as other:
         assert other.ahead == 1
-        assert skip_to(run, page.results)[page.view]["head"]
+        assert skip_to(run, page.layout.results)[page.layout.view]["head"]
         assert wait_for(lambda: other.ahead == 0), "the base head is shown, the other job's turn has come"
         two_stages.set()
-    assert skip_to(run, page.results)[page.view]["normal"]
+    assert skip_to(run, page.layout.results)[page.layout.view]["normal"]
 
 
 def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures):
@@ -711,28 +711,30 @@ def test_page_asks_which_face_is_meant(page, monkeypatch, toy_model, no_pictures
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(200, 100), face_at(10, 80)])
     monkeypatch.setattr(fv, "fit", lambda image, face, **options: asked.append(face) or result_of(toy_model))
     take_sample(page, request)
-    question = [answer for answer in page.fit(request) if page.view in answer][-1]
-    assert len(question[page.view]["status"]["choose"]["boxes"]) == 2 and not asked
-    assert page.choose(request, event_of(face=1))[page.fit_ticket]
-    answers = {key: value for answer in page.fit(request) for key, value in answer.items()}
-    assert asked == [1] and answers[page.other_face_button].visible
-    page.ask_again(request)
-    question = [answer for answer in page.fit(request) if page.view in answer][-1]
-    assert question[page.view]["status"]["choose"] and question[page.view]["head"], "the first head is there still"
-    assert "fv-error" in page.choose(request, event_of(face="x"))[page.message]
+    question = [answer for answer in page.fits.fit(request) if page.layout.view in answer][-1]
+    assert len(question[page.layout.view]["status"]["choose"]["boxes"]) == 2 and not asked
+    assert page.fits.choose(request, event_of(face=1))[page.layout.fit_ticket]
+    answers = {key: value for answer in page.fits.fit(request) for key, value in answer.items()}
+    assert asked == [1] and answers[page.layout.other_face_button].visible
+    page.fits.ask_again(request)
+    question = [answer for answer in page.fits.fit(request) if page.layout.view in answer][-1]
+    assert question[page.layout.view]["status"]["choose"] and question[page.layout.view]["head"], (
+        "the first head is there still"
+    )
+    assert "fv-error" in page.fits.choose(request, event_of(face="x"))[page.layout.message]
 
 
 def test_page_takes_only_uploads(page):
     owner, thief = request_of("one"), request_of("two")
     secret = page.sessions.of("one").folder / "photo.png"
     secret.write_bytes(b"x")
-    answer = page.take({"path": str(secret)}, thief)
-    assert "fv-error" in answer[page.message]
+    answer = page.fits.take({"path": str(secret)}, thief)
+    assert "fv-error" in answer[page.layout.message]
     assert page.sessions.of("two").fit_job is None
-    *_, answer = page.take_saved({"path": str(secret)}, thief)
-    assert "fv-error" in answer[page.message]
+    *_, answer = page.fits.take_saved({"path": str(secret)}, thief)
+    assert "fv-error" in answer[page.layout.message]
     assert secret.exists()
-    assert page.take(None, owner) == {page.message: ""}
+    assert page.fits.take(None, owner) == {page.layout.message: ""}
 
 
 def test_page_escapes_what_it_shows():
@@ -742,30 +744,36 @@ def test_page_escapes_what_it_shows():
 def test_page_from_sample_to_head_to_the_end_of_the_session(page, tmp_path):
     request = request_of()
     take_sample(page, request)
-    answers = list(page.fit(request))
+    answers = list(page.fits.fit(request))
     shown = {key: value for answer in answers for key, value in answer.items()}
-    value = shown[page.view]
+    value = shown[page.layout.view]
     assert value["head"] and value["status"] is None
-    assert all(os.path.exists(path) for path in shown[page.overlay]) and "<img" in shown[page.stage_pictures]
-    assert 'download="head.stl"' in page.download_handler("stl")(json.dumps(value["start"]), "coarse", False, request)
-    assert "fv-error" in page.download_handler("stl")('{"skin": "x"}', "coarse", False, request)
-    (older,) = page.change(request, event_of(state=value["start"] | {"attributes": {"age": 20}}))
-    assert older[page.view]["head"] != value["head"] and older[page.view]["person"] == value["person"]
-    assert older[page.view]["state"]["attributes"] == {"age": 20}
-    drawn = next(page.randomise(request, event_of(state=value["start"], region="nose", keep=[])))
-    adopted = drawn[page.view]["adopt"]["state"]["attributes"]
-    assert set(adopted) == set(fv.ATTRIBUTE_REGIONS["nose"])
-    refused = next(page.randomise(request, event_of(state=value["start"], region="nse", keep=[])))
-    assert "nose" in refused[page.message] and refused[page.view]["head"], "an answer comes in any case"
-    plain = page.show_fallback(request)
     assert (
-        plain[page.fallback].visible and os.path.exists(plain[page.simple_viewer]) and "<img" in plain[page.turntable]
+        all(os.path.exists(path) for path in shown[page.layout.overlay]) and "<img" in shown[page.layout.stage_pictures]
+    )
+    assert 'download="head.stl"' in page.edits.download_handler("stl")(
+        json.dumps(value["start"]), "coarse", False, request
+    )
+    assert "fv-error" in page.edits.download_handler("stl")('{"skin": "x"}', "coarse", False, request)
+    (older,) = page.edits.change(request, event_of(state=value["start"] | {"attributes": {"age": 20}}))
+    assert older[page.layout.view]["head"] != value["head"] and older[page.layout.view]["person"] == value["person"]
+    assert older[page.layout.view]["state"]["attributes"] == {"age": 20}
+    drawn = next(page.edits.randomise(request, event_of(state=value["start"], region="nose", keep=[])))
+    adopted = drawn[page.layout.view]["adopt"]["state"]["attributes"]
+    assert set(adopted) == set(fv.ATTRIBUTE_REGIONS["nose"])
+    refused = next(page.edits.randomise(request, event_of(state=value["start"], region="nse", keep=[])))
+    assert "nose" in refused[page.layout.message] and refused[page.layout.view]["head"], "an answer comes in any case"
+    plain = page.edits.show_fallback(request)
+    assert (
+        plain[page.layout.fallback].visible
+        and os.path.exists(plain[page.layout.simple_viewer])
+        and "<img" in plain[page.layout.turntable]
     )
     folder = page.sessions.of("a visitor").folder
     page.close_session(request)
     assert not folder.exists()
-    gone = next(page.change(request, event_of(state=value["start"])))
-    assert "Choose the photograph again" in gone[page.message]
+    gone = next(page.edits.change(request, event_of(state=value["start"])))
+    assert "Choose the photograph again" in gone[page.layout.message]
 
 
 def test_page_opens_a_downloaded_head(page, toy_model, monkeypatch, tmp_path, skinned):
@@ -777,41 +785,45 @@ def test_page_opens_a_downloaded_head(page, toy_model, monkeypatch, tmp_path, sk
     request = request_of()
     (tmp_path / "me.json").write_bytes(b"head")
     shown = {}
-    for answer in page.take_saved({"path": str(tmp_path / "me.json")}, request):
+    for answer in page.fits.take_saved({"path": str(tmp_path / "me.json")}, request):
         shown |= answer
-    assert shown[page.view]["normal"] and shown[page.results].visible and shown[page.overlay] is None
-    assert shown[page.view]["wrinkles"], "wrinkles of expressions come a little later"
+    assert (
+        shown[page.layout.view]["normal"] and shown[page.layout.results].visible and shown[page.layout.overlay] is None
+    )
+    assert shown[page.layout.view]["wrinkles"], "wrinkles of expressions come a little later"
     (tmp_path / "no.json").write_bytes(b"other")
-    *_, answer = page.take_saved({"path": str(tmp_path / "no.json")}, request)
-    assert "no head" in answer[page.message] and answer[page.view]["head"], "the first one stays"
+    *_, answer = page.fits.take_saved({"path": str(tmp_path / "no.json")}, request)
+    assert "no head" in answer[page.layout.message] and answer[page.layout.view]["head"], "the first one stays"
     assert wait_for(lambda: not (tmp_path / "me.json").exists()), "uploads are not kept"
 
 
 def test_page_mixes_with_a_second_person(page, toy_model, monkeypatch, no_pictures):
     request = request_of()
-    assert "fv-error" in page.take_random_donor(request)[page.message], "there is no head yet"
-    early = page.take_donor({"path": "other.jpg"}, request_of(language="zh"))
-    assert "请先" in early[page.message] and list(early) == [page.message]
+    assert "fv-error" in page.edits.take_random_donor(request)[page.layout.message], "there is no head yet"
+    early = page.fits.take_donor({"path": "other.jpg"}, request_of(language="zh"))
+    assert "请先" in early[page.layout.message] and list(early) == [page.layout.message]
     monkeypatch.setattr(fv, "load_model", lambda: toy_model)
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
     people = [result_of(toy_model, 1), result_of(toy_model, 2, jawOpen=0.6)]
     monkeypatch.setattr(fv, "fit", lambda image, **options: people.pop(0))
     take_sample(page, request)
-    first = [answer for answer in page.fit(request) if page.results in answer][0][page.view]
+    first = [answer for answer in page.fits.fit(request) if page.layout.results in answer][0][page.layout.view]
     upload = fit_jobs.samples(page.sessions.root)[0]
     copy = upload.parent.parent / "second.jpg"
     shutil.copyfile(upload, copy)
-    assert page.take_donor({"path": str(copy)}, request)[page.view]["status"]["refining"], "the head stays in use"
-    joined = [answer for answer in page.fit(request) if page.donor_note in answer][0]
-    assert joined[page.view]["donor"] and joined[page.view]["person"] == first["person"]
+    assert page.fits.take_donor({"path": str(copy)}, request)[page.layout.view]["status"]["refining"], (
+        "the head stays in use"
+    )
+    joined = [answer for answer in page.fits.fit(request) if page.layout.donor_note in answer][0]
+    assert joined[page.layout.view]["donor"] and joined[page.layout.view]["person"] == first["person"]
     state = first["start"] | {"mix": {"identity": 1, "expression": 1, "albedo": 0, "detail": 0}}
-    mixed = next(page.change(request, event_of(state=state)))[page.view]
+    mixed = next(page.edits.change(request, event_of(state=state)))[page.layout.view]
     assert mixed["adopt"]["state"]["expression"]["jawOpen"] == pytest.approx(0.6)
     second = result_of(toy_model, 2)
     np.testing.assert_allclose(
         page.sessions.of("a visitor").head.edited.neutral_vertices, second.neutral_vertices, atol=1e-6
     )
-    assert page.take_random_donor(request)[page.view]["donor"]["name"].startswith("random person")
+    assert page.edits.take_random_donor(request)[page.layout.view]["donor"]["name"].startswith("random person")
 
 
 def skip_to(run, key):
@@ -822,27 +834,29 @@ def skip_to(run, key):
 def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_stages, no_pictures):
     request = request_of()
     take_sample(page, request)
-    run = page.fit(request)
-    base = skip_to(run, page.results)
-    value = base[page.view]
-    assert value["status"]["refining"] and value["normal"] is None and base[page.cancel_button].visible
+    run = page.fits.fit(request)
+    base = skip_to(run, page.layout.results)
+    value = base[page.layout.view]
+    assert value["status"]["refining"] and value["normal"] is None and base[page.layout.cancel_button].visible
     state = value["start"] | {"attributes": {"age": 10}}
-    (older,) = page.change(request, event_of(state=state))
-    older = older[page.view]
+    (older,) = page.edits.change(request, event_of(state=state))
+    older = older[page.layout.view]
     assert older["status"]["refining"] and older["person"] == value["person"]
     edited = page.sessions.of("a visitor").head.edited
     two_stages.set()
-    final = skip_to(run, page.results)
+    final = skip_to(run, page.layout.results)
     head = page.sessions.of("a visitor").head
     assert head.state.attributes == {"age": 10} and head.has_detail
     np.testing.assert_array_equal(head.edited.neutral_vertices, edited.neutral_vertices)
-    assert final[page.view]["status"] is None and final[page.view]["normal"]
-    assert final[page.view]["edition"] > older["edition"] and final[page.view]["person"] == older["person"]
-    assert not final[page.cancel_button].visible
-    assert skip_to(run, page.view)[page.view]["wrinkles"]
-    answers = list(page.change(request, event_of(state=state | {"skin": 3})))
-    assert [page.view in answer for answer in answers] == [True, True], "new wrinkles follow a sampled detail"
-    link = page.download_handler("json")(json.dumps(state | {"strength": 2}), "standard", False, request)
+    assert final[page.layout.view]["status"] is None and final[page.layout.view]["normal"]
+    assert (
+        final[page.layout.view]["edition"] > older["edition"] and final[page.layout.view]["person"] == older["person"]
+    )
+    assert not final[page.layout.cancel_button].visible
+    assert skip_to(run, page.layout.view)[page.layout.view]["wrinkles"]
+    answers = list(page.edits.change(request, event_of(state=state | {"skin": 3})))
+    assert [page.layout.view in answer for answer in answers] == [True, True], "new wrinkles follow a sampled detail"
+    link = page.edits.download_handler("json")(json.dumps(state | {"strength": 2}), "standard", False, request)
     stored = page.sessions.of("a visitor").folder / "head.json"
     assert stored.name in link and fv.load_result(stored, head.fitted.model).params.detail["strength"] == 2
 
@@ -850,13 +864,13 @@ def test_page_keeps_an_edit_of_the_base_head_when_the_detail_arrives(page, two_s
 def test_page_keeps_the_base_head_when_the_detail_is_cancelled(page, two_stages, no_pictures):
     request = request_of()
     take_sample(page, request)
-    run = page.fit(request)
-    base = skip_to(run, page.results)[page.view]
-    cancelled = page.cancel_fit(request)
-    assert cancelled[page.view] == {**base, "status": None}
-    assert "Done in" in cancelled[page.fit_report]
-    assert page.results not in {key for answer in run for key in answer}
+    run = page.fits.fit(request)
+    base = skip_to(run, page.layout.results)[page.layout.view]
+    cancelled = page.fits.cancel_fit(request)
+    assert cancelled[page.layout.view] == {**base, "status": None}
+    assert "Done in" in cancelled[page.layout.fit_report]
+    assert page.layout.results not in {key for answer in run for key in answer}
     session = page.sessions.of("a visitor")
     assert session.head.person == base["person"] and not session.head.has_detail and session.fit_job is None
-    (changed,) = page.change(request, event_of(state=base["start"] | {"attributes": {"age": 5}}))
-    assert changed[page.view]["status"] is None
+    (changed,) = page.edits.change(request, event_of(state=base["start"] | {"attributes": {"age": 5}}))
+    assert changed[page.layout.view]["status"] is None

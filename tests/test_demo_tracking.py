@@ -23,6 +23,7 @@ from starlette.testclient import TestClient  # noqa: E402
 from demo import hosting, pictures, tracking_jobs  # noqa: E402
 from demo.heads import EditableHead  # noqa: E402
 from demo.job_queue import JobQueue  # noqa: E402
+from demo.session_states import Event  # noqa: E402
 from demo.sessions import Sessions  # noqa: E402
 from demo.tracking_jobs import Motion, TrackingJob, UploadedVideo  # noqa: E402
 from demo.view_files import motion_row  # noqa: E402
@@ -91,7 +92,7 @@ def endless(*args, on_progress, **options):
 
 
 def take(page, upload, request, whose="current"):
-    return page.take_video({"path": str(upload)}, whose, "fast", request)
+    return page.tracking.take_video({"path": str(upload)}, whose, "fast", request)
 
 
 # ----------------------------------------------------------------------------------------------------------- the videos
@@ -205,24 +206,24 @@ def test_a_tracked_video_animates_the_head(page, upload, monkeypatch, toy_model)
     request = request_of()
     session = page.sessions.of("a visitor")
     session.head = head = EditableHead.of(result_of(toy_model), 7)
-    assert take(page, upload, request)[page.view]["status"]["text"]
-    *_, moved, last = page.track(request)
+    assert take(page, upload, request)[page.layout.view]["status"]["text"]
+    *_, moved = page.tracking.track(request)
     assert asked == [head.fitted] and session.head is head, "the head is the visitor's own"
-    assert moved[page.view]["motion"]["number"] and moved[page.view]["status"] is None
-    assert "clip.mp4" in moved[page.motion_note] and "5 frames" in moved[page.motion_note]
+    assert moved[page.layout.view]["motion"]["number"] and moved[page.layout.view]["status"] is None
+    assert "clip.mp4" in moved[page.layout.motion_note] and "5 frames" in moved[page.layout.motion_note]
     state = '{"attributes": {}, "expression": {"jawOpen": 0.4}}'
     for kind in fv.TRACK_FORMATS:
-        assert f"motion.{kind}" in page.motion_download_handler(kind)(state, request), kind
+        assert f"motion.{kind}" in page.tracking.motion_download_handler(kind)(state, request), kind
     again = fv.load_track(session.folder / "motion.npz", toy_model)
     np.testing.assert_allclose(again.expression, session.motion.track.expression)
     assert (session.folder / "motion.glb").read_bytes()[:4] == b"glTF"
-    page.track_again("other", "fast", request)
-    list(page.track(request))
+    page.tracking.track_again("other", "fast", request)
+    list(page.tracking.track(request))
     assert asked[-1] is None and session.head is head and session.motion, "the head moves like another person"
-    page.track_again("video", "fast", request)
-    *_, moved, pictured, last = page.track(request)
+    page.tracking.track_again("video", "fast", request)
+    *_, moved, pictured = page.tracking.track(request)
     assert asked[-1] is None and session.head is not head, "somebody else was found"
-    assert moved[page.view]["person"] == session.head.person
+    assert moved[page.layout.view]["person"] == session.head.person
     folder = session.folder
     page.close_session(request)
     assert not folder.exists() and session.motion is None
@@ -235,11 +236,11 @@ def test_the_person_of_a_sample_is_not_the_visitor(page, upload, monkeypatch, to
     monkeypatch.setattr(fv, "track", lambda path, identity, **options: asked.append(identity) or track_of(toy_model))
     request = request_of()
     session = page.sessions.of("a visitor")
-    page.take_sample(request, event_of(index=0))
-    list(page.fit(request))
+    page.fits.take_sample(request, event_of(index=0))
+    list(page.fits.fit(request))
     head = session.head
     take(page, upload, request)
-    list(page.track(request))
+    list(page.tracking.track(request))
     assert asked == [None] and session.head is head and session.motion
 
 
@@ -249,32 +250,32 @@ def test_a_cancelled_video_leaves_nothing(page, upload, monkeypatch):
     request = request_of()
     session = page.sessions.of("a visitor")
     take(page, upload, request)
-    run = page.track(request)
-    assert "frames" in next(run)[page.view]["status"]["text"]
-    assert page.cancel_tracking(request)[page.view]["status"] is None
+    run = page.tracking.track(request)
+    assert "frames" in next(run)[page.layout.view]["status"]["text"]
+    assert page.tracking.cancel_tracking(request)[page.layout.view]["status"] is None
     list(run)
-    assert wait_for(lambda: not page.queue.entries)
+    assert wait_for(lambda: not page.services.queue.entries)
     assert [path for path in session.folder.rglob("*") if path.is_file()] == []
-    assert page.track_again("current", "fast", request)[page.message]
+    assert page.tracking.track_again("current", "fast", request)[page.layout.message]
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "No face was found"), ("zh-CN", "人脸")])
 def test_a_video_without_a_face_is_explained(page, upload, language, words):
     request = request_of(language=language)
     take(page, upload, request)
-    *_, last = page.track(request)
-    assert words in last[page.message] and "fv-error" in last[page.message]
-    assert last[page.view]["status"] is None
+    *_, last = page.tracking.track(request)
+    assert words in last[page.layout.message] and "fv-error" in last[page.layout.message]
+    assert last[page.layout.view]["status"] is None
     assert not list(page.sessions.of("a visitor").folder.glob("video-*"))
 
 
 def test_a_head_on_its_way_is_not_disturbed(page, upload):
     request = request_of()
     session = page.sessions.of("a visitor")
-    page.take_sample(request, event_of(index=0))
-    session.status = {"text": "Estimating the skin detail", "fraction": 0.5}
+    page.fits.take_sample(request, event_of(index=0))
+    session.apply(Event.BASE_HEAD, text="Estimating the skin detail", fraction=0.5)
     run = session.run_id
-    assert "One thing after the other" in take(page, upload, request)[page.message]
+    assert "One thing after the other" in take(page, upload, request)[page.layout.message]
     assert session.run_id == run and not list(session.folder.glob("video-*"))
 
 
@@ -283,12 +284,12 @@ def test_a_new_head_ends_the_motion(page, upload, monkeypatch, toy_model):
     session = page.sessions.of("a visitor")
     session.head = EditableHead.of(result_of(toy_model), 7)
     video = tracking_jobs.claim(upload, session.folder)
-    page.set_motion(session, Motion.of(track_of(toy_model), "clip.mp4", session.folder, video))
+    page.services.set_motion(session, Motion.of(track_of(toy_model), "clip.mp4", session.folder, video))
     monkeypatch.setattr(fv, "detect", lambda image: [face_at(0, 100)])
     monkeypatch.setattr(fv, "fit", lambda image, **options: result_of(toy_model))
-    page.take_sample(request, event_of(index=0))
-    answers = list(page.fit(request))
-    assert any(answer.get(page.view, {}).get("head") for answer in answers)
+    page.fits.take_sample(request, event_of(index=0))
+    answers = list(page.fits.fit(request))
+    assert any(answer.get(page.layout.view, {}).get("head") for answer in answers)
     assert session.motion is None and session.view["motion"] is None and not video.path.exists()
 
 
@@ -297,20 +298,20 @@ def test_a_cancelled_overlay_leaves_no_file(page, upload, monkeypatch, toy_model
     session = page.sessions.of("a visitor")
     session.head = EditableHead.of(result_of(toy_model), 7)
     video = tracking_jobs.claim(upload, session.folder)
-    page.set_motion(session, Motion.of(track_of(toy_model), "clip.mp4", session.folder, video))
+    page.services.set_motion(session, Motion.of(track_of(toy_model), "clip.mp4", session.folder, video))
     monkeypatch.setattr(fv, "render", endless)
-    run = page.draw_overlay("", request)
+    run = page.tracking.draw_overlay("", request)
     next(run)
-    assert "%" in next(run)[page.view]["status"]["text"]
-    page.cancel_tracking(request)
+    assert "%" in next(run)[page.layout.view]["status"]["text"]
+    page.tracking.cancel_tracking(request)
     list(run)
     assert not list(session.folder.glob("overlay*")) and video.path.exists(), "it may be asked for again"
     monkeypatch.setattr(fv, "render", lambda track, path, **options: path.write_bytes(b"mp4") and path)
-    *_, drawn, last = page.draw_overlay("", request)
-    assert "<video" in drawn[page.overlay_video] and last[page.view]["status"] is None
+    *_, drawn, last = page.tracking.draw_overlay("", request)
+    assert "<video" in drawn[page.layout.overlay_video] and last[page.layout.view]["status"] is None
     video.delete()
-    (answer,) = page.draw_overlay("", request)
-    assert "no video any more" in answer[page.message]
+    (answer,) = page.tracking.draw_overlay("", request)
+    assert "no video any more" in answer[page.layout.message]
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "npz"])
@@ -322,17 +323,17 @@ def test_a_motion_comes_back_from_a_file(page, tmp_path, monkeypatch, toy_model,
         monkeypatch.setattr(tracking_jobs.fv, "load_track", lambda path, model=None, **given: track_of(toy_model))
     request = request_of()
     session = page.sessions.of("a visitor")
-    moved, _ = page.take_motion({"path": str(path)}, request)
-    assert f"dance.{kind}" in moved[page.motion_note] and not path.exists()
+    moved, _ = page.tracking.take_motion({"path": str(path)}, request)
+    assert f"dance.{kind}" in moved[page.layout.motion_note] and not path.exists()
     assert session.motion.track.subject is session.head.fitted, "the average head moves"
-    assert session.average_person == session.head.person and page.visitor_head(session) is None
+    assert session.average_person == session.head.person and page.tracking.visitor_head(session) is None
 
 
 def test_a_file_that_is_no_motion_is_explained(page, tmp_path):
     path = tmp_path / "dance.csv"
     path.write_text("one,two\n1,2\n")
-    (answer,) = page.take_motion({"path": str(path)}, request_of(language="zh"))
-    assert "dance.csv" in answer[page.message] and "动作" in answer[page.message] and not path.exists()
+    (answer,) = page.tracking.take_motion({"path": str(path)}, request_of(language="zh"))
+    assert "dance.csv" in answer[page.layout.message] and "动作" in answer[page.layout.message] and not path.exists()
     assert page.sessions.of("a visitor").head is None
 
 
@@ -532,30 +533,35 @@ def test_only_recordings_are_kept(live):
 
 
 def test_a_recording_animates_the_head(page, live, monkeypatch, toy_model):
-    page.webcams = live
+    page.filming.webcams = live
     monkeypatch.setattr(tracking_jobs, "average_head", lambda: result_of(toy_model))
     request = request_of()
     session = page.sessions.of("a visitor")
-    first, _ = page.answer_webcam("current", request, event_of(do="start"))
-    webcam = first[page.view]["webcam"]
+    first, _ = page.filming.answer_webcam("current", request, event_of(do="start"))
+    webcam = first[page.layout.view]["webcam"]
     assert webcam["address"] == f"live/{session.webcam.token}" and webcam["person"] == session.head.person
     camera = session.webcam
     camera.frame(jpeg(), 0.1).result(5)
     assert Follower.made[0].identity is None, "the average head is nobody"
     camera.record().result(5)
     camera.frame(jpeg(), 0.2).result(5)
-    (moved,) = page.answer_webcam("current", request, event_of(do="keep"))
-    assert moved[page.view]["motion"]["number"] == session.motion.shown["number"] and len(session.motion.track) == 1
+    (moved,) = page.filming.answer_webcam("current", request, event_of(do="keep"))
+    assert (
+        moved[page.layout.view]["motion"]["number"] == session.motion.shown["number"] and len(session.motion.track) == 1
+    )
     assert session.webcam is None and wait_for(lambda: len(live) == 0)
-    (failed,) = page.answer_webcam("current", request, event_of(do="keep"))
-    assert "start it again" in failed[page.message]
+    (failed,) = page.filming.answer_webcam("current", request, event_of(do="keep"))
+    assert "start it again" in failed[page.layout.message]
 
 
 def test_a_full_server_says_so_beside_the_camera(page, live):
-    page.webcams = live
+    page.filming.webcams = live
     live.limit = 0
-    (answer,) = page.answer_webcam("current", request_of(), event_of(do="start"))
-    assert "places for cameras" in answer[page.view]["webcam"]["error"] and page.sessions.of("a visitor").head is None
+    (answer,) = page.filming.answer_webcam("current", request_of(), event_of(do="start"))
+    assert (
+        "places for cameras" in answer[page.layout.view]["webcam"]["error"]
+        and page.sessions.of("a visitor").head is None
+    )
 
 
 @pytest.mark.parametrize(("value", "count"), [(None, 2), ("5", 5), ("0", 0), ("-1", 0), ("many", 2)])
