@@ -95,6 +95,7 @@ WIDE = {
     ("faceverse/official/evaluate.py", "evaluate"),  # takes the original's coefficients one by one
     ("faceverse/tracking/__init__.py", "track"),  # all options of a video and a run
     ("faceverse/edit.py", "edit"),  # all that can be changed, by name
+    ("faceverse/formats/export.py", "export"),  # all that files can hold, by name
 }
 MAX_APP_LINES = 30
 

@@ -16,6 +16,7 @@ from ..io.images import save_image
 from ..messages import Message
 from ..mixing import HAIR, MAX_STRENGTH, SKIN, blend, randomize
 from ..model.presets import ATTRIBUTE_REGIONS, EXPRESSION_PRESETS
+from ..model.visemes import MORPH_SETS, SIDE_NAMES
 from ..parts.beard_styles import BEARD_STYLES
 from ..parts.hair_choice import HAIR_COLORS
 from ..parts.hair_styles import HAIR_STYLES
@@ -84,7 +85,8 @@ def run_render(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    print(export(load(options), options.output, lod=options.lod, hair=not options.no_hair, rig=options.rig))
+    given = {name: getattr(options, name) for name in ("lod", "rig", "morphs", "sides")}
+    print(export(load(options), options.output, hair=not options.no_hair, **given))
     return 0
 
 
@@ -206,6 +208,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     levels.add_argument("--dense", action=RenamedFlag, dest="lod", const="dense", replacement="--lod dense")
     parser.add_argument("--no-hair", action="store_true", help="the head without its hair")
     parser.add_argument("--rig", action="store_true", help="bones of neck, head, jaw and eyes (.glb)")
+    text = f"sets of morph targets, joined by +: {', '.join(MORPH_SETS)} (.glb; default arkit)"
+    parser.add_argument("--morphs", metavar="A+B", help=text)
+    parser.add_argument("--sides", choices=SIDE_NAMES, help="how names of targets of one side end (default Left/Right)")
     add_model(parser)
 
 

@@ -29,6 +29,7 @@ from ..result import FitResult, head_from_params
 from ..weights import load_model
 from .glb import glb_bytes
 from .meshes import OBJ_COMPANIONS, companion_stem, obj_files, ply_files, stl_files
+from .morphs import morphs_of
 from .store import from_json, to_json
 
 LEVELS_OF_DETAIL = ("coarse", "standard", "dense")
@@ -68,6 +69,8 @@ def export(
     lod: str = "standard",
     hair: bool = True,
     rig: bool = False,
+    morphs: str | None = None,
+    sides: str | None = None,
     light: bool | None = None,
     dense: bool | None = None,
 ) -> Path:
@@ -91,6 +94,10 @@ def export(
         hair: False writes the head without its hair.
         rig: for a .glb: a skeleton with the joints Neck, Head, Jaw, LeftEye and RightEye moves all meshes, see
             `faceverse.formats.rig`. Nodes of parts have no pivots then.
+        morphs: for a .glb: sets of morph targets, one or several joined by "+": "arkit", the model's expressions
+            (default); "oculus", 15 visemes; "vrm", the 18 presets of VRM; "talkinghead", five more. If it or `sides` is
+            given, NAME_morphs.json beside the file lists the targets and what they are combined from.
+        sides: for a .glb: names of targets of one side end in "Left/Right" (default) or "_L/_R".
         light: deprecated, use lod="coarse".
         dense: deprecated, use lod="dense".
 
@@ -100,12 +107,14 @@ def export(
     Raises:
         ParameterError: unknown suffix or level of detail, a folder that is missing or cannot be written, vertices that
             are not finite; "dense" for another suffix or for a head without displacement; a rig for another suffix or
-            for a model without the expression `jawOpen`.
+            for a model without the expression `jawOpen`; unknown morphs or sides, or a model without their
+            expressions.
     """
     path = Path(path)
     if light is not None or dense is not None:
         lod = _level_of_detail(path, lod, light, dense)
-    write_all(head_files(result if hair else without_hair(result), path, lod, rig=rig or None), ParameterError)
+    options = {"rig": rig or None, "morphs": morphs, "sides": sides}
+    write_all(head_files(result if hair else without_hair(result), path, lod, **options), ParameterError)
     return path
 
 
@@ -216,8 +225,15 @@ def coarse_head(result: FitResult) -> FitResult:
 
 
 # -- writers: the content of each file by its path, the main file last -------------------------------------------------
-def _glb(result: FitResult, path: Path, lod: str, rig: bool = False) -> dict[Path, bytes]:
-    return {path: glb_bytes(result, rig=rig)}
+def _glb(
+    result: FitResult, path: Path, lod: str, rig: bool = False, morphs: str | None = None, sides: str | None = None
+) -> dict[Path, bytes]:
+    named = {name: value for name, value in (("morphs", morphs), ("sides", sides)) if value is not None}
+    targets = morphs_of(result, result.params.expression, **named)
+    content = glb_bytes(result, rig=rig, morphs=targets)
+    if not named:
+        return {path: content}
+    return {path.with_name(f"{path.stem}_morphs.json"): targets.names_file(), path: content}
 
 
 def _npy(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
@@ -231,7 +247,7 @@ def _json(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
 EXPORT_FORMATS: dict[str, ExportFormat] = {
     "glb": ExportFormat(
         "GLB", "all expressions as morph targets, textures inside", _glb, levels_of_detail=("coarse", "standard"),
-        options=("rig",),
+        options=("rig", "morphs", "sides"),
     ),  # fmt: skip
     "obj": ExportFormat("OBJ", "mesh with materials and textures beside it", obj_files, companions=OBJ_COMPANIONS),
     "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", ply_files),

@@ -18,6 +18,7 @@ from ..parts.part import HAIR_SLOTS, Material
 from ..result import FitResult, with_params
 from .gltf import write_glb
 from .gltf_scene import GltfAnimation, GltfCamera, GltfMaterial, GltfMesh, GltfPart, MorphTarget
+from .morphs import Morphs, morphs_of
 from .rig import EYE_JOINTS, eyeball_centre, head_rig
 from .store import library_name, picture_bytes
 from .surfaces import padded_texture, roughness_map, split_corners, unit_normals
@@ -40,6 +41,7 @@ def glb_bytes(
     camera: GltfCamera | None = None,
     *,
     rig: bool = False,
+    morphs: Morphs | None = None,
 ) -> bytes:
     """A .glb: the neutral head in head space with its parts, and all expressions as morph targets.
 
@@ -49,14 +51,15 @@ def glb_bytes(
         animation: with weights of all expressions; its first key replaces the result's weights.
         rig: whether a skeleton moves all meshes, see `faceverse.formats.rig`. In an animation its eyes turn by their
             joints instead of morph targets.
+        morphs: of the head; None for its expressions, which an animation needs.
 
     Raises:
         ParameterError: as `head_rig`.
     """
     if animation is None:
         result = result.replace(neutral_vertices=result.neutral_vertices + _correction(result))
-    offsets = result.model.expression_modes_of(result.params.identity)
-    weights = result.params.expression if animation is None else animation.weights[0]
+    if morphs is None:
+        morphs = morphs_of(result, result.params.expression if animation is None else animation.weights[0])
     skin = GltfMaterial(
         name="head",
         base_color=picture_bytes(result.texture, jpeg=max(result.texture.shape) > _PNG_UP_TO_PX),
@@ -72,7 +75,7 @@ def glb_bytes(
         holder = holder if holder in result.parts and not rig else ""
         pivoted = slot in _PIVOTED and not rig
         centres[slot] = eyeball_centre(result, slot) if pivoted else centres[holder]
-        mesh = _part_mesh(result, slot, offsets, weights, centres[slot], light.get(slot))
+        mesh = _part_mesh(result, slot, morphs, centres[slot], light.get(slot))
         if skeleton is not None:
             mesh = replace(mesh, joints=skeleton.part_weights(slot, part)[_corner_vertices(part.faces, part.uv_faces)])
             if animation is not None and slot in EYE_JOINTS:
@@ -83,7 +86,7 @@ def glb_bytes(
             overlay = replace(material, name=f"{slot}_edges", alpha_mode="BLEND")
             material = replace(material, alpha_mode="MASK", alpha_cutoff=_SOLID_HAIR)
         parts.append(GltfPart(mesh, material, centres[slot] - centres[holder], holder, overlay))
-    head = _skin_mesh(result, offsets, weights, light.get("skin"))
+    head = _skin_mesh(result, morphs, light.get("skin"))
     bones = None
     if skeleton is not None:
         shown = result.is_skin
@@ -113,14 +116,10 @@ def baked_light(result: FitResult) -> dict[str, np.ndarray]:
     return {name: light for name, light in found.items() if light.min() < 1}
 
 
-def _skin_mesh(
-    result: FitResult, offsets: np.ndarray, weights: np.ndarray, light: np.ndarray | None
-) -> GltfMesh:
+def _skin_mesh(result: FitResult, morphs: Morphs, light: np.ndarray | None) -> GltfMesh:
     """The head without what parts replace.
 
     Args:
-        offsets: (E, V, 3) of the expressions.
-        weights: (E,) of the expressions.
         light: (V,) of `baked_light`, or None.
     """
     model, neutral = result.model, result.neutral_vertices
@@ -133,10 +132,10 @@ def _skin_mesh(
             offset[vertex],
             (unit_normals(neutral + offset, model.faces) - normals)[vertex] if _has_morph_normals(result) else None,
         )
-        for name, offset in zip(model.expression_names, offsets)
+        for name, offset in zip(morphs.names, morphs.offsets)
     )
     return GltfMesh(
-        "head", neutral[vertex], normals[vertex], model.uv[pairs[:, 1]], faces, targets, weights,
+        "head", neutral[vertex], normals[vertex], model.uv[pairs[:, 1]], faces, targets, morphs.weights,
         None if light is None else light[vertex],
     )  # fmt: skip
 
@@ -159,8 +158,7 @@ def _has_morph_normals(result: FitResult) -> bool:
 def _part_mesh(
     result: FitResult,
     slot: str,
-    offsets: np.ndarray,
-    weights: np.ndarray,
+    morphs: Morphs,
     origin: np.ndarray,
     light: np.ndarray | None,
 ) -> GltfMesh:
@@ -173,7 +171,7 @@ def _part_mesh(
     still = _STILL_HAIR_M if slot == "beard" else _STILL_M
     has_normals = slot != "beard" and not is_hair and _has_morph_normals(result)  # hair hardly turns
     targets = []
-    for name, offset in zip(result.model.expression_names, offsets):
+    for name, offset in zip(morphs.names, morphs.offsets):
         moved, turned = np.zeros_like(placed), np.zeros_like(placed)
         if np.abs(offset[part.binding.reference]).max() >= _STILL_M / 10:
             expressive = result.part_vertices_on(slot, result.neutral_vertices + offset)
@@ -186,7 +184,7 @@ def _part_mesh(
         targets = []
     return GltfMesh(
         slot, placed[vertex] - origin, normals[vertex], part.uv[pairs[:, 1]], faces, tuple(targets),
-        weights if targets else np.zeros(0, np.float32), None if light is None else light[vertex],
+        morphs.weights if targets else np.zeros(0, np.float32), None if light is None else light[vertex],
     )  # fmt: skip
 
 
