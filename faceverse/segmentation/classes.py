@@ -32,7 +32,11 @@ _BARE_LIGHTNESS, _BARE_CHROMA, _BARE_TEXTURE, _TEXTURE_RADIUS = 0.85, (0.8, 1.25
 _SHARED_COLOURS = (0.2, 0.5)  # of a face with clothes, and with bare shoulders
 _LEAST_TOP = 0.3  # of the top of the skull has to be seen to call a head bald
 _BALD_PRIOR = (0.3, 0.7, 1e-3, 1e-6)  # of hair, skin, clothes, beard on a scalp that shows more skin than hair
+# A shadow covers less of the middle of a beard's region, keeps the chroma of skin, and is lighter than hair.
+_LEAST_BEARD, _LEAST_PIXELS = 0.5, 20
+_ASHEN_CHROMA, _BEARD_CHROMA, _BEARD_DARKNESS = 0.5, 0.85, 0.6
 _LEAST_SEEDS = 0.05  # square units
+_JAW_SPREAD = 0.12  # in units, by which a beard spreads beside the jaw with each iteration
 _HALF_LIFE, _HALF_LIFE_ELSEWHERE, _SWAY = 2.5, 0.15, 0.05  # in units: how hair propagates downwards
 
 
@@ -146,8 +150,7 @@ def _learn(scene: _Scene) -> _Learned:
         probability = _probabilities(scene, guided, learned)
         sure = probability * (probability > 0.5)
         hanging = _propagate_down(probability[HAIR], ~zones.hanging, scene.unit_px)
-        beard = _propagate_down(probability[BEARD], ~zones.below_chin, scene.unit_px)
-        beard *= zones.below_chin & (zones.oval_distance < 0.5)
+        beard = _spread_beard(probability[BEARD], zones, scene.unit_px)
         top = zones.top & inside
         seen = np.count_nonzero(top) > _LEAST_TOP * np.count_nonzero(zones.top)
         bald = bare or bool(seen and probability[HAIR, top].sum() < probability[SKIN, top].sum())
@@ -158,8 +161,10 @@ def _learn(scene: _Scene) -> _Learned:
             HAIR: sure[HAIR] * ~zones.oval * near,
             SKIN: sure[SKIN] * np.where(zones.oval, 1, np.minimum(2 * skin, 1)),
             CLOTHES: (sure[CLOTHES] if iteration > 1 else 1.0 * low) / doubt,
-            BEARD: sure[BEARD] * np.where(zones.beard, 1, 0.2) + 0.01 * sure[HAIR],
+            BEARD: sure[BEARD] * zones.beard + 0.01 * sure[HAIR],
         }
+    if not is_beard(probability.argmax(axis=0), scene.lab, zones):
+        beard = np.zeros_like(beard)
     return _Learned(counts, face_skin, hanging, beard, bald, shoulders)
 
 
@@ -187,6 +192,22 @@ def _probabilities(scene: _Scene, guided: GuidedFilter, learned: _Learned) -> np
     score = np.stack([guided(values) for values in score])
     probability = np.exp(score - score.max(axis=0))
     return probability / probability.sum(axis=0)
+
+
+def is_beard(classes: np.ndarray, lab: np.ndarray, zones: Zones) -> bool:
+    """Whether what looks like a beard is no shadow on the chin: classes (H, W), CIELAB (H, W, 3)."""
+    beard = classes == BEARD
+    middle = zones.beard & (np.abs(zones.across - zones.chin_across) < 0.3)
+    skin, hair = zones.cheeks & (classes == SKIN), classes == HAIR
+    seen = beard & zones.beard
+    if min(np.count_nonzero(mask) for mask in (middle, skin, seen)) < _LEAST_PIXELS:
+        return False
+    skin_lab, beard_lab = np.median(lab[skin], axis=0), np.median(lab[seen], axis=0)
+    hair_l = np.median(lab[hair, 0]) if hair.any() else 0.0
+    chroma = float(np.hypot(*beard_lab[1:]) / max(np.hypot(*skin_lab[1:]), 1.0))
+    darkness = float((skin_lab[0] - beard_lab[0]) / max(skin_lab[0] - hair_l, 1.0))
+    differs = chroma < _ASHEN_CHROMA or (chroma < _BEARD_CHROMA and darkness > _BEARD_DARKNESS)
+    return differs and beard[middle].mean() >= _LEAST_BEARD
 
 
 def _bare_shoulders(scene: _Scene, inside: np.ndarray) -> float:
@@ -258,6 +279,16 @@ def _propagate_down(values: np.ndarray, source: np.ndarray, unit_px: float) -> n
         row = np.where(source[y], values[y], carried).astype(np.float32)
         out[y] = row
     return out
+
+
+def _spread_beard(values: np.ndarray, zones: Zones, unit_px: float) -> np.ndarray:
+    """Where a beard may stand out from the face (H, W): below the beard on the chin, and beside that on the jaw."""
+    import cv2
+
+    down = _propagate_down(values, ~zones.below_chin, unit_px) * zones.below_chin
+    size = 2 * max(1, round(_JAW_SPREAD * unit_px)) + 1
+    aside = np.clip(2 * cv2.blur(values, (size, size)), 0, 1) * zones.beside_jaw
+    return np.maximum(down, aside) * (zones.oval_distance < 0.5)
 
 
 def _widened(hanging: np.ndarray, unit_px: float) -> np.ndarray:

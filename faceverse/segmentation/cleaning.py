@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .classes import BACKGROUND, BEARD, CLOTHES, HAIR, SKIN
+from .classes import BACKGROUND, BEARD, CLOTHES, HAIR, SKIN, is_beard
 from .zones import Zones, dilate, erode
 
 LABELS = ("background", "hair", "face", "neck", "clothes", "accessory", "beard")
 _LABEL = {name: index for index, name in enumerate(LABELS)}
 _BRIDGE = 0.04  # in units: hair that is joined to the head by less than twice this is somebody else's
+_THIN = 0.06  # in units: parts of a beard of less than twice this are none
 _LEAST_SCALP = 0.05  # square units
-# A shadow covers less of the middle of a beard's region, keeps the chroma of skin, and is lighter than hair.
-_LEAST_BEARD, _LEAST_PIXELS = 0.5, 20
-_GREY_CHROMA, _BEARD_CHROMA, _BEARD_DARKNESS = 0.5, 0.85, 0.6
 
 
 def clean_labels(probability: np.ndarray, lab: np.ndarray, zones: Zones, unit_px: float) -> tuple[np.ndarray, float]:
@@ -31,8 +29,13 @@ def clean_labels(probability: np.ndarray, lab: np.ndarray, zones: Zones, unit_px
     """
     classes = _with_own_hair(probability, zones, unit_px)
     beard = classes == BEARD
-    if not _is_beard(beard, classes, lab, zones):
+    if not is_beard(classes, lab, zones):
         classes[beard] = SKIN
+    else:
+        # Such as the edge of a collar.
+        radius = max(1, round(_THIN * unit_px))
+        thick = dilate(erode(beard | zones.oval, radius), radius)
+        _give_second_class(classes, probability, beard & ~zones.oval & ~thick)
     classes[_apart_from(zones.oval, classes != BACKGROUND)] = BACKGROUND
     labels = np.full(classes.shape, _LABEL["background"], np.uint8)
     labels[classes == HAIR] = _LABEL["hair"]
@@ -47,19 +50,11 @@ def clean_labels(probability: np.ndarray, lab: np.ndarray, zones: Zones, unit_px
     return labels, hair / (hair + bare) if enough else float("nan")
 
 
-def _is_beard(beard: np.ndarray, classes: np.ndarray, lab: np.ndarray, zones: Zones) -> bool:
-    """Whether what looks like a beard is no shadow on the chin."""
-    middle = zones.beard & (np.abs(zones.across - zones.chin_across) < 0.3)
-    skin, hair = zones.cheeks & (classes == SKIN), classes == HAIR
-    seen = beard & zones.beard
-    if min(np.count_nonzero(mask) for mask in (middle, skin, seen)) < _LEAST_PIXELS:
-        return False
-    skin_lab, beard_lab = np.median(lab[skin], axis=0), np.median(lab[seen], axis=0)
-    hair_l = np.median(lab[hair, 0]) if hair.any() else 0.0
-    chroma = float(np.hypot(*beard_lab[1:]) / max(np.hypot(*skin_lab[1:]), 1.0))
-    darkness = float((skin_lab[0] - beard_lab[0]) / max(skin_lab[0] - hair_l, 1.0))
-    differs = chroma < _GREY_CHROMA or (chroma < _BEARD_CHROMA and darkness > _BEARD_DARKNESS)
-    return differs and beard[middle].mean() >= _LEAST_BEARD
+def _give_second_class(classes: np.ndarray, probability: np.ndarray, chosen: np.ndarray) -> None:
+    """Give pixels (S, S) of a beard their second most probable class, in place."""
+    rest = probability[:, chosen]
+    rest[BEARD] = 0
+    classes[chosen] = rest.argmax(axis=0)
 
 
 def _with_own_hair(probability: np.ndarray, zones: Zones, unit_px: float) -> np.ndarray:

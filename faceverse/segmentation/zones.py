@@ -43,6 +43,7 @@ class Zones:
         torso: below and beside the neck.
         hands: palms and fingers.
         below_chin: where a beard has to come from above.
+        beside_jaw: beside the lower face, where a beard may stand out from it.
         across, up: coordinates in units, see `HeadFrame.upright`.
         chin_across, chin_up: the chin in these coordinates.
     """
@@ -60,6 +61,7 @@ class Zones:
     beard: np.ndarray
     hanging: np.ndarray
     below_chin: np.ndarray
+    beside_jaw: np.ndarray
     torso: np.ndarray
     hands: np.ndarray
     across: np.ndarray
@@ -128,6 +130,7 @@ def head_zones(frame: HeadFrame, hands: np.ndarray) -> Zones:
         beard=beard,
         hanging=np.where(oval, up < level.brows, up < level.ears),
         below_chin=up < level.chin + 0.1,
+        beside_jaw=~oval & (up < level.nose_base) & (oval_distance < 0.3) & ~hands,
         torso=(up < level.chin - 0.3) & ~neck,
         hands=hands,
         across=across,
