@@ -9,7 +9,7 @@ Dimensions: C cards, K control points of `faceverse.parts.beard`, S side of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,22 +20,23 @@ from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceParams
-from ..parts.beard import CONTROL_POINTS, Beard, coverage_basis, shaped
-from ..parts.beard_layout import ROWS, card_order, is_undercoat, roots_of
-from ..parts.beard_styles import BEARD_STYLES, mirrored_mm, with_beard_style
+from ..parts.beard import CONTROL_POINTS, Beard, card_scale, cover_scale, coverage_basis, length_scale
+from ..parts.beard_layout import CARD_FACES, ROWS, card_faces, is_undercoat, roots_of
+from ..parts.beard_styles import BEARD_STYLES, mirrored_mm, scaled_cards, style_scale, with_beard_style
 from ..parts.hair_clearance import outward_normals
 from ..parts.part import Part
 from ..rendering.render import render
 from ..result import FitResult
 from ..segmentation import Segmentation
 from .hair import HairView
-from .hair_outline import solid_faces
+from .hair_outline import face_cover
 from .photometric import crop_photo
 
-FULL = "full"
-STYLES = ("full", "moustache", "goatee", "van_dyke", "chinstrap", "chops", "soul_patch")
-"""Styles by place, the one for all places first; a full beard is `full_short` or `full_long` by its length."""
-LENGTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.3, 1.7, 2.2, 3.0)  # factors that are tried
+FULL, FULL_LENGTHS = "full", ("full_short", "full", "full_long")
+STYLES = (FULL, "moustache", "goatee", "van_dyke", "chinstrap", "chops", "soul_patch")
+"""Styles by place, the one for all places first; a full beard is one of `FULL_LENGTHS`."""
+LENGTHS = (0.4, 0.7, 1.2, 1.9)  # factors that are tried, then others between the best and its neighbours
+LONGEST = 2.6
 CROP_PX = 128
 CROP_MARGIN = 0.25  # of the size of the longest beard
 BLUR_PX = 1.0
@@ -45,6 +46,7 @@ MIRROR, SMOOTH = 0.05, 0.03  # weights of the twin and of the neighbours of a co
 NEIGHBOURHOOD_M = 0.03
 STYLE_GAIN = 1.1  # by which a style with places of its own has to agree better than a full beard
 LEAST_AGREEMENT, LEAST_COVERED = 0.4, 0.05
+LEAST_COVER = 0.2  # mean alpha of a triangle that shows hair
 LEAST_COLOUR_PX = 30
 GREY = (0.5, 0.5, 0.5)  # with which the beard is drawn to learn how bright its pixels come out
 
@@ -60,6 +62,7 @@ class BeardObservation:
         box_px: of the crop, in pixels of the photograph.
         camera: of the crop.
         head_depth: (S, S) metres, infinite where the head is not.
+        cards: (C, ROWS, 2, 3) metres, the cards of a full beard on the head.
     """
 
     view: HairView
@@ -68,25 +71,45 @@ class BeardObservation:
     box_px: tuple[float, float, float, float]
     camera: Camera
     head_depth: np.ndarray
+    cards: np.ndarray
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Crop coordinates and depth (P, 3) of points (P, 3) of the head with its expression."""
         return _projected(points, self.view.head, self.camera)
 
-    def drawn(self, part: Part) -> np.ndarray:
-        """(S, S) bool, where the photograph would show a beard."""
-        head = self.view.head
-        vertices = part.binding.follow(head.vertices, head.neutral_vertices)
-        pixels = torch.from_numpy(self.pixels(vertices))[None]
-        fragments = rasterize(pixels, torch.from_numpy(solid_faces(part)), self.camera.image_size)
-        depth = fragments.depth[0].numpy()
+    def drawn(self, mesh: BeardMesh, scale: np.ndarray) -> np.ndarray:
+        """(S, S) bool, where the photograph would show a beard whose cards have these lengths (C,)."""
+        kept = mesh.is_coat & (scale > 0)
+        pixels = torch.from_numpy(self.pixels(scaled_cards(self.cards[kept], scale[kept]).reshape(-1, 3)))
+        covers = mesh.covers[kept].reshape(-1)
+        faces = torch.from_numpy(card_faces(int(kept.sum()))[covers])
+        depth = rasterize(pixels[None], faces, self.camera.image_size).depth[0].numpy()
         return (depth > 0) & (depth < self.head_depth + HIDDEN_M / 2)
 
-    def agreement(self, part: Part) -> float:
+    def agreement(self, mesh: BeardMesh, scale: np.ndarray) -> float:
         """Weighted intersection over union of a beard with the label."""
-        drawn = self.drawn(part)
+        drawn = self.drawn(mesh, scale)
         both = float((self.weight * np.minimum(drawn, self.beard)).sum())
         return both / max(float((self.weight * np.maximum(drawn, self.beard)).sum()), 1e-6)
+
+
+@dataclass(frozen=True)
+class BeardMesh:
+    """The mesh of full beards, of which all styles are made.
+
+    Attributes:
+        part: as made.
+        is_coat: (C,) bool.
+        covers: (C, CARD_FACES) bool, triangles whose texture covers on the whole.
+    """
+
+    part: Part
+    is_coat: np.ndarray
+    covers: np.ndarray
+
+    @classmethod
+    def of(cls, part: Part) -> BeardMesh:
+        return cls(part, ~is_undercoat(part), (face_cover(part) >= LEAST_COVER).reshape(-1, CARD_FACES))
 
 
 def fitted_beard(views: list[HairView], params: FaceParams) -> FaceParams:
@@ -100,32 +123,47 @@ def fitted_beard(views: list[HairView], params: FaceParams) -> FaceParams:
     bearded = [view for view in views if view.labels.mask("beard").any()]
     if library is None or f"beard/{FULL}" not in library.parts or 2 * len(bearded) < len(views) or not bearded:
         return params
-    part = library.get("beard", FULL)
-    observed = [observe_beard(view, part) for view in bearded]
-    seen = [seen_roots(one, part) for one in observed]
-    coverage = fitted_coverage(roots_of(part), seen)
+    mesh = BeardMesh.of(library.get("beard", FULL))
+    observed = [observe_beard(view, mesh.part) for view in bearded]
+    seen = [seen_roots(one, mesh.part) for one in observed]
+    coverage = fitted_coverage(roots_of(mesh.part), seen)
     if coverage.max(initial=0) < LEAST_COVERED:
         return params
-    style = place_style(part, seen)
-    names = ("full_short", "full", "full_long") if style == FULL else (style,)
-    best, beard = max(
-        (
-            (sum(one.agreement(shaped(library.get("beard", name), tried)) for one in observed), name, tried)
-            for name in names
-            for tried in (Beard(length=length, coverage=coverage) for length in LENGTHS)
-        ),
-        key=lambda one: one[0],
-    )[1:]
-    agreement = np.mean([one.agreement(shaped(library.get("beard", best), beard)) for one in observed])
+    style = place_style(mesh.part, seen)
+    best, beard, agreement = fitted_length(mesh, observed, style, coverage)
     if agreement < LEAST_AGREEMENT:
         return params
     worn = params.replace(styles=with_beard_style(params.styles, best), beard=beard)
-    colours = [beard_colour(one, worn) for one in observed]
+    scale = card_scale(mesh.part, beard) * style_scale(mesh.part, best)
+    colours = [beard_colour(one, worn, one.drawn(mesh, scale)) for one in observed]
     known = [colour for colour in colours if colour is not None]
     if known:
         red, green, blue = (float(value) for value in np.median(known, axis=0))
         worn = worn.replace(beard=beard.replace(color=(red, green, blue)))
     return worn
+
+
+def fitted_length(
+    mesh: BeardMesh, observed: list[BeardObservation], style: str, coverage: np.ndarray
+) -> tuple[str, Beard, float]:
+    """Style, beard and agreement of the length with which the beard fills the label best."""
+
+    cover = cover_scale(mesh.part, coverage)
+
+    def tried(name: str, length: float) -> tuple[float, str, Beard]:
+        scale = cover * length_scale(mesh.part, length) * style_scale(mesh.part, name)
+        beard = Beard(length=float(length), coverage=coverage)
+        return float(np.mean([one.agreement(mesh, scale) for one in observed])), name, beard
+
+    best = max((tried(style, length) for length in LENGTHS), key=lambda one: one[0])
+    if style == FULL:
+        best = max([best, *(tried(name, best[2].length) for name in FULL_LENGTHS if name != FULL)], key=lambda o: o[0])
+    step = (LENGTHS[-1] / LENGTHS[0]) ** (1 / (len(LENGTHS) - 1))
+    for _ in range(2):
+        step **= 0.5
+        near = [best[2].length / step, best[2].length * step]
+        best = max([best, *(tried(best[1], length) for length in near if length <= LONGEST)], key=lambda one: one[0])
+    return best[1], best[2], best[0]
 
 
 def observe_beard(view: HairView, part: Part) -> BeardObservation:
@@ -135,9 +173,9 @@ def observe_beard(view: HairView, part: Part) -> BeardObservation:
         part: a full beard.
     """
     head, labels = view.head, view.labels
-    longest = shaped(part, Beard(length=LENGTHS[-1]))
-    placed = longest.binding.follow(head.vertices, head.neutral_vertices)
-    points = _projected(placed, head, view.camera)[:, :2]
+    cards = part.binding.follow(head.vertices, head.neutral_vertices).reshape(-1, ROWS, 2, 3)
+    longest = scaled_cards(cards, card_scale(part, Beard(length=LONGEST)))
+    points = _projected(longest.reshape(-1, 3), head, view.camera)[:, :2]
     low, high = points.min(0), points.max(0)
     centre, half = (low + high) / 2, (0.5 + CROP_MARGIN) * float((high - low).max())
     box = (*(centre - half).tolist(), *(centre + half).tolist())
@@ -149,7 +187,7 @@ def observe_beard(view: HairView, part: Part) -> BeardObservation:
         resampled(labels, mask.astype(np.float32), box)
         for mask in (labels.mask("beard"), labels.mask("accessory"), labels.inside)
     )
-    return BeardObservation(view, beard, (1 - hidden) * inside, box, camera, np.where(depth > 0, depth, np.inf))
+    return BeardObservation(view, beard, (1 - hidden) * inside, box, camera, np.where(depth > 0, depth, np.inf), cards)
 
 
 def resampled(labels: Segmentation, values: np.ndarray, box_px: tuple[float, float, float, float]) -> np.ndarray:
@@ -180,7 +218,8 @@ def seen_roots(observed: BeardObservation, part: Part) -> tuple[np.ndarray, np.n
     facing = -(turned * place).sum(1) / np.linalg.norm(place, axis=1) / np.linalg.norm(turned, axis=1).clip(1e-9)
     visible = (depth < observed.head_depth[row, column] + HIDDEN_M) & (facing > LEAST_FACING)
     at = [y - 0.5, x - 0.5]
-    label, weight = (map_coordinates(values, at, order=1, mode="nearest") for values in (observed.beard, observed.weight))
+    maps = (observed.beard, observed.weight)
+    label, weight = (map_coordinates(values, at, order=1, mode="nearest") for values in maps)
     return label, np.where(visible, facing * weight, 0)
 
 
@@ -224,21 +263,23 @@ def place_style(part: Part, seen: list[tuple[np.ndarray, np.ndarray]]) -> str:
     return max(agreements, key=lambda name: agreements[name])
 
 
-def beard_colour(observed: BeardObservation, worn: FaceParams) -> np.ndarray | None:
+def beard_colour(observed: BeardObservation, worn: FaceParams, mask: np.ndarray) -> np.ndarray | None:
     """(3,) sRGB colour in 0..1 with which the drawn beard looks as in the photograph; None if none shows.
 
     Args:
         worn: parameters of the head with the beard.
+        mask: (S, S) bool, where it shows.
     """
     head = observed.view.head
     params = head.params.replace(styles=with_only_beard(worn), beard=worn.beard.replace(color=GREY))
     drawn = render(head.replace(params=params), camera=observed.camera, supersample=1).rgb
     seen, _ = crop_photo(observed.view.photo, observed.box_px, CROP_PX)
-    part = head.model.parts.get("beard", worn.styles["beard"])
-    both = (observed.beard > 0.7) & (observed.weight > 0.5) & observed.drawn(shaped(part, worn.beard))
+    both = (observed.beard > 0.7) & (observed.weight > 0.5) & mask
     if both.sum() < LEAST_COLOUR_PX:
         return None
-    target, found = (linear_from_srgb(torch.from_numpy(image[both] / 255.0)).mean(0) for image in (seen, drawn))
+    # The mean of logarithms: a few bright hairs do not make a beard bright.
+    logs = (linear_from_srgb(torch.from_numpy(image[both] / 255.0)).clamp_min(2e-3).log() for image in (seen, drawn))
+    target, found = (log.mean(0).exp() for log in logs)
     own = linear_from_srgb(torch.tensor(GREY, dtype=torch.float64))
     return srgb_from_linear((own * target / found.clamp_min(1e-4)).clamp(0.002, 0.95)).numpy()
 

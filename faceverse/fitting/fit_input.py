@@ -19,6 +19,7 @@ from ..model.face_model import FaceModel, FaceParams
 from ..rendering.render import render_head
 from ..result import FitResult, Stage
 from ..segmentation import Segmentation, segment_face
+from .beard import fitted_beard
 from .detail_stage import FittedDetail
 from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
 from .hair import HairView, fitted_hair
@@ -153,10 +154,10 @@ def fitted_params(fit_input: FitInput, state: FaceState) -> FaceParams:
 
 
 def with_hair(fit_inputs: list[FitInput], states: list[FaceState], params: list[FaceParams]) -> list[FaceParams]:
-    """The parameters of one person in each photograph, with the hair that explains all of them best.
+    """The parameters of one person in each photograph, with the hair and the beard that explain all of them best.
 
     Args:
-        fit_inputs, states, params: one for each photograph; hair is fitted to those that have labels.
+        fit_inputs, states, params: one for each photograph; both are fitted to those that have labels.
     """
     bare = SkinTexture(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
     views = [
@@ -166,8 +167,8 @@ def with_hair(fit_inputs: list[FitInput], states: list[FaceState], params: list[
     ]
     if not views:
         return params
-    worn = fitted_hair(views)
-    return [replace(one, styles=worn.styles, hair=worn.hair) for one in params]
+    worn = fitted_beard(views, fitted_hair(views))
+    return [replace(one, styles=worn.styles, hair=worn.hair, beard=worn.beard) for one in params]
 
 
 def texture_size(fit_input: FitInput) -> int:

@@ -95,13 +95,18 @@ class DrawnHair:
 
 def solid_faces(part: Part) -> np.ndarray:
     """(K, 3) triangles of a part that its texture covers on the whole."""
+    return np.ascontiguousarray(part.faces[face_cover(part) >= LEAST_COVER])
+
+
+def face_cover(part: Part) -> np.ndarray:
+    """(F,) mean alpha of the texture in each triangle of a part."""
     alpha = part.material.texture[..., 3].astype(np.float32) / 255
     height, width = alpha.shape
     corners = part.uv[part.uv_faces]
     weights = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]], np.float32)
     points = np.einsum("kc,fcd->fkd", weights / weights.sum(1, keepdims=True), corners)
     column, row = (np.clip((points[..., k] * n).astype(int), 0, n - 1) for k, n in ((0, width), (1, height)))
-    return np.ascontiguousarray(part.faces[alpha[row, column].mean(1) >= LEAST_COVER])
+    return alpha[row, column].mean(1)
 
 
 def draw_hair(

@@ -35,6 +35,7 @@ def _control_points() -> np.ndarray:
 CONTROL_POINTS = _control_points()
 """(K, 3) metres, places of the mean head where `Beard.coverage` is given."""
 _REACH_M = 0.009  # standard deviation of a control point's weight
+_UNDERCOAT_FROM = 0.45  # share of the hairs from which there are cards of the undercoat
 _RAMP = 0.12  # change of the coverage over which a card grows from nothing to its length
 
 
@@ -145,20 +146,35 @@ def beard_colour(beard: Beard, hair: Hair) -> np.ndarray:
 
 def shaped(part: Part, beard: Beard) -> Part:
     """A beard with the length, density and coverage of a person; parts without cards left keep one."""
-    place = roots_of(part)
-    covered = coverage_basis(place) @ beard.coverage
-    order = card_order(len(place))
-    grown = np.clip(((1 + _RAMP) * beard.density * covered - order) / _RAMP, 0, 1)
-    mm = mirrored_mm(place)
-    freedom = 0.45 + 0.55 * on_chin(mm) - 0.3 * above_mouth(mm)
-    longer = 1 + (beard.length - 1) * (freedom if beard.length > 1 else 1.0)
-    scale = grown * longer * (0.5 + 0.5 * covered)
-    scale[is_undercoat(part) & (order >= beard.density * covered)] = 0
-    if beard.density == 1 and (beard.coverage == 1).all():
-        scale = np.broadcast_to(longer, order.shape)
+    scale = card_scale(part, beard)
     if not (scale > 0).any():
-        scale = np.where(np.arange(len(order)) == 0, 1e-3, 0)  # a part has at least a triangle
+        scale = np.where(np.arange(len(scale)) == 0, 1e-3, 0)  # a part has at least a triangle
     return scaled(part, scale)
+
+
+def card_scale(part: Part, beard: Beard) -> np.ndarray:
+    """Factors (C,) of the lengths of a part's cards, 0 for those that are left out."""
+    longer = length_scale(part, beard.length)
+    if beard.density == 1 and (beard.coverage == 1).all():
+        return longer
+    return longer * cover_scale(part, beard.coverage, beard.density)
+
+
+def length_scale(part: Part, length: float) -> np.ndarray:
+    """Factors (C,) of the lengths of a part's cards for a factor of the whole beard."""
+    mm = mirrored_mm(roots_of(part))
+    freedom = 0.45 + 0.55 * on_chin(mm) - 0.3 * above_mouth(mm)
+    return np.broadcast_to(1 + (length - 1) * (freedom if length > 1 else 1.0), len(mm))
+
+
+def cover_scale(part: Part, coverage: np.ndarray, density: float = 1.0) -> np.ndarray:
+    """Factors (C,) of the lengths of a part's cards, 0 for those that are left out, by coverage (K,) and density."""
+    place = roots_of(part)
+    order, covered = card_order(len(place)), coverage_basis(place) @ coverage
+    grown = np.clip(((1 + _RAMP) * density * covered - order) / _RAMP, 0, 1)
+    # A card of the undercoat is wide: alone on the skin it is a spot.
+    is_sparse = order >= (density * covered - _UNDERCOAT_FROM) / (1 - _UNDERCOAT_FROM)
+    return np.where(is_undercoat(part) & is_sparse, 0, grown * (0.5 + 0.5 * covered))
 
 
 def coverage_basis(points: np.ndarray) -> np.ndarray:

@@ -124,15 +124,20 @@ def with_beard_styles(library: PartLibrary) -> PartLibrary:
     mesh = library.parts.get(_MESH)
     if mesh is None:
         return library
-    parts = dict(library.parts)
+    made = {
+        f"beard/{name}": replace(scaled(mesh, style_scale(mesh, name)), name=f"beard/{name}")
+        for name, style in BEARD_STYLES.items() if style is not None
+    }  # fmt: skip
+    return replace(library, parts=dict(library.parts) | made)
+
+
+def style_scale(mesh: Part, name: str) -> np.ndarray:
+    """Factors (C,) of the lengths of the cards of the mesh of beards in a style, 0 for those that it leaves out."""
+    style = BEARD_STYLES[name]
+    assert style is not None
     place = mirrored_mm(roots_of(mesh))
-    for name, style in BEARD_STYLES.items():
-        if style is None:
-            continue
-        share = style.coverage(place)
-        scale = np.where(card_order(len(share)) < share, style.length(place) * (0.5 + 0.5 * share), 0)
-        parts[f"beard/{name}"] = replace(scaled(mesh, scale), name=f"beard/{name}")
-    return replace(library, parts=parts)
+    share = style.coverage(place)
+    return np.where(card_order(len(share)) < share, style.length(place) * (0.5 + 0.5 * share), 0)
 
 
 def scaled(part: Part, scale: np.ndarray) -> Part:
@@ -148,16 +153,21 @@ def scaled(part: Part, scale: np.ndarray) -> Part:
     binding = part.binding
     offset = binding.offset[rows].reshape(-1, ROWS, 2, 3).astype(np.float64)
     coat = ~is_undercoat(part)[kept]
-    factor = scale[kept][coat][:, None, None]
-    middle, half = offset[coat].mean(axis=2), 0.5 * (offset[coat, :, 1] - offset[coat, :, 0])
-    root = middle[:, :1]
-    # Shorter hairs stand up from the skin, longer ones fall.
-    middle = root + (middle - root) * np.concatenate([factor, factor, factor**0.7], axis=2)
-    half = half * np.clip(factor, 0.3, 3) ** 0.4
-    offset[coat] = np.stack([middle - half, middle + half], axis=2)
+    offset[coat] = scaled_cards(offset[coat], scale[kept][coat])
     binding = replace(
         binding, triangle=binding.triangle[rows], weights=binding.weights[rows],
         offset=np.float32(offset.reshape(-1, 3)),
     )  # fmt: skip
     faces = card_faces(int(kept.sum()))
     return replace(part, binding=binding, faces=faces, uv=part.uv[rows], uv_faces=faces)
+
+
+def scaled_cards(corners: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Cards of the coat (C, `ROWS`, 2, 3) that are longer or shorter by factors (C,) about their roots."""
+    by_card = factor[:, None, None]
+    middle, half = corners.mean(axis=2), 0.5 * (corners[:, :, 1] - corners[:, :, 0])
+    root = middle[:, :1]
+    # Shorter hairs stand up from the skin, longer ones fall.
+    middle = root + (middle - root) * np.concatenate([by_card, by_card, by_card**0.7], axis=2)
+    half = half * np.clip(by_card, 0.3, 3) ** 0.4
+    return np.stack([middle - half, middle + half], axis=2)
