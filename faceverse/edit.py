@@ -14,12 +14,13 @@ from .detail.ageing import aged
 from .detail.file import load_detail
 from .detail.latents import check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
 from .edit_hair import KEEP_HAIR, HairChanges, with_aged_hair, with_hair_changes
-from .edit_styles import with_facial_hair
+from .edit_styles import KEEP_BEARD, with_facial_hair
 from .edit_values import array, expression_weights, iris_of, light_coefficients, move_attributes, number
 from .errors import ParameterError
 from .graphics.camera import Camera
 from .graphics.lighting import linear_from_srgb, srgb_from_linear
 from .messages import Message
+from .model.beard_skin import texture_without_beard
 from .model.face_model import FaceModel, FaceParams
 from .model.skin_texture import albedo_without_hair, encode_srgb, paint_irises
 from .model.texture_maps import bake_vertices
@@ -72,7 +73,7 @@ def edit(
     age_years: float | None = None,
     targets: Mapping[str, float] | None = None,
     eye_color: str | Sequence[float] | None = None,
-    beard: str | None = None,
+    beard: str | None = KEEP_BEARD,
     beard_length: float | None = None,
     beard_color: str | Sequence[float] | None = None,
     beard_density: float | None = None,
@@ -118,7 +119,7 @@ def edit(
         age_years: the age to reach; the skin ages too.
         targets: values to reach by attribute, such as {"gender": -0.5, "nose_width": 3}.
         eye_color: of both irises: a name of `EYE_COLORS`, "#rrggbb", or (red, green, blue), sRGB, 0..255.
-        beard: a style of `BEARD_STYLES`; "shaved" takes the beard away.
+        beard: a style of `BEARD_STYLES`; "shaved" or None takes the beard off, and the skin around it is continued.
         beard_length: factor of the style's length, 0.1..3.
         beard_color: mean colour, like `hair_color`; "hair" for that of the hair.
         beard_density: share of the hairs, 0..1.
@@ -172,6 +173,8 @@ def edit(
         params = params.replace(detail=params.detail | {"strength": np.float32(_strength(detail))})
     edited = with_params(result, params)
     texture = result.texture
+    if result.params.beard.in_skin and not params.beard.in_skin:
+        texture = texture_without_beard(model, result.params, texture)
     if not np.array_equal(params.albedo, result.params.albedo):
         texture = _recolored(model, texture, result.params.albedo, params.albedo)
     if eye_color is not None:

@@ -10,9 +10,12 @@ from .edit_hair import hair_color
 from .errors import ParameterError
 from .messages import Message
 from .model.face_model import FaceParams
-from .parts.beard_styles import BEARD_STYLES, with_beard_style
+from .parts.beard import Beard
+from .parts.beard_styles import BEARD_STYLES, SHAVED, with_beard_style
 from .parts.part import PartLibrary
 
+KEEP_BEARD = "keep"
+"""Value of `edit(beard=)` that changes nothing: None takes the beard off."""
 NO_BROWS = "painted"
 """Style of brows that are painted in the texture of the skin only."""
 
@@ -24,20 +27,24 @@ def with_facial_hair(params: FaceParams, library: PartLibrary | None, given: Map
         params: of the head.
         library: parts of its model.
         given: arguments of `edit` by name: beard, beard_length, beard_color, beard_density, brows, brow_color; None
-            leaves what the head has.
+            leaves what the head has, but a beard of None takes it off. Another style than that of a photograph's
+            beard is as made.
 
     Raises:
         ParameterError: an unknown style or colour, a number out of its range, or a model without such parts.
     """
+    given = dict(given)
+    style = given.pop("beard", KEEP_BEARD)
     given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return params
     styles, beard = params.styles, params.beard
-    if (name := given.get("beard")) is not None:
+    if style != KEEP_BEARD:
+        name = SHAVED if style is None else style
         _check(name, BEARD_STYLES, "beard")
         if name in BEARD_STYLES and BEARD_STYLES[name] is not None:
             _require(library, "beard")
         styles = with_beard_style(styles, name)
+        if beard.in_skin and styles.get("beard") != params.styles.get("beard"):
+            beard = Beard(beard.color, beard.grey, density=beard.density, brow_color=beard.brow_color)
     if (name := given.get("brows")) is not None:
         known = () if library is None else library.styles("brows")
         _check(name, (NO_BROWS, *known), "brows")
@@ -49,6 +56,8 @@ def with_facial_hair(params: FaceParams, library: PartLibrary | None, given: Map
     for key, name in (("beard_color", "color"), ("brow_color", "brow_color")):
         if key in given:
             changes[name] = None if given[key] == "hair" else hair_color(given[key])
+    if "color" in changes:
+        changes["in_skin"] = False  # what the skin shows has another colour
     return params.replace(styles=styles, beard=beard.replace(**changes))
 
 

@@ -8,6 +8,7 @@ import faceverse as fv
 from faceverse.fitting import texture
 from faceverse.graphics.camera import Camera, rotation_from_euler_deg
 from faceverse.graphics.lighting import ambient_light
+from faceverse.graphics.pull_push import pull_push
 from faceverse.model.skin_texture import model_texture
 from faceverse.model.texture_maps import bake_vertices, uv_coverage
 from faceverse.result import FitResult
@@ -96,7 +97,7 @@ def test_membrane_keeps_values_and_fills_between():
     values, weight = np.zeros((1, 64, 64)), np.zeros((64, 64))
     values[:, :, :8], weight[:, :8] = 1.0, 1
     weight[:, -8:] = 1
-    filled = texture.pull_push(values, weight)[0]
+    filled = pull_push(values, weight)[0]
     np.testing.assert_allclose(filled[:, :8], 1.0, atol=1e-6)
     np.testing.assert_allclose(filled[:, -8:], 0.0, atol=1e-6)
     middle = filled.mean(0)
@@ -104,7 +105,7 @@ def test_membrane_keeps_values_and_fills_between():
 
 
 def test_membrane_without_any_data_is_zero():
-    assert np.abs(texture.pull_push(np.ones((3, 32, 32)), np.zeros((32, 32)))).max() == 0
+    assert np.abs(pull_push(np.ones((3, 32, 32)), np.zeros((32, 32)))).max() == 0
 
 
 def test_fair_hair_keeps_its_hue_where_it_is_not_seen():

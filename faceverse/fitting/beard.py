@@ -20,6 +20,7 @@ from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceParams
+from ..model.skin_texture import smoothstep
 from ..parts.beard import CONTROL_POINTS, Beard, card_scale, cover_scale, coverage_basis, length_scale
 from ..parts.beard_layout import CARD_FACES, ROWS, card_faces, is_undercoat, roots_of
 from ..parts.beard_styles import BEARD_STYLES, mirrored_mm, scaled_cards, style_scale, with_beard_style
@@ -44,9 +45,10 @@ LEAST_FACING = 0.25  # cosine from which a root counts
 HIDDEN_M = 0.004  # behind what the photograph shows
 MIRROR, SMOOTH = 0.05, 0.03  # weights of the twin and of the neighbours of a control point, relative to roots seen
 NEIGHBOURHOOD_M = 0.03
+SHARPNESS = (0.15, 0.8)  # coverage that is none, and that is full: control points are coarser than edges of beards
 STYLE_GAIN = 1.1  # by which a style with places of its own has to agree better than a full beard
 LEAST_AGREEMENT, LEAST_COVERED = 0.4, 0.05
-LEAST_COVER = 0.2  # mean alpha of a triangle that shows hair
+LEAST_COVER = 0.12  # mean alpha of a triangle that shows hair
 LEAST_COLOUR_PX = 30
 GREY = (0.5, 0.5, 0.5)  # with which the beard is drawn to learn how bright its pixels come out
 
@@ -152,7 +154,7 @@ def fitted_length(
 
     def tried(name: str, length: float) -> tuple[float, str, Beard]:
         scale = cover * length_scale(mesh.part, length) * style_scale(mesh.part, name)
-        beard = Beard(length=float(length), coverage=coverage)
+        beard = Beard(length=float(length), coverage=coverage, in_skin=True)
         return float(np.mean([one.agreement(mesh, scale) for one in observed])), name, beard
 
     best = max((tried(style, length) for length in LENGTHS), key=lambda one: one[0])
@@ -245,7 +247,7 @@ def fitted_coverage(roots: np.ndarray, seen: list[tuple[np.ndarray, np.ndarray]]
     normal = normal / scale + MIRROR * uneven.T @ uneven + SMOOTH * laplacian + 1e-6 * np.eye(count)
     lower = np.linalg.cholesky(normal)
     found = lsq_linear(lower.T, np.linalg.solve(lower, right / scale), (0, 1))
-    return np.clip(found.x, 0, 1).astype(np.float32)
+    return smoothstep((found.x - SHARPNESS[0]) / (SHARPNESS[1] - SHARPNESS[0])).astype(np.float32)
 
 
 def place_style(part: Part, seen: list[tuple[np.ndarray, np.ndarray]]) -> str:

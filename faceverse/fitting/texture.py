@@ -20,6 +20,7 @@ from ..detail.displacement import TangentFrame, detailed_normals
 from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import linear_from_srgb, sh_basis
 from ..graphics.mesh import vertex_normals
+from ..graphics.pull_push import pull_push
 from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
@@ -308,28 +309,6 @@ def _downweight_outliers(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return weight
     distance = np.abs(values - np.median(values[:, reliable], axis=1)[:, None, None]).max(0)
     return weight * (1 - smoothstep((distance - 0.4) / 0.4))
-
-
-def pull_push(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Pull-push interpolation of values (C, S, S) with weights (S, S): smooth values everywhere.
-
-    Reference: Gortler, Grzeszczuk, Szeliski and Cohen 1996, "The Lumigraph".
-    """
-    resize = torch.nn.functional.interpolate
-    w = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))[None, None]
-    colour = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None] * w
-    levels = [(colour, w)]
-    while min(w.shape[-2:]) > 2:
-        colour, w = (4 * torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True) for x in levels[-1])
-        saturation = w.clamp_min(1).reciprocal()  # weights saturate at 1
-        colour, w = colour * saturation, w * saturation
-        levels.append((colour, w))
-    result = (colour.sum((2, 3)) / w.sum().clamp_min(1e-6))[..., None, None]
-    for colour, w in reversed(levels):
-        upper = resize(result, w.shape[-2:], mode="bilinear", align_corners=False)
-        full = w.clamp(0, 1)
-        result = colour / w.clamp_min(1e-6) * full + upper * (1 - full)
-    return result[0].numpy()
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ class Beard:
         density: share 0..1 of the hairs.
         coverage: (K,) float32 in 0..1 at `CONTROL_POINTS`: where the beard grows.
         brow_color: sRGB of brows of a style; None: that of the hair.
+        in_skin: whether the texture of the skin shows the beard as well, as it does where a photograph showed it.
 
     Raises:
         ParameterError: values outside these ranges.
@@ -61,6 +62,7 @@ class Beard:
     density: float = 1.0
     coverage: np.ndarray = field(default_factory=lambda: np.ones(len(CONTROL_POINTS), np.float32))
     brow_color: tuple[float, float, float] | None = None
+    in_skin: bool = False
 
     def __post_init__(self) -> None:
         for name in ("color", "brow_color"):
@@ -71,6 +73,8 @@ class Beard:
             is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if not is_number or not low <= value <= high:
                 raise ParameterError("beard.range", name=name, low=low, high=high, value=repr(value)[:80])
+        if not isinstance(self.in_skin, (bool, np.bool_)):
+            raise ParameterError("beard.in_skin", value=repr(self.in_skin)[:80])
         try:
             coverage = np.asarray(self.coverage, np.float32)
         except (TypeError, ValueError):

@@ -92,8 +92,9 @@ def _times(factor: float, moustache: float) -> Field:
     return lambda mm: factor + (moustache - factor) * above_mouth(mm)
 
 
+SHAVED = "shaved"
 BEARD_STYLES: Mapping[str, BeardStyle | None] = {
-    "shaved": None,
+    SHAVED: None,
     "stubble_long": BeardStyle(_everywhere, _times(0.2, 0.3)),
     "moustache": BeardStyle(above_mouth, _times(1.0, 1.1)),
     "goatee": BeardStyle(_circle, _times(0.55, 0.85)),
