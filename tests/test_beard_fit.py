@@ -58,7 +58,7 @@ def view_of(head, bare):
     return HairView(bare, drawn, Segmentation(labels, person, 0 * person, inside, box, 0.0), bare.camera)
 
 
-def turned(head, yaw_deg):
+def facing(head, yaw_deg):
     return head.replace(params=head.params.replace(rotation=rotation_from_euler_deg(yaw_deg).numpy()))
 
 
@@ -88,7 +88,7 @@ def test_a_head_without_a_beard_keeps_its_parameters(bare):
 
 def test_most_photographs_decide_whether_there_is_a_beard(bare):
     bearded = wearing(bare, "full", color=(0.2, 0.15, 0.1))
-    views = [view_of(turned(bearded, yaw), turned(bare, yaw)) for yaw in (0, 40)]
+    views = [view_of(facing(bearded, yaw), facing(bare, yaw)) for yaw in (0, 40)]
     shaved = view_of(bare, bare)
     assert fitted_beard([shaved, shaved, views[0]], bare.params) is bare.params
     assert "beard" in fitted_beard([*views, shaved], bare.params).styles

@@ -216,8 +216,8 @@ def seen_roots(observed: BeardObservation, part: Part) -> tuple[np.ndarray, np.n
     x, y, depth = observed.pixels(roots).T
     column, row = (np.clip(values.astype(int), 0, CROP_PX - 1) for values in (x, y))
     place = roots @ head.params.rotation.T + head.params.translation
-    turned = normals @ head.params.rotation.T
-    facing = -(turned * place).sum(1) / np.linalg.norm(place, axis=1) / np.linalg.norm(turned, axis=1).clip(1e-9)
+    rotated = normals @ head.params.rotation.T
+    facing = -(rotated * place).sum(1) / np.linalg.norm(place, axis=1) / np.linalg.norm(rotated, axis=1).clip(1e-9)
     visible = (depth < observed.head_depth[row, column] + HIDDEN_M) & (facing > LEAST_FACING)
     at = [y - 0.5, x - 0.5]
     maps = (observed.beard, observed.weight)
