@@ -16,7 +16,7 @@ const WAVE_SIZE = 0.011, WAVELENGTH = 0.075, CURL = 0.04;
 
 const CLEARANCE = 0.002, REACH = 0.03, PASSES = 3, CELL = 0.01;
 const BESIDE_EYE = 0.022, ABOVE_BROW = 0.002, BELOW_EYE = 0.03, HAIR_LINE = 0.52, TEMPLE = 0.012;
-const FRONT = [-0.035, -0.012], GAP_INSIDE = 0.85, EAR = [0.046, 0.04], PILED = 0.5;
+const FRONT = [-0.035, -0.012], GAP_INSIDE = 0.85, EAR = [0.046, 0.04], PILED = 0.5, PIVOT = 0.75;
 const ROUNDNESS = 0.75, UPRIGHT = 0.35;
 
 const clamp = (value, [low, high]) => Math.max(low, Math.min(high, value));
@@ -245,6 +245,7 @@ class HeadSurface {
     const shrink = Math.min(1, GAP_INSIDE / Math.max(Math.hypot(...start), 1e-6));
     start = start.map((value) => value * shrink);
     const inside = 1 - start[0] ** 2 - start[1] ** 2;
+    const pivot = [middle[0], this.brow, depth - PIVOT * (this.top - this.brow)];
     for (let i = 0; i < hair.length; i += 3) {
       const before = smoothstep(hair[i + 2] - depth, ...FRONT);
       if (!before) continue;
@@ -253,8 +254,12 @@ class HeadSurface {
       const share = length / (Math.sqrt(along * along + inside) - along);
       if (share >= 1 + PILED) continue;
       const gain = (1 + (share * PILED) / (1 + PILED)) / share - 1;
+      if (before * gain <= 0) continue;
+      const radius = pivot.reduce((sum, value, axis) => sum + (hair[i + axis] - value) ** 2, 0);
       hair[i] += before * gain * ax * free[0];
       hair[i + 1] += before * gain * ay * free[1];
+      const ahead = radius - (hair[i] - pivot[0]) ** 2 - (hair[i + 1] - pivot[1]) ** 2;
+      hair[i + 2] = Math.min(hair[i + 2], pivot[2] + Math.sqrt(Math.max(ahead, 0)));
     }
   }
 

@@ -2,7 +2,8 @@
 
 A style is drawn as a mask in a small crop of the photograph, with the head before and behind it. Where the border of
 that mask is off the border of the observed hair, its vertices should move along the normal of the border: an active
-contour whose unknowns are the displacements of the control points of `faceverse.parts.hair_shape`.
+contour. Its unknowns are the volumes and the length of the style, which change all sides alike, and small displacements
+of the control points of `faceverse.parts.hair_shape` for the rest.
 
 Reference: Kass, Witkin and Terzopoulos 1988, "Snakes: Active contour models". Conventions: see camera.py.
 """
@@ -10,26 +11,36 @@ Reference: Kass, Witkin and Terzopoulos 1988, "Snakes: Active contour models". C
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
+from scipy.linalg import block_diag
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 from scipy.spatial import cKDTree
 
 from ..graphics.camera import Camera, project
 from ..graphics.rasterize import Fragments, rasterize
-from ..parts.hair_shape import CONTROL_POINTS, hair_basis
+from ..parts.hair import Hair
+from ..parts.hair_shape import CONTROL_POINTS, VOLUMES, HairOnHead
+from ..parts.identity import Same
 from ..parts.part import Part
 
 LEAST_COVER = 0.4  # mean alpha from which a triangle belongs to the mask of a style
-# Deviations of the displacements, metres: of a point alone, from its neighbours, from its mirrored twin, and along the
-# line of sight, of which a photograph says nothing.
-_OWN_M, _NEIGHBOUR_M, _TWIN_M = 0.030, 0.010, 0.020
+# Deviations of the displacements, metres: of a point alone, from its neighbours, from its mirrored twin.
+_OWN_M, _NEIGHBOUR_M, _TWIN_M = 0.012, 0.006, 0.012
+_MOST_M = 0.025  # longest displacement
+_SHAPE = (*VOLUMES, "length")
+_SHAPE_SIGMA = (0.4, 0.4, 0.3, 0.35)  # deviations of these from 1
+_SHAPE_LIMITS = ((0.5, 2.2), (0.4, 1.9), (0.5, 1.6), (0.45, 1.7))
+_LEAST_SHORT = 0.75  # least length of styles that lie on the head
 _NEIGHBOURHOOD_M = 0.11  # distance up to which control points are neighbours
 _SIGMA_PX, _EFFECTIVE_POINTS = 1.5, 60.0  # deviation of a border point, and how many of them are independent
 _BEYOND = 0.25  # of hair beyond the photograph's edge, relative to hidden hair: most hair goes on there
 _LAYER_M, _CLOSE_M = 0.03, 0.13  # thickness of a layer of hair; distance from the skull's centre of most hair
+_AROUND = 0.15  # width of the surroundings of a head, relative to the root of its area
+_SECTOR_ENDS_DEG = (50.0, 100.0)  # from the top of the head to its sides, and from there to what hangs
+_NORMAL_PX = 1.5  # blur of the mask whose gradient is the normal of its border
 _REACH = 0.18  # share of the crop up to which a border point looks for the other border
 
 
@@ -45,6 +56,8 @@ class HairObservation:
         rotation, translation: (3, 3) and (3,) metres, head to camera.
         head_px: (V, 3) projected vertices of the head, with depth.
         faces: (F, 3) of the head.
+        centre: (3,) of the skull, in head space.
+        sector: (S, S) int, places around the skull, see `sectors`.
         coherence: of the hair's texture, 0 curls .. 1 parallel strands, or NaN.
     """
 
@@ -55,6 +68,8 @@ class HairObservation:
     translation: np.ndarray
     head_px: torch.Tensor
     faces: torch.Tensor
+    centre: np.ndarray
+    sector: np.ndarray
     coherence: float = float("nan")
 
     @cached_property
@@ -64,16 +79,12 @@ class HairObservation:
         return np.where(depth > 0, depth, np.inf)
 
     @cached_property
-    def distance(self) -> np.ndarray:
-        """(S, S) pixels to the border of the hair, negative inside, a little smoothed."""
-        inside, outside = distance_transform_edt(self.hair), distance_transform_edt(~self.hair)
-        return gaussian_filter((outside - inside).astype(np.float32), 1.0)
-
-    @cached_property
-    def slope(self) -> np.ndarray:
-        """(2, S, S) gradient of `distance` to the right and downwards."""
-        down, right = np.gradient(self.distance)
-        return np.stack([right, down])
+    def known(self) -> float:
+        """Share 0..1 of the surroundings of the head that the photograph shows."""
+        head = np.isfinite(self.head_depth)
+        reach = max(1, round(_AROUND * np.sqrt(np.count_nonzero(head))))
+        around = binary_dilation(head, iterations=reach) & ~head
+        return float((self.weight[around] > 0).mean()) if around.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -84,25 +95,50 @@ class DrawnHair:
         mask: (S, S) bool, pixels that show hair.
         strands: (S, S) bool, those that show its mesh, not the scalp alone.
         fragments: of its mesh.
-        pixel_per_metre: (P,) scale at its vertices.
+        vertices: (P, 3) of its mesh in head space.
+        vertices_px: (P, 3) projected, with depth.
+        faces: (F, 3) that were drawn.
     """
 
     mask: np.ndarray
     strands: np.ndarray
     fragments: Fragments
-    pixel_per_metre: np.ndarray
+    vertices: np.ndarray
+    vertices_px: np.ndarray
+    faces: np.ndarray
+
+
+def sectors(size: int, centre_px: np.ndarray, up_px: np.ndarray) -> np.ndarray:
+    """(S, S) sectors of the pixels around a skull: top, side and below, each on the left and on the right.
+
+    Args:
+        centre_px: (2,) of the skull.
+        up_px: (2,) direction of its top.
+    """
+    x, y = np.meshgrid(np.arange(size) + 0.5 - centre_px[0], np.arange(size) + 0.5 - centre_px[1])
+    angle = np.degrees(np.arctan2(x * -up_px[1] + y * up_px[0], x * up_px[0] + y * up_px[1]))
+    return 2 * np.digitize(np.abs(angle), _SECTOR_ENDS_DEG) + (angle > 0)
 
 
 def solid_faces(part: Part) -> np.ndarray:
-    """(K, 3) triangles of a part that its texture covers on the whole."""
-    return np.ascontiguousarray(part.faces[face_cover(part) >= LEAST_COVER])
+    """(K, 3) triangles of a part that its texture covers on the whole; equal parts share one array."""
+    return _solid_faces(*(Same(values) for values in (part.material.texture, part.uv, part.uv_faces, part.faces)))
+
+
+@lru_cache(maxsize=64)
+def _solid_faces(texture: Same, uv: Same, uv_faces: Same, faces: Same) -> np.ndarray:
+    return np.ascontiguousarray(faces.value[_cover(texture.value, uv.value[uv_faces.value]) >= LEAST_COVER])
 
 
 def face_cover(part: Part) -> np.ndarray:
     """(F,) mean alpha of the texture in each triangle of a part."""
-    alpha = part.material.texture[..., 3].astype(np.float32) / 255
+    return _cover(part.material.texture, part.uv[part.uv_faces])
+
+
+def _cover(texture: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """(F,) mean alpha of a texture (H, W, 4) in triangles (F, 3, 2) of it."""
+    alpha = texture[..., 3].astype(np.float32) / 255
     height, width = alpha.shape
-    corners = part.uv[part.uv_faces]
     weights = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]], np.float32)
     points = np.einsum("kc,fcd->fkd", weights / weights.sum(1, keepdims=True), corners)
     column, row = (np.clip((points[..., k] * n).astype(int), 0, n - 1) for k, n in ((0, width), (1, height)))
@@ -125,86 +161,101 @@ def draw_hair(
     depth = fragments.depth[0].numpy()
     strands = (depth > 0) & (depth < observed.head_depth)
     mask = strands if below is None else strands | below
-    return DrawnHair(mask, strands, fragments, observed.camera.focal_px / np.maximum(pixels[:, 2].numpy(), 1e-3))
+    return DrawnHair(mask, strands, fragments, vertices, pixels.numpy(), faces)
 
 
 def agreement(observed: HairObservation, mask: np.ndarray) -> float:
-    """Weighted intersection over union of a mask (S, S) with the observed hair; 1 if both are empty."""
-    union = float(observed.weight[mask | observed.hair].sum())
-    return 1.0 if union == 0 else float(observed.weight[mask & observed.hair].sum()) / union
+    """How well a mask (S, S) agrees with the observed hair, 0..1; 1 if both are empty.
 
-
-def hidden_volume(observed: HairObservation, drawn: DrawnHair, vertices: np.ndarray, centre: np.ndarray) -> float:
-    """Metres by which the vertices (P, 3) that the photograph does not show stand off the skull, on average.
-
-    Args:
-        centre: (3,) of the skull.
+    The weighted intersection over union in each sector, averaged with the root of the union as weight: wrong labels in
+    one place, such as a bystander's hair, do not outvote the others.
     """
+    sector = observed.sector.ravel()
+    union, common = (
+        np.bincount(sector, (observed.weight * chosen).ravel(), 6)
+        for chosen in (mask | observed.hair, mask & observed.hair)
+    )
+    weight = np.sqrt(union)
+    if not weight.any():
+        return 1.0
+    return float((weight * common / np.maximum(union, 1e-9)).sum() / weight.sum())
+
+
+def hidden_volume(observed: HairObservation, drawn: DrawnHair) -> float:
+    """Metres by which the vertices (P, 3) that the photograph does not show stand off the skull, on average."""
     size = observed.camera.image_size[0]
-    posed = torch.from_numpy((vertices @ observed.rotation.T + observed.translation).astype(np.float32))
-    x, y, depth = project(posed, observed.camera).numpy().T
+    x, y, depth = drawn.vertices_px.T
     column, row = (np.clip(values.astype(int), 0, size - 1) for values in (x, y))
     front = drawn.fragments.depth[0].numpy()[row, column]
     nearest = np.minimum(np.where(front > 0, front, np.inf), observed.head_depth[row, column])
     shown = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (observed.weight[row, column] > 0)
     unseen = np.where(shown, (depth > nearest + _LAYER_M).astype(float), _BEYOND)
-    away = np.maximum(np.linalg.norm(vertices - centre, axis=1) - _CLOSE_M, 0)
+    away = np.maximum(np.linalg.norm(drawn.vertices - observed.centre, axis=1) - _CLOSE_M, 0)
     return float((away * unseen).mean())
 
 
 class OutlineSolver:
-    """Finds the displacements of the control points (K, 3) that bring a style to the observed border.
+    """Finds the shape that brings a style to the observed border.
 
     Args:
-        part: the style.
+        style: on the head.
         faces: (F, 3) that cover.
     """
 
-    def __init__(self, part: Part, faces: np.ndarray):
-        self.faces, self.basis = faces, hair_basis(part)
+    def __init__(self, style: HairOnHead, faces: np.ndarray):
+        self.style, self.faces = style, faces
 
-    def step(self, observed: HairObservation, drawn: DrawnHair, warp: np.ndarray, scale: float = 1.0) -> np.ndarray:
-        """The next displacements (K, 3).
+    def step(self, observed: HairObservation, drawn: DrawnHair, hair: Hair) -> Hair:
+        """The hair with its next shape.
 
         Args:
-            drawn: with the displacements `warp` (K, 3).
-            scale: size of the head relative to that on which the styles were made.
+            drawn: with the shape of `hair`.
         """
         border = _border(drawn.mask, observed.weight > 0)
         border = border[self._is_own_border(observed, drawn, border)]
         if len(border) < 8:
-            return warp
-        rows, wanted, weights = self._equations(observed, drawn, border)
-        count = len(CONTROL_POINTS)
-        sigma = np.array([_OWN_M, _NEIGHBOUR_M, _TWIN_M]) * scale
-        hessian = _prior(*sigma)
-        precision = _EFFECTIVE_POINTS / weights.sum() / _SIGMA_PX**2
-        gradient = rows.T @ (weights * (wanted + rows @ warp.reshape(-1))) * precision
-        hessian = hessian + (rows.T * weights) @ rows * precision
-        return np.linalg.solve(hessian, gradient).reshape(count, 3).astype(np.float32)
+            return hair
+        rows, wanted, weights = self._equations(observed, drawn, border, hair)
+        shape = np.array([getattr(hair, name) for name in _SHAPE]) - 1
+        now = np.concatenate([shape, hair.warp.reshape(-1).astype(np.float64)])
+        precision = _EFFECTIVE_POINTS / max(weights.sum(), 1e-9) / _SIGMA_PX**2
+        gradient = rows.T @ (weights * (wanted + rows @ now)) * precision
+        hessian = _prior(self.style.scale) + (rows.T * weights) @ rows * precision
+        found = np.linalg.solve(hessian, gradient)
+        values = {
+            name: float(np.clip(1 + value, *limits))
+            for name, value, limits in zip(_SHAPE, found, _SHAPE_LIMITS)
+        }
+        values["length"] = max(values["length"], _LEAST_SHORT * self.style.fields.shortness)
+        warp = found[len(_SHAPE):].reshape(-1, 3)
+        warp *= np.minimum(1, _MOST_M / np.linalg.norm(warp, axis=1, keepdims=True).clip(1e-9))
+        return hair.replace(**values, warp=np.float32(warp))
 
     def _equations(
-        self, observed: HairObservation, drawn: DrawnHair, border: np.ndarray
+        self, observed: HairObservation, drawn: DrawnHair, border: np.ndarray, hair: Hair
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows (N, 3K), wanted displacements (N,) in pixels along each row's direction, and weights (N,)."""
+        """Rows (N, 4 + 3K), wanted displacements (N,) in pixels along each row's direction, and weights (N,)."""
+        down, right = np.gradient(gaussian_filter(drawn.mask.astype(np.float32), _NORMAL_PX))
         x, y = border.T
-        normal = observed.slope[:, y, x].T.astype(np.float64)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-6)
-        off = observed.distance[y, x].astype(np.float64)
-        near = np.abs(off) < _REACH * observed.camera.image_size[0]
-        return self._rows(observed, drawn, border, normal), -off, near.astype(np.float64)
+        outward = -np.stack([right[y, x], down[y, x]], axis=1).astype(np.float64)
+        outward /= np.linalg.norm(outward, axis=1, keepdims=True).clip(1e-6)
+        wanted, is_found = _border_along(observed, border, outward)
+        weights = is_found * np.minimum(observed.weight[y, x], 1.0).astype(np.float64)
+        return self._rows(observed, drawn, border, outward, hair), wanted, weights
 
     def _rows(
-        self, observed: HairObservation, drawn: DrawnHair, border: np.ndarray, direction: np.ndarray
+        self, observed: HairObservation, drawn: DrawnHair, border: np.ndarray, direction: np.ndarray, hair: Hair
     ) -> np.ndarray:
-        """(N, 3K) change in pixels along `direction` (N, 2) of border points (N, 2) by the displacements in metres."""
+        """(N, 4 + 3K) change in pixels along `direction` (N, 2) of border points (N, 2) by the unknowns."""
         x, y = border.T
         corners = self.faces[drawn.fragments.triangle[0, y, x].numpy()]
-        weights = drawn.fragments.barycentric[0, y, x].numpy()[..., None]
-        basis = (self.basis[corners] * weights).sum(1)
-        scale = (drawn.pixel_per_metre[corners] * weights[..., 0]).sum(1)
+        weights = drawn.fragments.barycentric[0, y, x].numpy()
+        scale = observed.camera.focal_px / np.maximum(drawn.vertices_px[corners, 2] * weights, 1e-3).sum(1)
         along = (direction * (1, -1)) @ observed.rotation[:2] * scale[:, None]
-        return (basis[:, :, None] * along[:, None, :]).reshape(len(border), -1)
+        basis = (self.style.fields.basis[corners] * weights[..., None]).sum(1)
+        warp = (basis[:, :, None] * along[:, None, :]).reshape(len(border), -1)
+        shape = np.einsum("knmd,nm,nd->nk", self.style.directions(hair)[:, corners], weights, along)
+        return np.concatenate([shape, warp], axis=1)
 
     def _is_own_border(self, observed: HairObservation, drawn: DrawnHair, border: np.ndarray) -> np.ndarray:
         """(N,) bool: where the style ends, not where the head hides it."""
@@ -224,14 +275,42 @@ def _border(mask: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.argwhere(inner)[:, ::-1]
 
 
-def _prior(own: float, neighbour: float, twin: float) -> np.ndarray:
-    """(3K, 3K) precision of the displacements."""
+def _border_along(
+    observed: HairObservation, border: np.ndarray, outward: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N,) from border points (N, 2) along outward directions (N, 2) to where the observed hair ends, and
+    whether it does (N,): outward from hair, inward from what is none."""
+    size = observed.camera.image_size[0]
+    reach = round(_REACH * size)
+    steps = np.arange(-reach, reach + 1)
+    places = np.rint(border[:, None] + steps[:, None] * outward[:, None]).astype(int)
+    is_inside = ((places >= 0) & (places < size)).all(axis=2)
+    x, y = np.clip(places, 0, size - 1).transpose(2, 0, 1)
+    hair, known = observed.hair[y, x] & is_inside, (observed.weight[y, x] > 0) & is_inside
+    here = hair[:, reach]
+    ends, begins = ~hair[:, reach + 1:], hair[:, :reach][:, ::-1]
+    out, back = ends.argmax(1), begins.argmax(1)
+    rows = np.arange(len(border))
+    is_found = np.where(here, ends.any(1) & known[rows, reach + 1 + out], begins.any(1))
+    # Without any hair inward the style has to retreat.
+    is_found |= ~here & known[:, :reach].all(1)
+    return np.where(here, out + 0.5, -np.where(begins.any(1), back, reach) - 0.5), is_found
+
+
+@lru_cache(maxsize=8)
+def _displacement_precision() -> np.ndarray:
+    """(3K, 3K) precision of the displacements on the head on which the styles were made."""
     points = CONTROL_POINTS.astype(np.float64)
     count = len(points)
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
     close = (distance < _NEIGHBOURHOOD_M) & ~np.eye(count, dtype=bool)
     laplacian = np.diag(close.sum(1)) - close
-    smooth = np.kron(np.eye(count) / own**2 + laplacian / neighbour**2, np.eye(3))
+    smooth = np.kron(np.eye(count) / _OWN_M**2 + laplacian / _NEIGHBOUR_M**2, np.eye(3))
     opposite = np.eye(count)[cKDTree(points).query(points * (-1, 1, 1))[1]]
     uneven = np.eye(3 * count) - np.kron(opposite, np.diag([-1.0, 1.0, 1.0]))
-    return smooth + 0.5 * uneven.T @ uneven / twin**2
+    return smooth + 0.5 * uneven.T @ uneven / _TWIN_M**2
+
+
+def _prior(scale: float) -> np.ndarray:
+    """(4 + 3K, 4 + 3K) precision of the unknowns on a head `scale` times as large as that of the styles."""
+    return block_diag(np.diag(1 / np.square(_SHAPE_SIGMA)), _displacement_precision() / scale**2)

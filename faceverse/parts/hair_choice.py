@@ -38,6 +38,8 @@ _SUITS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "crop": (0.2, 1.0), "quiff": (0.05, 1.0), "undercut": (0.1, 0.8), "messy": (0.2, 1.0), "mop": (0.1, 0.6),
         "flat": (0.1, 0.7), "bun": (0.8, 0.0), "top_bun": (0.6, 0.1), "long01": (1.2, 0.05), "shoulder": (1.3, 0.05),
         "shoulder_wavy": (1.3, 0.05), "long_wavy": (1.2, 0.03), "long_curly": (1.0, 0.03), "waist": (0.5, 0.0),
+        # Much like others, which random heads have.
+        "side_part": (0.0, 0.0), "brushed": (0.0, 0.0), "swept_back": (0.0, 0.0), "straight": (0.0, 0.0),
     }
 )  # fmt: skip
 _OTHER_STYLE = (0.3, 0.3)

@@ -25,6 +25,7 @@ _TEMPLE_M = 0.012  # half of what the free space widens by where no fringe is le
 _FRONT_M = (-0.035, -0.012)  # before the eyes' centres, between which hair begins to hang before the face
 _GAP_INSIDE = 0.85  # greatest distance of that point from the middle, in radii
 _EAR_M = (0.046, 0.040)  # half height and half depth of an ear, over which hair lies that covers it
+_PIVOT = 0.75  # from the eyes back to the point about which hair is moved off the face, of the height above the brows
 _PILED = 0.5  # width of the rim into which hair is moved, of the free space
 
 
@@ -88,7 +89,11 @@ class HeadSurface:
             gap: (2,) x and y of a point of the face that the style leaves free, away from which hair is moved.
             over_ears: (P,) share 0..1 by which hair stays outside of the ears.
         """
-        return self.pushed_out(self._outside_ears(self._off_the_eyes(hair, fringe, gap), over_ears))
+        return self.pushed_out(self.uncovered(hair, fringe, gap, over_ears))
+
+    def uncovered(self, hair: np.ndarray, fringe: float, gap: np.ndarray, over_ears: np.ndarray) -> np.ndarray:
+        """Hair (P, 3) moved off the eyes and the ears, but not out of the head; arguments as for `cleared`."""
+        return self._outside_ears(self._off_the_eyes(hair, fringe, gap), over_ears)
 
     def _outside_ears(self, hair: np.ndarray, over_ears: np.ndarray) -> np.ndarray:
         """Move hair aside, where it would lie inside an ear that it covers."""
@@ -96,11 +101,11 @@ class HeadSurface:
             return hair
         hair = hair.copy()
         for side, (width, height, depth) in zip((1, -1), self.ears):
-            offset = (hair[:, 1:] - (height, depth)) / _EAR_M
-            beside = np.exp(-np.square(offset).sum(1) ** 3)  # flat over the ear, 0 beyond
             lack = width + CLEARANCE_M - side * hair[:, 0]
-            moves = (lack > 0) & (side * hair[:, 0] > 0)
-            hair[moves, 0] += side * (lack * beside * over_ears)[moves]
+            moves = np.flatnonzero((lack > 0) & (side * hair[:, 0] > 0) & (over_ears > 0))
+            offset = (hair[moves, 1:] - (height, depth)) / _EAR_M
+            beside = np.exp(-np.square(offset).sum(1) ** 3)  # flat over the ear, 0 beyond
+            hair[moves, 0] += side * lack[moves] * beside * over_ears[moves]
         return hair
 
     def distance(self, points: np.ndarray) -> np.ndarray:
@@ -135,16 +140,25 @@ class HeadSurface:
         # In units of the ellipse: from the gap, out to its border and beyond.
         start = (gap - middle[:2]) / np.array([half_width, height])
         start *= min(1.0, _GAP_INSIDE / max(float(np.linalg.norm(start)), 1e-6))
-        away = (hair[:, :2] - middle[:2]) / free - start
+        depth = float(self.eyes[:, 2].mean())
+        rows = np.flatnonzero(hair[:, 2] > depth + _FRONT_M[0])
+        old = hair[rows]
+        away = (old[:, :2] - middle[:2]) / free - start
         length = np.linalg.norm(away, axis=1).clip(1e-6)
         along = (away @ start) / length
         border = -along + np.sqrt(along**2 + 1 - start @ start)
         share = length / border
         piled = (1 + share * _PILED / (1 + _PILED)) / share
-        gain = np.where(share < 1 + _PILED, piled, 1.0)
-        before = smoothstep(hair[:, 2] - self.eyes[:, 2].mean(), *_FRONT_M)
+        gain = smoothstep(old[:, 2] - depth, *_FRONT_M) * np.where(share < 1 + _PILED, piled - 1, 0.0)
+        new = old.copy()
+        new[:, :2] += gain[:, None] * away * free
+        # It keeps its distance from the middle of the skull: hair that rises from the forehead lies down on the head.
+        pivot = np.array([middle[0], self.brow, depth - _PIVOT * (self.top - self.brow)])
+        ahead = np.square(old - pivot).sum(1) - np.square(new[:, :2] - pivot[:2]).sum(1)
+        lying = np.minimum(old[:, 2], pivot[2] + np.sqrt(np.maximum(ahead, 0)))
+        new[:, 2] = np.where(gain > 0, lying, old[:, 2])
         moved = hair.copy()
-        moved[:, :2] += (before * (gain - 1))[:, None] * away * free
+        moved[rows] = new
         return moved
 
 

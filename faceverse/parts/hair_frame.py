@@ -50,16 +50,23 @@ class HairFrame:
         Args:
             middle: (3,) of the skull.
         """
-        card = outward_normals(placed, part.faces)
-        if part.slot == "scalp":
-            normals = card
-        else:
-            away = placed - middle
-            away[:, 1] = np.where(away[:, 1] < 0, _UPRIGHT * away[:, 1], away[:, 1])
-            away = _unit(away)
-            card = card * np.where((card * away).sum(1, keepdims=True) < 0, -1, 1)
-            normals = _unit(_ROUNDNESS * away + (1 - _ROUNDNESS) * card)
+        is_scalp = part.slot == "scalp"
+        normals = outward_normals(placed, part.faces) if is_scalp else hair_normals(placed, part.faces, middle)
         return cls(np.float32(normals), np.float32(_tangents(part, placed, middle)))
+
+
+def hair_normals(placed: np.ndarray, faces: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """(P, 3) unit vectors out of the hair at vertices (P, 3) of cards with faces (F, 3).
+
+    Args:
+        middle: (3,) of the skull.
+    """
+    card = outward_normals(placed, faces)
+    away = placed - middle
+    away[:, 1] = np.where(away[:, 1] < 0, _UPRIGHT * away[:, 1], away[:, 1])
+    away = _unit(away)
+    card = card * np.where((card * away).sum(1, keepdims=True) < 0, -1, 1)
+    return _unit(_ROUNDNESS * away + (1 - _ROUNDNESS) * card)
 
 
 @dataclass(frozen=True)

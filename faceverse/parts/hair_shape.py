@@ -9,6 +9,8 @@ Dimensions: P vertices of the part, K control points, V vertices of the model. P
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -40,6 +42,9 @@ def _control_points() -> np.ndarray:
 
 CONTROL_POINTS = _control_points()
 """(K, 3) metres from the centre of the skull on which the styles were made: a sphere, and rings for hanging hair."""
+
+VOLUMES = ("volume_top", "volume_sides", "volume_back")
+"""Numbers of `faceverse.parts.hair.Hair` that scale the distance from the skull."""
 
 _REACH_M = 0.04  # standard deviation of a control point's weight
 _RESIDUAL_REACH_M = 0.05  # distance from the skull over which hair follows the skull's own shape
@@ -160,36 +165,69 @@ def _gap(hair: np.ndarray) -> np.ndarray:
     return places[cKDTree(before).query(places)[0].argmax()]
 
 
-def hair_vertices(part: Part, hair: Hair, neutral: np.ndarray, surface: HeadSurface | None = None) -> np.ndarray:
-    """Vertices (P, 3) of a hair part on a neutral head, with the shape that `hair` asks for.
+class HairOnHead:
+    """A hair style on a neutral head, to be shaped again and again.
 
     Args:
         part: in the slot "hair", made for the model.
-        hair: shape.
         neutral: (V, 3) of the model.
-        surface: of the neutral head, out of which the hair stays; None for hair that may enter it.
 
     Raises:
         ParameterError: fewer vertices than the part needs.
     """
-    binding, fields, hair = part.binding, hair_fields(part.binding), hair.on(part.shape)
-    placed, root = _conformed(binding, neutral)
-    scale = _spread(neutral[binding.reference]) / _spread(binding.reference_m)
-    outward = placed - root
-    outward[:, 1] = np.maximum(outward[:, 1], 0)  # hanging hair has its volume aside, its length below
-    factor = 1 + sum(
-        getattr(fields, name) * (getattr(hair, f"volume_{name}") - 1) for name in ("top", "sides", "back")
-    )
-    factor = factor * (1 + fields.shortness * (hair.length - 1))
-    placed = placed + (factor - 1)[:, None] * outward
-    placed[:, 1] -= (hair.length - 1) * fields.hang * scale
-    if hair.wave:
-        placed = placed + scale * _waves(fields, hair.wave, placed / scale, outward)
-    placed = placed + fields.basis @ hair.warp.astype(np.float64)
-    if surface is not None:
-        gap = neutral[binding.reference].mean(0)[:2] + scale * fields.gap
-        placed = surface.cleared(placed, hair.fringe, gap, fields.over_ears)
-    return placed
+
+    def __init__(self, part: Part, neutral: np.ndarray):
+        binding = part.binding
+        self.shape, self.fields = part.shape, hair_fields(binding)
+        self.placed, root = _conformed(binding, neutral)
+        self.scale = _spread(neutral[binding.reference]) / _spread(binding.reference_m)
+        self.gap = neutral[binding.reference].mean(0)[:2] + self.scale * self.fields.gap
+        self.outward = self.placed - root
+        self.outward[:, 1] = np.maximum(self.outward[:, 1], 0)  # hanging hair has its volume aside, its length below
+
+    def with_shape(self, shape: Mapping[str, float]) -> HairOnHead:
+        """The same mesh for a style with another shape, see `Part.shape`."""
+        result = copy(self)
+        result.shape = shape
+        return result
+
+    def vertices(self, hair: Hair, surface: HeadSurface | None = None, *, is_exact: bool = True) -> np.ndarray:
+        """Vertices (P, 3) with the shape that `hair` asks for.
+
+        Args:
+            hair: shape.
+            surface: of the neutral head, out of which the hair stays; None for hair that may enter it.
+            is_exact: if not, hair only stays off the eyes and outside of the ears, which is faster.
+        """
+        fields, hair = self.fields, hair.on(self.shape)
+        volume = 1 + sum(getattr(fields, name[7:]) * (getattr(hair, name) - 1) for name in VOLUMES)
+        factor = volume * (1 + fields.shortness * (hair.length - 1))
+        placed = self.placed + (factor - 1)[:, None] * self.outward
+        placed[:, 1] -= (hair.length - 1) * fields.hang * self.scale
+        if hair.wave:
+            placed = placed + self.scale * _waves(fields, hair.wave, placed / self.scale, self.outward)
+        if hair.warp.any():
+            placed = placed + fields.basis @ hair.warp.astype(np.float64)
+        if surface is None:
+            return placed
+        clear = surface.cleared if is_exact else surface.uncovered
+        return clear(placed, hair.fringe, self.gap, fields.over_ears)
+
+    def directions(self, hair: Hair) -> np.ndarray:
+        """(4, P, 3) change of the vertices with each of `VOLUMES` and with the length of `hair`, without waves."""
+        fields, own, hair = self.fields, self.shape, hair.on(self.shape)
+        weights = np.stack([getattr(fields, name[7:]) for name in VOLUMES])
+        volume = 1 + (np.array([getattr(hair, name) for name in VOLUMES]) - 1) @ weights
+        factors = np.array([own.get(name, 1.0) for name in VOLUMES])[:, None] * weights
+        factors = factors * (1 + fields.shortness * (hair.length - 1))
+        along = (fields.shortness * volume)[:, None] * self.outward
+        along[:, 1] -= fields.hang * self.scale
+        return np.concatenate([factors[..., None] * self.outward, own.get("length", 1.0) * along[None]])
+
+
+def hair_vertices(part: Part, hair: Hair, neutral: np.ndarray, surface: HeadSurface | None = None) -> np.ndarray:
+    """Vertices (P, 3) of a hair part on a neutral head, with the shape that `hair` asks for, see `HairOnHead`."""
+    return HairOnHead(part, neutral).vertices(hair, surface)
 
 
 def _waves(fields: HairFields, wave: float, points: np.ndarray, outward: np.ndarray) -> np.ndarray:

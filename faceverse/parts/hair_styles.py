@@ -40,6 +40,11 @@ _MADE = (
     "bun", "top_bun",
 )  # fmt: skip
 
+_RARITIES = {
+    "afro01": 0.11, "bob01": 0.04, "braid01": 0.06, "ponytail01": 0.03, "short03": 0.02, "slick_back": 0.05,
+    "bun": 0.05, "top_bun": 0.06,
+}  # fmt: skip
+
 HAIR_STYLES: Mapping[str, HairStyle] = {
     "bald": HairStyle(),
     "buzz": HairStyle("full"),
@@ -47,29 +52,46 @@ HAIR_STYLES: Mapping[str, HairStyle] = {
     "buzz_receding": HairStyle("receding"),
     "buzz_fade": HairStyle("fade"),
     "horseshoe": HairStyle("horseshoe"),
-    **{name: HairStyle("full", name) for name in _MADE},
-    "long01": HairStyle("full", "long01", {"length": 0.62, "volume_sides": 0.85}),
-    "afro_short": HairStyle("full", "afro01", {"length": 0.45}),
-    "afro_large": HairStyle("full", "afro01", {"volume_top": 1.9, "volume_sides": 2.2, "volume_back": 1.9}),
+    **{name: HairStyle("full", name, rarity=_RARITIES.get(name, 0.0)) for name in _MADE},
+    "long01": HairStyle("full", "long01", {"length": 0.6, "volume_sides": 0.75, "volume_back": 0.55}, rarity=0.02),
+    "afro_short": HairStyle("full", "afro01", {"length": 0.45}, rarity=0.11),
+    "afro_large": HairStyle(
+        "full", "afro01", {"volume_top": 1.9, "volume_sides": 2.2, "volume_back": 1.9}, rarity=0.13
+    ),
     "crop": HairStyle("full", "short01", {"length": 0.55}),
-    "quiff": HairStyle("full", "short01", {"volume_top": 2.0, "volume_sides": 0.6, "volume_back": 0.8}),
+    "quiff": HairStyle("full", "short01", {"volume_top": 2.0, "volume_sides": 0.6, "volume_back": 0.8}, rarity=0.03),
     "undercut": HairStyle("fade", "short03", {"volume_sides": 0.4, "volume_back": 0.5, "volume_top": 1.3}),
-    "messy": HairStyle("full", "short02", {"wave": 0.35, "volume_top": 1.3, "volume_sides": 1.1}, rarity=0.02),
+    "side_part": HairStyle("full", "short03", {"length": 0.6}, rarity=0.02),
+    "brushed": HairStyle("full", "short02", {"length": 0.6, "volume_sides": 0.7, "volume_back": 0.7}),
+    "messy": HairStyle("full", "short02", {"wave": 0.35, "volume_top": 1.3, "volume_sides": 1.1}, rarity=0.05),
     "mop": HairStyle(
-        "full", "short02", {"wave": 0.6, "volume_top": 1.7, "volume_sides": 1.7, "volume_back": 1.5}, rarity=0.04
+        "full", "short02", {"wave": 0.6, "volume_top": 1.7, "volume_sides": 1.7, "volume_back": 1.5}, rarity=0.08
     ),
     "flat": HairStyle("full", "short04", {"volume_top": 0.7, "volume_sides": 0.7}),
+    "swept_back": HairStyle("full", "short04", {"volume_top": 1.9, "volume_sides": 0.8}),
     "bob_short": HairStyle("full", "bob02", {"length": 0.75, "volume_sides": 0.9}),
-    "bob_long": HairStyle("full", "bob02", {"length": 1.6, "volume_sides": 0.9}),
-    "bob_wavy": HairStyle("full", "bob02", {"wave": 0.55, "volume_sides": 1.1}),
-    "bob_curly": HairStyle("full", "bob02", {"wave": 1.0, "volume_top": 1.3, "volume_sides": 1.35, "length": 1.1}),
-    "shoulder": HairStyle("full", "long01", {"length": 0.40, "volume_sides": 0.75, "volume_back": 0.8}),
-    "shoulder_wavy": HairStyle("full", "long01", {"length": 0.42, "volume_sides": 0.9, "wave": 0.5}),
-    "long_wavy": HairStyle("full", "long01", {"length": 0.62, "wave": 0.5}),
-    "long_curly": HairStyle("full", "long01", {"length": 0.55, "wave": 1.0, "volume_top": 1.3, "volume_sides": 1.2}),
-    "waist": HairStyle("full", "long01"),
+    "bob_long": HairStyle("full", "bob02", {"length": 1.5, "volume_sides": 0.7, "volume_back": 0.6}),
+    "bob_wavy": HairStyle("full", "bob02", {"wave": 0.55, "volume_sides": 1.1}, rarity=0.01),
+    "bob_curly": HairStyle(
+        "full", "bob02", {"wave": 1.0, "volume_top": 1.3, "volume_sides": 1.35, "length": 1.1}, rarity=0.03
+    ),
+    "straight": HairStyle("full", "bob02", {"length": 1.9, "volume_sides": 0.65, "volume_back": 0.5}),
+    "shoulder": HairStyle("full", "long01", {"length": 0.40, "volume_sides": 0.65, "volume_back": 0.5}, rarity=0.02),
+    "shoulder_wavy": HairStyle(
+        "full", "long01", {"length": 0.42, "volume_sides": 0.75, "volume_back": 0.6, "wave": 0.5}, rarity=0.02
+    ),
+    "long_wavy": HairStyle(
+        "full", "long01", {"length": 0.6, "volume_sides": 0.8, "volume_back": 0.6, "wave": 0.5}, rarity=0.02
+    ),
+    "long_curly": HairStyle(
+        "full",
+        "long01",
+        {"length": 0.55, "wave": 1.0, "volume_top": 1.3, "volume_sides": 1.0, "volume_back": 0.8},
+        rarity=0.03,
+    ),
+    "waist": HairStyle("full", "long01", {"volume_sides": 0.75, "volume_back": 0.55}, rarity=0.02),
     "ponytail_short": HairStyle("full", "ponytail01", {"length": 0.6}),
-    "ponytail_wavy": HairStyle("full", "ponytail01", {"wave": 0.6}),
+    "ponytail_wavy": HairStyle("full", "ponytail01", {"wave": 0.6}, rarity=0.01),
 }
 """Hair styles by name: names with digits are those of MakeHuman's meshes."""
 BALD = "bald"
