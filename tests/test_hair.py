@@ -227,6 +227,19 @@ def covered_share(head, vertices):
     return inside.any(axis=1).mean()
 
 
+@pytest.mark.parametrize("style", ["short02", "bob02"])
+def test_a_short_fringe_lies_down_on_the_head(model, style):
+    neutral = head_with(model, style).neutral_vertices
+    surface = HeadSurface.of(neutral, model.faces, model.regions)
+    part = model.parts.get("hair", style)
+    long, short = (hair_vertices(part, Hair(fringe=fringe), neutral, surface) for fringe in (1.0, 0.5))
+    raised = short[:, 1] > long[:, 1] + 0.005
+    assert raised.sum() > 20
+    # It rises to where the forehead is farther back, and follows it.
+    assert (short[raised, 2] < long[raised, 2]).mean() > 0.9
+    assert (surface.distance(short[raised]) < surface.distance(long[raised]) + 0.012).mean() > 0.9
+
+
 def test_shape_parameters_do_what_they_say(model):
     def span(style, **values):
         vertices = head_with(model, style, Hair(**values)).neutral_part_vertices["hair"]

@@ -15,7 +15,7 @@ from faceverse.graphics.lighting import ambient_light, linear_from_srgb
 from faceverse.model.scalp import bare_scalp, hair_share, with_short_hair
 from faceverse.model.skin_texture import model_albedo
 from faceverse.parts.hair import Hair
-from faceverse.parts.hair_shape import CONTROL_POINTS, HairOnHead, hair_vertices
+from faceverse.parts.hair_shape import CONTROL_POINTS, VOLUMES, HairOnHead, hair_vertices
 from faceverse.parts.hair_styles import hair_style_of, with_hair_style
 from faceverse.result import head_from_params
 from faceverse.segmentation import LABELS, Segmentation
@@ -101,6 +101,37 @@ def test_the_outline_comes_onto_the_observed_one(bald, model):
     top = style.fields.top > 0.9
     rise = (style.vertices(hair) - style.vertices(Hair()))[top, 1].mean()
     assert 0.01 < rise < 0.04
+
+
+def test_directions_are_the_derivatives_of_the_vertices(bald, model):
+    style, hair = HairOnHead(model.parts.get("hair", "undercut"), bald.neutral_vertices), Hair(length=1.1)
+    for name, direction in zip((*VOLUMES, "length"), style.directions(hair), strict=True):
+        step = 1e-3
+        moved = style.vertices(hair.replace(**{name: getattr(hair, name) + step})) - style.vertices(hair)
+        assert np.abs(direction).max() > 0.005
+        np.testing.assert_allclose(moved / step, direction, atol=1e-6)
+
+
+def test_one_wrong_label_costs_less_than_its_area(bald):
+    observed = observe_hair(HairView(bald, *photograph(wearing(bald, "short02")), bald.camera))
+    stranger = observed.hair.copy()
+    stranger[40:100, 100:128] = True  # beside the head
+    assert agreement(observed, observed.hair) == 1.0
+    overlap = observed.hair.sum() / stranger.sum()
+    assert overlap + 0.1 < agreement(replace(observed, hair=stranger), observed.hair) < 0.95
+
+
+def test_an_unseen_scalp_is_not_bald(bald):
+    photo, labels = photograph(wearing(bald, "bob01"))
+    unseen = replace(labels, scalp_hair=float("nan"))
+    assert hair_style_of(fitted_hair([HairView(bald, photo, unseen, bald.camera)]).styles) == "bob01"
+
+
+def test_long_hair_has_the_colours_of_roots_and_tips(bald):
+    worn = wearing(bald, "bob_long", Hair(color=(0.2, 0.13, 0.1), tip_color=(0.55, 0.4, 0.25)))
+    hair = fitted_hair([HairView(bald, *photograph(worn), bald.camera)]).hair
+    assert hair.tip_color is not None
+    assert np.mean(hair.tip_color) > 1.3 * np.mean(hair.color)
 
 
 def test_hair_that_the_photograph_does_not_show_is_told_from_hair_that_it_shows(bald, model):

@@ -224,9 +224,10 @@ class OutlineSolver:
         found = np.linalg.solve(hessian, gradient)
         values = {
             name: float(np.clip(1 + value, *limits))
-            for name, value, limits in zip(_SHAPE, found, _SHAPE_LIMITS)
+            for name, value, limits in zip(_SHAPE, found, _SHAPE_LIMITS, strict=False)
         }
-        values["length"] = max(values["length"], _LEAST_SHORT * self.style.fields.shortness)
+        if self.style.fields.shortness > 0.5:
+            values["length"] = max(values["length"], _LEAST_SHORT)
         warp = found[len(_SHAPE):].reshape(-1, 3)
         warp *= np.minimum(1, _MOST_M / np.linalg.norm(warp, axis=1, keepdims=True).clip(1e-9))
         return hair.replace(**values, warp=np.float32(warp))

@@ -41,7 +41,7 @@ _MADE = (
 )  # fmt: skip
 
 _RARITIES = {
-    "afro01": 0.11, "bob01": 0.04, "braid01": 0.06, "ponytail01": 0.03, "short03": 0.02, "slick_back": 0.05,
+    "afro01": 0.11, "bob01": 0.04, "braid01": 0.06, "ponytail01": 0.06, "short03": 0.02, "slick_back": 0.05,
     "bun": 0.05, "top_bun": 0.06,
 }  # fmt: skip
 
@@ -60,7 +60,9 @@ HAIR_STYLES: Mapping[str, HairStyle] = {
     ),
     "crop": HairStyle("full", "short01", {"length": 0.55}),
     "quiff": HairStyle("full", "short01", {"volume_top": 2.0, "volume_sides": 0.6, "volume_back": 0.8}, rarity=0.03),
-    "undercut": HairStyle("fade", "short03", {"volume_sides": 0.4, "volume_back": 0.5, "volume_top": 1.3}),
+    "undercut": HairStyle(
+        "fade", "short03", {"volume_sides": 0.4, "volume_back": 0.5, "volume_top": 1.3}, rarity=0.02
+    ),
     "side_part": HairStyle("full", "short03", {"length": 0.6}, rarity=0.02),
     "brushed": HairStyle("full", "short02", {"length": 0.6, "volume_sides": 0.7, "volume_back": 0.7}),
     "messy": HairStyle("full", "short02", {"wave": 0.35, "volume_top": 1.3, "volume_sides": 1.1}, rarity=0.05),
@@ -90,8 +92,8 @@ HAIR_STYLES: Mapping[str, HairStyle] = {
         rarity=0.03,
     ),
     "waist": HairStyle("full", "long01", {"volume_sides": 0.75, "volume_back": 0.55}, rarity=0.02),
-    "ponytail_short": HairStyle("full", "ponytail01", {"length": 0.6}),
-    "ponytail_wavy": HairStyle("full", "ponytail01", {"wave": 0.6}, rarity=0.01),
+    "ponytail_short": HairStyle("full", "ponytail01", {"length": 0.6}, rarity=0.06),
+    "ponytail_wavy": HairStyle("full", "ponytail01", {"wave": 0.6}, rarity=0.07),
 }
 """Hair styles by name: names with digits are those of MakeHuman's meshes."""
 BALD = "bald"
