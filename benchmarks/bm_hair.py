@@ -1,4 +1,4 @@
-"""Hair of heads that are fitted to photographs: how well the outline of the person is filled, and its colour.
+"""Hair and beards of heads that are fitted to photographs: how well they fill their outlines, and their colours.
 
 Run: python benchmarks/bm_hair.py --photos DIR
 """
@@ -20,18 +20,24 @@ from faceverse.parts.hair_styles import hair_style_of
 SIDE = 512  # of the crop in which masks are compared
 CHIN, FOREHEAD = 152, 10  # MediaPipe's landmarks
 BACKGROUND = (255, 0, 255)
+LEAST_PX = 200  # from which colours are compared
 
 
 @dataclass(frozen=True)
 class Measured:
     """Figures of one photograph: intersection over union of head and person above the chin, and of hair and hair;
-    difference of the mean colours of the hair in CIELAB, NaN where no hair is seen; seconds."""
+    difference of the mean colours of the hair in CIELAB, NaN where no hair is seen; style of the beard, "" for none;
+    intersection over union of beard and beard, and difference of their mean colours, NaN where there is none; seconds.
+    """
 
     name: str
     style: str
     outline: float
     hair: float
     colour: float
+    beard_style: str
+    beard: float
+    beard_colour: float
     seconds: float
 
 
@@ -54,18 +60,25 @@ def measure(path: Path, model: fv.FaceModel, pictures: Path | None) -> Measured:
     above = ((places - points[CHIN]) @ up > 0) & (resized(labels.inside.astype(np.float32)) > 0.5)
     seen = resized(labels.mask("hair").astype(np.float32)) > 0.5
     crop, _ = crop_photo(photo.rgb, tuple(value * photo.scale for value in box), SIDE)
-    both = seen & strands
-    colour = np.nan
-    if both.sum() > 200:
-        ours, theirs = (rgb2lab(image[both][None] / 255.0).mean((0, 1)) for image in (drawn, crop))
-        colour = float(np.linalg.norm(ours - theirs))
+    shaved = fv.render(fv.edit(result, beard=None), camera=camera, background=BACKGROUND).rgb
+    bristles = np.abs(drawn.astype(int) - shaved).max(2) > 24
+    seen_beard = resized(labels.mask("beard").astype(np.float32)) > 0.5
     if pictures is not None:
         views = [fv.render(result, size=SIDE, rotation=(yaw, 0, 0)).rgb for yaw in (0, 35, 90, 180)]
         Image.fromarray(np.hstack([crop, drawn, *views])).save(pictures / f"{path.stem}.jpg", quality=90)
     return Measured(
         path.name, hair_style_of(result.params.styles), overlap(person & above, head & above), overlap(seen, strands),
-        colour, result.seconds,
+        colour_difference(drawn, crop, seen & strands), result.params.styles.get("beard", ""),
+        overlap(seen_beard, bristles), colour_difference(drawn, crop, seen_beard & bristles), result.seconds,
     )  # fmt: skip
+
+
+def colour_difference(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
+    """Distance of the mean colours of two pictures in a mask, in CIELAB; NaN where it is small."""
+    if where.sum() <= LEAST_PX:
+        return float("nan")
+    ours, theirs = (rgb2lab(image[where][None] / 255.0).mean((0, 1)) for image in (one, other))
+    return float(np.linalg.norm(ours - theirs))
 
 
 def resized(values: np.ndarray) -> np.ndarray:
@@ -100,12 +113,19 @@ def main() -> None:
     if not measured:
         parser.error(f"{options.photos}: no face was found")
     rows = [
-        [one.name, one.style, f"{one.outline:.3f}", f"{one.hair:.3f}", f"{one.colour:.1f}", f"{one.seconds:.1f}"]
+        [one.name, one.style, *shown(one.outline, one.hair, one.colour), one.beard_style,
+         *shown(one.beard, one.beard_colour, one.seconds)]
         for one in sorted(measured, key=lambda one: one.outline)
-    ]
-    columns = np.array([[one.outline, one.hair, one.colour, one.seconds] for one in measured])
-    rows.append(["mean", "", *(f"{value:.3f}" for value in np.nanmean(columns, axis=0))])
-    print(table(["photograph", "style", "outline", "hair", "colour", "seconds"], rows))
+    ]  # fmt: skip
+    figures = [(o.outline, o.hair, o.colour, o.beard, o.beard_colour, o.seconds) for o in measured]
+    known = [column[~np.isnan(column)] for column in np.array(figures).T]
+    means = [float(column.mean()) if len(column) else np.nan for column in known]
+    rows.append(["mean", "", *shown(*means[:3]), "", *shown(*means[3:])])
+    print(table(["photograph", "style", "outline", "hair", "colour", "beard", "overlap", "colour", "seconds"], rows))
+
+
+def shown(*values: float) -> list[str]:
+    return ["" if np.isnan(value) else f"{value:.3f}" for value in values]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 import faceverse as fv
 from faceverse.__main__ import main
+from faceverse.formats.solid_hair import beard_texture, solid_beard
 from faceverse.graphics.camera import Camera
 from faceverse.parts.beard import (
     CONTROL_POINTS,
@@ -314,3 +315,17 @@ def test_a_blend_has_the_beard_of_the_nearer_head(model):
     for share, nearer in ((0.3, one), (0.7, two)):
         mixed = fv.blend(one, two, identity=share)
         assert mixed.params.beard == nearer.params.beard and mixed.params.styles == nearer.params.styles
+
+
+def test_a_printed_beard_is_a_closed_solid_where_its_hairs_are(model, tmp_path):
+    head = head_with(model, "goatee", beard=Beard((0.6, 0.5, 0.3)))
+    solid = solid_beard(head)
+    corners = np.sort(np.concatenate([solid.faces[:, [0, 1]], solid.faces[:, [1, 2]], solid.faces[:, [2, 0]]]), axis=1)
+    assert (np.unique(corners, axis=0, return_counts=True)[1] % 2 == 0).all()
+    hairs = head.part_vertices["beard"]
+    assert np.all(solid.vertices.min(0) > hairs.min(0) - 0.006) and np.all(solid.vertices.max(0) < hairs.max(0) + 0.006)
+    assert np.abs(beard_texture(head)[0, 0] / 255.0 - (0.6, 0.5, 0.3)).max() < 0.01
+    bare = head_with(model, "shaved")
+    assert solid_beard(bare) is None
+    sizes = [fv.export(one, tmp_path / f"{k}.stl").stat().st_size for k, one in enumerate((head, bare))]
+    assert sizes[0] - sizes[1] == 50 * len(solid.faces)

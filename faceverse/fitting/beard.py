@@ -273,7 +273,7 @@ def beard_colour(observed: BeardObservation, worn: FaceParams, mask: np.ndarray)
         mask: (S, S) bool, where it shows.
     """
     head = observed.view.head
-    params = head.params.replace(styles=with_only_beard(worn), beard=worn.beard.replace(color=GREY))
+    params = head.params.replace(styles={"beard": worn.styles["beard"]}, beard=worn.beard.replace(color=GREY))
     drawn = render(head.replace(params=params), camera=observed.camera, supersample=1).rgb
     seen, _ = crop_photo(observed.view.photo, observed.box_px, CROP_PX)
     both = (observed.beard > 0.7) & (observed.weight > 0.5) & mask
@@ -284,11 +284,6 @@ def beard_colour(observed: BeardObservation, worn: FaceParams, mask: np.ndarray)
     target, found = (log.mean(0).exp() for log in logs)
     own = linear_from_srgb(torch.tensor(GREY, dtype=torch.float64))
     return srgb_from_linear((own * target / found.clamp_min(1e-4)).clamp(0.002, 0.95)).numpy()
-
-
-def with_only_beard(params: FaceParams) -> dict[str, str]:
-    """The styles of a head without other hair."""
-    return {slot: style for slot, style in params.styles.items() if slot not in ("hair", "scalp", "brows")}
 
 
 def _projected(points: np.ndarray, head: FitResult, camera: Camera) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Write a head with its expression to OBJ, PLY and STL: the skin and its parts.
 
-An OBJ has all parts, each as an object with a material. PLY and STL hold surfaces without transparency: the hair is one
-closed solid; lashes, brows and beards, which are pictures of hairs on transparent strips, are left out.
+An OBJ has all parts, each as an object with a material. PLY and STL hold surfaces without transparency: hair and
+beard are closed solids; lashes and brows, which are pictures of hairs on transparent strips, are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..detail.dense import DenseMesh
 from ..detail.displacement import sample_bilinear
 from ..parts.part import SLOTS
 from ..result import FitResult
-from .solid_hair import solid_colour, solid_hair
+from .solid_hair import beard_texture, solid_beard, solid_colour, solid_hair
 from .store import library_name, picture_bytes
 from .surfaces import SURFACES, padded_texture, part_mesh, skin_mesh, surface_of_faces
 
@@ -148,10 +148,13 @@ def stl_files(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
 
 
 def _opaque_meshes(result: FitResult, lod: str) -> tuple[list[DenseMesh], list[np.ndarray]]:
-    """The skin, the opaque parts and the solid of the hair, and the texture (H, W, 3) of each."""
+    """The skin, the opaque parts and the solids of hair and beard, and the texture (H, W, 3) of each."""
     opaque = [slot for slot, part in result.parts.items() if part.material.alpha_mode == "OPAQUE"]
     textures = [padded_texture(result.parts[slot].material)[..., :3] for slot in opaque]
     meshes = [skin_mesh(result, lod), *(part_mesh(result, slot) for slot in opaque)]
     textures = [result.texture, *textures]
-    hair = solid_hair(result)
-    return (meshes, textures) if hair is None else ([*meshes, hair], [*textures, solid_colour(result)])
+    for make, colour in ((solid_hair, solid_colour), (solid_beard, beard_texture)):
+        if (solid := make(result)) is not None:
+            meshes.append(solid)
+            textures.append(colour(result))
+    return meshes, textures

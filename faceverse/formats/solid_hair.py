@@ -1,4 +1,4 @@
-"""Hair as one closed solid, for formats that hold surfaces without transparency: prints, and meshes with plain colours.
+"""Hair and beards as closed solids, for formats of surfaces without transparency: prints, meshes with plain colours.
 
 The strands, flat strips with alpha, become a grid of distances from their opaque texels; gaps between them and down to
 the skin are closed, and the surface of the grid is the solid. It overlaps the head, which programs for printing unite.
@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ..detail.dense import DenseMesh
 from ..graphics.lighting import srgb_from_linear
+from ..parts.beard import beard_colour
 from ..parts.hair import mean_colour
 from ..parts.part import HAIR_SLOTS, Part
 from ..result import FitResult
@@ -38,7 +39,18 @@ def solid_hair(result: FitResult) -> DenseMesh | None:
     if "scalp" in result.parts:  # a second layer below the skin makes the cap thick
         part, vertices = result.parts["scalp"], result.part_vertices["scalp"]
         samples.append(hair_samples(part, vertices - _SINK_M * unit_normals(vertices, part.faces)))
-    points = np.concatenate([np.zeros((0, 3)), *samples])
+    return _mesh_around(np.concatenate([np.zeros((0, 3)), *samples]))
+
+
+def solid_beard(result: FitResult) -> DenseMesh | None:
+    """The beard likewise, of `beard_texture`; None for a head without."""
+    if "beard" not in result.parts:
+        return None
+    return _mesh_around(hair_samples(result.parts["beard"], result.part_vertices["beard"]))
+
+
+def _mesh_around(points: np.ndarray) -> DenseMesh | None:
+    """The closed mesh around samples (N, 3); None without samples."""
     if not len(points):
         return None
     vertices, faces = _solid(points)
@@ -48,7 +60,16 @@ def solid_hair(result: FitResult) -> DenseMesh | None:
 
 def solid_colour(result: FitResult) -> np.ndarray:
     """(1, 1, 3) uint8 sRGB, the mean colour of the hair."""
-    colour = srgb_from_linear(torch.from_numpy(np.clip(mean_colour(result.params.hair), 0, 1))).numpy()
+    return _texel(mean_colour(result.params.hair))
+
+
+def beard_texture(result: FitResult) -> np.ndarray:
+    """(1, 1, 3) uint8 sRGB, the mean colour of the beard."""
+    return _texel(beard_colour(result.params.beard, result.params.hair))
+
+
+def _texel(linear: np.ndarray) -> np.ndarray:
+    colour = srgb_from_linear(torch.from_numpy(np.clip(linear, 0, 1))).numpy()
     return np.round(255 * colour).astype(np.uint8).reshape(1, 1, 3)
 
 
