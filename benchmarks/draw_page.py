@@ -122,6 +122,7 @@ def main() -> None:
     names = ("page", "phone", "animation")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the pictures (default: all)")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     import faceverse as fv
 
     presets = {name: dict(weights) for name, weights in fv.EXPRESSION_PRESETS.items()}

@@ -27,7 +27,8 @@ from .edit import edit, head
 from .edit_values import EYE_COLORS, attribute_limits
 from .errors import FaceVerseError, ImageError, NoFaceError, ParameterError, WeightsError
 from .fitting import fit
-from .fitting.face_selection import FaceSelector, check_face_selector, select_face
+from .fitting.face_checks import choose_face
+from .fitting.face_selection import FaceSelector, check_face_selector
 from .fitting.progress import FIT_STAGES
 from .formats.export import EXPORT_FORMATS, LEVELS_OF_DETAIL, export, load_result
 from .graphics.camera import Camera
@@ -168,6 +169,6 @@ def segment(source: str | os.PathLike | Image.Image | np.ndarray | Photo, *, fac
     check_face_selector(face)
     photo = read_image(source)
     detected = detect_faces(photo.rgb)
-    chosen = select_face(detected, face, photo.scale)
+    chosen = choose_face(photo.rgb, detected, face, photo.scale)
     others = [other for other in detected if other is not chosen]
     return segment_face(photo.rgb, chosen, others).scaled(1 / photo.scale)

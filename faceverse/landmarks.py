@@ -2,7 +2,8 @@
 
 MediaPipe's detector works on the whole image at 128 x 128 pixels and misses faces narrower than about an eighth of it.
 Therefore the image is also searched through sliding windows, and every detection is refined on a square crop around it.
-Pixel conventions: see camera.py.
+In a face that is upside down it often takes the chin for the forehead, so an image without a good face is searched
+again in the three other orientations. Pixel conventions: see camera.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 from .errors import ImageError, ParameterError
+from .face_score import HUMAN_SCORE, LANDMARKER_FILE, LANDMARKER_VARIABLE, face_score, upright_crop
+from .graphics.camera import quarter_turn_matrix, turned_points
 from .mediapipe_tasks import close_task, mediapipe_image, model_path, open_task, startup_lock, suppressed_startup_logs
 from .model.face_model import ARKIT_NAMES
 
@@ -39,17 +42,25 @@ LANDMARKS_68_FROM_478 = (
 # MediaPipe's landmarks by name: corners of each eye from the image's left to its right, the lips' inner edges, others.
 RIGHT_EYE, LEFT_EYE, MOUTH, NOSE_TIP, NOSE_BASE, CHIN, FOREHEAD = (33, 133), (362, 263), (13, 14), 4, 2, 152, 10
 OUTER_EYE_CORNERS = (RIGHT_EYE[0], LEFT_EYE[1])
+EYE_OUTLINES = (
+    *(33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    *(263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+)
 
 # MediaPipe's blendshape scores, in its order.
 BLENDSHAPE_NAMES = tuple(name for name in ARKIT_NAMES if name != "tongueOut")
 
-_MODEL_VARIABLE = "FACEVERSE_LANDMARKER"
 _MIN_DETECTION, _MIN_PRESENCE = 0.6, 0.5  # 0.5 for both adds false positives on clocks and coins, but no people
 _WINDOW_PX = 512  # windows are downscaled to this before detection
 _WINDOW_OVERLAP = 0.35  # share of a window; wider faces are detected in the next larger windows
 _MIN_WINDOW_PX = 200
+_WINDOW_SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of the long side; the last finds 50 px in panoramas
+_TURNED_SHARES = (1, 1 / 2)  # in the three other orientations
 _MIN_FACE_PX = 16
 _CROP_SCALE = 1.8  # side of the refinement crop over the size of the face
+_SPREAD_CROP_PX = 384
+# Roll in radians, size relative to the refinement crop, shift in face sizes.
+_SPREAD_CROPS = ((0.0, 1.0, 0.0), (0.45, 1.0, 0.0), (-0.45, 1.0, 0.0), (0.0, 1.35, 0.09), (0.2, 0.85, -0.09))
 
 _landmarkers: dict[int, Any] = {}  # by process id: a landmarker's threads do not survive a fork
 _lock = startup_lock  # the first detection redirects stderr
@@ -67,6 +78,7 @@ class DetectedFace:
         blendshapes: score in 0..1 for each name in BLENDSHAPE_NAMES.
         rotation: (3, 3) float32 head rotation in the convention of camera.py, relative to the line of sight through
             the middle of the face; None if MediaPipe returns none.
+        score: 0..1, see `face_score.face_score`; below HUMAN_SCORE it is hardly an upright human face. NaN in videos.
     """
 
     box_px: np.ndarray
@@ -74,6 +86,21 @@ class DetectedFace:
     landmarks_depth: np.ndarray
     blendshapes: dict[str, float]
     rotation: np.ndarray | None
+    score: float = float("nan")
+
+    @property
+    def quarter_turns(self) -> int:
+        """Counter-clockwise quarter turns of the image, 0..3, after which the eyes are above the mouth."""
+        down = self.landmarks_px[list(MOUTH)].mean(axis=0) - self.landmarks_px[[*RIGHT_EYE, *LEFT_EYE]].mean(axis=0)
+        return round(float(np.arctan2(-down[0], down[1])) / (np.pi / 2)) % 4
+
+    def quarter_turned(self, quarter_turns: int, image_size: tuple[int, int]) -> DetectedFace:
+        """The same face in `np.rot90(image, quarter_turns)`, of an image of (height, width)."""
+        points = turned_points(self.landmarks_px, quarter_turns, image_size)
+        turn = quarter_turn_matrix(quarter_turns)
+        rotation = None if self.rotation is None else (turn @ self.rotation).astype(np.float32)
+        box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+        return replace(self, box_px=box, landmarks_px=points, rotation=rotation)
 
 
 def landmark_model_path() -> Path:
@@ -82,7 +109,7 @@ def landmark_model_path() -> Path:
     Raises:
         WeightsError: there is no such file; the message says what to install.
     """
-    return model_path("face_landmarker.task", _MODEL_VARIABLE)
+    return model_path(LANDMARKER_FILE, LANDMARKER_VARIABLE)
 
 
 def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFace]:
@@ -100,11 +127,64 @@ def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFa
     _check_rgb(rgb)
     if not 1 <= max_faces <= MAX_FACES:
         raise ParameterError("landmarks.max_faces", most=MAX_FACES, max_faces=max_faces)
+    faces = _scored(rgb, _find_upright(rgb, _WINDOW_SHARES))
+    best = max(faces, key=lambda face: face.score, default=None)
+    if best is None or best.score < HUMAN_SCORE:
+        orientations: tuple[int, ...] = (2, 1, 3)  # the detector is misled most by what is upside down
+    else:
+        orientations = (best.quarter_turns,) if best.quarter_turns else ()
+    for turns in orientations:
+        turned = np.ascontiguousarray(np.rot90(rgb, turns))
+        found = _scored(turned, _find_upright(turned, _TURNED_SHARES))
+        if any(face.score >= HUMAN_SCORE and face.quarter_turns == 0 for face in found):
+            faces = [face.quarter_turned(-turns, turned.shape[:2]) for face in found]
+            break
+    faces.sort(key=_area, reverse=True)
+    return faces[:max_faces]
+
+
+def eye_spread_percent(rgb: np.ndarray, face: DetectedFace) -> float:
+    """How much the landmarks of both eyes depend on the crop: their standard deviation in % of the eyes' distance.
+
+    People have 0.3 to 0.8, in profile, half outside the picture or blurred more; animals 1 to 2, or lose their face.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        face: detected in it.
+
+    Returns:
+        Infinity where hardly any other crop shows the face.
+    """
+    centre, size = (face.box_px[:2] + face.box_px[2:]).astype(np.float64) / 2, _SPREAD_CROP_PX
+    face_px = float(max(face.box_px[2:] - face.box_px[:2]))
+    upright = -face.quarter_turns * np.pi / 2
+    seen = []
+    for roll, scale, shift in _SPREAD_CROPS:
+        angle, side = upright + roll, _CROP_SCALE * face_px * scale
+        middle = centre + (shift * face_px, 0.0)
+        with _lock:
+            crop = upright_crop(rgb, middle, side, angle, size)
+            result = _shared_landmarker().detect(mediapipe_image(crop))
+        axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * (side / size)
+        for found in _faces_of(result, (0.0, 0.0, size, size)):
+            points = (found.landmarks_px - size / 2) @ axes + middle
+            if np.linalg.norm(points - face.landmarks_px, axis=1).mean() < 0.25 * face_px:
+                seen.append(points[list(EYE_OUTLINES)])
+                break
+    if len(seen) < 2:
+        return float("inf")
+    spread = np.sqrt(((np.array(seen) - np.mean(seen, axis=0)) ** 2).sum(axis=-1).mean(axis=0)).mean()
+    right, left = face.landmarks_px[list(OUTER_EYE_CORNERS)]
+    return float(100 * spread / np.linalg.norm(right - left))
+
+
+def _find_upright(rgb: np.ndarray, shares: tuple[float, ...]) -> list[DetectedFace]:
+    """Faces without regard to their score; windows are given as shares of the image's long side."""
     picture = Image.fromarray(rgb)
     long_side = max(picture.size)
     faces: list[DetectedFace] = []
     with _lock:
-        for level, side in enumerate((long_side, long_side / 2, long_side / 4, long_side / 8)):
+        for level, side in enumerate(share * long_side for share in shares):
             # Half-size windows cost little and detect a second person; smaller ones are tried only without any face.
             if level > 0 and (side < _MIN_WINDOW_PX or (level > 1 and faces)):
                 break
@@ -115,8 +195,11 @@ def detect_faces(rgb: np.ndarray, max_faces: int = MAX_FACES) -> list[DetectedFa
                     faces.append(refined)
         if not faces:
             faces = list(_search(picture, _CROP_SCALE * long_side))  # for a face that fills or exceeds the image
-    faces.sort(key=_area, reverse=True)
-    return faces[:max_faces]
+    return faces
+
+
+def _scored(rgb: np.ndarray, faces: list[DetectedFace]) -> list[DetectedFace]:
+    return [replace(face, score=face_score(rgb, face.landmarks_px)) for face in faces]
 
 
 class VideoDetector:

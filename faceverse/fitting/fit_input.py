@@ -15,13 +15,15 @@ from ..graphics.camera import Camera, default_camera, euler_deg_from_rotation, p
 from ..graphics.lighting import srgb_from_linear
 from ..io.images import Photo
 from ..landmarks import DetectedFace
+from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
 from ..rendering.render import render_head
 from ..result import FitResult, Stage
 from ..segmentation import Segmentation, segment_face
 from .beard import fitted_beard
 from .detail_stage import FittedDetail
-from .face_selection import FaceSelector, count_comparable_faces, is_point, select_face
+from .face_checks import choose_face
+from .face_selection import FaceSelector, count_comparable_faces, is_point
 from .hair import HairView, fitted_hair
 from .iris import eye_colours, iris_colour
 from .parameter_regressor import load_parameter_regressor
@@ -47,6 +49,9 @@ class FitInput:
         expected: (E,) prior mean of the expression weights.
         focal_known: whether the camera's focal length was given or stored in the file.
         labels: what the pixels around the face show; None: all of the head is taken for skin.
+        others: the other detected faces.
+        quarter_turns: `photo` is `np.rot90` of the given photograph by this count, so that the head is upright; all
+            other fields belong to `photo`. `orientation.in_given_photos` turns a result back.
     """
 
     model: FaceModel
@@ -59,23 +64,20 @@ class FitInput:
     face_count: int = 1
     focal_known: bool = True
     labels: Segmentation | None = None
+    others: tuple[DetectedFace, ...] = ()
+    quarter_turns: int = 0
 
-    def segmented(self, found: list[DetectedFace]) -> FitInput:
-        """A copy with labels of the photograph, if the model has hair that can be fitted.
-
-        Args:
-            found: all detected faces.
-        """
+    def segmented(self) -> FitInput:
+        """A copy with labels of the photograph, if the model has hair that can be fitted."""
         if self.model.parts is None or not self.model.parts.styles("hair"):
             return self
-        others = [face for face in found if face is not self.face]
-        return replace(self, labels=segment_face(self.photo.rgb, self.face, others))
+        return replace(self, labels=segment_face(self.photo.rgb, self.face, list(self.others)))
 
 
 def prepare_fit_input(
     photo: Photo, found: list[DetectedFace], model: FaceModel, face: FaceSelector, focal_px: float | None
 ) -> FitInput:
-    """Select a face and prepare its fit: camera, landmark model, priors.
+    """Select a face and prepare its fit: upright photograph, camera, landmark model, priors.
 
     Args:
         photo: as read.
@@ -84,9 +86,16 @@ def prepare_fit_input(
         focal_px: in pixels of the photograph's original size, or None.
 
     Raises:
-        NoFaceError: no face, or fewer than `face` requires.
+        NoFaceError: no face, fewer than `face` requires, or a face that is not human.
     """
-    chosen = select_face(found, face, photo.scale)
+    chosen = choose_face(photo.rgb, found, face, photo.scale)
+    others = tuple(other for other in found if other is not chosen)
+    turns, size = chosen.quarter_turns, photo.rgb.shape[:2]
+    if turns:
+        # Priors and crops expect heads to be upright.
+        photo = replace(photo, rgb=np.ascontiguousarray(np.rot90(photo.rgb, turns)))
+        chosen = chosen.quarter_turned(turns, size)
+        others = tuple(other.quarter_turned(turns, size) for other in others)
     if focal_px is not None:
         focal_px = focal_px * photo.scale
     known = focal_px or photo.focal_px
@@ -99,7 +108,10 @@ def prepare_fit_input(
         start = network.predict(chosen, camera)
         expected = np.where(lm.prior.prefers_estimate(start.expression_sigma), start.expression, expected)
         lm, points_px = lm.with_initial_estimate(start), start.points_px
-    return FitInput(model, photo, chosen, camera, lm, lm.select(points_px), expected, face_count, known is not None)
+    return FitInput(
+        model, photo, chosen, camera, lm, lm.select(points_px), expected, face_count, known is not None,
+        others=others, quarter_turns=turns,
+    )  # fmt: skip
 
 
 def fit_landmarks(fit_input: FitInput, landmarks: LandmarkModel | None = None) -> LandmarkSolution:
@@ -274,7 +286,9 @@ def fit_warnings(fit_input: FitInput, state: FaceState, far_side: bool = True) -
         rendered=render_preview(fit_input.model.coarse, state, target),
         face_count=fit_input.face_count,
     )
-    return (*fit_input.photo.warnings, *quality_warnings(checked, far_side))
+    turns = fit_input.quarter_turns
+    rolled = [Message("quality.upside_down" if turns == 2 else "quality.sideways")] if turns else []
+    return (*fit_input.photo.warnings, *rolled, *quality_warnings(checked, far_side))
 
 
 def _camera_of_original(camera: Camera, scale: float) -> Camera:

@@ -34,6 +34,7 @@ from .fit_input import (
     with_detail,
     with_hair,
 )
+from .orientation import in_given_photos
 from .prior import IdentityPrior
 from .progress import FIT_STAGES, Progress
 from .quality_checks import TURNED_DEG
@@ -67,11 +68,11 @@ def fit_photos(
     Raises:
         NoFaceError: a photograph lacks the selected face; the message has its number and name.
     """
-    fit_inputs, found = _prepare_fit_inputs(photos, model, *choices, progress)
+    fit_inputs = _prepare_fit_inputs(photos, model, *choices, progress)
     detected = Stage("detection", time.perf_counter() - started, len(photos), {}, 0.0, 0.0)
     begun = time.perf_counter()
     progress("segmentation", FIT_STAGES["detection"].share, None)
-    fit_inputs = [fit_input.segmented(faces) for fit_input, faces in zip(fit_inputs, found, strict=True)]
+    fit_inputs = [fit_input.segmented() for fit_input in fit_inputs]
     segmented = Stage("segmentation", time.perf_counter() - begun, len(photos), {}, 0.0, 0.0)
     progress("landmarks", FIT_STAGES["detection"].share + FIT_STAGES["segmentation"].share, None)
     begun = time.perf_counter()
@@ -106,7 +107,8 @@ def fit_photos(
         all_stages = (*stages, *(skin.stages if skin else ()), baked)
         first = replace(params[0], iris=iris)
         result = head_result(fit_inputs[0], states[0], first, texture, all_stages, warnings, started)
-        return with_detail(result, module, skin).replace(views=tuple(_view(*pair) for pair in pairs))
+        result = with_detail(result, module, skin).replace(views=tuple(_view(*pair) for pair in pairs))
+        return in_given_photos(result, [fit_input.quarter_turns for fit_input in fit_inputs])
 
     if module is not None and on_base is not None:
         on_base(textured(None, lambda stage, fraction, preview: None))
@@ -132,17 +134,17 @@ def _is_turned_alike(states: list[FaceState]) -> bool:
     return min(yaws) > TURNED_DEG or max(yaws) < -TURNED_DEG
 
 
-def _prepare_fit_inputs(photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress):
-    """Inputs of the fit, and the faces that were detected in each photograph."""
-    fit_inputs, found = [], []
+def _prepare_fit_inputs(
+    photos: list[Photo], model: FaceModel, faces: list, focals: list, progress: Progress
+) -> list[FitInput]:
+    fit_inputs = []
     for number, (photo, face, focal) in enumerate(zip(photos, faces, focals, strict=True)):
         progress("detection", FIT_STAGES["detection"].share * number / len(photos), None)
         try:
-            found.append(detect_faces(photo.rgb))
-            fit_inputs.append(prepare_fit_input(photo, found[-1], model, face, focal))
+            fit_inputs.append(prepare_fit_input(photo, detect_faces(photo.rgb), model, face, focal))
         except NoFaceError as error:
             raise NoFaceError(_about_photo(number, photo, error.message)) from error
-    return fit_inputs, found
+    return fit_inputs
 
 
 # -- landmarks --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .gltf_skin import GltfSkin, JointMotion, strongest_influences
 _BYTE, _UINT16, _UINT32, _FLOAT = 5121, 5123, 5125, 5126
 _VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
+_STILL_NORMAL = 0.01  # offsets of unit normals below it are 0: half a degree
 _NEAR_M = 0.01
 _ARMATURE = "Armature"  # as Blender calls the node that holds a skeleton and its meshes
 
@@ -29,7 +30,7 @@ def write_glb(
     generator: str,
     *,
     parts: Sequence[GltfPart] = (),
-    tolerance: float = 1e-6,
+    tolerance: float = 2e-5,
     animation: GltfAnimation | None = None,
     camera: GltfCamera | None = None,
     skin: GltfSkin | None = None,
@@ -42,8 +43,8 @@ def write_glb(
         animation: its first keyframe is also the node's transform.
         camera: a second node of the scene.
         skin: a skeleton that moves all meshes. They and its root are then children of one node, "Armature".
-        tolerance: rows of a morph target whose components are all below it count as zero. A target is stored sparse
-            (only its other rows) wherever that is smaller.
+        tolerance: metres; rows of a morph target whose components are all below it count as zero: by default what
+            nobody sees. A target is stored sparse (only its other rows) wherever that is smaller.
     """
     builder = _Builder()
     meshes = [builder.mesh(mesh, material, 0, tolerance)]
@@ -214,40 +215,34 @@ class _Builder:
         return self.accessor(bufferView=view, componentType=component, count=len(flat), type="SCALAR")
 
     def target(self, target: MorphTarget, tolerance: float, share: bool = False) -> dict[str, int]:
-        """Add the accessors of a morph target; positions and normals share the sparse index list.
+        """Add the accessors of a morph target, each with the rows that differ from zero.
 
         Args:
             share: whether all targets of this length that are zero may have the same accessor.
         """
-        parts = {"POSITION": target.positions}
-        moved = np.abs(target.positions).max(axis=1) >= tolerance
+        parts = {"POSITION": (target.positions, tolerance)}
         if target.normals is not None:
-            parts["NORMAL"] = target.normals
-            moved |= np.abs(target.normals).max(axis=1) >= 1e-3
-        if share and not moved.any():
-            return dict.fromkeys(parts, self._still_target(len(moved)))
+            parts["NORMAL"] = (target.normals, _STILL_NORMAL)
+        moved = {name: np.abs(values).max(axis=1) >= least for name, (values, least) in parts.items()}
+        if share and not any(rows.any() for rows in moved.values()):
+            return dict.fromkeys(parts, self._still_target(len(target.positions)))
+        return {name: self._offsets(values, moved[name], name == "POSITION") for name, (values, _) in parts.items()}
+
+    def _offsets(self, values: np.ndarray, moved: np.ndarray, bounds: bool) -> int:
+        """Add an accessor (V, 3) whose rows are zero except where `moved`, sparse if that is smaller."""
         rows = np.flatnonzero(moved)
-        # The format forbids an empty index list: a target without offsets stores one zero.
+        # The format forbids an empty index list: offsets that are all zero store one of them.
         rows = rows if len(rows) else np.zeros(1, np.int64)
         index, component = _small_integers(rows, len(moved))
-        row_bytes = 12 * len(parts)
-        if index.nbytes + row_bytes * len(rows) >= row_bytes * len(moved):
-            return {name: self.vertex_data(values, bounds=name == "POSITION") for name, values in parts.items()}
-        sparse = {"count": len(rows), "indices": {"bufferView": self.view(index.tobytes()), "componentType": component}}
-        accessors = {}
-        for name, values in parts.items():
-            values = np.ascontiguousarray(values[rows], dtype="<f4")
-            if not moved.any():
-                values = np.zeros_like(values)
-            limits = {}
-            if name == "POSITION":
-                # The bounds are those of the whole target, and the omitted rows are zero.
-                limits = _bounds(values if len(rows) == len(moved) else np.vstack([values, np.zeros((1, 3), "<f4")]))
-            stored = {**sparse, "values": {"bufferView": self.view(values.tobytes())}}
-            accessors[name] = self.accessor(
-                componentType=_FLOAT, count=len(moved), type="VEC3", sparse=stored, **limits
-            )
-        return accessors
+        if index.nbytes + 12 * len(rows) >= 12 * len(moved):
+            return self.vertex_data(values, bounds=bounds)
+        values = np.ascontiguousarray(values[rows] if moved.any() else np.zeros((1, 3)), dtype="<f4")
+        # The bounds are those of the whole target, and the omitted rows are zero.
+        whole = values if len(rows) == len(moved) else np.vstack([values, np.zeros((1, 3), "<f4")])
+        indices = {"bufferView": self.view(index.tobytes()), "componentType": component}
+        stored = {"count": len(rows), "indices": indices, "values": {"bufferView": self.view(values.tobytes())}}
+        limits = _bounds(whole) if bounds else {}
+        return self.accessor(componentType=_FLOAT, count=len(moved), type="VEC3", sparse=stored, **limits)
 
     def _still_target(self, count: int) -> int:
         """The accessor of zeros (count, 3). Sparse, because readers skip an accessor without any data."""

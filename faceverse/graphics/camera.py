@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,27 @@ class Camera:
             principal_point_px=((cx - x0) * scale, (cy - y0) * scale),
             image_size=size,
         )
+
+    def quarter_turned(self, quarter_turns: int) -> Camera:
+        """Camera of `np.rot90(image, quarter_turns)`, whose camera space is turned alike."""
+        x, y = turned_points(np.array([self.principal_point_px], np.float64), quarter_turns, self.image_size)[0]
+        size = self.image_size if quarter_turns % 2 == 0 else self.image_size[::-1]
+        return replace(self, principal_point_px=(float(x), float(y)), image_size=size)
+
+
+def turned_points(points_px: np.ndarray, quarter_turns: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Where points (N, 2) of an image of (height, width) lie in `np.rot90(image, quarter_turns)`."""
+    height, width = image_size
+    for _ in range(quarter_turns % 4):
+        points_px = np.stack([points_px[:, 1], width - points_px[:, 0]], axis=-1)
+        height, width = width, height
+    return points_px
+
+
+def quarter_turn_matrix(count: int) -> np.ndarray:
+    """Rotation (3, 3) float64 of camera space that corresponds to `np.rot90(image, count)`."""
+    cosine, sine = (1, 0, -1, 0)[count % 4], (0, 1, 0, -1)[count % 4]
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
 
 
 def default_camera(image_size: tuple[int, int], focal_px: float | None = None) -> Camera:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,17 @@ def sh_basis(normals: Tensor) -> Tensor:
         ],
         dim=-1,
     )
+
+
+def rotated_light(light: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Light (9, 3) after a rotation (3, 3) of camera space: `shading(n @ rotation.T)` by it is that of n before."""
+    golden = math.pi * (3 - math.sqrt(5))
+    heights = np.linspace(-0.95, 0.95, 32)
+    angles, radii = golden * np.arange(32), np.sqrt(1 - heights**2)
+    normals = torch.from_numpy(np.stack([radii * np.cos(angles), heights, radii * np.sin(angles)], axis=-1))
+    # A rotation maps harmonics of an order to harmonics of that order, so the solution is exact.
+    before, after = (sh_basis(points).numpy() for points in (normals, normals @ torch.from_numpy(rotation).T))
+    return np.linalg.lstsq(after, before @ np.asarray(light, np.float64), rcond=None)[0].astype(light.dtype)
 
 
 def sh_basis_gradient(normals: Tensor) -> Tensor:
