@@ -150,7 +150,7 @@ def test_glb_targets_with_their_weights_give_the_fitted_head(result, tmp_path, l
     fitted = base + np.tensordot(weights, glb.targets("POSITION"), 1)
     expected = result.vertices[:count][model.faces.reshape(-1)]
     assert np.abs(expected - base[corners]).max() > 1e-3
-    assert np.abs(fitted[corners] - expected).max() < 4e-5  # movements of less than 20 micrometres are left out
+    assert np.abs(fitted[corners] - expected).max() < 1e-4  # movements below 20 micrometres are left out
     assert np.array_equal(glb.attribute("TEXCOORD_0")[corners], model.uv[model.uv_faces.reshape(-1)])
 
 

@@ -226,10 +226,17 @@ class _Builder:
         moved = {name: np.abs(values).max(axis=1) >= least for name, (values, least) in parts.items()}
         if share and not any(rows.any() for rows in moved.values()):
             return dict.fromkeys(parts, self._still_target(len(target.positions)))
-        return {name: self._offsets(values, moved[name], name == "POSITION") for name, (values, _) in parts.items()}
+        lists: dict[bytes, int] = {}
+        return {
+            name: self._offsets(values, moved[name], lists, name == "POSITION") for name, (values, _) in parts.items()
+        }
 
-    def _offsets(self, values: np.ndarray, moved: np.ndarray, bounds: bool) -> int:
-        """Add an accessor (V, 3) whose rows are zero except where `moved`, sparse if that is smaller."""
+    def _offsets(self, values: np.ndarray, moved: np.ndarray, lists: dict[bytes, int], bounds: bool) -> int:
+        """Add an accessor (V, 3) whose rows are zero except where `moved`, sparse if that is smaller.
+
+        Args:
+            lists: views of index lists by their bytes; a new list is added.
+        """
         rows = np.flatnonzero(moved)
         # The format forbids an empty index list: offsets that are all zero store one of them.
         rows = rows if len(rows) else np.zeros(1, np.int64)
@@ -239,7 +246,9 @@ class _Builder:
         values = np.ascontiguousarray(values[rows] if moved.any() else np.zeros((1, 3)), dtype="<f4")
         # The bounds are those of the whole target, and the omitted rows are zero.
         whole = values if len(rows) == len(moved) else np.vstack([values, np.zeros((1, 3), "<f4")])
-        indices = {"bufferView": self.view(index.tobytes()), "componentType": component}
+        if index.tobytes() not in lists:
+            lists[index.tobytes()] = self.view(index.tobytes())
+        indices = {"bufferView": lists[index.tobytes()], "componentType": component}
         stored = {"count": len(rows), "indices": indices, "values": {"bufferView": self.view(values.tobytes())}}
         limits = _bounds(whole) if bounds else {}
         return self.accessor(componentType=_FLOAT, count=len(moved), type="VEC3", sparse=stored, **limits)
