@@ -49,7 +49,7 @@ def server():
         process = subprocess.Popen([sys.executable, "app.py"], cwd=root, env=environment, stdout=subprocess.DEVNULL)
         address = f"http://127.0.0.1:{port}/"
         try:
-            for _ in range(300):
+            for _ in range(1200):
                 try:
                     urllib.request.urlopen(address, timeout=5).read(1)
                     break

@@ -51,7 +51,8 @@ def _is_human(rgb: np.ndarray, face: DetectedFace) -> bool:
 
     A mask over the mouth lowers the score and leaves the eyes' landmarks firm; a profile does the opposite.
     """
-    return face.score >= HUMAN_SCORE or _is_flawed(rgb, face) or eye_spread_percent(rgb, face) < FIRM_EYES_PERCENT
+    doubtful = face.score < HUMAN_SCORE  # never without a score
+    return not doubtful or _is_flawed(rgb, face) or eye_spread_percent(rgb, face) < FIRM_EYES_PERCENT
 
 
 def _is_flawed(rgb: np.ndarray, face: DetectedFace) -> bool:
