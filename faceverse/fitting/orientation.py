@@ -21,6 +21,7 @@ def in_given_photos(result: FitResult, quarter_turns: list[int]) -> FitResult:
         return result
     views = tuple(_turned_back(*pair) for pair in zip(result.views, quarter_turns, strict=False))  # one photo: none
     params = result.params
+    assert result.landmarks_px is not None and result.projected_landmarks_px is not None  # a fit has both
     own = FittedView(
         source=result.source,
         camera=result.camera,
