@@ -24,6 +24,7 @@ AWAY = "page.head_deleted"
 PARALLEL_EDITS = 2
 SEND_STATE = "(state, ...settings) => [JSON.stringify(window.faceverse?.state() ?? {}), ...settings]"
 START_DOWNLOAD = """(status) => {
+    for (const id of ["fv-saved", "fv-motion-saved"]) document.getElementById(id)?.removeAttribute("data-stale");
     const link = new DOMParser().parseFromString(status, "text/html").querySelector("a[download]");
     if (link) { document.body.append(link); link.click(); link.remove(); }
 }"""
@@ -80,7 +81,8 @@ class EditEvents:
             present = EditState.from_json(data.get("state"), head.neutral.model)
             keep = tuple(str(name) for name in data.get("keep") or ())
             seed = secrets.randbelow(2**24 - 1) + 1
-            return heads.random_changes(head, present, data.get("region"), keep, seed), ("attributes", "skin", "hair")
+            drawn = heads.random_changes(head, present, data.get("region"), keep, seed, data.get("wild") is True)
+            return drawn, ("attributes", "skin", "hair")
 
         yield self._change(session, make_state)
         if session.head and data.get("region") is None:
@@ -162,7 +164,11 @@ class EditEvents:
         random_donor = fv.head(model.random(seed), model)
         if session.head.has_detail:
             random_donor = fv.edit(random_donor, detail_seed=seed)
-        return self.with_donor(session, random_donor, say("page.random_person", session.language, number=seed))
+        answer = self.with_donor(session, random_donor, say("page.random_person", session.language, number=seed))
+        if self.shown.view in answer:  # half way to that person, so that the visitor sees what the sliders do
+            mix = {**session.head.state.to_json()["mix"], "identity": 0.5, "albedo": 0.5}
+            answer[self.shown.view]["adopt"] = {"number": next(serial_numbers), "state": {"mix": mix}}
+        return answer
 
     def with_donor(self, session: Session, donor: fv.FitResult, name: str) -> dict:
         """Make a head the second person of the session's head."""

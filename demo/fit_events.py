@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -95,10 +95,10 @@ class FitEvents:
         face = (event._data or {}).get("face")
         if session.fit_job is None or not isinstance(face, int) or not 0 <= face < 1000:
             return self._end_fit(session, Event.FAILED, AWAY)
-        event = Event.DONOR_FACE if session.fit_job.is_donor else Event.FACE
-        if not session.may(event):  # a second click
+        what = Event.DONOR_FACE if session.fit_job.is_donor else Event.FACE
+        if not session.may(what):  # a second click
             return self.services.controls(session)
-        return self._start_fit(session, replace(session.fit_job, face=face), event)
+        return self._start_fit(session, replace(session.fit_job, face=face), what)
 
     def ask_again(self, request: gr.Request) -> dict:
         """Let the visitor choose another face of the same photograph."""
@@ -130,7 +130,7 @@ class FitEvents:
 
     def _run_fit(
         self, session: Session, job: FitJob, is_active: Callable[[], bool], entry: QueueEntry
-    ) -> Iterator[dict]:
+    ) -> Generator[dict, None, FittedHead | None]:
         """Run a fit and show its events; return the final head. After the base head, jobs that wait for their first
         turn come first."""
         for event in fit_jobs.fit(job, is_active, self.detail, lambda: entry.defer(is_active)):
@@ -291,10 +291,12 @@ class FitEvents:
 
     def clear(self, request: gr.Request) -> dict:
         """Delete all data of the session; the X button of the photograph does so."""
+        token = self.services.session(request).token
         self.services.sessions.close(request.session_hash)
-        shown = self.shown
+        session, shown = self.services.session(request), self.shown
+        session.token, session.view = token, {"kept": token}
         return {
-            **self._end_fit(self.services.session(request), Event.CANCELLED),
+            **self._end_fit(session, Event.CANCELLED),
             **self.services.without_photograph(),
             **self.services.without_files(),
             **dict.fromkeys((shown.stage_pictures, shown.map_pictures, shown.estimates, shown.motion_note), ""),

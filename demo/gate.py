@@ -83,12 +83,13 @@ class _InOwnWords:
     """Sends an answer on, and in place of Gradio's text of a refused request a sentence for its sender."""
 
     def __init__(self, send: Callable, language: str):
-        self._send, self._language, self._start, self._content = send, language, None, b""
+        self._send, self._language, self._content = send, language, b""
+        self._is_refusal = False
 
     async def send(self, event: dict) -> None:
         if event["type"] == "http.response.start" and event["status"] == 400:
-            self._start = event
-        elif self._start is None:
+            self._is_refusal = True
+        elif not self._is_refusal:
             await self._send(event)
         else:
             self._content += event.get("body", b"")

@@ -25,6 +25,7 @@ VIEW_LIGHT = {name: entry.default for name, entry in fv.LIGHT_PARAMETERS.items()
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _FRONTAL = np.array([0.2821, 0.3257, 0.1577])  # harmonics 0, 2, 6 for a normal towards the camera, see lighting.py
 _BRIGHTNESS_RANGE = (0.8, 1.3)
+_NEAR = 0.5  # strength of a draw near the fitted person, see `faceverse.random_attributes`
 serial_numbers = count(1)  # of files, heads and messages; unique file names keep browser caches correct
 
 
@@ -103,7 +104,7 @@ def refitted(head: EditableHead, fitted: fv.FitResult) -> EditableHead:
 
 
 def random_changes(
-    head: EditableHead, present: EditState, region: str | None, keep: tuple[str, ...], seed: int
+    head: EditableHead, present: EditState, region: str | None, keep: tuple[str, ...], seed: int, is_wild: bool = False
 ) -> EditState:
     """Draw the attributes of a region at random, or all attributes and a skin seed.
 
@@ -112,12 +113,15 @@ def random_changes(
         region: one of `faceverse.ATTRIBUTE_REGIONS`, or None for the whole head.
         keep: attributes that keep their present value; "skin" keeps the skin, "hair" the hair.
         seed: of the draw.
+        is_wild: anybody, not only people like the fitted one.
 
     Raises:
         ParameterError: unknown region or attribute.
     """
     names = tuple(name for name in keep if name not in ("skin", "hair"))
-    drawn = fv.random_attributes(head.neutral, seed, region=region, keep=names)
+    drawn = fv.random_attributes(
+        head.neutral, seed, region=region, keep=names, strength=1.0 if is_wild else _NEAR
+    )
     attributes = {name: amount for name, amount in present.attributes.items() if name not in drawn or name in names}
     attributes |= {name: round(float(amount), 3) for name, amount in drawn.items() if name not in names}
     skin = present.skin if region is not None or "skin" in keep else seed

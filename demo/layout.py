@@ -32,7 +32,7 @@ WORDS: Any = gr.I18n(**LABELS)  # Any: some of Gradio's annotations allow only s
 
 # Gradio reads the names of the component's custom events, in quotes, from this text.
 MOUNT_STUDIO = """
-const names = ["edit", "choose", "randomise", "fallback", "webcam"];
+const names = ["edit", "choose", "randomise", "fallback", "webcam", "resume"];
 const send = (name, data) => { if (names.includes(name)) trigger(name, data); };
 import(new URL(props.module_url, document.baseURI)).then((m) => m.mount(element, props, watch, send));
 """
@@ -94,10 +94,13 @@ def _theme() -> gr.themes.Base:
             f"block_title_text_color{mode}": "*body_text_color",
             f"block_label_background_fill{mode}": "*background_fill_primary",
             f"block_label_text_color{mode}": "*body_text_color",
+            # 3:1 and more on both themes
+            f"checkbox_border_color{mode}": "*neutral_400" if mode else "*neutral_500",
         }
     return chosen.set(
         **quiet, block_title_padding="0", block_title_text_weight="500", block_label_text_weight="500",
-        block_border_width="1px", block_border_color="*border_color_primary", block_shadow="none",
+        checkbox_border_width="1px", checkbox_border_color_selected_dark="*neutral_300", block_border_width="1px",
+        block_border_color="*border_color_primary", block_shadow="none",
     )  # fmt: skip
 
 
@@ -141,6 +144,7 @@ class Layout:
                             self._lay_out_input()
                         with gr.Tab(WORDS("video_tab"), elem_id="fv-video-tab"):
                             self._lay_out_video()
+                    self.keep_head = gr.Checkbox(False, label=WORDS("keep_head"), container=False, elem_id="fv-keep")
                     gr.Markdown(WORDS("privacy"), elem_id="fv-privacy")
                 with gr.Column(scale=10, min_width=320):
                     self._lay_out_result()

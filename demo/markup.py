@@ -37,7 +37,7 @@ def error_line(text: str) -> str:
 def samples(files: Sequence[Path]) -> str:
     """A button for each sample photograph."""
     buttons = [
-        f'<button type="button" data-sample="{number}" aria-label="{number + 1}">'
+        f'<button type="button" data-sample="{number}" aria-label="{html.escape(path.stem)}">'
         f'<img src="{html.escape(file_url(path))}" alt=""></button>'
         for number, path in enumerate(files)
     ]

@@ -17,6 +17,7 @@ from .layout import ASSETS, THREE_JS, Layout, launch_options
 from .services import Services
 from .sessions import Sessions
 from .tracking_events import TrackingEvents
+from .visit_events import VisitEvents
 from .webcam import WebcamStreams
 from .webcam_events import WebcamEvents
 
@@ -54,6 +55,7 @@ class Page:
         self.fits = FitEvents(self.services, self.edits, detail)
         self.tracking = TrackingEvents(self.services)
         self.filming = WebcamEvents(self.services, self.tracking)
+        self.visits = VisitEvents(self.services)
         self.demo = self.layout.demo
         with self.demo:
             api.connect(sessions, self.services.queue, detail)  # first: Gradio adds numbers to repeated names
@@ -81,7 +83,7 @@ class Page:
         slow: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         self.demo.load(self.load_model_file, None, self.layout.view, **quick)
         self.demo.unload(self.close_session)
-        for controller in (self.fits, self.edits, self.tracking, self.filming):
+        for controller in (self.fits, self.edits, self.tracking, self.filming, self.visits):
             controller.connect(quick, slow)
 
     def load_model_file(self) -> dict:
@@ -90,4 +92,4 @@ class Page:
 
     def close_session(self, request: gr.Request) -> None:
         """End the session when the tab is closed or reloaded."""
-        self.sessions.close(request.session_hash)
+        self.sessions.leave(request.session_hash)

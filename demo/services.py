@@ -110,7 +110,7 @@ class Services:
 
     def show(self, session: Session, head: EditableHead) -> dict:
         """Write the files of the session's head and return the value of the 3D view."""
-        kept = {name: session.view.get(name) for name in ("motion", "webcam")}
+        kept = {name: session.view.get(name) for name in ("motion", "webcam", "kept")}
         session.view = heads.view(head, session.folder, self.model_file) | kept
         return self.view_value(session)
 

@@ -18,6 +18,7 @@ from .tracking_jobs import Motion, TrackingJob
 from .webcam import WebcamStream
 
 MAX_IDLE_S = 3600
+MAX_AWAY_S = 600  # between a reload, or Back, and the return of a visitor who wants the head kept
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Session:
         lock: held while `head` is replaced, so that an edit and the end of a fit do not overwrite each other.
         last_seen_s: time of the latest request, monotonic clock.
         closed: the session has ended; jobs for it may stop.
+        token: with which a reloaded page gets this session back, see `Sessions.leave`; empty unless it is to be kept.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
     last_seen_s: float = field(default_factory=time.monotonic)
     closed: bool = False
+    token: str = ""
 
     @property
     def status(self) -> dict | None:
@@ -103,6 +106,7 @@ class Sessions:
         self.root = root
         self._secret = secrets.token_bytes(16)
         self._sessions: dict[str, Session] = {}
+        self._left: list[Session] = []  # by visitors who may come back
         self._lock = threading.Lock()
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in root.iterdir():
@@ -128,12 +132,45 @@ class Sessions:
         if session is not None:
             self._release(session)
 
+    def leave(self, session_id: str | None) -> None:
+        """End the session of a page that was closed or reloaded; one with a token stays for MAX_AWAY_S."""
+        with self._lock:
+            session = None if session_id is None else self._sessions.get(session_id)
+            if session is not None and session.token:
+                self._sessions.pop(str(session_id))
+                session.last_seen_s = time.monotonic()
+                self._left.append(session)
+                return
+        self.close(session_id)
+
+    def resume(self, token: str, session_id: str) -> Session | None:
+        """Give the session of a token to a page, in place of the page's own one; None where there is none any more."""
+        self.close_idle()
+        with self._lock:
+            # The server may learn later than from this request that the earlier page has been left.
+            known = {one.token: name for name, one in self._sessions.items() if one.token and name != session_id}
+            if token in known:
+                self._left.append(self._sessions.pop(known[token]))
+            found = next((one for one in self._left if token and one.token == token), None)
+            if found is None:
+                return None
+            self._left.remove(found)
+            fresh = self._sessions.pop(session_id, None)
+            self._sessions[session_id] = found
+            found.last_seen_s = time.monotonic()
+        if fresh is not None:
+            self._release(fresh)
+        return found
+
     def close_idle(self, max_idle_s: float = MAX_IDLE_S) -> None:
-        """End the sessions without a request for `max_idle_s`."""
+        """End the sessions without a request for `max_idle_s`, and those that were left for good."""
         limit = time.monotonic() - max_idle_s
+        limit_left = time.monotonic() - min(max_idle_s, MAX_AWAY_S)
         with self._lock:
             idle = [session_id for session_id, session in self._sessions.items() if session.last_seen_s < limit]
             sessions = [self._sessions.pop(session_id) for session_id in idle]
+            sessions += [session for session in self._left if session.last_seen_s < limit_left]
+            self._left = [session for session in self._left if session.last_seen_s >= limit_left]
         for session in sessions:
             self._release(session)
 

@@ -26,6 +26,7 @@ SKIN, HAIR = "skin", "hair"
 """In `keep`: the head keeps its detail, or its hair."""
 MAX_STRENGTH = 2.0
 _PERSON_SHARE = 0.6  # share of the way to the sampled age, sex, weight and ancestry
+_MOST_DEVIATIONS = 2.0  # of an attribute that is drawn: one person in twenty is further from the mean
 _SHARES = ("african", "asian", "caucasian")
 _NOISE = 1e-3  # of an attribute's variance: keeps the covariance invertible where some attributes determine others
 
@@ -50,8 +51,8 @@ def random_attributes(
         seed: 0 to 2^24 - 1; another seed, another face.
         region: name or names of `ATTRIBUTE_REGIONS`, everything else is kept; None: the whole face.
         keep: attributes or regions that keep their value. "skin" and "hair" are accepted and have no effect here.
-        strength: 0..2: 1 is a face from the population, less is closer to this face, 2 doubles the deviation from the
-            mean.
+        strength: 0..2: 1 is a face from the population, at most 2 standard deviations from its mean in any attribute;
+            less is closer to this face, 2 doubles the deviation from the mean.
     Returns:
         Changes by name for the attributes that change, within `attribute_limits`.
     Raises:
@@ -101,9 +102,6 @@ def randomize(
     with_detail = is_whole and SKIN not in keep
     skin = seed if with_detail and result.params.detail and result.detail_module is not None else None
     person = edit(result, detail_seed=skin, **amounts)
-    if is_whole and person.params.warp.any():  # another person's face is deformed in another way
-        share = np.float32(1 - min(strength, 1.0))
-        person = with_params(person, person.params.replace(warp=share * person.params.warp))
     if not is_whole or HAIR in keep:
         return person
     return person.replace(params=with_random_hair(person.model, person.params, int(seed)))
@@ -157,7 +155,8 @@ def _drawn(
         # Matheron's rule: an unconditional sample plus a correction for the kept values is a conditional sample.
         missing = (present - mean)[kept] / deviation[kept] - person[kept]
         person += correlation[:, kept] @ np.linalg.solve(correlation[np.ix_(kept, kept)], missing)
-    return mean + person * deviation
+    within = _MOST_DEVIATIONS * scale
+    return mean + np.where(is_free, np.clip(person, -within, within), person) * deviation
 
 
 def _as_shares(names: list[str], present: np.ndarray, wanted: np.ndarray, is_free: np.ndarray) -> np.ndarray:
@@ -208,13 +207,10 @@ def blend(
     def between(name: str, share: float) -> np.ndarray:
         return _between(getattr(one, name), getattr(two, name), share)
 
-    count = max(len(one.warp), len(two.warp))
-    warps = [head.warp if len(head.warp) else np.zeros((count, 3), np.float32) for head in (one, two)]
     params = one.replace(
         identity=between("identity", identity),
         expression=between("expression", expression),
         albedo=between("albedo", albedo),
-        warp=_between(warps[0], warps[1], identity),
         iris=between("iris", albedo),
         styles=(two if identity > 0.5 else one).styles,
         hair=blended_hair(one, two, identity, albedo),

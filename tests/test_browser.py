@@ -162,6 +162,37 @@ def changed_pixels(before, after):
     return int((np.abs(after - before).max(axis=-1) > 24).sum())
 
 
+CONTRASTS = """() => {
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number)
+    .map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, k) => sum + [0.2126, 0.7152, 0.0722][k] * v, 0.05);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (!["rgba(0, 0, 0, 0)", "transparent"].includes(colour)) return colour;
+    }
+    return getComputedStyle(document.body).backgroundColor;
+  };
+  const ratio = (a, b) => Math.max(light(a), light(b)) / Math.min(light(a), light(b));
+  const ratios = (selector, property) => [...document.querySelectorAll(selector)].filter((node) => node.offsetParent)
+    .map((node) => ratio(getComputedStyle(node)[property], behind(node.parentElement)));
+  return { boxes: ratios("input:is([type=checkbox], [type=radio])", "borderTopColor"),
+    tabs: ratios("[role=tab][aria-selected=true]", "color") };
+}"""
+SMALL_TARGETS = """() => [...document.querySelectorAll("#fv-columns button")].filter((button) => button.offsetParent)
+  .map((button) => [button, button.getBoundingClientRect()])
+  .filter(([button, { width, height }]) => width > 0 && getComputedStyle(button).visibility !== "hidden"
+    && (height < 44 || width < 44) && !button.closest(".tab-container, .overflow-menu"))
+  .map(([button, { width, height }]) => `${button.outerHTML.slice(0, 120)} ${width} x ${height}`)"""
+
+
+def check_contrasts(page):
+    """Boxes have a contrast of 3:1, the chosen tabs one of 4.5:1, as WCAG asks."""
+    found = page.evaluate(CONTRASTS)
+    assert len(found["boxes"]) >= 2 and min(found["boxes"]) >= 3, found
+    assert len(found["tabs"]) >= 3 and min(found["tabs"]) >= 4.5, found
+
+
 def drag(page, slider, fraction):
     """Moves the handle of a slider to a fraction of its width."""
     slider.scroll_into_view_if_needed()
@@ -253,6 +284,32 @@ def test_dragging_turns_the_head_and_an_edit_keeps_the_view(fitted):
     assert 200 < changed_pixels(turned, older) < changed_pixels(front, older), "older, seen from the same side"
 
 
+def test_the_view_moves_and_comes_back_to_the_front(fitted):
+    fitted.click('.fv-tools [data-yaw="0"]')
+    front = canvas_pixels(fitted)
+    box = fitted.locator(".fv-canvas").bounding_box()
+    middle = box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
+    fitted.mouse.move(*middle)
+    fitted.mouse.down(button="right")
+    fitted.mouse.move(middle[0] + 60, middle[1], steps=2)
+    fitted.mouse.up(button="right")
+    moved = canvas_pixels(fitted)
+    inner = slice(int(0.3 * front.shape[0]), int(0.7 * front.shape[0])), slice(300, -300)
+    assert np.abs(np.roll(front, 60, axis=1) - moved)[inner].mean() < 0.5 * np.abs(front - moved)[inner].mean()
+    fitted.mouse.wheel(0, -600)
+    fitted.click('.fv-tools [data-yaw="0"]')
+    assert changed_pixels(front, canvas_pixels(fitted)) < 200, "not turned, not moved, not zoomed"
+
+
+def test_boxes_and_tabs_are_visible_and_values_have_units(fitted):
+    open_tab(fitted, "expression")
+    check_contrasts(fitted)
+    assert fitted.locator('.fv-slider:has([data-names="jawOpen"]) output').inner_text().endswith("%")
+    fitted.evaluate("document.querySelector('.fv-panels').scrollTop = 400")
+    open_tab(fitted, "shape")
+    assert fitted.evaluate("document.querySelector('.fv-panels').scrollTop") == 0
+
+
 def test_downloaded_glb_opens_and_has_its_expressions(fitted, tmp_path):
     with fitted.expect_download(timeout=60_000) as download:
         fitted.click("#fv-download-glb")
@@ -263,6 +320,9 @@ def test_downloaded_glb_opens_and_has_its_expressions(fitted, tmp_path):
     assert mesh.visual.uv is not None
     assert b'"jawOpen"' in path.read_bytes()
     assert "MB" in fitted.inner_text("#fv-saved")
+    fitted.evaluate("window.faceverse.setExpression('jawOpen', 0.3)")
+    assert not fitted.is_visible("#fv-saved"), "the link is of an earlier state"
+    fitted.click("[data-undo]")
 
 
 def test_a_random_face_is_drawn_and_taken_back(fitted):
@@ -312,6 +372,14 @@ def test_a_saved_head_comes_back(fitted, browser, server, tmp_path):
             drag(page, range_of(page, "identity"), 0.95)
         # The first answers may be for where the hand was on its way.
         assert changes(page, before, 500), "somebody else's shape"
+        page.check("#fv-keep input")
+        page.wait_for_function("() => sessionStorage.getItem('faceverse-visit')")
+        page.evaluate("window.faceverse.setExpression('jawOpen', 0.77)")
+        page.reload()
+        wait_for_head(page)
+        page.wait_for_function("() => window.faceverse.state().expression.jawOpen === 0.77")
+        assert page.is_checked("#fv-keep input") and page.is_visible("#fv-results")
+        page.errors[:] = [text for text in page.errors if "abort" not in text and "Connection errored" not in text]
 
 
 def test_a_face_is_chosen_by_a_click(browser, server, photos):
@@ -370,7 +438,7 @@ def test_phone_and_dark_theme_cancel_and_leave(browser, server):
         return {path.parent for path in (folder / "faceverse").glob("*/head-*.bin")}
 
     others = visitors()
-    with open_page(browser, address, PHONE, "dark") as page:
+    with open_page(browser, address, PHONE, "dark", has_touch=True) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         page.click("[data-sample='0']")
         page.click("#fv-cancel")
@@ -380,6 +448,11 @@ def test_phone_and_dark_theme_cancel_and_leave(browser, server):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         top = "document.querySelector('.fv-viewport').getBoundingClientRect().top"
         page.wait_for_function(f"() => {top} < 0.6 * window.innerHeight")  # the head comes into sight
+        page.wait_for_selector("#fv-downloads")
+        check_contrasts(page)
+        assert page.evaluate(SMALL_TARGETS) == [], "a finger needs 44 pixels"
+        bottom = page.locator("#fv-download-glb").bounding_box()
+        assert bottom["y"] + bottom["height"] <= PHONE["height"], "what is saved is at hand"
         dark = canvas_pixels(page)[20:60, 20:60].mean()
         assert dark < 110
         own = visitors() - others

@@ -1,5 +1,6 @@
 """Random faces, blends, presets and regions: people stay people, what is kept is kept, and ends are exact."""
 
+import colorsys
 import dataclasses
 import math
 
@@ -93,6 +94,35 @@ def test_random_faces_stay_people(model, strength):
         spread.append([values[a.name] / (a.maximum - a.minimum) for a in model.data.attributes])
     deviation = np.std(spread, axis=0).mean()
     assert 0.1 * min(strength, 1) < deviation < 0.35 * max(strength, 1)
+
+
+def test_random_faces_are_no_rarities(model):
+    """Each drawn attribute lies within two standard deviations of the population, or on the way there from the face."""
+    attributes = [a.name for a in model.data.attributes]
+    population = model.data.population
+    weights = np.stack([a.estimator for a in model.data.attributes])
+    values = population @ weights[:, :-1].T + weights[:, -1]
+    start = head(model.random(3), model, texture_size=8)
+    present = model.attributes(start.params)
+    for strength in (0.5, 1.0):
+        for seed in range(6):
+            drawn = fv.edit(start, **fv.random_attributes(start, seed, strength=strength))
+            found = model.attributes(drawn.params)
+            for k, name in enumerate(attributes):
+                mean, most = values[:, k].mean(), 2 * values[:, k].std()
+                own = abs(present[name] - mean)
+                assert abs(found[name] - mean) <= max(most, (1 - strength) * own + strength * most) + 0.05 * most, name
+
+
+def test_hair_of_random_people_has_natural_colours_that_no_age_and_no_sex_changes(model):
+    for seed in range(40):
+        person = model.random(seed)
+        hue, saturation, value = colorsys.rgb_to_hsv(*person.hair.color)
+        assert 10 < 360 * hue < 50 and saturation * value < 0.6, f"{person.hair.color} is neither brown, blond nor red"
+    start = head(person, model, texture_size=8)
+    for edits in ({"age": 20}, {"age": -15}, {"gender": 1}, {"gender": -1}):
+        changed = fv.edit(start, **edits).params.hair
+        assert changed.color == start.params.hair.color and 0 <= changed.grey <= 1, edits
 
 
 def test_same_seed_same_face(model):

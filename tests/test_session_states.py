@@ -231,3 +231,55 @@ def test_pictures_of_a_head_keep_nobody_waiting(visitor, page, monkeypatch):
     nothing = pictures.Pictures(None, None, {}, {})
     visitor.choose_sample().fit()
     assert others == [0]
+
+
+# ------------------------------------------------------------------------------------------------------- coming back
+
+
+def test_a_head_comes_back_after_a_reload_where_it_is_kept(page):
+    before = Visitor(page, "before").choose_sample().fit()
+    before.get(page.visits.keep(True, before.request))
+    token, head, folder = before.view["kept"], before.session.head, before.session.folder
+    assert len(token) > 20
+    page.close_session(before.request)
+    assert folder.exists(), "the visitor may come back"
+    after = Visitor(page, "after")
+    own = after.session.folder
+    after.get(page.visits.resume(after.request, event_of(token=token)))
+    assert page.sessions.of("after").head is head and after.view["head"] == before.view["head"]
+    assert after.results and after.keep_head is True and "Done in" in after.fit_report and not own.exists()
+    page.close_session(after.request)
+    page.sessions.close_idle(0)
+    assert not folder.exists(), "it is deleted in the end"
+
+
+def test_the_earlier_page_may_leave_after_the_new_one_has_come(page):
+    before = Visitor(page, "before").choose_sample().fit()
+    before.get(page.visits.keep(True, before.request))
+    after = Visitor(page, "after")
+    after.get(page.visits.resume(after.request, event_of(token=before.view["kept"])))
+    page.close_session(before.request)
+    assert page.sessions.of("after").head is not None and page.sessions.of("after").folder.exists()
+
+
+@pytest.mark.parametrize("token", ["", "a guess", None, 7])
+def test_no_session_is_given_away(page, token):
+    other = Visitor(page, "other").choose_sample().fit()
+    other.get(page.visits.keep(False, other.request))
+    thief = Visitor(page, "thief")
+    thief.get(page.visits.resume(thief.request, event_of(token=token)))
+    assert page.sessions.of("thief").head is None and thief.view["kept"] == "" and page.sessions.of("other").head
+    folder = other.session.folder
+    page.close_session(other.request)
+    assert not folder.exists(), "nothing is kept unless the visitor wants it"
+
+
+def test_deleting_all_deletes_what_would_come_back(page):
+    visitor = Visitor(page).choose_sample().fit()
+    visitor.get(page.visits.keep(True, visitor.request))
+    token, head = visitor.view["kept"], visitor.session.head
+    visitor.get(page.fits.clear(visitor.request))
+    page.close_session(visitor.request)
+    after = Visitor(page, "after")
+    after.get(page.visits.resume(after.request, event_of(token=token)))
+    assert page.sessions.of("after").head is None and head is not None

@@ -5,6 +5,7 @@ const ICONS = {
   redo: "m15 14 5-5-5-5M20 9H10a6 6 0 0 0 0 12h3",
   dice: "M5 3h14a2 2 0 0 1 2 2v14a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2V5a2 2 0 0 1 2-2ZM8 8h.01M16 8h.01M12 12h.01"
     + "M8 16h.01M16 16h.01",
+  wild: "M13 2 5 14h6l-1 8 9-13h-6Z",
   reset: "M3 12a9 9 0 1 0 3-6.7L3 8M3 3v5h5",
   lock: "M6 11h12a1 1 0 0 1 1 1v8a1 1 0 0 1-1 1H6a1 1 0 0 1-1-1v-8a1 1 0 0 1 1-1ZM8 11V7a4 4 0 0 1 8 0v4",
   unlock: "M6 11h12a1 1 0 0 1 1 1v8a1 1 0 0 1-1 1H6a1 1 0 0 1-1-1v-8a1 1 0 0 1 1-1ZM8 11V7a4 4 0 0 1 7.6-1.8",
@@ -93,8 +94,9 @@ export class Slider {
     this.value = value;
     this.input.value = value;
     const text = this.format(value);
-    this.output.textContent = text;
-    this.input.setAttribute("aria-valuetext", this.unit ? `${text} ${this.unit}` : text);
+    const shown = this.unit ? `${text} ${this.unit}` : text;
+    this.output.textContent = shown;
+    this.input.setAttribute("aria-valuetext", shown);
     const share = (at) => Math.max(0, Math.min(1, (at - this.low) / (this.high - this.low || 1)));
     const percent = (at) => `${(100 * share(at)).toFixed(1)}%`;
     const origin = Math.max(this.low, Math.min(this.high, this.origin ?? 0));
@@ -164,5 +166,7 @@ export class Tabs {
       tab.tabIndex = other === name ? 0 : -1;
       panel.hidden = other !== name;
     }
+    const { parentElement } = this.parts[name].panel;
+    if (parentElement) parentElement.scrollTop = 0; // each tab opens at its top
   }
 }

@@ -55,11 +55,13 @@ export class Panel {
     Object.assign(this, { element, actions, presets: options.presets ?? {}, groups: options.groups ?? {},
       light: options.light ?? [], hair: options.hair ?? { styles: [], colors: {}, numbers: {} } });
     this.locked = new Set(); // regions, and "skin"
+    this.isWild = false; // whether the dice draw anybody, not only people like the fitted one
     this.rows = []; // {slider, read(state)}
     this.chips = [];
     this.bar = {
       undo: iconButton("undo", word("undo"), actions.undo, { "data-undo": true }),
       redo: iconButton("redo", word("redo"), actions.redo, { "data-redo": true }),
+      wild: iconButton("wild", word("wild"), () => this.setWild(!this.isWild), { "data-wild": true, "aria-pressed": "false" }),
       dice: iconButton("dice", word("randomiseAll"), () => actions.randomise(null), { "data-dice": "" }),
       reset: iconButton("reset", word("resetAll"), actions.reset, { "data-reset": true }),
     };
@@ -76,7 +78,8 @@ export class Panel {
     this.parts = parts;
     element.replaceChildren(
       make("div", { class: "fv-panel-bar", role: "toolbar", "aria-label": word("editing") },
-        this.bar.undo, this.bar.redo, make("span", { class: "fv-gap" }), this.bar.dice, this.bar.reset),
+        this.bar.undo, this.bar.redo, make("span", { class: "fv-gap" }), this.bar.wild, this.bar.dice,
+        this.bar.reset),
       make("div", { class: "fv-tabs", role: "tablist", "aria-label": word("editing") },
         ...names.map((name) => parts[name].tab)),
       make("div", { class: "fv-panels" }, ...names.map((name) => parts[name].panel)),
@@ -99,7 +102,7 @@ export class Panel {
 
   slider(options, read, write, name, from = read) {
     const slider = new Slider({
-      backLabel: word("back"), format: percent, ...options,
+      backLabel: word("back"), format: percent, unit: options.format ? "" : "%", ...options,
       onInput: (value) => this.actions.change((state) => write(state, value)),
       onCommit: () => this.actions.commit(name),
     });
@@ -173,7 +176,8 @@ export class Panel {
       return signed(amount, digits) + (unit === "degrees" ? "°" : "");
     };
     const slider = this.slider(
-      { label: word(`attribute.${name}`), step, format, unit: word(`unit.${unit}`), hint: this.hint(name, unit),
+      { label: word(`attribute.${name}`), step, format, unit: unit === "degrees" ? "" : word(`unit.${unit}`),
+        hint: this.hint(name, unit),
         data: { "data-attribute": name } },
       (state) => state.attributes[name] ?? 0,
       (state, value) => {
@@ -267,6 +271,11 @@ export class Panel {
     this.hairPanel.show(state);
     this.bar.undo.disabled = !history.canUndo;
     this.bar.redo.disabled = !history.canRedo;
+  }
+
+  setWild(isOn) {
+    this.isWild = isOn;
+    this.bar.wild.setAttribute("aria-pressed", String(isOn));
   }
 
   setWaiting(isWaiting) {

@@ -14,6 +14,7 @@ import { Scene, TEXTURES } from "./scene.js";
 import { complete, copy } from "./state.js";
 import { Transition } from "./transition.js";
 import { Viewport } from "./viewport.js";
+import { Visit } from "./visit.js";
 import { Webcam } from "./webcam.js";
 import { setTexts, word } from "./words.js";
 
@@ -43,7 +44,7 @@ class Studio {
     this.transition = new Transition((state) => this.draw(state));
     this.requests = new EditRequests((data) => this.trigger("edit", data));
     this.viewport = new Viewport(this.root, {
-      turn: (yaw) => this.scene?.orbit.turnSmoothly((yaw * Math.PI) / 180, 0),
+      turn: (yaw) => (yaw ? this.scene?.orbit.turnSmoothly((yaw * Math.PI) / 180, 0) : this.scene?.orbit.reset()),
       mode: (mode) => this.scene?.setMode(mode),
       followLight: (isOn) => this.followLight(isOn),
       compare: (isOn) => this.compare(isOn),
@@ -73,6 +74,8 @@ class Studio {
       pose: (row, restPosition) => this.poseLive(row, restPosition),
       ended: (isKept) => this.endLive(isKept),
     });
+    this.visit = new Visit();
+    window.addEventListener("pagehide", () => this.visit.remember(this.person, this.withoutMotion(this.state)));
     // When a focused button becomes disabled, such as the last undo, the focus moves to the page's body.
     document.addEventListener("keydown", (event) => {
       if (event.target === document.body || this.root.contains(event.target)) this.key(event);
@@ -83,6 +86,10 @@ class Studio {
   // Called with every new value of the component. The newest edition wins, in whatever order values arrive; a value that
   // differs only in its progress does not restart the loading of files.
   async show(value) {
+    const kept = this.visit.token;
+    if (value.kept !== undefined && value.kept !== null) this.visit.token = value.kept;
+    else if (kept && value.model && !this.hasAsked) this.trigger("resume", { token: kept });
+    this.hasAsked ||= Boolean(value.model);
     if (value.webcam && value.webcam.number !== this.webcamNumber) this.handleWebcamAnswer(value.webcam);
     if (value.adopt && value.adopt.number > this.adopted) this.adoption = value.adopt; // kept until it is applied
     if (value.edition < this.latest.edition) { // a late answer
@@ -184,6 +191,8 @@ class Studio {
     this.requests.reset({ ...value.state, hair: value.state?.hair ?? value.start?.hair });
     this.scene.orbit.reset(false);
     this.viewport.scrollIntoView();
+    const state = this.visit.stateOf(value.person);
+    if (state) this.setState(state);
   }
 
   // Applies a value beyond its files; one that differs only in its progress draws nothing.
@@ -340,7 +349,13 @@ class Studio {
 
   commit(name) {
     this.history.add(this.withoutMotion(this.state), name);
+    this.markChanged();
     this.refresh();
+  }
+
+  // The links below lead to files of an earlier state.
+  markChanged() {
+    for (const name of ["fv-saved", "fv-motion-saved"]) document.getElementById(name)?.toggleAttribute("data-stale", true);
   }
 
   edit(apply) {
@@ -352,6 +367,7 @@ class Studio {
     const state = complete(given, this.latest.limits);
     if (this.beforeMotion && posedPart(state) !== posedPart(this.state)) this.endMotion();
     this.history.add(this.withoutMotion(state));
+    this.markChanged();
     this.adopt(state);
   }
 
@@ -418,7 +434,7 @@ class Studio {
   randomise(region) {
     this.setWaiting(true);
     const keep = this.panel.lockedAttributes();
-    this.trigger("randomise", { region, keep, strength: 1, state: copy(this.state) });
+    this.trigger("randomise", { region, keep, wild: this.panel.isWild, state: copy(this.state) });
   }
 
   setWaiting(isWaiting) {

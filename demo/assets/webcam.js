@@ -26,7 +26,7 @@ export class Webcam {
     this.hide = iconButton("eye", word("hideSelf"), () => this.showSelf(this.isHidden), { "aria-pressed": "true" });
     this.calibrateButton = iconButton("target", word("calibrate"), () => this.calibrate(), { "data-calibrate": true });
     this.record = iconButton("record", word("record"), () => this.toggleRecording(), { "data-record": true });
-    this.off = iconButton("close", word("stopCamera"), () => this.stop(), { "data-stop-camera": true });
+    this.off = iconButton("close", word("stopCamera"), () => this.close(), { "data-stop-camera": true });
     this.buttons = make("div", { class: "fv-live-buttons" }, this.hide, this.calibrateButton, this.record, this.off);
     element.replaceChildren(this.video, this.status, this.buttons);
     window.addEventListener("pagehide", () => this.stop());
@@ -190,6 +190,12 @@ export class Webcam {
       fetch(new URL(`${this.address}/close`, document.baseURI), { method: "POST", keepalive: true }).catch(() => {});
     }
     this.end();
+  }
+
+  // Turns the webcam off; what has been recorded becomes a motion.
+  close() {
+    if (this.isRecording) this.toggleRecording();
+    else this.stop();
   }
 
   // Shows an error until the visitor closes it or tries again.

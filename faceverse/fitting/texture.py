@@ -25,7 +25,6 @@ from ..graphics.rasterize import rasterize
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
-from ..model.warp import head_vertices
 from ..segmentation import Segmentation
 from .visible_skin import TEXTURE_LABELS, visible_skin
 
@@ -156,8 +155,8 @@ def bake_photo(
 def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
     """Vertices (V, 3) in camera space."""
     with torch.no_grad():
-        vertices = torch.from_numpy(head_vertices(model, params)[1])
-        return transform(vertices, torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
+        vertices = model.vertices(torch.from_numpy(params.identity)[None], torch.from_numpy(params.expression)[None])
+        return transform(vertices[0], torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
 
 
 def _region_confidence(model: FaceModel) -> np.ndarray:
