@@ -90,7 +90,7 @@ def observe_hair(view: HairView) -> HairObservation:
 
     scalp = head.neutral_vertices[head.model.regions["scalp"]]
     centre = (scalp.min(0) + scalp.max(0)) / 2
-    middle, chin = in_crop(np.stack([centre, centre + np.float32([0, BODY_M, 0])]))[:, :2].numpy()
+    middle, chin = in_crop(np.stack([centre, centre + np.array([0, BODY_M, 0], np.float32)]))[:, :2].numpy()
     down = chin - middle
     x, y = np.meshgrid(np.arange(CROP_PX) + 0.5, np.arange(CROP_PX) + 0.5)
     is_low = (x - chin[0]) * down[0] + (y - chin[1]) * down[1] > 0
