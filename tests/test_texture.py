@@ -1,8 +1,7 @@
-"""Photograph to texture: what was seen comes back, what was not is completed, nothing else gets in."""
+"""Photograph to texture: what was seen comes back, what was not is completed, light and everything else stays out."""
 
 import numpy as np
 import pytest
-from scipy.ndimage import zoom
 
 import faceverse as fv
 from faceverse.fitting import texture
@@ -18,11 +17,10 @@ CAMERA = Camera(1150.0, (256.0, 256.0), (512, 512))
 GREEN = (0, 255, 0)
 
 
-def smooth_skin(size, seed=0):
-    """A texture (size, size, 3) uint8 of skin colours that vary slowly."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.uniform(-35, 35, (6, 6, 1)) + np.array([190, 145, 120])
-    return np.clip(zoom(coarse, (size / 6, size / 6, 1), order=1), 0, 255).astype(np.uint8)
+def spotted_skin(model, params, seed=0):
+    """A texture (SIZE, SIZE, 3) uint8 of a head's skin with spots a few millimetres wide."""
+    spots = np.random.default_rng(seed).uniform(0.75, 1.2, (SIZE // 4, SIZE // 4, 1)).repeat(4, 0).repeat(4, 1)
+    return np.clip(model_texture(model, params, SIZE).rgb * spots, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def scene(model):
     zeros = np.zeros_like(model.mean_vertices)
     result = FitResult(
         model=model, params=params, camera=CAMERA, vertices=zeros, neutral_vertices=zeros, albedo=zeros,
-        texture=smooth_skin(SIZE), texture_confidence=np.zeros((SIZE, SIZE), np.uint8),
+        texture=spotted_skin(model, params), texture_confidence=np.zeros((SIZE, SIZE), np.uint8),
     )  # fmt: skip
     result = fv.edit(result, identity=params.identity)
     picture = fv.render(result, camera=CAMERA, background=GREEN).rgb
@@ -45,8 +43,9 @@ def test_seen_texels_come_back(scene):
     result, baked = scene
     seen = baked.confidence > 230
     assert seen.mean() > 0.2
-    difference = np.abs(baked.rgb[seen].astype(float) - result.texture[seen])
-    assert difference.mean() < 6
+    ours, theirs = (rgb[seen].astype(float) for rgb in (baked.rgb, result.texture))
+    assert np.abs(ours - theirs).mean() < 10 and np.abs((ours - theirs).mean(0)).max() < 3
+    assert np.corrcoef(ours.mean(1), theirs.mean(1))[0, 1] > 0.85
 
 
 def test_hidden_texels_are_completed_in_the_seen_tone(scene, model):
@@ -121,4 +120,4 @@ def test_fair_hair_keeps_its_hue_where_it_is_not_seen():
     np.testing.assert_allclose(completed[:, 0, 16], wanted, atol=0.05)
     bright = np.broadcast_to(wanted[:, None, None], change.shape)
     skin_only = texture.complete_albedo(bright, confidence, 0 * hair, 0 * hair)
-    assert skin_only[:, 0, 16].max() <= texture.MAX_SKIN_GAIN + 1e-6, "skin is never so far from the model's"
+    assert (skin_only[:, 0, 16] == 0).all(), "unseen skin has no detail"

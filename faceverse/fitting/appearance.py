@@ -13,6 +13,7 @@ from .lip_closure import close_lips
 from .photometric import STAGES, PhotometricTarget, Refinement, estimate_light_and_albedo, refine
 from .prior import IdentityPrior
 from .progress import FIT_STAGES, Progress
+from .skin_tone import calibrate_tone
 from .solver import LandmarkSolution
 from .state import FaceState
 from .surface import SurfaceSamples, surface_samples
@@ -61,6 +62,7 @@ def fit_appearance(
         spent = time.perf_counter() - started
         steps = len(outcome.history) - 1
         stages.append(Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history))
+    states = calibrate_tone(surface, states, targets)
     closed = [
         close_lips(fit_input.landmarks, state, fit_input.face.landmarks_px, fit_input.camera)
         for fit_input, state in zip(fit_inputs, states, strict=True)

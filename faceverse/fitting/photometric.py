@@ -151,7 +151,7 @@ def estimate_light_and_albedo(
             [_solve_light(basis * skin[:, c : c + 1], colour[:, c], robust_weight[:, c]) for c in range(3)], -1
         )
         shade = np.maximum(basis @ light, 0.05)
-        albedo = _solve_albedo(modes, colour / shade - mean, robust_weight * shade)
+        albedo = solve_albedo(modes, colour / shade - mean, robust_weight * shade)
         residual = np.abs(skin * shade - colour).max(-1, keepdims=True)
         robust_weight = np.repeat(cauchy_weight(residual, 0.06), 3, axis=1)
     return replace(state, light=light, albedo=albedo)
@@ -164,7 +164,7 @@ def _solve_light(rows: np.ndarray, colour: np.ndarray, weight: np.ndarray) -> np
     return np.linalg.solve(weighted @ rows + np.diag(damping), weighted @ colour)
 
 
-def _solve_albedo(modes: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def solve_albedo(modes: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """MAP coefficients (A,) with a unit normal prior: modes (K, 3, A) @ coefficients = target (K, 3)."""
     effective_share = 300.0 / len(target)  # residuals of neighbouring vertices are correlated
     precision = effective_share / 0.05**2

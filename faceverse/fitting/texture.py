@@ -2,30 +2,32 @@
 
 The texture is baked in four steps. `observe_texels` projects each texel into the photograph and rates its confidence:
 grazing angle, self-occlusion, outlines, region, exposure. The observed colour is divided by the spherical-harmonics
-shading of the fitted light. The ratio to the model's albedo is handled as a logarithm. `complete_albedo` extends it
-to unobserved texels: from the mirrored side of the face, then by pull-push inpainting within the skin and by one
-median ratio within the hair.
+shading of the fitted light. The logarithm of the ratio to the model's albedo is split into the tone of the skin, a
+smooth field, most of which is light, and detail (`even_skin`). Tone and field go on where nothing is observed, so that
+there is no seam; `complete_albedo` extends the detail from the mirrored side of the face.
 """
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ..detail.displacement import TangentFrame, detailed_normals
 from ..graphics.camera import Camera, project, transform
 from ..graphics.lighting import linear_from_srgb, sh_basis
 from ..graphics.mesh import vertex_normals
-from ..graphics.pull_push import pull_push
 from ..graphics.rasterize import rasterize
+from ..graphics.sampling import sample_planes
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
 from ..segmentation import Segmentation
+from .even_skin import LOW_SIZE, enlarged, even_skin, plain_skin, without_highlights
 from .visible_skin import TEXTURE_LABELS, visible_skin
 
 MIN_SHADE = 0.18  # lower bound on shading, relative to frontal shading; darker pixels hold noise rather than colour
@@ -39,9 +41,11 @@ REGION_CONFIDENCE = {"eyeballs": 0.0, "teeth": 0.0, "tongue": 0.0, "mouth_inside
 MIRROR_CONFIDENCE = 0.45  # of a texel's colour on the mirrored texel
 MIRROR_TOLERANCE_M = 0.01  # of mirrored texels' positions on the mean head
 _SAMPLE_MARGIN_PX = 8
+_EVERY = 61  # texel that is looked at where a few tell enough; a prime, so that no column repeats
 _LINEAR_OF_BYTE = linear_from_srgb(torch.arange(256, dtype=torch.float64) / 255).numpy().astype(np.float32)
-MAX_SKIN_GAIN = np.log(3.0)  # log ratio of completed skin to the model's albedo
-MAX_HAIR_GAIN = np.log(12.0)  # the same for hair: the model's is dark; a lower bound clips the blue of fair hair
+MAX_HAIR_GAIN = np.log(12.0)  # log ratio of hair to the model's, which is dark; less clips the blue of fair hair
+
+_regions: weakref.WeakKeyDictionary[FaceModel, dict[int, _TexelRegions]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,7 @@ def observe_texels(
     vertices = _posed(model, params)
     normals = vertex_normals(vertices, model.tensor("faces"))
     pixels = project(vertices, camera)
-    flags = [_region_confidence(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
-    values = [model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy(), *flags]
-    values.append(model.mean_vertices)
+    values = [model_albedo(model, params), pixels.numpy(), normals.numpy(), vertices.numpy()]
     # Channels first: operations on single channels are several times faster this way.
     baked = bake_planes(model, np.concatenate(values, axis=1), size)
     position_px, depth, normal, point = baked[3:5], baked[5], baked[6:9], baked[9:12]
@@ -96,15 +98,16 @@ def observe_texels(
     facing = -np.einsum("cij,cij->ij", normal, point) / np.maximum(_length(point), 1e-6)
     confidence = smoothstep((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0]))
     confidence *= _visibility(photo.shape[:2], pixels, model, position_px, depth)
-    confidence *= baked[12]
+    regions = _texel_regions(model, size)
+    confidence *= regions.confidence
     if labels is not None:
         confidence *= visible_skin(labels, TEXTURE_LABELS, position_px)
     colour = _sample(photo, position_px)
     confidence *= smoothstep((colour.max(0) - 0.004) / 0.012)  # underexposed
     base = np.maximum(baked[:3], DARKEST_ALBEDO)
-    mirrored = _is_mirrored(baked[16:19])
     return TexelObservations(
-        vertices, base, normal, facing, position_px, colour, confidence, baked[13], baked[14], baked[15], mirrored
+        vertices, base, normal, facing, position_px, colour, confidence,
+        regions.scalp, regions.ears, regions.skin, regions.mirrored,
     )  # fmt: skip
 
 
@@ -139,15 +142,29 @@ def bake_photo(
     log_base = np.log(base)
     change = np.log(np.maximum(observed.colour / shade, DARKEST_ALBEDO)) - log_base
     # The scalp region counts as skin where its albedo is as bright as the skin's: at the nape and the temples.
-    skin_tone = np.median(base[:, (skin > 0.5) & (hair < 0.5)], axis=1)
-    log_darkening = (np.log(skin_tone)[:, None, None] - log_base).mean(0)
-    hair = gaussian_filter(hair * smoothstep(log_darkening / 0.9), HAIRLINE * size, truncate=2.5)
+    skin_tone = np.median(base[:, (skin > 0.5) & (hair < 0.5)][:, ::_EVERY], axis=1)
+    log_darkening = np.log(skin_tone).mean() - log_base.mean(0)
+    hair = hair * smoothstep(log_darkening / 0.9)
+    if hair.any():  # of models whose hair is no part
+        hair = gaussian_filter(hair, HAIRLINE * size, truncate=2.5)
     # Near the outline of the scalp a photograph shows protruding hair or the background.
     scalp_outline = 1 - smoothstep((observed.facing - SCALP_GRAZING[0]) / (SCALP_GRAZING[1] - SCALP_GRAZING[0]))
     confidence = observed.confidence * (1 - hair * scalp_outline)
     ambiguous = np.maximum(1 - smoothstep((observed.facing - 0.65) / 0.2), observed.ears)
     confidence = _without_background(change, confidence, hair, ambiguous).astype(np.float32)
-    linear = base * np.exp(complete_albedo(change, confidence, hair, skin * observed.mirrored) * skin)
+    beard = None
+    side = min(size, LOW_SIZE)
+    if labels is not None:
+        centres = slice(size // side // 2, None, size // side)
+        beard = visible_skin(labels, ("beard",), observed.position_px[:, centres, centres], outside=0.0)
+    even = even_skin(model, change, confidence * (1 - hair), beard)
+    smooth = base * shade * np.exp(even.tone + even.uneven)
+    inside = enlarged(plain_skin(model, side)[None], size)[0]
+    colour = without_highlights(observed.colour, smooth, shade, inside)
+    detail = np.log(np.maximum(colour, DARKEST_ALBEDO)) - np.log(np.maximum(smooth, DARKEST_ALBEDO))
+    confidence = confidence * even.reliability
+    detail = complete_albedo(detail, confidence, hair, skin * observed.mirrored)
+    linear = base * np.exp((even.kept + detail) * skin)
     linear = paint_irises(model, np.ascontiguousarray(np.moveaxis(linear, 0, 2)), params.iris)
     return SkinTexture(encode_srgb(linear), (255 * confidence + 0.5).astype(np.uint8))
 
@@ -157,6 +174,27 @@ def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
     with torch.no_grad():
         vertices = model.vertices(torch.from_numpy(params.identity)[None], torch.from_numpy(params.expression)[None])
         return transform(vertices[0], torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
+
+
+@dataclass(frozen=True)
+class _TexelRegions:
+    """Maps (S, S) of a model: REGION_CONFIDENCE, and the fields of the same names of TexelObservations."""
+
+    confidence: np.ndarray
+    scalp: np.ndarray
+    ears: np.ndarray
+    skin: np.ndarray
+    mirrored: np.ndarray
+
+
+def _texel_regions(model: FaceModel, size: int) -> _TexelRegions:
+    """The maps of a model, computed once per model and size."""
+    per_model = _regions.setdefault(model, {})
+    if size not in per_model:
+        flags = [_region_confidence(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
+        baked = bake_planes(model, np.concatenate([*flags, model.mean_vertices], axis=1), size)
+        per_model[size] = _TexelRegions(*(plane.copy() for plane in baked[:4]), _is_mirrored(baked[4:7]))
+    return per_model[size]
 
 
 def _region_confidence(model: FaceModel) -> np.ndarray:
@@ -224,7 +262,7 @@ def _sample(photo: np.ndarray, position_px: np.ndarray) -> np.ndarray:
     """
     limit = np.array([photo.shape[1], photo.shape[0]])
     flat = position_px.reshape(2, -1)
-    low, high = np.percentile(flat, (2, 98), axis=1)
+    low, high = np.percentile(flat[:, ::_EVERY], (2, 98), axis=1)
     first = np.clip(np.floor(flat.min(1)) - _SAMPLE_MARGIN_PX, 0, limit - 1).astype(int)
     last = np.clip(np.ceil(flat.max(1)) + _SAMPLE_MARGIN_PX, first + 1, limit).astype(int)
     photo = photo[first[1] : last[1], first[0] : last[0]]
@@ -235,9 +273,8 @@ def _sample(photo: np.ndarray, position_px: np.ndarray) -> np.ndarray:
     if shrink < 0.7:
         photo = np.asarray(Image.fromarray(photo).resize(tuple(size.tolist()), Image.Resampling.BOX))
     ratio = (size / extent).astype(np.float32)
-    x, y = ((position_px[k] - first[k]) * ratio[k] - np.float32(0.5) for k in (0, 1))
-    decoded = (np.take(_LINEAR_OF_BYTE, photo[..., c]) for c in range(3))
-    return np.stack([map_coordinates(plane, [y, x], order=1, mode="nearest") for plane in decoded])
+    places = np.stack([(position_px[k] - first[k]) * ratio[k] - np.float32(0.5) for k in (0, 1)])
+    return sample_planes(np.moveaxis(_LINEAR_OF_BYTE[photo], 2, 0), places)
 
 
 def _shade(normal: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -272,19 +309,16 @@ def _is_mirrored(position: np.ndarray) -> np.ndarray:
 
 
 def complete_albedo(change: np.ndarray, confidence: np.ndarray, hair: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
-    """Complete the log ratio (3, S, S) of the observed to the model's albedo where its confidence (S, S) is low.
+    """Complete a log ratio (3, S, S) of the observed to the expected albedo where its confidence (S, S) is low.
 
-    Sources, in this order: the mirrored texel, where head and layout are `symmetric` (S, S); a smooth pull-push
-    interpolation within the skin, which leaves no seam; one median ratio for all hair. Skin and hair are completed
-    separately so that neither tints the other.
+    Sources, in this order: the mirrored texel, where head and layout are `symmetric` (S, S); nothing within the skin,
+    which then shows what is expected; one median ratio for all hair.
     """
     mirrored, mirrored_confidence = change[:, :, ::-1], confidence[:, ::-1] * MIRROR_CONFIDENCE * (1 - confidence)
     mirrored_confidence = mirrored_confidence * symmetric
     total = confidence + mirrored_confidence
     both = (change * confidence + mirrored * mirrored_confidence) / np.maximum(total, 1e-6)
-    skin_part, hair_part = (_downweight_outliers(both, total * share) for share in (1 - hair, hair))
-    skin_change = np.clip(pull_push(both, skin_part), -MAX_SKIN_GAIN, MAX_SKIN_GAIN)
-    smooth = (1 - hair) * skin_change + hair * _median_change(both, hair_part)
+    smooth = hair * _median_change(both, total * hair) if hair.any() else 0.0
     total = np.clip(total, 0, 1)
     return total * both + (1 - total) * smooth
 
@@ -300,15 +334,6 @@ def _median_change(change: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return np.zeros((3, 1, 1), np.float32)
     median = np.median(change[:, observed], axis=1)[:, None, None]
     return np.clip(median, -MAX_HAIR_GAIN, MAX_HAIR_GAIN).astype(np.float32)
-
-
-def _downweight_outliers(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Down-weight (S, S) values (3, S, S) far from their median, so that a fringe does not tint the neck."""
-    reliable = weight > 0.5
-    if not reliable.any():
-        return weight
-    distance = np.abs(values - np.median(values[:, reliable], axis=1)[:, None, None]).max(0)
-    return weight * (1 - smoothstep((distance - 0.4) / 0.4))
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:

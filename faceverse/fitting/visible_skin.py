@@ -6,8 +6,9 @@ The labels come from `faceverse.segmentation`. Beards stay part of the skin's te
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
 
+from ..graphics.sampling import sample_planes
 from ..segmentation import Segmentation
 
 SHAPE_LABELS = ("face", "neck")
@@ -17,17 +18,20 @@ TEXTURE_LABELS = ("face", "neck", "beard")
 _MARGIN = 0.008  # share of the crop by which the border of the skin is blurred: it shows strands and shadows of hair
 
 
-def visible_skin(labels: Segmentation, names: tuple[str, ...], position_px: np.ndarray) -> np.ndarray:
-    """Share (...) float32 in 0..1 of skin at pixels of a photograph; 1 outside the labelled crop.
+def visible_skin(
+    labels: Segmentation, names: tuple[str, ...], position_px: np.ndarray, outside: float = 1.0
+) -> np.ndarray:
+    """Share (...) float32 in 0..1 of skin at pixels of a photograph.
 
     Args:
         labels: of the photograph.
         names: labels that count as skin.
         position_px: (2, ...) x and y.
+        outside: value outside the labelled crop.
     """
     mask = labels.mask(*names).astype(np.float32)
     # Skin only where all around is skin: twice the blurred mask, minus one.
     clear = np.clip(2 * gaussian_filter(mask, _MARGIN * len(mask), mode="nearest", truncate=3) - 1, 0, 1)
     low, high = labels.box_px[:2], labels.box_px[2:]
     x, y = ((position_px[k] - low[k]) * (len(mask) / (high[k] - low[k])) - 0.5 for k in (0, 1))
-    return map_coordinates(clear, [y, x], order=1, mode="constant", cval=1.0)
+    return sample_planes(clear[None], np.stack([x, y]), outside)[0]
