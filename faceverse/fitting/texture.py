@@ -193,7 +193,8 @@ def _texel_regions(model: FaceModel, size: int) -> _TexelRegions:
     if size not in per_model:
         flags = [_region_confidence(model), _in_region(model, "scalp"), _in_region(model, "ears"), _is_skin(model)]
         baked = bake_planes(model, np.concatenate([*flags, model.mean_vertices], axis=1), size)
-        per_model[size] = _TexelRegions(*(plane.copy() for plane in baked[:4]), _is_mirrored(baked[4:7]))
+        confidence, scalp, ears, skin = (plane.copy() for plane in baked[:4])
+        per_model[size] = _TexelRegions(confidence, scalp, ears, skin, _is_mirrored(baked[4:7]))
     return per_model[size]
 
 
