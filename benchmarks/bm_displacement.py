@@ -97,7 +97,7 @@ def known_part(model: fv.FaceModel, module: DetailModule, count: int, sheet: Pat
         clear = view.weight.numpy() > VISIBLE_WEIGHT
         skin = fit_detail_maps(photo, model, truth.params, truth.camera, module, number)
         known.append(correlation(skin.displacement[clear], truth.displacement[clear]))
-        latents = {key: value for key, value in skin.latents.items() if key != "residual_displacement"}
+        latents = {key: value for key, value in skin.latents.items() if "residual" not in key}
         made = with_detail(truth.replace(params=truth.params.replace(detail=latents), detail_module=module))
         read.append(correlation(made.displacement[clear], truth.displacement[clear]))
         result = fv.fit(photo, model, detail=module)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from .detail.ageing import aged
+from .detail.blending import mixed
 from .detail.file import load_detail
-from .detail.latents import check_latents, check_open, mixed, random_detail, shown_albedo, with_detail
+from .detail.latents import check_latents, check_open, random_detail, shown_albedo, with_detail
 from .edit_hair import KEEP_HAIR, HairChanges, with_aged_hair, with_hair_changes
 from .edit_styles import KEEP_BEARD, with_facial_hair
 from .edit_values import array, expression_weights, iris_of, light_coefficients, move_attributes, number

@@ -9,8 +9,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from .detail.blending import blended
 from .detail.displacement import normal_map
-from .detail.latents import bare_texture, blended, check_open, check_seed, maps_of, showing
+from .detail.latents import bare_texture, check_open, check_seed, maps_of, showing
 from .detail.module import DetailModule
 from .edit import edit
 from .edit_hair import blended_hair

@@ -1,7 +1,5 @@
 """Detail from photographs: what is seen of the skin, and stages that keep only what helps."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,11 @@ from faceverse.detail.displacement import normal_map
 from faceverse.detail.latents import maps_of
 from faceverse.edit import head
 from faceverse.errors import ParameterError
-from faceverse.fitting import detail_stage
 from faceverse.fitting.detail_stage import fit_detail_maps, select_detail_module
 from faceverse.fitting.skin_observation import (
     clear_skin,
     gaussian_blur,
     high_pass,
-    inner_weight,
     observe_skin,
     shade_sensitivity,
 )
@@ -74,13 +70,9 @@ def test_filters():
     flat = torch.full((3, 64, 64), 2.0)
     torch.testing.assert_close(gaussian_blur(flat, 1.5)[:, 16:48, 16:48], flat[:, 16:48, 16:48])
     assert float(high_pass(flat, torch.ones(64, 64)).abs().max()) < 1e-5
-    weight = torch.zeros(64, 64)
-    weight[16:48, 16:48] = 1
-    inner = inner_weight(weight, fade_mm=20.0)
-    assert float(inner[16].max()) < 0.1 and float(inner[32, 32]) == 1 and bool((inner <= weight).all())
 
 
-def test_stages_never_make_held_out_skin_worse(model, wrinkled):
+def test_detail_explains_the_photograph_and_follows_from_its_latents(model, wrinkled):
     posed, _, photo = wrinkled
     seen = []
     skin = fit_detail_maps(photo, model, posed.params, posed.camera, module_of(model), 3, seen.append)
@@ -102,9 +94,7 @@ def test_a_small_face_gets_the_skin_of_its_age(model):
     assert not skin.from_photo and skin.stages == () and skin.displacement.any() and "noise" not in skin.latents
 
 
-def test_on_base_gets_the_base_head_before_the_detail_and_changes_nothing(astronaut, model, monkeypatch):
-    short = tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS)
-    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", short)
+def test_on_base_gets_the_base_head_before_the_detail_and_changes_nothing(astronaut, model):
     events, bases = [], []
 
     def on_base(result):
@@ -127,9 +117,7 @@ def test_on_base_gets_the_base_head_before_the_detail_and_changes_nothing(astron
     np.testing.assert_array_equal(silent.displacement, full.displacement)
 
 
-def test_on_base_gets_the_base_head_of_several_photographs(astronaut, model, monkeypatch):
-    short = tuple(replace(plan, steps=1) for plan in detail_stage.DETAIL_PLANS)
-    monkeypatch.setattr(detail_stage, "DETAIL_PLANS", short)
+def test_on_base_gets_the_base_head_of_several_photographs(astronaut, model):
     bases = []
     pair = [astronaut, np.ascontiguousarray(astronaut[:400, 60:460])]
     result = fv.fit(pair, model, detail=module_of(model, expression=None), on_base=bases.append)

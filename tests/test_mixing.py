@@ -10,7 +10,8 @@ import torch
 from test_skin_detail import module_of
 
 import faceverse as fv
-from faceverse.detail.latents import bare_texture, blended, noise_maps
+from faceverse.detail.blending import blended
+from faceverse.detail.latents import bare_texture, noise_maps
 from faceverse.edit import edit, head
 from faceverse.errors import ParameterError
 from faceverse.graphics.lighting import linear_from_srgb

@@ -154,9 +154,8 @@ def test_the_photograph_says_what_its_skin_is_like(model, module, fitted):
     assert list(stages) == list(fv.FIT_STAGES)
     detail, expression = stages["detail"], stages["expression detail"]
     assert 0 < detail.after < detail.before
-    assert expression.after <= expression.before == pytest.approx(detail.after, rel=1e-3)
-    assert detail.iterations == len(detail.history) and detail.history[-1] < detail.history[0]
-    assert set(detail.loss_terms) >= {"photometric", "latent", "noise"}
+    assert expression.after == expression.before == detail.after
+    assert detail.iterations == len(detail.history) - 1 and detail.history[-1] < 0.5 * detail.history[0]
     assert fitted.detail_module is module
 
 

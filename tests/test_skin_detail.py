@@ -8,6 +8,7 @@ import torch
 
 import faceverse as fv
 from faceverse.detail.ageing import aged
+from faceverse.detail.blending import mixed
 from faceverse.detail.displacement_regressor import DisplacementRegressor
 from faceverse.detail.file import load_detail, save_detail
 from faceverse.detail.latents import (
@@ -15,7 +16,6 @@ from faceverse.detail.latents import (
     check_open,
     layout_digest,
     maps_of,
-    mixed,
     multiplied,
     picture_of_maps,
     quantised_noise,

@@ -10,6 +10,8 @@
     "expression_w"           (M, D)    of the expression generator
     "expression_seed"        ()        integer, seed of its noise maps
     "wrinkle_depth"          ()        fitted factor on its displacement; 1 by default
+    "expression_residual"    (S * S,)  millimetres fitted to a photograph that belong to its expression; optional
+    "fitted_expression"      (E,)      weights of that expression
     "strength"               ()        user's factor on everything, 1 by default
 
 Maps are square, in the UV of the model; displacements are millimetres along the base surface's normal (see
@@ -19,7 +21,6 @@ displacement.py).
 from __future__ import annotations
 
 import hashlib
-import math
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +34,23 @@ from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
 from ..result import DetailModuleLike, FitResult
-from .displacement import condition_maps, displacement_weight, expression_strain, normal_map, split_bands, wrinkle_gate
+from .displacement import (
+    compression,
+    condition_maps,
+    displacement_weight,
+    expression_strain,
+    normal_map,
+    split_bands,
+    wrinkle_gate,
+)
 from .module import DetailModule, DisplacementCode, dequantise, quantise
 from .stylegan import ConditionalGenerator
 
 AGES, MOST_MASCULINE = (18.0, 80.0), 1.5  # range of the generators' training data
 _DIRECTION_SAMPLES, _DIRECTION_SEED = 512, 0
+MOST_COMPRESSION_RATIO = 1.3  # deepest wrinkles of a photograph, in their depth there
+_LEAST_COMPRESSION = 0.02  # below, skin counts as not compressed
+_STRAIN_SIZE = 256  # strain is smooth
 _SEED_LIMIT = 2**24  # integers below are exact in float32
 _CACHE_SIZE = 4
 
@@ -181,77 +193,6 @@ def factor_direction(generator: ConditionalGenerator, index: int) -> np.ndarray:
     return (generator.style(z + step) - generator.style(z - step)).mean(0).numpy(force=True)
 
 
-def mixed(mine: dict[str, np.ndarray], other: dict[str, np.ndarray], layers: slice) -> dict[str, np.ndarray]:
-    """Style mixing: replace some rows of w by those of another skin; the first rows control creases, the last pores.
-
-    Depth and two bands of the residual displacement go with the first rows, the finest band with the last. Noise and
-    the expression's latents are kept.
-    """
-    w = mine["w"].copy()
-    w[layers] = other["w"][layers]
-    mine = mine | {"depth": other.get("depth", np.float32(1))} if layers.start in (None, 0) else mine
-    bands = slice(0, 2) if layers.start in (None, 0) else slice(2, 3)
-    if "residual_displacement" not in mine and "residual_displacement" not in other:
-        return mine | {"w": w}
-    ours, theirs = (_displacement_bands(latents) for latents in (mine, other))
-    ours = np.zeros_like(theirs) if ours is None else ours
-    ours[bands] = 0 if theirs is None else theirs[bands]
-    return mine | {"w": w, "residual_displacement": ours.sum(0).ravel()}
-
-
-def blended(
-    module: DetailModule, mine: dict[str, np.ndarray], other: dict[str, np.ndarray], share: float
-) -> dict[str, np.ndarray]:
-    """Interpolate latents, with a share in 0..1 of the other's; exact at both ends.
-
-    Texel noise (noise maps, the finest band of the residual displacement) is interpolated with the square roots of the
-    shares, which keeps its variance, everything else linearly. Empty latents count as strength 0. The wrinkles' noise
-    is that of the larger share.
-
-    Raises:
-        ParameterError: latents of another module.
-    """
-    for latents in (mine, other):
-        if latents:
-            check_latents(module, latents)
-    if share in (0, 1):
-        return dict(other if share else mine)
-    if not mine or not other:
-        latents, part = (mine, 1 - share) if mine else (other, share)
-        return latents | {"strength": np.float32(part * latents["strength"])}
-    mixture = dict(mine) | {key: value for key, value in other.items() if key not in mine or share > 0.5}
-    mixture["noise_seed"] = mine["noise_seed"]
-    for key in ("w", "expression_w"):
-        if key in mine and key in other:
-            mixture[key] = ((1 - share) * mine[key] + share * other[key]).astype(np.float32)
-    for key in ("depth", "wrinkle_depth", "strength"):
-        if key in mixture:
-            mixture[key] = np.float32((1 - share) * mine.get(key, 1.0) + share * other.get(key, 1.0))
-    mixture["noise"] = _blended_noise(open_parts(module)[0], mine, other, share)
-    if "residual_displacement" in mixture:
-        parts = [(_displacement_bands(latents), part) for latents, part in ((mine, 1 - share), (other, share))]
-        weights = ((b, np.array([part, part, math.sqrt(part)], np.float32)) for b, part in parts if b is not None)
-        displacement = np.sum([np.einsum("bij,b->ij", bands, weight) for bands, weight in weights], axis=0)
-        mixture["residual_displacement"] = quantised_residual(torch.from_numpy(displacement.ravel())).numpy()
-    return mixture
-
-
-def _blended_noise(
-    generator: ConditionalGenerator, mine: dict[str, np.ndarray], other: dict[str, np.ndarray], share: float
-) -> np.ndarray:
-    """Correction (P,) of the first one's random noise that gives the interpolation of both."""
-    drawn = torch.cat([values.flatten() for values in generator.make_noise(int(mine["noise_seed"]))])
-    one, two = (torch.cat([v.flatten() for v in noise_maps(generator, latents)]) for latents in (mine, other))
-    return quantised_noise(math.sqrt(1 - share) * one + math.sqrt(share) * two - drawn).numpy()
-
-
-def _displacement_bands(latents: dict[str, np.ndarray]) -> np.ndarray | None:
-    if "residual_displacement" not in latents:
-        return None
-    side = math.isqrt(np.size(latents["residual_displacement"]))
-    return split_bands(np.array(latents["residual_displacement"], np.float32).reshape(side, side))
-
-
 def quantised_noise(noise: Tensor) -> Tensor:
     """Latents "noise" after quantisation, as files restore them."""
     return _quantised(noise, "noise")
@@ -327,17 +268,45 @@ def _neutral_maps(module: DetailModule, model: FaceModel, params: FaceParams) ->
     return DetailMaps((displacement[0] * mask).numpy(), (albedo_log[0] * mask).movedim(0, 2).contiguous().numpy())
 
 
-@torch.no_grad()
 def wrinkles(module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray) -> np.ndarray:
-    """Displacement (S, S) mm that the expression adds to the neutral face's; zero where the skin is not strained."""
-    generator = module.expression
-    if generator is None or "expression_w" not in params.detail or not params.expression.any():
+    """Displacement (S, S) mm that the expression adds to the neutral face's; zero where the skin is not strained.
+
+    Wrinkles that a photograph shows come and go with the compression of the skin, relative to that in the photograph.
+    """
+    latents = params.detail
+    if module.expression is None or "expression_w" not in latents or not params.expression.any():
         return np.zeros_like(displacement)
+    added = float(latents.get("wrinkle_depth", 1.0)) * generated_wrinkles(module, model, params, displacement)
+    if "expression_residual" in latents:
+        size = len(displacement)
+        shown = wrinkle_compression(model, params.replace(expression=latents["fitted_expression"]), size)
+        share = compression_ratio(wrinkle_compression(model, params, size), shown)
+        added = added + share * _square(latents["expression_residual"], size).numpy()
+    return added
+
+
+def compression_ratio(present: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Factor on the wrinkles of a photograph, from the compression of the skin now and in the photograph."""
+    return np.minimum(present / np.maximum(shown, _LEAST_COMPRESSION), MOST_COMPRESSION_RATIO)
+
+
+@torch.no_grad()
+def generated_wrinkles(
+    module: DetailModule, model: FaceModel, params: FaceParams, displacement: np.ndarray
+) -> np.ndarray:
+    """Displacement (S, S) mm that the expression generator adds to the neutral face's."""
+    generator = module.expression
+    assert generator is not None
     condition, gate = wrinkle_condition(module, model, params, displacement)
     w = torch.from_numpy(np.array(params.detail["expression_w"], np.float32))[None]
     noise = generator.make_noise(int(params.detail["expression_seed"]))
     added = read_bands(open_parts(module)[1], generator.synthesis(w, condition, noise)) * gate
-    return float(params.detail.get("wrinkle_depth", 1.0)) * resized(added[0], len(displacement)).numpy()
+    return resized(added[0], len(displacement)).numpy()
+
+
+def wrinkle_compression(model: FaceModel, params: FaceParams, size: int) -> np.ndarray:
+    """(size, size) how much the expression compresses the skin, see `displacement.compression`."""
+    return resized(torch.from_numpy(compression(expression_strain(model, params, _STRAIN_SIZE))[0]), size).numpy()
 
 
 def wrinkle_condition(

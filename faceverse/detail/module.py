@@ -26,6 +26,7 @@ CHANNELS = {"detail": (6, 6), "expression": (6, 3)}
 QUANTISATION: dict[str, tuple[float, type[np.signedinteger]]] = {
     "noise": (1 / 16, np.int8),
     "residual_displacement": (1e-3, np.int16),
+    "expression_residual": (1e-3, np.int16),
     "displacement": (1e-4, np.int16),
 }
 """Step and integer type of these arrays in files; displacements in millimetres, far below what an image shows."""

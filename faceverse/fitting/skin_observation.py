@@ -21,17 +21,28 @@ from ..graphics.lighting import LUMINANCE, shading
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO
 from ..model.texture_maps import bake_planes
+from ..segmentation import Segmentation
 from .texture import observe_texels
+from .visible_skin import SHAPE_LABELS, visible_skin
 
 TONE_MM = 8.0  # window of the high-pass filter: coarser structure belongs to the base model
 HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # validation blocks: side in texels of 512, and share of the map
 LIP_MARGIN_MM, EYELID_MARGIN_MM, SCALP_MARGIN_MM = 2.0, 3.0, 10.0
-EDGE_FADE_MM = 6.0
+# Margins of texels whose shading tells their displacement, and the widths over which their weight grows, millimetres.
+SHADING_MARGINS_MM = {
+    "eyelids": (1.0, 1.0),
+    "eyeballs": (2.0, 1.0),
+    "lips": (1.5, 1.0),
+    "scalp": (6.0, 4.0),
+    "ears": (0.0, 1.0),
+}
+HAIR_MARGINS_MM = {"eyebrows": (1.0, 5.0), "eyelids": (1.0, 4.0)}
+SHADING_GAIN = 2.5  # of the confidence: grazing texels are poor for colours, but their shading is strong
 TINT_TEXELS = 2.0  # Gaussian sigma with which the validation error carries colour over from fitted texels
 MAX_ERROR = 0.5  # bound on a texel's error, in logarithms
 MIN_SHADE = 0.05  # linear
 SLOPE_STEP = 0.1  # of finite differences
-_MM_PER_TEXEL_AT_512 = 0.58
+MM_PER_TEXEL_AT_512 = 0.58
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -47,6 +58,10 @@ class SkinObservation:
         frame: tangent frames of the posed head, camera space.
         light: (9, 3).
         plain_shade: (3, S, S) log shading without detail.
+        change: (3, S, S) as `residual`, before the high-pass filter.
+        shading_weight: (S, S) 0..1, where shading tells the displacement: nearer to lids and outlines than `weight`,
+            and not in a beard.
+        plain_skin: (S, S) 0..1, below 1 at brows and lashes, and where eyes are made up.
         blur_texels: standard deviation of the photograph's blur, in texels.
     """
 
@@ -56,6 +71,9 @@ class SkinObservation:
     frame: TangentFrame
     light: Tensor
     plain_shade: Tensor
+    change: Tensor
+    shading_weight: Tensor
+    plain_skin: Tensor
     blur_texels: float
 
     @property
@@ -87,7 +105,14 @@ class SkinObservation:
         return float(((square * chosen).sum() / chosen.sum().clamp_min(1e-6)).sqrt())
 
 
-def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera: Camera, size: int) -> SkinObservation:
+def observe_skin(
+    photo: np.ndarray,
+    model: FaceModel,
+    params: FaceParams,
+    camera: Camera,
+    size: int,
+    labels: Segmentation | None = None,
+) -> SkinObservation:
     """Observe the skin of a fitted head in its photograph.
 
     Args:
@@ -95,8 +120,9 @@ def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
         params: as fitted.
         camera: of the photograph.
         size: S, side of the maps in texels.
+        labels: of the photograph; None: all of the head is taken for skin.
     """
-    texels = observe_texels(photo, model, params, camera, size)
+    texels = observe_texels(photo, model, params, camera, size, labels)
     frame = TangentFrame.of(model, texels.vertices_cam.numpy(), size)
     light = torch.from_numpy(np.array(params.light))
     plain_shade = log_shade(frame.normal, light)
@@ -104,6 +130,10 @@ def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
     change = observed - torch.from_numpy(texels.base).log() - plain_shade
     weight = torch.from_numpy((texels.confidence * clear_skin(model, size)).astype(np.float32))
     weight = weight * _inlier_weight(change, weight)
+    shading_margin, plain_skin = shading_margins(model, size)
+    shading_weight = np.minimum(SHADING_GAIN * texels.confidence, 1) * shading_margin
+    if labels is not None:
+        shading_weight = shading_weight * visible_skin(labels, SHAPE_LABELS, texels.position_px)
     footprint = _pixels_per_texel(texels.position_px, weight.numpy())
     return SkinObservation(
         residual=high_pass(change, weight),
@@ -112,30 +142,39 @@ def observe_skin(photo: np.ndarray, model: FaceModel, params: FaceParams, camera
         frame=frame,
         light=light,
         plain_shade=plain_shade,
+        change=change,
+        shading_weight=torch.from_numpy(shading_weight.astype(np.float32)),
+        plain_skin=torch.from_numpy(plain_skin),
         blur_texels=0.5 / max(footprint, 1e-3),
     )
 
 
 def clear_skin(model: FaceModel, size: int) -> np.ndarray:
     """Mask (size, size) 0..1 of facial and neck skin, away from lips, lids and hair, whose edges mimic displacement."""
+    margins = {"lips": LIP_MARGIN_MM, "eyelids": EYELID_MARGIN_MM, "eyeballs": EYELID_MARGIN_MM}
+    margins |= {"scalp": SCALP_MARGIN_MM, "ears": 0.0}
+    return _outside(model, size, {name: (margin, 2.0) for name, margin in margins.items()})
+
+
+def shading_margins(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (size, size) 0..1: of skin whose shading tells its displacement, and of skin without brows and lashes."""
+    return _outside(model, size, SHADING_MARGINS_MM), _outside(model, size, HAIR_MARGINS_MM)
+
+
+def _outside(model: FaceModel, size: int, margins: dict[str, tuple[float, float]]) -> np.ndarray:
+    """Mask (size, size) 0..1 of displaced skin outside regions: 0 up to a margin around each, growing over a width,
+    both in millimetres."""
     per_model = _cache.setdefault(model, {})
-    if size not in per_model:
+    key = size, tuple(margins.items())
+    if key not in per_model:
         mask = displacement_weight(model, size)
-        texels_per_mm = size / 512 / _MM_PER_TEXEL_AT_512
-        margins = {"lips": LIP_MARGIN_MM, "eyelids": EYELID_MARGIN_MM, "eyeballs": EYELID_MARGIN_MM}
-        for name, margin in (margins | {"scalp": SCALP_MARGIN_MM, "ears": 0.0}).items():
-            distance = distance_transform_edt(~_region_mask(model, name, size))
-            mask = mask * np.clip((distance - margin * texels_per_mm) / (2 * texels_per_mm), 0, 1)
-        per_model[size] = mask.astype(np.float32)
-    return per_model[size]
-
-
-def inner_weight(weight: Tensor, fade_mm: float = EDGE_FADE_MM) -> Tensor:
-    """Fade a weight (S, S) to 0 towards the border of the observed skin, where steps are not displacement."""
-    size = weight.shape[-1]
-    distance_mm = distance_transform_edt((weight > 0.3).numpy()) * _MM_PER_TEXEL_AT_512 * 512 / size
-    share = torch.from_numpy(np.clip((distance_mm - 1.0) / fade_mm, 0, 1).astype(np.float32))
-    return weight * share * share * (3 - 2 * share)
+        mm_per_texel = MM_PER_TEXEL_AT_512 * 512 / size
+        for name, (margin, width) in margins.items():
+            region = _region_mask(model, name, size)
+            if region.any():
+                mask = mask * np.clip((distance_transform_edt(~region) * mm_per_texel - margin) / width, 0, 1)
+        per_model[key] = mask.astype(np.float32)
+    return per_model[key]
 
 
 def _region_mask(model: FaceModel, name: str, size: int) -> np.ndarray:
@@ -159,7 +198,7 @@ def low_pass(maps: Tensor, size: int) -> Tensor:
     """
     step = max(1, size // 128)
     small = torch.nn.functional.avg_pool2d(maps[None], step)
-    width = 2 * round(TONE_MM / _MM_PER_TEXEL_AT_512 * size / 512 / step / 2) + 1
+    width = 2 * round(TONE_MM / MM_PER_TEXEL_AT_512 * size / 512 / step / 2) + 1
     for _ in range(2):
         small = torch.nn.functional.avg_pool2d(small, width, 1, width // 2, count_include_pad=False)
     return torch.nn.functional.interpolate(small, (size, size), mode="bilinear", align_corners=False)[0]
@@ -181,7 +220,7 @@ def shade_sensitivity(frame: TangentFrame, light: Tensor) -> Tensor:
     plain = luminance(log_shade(frame.normal, light))
     changes = []
     for tangent in (frame.tangent_u, frame.tangent_v):
-        tilted = torch.nn.functional.normalize(frame.normal - SLOPE_STEP * tangent, dim=0)
+        tilted = (frame.normal - SLOPE_STEP * tangent) / (1 + SLOPE_STEP**2) ** 0.5
         changes.append((luminance(log_shade(tilted, light)) - plain) / SLOPE_STEP)
     return torch.stack(changes)
 
