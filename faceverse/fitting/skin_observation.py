@@ -23,7 +23,7 @@ from ..model.skin_texture import DARKEST_ALBEDO
 from ..model.texture_maps import bake_planes
 from ..segmentation import Segmentation
 from .texture import observe_texels
-from .visible_skin import SHAPE_LABELS, visible_skin
+from .visible_skin import SHAPE_LABELS, away_from_hair, visible_skin
 
 TONE_MM = 8.0  # window of the high-pass filter: coarser structure belongs to the base model
 HELD_OUT_TEXELS, HELD_OUT_SHARE = 4, 0.1  # validation blocks: side in texels of 512, and share of the map
@@ -134,6 +134,7 @@ def observe_skin(
     shading_weight = np.minimum(SHADING_GAIN * texels.confidence, 1) * shading_margin
     if labels is not None:
         shading_weight = shading_weight * visible_skin(labels, SHAPE_LABELS, texels.position_px)
+        shading_weight *= away_from_hair(labels, texels.position_px)
     footprint = _pixels_per_texel(texels.position_px, weight.numpy())
     return SkinObservation(
         residual=high_pass(change, weight),
