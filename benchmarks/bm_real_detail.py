@@ -123,7 +123,7 @@ def main() -> None:
         if options.sheet:
             crop, camera, _ = face_crop(photo, result)
             panes.append(np.concatenate([crop, fv.render(result, mode="clay", camera=camera).rgb], axis=1))
-    print(table(["photograph", "R2", "mirrored", "contrast", "relief in degrees"], rows))
+    print(table(["photograph", "R2", "mirrored", "contrast", "displacement in degrees"], rows))
     if panes:
         Image.fromarray(np.concatenate(panes)).save(options.sheet)
 

@@ -98,10 +98,10 @@ def raised(model):
 def test_known_furrows_are_found_in_the_photograph(model, raised):
     posed, true, camera, photo = raised
     view = observe_skin(photo, model, posed.params, camera, 512)
-    relief = displacement_from_shading(view)
+    estimate = displacement_from_shading(view)
     forehead = (view.shading_weight.numpy() > 0.9) & (np.abs(true) > 0.05)
-    assert forehead.sum() > 1000 and relief.evidence > 0.3
-    assert correlation(relief.displacement[forehead], true[forehead]) > 0.8
+    assert forehead.sum() > 1000 and estimate.evidence > 0.3
+    assert correlation(estimate.displacement[forehead], true[forehead]) > 0.8
 
 
 def test_lines_of_raised_brows_fade_with_the_expression(model, raised):

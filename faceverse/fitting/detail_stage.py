@@ -144,14 +144,15 @@ def _fit(
     started = time.perf_counter()
     latents = latents | predicted_latents(module, model, params, view)
     on_step(0.4)
-    relief = displacement_from_shading(view)
+    estimate = displacement_from_shading(view)
     on_step(0.6)
     bare = maps_of(module, model, params.replace(detail=latents, expression=np.zeros_like(params.expression)))
     on_step(0.8)
-    seen, size = PHOTO_SHARE * _smooth_share(relief.seen).numpy(), len(bare.displacement)
-    depth = max(relief.evidence, LEAST_DEPTH)
+    seen, size = PHOTO_SHARE * _smooth_share(estimate.seen).numpy(), len(bare.displacement)
+    depth = max(estimate.evidence, LEAST_DEPTH)
     latents = latents | {"depth": np.float32(depth), "wrinkle_depth": np.float32(depth)}
-    shown, of_expression = relief.displacement.numpy(), np.zeros((size, size), np.float32)
+    shown: np.ndarray = estimate.displacement.numpy()
+    of_expression: np.ndarray = np.zeros_like(shown)
     has_wrinkles = module.expression is not None and bool(params.expression.any())
     if has_wrinkles:
         compressed = wrinkle_compression(model, params, size)
@@ -159,10 +160,10 @@ def _fit(
     residual = _stored((shown - of_expression) / depth - seen * bare.displacement)
     latents = latents | {"residual_displacement": residual.ravel()}
     displacement = depth * (bare.displacement + residual * view.frame.weight.numpy())
-    before, after = view.error(0.0), view.error(view.predicted(torch.zeros(3, 1, 1), relief.displacement))
+    before, after = view.error(0.0), view.error(view.predicted(torch.zeros(3, 1, 1), estimate.displacement))
     fitted = Stage(
-        "detail", time.perf_counter() - started, len(relief.history) - 1, {"shading": after}, before, after,
-        relief.history,
+        "detail", time.perf_counter() - started, max(len(estimate.history) - 1, 0), {"shading": after}, before, after,
+        estimate.history,
     )  # fmt: skip
     stages = [fitted]
     if has_wrinkles:

@@ -42,7 +42,7 @@ BORDER_TEXELS = 24
 
 
 @dataclass(frozen=True)
-class ShadingRelief:
+class ShadingEstimate:
     """Displacement estimated from shading.
 
     Args:
@@ -58,7 +58,7 @@ class ShadingRelief:
     history: tuple[float, ...]
 
 
-def displacement_from_shading(view: SkinObservation, weight: Tensor | None = None) -> ShadingRelief:
+def displacement_from_shading(view: SkinObservation, weight: Tensor | None = None) -> ShadingEstimate:
     """Estimate the displacement that the shading of a photograph shows.
 
     Args:
@@ -69,7 +69,7 @@ def displacement_from_shading(view: SkinObservation, weight: Tensor | None = Non
     size = weight.shape[-1]
     if int((weight > 0.5).sum()) < MIN_TEXELS:
         nothing = torch.zeros(size, size)
-        return ShadingRelief(nothing, 0.0, nothing, ())
+        return ShadingEstimate(nothing, 0.0, nothing, ())
     box = _box(weight)
     gradient = tuple(maps[box] for maps in shading_gradient(view))
     texel_mm = MM_PER_TEXEL_AT_512 * 512 / size
@@ -78,7 +78,7 @@ def displacement_from_shading(view: SkinObservation, weight: Tensor | None = Non
     solved, history = solve_displacement(signal, weight[box], gradient, texel_mm)
     displacement = torch.zeros(size, size)
     displacement[box] = solved
-    return ShadingRelief(displacement * view.frame.weight, evidence, weight, history)
+    return ShadingEstimate(displacement * view.frame.weight, evidence, weight, history)
 
 
 def shading_gradient(view: SkinObservation) -> tuple[Tensor, Tensor]:
