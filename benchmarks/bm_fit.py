@@ -6,10 +6,8 @@ heads are used. docs/fitting.md explains the figures.
 """
 
 import argparse
-import importlib.util
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from fit_heads import (
     synthetic_people,
 )
 from PIL import Image
+from real_figures import LIKENESS_PX, Describe, distance, face_crop, face_descriptor
 
 import faceverse as fv
 from faceverse.fitting import fit_input
@@ -42,7 +41,6 @@ SHEET_COLUMNS = 6
 COMPARED_PX = 256  # side of the crop on which colours are compared
 WRONG_PLACE = 0.5  # landmarks with a larger error, in eye distances, belong to a false detection
 IMPLAUSIBLE = 4.0  # standard deviations of a single identity coefficient
-LIKENESS_PX = 512
 LIKENESS_MARGIN = 1.7  # side of the crop that the recogniser searches, in sizes of the face
 METHODS = ("mean head", "landmarks only", "full fit")
 FIGURES = {
@@ -52,7 +50,6 @@ FIGURES = {
     "pose": "pose deg",
     "seconds": "seconds",
 }
-INSTALL_LIKENESS = "pip install dlib-bin face-recognition-models"
 
 
 @dataclass(frozen=True)
@@ -250,7 +247,7 @@ def photos_part(model: fv.FaceModel, folder: Path) -> None:
     print(table(header, rows))
 
 
-def photo_figures(result: fv.FitResult, rgb: np.ndarray, describe: Callable | None) -> tuple[float, ...]:
+def photo_figures(result: fv.FitResult, rgb: np.ndarray, describe: Describe | None) -> tuple[float, ...]:
     """Landmarks in % of the eye distance, colour error without and with the texture, likeness, seconds."""
     params, photo = result.params, _of_size(rgb, result.camera.image_size)
     _, eyes_px = landmarks_of(result.model, result.vertices, params.rotation, params.translation, result.camera)
@@ -258,51 +255,14 @@ def photo_figures(result: fv.FitResult, rgb: np.ndarray, describe: Callable | No
     colours = (colour_error(result, photo, textured=textured) for textured in (False, True))
     likeness = float("nan")
     if describe is not None:
-        descriptors = describe(_square(photo, result.landmarks_px)), describe(fv.render(result, LIKENESS_PX).rgb)
-        if all(descriptor is not None for descriptor in descriptors):
-            likeness = float(np.linalg.norm(descriptors[0] - descriptors[1]))
+        portrait = face_crop(photo, result.landmarks_px, LIKENESS_MARGIN)
+        likeness = distance(describe(portrait), describe(fv.render(result, LIKENESS_PX).rgb))
     return 100 * error_px / eyes_px, *colours, likeness, result.seconds
 
 
 def _of_size(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The picture in the camera's pixels (height, width); `read_image` reduces large photographs."""
     return rgb if rgb.shape[:2] == size else np.asarray(Image.fromarray(rgb).resize(size[::-1]))
-
-
-def _square(rgb: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    """(LIKENESS_PX, LIKENESS_PX, 3): the photograph around the face; black beyond its edges."""
-    low, high = points_px.min(0), points_px.max(0)
-    centre, half = (low + high) / 2, LIKENESS_MARGIN * (high - low).max() / 2
-    box = tuple(int(v) for v in (*(centre - half), *(centre + half)))
-    return np.asarray(Image.fromarray(rgb).crop(box).resize((LIKENESS_PX, LIKENESS_PX)))
-
-
-def face_descriptor() -> Callable[[np.ndarray], np.ndarray | None] | None:
-    """dlib's face recogniser: a function from a picture (H, W, 3) to a descriptor (128,), or to None without a face.
-
-    Returns None, and prints what to install, if a package is missing.
-    """
-    # Locate the models' package without importing it: its code needs parts of setuptools that no longer exist.
-    models = importlib.util.find_spec("face_recognition_models")
-    if importlib.util.find_spec("dlib") is None or models is None:
-        print(f"  likeness is left out; it needs dlib's recogniser: {INSTALL_LIKENESS}")
-        return None
-    import dlib
-
-    folder = Path(models.origin).parent / "models"
-    detector = dlib.get_frontal_face_detector()
-    marks = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
-    recogniser = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
-
-    def describe(rgb: np.ndarray) -> np.ndarray | None:
-        rgb = np.ascontiguousarray(rgb)
-        faces = detector(rgb, 1)
-        if not faces:
-            return None
-        largest = max(faces, key=lambda face: face.area())
-        return np.array(recogniser.compute_face_descriptor(rgb, marks(rgb, largest), 5))
-
-    return describe
 
 
 def speed_part(model: fv.FaceModel, photo: np.ndarray, repeats: int) -> None:

@@ -11,15 +11,12 @@ import numpy as np
 import torch
 from common import photographs_in, table
 from PIL import Image
+from real_figures import OUTLINE_SIDE, OutlineView, differs, overlap, resized
 from skimage.color import rgb2lab
 
 import faceverse as fv
-from faceverse.fitting.photometric import crop_photo
 from faceverse.parts.hair_styles import hair_style_of
 
-SIDE = 512  # of the crop in which masks are compared
-CHIN, FOREHEAD = 152, 10  # MediaPipe's landmarks
-BACKGROUND = (255, 0, 255)
 LEAST_PX = 200  # from which colours are compared
 
 
@@ -46,30 +43,18 @@ def measure(path: Path, model: fv.FaceModel, pictures: Path | None) -> Measured:
     photo = fv.read_image(path)
     labels = fv.segment(photo)
     result = fv.fit(photo, model, detail=False)
-    box = tuple(float(value) for value in labels.box_px)
-    camera = result.camera.cropped(box, (SIDE, SIDE))
-    drawn = fv.render(result, camera=camera, background=BACKGROUND).rgb
-    bald = fv.render(fv.edit(result, hair=None), camera=camera, background=BACKGROUND).rgb
-    head = np.abs(drawn.astype(int) - BACKGROUND).max(2) > 24
-    strands = np.abs(drawn.astype(int) - bald).max(2) > 24
-    person = resized(labels.person) > 0.5
-    assert result.landmarks_px is not None  # a fit has them
-    points = (result.landmarks_px - box[:2]) * SIDE / (box[2] - box[0])
-    up = points[FOREHEAD] - points[CHIN]
-    places = np.stack(np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5), axis=-1)
-    above = ((places - points[CHIN]) @ up > 0) & (resized(labels.inside.astype(np.float32)) > 0.5)
-    seen = resized(labels.mask("hair").astype(np.float32)) > 0.5
-    crop, _ = crop_photo(photo.rgb, tuple(value * photo.scale for value in box), SIDE)
-    shaved = fv.render(fv.edit(result, beard=None), camera=camera, background=BACKGROUND).rgb
-    bristles = np.abs(drawn.astype(int) - shaved).max(2) > 24
+    view = OutlineView.of(photo, result, labels)
+    drawn = view.drawn(result)
+    strands = differs(drawn, view.drawn(fv.edit(result, hair=None)))
+    bristles = differs(drawn, view.drawn(fv.edit(result, beard=None)))
     seen_beard = resized(labels.mask("beard").astype(np.float32)) > 0.5
     if pictures is not None:
-        views = [fv.render(result, size=SIDE, rotation=(yaw, 0, 0)).rgb for yaw in (0, 35, 90, 180)]
-        Image.fromarray(np.hstack([crop, drawn, *views])).save(pictures / f"{path.stem}.jpg", quality=90)
+        views = [fv.render(result, size=OUTLINE_SIDE, rotation=(yaw, 0, 0)).rgb for yaw in (0, 35, 90, 180)]
+        Image.fromarray(np.hstack([view.photo, drawn, *views])).save(pictures / f"{path.stem}.jpg", quality=90)
     return Measured(
-        path.name, hair_style_of(result.params.styles), overlap(person & above, head & above), overlap(seen, strands),
-        colour_difference(drawn, crop, seen & strands), result.params.styles.get("beard", ""),
-        overlap(seen_beard, bristles), colour_difference(drawn, crop, seen_beard & bristles), result.seconds,
+        path.name, hair_style_of(result.params.styles), view.outline(drawn), overlap(view.hair, strands),
+        colour_difference(drawn, view.photo, view.hair & strands), result.params.styles.get("beard", ""),
+        overlap(seen_beard, bristles), colour_difference(drawn, view.photo, seen_beard & bristles), result.seconds,
     )  # fmt: skip
 
 
@@ -79,16 +64,6 @@ def colour_difference(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> 
         return float("nan")
     ours, theirs = (rgb2lab(image[where][None] / 255.0).mean((0, 1)) for image in (one, other))
     return float(np.linalg.norm(ours - theirs))
-
-
-def resized(values: np.ndarray) -> np.ndarray:
-    """A map of the labelled crop at the size at which masks are compared."""
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-
-
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two masks; NaN where both are empty."""
-    return float((one & other).sum() / (one | other).sum()) if (one | other).any() else float("nan")
 
 
 def main() -> None:

@@ -103,6 +103,9 @@ def randomize(
     with_detail = is_whole and SKIN not in keep
     skin = seed if with_detail and result.params.detail and result.detail_module is not None else None
     person = edit(result, detail_seed=skin, **amounts)
+    if is_whole and person.params.warp.any():  # another person's face is deformed in another way
+        share = np.float32(1 - min(strength, 1.0))
+        person = with_params(person, person.params.replace(warp=share * person.params.warp))
     if not is_whole or HAIR in keep:
         return person
     return person.replace(params=with_random_hair(person.model, person.params, int(seed)))
@@ -208,10 +211,13 @@ def blend(
     def between(name: str, share: float) -> np.ndarray:
         return _between(getattr(one, name), getattr(two, name), share)
 
+    count = max(len(one.warp), len(two.warp))
+    warps = (head.warp if len(head.warp) else np.zeros((count, 3), np.float32) for head in (one, two))
     params = one.replace(
         identity=between("identity", identity),
         expression=between("expression", expression),
         albedo=between("albedo", albedo),
+        warp=_between(*warps, identity),
         iris=between("iris", albedo),
         styles=(two if identity > 0.5 else one).styles,
         hair=blended_hair(one, two, identity, albedo),

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .graphics.camera import Camera
-from .model.face_model import FaceModel, FaceParams, evaluate
+from .model.face_model import FaceModel, FaceParams
 from .model.skin_texture import model_texture
+from .model.warp import head_vertices
 from .parts.beard import with_beard
 from .parts.beard_frame import beard_density, beard_frame
 from .parts.eyes import with_irises
@@ -366,17 +366,13 @@ def with_params(result: FitResult, params: FaceParams) -> FitResult:
         ParameterError: coefficients of the wrong length for `result.model`.
     """
     model = result.model
-
-    def row(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.float32, ndmin=2)).to(model.device)
-
-    neutral = model.vertices(row(params.identity))[0]
-    terms = model.expression_terms(row(params.identity), row(params.expression))
+    neutral, vertices = head_vertices(model, params)
+    albedo = model.albedo(torch.from_numpy(np.array(params.albedo, dtype=np.float32, ndmin=2)).to(model.device))
     return result.replace(
         params=params,
-        vertices=evaluate(neutral, *terms)[0].numpy(force=True),
-        neutral_vertices=neutral.numpy(force=True),
-        albedo=model.albedo(row(params.albedo))[0].clamp(0, 1).numpy(force=True),
+        vertices=vertices,
+        neutral_vertices=neutral,
+        albedo=albedo[0].clamp(0, 1).numpy(force=True),
     )
 
 

@@ -324,9 +324,10 @@ def test_progress_and_stages_cover_all_photographs(together):
     result, events = together
     fractions = [fraction for _, fraction, _ in events]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
-    names = ["detection", "segmentation", "landmarks", "photometric coarse", "photometric fine", "hair", "texture"]
+    photometric = ["photometric coarse", "photometric fine"]
+    names = ["detection", "segmentation", "landmarks", *photometric, "alignment", "hair", "texture"]
     assert [stage.name for stage in result.stages] == names
-    for stage in result.stages[2:5]:
+    for stage in result.stages[2:6]:
         assert stage.after < stage.before and stage.after == pytest.approx(sum(stage.loss_terms.values()), rel=1e-4)
     assert result.warnings == ()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import ParameterError
 from .arguments import note_renamed
 
-BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "displacement", "page", "fuzz")
+BENCHMARKS = ("rasterize", "fit", "base", "track", "registration", "detail", "displacement", "page", "real", "fuzz")
 REPOSITORY = Path(__file__).resolve().parents[2]
 _OLD_NAMES = {"relief": "displacement"}
 

@@ -20,6 +20,7 @@ from ..errors import ParameterError
 from ..graphics.mesh import vertex_normals
 from ..model.face_model import FaceModel, FaceParams
 from ..model.texture_maps import bake_planes, bake_vertices, uv_fragments
+from ..model.warp import head_vertices
 
 BAND_SIGMAS_MM = (3.0, 1.0)
 """Standard deviations of the Gaussians between the coarse, medium and fine bands."""
@@ -134,8 +135,8 @@ def condition_maps(model: FaceModel, params: FaceParams, size: int) -> np.ndarra
     Three channels of linear albedo, (albedo - 0.35) / 0.25, and three of the neutral mesh, (position - centroid of the
     mean face) / 0.1 m.
     """
-    identity, albedo = (torch.from_numpy(np.array(c, np.float32, ndmin=2)) for c in (params.identity, params.albedo))
-    neutral = model.vertices(identity.to(model.device))[0].numpy(force=True)
+    albedo = torch.from_numpy(np.array(params.albedo, np.float32, ndmin=2))
+    neutral, _ = head_vertices(model, params)
     colours = model.albedo(albedo.to(model.device))[0].clamp(0, 1).numpy(force=True)
     centroid = model.mean_vertices[model.regions.get("face", slice(None))].mean(axis=0)
     values = np.concatenate([(colours - _ALBEDO_CENTRE) / _ALBEDO_SCALE, (neutral - centroid) / _POSITION_SCALE_M], 1)
@@ -281,12 +282,7 @@ def expression_strain(model: FaceModel, params: FaceParams, size: int) -> np.nda
     Raises:
         ParameterError: coefficients of another model, or a size as in `uv_fragments`.
     """
-    identity, expression = (
-        torch.from_numpy(np.array(c, np.float32, ndmin=2)).to(model.device)
-        for c in (params.identity, params.expression)
-    )
-    neutral = model.vertices(identity)[0].numpy(force=True)
-    expressive = model.vertices(identity, expression)[0].numpy(force=True)
+    neutral, expressive = head_vertices(model, params)
     return surface_strain(model, neutral, expressive, TangentFrame.of(model, neutral, size))
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..result import Stage
+from .alignment import align
 from .fit_input import FitInput, initial_state, photometric_target, render_preview
 from .lip_closure import close_lips
 from .photometric import STAGES, PhotometricTarget, Refinement, estimate_light_and_albedo, refine
@@ -63,6 +64,11 @@ def fit_appearance(
         steps = len(outcome.history) - 1
         stages.append(Stage(settings.name, spent, steps, outcome.terms, outcome.before, outcome.after, outcome.history))
     states = calibrate_tone(surface, states, targets)
+    started = time.perf_counter()
+    progress("alignment", done, None)
+    if aligned := align(fit_inputs, states):
+        states, spent = aligned.states, time.perf_counter() - started
+        stages.append(Stage("alignment", spent, aligned.steps, aligned.terms, aligned.before, aligned.after))
     closed = [
         close_lips(fit_input.landmarks, state, fit_input.face.landmarks_px, fit_input.camera)
         for fit_input, state in zip(fit_inputs, states, strict=True)

@@ -17,6 +17,7 @@ from ..io.images import Photo
 from ..landmarks import DetectedFace
 from ..messages import Message
 from ..model.face_model import FaceModel, FaceParams
+from ..model.warp import head_vertices
 from ..rendering.render import render_head
 from ..result import FitResult, Stage
 from ..segmentation import Segmentation, segment_face
@@ -217,7 +218,7 @@ def projected_landmarks(fit_input: FitInput, state: FaceState) -> np.ndarray:
     """(L, 2) projections of the fitted landmarks, in pixels of the photograph's original size."""
     model, landmarks = fit_input.model, fit_input.model.fit_landmarks
     with torch.no_grad():
-        vertices = model.vertices(state.tensor("identity"), state.tensor("expression"))[0].numpy()
+        _, vertices = head_vertices(model, state.to_params())
         corners = vertices[model.faces[landmarks.triangle]]  # with corrective shapes, which landmark bases leave out
         points = torch.from_numpy((corners * landmarks.barycentric[..., None]).sum(axis=1))
         posed = transform(points, state.tensor("rotation")[0], state.tensor("translation")[0])
@@ -251,16 +252,15 @@ def head_result(
         started: `time.perf_counter()` when the fit began.
     """
     model = fit_input.model
+    neutral, vertices = head_vertices(model, state.to_params())
     with torch.no_grad():
-        vertices = model.vertices(state.tensor("identity"), state.tensor("expression"))[0]
-        neutral = model.vertices(state.tensor("identity"))[0]
         albedo = model.albedo(state.tensor("albedo"))[0].clamp(0, 1)
     return FitResult(
         model=model,
         params=params,
         camera=original_camera(fit_input),
-        vertices=vertices.numpy(),
-        neutral_vertices=neutral.numpy(),
+        vertices=vertices,
+        neutral_vertices=neutral,
         albedo=albedo.numpy(),
         texture=texture.rgb,
         texture_confidence=texture.confidence,

@@ -36,6 +36,7 @@ class FaceState:
     identity: np.ndarray = field(default_factory=_empty)
     albedo: np.ndarray = field(default_factory=_empty)
     light: np.ndarray = field(default_factory=_default_light)
+    warp: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
 
     @classmethod
     def from_params(cls, params: FaceParams) -> FaceState:

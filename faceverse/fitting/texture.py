@@ -26,6 +26,7 @@ from ..graphics.sampling import sample_planes
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture, encode_srgb, model_albedo, paint_irises, smoothstep
 from ..model.texture_maps import bake_planes
+from ..model.warp import head_vertices
 from ..segmentation import Segmentation
 from .even_skin import LOW_SIZE, enlarged, even_skin, plain_skin, without_highlights
 from .visible_skin import TEXTURE_LABELS, visible_skin
@@ -172,8 +173,8 @@ def bake_photo(
 def _posed(model: FaceModel, params: FaceParams) -> torch.Tensor:
     """Vertices (V, 3) in camera space."""
     with torch.no_grad():
-        vertices = model.vertices(torch.from_numpy(params.identity)[None], torch.from_numpy(params.expression)[None])
-        return transform(vertices[0], torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
+        vertices = torch.from_numpy(head_vertices(model, params)[1])
+        return transform(vertices, torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..graphics.lighting import linear_from_srgb, srgb_from_linear
 from ..model.face_model import FaceModel, FaceParams
 from ..model.skin_texture import DARKEST_ALBEDO, SkinTexture
 from ..model.texture_maps import uv_fragments
+from ..model.warp import head_vertices
 
 MIN_CONFIDENCE = 0.8  # of texels that take part in matching the colours of two photographs
 MIN_OVERLAP = 0.002  # share of the texture; smaller overlaps are ignored
@@ -34,8 +35,7 @@ def pixel_density(model: FaceModel, params: FaceParams, camera: Camera, size: in
         camera: of the photograph.
     """
     with torch.no_grad():
-        identity, expression = (torch.from_numpy(v)[None] for v in (params.identity, params.expression))
-        head = model.vertices(identity, expression)[0]
+        head = torch.from_numpy(head_vertices(model, params)[1])
         posed = transform(head, torch.from_numpy(params.rotation), torch.from_numpy(params.translation))
         pixels = project(posed, camera)[:, :2].numpy().astype(np.float64)
     a, b, c = (posed.numpy().astype(np.float64)[model.faces[:, k]] for k in range(3))

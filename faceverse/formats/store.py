@@ -28,6 +28,7 @@ from ..graphics.camera import Camera
 from ..io.json_text import parse_json
 from ..messages import Message, entries_of, reason_of, with_codes
 from ..model.face_model import FaceModel, FaceParams
+from ..model.warp import CONTROL_POINTS
 from ..parts.beard import beard_entry, beard_of_file
 from ..parts.hair import hair_entry, hair_of_file
 from ..parts.part import styles_of_file
@@ -76,6 +77,7 @@ def _document(result: FitResult) -> dict:
                 _STORED_LATENTS.get(name, name): _packed_or_numbers(values, name)
                 for name, values in params.detail.items()
             },
+            "warp": _numbers(params.warp) if params.warp.any() else None,
             "styles": dict(params.styles),
             "hair": hair_entry(params.hair),
             "beard": beard_entry(params.beard),
@@ -256,6 +258,9 @@ def _restored(document: dict, model: FaceModel) -> FitResult:
     values["detail"] = {
         _LATENTS_OF_STORED.get(key, key): _latents(item, f"detail {key}") for key, item in stored["detail"].items()
     }
+    values["warp"] = _optional(stored.get("warp"), _array, (len(CONTROL_POINTS), 3), "warp")
+    if values["warp"] is None:
+        del values["warp"]
     values["styles"] = styles_of_file(stored.get("styles"), model.parts)
     values["hair"] = hair_of_file(stored.get("hair"))
     values["beard"] = beard_of_file(stored.get("beard"))

@@ -56,6 +56,7 @@ class FaceParams:
         translation: (3,) metres.
         light: (9, 3) spherical harmonics, linear RGB, camera space.
         iris: (3,) colour of the iris, linear RGB.
+        warp: (K, 3) metres, the person's own deformation of the mesh, see `warp.py`; (0, 3) for none.
         detail: latents of the detail module by name; empty where none was fitted.
         styles: slot -> style of the parts of the head, see `PartLibrary`; of no effect for models without parts.
         hair: colour and shape of the hair, if `styles` has any.
@@ -69,6 +70,7 @@ class FaceParams:
     translation: np.ndarray = field(default_factory=lambda: np.array([0, 0, -0.6], dtype=np.float32))
     light: np.ndarray = field(default_factory=lambda: default_light().numpy())
     iris: np.ndarray = field(default_factory=lambda: np.array([0.09, 0.045, 0.02], dtype=np.float32))
+    warp: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     detail: dict = field(default_factory=dict)
     styles: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_STYLES))
     hair: Hair = field(default_factory=Hair)
