@@ -212,12 +212,12 @@ def blend(
         return _between(getattr(one, name), getattr(two, name), share)
 
     count = max(len(one.warp), len(two.warp))
-    warps = (head.warp if len(head.warp) else np.zeros((count, 3), np.float32) for head in (one, two))
+    warps = [head.warp if len(head.warp) else np.zeros((count, 3), np.float32) for head in (one, two)]
     params = one.replace(
         identity=between("identity", identity),
         expression=between("expression", expression),
         albedo=between("albedo", albedo),
-        warp=_between(*warps, identity),
+        warp=_between(warps[0], warps[1], identity),
         iris=between("iris", albedo),
         styles=(two if identity > 0.5 else one).styles,
         hair=blended_hair(one, two, identity, albedo),
