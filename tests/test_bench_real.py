@@ -51,7 +51,8 @@ def test_slope_and_bias_of_heads_that_open_the_mouth_too_little(heads):
     figures = real_figures.gap_figures(list(zip(detected, fitted, strict=True)))["opening of the mouth"]
     opened = np.array([real_figures.gaps(p)[0] for p in detected])
     assert figures.slope == pytest.approx(0.8, abs=1e-3) and figures.correlation == pytest.approx(1)
-    assert figures.bias == pytest.approx(-0.2 * opened.mean(), abs=1e-3) and figures.error == pytest.approx(-figures.bias)
+    assert figures.bias == pytest.approx(-0.2 * opened.mean(), abs=1e-3)
+    assert figures.error == pytest.approx(-figures.bias)
     exact = real_figures.gap_figures([(p, p) for p in detected])
     assert all(f.slope == pytest.approx(1) and f.bias == f.error == 0 for f in exact.values())
 
