@@ -92,7 +92,7 @@ class _Problem:
     def __init__(self, basis: WarpBasis, fit_inputs: list[FitInput], states: list[FaceState]):
         model = fit_inputs[0].model
         self.shapes = [_LandmarkShape.of(fit_input, basis, states[0].identity) for fit_input in fit_inputs]
-        self.precision = _warp_precision(basis, _at_landmarks(model, basis.weights.astype(np.float64)))
+        self.precision = _warp_precision(basis, _at_landmarks(model, basis.weights))
         self.fit_inputs, self.fitted, self.size = fit_inputs, states, basis.controls.size
         self.pose_precision = np.array([_ROTATION_SIGMA] * 3 + list(_SHIFT_SIGMA_M)) ** -2.0
 
@@ -161,7 +161,7 @@ class _LandmarkShape:
     def of(cls, fit_input: FitInput, basis: WarpBasis, identity: np.ndarray) -> _LandmarkShape:
         """The shape of a person with coefficients (I,) in a photograph."""
         model, lm = fit_input.model, fit_input.landmarks.with_identity(identity)
-        weights = _at_landmarks(model, basis.weights.astype(np.float64))
+        weights = _at_landmarks(model, basis.weights)
         modes = np.einsum("lk,ij->kilj", weights, np.eye(3)).reshape(-1, len(weights), 3)
         sigma = np.full(len(weights), _VAGUE_M)
         for value, members in _SIGMAS_M:
@@ -212,7 +212,8 @@ def _pose_change(state: FaceState, fitted: FaceState) -> np.ndarray:
 def _at_landmarks(model: FaceModel, values: np.ndarray) -> np.ndarray:
     """Values (L, ...) at the landmarks from those at the vertices (V, ...)."""
     marks = model.fit_landmarks
-    return (values[model.faces[marks.triangle]] * marks.barycentric[..., None]).sum(1)
+    corners = values[model.faces[marks.triangle]].astype(np.float64)
+    return (corners * marks.barycentric[..., None]).sum(1)
 
 
 def _warp_precision(basis: WarpBasis, weights: np.ndarray) -> np.ndarray:
