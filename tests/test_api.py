@@ -163,13 +163,18 @@ def test_exports_hold_the_head(client, head, kind, tmp_path):
             assert set(archive.namelist()) == named and {"selfie_texture.png", "selfie_teeth_upper.png"} <= named
             archive.extractall(tmp_path)
         path = tmp_path / "selfie.obj"
+    if kind == "3mf":
+        assert zipfile.ZipFile(path).testzip() is None  # tests/test_printing.py reads such files
+        return
     mesh = trimesh.load(path, force="mesh", process=False)
     is_neutral = kind == "glb"
     worn = wanted.neutral_part_vertices if is_neutral else wanted.part_vertices
     expected = np.concatenate([wanted.neutral_vertices if is_neutral else wanted.vertices, *worn.values()])
     scale = 1000 if kind == "stl" else 1
     tolerance = 8e-3 if kind in ("ply", "stl") else 1e-4  # hair is a solid there, which leaves out single strands
-    assert np.allclose(mesh.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=tolerance * scale)
+    bounds = np.stack([expected.min(0), expected.max(0)])
+    bounds[0, 1] -= 0.003 * (kind == "stl")  # the base
+    assert np.allclose(mesh.bounds, bounds * scale, atol=tolerance * scale)
 
 
 def test_requests_with_the_same_file_do_not_disturb_each_other(client, head):

@@ -214,7 +214,7 @@ def test_the_photograph_is_never_replaced(toy_fit, tmp_path, capsys):
 
 def test_unknown_formats_are_wrong_arguments(toy_fit, photo, tmp_path, capsys):
     line = error_line(capsys, 2, ["fit", photo, "-o", tmp_path / "out", "--format", "glb,fbx"])
-    assert "fbx" in line and "glb,obj,ply,stl,json" in line and not (tmp_path / "out").exists()
+    assert "fbx" in line and "glb,obj,ply,stl,3mf,json" in line and not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------- batch
@@ -672,7 +672,7 @@ def test_export_writes_detail_as_geometry(suffix, skins, tmp_path):
 def test_export_refuses_dense_meshes_that_make_no_sense(stored, skins, tmp_path, capsys):
     capsys.readouterr()
     dense = ["--lod", "dense"]
-    assert ".obj .ply .stl" in error_line(capsys, 1, ["export", skins[0], tmp_path / "x.glb", *dense])
+    assert ".obj .ply .stl .3mf" in error_line(capsys, 1, ["export", skins[0], tmp_path / "x.glb", *dense])
     assert "invalid choice" in error_line(capsys, 2, ["export", skins[0], tmp_path / "x.ply", "--lod", "fine"])
     assert "no displacement" in error_line(capsys, 1, ["export", stored, tmp_path / "x.ply", *dense])
     with pytest.raises(SystemExit):

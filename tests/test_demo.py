@@ -355,13 +355,19 @@ def test_downloads_hold_the_head_of_the_sliders(head, kind, lod, tmp_path, toy_m
             assert sorted(archive.namelist()) == ["head.mtl", "head.obj", "head_texture.png"]
             archive.extractall(tmp_path / "unpacked")
         path = tmp_path / "unpacked" / "head.obj"
+    if kind == "3mf":
+        assert zipfile.ZipFile(path).testzip() is None  # tests/test_printing.py reads such files
+        return
     loaded = trimesh.load(path, force="mesh", process=False)
     if lod == "coarse":
-        assert len(loaded.faces) == len(toy_model.coarse.faces)
+        closing = len(loaded.faces) - len(toy_model.coarse.faces)
+        assert 0 < closing < 100 if kind == "stl" else closing == 0
         return
     expected = wanted.neutral_vertices if kind == "glb" else wanted.vertices  # a GLB holds its expression as weights
     scale = 1000 if kind == "stl" else 1
-    assert np.allclose(loaded.bounds, np.stack([expected.min(0), expected.max(0)]) * scale, atol=1e-4 * scale)
+    bounds = np.stack([expected.min(0), expected.max(0)])
+    bounds[0, 1] -= 0.003 * (kind == "stl")  # the base
+    assert np.allclose(loaded.bounds, bounds * scale, atol=1e-4 * scale)
 
 
 def test_dice_stay_near_the_person_unless_they_are_wild(model):

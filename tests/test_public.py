@@ -51,7 +51,7 @@ def test_the_function_wins_over_the_module_of_the_same_name():
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        ("EXPORT_FORMATS", "glb obj ply stl json npy"),
+        ("EXPORT_FORMATS", "glb obj ply stl 3mf json npy"),
         ("TRACK_FORMATS", "csv json npz glb"),
         ("RENDER_MODES", "color albedo clay normal depth uv wireframe"),
         ("CLIP_MODES", "color albedo clay normal depth uv wireframe overlay side"),

@@ -1,9 +1,9 @@
-"""Export a head to mesh files (.glb .obj .ply .stl), to a .json that restores it, or to the original code's .npy.
+"""Export a head to mesh files (.glb .obj .ply .stl .3mf), to a .json that restores it, or to the original code's .npy.
 
 `EXPORT_FORMATS` is the one list of formats; `export`, the command line and the web page read it.
 
 Meshes are in head space (see camera.py): metres, +y up, the face looks along +z, without the pose of the photograph.
-Only .stl is in millimetres: its numbers carry no unit, and printing programs read them as millimetres.
+Only .stl and .3mf are in millimetres, because they are for printing; a .3mf has +z up and stands on the plate.
 Every file is written atomically. No file contains the photograph or the folder it came from.
 """
 
@@ -28,8 +28,9 @@ from ..parts.hair_styles import BALD, with_hair_style
 from ..result import FitResult, head_from_params
 from ..weights import load_model
 from .glb import glb_bytes
-from .meshes import OBJ_COMPANIONS, companion_stem, obj_files, ply_files, stl_files
+from .meshes import OBJ_COMPANIONS, companion_stem, obj_files, ply_files
 from .morphs import morphs_of
+from .printing import stl_files, threemf_files
 from .store import from_json, to_json
 
 LEVELS_OF_DETAIL = ("coarse", "standard", "dense")
@@ -84,13 +85,14 @@ def export(
             .obj: head with its expression, and beside it NAME.mtl, NAME_texture.png and pictures of the parts.
             .ply: head with its expression, binary, colours of the textures at the vertices; the hair is one closed
             solid; no lashes, brows, corneas.
-            .stl: the same in millimetres, binary.
+            .stl: for printing: closed bodies in millimetres, with a base below the collar; binary.
+            .3mf: the same with textures, upright on the plate.
             .json: everything that `load_result` needs, texture included; no mesh.
             .npy: the coefficients as the original FaceVerse code stores them (see `faceverse.official`), of a head that
             its default camera looks at; no texture.
         lod: level of detail of the mesh. "coarse": the model's coarse mesh. "standard": the model's own mesh. "dense":
-            wrinkles and pores as geometry, up to about 600,000 triangles (.obj, .ply, .stl; a .glb shows them by its
-            normal map). "coarse" makes no difference in a .json or .npy.
+            wrinkles and pores as geometry, up to about 600,000 triangles (.obj, .ply, .stl, .3mf; a .glb shows them by
+            its normal map). "coarse" makes no difference in a .json or .npy.
         hair: False writes the head without its hair.
         rig: for a .glb: a skeleton with the joints Neck, Head, Jaw, LeftEye and RightEye moves all meshes, see
             `faceverse.formats.rig`. Nodes of parts have no pivots then.
@@ -251,7 +253,8 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
     ),  # fmt: skip
     "obj": ExportFormat("OBJ", "mesh with materials and textures beside it", obj_files, companions=OBJ_COMPANIONS),
     "ply": ExportFormat("PLY", "binary mesh with colours at the vertices", ply_files),
-    "stl": ExportFormat("STL", "binary mesh in millimetres, for 3D printing", stl_files),
+    "stl": ExportFormat("STL", "closed bodies in millimetres, for 3D printing", stl_files),
+    "3mf": ExportFormat("3MF", "closed bodies with colours in millimetres, for 3D printing", threemf_files),
     "json": ExportFormat("JSON", "the parameters and the texture, to go on with", _json, levels_of_detail=()),
     "npy": ExportFormat(
         "NPY", "coefficients for the original FaceVerse code", _npy, levels_of_detail=(), in_menus=False

@@ -1,7 +1,7 @@
-"""Write a head with its expression to OBJ, PLY and STL: the skin and its parts.
+"""Write a head with its expression to OBJ and PLY: the skin and its parts.
 
-An OBJ has all parts, each as an object with a material. PLY and STL hold surfaces without transparency: hair and
-beard are closed solids; lashes and brows, which are pictures of hairs on transparent strips, are left out.
+An OBJ has all parts, each as an object with a material. A PLY holds surfaces without transparency: hair and beard are
+closed solids; lashes and brows, which are pictures of hairs on transparent strips, are left out.
 """
 
 from __future__ import annotations
@@ -133,18 +133,6 @@ def ply_files(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
         "end_header\n",
     ]
     return {path: "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()}
-
-
-def stl_files(result: FitResult, path: Path, lod: str) -> dict[Path, bytes]:
-    """Contents of a binary .stl in millimetres."""
-    meshes, _ = _opaque_meshes(result, lod)
-    corners = np.concatenate([mesh.vertices[mesh.faces] for mesh in meshes]).astype(np.float32) * 1000
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    triangles = np.zeros(len(corners), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-    triangles["normal"] = cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-12)
-    triangles["corners"] = corners
-    header = f"{library_name()}: millimetres, +y up".encode().ljust(80)[:80]
-    return {path: header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()}
 
 
 def _opaque_meshes(result: FitResult, lod: str) -> tuple[list[DenseMesh], list[np.ndarray]]:

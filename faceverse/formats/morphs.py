@@ -32,8 +32,7 @@ class Morphs:
     recipes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def names_file(self) -> bytes:
-        """JSON that lists the targets in the order of every mesh that has any, for programs whose importer drops names.
-        """
+        """JSON that lists the targets, in the order of all meshes, for programs whose importer drops the names."""
         recipes = {name: dict(weights) for name, weights in self.recipes.items()}
         return json.dumps({"targets": self.names, "recipes": recipes}, indent=1).encode()
 
@@ -55,9 +54,7 @@ def check_morphs(model: FaceModel, morphs: str, sides: str) -> tuple[str, ...]:
     return sets
 
 
-def morphs_of(
-    result: FitResult, weights: np.ndarray, morphs: str = "arkit", sides: str = "Left/Right"
-) -> Morphs:
+def morphs_of(result: FitResult, weights: np.ndarray, morphs: str = "arkit", sides: str = "Left/Right") -> Morphs:
     """The morph targets of a head.
 
     Args:

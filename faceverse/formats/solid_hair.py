@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter
 
 from ..detail.dense import DenseMesh
 from ..graphics.lighting import srgb_from_linear
@@ -24,6 +24,7 @@ _CELL_M = 0.0025
 _HALF_THICKNESS_M = 0.0022  # of a strip of hair
 _CLOSED_M = 0.007  # gaps of twice this width are closed
 _SMOOTH_CELLS = 0.8
+_BARELY_INSIDE = 0.02  # value of samples that are filled so that the solid does not touch itself
 _OPAQUE = 0.5  # alpha from which a texel is hair
 _SINK_M = 0.003  # by which the cap of short hairs reaches into the head, so that both overlap
 
@@ -115,8 +116,32 @@ def _solid(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     distance = distance_transform_edt(empty)
     depth = distance_transform_edt(distance <= closing)  # of the dilated hair, from its own surface
     field = gaussian_filter((depth - _CLOSED_M / _CELL_M).astype(np.float32), _SMOOTH_CELLS)
-    vertices, faces = surface_net(field)
+    enclosed = binary_fill_holes(field > 0)  # bubbles, which nobody sees
+    vertices, faces = surface_net(without_diagonals(np.where(enclosed, np.maximum(field, _BARELY_INSIDE), field)))
     return (origin + _CELL_M * vertices).astype(np.float32), faces
+
+
+def without_diagonals(field: np.ndarray) -> np.ndarray:
+    """A field (X, Y, Z) like this one in which no two samples inside touch only by a diagonal of a square: there the
+    surface would meet itself in an edge, and a program for printing could not tell inside from outside."""
+    field = field.copy()
+    while True:
+        found = np.zeros(field.shape, bool)
+        for axis in range(3):
+            sides = [other for other in range(3) if other != axis]
+            halves, corners = (slice(None, -1), slice(1, None)), []
+            for first in halves:
+                for second in halves:
+                    cut = [slice(None)] * 3
+                    cut[sides[0]], cut[sides[1]] = first, second
+                    corners.append(tuple(cut))
+            low, right, up, high = (field[at] > 0 for at in corners)
+            crossed = (low == high) & (right == up) & (low != right)
+            for at in corners:
+                found[at] |= crossed
+        if not found.any():
+            return field
+        field[found] = np.maximum(field[found], _BARELY_INSIDE)
 
 
 def surface_net(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
