@@ -31,6 +31,12 @@ def bodies(head):
     return {body.name: body for body in printed_bodies(head, "standard")}
 
 
+def lowest_of(head, bodies):
+    """Height of the lowest point of a head before it gets a base."""
+    others = (body.vertices[:, 1].min() for name, body in bodies.items() if name != "head")
+    return min(head.vertices[:, 1].min(), *others)
+
+
 def solid(body):
     return trimesh.Trimesh(body.vertices, body.faces, process=False)
 
@@ -98,10 +104,10 @@ def test_the_skin_is_that_of_the_head(head, bodies):
     assert all(np.linalg.norm(eyes - point, axis=1).min() < 0.006 for point in missing)
 
 
-def test_the_base_is_flat_and_below_the_collar(head, bodies):
+def test_the_base_is_flat_and_below_collar_and_hair(head, bodies):
     vertices, faces = bodies["head"].vertices, bodies["head"].faces
     low = vertices[:, 1].min()
-    assert low == pytest.approx(head.vertices[:, 1].min() - 0.003, abs=1e-6)
+    assert low == pytest.approx(lowest_of(head, bodies) - 0.003, abs=1e-6)
     base = np.abs(vertices[:, 1] - low) < 1e-9
     normals, areas = solid(bodies["head"]).face_normals, solid(bodies["head"]).area_faces
     bottom = base[faces].all(axis=1)
@@ -142,10 +148,17 @@ def test_solids_do_not_touch_themselves():
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def test_an_stl_is_closed_and_in_millimetres(head, tmp_path):
+def test_the_head_stands_on_its_base_whatever_hangs(model):
+    bearded = coarse_head(fv.edit(fv.head(model.random(3), model, texture_size=64), beard="full_long"))
+    printed = {body.name: body.vertices[:, 1].min() for body in printed_bodies(bearded, "standard")}
+    assert printed["beard"] < bearded.vertices[:, 1].min()
+    assert printed["head"] == pytest.approx(printed["beard"] - 0.003)
+
+
+def test_an_stl_is_closed_and_in_millimetres(head, bodies, tmp_path):
     mesh = trimesh.load(fv.export(head, tmp_path / "me.stl"))
     assert mesh.is_watertight and mesh.volume > 3e6
-    assert mesh.bounds[0, 1] == pytest.approx(1000 * head.vertices[:, 1].min() - 3, abs=0.01)
+    assert mesh.bounds[0, 1] == pytest.approx(1000 * lowest_of(head, bodies) - 3, abs=0.01)
 
 
 @pytest.fixture(scope="module")

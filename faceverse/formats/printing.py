@@ -1,8 +1,8 @@
 """Write a head for 3D printing: closed bodies in millimetres, as STL without and as 3MF with colours.
 
-The skin gets a flat base below the collar and caps behind the eyes; teeth, tongue, eyes and the solids of hair and
-beard are closed bodies of their own, which overlap the skin. Printing programs unite them. Lashes, brows and corneas
-are left out: pictures of hairs on strips, and a clear layer, cannot be printed.
+The skin gets a flat base below collar, hair and beard, and caps behind the eyes; teeth, tongue, eyes and the solids of
+hair and beard are closed bodies of their own, which overlap the skin. Printing programs unite them. Lashes, brows and
+corneas are left out: pictures of hairs on strips, and a clear layer, cannot be printed.
 
 Reference: 3MF Consortium, "3D Manufacturing Format, Core Specification 1.3" and "Materials and Properties Extension
 1.2".
@@ -39,7 +39,7 @@ _NO_DATE = (1980, 1, 1, 0, 0, 0)  # the same head gives the same bytes
 _POINT_M = 2e-5  # a hole of this size is a point
 _FRAGMENT = 0.05  # greatest share of the triangles in pieces that are dropped
 _LOW = 0.35  # of the height of the skin, below which a hole is the collar
-_BASE_M = 0.003  # height of the base below the lowest point of the collar
+_BASE_M = 0.003  # height of the base below the lowest point of everything else
 _SUNK = 0.35  # depth of caps, in mean radii of their holes: behind the front of an eyeball
 
 
@@ -66,7 +66,7 @@ class Body:
 
 def printed_bodies(result: FitResult, lod: str) -> list[Body]:
     """The closed bodies of a head with its expression."""
-    bodies = [_closed("head", skin_mesh(result, lod), result.texture, is_skin=True)]
+    bodies = []
     for slot, part in result.parts.items():
         if part.material.alpha_mode == "OPAQUE":
             texture = padded_texture(part.material)[..., :3]
@@ -74,16 +74,18 @@ def printed_bodies(result: FitResult, lod: str) -> list[Body]:
     for name, make, colour in (("hair", solid_hair, solid_colour), ("beard", solid_beard, beard_texture)):
         if (solid := make(result)) is not None:
             bodies.append(_closed(name, solid, colour(result)))
-    return bodies
+    floor = min((float(body.vertices[:, 1].min()) for body in bodies), default=np.inf)
+    return [_closed("head", skin_mesh(result, lod), result.texture, floor), *bodies]
 
 
 # -- closing ----------------------------------------------------------------------------------------------------------
-def _closed(name: str, mesh: DenseMesh, texture: np.ndarray, is_skin: bool = False) -> Body:
+def _closed(name: str, mesh: DenseMesh, texture: np.ndarray, floor: float | None = None) -> Body:
     """A mesh without holes.
 
     Args:
-        is_skin: whether the hole below everything else is closed by a flat base, and the others, in which the eyes
-            are, by caps that stay behind the eyes. Holes of parts get flat caps.
+        floor: of the skin: lowest point of the other bodies. The hole at the collar is closed by a flat base below it
+            and below the collar, and the others, in which the eyes are, by caps that stay behind the eyes. Holes of
+            parts get flat caps.
     """
     vertices = mesh.vertices.astype(np.float64)
     kept = _without_fragments(mesh.faces)
@@ -98,8 +100,8 @@ def _closed(name: str, mesh: DenseMesh, texture: np.ndarray, is_skin: bool = Fal
     for loop, loop_uv in holes:
         if np.ptp(vertices[loop], axis=0).max() < _POINT_M:
             continue
-        if is_skin and vertices[loop, 1].max() < low:
-            ring = vertices[loop] * (1, 0, 1) + (0, vertices[loop, 1].min() - _BASE_M, 0)
+        if floor is not None and vertices[loop, 1].max() < low:
+            ring = vertices[loop] * (1, 0, 1) + (0, min(vertices[loop, 1].min(), floor) - _BASE_M, 0)
             centre = ring.mean(axis=0)
             around = len(vertices) + np.arange(len(loop))
             sides, sides_uv = _strip(loop, loop_uv, around)
@@ -111,7 +113,8 @@ def _closed(name: str, mesh: DenseMesh, texture: np.ndarray, is_skin: bool = Fal
             centre = points.mean(axis=0)
             inward = np.cross(points - centre, np.roll(points, -1, axis=0) - centre).sum(axis=0)
             inward /= max(float(np.linalg.norm(inward)), 1e-12)
-            centre = centre + is_skin * _SUNK * float(np.linalg.norm(points - centre, axis=1).mean()) * inward
+            depth = _SUNK * float(np.linalg.norm(points - centre, axis=1).mean())
+            centre = centre + (floor is not None) * depth * inward
         fan = np.stack([np.roll(loop, -1), loop, np.full(len(loop), len(vertices))], axis=1)
         vertices = np.concatenate([vertices, centre[None]])
         faces = np.concatenate([faces, fan])
