@@ -19,6 +19,10 @@ LEAST_PX = 30  # pixels that tell a colour
 RETURNED, RETURNED_SHORT, HIGHLIGHT = 0.68, 0.27, 0.012
 LEAST_SHARE = 0.6  # of the seen light that comes from below the highlights
 ALBEDO = (0.002, 0.95)
+# Dark hair returns little but reflections of its surroundings: its hue is drawn to that of dark hair, the more the
+# darker it is, half at this luminance.
+DARK_HUE, DARK = (1.15, 0.97, 0.84), 0.004
+LEAST_LIT = 0.3  # of the mean light around the head: less is an error of the shape or of the light
 TIPS, ROOTS, LEAST_ENDS_PX = 0.6, 0.3, 40  # places along the hair, and pixels of both that tell them apart
 TIP_RATIO = (0.8, 2.5)  # luminance of the tips over that of the roots: darker ones are in shadow
 
@@ -52,7 +56,7 @@ def with_seen_colour(fitted: FittedHair, observed: HairObservation, seen: np.nda
     weights = fitted.drawn.fragments.barycentric[0].numpy()[both][..., None]
     normals = hair_normals(fitted.drawn.vertices, fitted.drawn.faces, observed.centre) @ rotation.T
     values = shading(torch.from_numpy(np.float32(normals)), light).numpy()
-    shade = (values[corners] * weights).sum(1)
+    shade = np.maximum((values[corners] * weights).sum(1), LEAST_LIT * values.mean(0))
     returned = RETURNED + RETURNED_SHORT * fitted.on_head.fields.shortness
     hair = hair.replace(color=_colour(pixels, shade, white, returned))
     along = (fitted.on_head.fields.along[corners] * weights[..., 0]).sum(1)
@@ -61,7 +65,7 @@ def with_seen_colour(fitted: FittedHair, observed: HairObservation, seen: np.nda
         return hair
     roots, tips = (_linear(_colour(pixels[end], shade[end], white, returned)) for end in ends)
     ratio = float(tips @ LUMINANCE) / max(float(roots @ LUMINANCE), 1e-6)
-    tips = np.clip(tips * np.clip(ratio, *TIP_RATIO) / max(ratio, 1e-6), *ALBEDO)
+    tips = _within_range(tips * np.clip(ratio, *TIP_RATIO) / max(ratio, 1e-6))
     return hair.replace(color=_srgb(roots), tip_color=_srgb(tips))
 
 
@@ -70,7 +74,15 @@ def _colour(
 ) -> tuple[float, float, float]:
     """sRGB of hair whose pixels (N, 3) in linear light are lit with (N, 3) and have white highlights (3,)."""
     seen, lit = pixels.mean(0), np.maximum(shade.mean(0), 1e-3)
-    return _srgb(np.clip(np.maximum(seen - white, LEAST_SHARE * seen) / (returned * lit), *ALBEDO))
+    albedo = np.maximum(seen - white, LEAST_SHARE * seen) / (returned * lit)
+    luminance = float(albedo @ LUMINANCE)
+    certain = luminance / (luminance + DARK)
+    return _srgb(_within_range(certain * albedo + (1 - certain) * luminance * np.array(DARK_HUE)))
+
+
+def _within_range(albedo: np.ndarray) -> np.ndarray:
+    """Albedo (3,), scaled down where a channel is brighter than hair can be: clipping would change the hue."""
+    return np.maximum(albedo * min(1.0, ALBEDO[1] / float(albedo.max())), ALBEDO[0])
 
 
 def _linear(srgb: tuple[float, float, float]) -> np.ndarray:
