@@ -6,8 +6,6 @@ The CSV has the columns file and person. Likeness needs dlib's recogniser. docs/
 
 import argparse
 import csv
-import importlib
-import importlib.util
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +32,7 @@ from real_figures import (
     shape_spread_mm,
     skin_difference,
 )
+from wrinkle_figures import explained_shading
 
 import faceverse as fv
 from faceverse.graphics.camera import project, transform
@@ -43,7 +42,6 @@ SHEET_PX = 360
 OVERLAY = 0.6  # opacity of the head before the photograph
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm", ".mkv")
 FRAME_STEP = 6  # every so many frames of a video are compared
-WRINKLES = "wrinkle_figures"  # module whose `explained_wrinkles(photo, result)` gives the share of their shading
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Measured:
         detected, fitted: (478, 2) landmarks in pixels.
         result: the fitted head.
         outline: intersection over union above the chin, NaN for models without hair.
-        wrinkles: share of the wrinkles' shading that the displacement explains; NaN where it is not measured.
+        wrinkles: share of the wrinkles' shading that the displacement explains; NaN without detail.
         seconds: processor time of the fit.
         portrait: descriptor of the photograph, or None.
         views: descriptors of the head by name in VIEWS, or None.
@@ -96,17 +94,11 @@ def measure(path: Path, model: fv.FaceModel, describe: Describe | None, options:
             views[name] = describe(fv.render(result, LIKENESS_PX, mode, rotation=(yaw, 0, 0)).rgb)
     if options.sheets is not None:
         save_sheet(photo, result, options.sheets / f"{path.stem}.jpg")
+    wrinkles = float("nan") if result.displacement is None else explained_shading(photo.rgb, result)[0]
     return Measured(
         path.name, result.landmarks_px, result.projected_landmarks_px, result, outline,
-        explained_wrinkles(photo, result), seconds, portrait, views,
+        wrinkles, seconds, portrait, views,
     )  # fmt: skip
-
-
-def explained_wrinkles(photo, result: fv.FitResult) -> float:
-    """Share of the wrinkles' shading that the displacement explains; NaN without detail or without its measure."""
-    if result.displacement is None or importlib.util.find_spec(WRINKLES) is None:
-        return float("nan")
-    return float(importlib.import_module(WRINKLES).explained_wrinkles(photo, result))
 
 
 def save_sheet(photo, result: fv.FitResult, path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import real_figures
 import torch
+import wrinkle_figures
 from PIL import Image
 
 import faceverse as fv
@@ -130,3 +131,19 @@ def test_a_folder_without_photographs_ends_in_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bm_real.main(["--photos", str(tmp_path)])
     assert "there are no photographs" in capsys.readouterr().err
+
+
+def test_wrinkles_that_shade_the_photograph_are_explained_and_mirrored_ones_are_not():
+    rng = np.random.default_rng(0)
+    size = wrinkle_figures.CROP_PX
+    change = rng.normal(size=(size, size, 3)).astype(np.float32)
+    y, x = np.mgrid[:size, :size] / size
+    zone = (np.abs(x - 0.5) < 0.3) & (y < 0.4)
+    bands = np.stack([wrinkle_figures.band_passed(part) for part in np.moveaxis(change, 2, 0)], axis=2)
+    light = np.stack([0.5 + x, 1 - y, np.full_like(x, 0.3)], axis=2)  # varies over the face
+    shading = (bands * light).sum(2)
+    assert wrinkle_figures.r_squared(change, shading, zone) == pytest.approx(1)
+    assert wrinkle_figures.r_squared(change[:, ::-1], shading, zone) < 0.02
+    other = wrinkle_figures.band_passed(rng.normal(size=(size, size)))
+    half = shading + other * shading[zone].std() / other[zone].std()  # as much again that the head does not have
+    assert wrinkle_figures.r_squared(change, half, zone) == pytest.approx(0.5, abs=0.03)
