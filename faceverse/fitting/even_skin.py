@@ -29,9 +29,9 @@ LOW_SIZE = 256  # of the maps of smooth fields
 MEDIAN_TEXELS, SMOOTH_TEXELS = 5, 1.5  # of LOW_SIZE: windows of the smooth field, about 6 mm
 # Share of the smooth field that belongs to the skin, by lightness and hue: what is wider than BROAD_TEXELS is light,
 # except for a blush or the shadow of a beard; of narrower structures (lines, bags under the eyes) more is the skin's.
-KEPT_BROAD, KEPT_NARROW = (0.35, 0.35), (0.85, 0.6)
+KEPT_BROAD, KEPT_NARROW = (0.45, 0.4), (1.0, 0.8)
 KEPT_TONE = (1.0, 0.65)  # the same of the tone's difference from the model's albedo, which knows what skins there are
-MOST_KEPT = (0.35, 0.10)  # in logarithms: skin varies less than light does
+MOST_KEPT = (0.6, 0.2)  # in logarithms: skin varies less than light does
 BROAD_TEXELS = 9.0  # of LOW_SIZE: Gaussian sigma
 SHADOW = (0.7, 0.6)  # log luminance of the smooth field from which detail is unreliable, and range of the transition
 FEATURES = ("lips", "eyelids", "eyebrows", "eyeballs", "eye_sockets", "mouth_inside", "teeth", "tongue")
