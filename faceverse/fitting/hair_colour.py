@@ -22,6 +22,8 @@ ALBEDO = (0.002, 0.95)
 # Dark hair returns little but reflections of its surroundings: its hue is drawn to that of dark hair, the more the
 # darker it is, half at this luminance.
 DARK_HUE, DARK = (1.15, 0.97, 0.84), 0.004
+# No hair is bluer or greener than grey unless it is dyed, and then its pixels are so too: else the light is misjudged.
+GREY_HUE, LEAST_RED = (1.02, 1.0, 0.96), 0.85  # red of undyed hair's pixels over their brightest channel
 LEAST_LIT = 0.3  # of the mean light around the head: less is an error of the shape or of the light
 TIPS, ROOTS, LEAST_ENDS_PX = 0.6, 0.3, 40  # places along the hair, and pixels of both that tell them apart
 TIP_RATIO = (0.8, 2.5)  # luminance of the tips over that of the roots: darker ones are in shadow
@@ -76,6 +78,8 @@ def _colour(
     seen, lit = pixels.mean(0), np.maximum(shade.mean(0), 1e-3)
     albedo = np.maximum(seen - white, LEAST_SHARE * seen) / (returned * lit)
     luminance = float(albedo @ LUMINANCE)
+    if albedo[0] < albedo.max() and seen[0] > LEAST_RED * seen.max():
+        albedo = luminance * np.array(GREY_HUE)
     certain = luminance / (luminance + DARK)
     return _srgb(_within_range(certain * albedo + (1 - certain) * luminance * np.array(DARK_HUE)))
 
