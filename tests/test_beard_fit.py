@@ -1,25 +1,19 @@
 """Beards from photographs: places, length and colour, on pictures that the tests draw; the skin below them."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_photographs import bare_head, photograph
 
 import faceverse as fv
 from faceverse.fitting.beard import fitted_beard
 from faceverse.fitting.hair import HairView
-from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
-from faceverse.graphics.lighting import ambient_light
+from faceverse.graphics.camera import rotation_from_euler_deg
 from faceverse.model.beard_skin import skin_below_beard
 from faceverse.model.texture_maps import bake_vertices
 from faceverse.parts.beard import CONTROL_POINTS, Beard
 from faceverse.parts.beard_styles import with_beard_style
-from faceverse.parts.hair_styles import with_hair_style
-from faceverse.result import head_from_params
-from faceverse.segmentation import LABELS, Segmentation
 
-SIZE = 512
-BACKGROUND = (255, 0, 255)
 ON_CHIN = np.flatnonzero((CONTROL_POINTS[:, 1] < -0.08) & (CONTROL_POINTS[:, 2] > 0.075))
 ON_CHEEK = np.flatnonzero(np.abs(CONTROL_POINTS[:, 0]) > 0.06)
 
@@ -31,14 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def bare(model):
-    """A head without hair before a camera."""
-    params = model.random(3).replace(
-        rotation=np.eye(3, dtype=np.float32), translation=np.array([0, 0, -0.7], np.float32),
-        light=ambient_light(1.0).numpy(),
-    )  # fmt: skip
-    camera = replace(default_camera((SIZE, SIZE)), focal_px=SIZE * 0.7 / 0.55)
-    styles = with_beard_style(with_hair_style(params.styles, "bald"), "shaved")
-    return head_from_params(model, params.replace(styles=styles, beard=Beard()), camera)
+    return bare_head(model)
 
 
 def wearing(head, style, **beard):
@@ -48,14 +35,7 @@ def wearing(head, style, **beard):
 
 def view_of(head, bare):
     """A photograph of a head, with its true labels."""
-    drawn, skin = (fv.render(one, camera=bare.camera, background=BACKGROUND).rgb for one in (head, bare))
-    labels = np.full((SIZE, SIZE), LABELS.index("face"), np.uint8)
-    labels[np.abs(skin.astype(int) - BACKGROUND).max(2) <= 24] = LABELS.index("background")
-    labels[np.abs(drawn.astype(int) - skin).max(2) > 24] = LABELS.index("beard")
-    person = (labels > 0).astype(np.float32)
-    box = np.array([0, 0, SIZE, SIZE], np.float64)
-    inside = np.ones((SIZE, SIZE), bool)
-    return HairView(bare, drawn, Segmentation(labels, person, 0 * person, inside, box, 0.0), bare.camera)
+    return HairView(bare, *photograph(head, bare, "beard"), bare.camera)
 
 
 def facing(head, yaw_deg):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import drawn_photographs
 import numpy as np
 import pytest
 import torch
@@ -10,18 +11,14 @@ import faceverse as fv
 from faceverse.fitting.hair import HairView, fitted_hair, hair_coherence, observe_hair
 from faceverse.fitting.hair_outline import OutlineSolver, agreement, draw_hair, hidden_volume, solid_faces
 from faceverse.fitting.texture import bake_photo
-from faceverse.graphics.camera import default_camera, rotation_from_euler_deg
-from faceverse.graphics.lighting import ambient_light, linear_from_srgb
+from faceverse.graphics.camera import rotation_from_euler_deg
+from faceverse.graphics.lighting import linear_from_srgb
 from faceverse.model.scalp import bare_scalp, hair_share, with_short_hair
 from faceverse.model.skin_texture import model_albedo
 from faceverse.parts.hair import Hair
 from faceverse.parts.hair_shape import CONTROL_POINTS, VOLUMES, HairOnHead, hair_vertices
 from faceverse.parts.hair_styles import hair_style_of, with_hair_style
-from faceverse.result import head_from_params
-from faceverse.segmentation import LABELS, Segmentation
-
-SIZE = 512
-BACKGROUND = (255, 0, 255)
+from faceverse.segmentation import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def bald(model):
-    """A head without hair before a camera."""
-    params = model.random(3).replace(
-        rotation=np.eye(3, dtype=np.float32), translation=np.array([0, 0, -0.7], np.float32),
-        light=ambient_light(1.0).numpy(),
-    )  # fmt: skip
-    camera = replace(default_camera((SIZE, SIZE)), focal_px=SIZE * 0.7 / 0.55)
-    return head_from_params(model, params.replace(styles=with_hair_style(params.styles, "bald")), camera)
+    return drawn_photographs.bare_head(model)
 
 
 def wearing(head, style, hair=None):
@@ -47,17 +38,7 @@ def wearing(head, style, hair=None):
 
 def photograph(head):
     """A picture of the head and its true labels."""
-    drawn, bare = (
-        fv.render(one, camera=head.camera, background=BACKGROUND).rgb for one in (head, wearing(head, "bald"))
-    )
-    labels = np.full((SIZE, SIZE), LABELS.index("face"), np.uint8)
-    labels[np.abs(drawn.astype(int) - BACKGROUND).max(2) <= 24] = LABELS.index("background")
-    hair = np.abs(drawn.astype(int) - bare).max(2) > 24
-    labels[hair] = LABELS.index("hair")
-    person = (labels != LABELS.index("background")).astype(np.float32)
-    box = np.array([0, 0, SIZE, SIZE], np.float64)
-    seen = np.ones((SIZE, SIZE), bool)
-    return drawn, Segmentation(labels, person, hair.astype(np.float32), seen, box, 1.0 if hair.any() else 0.0)
+    return drawn_photographs.photograph(head, wearing(head, "bald"), "hair")
 
 
 @pytest.mark.parametrize("style", ["short02", "bob01"])
