@@ -285,10 +285,10 @@ def test_the_mouth_is_dark_behind_closed_lips_and_gets_darker_towards_the_throat
 def test_the_mouths_light_is_the_solid_angle_of_its_opening():
     x = np.linspace(-0.02, 0.02, 11)
     square = np.stack([x, 0 * x + 0.02, 0 * x], 1), np.stack([x, 0 * x - 0.02, 0 * x], 1)
-    curve = np.log(mouth_light(np.array([(0, 0, -0.02)]), *square)[0])  # a cube's face: a third of the half-space
-    deeper = np.log(mouth_light(np.array([(0, 0, -0.04)]), *square)[0])
+    curve = np.log1p(-mouth_light(np.array([(0, 0, -0.02)]), *square)[0])  # a cube's face: a third of the half-space
+    deeper = np.log1p(-mouth_light(np.array([(0, 0, -0.04)]), *square)[0])
     share = 4 * np.arcsin(1 / 5) / (2 * np.pi)  # of a square at its own length
-    assert deeper / curve == pytest.approx(np.log(share) / np.log(1 / 3), rel=1e-4)
+    assert deeper / curve == pytest.approx(np.log(1 - share) / np.log(2 / 3), rel=1e-3)
 
 
 def test_lids_shade_the_eye_beside_them():

@@ -1,10 +1,9 @@
 // Light that reaches the inside of the mouth and the eyes, in shaders, as in faceverse/parts/occlusion.py.
 
-export const MOUTH_CURVE = 0.65;
+export const MOUTH_CURVE = 3;
 export const LID_SHADOWS = [[0.72, 3.4e-3], [0.4, 1.6e-3]]; // of the upper and lower lid: strength, reach in metres
 const LIP_POINTS = 11, LID_POINTS = 9; // of an edge
 const POINTS = { mouth: LIP_POINTS, eye_left: LID_POINTS, eye_right: LID_POINTS };
-const NEARLY_DARK = 1e-4;
 
 // GLSL: share of light at a point of the head through the opening between the lips, by the solid angle of its triangles.
 export const MOUTH_LIGHT = `
@@ -22,8 +21,8 @@ float openingLight(vec3 point) {
     vec3 c = lowerEdge[k + 1] - point, d = lowerEdge[k] - point;
     angle += solidAngle(a, d, c) + solidAngle(a, c, b);
   }
-  float share = angle < 0.0 && point.z > depth ? 1.0 : clamp(angle / ${2 * Math.PI}, ${NEARLY_DARK}, 1.0);
-  return pow(share, ${MOUTH_CURVE.toFixed(6)});
+  float share = angle < 0.0 && point.z > depth ? 1.0 : clamp(angle / ${2 * Math.PI}, 0.0, 1.0);
+  return 1.0 - pow(1.0 - share, ${MOUTH_CURVE.toFixed(6)});
 }`;
 
 // GLSL: share of light at a point of an eyeball beside its lids.

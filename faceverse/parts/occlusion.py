@@ -23,7 +23,7 @@ LID_EDGES = {  # by slot; upper and lower
     "eye_right": ((33, 246, 161, 160, 159, 158, 157, 173, 133), (33, 7, 163, 144, 145, 153, 154, 155, 133)),
 }
 
-_MOUTH_CURVE = 0.65  # light is reflected between lips, teeth and cavity: more arrives than comes in straight
+_MOUTH_CURVE = 3.0  # light is reflected between lips, teeth and cavity: more arrives than comes in straight
 _LID_SHADOWS = ((0.72, 3.4e-3), (0.4, 1.6e-3))  # of the upper and lower lid: strength at the edge, reach in metres
 
 
@@ -47,7 +47,7 @@ def mouth_light(points: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.
     angle = _solid_angle(points, np.concatenate([upper, lower]), triangles)
     in_front = (angle < 0) & (points[:, 2] > (upper[:, 2].mean() + lower[:, 2].mean()) / 2)
     share = np.where(in_front, 1, np.clip(angle / (2 * np.pi), 0, 1))
-    return np.float32(share**_MOUTH_CURVE)
+    return np.float32(1 - (1 - share) ** _MOUTH_CURVE)
 
 
 def lid_light(points: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
